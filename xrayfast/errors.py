@@ -1,0 +1,63 @@
+"""What can go wrong, in a few kinds.
+
+Every message says where it happened, what was found, what was expected and what to do next; the command line
+prints it as it stands and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class XrayfastError(Exception):
+    """Base of all errors that a user can mend."""
+
+
+class ConfigError(XrayfastError, ValueError):
+    """An option or a configuration file that can't be right."""
+
+
+class DataError(XrayfastError, ValueError):
+    """Images, labels or splits that can't be used."""
+
+
+class ReadError(DataError):
+    """One image file that can't be read."""
+
+
+class WeightsError(XrayfastError, ValueError):
+    """Pretrained weights that can't be had or don't fit."""
+
+
+class RunError(XrayfastError, RuntimeError):
+    """A run's folder that can't be written, read or resumed."""
+
+
+class TrainingError(XrayfastError, RuntimeError):
+    """Training that can't go on."""
+
+
+class Interrupted(XrayfastError):
+    """Training that was stopped by hand; the message says how to go on."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt word: " Did you mean 'x'?", or "" where nothing comes close.
+
+    >>> did_you_mean("resnet81", ["resnet18", "vgg16"])
+    " Did you mean 'resnet18'?"
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def some(items: Iterable[object], limit: int = 5) -> str:
+    """The first few items, comma separated, and how many more there are.
+
+    >>> some("abcdefgh", 3)
+    'a, b, c and 5 more'
+    """
+    listed = [str(item) for item in items]
+    more = len(listed) - limit
+    return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,166 @@
+"""Everything that is reported about one split, as one plain dictionary: what `metrics.json` holds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.metrics.classification import (
+    auroc,
+    average_precision,
+    binary_counts,
+    confusion_matrix,
+    cooccurrence,
+    nanmean,
+    rates,
+)
+
+Task = Literal["single", "multi"]
+
+OVERALL: dict[Task, dict[str, str]] = {
+    "single": {
+        "accuracy": "Accuracy",
+        "f1_macro": "F1, macro",
+        "auroc_macro": "AUROC, macro",
+    },
+    "multi": {
+        "subset_accuracy": "Subset accuracy",
+        "f1_macro": "F1, macro",
+        "auroc_macro": "AUROC, macro",
+        "ap_macro": "Mean average precision",
+    },
+}
+"""The metrics of an epoch and of a split, with the names that people read, by task."""
+
+PER_LABEL = {
+    "support": "Images",
+    "precision": "Precision",
+    "recall": "Recall (sensitivity)",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "ap": "Average precision",
+}
+"""The columns of the table by label, with the names that people read."""
+
+
+def decide(probability: NDArray[Any], task: Task, threshold: float = 0.5) -> NDArray[np.int64]:
+    """Predicted labels as 0/1: the most likely class (single), or each label at or above the threshold (multi).
+
+    Args:
+        probability: (N, L) in [0, 1].
+        task: "single" or "multi".
+        threshold: for "multi".
+
+    Returns:
+        (N, L) of 0 and 1.
+    """
+    if task == "multi":
+        return (probability >= threshold).astype(np.int64)
+    chosen = np.zeros(probability.shape, dtype=np.int64)
+    chosen[np.arange(len(probability)), probability.argmax(axis=1)] = 1
+    return chosen
+
+
+def label_table(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, NDArray[np.float64]]:
+    """The columns of `PER_LABEL`, each (L,); undefined cells are NaN.
+
+    Args:
+        truth: (N, L) of 0 and 1.
+        probability: (N, L) in [0, 1].
+        task: "single" or "multi".
+    """
+    counts = binary_counts(truth, decide(probability, task))
+    n_labels = truth.shape[1]
+    return {
+        "support": truth.sum(axis=0).astype(np.float64),
+        **rates(counts),
+        "auroc": np.array([auroc(truth[:, i], probability[:, i]) for i in range(n_labels)]),
+        "ap": np.array([average_precision(truth[:, i], probability[:, i]) for i in range(n_labels)]),
+    }
+
+
+def overall(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
+    """The numbers named in `OVERALL[task]`; a macro mean is over the labels for which the metric is defined.
+
+    Args:
+        truth: (N, L) of 0 and 1.
+        probability: (N, L) in [0, 1].
+        task: "single" or "multi".
+
+    Returns:
+        One float a metric, NaN where it is defined for no label.
+    """
+    table = label_table(truth, probability, task)
+    exact = float((decide(probability, task) == truth).all(axis=1).mean()) if len(truth) else math.nan
+    means = {"f1_macro": nanmean(table["f1"]), "auroc_macro": nanmean(table["auroc"]), "ap_macro": nanmean(table["ap"])}
+    values = {"accuracy": exact, "subset_accuracy": exact, **means}
+    return {name: values[name] for name in OVERALL[task]}
+
+
+def absent_labels(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """The labels that no image of (N, L) `truth` carries: their AUROC and average precision are undefined."""
+    return [label for label, count in zip(labels, truth.sum(axis=0), strict=True) if count == 0]
+
+
+def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task) -> dict[str, Any]:
+    """Everything that is reported about one split, ready for JSON: undefined numbers are None.
+
+    Args:
+        truth: (N, L) of 0 and 1.
+        probability: (N, L) in [0, 1].
+        labels: the L names.
+        task: "single" or "multi".
+
+    Returns:
+        `images`; `overall` and `per_label` (a row a label) with the keys of `OVERALL` and `PER_LABEL`;
+        `confusion` with `most_confused` (single), or `confusion_per_label` and `cooccurrence` (multi); `notes`.
+    """
+    table = label_table(truth, probability, task)
+    predicted = decide(probability, task)
+    absent = absent_labels(truth, labels)
+    notes = []
+    if absent:
+        notes.append(
+            f"No image of this split carries {', '.join(absent)}: AUROC, average precision and recall have no value "
+            f"there, and their macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
+        )
+    summary: dict[str, Any] = {
+        "images": len(truth),
+        "overall": {name: _json(value) for name, value in overall(truth, probability, task).items()},
+        "per_label": [
+            {"label": label, **{name: _json(column[i]) for name, column in table.items()}}
+            for i, label in enumerate(labels)
+        ],
+        "notes": notes,
+    }
+    for row in summary["per_label"]:
+        row["support"] = int(row["support"])
+    if task == "single":
+        matrix = confusion_matrix(truth.argmax(axis=1), predicted.argmax(axis=1), len(labels))
+        summary["confusion"] = matrix.tolist()
+        summary["most_confused"] = most_confused(matrix, labels)
+    else:
+        counts = binary_counts(truth, predicted)
+        summary["confusion_per_label"] = {label: counts[i].tolist() for i, label in enumerate(labels)}
+        summary["cooccurrence"] = cooccurrence(truth, predicted).tolist()
+    return summary
+
+
+def most_confused(matrix: NDArray[np.int64], labels: Sequence[str], min_count: int = 1) -> list[dict[str, Any]]:
+    """The off-diagonal cells of a (C, C) confusion matrix, largest first, as actual, predicted and count."""
+    cells = [
+        {"actual": labels[i], "predicted": labels[j], "count": int(matrix[i, j])}
+        for i in range(len(labels))
+        for j in range(len(labels))
+        if i != j and matrix[i, j] >= min_count
+    ]
+    return sorted(cells, key=lambda cell: -cell["count"])
+
+
+def _json(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
