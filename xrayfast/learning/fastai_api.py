@@ -1,0 +1,53 @@
+"""Every fastai name that xrayfast uses, imported in one place.
+
+The order of fastai's imports matters: `fit_one_cycle`, `lr_find` and `to_fp16` are patched into `Learner` by the
+modules below, and `defaults.callbacks`, which each new Learner gets, grows as they are imported. `fastai.vision.all`
+would also import the text half, spacy included.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+with warnings.catch_warnings():
+    # torch 2.15 deprecates torch.jit.script, which fastai calls while it is imported; nothing here can change that.
+    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    warnings.filterwarnings("ignore", category=SyntaxWarning)
+    from fastai.basics import defaults as defaults
+    from fastai.callback.core import Callback as Callback
+    from fastai.callback.core import CancelFitException as CancelFitException
+    from fastai.callback.core import TrainEvalCallback as TrainEvalCallback
+    from fastai.callback.fp16 import MixedPrecision as MixedPrecision
+    from fastai.callback.progress import ProgressCallback as ProgressCallback
+    from fastai.callback.schedule import ParamScheduler as ParamScheduler
+    from fastai.callback.schedule import SuggestionMethod as SuggestionMethod
+    from fastai.callback.schedule import combined_cos as combined_cos
+    from fastai.data.block import CategoryBlock as CategoryBlock
+    from fastai.data.block import DataBlock as DataBlock
+    from fastai.data.block import MultiCategoryBlock as MultiCategoryBlock
+    from fastai.data.block import TransformBlock as TransformBlock
+    from fastai.data.core import DataLoaders as DataLoaders
+    from fastai.data.core import TfmdDL as TfmdDL
+    from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
+    from fastai.data.transforms import Normalize as Normalize
+    from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
+    from fastai.layers import params as params
+    from fastai.learner import AvgSmoothLoss as AvgSmoothLoss
+    from fastai.learner import Learner as Learner
+    from fastai.learner import Metric as Metric
+    from fastai.learner import Recorder as Recorder
+    from fastai.losses import BCEWithLogitsLossFlat as BCEWithLogitsLossFlat
+    from fastai.losses import CrossEntropyLossFlat as CrossEntropyLossFlat
+    from fastai.optimizer import SGD as SGD
+    from fastai.optimizer import Adam as Adam
+    from fastai.torch_core import TensorBase as TensorBase
+    from fastai.torch_core import TensorImage as TensorImage
+    from fastai.torch_core import TensorImageBW as TensorImageBW
+    from fastai.vision.augment import PadMode as PadMode
+    from fastai.vision.augment import aug_transforms as aug_transforms
+    from fastai.vision.core import PILImageBW as PILImageBW
+    from fastai.vision.core import ToTensor as ToTensor
+    from fastai.vision.core import imagenet_stats as imagenet_stats
+    from fastai.vision.learner import vision_learner as vision_learner
+    from fasttransform import Transform as Transform

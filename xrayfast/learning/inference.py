@@ -1,0 +1,81 @@
+"""Predictions of a learner, with or without truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.loaders import PARTS
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.predictions import Predictions
+
+TTA_VIEWS = 4
+"""Augmented views a picture under test-time augmentation; fastai's default."""
+
+
+def part_predictions(learn: Learner, part: str, *, tta: bool = False, seed: int = 0) -> Predictions:
+    """Predictions and losses of a part of the learner's own data.
+
+    Args:
+        learn: a learner on `xrayfast.dataloaders`.
+        part: "train", "valid" or "test".
+        tta: mix in the mean over augmented views, as fastai's `Learner.tta`.
+        seed: of those views.
+    """
+    data = learn.dls.manifest.part(part)
+    probability = _probability(learn, learn.dls[PARTS[part]], tta=tta, seed=seed)
+    return Predictions(
+        labels=data.labels,
+        images=data.table["image"].to_numpy(dtype=object),
+        patients=data.table["patient"].fillna("").to_numpy(dtype=object),
+        truth=data.targets.astype(np.int64),
+        probability=probability.astype(np.float64),
+        loss=_losses(learn, probability, data.targets),
+    )
+
+
+def new_probability(learn: Learner, pictures: Sequence[NDArray[np.uint8]], *, batch_size: int = 64, tta: bool = False, seed: int = 0) -> NDArray[Any]:
+    """Probabilities of new pictures.
+
+    Args:
+        learn: a learner.
+        pictures: N arrays (H, W) uint8.
+        batch_size: pictures a batch.
+        tta: as in `part_predictions`.
+        seed: of the augmented views.
+
+    Returns:
+        (N, L) float32.
+    """
+    dl = learn.dls.test_dl(list(pictures), rm_type_tfms=0, bs=batch_size, num_workers=0)
+    return _probability(learn, dl, tta=tta, seed=seed)
+
+
+def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[Any]:
+    dl = dl.new(shuffle=False, drop_last=False)
+    with learn.no_bar(), isolated_rng(seed, "tta"):
+        outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0] if tta else learn.get_preds(dl=dl)[0]
+    return outputs.as_subclass(torch.Tensor).float().cpu().numpy()
+
+
+def _losses(learn: Learner, probability: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
+    """The training loss of each image, from its probabilities.
+
+    Logits that give the same probabilities give the same loss, so nothing needs a second pass; probabilities are kept
+    1e-7, float32's resolution, away from 0 and 1.
+    """
+    clipped = torch.from_numpy(probability).clamp(1e-7, 1 - 1e-7)
+    single = learn.dls.manifest.task == "single"
+    logits = clipped.log() if single else clipped.logit()
+    truth = torch.from_numpy(targets.argmax(axis=1)) if single else torch.from_numpy(targets.astype(np.float32))
+    device = next(learn.model.parameters()).device
+    with learn.loss_not_reduced():
+        losses = learn.loss_func(logits.to(device), truth.to(device))
+    return losses.as_subclass(torch.Tensor).reshape(len(truth), -1).mean(dim=1).double().cpu().numpy()
+
+

@@ -1,0 +1,206 @@
+"""From a manifest to fastai's DataBlock and DataLoaders."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from xrayfast.config import DataConfig, Device, Task
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.radiograph import fit_square, read
+from xrayfast.errors import ConfigError
+from xrayfast.learning.fastai_api import (
+    CategoryBlock,
+    DataBlock,
+    DataLoaders,
+    IntToFloatTensor,
+    MultiCategoryBlock,
+    Normalize,
+    PadMode,
+    PILImageBW,
+    TensorImage,
+    TensorImageBW,
+    Transform,
+    TransformBlock,
+    aug_transforms,
+    imagenet_stats,
+)
+from xrayfast.learning.randomness import isolated_rng
+
+PARTS = {"train": 0, "valid": 1, "test": 2}
+"""The index of each part in the DataLoaders: `dls[2]` is the test part, where there is one."""
+
+
+class OpenRadiograph(Transform):
+    """A file, or an array read before, to a square 8-bit gray picture: whole, padded with black."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def encodes(self, source: str | Path | np.ndarray) -> PILImageBW:
+        pixels = source if isinstance(source, np.ndarray) else read(source).pixels
+        return PILImageBW(Image.fromarray(fit_square(pixels, self.size)))
+
+
+class GrayToRGB(Transform):
+    """One channel to three equal ones, (N, 1, H, W) to (N, 3, H, W), after augmentation and before normalisation.
+
+    Augmenting one channel costs a third.
+    """
+
+    order = 98
+
+    def encodes(self, images: TensorImageBW) -> TensorImage:
+        return TensorImage(images.expand(-1, 3, -1, -1))
+
+
+def chest_augmentations() -> list[Any]:
+    """Augmentations that leave a chest film plausible and the lungs whole.
+
+    No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
+    the frame, so that nothing is cut off; brightness and contrast by a fifth.
+    """
+    return list(
+        aug_transforms(
+            do_flip=False, max_rotate=5.0, min_zoom=0.9, max_zoom=1.0, max_warp=0.0, max_lighting=0.2, pad_mode=PadMode.Zeros
+        )
+    )
+
+
+def RadiographBlock(size: int = 224, augment: bool = True) -> TransformBlock:  # noqa: N802 - a block, as in fastai
+    """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
+
+    Args:
+        size: side of the square in pixels.
+        augment: whether the training part is augmented.
+    """
+    return TransformBlock(
+        type_tfms=OpenRadiograph(size),
+        batch_tfms=[
+            IntToFloatTensor(),
+            *(chest_augmentations() if augment else []),
+            GrayToRGB(),
+            Normalize.from_stats(*imagenet_stats),
+        ],
+    )
+
+
+def datablock(labels: tuple[str, ...], task: Task, size: int = 224) -> DataBlock:
+    """The DataBlock for rows of a manifest's table with a `target` column, as `items` gives them."""
+    target = CategoryBlock(vocab=list(labels), sort=False) if task == "single" else MultiCategoryBlock(encoded=True, vocab=list(labels))
+    return DataBlock(blocks=(RadiographBlock(size), target), get_x=_path, get_y=_target, splitter=_parts)
+
+
+def items(data: Manifest) -> pd.DataFrame:
+    """The manifest's table with a `target` column: the label (single) or the 0/1 vector (multi)."""
+    if data.task == "single":
+        targets: list[Any] = [data.labels[i] for i in data.targets.argmax(axis=1)]
+    else:
+        targets = list(data.targets.astype(np.float32))
+    return data.table.assign(target=pd.Series(targets, index=data.table.index, dtype=object))
+
+
+def dataloaders(
+    data: Manifest,
+    *,
+    size: int = 224,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: Device = "auto",
+    seed: int = 0,
+) -> DataLoaders:
+    """Plain fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test part, `dls[2]`.
+
+    Args:
+        data: the images and their split.
+        size: side of the square in pixels.
+        batch_size: images a batch; the last training batch is dropped where it would hold a single image, on which
+            batch norm can't train.
+        workers: processes that read images; None for none on a CPU, which the network keeps busy anyway, and up to
+            eight beside an accelerator.
+        device: where batches go.
+        seed: of the order in which images are drawn.
+
+    Raises:
+        ConfigError: no such device here.
+        ReadError: an image can't be read (when it is reached).
+    """
+    target = torch_device(device)
+    n_train = int((data.table["split"] == "train").sum())
+    with isolated_rng(seed, "loader"):
+        dls = datablock(data.labels, data.task, size).dataloaders(
+            items(data),
+            bs=batch_size,
+            val_bs=2 * batch_size,
+            num_workers=_workers(workers, target),
+            device=target,
+            pin_memory=target.type == "cuda",
+            drop_last=n_train % batch_size == 1 and n_train > 1,
+            wif=_ignore_interrupts,
+        )
+    dls.manifest, dls.size, dls.batch_size = data, size, batch_size
+    return dls
+
+
+def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
+    """A stand-in for the data of a model that only predicts: one black picture in each of train and valid."""
+    black = np.zeros((size, size), dtype=np.uint8)
+    targets = np.zeros((2, len(labels)), dtype=np.uint8)
+    targets[:, 0] = 1
+    table = pd.DataFrame(
+        {
+            "image": ["blank-1", "blank-2"],
+            "path": pd.Series([black, black], dtype=object),
+            "patient": pd.Series([None, None], dtype=object),
+            "split": ["train", "valid"],
+            "labels": [labels[0], labels[0]],
+        }
+    )
+    return Manifest(table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=())
+
+
+def torch_device(name: Device) -> torch.device:
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is here.
+
+    Raises:
+        ConfigError: it is not here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, available in here.items() if available)  # type: ignore[assignment]
+    if not here[name]:
+        raise ConfigError(f"device is {name}, and torch finds none here. Use --device auto, or one of: {', '.join(k for k, v in here.items() if v)}.")
+    return torch.device(name)
+
+
+def _workers(asked: int | None, device: torch.device) -> int:
+    if asked is not None:
+        return asked
+    return 0 if device.type == "cpu" else min(8, torch.multiprocessing.cpu_count())
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C reaches every process of the terminal; only the main one is to act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _path(row: Any) -> Any:
+    return row["path"] if isinstance(row, pd.Series) else row
+
+
+def _target(row: pd.Series) -> Any:
+    return row["target"]
+
+
+def _parts(rows: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """Row numbers of train, valid and, if any, test."""
+    parts = [np.flatnonzero(rows["split"].to_numpy() == name) for name in PARTS]
+    return parts if len(parts[-1]) else parts[:-1]

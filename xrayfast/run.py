@@ -1,0 +1,270 @@
+"""A run's folder: the only code that knows its paths.
+
+Nothing in it is pickled: weights are safetensors, everything else YAML, JSON, CSV, PNG and HTML. Each file is written
+to a temporary name and moved, and a folder that exists is never written into by a new run.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xrayfast.config import Config, Task
+from xrayfast.errors import RunError, some
+from xrayfast.files import replacing, write_json, write_text
+from xrayfast.predictions import Predictions
+
+CONFIG = "config.yaml"
+INFO = "run.json"
+LABELS = "labels.json"
+MODEL = "model.safetensors"
+SPLIT = "split.csv"
+HISTORY = "history.csv"
+METRICS = "metrics.json"
+REPORT = "report.html"
+CHECKPOINT = "checkpoint"
+PREDICTIONS = "predictions"
+FIGURES = "figures"
+
+
+class Run:
+    """One run: a folder, and what can be read from it.
+
+    Args:
+        path: an existing run's folder.
+
+    Raises:
+        RunError: the folder does not exist or is not a run's.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'.")
+        if not (self.path / INFO).is_file():
+            raise RunError(f"{self.path}: is not a run's folder: it lacks {INFO}. Runs are made by 'xrayfast fit'.")
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}')"
+
+    @classmethod
+    def create(cls, root: Path, name: str | None, stem: str, config: Config, info: Mapping[str, Any]) -> Run:
+        """Make a new folder, `root/name` or the first free of `root/stem-1`, `root/stem-2`, ...
+
+        Raises:
+            RunError: the name is taken or not a plain name, or the folder can't be written.
+        """
+        if name is not None and (not name or name != Path(name).name or name.startswith(".")):
+            raise RunError(f"run name '{name}': expected a plain folder name such as 'baseline'.")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            path = _claim(root, name, stem)
+            write_text(path / CONFIG, config.to_yaml())
+            write_json(path / INFO, dict(info))
+        except OSError as error:
+            raise RunError(f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs.") from error
+        return cls(path)
+
+    @classmethod
+    def newest(cls, root: Path) -> Run:
+        """The run under `root` that was started last.
+
+        Raises:
+            RunError: there is none.
+        """
+        found = [cls(info.parent) for info in root.glob(f"*/{INFO}")]
+        if not found:
+            raise RunError(f"{root}: holds no runs. Train one with 'xrayfast fit', or name a run's folder.")
+        return max(found, key=lambda run: str(run.info.get("started", "")))
+
+    # What stands in the folder.
+
+    @property
+    def config(self) -> Config:
+        """All settings of the run."""
+        return Config.read(self._existing(CONFIG))
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Status, versions, seeds, times: `run.json`."""
+        return self._json(INFO)
+
+    def update_info(self, **facts: Any) -> None:
+        """Set some of `run.json`'s facts."""
+        write_json(self.path / INFO, {**self.info, **facts})
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the network's outputs, in order."""
+        return tuple(self._label_file()["labels"])
+
+    @property
+    def task(self) -> Task:
+        """One label an image ("single") or several ("multi")."""
+        task: Task = self._label_file()["task"]
+        return task
+
+    def write_labels(self, labels: Sequence[str], task: Task) -> None:
+        """Write what prediction needs beside the weights."""
+        write_json(self.path / LABELS, {"task": task, "labels": list(labels), "threshold": 0.5 if task == "multi" else None})
+
+    def _label_file(self) -> dict[str, Any]:
+        content = self._json(LABELS)
+        labels, task = content.get("labels"), content.get("task")
+        if task not in ("single", "multi") or not isinstance(labels, list) or not labels or not all(isinstance(x, str) for x in labels):
+            raise RunError(f"{self.path / LABELS}: expected a task ('single' or 'multi') and a list of labels.")
+        return content
+
+    @property
+    def model_path(self) -> Path:
+        """The weights of the best epoch.
+
+        Raises:
+            RunError: there are none yet.
+        """
+        return self._existing(MODEL, "No epoch was completed, or the file was removed.")
+
+    @property
+    def new_model_path(self) -> Path:
+        """Where the weights of the best epoch go."""
+        return self.path / MODEL
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder with what `--resume` needs; it may not exist."""
+        return self.path / CHECKPOINT
+
+    def write_split(self, table: pd.DataFrame) -> None:
+        """Write the rows used: image, patient, split, labels."""
+        self._csv(SPLIT, table[["image", "patient", "split", "labels"]])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row per epoch: phase, losses, metrics, learning rates, seconds."""
+        return self._read_csv(HISTORY)
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write the rows so far."""
+        self._csv(HISTORY, pd.DataFrame(list(rows)))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """By part, what `metrics.summary.summarise` gives."""
+        return self._json(METRICS)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write `metrics.json`."""
+        write_json(self.path / METRICS, dict(metrics))
+
+    @property
+    def predicted_parts(self) -> tuple[str, ...]:
+        """The parts whose predictions are saved, of valid and test."""
+        return tuple(part for part in ("valid", "test") if (self.path / PREDICTIONS / f"{part}.csv").is_file())
+
+    def predictions(self, part: str) -> Predictions:
+        """The saved predictions of a part.
+
+        Raises:
+            RunError: there are none; the message says which there are.
+        """
+        path = self.path / PREDICTIONS / f"{part}.csv"
+        if not path.is_file():
+            there = some(self.predicted_parts) or "none"
+            raise RunError(f"{path}: no predictions of part '{part}' (there are: {there}). They are saved when a run completes; '--test-fraction' makes a test part.")
+        return Predictions.read(path, self.labels)
+
+    def write_predictions(self, part: str, predictions: Predictions) -> None:
+        """Write `predictions/PART.csv`."""
+        (self.path / PREDICTIONS).mkdir(exist_ok=True)
+        predictions.write(self.path / PREDICTIONS / f"{part}.csv")
+
+    @property
+    def report_path(self) -> Path:
+        """`report.html`; written by `interpret`."""
+        return self.path / REPORT
+
+    def figure_path(self, name: str) -> Path:
+        """`figures/NAME.png`, in a folder that exists."""
+        return self._made(FIGURES) / f"{name}.png"
+
+    def table_path(self, name: str) -> Path:
+        """`tables/NAME.csv`, in a folder that exists."""
+        return self._made("tables") / f"{name}.csv"
+
+    def drop_checkpoint(self) -> None:
+        """Remove what only `--resume` needs, with what a crash may have left beside it."""
+        for leftover in self.path.glob(f"{CHECKPOINT}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+    # How it is read and written.
+
+    def _made(self, name: str) -> Path:
+        folder = self.path / name
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: can't be made ({error.strerror}).") from error
+        return folder
+
+    def _existing(self, name: str, why: str = "") -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"{self.path}: lacks {name}. {why}".strip() + " The run's status is '" + str(self._status()) + "'.")
+        return path
+
+    def _status(self) -> Any:
+        try:
+            return self._json(INFO).get("status", "unknown")
+        except RunError:
+            return "unknown"
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.is_file():
+            raise RunError(f"{self.path}: lacks {name}; the folder is damaged or of another program.")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: can't be read as JSON ({error}).") from error
+        if not isinstance(content, dict):
+            raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+        return content
+
+    def _csv(self, name: str, table: pd.DataFrame) -> None:
+        with replacing(self.path / name) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+    def _read_csv(self, name: str) -> pd.DataFrame:
+        path = self._existing(name)
+        try:
+            return pd.read_csv(path)
+        except (OSError, ValueError, pd.errors.ParserError) as error:
+            raise RunError(f"{path}: can't be read as a table ({error}).") from error
+
+
+def now() -> str:
+    """The time in UTC, to the microsecond, in ISO 8601: sorts as text."""
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def _claim(root: Path, name: str | None, stem: str) -> Path:
+    """Make the folder; whoever makes it first has it, so that two runs that start at once get two."""
+    if name is not None:
+        try:
+            (root / name).mkdir()
+        except FileExistsError:
+            raise RunError(f"{root / name}: exists already, and a run never overwrites. Choose another --name.") from None
+        return root / name
+    number = 1
+    while True:
+        try:
+            (root / f"{stem}-{number}").mkdir()
+            return root / f"{stem}-{number}"
+        except FileExistsError:
+            number += 1
