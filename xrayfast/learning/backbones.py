@@ -244,3 +244,14 @@ def _fill(module: nn.Module, state: Mapping[str, Tensor], source: str, arch: str
 
 def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def describe() -> list[dict[str, Any]]:
+    """Each network's arch, blocks, parameters of its body, and layer groups (its blocks and the head)."""
+    rows = []
+    for row in BACKBONES.values():
+        with torch.device("meta"):  # shapes without memory or random numbers
+            blocks = row.blocks(row.build(weights=None))
+        parameters = sum(tensor.numel() for block in blocks.values() for tensor in block.parameters())
+        rows.append({"arch": row.name, "blocks": list(blocks), "parameters": parameters, "groups": len(blocks) + 1})
+    return rows

@@ -151,6 +151,9 @@ class Keeper(Callback):
         patience: epochs without improvement after which training stops, or None.
         save: called with (improved) when the state is up to date.
         reporter: told of the row.
+
+    Attributes:
+        failure: why training can't go on, to be raised when `fit` returns; or None.
     """
 
     order = Recorder.order + 2
@@ -159,6 +162,7 @@ class Keeper(Callback):
         self, state: History, phase: Phase, monitor: str, patience: int | None, save: Callable[[bool], None], reporter: Reporter
     ) -> None:
         self.state, self.phase, self.monitor, self.patience, self.save, self.reporter = state, phase, monitor, patience, save, reporter
+        self.failure: TrainingError | None = None
 
     def before_train(self) -> None:
         """Start the epoch's clock and its mean loss."""
@@ -194,10 +198,12 @@ class Keeper(Callback):
             "seconds": round(time.perf_counter() - self.began, 3),
         }
         if not math.isfinite(row["train_loss"]):
-            raise TrainingError(
+            # Raised by the caller: fastai writes its own words over the message of what a callback raises.
+            self.failure = TrainingError(
                 f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training diverged. Use a lower --lr "
                 f"(the head's peak is {self.phase.lrs[-1]:g}); 'xrayfast lr-find' suggests one."
             )
+            raise CancelFitException
         improved = self.state.add(row, self.monitor)
         self.save(improved)
         self.reporter.epoch(row, improved)

@@ -192,7 +192,8 @@ def _ignore_interrupts(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _path(row: Any) -> Any:
+def _path(row: pd.Series | str | Path | np.ndarray) -> Any:
+    """A row of the manifest, or what a user hands to `test_dl` or `predict`; fastai reads the annotation to tell."""
     return row["path"] if isinstance(row, pd.Series) else row
 
 

@@ -30,6 +30,8 @@ class _Gathered:
         self.targets.append(target.detach())
 
     def value(self, name: str) -> float | None:
+        if not self.outputs:
+            return None  # a pass without targets
         if self._values is None:
             logits = torch.cat([part.as_subclass(torch.Tensor) for part in self.outputs]).float().cpu()
             target = torch.cat([part.as_subclass(torch.Tensor) for part in self.targets]).cpu().numpy()

@@ -118,7 +118,7 @@ def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[s
 
     Returns:
         `images`; `overall` and `per_label` (a row a label) with the keys of `OVERALL` and `PER_LABEL`;
-        `confusion` with `most_confused` (single), or `confusion_per_label` and `cooccurrence` (multi); `notes`.
+        `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
     """
     table = label_table(truth, probability, task)
     predicted = decide(probability, task)
@@ -143,23 +143,34 @@ def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[s
     if task == "single":
         matrix = confusion_matrix(truth.argmax(axis=1), predicted.argmax(axis=1), len(labels))
         summary["confusion"] = matrix.tolist()
-        summary["most_confused"] = most_confused(matrix, labels)
     else:
         counts = binary_counts(truth, predicted)
         summary["confusion_per_label"] = {label: counts[i].tolist() for i, label in enumerate(labels)}
         summary["cooccurrence"] = cooccurrence(truth, predicted).tolist()
+    summary["most_confused"] = most_confused(truth, predicted, labels)
     return summary
 
 
-def most_confused(matrix: NDArray[np.int64], labels: Sequence[str], min_count: int = 1) -> list[dict[str, Any]]:
-    """The off-diagonal cells of a (C, C) confusion matrix, largest first, as actual, predicted and count."""
-    cells = [
-        {"actual": labels[i], "predicted": labels[j], "count": int(matrix[i, j])}
-        for i in range(len(labels))
-        for j in range(len(labels))
-        if i != j and matrix[i, j] >= min_count
+def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str], min_count: int = 1) -> list[dict[str, Any]]:
+    """Which label was taken for which, most often first.
+
+    Args:
+        truth: (N, L) of 0 and 1.
+        predicted: (N, L) of 0 and 1.
+        labels: the L names.
+        min_count: images that a pair needs to be listed.
+
+    Returns:
+        Pairs as actual, predicted and count: the images on which `actual` was missed and `predicted` wrongly given.
+        With one label an image these are the cells beside the diagonal of the confusion matrix.
+    """
+    missed, invented = (truth > predicted).astype(np.int64), (predicted > truth).astype(np.int64)
+    counts = missed.T @ invented
+    pairs = [
+        {"actual": labels[i], "predicted": labels[j], "count": int(counts[i, j])}
+        for i, j in zip(*np.nonzero(counts >= min_count), strict=True)
     ]
-    return sorted(cells, key=lambda cell: -cell["count"])
+    return sorted(pairs, key=lambda pair: -pair["count"])
 
 
 def _json(value: float) -> float | None:

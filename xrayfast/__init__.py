@@ -1,0 +1,98 @@
+"""xrayfast: train, measure and report classifiers of chest radiographs, on fastai.
+
+For research and teaching, not for diagnosis.
+
+The public names are imported when they are first used, so that `import xrayfast` and `xrayfast --help` cost nothing.
+
+    >>> import xrayfast as xf
+    >>> run = xf.fit("data/", arch="resnet18", unfreeze=True)  # doctest: +SKIP
+    >>> xf.interpret(run)  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from xrayfast._version import __version__
+
+if TYPE_CHECKING:
+    from xrayfast.config import Config as Config
+    from xrayfast.data.manifest import Manifest as Manifest
+    from xrayfast.data.phantom import phantom as phantom
+    from xrayfast.data.phantom import write_dataset as synth
+    from xrayfast.errors import XrayfastError as XrayfastError
+    from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
+    from xrayfast.learning.learner import learner as learner
+    from xrayfast.learning.loaders import RadiographBlock as RadiographBlock
+    from xrayfast.learning.loaders import dataloaders as dataloaders
+    from xrayfast.learning.losses import FocalLoss as FocalLoss
+    from xrayfast.run import Run as Run
+    from xrayfast.workflows.data import open_data as open_data
+    from xrayfast.workflows.find_lr import find_lr as find_lr
+    from xrayfast.workflows.fit import fit as fit
+    from xrayfast.workflows.fit import resume as resume
+    from xrayfast.workflows.interpret import interpret as interpret
+    from xrayfast.workflows.load import load as load
+    from xrayfast.workflows.load import save as save
+    from xrayfast.workflows.predict import predict as predict
+
+_HOMES = {
+    "Config": "xrayfast.config:Config",
+    "FocalLoss": "xrayfast.learning.losses:FocalLoss",
+    "Manifest": "xrayfast.data.manifest:Manifest",
+    "RadiographBlock": "xrayfast.learning.loaders:RadiographBlock",
+    "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
+    "Run": "xrayfast.run:Run",
+    "XrayfastError": "xrayfast.errors:XrayfastError",
+    "dataloaders": "xrayfast.learning.loaders:dataloaders",
+    "find_lr": "xrayfast.workflows.find_lr:find_lr",
+    "fit": "xrayfast.workflows.fit:fit",
+    "interpret": "xrayfast.workflows.interpret:interpret",
+    "learner": "xrayfast.learning.learner:learner",
+    "load": "xrayfast.workflows.load:load",
+    "open_data": "xrayfast.workflows.data:open_data",
+    "phantom": "xrayfast.data.phantom:phantom",
+    "predict": "xrayfast.workflows.predict:predict",
+    "resume": "xrayfast.workflows.fit:resume",
+    "save": "xrayfast.workflows.load:save",
+    "synth": "xrayfast.data.phantom:write_dataset",
+}
+
+__all__ = [
+    "Config",
+    "FocalLoss",
+    "Manifest",
+    "RadiographBlock",
+    "RadiographInterpretation",
+    "Run",
+    "XrayfastError",
+    "__version__",
+    "dataloaders",
+    "find_lr",
+    "fit",
+    "interpret",
+    "learner",
+    "load",
+    "open_data",
+    "phantom",
+    "predict",
+    "resume",
+    "save",
+    "synth",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'xrayfast' has no attribute '{name}'")
+    module, attribute = _HOMES[name].split(":")
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m xrayfast`."""
+
+from xrayfast.cli import main
+
+main()

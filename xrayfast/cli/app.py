@@ -1,0 +1,92 @@
+"""The commands put together, and the one place where an exception becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from xrayfast._version import __version__
+from xrayfast.cli import output
+from xrayfast.cli.commands import demo, fit, interpret, lr_find, models, predict, synth
+from xrayfast.errors import Interrupted, XrayfastError
+
+FAILED, INTERRUPTED = 1, 130
+
+
+class _Group(TyperGroup):
+    """Turns what a command raises into a message on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Interrupted as error:
+            output.error(str(error))
+            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt:
+            output.error("Stopped.")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read our output has gone, as `head` does; Python would complain once more on exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(FAILED) from None
+        except (XrayfastError, OSError) as error:
+            _show(ctx, error, str(error))
+            raise typer.Exit(FAILED) from None
+        except Exception as error:
+            if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):
+                raise  # a usage error, or the end of a command
+            _show(ctx, error, f"Unexpected {type(error).__name__}: {error}\nThis is a defect of xrayfast; 'xrayfast --debug ...' shows where.")
+            raise typer.Exit(FAILED) from None
+
+
+def _show(ctx: Any, error: BaseException, message: str) -> None:
+    if ctx.params.get("debug"):
+        traceback.print_exception(error)
+    output.error(message)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train, measure and report classifiers of chest radiographs.\n\nFor research and teaching, not for diagnosis.",
+    epilog="Start with: xrayfast synth data && xrayfast fit --weights none --unfreeze --size 64 && xrayfast interpret",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"xrayfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
+) -> None:
+    pass
+
+
+for name, command in (
+    ("demo", demo.demo),
+    ("synth", synth.synth),
+    ("lr-find", lr_find.lr_find),
+    ("fit", fit.fit),
+    ("interpret", interpret.interpret),
+    ("predict", predict.predict),
+    ("models", models.models),
+):
+    app.command(name)(command)
+
+
+def main() -> None:
+    """The entry point of `xrayfast` and `python -m xrayfast`."""
+    app(prog_name="xrayfast")

@@ -1,0 +1,36 @@
+"""`xrayfast demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli.commands.fit import close, open_and_show
+from xrayfast.cli.options import Json
+from xrayfast.cli.output import Output
+from xrayfast.cli.progress import StopRequest, reporting
+
+
+def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the data and the run.")] = Path("demo"), as_json: Json = False) -> None:
+    """Make synthetic data, train on it from scratch and write a report, in about two minutes and without a network."""
+    from xrayfast.data.phantom import write_dataset
+    from xrayfast.workflows.demo import SETTINGS
+
+    out = Output(as_json)
+    data = folder / "data"
+    if not (data / "labels.csv").is_file():
+        made = write_dataset(data, images=480, size=128)
+        out.line(f"Made {made.images} synthetic radiographs of {made.patients} patients in {data}.")
+    settings = SETTINGS.updated({"source": data, "labels": data / "labels.csv"})
+    manifest = open_and_show(out, settings)
+    from xrayfast.workflows.fit import fit
+    from xrayfast.workflows.interpret import interpret
+
+    stop = StopRequest()
+    with stop.listening(), reporting(out) as reporter:
+        run = fit(manifest, config=settings, runs=folder / "runs", reporter=reporter, interrupted=stop, command="xrayfast demo")
+    interpret(run)
+    close(out, run)
+    out.done("Report", run.report_path)

@@ -1,0 +1,139 @@
+"""`xrayfast fit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.commands.interpret import show_results
+from xrayfast.cli.output import Output
+from xrayfast.cli.progress import StopRequest, reporting
+
+if TYPE_CHECKING:
+    from xrayfast.config import Config
+    from xrayfast.data.manifest import Manifest
+    from xrayfast.run import Run
+
+
+def fit(
+    data: o.Data = None,
+    labels: o.Labels = None,
+    path_col: o.PathCol = None,
+    label_col: o.LabelCol = None,
+    label_delim: o.LabelDelim = None,
+    split_col: o.SplitCol = None,
+    patient_col: o.PatientCol = None,
+    imply: o.Imply = None,
+    task: o.Task = None,
+    valid_fraction: o.ValidFraction = None,
+    test_fraction: o.TestFraction = None,
+    split_seed: o.SplitSeed = None,
+    arch: o.Arch = None,
+    weights: o.Weights = None,
+    head_width: o.HeadWidth = None,
+    size: o.Size = None,
+    unfreeze: o.Unfreeze = None,
+    unfreeze_blocks: o.UnfreezeBlocks = None,
+    freeze_epochs: o.FreezeEpochs = None,
+    epochs: o.Epochs = None,
+    lr: o.Lr = None,
+    lr_div: o.LrDiv = None,
+    schedule: o.Schedule = None,
+    optimizer: o.Optimizer = None,
+    momentum: o.Momentum = None,
+    wd: o.Wd = None,
+    early_stop: o.EarlyStop = None,
+    monitor: o.Monitor = None,
+    tta: o.Tta = None,
+    seed: o.Seed = None,
+    loss: o.Loss = None,
+    gamma: o.Gamma = None,
+    alpha: o.Alpha = None,
+    class_weights: o.ClassWeights = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
+    batch_size: o.BatchSize = None,
+    workers: o.Workers = None,
+    config: o.ConfigFile = None,
+    runs: o.Runs = Path("runs"),
+    name: o.Name = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="RUN", rich_help_panel=o.OUT, help="Go on with a run that was interrupted; its own settings apply."),
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Train a network on a data set, and keep everything in a new run's folder.
+
+    Without --unfreeze the head is trained alone, on a frozen body.
+    """
+    given = o.given(
+        source=data, labels=labels, path_col=path_col, label_col=label_col, label_delim=label_delim, split_col=split_col,
+        patient_col=patient_col, imply=imply, task=task, valid_fraction=valid_fraction, test_fraction=test_fraction,
+        split_seed=split_seed, arch=arch, weights=weights, head_width=head_width, size=size, unfreeze=unfreeze,
+        unfreeze_blocks=unfreeze_blocks, freeze_epochs=freeze_epochs, epochs=epochs, lr=lr, lr_div=lr_div, schedule=schedule,
+        optimizer=optimizer, momentum=momentum, wd=wd, early_stop=early_stop, monitor=monitor, tta=tta, seed=seed, loss=loss,
+        gamma=gamma, alpha=alpha, class_weights=class_weights, device=device, precision=precision, batch_size=batch_size,
+        workers=workers,
+    )  # fmt: skip
+    if resume is not None and (given or config or name):
+        raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
+    out = Output(as_json)
+    stop = StopRequest()
+    if resume is not None:
+        from xrayfast.workflows.fit import resume as work_on
+
+        with stop.listening(), reporting(out) as reporter:
+            run = work_on(resume, reporter=reporter, interrupted=stop)
+    else:
+        settings = read_settings(config, given)
+        manifest = open_and_show(out, settings)
+        from xrayfast.workflows.fit import fit as work
+
+        with stop.listening(), reporting(out) as reporter:
+            run = work(manifest, config=settings, name=name, runs=runs, reporter=reporter, interrupted=stop, command=command_line())
+    close(out, run)
+
+
+def read_settings(config: Path | None, given: dict[str, object]) -> Config:
+    """The config file's settings, with the options that were given over them."""
+    from xrayfast.config import Config
+
+    return (Config.read(config) if config else Config()).updated(given)
+
+
+def open_and_show(out: Output, settings: Config) -> Manifest:
+    """Open the data set and print what was found and inferred."""
+    from xrayfast.data.manifest import open_manifest
+
+    manifest = open_manifest(settings.data)
+    counts = manifest.counts()
+    kind = "one label an image (single)" if manifest.task == "single" else "several labels an image (multi)"
+    out.table(f"{manifest.config.source}: {kind}", ["label", *counts.columns], [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)])
+    for note in manifest.notes:
+        out.line(note)
+    out.line()
+    return manifest
+
+
+def command_line() -> str:
+    """What was typed."""
+    import shlex
+
+    return shlex.join(["xrayfast", *sys.argv[1:]])
+
+
+def close(out: Output, run: Run) -> None:
+    """The tables and the folder of a finished run."""
+    from xrayfast.workflows.interpret import read_interpretations
+
+    part, found = list(read_interpretations(run).items())[-1]
+    show_results(out, found, top=3)
+    out.line()
+    out.line(f"These are the {'test' if part == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. For figures and a report: xrayfast interpret {run.path}")
+    out.done("Run", run.path)
+    out.json({"run": str(run.path), "best_epoch": run.info["best_epoch"], "seconds": run.info["seconds"], "metrics": run.metrics})

@@ -1,0 +1,101 @@
+"""`xrayfast lr-find`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.commands.fit import open_and_show, read_settings
+from xrayfast.cli.output import Output
+
+
+def lr_find(
+    data: o.Data = None,
+    labels: o.Labels = None,
+    path_col: o.PathCol = None,
+    label_col: o.LabelCol = None,
+    label_delim: o.LabelDelim = None,
+    split_col: o.SplitCol = None,
+    patient_col: o.PatientCol = None,
+    imply: o.Imply = None,
+    task: o.Task = None,
+    valid_fraction: o.ValidFraction = None,
+    test_fraction: o.TestFraction = None,
+    split_seed: o.SplitSeed = None,
+    arch: o.Arch = None,
+    weights: o.Weights = None,
+    head_width: o.HeadWidth = None,
+    size: o.Size = None,
+    unfreeze: o.Unfreeze = None,
+    unfreeze_blocks: o.UnfreezeBlocks = None,
+    optimizer: o.Optimizer = None,
+    momentum: o.Momentum = None,
+    wd: o.Wd = None,
+    seed: o.Seed = None,
+    loss: o.Loss = None,
+    gamma: o.Gamma = None,
+    alpha: o.Alpha = None,
+    class_weights: o.ClassWeights = None,
+    device: o.Device = None,
+    precision: o.Precision = None,
+    batch_size: o.BatchSize = None,
+    workers: o.Workers = None,
+    config: o.ConfigFile = None,
+    steps: Annotated[int, typer.Option(min=20, rich_help_panel=o.TRAIN, help="Batches to train on.")] = 100,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="STEM", rich_help_panel=o.OUT, help="Writes STEM.png and STEM.csv.")
+    ] = Path("lr-find"),
+    as_json: o.Json = False,
+) -> None:
+    """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
+    given = o.given(
+        source=data, labels=labels, path_col=path_col, label_col=label_col, label_delim=label_delim, split_col=split_col,
+        patient_col=patient_col, imply=imply, task=task, valid_fraction=valid_fraction, test_fraction=test_fraction,
+        split_seed=split_seed, arch=arch, weights=weights, head_width=head_width, size=size, unfreeze=unfreeze,
+        unfreeze_blocks=unfreeze_blocks, optimizer=optimizer, momentum=momentum, wd=wd, seed=seed, loss=loss, gamma=gamma,
+        alpha=alpha, class_weights=class_weights, device=device, precision=precision, batch_size=batch_size, workers=workers,
+    )  # fmt: skip
+    from xrayfast.errors import DataError
+
+    out = Output(as_json)
+    if not output.absolute().parent.is_dir():
+        raise DataError(f"{output}: there is no folder {output.absolute().parent} to write it to.")
+    settings = read_settings(config, given)
+    manifest = open_and_show(out, settings)
+    from xrayfast.cli.terminal_plot import curve
+    from xrayfast.report.figures import save
+    from xrayfast.workflows.find_lr import find_lr
+
+    found = find_lr(manifest, config=settings, steps=steps)
+    image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
+    save(found.plot(), image)
+    found.to_csv(table)
+    out.line(curve(found.lrs, found.losses))
+    out.table("Suggestions", ["method", "learning rate"], [(name, None if value is None else f"{value:.2e}") for name, value in found.suggestions.items()])
+    line = shlex.join(["xrayfast", "fit", *_repeated(), "--lr", f"{found.best:.2g}"])
+    out.line()
+    out.done("Plot", image)
+    out.done("Curve", table)
+    out.done("Train with", line)
+    out.json({"suggestions": found.suggestions, "best": found.best, "fit": line, "plot": str(image), "csv": str(table)})
+
+
+def _repeated() -> list[str]:
+    """What was typed after `lr-find`, without what `fit` does not take."""
+    import sys
+
+    words = sys.argv[sys.argv.index("lr-find") + 1 :] if "lr-find" in sys.argv else []
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in ("--steps", "--output", "-o"):
+            skip = True
+        elif word != "--json" and not word.startswith(("--steps=", "--output=", "-o")):
+            kept.append(word)
+    return kept

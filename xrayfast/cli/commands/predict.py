@@ -1,0 +1,50 @@
+"""`xrayfast predict`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli.options import Json
+from xrayfast.cli.output import Output
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    sources: Annotated[list[str], typer.Argument(metavar="FILES...", help="Image files, folders and patterns.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path("predictions.csv"),
+    tta: Annotated[bool, typer.Option("--tta", help="Average over augmented views.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 64,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Predict on new images: a CSV with a row per file, in input order.
+
+    A file that can't be read is a row with its error; the others go on, and the exit code is 1.
+    """
+    if device not in ("auto", "cpu", "cuda", "mps"):
+        raise typer.BadParameter(f"'{device}' is not one of auto, cpu, cuda, mps.", param_hint="--device")
+    from xrayfast.errors import DataError
+    from xrayfast.files import replacing
+    from xrayfast.run import Run
+
+    out = Output(as_json)
+    chosen = Run(run)
+    if not output.absolute().parent.is_dir():
+        raise DataError(f"{output}: there is no folder {output.absolute().parent} to write it to.")
+    from xrayfast.workflows.predict import predict as work
+
+    table = work(chosen, sources, tta=tta, batch_size=batch_size, device=device)  # type: ignore[arg-type]
+    with replacing(output) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    failed = table[table["error"] != ""]
+    counts = table[table["error"] == ""]["predicted"].value_counts()
+    out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
+    for error in failed["error"]:
+        out.note(error)
+    out.done(f"{len(table) - len(failed)} of {len(table)} files predicted", output)
+    out.json({"predictions": str(output), "files": len(table), "failed": failed["file"].tolist()})
+    if len(failed):
+        raise typer.Exit(1)

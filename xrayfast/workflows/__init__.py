@@ -1,0 +1,1 @@
+"""One use case a module: each a plain function that takes settings and returns data, and prints nothing."""

@@ -1,0 +1,141 @@
+"""Report on a run from its saved predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from xrayfast.config import Config
+from xrayfast.errors import RunError
+from xrayfast.files import replacing
+from xrayfast.learning.interpretation import RadiographInterpretation
+from xrayfast.report import figures
+from xrayfast.report.page import ReportData, SplitReport, write_page
+from xrayfast.run import Run
+
+
+def interpret(run: Run | Path | str, *, split: Literal["valid", "test"] | None = None, top: int = 12) -> RadiographInterpretation:
+    """Write a run's figures, tables, `metrics.json` and `report.html`, without running the network again.
+
+    Args:
+        run: the run or its folder.
+        split: the part to return and to draw in `figures/`; default the test part, where there is one. The report
+            shows every part that was predicted.
+        top: images with the largest losses to show.
+
+    Returns:
+        The interpretation of that part; a fastai ClassificationInterpretation.
+
+    Raises:
+        RunError: the run is not complete, or lacks a file.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    found = read_interpretations(run)
+    chosen = split or list(found)[-1]
+    if chosen not in found:
+        run.predictions(chosen)  # says which there are
+    run.write_metrics({part: interpretation.summary for part, interpretation in found.items()})
+    try:
+        _write_figures(run, found[chosen], top)
+        _write_tables(run, found[chosen], top)
+        write_page(_report(run, found, top), run.report_path)
+    except OSError as error:
+        raise RunError(f"{error.filename or run.path}: can't be written ({error.strerror}).") from error
+    return found[chosen]
+
+
+def read_interpretations(run: Run) -> dict[str, RadiographInterpretation]:
+    """An interpretation of each part that was predicted, valid before test.
+
+    Raises:
+        RunError: there is none, because the run is not complete.
+    """
+    parts = run.predicted_parts
+    if not parts:
+        status = run.info.get("status", "unknown")
+        raise RunError(
+            f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is '{status}'. "
+            f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
+        )
+    source, task = run.config.data.source, run.task
+    return {
+        part: RadiographInterpretation(predictions, task, {str(image): source / str(image) for image in predictions.images})
+        for part in parts
+        for predictions in [run.predictions(part)]
+    }
+
+
+def _write_figures(run: Run, interpretation: RadiographInterpretation, top: int) -> None:
+    drawn = {
+        "curves": figures.loss_and_metric_curves(run.history, run.info.get("best_epoch")),
+        "confusion": interpretation.plot_confusion_matrix(),
+        "top_losses": interpretation.plot_top_losses(top),
+    }
+    if run.task == "multi":
+        drawn["cooccurrence"] = interpretation.plot_cooccurrence()
+    for name, figure in drawn.items():
+        figures.save(figure, run.figure_path(name))
+
+
+def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) -> None:
+    tables = {
+        "per_label": interpretation.label_table().reset_index(),
+        "most_confused": pd.DataFrame(interpretation.most_confused(), columns=["actual", "predicted", "count"]),
+        "top_losses": interpretation.top_losses_table(top),
+    }
+    if run.task == "single":
+        tables["confusion"] = pd.DataFrame(interpretation.confusion_matrix(), index=interpretation.vocab, columns=interpretation.vocab).rename_axis("actual").reset_index()
+    else:
+        tables["cooccurrence"] = pd.DataFrame(interpretation.cooccurrence(), index=interpretation.vocab, columns=interpretation.vocab).rename_axis("actual").reset_index()
+    for name, table in tables.items():
+        with replacing(run.table_path(name)) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+
+
+def _report(run: Run, found: dict[str, RadiographInterpretation], top: int) -> ReportData:
+    info, config = run.info, run.config
+    return ReportData(
+        run_name=run.path.name,
+        created=str(info.get("finished", ""))[:16].replace("T", " ") + " UTC",
+        command=str(info.get("command", "")),
+        facts=_facts(info, config),
+        task=run.task,
+        labels=run.labels,
+        counts=pd.DataFrame(info.get("counts", {})),
+        data_notes=tuple(str(note) for note in info.get("data_notes", [])),
+        history=run.history,
+        best_epoch=info.get("best_epoch"),
+        splits=tuple(
+            SplitReport(part, interpretation.summary, interpretation.cases(top), "From the weights of the best epoch" + (", averaged over augmented views." if config.train.tta else "."))  # type: ignore[arg-type]
+            for part, interpretation in found.items()
+        ),
+        warnings=tuple(str(remark) for remark in info.get("remarks", [])),
+    )
+
+
+def _facts(info: dict[str, Any], config: Config) -> dict[str, str]:
+    train, model = config.train, config.model
+    phases = [f"{phase['name']} ({phase['epochs']})" for phase in info.get("phases", [])]
+    versions = {"xrayfast": info.get("xrayfast"), **info.get("versions", {})}
+    return {
+        "arch": model.arch,
+        "weights": model.weights,
+        "parameters": f"{int(info.get('parameters', 0)):,}",
+        "size": f"{model.size} px",
+        "batch size": str(train.batch_size),
+        "phases (epochs)": ", ".join(phases) or "by hand",
+        "lr": f"{float(info['lr']):.2g}" if "lr" in info else "by hand",
+        "schedule": train.schedule,
+        "optimizer": train.optimizer,
+        "wd": str(train.wd),
+        "loss": str(info.get("loss", train.loss)),
+        "class weights": train.class_weights,
+        "tta": "yes" if train.tta else "no",
+        "precision": train.precision,
+        "device": f"{info.get('device', '')} ({info.get('device_name', '')})",
+        "seed": f"{train.seed} (split {config.data.split_seed})",
+        "training time": f"{float(info.get('seconds') or 0):.0f} s",
+        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+    }

@@ -1,0 +1,118 @@
+"""From a run's folder to a fastai Learner, and from a Learner back into a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xrayfast.config import Config, Device, TrainConfig
+from xrayfast.data.manifest import Manifest
+from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.learning.callbacks import History
+from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.learner import learner, load_weights, save_weights
+from xrayfast.learning.loaders import blank_manifest, dataloaders
+from xrayfast.files import replacing
+from xrayfast.run import Run
+from xrayfast.workflows.data import manifest_of
+from xrayfast.workflows.fit import finish
+from xrayfast.workflows.provenance import facts
+
+
+def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> Learner:
+    """A working fastai Learner with the weights of a run's best epoch, its body frozen.
+
+    Nothing in the folder can run code: settings are read by a safe YAML parser and checked, weights are safetensors.
+
+    Args:
+        run: the run or its folder.
+        data: what the learner's DataLoaders are to hold; by default the run's own data where it still lies unchanged,
+            else one black picture, which is enough to predict on new files.
+        device: where to run.
+
+    Raises:
+        RunError: the folder is not a whole run.
+        WeightsError: the weights are not those of the network that the folder describes.
+    """
+    run = run if isinstance(run, Run) else Run(run)
+    if data is None:
+        data = _own_data(run)
+    elif (data.labels, data.task) != (run.labels, run.task):
+        raise DataError(f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has {', '.join(data.labels)} ({data.task}-label).")
+    return _load(run, data, device)
+
+
+def load_to_predict(run: Run, device: Device = "auto") -> Learner:
+    """The same without looking for the run's data."""
+    return _load(run, blank_manifest(run.labels, run.task, run.config.model.size), device)
+
+
+def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
+    """Keep a learner that was trained by hand in a new run's folder, like one that `fit` made.
+
+    Args:
+        learn: a learner from `xrayfast.learner` or `xrayfast.load`; its last `fit` gives the history.
+        name: of the run; default the arch and a number that counts up.
+        runs: the folder that runs are kept in.
+
+    Raises:
+        ConfigError: the learner was not made by xrayfast, so that its network can't be described.
+        RunError: the folder can't be written.
+    """
+    settings = getattr(learn, "settings", None)
+    if settings is None:
+        raise ConfigError("This learner was not made by xrayfast.learner or xrayfast.load, so its network can't be described in a run's folder.")
+    manifest = learn.dls.manifest
+    config = Config().updated(settings).model_copy(update={"data": manifest.config})
+    run = Run.create(Path(runs), name, learn.arch, config, facts(learn, command="", remarks=["Trained by hand, in Python."]))
+    run.write_labels(manifest.labels, manifest.task)
+    run.write_split(manifest.table)
+    history = _recorded(learn)
+    run.write_history(history.rows)
+    with replacing(run.new_model_path) as temporary:
+        save_weights(learn.model, temporary)
+    finish(run, learn, history, tta=False, seed=0, seconds=0.0)
+    return run
+
+
+def _load(run: Run, data: Manifest, device: Device) -> Learner:
+    config = run.config
+    train = config.train
+    dls = dataloaders(data, size=config.model.size, batch_size=train.batch_size, workers=0, device=device, seed=train.seed)
+    alpha = train.alpha
+    learn = learner(
+        dls, arch=config.model.arch, weights="none", head_width=config.model.head_width, loss=train.loss, gamma=train.gamma,
+        alpha=alpha, class_weights=train.class_weights, optimizer=train.optimizer, momentum=train.momentum, wd=train.wd,
+        seed=train.seed,
+    )  # fmt: skip
+    load_weights(learn.model, run.model_path)
+    learn.settings["weights"] = str(run.path)
+    learn.model.to(dls.device)
+    return learn
+
+
+def _own_data(run: Run) -> Manifest:
+    try:
+        return manifest_of(run)
+    except (DataError, ConfigError, RunError):
+        return blank_manifest(run.labels, run.task, run.config.model.size)
+
+
+def _recorded(learn: Learner) -> History:
+    """The rows of the learner's last `fit`, as far as fastai's Recorder has them."""
+    recorder: Any = getattr(learn, "recorder", None)
+    rows = []
+    for number, values in enumerate(getattr(recorder, "values", []), 1):
+        named = dict(zip(recorder.metric_names[1:], values, strict=False))
+        rows.append(
+            {
+                "epoch": number,
+                "phase": "by hand",
+                **{key: None if value is None or np.isnan(float(value)) else float(value) for key, value in named.items()},
+                "lr": float(learn.opt.hypers[-1]["lr"]),
+            }
+        )
+    # Kept are the weights that the learner has now, those of the last epoch.
+    return History(rows, best_epoch=len(rows) or None)

@@ -1,0 +1,40 @@
+"""Where a run comes from: versions, machine, settings in words, fingerprint of the data."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from xrayfast._version import __version__
+from xrayfast.learning.fastai_api import Learner
+from xrayfast.run import now
+
+_LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
+
+
+def facts(learn: Learner, *, command: str, remarks: Sequence[str]) -> dict[str, Any]:
+    """The first content of `run.json`."""
+    data = learn.dls.manifest
+    device = learn.dls.device
+    return {
+        "status": "created",
+        "started": now(),
+        "command": command,
+        "xrayfast": __version__,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores",
+        "arch": learn.arch,
+        "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
+        "loss": str(type(learn.loss_func).__name__.strip("_")),
+        "counts": {part: {row: int(n) for row, n in column.items()} for part, column in data.counts().items()},
+        "fingerprint": data.fingerprint(),
+        "data_notes": list(data.notes),
+        "remarks": list(remarks),
+    }
