@@ -22,9 +22,7 @@ LossName = Literal["auto", "ce", "bce", "focal"]
 ClassWeights = Literal["none", "auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Monitor = Literal[
-    "auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"
-]
+Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
 
 
 def _as_tuple(value: Any) -> Any:

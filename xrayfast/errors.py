@@ -34,6 +34,10 @@ class RunError(XrayfastError, RuntimeError):
     """A run's folder that can't be written, read or resumed."""
 
 
+class WriteError(XrayfastError):
+    """A file that can't be written."""
+
+
 class TrainingError(XrayfastError, RuntimeError):
     """Training that can't go on."""
 

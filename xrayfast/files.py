@@ -10,24 +10,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xrayfast.errors import WriteError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`, to be written to; it takes `path`'s place when the block ends well.
 
     Where the block fails, or is interrupted, the old file stays and the temporary one goes.
+
+    Raises:
+        WriteError: the file can't be written: no permission, no folder, no space.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        raise WriteError(
+            f"{path}: can't be written ({error.strerror or error}). Check that its folder is there, open to you and "
+            "not full."
+        ) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        # After the move there is nothing to remove; where the folder is missing or closed, neither.
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with "\\n" line ends, whole or not at all."""
+    """Write UTF-8 text with Unix line ends, whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()

@@ -18,14 +18,13 @@ PROBABILITY = "prob_"
 """Begins the name of each column of probabilities, so that no label can take the name of another column."""
 
 
-
-def joined(row: NDArray[np.integer], labels: Sequence[str]) -> str:
+def joined(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
     """The labels of one 0/1 row as text: `covid-19|pneumonia`, or "" for none.
 
     >>> joined(np.array([1, 0, 1]), ["a", "b", "c"])
     'a|c'
     """
-    return LABEL_JOIN.join(label for label, present in zip(labels, row, strict=True) if present)
+    return between.join(label for label, present in zip(labels, row, strict=True) if present)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +90,9 @@ class Predictions:
             labels=tuple(labels),
             images=table["image"].to_numpy(dtype=object),
             patients=table["patient"].to_numpy(dtype=object),
-            truth=np.array([[int(label in row) for label in labels] for row in names], dtype=np.int64).reshape(-1, len(labels)),
+            truth=np.array([[int(label in row) for label in labels] for row in names], dtype=np.int64).reshape(
+                -1, len(labels)
+            ),
             probability=probability,
             loss=loss,
         )

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -46,7 +46,9 @@ class Run:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_dir():
-            raise RunError(f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'.")
+            raise RunError(
+                f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'."
+            )
         if not (self.path / INFO).is_file():
             raise RunError(f"{self.path}: is not a run's folder: it lacks {INFO}. Runs are made by 'xrayfast fit'.")
 
@@ -68,7 +70,9 @@ class Run:
             write_text(path / CONFIG, config.to_yaml())
             write_json(path / INFO, dict(info))
         except OSError as error:
-            raise RunError(f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs.") from error
+            raise RunError(
+                f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs."
+            ) from error
         return cls(path)
 
     @classmethod
@@ -112,12 +116,20 @@ class Run:
 
     def write_labels(self, labels: Sequence[str], task: Task) -> None:
         """Write what prediction needs beside the weights."""
-        write_json(self.path / LABELS, {"task": task, "labels": list(labels), "threshold": 0.5 if task == "multi" else None})
+        write_json(
+            self.path / LABELS,
+            {"task": task, "labels": list(labels), "threshold": 0.5 if task == "multi" else None},
+        )
 
     def _label_file(self) -> dict[str, Any]:
         content = self._json(LABELS)
         labels, task = content.get("labels"), content.get("task")
-        if task not in ("single", "multi") or not isinstance(labels, list) or not labels or not all(isinstance(x, str) for x in labels):
+        if (
+            task not in ("single", "multi")
+            or not isinstance(labels, list)
+            or not labels
+            or not all(isinstance(x, str) for x in labels)
+        ):
             raise RunError(f"{self.path / LABELS}: expected a task ('single' or 'multi') and a list of labels.")
         return content
 
@@ -163,9 +175,10 @@ class Run:
         write_json(self.path / METRICS, dict(metrics))
 
     @property
-    def predicted_parts(self) -> tuple[str, ...]:
+    def predicted_parts(self) -> tuple[Literal["valid", "test"], ...]:
         """The parts whose predictions are saved, of valid and test."""
-        return tuple(part for part in ("valid", "test") if (self.path / PREDICTIONS / f"{part}.csv").is_file())
+        parts: tuple[Literal["valid", "test"], ...] = ("valid", "test")
+        return tuple(part for part in parts if (self.path / PREDICTIONS / f"{part}.csv").is_file())
 
     def predictions(self, part: str) -> Predictions:
         """The saved predictions of a part.
@@ -176,7 +189,10 @@ class Run:
         path = self.path / PREDICTIONS / f"{part}.csv"
         if not path.is_file():
             there = some(self.predicted_parts) or "none"
-            raise RunError(f"{path}: no predictions of part '{part}' (there are: {there}). They are saved when a run completes; '--test-fraction' makes a test part.")
+            raise RunError(
+                f"{path}: no predictions of part '{part}' (there are: {there}). They are saved when a run "
+                "completes; '--test-fraction' makes a test part."
+            )
         return Predictions.read(path, self.labels)
 
     def write_predictions(self, part: str, predictions: Predictions) -> None:
@@ -215,7 +231,9 @@ class Run:
     def _existing(self, name: str, why: str = "") -> Path:
         path = self.path / name
         if not path.is_file():
-            raise RunError(f"{self.path}: lacks {name}. {why}".strip() + " The run's status is '" + str(self._status()) + "'.")
+            raise RunError(
+                f"{self.path}: lacks {name}. {why}".strip() + " The run's status is '" + str(self._status()) + "'."
+            )
         return path
 
     def _status(self) -> Any:
@@ -259,7 +277,9 @@ def _claim(root: Path, name: str | None, stem: str) -> Path:
         try:
             (root / name).mkdir()
         except FileExistsError:
-            raise RunError(f"{root / name}: exists already, and a run never overwrites. Choose another --name.") from None
+            raise RunError(
+                f"{root / name}: exists already, and a run never overwrites. Choose another --name."
+            ) from None
         return root / name
     number = 1
     while True:

@@ -40,7 +40,12 @@ class _Group(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):
                 raise  # a usage error, or the end of a command
-            _show(ctx, error, f"Unexpected {type(error).__name__}: {error}\nThis is a defect of xrayfast; 'xrayfast --debug ...' shows where.")
+            _show(
+                ctx,
+                error,
+                f"Unexpected {type(error).__name__}: {error}\nThis is a defect of xrayfast; 'xrayfast --debug "
+                "...' shows where.",
+            )
             raise typer.Exit(FAILED) from None
 
 
@@ -69,7 +74,9 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
     pass

@@ -6,6 +6,7 @@ for "not given", so that a --config file can give it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,72 +16,310 @@ DATA, NET, TRAIN, LOSS, MACHINE, OUT = "Data", "Network", "Training", "Loss", "M
 
 
 def _option(*names: str, panel: str, default: str | None = None, help: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, rich_help_panel=panel, show_default=default if default is not None else False, help=help, metavar=metavar)
+    return typer.Option(
+        *names,
+        rich_help_panel=panel,
+        show_default=default if default is not None else False,
+        help=help,
+        metavar=metavar,
+    )
 
 
 # Data
-Data = Annotated[Path | None, typer.Argument(metavar="DATA", show_default="data", help="Folder of images in class folders, or a CSV file.")]
-Labels = Annotated[Path | None, _option("--labels", panel=DATA, metavar="FILE", help="CSV file of image paths and labels.")]
-PathCol = Annotated[str | None, _option("--path-col", panel=DATA, metavar="COLUMN", help="Its column of paths; guessed where not given.")]
-LabelCol = Annotated[str | None, _option("--label-col", panel=DATA, metavar="COLUMN[,...]", help="Its column of labels, or several columns of 0 and 1.")]
-LabelDelim = Annotated[str | None, _option("--label-delim", panel=DATA, metavar="TEXT", default="|", help="What stands between labels in a cell.")]
-SplitCol = Annotated[str | None, _option("--split-col", panel=DATA, metavar="COLUMN", help="Its column of train, valid and test.")]
-PatientCol = Annotated[str | None, _option("--patient-col", panel=DATA, metavar="COLUMN", help="Its column of patients, who are never split between parts.")]
-Imply = Annotated[list[str] | None, _option("--imply", panel=DATA, metavar="A=B", help="Images of A are also labelled B, as covid-19=pneumonia. May be repeated.")]
-Task = Annotated[str | None, _option("--task", panel=DATA, metavar="single|multi|auto", default="auto", help="One label an image, or several; auto looks at the labels.")]
-ValidFraction = Annotated[float | None, _option("--valid-fraction", panel=DATA, default="0.2", help="Share to validate on, where the data brings no split.")]
-TestFraction = Annotated[float | None, _option("--test-fraction", panel=DATA, default="0.0", help="Share to test on, where the data brings no split.")]
+Data = Annotated[
+    Path | None,
+    typer.Argument(metavar="DATA", show_default="data", help="Folder of images in class folders, or a CSV file."),
+]
+Labels = Annotated[
+    Path | None, _option("--labels", panel=DATA, metavar="FILE", help="CSV file of image paths and labels.")
+]
+PathCol = Annotated[
+    str | None,
+    _option("--path-col", panel=DATA, metavar="COLUMN", help="Its column of paths; guessed where not given."),
+]
+LabelCol = Annotated[
+    str | None,
+    _option(
+        "--label-col",
+        panel=DATA,
+        metavar="COLUMN[,...]",
+        help="Its column of labels, or several columns of 0 and 1.",
+    ),
+]
+LabelDelim = Annotated[
+    str | None,
+    _option("--label-delim", panel=DATA, metavar="TEXT", default="|", help="What stands between labels in a cell."),
+]
+SplitCol = Annotated[
+    str | None,
+    _option("--split-col", panel=DATA, metavar="COLUMN", help="Its column of train, valid and test."),
+]
+PatientCol = Annotated[
+    str | None,
+    _option(
+        "--patient-col",
+        panel=DATA,
+        metavar="COLUMN",
+        help="Its column of patients, who are never split between parts.",
+    ),
+]
+Imply = Annotated[
+    list[str] | None,
+    _option(
+        "--imply",
+        panel=DATA,
+        metavar="A=B",
+        help="Images of A are also labelled B, as covid-19=pneumonia. May be repeated.",
+    ),
+]
+Task = Annotated[
+    str | None,
+    _option(
+        "--task",
+        panel=DATA,
+        metavar="single|multi|auto",
+        default="auto",
+        help="One label an image, or several; auto looks at the labels.",
+    ),
+]
+ValidFraction = Annotated[
+    float | None,
+    _option(
+        "--valid-fraction",
+        panel=DATA,
+        default="0.2",
+        help="Share to validate on, where the data brings no split.",
+    ),
+]
+TestFraction = Annotated[
+    float | None,
+    _option("--test-fraction", panel=DATA, default="0.0", help="Share to test on, where the data brings no split."),
+]
 SplitSeed = Annotated[int | None, _option("--split-seed", panel=DATA, default="0", help="Seed of the split.")]
 
 # Network
-Arch = Annotated[str | None, _option("--arch", panel=NET, metavar="NAME", default="resnet18", help="Network; 'xrayfast models' lists them.")]
-Weights = Annotated[str | None, _option("--weights", panel=NET, metavar="imagenet|none|FILE", default="imagenet", help="Weights to start from.")]
-HeadWidth = Annotated[str | None, _option("--head-width", panel=NET, metavar="N[,M]", help="Hidden units of the head; fastai's head where not given.")]
-Size = Annotated[int | None, _option("--size", panel=NET, metavar="PIXELS", default="224", help="Side of the square that each image is fitted into.")]
+Arch = Annotated[
+    str | None,
+    _option("--arch", panel=NET, metavar="NAME", default="resnet18", help="Network; 'xrayfast models' lists them."),
+]
+Weights = Annotated[
+    str | None,
+    _option(
+        "--weights",
+        panel=NET,
+        metavar="imagenet|none|FILE",
+        default="imagenet",
+        help="Weights to start from.",
+    ),
+]
+HeadWidth = Annotated[
+    str | None,
+    _option(
+        "--head-width",
+        panel=NET,
+        metavar="N[,M]",
+        help="Hidden units of the head; fastai's head where not given.",
+    ),
+]
+Size = Annotated[
+    int | None,
+    _option(
+        "--size",
+        panel=NET,
+        metavar="PIXELS",
+        default="224",
+        help="Side of the square that each image is fitted into.",
+    ),
+]
 
 # Training
-Unfreeze = Annotated[bool | None, _option("--unfreeze/--no-unfreeze", panel=TRAIN, default="no-unfreeze", help="Train all layers after the head.")]
-UnfreezeBlocks = Annotated[int | None, _option("--unfreeze-blocks", panel=TRAIN, metavar="N", help="Train the last N blocks after the head.")]
-FreezeEpochs = Annotated[int | None, _option("--freeze-epochs", panel=TRAIN, default="1", help="Epochs on the head alone before layers are thawed.")]
-Epochs = Annotated[int | None, _option("--epochs", "-e", panel=TRAIN, default="6", help="Epochs, after those of --freeze-epochs.")]
-Lr = Annotated[str | None, _option("--lr", panel=TRAIN, metavar="RATE|auto", default="0.002", help="Peak learning rate of the head; auto runs the range test first. Thawed layers start from half of it, as in fastai's fine_tune.")]
-LrDiv = Annotated[float | None, _option("--lr-div", panel=TRAIN, metavar="X", default="100, or 1 without pretrained weights", help="The first layers train at 1/X of the head's rate.")]
-Schedule = Annotated[str | None, _option("--schedule", panel=TRAIN, metavar="one-cycle|flat-cos|constant", default="one-cycle", help="Course of the learning rate.")]
-Optimizer = Annotated[str | None, _option("--optimizer", panel=TRAIN, metavar="adam|sgd", default="adam", help="Optimiser.")]
-Momentum = Annotated[float | None, _option("--momentum", panel=TRAIN, default="0.9", help="Of sgd, or adam's first beta; one-cycle moves it by 0.05 either way.")]
+Unfreeze = Annotated[
+    bool | None,
+    _option(
+        "--unfreeze/--no-unfreeze",
+        panel=TRAIN,
+        default="no-unfreeze",
+        help="Train all layers after the head.",
+    ),
+]
+UnfreezeBlocks = Annotated[
+    int | None,
+    _option("--unfreeze-blocks", panel=TRAIN, metavar="N", help="Train the last N blocks after the head."),
+]
+FreezeEpochs = Annotated[
+    int | None,
+    _option("--freeze-epochs", panel=TRAIN, default="1", help="Epochs on the head alone before layers are thawed."),
+]
+Epochs = Annotated[
+    int | None,
+    _option("--epochs", "-e", panel=TRAIN, default="6", help="Epochs, after those of --freeze-epochs."),
+]
+Lr = Annotated[
+    str | None,
+    _option(
+        "--lr",
+        panel=TRAIN,
+        metavar="RATE|auto",
+        default="0.002",
+        help="Peak learning rate of the head; auto runs the range test first. Halved once layers are thawed.",
+    ),
+]
+LrDiv = Annotated[
+    float | None,
+    _option(
+        "--lr-div",
+        panel=TRAIN,
+        metavar="X",
+        default="100, or 1 without pretrained weights",
+        help="The first layers train at 1/X of the head's rate.",
+    ),
+]
+Schedule = Annotated[
+    str | None,
+    _option(
+        "--schedule",
+        panel=TRAIN,
+        metavar="one-cycle|flat-cos|constant",
+        default="one-cycle",
+        help="Course of the learning rate.",
+    ),
+]
+Optimizer = Annotated[
+    str | None, _option("--optimizer", panel=TRAIN, metavar="adam|sgd", default="adam", help="Optimiser.")
+]
+Momentum = Annotated[
+    float | None,
+    _option(
+        "--momentum",
+        panel=TRAIN,
+        default="0.9",
+        help="Of sgd, or adam's first beta; one-cycle moves it by 0.05 either way.",
+    ),
+]
 Wd = Annotated[float | None, _option("--wd", panel=TRAIN, default="0.01", help="Weight decay, decoupled.")]
-EarlyStop = Annotated[int | None, _option("--early-stop", panel=TRAIN, metavar="N", help="Stop the last phase after N epochs without improvement.")]
-Monitor = Annotated[str | None, _option("--monitor", panel=TRAIN, metavar="METRIC", default="auto", help="What decides which epoch is best; auto is auroc_macro.")]
-Tta = Annotated[bool | None, _option("--tta/--no-tta", panel=TRAIN, default="no-tta", help="Average final predictions over augmented views.")]
-Seed = Annotated[int | None, _option("--seed", panel=TRAIN, default="0", help="Seed of weights, order and augmentation.")]
+EarlyStop = Annotated[
+    int | None,
+    _option(
+        "--early-stop",
+        panel=TRAIN,
+        metavar="N",
+        help="Stop the last phase after N epochs without improvement.",
+    ),
+]
+Monitor = Annotated[
+    str | None,
+    _option(
+        "--monitor",
+        panel=TRAIN,
+        metavar="METRIC",
+        default="auto",
+        help="What decides which epoch is best; auto is auroc_macro.",
+    ),
+]
+Tta = Annotated[
+    bool | None,
+    _option(
+        "--tta/--no-tta",
+        panel=TRAIN,
+        default="no-tta",
+        help="Average final predictions over augmented views.",
+    ),
+]
+Seed = Annotated[
+    int | None, _option("--seed", panel=TRAIN, default="0", help="Seed of weights, order and augmentation.")
+]
 
 # Loss
-Loss = Annotated[str | None, _option("--loss", panel=LOSS, metavar="auto|ce|bce|focal", default="auto", help="auto: ce for one label an image, bce for several.")]
+Loss = Annotated[
+    str | None,
+    _option(
+        "--loss",
+        panel=LOSS,
+        metavar="auto|ce|bce|focal",
+        default="auto",
+        help="auto: ce for one label an image, bce for several.",
+    ),
+]
 Gamma = Annotated[float | None, _option("--gamma", panel=LOSS, default="2.0", help="Focal loss: focusing strength.")]
-Alpha = Annotated[str | None, _option("--alpha", panel=LOSS, metavar="A[,...]", help="Focal loss: balance, one number or one per label.")]
-ClassWeights = Annotated[str | None, _option("--class-weights", panel=LOSS, metavar="none|auto", default="none", help="auto weighs labels by inverse frequency.")]
+Alpha = Annotated[
+    str | None,
+    _option("--alpha", panel=LOSS, metavar="A[,...]", help="Focal loss: balance, one number or one per label."),
+]
+ClassWeights = Annotated[
+    str | None,
+    _option(
+        "--class-weights",
+        panel=LOSS,
+        metavar="none|auto",
+        default="none",
+        help="auto weighs labels by inverse frequency.",
+    ),
+]
 
 # Machine
-Device = Annotated[str | None, _option("--device", panel=MACHINE, metavar="auto|cpu|cuda|mps", default="auto", help="Where to compute.")]
-Precision = Annotated[str | None, _option("--precision", panel=MACHINE, metavar="auto|fp32|bf16|fp16", default="auto", help="auto: fp32 on a CPU, bf16 or fp16 on CUDA.")]
+Device = Annotated[
+    str | None,
+    _option("--device", panel=MACHINE, metavar="auto|cpu|cuda|mps", default="auto", help="Where to compute."),
+]
+Precision = Annotated[
+    str | None,
+    _option(
+        "--precision",
+        panel=MACHINE,
+        metavar="auto|fp32|bf16|fp16",
+        default="auto",
+        help="auto: fp32 on a CPU, bf16 or fp16 on CUDA.",
+    ),
+]
 BatchSize = Annotated[int | None, _option("--batch-size", "-b", panel=MACHINE, default="32", help="Images a batch.")]
-Workers = Annotated[int | None, _option("--workers", "-j", panel=MACHINE, metavar="N", default="0 on a CPU, else up to 8", help="Processes that read images.")]
+Workers = Annotated[
+    int | None,
+    _option(
+        "--workers",
+        "-j",
+        panel=MACHINE,
+        metavar="N",
+        default="0 on a CPU, else up to 8",
+        help="Processes that read images.",
+    ),
+]
 
 # Files and form of the output
-ConfigFile = Annotated[Path | None, _option("--config", "-c", panel=OUT, metavar="FILE", help="YAML file of settings, such as a run's config.yaml; options go over it.")]
-Runs = Annotated[Path, _option("--runs", panel=OUT, default="runs", metavar="DIR", help="Folder that runs are kept in.")]
-Name = Annotated[str | None, _option("--name", panel=OUT, metavar="NAME", help="Name of the run; default the arch and a number.")]
-Json = Annotated[bool, _option("--json", panel=OUT, help="Print one JSON object to standard output, all else to standard error.")]
-RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", show_default="the newest under runs/", help="A run's folder.")]
+ConfigFile = Annotated[
+    Path | None,
+    _option(
+        "--config",
+        "-c",
+        panel=OUT,
+        metavar="FILE",
+        help="YAML file of settings, such as a run's config.yaml; options go over it.",
+    ),
+]
+Runs = Annotated[
+    Path, _option("--runs", panel=OUT, default="runs", metavar="DIR", help="Folder that runs are kept in.")
+]
+Name = Annotated[
+    str | None,
+    _option("--name", panel=OUT, metavar="NAME", help="Name of the run; default the arch and a number."),
+]
+Json = Annotated[
+    bool,
+    _option("--json", panel=OUT, help="Print one JSON object to standard output, all else to standard error."),
+]
+RunFolder = Annotated[
+    Path | None, typer.Argument(metavar="RUN", show_default="the newest under runs/", help="A run's folder.")
+]
 
 
-def given(**options: Any) -> dict[str, Any]:
-    """The options that were given, with lists of numbers and names taken apart.
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a command's parameters, the settings that were given, with lists of numbers and names taken apart.
 
-    >>> given(epochs=3, lr=None, head_width="500,100", alpha="0.25")
-    {'epochs': 3, 'head_width': ('500', '100'), 'alpha': '0.25'}
+    >>> given({"epochs": 3, "lr": None, "head_width": "500,100", "alpha": "0.25", "runs": "runs"})
+    {'head_width': ('500', '100'), 'epochs': 3, 'alpha': '0.25'}
     """
-    named = {name: value for name, value in options.items() if value is not None}
+    from xrayfast.config import FIELD_SECTIONS
+
+    named = {name: values[name] for name in FIELD_SECTIONS if values.get(name) is not None}
     for name in ("head_width", "label_col", "alpha"):
         if name in named and (name != "alpha" or "," in named[name]):
             named[name] = tuple(part.strip() for part in named[name].split(","))

@@ -52,7 +52,14 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(title=Text(title), title_justify="left", title_style="bold", header_style="bold", box=None, padding=(0, 2, 0, 0))
+        table = Table(
+            title=Text(title),
+            title_justify="left",
+            title_style="bold",
+            header_style="bold",
+            box=None,
+            padding=(0, 2, 0, 0),
+        )
         for i, column in enumerate(columns):
             table.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
         for row in rows:

@@ -30,11 +30,19 @@ _WORDS = {
 def epoch_text(row: Mapping[str, Any], best: bool) -> str:
     """An epoch's row of the history in one line.
 
-    >>> epoch_text({"epoch": 1, "phase": "head", "train_loss": 1.0, "valid_loss": 0.5, "accuracy": None, "seconds": 61.0}, True)
+    >>> row = {"epoch": 1, "phase": "head", "train_loss": 1.0, "valid_loss": 0.5, "accuracy": None, "seconds": 61.0}
+    >>> epoch_text(row, best=True)
     'epoch 1 (head)  train 1.000  valid 0.500  accuracy –  61 s  *best'
     """
     numbers = [f"{word} {shown(row[name])}" for name, word in _WORDS.items() if name in row]
-    return "  ".join([f"epoch {row['epoch']} ({row['phase']})", *numbers, f"{row['seconds']:.0f} s", *(["*best"] if best else [])])
+    return "  ".join(
+        [
+            f"epoch {row['epoch']} ({row['phase']})",
+            *numbers,
+            f"{row['seconds']:.0f} s",
+            *(["*best"] if best else []),
+        ]
+    )
 
 
 class PlainReporter:
@@ -58,7 +66,10 @@ class PlainReporter:
             return
         self.last = time.monotonic()
         rate = images / seconds if seconds else 0.0
-        self.out.line(f"  epoch {epoch} {part}: batch {done} of {total}  loss {loss:.3f}  {rate:.1f} images/s  {_left(done, total, seconds)} left")
+        self.out.line(
+            f"  epoch {epoch} {part}: batch {done} of {total}  loss {loss:.3f}  {rate:.1f} images/s  "
+            f"{_left(done, total, seconds)} left"
+        )
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
         """The row."""
@@ -97,12 +108,12 @@ class LiveReporter(PlainReporter):
     def batch(self, *, part: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Move the bar."""
         title = f"{self.name} · epoch {epoch} · {part}"
-        fields = {"loss": loss, "rate": images / seconds if seconds else 0.0}
+        rate = images / seconds if seconds else 0.0
         if title != self.shown:
             if self.task is not None:
                 self.progress.remove_task(self.task)
-            self.task, self.shown = self.progress.add_task(title, total=total, **fields), title
-        self.progress.update(self.task, completed=done, **fields)
+            self.task, self.shown = self.progress.add_task(title, total=total, loss=loss, rate=rate), title
+        self.progress.update(self.task, completed=done, loss=loss, rate=rate)
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
         """The row, above the bar."""
@@ -129,6 +140,7 @@ class StopRequest:
         self.asked = False
 
     def __call__(self) -> bool:
+        """Whether to stop after this batch."""
         return self.asked
 
     def _handle(self, *_: Any) -> None:
@@ -148,8 +160,10 @@ class StopRequest:
 
 def phase_text(phase: Phase) -> str:
     """A phase in one line."""
-    trained = [lr for lr in phase.lrs[phase.frozen :]]
-    rates = f"{trained[-1]:.2g}" if len({f"{lr:.2g}" for lr in trained}) == 1 else f"{trained[0]:.2g} to {trained[-1]:.2g}"
+    trained = phase.lrs[phase.frozen :]
+    rates = (
+        f"{trained[-1]:.2g}" if len({f"{lr:.2g}" for lr in trained}) == 1 else f"{trained[0]:.2g} to {trained[-1]:.2g}"
+    )
     return f"Training {phase.name}: {phase.epochs} epochs, learning rate {rates}"
 
 

@@ -90,7 +90,12 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("vgg16_bn", models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1, _vgg),
         Backbone("densenet121", models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1, _densenet),
         # Cut where the resolution halves; the last 1x1 convolution goes with the last stage.
-        Backbone("mobilenet_v2", models.mobilenet_v2, models.MobileNet_V2_Weights.IMAGENET1K_V1, _sliced(2, 4, 7, 14)),
+        Backbone(
+            "mobilenet_v2",
+            models.mobilenet_v2,
+            models.MobileNet_V2_Weights.IMAGENET1K_V1,
+            _sliced(2, 4, 7, 14),
+        ),
         Backbone(
             "efficientnet_b0",
             models.efficientnet_b0,
@@ -98,7 +103,12 @@ BACKBONES: dict[str, Backbone] = {
             _sliced(1, 2, 3, 4, 5, 6, 7),
         ),
         # Each downsampling layer goes with the stage after it.
-        Backbone("convnext_tiny", models.convnext_tiny, models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1, _sliced(1, 2, 4, 6)),
+        Backbone(
+            "convnext_tiny",
+            models.convnext_tiny,
+            models.ConvNeXt_Tiny_Weights.IMAGENET1K_V1,
+            _sliced(1, 2, 4, 6),
+        ),
     )
 }
 
@@ -178,10 +188,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: can't be read as weights ({error}). Expected a .pth state dict or .safetensors file.") from error
+        raise WeightsError(
+            f"{path}: can't be read as weights ({error}). Expected a .pth state dict or .safetensors file."
+        ) from error
     except Exception as error:  # the restricted unpickler fails with whatever its parser trips over
         raise WeightsError(
-            f"{path}: is not a plain state dict: it is damaged, or holds Python objects, which are never loaded because "
+            f"{path}: is not a plain state dict: it is damaged, or holds Python objects, which are never loaded "
+            "because "
             "they can run code. Save the tensors alone: torch.save(model.state_dict(), 'weights.pth')."
         ) from error
     if isinstance(content, Mapping):
@@ -203,7 +216,8 @@ def _imagenet(row: Backbone) -> Mapping[str, Tensor]:
             f"The ImageNet weights of {row.name} ({name}) are not on this machine and can't be downloaded ({error}).\n"
             "Three ways out:\n"
             f"  1. Go online and run it again, or download {row.weights.url} elsewhere and put it into\n"
-            f"     {Path(torch.hub.get_dir()) / 'checkpoints'} (the environment variable TORCH_HOME moves that folder).\n"
+            f"     {Path(torch.hub.get_dir()) / 'checkpoints'} (the environment variable TORCH_HOME moves that "
+            "folder).\n"
             "  2. Give a file of weights: --weights FILE.\n"
             "  3. Train from scratch: --weights none --unfreeze (needs many more images and epochs)."
         ) from error
@@ -221,21 +235,30 @@ def _plain_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _body_keys(network: nn.Module, row: Backbone) -> set[str]:
     """The state-dict keys of the whole network that belong to its body."""
-    body = {id(tensor) for block in row.blocks(network).values() for tensor in block.state_dict(keep_vars=True).values()}
+    body = {
+        id(tensor) for block in row.blocks(network).values() for tensor in block.state_dict(keep_vars=True).values()
+    }
     return {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in body}
 
 
-def _fill(module: nn.Module, state: Mapping[str, Tensor], source: str, arch: str, needed: set[str] | None = None) -> tuple[str, ...]:
+def _fill(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, arch: str, needed: set[str] | None = None
+) -> tuple[str, ...]:
     """Copy tensors in; every needed one must be there in the right shape. Returns the keys that have no place."""
     own = module.state_dict()
     needed = set(own) if needed is None else needed
     # Batch counters matter only for cumulative averages, which none of these networks uses; old files lack them.
     missing = sorted(key for key in needed - set(state) if not key.endswith("num_batches_tracked"))
-    misfits = [f"{key} is {_shape(state[key])}, expected {_shape(own[key])}" for key in sorted(needed & set(state)) if state[key].shape != own[key].shape]
+    misfits = [
+        f"{key} is {_shape(state[key])}, expected {_shape(own[key])}"
+        for key in sorted(needed & set(state))
+        if state[key].shape != own[key].shape
+    ]
     if missing or misfits:
         problems = ([f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []) + misfits[:5]
         raise WeightsError(
-            f"{source}: does not fit {arch}: {'; '.join(problems)}. The file holds {len(state)} tensors: {some(state)}. "
+            f"{source}: does not fit {arch}: {'; '.join(problems)}. The file holds {len(state)} tensors: "
+            f"{some(state)}. "
             "Choose the --arch that the file was made with."
         )
     module.load_state_dict({key: state[key].to(own[key].dtype) for key in needed & set(state)}, strict=False)

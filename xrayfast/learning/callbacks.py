@@ -159,9 +159,22 @@ class Keeper(Callback):
     order = Recorder.order + 2
 
     def __init__(
-        self, state: History, phase: Phase, monitor: str, patience: int | None, save: Callable[[bool], None], reporter: Reporter
+        self,
+        state: History,
+        phase: Phase,
+        monitor: str,
+        patience: int | None,
+        save: Callable[[bool], None],
+        reporter: Reporter,
     ) -> None:
-        self.state, self.phase, self.monitor, self.patience, self.save, self.reporter = state, phase, monitor, patience, save, reporter
+        self.state, self.phase, self.monitor, self.patience, self.save, self.reporter = (
+            state,
+            phase,
+            monitor,
+            patience,
+            save,
+            reporter,
+        )
         self.failure: TrainingError | None = None
 
     def before_train(self) -> None:
@@ -200,7 +213,8 @@ class Keeper(Callback):
         if not math.isfinite(row["train_loss"]):
             # Raised by the caller: fastai writes its own words over the message of what a callback raises.
             self.failure = TrainingError(
-                f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training diverged. Use a lower --lr "
+                f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training diverged. Use a "
+                "lower --lr "
                 f"(the head's peak is {self.phase.lrs[-1]:g}); 'xrayfast lr-find' suggests one."
             )
             raise CancelFitException

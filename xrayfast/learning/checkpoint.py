@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from xrayfast.errors import RunError
 from xrayfast.files import write_json
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.learner import load_weights, save_weights
+from xrayfast.learning.learner import load_weights, save_tensors, save_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -28,8 +28,8 @@ def save(folder: Path, learn: Learner, state: dict[str, Any]) -> None:
     tensors, numbers = {}, []
     for i, entry in enumerate(learn.opt.state_dict()["state"]):
         numbers.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
-        tensors.update({f"{i}.{key}": value.cpu().contiguous() for key, value in entry.items() if isinstance(value, torch.Tensor)})
-    safetensors.torch.save_file(tensors, fresh / OPTIMIZER)
+        tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, torch.Tensor)})
+    save_tensors(tensors, fresh / OPTIMIZER)
     write_json(fresh / STATE, {**state, "optimizer": numbers})
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

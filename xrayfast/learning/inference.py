@@ -39,7 +39,14 @@ def part_predictions(learn: Learner, part: str, *, tta: bool = False, seed: int 
     )
 
 
-def new_probability(learn: Learner, pictures: Sequence[NDArray[np.uint8]], *, batch_size: int = 64, tta: bool = False, seed: int = 0) -> NDArray[Any]:
+def new_probability(
+    learn: Learner,
+    pictures: Sequence[NDArray[np.uint8]],
+    *,
+    batch_size: int = 64,
+    tta: bool = False,
+    seed: int = 0,
+) -> NDArray[Any]:
     """Probabilities of new pictures.
 
     Args:
@@ -77,5 +84,3 @@ def _losses(learn: Learner, probability: NDArray[Any], targets: NDArray[Any]) ->
     with learn.loss_not_reduced():
         losses = learn.loss_func(logits.to(device), truth.to(device))
     return losses.as_subclass(torch.Tensor).reshape(len(truth), -1).mean(dim=1).double().cpu().numpy()
-
-

@@ -86,7 +86,9 @@ class RadiographInterpretation(ClassificationInterpretation):
             DataError: there is no learner.
         """
         if self.learn is None:
-            raise DataError("This interpretation was made from saved predictions; for inputs, use from_learner(xrayfast.load(run)).")
+            raise DataError(
+                "This interpretation was made from saved predictions; for inputs, use from_learner(xrayfast.load(run))."
+            )
         return super().__getitem__(idxs)
 
     def confusion_matrix(self) -> NDArray[np.int64]:
@@ -111,7 +113,9 @@ class RadiographInterpretation(ClassificationInterpretation):
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Actual label, label predicted in its place, and images, most first."""
-        return [(p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val]
+        return [
+            (p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val
+        ]
 
     def label_table(self) -> pd.DataFrame:
         """Support, precision, recall, specificity, F1, AUROC and average precision by label."""
@@ -160,14 +164,18 @@ class RadiographInterpretation(ClassificationInterpretation):
         return figures.top_losses_figure([self._case(i) for i in chosen])
 
     def _case(self, i: int) -> figures.Case:
-        truth, predicted, probability = self.predictions.truth[i], self.predicted[i], self.predictions.probability[i]
+        truth, predicted, probability = (
+            self.predictions.truth[i],
+            self.predicted[i],
+            self.predictions.probability[i],
+        )
         image = str(self.predictions.images[i])
         # Of several labels, the probability is that of the one that was most wrong.
         shown = int(probability.argmax() if self.task == "single" else np.abs(truth - probability).argmax())
         return figures.Case(
             image=image,
-            actual=joined(truth, self.vocab),
-            predicted=joined(predicted, self.vocab),
+            actual=joined(truth, self.vocab, ", "),
+            predicted=joined(predicted, self.vocab, ", "),
             probability=float(probability[shown]),
             loss=float(self.predictions.loss[i]),
             pixels=_picture(self.paths.get(image)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import safetensors.torch
@@ -12,10 +13,18 @@ from safetensors import SafetensorError
 from torch import nn
 
 from xrayfast.config import ClassWeights, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
-from xrayfast.errors import ConfigError, WeightsError, some
+from xrayfast.errors import ConfigError, WeightsError, WriteError, some
 from xrayfast.learning.backbones import Body, load_body
 from xrayfast.learning.callbacks import Autocast, FrozenInference
-from xrayfast.learning.fastai_api import SGD, Adam, DataLoaders, Learner, MixedPrecision, params, vision_learner
+from xrayfast.learning.fastai_api import (
+    SGD,
+    Adam,
+    DataLoaders,
+    Learner,
+    MixedPrecision,
+    params,
+    vision_learner,
+)
 from xrayfast.learning.losses import make_loss
 from xrayfast.learning.metrics import epoch_metrics
 from xrayfast.learning.randomness import isolated_rng
@@ -81,10 +90,23 @@ def learner(
         learn = _assemble(dls, body, arch, head_width, loss_func, _optimizer(optimizer, momentum), lr, wd)
     learn.metrics = epoch_metrics(data.task, len(data.labels))
     learn.unused_weights = body.unused
-    learn.settings = dict(
-        arch=arch, weights=weights, head_width=head_width, size=dls.size, batch_size=dls.batch_size, loss=loss, gamma=gamma,
-        alpha=alpha, class_weights=class_weights, optimizer=optimizer, momentum=momentum, wd=wd, lr=lr, precision=precision, seed=seed,
-    )  # fmt: skip
+    learn.settings = {
+        "arch": arch,
+        "weights": weights,
+        "head_width": head_width,
+        "size": dls.size,
+        "batch_size": dls.batch_size,
+        "loss": loss,
+        "gamma": gamma,
+        "alpha": alpha,
+        "class_weights": class_weights,
+        "optimizer": optimizer,
+        "momentum": momentum,
+        "wd": wd,
+        "lr": lr,
+        "precision": precision,
+        "seed": seed,
+    }
     learn.add_cbs(_precision_callbacks(precision, dls.device))
     learn.freeze()
     return learn
@@ -110,7 +132,7 @@ def learner_from_config(dls: DataLoaders, model: ModelConfig, train: TrainConfig
     )
 
 
-def layer_groups(model: nn.Sequential) -> list[list[nn.Parameter]]:
+def layer_groups(model: Any) -> list[list[nn.Parameter]]:
     """The parameters of each block of the body, then of the head: fastai's splitter."""
     return [params(block) for block in model[0]] + [params(model[1])]
 
@@ -164,7 +186,7 @@ def _precision_callbacks(precision: Precision, device: torch.device) -> list[Any
     return [MixedPrecision()]
 
 
-def load_weights(model: nn.Module, path: Any) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Load `model.safetensors` into a network of the same arch and head.
 
     Raises:
@@ -175,12 +197,30 @@ def load_weights(model: nn.Module, path: Any) -> None:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: can't be read as safetensors ({error}).") from error
     own = model.state_dict()
-    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape] + [k for k in state if k not in own]
+    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape] + [
+        k for k in state if k not in own
+    ]
     if wrong:
-        raise WeightsError(f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: {some(wrong)}.")
+        raise WeightsError(
+            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: {some(wrong)}."
+        )
     model.load_state_dict(state)
 
 
-def save_weights(model: nn.Module, path: Any) -> None:
+def save_weights(model: nn.Module, path: Path) -> None:
     """Write all weights and buffers of a network as safetensors."""
-    safetensors.torch.save_file({key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}, path)
+    save_tensors({key: tensor.detach() for key, tensor in model.state_dict().items()}, path)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write named tensors as safetensors.
+
+    Raises:
+        WriteError: the file can't be written.
+    """
+    try:
+        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except (OSError, SafetensorError) as error:
+        raise WriteError(
+            f"{path.parent}: can't be written to ({error}). Check that it is open to you and not full."
+        ) from error

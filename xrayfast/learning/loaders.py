@@ -46,6 +46,7 @@ class OpenRadiograph(Transform):
         self.size = size
 
     def encodes(self, source: str | Path | np.ndarray) -> PILImageBW:
+        """Read, unless it is an array, and fit."""
         pixels = source if isinstance(source, np.ndarray) else read(source).pixels
         return PILImageBW(Image.fromarray(fit_square(pixels, self.size)))
 
@@ -59,6 +60,7 @@ class GrayToRGB(Transform):
     order = 98
 
     def encodes(self, images: TensorImageBW) -> TensorImage:
+        """Repeat the channel, without copying it."""
         return TensorImage(images.expand(-1, 3, -1, -1))
 
 
@@ -70,12 +72,18 @@ def chest_augmentations() -> list[Any]:
     """
     return list(
         aug_transforms(
-            do_flip=False, max_rotate=5.0, min_zoom=0.9, max_zoom=1.0, max_warp=0.0, max_lighting=0.2, pad_mode=PadMode.Zeros
+            do_flip=False,
+            max_rotate=5.0,
+            min_zoom=0.9,
+            max_zoom=1.0,
+            max_warp=0.0,
+            max_lighting=0.2,
+            pad_mode=PadMode.Zeros,
         )
     )
 
 
-def RadiographBlock(size: int = 224, augment: bool = True) -> TransformBlock:  # noqa: N802 - a block, as in fastai
+def RadiographBlock(size: int = 224, augment: bool = True) -> TransformBlock:
     """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
 
     Args:
@@ -95,7 +103,11 @@ def RadiographBlock(size: int = 224, augment: bool = True) -> TransformBlock:  #
 
 def datablock(labels: tuple[str, ...], task: Task, size: int = 224) -> DataBlock:
     """The DataBlock for rows of a manifest's table with a `target` column, as `items` gives them."""
-    target = CategoryBlock(vocab=list(labels), sort=False) if task == "single" else MultiCategoryBlock(encoded=True, vocab=list(labels))
+    target = (
+        CategoryBlock(vocab=list(labels), sort=False)
+        if task == "single"
+        else MultiCategoryBlock(encoded=True, vocab=list(labels))
+    )
     return DataBlock(blocks=(RadiographBlock(size), target), get_x=_path, get_y=_target, splitter=_parts)
 
 
@@ -173,11 +185,16 @@ def torch_device(name: Device) -> torch.device:
     Raises:
         ConfigError: it is not here.
     """
-    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    here: dict[str, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    kinds = [kind for kind, available in here.items() if available]
     if name == "auto":
-        name = next(kind for kind, available in here.items() if available)  # type: ignore[assignment]
-    if not here[name]:
-        raise ConfigError(f"device is {name}, and torch finds none here. Use --device auto, or one of: {', '.join(k for k, v in here.items() if v)}.")
+        return torch.device(kinds[0])
+    if name not in kinds:
+        raise ConfigError(f"device is {name}, and torch finds none here. Use auto, or one of: {', '.join(kinds)}.")
     return torch.device(name)
 
 

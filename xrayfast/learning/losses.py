@@ -42,6 +42,9 @@ class FocalLoss(nn.Module):
     0.1269
     """
 
+    alpha: Tensor | None
+    weight: Tensor | None
+
     def __init__(
         self,
         task: Task,
@@ -68,7 +71,10 @@ class FocalLoss(nn.Module):
         # fastai's tensor subclasses carry types that mean nothing for a loss and cost time at each operation.
         logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
         if self.alpha is not None and self.alpha.numel() not in (1, logits.shape[-1]):
-            raise ConfigError(f"alpha has {self.alpha.numel()} values; expected one, or one for each of the {logits.shape[-1]} labels.")
+            raise ConfigError(
+                f"alpha has {self.alpha.numel()} values; expected one, or one for each of the {logits.shape[-1]} "
+                "labels."
+            )
         if self.task == "single":
             losses, weights = self._softmax(logits, target)
         else:
@@ -152,7 +158,9 @@ def make_loss(
     if name == "ce" and task == "multi":
         raise ConfigError("loss ce is for one label an image, and this data has several. Use --loss bce or focal.")
     if name == "bce" and task == "single":
-        raise ConfigError("loss bce is for several labels an image, and this data has one. Use --loss ce or focal, or --task multi.")
+        raise ConfigError(
+            "loss bce is for several labels an image, and this data has one. Use --loss ce or focal, or --task multi."
+        )
     if alpha is not None and name != "focal":
         raise ConfigError(f"alpha belongs to the focal loss; the loss is {name}. Use --loss focal, or leave alpha out.")
     weight = None

@@ -44,7 +44,9 @@ class LRCurve:
         for name in METHODS:
             if (found := self.suggestions[name]) is not None:
                 return found
-        raise TrainingError("The range test gave no usable curve: it diverged at once, or had too few steps. Give --lr a number.")
+        raise TrainingError(
+            "The range test gave no usable curve: it diverged at once, or had too few steps. Give --lr a number."
+        )
 
     def to_csv(self, path: Path) -> None:
         """Write the columns lr and loss."""
@@ -79,7 +81,7 @@ def range_test(learn: Learner, steps: int = 100) -> LRCurve:
 
 
 def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[str, float | None]:
-    """fastai's suggestions on what fastai gives them: without the first tenth, the last five and all after a NaN."""
+    """Fastai's suggestions on what fastai gives them: without the first tenth, the last five and all after a NaN."""
     bad = torch.nonzero(~losses.isfinite())
     end = min(len(losses) - 5, int(bad[0]) if len(bad) else len(losses))
     lrs, losses = lrs[steps // 10 : max(end, 0)], losses[steps // 10 : max(end, 0)]

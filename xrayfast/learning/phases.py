@@ -50,7 +50,9 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
     """
     blocks = groups - 1
     if train.unfreeze_blocks is not None and train.unfreeze_blocks > blocks:
-        raise ConfigError(f"unfreeze_blocks is {train.unfreeze_blocks}, and this network has {blocks} blocks; see 'xrayfast models'.")
+        raise ConfigError(
+            f"unfreeze_blocks is {train.unfreeze_blocks}, and this network has {blocks} blocks; see 'xrayfast models'."
+        )
     if train.unfreeze and train.unfreeze_blocks is not None:
         raise ConfigError("--unfreeze thaws everything, --unfreeze-blocks a part; use one of them.")
     head = Phase("head", train.epochs, blocks, (lr,) * groups)
@@ -81,7 +83,13 @@ def monitored(train: TrainConfig, task: Task) -> str:
 
 
 def run_phase(
-    learn: Learner, phase: Phase, *, schedule: Schedule, momentum: float, callbacks: Sequence[Any], start_epoch: int = 0
+    learn: Learner,
+    phase: Phase,
+    *,
+    schedule: Schedule,
+    momentum: float,
+    callbacks: Sequence[Any],
+    start_epoch: int = 0,
 ) -> None:
     """Train one phase, or the rest of it from `start_epoch`.
 
@@ -100,7 +108,7 @@ def thaw(learn: Learner, phase: Phase) -> None:
 
 
 def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]:
-    """fastai's shapes: one cycle as `fit_one_cycle`, flat-cos as `fit_flat_cos`."""
+    """Fastai's shapes: one cycle as `fit_one_cycle`, flat-cos as `fit_flat_cos`."""
     if schedule == "constant":
         return {}
     if schedule == "flat-cos":

@@ -18,7 +18,7 @@ def isolated_rng(*seed: int | str) -> Iterator[None]:
     Args:
         seed: any numbers and words; together they name one stream, e.g. (seed, "epoch", 3).
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - fastai draws from it
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         reseed(*seed)
@@ -26,12 +26,12 @@ def isolated_rng(*seed: int | str) -> Iterator[None]:
             yield
         finally:
             random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+            np.random.set_state(numpy_state)
 
 
 def reseed(*seed: int | str) -> None:
     """Seed the global generators; call it inside `isolated_rng` only."""
     number = int.from_bytes(hashlib.sha256(repr(seed).encode()).digest()[:4], "little")
     random.seed(number)
-    np.random.seed(number)  # noqa: NPY002
+    np.random.seed(number)
     torch.manual_seed(number)

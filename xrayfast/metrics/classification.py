@@ -126,7 +126,8 @@ def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
         (L, L) counts, rows actual, columns predicted. A row does not sum to the label's support: an image may carry
         several labels.
     """
-    return np.asarray(truth, dtype=np.int64).T @ np.asarray(predicted, dtype=np.int64)
+    counts: Counts = np.asarray(truth, dtype=np.int64).T @ np.asarray(predicted, dtype=np.int64)
+    return counts
 
 
 def nanmean(values: ArrayLike) -> float:

@@ -97,7 +97,11 @@ def overall(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[
     """
     table = label_table(truth, probability, task)
     exact = float((decide(probability, task) == truth).all(axis=1).mean()) if len(truth) else math.nan
-    means = {"f1_macro": nanmean(table["f1"]), "auroc_macro": nanmean(table["auroc"]), "ap_macro": nanmean(table["ap"])}
+    means = {
+        "f1_macro": nanmean(table["f1"]),
+        "auroc_macro": nanmean(table["auroc"]),
+        "ap_macro": nanmean(table["ap"]),
+    }
     values = {"accuracy": exact, "subset_accuracy": exact, **means}
     return {name: values[name] for name in OVERALL[task]}
 
@@ -151,7 +155,9 @@ def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[s
     return summary
 
 
-def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str], min_count: int = 1) -> list[dict[str, Any]]:
+def most_confused(
+    truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str], min_count: int = 1
+) -> list[dict[str, Any]]:
     """Which label was taken for which, most often first.
 
     Args:

@@ -49,20 +49,20 @@ def open_data(
         DataError: images, labels or parts that can't be used.
         ConfigError: options that can't be right.
     """
-    options = dict(
-        source=Path(source),
-        labels=None if labels is None else Path(labels),
-        path_col=path_col,
-        label_col=label_col,
-        label_delim=label_delim,
-        split_col=split_col,
-        patient_col=patient,
-        imply=imply,
-        task=task,
-        valid_fraction=valid_fraction,
-        test_fraction=test_fraction,
-        split_seed=seed,
-    )
+    options = {
+        "source": Path(source),
+        "labels": None if labels is None else Path(labels),
+        "path_col": path_col,
+        "label_col": label_col,
+        "label_delim": label_delim,
+        "split_col": split_col,
+        "patient_col": patient,
+        "imply": imply,
+        "task": task,
+        "valid_fraction": valid_fraction,
+        "test_fraction": test_fraction,
+        "split_seed": seed,
+    }
     return open_manifest(Config().updated(options).data)
 
 
@@ -80,5 +80,7 @@ def manifest_of(run: Run) -> Manifest:
     """
     manifest = open_manifest(run.config.data)
     if manifest.fingerprint() != run.info.get("fingerprint"):
-        raise RunError(f"{run.path}: the data in {run.config.data.source} is not what it was when the run began. Start a new run.")
+        raise RunError(
+            f"{run.path}: the data in {run.config.data.source} is not what it was when the run began. Start a new run."
+        )
     return manifest

@@ -14,7 +14,13 @@ from xrayfast.workflows.data import as_manifest
 from xrayfast.workflows.fit import prepare
 
 
-def find_lr(data: Manifest | Path | str = "data", *, config: Config | None = None, steps: int = 100, **options: Unpack[Options]) -> LRCurve:
+def find_lr(
+    data: Manifest | Path | str = "data",
+    *,
+    config: Config | None = None,
+    steps: int = 100,
+    **options: Unpack[Options],
+) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.
 
     With `unfreeze` all layers are trained at the same rate; else the head alone.

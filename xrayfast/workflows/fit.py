@@ -93,7 +93,9 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
     """
     run = run if isinstance(run, Run) else Run(run)
     if run.info.get("status") == "completed":
-        raise RunError(f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it.")
+        raise RunError(
+            f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
+        )
     config = run.config
     manifest = manifest_of(run)
     learn = prepare(manifest, config)
@@ -108,7 +110,12 @@ def prepare(manifest: Manifest, config: Config) -> Learner:
     """The Learner that the settings describe, on its data, silent."""
     train = config.train
     dls = dataloaders(
-        manifest, size=config.model.size, batch_size=train.batch_size, workers=train.workers, device=train.device, seed=train.seed
+        manifest,
+        size=config.model.size,
+        batch_size=train.batch_size,
+        workers=train.workers,
+        device=train.device,
+        seed=train.seed,
     )
     learn = learner_from_config(dls, config.model, train)
     learn.remove_cbs(ProgressCallback)  # it writes its bars as text where there is no notebook
@@ -116,13 +123,27 @@ def prepare(manifest: Manifest, config: Config) -> Learner:
     return learn
 
 
-def _train(run: Run, learn: Learner, config: Config, history: History, reporter: Reporter, interrupted: Callable[[], bool]) -> Run:
+def _train(
+    run: Run,
+    learn: Learner,
+    config: Config,
+    history: History,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
+) -> Run:
     began = time.perf_counter()
     run.update_info(status="running")
     try:
         with isolated_rng(config.train.seed, "fit"):
             _phases(run, learn, config, history, reporter, interrupted)
-        finish(run, learn, history, tta=config.train.tta, seed=config.train.seed, seconds=time.perf_counter() - began)
+        finish(
+            run,
+            learn,
+            history,
+            tta=config.train.tta,
+            seed=config.train.seed,
+            seconds=time.perf_counter() - began,
+        )
     except KeyboardInterrupt:
         spent = float(run.info.get("seconds") or 0.0) + time.perf_counter() - began
         run.update_info(status="interrupted", seconds=round(spent, 1))
@@ -135,11 +156,21 @@ def _train(run: Run, learn: Learner, config: Config, history: History, reporter:
     return run
 
 
-def _phases(run: Run, learn: Learner, config: Config, history: History, reporter: Reporter, interrupted: Callable[[], bool]) -> None:
+def _phases(
+    run: Run,
+    learn: Learner,
+    config: Config,
+    history: History,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
+) -> None:
     train = config.train
     lr = _learning_rate(run, learn, config)
     phases = plan(train, len(layer_groups(learn.model)), lr, pretrained=config.model.weights != "none")
-    run.update_info(lr=lr, phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases])
+    run.update_info(
+        lr=lr,
+        phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
+    )
     monitor = monitored(train, learn.dls.manifest.task)
     done, first = len(history.rows), 0
     if done:
@@ -153,9 +184,18 @@ def _phases(run: Run, learn: Learner, config: Config, history: History, reporter
             if start:
                 checkpoint.restore_optimizer(run.checkpoint, learn)
             reporter.phase(phase)
-            keeper = Keeper(history, phase, monitor, patience, lambda better: _keep(run, learn, history, better), reporter)
+            keeper = Keeper(
+                history, phase, monitor, patience, lambda better: _keep(run, learn, history, better), reporter
+            )
             callbacks = [EpochSeeds(train.seed, first), Progress(reporter, first, interrupted), keeper]
-            run_phase(learn, phase, schedule=train.schedule, momentum=train.momentum, callbacks=callbacks, start_epoch=start)
+            run_phase(
+                learn,
+                phase,
+                schedule=train.schedule,
+                momentum=train.momentum,
+                callbacks=callbacks,
+                start_epoch=start,
+            )
             if keeper.failure is not None:
                 raise keeper.failure
         first += phase.epochs
@@ -198,12 +238,24 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
     remarks = []
     train, data = config.train, learn.dls.manifest
     if config.model.weights == "none" and not train.unfreeze:
-        remarks.append("The body starts from random weights and stays at least partly frozen, so it can learn little; --unfreeze trains all of it.")
+        remarks.append(
+            "The body starts from random weights and stays at least partly frozen, so it can learn little; "
+            "--unfreeze trains all of it."
+        )
     if learn.unused_weights:
-        remarks.append(f"{config.model.weights} holds tensors that have no place in {config.model.arch}: {some(learn.unused_weights)}.")
+        remarks.append(
+            f"{config.model.weights} holds tensors that have no place in {config.model.arch}: "
+            f"{some(learn.unused_weights)}."
+        )
     absent = absent_labels(data.part("valid").targets, data.labels)
     if absent:
-        remarks.append(f"No validation image carries {some(absent)}: metrics that need one are left empty or averaged over the other labels.")
+        remarks.append(
+            f"No validation image carries {some(absent)}: metrics that need one are left empty or averaged over "
+            "the other labels."
+        )
     if len(learn.dls.loaders) < 3:
-        remarks.append("There is no test part: the validation numbers also chose the best epoch, and are a little too good. --test-fraction 0.15 makes one.")
+        remarks.append(
+            "There is no test part: the validation numbers also chose the best epoch, and are a little too good. "
+            "--test-fraction 0.15 makes one."
+        )
     return remarks

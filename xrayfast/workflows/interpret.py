@@ -15,8 +15,10 @@ from xrayfast.report import figures
 from xrayfast.report.page import ReportData, SplitReport, write_page
 from xrayfast.run import Run
 
+Part = Literal["valid", "test"]
 
-def interpret(run: Run | Path | str, *, split: Literal["valid", "test"] | None = None, top: int = 12) -> RadiographInterpretation:
+
+def interpret(run: Run | Path | str, *, split: Part | None = None, top: int = 12) -> RadiographInterpretation:
     """Write a run's figures, tables, `metrics.json` and `report.html`, without running the network again.
 
     Args:
@@ -30,6 +32,7 @@ def interpret(run: Run | Path | str, *, split: Literal["valid", "test"] | None =
 
     Raises:
         RunError: the run is not complete, or lacks a file.
+        WriteError: the folder can't be written to.
     """
     run = run if isinstance(run, Run) else Run(run)
     found = read_interpretations(run)
@@ -37,16 +40,13 @@ def interpret(run: Run | Path | str, *, split: Literal["valid", "test"] | None =
     if chosen not in found:
         run.predictions(chosen)  # says which there are
     run.write_metrics({part: interpretation.summary for part, interpretation in found.items()})
-    try:
-        _write_figures(run, found[chosen], top)
-        _write_tables(run, found[chosen], top)
-        write_page(_report(run, found, top), run.report_path)
-    except OSError as error:
-        raise RunError(f"{error.filename or run.path}: can't be written ({error.strerror}).") from error
+    _write_figures(run, found[chosen], top)
+    _write_tables(run, found[chosen], top)
+    write_page(_report(run, found, top), run.report_path)
     return found[chosen]
 
 
-def read_interpretations(run: Run) -> dict[str, RadiographInterpretation]:
+def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
     """An interpretation of each part that was predicted, valid before test.
 
     Raises:
@@ -56,12 +56,15 @@ def read_interpretations(run: Run) -> dict[str, RadiographInterpretation]:
     if not parts:
         status = run.info.get("status", "unknown")
         raise RunError(
-            f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is '{status}'. "
+            f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
+            f"'{status}'. "
             f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
         )
     source, task = run.config.data.source, run.task
     return {
-        part: RadiographInterpretation(predictions, task, {str(image): source / str(image) for image in predictions.images})
+        part: RadiographInterpretation(
+            predictions, task, {str(image): source / str(image) for image in predictions.images}
+        )
         for part in parts
         for predictions in [run.predictions(part)]
     }
@@ -86,15 +89,23 @@ def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) 
         "top_losses": interpretation.top_losses_table(top),
     }
     if run.task == "single":
-        tables["confusion"] = pd.DataFrame(interpretation.confusion_matrix(), index=interpretation.vocab, columns=interpretation.vocab).rename_axis("actual").reset_index()
+        tables["confusion"] = (
+            pd.DataFrame(interpretation.confusion_matrix(), index=interpretation.vocab, columns=interpretation.vocab)
+            .rename_axis("actual")
+            .reset_index()
+        )
     else:
-        tables["cooccurrence"] = pd.DataFrame(interpretation.cooccurrence(), index=interpretation.vocab, columns=interpretation.vocab).rename_axis("actual").reset_index()
+        tables["cooccurrence"] = (
+            pd.DataFrame(interpretation.cooccurrence(), index=interpretation.vocab, columns=interpretation.vocab)
+            .rename_axis("actual")
+            .reset_index()
+        )
     for name, table in tables.items():
         with replacing(run.table_path(name)) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
 
 
-def _report(run: Run, found: dict[str, RadiographInterpretation], top: int) -> ReportData:
+def _report(run: Run, found: dict[Part, RadiographInterpretation], top: int) -> ReportData:
     info, config = run.info, run.config
     return ReportData(
         run_name=run.path.name,
@@ -108,7 +119,13 @@ def _report(run: Run, found: dict[str, RadiographInterpretation], top: int) -> R
         history=run.history,
         best_epoch=info.get("best_epoch"),
         splits=tuple(
-            SplitReport(part, interpretation.summary, interpretation.cases(top), "From the weights of the best epoch" + (", averaged over augmented views." if config.train.tta else "."))  # type: ignore[arg-type]
+            SplitReport(
+                part,
+                interpretation.summary,
+                interpretation.cases(top),
+                "From the weights of the best epoch"
+                + (", averaged over augmented views." if config.train.tta else "."),
+            )
             for part, interpretation in found.items()
         ),
         warnings=tuple(str(remark) for remark in info.get("remarks", [])),

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from xrayfast.config import Config, Device, TrainConfig
+from xrayfast.config import Config, Device
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.files import replacing
 from xrayfast.learning.callbacks import History
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.learner import learner, load_weights, save_weights
+from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
 from xrayfast.learning.loaders import blank_manifest, dataloaders
-from xrayfast.files import replacing
 from xrayfast.run import Run
 from xrayfast.workflows.data import manifest_of
 from xrayfast.workflows.fit import finish
@@ -40,7 +40,10 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     if data is None:
         data = _own_data(run)
     elif (data.labels, data.task) != (run.labels, run.task):
-        raise DataError(f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has {', '.join(data.labels)} ({data.task}-label).")
+        raise DataError(
+            f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
+            f"{', '.join(data.labels)} ({data.task}-label)."
+        )
     return _load(run, data, device)
 
 
@@ -63,10 +66,19 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     """
     settings = getattr(learn, "settings", None)
     if settings is None:
-        raise ConfigError("This learner was not made by xrayfast.learner or xrayfast.load, so its network can't be described in a run's folder.")
+        raise ConfigError(
+            "This learner was not made by xrayfast.learner or xrayfast.load, so its network can't be described in a "
+            "run's folder."
+        )
     manifest = learn.dls.manifest
     config = Config().updated(settings).model_copy(update={"data": manifest.config})
-    run = Run.create(Path(runs), name, learn.arch, config, facts(learn, command="", remarks=["Trained by hand, in Python."]))
+    run = Run.create(
+        Path(runs),
+        name,
+        learn.arch,
+        config,
+        facts(learn, command="", remarks=["Trained by hand, in Python."]),
+    )
     run.write_labels(manifest.labels, manifest.task)
     run.write_split(manifest.table)
     history = _recorded(learn)
@@ -80,13 +92,12 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
 def _load(run: Run, data: Manifest, device: Device) -> Learner:
     config = run.config
     train = config.train
-    dls = dataloaders(data, size=config.model.size, batch_size=train.batch_size, workers=0, device=device, seed=train.seed)
-    alpha = train.alpha
-    learn = learner(
-        dls, arch=config.model.arch, weights="none", head_width=config.model.head_width, loss=train.loss, gamma=train.gamma,
-        alpha=alpha, class_weights=train.class_weights, optimizer=train.optimizer, momentum=train.momentum, wd=train.wd,
-        seed=train.seed,
-    )  # fmt: skip
+    dls = dataloaders(
+        data, size=config.model.size, batch_size=train.batch_size, workers=0, device=device, seed=train.seed
+    )
+    # The body's weights are in the run's own file; precision is a matter of the machine that trained it.
+    bare = config.model.model_copy(update={"weights": "none"})
+    learn = learner_from_config(dls, bare, train.model_copy(update={"precision": "auto"}))
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.path)
     learn.model.to(dls.device)
@@ -110,7 +121,10 @@ def _recorded(learn: Learner) -> History:
             {
                 "epoch": number,
                 "phase": "by hand",
-                **{key: None if value is None or np.isnan(float(value)) else float(value) for key, value in named.items()},
+                **{
+                    key: None if value is None or np.isnan(float(value)) else float(value)
+                    for key, value in named.items()
+                },
                 "lr": float(learn.opt.hypers[-1]["lr"]),
             }
         )

@@ -44,8 +44,8 @@ def predict(
         progress: called with the files done and the files in all.
 
     Returns:
-        A row per file, in input order: `file`, `predicted` (labels joined by "|"), one column `prob_LABEL` a label, and
-        `error`, "" or why the file can't be read; such a row has no prediction, and the others go on.
+        A row per file, in input order: `file`, `predicted` (labels joined by "|"), one column `prob_LABEL` a label,
+        and `error`, "" or why the file can't be read; such a row has no prediction, and the others go on.
 
     Raises:
         DataError: a source does not exist, or no images are found.
@@ -60,12 +60,15 @@ def predict(
         chunk = files[start : start + CHUNK]
         pictures = [_try_read(file, size) for file in chunk]
         good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
-        probability: NDArray[Any] = new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(labels)))
+        probability: NDArray[Any] = (
+            new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(labels)))
+        )
         predicted = iter(zip(probability, decide(probability, task), strict=True))
         parts.append(_rows(chunk, pictures, predicted, labels))
         if progress is not None:
             progress(min(start + CHUNK, len(files)), len(files))
-    return pd.concat(parts, ignore_index=True)
+    table: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return table
 
 
 def find_images(sources: Sequence[Path | str]) -> list[str]:
@@ -80,9 +83,13 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
     for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+            inside = sorted(
+                str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
+            )
             if not inside:
-                raise DataError(f"{source}: holds no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+                raise DataError(
+                    f"{source}: holds no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
+                )
         elif path.exists() or path.is_symlink():
             inside = [source]
         else:
@@ -109,7 +116,14 @@ def _rows(
     rows: list[dict[str, Any]] = []
     for file, picture in zip(files, pictures, strict=True):
         if isinstance(picture, str):
-            rows.append({"file": file, "predicted": None, **{PROBABILITY + label: None for label in labels}, "error": picture})
+            rows.append(
+                {
+                    "file": file,
+                    "predicted": None,
+                    **{PROBABILITY + label: None for label in labels},
+                    "error": picture,
+                }
+            )
         else:
             probability, decided = next(predicted)
             values = {PROBABILITY + label: float(p) for label, p in zip(labels, probability, strict=True)}

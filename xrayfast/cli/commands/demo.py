@@ -13,7 +13,10 @@ from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
 
 
-def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the data and the run.")] = Path("demo"), as_json: Json = False) -> None:
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the data and the run.")] = Path("demo"),
+    as_json: Json = False,
+) -> None:
     """Make synthetic data, train on it from scratch and write a report, in about two minutes and without a network."""
     from xrayfast.data.phantom import write_dataset
     from xrayfast.workflows.demo import SETTINGS
@@ -30,7 +33,14 @@ def demo(folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for 
 
     stop = StopRequest()
     with stop.listening(), reporting(out) as reporter:
-        run = fit(manifest, config=settings, runs=folder / "runs", reporter=reporter, interrupted=stop, command="xrayfast demo")
+        run = fit(
+            manifest,
+            config=settings,
+            runs=folder / "runs",
+            reporter=reporter,
+            interrupted=stop,
+            command="xrayfast demo",
+        )
     interpret(run)
     close(out, run)
     out.done("Report", run.report_path)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def fit(
-    data: o.Data = None,
+    source: o.Data = None,
     labels: o.Labels = None,
     path_col: o.PathCol = None,
     label_col: o.LabelCol = None,
@@ -63,7 +63,12 @@ def fit(
     name: o.Name = None,
     resume: Annotated[
         Path | None,
-        typer.Option("--resume", metavar="RUN", rich_help_panel=o.OUT, help="Go on with a run that was interrupted; its own settings apply."),
+        typer.Option(
+            "--resume",
+            metavar="RUN",
+            rich_help_panel=o.OUT,
+            help="Go on with a run that was interrupted; its own settings apply.",
+        ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -71,15 +76,7 @@ def fit(
 
     Without --unfreeze the head is trained alone, on a frozen body.
     """
-    given = o.given(
-        source=data, labels=labels, path_col=path_col, label_col=label_col, label_delim=label_delim, split_col=split_col,
-        patient_col=patient_col, imply=imply, task=task, valid_fraction=valid_fraction, test_fraction=test_fraction,
-        split_seed=split_seed, arch=arch, weights=weights, head_width=head_width, size=size, unfreeze=unfreeze,
-        unfreeze_blocks=unfreeze_blocks, freeze_epochs=freeze_epochs, epochs=epochs, lr=lr, lr_div=lr_div, schedule=schedule,
-        optimizer=optimizer, momentum=momentum, wd=wd, early_stop=early_stop, monitor=monitor, tta=tta, seed=seed, loss=loss,
-        gamma=gamma, alpha=alpha, class_weights=class_weights, device=device, precision=precision, batch_size=batch_size,
-        workers=workers,
-    )  # fmt: skip
+    given = o.given(locals())
     if resume is not None and (given or config or name):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
     out = Output(as_json)
@@ -95,7 +92,15 @@ def fit(
         from xrayfast.workflows.fit import fit as work
 
         with stop.listening(), reporting(out) as reporter:
-            run = work(manifest, config=settings, name=name, runs=runs, reporter=reporter, interrupted=stop, command=command_line())
+            run = work(
+                manifest,
+                config=settings,
+                name=name,
+                runs=runs,
+                reporter=reporter,
+                interrupted=stop,
+                command=command_line(),
+            )
     close(out, run)
 
 
@@ -113,7 +118,11 @@ def open_and_show(out: Output, settings: Config) -> Manifest:
     manifest = open_manifest(settings.data)
     counts = manifest.counts()
     kind = "one label an image (single)" if manifest.task == "single" else "several labels an image (multi)"
-    out.table(f"{manifest.config.source}: {kind}", ["label", *counts.columns], [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)])
+    out.table(
+        f"{manifest.config.source}: {kind}",
+        ["label", *counts.columns],
+        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
+    )
     for note in manifest.notes:
         out.line(note)
     out.line()
@@ -134,6 +143,16 @@ def close(out: Output, run: Run) -> None:
     part, found = list(read_interpretations(run).items())[-1]
     show_results(out, found, top=3)
     out.line()
-    out.line(f"These are the {'test' if part == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. For figures and a report: xrayfast interpret {run.path}")
+    out.line(
+        f"These are the {'test' if part == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. "
+        f"For figures and a report: xrayfast interpret {run.path}"
+    )
     out.done("Run", run.path)
-    out.json({"run": str(run.path), "best_epoch": run.info["best_epoch"], "seconds": run.info["seconds"], "metrics": run.metrics})
+    out.json(
+        {
+            "run": str(run.path),
+            "best_epoch": run.info["best_epoch"],
+            "seconds": run.info["seconds"],
+            "metrics": run.metrics,
+        }
+    )

@@ -14,7 +14,7 @@ from xrayfast.cli.output import Output
 
 
 def lr_find(
-    data: o.Data = None,
+    source: o.Data = None,
     labels: o.Labels = None,
     path_col: o.PathCol = None,
     label_col: o.LabelCol = None,
@@ -47,18 +47,13 @@ def lr_find(
     config: o.ConfigFile = None,
     steps: Annotated[int, typer.Option(min=20, rich_help_panel=o.TRAIN, help="Batches to train on.")] = 100,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="STEM", rich_help_panel=o.OUT, help="Writes STEM.png and STEM.csv.")
+        Path,
+        typer.Option("--output", "-o", metavar="STEM", rich_help_panel=o.OUT, help="Writes STEM.png and STEM.csv."),
     ] = Path("lr-find"),
     as_json: o.Json = False,
 ) -> None:
     """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
-    given = o.given(
-        source=data, labels=labels, path_col=path_col, label_col=label_col, label_delim=label_delim, split_col=split_col,
-        patient_col=patient_col, imply=imply, task=task, valid_fraction=valid_fraction, test_fraction=test_fraction,
-        split_seed=split_seed, arch=arch, weights=weights, head_width=head_width, size=size, unfreeze=unfreeze,
-        unfreeze_blocks=unfreeze_blocks, optimizer=optimizer, momentum=momentum, wd=wd, seed=seed, loss=loss, gamma=gamma,
-        alpha=alpha, class_weights=class_weights, device=device, precision=precision, batch_size=batch_size, workers=workers,
-    )  # fmt: skip
+    given = o.given(locals())
     from xrayfast.errors import DataError
 
     out = Output(as_json)
@@ -75,13 +70,25 @@ def lr_find(
     save(found.plot(), image)
     found.to_csv(table)
     out.line(curve(found.lrs, found.losses))
-    out.table("Suggestions", ["method", "learning rate"], [(name, None if value is None else f"{value:.2e}") for name, value in found.suggestions.items()])
+    out.table(
+        "Suggestions",
+        ["method", "learning rate"],
+        [(name, None if value is None else f"{value:.2e}") for name, value in found.suggestions.items()],
+    )
     line = shlex.join(["xrayfast", "fit", *_repeated(), "--lr", f"{found.best:.2g}"])
     out.line()
     out.done("Plot", image)
     out.done("Curve", table)
     out.done("Train with", line)
-    out.json({"suggestions": found.suggestions, "best": found.best, "fit": line, "plot": str(image), "csv": str(table)})
+    out.json(
+        {
+            "suggestions": found.suggestions,
+            "best": found.best,
+            "fit": line,
+            "plot": str(image),
+            "csv": str(table),
+        }
+    )
 
 
 def _repeated() -> list[str]:

@@ -14,7 +14,9 @@ from xrayfast.cli.output import Output
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     sources: Annotated[list[str], typer.Argument(metavar="FILES...", help="Image files, folders and patterns.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path("predictions.csv"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path(
+        "predictions.csv"
+    ),
     tta: Annotated[bool, typer.Option("--tta", help="Average over augmented views.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 64,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",

@@ -1,0 +1,482 @@
+"""Figures of a run: pure functions to a matplotlib `Figure`; no pyplot, no global state, drawn with Agg.
+
+Names of labels and files come from strangers, so no such text is read as TeX (a `$` in a label would be), and
+each is cut in its middle where it would not fit.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unicodedata import category
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.files import write_bytes
+from xrayfast.metrics.summary import OVERALL, Task
+
+DPI = 160
+LABEL_CHARACTERS = 30
+
+INK = "#1c2430"
+MUTED = "#5b6673"
+GRID = "#e3e7eb"
+# Okabe and Ito's palette, which stays distinct under the common colour vision deficiencies; each series also
+# has its own marker, for print in grey.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#2f7fb5", "#0b3c5d"])
+# White text reaches a higher contrast than INK from this shade on.
+WHITE_TEXT_FROM = 0.64
+
+TITLE = 10.5
+TEXT = 9.0
+SMALL = 8.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its prediction, as shown among the top losses.
+
+    Attributes:
+        image: file name or path, as the person knows it.
+        actual: the label or labels that the data set gives, joined for reading; "" for none.
+        predicted: the predicted label or labels, joined for reading; "" for none.
+        probability: of what was predicted, in [0, 1]; NaN where there is no one such number.
+        loss: the image's loss.
+        pixels: (height, width) uint8, or None where the file can no longer be read.
+    """
+
+    image: str
+    actual: str
+    predicted: str
+    probability: float
+    loss: float
+    pixels: NDArray[np.uint8] | None
+
+
+def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
+    """Losses (left) and validation metrics (right) by epoch, with the phases named and the best epoch ringed.
+
+    Args:
+        history: a row an epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
+            the columns of metrics named in `metrics.summary.OVERALL`; cells may be NaN.
+        best_epoch: the epoch whose weights were kept, or None.
+    """
+    figure = Figure(figsize=(10, 4.1), layout="constrained")
+    losses, metrics = figure.subplots(1, 2)
+    loss_names = {"train_loss": "Training loss", "valid_loss": "Validation loss"}
+    task: Task = "multi" if "subset_accuracy" in history else "single"
+    metric_names = {name: text for name, text in OVERALL[task].items() if name in history}
+    _curves(losses, history, loss_names, best_epoch)
+    _curves(metrics, history, metric_names, best_epoch)
+    losses.set_ylabel("Loss", fontsize=TEXT, color=MUTED)
+    metrics.set_ylabel("On the validation images", fontsize=TEXT, color=MUTED)
+    values = history[list(metric_names)].to_numpy(dtype=float)
+    if np.isfinite(values).any():
+        lowest = math.floor(float(np.nanmin(values)) * 10) / 10
+        metrics.set_ylim(min(lowest, 0.9) - 0.02, 1.02)
+    return figure
+
+
+def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> Figure:
+    """The confusion matrix, shaded by each row's shares.
+
+    Args:
+        matrix: (C, C) counts; rows actual, columns predicted.
+        labels: the C names.
+        normalize: write the row's percentage alone instead of the count above it.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)
+    shares = _row_shares(counts)
+    texts = [
+        [_cell(count, share, normalize) for count, share in zip(*rows, strict=True)]
+        for rows in zip(counts, shares, strict=True)
+    ]
+    return _labelled_matrix(
+        np.nan_to_num(shares),
+        texts,
+        labels,
+        title="Confusion matrix",
+        note="Per cent and shade: share of the actual class",
+        lines=1 if normalize else 2,
+    )
+
+
+def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
+    """One 2x2 matrix a label, as small multiples, shaded by each row's shares.
+
+    Args:
+        counts_by_label: [[tn, fp], [fn, tp]] by label.
+    """
+    n_columns = max(1, min(5, len(counts_by_label)))
+    n_rows = max(1, math.ceil(len(counts_by_label) / n_columns))
+    figure = Figure(figsize=(1.95 * n_columns + 0.35, 2.15 * n_rows + 0.35), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)  # type: ignore[union-attr, call-arg]
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for panel in panels[len(counts_by_label) :]:
+        panel.remove()
+    for panel, (label, rows) in zip(panels, counts_by_label.items(), strict=False):
+        counts = np.asarray(rows, dtype=np.int64)
+        shares = _row_shares(counts)
+        names = (("TN", "FP"), ("FN", "TP"))
+        texts = [[f"{names[i][j]}\n{_cell(counts[i, j], shares[i, j])}" for j in range(2)] for i in range(2)]
+        _shaded_cells(panel, np.nan_to_num(shares), texts, size=SMALL)
+        panel.set_xticks([0.5, 1.5], ["no", "yes"], fontsize=SMALL, color=MUTED)
+        panel.set_yticks([0.5, 1.5], ["no", "yes"], fontsize=SMALL, color=MUTED)
+        title = "\n".join(textwrap.wrap(_fitting(label), 20)) or " "
+        panel.set_title(title, fontsize=TEXT, color=INK, parse_math=False)
+    figure.supxlabel("Predicted", fontsize=TEXT, color=MUTED)
+    figure.supylabel("Actual", fontsize=TEXT, color=MUTED)
+    return figure
+
+
+def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
+    """How often label j (column) was predicted on images that carry label i (row).
+
+    Args:
+        matrix: (L, L) counts.
+        labels: the L names.
+    """
+    counts = np.asarray(matrix, dtype=np.int64)
+    # The square root keeps rare labels visible beside common ones.
+    shades = np.sqrt(counts / max(1, int(counts.max(initial=0))))
+    texts = [[str(count) for count in row] for row in counts]
+    return _labelled_matrix(
+        shades,
+        texts,
+        labels,
+        title="Predicted labels by actual label",
+        note="Counts; the diagonal is right",
+        lines=1,
+    )
+
+
+def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
+    """A grid of pictures with file name, actual and predicted labels and loss, in the order given.
+
+    Args:
+        cases: what to show; pixels that are None give an empty panel that says so.
+        columns: pictures in a row.
+    """
+    if not cases:
+        return _message("No predictions to show")
+    columns = max(1, min(columns, len(cases)))
+    rows = math.ceil(len(cases) / columns)
+    side, caption, gap = 2.3, 1.15, 0.22
+    width, height = columns * (side + gap) + gap, rows * (side + caption) + gap
+    figure = Figure(figsize=(width, height))
+    for index, case in enumerate(cases):
+        row, column = divmod(index, columns)
+        left, top = gap + column * (side + gap), height - gap - row * (side + caption)
+        axes = figure.add_axes((left / width, (top - side) / height, side / width, side / height))
+        _picture(axes, case)
+        lines = _caption_lines(case)
+        style: dict[str, Any] = {
+            "transform": axes.transAxes,
+            "va": "top",
+            "fontsize": 7.5,
+            "parse_math": False,
+        }
+        axes.text(0, -0.03, lines[0], color=INK, fontweight="bold", **style)
+        axes.text(0, -0.10, "\n".join(lines[1:]), color=INK, linespacing=1.3, **style)
+    return figure
+
+
+def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Figure:
+    """The learning-rate range test: loss against learning rate, with the suggestions marked on the curve.
+
+    Args:
+        lrs: (N,) increasing, above 0.
+        losses: (N,) as fastai's recorder keeps them, which has smoothed them already.
+        suggestions: learning rate by the name of its rule, or None where the rule found none.
+    """
+    rates, values = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
+    known = np.isfinite(values) & (rates > 0)
+    rates, values = rates[known], values[known]
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    _plain(axes)
+    axes.set_xscale("log")
+    axes.plot(rates, values, color=INK, linewidth=1.6, marker="o" if len(rates) == 1 else None)
+    for index, (name, rate) in enumerate(suggestions.items()):
+        colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+        if rate is None or not rate > 0 or not len(rates):
+            axes.plot([], [], color=colour, marker=marker, linestyle="", label=f"{name}: none found")
+            continue
+        height = float(np.interp(math.log(rate), np.log(rates), values))
+        axes.axvline(rate, color=colour, linewidth=0.8, alpha=0.5)
+        axes.plot(
+            [rate],
+            [height],
+            color=colour,
+            marker=marker,
+            markersize=9,
+            linestyle="",
+            label=f"{name}: {rate:.2g}",
+        )
+    axes.set_xlabel("Learning rate", fontsize=TEXT, color=MUTED)
+    axes.set_ylabel("Training loss, smoothed", fontsize=TEXT, color=MUTED)
+    if len(values):
+        # The test ends where the loss explodes; drawn whole, that would flatten the part that matters.
+        lowest = values.min()
+        fall = values[: max(1, len(values) // 10)].max() - lowest
+        top = min(values.max(), lowest + 2 * fall) if fall > 0 else values.max()
+        room = 0.06 * (top - lowest) or 0.1
+        axes.set_ylim(lowest - room, top + room)
+    _legend_above(axes, columns=2)
+    return figure
+
+
+def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
+    """The figure as a PNG of 160 dots an inch, cut to what is drawn; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    figure.savefig(
+        buffer,
+        format="png",
+        dpi=DPI,
+        bbox_inches="tight",
+        pad_inches=0.12,
+        transparent=transparent,
+        metadata={"Software": None},
+    )
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as a PNG; `path` holds the old file or the whole new one, never a part.
+
+    Raises:
+        WriteError: the file can't be written.
+    """
+    write_bytes(path, png_bytes(figure))
+
+
+def readable(text: str) -> str:
+    """The text with a replacement character for what can't be shown: controls, bytes that are no UTF-8."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def _fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
+    """At most `width` characters, cut in the middle: names that share a beginning stay distinct."""
+    text = readable(text)
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _legend_above(axes: Axes, columns: int) -> None:
+    legend = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.06),
+        ncols=columns,
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        borderaxespad=0,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
+    legend.set_in_layout(True)
+
+
+def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_epoch: int | None) -> None:
+    """Lines of one panel; a series without any value stays in the legend and says so."""
+    _plain(axes)
+    epochs = history["epoch"].to_numpy(dtype=float)
+    at_best = epochs == best_epoch
+    for index, (column, name) in enumerate(names.items()):
+        values = history[column].to_numpy(dtype=float)
+        label = name if np.isfinite(values).any() else f"{name} (not defined)"
+        colour = SERIES[index % len(SERIES)]
+        axes.plot(
+            epochs,
+            values,
+            color=colour,
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=4.5,
+            linewidth=1.6,
+            label=label,
+        )
+    ringed = [column for column in names if column != "train_loss" and np.isfinite(history[column][at_best]).any()]
+    for column in ringed:
+        axes.plot(
+            epochs[at_best],
+            history[column].to_numpy(dtype=float)[at_best],
+            linestyle="",
+            marker="o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=INK,
+            markeredgewidth=1.2,
+            label=f"Best epoch ({best_epoch})" if column == ringed[0] else None,
+            gid="best-epoch",
+        )
+    axes.set_xlabel("Epoch", fontsize=TEXT, color=MUTED)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(epochs):
+        axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
+        _name_phases(axes, epochs, [str(phase) for phase in history["phase"]])
+    legend_width = sum(len(str(line.get_label())) for line in axes.lines if line.get_label())
+    _legend_above(axes, columns=3 if legend_width < 60 else 2)
+
+
+def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str]) -> None:
+    """A line where the phase changes, and each phase's name above its part of the panel."""
+    starts = [0] + [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
+    ends = [*starts[1:], len(phases)]
+    # A panel is some 60 characters of this size wide.
+    fits = [(end - start) / len(phases) * 60 > len(phases[start]) + 1 for start, end in zip(starts, ends, strict=True)]
+    above = axes.get_xaxis_transform()
+    for index, start in enumerate(starts):
+        left = epochs[start] - 0.5
+        if index:
+            axes.axvline(left, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), gid="phase")
+        # The first may reach out to the left instead; a narrow one between two others goes under the frame.
+        outwards = index == 0 and not fits[0] and len(starts) > 1
+        inside = 0 < index < len(starts) - 1 and not fits[index]
+        axes.text(
+            epochs[starts[1]] - 0.5 if outwards else left,
+            0.985 if inside else 1.01,
+            f"{phases[start]} " if outwards else f" {phases[start]}",
+            transform=above,
+            ha="right" if outwards else "left",
+            va="top" if inside else "bottom",
+            fontsize=SMALL,
+            color=MUTED,
+            parse_math=False,
+        )
+
+
+def _row_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Each cell as a share of its row; NaN in rows without any."""
+    totals = counts.sum(axis=1, keepdims=True).astype(float)
+    shares = np.full(counts.shape, np.nan)
+    np.divide(counts, totals, out=shares, where=totals > 0)
+    return shares
+
+
+def _cell(count: int, share: float, share_only: bool = False) -> str:
+    if math.isnan(share):
+        percent = "—"
+    elif 0 < share < 0.005 or 0.995 <= share < 1:
+        percent = "<1%" if share < 0.5 else ">99%"
+    else:
+        percent = f"{100 * share:.0f}%"
+    return percent if share_only else f"{count}\n{percent}"
+
+
+def _shaded_cells(axes: Axes, shades: NDArray[np.float64], texts: Sequence[Sequence[str]], size: float) -> None:
+    """Square cells, first row on top, each with its text in the middle."""
+    axes.pcolormesh(shades, cmap=SHADES, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
+    axes.set_aspect("equal")
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    for (i, j), shade in np.ndenumerate(shades):
+        empty = texts[i][j].split("\n")[0] in ("0", "0%", "—")
+        colour = "white" if shade >= WHITE_TEXT_FROM else MUTED if empty else INK
+        axes.text(j + 0.5, i + 0.5, texts[i][j], ha="center", va="center", fontsize=size, color=colour)
+
+
+def _labelled_matrix(
+    shades: NDArray[np.float64],
+    texts: Sequence[Sequence[str]],
+    labels: Sequence[str],
+    *,
+    title: str,
+    note: str,
+    lines: int,
+) -> Figure:
+    """A square matrix under its title, rows and columns named by the labels."""
+    names = [_fitting(label) for label in labels]
+    n, longest = len(names), max(map(len, names), default=1)
+    side = 1.15 if n <= 4 else 0.85 if n <= 8 else 0.6
+    slanted = longest * 0.08 > side
+    margin = 0.45 + 0.08 * longest
+    below = 0.45 + (0.06 * longest if slanted else 0.2)
+    width, height = margin + n * side + 0.2, below + n * side + 0.7
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((margin / width, below / height, n * side / width, n * side / height))
+    size = {1.15: 10.0, 0.85: 9.0, 0.6: 8.0}[side]
+    _shaded_cells(axes, shades, texts, size if lines == 1 else size - 0.5)
+    for i in range(n):
+        axes.add_patch(_outline(i))
+    ticks = np.arange(n) + 0.5
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    axes.set_xticks(ticks, names, fontsize=TEXT, color=INK, parse_math=False, **slant)
+    axes.set_yticks(ticks, names, fontsize=TEXT, color=INK, parse_math=False)
+    axes.set_xlabel("Predicted", fontsize=TEXT, color=MUTED, labelpad=8)
+    axes.set_ylabel("Actual", fontsize=TEXT, color=MUTED, labelpad=8)
+    axes.set_title(note, loc="left", fontsize=SMALL, color=MUTED, pad=8)
+    axes.annotate(
+        title,
+        (0, 1),
+        (0, 24),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=TITLE,
+        fontweight="bold",
+        color=INK,
+    )
+    return figure
+
+
+def _outline(index: int) -> Rectangle:
+    """A thin frame around a cell of the diagonal, where actual and predicted agree."""
+    return Rectangle((index + 0.03, index + 0.03), 0.94, 0.94, fill=False, edgecolor=INK, linewidth=0.9)
+
+
+def _message(text: str) -> Figure:
+    figure = Figure(figsize=(5, 1.2))
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=TEXT, color=MUTED)
+    return figure
+
+
+def _picture(axes: Axes, case: Case) -> None:
+    """The pixels in a black square, whatever their aspect."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if case.pixels is None:
+        axes.set_facecolor(GRID)
+        axes.text(0.5, 0.5, "can no longer\nbe read", ha="center", va="center", fontsize=TEXT, color=MUTED)
+        return
+    axes.set_facecolor("black")
+    axes.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
+    height, width = case.pixels.shape
+    half = max(height, width) / 2
+    axes.set_xlim((width - 1) / 2 - half, (width - 1) / 2 + half)
+    axes.set_ylim((height - 1) / 2 + half, (height - 1) / 2 - half)
+
+
+def _caption_lines(case: Case) -> list[str]:
+    """File name; then actual, predicted (two lines each at most) and loss."""
+    certain = "" if math.isnan(case.probability) else f" ({case.probability:.2f})"
+    lines = [_fitting(case.image, 32)]
+    for name, text in (("Actual", case.actual), ("Predicted", case.predicted)):
+        end = certain if name == "Predicted" else ""
+        shown = f"{name}: {_fitting(text or 'no label', 62 - len(name) - len(end))}{end}"
+        lines += textwrap.wrap(shown, 36, max_lines=2, placeholder=" …")
+    return [*lines, f"Loss: {case.loss:.3f}"]
