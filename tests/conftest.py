@@ -1,0 +1,62 @@
+"""Shared fixtures: one tiny synthetic data set and one tiny run for the whole session."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before matplotlib or torch are imported: no windows, and no more threads than two cores have.
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("COLUMNS", "120")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Real radiographs and weights beside the checkout; never part of it."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no shared data beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def films(tmp_path_factory):
+    """36 synthetic films of 64 px in three class folders, with labels.csv."""
+    from xrayfast.data.phantom import write_dataset
+
+    folder = tmp_path_factory.mktemp("films") / "data"
+    write_dataset(folder, images=36, size=64, seed=3)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def multi_films(tmp_path_factory):
+    """The same with covid-19 films labelled pneumonia too."""
+    from xrayfast.data.phantom import write_dataset
+
+    folder = tmp_path_factory.mktemp("multi") / "data"
+    write_dataset(folder, images=36, size=64, seed=3, multi_label=True)
+    return folder
+
+
+TINY = {"arch": "resnet18", "weights": "none", "size": 32, "batch_size": 8, "workers": 0, "device": "cpu"}
+"""A network that trains an epoch of `films` in about a second."""
+
+
+@pytest.fixture(scope="session")
+def tiny_run(films, tmp_path_factory):
+    """A completed single-label run with a valid and a test part: one frozen and one thawed epoch."""
+    import xrayfast as xf
+
+    data = xf.open_data(films, test_fraction=0.2)
+    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="tiny", unfreeze=True, epochs=1, **TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_multi_run(multi_films, tmp_path_factory):
+    """A completed multi-label run with focal loss."""
+    import xrayfast as xf
+
+    data = xf.open_data(multi_films)
+    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="multi", unfreeze=True, epochs=1, loss="focal", **TINY)

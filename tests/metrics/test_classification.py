@@ -1,0 +1,95 @@
+"""Numbers against scikit-learn, named cases by hand, and what must not change them."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from xrayfast.metrics.classification import (
+    auroc,
+    average_precision,
+    binary_counts,
+    confusion_matrix,
+    cooccurrence,
+    nanmean,
+    rates,
+)
+
+scored = st.integers(2, 40).flatmap(
+    lambda n: st.tuples(
+        hnp.arrays(np.int64, n, elements=st.integers(0, 1)),
+        # Few distinct values, so that ties are common.
+        hnp.arrays(np.float64, n, elements=st.integers(0, 8).map(lambda k: k / 8)),
+    )
+)
+
+
+@given(scored)
+def test_auroc_and_average_precision_equal_scikit_learn(case):
+    truth, score = case
+    if 0 < truth.sum() < len(truth):
+        assert auroc(truth, score) == pytest.approx(skm.roc_auc_score(truth, score), abs=1e-12)
+        assert average_precision(truth, score) == pytest.approx(skm.average_precision_score(truth, score), abs=1e-12)
+    else:
+        assert np.isnan(auroc(truth, score))
+
+
+@given(scored)
+def test_auroc_is_unchanged_by_a_monotone_map_and_mirrored_by_a_falling_one(case):
+    truth, score = case
+    if 0 < truth.sum() < len(truth):
+        assert auroc(truth, np.exp(3 * score)) == pytest.approx(auroc(truth, score), abs=1e-12)
+        assert auroc(truth, -score) == pytest.approx(1 - auroc(truth, score), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("truth", "score", "expected"),
+    [([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8], 0.75), ([0, 1], [0.5, 0.5], 0.5), ([1, 1], [0.1, 0.2], None)],
+)
+def test_auroc_of_named_cases(truth, score, expected):
+    found = auroc(truth, score)
+    assert np.isnan(found) if expected is None else found == pytest.approx(expected)
+
+
+def test_a_score_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        auroc([0, 1], [0.1, np.nan])
+    with pytest.raises(ValueError, match="shape"):
+        auroc([0, 1], [0.1])
+
+
+def test_counts_and_rates_equal_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 2, (60, 4)), rng.integers(0, 2, (60, 4))
+    counts = binary_counts(truth, guess)
+    assert (counts == skm.multilabel_confusion_matrix(truth, guess)).all()
+    precision, recall, f1, _ = skm.precision_recall_fscore_support(truth, guess)
+    found = rates(counts)
+    np.testing.assert_allclose(found["precision"], precision)
+    np.testing.assert_allclose(found["recall"], recall)
+    np.testing.assert_allclose(found["f1"], f1)
+    np.testing.assert_allclose(found["specificity"], skm.recall_score(1 - truth, 1 - guess, average=None))
+
+
+def test_rates_without_a_denominator():
+    never_predicted = rates(np.array([[[5, 0], [3, 0]]]))
+    assert never_predicted["precision"][0] == 0
+    assert never_predicted["f1"][0] == 0
+    absent = rates(np.array([[[8, 0], [0, 0]]]))
+    assert np.isnan(absent["recall"][0])
+    assert np.isnan(absent["precision"][0])
+    assert absent["specificity"][0] == 1
+
+
+def test_matrices():
+    actual, predicted = np.array([0, 1, 2, 2, 1]), np.array([0, 2, 2, 1, 1])
+    assert (confusion_matrix(actual, predicted, 3) == skm.confusion_matrix(actual, predicted)).all()
+    truth, guess = np.array([[1, 1, 0], [0, 1, 0]]), np.array([[1, 0, 1], [0, 1, 1]])
+    assert cooccurrence(truth, guess).tolist() == [[1, 0, 1], [1, 1, 2], [0, 0, 0]]
+
+
+def test_nanmean_leaves_out_what_is_undefined():
+    assert nanmean([1.0, np.nan, 3.0]) == 2.0
+    assert np.isnan(nanmean([np.nan]))

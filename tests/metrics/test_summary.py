@@ -1,0 +1,87 @@
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+
+from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, most_confused, overall, summarise
+
+RNG = np.random.default_rng(1)
+
+
+def single(n=80, classes=3):
+    truth = np.eye(classes, dtype=int)[RNG.integers(0, classes, n)]
+    logits = RNG.normal(size=(n, classes)) + 1.5 * truth
+    return truth, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+
+
+def multi(n=80, labels=4):
+    truth = RNG.integers(0, 2, (n, labels))
+    return truth, 1 / (1 + np.exp(-(RNG.normal(size=(n, labels)) + 2 * truth - 1)))
+
+
+def test_single_label_numbers_equal_scikit_learn():
+    truth, probability = single()
+    actual, guess = truth.argmax(1), probability.argmax(1)
+    found = overall(truth, probability, "single")
+    assert found["accuracy"] == skm.accuracy_score(actual, guess)
+    assert found["f1_macro"] == pytest.approx(skm.f1_score(actual, guess, average="macro"), abs=1e-9)
+    expected = skm.roc_auc_score(actual, probability, multi_class="ovr", average="macro")
+    assert found["auroc_macro"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_multi_label_numbers_equal_scikit_learn():
+    truth, probability = multi()
+    guess = probability >= 0.5
+    found = overall(truth, probability, "multi")
+    assert found["subset_accuracy"] == skm.accuracy_score(truth, guess)
+    assert found["f1_macro"] == pytest.approx(skm.f1_score(truth, guess, average="macro"), abs=1e-9)
+    assert found["auroc_macro"] == pytest.approx(skm.roc_auc_score(truth, probability), abs=1e-9)
+    assert found["ap_macro"] == pytest.approx(skm.average_precision_score(truth, probability), abs=1e-9)
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_the_summary_is_json_with_the_named_keys(task):
+    truth, probability = single() if task == "single" else multi(labels=3)
+    summary = summarise(truth, probability, ["a", "b", "c"], task)
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    assert list(summary["overall"]) == list(OVERALL[task])
+    assert list(summary["per_label"][0]) == ["label", *PER_LABEL]
+    assert summary["images"] == 80
+    if task == "single":
+        assert np.trace(summary["confusion"]) / 80 == summary["overall"]["accuracy"]
+    else:
+        assert set(summary["confusion_per_label"]) == {"a", "b", "c"}
+        supports = [row["support"] for row in summary["per_label"]]
+        assert supports == truth.sum(axis=0).tolist()
+
+
+def test_an_absent_class_leaves_its_cells_empty_and_says_so():
+    truth, probability = single()
+    kept = truth[:, 2] == 0
+    summary = summarise(truth[kept], probability[kept], ["a", "b", "c"], "single")
+    row = summary["per_label"][2]
+    assert row["support"] == 0
+    assert row["auroc"] is None
+    assert row["recall"] is None
+    assert summary["overall"]["auroc_macro"] == pytest.approx(
+        np.mean([skm.roc_auc_score(truth[kept][:, i], probability[kept][:, i]) for i in range(2)])
+    )
+    assert "carries c" in summary["notes"][0]
+    assert "2 of 3" in summary["notes"][0]
+
+
+def test_decisions():
+    probability = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
+    assert decide(probability, "single").tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert decide(probability, "multi").tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert decide(probability, "multi", threshold=0.25).tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_most_confused_counts_missed_against_invented_labels():
+    truth = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    guess = np.array([[0, 1, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0]])
+    assert most_confused(truth, guess, ["a", "b", "c"]) == [
+        {"actual": "a", "predicted": "b", "count": 2},
+        {"actual": "b", "predicted": "c", "count": 1},
+    ]
