@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# Before matplotlib or torch are imported: no windows, and no more threads than two cores have.
+# Before matplotlib or torch are imported. Threads that wait for each other cost more than they give on nets this
+# small, and many times more on a machine that is busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("COLUMNS", "120")
 

@@ -59,13 +59,14 @@ def new_probability(
     Returns:
         (N, L) float32.
     """
-    dl = learn.dls.test_dl(list(pictures), rm_type_tfms=0, bs=batch_size, num_workers=0)
+    with isolated_rng(seed, "loader"):  # each new DataLoader draws from Python's generator
+        dl = learn.dls.test_dl(list(pictures), rm_type_tfms=0, bs=batch_size, num_workers=0)
     return _probability(learn, dl, tta=tta, seed=seed)
 
 
 def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[Any]:
-    dl = dl.new(shuffle=False, drop_last=False)
     with learn.no_bar(), isolated_rng(seed, "tta"):
+        dl = dl.new(shuffle=False, drop_last=False)
         outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0] if tta else learn.get_preds(dl=dl)[0]
     return outputs.as_subclass(torch.Tensor).float().cpu().numpy()
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xrayfast.config import Config, Device
-from xrayfast.data.manifest import Manifest
+from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replacing
 from xrayfast.learning.callbacks import History
@@ -16,7 +16,6 @@ from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
 from xrayfast.learning.loaders import blank_manifest, dataloaders
 from xrayfast.run import Run
-from xrayfast.workflows.data import manifest_of
 from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
@@ -37,9 +36,12 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
         WeightsError: the weights are not those of the network that the folder describes.
     """
     run = run if isinstance(run, Run) else Run(run)
+    known = (run.labels, run.task)
     if data is None:
         data = _own_data(run)
-    elif (data.labels, data.task) != (run.labels, run.task):
+        if (data.labels, data.task) != known:
+            raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
+    elif (data.labels, data.task) != known:
         raise DataError(
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
             f"{', '.join(data.labels)} ({data.task}-label)."
@@ -105,10 +107,14 @@ def _load(run: Run, data: Manifest, device: Device) -> Learner:
 
 
 def _own_data(run: Run) -> Manifest:
+    """The run's data where it is still there, unchanged; else a stand-in."""
     try:
-        return manifest_of(run)
-    except (DataError, ConfigError, RunError):
-        return blank_manifest(run.labels, run.task, run.config.model.size)
+        data = open_manifest(run.config.data)
+    except DataError:
+        data = None  # moved or gone
+    if data is not None and data.fingerprint() == run.info.get("fingerprint"):
+        return data
+    return blank_manifest(run.labels, run.task, run.config.model.size)
 
 
 def _recorded(learn: Learner) -> History:

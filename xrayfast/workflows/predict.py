@@ -128,4 +128,6 @@ def _rows(
             probability, decided = next(predicted)
             values = {PROBABILITY + label: float(p) for label, p in zip(labels, probability, strict=True)}
             rows.append({"file": file, "predicted": joined(decided, labels), **values, "error": ""})
-    return pd.DataFrame(rows, columns=["file", "predicted", *(PROBABILITY + label for label in labels), "error"])
+    columns = ["file", "predicted", *(PROBABILITY + label for label in labels), "error"]
+    table: pd.DataFrame = pd.DataFrame(rows, columns=columns)
+    return table

@@ -1,0 +1,136 @@
+"""The DataLoaders: right pixels, right targets, whole lungs, plain fastai."""
+
+import numpy as np
+import pytest
+import torch
+from fasttransform import Pipeline
+from PIL import Image
+
+import xrayfast as xf
+from xrayfast.errors import ConfigError
+from xrayfast.learning.fastai_api import DataLoaders, TensorImageBW, imagenet_stats
+from xrayfast.learning.loaders import chest_augmentations, items, torch_device
+from xrayfast.learning.randomness import isolated_rng
+
+
+@pytest.fixture(scope="module")
+def data(films):
+    return xf.open_data(films, test_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def dls(data):
+    return xf.dataloaders(data, size=48, batch_size=8, device="cpu")
+
+
+def denormalised(x):
+    mean, std = (torch.tensor(stat)[None, :, None, None] for stat in imagenet_stats)
+    return torch.Tensor(x) * std + mean
+
+
+def test_parts_and_batches(dls, data):
+    assert isinstance(dls, DataLoaders)
+    assert [len(dl.dataset) for dl in dls] == [len(data.part(name)) for name in ("train", "valid", "test")]
+    x, y = dls.one_batch()
+    assert tuple(x.shape) == (8, 3, 48, 48)
+    assert x.dtype == torch.float32
+    assert tuple(y.shape) == (8,)
+    assert list(dls.vocab) == list(data.labels)
+
+
+def test_validation_pixels_are_the_file_s_fitted_and_normalised(dls, data):
+    x, y = next(iter(dls.valid))
+    part = data.part("valid")
+    for i in range(len(x)):
+        expected = np.asarray(Image.open(part.table["path"][i]).resize((48, 48), Image.Resampling.BILINEAR)) / 255
+        got = denormalised(x)[i]
+        assert torch.allclose(got[0], got[1], atol=1e-6)
+        np.testing.assert_allclose(got[0].numpy(), expected, atol=1.5 / 255)
+        assert data.labels[int(y[i])] == part.table["labels"][i]
+
+
+def test_multi_label_targets_are_the_manifest_s(multi_films):
+    data = xf.open_data(multi_films)
+    dls = xf.dataloaders(data, size=32, batch_size=4, device="cpu")
+    got = torch.cat([y for _, y in dls.valid]).numpy()
+    assert (got == data.part("valid").targets).all()
+    assert dls.c == 3
+    assert list(dls.vocab) == list(data.labels)
+
+
+def test_every_training_image_is_drawn_once_an_epoch(dls, data):
+    drawn = torch.cat([y for _, y in dls.train])
+    assert sorted(drawn.tolist()) == sorted(data.part("train").targets.argmax(axis=1).tolist())
+
+
+def test_a_last_batch_of_one_is_dropped_because_batch_norm_cannot_train_on_it(data):
+    n = len(data.part("train"))
+    dls = xf.dataloaders(data, size=32, batch_size=n - 1, device="cpu")
+    assert [len(y) for _, y in dls.train] == [n - 1]
+
+
+def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
+    before = torch.get_rng_state()
+    orders = [torch.cat([y for _, y in xf.dataloaders(data, size=32, seed=s, device="cpu").train]).tolist() for s in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+    xf.dataloaders(data, size=32, device="cpu")
+    assert isinstance(before, torch.Tensor)
+
+
+def test_items_show_as_a_table(data):
+    table = items(data)
+    assert list(table.columns) == ["image", "path", "patient", "split", "labels", "target"]
+    assert table["target"].tolist() == table["labels"].tolist()
+
+
+def augmented(pictures, seed):
+    with isolated_rng(seed):
+        pipeline = Pipeline(chest_augmentations())
+        pipeline.split_idx = 0
+        return torch.Tensor(pipeline(pictures))
+
+
+def test_augmentation_never_flips_and_cuts_nothing_off():
+    yy, xx = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
+    # A pair of "lungs" that reach to 2 % of the edge, the one on the left half as bright as the other.
+    inside = (xx.abs() < 0.96) & (yy.abs() < 0.9) & (xx.abs() > 0.1) & ((xx / 0.98) ** 2 + (yy / 0.98) ** 2 < 1)
+    film = torch.where(inside, torch.where(xx < 0, 0.4, 0.8), 0.0)
+    area = float(inside.float().mean())
+    out = augmented(TensorImageBW(film.expand(64, 1, 96, 96).clone()), seed=0)
+    seen = out > 0.15
+    assert (out[..., :48].mean(dim=(1, 2, 3)) < out[..., 48:].mean(dim=(1, 2, 3))).all(), "left and right are swapped"
+    share = seen.float().mean(dim=(1, 2, 3)) / area
+    assert share.min() > 0.9**2 - 0.03, "something was cut off: scaling alone goes to 0.9"
+    edge = torch.cat([seen[..., 0, :], seen[..., -1, :], seen[..., :, 0], seen[..., :, -1]], dim=-1)
+    assert edge.float().mean() < 0.02
+    assert (out - film).abs().mean(dim=(1, 2, 3)).max() > 0.02, "nothing was augmented"
+
+
+def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, films):
+    learn = xf.load(tiny_run)
+    file = next(films.glob("normal/*.png"))
+    expected = xf.predict(tiny_run, file).filter(like="prob_").to_numpy(dtype=float)[0]
+    with learn.no_bar(), learn.no_logging():
+        for source in (str(file), file, np.asarray(Image.open(file))):
+            label, _, probability = learn.predict(source)
+            np.testing.assert_allclose(probability.numpy(), expected, atol=1e-6)
+            assert label == tiny_run.labels[int(expected.argmax())]
+        rows = learn.dls.manifest.part("valid")
+        preds, truth = learn.get_preds(dl=learn.dls.test_dl(items(rows), with_labels=True))
+    np.testing.assert_allclose(preds.numpy(), tiny_run.predictions("valid").probability, atol=1e-6)
+    assert truth.tolist() == rows.targets.argmax(axis=1).tolist()
+
+
+def test_show_batch_draws(dls):
+    import matplotlib.pyplot as plt
+
+    dls.show_batch(max_n=2)
+    assert len(plt.gcf().axes) >= 2
+    plt.close("all")
+
+
+def test_a_device_that_is_not_here_is_a_named_error():
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="device is cuda.*cpu"):
+            torch_device("cuda")
+    assert torch_device("cpu").type == "cpu"

@@ -1,0 +1,114 @@
+"""Settings: one list of fields, which YAML, Python and the command line share."""
+
+import inspect
+import typing
+
+import pytest
+import yaml
+from pydantic_core import PydanticUndefined
+
+from xrayfast.cli import options
+from xrayfast.cli.commands import fit, lr_find
+from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, ModelConfig, Options, TrainConfig
+from xrayfast.errors import ConfigError
+
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
+
+
+def test_field_names_are_unique_over_the_sections():
+    assert len(FIELD_SECTIONS) == sum(len(model.model_fields) for model in SECTIONS.values())
+
+
+def test_python_keywords_are_the_fields_of_model_and_train():
+    assert set(Options.__annotations__) == set(ModelConfig.model_fields) | set(TrainConfig.model_fields)
+
+
+def test_fit_takes_an_option_for_every_field():
+    assert set(inspect.signature(fit.fit).parameters) >= set(FIELDS)
+
+
+def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
+    left_out = set(FIELDS) - set(inspect.signature(lr_find.lr_find).parameters)
+    assert left_out == {"freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta"}
+
+
+@pytest.mark.parametrize("name", sorted(set(FIELDS) - {"source", "labels"}))
+def test_an_option_has_the_field_s_name_and_shows_its_default(name):
+    alias = getattr(options, "".join(part.capitalize() for part in name.split("_")))
+    (option,) = typing.get_args(alias)[1:]
+    flag = "--" + name.replace("_", "-")
+    # In Annotated, Typer keeps the first spelling where a default would stand.
+    declared = [option.default, *option.param_decls]
+    assert flag in [spelling for names in declared for spelling in names.split("/")]
+    default = FIELDS[name].default
+    assert default is not PydanticUndefined
+    if default is None or default == ():
+        assert option.show_default is False or name in ("lr_div", "workers")
+    elif isinstance(default, bool):
+        assert option.show_default == ("" if default else "no-") + flag.removeprefix("--")
+    else:
+        assert option.show_default == str(default)
+
+
+def test_yaml_gives_the_same_settings_back(tmp_path):
+    config = Config().updated(
+        {"arch": "vgg16", "head_width": (500, 100), "lr": "auto", "alpha": (0.25, 0.5), "imply": ["a=b"], "source": "x"}
+    )
+    (tmp_path / "c.yaml").write_text(config.to_yaml())
+    assert Config.read(tmp_path / "c.yaml") == config
+
+
+def test_options_go_over_a_file(tmp_path):
+    (tmp_path / "c.yaml").write_text("train:\n  epochs: 3\n  lr: 0.1\n")
+    config = Config.read(tmp_path / "c.yaml").updated({"epochs": "5"})
+    assert (config.train.epochs, config.train.lr, config.train.batch_size) == (5, 0.1, 32)
+
+
+def test_every_wrong_field_is_reported_at_once():
+    with pytest.raises(ConfigError) as caught:
+        Config().updated({"epochs": 0, "loss": "hinge", "size": "big"})
+    assert len(str(caught.value).splitlines()) == 3
+    for words in ("epochs is 0", "loss is 'hinge'", "size is 'big'"):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train:\n  epoch: 3\n", "unknown key 'train.epoch'. Did you mean 'epochs'"),
+        ("trian:\n  epochs: 3\n", "unknown key 'trian'. Did you mean 'train'"),
+        ("- 1\n", "expected the sections"),
+        ("a: [", "not plain YAML"),
+        ("train: !!python/object/apply:os.system ['true']\n", "not plain YAML"),
+        ("train:\n  epochs: [1]\n", "epochs is"),
+    ],
+)
+def test_files_that_cannot_be_right(tmp_path, text, words):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Config.read(tmp_path / "c.yaml")
+    assert words in str(caught.value)
+    assert "c.yaml" in str(caught.value)
+
+
+def test_a_missing_or_binary_file(tmp_path):
+    with pytest.raises(ConfigError, match=r"no\.yaml: can't be read"):
+        Config.read(tmp_path / "no.yaml")
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        Config.read(tmp_path / "b.yaml")
+
+
+def test_an_unknown_option_has_a_suggestion():
+    with pytest.raises(ConfigError, match="'epoch'. Did you mean 'epochs'"):
+        Config().updated({"epoch": 3})
+
+
+def test_settings_cannot_be_changed_in_place():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.epochs = 3
+
+
+def test_yaml_is_plain(tmp_path):
+    assert yaml.safe_load(Config().to_yaml())["train"]["lr"] == 0.002

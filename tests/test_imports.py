@@ -1,0 +1,87 @@
+"""Imports point one way, and starting is cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xrayfast
+
+PACKAGE = Path(xrayfast.__file__).parent
+
+# Each may import those to its right, and its own kind.
+LAYERS = [
+    ["cli"],
+    ["workflows"],
+    ["learning"],
+    ["report"],
+    ["run"],
+    ["predictions"],
+    ["metrics", "data"],
+    ["files", "config"],
+    ["errors", "_version"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+HEAVY = {
+    "data": {"torch", "torchvision", "fastai", "sklearn", "matplotlib"},
+    "metrics": {"torch", "torchvision", "fastai", "pandas", "matplotlib"},
+    "report": {"torch", "torchvision", "fastai"},
+}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] not in ("__init__", "__main__"):
+            yield pytest.param(path, parts[0], id=".".join(parts))
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            assert "*" not in [alias.name for alias in node.names]
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize(("path", "package"), list(modules()))
+def test_imports_point_one_way(path, package):
+    for name in imported(path):
+        top, _, rest = name.partition(".")
+        if top == "xrayfast":
+            target = rest.split(".")[0]
+            assert RANK[target] >= RANK[package], f"{package} imports {name}"
+            assert not (package != target and RANK[target] == RANK[package]), f"{package} imports its neighbour {name}"
+        assert top not in HEAVY.get(package, set()), f"{package} imports {name}"
+
+
+def test_every_public_name_is_there_and_in_all():
+    assert set(xrayfast._HOMES) | {"__version__"} == set(xrayfast.__all__)
+    for name in xrayfast.__all__:
+        assert getattr(xrayfast, name) is not None
+    assert set(dir(xrayfast)) == set(xrayfast.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        xrayfast.nothing  # noqa: B018
+
+
+HEAVY_MODULES = ("torch", "fastai", "pandas", "numpy", "matplotlib", "scipy", "PIL")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["--version"], 0), (["fit", "--help"], 0), (["fit", "--bogus"], 2), (["nonsense"], 2), ([], 2)],
+)
+def test_help_version_and_usage_errors_load_nothing_heavy(arguments, code):
+    script = (
+        "import sys\n"
+        "from xrayfast.cli import app\n"
+        f"try: app({arguments!r}, prog_name='xrayfast')\n"
+        "except SystemExit as end: code = end.code\n"
+        f"print([m for m in {HEAVY_MODULES!r} if m in sys.modules], code or 0, file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == f"[] {code}"

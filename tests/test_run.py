@@ -1,0 +1,169 @@
+"""A run's folder: exactly its files, no code in it, nothing overwritten."""
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+
+import xrayfast as xf
+from xrayfast.errors import ConfigError, RunError, WeightsError
+from xrayfast.metrics.summary import OVERALL
+from xrayfast.run import Run
+
+FILES = {
+    "config.yaml",
+    "run.json",
+    "labels.json",
+    "model.safetensors",
+    "split.csv",
+    "history.csv",
+    "metrics.json",
+    "predictions/valid.csv",
+    "predictions/test.csv",
+}
+
+
+def files(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    return Run(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+
+
+def test_a_completed_run_has_exactly_these_files(tiny_run):
+    written_by_interpret = {name for name in files(tiny_run.path) if name.startswith(("figures/", "tables/", "report"))}
+    assert files(tiny_run.path) - written_by_interpret == FILES
+
+
+def test_what_the_files_say(tiny_run, films):
+    info = tiny_run.info
+    assert info["status"] == "completed"
+    assert set(info["versions"]) >= {"python", "torch", "torchvision", "fastai"}
+    assert [phase["name"] for phase in info["phases"]] == ["head", "all"]
+    assert tiny_run.labels == ("covid-19", "normal", "pneumonia")
+    history = tiny_run.history
+    assert history["phase"].tolist() == ["head", "all"]
+    assert set(history) >= {"train_loss", "valid_loss", *OVERALL["single"], "lr", "seconds"}
+    assert info["best_epoch"] == history["auroc_macro"].argmax() + 1
+    split = (tiny_run.path / "split.csv").read_text().splitlines()
+    assert split[0] == "image,patient,split,labels"
+    assert len(split) == 37
+    assert tiny_run.config.data.source == films
+    for part in ("valid", "test"):
+        predictions = tiny_run.predictions(part)
+        np.testing.assert_allclose(predictions.probability.sum(axis=1), 1, atol=1e-6)
+        truth = -np.log(predictions.probability[predictions.truth == 1].clip(1e-7))
+        np.testing.assert_allclose(predictions.loss, truth, rtol=1e-4, atol=1e-5)
+        assert tiny_run.metrics[part]["images"] == len(predictions)
+
+
+def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
+    best = tiny_run.history.iloc[tiny_run.info["best_epoch"] - 1]
+    overall = tiny_run.metrics["valid"]["overall"]
+    assert overall["accuracy"] == pytest.approx(best["accuracy"], abs=1e-6)
+    assert overall["auroc_macro"] == pytest.approx(best["auroc_macro"], abs=1e-6)
+    assert tiny_run.predictions("valid").loss.mean() == pytest.approx(best["valid_loss"], rel=1e-3)
+
+
+def test_nothing_in_it_is_pickled(tiny_run):
+    for path in tiny_run.path.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert not content.startswith((b"\x80", b"PK")), path
+            if path.suffix in (".json", ".yaml", ".csv", ".html"):
+                content.decode("utf-8")
+
+
+def test_the_newest_run_is_the_one_started_last(tiny_run, tmp_path):
+    with pytest.raises(RunError, match="holds no runs"):
+        Run.newest(tmp_path)
+    for name, started in (("a", "2026-01-02"), ("b", "2026-01-01")):
+        Run.create(tmp_path, name, "x", tiny_run.config, {"started": started})
+    assert Run.newest(tmp_path).path.name == "a"
+
+
+def test_names_count_up_and_nothing_is_overwritten(tiny_run, tmp_path):
+    made = [Run.create(tmp_path, None, "resnet18", tiny_run.config, {}).path.name for _ in range(3)]
+    assert made == ["resnet18-1", "resnet18-2", "resnet18-3"]
+    with pytest.raises(RunError, match="never overwrites"):
+        Run.create(tmp_path, "resnet18-2", "x", tiny_run.config, {})
+    for name in ("../out", "a/b", "", ".hidden", ".."):
+        with pytest.raises(RunError, match="plain folder name"):
+            Run.create(tmp_path, name, "x", tiny_run.config, {})
+
+
+@pytest.mark.parametrize(
+    ("missing", "use"),
+    [
+        ("model.safetensors", lambda run: xf.predict(run, [])),
+        ("labels.json", lambda run: xf.load(run)),
+        ("config.yaml", lambda run: xf.load(run)),
+        ("history.csv", lambda run: xf.interpret(run)),
+        ("run.json", lambda run: Run(run.path)),
+    ],
+)
+def test_a_folder_that_lacks_a_file_is_a_named_error(copy, missing, use):
+    (copy.path / missing).unlink()
+    with pytest.raises(RunError) as caught:
+        use(copy)
+    assert missing in str(caught.value)
+    assert str(copy.path) in str(caught.value)
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "labels.json", "run.json", "model.safetensors", "predictions/valid.csv"])
+def test_a_hostile_folder_runs_nothing(copy, tmp_path, name):
+    trace = tmp_path / "ran"
+    for content in (
+        pickle.dumps(Payload(str(trace))),
+        f"!!python/object/apply:builtins.open ['{trace}', 'w']".encode(),
+        f"model: {{arch: !!python/object/apply:builtins.open ['{trace}', w]}}".encode(),
+    ):
+        (copy.path / name).write_bytes(content)
+        with pytest.raises((RunError, ConfigError, WeightsError)):
+            xf.interpret(copy) if name.startswith("predictions") else xf.load(Run(copy.path))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "words"),
+    [
+        ("model", "arch", "__import__('os')", "arch is"),
+        ("model", "size", -1, "size is -1"),
+        ("model", "head_width", [7], "another network"),
+        ("model", "arch", "mobilenet_v2", "another network"),
+    ],
+)
+def test_a_config_that_was_tampered_with_is_refused(copy, section, field, value, words):
+    content = yaml.safe_load((copy.path / "config.yaml").read_text())
+    content[section][field] = value
+    (copy.path / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises((ConfigError, WeightsError), match=words):
+        xf.load(copy)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"task": "none", "labels": []}', '{"task": "single", "labels": [1]}'])
+def test_damaged_labels_are_a_named_error(copy, content):
+    (copy.path / "labels.json").write_text(content)
+    with pytest.raises(RunError, match=r"labels\.json"):
+        xf.load(copy)
+
+
+def test_predictions_of_other_labels_are_a_named_error(copy):
+    labels = json.loads((copy.path / "labels.json").read_text())
+    labels["labels"][0] = "other"
+    (copy.path / "labels.json").write_text(json.dumps(labels))
+    with pytest.raises(RunError, match="prob_other"):
+        copy.predictions("valid")

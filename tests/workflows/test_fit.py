@@ -1,0 +1,245 @@
+"""Training end to end on tiny films: reproducible, resumable, in every form."""
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import xrayfast as xf
+from tests.conftest import TINY
+from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
+from xrayfast.learning.backbones import BACKBONES
+from xrayfast.learning.callbacks import History, Silent
+
+SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
+
+
+class StopAfter:
+    """Asks to stop after a number of batches."""
+
+    def __init__(self, batches):
+        self.left = batches
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.fixture(scope="module")
+def data(films):
+    return xf.open_data(films)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that was not interrupted: one frozen epoch, two thawed."""
+    return xf.fit(data, runs=tmp_path_factory.mktemp("whole"), unfreeze=True, epochs=2, seed=7, **TINY)
+
+
+def assert_same_numbers(a, b):
+    assert a.history[SAME].equals(b.history[SAME])
+    assert a.info["best_epoch"] == b.info["best_epoch"]
+    mine, other = (safetensors.torch.load_file(run.model_path) for run in (a, b))
+    assert all(torch.equal(mine[key], other[key]) for key in mine)
+    assert np.array_equal(a.predictions("valid").probability, b.predictions("valid").probability)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data, whole, tmp_path):
+    torch.manual_seed(123)  # what was drawn before must not matter
+    again = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=2, seed=7, **TINY)
+    assert_same_numbers(whole, again)
+    other = xf.fit(data, runs=tmp_path, epochs=1, seed=8, **TINY)
+    assert other.history["train_loss"][0] != whole.history["train_loss"][0]
+
+
+@pytest.mark.parametrize("batches", [2, 9, 14])
+def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, batches):
+    with pytest.raises(Interrupted, match=r"fit --resume") as caught:
+        xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **TINY)
+    assert str(tmp_path / "r") in str(caught.value)
+    assert xf.Run(tmp_path / "r").info["status"] == "interrupted"
+    run = xf.resume(tmp_path / "r")
+    assert run.info["status"] == "completed"
+    assert not run.checkpoint.exists()
+    assert_same_numbers(whole, run)
+
+
+def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(films, tmp_path, data):
+    import shutil
+
+    copy = shutil.copytree(films, tmp_path / "data")
+    with pytest.raises(Interrupted):
+        xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **TINY)
+    next(copy.glob("normal/*.png")).unlink()
+    with pytest.raises(RunError, match="is not what it was"):
+        xf.resume(tmp_path / "r")
+    done = xf.fit(data, runs=tmp_path, name="done", epochs=1, **TINY)
+    with pytest.raises(RunError, match="nothing to resume"):
+        xf.resume(done)
+
+
+def test_the_global_generators_are_left_alone(data, tmp_path):
+    import random
+
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    xf.fit(data, runs=tmp_path, epochs=1, **TINY)
+    assert random.getstate() == state[0]
+    assert np.random.get_state()[1].tolist() == state[1]
+    assert torch.equal(torch.get_rng_state(), state[2])
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2", "efficientnet_b0"])
+def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, tmp_path):
+    small = TINY | {"arch": arch, "batch_size": 16}
+    run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=0, epochs=1, **small)
+    told = run.predictions("valid")
+    assert np.isfinite(told.probability).all()
+    table = xf.predict(run, [films / image for image in told.images])
+    assert np.abs(table.filter(like="prob_").to_numpy(dtype=float) - told.probability).max() < 1e-6
+    learn = xf.load(run)
+    assert np.abs(learn.get_preds()[0].numpy() - told.probability).max() < 1e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", sorted(set(BACKBONES) - {"resnet18", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2"}))
+def test_the_large_archs_too(arch, data, films, tmp_path):
+    test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "sgd", "schedule": "constant", "momentum": 0.5},
+        {"schedule": "flat-cos", "loss": "focal", "gamma": 1.0},
+        {"class_weights": "auto", "head_width": (20, 10)},
+        {"loss": "focal", "alpha": (1.0, 2.0, 1.0)},
+        {"precision": "bf16"},
+        {"tta": True},
+        {"unfreeze_blocks": 1, "freeze_epochs": 0},
+        {"monitor": "valid_loss", "early_stop": 1, "lr": 0.5, "epochs": 6},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options(options, data, tmp_path):
+    run = xf.fit(data, runs=tmp_path, **({"epochs": 1} | TINY | options))
+    assert run.info["status"] == "completed"
+    assert np.isfinite(run.predictions("valid").probability).all()
+    if "head_width" in options:
+        weights = safetensors.torch.load_file(run.model_path)
+        shapes = {tuple(tensor.shape) for key, tensor in weights.items() if key.startswith("1.") and tensor.ndim == 2}
+        assert shapes == {(20, 1024), (10, 20), (3, 10)}
+
+
+def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
+    class Falling(Silent):
+        """Counts the epochs."""
+
+        rows = 0
+
+        def epoch(self, row, best):
+            self.rows += 1
+
+    reporter = Falling()
+    run = xf.fit(data, runs=tmp_path, epochs=12, lr=3.0, schedule="constant", early_stop=1, monitor="valid_loss",
+                 reporter=reporter, **TINY)  # fmt: skip
+    assert reporter.rows == len(run.history) < 12
+    assert run.info["best_epoch"] == len(run.history) - 1
+
+
+def test_lr_auto_runs_the_range_test_first(data, tmp_path):
+    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **TINY)
+    assert 1e-7 < run.info["lr"] < 10
+    assert run.info["lr"] != 2e-3
+
+
+def test_training_that_diverges_is_a_named_error(data, tmp_path):
+    with pytest.raises(TrainingError, match="diverged. Use a lower --lr"):
+        xf.fit(data, runs=tmp_path, name="r", epochs=3, lr=1e30, optimizer="sgd", schedule="constant", unfreeze=True,
+               freeze_epochs=0, **TINY)  # fmt: skip
+    assert xf.Run(tmp_path / "r").info["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"arch": "resnet81"}, "Did you mean 'resnet18'"),
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+        ({"monitor": "subset_accuracy"}, "monitor is"),
+        ({"loss": "bce"}, "bce is for several"),
+        ({"alpha": (0.5, 0.5), "loss": "focal"}, "one for each of: covid-19, normal, pneumonia"),
+        ({"unfreeze_blocks": 9}, "has 5 blocks"),
+        ({"precision": "fp16"}, "needs a CUDA device"),
+        ({"batch_size": 1}, "batch_size is 1"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_wrong_settings_are_refused_before_a_folder_is_made(options, words, data, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        xf.fit(data, runs=tmp_path / "runs", **(TINY | options))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_named_error(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="can't be written"):
+        xf.fit(data, runs=tmp_path / "file", epochs=1, **TINY)
+
+
+def test_an_unreadable_image_is_named(films, tmp_path):
+    import shutil
+
+    copy = shutil.copytree(films, tmp_path / "data")
+    victim = sorted(copy.glob("normal/*.png"))[2]
+    victim.write_bytes(victim.read_bytes()[:300])
+    with pytest.raises(DataError) as caught:
+        xf.fit(copy, runs=tmp_path / "runs", epochs=1, **TINY)
+    assert str(caught.value).startswith(str(victim))
+
+
+def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(films, tmp_path):
+    import shutil
+
+    for part in ("train", "valid"):
+        shutil.copytree(films, tmp_path / "data" / part)
+    (tmp_path / "data" / "train" / "labels.csv").unlink()
+    (tmp_path / "data" / "valid" / "labels.csv").unlink()
+    shutil.rmtree(tmp_path / "data" / "valid" / "covid-19")
+    shutil.rmtree(tmp_path / "data" / "valid" / "pneumonia")
+    notes = []
+
+    class Notes(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    run = xf.fit(tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, reporter=Notes(), **TINY)
+    assert run.history["auroc_macro"].isna().all()
+    assert run.history["accuracy"].notna().all()
+    assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1
+    assert any("covid-19, pneumonia" in note for note in notes)
+    assert run.metrics["valid"]["per_label"][0]["auroc"] is None
+
+
+def test_history_prefers_defined_values_then_higher_ones_then_lower_loss():
+    history = History()
+    rows = [(None, 0.5), (0.6, 0.9), (None, 0.1), (0.6, 0.8), (0.7, 2.0), (0.7, 2.0)]
+    improved = [
+        history.add({"epoch": i, "auroc_macro": value, "valid_loss": loss}, "auroc_macro")
+        for i, (value, loss) in enumerate(rows, 1)
+    ]
+    assert improved == [True, True, False, True, True, False]
+    assert history.best_epoch == 5
+    assert history.stale == 1
+
+
+def test_multi_label_with_focal_loss(tiny_multi_run):
+    run = tiny_multi_run
+    assert run.task == "multi"
+    assert run.labels == ("covid-19", "normal", "pneumonia")
+    predictions = run.predictions("valid")
+    covid, pneumonia = predictions.truth[:, 0], predictions.truth[:, 2]
+    assert (pneumonia >= covid).all()
+    assert covid.sum() > 0
+    assert set(run.metrics["valid"]["overall"]) == {"subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"}
+    assert predictions.loss.mean() == pytest.approx(
+        run.history["valid_loss"][run.info["best_epoch"] - 1], rel=1e-3
+    )

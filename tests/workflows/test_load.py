@@ -1,0 +1,80 @@
+"""From a run's folder to a Learner, on with it by hand, and back."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import xrayfast as xf
+from xrayfast.errors import ConfigError, DataError
+from xrayfast.learning.backbones import load_body
+from xrayfast.learning.fastai_api import Callback, Learner
+
+
+def quiet(learn):
+    learn.remove_cb(learn.progress)
+    learn.logger = lambda _: None
+    return learn
+
+
+def test_load_gives_a_plain_learner_on_the_run_s_own_data(tiny_run):
+    learn = xf.load(tiny_run.path)
+    assert type(learn) is Learner
+    assert len(learn.dls.manifest) == 36
+    np.testing.assert_allclose(
+        learn.get_preds()[0].numpy(), tiny_run.predictions("valid").probability, atol=1e-6
+    )
+
+
+def test_load_works_where_the_data_is_gone(tiny_run, films, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
+    config = (run.path / "config.yaml").read_text().replace(str(films), str(tmp_path / "elsewhere"))
+    (run.path / "config.yaml").write_text(config)
+    learn = quiet(xf.load(run))
+    file = next(films.glob("normal/*.png"))
+    expected = xf.predict(tiny_run, file).filter(like="prob_").to_numpy(dtype=float)[0]
+    np.testing.assert_allclose(learn.predict(file)[2].numpy(), expected, atol=1e-6)
+
+
+def test_going_on_alone_with_a_callback_and_back_into_a_run(tiny_run, tmp_path):
+    seen = []
+
+    class Count(Callback):
+        """Counts training batches."""
+
+        def after_batch(self):
+            if self.training:
+                seen.append(self.iter)
+
+    learn = quiet(xf.load(tiny_run))
+    learn.unfreeze()
+    learn.fit_one_cycle(1, 1e-3, cbs=Count())
+    assert len(seen) == len(learn.dls.train)
+    run = xf.save(learn, runs=tmp_path, name="by-hand")
+    assert run.info["status"] == "completed"
+    assert len(run.history) == 1
+    assert run.config.data.source == tiny_run.config.data.source
+    again = xf.load(run)
+    for a, b in zip(learn.model.state_dict().values(), again.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    xf.interpret(run)
+    assert run.report_path.is_file()
+
+
+def test_a_run_s_weights_start_another_run(tiny_run):
+    body = load_body("resnet18", str(tiny_run.model_path))
+    learn = xf.load(tiny_run)
+    assert torch.equal(next(body.blocks["layer4"].parameters()), next(learn.model[0][4].parameters()).cpu())
+
+
+def test_data_with_other_labels_is_refused(tiny_run, multi_films):
+    with pytest.raises(DataError, match="was trained on the labels"):
+        xf.load(tiny_run, xf.open_data(multi_films))
+
+
+def test_a_learner_of_unknown_make_is_not_saved(tiny_run, tmp_path):
+    learn = xf.load(tiny_run)
+    del learn.settings
+    with pytest.raises(ConfigError, match="was not made by"):
+        xf.save(learn, runs=tmp_path)

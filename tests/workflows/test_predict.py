@@ -1,0 +1,82 @@
+"""Predict on files, folders and patterns."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import xrayfast as xf
+from xrayfast.errors import DataError
+from xrayfast.workflows.predict import find_images
+
+
+def test_rows_stand_in_input_order_with_their_errors(tiny_run, films, tmp_path):
+    good = sorted(films.glob("normal/*.png"))[:3]
+    bad, empty = tmp_path / "bad.png", tmp_path / "empty.jpg"
+    bad.write_text("<html>not found</html>")
+    empty.write_bytes(b"")
+    table = xf.predict(tiny_run, [good[2], bad, good[0], empty, good[1]])
+    assert table["file"].tolist() == [str(path) for path in (good[2], bad, good[0], empty, good[1])]
+    assert list(table.columns) == ["file", "predicted", *(f"prob_{label}" for label in tiny_run.labels), "error"]
+    assert (table["error"] != "").tolist() == [False, True, False, True, False]
+    assert str(bad) in table["error"][1]
+    assert table["predicted"].isna().tolist() == [False, True, False, True, False]
+    probability = table.filter(like="prob_").to_numpy(dtype=float)
+    np.testing.assert_allclose(probability[[0, 2, 4]].sum(axis=1), 1, atol=1e-6)
+    alone = xf.predict(tiny_run, good[0])
+    np.testing.assert_allclose(probability[2], alone.filter(like="prob_").to_numpy(dtype=float)[0], atol=1e-6)
+
+
+def test_nothing_readable_is_still_a_table(tiny_run, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"")
+    table = xf.predict(tiny_run, tmp_path)
+    assert len(table) == 1
+    assert table["error"][0] != ""
+
+
+def test_multi_label_predictions_are_joined(tiny_multi_run, multi_films):
+    table = xf.predict(tiny_multi_run, multi_films)
+    probability = table.filter(like="prob_").to_numpy(dtype=float)
+    for row, text in zip(probability, table["predicted"], strict=True):
+        assert text == "|".join(label for label, p in zip(tiny_multi_run.labels, row, strict=True) if p >= 0.5)
+
+
+def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, films):
+    file = next(films.glob("covid-19/*.png"))
+    plain, first, second = (
+        xf.predict(tiny_run, file, tta=tta).filter(like="prob_").to_numpy(dtype=float) for tta in (False, True, True)
+    )
+    assert (first == second).all()
+    assert not np.allclose(plain, first, atol=1e-6)
+
+
+def test_sources(tmp_path):
+    for name in ("b/2.png", "b/1.PNG", "b/c/3.jpg", "b/.hidden.png", "b/notes.txt", "a.weird"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8)).save(path, format="PNG")
+    found = find_images([tmp_path / "a.weird", tmp_path / "b", tmp_path / "b" / "2.png"])
+    assert [os.path.relpath(path, tmp_path) for path in found] == ["a.weird", "b/1.PNG", "b/2.png", "b/c/3.jpg"]
+    assert find_images([str(tmp_path / "b" / "*.png")]) == [str(tmp_path / "b" / "2.png")]
+    with pytest.raises(DataError, match="no such file, folder or pattern"):
+        find_images([tmp_path / "nothing*"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        find_images([tmp_path / "none"])
+
+
+def test_large_inputs_go_in_chunks(tiny_run, films, tmp_path, monkeypatch):
+    from xrayfast.workflows import predict
+
+    shutil.copytree(films / "normal", tmp_path / "in")
+    whole = xf.predict(tiny_run, tmp_path / "in")
+    monkeypatch.setattr(predict, "CHUNK", 5)
+    done = []
+    chunked = predict.predict(tiny_run, tmp_path / "in", progress=lambda now, total: done.append((now, total)))
+    np.testing.assert_allclose(
+        whole.filter(like="prob_").to_numpy(dtype=float), chunked.filter(like="prob_").to_numpy(dtype=float), atol=1e-6
+    )
+    assert done[-1] == (len(whole), len(whole))
+    assert len(done) > 1
