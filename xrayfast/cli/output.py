@@ -52,14 +52,7 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(
-            title=Text(title),
-            title_justify="left",
-            title_style="bold",
-            header_style="bold",
-            box=None,
-            padding=(0, 2, 0, 0),
-        )
+        table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
         for i, column in enumerate(columns):
             table.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
         for row in rows:
@@ -67,6 +60,8 @@ class Output:
         console = self.console
         console.soft_wrap = False
         console.print()
+        # A table's own title would be wrapped to the width of its columns.
+        console.print(Text(title, style="bold"))
         console.print(table)
 
     def json(self, content: Any) -> None:

@@ -56,7 +56,7 @@ _LABEL_COLUMNS = ("labels", "label", "findinglabels", "findings", "finding", "cl
 _SPLIT_COLUMNS = ("split", "set", "subset", "partition")
 _PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
 
-_FLAG_SHARE = 0.9
+_FLAG_SHARE = 0.5
 """A column is taken for a 0/1 label where this share of its cells is 0 or 1; the rest are then errors."""
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from xrayfast.config import Config, DataConfig, ModelConfig, TrainConfig
 
+IMAGES = 480
+SIZE = 128
+"""Films made, and their side in pixels."""
+
 SETTINGS = Config(
     data=DataConfig(test_fraction=0.15),
     model=ModelConfig(arch="resnet18", weights="none", size=64),

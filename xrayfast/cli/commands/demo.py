@@ -19,14 +19,14 @@ def demo(
 ) -> None:
     """Make synthetic data, train on it from scratch and write a report, in about two minutes and without a network."""
     from xrayfast.data.phantom import write_dataset
-    from xrayfast.workflows.demo import SETTINGS
+    from xrayfast.workflows import demo as choices
 
     out = Output(as_json)
     data = folder / "data"
     if not (data / "labels.csv").is_file():
-        made = write_dataset(data, images=480, size=128)
+        made = write_dataset(data, images=choices.IMAGES, size=choices.SIZE)
         out.line(f"Made {made.images} synthetic radiographs of {made.patients} patients in {data}.")
-    settings = SETTINGS.updated({"source": data, "labels": data / "labels.csv"})
+    settings = choices.SETTINGS.updated({"source": data, "labels": data / "labels.csv"})
     manifest = open_and_show(out, settings)
     from xrayfast.workflows.fit import fit
     from xrayfast.workflows.interpret import interpret

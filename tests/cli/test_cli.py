@@ -1,0 +1,235 @@
+"""The command line as a person uses it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from xrayfast.cli import app
+from xrayfast.run import Run
+
+TINY = "--weights none --size 32 --batch-size 8 --device cpu".split()
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """A new working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*words, code=0):
+    """Run a command in this process; its standard output and error."""
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(sys, "argv", ["xrayfast", *map(str, words)])
+    try:
+        done = CliRunner().invoke(app, [str(word) for word in words], prog_name="xrayfast")
+    finally:
+        monkey.undo()
+    assert done.exit_code == code, done.output
+    assert "Traceback" not in done.output
+    return done
+
+
+def test_the_main_job_as_written(at):
+    """synth, lr-find, fit, interpret and predict with the defaults for DATA and RUN."""
+    made = call("synth", "data", "--images", 36, "--size", 64)
+    assert "36 images" in made.stdout
+    found = call("lr-find", "--steps", 30, *TINY)
+    assert (at / "lr-find.png").read_bytes().startswith(b"\x89PNG")
+    curve = pd.read_csv(at / "lr-find.csv")
+    assert list(curve.columns) == ["lr", "loss"]
+    assert len(curve) >= 20
+    for method in ("valley", "slide", "minimum", "steep"):
+        assert method in found.stdout
+    line = re.search(r"Train with: (xrayfast fit .*)", found.stdout).group(1)
+    assert line.startswith("xrayfast fit --weights none --size 32 --batch-size 8 --device cpu --lr ")
+    fitted = call(*line.split()[1:], "--unfreeze", "--epochs", 1)
+    assert re.search(r"label +train +valid +test", fitted.stdout)
+    assert "Training head: 1 epochs" in fitted.stdout
+    assert "Run: runs/resnet18-1" in fitted.stdout
+    report = call("interpret", "--top", 3)
+    assert "Report: runs/resnet18-1/report.html" in report.stdout
+    for words in ("By label", "Most confused", "Largest losses", "AUROC"):
+        assert words in report.stdout
+    shutil.copytree("data/normal", "new_images")
+    call("predict", "runs/resnet18-1", "new_images/", "-o", "predictions.csv")
+    table = pd.read_csv("predictions.csv")
+    assert len(table) == 12
+    assert list(table.columns) == ["file", "predicted", "prob_covid-19", "prob_normal", "prob_pneumonia", "error"]
+
+
+def test_json_is_one_object_on_standard_output(at, films):
+    done = call("fit", films, *TINY, "--epochs", 1, "--json")
+    content = json.loads(done.stdout)
+    assert content["run"] == "runs/resnet18-1"
+    assert 0 <= content["metrics"]["valid"]["overall"]["accuracy"] <= 1
+    assert "epoch 1 (head)" in done.stderr
+    assert json.loads(call("interpret", "--json").stdout)["report"].endswith("report.html")
+    assert json.loads(call("models", "--json").stdout)["models"][0]["arch"] == "resnet18"
+    synth = json.loads(call("synth", "x", "--images", 9, "--size", 32, "--json").stdout)
+    assert synth["images"] == 9
+
+
+def test_a_config_file_replays_and_options_go_over_it(at, films):
+    call("fit", films, *TINY, "--epochs", 1, "--head-width", "20,10", "--name", "first")
+    call("fit", "--config", "runs/first/config.yaml", "--name", "second")
+    call("fit", "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
+    first, second, third = (Run(Path("runs") / name) for name in ("first", "second", "third"))
+    assert first.config == second.config
+    assert first.history.drop(columns="seconds").equals(second.history.drop(columns="seconds"))
+    assert third.config.model.head_width == (8,)
+    assert third.config.train == first.config.train
+    assert first.info["command"].startswith("xrayfast fit ")
+
+
+def test_multi_label_by_implication(at, films):
+    done = call("fit", films, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25")
+    assert "several labels an image (multi)" in done.stdout
+    for words in ("Subset accuracy", "Mean average precision", "Confusion by label"):
+        assert words in done.stdout
+    assert "Report" in call("interpret").stdout
+
+
+def test_a_csv_with_patients(at, films):
+    done = call("fit", films, "--labels", films / "labels.csv", *TINY, "--epochs", 1, "--test-fraction", "0.2")
+    assert "patients" in done.stdout
+    split = pd.read_csv("runs/resnet18-1/split.csv")
+    assert (split.groupby("patient")["split"].nunique() == 1).all()
+    assert set(split["split"]) == {"train", "valid", "test"}
+    assert not split["patient"].isin(pd.read_csv(films / "labels.csv")["patient"]).any(), "identifiers leaked"
+    assert "test results" in done.stdout
+
+
+def test_an_unreadable_file_is_a_row_and_the_exit_code_says_so(at, tiny_run, films):
+    shutil.copytree(films / "normal", "in")
+    Path("in/aaa.png").write_bytes(b"no image")
+    done = call("predict", tiny_run.path, "in", code=1)
+    table = pd.read_csv("predictions.csv")
+    assert "aaa.png" in table["error"][0]
+    assert table["error"].isna().sum() == len(table) - 1
+    assert "of 13 files predicted" in done.stdout
+
+
+ERRORS = {
+    "no data": (["fit", *TINY], 1, ["data", "xrayfast synth data"]),
+    "no runs": (["interpret"], 1, ["runs: holds no runs", "xrayfast fit"]),
+    "no such run": (["interpret", "runs/x"], 1, ["runs/x: no such run"]),
+    "not a run": (["predict", "empty", "x.png"], 1, ["empty: is not a run's folder", "run.json"]),
+    "empty folder": (["fit", "empty", *TINY], 1, ["empty", "Expected one of", "xrayfast synth"]),
+    "one class": (["fit", "one", *TINY], 1, ["one", "normal"]),
+    "one image in a class": (["fit", "lonely", *TINY], 1, ["class 'b' has 1 image", "at least 2"]),
+    "unreadable image": (["fit", "broken", *TINY, "--epochs", "1"], 1, ["broken/a/0.png"]),
+    "missing file": (["fit", "two", "--labels", "missing.csv", *TINY], 1, ["missing.csv row 3", "nowhere.png"]),
+    "duplicate row": (["fit", "two", "--labels", "twice.csv", *TINY], 1, ["twice.csv row 4", "row 2"]),
+    "unknown column": (["fit", "two", "--labels", "good.csv", "--label-col", "lable", *TINY], 1, ["lable", "Did you mean 'label'"]),
+    "wrong label": (["fit", "two", "--labels", "onehot.csv", *TINY], 1, ["onehot.csv row 4", "'2'", "0 or 1"]),
+    "wrong implication": (["fit", "two", "--imply", "c=a", *TINY], 1, ["'c'"]),
+    "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 1, ["a -> b -> a"]),
+    "unknown arch": (["fit", "two", "--arch", "resnet81"], 1, ["Did you mean 'resnet18'"]),
+    "wrong value": (["fit", "two", "--loss", "hinge", "--epochs", "0"], 1, ["loss is 'hinge'", "epochs is 0"]),
+    "two ways to unfreeze": (["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"], 1, ["use one of them"]),
+    "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: can't be read"]),
+    "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwrites"]),
+    "not a folder": (["fit", "two", *TINY, "--runs", "good.csv"], 1, ["good.csv", "can't be written"]),
+    "weights": (["fit", "two", "--weights", "good.csv"], 1, ["good.csv: is not a plain state dict"]),
+    "resume with options": (["fit", "two", "--resume", "x"], 2, ["give --resume alone"]),
+    "resume nothing": (["fit", "--resume", "runs/x"], 1, ["runs/x: no such run"]),
+    "synth onto data": (["synth", "two"], 1, ["two"]),
+    "output without folder": (["predict", "RUN", "two", "-o", "no/where.csv"], 1, ["no/where.csv", "there is no folder"]),
+    "no such source": (["predict", "RUN", "nothing*"], 1, ["nothing*: no such file"]),
+    "unknown option": (["fit", "--epoch", "3"], 2, ["No such option", "--epochs"]),
+    "unknown command": (["fitt"], 2, ["fitt"]),
+    "bad split": (["interpret", "RUN", "--split", "train"], 2, ["train"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_and_where_and_what_to_do(case, at, films, tiny_run):
+    images = sorted(films.rglob("*.png"))
+    for folder, classes in {"one": {"normal": 4}, "lonely": {"a": 5, "b": 1}, "broken": {"a": 5, "b": 5}, "two": {"a": 4, "b": 4}}.items():
+        for name, count in classes.items():
+            Path(folder, name).mkdir(parents=True)
+            for i in range(count):
+                shutil.copy(images.pop(), Path(folder, name, f"{i}.png"))
+    Path("empty").mkdir()
+    Path("broken/a/0.png").write_bytes(Path("broken/a/1.png").read_bytes()[:200])
+    rows = "a/0.png,a\na/1.png,a\nb/0.png,b\nb/1.png,b\n"
+    Path("good.csv").write_text("image,label\n" + rows)
+    Path("missing.csv").write_text("image,label\na/0.png,a\nnowhere.png,b\n" + rows)
+    Path("twice.csv").write_text("image,label\na/0.png,a\nb/0.png,b\na/0.png,b\n")
+    Path("onehot.csv").write_text("image,a,b\n" + "".join(f"{x}/{i}.png,{int(x == 'a')},{2 if (x, i) == ('a', 2) else int(x == 'b')}\n" for x in "ab" for i in range(4)))  # noqa: E501
+    words, code, expected = ERRORS[case]
+    done = call(*[tiny_run.path if word == "RUN" else word for word in words], code=code)
+    said = re.sub(r"\s+", " ", done.stderr)
+    for text in expected:
+        assert text in said, said
+    assert not Path("runs").exists() or case == "unreadable image"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission_to_write(at, films):
+    at.chmod(0o500)
+    try:
+        done = call("fit", films, *TINY, code=1)
+    finally:
+        at.chmod(0o700)
+    assert "can't be written (Permission denied)" in done.stderr
+
+
+def test_a_traceback_is_shown_only_with_debug(at):
+    assert "Traceback" not in call("interpret", code=1).stderr
+    done = CliRunner().invoke(app, ["--debug", "interpret"])
+    assert done.exit_code == 1
+    assert "Traceback" in done.stderr
+    assert "holds no runs" in done.stderr
+
+
+def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, films):
+    """In a process of its own, as a person would press it."""
+    command = [sys.executable, "-m", "xrayfast", "fit", str(films), *TINY, "--epochs", "40", "--name", "r"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    history = at / "runs" / "r" / "history.csv"
+    deadline = time.monotonic() + 120
+    while not history.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in out + err
+    assert "xrayfast fit --resume runs/r" in err
+    config = history.parent / "config.yaml"
+    epochs = len(pd.read_csv(history))
+    config.write_text(config.read_text().replace("epochs: 40", f"epochs: {epochs + 1}"))
+    assert "Run: runs/r" in call("fit", "--resume", "runs/r").stdout
+    assert len(Run("runs/r").history) == epochs + 1
+
+
+def test_the_demo_ends_by_naming_its_report(at, monkeypatch):
+    from xrayfast.config import ModelConfig, TrainConfig
+    from xrayfast.workflows import demo
+
+    tiny = demo.SETTINGS.model_copy(update={"model": ModelConfig(weights="none", size=32), "train": TrainConfig(epochs=1)})
+    monkeypatch.setattr(demo, "SETTINGS", tiny)
+    monkeypatch.setattr(demo, "IMAGES", 36)
+    for number in (1, 2):  # the second time the data is there
+        done = call("demo")
+        assert done.stdout.rstrip().endswith(f"Report: demo/runs/resnet18-{number}/report.html")
+    assert Path(f"demo/runs/resnet18-{number}/report.html").is_file()
+
+
+def test_help_of_every_command():
+    names = ["demo", "synth", "lr-find", "fit", "interpret", "predict", "models"]
+    overview = call("--help").stdout
+    for name in names:
+        assert name in overview
+        assert "Usage: xrayfast " + name in call(name, "--help").stdout
