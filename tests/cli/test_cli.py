@@ -55,7 +55,7 @@ def test_the_main_job_as_written(at):
     assert line.startswith("xrayfast fit --weights none --size 32 --batch-size 8 --device cpu --lr ")
     fitted = call(*line.split()[1:], "--unfreeze", "--epochs", 1)
     assert re.search(r"label +train +valid +test", fitted.stdout)
-    assert "Training head: 1 epochs" in fitted.stdout
+    assert "Training head: 1 epoch, learning rate" in fitted.stdout
     assert "Run: runs/resnet18-1" in fitted.stdout
     report = call("interpret", "--top", 3)
     assert "Report: runs/resnet18-1/report.html" in report.stdout

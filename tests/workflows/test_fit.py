@@ -185,15 +185,22 @@ def test_a_folder_that_cannot_be_written_is_a_named_error(data, tmp_path):
         xf.fit(data, runs=tmp_path / "file", epochs=1, **TINY)
 
 
-def test_an_unreadable_image_is_named(films, tmp_path):
+def test_worker_processes_give_the_same_numbers(data, tmp_path):
+    runs = [xf.fit(data, runs=tmp_path, epochs=1, **(TINY | {"workers": workers})) for workers in (0, 2)]
+    assert runs[0].history[SAME].equals(runs[1].history[SAME])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named(films, tmp_path, workers):
     import shutil
 
     copy = shutil.copytree(films, tmp_path / "data")
     victim = sorted(copy.glob("normal/*.png"))[2]
     victim.write_bytes(victim.read_bytes()[:300])
     with pytest.raises(DataError) as caught:
-        xf.fit(copy, runs=tmp_path / "runs", epochs=1, **TINY)
+        xf.fit(copy, runs=tmp_path / "runs", epochs=1, **(TINY | {"workers": workers}))
     assert str(caught.value).startswith(str(victim))
+    assert "Traceback" not in str(caught.value)
 
 
 def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(films, tmp_path):

@@ -164,7 +164,8 @@ def phase_text(phase: Phase) -> str:
     rates = (
         f"{trained[-1]:.2g}" if len({f"{lr:.2g}" for lr in trained}) == 1 else f"{trained[0]:.2g} to {trained[-1]:.2g}"
     )
-    return f"Training {phase.name}: {phase.epochs} epochs, learning rate {rates}"
+    epochs = "1 epoch" if phase.epochs == 1 else f"{phase.epochs} epochs"
+    return f"Training {phase.name}: {epochs}, learning rate {rates}"
 
 
 def _left(done: int, total: int, seconds: float) -> str:

@@ -27,6 +27,6 @@ def curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any, width: int 
     plt.xticks(ticks, [f"1e{tick}" for tick in ticks])
     plt.xlabel("learning rate")
     plt.ylabel("loss")
-    text: str = plt.build()
+    text: str = plt.uncolorize(plt.build())
     plt.clear_figure()
     return text

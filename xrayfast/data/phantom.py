@@ -264,9 +264,7 @@ def _patches(a: _Anatomy, rng: np.random.Generator, x: Field, y: Field) -> Field
     return rng.uniform(0.6, 0.95) * _step((mass - 0.55 + 0.5 * _cloud(rng, 18, len(y))) / 0.6)
 
 
-def phantom(
-    condition: str, *, patient: int, image: int = 0, seed: int = 0, size: int = 256
-) -> npt.NDArray[np.uint8]:
+def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size: int = 256) -> npt.NDArray[np.uint8]:
     """A synthetic frontal chest radiograph (posteroanterior, heart to the viewer's right).
 
     Args:
@@ -390,8 +388,7 @@ def _plan(images: int, most: int, rng: np.random.Generator, split: bool) -> list
             left -= sizes[-1]
         valid = max(1, round(0.2 * len(sizes))) if split else 0
         patients += [
-            (condition, ("valid/" if k < valid else "train/") if split else "", count)
-            for k, count in enumerate(sizes)
+            (condition, ("valid/" if k < valid else "train/") if split else "", count) for k, count in enumerate(sizes)
         ]
     return [patients[k] for k in rng.permutation(len(patients))]
 
@@ -462,9 +459,7 @@ def write_dataset(
     return DatasetSummary(folder, images, len(plan), counts)
 
 
-def _write(
-    into: Path, plan: list[tuple[str, str, int]], size: int, seed: int, multi_label: bool
-) -> dict[str, int]:
+def _write(into: Path, plan: list[tuple[str, str, int]], size: int, seed: int, multi_label: bool) -> dict[str, int]:
     into.mkdir()
     counts: Counter[str] = Counter()
     rows = []

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import safetensors.torch
 import torch
@@ -210,8 +209,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _imagenet(row: Backbone) -> Mapping[str, Tensor]:
     name = Path(row.weights.url).name
     try:
-        state: Mapping[str, Tensor] = row.weights.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        state: Mapping[str, Tensor] = row.weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except Exception as error:  # no network, no permission, or a damaged file: each fails in its own way
         raise WeightsError(
             f"The ImageNet weights of {row.name} ({name}) are not on this machine and can't be downloaded ({error}).\n"
             "Three ways out:\n"

@@ -15,7 +15,7 @@ from PIL import Image
 from xrayfast.config import DataConfig, Device, Task
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.radiograph import fit_square, read
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, ReadError
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -198,13 +198,18 @@ def torch_device(name: Device) -> torch.device:
     return torch.device(name)
 
 
+def named(error: ReadError) -> ReadError:
+    """The error as the reader raised it: torch puts a worker's traceback before the message."""
+    return ReadError(str(error).rsplit("xrayfast.errors.ReadError: ", 1)[-1].strip())
+
+
 def _workers(asked: int | None, device: torch.device) -> int:
     if asked is not None:
         return asked
     return 0 if device.type == "cpu" else min(8, torch.multiprocessing.cpu_count())
 
 
-def _ignore_interrupts(_: int) -> None:
+def _ignore_interrupts() -> None:
     """Ctrl-C reaches every process of the terminal; only the main one is to act on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

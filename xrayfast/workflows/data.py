@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xrayfast.config import Config, TaskChoice
+from xrayfast.config import Config, DataConfig, TaskChoice
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import RunError
 from xrayfast.run import Run
@@ -69,6 +69,12 @@ def open_data(
 def as_manifest(data: Manifest | Path | str) -> Manifest:
     """The manifest itself, or that of a folder opened with the defaults."""
     return data if isinstance(data, Manifest) else open_data(data)
+
+
+def anchored(config: DataConfig) -> DataConfig:
+    """The same settings with absolute paths, so that a run finds its data from any working folder."""
+    labels = None if config.labels is None else config.labels.absolute()
+    return config.model_copy(update={"source": config.source.absolute(), "labels": labels})
 
 
 def manifest_of(run: Run) -> Manifest:

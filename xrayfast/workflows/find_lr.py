@@ -8,6 +8,8 @@ from typing_extensions import Unpack
 
 from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
+from xrayfast.errors import ReadError
+from xrayfast.learning.loaders import named
 from xrayfast.learning.lr_find import LRCurve, range_test
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.workflows.data import as_manifest
@@ -46,4 +48,7 @@ def find_lr(
     elif config.train.unfreeze_blocks is not None:
         learn.freeze_to(max(groups - 1 - config.train.unfreeze_blocks, 0))
     with isolated_rng(config.train.seed, "range test"):
-        return range_test(learn, steps)
+        try:
+            return range_test(learn, steps)
+        except ReadError as error:
+            raise named(error) from error

@@ -10,20 +10,20 @@ from typing_extensions import Unpack
 
 from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import Interrupted, RunError, some
+from xrayfast.errors import Interrupted, ReadError, RunError, some
 from xrayfast.files import replacing
 from xrayfast.learning import checkpoint
 from xrayfast.learning.callbacks import EpochSeeds, History, Keeper, Progress, Reporter, Silent
 from xrayfast.learning.fastai_api import Learner, ProgressCallback
 from xrayfast.learning.inference import part_predictions
 from xrayfast.learning.learner import layer_groups, learner_from_config, load_weights, save_weights
-from xrayfast.learning.loaders import dataloaders
+from xrayfast.learning.loaders import dataloaders, named
 from xrayfast.learning.lr_find import range_test
 from xrayfast.learning.phases import monitored, plan, run_phase, thaw
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.summary import absent_labels, summarise
 from xrayfast.run import Run, now
-from xrayfast.workflows.data import as_manifest, manifest_of
+from xrayfast.workflows.data import anchored, as_manifest, manifest_of
 from xrayfast.workflows.provenance import facts
 
 
@@ -64,7 +64,7 @@ def fit(
     """
     manifest = as_manifest(data)
     config = (config or Config()).updated(options)
-    config = config.model_copy(update={"data": manifest.config})
+    config = config.model_copy(update={"data": anchored(manifest.config)})
     reporter = reporter or Silent()
     learn = prepare(manifest, config)
     # Contradictions between the settings show before a folder is made.
@@ -150,9 +150,9 @@ def _train(
         raise Interrupted(
             f"Stopped after {len(history.rows)} finished epochs. Go on with: xrayfast fit --resume {run.path}"
         ) from None
-    except Exception:
+    except Exception as error:
         run.update_info(status="failed")
-        raise
+        raise named(error) if isinstance(error, ReadError) else error
     return run
 
 

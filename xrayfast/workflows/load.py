@@ -16,6 +16,7 @@ from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
 from xrayfast.learning.loaders import blank_manifest, dataloaders
 from xrayfast.run import Run
+from xrayfast.workflows.data import anchored
 from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
@@ -73,7 +74,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
             "run's folder."
         )
     manifest = learn.dls.manifest
-    config = Config().updated(settings).model_copy(update={"data": manifest.config})
+    config = Config().updated(settings).model_copy(update={"data": anchored(manifest.config)})
     run = Run.create(
         Path(runs),
         name,
