@@ -212,8 +212,7 @@ def test_equal_seeds_give_equal_folders(tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         write_dataset(tmp_path / name, images=6, size=16, seed=seed)
     contents = {
-        name: {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
-        for name in "abc"
+        name: {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")} for name in "abc"
     }
     assert contents["a"] == contents["b"] != contents["c"]
 

@@ -1,5 +1,3 @@
-import itertools
-
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -11,6 +9,7 @@ from xrayfast.errors import WriteError
 from xrayfast.files import write_bytes
 from xrayfast.report import figures
 from xrayfast.report.figures import Case
+from xrayfast.report.matrices import confusion_figure
 
 
 def history(epochs=4, metrics=("accuracy", "f1_macro", "auroc_macro")):
@@ -68,70 +67,14 @@ def test_no_epoch_and_no_best_epoch_still_draw():
     assert not lines(figures.loss_and_metric_curves(history(), best_epoch=99).axes[0], "best-epoch")
 
 
-def test_confusion_shows_counts_with_the_share_of_the_row():
-    axes = figures.confusion_figure([[3, 1], [0, 0]], ["a", "b"]).axes[0]
-    assert texts(axes)[:4] == ["3\n75%", "1\n25%", "0\n—", "0\n—"]
-    assert axes.get_ylabel() == "Actual" and axes.get_xlabel() == "Predicted"
-    # The first row is on top.
-    assert axes.get_ylim()[0] > axes.get_ylim()[1]
-    assert texts(figures.confusion_figure([[3, 1], [0, 0]], ["a", "b"], normalize=True).axes[0])[1] == "25%"
-
-
-def test_a_share_that_is_not_quite_none_or_all_does_not_say_so():
-    assert texts(figures.confusion_figure([[999, 1], [0, 5]], ["a", "b"]).axes[0])[:2] == [
-        "999\n>99%",
-        "1\n<1%",
-    ]
-
-
-@pytest.mark.parametrize("n", [1, 20])
-def test_long_labels_do_not_overlap(n):
-    labels = [f"a label of thirty letters {i:04d}" for i in range(n)]
-    figure = figures.confusion_figure(np.eye(n, dtype=int), labels)
-    figure.draw_without_rendering()  # lays the texts out
-    axes = figure.axes[0]
-    boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
-    assert not any(one.overlaps(two) for one, two in itertools.pairwise(boxes))
-    slanted = axes.get_xticklabels()
-    # Parallel slanted lines are apart by the cell's side times the sine of the slant.
-    side = axes.get_window_extent().width / n
-    height = slanted[0].get_fontsize() * figure.dpi / 72
-    assert side * np.sin(np.radians(slanted[0].get_rotation())) > height
-    assert [text.get_text() for text in slanted] == labels
-
-
-def test_longer_labels_are_cut_in_the_middle():
-    labels = ["x" * 40 + "-left", "x" * 40 + "-right"]
-    axes = figures.confusion_figure(np.eye(2, dtype=int), labels).axes[0]
-    shown = [text.get_text() for text in axes.get_yticklabels()]
-    assert all(len(text) == figures.LABEL_CHARACTERS and "…" in text for text in shown)
-    assert shown[0].endswith("-left") and shown[1].endswith("-right")
-
-
 def test_text_from_strangers_is_not_read_as_tex():
     bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00"
     case = Case(bad, bad, bad, 0.5, 1.0, None)
     for figure in (
-        figures.confusion_figure([[1]], [bad]),
-        figures.cooccurrence_figure([[1]], [bad]),
-        figures.binary_figure({bad: [[1, 2], [3, 4]]}),
         figures.top_losses_figure([case]),
         figures.loss_and_metric_curves(history().assign(phase="$x$ $")),
     ):
         assert figures.png_bytes(figure)
-
-
-def test_binary_has_one_panel_a_label_with_named_cells():
-    counts = {f"label {i}": [[10, 1], [2, 7]] for i in range(7)}
-    panels = figures.binary_figure(counts).axes
-    assert [panel.get_title() for panel in panels] == list(counts)
-    assert texts(panels[0]) == ["TN\n10\n91%", "FP\n1\n9%", "FN\n2\n22%", "TP\n7\n78%"]
-
-
-def test_cooccurrence_has_actual_rows_and_predicted_columns():
-    axes = figures.cooccurrence_figure([[5, 2], [0, 3]], ["a", "b"]).axes[0]
-    assert texts(axes)[:4] == ["5", "2", "0", "3"]
-    assert figures.png_bytes(figures.cooccurrence_figure([[0, 0], [0, 0]], ["a", "b"]))
 
 
 def test_top_losses_name_file_labels_and_loss():
@@ -170,7 +113,7 @@ def test_lr_marks_each_suggestion_on_the_curve():
 
 def test_no_global_state_is_touched_and_pngs_are_the_same_twice():
     before = dict(matplotlib.rcParams)
-    one, two = (figures.png_bytes(figures.confusion_figure([[1, 2], [3, 4]], ["a", "b"])) for _ in range(2))
+    one, two = (figures.png_bytes(confusion_figure([[1, 2], [3, 4]], ["a", "b"])) for _ in range(2))
     assert one == two and one.startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == before
 

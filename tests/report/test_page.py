@@ -53,9 +53,7 @@ def report(task="single", splits=("valid",), cases=2, epochs=3, patients=True):
         for i in range(cases)
     )
     gone = Case("gone.png", "covid-19", "pneumonia", float("nan"), float("nan"), None)
-    history = pd.DataFrame(
-        {"epoch": range(1, epochs + 1), "phase": "head", "train_loss": 1.0, "valid_loss": 1.0}
-    )
+    history = pd.DataFrame({"epoch": range(1, epochs + 1), "phase": "head", "train_loss": 1.0, "valid_loss": 1.0})
     history = history.assign(**dict.fromkeys(metrics, 0.5), lr=1e-3, seconds=2.0)
     history["auroc_macro"] = np.nan
     rows = [*labels, "images", *(["patients"] if patients else [])]
@@ -80,7 +78,7 @@ def quick(monkeypatch):
     """Figures of one pixel, for tests of everything else."""
     buffer = io.BytesIO()
     Image.new("L", (1, 1)).save(buffer, "PNG")
-    monkeypatch.setattr("xrayfast.report.page.png_bytes", lambda figure, transparent: buffer.getvalue())
+    monkeypatch.setattr("xrayfast.report.blocks.png_bytes", lambda figure, transparent: buffer.getvalue())
 
 
 @pytest.fixture(scope="module", params=["single", "multi"])
@@ -167,9 +165,7 @@ def test_nothing_is_loaded_from_anywhere(page):
     outline = Outline(page)
     addresses = [v for _, attrs in outline.elements for k, v in attrs.items() if k in ("src", "href")]
     assert all(address.startswith(("data:", "#")) for address in addresses)
-    assert not re.search(
-        r"https?:|url\(|@import|//[a-z]", re.sub(r'"data:[^"]*"', "", page).replace("// ", "")
-    )
+    assert not re.search(r"https?:|url\(|@import|//[a-z]", re.sub(r'"data:[^"]*"', "", page).replace("// ", ""))
     assert {tag for tag, _ in outline.elements} & {"iframe", "object", "embed", "form", "base"} == set()
 
 
@@ -185,9 +181,7 @@ def test_the_policy_allows_this_script_and_this_style_alone(page):
 
 def test_the_table_by_label_sorts_by_buttons_and_tells_its_order(page, task):
     table = re.search(r'(?s)<table class="sortable">.*?</table>', page)[0]
-    head = re.findall(
-        r'<th scope="col"( class="num")? aria-sort="none"><button type="button">(.*?)<span', table
-    )
+    head = re.findall(r'<th scope="col"( class="num")? aria-sort="none"><button type="button">(.*?)<span', table)
     assert [name for _, name in head] == ["Label", *PER_LABEL.values()]
     assert table.count('<th scope="row">') == len(LABELS[task])
     values = re.findall(r'data-value="([^"]*)"', table)
@@ -195,11 +189,7 @@ def test_the_table_by_label_sorts_by_buttons_and_tells_its_order(page, task):
 
 
 def test_tables_scroll_in_their_own_place_with_caption_and_scope(page):
-    assert (
-        page.count("<table")
-        == page.count("<caption")
-        == len(re.findall(r'tabindex="0"[^>]*>\s*<table', page))
-    )
+    assert page.count("<table") == page.count("<caption") == len(re.findall(r'tabindex="0"[^>]*>\s*<table', page))
     assert not re.search(r"<th(?! scope)[ >]", page)
 
 

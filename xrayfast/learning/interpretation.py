@@ -18,7 +18,7 @@ from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoade
 from xrayfast.learning.inference import part_predictions
 from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, summarise
 from xrayfast.predictions import PROBABILITY, Predictions, joined
-from xrayfast.report import figures
+from xrayfast.report import figures, matrices
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,12 +104,12 @@ class RadiographInterpretation(ClassificationInterpretation):
     def plot_confusion_matrix(self, normalize: bool = False, **_: Any) -> Figure:
         """The confusion matrix (single) or a matrix a label (multi) as a Figure."""
         if self.task == "single":
-            return figures.confusion_figure(self.confusion_matrix(), self.vocab, normalize=normalize)
-        return figures.binary_figure(self.summary["confusion_per_label"])
+            return matrices.confusion_figure(self.confusion_matrix(), self.vocab, normalize=normalize)
+        return matrices.binary_figure(self.summary["confusion_per_label"])
 
     def plot_cooccurrence(self) -> Figure:
         """The co-occurrence matrix as a Figure."""
-        return figures.cooccurrence_figure(self.cooccurrence(), self.vocab)
+        return matrices.cooccurrence_figure(self.cooccurrence(), self.vocab)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Actual label, label predicted in its place, and images, most first."""
