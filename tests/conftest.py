@@ -61,4 +61,6 @@ def tiny_multi_run(multi_films, tmp_path_factory):
     import xrayfast as xf
 
     data = xf.open_data(multi_films)
-    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="multi", unfreeze=True, epochs=1, loss="focal", **TINY)
+    return xf.fit(
+        data, runs=tmp_path_factory.mktemp("runs"), name="multi", unfreeze=True, epochs=1, loss="focal", **TINY
+    )

@@ -101,7 +101,7 @@ def test_a_missing_or_binary_file(tmp_path):
 
 
 def test_an_unknown_option_has_a_suggestion():
-    with pytest.raises(ConfigError, match="'epoch'. Did you mean 'epochs'"):
+    with pytest.raises(ConfigError, match=r"'epoch'. Did you mean 'epochs'"):
         Config().updated({"epoch": 3})
 
 

@@ -15,7 +15,12 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 def run(code, folder, argument):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(argument)], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", code, str(argument)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -123,7 +123,9 @@ class Payload:
         return (open, (self.path, "w"))
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "labels.json", "run.json", "model.safetensors", "predictions/valid.csv"])
+@pytest.mark.parametrize(
+    "name", ["config.yaml", "labels.json", "run.json", "model.safetensors", "predictions/valid.csv"]
+)
 def test_a_hostile_folder_runs_nothing(copy, tmp_path, name):
     trace = tmp_path / "ran"
     for content in (

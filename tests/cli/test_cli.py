@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from xrayfast.cli import app
 from xrayfast.run import Run
 
-TINY = "--weights none --size 32 --batch-size 8 --device cpu".split()
+TINY = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -93,7 +93,9 @@ def test_a_config_file_replays_and_options_go_over_it(at, films):
 
 
 def test_multi_label_by_implication(at, films):
-    done = call("fit", films, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25")
+    done = call(
+        "fit", films, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
+    )
     assert "several labels an image (multi)" in done.stdout
     for words in ("Subset accuracy", "Mean average precision", "Confusion by label"):
         assert words in done.stdout
@@ -131,7 +133,11 @@ ERRORS = {
     "unreadable image": (["fit", "broken", *TINY, "--epochs", "1"], 1, ["broken/a/0.png"]),
     "missing file": (["fit", "two", "--labels", "missing.csv", *TINY], 1, ["missing.csv row 3", "nowhere.png"]),
     "duplicate row": (["fit", "two", "--labels", "twice.csv", *TINY], 1, ["twice.csv row 4", "row 2"]),
-    "unknown column": (["fit", "two", "--labels", "good.csv", "--label-col", "lable", *TINY], 1, ["lable", "Did you mean 'label'"]),
+    "unknown column": (
+        ["fit", "two", "--labels", "good.csv", "--label-col", "lable", *TINY],
+        1,
+        ["lable", "Did you mean 'label'"],
+    ),
     "wrong label": (["fit", "two", "--labels", "onehot.csv", *TINY], 1, ["onehot.csv row 4", "'2'", "0 or 1"]),
     "wrong implication": (["fit", "two", "--imply", "c=a", *TINY], 1, ["'c'"]),
     "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 1, ["a -> b -> a"]),
@@ -145,7 +151,11 @@ ERRORS = {
     "resume with options": (["fit", "two", "--resume", "x"], 2, ["give --resume alone"]),
     "resume nothing": (["fit", "--resume", "runs/x"], 1, ["runs/x: no such run"]),
     "synth onto data": (["synth", "two"], 1, ["two"]),
-    "output without folder": (["predict", "RUN", "two", "-o", "no/where.csv"], 1, ["no/where.csv", "there is no folder"]),
+    "output without folder": (
+        ["predict", "RUN", "two", "-o", "no/where.csv"],
+        1,
+        ["no/where.csv", "there is no folder"],
+    ),
     "no such source": (["predict", "RUN", "nothing*"], 1, ["nothing*: no such file"]),
     "unknown option": (["fit", "--epoch", "3"], 2, ["No such option", "--epochs"]),
     "unknown command": (["fitt"], 2, ["fitt"]),
@@ -156,7 +166,12 @@ ERRORS = {
 @pytest.mark.parametrize("case", ERRORS)
 def test_errors_say_what_and_where_and_what_to_do(case, at, films, tiny_run):
     images = sorted(films.rglob("*.png"))
-    for folder, classes in {"one": {"normal": 4}, "lonely": {"a": 5, "b": 1}, "broken": {"a": 5, "b": 5}, "two": {"a": 4, "b": 4}}.items():
+    for folder, classes in {
+        "one": {"normal": 4},
+        "lonely": {"a": 5, "b": 1},
+        "broken": {"a": 5, "b": 5},
+        "two": {"a": 4, "b": 4},
+    }.items():
         for name, count in classes.items():
             Path(folder, name).mkdir(parents=True)
             for i in range(count):
@@ -167,7 +182,9 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, films, tiny_run):
     Path("good.csv").write_text("image,label\n" + rows)
     Path("missing.csv").write_text("image,label\na/0.png,a\nnowhere.png,b\n" + rows)
     Path("twice.csv").write_text("image,label\na/0.png,a\nb/0.png,b\na/0.png,b\n")
-    Path("onehot.csv").write_text("image,a,b\n" + "".join(f"{x}/{i}.png,{int(x == 'a')},{2 if (x, i) == ('a', 2) else int(x == 'b')}\n" for x in "ab" for i in range(4)))  # noqa: E501
+    flags = [f"{x}/{i}.png,{int(x == 'a')},{int(x == 'b')}" for x in "ab" for i in range(4)]
+    flags[2] = "a/2.png,1,2"
+    Path("onehot.csv").write_text("\n".join(["image,a,b", *flags]))
     words, code, expected = ERRORS[case]
     done = call(*[tiny_run.path if word == "RUN" else word for word in words], code=code)
     said = re.sub(r"\s+", " ", done.stderr)
@@ -218,7 +235,9 @@ def test_the_demo_ends_by_naming_its_report(at, monkeypatch):
     from xrayfast.config import ModelConfig, TrainConfig
     from xrayfast.workflows import demo
 
-    tiny = demo.SETTINGS.model_copy(update={"model": ModelConfig(weights="none", size=32), "train": TrainConfig(epochs=1)})
+    tiny = demo.SETTINGS.model_copy(
+        update={"model": ModelConfig(weights="none", size=32), "train": TrainConfig(epochs=1)}
+    )
     monkeypatch.setattr(demo, "SETTINGS", tiny)
     monkeypatch.setattr(demo, "IMAGES", 36)
     for number in (1, 2):  # the second time the data is there

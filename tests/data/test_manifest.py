@@ -96,3 +96,13 @@ def test_nih_as_a_table():
         rows = (data.table["split"] == part).to_numpy()
         assert abs(rows.mean() - fraction) < 0.01
         assert np.abs(data.targets[rows].sum(0) - fraction * data.targets.sum(0)).max() < 3
+
+
+def test_a_patient_in_two_given_parts_is_noted(tmp_path):
+    make(tmp_path, "a.png", "b.png", "c.png", "d.png")
+    table = tmp_path / "t.csv"
+    table.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,7\nd.png,y,valid,9\n")
+    notes = opened(tmp_path, labels=table).notes
+    assert any("1 of 3 patients stand in more than one part" in note for note in notes)
+    table.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,\nd.png,y,valid,9\n")
+    assert not any("more than one part" in note for note in opened(tmp_path, labels=table).notes)

@@ -9,7 +9,7 @@ from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning import backbones
 from xrayfast.learning.backbones import BACKBONES, backbone, describe, load_body
 
-BLOCKS = {name: 5 for name in BACKBONES} | {"efficientnet_b0": 8}
+BLOCKS = dict.fromkeys(BACKBONES, 5) | {"efficientnet_b0": 8}
 
 
 def features(net, x):
@@ -123,7 +123,7 @@ def test_damaged_weights_are_a_named_error(tmp_path, content, name):
 
 
 def test_a_missing_file_is_a_named_error(tmp_path):
-    with pytest.raises(WeightsError, match="nowhere.pth"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         load_body("resnet18", str(tmp_path / "nowhere.pth"))
 
 

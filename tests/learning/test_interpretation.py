@@ -101,7 +101,12 @@ def test_interpret_writes_these_files(single, multi, tiny_run, tiny_multi_run):
         assert {path.name for path in (run.path / "figures").iterdir()} == {
             "curves.png", "confusion.png", "top_losses.png", *({"cooccurrence.png"} if own == "cooccurrence" else ()),
         }  # fmt: skip
-        assert {path.stem for path in (run.path / "tables").iterdir()} == {"per_label", "most_confused", "top_losses", own}
+        assert {path.stem for path in (run.path / "tables").iterdir()} == {
+            "per_label",
+            "most_confused",
+            "top_losses",
+            own,
+        }
         page = run.report_path.read_text()
         assert run.path.name in page
         assert "not for diagnosis" in page

@@ -71,7 +71,9 @@ def test_a_last_batch_of_one_is_dropped_because_batch_norm_cannot_train_on_it(da
 
 def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
     before = torch.get_rng_state()
-    orders = [torch.cat([y for _, y in xf.dataloaders(data, size=32, seed=s, device="cpu").train]).tolist() for s in (1, 1, 2)]
+    orders = [
+        torch.cat([y for _, y in xf.dataloaders(data, size=32, seed=s, device="cpu").train]).tolist() for s in (1, 1, 2)
+    ]
     assert orders[0] == orders[1] != orders[2]
     xf.dataloaders(data, size=32, device="cpu")
     assert isinstance(before, torch.Tensor)
@@ -131,6 +133,6 @@ def test_show_batch_draws(dls):
 
 def test_a_device_that_is_not_here_is_a_named_error():
     if not torch.cuda.is_available():
-        with pytest.raises(ConfigError, match="device is cuda.*cpu"):
+        with pytest.raises(ConfigError, match=r"device is cuda.*cpu"):
             torch_device("cuda")
     assert torch_device("cpu").type == "cpu"

@@ -10,7 +10,9 @@ from torchvision.ops import sigmoid_focal_loss
 from xrayfast.errors import ConfigError
 from xrayfast.learning.losses import FocalLoss, balanced_weights, make_loss
 
-LOGITS = torch.tensor([[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64)
+LOGITS = torch.tensor(
+    [[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64
+)
 TRUTH = torch.tensor([[1.0, 0, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=torch.float64)
 CLASSES = torch.tensor([0, 2, 1, 1])
 
@@ -45,9 +47,14 @@ def test_sigmoid_focal_loss_equals_torchvision(gamma, alpha, dtype):
 )
 @settings(max_examples=60, deadline=None)
 def test_sigmoid_focal_loss_equals_torchvision_anywhere(logits, truth, gamma):
-    x, y = torch.tensor(logits, dtype=torch.float64).reshape(2, 3), torch.tensor(truth, dtype=torch.float64).reshape(2, 3)
+    x, y = (
+        torch.tensor(logits, dtype=torch.float64).reshape(2, 3),
+        torch.tensor(truth, dtype=torch.float64).reshape(2, 3),
+    )
     got = FocalLoss("multi", gamma=gamma)(x, y)
-    torch.testing.assert_close(got, sigmoid_focal_loss(x, y, alpha=-1, gamma=gamma, reduction="mean"), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        got, sigmoid_focal_loss(x, y, alpha=-1, gamma=gamma, reduction="mean"), atol=1e-6, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
@@ -123,7 +130,7 @@ def test_losses_that_make_no_sense_are_refused(arguments, words):
 
 
 def test_alpha_of_another_length_is_refused():
-    with pytest.raises(ConfigError, match="2 values.*3 labels"):
+    with pytest.raises(ConfigError, match=r"2 values.*3 labels"):
         FocalLoss("multi", alpha=[0.2, 0.3])(LOGITS, TRUTH)
 
 

@@ -48,7 +48,7 @@ def test_impossible_plans_are_refused():
 def test_the_monitor_must_fit_the_task():
     assert monitored(TrainConfig(), "single") == "auroc_macro"
     assert monitored(TrainConfig(monitor="ap_macro"), "multi") == "ap_macro"
-    with pytest.raises(ConfigError, match="'subset_accuracy'.*accuracy"):
+    with pytest.raises(ConfigError, match=r"'subset_accuracy'.*accuracy"):
         monitored(TrainConfig(monitor="subset_accuracy"), "single")
 
 

@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from xrayfast.errors import WriteError
-from xrayfast.files import write_bytes
 from xrayfast.report import figures
 from xrayfast.report.figures import Case
 from xrayfast.report.matrices import confusion_figure
@@ -138,11 +137,3 @@ def test_a_failed_move_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypa
         figures.save(Figure(figsize=(1, 1)), path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
-
-
-def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(WriteError, match="Check that its folder"):
-        write_bytes(tmp_path / "nowhere" / "a.png", b"")
-    (tmp_path / "file").touch()
-    with pytest.raises(WriteError, match="Check that its folder"):
-        write_bytes(tmp_path / "file" / "a.png", b"")

@@ -101,7 +101,9 @@ def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arch", sorted(set(BACKBONES) - {"resnet18", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2"}))
+@pytest.mark.parametrize(
+    "arch", sorted(set(BACKBONES) - {"resnet18", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2"})
+)
 def test_the_large_archs_too(arch, data, films, tmp_path):
     test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, tmp_path)
 
@@ -153,7 +155,7 @@ def test_lr_auto_runs_the_range_test_first(data, tmp_path):
 
 
 def test_training_that_diverges_is_a_named_error(data, tmp_path):
-    with pytest.raises(TrainingError, match="diverged. Use a lower --lr"):
+    with pytest.raises(TrainingError, match=r"diverged. Use a lower --lr"):
         xf.fit(data, runs=tmp_path, name="r", epochs=3, lr=1e30, optimizer="sgd", schedule="constant", unfreeze=True,
                freeze_epochs=0, **TINY)  # fmt: skip
     assert xf.Run(tmp_path / "r").info["status"] == "failed"
@@ -247,6 +249,4 @@ def test_multi_label_with_focal_loss(tiny_multi_run):
     assert (pneumonia >= covid).all()
     assert covid.sum() > 0
     assert set(run.metrics["valid"]["overall"]) == {"subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"}
-    assert predictions.loss.mean() == pytest.approx(
-        run.history["valid_loss"][run.info["best_epoch"] - 1], rel=1e-3
-    )
+    assert predictions.loss.mean() == pytest.approx(run.history["valid_loss"][run.info["best_epoch"] - 1], rel=1e-3)

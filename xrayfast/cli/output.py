@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +27,7 @@ class Output:
     @property
     def console(self) -> Console:
         """Where people read: standard output, or standard error with --json."""
-        from rich.console import Console
-
-        return Console(file=sys.stderr if self.as_json else sys.stdout, highlight=False, soft_wrap=True)
+        return _console(sys.stderr if self.as_json else sys.stdout)
 
     def line(self, text: str = "") -> None:
         """A line of text, as it stands."""
@@ -84,7 +82,15 @@ def shown(cell: Any) -> str:
 
 def error(message: str) -> None:
     """A message on standard error."""
-    from rich.console import Console
     from rich.text import Text
 
-    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(Text.assemble(("Error: ", "bold red"), message))
+    _console(sys.stderr).print(Text.assemble(("Error: ", "bold red"), message))
+
+
+def _console(file: TextIO) -> Console:
+    """Lines are wrapped at words in a terminal, and left whole in a file or pipe."""
+    from rich.console import Console
+
+    console = Console(file=file, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    return console

@@ -140,6 +140,7 @@ def _assemble(images: Images, config: DataConfig) -> Manifest:
     matrix = targets(label_sets, labels)
     _require_learnable(matrix, labels, task)
     parts = _settle_parts(images, matrix, config)
+    _note_shared_patients(images, parts)
     _require_parts(images, matrix, labels, parts, task)
     order = {label: j for j, label in enumerate(labels)}.__getitem__
     table = pd.DataFrame(
@@ -218,6 +219,22 @@ def _settle_parts(images: Images, matrix: Targets, config: DataConfig) -> list[P
     shares = " and ".join(f"{share:.0%} {part}" for part, share in draw.items())
     images.notes.append(f"Drawn from the training images with seed {config.split_seed}: {shares}, {by}.")
     return parts
+
+
+def _note_shared_patients(images: Images, parts: Sequence[Part]) -> None:
+    """Given parts are kept as they are, but a patient who stands in two of them is worth a word."""
+    if images.patients is None:
+        return
+    where: dict[str, set[Part]] = {}
+    for patient, part in zip(images.patients, parts, strict=True):
+        if patient:
+            where.setdefault(patient, set()).add(part)
+    shared = sum(len(found) > 1 for found in where.values())
+    if shared:
+        images.notes.append(
+            f"{shared} of {len(where)} patients stand in more than one part of the given split: results on valid and "
+            "test will be too good."
+        )
 
 
 def _require_parts(images: Images, matrix: Targets, labels: Sequence[str], parts: Sequence[Part], task: Task) -> None:

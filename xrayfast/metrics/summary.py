@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xrayfast.config import Task
 from xrayfast.metrics.classification import (
     auroc,
     average_precision,
@@ -18,8 +19,6 @@ from xrayfast.metrics.classification import (
     nanmean,
     rates,
 )
-
-Task = Literal["single", "multi"]
 
 OVERALL: dict[Task, dict[str, str]] = {
     "single": {

@@ -144,6 +144,7 @@ def render(data: ReportData) -> str:
         facts=[(_fact_name(name), value) for name, value in data.facts.items()],
         curves=curves_plot(data.history, data.best_epoch),
         epochs=epochs_table(data.history, data.best_epoch, data.task),
+        best_epoch=data.best_epoch,
         splits=splits,
         task=data.task,
         has_patients="patients" in data.counts.index[len(data.labels) :],

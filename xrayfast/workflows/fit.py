@@ -152,7 +152,9 @@ def _train(
         ) from None
     except Exception as error:
         run.update_info(status="failed")
-        raise named(error) if isinstance(error, ReadError) else error
+        if isinstance(error, ReadError):
+            raise named(error) from error
+        raise
     return run
 
 

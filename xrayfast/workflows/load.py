@@ -135,5 +135,5 @@ def _recorded(learn: Learner) -> History:
                 "lr": float(learn.opt.hypers[-1]["lr"]),
             }
         )
-    # Kept are the weights that the learner has now, those of the last epoch.
-    return History(rows, best_epoch=len(rows) or None)
+    # Kept are the weights that the learner has now; no epoch was chosen.
+    return History(rows)
