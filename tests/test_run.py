@@ -84,6 +84,8 @@ def test_the_newest_run_is_the_one_started_last(tiny_run, tmp_path):
         Run.newest(tmp_path)
     for name, started in (("a", "2026-01-02"), ("b", "2026-01-01")):
         Run.create(tmp_path, name, "x", tiny_run.config, {"started": started})
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text("{")
     assert Run.newest(tmp_path).path.name == "a"
 
 
@@ -100,7 +102,7 @@ def test_names_count_up_and_nothing_is_overwritten(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("missing", "use"),
     [
-        ("model.safetensors", lambda run: xf.predict(run, [])),
+        ("model.safetensors", lambda run: xf.predict(run, run.path)),
         ("labels.json", lambda run: xf.load(run)),
         ("config.yaml", lambda run: xf.load(run)),
         ("history.csv", lambda run: xf.interpret(run)),
@@ -156,11 +158,41 @@ def test_a_config_that_was_tampered_with_is_refused(copy, section, field, value,
         xf.load(copy)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"task": "none", "labels": []}', '{"task": "single", "labels": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        '{"task": "none", "labels": []}',
+        '{"task": "single", "labels": [1]}',
+        '{"task": "single", "labels": ["a", "a"]}',
+    ],
+)
 def test_damaged_labels_are_a_named_error(copy, content):
     (copy.path / "labels.json").write_text(content)
     with pytest.raises(RunError, match=r"labels\.json"):
         xf.load(copy)
+
+
+def test_pictures_come_from_the_run_s_own_data_alone(copy, films):
+    path = copy.path / "predictions" / "test.csv"
+    secret = next(films.glob("normal/*.png"))
+    lines = path.read_text().splitlines()
+    lines[1] = ",".join([str(secret), *lines[1].split(",")[1:]])
+    path.write_text("\n".join(lines))
+    cases = {case.image: case for case in xf.interpret(copy).cases(100)}
+    assert cases[str(secret)].pixels is None
+    assert sum(case.pixels is not None for case in cases.values()) == len(cases) - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("history.csv", "a,b\n1,2\n"), ("run.json", '{"phases": "x"}'), ("run.json", '{"counts": 3, "seconds": "x"}')],
+)
+def test_files_of_another_form_are_a_named_error(copy, name, content):
+    (copy.path / name).write_text(content)
+    with pytest.raises(RunError, match=name):
+        xf.interpret(copy)
 
 
 def test_predictions_of_other_labels_are_a_named_error(copy):

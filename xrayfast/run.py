@@ -6,6 +6,7 @@ to a temporary name and moved, and a folder that exists is never written into by
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ REPORT = "report.html"
 CHECKPOINT = "checkpoint"
 PREDICTIONS = "predictions"
 FIGURES = "figures"
+
+_HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
+"""Those that every history has."""
 
 
 class Run:
@@ -82,10 +86,14 @@ class Run:
         Raises:
             RunError: there is none.
         """
-        found = [cls(info.parent) for info in root.glob(f"*/{INFO}")]
+        found = {}
+        for info in root.glob(f"*/{INFO}"):
+            with contextlib.suppress(RunError):  # a damaged run does not stand in the way of the others
+                run = cls(info.parent)
+                found[str(run.info.get("started", ""))] = run
         if not found:
             raise RunError(f"{root}: holds no runs. Train one with 'xrayfast fit', or name a run's folder.")
-        return max(found, key=lambda run: str(run.info.get("started", "")))
+        return found[max(found)]
 
     # What stands in the folder.
 
@@ -129,8 +137,11 @@ class Run:
             or not isinstance(labels, list)
             or not labels
             or not all(isinstance(x, str) for x in labels)
+            or len(set(labels)) < len(labels)
         ):
-            raise RunError(f"{self.path / LABELS}: expected a task ('single' or 'multi') and a list of labels.")
+            raise RunError(
+                f"{self.path / LABELS}: expected a task ('single' or 'multi') and a list of different labels."
+            )
         return content
 
     @property
@@ -159,11 +170,15 @@ class Run:
     @property
     def history(self) -> pd.DataFrame:
         """A row per epoch: phase, losses, metrics, learning rates, seconds."""
-        return self._read_csv(HISTORY)
+        table = self._read_csv(HISTORY)
+        missing = [name for name in _HISTORY_COLUMNS if name not in table]
+        if missing:
+            raise RunError(f"{self.path / HISTORY}: lacks the columns {some(missing)}; found {some(table.columns)}.")
+        return table
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows so far."""
-        self._csv(HISTORY, pd.DataFrame(list(rows)))
+        self._csv(HISTORY, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
 
     @property
     def metrics(self) -> dict[str, Any]:

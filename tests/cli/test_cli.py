@@ -1,7 +1,6 @@
 """The command line as a person uses it."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -193,14 +192,16 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, films, tiny_run):
     assert not Path("runs").exists() or case == "unreadable image"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission_to_write(at, films):
-    at.chmod(0o500)
-    try:
-        done = call("fit", films, *TINY, code=1)
-    finally:
-        at.chmod(0o700)
-    assert "can't be written (Permission denied)" in done.stderr
+def test_no_permission_to_write(at, films, monkeypatch):
+    """As root, who may write anywhere, would not see it: the refusal is made."""
+
+    def refuse(self, *_, **__):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    done = call("fit", films, *TINY, code=1)
+    assert "runs: can't be written (Permission denied)" in done.stderr
+    assert "--runs" in done.stderr
 
 
 def test_a_traceback_is_shown_only_with_debug(at):
@@ -252,3 +253,29 @@ def test_help_of_every_command():
     for name in names:
         assert name in overview
         assert "Usage: xrayfast " + name in call(name, "--help").stdout
+
+
+def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch):
+    import io
+
+    from rich.console import Console
+
+    from xrayfast.cli.output import Output
+    from xrayfast.cli.progress import LiveReporter, reporting
+    from xrayfast.learning.phases import Phase
+
+    screen = io.StringIO()
+    monkeypatch.setattr(Output, "console", Console(file=screen, force_terminal=True, width=140))
+    with reporting(Output()) as reporter:
+        assert isinstance(reporter, LiveReporter)
+        reporter.note("a note")
+        reporter.phase(Phase("head", 2, 1, (1e-3, 1e-3)))
+        for part in ("train", "valid"):
+            reporter.batch(part=part, done=1, total=4, epoch=1, loss=0.5, images=8, seconds=2.0)
+            reporter.progress.refresh()
+        reporter.epoch({"epoch": 1, "phase": "head", "train_loss": 0.5, "accuracy": 0.25, "seconds": 3.0}, best=True)
+    shown = screen.getvalue()
+    for words in ("a note", "Training head: 2 epochs", "head · epoch 1 · train", "1/4", "loss 0.500", "4.0 images/s"):
+        assert words in shown
+    assert "head · epoch 1 · valid" in shown
+    assert "accuracy 0.250" in shown

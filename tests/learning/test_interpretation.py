@@ -73,6 +73,15 @@ def test_from_learner_gives_the_same(single, tiny_run):
         RadiographInterpretation.from_learner(learn, dl=learn.dls.valid)
 
 
+def test_the_training_part_is_predicted_without_augmentation(tiny_run):
+    learn = xf.load(tiny_run)
+    first, second = (RadiographInterpretation.from_learner(learn, ds_idx=0).predictions for _ in range(2))
+    files = [learn.dls.manifest.config.source / image for image in first.images]
+    expected = xf.predict(tiny_run, files).filter(like="prob_").to_numpy(dtype=float)
+    np.testing.assert_allclose(first.probability, expected, atol=1e-6)
+    assert (first.probability == second.probability).all()
+
+
 def test_what_needs_a_learner_says_so(single):
     with pytest.raises(DataError, match="saved predictions"):
         single[0]

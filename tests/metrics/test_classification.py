@@ -81,6 +81,9 @@ def test_rates_without_a_denominator():
     assert np.isnan(absent["recall"][0])
     assert np.isnan(absent["precision"][0])
     assert absent["specificity"][0] == 1
+    invented = rates(np.array([[[6, 2], [0, 0]]]))
+    assert np.isnan(invented["f1"][0])
+    assert invented["precision"][0] == 0
 
 
 def test_matrices():

@@ -145,18 +145,75 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     run = xf.fit(data, runs=tmp_path, epochs=12, lr=3.0, schedule="constant", early_stop=1, monitor="valid_loss",
                  reporter=reporter, **TINY)  # fmt: skip
     assert reporter.rows == len(run.history) < 12
-    assert run.info["best_epoch"] == len(run.history) - 1
+    best = run.info["best_epoch"]
+    assert best == len(run.history) - 1
+    # What is kept and predicted with is that epoch, not the last.
+    assert run.predictions("valid").loss.mean() == pytest.approx(run.history["valid_loss"][best - 1], rel=1e-3)
 
 
-def test_lr_auto_runs_the_range_test_first(data, tmp_path):
-    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **TINY)
+def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
+    """Were the head's epochs counted, the thawed phase would end after its first."""
+    run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=4, epochs=3, early_stop=2, lr=1e-7,
+                 schedule="constant", monitor="accuracy", **TINY)  # fmt: skip
+    assert (run.history["phase"] == "all").sum() >= 2
+
+
+def test_lr_auto_is_what_find_lr_suggests(data, tmp_path):
+    settings = {"unfreeze": True, "freeze_epochs": 0} | TINY
+    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings)
     assert 1e-7 < run.info["lr"] < 10
-    assert run.info["lr"] != 2e-3
+    # The two draw different batches; that both thaw the network shows in the order of magnitude.
+    assert 0.1 < run.info["lr"] / xf.find_lr(data, **settings).best < 10
 
 
-def test_training_that_diverges_is_a_named_error(data, tmp_path):
+def test_the_range_test_stops_when_asked_to(data, tmp_path):
+    stop = StopAfter(3)
+    with pytest.raises(Interrupted, match="after 0 finished epochs"):
+        xf.fit(data, runs=tmp_path, name="r", lr="auto", interrupted=stop, **TINY)
+    assert stop.left == -1
+    assert not list((tmp_path / "r").glob("*.safetensors"))
+
+
+def test_the_range_test_leaves_the_learner_as_it_was(data):
+    from xrayfast.learning.lr_find import range_test
+
+    learn = xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none")
+    learn.remove_cb(learn.progress)
+    before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    curve = range_test(learn, steps=24)
+    assert all(torch.equal(before[name], tensor) for name, tensor in learn.model.state_dict().items())
+    assert len(curve.lrs) == len(curve.losses) >= 20
+    assert (np.diff(curve.lrs) > 0).all()
+
+
+def test_fit_opens_the_data_that_the_config_describes(films, tmp_path):
+    config = xf.Config().updated({"source": films, "imply": ["covid-19=pneumonia"], "epochs": 1} | TINY)
+    run = xf.fit(config=config, runs=tmp_path)
+    assert run.task == "multi"
+    assert run.config.data.imply == ("covid-19=pneumonia",)
+    assert xf.fit(films, config=config, runs=tmp_path).task == "multi"
+
+
+def test_a_run_from_a_weights_file_resumes_from_another_folder(data, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_run.path.parent)
+    weights = f"{tiny_run.path.name}/model.safetensors"
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", epochs=3, interrupted=StopAfter(8), **(TINY | {"weights": weights}))
+    monkeypatch.chdir("/")
+    assert xf.resume(tmp_path / "r").info["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_vgg16_from_half_precision_features_learns(shared, data, tmp_path):
+    weights = str(shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth")
+    run = xf.fit(data, runs=tmp_path, epochs=3, **(TINY | {"arch": "vgg16", "weights": weights, "size": 64}))
+    assert run.history["train_loss"].iloc[-1] < run.history["train_loss"].iloc[0]
+
+
+@pytest.mark.parametrize("lr", [1e4, 1e30])
+def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
     with pytest.raises(TrainingError, match=r"diverged. Use a lower --lr"):
-        xf.fit(data, runs=tmp_path, name="r", epochs=3, lr=1e30, optimizer="sgd", schedule="constant", unfreeze=True,
+        xf.fit(data, runs=tmp_path, name="r", epochs=3, lr=lr, optimizer="sgd", schedule="constant", unfreeze=True,
                freeze_epochs=0, **TINY)  # fmt: skip
     assert xf.Run(tmp_path / "r").info["status"] == "failed"
 
@@ -172,6 +229,9 @@ def test_training_that_diverges_is_a_named_error(data, tmp_path):
         ({"unfreeze_blocks": 9}, "has 5 blocks"),
         ({"precision": "fp16"}, "needs a CUDA device"),
         ({"batch_size": 1}, "batch_size is 1"),
+        ({"lr": float("inf")}, "lr is inf"),
+        ({"wd": float("nan")}, "wd is nan"),
+        ({"imply": "covid-19=pneumonia"}, "'imply' describes the data"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -237,7 +297,8 @@ def test_history_prefers_defined_values_then_higher_ones_then_lower_loss():
     ]
     assert improved == [True, True, False, True, True, False]
     assert history.best_epoch == 5
-    assert history.stale == 1
+    assert history.stale() == 1
+    assert history.stale(first_epoch=6) == 0
 
 
 def test_multi_label_with_focal_loss(tiny_multi_run):

@@ -71,6 +71,23 @@ def test_data_with_other_labels_is_refused(tiny_run, multi_films):
         xf.load(tiny_run, xf.open_data(multi_films))
 
 
+def test_a_stand_in_for_data_that_is_gone_is_not_saved(tiny_run, films, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
+    config = (run.path / "config.yaml").read_text().replace(str(films), str(tmp_path / "elsewhere"))
+    (run.path / "config.yaml").write_text(config)
+    with pytest.raises(DataError, match="only a stand-in"):
+        xf.save(xf.load(run), runs=tmp_path)
+
+
+def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path):
+    run = xf.save(xf.load(tiny_run), runs=tmp_path)
+    assert len(run.history) == 0
+    assert run.info["best_epoch"] is None
+    xf.interpret(run)
+    assert "best epoch was chosen" not in run.report_path.read_text()
+    assert run.config.model.weights == str(tiny_run.model_path)
+
+
 def test_a_learner_of_unknown_make_is_not_saved(tiny_run, tmp_path):
     learn = xf.load(tiny_run)
     del learn.settings

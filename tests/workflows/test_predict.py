@@ -62,6 +62,8 @@ def test_sources(tmp_path):
     assert find_images([str(tmp_path / "b" / "*.png")]) == [str(tmp_path / "b" / "2.png")]
     with pytest.raises(DataError, match="no such file, folder or pattern"):
         find_images([tmp_path / "nothing*"])
+    with pytest.raises(DataError, match="No files"):
+        find_images([])
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match="holds no images"):
         find_images([tmp_path / "none"])

@@ -91,7 +91,11 @@ def _is_image(name: str) -> bool:
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """All visible files of a tree, folder by folder, by name."""
     for entry in visible_entries(folder):
-        if entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:
+            raise DataError(f"{entry.path}: can't be followed ({error.strerror}). Remove the link.") from error
+        if is_folder:
             yield from _files(Path(entry.path))
         else:
             yield entry
@@ -133,7 +137,9 @@ def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose:
     else:
         _add_classes(images, root, config.source, folders, loose, config)
     if TABLE in loose:
-        images.notes.append(f"{TABLE} is not used, because there are class folders; --labels names it.")
+        images.notes.append(
+            f"{TABLE} is not used, because there are class folders. --labels reads it, patients included."
+        )
     return images
 
 

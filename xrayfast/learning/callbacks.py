@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from xrayfast.errors import TrainingError
+from xrayfast.errors import TrainingError, XrayfastError
 from xrayfast.learning.fastai_api import Callback, CancelFitException, Recorder, TrainEvalCallback
 from xrayfast.learning.phases import Phase
 from xrayfast.learning.randomness import reseed
@@ -147,6 +147,7 @@ class Keeper(Callback):
     Args:
         state: what is known from before, which a checkpoint brings back.
         phase: the phase that is trained.
+        first_epoch: epochs before it.
         monitor: the column that decides which epoch is best.
         patience: epochs without improvement after which training stops, or None.
         save: called with (improved) when the state is up to date.
@@ -162,11 +163,13 @@ class Keeper(Callback):
         self,
         state: History,
         phase: Phase,
+        first_epoch: int,
         monitor: str,
         patience: int | None,
         save: Callable[[bool], None],
         reporter: Reporter,
     ) -> None:
+        self.first_epoch = first_epoch
         self.state, self.phase, self.monitor, self.patience, self.save, self.reporter = (
             state,
             phase,
@@ -175,7 +178,7 @@ class Keeper(Callback):
             save,
             reporter,
         )
-        self.failure: TrainingError | None = None
+        self.failure: XrayfastError | None = None
 
     def before_train(self) -> None:
         """Start the epoch's clock and its mean loss."""
@@ -210,18 +213,23 @@ class Keeper(Callback):
             "lr_lowest": float(hypers[self.phase.frozen]),
             "seconds": round(time.perf_counter() - self.began, 3),
         }
-        if not math.isfinite(row["train_loss"]):
-            # Raised by the caller: fastai writes its own words over the message of what a callback raises.
+        diverged = [name for name in ("train_loss", "valid_loss") if not math.isfinite(row[name] or 0.0)]
+        if diverged:
+            # Kept for the caller: fastai writes its own words over the message of what a callback raises.
             self.failure = TrainingError(
-                f"The training loss is {row['train_loss']} in epoch {row['epoch']}: training diverged. Use a "
-                "lower --lr "
-                f"(the head's peak is {self.phase.lrs[-1]:g}); 'xrayfast lr-find' suggests one."
+                f"The {diverged[0].replace('_', ' ')} is {row[diverged[0]]} in epoch {row['epoch']}: training "
+                f"diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); 'xrayfast lr-find' "
+                "suggests one."
             )
             raise CancelFitException
         improved = self.state.add(row, self.monitor)
-        self.save(improved)
+        try:
+            self.save(improved)
+        except XrayfastError as error:
+            self.failure = error
+            raise CancelFitException from error
         self.reporter.epoch(row, improved)
-        if self.patience is not None and self.state.stale >= self.patience:
+        if self.patience is not None and self.state.stale(self.first_epoch) >= self.patience:
             raise CancelFitException
 
 
@@ -231,17 +239,15 @@ class History:
     Attributes:
         rows: one a finished epoch.
         best_epoch: 1-based number of the best, or None before the first.
-        stale: epochs since the best.
     """
 
     def __init__(self, rows: list[Row] | None = None, best_epoch: int | None = None) -> None:
         self.rows = rows or []
         self.best_epoch = best_epoch
 
-    @property
-    def stale(self) -> int:
-        """Finished epochs after the best one."""
-        return len(self.rows) - (self.best_epoch or 0)
+    def stale(self, first_epoch: int = 0) -> int:
+        """Finished epochs after the best one, of those after `first_epoch`."""
+        return len(self.rows) - max(self.best_epoch or 0, first_epoch)
 
     def add(self, row: Row, monitor: str) -> bool:
         """Append a row; True where it is the best so far."""

@@ -28,12 +28,10 @@ with warnings.catch_warnings():
     from fastai.data.block import MultiCategoryBlock as MultiCategoryBlock
     from fastai.data.block import TransformBlock as TransformBlock
     from fastai.data.core import DataLoaders as DataLoaders
-    from fastai.data.core import TfmdDL as TfmdDL
     from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
     from fastai.data.transforms import Normalize as Normalize
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
     from fastai.layers import params as params
-    from fastai.learner import AvgSmoothLoss as AvgSmoothLoss
     from fastai.learner import Learner as Learner
     from fastai.learner import Metric as Metric
     from fastai.learner import Recorder as Recorder
@@ -47,7 +45,6 @@ with warnings.catch_warnings():
     from fastai.vision.augment import PadMode as PadMode
     from fastai.vision.augment import aug_transforms as aug_transforms
     from fastai.vision.core import PILImageBW as PILImageBW
-    from fastai.vision.core import ToTensor as ToTensor
     from fastai.vision.core import imagenet_stats as imagenet_stats
     from fastai.vision.learner import vision_learner as vision_learner
     from fasttransform import Transform as Transform

@@ -67,7 +67,11 @@ def new_probability(
 def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[Any]:
     with learn.no_bar(), isolated_rng(seed, "tta"):
         dl = dl.new(shuffle=False, drop_last=False)
-        outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0] if tta else learn.get_preds(dl=dl)[0]
+        if tta:
+            outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0]
+        else:
+            with dl.dataset.set_split_idx(1):  # without augmentation, also on the training part
+                outputs = learn.get_preds(dl=dl)[0]
     return outputs.as_subclass(torch.Tensor).float().cpu().numpy()
 
 

@@ -16,6 +16,7 @@ from xrayfast.data.radiograph import fit_square, read
 from xrayfast.errors import DataError, ReadError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference import part_predictions
+from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, summarise
 from xrayfast.predictions import PROBABILITY, Predictions, joined
 from xrayfast.report import figures, matrices
@@ -99,7 +100,7 @@ class RadiographInterpretation(ClassificationInterpretation):
 
     def cooccurrence(self) -> NDArray[np.int64]:
         """(L, L): how often label j was predicted on images that carry label i."""
-        return self.predictions.truth.T @ self.predicted
+        return cooccurrence(self.predictions.truth, self.predicted)
 
     def plot_confusion_matrix(self, normalize: bool = False, **_: Any) -> Figure:
         """The confusion matrix (single) or a matrix a label (multi) as a Figure."""

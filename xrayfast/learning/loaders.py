@@ -182,6 +182,11 @@ def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
     return Manifest(table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=())
 
 
+def is_blank(data: Manifest) -> bool:
+    """Whether this is a stand-in from `blank_manifest`."""
+    return isinstance(data.table["path"].iloc[0], np.ndarray)
+
+
 def torch_device(name: Device) -> torch.device:
     """The device of that name; "auto" is the first of CUDA, MPS and CPU that is here.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from xrayfast.errors import TrainingError
 from xrayfast.files import replacing
-from xrayfast.learning.fastai_api import Learner, SuggestionMethod
+from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
 
 METHODS = ("valley", "slide", "minimum", "steep")
 
@@ -60,18 +61,31 @@ class LRCurve:
         return lr_figure(self.lrs, self.losses, self.suggestions)
 
 
-def range_test(learn: Learner, steps: int = 100) -> LRCurve:
+class _Stop(Callback):
+    """Stops the test between two batches when asked to."""
+
+    def __init__(self, interrupted: Callable[[], bool]) -> None:
+        self.interrupted = interrupted
+
+    def after_batch(self) -> None:
+        if self.interrupted():
+            raise KeyboardInterrupt
+
+
+def range_test(learn: Learner, steps: int = 100, interrupted: Callable[[], bool] = lambda: False) -> LRCurve:
     """Train for some steps while the learning rate grows from 1e-7 to 10; the learner is left as it was.
 
     Args:
         learn: a learner, frozen as it is to be trained.
         steps: batches to train on, at least 20; fewer are used where the loss diverges.
+        interrupted: asked after each batch whether to stop, with a KeyboardInterrupt.
     """
     path = learn.path
     with tempfile.TemporaryDirectory() as scratch:
         learn.path = Path(scratch)  # fastai saves the model there; its default is the data's or the working folder
         try:
-            learn.lr_find(num_it=max(steps, 20), show_plot=False, suggest_funcs=None)
+            with learn.added_cbs(_Stop(interrupted)):
+                learn.lr_find(num_it=max(steps, 20), show_plot=False, suggest_funcs=None)
         finally:
             learn.path = path
             learn.opt.clear_state()

@@ -101,17 +101,20 @@ def rates(counts: Counts) -> dict[str, Floats]:
 
     Returns:
         Four (L,) arrays in [0, 1]. A rate whose denominator is zero is NaN, but precision and F1 are 0 for a label
-        that is present and never predicted, as in scikit-learn.
+        that is present and never predicted, as in scikit-learn. A label that no image carries has no F1, whether or
+        not it was predicted, so that a macro mean is over the same labels in every epoch.
     """
     tn, fp, fn, tp = counts[:, 0, 0], counts[:, 0, 1], counts[:, 1, 0], counts[:, 1, 1]
     precision = _ratio(tp, tp + fp)
     never_predicted = (tp + fp == 0) & (tp + fn > 0)
     precision[never_predicted] = 0.0
+    f1 = _ratio(2 * tp, 2 * tp + fp + fn)
+    f1[tp + fn == 0] = np.nan
     return {
         "precision": precision,
         "recall": _ratio(tp, tp + fn),
         "specificity": _ratio(tn, tn + fp),
-        "f1": _ratio(2 * tp, 2 * tp + fp + fn),
+        "f1": f1,
     }
 
 

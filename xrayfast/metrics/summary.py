@@ -129,8 +129,8 @@ def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[s
     notes = []
     if absent:
         notes.append(
-            f"No image of this split carries {', '.join(absent)}: AUROC, average precision and recall have no value "
-            f"there, and their macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
+            f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
+            f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
         )
     summary: dict[str, Any] = {
         "images": len(truth),

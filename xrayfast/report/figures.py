@@ -22,8 +22,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from xrayfast.config import Task
 from xrayfast.files import write_bytes
-from xrayfast.metrics.summary import OVERALL, Task
+from xrayfast.metrics.summary import OVERALL
 
 DPI = 160
 LABEL_CHARACTERS = 30

@@ -19,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from xrayfast.config import Task
 from xrayfast.files import write_text
-from xrayfast.metrics.summary import Task
 from xrayfast.report.blocks import confusion_blocks, curves_plot, multi_blocks
 from xrayfast.report.figures import Case, readable
 from xrayfast.report.tables import (

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.metrics.summary import OVERALL, PER_LABEL, Task
+from xrayfast.config import Task
+from xrayfast.metrics.summary import OVERALL, PER_LABEL
 
 CONFUSED_ROWS = 10
 

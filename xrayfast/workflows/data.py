@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from xrayfast.config import Config, DataConfig, TaskChoice
+from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.errors import RunError
+from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
 
 
@@ -66,15 +67,49 @@ def open_data(
     return open_manifest(Config().updated(options).data)
 
 
-def as_manifest(data: Manifest | Path | str) -> Manifest:
-    """The manifest itself, or that of a folder opened with the defaults."""
-    return data if isinstance(data, Manifest) else open_data(data)
+def settle(
+    data: Manifest | Path | str | None, config: Config | None, options: Mapping[str, Any]
+) -> tuple[Manifest, Config]:
+    """The data set, and all settings with those that it was opened with; paths absolute, so that a run finds its
+    files from any working folder.
+
+    Args:
+        data: a manifest; a folder, opened as `config` says otherwise; or None for the folder in `config`.
+        config: settings to start from.
+        options: fields of ModelConfig and TrainConfig that go over them.
+
+    Raises:
+        ConfigError: an option is unknown or wrong, or belongs to `open_data`.
+        DataError: the data can't be used.
+    """
+    misplaced = [name for name in options if FIELD_SECTIONS.get(name) == "data"]
+    if misplaced:
+        raise ConfigError(
+            f"'{misplaced[0]}' describes the data: give it to xrayfast.open_data, and pass what that returns."
+        )
+    config = (config or Config()).updated(options)
+    if not isinstance(data, Manifest):
+        data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
+    model = config.model
+    if model.weights not in ("imagenet", "none"):
+        model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
+    return data, config.model_copy(update={"data": anchored(data.config), "model": model})
 
 
 def anchored(config: DataConfig) -> DataConfig:
     """The same settings with absolute paths, so that a run finds its data from any working folder."""
     labels = None if config.labels is None else config.labels.absolute()
     return config.model_copy(update={"source": config.source.absolute(), "labels": labels})
+
+
+def own_data(run: Run) -> Manifest | None:
+    """The data that a run was trained on, where it is still there, unchanged; else None."""
+    fingerprint = run.info.get("fingerprint")
+    try:
+        manifest = open_manifest(run.config.data)
+        return manifest if manifest.fingerprint() == fingerprint else None
+    except DataError:
+        return None  # moved or gone
 
 
 def manifest_of(run: Run) -> Manifest:

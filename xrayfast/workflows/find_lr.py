@@ -9,15 +9,17 @@ from typing_extensions import Unpack
 from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
+from xrayfast.learning.learner import layer_groups
 from xrayfast.learning.loaders import named
 from xrayfast.learning.lr_find import LRCurve, range_test
+from xrayfast.learning.phases import plan, thaw
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.workflows.data import as_manifest
+from xrayfast.workflows.data import settle
 from xrayfast.workflows.fit import prepare
 
 
 def find_lr(
-    data: Manifest | Path | str = "data",
+    data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
     steps: int = 100,
@@ -25,10 +27,11 @@ def find_lr(
 ) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.
 
-    With `unfreeze` all layers are trained at the same rate; else the head alone.
+    Trained is what the last phase of `fit` with the same options trains, at one rate for all layers: the head alone,
+    or with `unfreeze` everything.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set.
+        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings to start from; `options` go over them.
         steps: batches.
         options: any field of ModelConfig and TrainConfig.
@@ -39,14 +42,9 @@ def find_lr(
     Raises:
         XrayfastError: settings, data or weights that can't be used.
     """
-    manifest = as_manifest(data)
-    config = (config or Config()).updated(options)
+    manifest, config = settle(data, config, options)
     learn = prepare(manifest, config)
-    groups = len(learn.opt.param_lists)
-    if config.train.unfreeze:
-        learn.unfreeze()
-    elif config.train.unfreeze_blocks is not None:
-        learn.freeze_to(max(groups - 1 - config.train.unfreeze_blocks, 0))
+    thaw(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
     with isolated_rng(config.train.seed, "range test"):
         try:
             return range_test(learn, steps)

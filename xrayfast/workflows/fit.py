@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from typing_extensions import Unpack
 
-from xrayfast.config import Config, Options
+from xrayfast.config import Config, Options, TrainConfig
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, ReadError, RunError, some
 from xrayfast.files import replacing
@@ -19,11 +20,11 @@ from xrayfast.learning.inference import part_predictions
 from xrayfast.learning.learner import layer_groups, learner_from_config, load_weights, save_weights
 from xrayfast.learning.loaders import dataloaders, named
 from xrayfast.learning.lr_find import range_test
-from xrayfast.learning.phases import monitored, plan, run_phase, thaw
+from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.summary import absent_labels, summarise
 from xrayfast.run import Run, now
-from xrayfast.workflows.data import anchored, as_manifest, manifest_of
+from xrayfast.workflows.data import manifest_of, settle
 from xrayfast.workflows.provenance import facts
 
 
@@ -33,7 +34,7 @@ def never() -> bool:
 
 
 def fit(
-    data: Manifest | Path | str = "data",
+    data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
     name: str | None = None,
@@ -46,7 +47,7 @@ def fit(
     """Train a network and keep everything in a new run's folder.
 
     Args:
-        data: a Manifest from `open_data`, or the folder of a data set.
+        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings to start from; `options` go over them.
         name: of the run; default the arch and a number that counts up.
         runs: the folder that runs are kept in.
@@ -62,9 +63,7 @@ def fit(
         XrayfastError: of the kind that fits: settings, data, weights, the run's folder, or training that diverged.
         Interrupted: training was stopped; the message says how to go on.
     """
-    manifest = as_manifest(data)
-    config = (config or Config()).updated(options)
-    config = config.model_copy(update={"data": anchored(manifest.config)})
+    manifest, config = settle(data, config, options)
     reporter = reporter or Silent()
     learn = prepare(manifest, config)
     # Contradictions between the settings show before a folder is made.
@@ -98,8 +97,10 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         )
     config = run.config
     manifest = manifest_of(run)
-    learn = prepare(manifest, config)
     state = checkpoint.read_state(run.checkpoint)
+    # A checkpoint replaces the weights that the run started from.
+    start = config if state is None else config.updated({"weights": "none"})
+    learn = prepare(manifest, start)
     history = History()
     if state is not None:
         history = History(list(state["rows"]), state["best_epoch"])
@@ -147,9 +148,8 @@ def _train(
     except KeyboardInterrupt:
         spent = float(run.info.get("seconds") or 0.0) + time.perf_counter() - began
         run.update_info(status="interrupted", seconds=round(spent, 1))
-        raise Interrupted(
-            f"Stopped after {len(history.rows)} finished epochs. Go on with: xrayfast fit --resume {run.path}"
-        ) from None
+        again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
+        raise Interrupted(f"Stopped after {len(history.rows)} finished epochs. Go on with: {again}") from None
     except Exception as error:
         run.update_info(status="failed")
         if isinstance(error, ReadError):
@@ -167,8 +167,9 @@ def _phases(
     interrupted: Callable[[], bool],
 ) -> None:
     train = config.train
-    lr = _learning_rate(run, learn, config)
-    phases = plan(train, len(layer_groups(learn.model)), lr, pretrained=config.model.weights != "none")
+    groups, pretrained = len(layer_groups(learn.model)), config.model.weights != "none"
+    lr = _learning_rate(run, learn, plan(train, groups, 1.0, pretrained)[0], train, reporter, interrupted)
+    phases = plan(train, groups, lr, pretrained)
     run.update_info(
         lr=lr,
         phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
@@ -180,14 +181,14 @@ def _phases(
     for phase in phases:
         patience = train.early_stop if phase is phases[-1] else None
         start = min(max(done - first, 0), phase.epochs)
-        stopped_early = start > 0 and patience is not None and history.stale >= patience
+        stopped_early = start > 0 and patience is not None and history.stale(first) >= patience
         if start < phase.epochs and not stopped_early:
             thaw(learn, phase)
             if start:
                 checkpoint.restore_optimizer(run.checkpoint, learn)
             reporter.phase(phase)
             keeper = Keeper(
-                history, phase, monitor, patience, lambda better: _keep(run, learn, history, better), reporter
+                history, phase, first, monitor, patience, lambda better: _keep(run, learn, history, better), reporter
             )
             callbacks = [EpochSeeds(train.seed, first), Progress(reporter, first, interrupted), keeper]
             run_phase(
@@ -203,13 +204,17 @@ def _phases(
         first += phase.epochs
 
 
-def _learning_rate(run: Run, learn: Learner, config: Config) -> float:
+def _learning_rate(
+    run: Run, learn: Learner, phase: Phase, train: TrainConfig, reporter: Reporter, interrupted: Callable[[], bool]
+) -> float:
     """The head's peak learning rate: given, found before the interruption, or found now by a range test."""
-    if config.train.lr != "auto":
-        return config.train.lr
+    if train.lr != "auto":
+        return train.lr
     if "lr" in run.info:
         return float(run.info["lr"])
-    return range_test(learn).best
+    reporter.note("Range test for the learning rate, as 'xrayfast lr-find' does it.")
+    thaw(learn, phase)
+    return range_test(learn, interrupted=interrupted).best
 
 
 def _keep(run: Run, learn: Learner, history: History, improved: bool) -> None:

@@ -14,6 +14,7 @@ from xrayfast.learning.interpretation import RadiographInterpretation
 from xrayfast.report import figures
 from xrayfast.report.page import ReportData, SplitReport, write_page
 from xrayfast.run import Run
+from xrayfast.workflows.data import own_data
 
 Part = Literal["valid", "test"]
 
@@ -42,7 +43,11 @@ def interpret(run: Run | Path | str, *, split: Part | None = None, top: int = 12
     run.write_metrics({part: interpretation.summary for part, interpretation in found.items()})
     _write_figures(run, found[chosen], top)
     _write_tables(run, found[chosen], top)
-    write_page(_report(run, found, top), run.report_path)
+    try:
+        report = _report(run, found, top)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise RunError(f"{run.path}: run.json is damaged or of another version ({error}).") from error
+    write_page(report, run.report_path)
     return found[chosen]
 
 
@@ -60,14 +65,14 @@ def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
             f"'{status}'. "
             f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
         )
-    source, task = run.config.data.source, run.task
-    return {
-        part: RadiographInterpretation(
-            predictions, task, {str(image): source / str(image) for image in predictions.images}
-        )
-        for part in parts
-        for predictions in [run.predictions(part)]
-    }
+    # Pictures come from the run's own data alone: names in a stranger's predictions could point anywhere.
+    data = own_data(run)
+    paths = (
+        {}
+        if data is None
+        else {image: Path(path) for image, path in zip(data.table["image"], data.table["path"], strict=True)}
+    )
+    return {part: RadiographInterpretation(run.predictions(part), run.task, paths) for part in parts}
 
 
 def _write_figures(run: Run, interpretation: RadiographInterpretation, top: int) -> None:

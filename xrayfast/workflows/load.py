@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from xrayfast.config import Config, Device
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replacing
 from xrayfast.learning.callbacks import History
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
-from xrayfast.learning.loaders import blank_manifest, dataloaders
+from xrayfast.learning.loaders import blank_manifest, dataloaders, is_blank
 from xrayfast.run import Run
-from xrayfast.workflows.data import anchored
+from xrayfast.workflows.data import anchored, own_data
 from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
@@ -39,7 +39,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     run = run if isinstance(run, Run) else Run(run)
     known = (run.labels, run.task)
     if data is None:
-        data = _own_data(run)
+        data = own_data(run) or blank_manifest(run.labels, run.task, run.config.model.size)
         if (data.labels, data.task) != known:
             raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
     elif (data.labels, data.task) != known:
@@ -65,6 +65,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
 
     Raises:
         ConfigError: the learner was not made by xrayfast, so that its network can't be described.
+        DataError: it holds no data set.
         RunError: the folder can't be written.
     """
     settings = getattr(learn, "settings", None)
@@ -74,6 +75,10 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
             "run's folder."
         )
     manifest = learn.dls.manifest
+    if is_blank(manifest):
+        raise DataError(
+            "This learner holds no data set, only a stand-in: load the run with data=xrayfast.open_data(...)."
+        )
     config = Config().updated(settings).model_copy(update={"data": anchored(manifest.config)})
     run = Run.create(
         Path(runs),
@@ -98,24 +103,14 @@ def _load(run: Run, data: Manifest, device: Device) -> Learner:
     dls = dataloaders(
         data, size=config.model.size, batch_size=train.batch_size, workers=0, device=device, seed=train.seed
     )
-    # The body's weights are in the run's own file; precision is a matter of the machine that trained it.
+    # The body's weights are in the run's own file; fp16 is the one precision that another machine may lack.
     bare = config.model.model_copy(update={"weights": "none"})
-    learn = learner_from_config(dls, bare, train.model_copy(update={"precision": "auto"}))
+    precision = "auto" if train.precision == "fp16" else train.precision
+    learn = learner_from_config(dls, bare, train.model_copy(update={"precision": precision}))
     load_weights(learn.model, run.model_path)
-    learn.settings["weights"] = str(run.path)
+    learn.settings["weights"] = str(run.model_path.absolute())
     learn.model.to(dls.device)
     return learn
-
-
-def _own_data(run: Run) -> Manifest:
-    """The run's data where it is still there, unchanged; else a stand-in."""
-    try:
-        data = open_manifest(run.config.data)
-    except DataError:
-        data = None  # moved or gone
-    if data is not None and data.fingerprint() == run.info.get("fingerprint"):
-        return data
-    return blank_manifest(run.labels, run.task, run.config.model.size)
 
 
 def _recorded(learn: Learner) -> History:
@@ -132,7 +127,7 @@ def _recorded(learn: Learner) -> History:
                     key: None if value is None or np.isnan(float(value)) else float(value)
                     for key, value in named.items()
                 },
-                "lr": float(learn.opt.hypers[-1]["lr"]),
+                "lr": float(recorder.lrs[recorder.iters[number - 1] - 1]),
             }
         )
     # Kept are the weights that the learner has now; no epoch was chosen.

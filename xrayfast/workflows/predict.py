@@ -97,6 +97,8 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
             if not inside:
                 raise DataError(f"{source}: no such file, folder or pattern with matches.")
         found.update(dict.fromkeys(inside))
+    if not found:
+        raise DataError("No files to predict on: expected image files, folders or patterns.")
     return list(found)
 
 
