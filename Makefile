@@ -9,11 +9,12 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/xrayfast demo
 
+# Two processes of one thread each: the nets of the tests are too small to share.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

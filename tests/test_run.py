@@ -102,7 +102,7 @@ def test_names_count_up_and_nothing_is_overwritten(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     ("missing", "use"),
     [
-        ("model.safetensors", lambda run: xf.predict(run, run.path)),
+        ("model.safetensors", lambda run: xf.predict(run, run.path / "run.json")),
         ("labels.json", lambda run: xf.load(run)),
         ("config.yaml", lambda run: xf.load(run)),
         ("history.csv", lambda run: xf.interpret(run)),

@@ -174,7 +174,9 @@ class Run:
         missing = [name for name in _HISTORY_COLUMNS if name not in table]
         if missing:
             raise RunError(f"{self.path / HISTORY}: lacks the columns {some(missing)}; found {some(table.columns)}.")
-        return table
+        # An empty column has no type of its own: a learner saved without training has no epochs.
+        typed: pd.DataFrame = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
+        return typed
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows so far."""

@@ -265,7 +265,7 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
     from xrayfast.learning.phases import Phase
 
     screen = io.StringIO()
-    monkeypatch.setattr(Output, "console", Console(file=screen, force_terminal=True, width=140))
+    monkeypatch.setattr(Output, "console", Console(file=screen, force_terminal=True, highlight=False, width=140))
     with reporting(Output()) as reporter:
         assert isinstance(reporter, LiveReporter)
         reporter.note("a note")

@@ -148,7 +148,8 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     best = run.info["best_epoch"]
     assert best == len(run.history) - 1
     # What is kept and predicted with is that epoch, not the last.
-    assert run.predictions("valid").loss.mean() == pytest.approx(run.history["valid_loss"][best - 1], rel=1e-3)
+    assert run.metrics["valid"]["overall"]["accuracy"] == pytest.approx(run.history["accuracy"][best - 1])
+    assert run.metrics["valid"]["overall"]["auroc_macro"] == pytest.approx(run.history["auroc_macro"][best - 1])
 
 
 def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
@@ -158,12 +159,31 @@ def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
     assert (run.history["phase"] == "all").sum() >= 2
 
 
-def test_lr_auto_is_what_find_lr_suggests(data, tmp_path):
-    settings = {"unfreeze": True, "freeze_epochs": 0} | TINY
-    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings)
+@pytest.mark.parametrize(
+    ("settings", "thawed"),
+    [({}, 1), ({"unfreeze": True, "freeze_epochs": 0}, 6), ({"unfreeze_blocks": 2, "freeze_epochs": 0}, 3)],
+)
+def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, thawed):
+    from xrayfast.learning.lr_find import METHODS, LRCurve
+    from xrayfast.workflows import find_lr, fit
+
+    tested = []
+
+    def look(learn, steps=100, **_):
+        tested.append(sum(any(p.requires_grad for p in group) for group in learn.opt.param_lists))
+        return LRCurve(np.array([1.0]), np.array([1.0]), dict.fromkeys(METHODS, 3e-4))
+
+    monkeypatch.setattr(fit, "range_test", look)
+    monkeypatch.setattr(find_lr, "range_test", look)
+    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings, **TINY)
+    assert run.info["lr"] == 3e-4 == xf.find_lr(data, **settings, **TINY).best
+    assert tested == [thawed, thawed]
+
+
+def test_lr_auto_runs_the_range_test_first(data, tmp_path):
+    run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **TINY)
     assert 1e-7 < run.info["lr"] < 10
-    # The two draw different batches; that both thaw the network shows in the order of magnitude.
-    assert 0.1 < run.info["lr"] / xf.find_lr(data, **settings).best < 10
+    assert run.info["lr"] != 2e-3
 
 
 def test_the_range_test_stops_when_asked_to(data, tmp_path):
