@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from xrayfast.config import Config, DataConfig, ModelConfig, TrainConfig
 
-IMAGES = 480
+IMAGES = 600
 SIZE = 128
 """Films made, and their side in pixels."""
 
 SETTINGS = Config(
     data=DataConfig(test_fraction=0.15),
     model=ModelConfig(arch="resnet18", weights="none", size=64),
-    train=TrainConfig(unfreeze=True, freeze_epochs=0, epochs=10),
+    train=TrainConfig(unfreeze=True, freeze_epochs=0, epochs=14),
 )

@@ -53,7 +53,7 @@ def show_results(out: Output, found: RadiographInterpretation, top: int) -> None
     )
     out.table(
         "By label",
-        ["label", *PER_LABEL.values()],
+        ["label", *(title.split(" (")[0] for title in PER_LABEL.values())],
         [(row["label"], *(row[name] for name in PER_LABEL)) for row in summary["per_label"]],
     )
     if found.task == "single":
