@@ -38,6 +38,11 @@ def test_learning_rates_are_discriminative():
     assert plan(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=False)[1].lrs == pytest.approx([5e-3] * 5)
 
 
+def test_the_learning_rate_is_halved_only_after_a_head_phase():
+    (only,) = plan(TrainConfig(unfreeze=True, freeze_epochs=0), 5, 1e-2, pretrained=False)
+    assert only.lrs == pytest.approx([1e-2] * 5)
+
+
 def test_impossible_plans_are_refused():
     with pytest.raises(ConfigError, match="has 5 blocks"):
         plan(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)

@@ -161,7 +161,7 @@ Lr = Annotated[
         panel=TRAIN,
         metavar="RATE|auto",
         default="0.002",
-        help="Peak learning rate of the head; auto runs the range test first. Halved once layers are thawed.",
+        help="Peak learning rate of the head; auto runs the range test first. Halved for the layers thawed after it.",
     ),
 ]
 LrDiv = Annotated[

@@ -35,8 +35,8 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
     """The phases of a run.
 
     Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
-    everything, or the last `unfreeze_blocks` blocks, for `epochs`. As in fastai's `fine_tune`, the second phase starts
-    at half the learning rate, spread geometrically over the layer groups from lr / lr_div at the input to lr at the
+    everything, or the last `unfreeze_blocks` blocks, for `epochs`. As in fastai's `fine_tune`, a second phase has half
+    the first one's learning rate; thawed groups have it spread geometrically over the layer groups from lr / lr_div at the input to lr at the
     head; the default spread is 100 for pretrained weights and none for a network from scratch.
 
     Args:
@@ -61,7 +61,8 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
     thawed = blocks if train.unfreeze_blocks is None else train.unfreeze_blocks
     div = train.lr_div if train.lr_div is not None else (100.0 if pretrained else 1.0)
     name = "all" if thawed == blocks else f"last {thawed} blocks" if thawed > 1 else "last block"
-    rest = Phase(name, train.epochs, blocks - thawed, _spread(lr / 2, div, groups))
+    peak = lr / 2 if train.freeze_epochs else lr
+    rest = Phase(name, train.epochs, blocks - thawed, _spread(peak, div, groups))
     if train.freeze_epochs == 0:
         return (rest,)
     return (Phase("head", train.freeze_epochs, blocks, (lr,) * groups), rest)

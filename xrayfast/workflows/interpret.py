@@ -112,6 +112,7 @@ def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) 
 
 def _report(run: Run, found: dict[Part, RadiographInterpretation], top: int) -> ReportData:
     info, config = run.info, run.config
+    weights = "of the best epoch" if info.get("best_epoch") else "as they were saved"
     return ReportData(
         run_name=run.path.name,
         created=str(info.get("finished", ""))[:16].replace("T", " ") + " UTC",
@@ -128,8 +129,7 @@ def _report(run: Run, found: dict[Part, RadiographInterpretation], top: int) -> 
                 part,
                 interpretation.summary,
                 interpretation.cases(top),
-                "From the weights of the best epoch"
-                + (", averaged over augmented views." if config.train.tta else "."),
+                f"From the weights {weights}" + (", averaged over augmented views." if config.train.tta else "."),
             )
             for part, interpretation in found.items()
         ),
