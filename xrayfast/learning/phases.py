@@ -36,8 +36,8 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
 
     Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
     everything, or the last `unfreeze_blocks` blocks, for `epochs`. As in fastai's `fine_tune`, a second phase has half
-    the first one's learning rate; thawed groups have it spread geometrically over the layer groups from lr / lr_div at the input to lr at the
-    head; the default spread is 100 for pretrained weights and none for a network from scratch.
+    the first one's learning rate. Thawed groups have it spread geometrically, from lr / lr_div at the input to lr at
+    the head; the default spread is 100 for pretrained weights and none for a network from scratch.
 
     Args:
         train: the settings.
