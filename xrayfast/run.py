@@ -230,10 +230,12 @@ class Run:
         """`tables/NAME.csv`, in a folder that exists."""
         return self._made("tables") / f"{name}.csv"
 
-    def drop_checkpoint(self) -> None:
-        """Remove what only `--resume` needs, with what a crash may have left beside it."""
+    def tidy(self) -> None:
+        """Remove what only `--resume` needs, and what a crash may have left: half a checkpoint, temporary files."""
         for leftover in self.path.glob(f"{CHECKPOINT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+        for leftover in self.path.rglob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
 
     # How it is read and written.
 

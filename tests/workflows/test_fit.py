@@ -58,9 +58,14 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, b
         xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **TINY)
     assert str(tmp_path / "r") in str(caught.value)
     assert xf.Run(tmp_path / "r").info["status"] == "interrupted"
+    # What a kill in the middle of writing leaves behind.
+    (tmp_path / "r" / ".run.json.0123.tmp").write_text("{")
+    (tmp_path / "r" / "checkpoint.new").mkdir(exist_ok=True)
     run = xf.resume(tmp_path / "r")
     assert run.info["status"] == "completed"
-    assert not run.checkpoint.exists()
+    assert {path.name for path in run.path.iterdir()} == {
+        "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv", "metrics.json", "predictions",
+    }  # fmt: skip
     assert_same_numbers(whole, run)
 
 

@@ -237,7 +237,7 @@ def finish(run: Run, learn: Learner, history: History, *, tta: bool, seed: int, 
     run.write_metrics(metrics)
     spent = float(run.info.get("seconds") or 0.0) + seconds
     run.update_info(status="completed", finished=now(), seconds=round(spent, 1), best_epoch=history.best_epoch)
-    run.drop_checkpoint()
+    run.tidy()
 
 
 def _remarks(config: Config, learn: Learner) -> list[str]:
