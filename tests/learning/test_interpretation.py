@@ -64,6 +64,16 @@ def test_top_losses_know_their_files(single):
     assert smallest[0] == single.losses.min()
 
 
+def test_a_case_of_several_labels_has_each_label_s_probability(multi):
+    case, (_, order) = multi.cases(1)[0], multi.top_losses(1)
+    told = multi.predictions
+    i = int(order[0])
+    for text, row in ((case.actual, told.truth[i]), (case.predicted, told.probability[i] >= 0.5)):
+        expected = [f"{label} {told.probability[i, j]:.2f}" for j, label in enumerate(multi.vocab) if row[j]]
+        assert text == ", ".join(expected)
+    assert np.isnan(case.probability)
+
+
 def test_from_learner_gives_the_same(single, tiny_run):
     learn = xf.load(tiny_run)
     found = RadiographInterpretation.from_learner(learn)

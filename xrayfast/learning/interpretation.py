@@ -171,16 +171,22 @@ class RadiographInterpretation(ClassificationInterpretation):
             self.predictions.probability[i],
         )
         image = str(self.predictions.images[i])
-        # Of several labels, the probability is that of the one that was most wrong.
-        shown = int(probability.argmax() if self.task == "single" else np.abs(truth - probability).argmax())
+        single = self.task == "single"
         return figures.Case(
             image=image,
-            actual=joined(truth, self.vocab, ", "),
-            predicted=joined(predicted, self.vocab, ", "),
-            probability=float(probability[shown]),
+            actual=self._names(truth, None if single else probability),
+            predicted=self._names(predicted, None if single else probability),
+            # Of several labels each has its own, beside its name.
+            probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
             pixels=_picture(self.paths.get(image)),
         )
+
+    def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
+        """The labels of a 0/1 row, each with its probability where those are given."""
+        if probability is None:
+            return joined(row, self.vocab, ", ")
+        return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
 
 
 def _picture(path: Path | None) -> NDArray[np.uint8] | None:
