@@ -156,6 +156,24 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     # What is kept and predicted with is that epoch, not the last.
     assert run.metrics["valid"]["overall"]["accuracy"] == pytest.approx(run.history["accuracy"][best - 1])
     assert run.metrics["valid"]["overall"]["auroc_macro"] == pytest.approx(run.history["auroc_macro"][best - 1])
+    kept = xf.load(run).get_preds()[0].numpy()
+    np.testing.assert_allclose(run.predictions("valid").probability, kept, atol=1e-6)
+
+
+def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tmp_path, monkeypatch):
+    from xrayfast.workflows import fit
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "finish", killed)
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", epochs=12, lr=3.0, schedule="constant", early_stop=1,
+               monitor="valid_loss", **TINY)  # fmt: skip
+    monkeypatch.undo()
+    epochs = len(xf.Run(tmp_path / "r").history)
+    assert epochs < 12
+    assert len(xf.resume(tmp_path / "r").history) == epochs
 
 
 def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
