@@ -187,7 +187,12 @@ def test_pictures_come_from_the_run_s_own_data_alone(copy, films):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("history.csv", "a,b\n1,2\n"), ("run.json", '{"phases": "x"}'), ("run.json", '{"counts": 3, "seconds": "x"}')],
+    [
+        ("history.csv", "epoch,phase,train_loss,valid_loss\nx,head,a,b\n"),
+        ("history.csv", "a,b\n1,2\n"),
+        ("run.json", '{"phases": "x"}'),
+        ("run.json", '{"counts": 3, "seconds": "x"}'),
+    ],
 )
 def test_files_of_another_form_are_a_named_error(copy, name, content):
     (copy.path / name).write_text(content)

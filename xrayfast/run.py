@@ -60,6 +60,11 @@ class Run:
         return f"Run('{self.path}')"
 
     @classmethod
+    def of(cls, run: Run | Path | str) -> Run:
+        """The run itself, or that in a folder."""
+        return run if isinstance(run, Run) else cls(run)
+
+    @classmethod
     def create(cls, root: Path, name: str | None, stem: str, config: Config, info: Mapping[str, Any]) -> Run:
         """Make a new folder, `root/name` or the first free of `root/stem-1`, `root/stem-2`, ...
 
@@ -106,6 +111,10 @@ class Run:
     def info(self) -> dict[str, Any]:
         """Status, versions, seeds, times: `run.json`."""
         return self._json(INFO)
+
+    def total_seconds(self, seconds: float) -> float:
+        """All time spent on the run, with `seconds` more than `run.json` knows of."""
+        return round(float(self.info.get("seconds") or 0.0) + seconds, 1)
 
     def update_info(self, **facts: Any) -> None:
         """Set some of `run.json`'s facts."""
@@ -175,7 +184,10 @@ class Run:
         if missing:
             raise RunError(f"{self.path / HISTORY}: lacks the columns {some(missing)}; found {some(table.columns)}.")
         # An empty column has no type of its own: a learner saved without training has no epochs.
-        typed: pd.DataFrame = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
+        try:
+            typed: pd.DataFrame = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
+        except ValueError as error:
+            raise RunError(f"{self.path / HISTORY}: holds something else than numbers ({error}).") from error
         return typed
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -90,7 +90,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         RunError: the run is complete, its data has changed, or its checkpoint is damaged.
         Interrupted: it was stopped again.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = Run.of(run)
     if run.info.get("status") == "completed":
         raise RunError(
             f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
@@ -146,8 +146,7 @@ def _train(
             seconds=time.perf_counter() - began,
         )
     except KeyboardInterrupt:
-        spent = float(run.info.get("seconds") or 0.0) + time.perf_counter() - began
-        run.update_info(status="interrupted", seconds=round(spent, 1))
+        run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
         again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
         raise Interrupted(f"Stopped after {len(history.rows)} finished epochs. Go on with: {again}") from None
     except Exception as error:
@@ -235,8 +234,9 @@ def finish(run: Run, learn: Learner, history: History, *, tta: bool, seed: int, 
         run.write_predictions(part, predictions)
         metrics[part] = summarise(predictions.truth, predictions.probability, predictions.labels, run.task)
     run.write_metrics(metrics)
-    spent = float(run.info.get("seconds") or 0.0) + seconds
-    run.update_info(status="completed", finished=now(), seconds=round(spent, 1), best_epoch=history.best_epoch)
+    run.update_info(
+        status="completed", finished=now(), seconds=run.total_seconds(seconds), best_epoch=history.best_epoch
+    )
     run.tidy()
 
 

@@ -35,7 +35,7 @@ def interpret(run: Run | Path | str, *, split: Part | None = None, top: int = 12
         RunError: the run is not complete, or lacks a file.
         WriteError: the folder can't be written to.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = Run.of(run)
     found = read_interpretations(run)
     chosen = split or list(found)[-1]
     if chosen not in found:

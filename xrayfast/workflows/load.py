@@ -36,7 +36,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
         RunError: the folder is not a whole run.
         WeightsError: the weights are not those of the network that the folder describes.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = Run.of(run)
     known = (run.labels, run.task)
     if data is None:
         data = own_data(run) or blank_manifest(run.labels, run.task, run.config.model.size)

@@ -51,7 +51,7 @@ def predict(
         DataError: a source does not exist, or no images are found.
         RunError: the folder is not a whole run.
     """
-    run = run if isinstance(run, Run) else Run(run)
+    run = Run.of(run)
     files = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     learn = load_to_predict(run, device)
     labels, task, size = run.labels, run.task, run.config.model.size
