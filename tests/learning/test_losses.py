@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
 from xrayfast.errors import ConfigError
-from xrayfast.learning.losses import FocalLoss, balanced_weights, make_loss
+from xrayfast.learning.losses import FocalLoss, balanced_weights, batch_weight, make_loss
 
 LOGITS = torch.tensor(
     [[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64
@@ -135,22 +135,69 @@ def test_alpha_of_another_length_is_refused():
 
 
 def test_class_weights_balance():
-    weight = balanced_weights([10, 40, 50], 100, "single")
+    weight = balanced_weights([10, 40, 50], [100] * 3, "single")
     torch.testing.assert_close(weight * torch.tensor([10.0, 40, 50]), torch.full((3,), 100 / 3))
-    torch.testing.assert_close(balanced_weights([20, 0], 100, "multi"), torch.tensor([4.0, 1.0]))
+    torch.testing.assert_close(balanced_weights([20, 0], [100, 100], "multi"), torch.tensor([4.0, 1.0]))
+
+
+def test_class_weights_count_only_what_is_known():
+    torch.testing.assert_close(balanced_weights([20, 20], [100, 40], "multi"), torch.tensor([4.0, 1.0]))
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_class_weights_reach_the_loss(task):
-    loss = make_loss("auto", task, class_weights="auto", positives=[1, 3, 4], images=8)
+    loss = make_loss("auto", task, class_weights="auto", positives=[1, 3, 4], known=[8, 8, 8])
     plain = make_loss("auto", task)
     target = CLASSES if task == "single" else TRUTH.float()
     x = LOGITS.float() / 10
     assert not torch.isclose(torch.as_tensor(loss(x, target)), torch.as_tensor(plain(x, target)))
-    weight = balanced_weights([1, 3, 4], 8, task)
+    weight = balanced_weights([1, 3, 4], [8] * 3, task)
     expected = (
         F.cross_entropy(x, target, weight=weight)
         if task == "single"
         else F.binary_cross_entropy_with_logits(x, target, pos_weight=weight)
     )
     torch.testing.assert_close(torch.Tensor(loss(x, target)), expected)
+
+
+MULTI_LOSSES = {
+    "bce": lambda: make_loss("bce", "multi"),
+    "weighted": lambda: make_loss("bce", "multi", class_weights="auto", positives=[1, 3, 4], known=[8, 7, 5]),
+    "focal": lambda: make_loss("focal", "multi"),
+    "alpha": lambda: make_loss("focal", "multi", gamma=1.5, alpha=[0.2, 0.5, 0.9]),
+}
+
+
+@pytest.mark.parametrize("name", MULTI_LOSSES)
+def test_a_cell_that_nobody_knows_has_no_loss_and_no_gradient(name):
+    loss = MULTI_LOSSES[name]()
+    known = torch.tensor([[True, False, True], [False, False, False], [True, True, False], [True, True, True]])
+    x, target = LOGITS.float() / 10, TRUTH.float()
+    value, gradient = value_and_gradient(loss, x, target.masked_fill(~known, torch.nan))
+    assert (gradient[~known] == 0).all()
+    loss.reduction = "none"
+    cells, cell_gradient = value_and_gradient(loss, x, target)
+    torch.testing.assert_close(torch.Tensor(value), torch.Tensor(cells)[known].mean())
+    torch.testing.assert_close(gradient[known], cell_gradient[known] / known.sum())
+    masked = torch.Tensor(loss(x, target.masked_fill(~known, torch.nan)))
+    torch.testing.assert_close(masked, torch.Tensor(cells) * known)
+
+
+@pytest.mark.parametrize("name", MULTI_LOSSES)
+def test_a_batch_in_which_nothing_is_known_teaches_nothing(name):
+    value, gradient = value_and_gradient(MULTI_LOSSES[name](), LOGITS.float(), torch.full((4, 3), torch.nan))
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", ["bce", "focal"])
+def test_a_smoothed_target_is_the_mixture_of_both(name):
+    loss = make_loss(name, "multi", gamma=0.0)
+    x = LOGITS.float() / 10
+    soft, ones, zeros = (torch.Tensor(loss(x, torch.full((4, 3), y))) for y in (0.7, 1.0, 0.0))
+    torch.testing.assert_close(soft, 0.7 * ones + 0.3 * zeros)
+
+
+def test_a_batch_counts_for_its_images_or_its_known_cells():
+    assert batch_weight(CLASSES) == 4
+    assert batch_weight(torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])) == 1

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xrayfast.learning.metrics import epoch_metrics
+from xrayfast.learning.metrics import KnownLoss, epoch_metrics
 from xrayfast.metrics.summary import OVERALL, overall
 
 
@@ -40,3 +40,24 @@ def test_what_is_not_defined_is_none():
     metrics["accuracy"].reset()
     metrics["accuracy"].accumulate(SimpleNamespace(pred=torch.full((2, 2), torch.nan), yb=(torch.tensor([0, 1]),)))
     assert metrics["accuracy"].value is None
+
+
+def test_unknown_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_weighs_what_is_known():
+    metrics = epoch_metrics("multi", 2)
+    loss = KnownLoss()
+    for metric in (*metrics, loss):
+        metric.reset()
+    nan = float("nan")
+    batches = [
+        (torch.tensor([[2.0, -1.0], [-1.0, 3.0]]), torch.tensor([[1.0, nan], [0.0, 0.7]]), 0.5),
+        (torch.tensor([[1.0, 1.0]]), torch.tensor([[nan, nan]]), 0.0),
+        (torch.tensor([[-3.0, 2.0], [3.0, -2.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 1.5),
+    ]
+    for logits, target, value in batches:
+        learn = SimpleNamespace(pred=logits, yb=(target,), loss=torch.tensor(value), to_detach=lambda x: x.detach())
+        for metric in (*metrics, loss):
+            metric.accumulate(learn)
+    found = {metric.name: metric.value for metric in metrics}
+    assert found == {"subset_accuracy": 1.0, "f1_macro": 1.0, "auroc_macro": 1.0, "ap_macro": 1.0}
+    # 3 known cells (a smoothed one trains), none, and 4.
+    assert float(loss.value) == pytest.approx((0.5 * 3 + 1.5 * 4) / 7)

@@ -32,6 +32,7 @@ with warnings.catch_warnings():
     from fastai.data.transforms import Normalize as Normalize
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
     from fastai.layers import params as params
+    from fastai.learner import AvgLoss as AvgLoss
     from fastai.learner import Learner as Learner
     from fastai.learner import Metric as Metric
     from fastai.learner import Recorder as Recorder

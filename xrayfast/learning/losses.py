@@ -1,4 +1,8 @@
-"""Cross entropy, binary cross entropy and the focal loss, all fastai-compatible."""
+"""Cross entropy, binary cross entropy and the focal loss, all fastai-compatible.
+
+In multi-label targets NaN means that nobody knows: such a cell has no loss and no gradient, and means are over the
+cells that are known. A batch in which nothing is known has the loss 0.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +29,15 @@ class FocalLoss(nn.Module):
     value and gradient stay finite at any logit.
 
     Args:
-        task: "single": logits (N, C), targets (N,) class indices. "multi": logits (N, L), targets (N, L) in [0, 1].
+        task: "single": logits (N, C), targets (N,) class indices. "multi": logits (N, L), targets (N, L) in [0, 1],
+            or NaN where unknown.
         gamma: focusing strength, at least 0; 0 gives (binary) cross entropy.
         alpha: None for no balancing. "multi": a number or one per label in (0, 1), the weight of positives, 1 - alpha
             that of negatives (as in the paper and in torchvision). "single": a positive number or one per class that
             multiplies the loss of images of that class.
         weight: (C,) or (L,) weights from class counts, in the sense of the loss that gamma 0 gives: `weight` of
             cross entropy (whose mean is weighted), `pos_weight` of binary cross entropy.
-        reduction: "mean", "sum" or "none"; "none" gives (N,) for "single" and (N, L) for "multi".
+        reduction: "mean", "sum" or "none"; "none" gives (N,) for "single" and (N, L), 0 where unknown, for "multi".
 
     Raises:
         ConfigError: gamma or alpha out of bounds.
@@ -75,15 +80,11 @@ class FocalLoss(nn.Module):
                 f"alpha has {self.alpha.numel()} values; expected one, or one for each of the {logits.shape[-1]} "
                 "labels."
             )
-        if self.task == "single":
-            losses, weights = self._softmax(logits, target)
-        else:
-            losses, weights = self._sigmoid(logits, target.to(logits.dtype)), None
-        if self.reduction == "none":
-            return losses
-        if self.reduction == "sum":
-            return losses.sum()
-        return losses.mean() if weights is None else losses.sum() / weights.sum()
+        if self.task == "multi":
+            target, known = known_targets(target.to(logits.dtype))
+            return _reduced(self._sigmoid(logits, target) * known, known, self.reduction)
+        losses, weights = self._softmax(logits, target)
+        return _reduced(losses, torch.ones_like(losses) if weights is None else weights, self.reduction)
 
     def _softmax(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
         log_p = F.log_softmax(logits, dim=-1)
@@ -117,6 +118,27 @@ class FocalLoss(nn.Module):
         return probability.argmax(dim=-1) if self.task == "single" else probability > 0.5
 
 
+def known_targets(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Multi-label targets with 0 for NaN, and 1.0 where they are known, 0.0 where not; both as (N, L)."""
+    known = ~target.isnan()
+    return target.nan_to_num(nan=0.0), known.to(target.dtype)
+
+
+def batch_weight(target: Tensor) -> Tensor:
+    """What the mean loss of a batch counts for in the mean over an epoch: its images or, of (N, L) targets, its known
+    cells.
+    """
+    target = target.as_subclass(Tensor)
+    return (~target.isnan()).sum() if target.is_floating_point() else torch.tensor(len(target))
+
+
+def _reduced(losses: Tensor, weights: Tensor, reduction: str) -> Tensor:
+    """The losses, their sum, or their mean with these weights, which is 0 where all of them are."""
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / weights.sum().clamp(min=1e-12)
+
+
 def _checked_alpha(alpha: float | Sequence[float], task: Task) -> Tensor:
     values = torch.as_tensor(alpha, dtype=torch.float32).reshape(-1)
     if task == "multi" and not bool(((values > 0) & (values < 1)).all()):
@@ -137,7 +159,7 @@ def make_loss(
     alpha: float | Sequence[float] | None = None,
     class_weights: ClassWeights = "none",
     positives: Sequence[int] | None = None,
-    images: int | None = None,
+    known: Sequence[int] | None = None,
 ) -> nn.Module:
     """The loss that a configuration asks for.
 
@@ -148,7 +170,7 @@ def make_loss(
         alpha: of the focal loss.
         class_weights: "auto" weighs classes by their inverse frequency in the training part.
         positives: training images of each label; needed for class weights.
-        images: training images in all; needed for class weights.
+        known: training images of which each label is known; needed for class weights.
 
     Raises:
         ConfigError: the loss does not fit the task, or options contradict each other.
@@ -167,9 +189,9 @@ def make_loss(
     if class_weights == "auto":
         if alpha is not None:
             raise ConfigError("alpha and class weights both balance the classes; use one of them.")
-        if positives is None or images is None:
+        if positives is None or known is None:
             raise ConfigError("class weights need the counts of the training part.")
-        weight = balanced_weights(positives, images, task)
+        weight = balanced_weights(positives, known, task)
     if name == "ce":
         return CrossEntropyLossFlat(weight=weight)
     if name == "bce":
@@ -177,28 +199,34 @@ def make_loss(
     return FocalLoss(task, gamma=gamma, alpha=alpha, weight=weight)
 
 
-def balanced_weights(positives: Sequence[int], images: int, task: Task) -> Tensor:
+def balanced_weights(positives: Sequence[int], known: Sequence[int], task: Task) -> Tensor:
     """Inverse-frequency weights.
 
     Args:
         positives: training images of each of the L labels.
-        images: training images in all.
-        task: "single": images / (L x count), scikit-learn's "balanced". "multi": negatives / positives, the
+        known: training images of which it is known whether they have the label.
+        task: "single": known / (L x count), scikit-learn's "balanced". "multi": negatives / positives, the
             `pos_weight` that gives both sides the same sum.
 
     Returns:
         (L,) float32. A label without a positive gets 1: there is nothing to weigh.
     """
     counts = torch.as_tensor(positives, dtype=torch.float32)
+    images = torch.as_tensor(known, dtype=torch.float32)
     raw = images / (len(counts) * counts) if task == "single" else (images - counts) / counts
     return torch.where(counts > 0, raw, torch.ones_like(raw)).clamp(min=1e-6)
 
 
 class _BinaryCrossEntropy(BCEWithLogitsLossFlat):
-    """fastai's loss, kept (N, L): flattened, a weight for each label no longer lines up with its column."""
+    """fastai's loss, kept (N, L): flattened, a weight for each label no longer lines up with its column.
+
+    Its mean is over the known cells only, as in FocalLoss.
+    """
 
     def __init__(self, pos_weight: Tensor | None) -> None:
         super().__init__(flatten=False, pos_weight=pos_weight)
 
-    def __call__(self, logits: Tensor, target: Tensor, **kwargs: object) -> Tensor:
-        return TensorBase(super().__call__(logits, target, **kwargs))
+    def __call__(self, logits: Tensor, target: Tensor, **_: object) -> Tensor:
+        logits, (target, known) = logits.as_subclass(Tensor), known_targets(target.as_subclass(Tensor).to(logits.dtype))
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=self.func.pos_weight)
+        return TensorBase(_reduced(losses * known, known, self.reduction))

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from xrayfast.config import Task
-from xrayfast.learning.fastai_api import Metric
+from xrayfast.data.targets import truth as truth_of
+from xrayfast.learning.fastai_api import AvgLoss, Metric
+from xrayfast.learning.losses import batch_weight
 from xrayfast.metrics.summary import OVERALL, overall
 
 
@@ -38,7 +40,7 @@ class _Gathered:
             if not bool(torch.isfinite(logits).all()):
                 return None  # a diverged network has no metrics; the loss shows it
             probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
-            truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else target.astype(np.int64)
+            truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else truth_of(target)
             self._values = overall(truth, probability, self.task)
         found = self._values[name]
         return None if np.isnan(found) else found
@@ -69,6 +71,16 @@ class EpochMetric(Metric):
     def name(self) -> str:
         """The key in `OVERALL`, which is the column in `history.csv`."""
         return self._name
+
+
+class KnownLoss(AvgLoss):
+    """fastai's mean loss of an epoch, its batches weighted by what is known in them."""
+
+    def accumulate(self, learn: Any) -> None:
+        """Add a batch."""
+        weight = batch_weight(learn.yb[0])
+        self.total += learn.to_detach(learn.loss.mean()) * weight
+        self.count += weight
 
 
 def epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:

@@ -1,7 +1,8 @@
 """Metrics of one label or of a table of labels.
 
-Truths are 0/1 arrays, scores are floats where higher means more likely. A number that has no value, because a class
-is absent or a denominator is zero, is NaN here; `metrics.summary` says so in words.
+Truths are arrays of 1, 0 and, in tables of labels, -1 where nobody knows; scores are floats where higher means more
+likely. A number that has no value, because a class is absent or a denominator is zero, is NaN here;
+`metrics.summary` says so in words.
 """
 
 from __future__ import annotations
@@ -79,17 +80,18 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """One 2x2 matrix a label, laid out as scikit-learn's `multilabel_confusion_matrix`.
 
     Args:
-        truth: (N, L) 0 or 1.
+        truth: (N, L) 1, 0, or -1 where nobody knows, which is not counted.
         predicted: (N, L) 0 or 1.
 
     Returns:
         (L, 2, 2): rows actual negative, positive; columns predicted negative, positive.
     """
-    actual, guess = np.asarray(truth, dtype=bool), np.asarray(predicted, dtype=bool)
-    tp = (actual & guess).sum(axis=0)
-    fp = (~actual & guess).sum(axis=0)
-    fn = (actual & ~guess).sum(axis=0)
-    tn = (~actual & ~guess).sum(axis=0)
+    known, guess = np.asarray(truth), np.asarray(predicted, dtype=bool)
+    positive, negative = known == 1, known == 0
+    tp = (positive & guess).sum(axis=0)
+    fp = (negative & guess).sum(axis=0)
+    fn = (positive & ~guess).sum(axis=0)
+    tn = (negative & ~guess).sum(axis=0)
     return np.stack([np.stack([tn, fp], axis=-1), np.stack([fn, tp], axis=-1)], axis=-2)
 
 
@@ -122,14 +124,15 @@ def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """How often label j was predicted on images that carry label i.
 
     Args:
-        truth: (N, L) 0 or 1.
+        truth: (N, L) 1, 0, or -1 where nobody knows.
         predicted: (N, L) 0 or 1.
 
     Returns:
         (L, L) counts, rows actual, columns predicted. A row does not sum to the label's support: an image may carry
         several labels.
     """
-    counts: Counts = np.asarray(truth, dtype=np.int64).T @ np.asarray(predicted, dtype=np.int64)
+    carried = (np.asarray(truth) == 1).astype(np.int64)
+    counts: Counts = carried.T @ np.asarray(predicted, dtype=np.int64)
     return counts
 
 
