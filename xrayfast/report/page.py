@@ -1,28 +1,19 @@
-"""A run as one self-contained HTML page: what `report.html` holds.
-
-The page asks nothing of a network, and its Content-Security-Policy forbids it to: the one style sheet and the
-one script are allowed by their hashes. Whatever comes from the data set is escaped.
-"""
+"""A run as one self-contained HTML page: what `report.html` holds."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
 
 from xrayfast.config import Task
 from xrayfast.files import write_text
 from xrayfast.report.blocks import confusion_blocks, curves_plot, multi_blocks
-from xrayfast.report.figures import Case, readable
+from xrayfast.report.figures import Case
+from xrayfast.report.html import picture_view, render_template
 from xrayfast.report.tables import (
     SPLITS,
     confused_table,
@@ -36,9 +27,6 @@ from xrayfast.report.tables import (
 )
 
 __all__ = ["Case", "ReportData", "SplitReport", "render", "write_page"]
-
-TEMPLATES = Path(__file__).parent / "templates"
-PICTURE_SIDE = 160
 
 FACT_NAMES = {
     "arch": "Network",
@@ -116,56 +104,25 @@ def render(data: ReportData) -> str:
     Args:
         data: what to show; names and sentences are plain text and are escaped here.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_showable,
-    )
-    style, script = (
-        (TEMPLATES / "report.css").read_text("utf-8"),
-        (TEMPLATES / "report.js").read_text("utf-8"),
-    )
     splits = [_split_view(split, data) for split in data.splits]
-    return environment.get_template("report.html.j2").render(
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
-        run_name=data.run_name,
-        created=data.created,
-        command=data.command,
-        task_text=_task_text(data),
-        contents=_contents(data),
-        warnings=data.warnings,
-        counts=counts_table(data.counts, data.labels, data.task),
-        data_notes=data.data_notes,
-        facts=[(_fact_name(name), value) for name, value in data.facts.items()],
-        curves=curves_plot(data.history, data.best_epoch),
-        epochs=epochs_table(data.history, data.best_epoch, data.task),
-        best_epoch=data.best_epoch,
-        splits=splits,
-        task=data.task,
-        has_patients="patients" in data.counts.index[len(data.labels) :],
-    )
-
-
-def _policy(style: str, script: str) -> str:
-    def source(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"
-
-    return (
-        f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {source(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _showable(value: Any) -> Any:
-    """Plain text without what HTML can't hold; what is marked as safe stays as it is."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(readable(line) for line in value.split("\n"))
-    return value
+    view = {
+        "run_name": data.run_name,
+        "created": data.created,
+        "command": data.command,
+        "task_text": _task_text(data),
+        "contents": _contents(data),
+        "warnings": data.warnings,
+        "counts": counts_table(data.counts, data.labels, data.task),
+        "data_notes": data.data_notes,
+        "facts": [(_fact_name(name), value) for name, value in data.facts.items()],
+        "curves": curves_plot(data.history, data.best_epoch),
+        "epochs": epochs_table(data.history, data.best_epoch, data.task),
+        "best_epoch": data.best_epoch,
+        "splits": splits,
+        "task": data.task,
+        "has_patients": "patients" in data.counts.index[len(data.labels) :],
+    }
+    return render_template("report.html.j2", view)
 
 
 def _contents(data: ReportData) -> list[tuple[str, str]]:
@@ -224,9 +181,9 @@ def _split_view(split: SplitReport, data: ReportData) -> dict[str, Any]:
 
 def _words(split: SplitReport, task: Task) -> str:
     """The result as sentences, with what no skill would give beside it."""
-    summary, n = split.summary, int(split.summary["images"])
+    summary, n = split.summary, int(split.summary["scored"])
     if n == 0:
-        return "This split holds no images."
+        return "This split holds no images." if not summary["images"] else "Nothing is known of this split's images."
     kind = SPLITS[split.name].lower()
     exact = summary["overall"]["accuracy" if task == "single" else "subset_accuracy"]
     right = round(exact * n)
@@ -249,22 +206,11 @@ def _words(split: SplitReport, task: Task) -> str:
 
 
 def _case_view(case: Case) -> dict[str, Any]:
-    view: dict[str, Any] = {
+    return {
         "image": case.image,
         "actual": case.actual,
         "predicted": case.predicted,
         "probability": number(case.probability, ".2f").text,
         "loss": number(case.loss).text,
-        "data": None,
+        **picture_view(case.pixels),
     }
-    if case.pixels is not None:
-        picture = Image.fromarray(case.pixels)
-        picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=85)
-        view |= {
-            "data": base64.b64encode(buffer.getvalue()).decode(),
-            "width": picture.width,
-            "height": picture.height,
-        }
-    return view
