@@ -24,13 +24,28 @@ def test_python_keywords_are_the_fields_of_model_and_train():
     assert set(Options.__annotations__) == set(ModelConfig.model_fields) | set(TrainConfig.model_fields)
 
 
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_group_of_options_has_its_section_s_fields(section):
+    assert set(getattr(options, section.upper() + "_SETTINGS")) == set(SECTIONS[section].model_fields)
+
+
 def test_fit_takes_an_option_for_every_field():
     assert set(inspect.signature(fit.fit).parameters) >= set(FIELDS)
 
 
 def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
     left_out = set(FIELDS) - set(inspect.signature(lr_find.lr_find).parameters)
-    assert left_out == {"freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta"}
+    assert left_out == {
+        "freeze_epochs",
+        "epochs",
+        "lr",
+        "lr_div",
+        "schedule",
+        "early_stop",
+        "monitor",
+        "tta",
+        "allow_leaks",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(FIELDS) - {"source", "labels"}))

@@ -43,14 +43,24 @@ class DataConfig(_Section):
     labels: Path | None = None
     path_col: str | None = None
     label_col: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    label_delim: str = Field("|", min_length=1)
-    split_col: str | None = None
-    patient_col: str | None = None
+    label_delim: str = Field("auto", min_length=1)
+    label_map: Path | None = None
+    uncertain: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    blank: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    keep_no_finding: bool = False
     imply: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     task: TaskChoice = "auto"
+    patient_col: str | None = None
+    split_col: str | None = None
+    split_file: Path | None = None
     valid_fraction: float = Field(0.2, gt=0, lt=1)
     test_fraction: float = Field(0.0, ge=0, lt=1)
+    folds: int | None = Field(None, ge=2)
+    fold: int | None = Field(None, ge=1)
     split_seed: int = Field(0, ge=0)
+    window: str = "auto"
+    cache: bool = True
+    cache_dir: Path | None = None
 
 
 class ModelConfig(_Section):
@@ -87,6 +97,7 @@ class TrainConfig(_Section):
     early_stop: int | None = Field(None, ge=1)
     monitor: Monitor = "auto"
     tta: bool = False
+    allow_leaks: bool = False
 
 
 class Options(TypedDict, total=False):
@@ -118,6 +129,7 @@ class Options(TypedDict, total=False):
     early_stop: int | None
     monitor: Monitor
     tta: bool
+    allow_leaks: bool
 
 
 class Config(_Section):

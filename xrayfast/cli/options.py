@@ -6,7 +6,8 @@ for "not given", so that a --config file can give it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,11 +49,53 @@ LabelCol = Annotated[
 ]
 LabelDelim = Annotated[
     str | None,
-    _option("--label-delim", panel=DATA, metavar="TEXT", default="|", help="What stands between labels in a cell."),
+    _option("--label-delim", panel=DATA, metavar="TEXT", default="auto", help="What stands between labels in a cell."),
+]
+LabelMap = Annotated[
+    Path | None,
+    _option("--label-map", panel=DATA, metavar="FILE", help="Lines as 'Cardiomegaly = Enlarged heart' join synonyms."),
+]
+Uncertain = Annotated[
+    list[str] | None,
+    _option(
+        "--uncertain",
+        panel=DATA,
+        metavar="POLICY",
+        help="Cells of -1: ignore (where not given), zeros, ones, or smooth:0.7; LABEL=POLICY for one label. "
+        "May be repeated.",
+    ),
+]
+Blank = Annotated[
+    list[str] | None,
+    _option(
+        "--blank",
+        panel=DATA,
+        metavar="POLICY",
+        help="Blank cells: ignore or zeros; LABEL=POLICY for one label. Where not given, zeros for CheXpert and "
+        "MIMIC-CXR, else ignore. May be repeated.",
+    ),
+]
+KeepNoFinding = Annotated[
+    bool | None,
+    _option(
+        "--keep-no-finding/--no-keep-no-finding",
+        panel=DATA,
+        default="no-keep-no-finding",
+        help="Make 'No Finding' a label of its own; else it means none of the labels.",
+    ),
 ]
 SplitCol = Annotated[
     str | None,
     _option("--split-col", panel=DATA, metavar="COLUMN", help="Its column of train, valid and test."),
+]
+SplitFile = Annotated[
+    Path | None,
+    _option(
+        "--split-file",
+        panel=DATA,
+        metavar="FILE",
+        help="A split.csv to replay, or a list of images named for its part, such as test_list.txt.",
+    ),
 ]
 PatientCol = Annotated[
     str | None,
@@ -60,7 +103,8 @@ PatientCol = Annotated[
         "--patient-col",
         panel=DATA,
         metavar="COLUMN",
-        help="Its column of patients, who are never split between parts.",
+        help="Its column of patients, whom no split divides; or dicom:PatientID, name (in the file names), none. "
+        "Recognised where not given.",
     ),
 ]
 Imply = Annotated[
@@ -95,7 +139,32 @@ TestFraction = Annotated[
     float | None,
     _option("--test-fraction", panel=DATA, default="0.0", help="Share to test on, where the data brings no split."),
 ]
+Folds = Annotated[
+    int | None,
+    _option("--folds", panel=DATA, metavar="K", help="Validate on one of K equal parts of what is not test."),
+]
+Fold = Annotated[
+    int | None, _option("--fold", panel=DATA, metavar="I", help="Which of them, from 1; the first where not given.")
+]
 SplitSeed = Annotated[int | None, _option("--split-seed", panel=DATA, default="0", help="Seed of the split.")]
+Window = Annotated[
+    str | None,
+    _option(
+        "--window",
+        panel=DATA,
+        metavar="WINDOW",
+        default="auto",
+        help="DICOM: auto takes a file's first window; or its number, percentile, full, or CENTER/WIDTH.",
+    ),
+]
+Cache = Annotated[
+    bool | None,
+    _option("--cache/--no-cache", panel=DATA, default="cache", help="Keep decoded images on disk for the next time."),
+]
+CacheDir = Annotated[
+    Path | None,
+    _option("--cache-dir", panel=DATA, metavar="DIR", help="Where; by default in the user's cache folder."),
+]
 
 # Network
 Arch = Annotated[
@@ -225,6 +294,15 @@ Tta = Annotated[
         help="Average final predictions over augmented views.",
     ),
 ]
+AllowLeaks = Annotated[
+    bool | None,
+    _option(
+        "--allow-leaks/--no-allow-leaks",
+        panel=TRAIN,
+        default="no-allow-leaks",
+        help="Train although patients or duplicates stand on both sides of the split; the report says so.",
+    ),
+]
 Seed = Annotated[
     int | None, _option("--seed", panel=TRAIN, default="0", help="Seed of weights, order and augmentation.")
 ]
@@ -284,6 +362,57 @@ Workers = Annotated[
     ),
 ]
 
+DATA_SETTINGS = {
+    "source": Data,
+    "labels": Labels,
+    "path_col": PathCol,
+    "label_col": LabelCol,
+    "label_delim": LabelDelim,
+    "label_map": LabelMap,
+    "uncertain": Uncertain,
+    "blank": Blank,
+    "keep_no_finding": KeepNoFinding,
+    "imply": Imply,
+    "task": Task,
+    "patient_col": PatientCol,
+    "split_col": SplitCol,
+    "split_file": SplitFile,
+    "valid_fraction": ValidFraction,
+    "test_fraction": TestFraction,
+    "folds": Folds,
+    "fold": Fold,
+    "split_seed": SplitSeed,
+    "window": Window,
+    "cache": Cache,
+    "cache_dir": CacheDir,
+}
+MODEL_SETTINGS = {"arch": Arch, "weights": Weights, "head_width": HeadWidth, "size": Size}
+TRAIN_SETTINGS = {
+    "unfreeze": Unfreeze,
+    "unfreeze_blocks": UnfreezeBlocks,
+    "freeze_epochs": FreezeEpochs,
+    "epochs": Epochs,
+    "lr": Lr,
+    "lr_div": LrDiv,
+    "schedule": Schedule,
+    "optimizer": Optimizer,
+    "momentum": Momentum,
+    "wd": Wd,
+    "early_stop": EarlyStop,
+    "monitor": Monitor,
+    "tta": Tta,
+    "allow_leaks": AllowLeaks,
+    "seed": Seed,
+    "loss": Loss,
+    "gamma": Gamma,
+    "alpha": Alpha,
+    "class_weights": ClassWeights,
+    "device": Device,
+    "precision": Precision,
+    "batch_size": BatchSize,
+    "workers": Workers,
+}
+
 # Files and form of the output
 ConfigFile = Annotated[
     Path | None,
@@ -311,15 +440,43 @@ RunFolder = Annotated[
 ]
 
 
-def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a command's parameters, the settings that were given, with lists of numbers and names taken apart.
+def takes(
+    *groups: Mapping[str, Any], without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each setting of these groups.
 
-    >>> given({"epochs": 3, "lr": None, "head_width": "500,100", "alpha": "0.25", "runs": "runs"})
-    {'head_width': ('500', '100'), 'epochs': 3, 'alpha': '0.25'}
+    The command's first parameter gets what `given` makes of them. Typer reads options from a signature, so one is
+    made that names them all; written out, the same forty lines would stand in four commands.
     """
-    from xrayfast.config import FIELD_SECTIONS
+    aliases = {name: alias for group in groups for name, alias in group.items() if name not in without}
 
-    named = {name: values[name] for name in FIELD_SECTIONS if values.get(name) is not None}
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        def run(**values: Any) -> None:
+            settings = given({name: values.pop(name) for name in aliases})
+            command(settings, **values)
+
+        options = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=alias)
+            for name, alias in aliases.items()
+        ]
+        options += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in options}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a command's settings, those that were given, with lists of numbers and names taken apart.
+
+    >>> given({"epochs": 3, "lr": None, "head_width": "500,100", "alpha": "0.25"})
+    {'epochs': 3, 'head_width': ('500', '100'), 'alpha': '0.25'}
+    """
+    named = {name: value for name, value in values.items() if value is not None}
     for name in ("head_width", "label_col", "alpha"):
         if name in named and (name != "alpha" or "," in named[name]):
             named[name] = tuple(part.strip() for part in named[name].split(","))

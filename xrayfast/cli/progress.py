@@ -56,6 +56,12 @@ class PlainReporter:
         """A note."""
         self.out.note(text)
 
+    def preparing(self, stage: str, done: int, total: int) -> None:
+        """Now and then, how many images are through a stage."""
+        if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+            self.last = time.monotonic()
+            self.out.line(f"  {stage}: {done} of {total} images")
+
     def phase(self, phase: Phase) -> None:
         """Which layers are trained now, and at which rates."""
         self.out.line(phase_text(phase))
@@ -88,7 +94,7 @@ class LiveReporter(PlainReporter):
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.1f} images/s"),
+            TextColumn("{task.fields[text]}"),
             TimeRemainingColumn(),
             console=out.console,
             transient=True,
@@ -100,6 +106,13 @@ class LiveReporter(PlainReporter):
         """A note, above the bar."""
         self.progress.console.print(f"Note: {text}", style="yellow", markup=False)
 
+    def preparing(self, stage: str, done: int, total: int) -> None:
+        """Move the bar, and take it away when all is done."""
+        self._show(stage, done, total, "")
+        if done == total and self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task, self.shown = None, ""
+
     def phase(self, phase: Phase) -> None:
         """Which layers are trained now, above the bar."""
         self.progress.console.print(phase_text(phase), style="bold", markup=False)
@@ -107,13 +120,16 @@ class LiveReporter(PlainReporter):
 
     def batch(self, *, part: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Move the bar."""
-        title = f"{self.name} · epoch {epoch} · {part}"
         rate = images / seconds if seconds else 0.0
+        self._show(f"{self.name} · epoch {epoch} · {part}", done, total, f"loss {loss:.3f}  {rate:.1f} images/s")
+
+    def _show(self, title: str, done: int, total: int, text: str) -> None:
+        """Move the bar of that title, or begin it in the place of the last one."""
         if title != self.shown:
             if self.task is not None:
                 self.progress.remove_task(self.task)
-            self.task, self.shown = self.progress.add_task(title, total=total, loss=loss, rate=rate), title
-        self.progress.update(self.task, completed=done, loss=loss, rate=rate)
+            self.task, self.shown = self.progress.add_task(title, total=total, text=text), title
+        self.progress.update(self.task, completed=done, text=text)
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
         """The row, above the bar."""

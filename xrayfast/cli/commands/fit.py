@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,45 +19,9 @@ if TYPE_CHECKING:
     from xrayfast.run import Run
 
 
+@o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS)
 def fit(
-    source: o.Data = None,
-    labels: o.Labels = None,
-    path_col: o.PathCol = None,
-    label_col: o.LabelCol = None,
-    label_delim: o.LabelDelim = None,
-    split_col: o.SplitCol = None,
-    patient_col: o.PatientCol = None,
-    imply: o.Imply = None,
-    task: o.Task = None,
-    valid_fraction: o.ValidFraction = None,
-    test_fraction: o.TestFraction = None,
-    split_seed: o.SplitSeed = None,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    head_width: o.HeadWidth = None,
-    size: o.Size = None,
-    unfreeze: o.Unfreeze = None,
-    unfreeze_blocks: o.UnfreezeBlocks = None,
-    freeze_epochs: o.FreezeEpochs = None,
-    epochs: o.Epochs = None,
-    lr: o.Lr = None,
-    lr_div: o.LrDiv = None,
-    schedule: o.Schedule = None,
-    optimizer: o.Optimizer = None,
-    momentum: o.Momentum = None,
-    wd: o.Wd = None,
-    early_stop: o.EarlyStop = None,
-    monitor: o.Monitor = None,
-    tta: o.Tta = None,
-    seed: o.Seed = None,
-    loss: o.Loss = None,
-    gamma: o.Gamma = None,
-    alpha: o.Alpha = None,
-    class_weights: o.ClassWeights = None,
-    device: o.Device = None,
-    precision: o.Precision = None,
-    batch_size: o.BatchSize = None,
-    workers: o.Workers = None,
+    given: dict[str, Any],
     config: o.ConfigFile = None,
     runs: o.Runs = Path("runs"),
     name: o.Name = None,
@@ -76,7 +40,6 @@ def fit(
 
     Without --unfreeze the head is trained alone, on a frozen body.
     """
-    given = o.given(locals())
     if resume is not None and (given or config or name):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
     out = Output(as_json)

@@ -4,46 +4,22 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.commands.fit import open_and_show, read_settings
 from xrayfast.cli.output import Output
+from xrayfast.cli.progress import reporting
+
+_OF_FIT = ("freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta", "allow_leaks")
+"""Settings without a meaning in a range test."""
 
 
+@o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS, without=_OF_FIT)
 def lr_find(
-    source: o.Data = None,
-    labels: o.Labels = None,
-    path_col: o.PathCol = None,
-    label_col: o.LabelCol = None,
-    label_delim: o.LabelDelim = None,
-    split_col: o.SplitCol = None,
-    patient_col: o.PatientCol = None,
-    imply: o.Imply = None,
-    task: o.Task = None,
-    valid_fraction: o.ValidFraction = None,
-    test_fraction: o.TestFraction = None,
-    split_seed: o.SplitSeed = None,
-    arch: o.Arch = None,
-    weights: o.Weights = None,
-    head_width: o.HeadWidth = None,
-    size: o.Size = None,
-    unfreeze: o.Unfreeze = None,
-    unfreeze_blocks: o.UnfreezeBlocks = None,
-    optimizer: o.Optimizer = None,
-    momentum: o.Momentum = None,
-    wd: o.Wd = None,
-    seed: o.Seed = None,
-    loss: o.Loss = None,
-    gamma: o.Gamma = None,
-    alpha: o.Alpha = None,
-    class_weights: o.ClassWeights = None,
-    device: o.Device = None,
-    precision: o.Precision = None,
-    batch_size: o.BatchSize = None,
-    workers: o.Workers = None,
+    given: dict[str, Any],
     config: o.ConfigFile = None,
     steps: Annotated[int, typer.Option(min=20, rich_help_panel=o.TRAIN, help="Batches to train on.")] = 100,
     output: Annotated[
@@ -53,7 +29,6 @@ def lr_find(
     as_json: o.Json = False,
 ) -> None:
     """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
-    given = o.given(locals())
     from xrayfast.errors import DataError
 
     out = Output(as_json)
@@ -65,7 +40,8 @@ def lr_find(
     from xrayfast.report.figures import save
     from xrayfast.workflows.find_lr import find_lr
 
-    found = find_lr(manifest, config=settings, steps=steps)
+    with reporting(out) as reporter:
+        found = find_lr(manifest, config=settings, steps=steps, progress=reporter.preparing)
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     save(found.plot(), image)
     found.to_csv(table)

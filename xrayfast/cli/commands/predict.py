@@ -29,7 +29,7 @@ def predict(
     if device not in ("auto", "cpu", "cuda", "mps"):
         raise typer.BadParameter(f"'{device}' is not one of auto, cpu, cuda, mps.", param_hint="--device")
     from xrayfast.errors import DataError
-    from xrayfast.files import replacing
+    from xrayfast.files import write_csv
     from xrayfast.run import Run
 
     out = Output(as_json)
@@ -39,8 +39,7 @@ def predict(
     from xrayfast.workflows.predict import predict as work
 
     table = work(chosen, sources, tta=tta, batch_size=batch_size, device=device)  # type: ignore[arg-type]
-    with replacing(output) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    write_csv(output, table, "%.9g")
     failed = table[table["error"] != ""]
     counts = table[table["error"] == ""]["predicted"].value_counts()
     out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
