@@ -29,6 +29,12 @@ def table(root: Path, text: str, name: str = "labels.csv") -> Path:
     return root / name
 
 
+def lines(header: str, row: str, count: int = 10) -> str:
+    """A row for each of some images: {i} its number, {ab} a or b in turn, {p} one of five patients."""
+    filled = (row.format(i=i, ab="ab"[i % 2], p=f"secret-{i // 2}") for i in range(count))
+    return "\n".join([header, *filled]) + "\n"
+
+
 def opened(source: Path, **options) -> Manifest:
     return open_manifest(DataConfig(source=source, **options))
 
@@ -39,6 +45,25 @@ def rows(manifest: Manifest) -> dict[str, str]:
 
 def parts(manifest: Manifest) -> dict[str, str]:
     return dict(zip(manifest.table["image"], manifest.table["split"], strict=True))
+
+
+def column(manifest: Manifest, name: str) -> list:
+    """A column of the table as a list, NaN as None."""
+    return [None if value != value else value for value in manifest.table[name].tolist()]
+
+
+def cells(manifest: Manifest, image: str) -> dict[str, float | None]:
+    """An image's targets by label, NaN as None."""
+    row = manifest.table["image"].tolist().index(image)
+    values = manifest.targets[row].tolist()
+    return {
+        name: None if value != value else round(value, 4) for name, value in zip(manifest.labels, values, strict=True)
+    }
+
+
+def noted(manifest: Manifest, *words: str) -> bool:
+    """Whether one note contains all of the words."""
+    return any(all(word in note for word in words) for note in manifest.notes)
 
 
 def message(kind: type[Exception], source: Path, **options) -> str:

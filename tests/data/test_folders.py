@@ -22,7 +22,7 @@ def test_flat_folders(tmp_path):
     assert data.table["image"].iloc[0] == "covid/covid000.png"
     assert all(Path(path).is_file() and Path(path).is_absolute() for path in data.table["path"])
     assert data.table["patient"].isna().all()
-    assert data.targets.dtype == np.uint8
+    assert data.targets.dtype == np.float32 and data.drawn.all()
     joined = ["|".join(np.array(data.labels)[row == 1]) for row in data.targets]
     assert joined == data.table["labels"].tolist()
 
@@ -203,5 +203,23 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
     assert "/b: can't be read (Permission denied)" in found
 
 
-def test_column_options_without_a_table(tmp_path):
-    assert "patient_col names a column" in message(ConfigError, classes(tmp_path, a=2, b=2), patient_col="id")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"patient_col": "id"}, "patient_col names a column, but there is no table"),
+        ({"label_col": ("a", "b")}, "label_col names a column, but there is no table"),
+        ({"uncertain": ("zeros",)}, "uncertain is about cells, but there is no table"),
+        ({"blank": ("zeros",)}, "blank is about cells, but there is no table"),
+    ],
+)
+def test_options_about_a_table_without_one(tmp_path, options, words):
+    assert words in message(ConfigError, classes(tmp_path, a=2, b=2), **options)
+
+
+def test_dicom_files_without_an_ending_are_images(tmp_path):
+    classes(tmp_path, a=3, b=3)
+    for name in ("a/1.2.840.113", "a/IM0001", "b/notes"):
+        (tmp_path / name).write_bytes(bytes(128) + (b"DICM" if name != "b/notes" else b"text"))
+    data = opened(tmp_path, patient_col="none")
+    assert {"a/1.2.840.113", "a/IM0001"} < set(rows(data)) and len(data) == 8
+    assert any("1 files in b are no images" in note and "notes" in note for note in data.notes)

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 
-from tests.data.builders import classes, make, message, opened, parts, rows, table
-from xrayfast.errors import DataError
+from tests.data.builders import cells, lines, make, message, noted, opened, parts, rows, table
+from xrayfast.data.tables import header_of, is_table, read_table
+from xrayfast.errors import ConfigError, DataError
 
 
 @pytest.fixture
 def films(tmp_path):
     """images/0.png to images/9.png."""
     return make(tmp_path, *(f"images/{i}.png" for i in range(10)))
-
-
-def lines(header: str, row: str, count: int = 10) -> str:
-    """A row for each film, {i} its number, {ab} a or b in turn, {p} one of five patients."""
-    filled = (row.format(i=i, ab="ab"[i % 2], p=f"secret-{i // 2}") for i in range(count))
-    return "\n".join([header, *filled]) + "\n"
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
@@ -88,9 +84,56 @@ def test_named_columns_of_0_and_1(films):
     assert any("without a single 1 are left out: C" in note for note in data.notes)
 
 
-def test_a_label_column_of_0_and_1_holds_two_classes(films):
+def test_one_column_of_0_and_1_is_one_label(films):
     table(films, "image,target\n" + "".join(f"images/{i}.png,{i % 2}\n" for i in range(10)))
-    assert opened(films).labels == ("0", "1")
+    for options in ({}, {"label_col": "target"}):
+        data = opened(films, **options)
+        assert data.labels == ("target",) and data.task == "multi" and data.targets.sum() == 5
+        assert noted(data, "'target' is the only label")
+    data = opened(films, task="single")
+    assert data.labels == ("0", "1") and data.task == "single"
+
+
+def test_grades_are_classes(films):
+    table(films, "image,target\n" + "".join(f"images/{i}.png,{i % 3}\n" for i in range(10)))
+    assert opened(films).labels == ("0", "1", "2") and opened(films).task == "single"
+
+
+def test_uncertain_and_blank_cells(films):
+    text = "image,Mass,Edema\n" + "".join(f"images/{i}.png,{i % 2},0\n" for i in range(10))
+    table(films, text.replace("1.png,1,0", "1.png,-1,").replace("3.png,1,0", "3.png,1.0,1"))
+    assert cells(opened(films), "images/1.png") == {"Edema": None, "Mass": None}
+    data = opened(films, uncertain=("smooth",), blank=("Edema=zeros",))
+    assert cells(data, "images/1.png") == {"Edema": 0, "Mass": 0.7}
+    assert rows(data)["images/1.png"] == "" and rows(data)["images/3.png"] == "Edema|Mass"
+    assert data.truth.dtype == "int8" and data.truth[1].tolist() == [0, -1]
+    assert data.counts().loc["Mass"].sum() == 4
+
+
+def test_a_row_of_which_nothing_is_known(films):
+    table(films, lines("image,label", "images/{i}.png,{ab}").replace("3.png,b", "3.png,"))
+    assert cells(opened(films, blank=("ignore",)), "images/3.png") == {"a": None, "b": None}
+    assert opened(films, blank=("ignore",)).task == "multi"
+    found = message(DataError, films, blank=("ignore",), task="single")
+    assert "row 5: found 0 labels (none) and some that nobody knows; a single-label task expects 1" in found
+
+
+def test_labels_separated_by_something_else(films):
+    table(films, lines("image,label", "images/{i}.png,{ab};c"))
+    assert opened(films).labels == ("a", "b", "c") and noted(opened(films), "separated by ';'")
+    table(films, lines("image,label", 'images/{i}.png,"{ab}, c"').replace('0.png,"a, c"', "0.png,a"))
+    assert opened(films).labels == ("a", "b", "c") and noted(opened(films), "separated by ','")
+
+
+def test_a_column_of_labels_named_twice(films):
+    table(films, "image,A,B\n" + "".join(f"images/{i}.png,{i % 2},0\n" for i in range(10)))
+    assert "label_col: found 'A' twice" in message(ConfigError, films, label_col=("A", "A"))
+
+
+def test_a_column_named_split_that_holds_something_else(films):
+    table(films, lines("image,label,set,patient", "images/{i}.png,{ab},NIH,{p}"))
+    assert set(parts(opened(films)).values()) == {"train", "valid"}
+    assert "set is 'NIH'; expected train, valid or test" in message(DataError, films, split_col="set")
 
 
 def test_a_split_column_is_kept(films):
@@ -129,12 +172,6 @@ def test_a_csv_file_as_the_source(films):
     assert rows(data) == rows(opened(films, labels=file))
 
 
-def test_class_folders_win_over_a_table_beside_them(tmp_path):
-    classes(tmp_path, a=3, b=3)
-    table(tmp_path, "image,label\n")
-    assert any("labels.csv is not used" in note for note in opened(tmp_path).notes)
-
-
 GOOD = lines("image,label,split,patient", "images/{i}.png,{ab},train,{p}")
 ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
 
@@ -154,12 +191,12 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (
             GOOD.replace("3.png", "1.png"),
             {},
-            ["labels.csv row 5: image 'images/1.png' stands in row 3 already"],
+            ["labels.csv row 5: image 'images/1.png' stands in labels.csv row 3 already;"],
         ),
         (
             GOOD.replace("images/3.png", "1.png"),
             {},
-            ["labels.csv row 5: image '1.png' stands in row 3 already"],
+            ["labels.csv row 5: image '1.png' stands in labels.csv row 3 already as 'images/1.png'"],
         ),
         (GOOD.replace("4.png,a", "4.png,"), {}, ["labels.csv row 6: found a blank label", "'No Finding'"]),
         (GOOD.replace("4.png,a", "4.png,a|"), {}, ["labels.csv row 6: found an empty label"]),
@@ -193,14 +230,14 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (
             ONE_HOT.replace("4.png,1,0", "4.png,1,2"),
             {"label_col": ("Mass", "Effusion")},
-            ["labels.csv row 6: Effusion is '2'; expected 0 or 1."],
+            ["labels.csv row 6: Effusion is '2'; expected 1, 0, -1 (uncertain) or blank."],
         ),
         (
             ONE_HOT.replace("4.png,1,0", "4.png,-1,0"),
-            {},
-            ["labels.csv row 6: Mass is '-1'; expected 0 or 1."],
+            {"task": "single"},
+            ["row 6: found 0 labels (none) and some that nobody knows"],
         ),
-        (ONE_HOT.replace("4.png,1,0", "4.png,,0"), {}, ["labels.csv row 6: Mass is ''; expected 0 or 1."]),
+        (ONE_HOT.replace("4.png,1,0", "4.png,yes,0"), {}, ["labels.csv row 6: Mass is 'yes'; expected 1, 0, -1"]),
         (ONE_HOT.replace("4.png,1,0", "4.png,0,0"), {"task": "single"}, ["row 6: found 0 labels (none)"]),
         (ONE_HOT.replace(",1,0", ",0,0"), {}, ["none of which is known to hold labels"]),
     ],
@@ -229,9 +266,13 @@ def test_all_images_of_one_patient(films):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"image,label\nx.png,caf\xe9\n", "not UTF-8"),
-        ("image,label\n".encode("utf-16"), "not UTF-8"),
+        (b"image,label\nx.png,caf\x81\n", "bytes that are no text"),
+        ("image,label\nx.png,a\n".encode("utf-16-le"), "bytes that are no text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d", "bytes that are no text"),
+        ("image,label\n".encode("utf-16")[:-1], "bytes that are no text"),
         (b'image,label\n"' + b"x" * 200_000, "damaged CSV"),
+        (b'image,label\nx.png,"a\ny.png,b\n', "damaged CSV"),
+        (b",\n1,2\n", "found no names of columns"),
     ],
 )
 def test_tables_that_are_no_csv(films, content, words):
@@ -242,3 +283,71 @@ def test_tables_that_are_no_csv(films, content, words):
 def test_a_table_that_is_not_there(films):
     assert "nowhere.csv: can't be read" in message(DataError, films, labels=films / "nowhere.csv")
     assert "images: can't be read" in message(DataError, films, labels=films / "images")
+
+
+# How a table is read
+
+
+ACCENTS = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Ödem é")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_encodings(films, encoding, packed):
+    name = "labels.csv.gz" if packed else "labels.csv"
+    content = ACCENTS.encode(encoding)
+    (films / name).write_bytes(gzip.compress(content) if packed else content)
+    data = opened(films, labels=films / name)
+    assert data.labels == ("b", "Ödem é")
+    assert noted(data, f"{name} is not UTF-8: read as Windows-1252") == (encoding == "cp1252")
+
+
+def test_a_damaged_gzip_file(films):
+    (films / "labels.csv.gz").write_bytes(gzip.compress(ACCENTS.encode())[:-20])
+    assert "damaged gzip file" in message(DataError, films, labels=films / "labels.csv.gz")
+    (films / "labels.csv.gz").write_bytes(b"image,label")
+    assert "damaged gzip file" in message(DataError, films, labels=films / "labels.csv.gz")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_quoted_line_ends_separators_and_quotes(tmp_path, separator, end):
+    rows = [
+        ["file", "a note; of,\tsorts", "label"],
+        ["1.png", f'first{end}second "word"', "x; y, z"],
+        ["2.png", "", "q"],
+    ]
+    text = end.join(separator.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
+    file = tmp_path / "t.csv"
+    file.write_bytes(text.encode())
+    found = read_table(file)
+    assert list(found.columns) == rows[0] == header_of(file)
+    assert [list(row) for row in zip(*found.columns.values(), strict=True)] == rows[1:]
+    assert [found.where(i) for i in range(2)] == ["t.csv row 2", "t.csv row 3"]
+
+
+def test_a_header_that_contains_other_separators(tmp_path):
+    file = table(tmp_path, 'Image Index,"OriginalImage[Width;Height;x]",Finding Labels\n1.png,2;3;4,Mass\n')
+    assert list(read_table(file).columns) == ["Image Index", "OriginalImage[Width;Height;x]", "Finding Labels"]
+    file = table(tmp_path, "image;Score, raw;label\n1.png;1,5;a\n2.png;0,25;b\n")
+    assert list(read_table(file).columns) == ["image", "Score, raw", "label"]
+    file = table(tmp_path, "a;b,c;d,e\n1.png,2,3\n2.png,3,4\n")
+    assert list(read_table(file).columns) == ["a;b", "c;d", "e"]
+
+
+def test_blank_rows_and_cells_at_the_end(tmp_path):
+    found = read_table(table(tmp_path, "image,label,,\n\n1.png,a,,\n ,,,\n2.png,b\n3.png,c,,,,\n"))
+    assert found.columns == {"image": ["1.png", "2.png", "3.png"], "label": ["a", "b", "c"]}
+    assert [found.where(i) for i in range(3)] == ["labels.csv row 3", "labels.csv row 5", "labels.csv row 6"]
+
+
+def test_a_table_longer_than_what_is_sniffed(tmp_path):
+    file = table(tmp_path, "image,label\n" + "".join(f"{i:05d}.png,{'ab'[i % 2]}\n" for i in range(9000)))
+    found = read_table(file)
+    assert len(found) == 9000 and found.where(8999) == "labels.csv row 9001" and file.stat().st_size > 1 << 16
+
+
+def test_which_files_are_tables(tmp_path):
+    assert all(map(is_table, ("a.csv", "A.CSV", "a.csv.gz", "a.tsv", "a.txt"))) and not is_table("a.xlsx")
+    (tmp_path / "x.csv").write_bytes(b"\x89PNG\x00")
+    assert header_of(tmp_path / "x.csv") == [] and header_of(tmp_path / "nothing.csv") == []

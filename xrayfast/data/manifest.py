@@ -1,8 +1,8 @@
 """The table of images: which file, which patient, which part, which labels.
 
-`open_manifest` reads class folders (`folders`) or a CSV file (`tables`) into the same plain lists, and from there
-on one way leads to the Manifest: settle the task, add what is implied, draw the missing parts, hide who the
-patients are.
+`open_manifest` reads class folders or a table (`layouts`) into the same plain lists, and from there on one way leads to
+the Manifest: uncertain and blank cells become what the policies say, synonyms are joined, the task is settled, what is
+implied is added, missing parts are drawn, and who the patients are is hidden.
 """
 
 from __future__ import annotations
@@ -11,28 +11,27 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig, Task
-from xrayfast.data.folders import TABLE, Images, from_folders, looks_like_classes, source_folder, top_level
-from xrayfast.data.labels import (
-    LABEL_JOIN,
-    NO_FINDING,
-    LabelSet,
-    Targets,
-    apply_implications,
-    check_implications,
-    in_order,
-    infer_task,
-    parse_implications,
-    targets,
-)
-from xrayfast.data.splits import PARTS, Part, stratified_split
-from xrayfast.data.tables import from_table
+from xrayfast.data.images import Images
+from xrayfast.data.implications import apply_implications, check_implications, parse_implications
+from xrayfast.data.label_map import read_label_map
+from xrayfast.data.labels import NO_FINDING, in_order, is_no_finding
+from xrayfast.data.layouts import open_layout
+from xrayfast.data.parts import connected, settle_parts
+from xrayfast.data.patients import identify, patient_groups, pseudonyms
+from xrayfast.data.policies import apply_policies, clear_no_finding, parse_policy
+from xrayfast.data.split_files import parts_from_file
+from xrayfast.data.splits import PARTS, Part
+from xrayfast.data.targets import Targets, infer_task, joined, not_single, truth
 from xrayfast.errors import ConfigError, DataError, did_you_mean, some
+
+_DRAWN_AGAIN = "Drawn again, so that what belongs together stays together"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +40,17 @@ class Manifest:
 
     Attributes:
         table: a row an image: `image` (unique name: the path from the source folder, with '/'), `path`
-            (absolute), `patient` (a pseudonym, missing where unknown), `split` (train, valid or test) and
-            `labels` (joined by '|', "" for none).
+            (absolute), `patient` (a pseudonym, None where unknown), `split` (train, valid or test), `labels` (those
+            that are 1, joined by '|', "" for none); and, in a set where they are known, `sex` ("F", "M" or None),
+            `age` (years or NaN), `view` ("PA", "AP", "LATERAL", another text or None) and `study` (a pseudonym or
+            None).
         labels: the L labels, in the order used everywhere.
-        targets: (N, L) uint8, 1 where the image has the label; rows as in the table.
+        targets: (N, L) float32 from 0 to 1, rows as in the table: NaN where the cell is ignored, and strictly between
+            0 and 1 where an uncertain cell is smoothed. Exactly one 1 and no NaN in each row of a single-label task.
         task: "single" where each image has exactly one label.
         config: the settings that it was opened with.
         notes: what was inferred, drawn or ignored, in sentences.
+        drawn: (N,) bool, whether an image's part was drawn by the seed, and not given.
     """
 
     table: pd.DataFrame
@@ -56,9 +59,15 @@ class Manifest:
     task: Task
     config: DataConfig
     notes: tuple[str, ...]
+    drawn: npt.NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def truth(self) -> npt.NDArray[np.int8]:
+        """(N, L): 1, 0, or -1 where nobody knows, because the cell is ignored or smoothed."""
+        return truth(self.targets)
 
     def part(self, name: Part) -> Manifest:
         """The images of one part.
@@ -69,7 +78,8 @@ class Manifest:
         if name not in PARTS:
             raise ConfigError(f"found the part '{name}'; expected train, valid or test.{did_you_mean(name, PARTS)}")
         rows = (self.table["split"] == name).to_numpy()
-        return replace(self, table=self.table[rows].reset_index(drop=True), targets=self.targets[rows])
+        table = self.table[rows].reset_index(drop=True)
+        return replace(self, table=table, targets=self.targets[rows], drawn=self.drawn[rows])
 
     def counts(self) -> pd.DataFrame:
         """Images of each label by part (columns), then all "images" and, where known, all "patients"."""
@@ -78,15 +88,44 @@ class Manifest:
         counts: dict[str, list[int]] = {}
         for name in PARTS:
             rows = split == name
-            counts[name] = [*self.targets[rows].sum(0, dtype=np.int64).tolist(), int(rows.sum())]
+            counts[name] = [*(self.targets[rows] == 1).sum(0).tolist(), int(rows.sum())]
             if known:
                 counts[name].append(int(self.table.loc[rows, "patient"].nunique()))
         rows_named = [*self.labels, "images", *(["patients"] if known else [])]
         table: pd.DataFrame = pd.DataFrame(counts, index=rows_named)
         return table
 
+    def split_table(self) -> pd.DataFrame:
+        """Image, patient, split and labels: what a run writes as `split.csv`, and `split_file` replays."""
+        table: pd.DataFrame = self.table[["image", "patient", "split", "labels"]]
+        return table
+
+    def redrawn(self, groups: npt.NDArray[np.integer]) -> Manifest:
+        """Deal the drawn images out again, so that those of one group, or of one patient, stand in one part.
+
+        Given parts stay as they are; the seed, fractions and folds are those of the settings.
+
+        Args:
+            groups: (N,) integers, equal for images that must stay together.
+
+        Raises:
+            DataError: a part would be left without images, or a class without images to train on.
+        """
+        if not self.drawn.any():
+            return self
+        split: list[Part] = self.table["split"].tolist()
+        given = [None if drawn else part for part, drawn in zip(split, self.drawn.tolist(), strict=True)]
+        together = connected(groups, patient_groups(self.table["patient"].tolist()))
+        parts = settle_parts(given, (self.targets == 1).astype(np.uint8), together, self.config)
+        outdated = _require_parts(self.truth, self.labels, split, self.task)
+        notes = [note for note in self.notes if note not in outdated and not note.startswith(_DRAWN_AGAIN)]
+        moved = sum(old != new for old, new in zip(split, parts.names, strict=True))
+        notes.append(f"{_DRAWN_AGAIN}: {moved} images moved.")
+        notes += _require_parts(self.truth, self.labels, parts.names, self.task)
+        return replace(self, table=self.table.assign(split=parts.names), notes=tuple(notes))
+
     def fingerprint(self) -> str:
-        """SHA-256 over each image's name, labels, part and file size, and so the same wherever the data lie.
+        """SHA-256 over each image's name, labels, what of them is unknown, part and file size: the same anywhere.
 
         Raises:
             DataError: a file is gone.
@@ -99,64 +138,71 @@ class Manifest:
             except OSError as error:
                 raise DataError(f"{path}: can't be read ({error.strerror}); it was there when opened.") from error
             digest.update(repr((image, labels, split, size)).encode())
+        unknown = self.truth < 0
+        if unknown.any():
+            digest.update(np.packbits(unknown).tobytes())
+            # NaN has many bit patterns.
+            digest.update(np.nan_to_num(self.targets[unknown], nan=-1).astype("<f4").tobytes())
         return digest.hexdigest()
 
 
 def open_manifest(config: DataConfig) -> Manifest:
-    """Read a data set: class folders, or a CSV file where one is named or is all there is.
+    """Read a data set: class folders, or a table where one is named or is found.
 
     Args:
-        config: `source` is the folder of images, or a CSV file whose folder is the source.
+        config: `source` is the folder of images, or a table whose folder is the source.
 
     Raises:
         DataError: the images, labels or parts can't be used; the message says where and what to do.
         ConfigError: options that contradict each other or the layout.
     """
-    if config.source.suffix.lower() == ".csv" and config.labels is None:
-        config = config.model_copy(update={"source": config.source.parent, "labels": config.source})
-    root = source_folder(config.source)
-    if config.labels is not None:
-        return _assemble(from_table(config.labels, root, config), config)
-    folders, loose = top_level(root)
-    if TABLE in loose and not looks_like_classes(folders):
-        config = config.model_copy(update={"labels": config.source / TABLE})
-        images = from_table(root / TABLE, root, config)
-        images.notes.insert(0, f"Labels from {TABLE} in {config.source}.")
-    else:
-        images = from_folders(root, config, folders, loose)
-    return _assemble(images, config)
+    if config.split_file and config.split_col:
+        raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
+    images, config = open_layout(config)
+    identify(images, config)
+    labels, targets, task = _settle_labels(images, config)
+    known = truth(targets)
+    _require_learnable(known, labels, task)
+    groups = patient_groups(images.patients)
+    parts = settle_parts(_given_parts(images, config), (known == 1).astype(np.uint8), groups, config)
+    notes = [
+        *parts.notes,
+        *_shared_patients(groups, images.patients, parts.names),
+        *_require_parts(known, labels, parts.names, task),
+    ]
+    table = _table(images, parts.names, joined(known == 1, labels))
+    return Manifest(table, tuple(labels), targets, task, config, (*images.notes, *notes), parts.drawn)
 
 
-def _assemble(images: Images, config: DataConfig) -> Manifest:
-    task = _settle_task(images, config)
-    label_sets = images.label_sets
-    if task == "multi" and images.from_table:
-        label_sets = _without_no_finding(images)
-    closure = parse_implications(config.imply)
-    check_implications(closure, {label for labels in label_sets for label in labels})
-    if closure:
-        label_sets = [apply_implications(labels, closure) for labels in label_sets]
-    labels = in_order(label for labels in label_sets for label in labels)
-    matrix = targets(label_sets, labels)
-    _require_learnable(matrix, labels, task)
-    parts = _settle_parts(images, matrix, config)
-    _note_shared_patients(images, parts)
-    _require_parts(images, matrix, labels, parts, task)
-    order = {label: j for j, label in enumerate(labels)}.__getitem__
-    table = pd.DataFrame(
-        {
-            "image": images.names,
-            "path": images.paths,
-            "patient": _pseudonyms(images.patients) or pd.Series([None] * len(images.names), dtype=object),
-            "split": parts,
-            "labels": [LABEL_JOIN.join(sorted(row, key=order)) for row in label_sets],
-        }
-    )
-    return Manifest(table, tuple(labels), matrix, task, config, tuple(images.notes))
+def _settle_labels(images: Images, config: DataConfig) -> tuple[list[str], Targets, Task]:
+    """From the raw matrix to the labels in order, their targets, and the task."""
+    raw, notes = clear_no_finding(images.raw, images.labels) if images.from_table else (images.raw, [])
+    label_map = read_label_map(config.label_map) if config.label_map else None
+    policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, images.blank)]
+    mapped = label_map.rename(images.labels) if label_map else ()
+    labels = images.labels
+    matrix, told = apply_policies(raw, labels, policies, mapped)
+    images.notes += notes + told
+    if label_map:
+        images.notes += label_map.notes(labels)
+        labels, matrix = label_map.apply(matrix, labels)
+    task = _settle_task(images, labels, matrix, config)
+    if task == "multi" and images.from_table and not config.keep_no_finding:
+        labels, matrix = _without_no_finding(images, labels, matrix)
+    if closure := parse_implications(config.imply):
+        check_implications(closure, [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one])
+        labels, matrix = apply_implications(matrix, labels, closure)
+    present = [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one]
+    if len(present) < len(labels):
+        images.notes.append(
+            f"Labels without a single 1 are left out: {some(in_order(set(labels).difference(present)))}."
+        )
+    ordered = in_order(present)
+    return ordered, np.ascontiguousarray(matrix[:, [labels.index(label) for label in ordered]]), task
 
 
-def _settle_task(images: Images, config: DataConfig) -> Task:
-    inferred: Task = "multi" if config.imply else infer_task(images.label_sets)
+def _settle_task(images: Images, labels: Sequence[str], matrix: Targets, config: DataConfig) -> Task:
+    inferred: Task = "multi" if config.imply or images.several else infer_task(matrix)
     if config.task == "auto":
         found = "Each image has one label" if inferred == "single" else "Images have several labels or none"
         reason = "Labels imply others" if config.imply else found
@@ -164,27 +210,31 @@ def _settle_task(images: Images, config: DataConfig) -> Task:
         return inferred
     if config.task == "single" and config.imply:
         raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")
-    if config.task == "single" and inferred == "multi":
-        i = next(i for i, labels in enumerate(images.label_sets) if len(labels) != 1)
-        found = f"{len(images.label_sets[i])} labels ({', '.join(images.label_sets[i]) or 'none'})"
+    if config.task == "single" and len(strange := not_single(matrix)):
+        i = int(strange[0])
+        has = [label for label, value in zip(labels, matrix[i].tolist(), strict=True) if value == 1]
+        unknown = "" if np.isin(matrix[i], (0, 1)).all() else " and some that nobody knows"
+        found = f"{len(has)} labels ({', '.join(has) or 'none'}){unknown}"
         raise DataError(f"{images.where(i)}: found {found}; a single-label task expects 1. Use --task multi.")
     return config.task
 
 
-def _without_no_finding(images: Images) -> list[LabelSet]:
+def _without_no_finding(images: Images, labels: list[str], matrix: Targets) -> tuple[list[str], Targets]:
     """In a multi-label table 'No Finding' means that no label applies."""
-    beside = sum(NO_FINDING in labels and len(labels) > 1 for labels in images.label_sets)
+    none = np.array([is_no_finding(label) for label in labels], np.bool_)
+    if not none.any():
+        return labels, matrix
+    beside = int(((matrix[:, none] == 1).any(1) & (matrix[:, ~none] == 1).any(1)).sum())
     if beside:
         images.notes.append(f"{beside} images have '{NO_FINDING}' beside other labels, which count.")
-    if any(NO_FINDING in labels for labels in images.label_sets):
-        images.notes.append(f"'{NO_FINDING}' means none of the labels.")
-    return [tuple(label for label in labels if label != NO_FINDING) for labels in images.label_sets]
+    images.notes.append(f"'{NO_FINDING}' means none of the labels.")
+    return [label for label, drop in zip(labels, none.tolist(), strict=True) if not drop], matrix[:, ~none]
 
 
-def _require_learnable(matrix: Targets, labels: Sequence[str], task: Task) -> None:
+def _require_learnable(known: npt.NDArray[np.int8], labels: Sequence[str], task: Task) -> None:
     """There must be something to tell apart, and each class of a single-label task needs two images."""
-    totals = matrix.sum(0, dtype=np.int64)
-    if not len(labels) or (len(labels) == 1 and totals[0] == len(matrix)):
+    totals = (known == 1).sum(0)
+    if not len(labels) or (len(labels) == 1 and not (known == 0).any()):
         found = f"only one class, '{labels[0]}'" if labels else "no labels"
         raise DataError(f"found {found}; expected at least 2 classes. Add a folder or images of another class.")
     if task == "single" and totals.min() < 2:
@@ -194,77 +244,74 @@ def _require_learnable(matrix: Targets, labels: Sequence[str], task: Task) -> No
         )
 
 
-def _settle_parts(images: Images, matrix: Targets, config: DataConfig) -> list[Part]:
-    """The given parts; the missing ones are drawn from the training images."""
-    given = images.parts or ["train"] * len(matrix)
-    wanted: dict[Part, float] = {"valid": config.valid_fraction, "test": config.test_fraction}
-    draw: dict[Part, float] = {part: share for part, share in wanted.items() if share and part not in given}
-    if "test" in given and config.test_fraction:
-        images.notes.append("The test fraction is not used: the set has a test part.")
-    if not draw:
-        return list(given)
-    rest = 1 - sum(draw.values())
-    if rest <= 1e-9:
-        raise ConfigError(
-            f"valid_fraction {config.valid_fraction:g} and test_fraction {config.test_fraction:g} leave "
-            "nothing to train on; expected a sum below 1."
-        )
-    rows = [i for i, part in enumerate(given) if part == "train"]
-    groups = None if images.patients is None else _group_numbers([images.patients[i] for i in rows])
-    drawn = stratified_split(matrix[rows], groups, {"train": rest, **draw}, config.split_seed)
-    parts = list(given)
-    for i, part in zip(rows, drawn.tolist(), strict=True):
-        parts[i] = part
-    by = "stratified by label, " + ("by image, as no patients are known" if groups is None else "by patient")
-    shares = " and ".join(f"{share:.0%} {part}" for part, share in draw.items())
-    images.notes.append(f"Drawn from the training images with seed {config.split_seed}: {shares}, {by}.")
+def _given_parts(images: Images, config: DataConfig) -> Sequence[Part | None]:
+    """The parts of a file, or of the layout; None where an image is dealt out."""
+    if config.split_file is None:
+        return images.parts or [None] * len(images.names)
+    parts, notes = parts_from_file(config.split_file, images.names)
+    if images.parts is not None:
+        notes.append("The parts that the data brings itself are not used.")
+    images.notes += notes
     return parts
 
 
-def _note_shared_patients(images: Images, parts: Sequence[Part]) -> None:
+def _shared_patients(
+    groups: npt.NDArray[np.intp] | None, patients: Sequence[str] | None, parts: Sequence[Part]
+) -> list[str]:
     """Given parts are kept as they are, but a patient who stands in two of them is worth a word."""
-    if images.patients is None:
-        return
-    where: dict[str, set[Part]] = {}
-    for patient, part in zip(images.patients, parts, strict=True):
-        if patient:
-            where.setdefault(patient, set()).add(part)
-    shared = sum(len(found) > 1 for found in where.values())
-    if shared:
-        images.notes.append(
-            f"{shared} of {len(where)} patients stand in more than one part of the given split: results on valid and "
-            "test will be too good."
-        )
+    if groups is None or patients is None:
+        return []
+    pairs = pd.DataFrame({"patient": groups, "part": parts})[np.array([bool(patient) for patient in patients])]
+    shared = pairs.drop_duplicates()["patient"].value_counts()
+    if not (shared > 1).any():
+        return []
+    return [
+        f"{(shared > 1).sum()} of {len(shared)} patients stand in more than one part of the given split: results on "
+        "valid and test will be too good."
+    ]
 
 
-def _require_parts(images: Images, matrix: Targets, labels: Sequence[str], parts: Sequence[Part], task: Task) -> None:
-    """Training and validation need images; a single-label class without training images can't be learned."""
-    column = np.array(parts)
+def _require_parts(known: npt.NDArray[np.int8], labels: Sequence[str], parts: Sequence[Part], task: Task) -> list[str]:
+    """Training and validation need images; a single-label class without training images can't be learned.
+
+    Returns:
+        Notes on labels that a part lacks.
+    """
+    notes, column = [], np.array(parts)
     for part in ("train", "valid"):
         if part not in parts:
             raise DataError(f"no images in the {part} part; expected some in both train and valid. Add images.")
-        present = matrix[column == part].any(0)
+        present = (known[column == part] == 1).any(0)
         absent = [label for label, there in zip(labels, present, strict=True) if not there]
         if absent and part == "train" and task == "single":
-            known = set(labels).difference(absent)
+            others = set(labels).difference(absent)
             raise DataError(
                 f"class '{absent[0]}' has no images in the train part; expected each class there."
-                f"{did_you_mean(absent[0], known)} Name it alike in all parts, or add images."
+                f"{did_you_mean(absent[0], others)} Name it alike in all parts, or add images."
             )
         if absent:
-            images.notes.append(f"No {part} images of {some(absent)}.")
+            notes.append(f"No {part} images of {some(absent)}.")
+    return notes
 
 
-def _pseudonyms(patients: Sequence[str] | None) -> list[str | None] | None:
-    """P00001, P00002, ... in order of first appearance; None for blank cells."""
-    if patients is None:
-        return None
-    numbers = {patient: i for i, patient in enumerate(dict.fromkeys(filter(None, patients)), start=1)}
-    return [f"P{numbers[patient]:05d}" if patient else None for patient in patients]
+def _table(images: Images, parts: Sequence[Part], labels: Sequence[str]) -> pd.DataFrame:
+    """The manifest's table; columns of which nothing is known are left out, but for the patients'."""
+    n = len(images.names)
+    table: pd.DataFrame = pd.DataFrame({"image": images.names, "path": images.paths})
+    table["patient"] = _texts(pseudonyms(images.patients, "P") or [None] * n)
+    table["split"], table["labels"] = parts, labels
+    if images.sexes is not None and any(images.sexes):
+        table["sex"] = _texts(images.sexes)
+    if images.ages is not None and not np.isnan(images.ages).all():
+        table["age"] = np.array(images.ages, np.float64)
+    if images.views is not None and any(images.views):
+        table["view"] = _texts(images.views)
+    if studies := pseudonyms(images.studies, "S"):
+        table["study"] = _texts(studies)
+    return table
 
 
-def _group_numbers(patients: Sequence[str]) -> npt.NDArray[np.intp]:
-    """A number for each patient; images whose patient is unknown have numbers of their own."""
-    numbers: dict[str | int, int] = {}
-    keys = [patient or i for i, patient in enumerate(patients)]
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.intp)
+def _texts(values: Sequence[str | None]) -> pd.Series[Any]:
+    """A column in which what is unknown stays None: pandas would make it NaN."""
+    column: pd.Series[Any] = pd.Series(cast(Any, values), dtype=object)
+    return column

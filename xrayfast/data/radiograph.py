@@ -2,72 +2,117 @@
 
 from __future__ import annotations
 
-import stat
-import warnings
-from dataclasses import dataclass
+import os
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from xrayfast.data import dicom, pillow
+from xrayfast.data.dicom_display import parse_window
+from xrayfast.data.picture import Pixels, Radiograph, require_regular_file
 from xrayfast.errors import ReadError
 
-Pixels: TypeAlias = npt.NDArray[np.uint8]
+__all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "fit_square", "is_image", "read"]
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+READER_VERSION = 2
+"""Raised when any picture may come out differently than before: pictures stored by another version are not used."""
+
+_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
+    ".dcm": "DICOM", ".dicom": "DICOM",
+}  # fmt: skip
+
+IMAGE_SUFFIXES = frozenset(_FORMATS)
 """Endings, in lower case, by which a file counts as an image."""
 
-MAX_PIXELS = 150_000_000
-"""The largest picture decoded: five times the largest detectors in use, and below the size at which Pillow
-itself refuses, so that the limit and its message are ours."""
+_PLAIN_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".yaml", ".md", ".html", ".py", ".npy", ".zip", ".gz"})
+"""Endings of files that often lie beside images, and never are one."""
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-_DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
-_HIGH_DEPTH_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
-_BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
-_ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
+_HEAD_BYTES = 512
 
-
-@dataclass(frozen=True)
-class Radiograph:
-    """One picture as a viewer shows it.
-
-    Attributes:
-        pixels: (H, W) uint8, 0 black to 255 white.
-        notes: what was done to the stored values on the way, in the order done; empty for plain 8-bit gray.
-    """
-
-    pixels: Pixels
-    notes: tuple[str, ...] = ()
+_OTHER_STARTS = {
+    b"<": "HTML or XML text (a download may have saved an error page)",
+    b"GIF8": "a GIF",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"\xff\x4f\xff\x51": "a bare JPEG 2000 codestream",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+}
 
 
-def read(path: Path | str) -> Radiograph:
-    """Read a PNG, JPEG, TIFF, BMP or WebP file as the gray picture that it shows.
+def read(path: Path | str, window: str = "auto") -> Radiograph:
+    """Read a DICOM, PNG, JPEG, TIFF, BMP or WebP file as the gray picture that it shows.
+
+    What the file holds decides, not its ending; where they differ the notes say so.
 
     Values of more than 8 bits are scaled, never clipped: full scale is the smallest of the 8, 10, 12, 14, 15
-    and 16-bit ranges that holds the picture's maximum, and a value v becomes `round(v * 255 / full)`. So a
+    and 16-bit ranges that holds the picture's maximum, and a value v becomes `floor(v * 255 / full + 0.5)`. So a
     12-bit film stored in 16 bits keeps its brightness whether or not it reaches 4095. Larger maxima are full
     scale themselves, as is 1 for floating-point pictures within 0..1; where there are negative values the
-    minimum is taken as 0. Colours become luma (ITU-R BT.601), transparency is laid on black, an EXIF
-    orientation is applied, and of several frames the first is taken.
+    minimum is taken as 0. Of colours of 16 bits a channel the high 8 are kept. Colours become luma (ITU-R BT.601),
+    transparency is laid on black, an EXIF orientation is applied, and of several frames the first is taken.
+
+    DICOM goes the standard's way (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes
+    0..255 as above; MONOCHROME1 is inverted, pixel padding black. `window` chooses:
+
+    - "auto": the file's first VOI LUT, else its first window. Where it has none, the full range that its stored
+      bits allow if these are 8 or fewer, or if the picture fills at least half of that range between its 0.5 and
+      99.5 percentiles; else the range between those percentiles (of what is no padding).
+    - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.
+    - "percentile": the percentile range, whatever the file says; "full": the full range of the stored bits.
+    - "CENTER/WIDTH", such as "2048/4096": this window, after the modality LUT.
+
+    Colour DICOM, and every other format, has no window.
 
     Raises:
         ReadError: the path is no regular file that can be opened, or what it holds is empty, truncated,
-            damaged, too large, no image, or DICOM.
+            damaged, too large, too long, no image, of several frames (DICOM), or encoded in a way that is not read.
+        ConfigError: `window` is none of the above.
     """
     path = Path(path)
-    _require_regular_file(path)
+    choice = parse_window(window)
+    require_regular_file(path)
     try:
-        with path.open("rb") as stream, warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            _require_image_bytes(path, stream)
-            radiograph = _decode(path, stream)
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+            stream.seek(0)
+            if dicom.is_dicom(head):
+                radiograph = dicom.decode(path, stream, choice)
+            else:
+                _require_image_bytes(path, head)
+                radiograph = pillow.decode(path, stream)
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror or error}). Check the file.") from error
-    said = {f"Pillow: {warning.message}" for warning in caught if not _is_about_size(warning)}
-    return Radiograph(radiograph.pixels, radiograph.notes + tuple(sorted(said)))
+    if _FORMATS.get(path.suffix.lower(), radiograph.format) == radiograph.format:
+        return radiograph
+    return replace(radiograph, notes=(*radiograph.notes, f"{radiograph.format} in a file named {path.suffix}"))
+
+
+def is_image(path_text: str) -> bool:
+    """Whether a file counts as an image: by its ending, or, where that says nothing, by DICOM's first bytes.
+
+    A known ending costs no look at the file. DICOM files are often named without one, or by their UID, whose last
+    number then looks like one.
+    """
+    suffix = os.path.splitext(path_text)[1].lower()  # noqa: PTH122 (called for each file of large trees)
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix in _PLAIN_SUFFIXES:
+        return False
+    try:
+        path = Path(path_text)
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return dicom.is_dicom(stream.read(_HEAD_BYTES))
+    except (OSError, ValueError):
+        return False
 
 
 def fit_square(pixels: Pixels, size: int) -> Pixels:
@@ -93,123 +138,17 @@ def fit_square(pixels: Pixels, size: int) -> Pixels:
     return square
 
 
-def _require_regular_file(path: Path) -> None:
-    """Refuse what opening would hang on (a FIFO) or explain badly."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        found = "a link to nothing" if path.is_symlink() else "no such file"
-        raise ReadError(f"{path}: found {found}; expected an image file. Check the path.") from error
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{path}: can't be read ({error}). Check the path and its permissions.") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise ReadError(f"{path}: found a folder; expected an image file. Name the files in it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise ReadError(f"{path}: found a pipe, socket or device; expected a regular image file. Remove it.")
-    if status.st_size == 0:
-        raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
-
-
-def _require_image_bytes(path: Path, stream: BinaryIO) -> None:
+def _require_image_bytes(path: Path, head: bytes) -> None:
     """Refuse by its first bytes what is often mistaken for an image."""
-    head = stream.read(132)
-    stream.seek(0)
-    if path.suffix.lower() in _DICOM_SUFFIXES or head[128:] == b"DICM":
-        raise ReadError(f"{path}: found DICOM; expected an image. DICOM is not read yet; convert to PNG.")
-    if head.lstrip()[:1] == b"<":
-        raise ReadError(f"{path}: found HTML or XML text; expected an image. A download may have saved an error page.")
-
-
-def _decode(path: Path, stream: BinaryIO) -> Radiograph:
-    """Decode the stream; any failure of the decoder is a ReadError with the path."""
-    try:
-        with Image.open(stream, formats=_FORMATS) as image:
-            _require_sensible_size(path, image.size)
-            notes: list[str] = []
-            pixels = _displayed(image, notes)
-        return Radiograph(pixels, tuple(notes))
-    except ReadError:
-        raise
-    except UnidentifiedImageError as error:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for start, name in _OTHER_STARTS.items():
+        if text.startswith(start):
+            raise ReadError(
+                f"{path}: found {name}; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert or remove it."
+            )
+    is_known = head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI")
+    if _FORMATS.get(path.suffix.lower()) == "DICOM" and not is_known:
         raise ReadError(
-            f"{path}: found no image that can be read; expected PNG, JPEG, TIFF, BMP or WebP. Convert it."
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ReadError(f"{path}: found a picture of far too many pixels ({error}). Scale it down.") from error
-    except Exception as error:  # Pillow's decoders raise nearly any type on damaged files.
-        raise ReadError(
-            f"{path}: found a damaged or truncated image ({error}); expected a whole one. Fetch it again."
-        ) from error
-
-
-def _require_sensible_size(path: Path, size: tuple[int, int]) -> None:
-    width, height = size
-    if width * height > MAX_PIXELS:
-        raise ReadError(
-            f"{path}: found {width} x {height} pixels; expected at most {MAX_PIXELS // 10**6} million. "
-            "Scale the picture down."
+            f"{path}: found no DICOM header; expected 'DICM' at byte 128, or elements of group 0002 or 0008 at the "
+            "start. Fetch the file again."
         )
-
-
-def _displayed(image: Image.Image, notes: list[str]) -> Pixels:
-    """The upright gray picture as (H, W) uint8; what was done is added to the notes."""
-    frames = getattr(image, "n_frames", 1)
-    # Asked for before decoding, because Pillow turns a TIFF upright, and forgets the tag, as it decodes.
-    turned = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
-    inverted = _stores_white_as_zero(image)
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    pixels = _scaled(upright, notes) if upright.mode in _HIGH_DEPTH_MODES else _gray(upright, notes)
-    if inverted:
-        pixels = 255 - pixels
-        notes.append("WhiteIsZero inverted")
-    if turned:
-        notes.append("EXIF orientation applied")
-    if frames > 1:
-        notes.append(f"first of {frames} frames")
-    return pixels
-
-
-def _stores_white_as_zero(image: Image.Image) -> bool:
-    """Whether a TIFF is WhiteIsZero; Pillow inverts those of up to 8 bits itself, but not those of 16."""
-    tags = getattr(image, "tag_v2", {})
-    return image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
-
-
-def _gray(image: Image.Image, notes: list[str]) -> Pixels:
-    """A picture of 1 or 8 bits a channel as (H, W) uint8."""
-    if image.has_transparency_data:
-        notes.append("transparency laid on black")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
-    elif image.mode not in ("L", "RGB"):
-        notes.append(f"mode {image.mode} converted to gray")
-        if image.mode != "1":
-            image = image.convert("RGB")
-    return np.array(image.convert("L"), dtype=np.uint8)
-
-
-def _scaled(image: Image.Image, notes: list[str]) -> Pixels:
-    """A picture of more than 8 bits as (H, W) uint8, by the rule that `read` states."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("some pixels are not finite numbers")
-    if values.min() < 0:
-        notes.append(f"minimum {values.min():g} taken as 0")
-        values -= values.min()
-    full = _full_scale(float(values.max()), is_float=image.mode == "F")
-    notes.append(f"{'32' if image.mode in 'IF' else '16'}-bit scaled from 0..{full:g}")
-    # The half is added and cut, not np.rint: halves go up everywhere, not to the nearest even number.
-    return np.floor(values * (255 / full) + 0.5).astype(np.uint8)
-
-
-def _full_scale(maximum: float, is_float: bool) -> float:
-    if is_float and 0 < maximum <= 1:
-        return 1.0
-    fulls = (2**bits - 1 for bits in _BIT_DEPTHS)
-    return float(next((full for full in fulls if maximum <= full), maximum))
-
-
-def _is_about_size(warning: warnings.WarningMessage) -> bool:
-    """Whether Pillow warns of many pixels, for which this module has its own limit."""
-    return issubclass(warning.category, Image.DecompressionBombWarning)

@@ -1,237 +1,218 @@
-"""A CSV file of images as plain lists: which columns hold what, which labels a row has, where its file lies."""
+"""A CSV file, or one of COVIDx's text files, as columns of cells."""
 
 from __future__ import annotations
 
+import codecs
 import csv
-import os
+import gzip
+import io
 import re
+import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
 
-from xrayfast.config import DataConfig
-from xrayfast.data.folders import Images, absolute, top_level, visible_entries
-from xrayfast.data.labels import LabelSet, cell_labels, column_labels, is_flag
-from xrayfast.data.splits import Part, part_name
-from xrayfast.errors import DataError, did_you_mean, some
+from xrayfast.data.splits import part_name
+from xrayfast.data.targets import Where
+from xrayfast.errors import DataError
 
-# In the order in which they are preferred; letter case, spaces, '_' and '-' make no difference.
-_PATH_COLUMNS = ("image", "file", "filename", "path", "imagepath", "filepath", "imageindex", "imageid")
-_LABEL_COLUMNS = ("labels", "label", "findinglabels", "findings", "finding", "class", "diagnosis", "target")
-_SPLIT_COLUMNS = ("split", "set", "subset", "partition")
-_PATIENT_COLUMNS = ("patient", "patientid", "subject", "subjectid")
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".txt")
+"""Endings of files that can be tables of labels."""
 
-_FLAG_SHARE = 0.5
-"""A column is taken for a 0/1 label where this share of its cells is 0 or 1; the rest are then errors."""
+COVIDX_COLUMNS = ("patientid", "filename", "class", "source")
+"""What COVIDx's text files, which have no header, hold; the last is not always there."""
+
+_COVIDX_LINE = re.compile(r"(\S+) +(\S.*\.(?:png|jpe?g|bmp|tiff?|dcm)) +(\S+)(?: +(\S+))?", re.IGNORECASE)
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_SAMPLE = 1 << 16
+_BATCH = 1000
 
 
 @dataclass(frozen=True)
-class _Table:
-    """A CSV file's cells by column, and each row's number as a spreadsheet shows it."""
+class Table:
+    """The cells of a file by column.
 
-    name: str
-    columns: dict[str, list[str]]
-    rows: list[int]
-
-    def where(self, i: int) -> str:
-        return f"{self.name} row {self.rows[i]}"
-
-
-def from_table(file: Path, root: Path, config: DataConfig) -> Images:
-    """The images that a CSV file lists.
-
-    Args:
-        file: the table.
-        root: the source folder's absolute path, where files are looked for first.
-        config: the settings; columns that it doesn't name are known by their usual names.
-
-    Raises:
-        DataError: the file can't be read as a table, a column is missing, a cell means nothing, or an image is not
-            found, could be one of several, or has two rows.
+    Attributes:
+        file: where it was read from.
+        columns: N texts by name.
+        where: names the i-th row in a message, with its number as a spreadsheet shows it.
+        notes: what was done to read it.
     """
-    table = _read_csv(file)
-    path = _column(table, config.path_col, _PATH_COLUMNS)
-    if path is None:
-        raise DataError(
-            f"{file}: found the columns {', '.join(table.columns)}, none of which is known to hold image "
-            "paths; expected one like 'image' or 'file'. Name it with --path-col."
-        )
-    split = _column(table, config.split_col, _SPLIT_COLUMNS)
-    patient = _column(table, config.patient_col, _PATIENT_COLUMNS)
-    names, paths = _locate(table, path, root, absolute(file.parent))
-    columns, label_sets = _table_labels(table, config, {path, split, patient})
-    images = Images(names, paths, label_sets, table.where, from_table=True)
-    if split:
-        images.parts = [_part_cell(table, i, split, cell) for i, cell in enumerate(table.columns[split])]
-    if patient:
-        images.patients = [cell.strip() for cell in table.columns[patient]]
-    roles = {"images": path, "labels": "', '".join(columns), "parts": split, "patients": patient}
-    used = [f"{role} from '{name}'" for role, name in roles.items() if name]
-    images.notes.append(f"Columns of {table.name}: {'; '.join(used)}.")
-    present = {label for labels in label_sets for label in labels}
-    if len(columns) > 1 and (empty := [name for name in columns if name not in present]):
-        images.notes.append(f"Label columns without a single 1 are left out: {some(empty)}.")
-    return images
+
+    file: Path
+    columns: dict[str, list[str]]
+    where: Where
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def followed_by(self, other: Table) -> Table:
+        """This table's rows and then those of another with the same columns."""
+        columns = {name: cells + other.columns[name] for name, cells in self.columns.items()}
+        n = len(self)
+        return replace(self, columns=columns, where=lambda i: self.where(i) if i < n else other.where(i - n))
 
 
-def _read_csv(file: Path) -> _Table:
-    """All cells as text; blank rows are left out, but keep their numbers.
+def is_table(name: str) -> bool:
+    """Whether a file's name is that of a table."""
+    return name.lower().endswith(TABLE_SUFFIXES)
+
+
+def read_table(file: Path) -> Table:
+    """Read all cells as text; blank rows are left out, but keep their numbers.
+
+    The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
+    separator is the one of ',', ';' and tab that divides the first rows alike; line ends may be any, also in quotes.
 
     Raises:
-        DataError: not a file, not UTF-8, no rows, a column twice, or rows longer or shorter than the header.
+        DataError: not a file of text, no rows, a column twice, or rows longer or shorter than the header.
     """
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            header_line = stream.readline()
-            stream.seek(0)
-            separator = max(",;\t", key=lambda sign: len(next(csv.reader([header_line], delimiter=sign), [])))
-            records = list(csv.reader(stream, delimiter=separator))
+        encoding = _encoding(file)
+        try:
+            return _read(file, encoding)
+        except UnicodeDecodeError:
+            if encoding != "utf-8-sig":
+                raise
+        table = _read(file, "cp1252")
+        return replace(table, notes=(f"{file.name} is not UTF-8: read as Windows-1252.",))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{file}: found a damaged gzip file ({error}). Fetch the file again.") from error
     except OSError as error:
         raise DataError(f"{file}: can't be read ({error.strerror}); expected a CSV file of labels.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{file}: found text that is not UTF-8. Save the table as CSV in UTF-8.") from error
+        raise DataError(f"{file}: found bytes that are no text. Save the table as CSV in UTF-8.") from error
     except csv.Error as error:
         raise DataError(f"{file}: found a damaged CSV file ({error}). Save the table as CSV again.") from error
-    header = [name.strip() for name in records[0]] if records else []
-    numbered = [(number, row) for number, row in enumerate(records[1:], start=2) if any(map(str.strip, row))]
-    if not numbered:
+
+
+def header_of(file: Path) -> list[str]:
+    """The names of a table's columns; empty where the file can't be read as one."""
+    try:
+        with _open(file, _encoding(file)) as stream:
+            sample = stream.read(_SAMPLE)
+        if _is_covidx(sample):
+            return list(COVIDX_COLUMNS)
+        return [name.strip() for name in next(_records(io.StringIO(sample, newline=""), _separator(sample)), [])]
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _encoding(file: Path) -> str:
+    with _bytes(file) as stream:
+        start = stream.read(4)
+    return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
+
+
+def _bytes(file: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")
+
+
+def _open(file: Path, encoding: str) -> TextIO:
+    return io.TextIOWrapper(_bytes(file), encoding=encoding, newline="")
+
+
+def _read(file: Path, encoding: str) -> Table:
+    with _open(file, encoding) as stream:
+        sample = stream.read(_SAMPLE)
+        stream.seek(0)
+        if "\0" in sample:
+            raise DataError(f"{file}: found bytes that are no text. Save the table as CSV in UTF-8.")
+        if _is_covidx(sample):
+            return _read_covidx(file, stream)
+        separator = _separator(sample)
+        records = _records(stream, separator)
+        header = [name.strip() for name in next(records, [])]
+        if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
+            raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
+        numbers: list[int] = []
+        columns = _by_column(_filled(records, header, numbers, file, separator), len(header))
+    if not numbers:
         raise DataError(f"{file}: found no rows; expected a header and a row for each image.")
-    for number, row in numbered:
-        if len(row) != len(header):
-            raise DataError(
-                f"{file.name} row {number}: found {len(row)} cells; expected {len(header)}, as in the "
-                f"header. Put cells that contain '{separator}' in double quotes."
-            )
-    if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
-        raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
-    cells = zip(*(row for _, row in numbered), strict=True)
-    columns = {name: list(column) for name, column in zip(header, cells, strict=True) if name}
-    return _Table(file.name, columns, [number for number, _ in numbered])
+    named = {name: column for name, column in zip(header, columns, strict=True) if name}
+    if not named:
+        raise DataError(f"{file}: found no names of columns in the first row; expected a header.")
+    return Table(file, named, _numbered(file, numbers))
 
 
-def _column(table: _Table, chosen: str | None, known: Sequence[str]) -> str | None:
-    """The chosen column, or else the first one with a known name, or None."""
-    if chosen is not None:
-        if chosen not in table.columns:
-            raise DataError(
-                f"{table.name}: found no column '{chosen}'; expected one of {', '.join(table.columns)}."
-                f"{did_you_mean(chosen, table.columns)}"
-            )
-        return chosen
-    plain = {re.sub(r"[\s_-]", "", name.lower()): name for name in reversed(table.columns)}
-    return next((plain[name] for name in known if name in plain), None)
+def _numbered(file: Path, numbers: Sequence[int]) -> Where:
+    return lambda i: f"{file.name} row {numbers[i]}"
 
 
-def _table_labels(table: _Table, config: DataConfig, taken: set[str | None]) -> tuple[list[str], list[LabelSet]]:
-    """The columns that hold labels, and each row's labels.
-
-    One column, chosen or with a known name, holds the names of labels; several hold 0 and 1, and so do those
-    that are guessed.
-    """
-    known = None if config.label_col else _column(table, None, _LABEL_COLUMNS)
-    chosen = [known] if known else [name for name in config.label_col if _column(table, name, ())]
-    if len(chosen) == 1:
-        return chosen, cell_labels(table.columns[chosen[0]], config.label_delim, table.where)
-    columns = chosen or _flag_columns(table, taken)
-    return columns, column_labels({name: table.columns[name] for name in columns}, table.where)
+def _records(stream: Iterable[str], separator: str) -> Iterator[list[str]]:
+    # Strict, for else a quote that is never closed swallows the rest of the file without a word.
+    return csv.reader(stream, delimiter=separator, strict=True)
 
 
-def _flag_columns(table: _Table, taken: set[str | None]) -> list[str]:
-    flags = [name for name, cells in table.columns.items() if name not in taken and _looks_like_flags(cells)]
-    if not flags:
-        raise DataError(
-            f"{table.name}: found the columns {', '.join(table.columns)}, none of which is known to hold "
-            "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col."
-        )
-    return flags
+def _separator(sample: str) -> str:
+    """The sign that divides most rows of the sample as it divides the header; of several, into most cells."""
+
+    def fit(sign: str) -> tuple[float, int]:
+        records = list(islice(csv.reader(io.StringIO(sample, newline=""), delimiter=sign), 100))
+        if len(sample) == _SAMPLE:
+            records = records[:-1] or records  # the last may be cut
+        width = len(records[0]) if records else 0
+        if width < 2:
+            return 0, 0
+        rows = [row for row in records if any(map(str.strip, row))]
+        return sum(len(row) == width for row in rows) / len(rows), width
+
+    return max(",;\t", key=fit)
 
 
-def _looks_like_flags(cells: Sequence[str]) -> bool:
-    counts = Counter(cells)
-    flags = sum(count for cell, count in counts.items() if is_flag(cell))
-    return flags >= _FLAG_SHARE * len(cells) and any(cell.strip() in ("1", "1.0") for cell in counts)
+def _filled(
+    records: Iterator[list[str]], header: Sequence[str], numbers: list[int], file: Path, separator: str
+) -> Iterator[list[str]]:
+    """The rows that are not blank, as long as the header; their numbers are added to `numbers`."""
+    width = len(header)
+    for number, row in enumerate(records, start=2):
+        if not (row and row[0].strip()) and not any(map(str.strip, row)):
+            continue
+        if len(row) != width:
+            if any(map(str.strip, row[width:])) or any(header[len(row) :]):
+                raise DataError(
+                    f"{file.name} row {number}: found {len(row)} cells; expected {width}, as in the header. Put cells "
+                    f"that contain '{separator}' in double quotes."
+                )
+            row = (row + [""] * width)[:width]
+        numbers.append(number)
+        yield row
 
 
-def _part_cell(table: _Table, i: int, column: str, cell: str) -> Part:
-    part = part_name(cell)
-    if part is None:
-        raise DataError(f"{table.where(i)}: {column} is '{cell}'; expected train, valid or test. Mend the cell.")
-    return part
+def _by_column(rows: Iterator[list[str]], width: int) -> list[list[str]]:
+    """Turn rows into columns; equal cells of a column are one object, or 400,000 rows would not fit in memory."""
+    columns: list[list[str]] = [[] for _ in range(width)]
+    seen: list[dict[str, str]] = [{} for _ in range(width)]
+    while batch := list(islice(rows, _BATCH)):
+        for column, known, cells in zip(columns, seen, zip(*batch, strict=True), strict=True):
+            column.extend(map(known.setdefault, cells, cells))
+    return columns
 
 
-def _locate(table: _Table, column: str, root: Path, base: Path) -> tuple[list[str], list[str]]:
-    """Each row's image: its name, which is the path from the root, and its absolute path.
-
-    Raises:
-        DataError: a file is not there, could be one of several, or has two rows.
-    """
-    finder = _Finder(root, base)
-    cells = table.columns[column]
-    found = [finder.find(cell) for cell in cells]
-    missing = [i for i, candidates in enumerate(found) if not candidates]
-    if missing:
-        raise DataError(
-            f"{table.where(missing[0])}: image '{cells[missing[0]]}' not found under {root}; {len(missing)} "
-            f"of {len(cells)} rows have no file. Check the column '{column}', or give the images' folder."
-        )
-    rows: dict[str, int] = {}
-    for i, candidates in enumerate(found):
-        if len(candidates) > 1:
-            raise DataError(
-                f"{table.where(i)}: image '{cells[i]}' could be {some(name for name, _ in candidates)}; "
-                f"expected one file. Write the path from {root} into the column '{column}'."
-            )
-        if rows.setdefault(candidates[0][1], i) != i:
-            first = table.rows[rows[candidates[0][1]]]
-            raise DataError(
-                f"{table.where(i)}: image '{cells[i]}' stands in row {first} already; "
-                "expected one row for each image. Remove or join them."
-            )
-    return [files[0][0] for files in found], list(rows)
+def _is_covidx(sample: str) -> bool:
+    """Whether a text begins with a line of COVIDx: patient, file, class, and often the source."""
+    return bool(_COVIDX_LINE.fullmatch(sample.partition("\n")[0].strip()))
 
 
-class _Finder:
-    """Finds files by path or by name. Reads each folder once, as 400,000 checks of single files are slow."""
-
-    def __init__(self, root: Path, base: Path) -> None:
-        self._root = root
-        self._bases = list(dict.fromkeys((root, base)))
-        self._places: dict[str, list[_Place]] = {}
-        self._by_name: dict[str, list[_Place]] | None = None
-
-    def find(self, cell: str) -> list[tuple[str, str]]:
-        """The name and path of the file that a cell means; several where its name alone is not enough."""
-        folder, _, name = cell.strip().replace("\\", "/").rpartition("/")
-        if folder not in self._places:
-            self._places[folder] = [self._place(base / folder) for base in self._bases]
-        places = [place for place in self._places[folder] if name in place.files][:1]
-        return [(place.prefix + name, place.path + name) for place in places or self._index().get(name, [])]
-
-    def _index(self) -> dict[str, list[_Place]]:
-        if self._by_name is None:
-            self._by_name = {}
-            for place in self._tree(self._root):
-                for name in place.files:
-                    self._by_name.setdefault(name, []).append(place)
-        return self._by_name
-
-    def _tree(self, folder: Path) -> Iterator[_Place]:
-        yield self._place(folder)
-        for inner in top_level(folder)[0]:
-            yield from self._tree(inner)
-
-    def _place(self, folder: Path) -> _Place:
-        folder = absolute(folder)
-        prefix = PurePosixPath(Path(os.path.relpath(folder, self._root)).as_posix())
-        files = [entry.name for entry in visible_entries(folder) if entry.is_file()] if folder.is_dir() else []
-        return _Place(f"{folder}{os.sep}", "" if str(prefix) == "." else f"{prefix}/", frozenset(files))
-
-
-@dataclass(frozen=True)
-class _Place:
-    """A folder as the start of a path, as the start of an image's name, and the files in it."""
-
-    path: str
-    prefix: str
-    files: frozenset[str]
+def _read_covidx(file: Path, stream: TextIO) -> Table:
+    """A file of lines without a header; which part they are is in the file's name, as in test_COVIDx9A.txt."""
+    numbers, rows = [], []
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            found = _COVIDX_LINE.fullmatch(line.strip())
+            if found is None:
+                raise DataError(
+                    f"{file.name} row {number}: expected a patient, an image's file name and a class, separated by "
+                    "spaces, as in the first line."
+                )
+            numbers.append(number)
+            rows.append([cell or "" for cell in found.groups()])
+    columns = dict(zip(COVIDX_COLUMNS, _by_column(iter(rows), len(COVIDX_COLUMNS)), strict=True))
+    part = next(filter(None, map(part_name, re.split(r"[\W_]+", file.name))), None)
+    if part:
+        columns["split"] = [part] * len(rows)
+    return Table(file, columns, _numbered(file, numbers))

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.data.builders import classes, lines, make, message, noted, opened, rows, table
+from xrayfast.errors import DataError
+
+NIH = "Image Index,Finding Labels,Patient ID\n"
+
+
+def nih_rows(*files):
+    return NIH + "".join(
+        f"{file.rpartition('/')[2]},{'Mass|Edema' if i % 2 else 'Mass'},{i}\n" for i, file in enumerate(files)
+    )
+
+
+def ten(*folders):
+    """Ten images in some folders, each with a name of its own."""
+    return [f"{folders[i * len(folders) // 10]}/{i}.png" for i in range(10)]
+
+
+def test_class_folders_win_over_a_table_beside_them(tmp_path):
+    classes(tmp_path, a=3, b=3)
+    table(tmp_path, "image,label\n")
+    data = opened(tmp_path)
+    assert data.labels == ("a", "b") and noted(data, "labels.csv is not used, because there are class folders")
+    table(tmp_path, nih_rows("a/a000.png"), "Data_Entry_2017.csv")
+    assert noted(opened(tmp_path), "Data_Entry_2017.csv, labels.csv is not used")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ten("images"),
+        ten("anything"),
+        ten("images_001", "images_002"),
+        ten("images_001/images", "images_002/images"),
+        ten("images-224", "Images 512"),
+        ten("stage_2_train_images", "stage_2_test_images"),
+        ten("png", "dicom"),
+        ten("X-rays 1", "X-rays 2"),
+        ten("train", "test"),
+        ten("train/images", "valid/images"),
+        ten("train/patient00001/study1", "valid/patient00002/study1"),
+        ten("patient00001", "patient00002"),
+        ten("p10/p10000032/s50414267", "p11/p11000032/s50414268"),
+        [f"{i}.png" for i in range(10)],
+    ],
+)
+@pytest.mark.parametrize("name", ["labels.csv", "Data_Entry_2017.csv"])
+def test_folders_of_images_are_no_classes(tmp_path, files, name):
+    make(tmp_path, *files)
+    table(tmp_path, nih_rows(*files), name)
+    data = opened(tmp_path)
+    assert list(rows(data)) == files and data.labels == ("Edema", "Mass")
+    assert data.notes[0].startswith(f"Labels from {name} in {tmp_path}")
+    assert data.config.labels == tmp_path / name
+    if "_001" in files[0]:
+        assert "as images_001, images_002 hold images, not classes" in data.notes[0]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ten("covid", "normal"),
+        ten("images_covid", "images_normal"),
+        ten("xray", "normal"),
+        ten("s1", "s2"),
+        ten("train/a", "train/b", "valid/a", "valid/b"),
+        [
+            *ten("train/a", "train/b", "valid/a", "valid/b"),
+            "valid/patient00001/study1/1.png",
+            "train/patient00001/2.png",
+        ],
+    ],
+)
+def test_folders_that_are_classes(tmp_path, files):
+    make(tmp_path, *files)
+    table(tmp_path, nih_rows(*files), "labels.csv")
+    assert noted(opened(tmp_path, valid_fraction=0.3), "labels.csv is not used")
+
+
+def test_numbers_are_classes_unless_a_known_form_lies_beside(tmp_path):
+    files = ten("0", "1")
+    make(tmp_path, *files)
+    table(tmp_path, lines("image,label", "{i}.png,{ab}"), "labels.csv")
+    assert opened(tmp_path).labels == ("0", "1")
+    table(tmp_path, nih_rows(*files), "Data_Entry_2017.csv")
+    (tmp_path / "labels.csv").unlink()
+    assert opened(tmp_path).labels == ("Edema", "Mass")
+
+
+def test_the_only_table(tmp_path):
+    make(tmp_path, *ten("pictures"))
+    make(tmp_path, "README.txt", "notes.txt")
+    table(tmp_path, lines("image,label", "{i}.png,{ab}"), "train.csv")
+    data = opened(tmp_path)
+    assert data.labels == ("a", "b") and data.notes[0] == f"Labels from train.csv in {tmp_path}."
+
+
+def test_the_one_table_of_a_known_form(tmp_path):
+    files = ten("images_001", "images_002")
+    make(tmp_path, *files)
+    table(tmp_path, nih_rows(*files), "labels_of_mine.csv")
+    table(tmp_path, "Image Index,Finding Label,x\n", "BBox_List_2017.csv")
+    table(tmp_path, "image,label\n", "other.csv")
+    assert opened(tmp_path).notes[0].startswith("Labels from labels_of_mine.csv")
+    table(tmp_path, nih_rows(*files), "Data_Entry_2017_v2020.csv")
+    data = opened(tmp_path)
+    assert data.notes[0].startswith("Labels from Data_Entry_2017_v2020.csv")
+    assert noted(data, "labels_of_mine.csv beside it is not read")
+
+
+def test_several_tables(tmp_path):
+    files = ten("images_001", "images_002")
+    make(tmp_path, *files)
+    for name in ("one.csv", "two.csv"):
+        table(tmp_path, lines("image,label", "{i}.png,{ab}"), name)
+    assert "found the tables one.csv, two.csv; expected one. Name it with --labels" in message(DataError, tmp_path)
+    for name in ("one.csv", "two.csv"):
+        table(tmp_path, nih_rows(*files), name)
+    assert "found the tables one.csv, two.csv" in message(DataError, tmp_path)
+    assert len(opened(tmp_path, labels=tmp_path / "one.csv")) == 10
+
+
+def test_folders_of_images_without_a_table(tmp_path):
+    make(tmp_path, *ten("images_001", "images_002"))
+    found = message(DataError, tmp_path)
+    assert "found images_001, images_002, which look like folders of images and not like classes" in found
+    assert "labels.csv" in found
+
+
+def test_a_table_as_the_source(tmp_path):
+    make(tmp_path, *ten("images"))
+    file = table(tmp_path, lines("image,label", "{i}.png,{ab}"), "films.tsv")
+    data = opened(file)
+    assert data.config.source == tmp_path and data.config.labels == file
+    assert rows(data) == rows(opened(tmp_path, labels=file))
+    assert "no.csv: can't be read" in message(DataError, tmp_path / "no.csv")
+    (tmp_path / "set.csv" / "a").mkdir(parents=True)
+    assert "set.csv/a: found no images" in message(DataError, tmp_path / "set.csv")
