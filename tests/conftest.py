@@ -14,6 +14,14 @@ os.environ.setdefault("COLUMNS", "120")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Decoded images go into a folder of the session, not into the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["XRAYFAST_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Real radiographs and weights beside the checkout; never part of it."""

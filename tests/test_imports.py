@@ -19,6 +19,7 @@ LAYERS = [
     ["report"],
     ["run"],
     ["predictions"],
+    ["audit"],
     ["metrics", "data"],
     ["files", "config"],
     ["errors", "_version"],
@@ -26,6 +27,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 HEAVY = {
     "data": {"torch", "torchvision", "fastai", "sklearn", "matplotlib"},
+    "audit": {"torch", "torchvision", "fastai", "matplotlib"},
     "metrics": {"torch", "torchvision", "fastai", "pandas", "matplotlib"},
     "report": {"torch", "torchvision", "fastai"},
 }

@@ -18,7 +18,7 @@ import pandas as pd
 
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, some
-from xrayfast.files import replacing, write_json, write_text
+from xrayfast.files import write_csv, write_json, write_text
 from xrayfast.predictions import Predictions
 
 CONFIG = "config.yaml"
@@ -172,9 +172,18 @@ class Run:
         """The folder with what `--resume` needs; it may not exist."""
         return self.path / CHECKPOINT
 
+    @property
+    def split_path(self) -> Path:
+        """Which image stands in which part: `split.csv`.
+
+        Raises:
+            RunError: there is none.
+        """
+        return self._existing(SPLIT)
+
     def write_split(self, table: pd.DataFrame) -> None:
-        """Write the rows used: image, patient, split, labels."""
-        self._csv(SPLIT, table[["image", "patient", "split", "labels"]])
+        """Write the rows used, as `Manifest.split_table` gives them."""
+        self._csv(SPLIT, table)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -286,8 +295,7 @@ class Run:
         return content
 
     def _csv(self, name: str, table: pd.DataFrame) -> None:
-        with replacing(self.path / name) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(self.path / name, table)
 
     def _read_csv(self, name: str) -> pd.DataFrame:
         path = self._existing(name)

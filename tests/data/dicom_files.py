@@ -45,7 +45,7 @@ def dicom_bytes(
                 del dataset[keyword]
             else:
                 setattr(dataset, keyword, value)
-    return written(dataset, syntax, preamble, meta)
+        return written(dataset, syntax, preamble, meta)
 
 
 def picture_dataset(values, bits=None, photometric=None):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from xrayfast.data.store import Store
+from xrayfast.data.radiograph import fit_square, read
+from xrayfast.data.store import Pictures, Store
 
 SIDE = 24
 
@@ -28,6 +30,23 @@ def write_images(folder: Path, count: int, seed: int = 0) -> list[str]:
 def write_image(path: Path | str, rng: np.random.Generator) -> None:
     shape = rng.integers(20, 40, 2)
     Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path, compress_level=1)
+
+
+def assert_true_to(pictures: Pictures, paths: Iterable[Path | str]) -> None:
+    """Pictures and facts are those that the reader gives."""
+    for path in paths:
+        picture = read(path)
+        square = pictures.picture(path)
+        assert square.shape == (pictures.side,) * 2 and square.dtype == np.uint8
+        assert np.array_equal(square, fit_square(picture.pixels, pictures.side))
+        facts = pictures.facts(path)
+        assert (facts.height, facts.width) == picture.pixels.shape
+        assert (facts.bits, facts.mode, facts.format, facts.notes) == (
+            picture.bits,
+            picture.mode,
+            picture.format,
+            picture.notes,
+        )
 
 
 def kept(store: Store) -> int:

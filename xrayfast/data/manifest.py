@@ -19,16 +19,13 @@ import pandas as pd
 
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.images import Images
-from xrayfast.data.implications import apply_implications, check_implications, parse_implications
-from xrayfast.data.label_map import read_label_map
-from xrayfast.data.labels import NO_FINDING, in_order, is_no_finding
+from xrayfast.data.labelling import settle_labels
 from xrayfast.data.layouts import open_layout
 from xrayfast.data.parts import connected, settle_parts
 from xrayfast.data.patients import identify, patient_groups, pseudonyms
-from xrayfast.data.policies import apply_policies, clear_no_finding, parse_policy
 from xrayfast.data.split_files import parts_from_file
 from xrayfast.data.splits import PARTS, Part
-from xrayfast.data.targets import Targets, infer_task, joined, not_single, truth
+from xrayfast.data.targets import Targets, joined, truth
 from xrayfast.errors import ConfigError, DataError, did_you_mean, some
 
 _DRAWN_AGAIN = "Drawn again, so that what belongs together stays together"
@@ -160,7 +157,7 @@ def open_manifest(config: DataConfig) -> Manifest:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
     images, config = open_layout(config)
     identify(images, config)
-    labels, targets, task = _settle_labels(images, config)
+    labels, targets, task = settle_labels(images, config)
     known = truth(targets)
     _require_learnable(known, labels, task)
     groups = patient_groups(images.patients)
@@ -172,63 +169,6 @@ def open_manifest(config: DataConfig) -> Manifest:
     ]
     table = _table(images, parts.names, joined(known == 1, labels))
     return Manifest(table, tuple(labels), targets, task, config, (*images.notes, *notes), parts.drawn)
-
-
-def _settle_labels(images: Images, config: DataConfig) -> tuple[list[str], Targets, Task]:
-    """From the raw matrix to the labels in order, their targets, and the task."""
-    raw, notes = clear_no_finding(images.raw, images.labels) if images.from_table else (images.raw, [])
-    label_map = read_label_map(config.label_map) if config.label_map else None
-    policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, images.blank)]
-    mapped = label_map.rename(images.labels) if label_map else ()
-    labels = images.labels
-    matrix, told = apply_policies(raw, labels, policies, mapped)
-    images.notes += notes + told
-    if label_map:
-        images.notes += label_map.notes(labels)
-        labels, matrix = label_map.apply(matrix, labels)
-    task = _settle_task(images, labels, matrix, config)
-    if task == "multi" and images.from_table and not config.keep_no_finding:
-        labels, matrix = _without_no_finding(images, labels, matrix)
-    if closure := parse_implications(config.imply):
-        check_implications(closure, [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one])
-        labels, matrix = apply_implications(matrix, labels, closure)
-    present = [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one]
-    if len(present) < len(labels):
-        images.notes.append(
-            f"Labels without a single 1 are left out: {some(in_order(set(labels).difference(present)))}."
-        )
-    ordered = in_order(present)
-    return ordered, np.ascontiguousarray(matrix[:, [labels.index(label) for label in ordered]]), task
-
-
-def _settle_task(images: Images, labels: Sequence[str], matrix: Targets, config: DataConfig) -> Task:
-    inferred: Task = "multi" if config.imply or images.several else infer_task(matrix)
-    if config.task == "auto":
-        found = "Each image has one label" if inferred == "single" else "Images have several labels or none"
-        reason = "Labels imply others" if config.imply else found
-        images.notes.append(f"{reason}: a {inferred}-label task.")
-        return inferred
-    if config.task == "single" and config.imply:
-        raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")
-    if config.task == "single" and len(strange := not_single(matrix)):
-        i = int(strange[0])
-        has = [label for label, value in zip(labels, matrix[i].tolist(), strict=True) if value == 1]
-        unknown = "" if np.isin(matrix[i], (0, 1)).all() else " and some that nobody knows"
-        found = f"{len(has)} labels ({', '.join(has) or 'none'}){unknown}"
-        raise DataError(f"{images.where(i)}: found {found}; a single-label task expects 1. Use --task multi.")
-    return config.task
-
-
-def _without_no_finding(images: Images, labels: list[str], matrix: Targets) -> tuple[list[str], Targets]:
-    """In a multi-label table 'No Finding' means that no label applies."""
-    none = np.array([is_no_finding(label) for label in labels], np.bool_)
-    if not none.any():
-        return labels, matrix
-    beside = int(((matrix[:, none] == 1).any(1) & (matrix[:, ~none] == 1).any(1)).sum())
-    if beside:
-        images.notes.append(f"{beside} images have '{NO_FINDING}' beside other labels, which count.")
-    images.notes.append(f"'{NO_FINDING}' means none of the labels.")
-    return [label for label, drop in zip(labels, none.tolist(), strict=True) if not drop], matrix[:, ~none]
 
 
 def _require_learnable(known: npt.NDArray[np.int8], labels: Sequence[str], task: Task) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,10 @@ import pandas as pd
 from xrayfast.config import DataConfig
 from xrayfast.data.images import Images
 from xrayfast.data.radiograph import IMAGE_SUFFIXES
-from xrayfast.errors import DataError
+from xrayfast.errors import DataError, ReadError, some
 
-Value = TypeVar("Value")
+if TYPE_CHECKING:
+    from xrayfast.data.dicom import Header
 
 # The first group is the patient, the second, where there is one, the study.
 _NAMES = {
@@ -96,28 +97,29 @@ def names_column(patient_col: str) -> bool:
 
 
 def identify(images: Images, config: DataConfig) -> None:
-    """Fill in who is on the images where no column has told: from file names, or from DICOM headers.
+    """Fill in who is on the images where no column has told: from file names, or else from DICOM headers.
+
+    Headers, once read, also tell what no column has of study, sex, age and view. Reading one takes milliseconds, so
+    that is not done for those alone.
 
     Raises:
         DataError: names or headers were asked for and tell nothing.
+        ConfigError: the keyword of a header's element is none.
     """
     chosen = config.patient_col
-    keyword = chosen.partition(":")[2] if chosen and chosen.startswith("dicom:") else None
     if chosen == "none":
         images.notes.append("Patients are not looked for, as patient_col is none.")
-    elif images.patients is None and keyword is None:
+        return
+    keyword = chosen.partition(":")[2] if chosen and chosen.startswith("dicom:") else None
+    if images.patients is None and keyword is None:
         _from_names(images)
-        if chosen == "name" and images.patients is None:
-            raise DataError(
-                f"found no patients in the names of images; expected some such as {_SHAPES}. Leave out --patient-col, "
-                "or name a column."
-            )
-    _from_headers(images, keyword or "PatientID", wanted=chosen is None or keyword is not None)
-    if keyword and images.patients is None:
-        raise DataError(
-            f"found no {keyword} in the images' headers; expected DICOM files that have it. Leave out --patient-col, "
-            "or name a column."
+    if images.patients is None and chosen != "name":
+        _from_headers(images, keyword or "PatientID")
+    if images.patients is None and (chosen == "name" or keyword):
+        where = (
+            f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {_SHAPES}"
         )
+        raise DataError(f"found no patients in the images' {where}. Leave out --patient-col, or name a column.")
 
 
 def _from_names(images: Images) -> None:
@@ -144,45 +146,48 @@ def _from_names(images: Images) -> None:
     )
 
 
-def _from_headers(images: Images, keyword: str, wanted: bool) -> None:
-    """Fill in what only DICOM headers tell: patients where wanted, studies, sexes, ages and views.
+def _from_headers(images: Images, keyword: str) -> None:
+    """Patients, and whatever else is not known yet, from the headers of DICOM files."""
+    headers = _headers(images, keyword)
+    known = [header for header in headers if header is not None]
+    if any(header.patient for header in known):
+        images.patients = [header.patient if header else "" for header in headers]
+        on, people = sum(map(bool, images.patients)), len(set(filter(None, images.patients)))
+        images.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {on} of {len(known)} files.")
+    if not known:
+        return
+    images.studies = images.studies or [header.study if header else "" for header in headers]
+    images.sexes = images.sexes or sexes([header.sex if header else "" for header in headers])[0]
+    images.views = images.views or views([header.view if header else "" for header in headers])
+    if images.ages is None:
+        found = [header.age if header and header.age is not None else np.nan for header in headers]
+        images.ages = [age if age <= _OLDEST else np.nan for age in found]
 
-    Where nothing is missing, and for files with an ending of another kind of image, no header is read.
-    """
-    wanted = wanted and images.patients is None
-    if not (wanted or None in (images.sexes, images.ages, images.views)):
-        return
-    candidates = [i for i, path in enumerate(images.paths) if _may_be_dicom(path)]
-    if not candidates:
-        return
+
+def _headers(images: Images, keyword: str) -> list[Header | None]:
+    """Each image's DICOM header; None where there is none. Files with the ending of another kind are not opened."""
+    may_be = [_may_be_dicom(path) for path in images.paths]
+    if not any(may_be):
+        return []
     from xrayfast.data.dicom import read_header  # pydicom takes its time to load, and most data need none of it
 
-    found = {i: header for i in candidates if (header := read_header(images.paths[i], keyword)) is not None}
-    if wanted and any(header.patient for header in found.values()):
-        images.patients = _spread({i: header.patient for i, header in found.items()}, "", len(images.paths))
-        known, people = sum(map(bool, images.patients)), len(set(filter(None, images.patients)))
-        images.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {known} of {len(found)} files.")
-    if not found:
-        return
-    if images.studies is None and any(header.study for header in found.values()):
-        images.studies = _spread({i: header.study for i, header in found.items()}, "", len(images.paths))
-    if images.sexes is None:
-        images.sexes = sexes(_spread({i: header.sex for i, header in found.items()}, "", len(images.paths)))[0]
-    if images.ages is None:
-        told = {i: header.age for i, header in found.items() if header.age is not None and header.age <= _OLDEST}
-        images.ages = _spread(told, np.nan, len(images.paths))
-    if images.views is None:
-        images.views = views(_spread({i: header.view for i, header in found.items()}, "", len(images.paths)))
+    headers: list[Header | None] = []
+    damaged = []
+    for name, path, likely in zip(images.names, images.paths, may_be, strict=True):
+        try:
+            headers.append(read_header(path, keyword) if likely else None)
+        except ReadError:
+            headers.append(None)
+            damaged.append(name)
+    if damaged:
+        images.notes.append(f"{len(damaged)} files' headers can't be read, and tell no patient: {some(damaged)}.")
+    return headers
 
 
 def _may_be_dicom(path: str) -> bool:
     """Whether the file's ending does not say that it is another kind of image."""
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a Path for each of 400,000 files takes seconds
     return suffix in (".dcm", ".dicom") or suffix not in IMAGE_SUFFIXES
-
-
-def _spread(values: Mapping[int, Value], default: Value, n: int) -> list[Value]:
-    return [values.get(i, default) for i in range(n)]
 
 
 def patient_groups(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:

@@ -44,6 +44,8 @@ def add_mimic_tables(images: Images, file: Path) -> None:
                 parts[of_image[dicom_id]] = part
         images.parts = parts
         images.notes.append(f"Parts from {table.file.name} beside {file.name}.")
+        if lacking := parts.count(None):
+            images.notes.append(f"{lacking} images are not in {table.file.name}: they are dealt out.")
     if images.views is None and (table := _beside(file, "metadata", {"dicom_id", "ViewPosition"})):
         view_of = dict(zip(table.columns["dicom_id"], table.columns["ViewPosition"], strict=True))
         images.views = views([view_of.get(PurePosixPath(name).stem, "") for name in images.names])

@@ -18,7 +18,7 @@ PARTS: tuple[Part, ...] = ("train", "valid", "test")
 Name = TypeVar("Name", bound=str)
 
 _MOVES = 100
-"""Moves and swaps at the end of a deal, at most; 6676 NIH images took 10 for three parts or ten folds, 23 for twenty."""
+"""Moves and swaps at the end of a deal, at most; 6676 NIH images took 10 for three parts, 23 for twenty folds."""
 
 _TRIED = 20
 """Groups of each part that are tried for a swap with each other part."""
@@ -64,10 +64,10 @@ def stratified_split(
     whole and takes no label's last group out of a part.
 
     The fit is the chi-squared distance between each label's counts and its shares, summed over the group's
-    labels; for one label without groups that is Webster's rule of apportionment, which keeps within 1 of the
-    share. The paper's own rule, to the part that wants most of the one label in absolute numbers, gives the
-    larger part all large groups: on 6676 NIH images training then had 4.0 images a patient, validation 2.2
-    and test 1.6; here they have 2.9 to 3.1, sizes are exact, and each label is within 1.1 images of its share.
+    labels; for one label without groups that is near Webster's rule of apportionment. The paper's own rule, to the
+    part that wants most of the one label in absolute numbers, gives the larger part all large groups: on 6676 NIH
+    images training then had 4.0 images a patient, validation 2.2 and test 1.6; here they have 2.9 to 3.1, the sizes
+    are exact, and each label is within 1.1 images of its share.
 
     Args:
         targets: (N, L) of 0 and 1 in any numeric type, 1 where the image has the label.

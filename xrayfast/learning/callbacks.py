@@ -12,6 +12,7 @@ import torch
 
 from xrayfast.errors import TrainingError, XrayfastError
 from xrayfast.learning.fastai_api import Callback, CancelFitException, Recorder, TrainEvalCallback
+from xrayfast.learning.losses import batch_weight
 from xrayfast.learning.phases import Phase
 from xrayfast.learning.randomness import reseed
 
@@ -23,6 +24,9 @@ class Reporter(Protocol):
 
     def note(self, text: str) -> None:
         """Something worth knowing."""
+
+    def preparing(self, stage: str, done: int, total: int) -> None:
+        """Before training: of `total` images, `done` are through a stage such as "decoding"."""
 
     def phase(self, phase: Phase) -> None:
         """A phase begins."""
@@ -41,6 +45,9 @@ class Silent:
     """A Reporter that says nothing."""
 
     def note(self, text: str) -> None:
+        """Say nothing."""
+
+    def preparing(self, stage: str, done: int, total: int) -> None:
         """Say nothing."""
 
     def phase(self, phase: Phase) -> None:
@@ -185,13 +192,14 @@ class Keeper(Callback):
         self.began = time.perf_counter()
         self.trained = True
         self.total: torch.Tensor | float = 0.0
-        self.images = 0
+        self.weight: torch.Tensor | float = 0.0
 
     def after_batch(self) -> None:
         """Sum up the training loss. fastai's smoothed one runs on over epochs, so that resuming would change it."""
         if self.training:
-            self.total += self.loss.detach() * len(self.xb[0])
-            self.images += len(self.xb[0])
+            weight = batch_weight(self.yb[0])
+            self.total += self.loss.detach() * weight
+            self.weight += weight
 
     def before_epoch(self) -> None:
         """An epoch that is skipped on resuming leaves no row."""
@@ -208,7 +216,7 @@ class Keeper(Callback):
             "epoch": len(self.state.rows) + 1,
             "phase": self.phase.name,
             **{name: None if value is None else float(value) for name, value in values.items()},
-            "train_loss": float(self.total) / max(self.images, 1),
+            "train_loss": float(self.total) / max(float(self.weight), 1.0),
             "lr": float(hypers[-1]),
             "lr_lowest": float(hypers[self.phase.frozen]),
             "seconds": round(time.perf_counter() - self.began, 3),

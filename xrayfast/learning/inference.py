@@ -33,7 +33,7 @@ def part_predictions(learn: Learner, part: str, *, tta: bool = False, seed: int 
         labels=data.labels,
         images=data.table["image"].to_numpy(dtype=object),
         patients=data.table["patient"].fillna("").to_numpy(dtype=object),
-        truth=data.targets.astype(np.int64),
+        truth=data.truth.astype(np.int64),
         probability=probability.astype(np.float64),
         loss=_losses(learn, probability, data.targets),
     )
@@ -76,7 +76,7 @@ def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[An
 
 
 def _losses(learn: Learner, probability: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
-    """The training loss of each image, from its probabilities.
+    """The training loss of each image, from its probabilities; with several labels, the mean over the known ones.
 
     Logits that give the same probabilities give the same loss, so nothing needs a second pass; probabilities are kept
     1e-7, float32's resolution, away from 0 and 1.
@@ -84,8 +84,11 @@ def _losses(learn: Learner, probability: NDArray[Any], targets: NDArray[Any]) ->
     clipped = torch.from_numpy(probability).clamp(1e-7, 1 - 1e-7)
     single = learn.dls.manifest.task == "single"
     logits = clipped.log() if single else clipped.logit()
-    truth = torch.from_numpy(targets.argmax(axis=1)) if single else torch.from_numpy(targets.astype(np.float32))
+    truth = torch.from_numpy(targets.argmax(axis=1) if single else targets)
     device = next(learn.model.parameters()).device
     with learn.loss_not_reduced():
         losses = learn.loss_func(logits.to(device), truth.to(device))
-    return losses.as_subclass(torch.Tensor).reshape(len(truth), -1).mean(dim=1).double().cpu().numpy()
+    total = losses.as_subclass(torch.Tensor).reshape(len(truth), -1).sum(dim=1).double().cpu().numpy()
+    cells = 1 if single else np.maximum((~np.isnan(targets)).sum(axis=1), 1)
+    per_image: NDArray[np.float64] = total / cells
+    return per_image

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
-from xrayfast.data.radiograph import fit_square, read
+from xrayfast.data.store import Pictures, Reader
 from xrayfast.errors import DataError, ReadError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference import part_predictions
@@ -40,6 +40,7 @@ class RadiographInterpretation(ClassificationInterpretation):
         paths: where each image's file is, by its name in `predictions`.
         learn: the learner, where there is one; only `show_results` and indexing need it.
         dl: its DataLoader for these images.
+        pictures: where the pictures of single cases come from; by default from the files.
 
     Attributes:
         predictions: as given.
@@ -55,10 +56,12 @@ class RadiographInterpretation(ClassificationInterpretation):
         paths: Mapping[str, Path],
         learn: Learner | None = None,
         dl: Any = None,
+        pictures: Pictures | None = None,
     ) -> None:
         # fastai's own __init__ takes the labels from a DataLoader, which saved predictions don't have.
         self.predictions, self.task, self.paths = predictions, task, paths
         self.learn, self.dl, self.act = learn, dl, None
+        self.pictures = pictures or Reader(PICTURE_SIZE)
         self.vocab = list(predictions.labels)
         self.losses = torch.tensor(predictions.loss)
         self.summary = summarise(predictions.truth, predictions.probability, self.vocab, task)
@@ -179,7 +182,7 @@ class RadiographInterpretation(ClassificationInterpretation):
             # Of several labels each has its own, beside its name.
             probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
-            pixels=_picture(self.paths.get(image)),
+            pixels=self._picture(image),
         )
 
     def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
@@ -188,9 +191,8 @@ class RadiographInterpretation(ClassificationInterpretation):
             return joined(row, self.vocab, ", ")
         return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
 
-
-def _picture(path: Path | None) -> NDArray[np.uint8] | None:
-    try:
-        return None if path is None else fit_square(read(path).pixels, PICTURE_SIZE)
-    except ReadError:
-        return None
+    def _picture(self, image: str) -> NDArray[np.uint8] | None:
+        try:
+            return self.pictures.picture(str(self.paths[image])) if image in self.paths else None
+        except ReadError:
+            return None

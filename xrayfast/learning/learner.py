@@ -26,7 +26,7 @@ from xrayfast.learning.fastai_api import (
     vision_learner,
 )
 from xrayfast.learning.losses import make_loss
-from xrayfast.learning.metrics import epoch_metrics
+from xrayfast.learning.metrics import KnownLoss, epoch_metrics
 from xrayfast.learning.randomness import isolated_rng
 
 
@@ -73,15 +73,15 @@ def learner(
         WeightsError: weights that can't be had or don't fit.
     """
     data = dls.manifest
-    train = data.part("train")
+    truth = data.part("train").truth
     loss_func = make_loss(
         loss,
         data.task,
         gamma=gamma,
         alpha=alpha,
         class_weights=class_weights,
-        positives=train.targets.sum(axis=0).tolist(),
-        images=len(train),
+        positives=(truth == 1).sum(axis=0).tolist(),
+        known=(truth >= 0).sum(axis=0).tolist(),
     )
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
@@ -89,6 +89,7 @@ def learner(
         body = load_body(arch, weights)
         learn = _assemble(dls, body, arch, head_width, loss_func, _optimizer(optimizer, momentum), lr, wd)
     learn.metrics = epoch_metrics(data.task, len(data.labels))
+    learn.recorder.loss = KnownLoss()
     learn.unused_weights = body.unused
     learn.settings = {
         "arch": arch,

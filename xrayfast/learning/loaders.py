@@ -14,7 +14,8 @@ from PIL import Image
 
 from xrayfast.config import DataConfig, Device, Task
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.radiograph import fit_square, read
+from xrayfast.data.radiograph import fit_square
+from xrayfast.data.store import Pictures, Reader, decoded
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
@@ -41,14 +42,15 @@ PARTS = {"train": 0, "valid": 1, "test": 2}
 class OpenRadiograph(Transform):
     """A file, or an array read before, to a square 8-bit gray picture: whole, padded with black."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, pictures: Pictures) -> None:
         super().__init__()
-        self.size = size
+        self.pictures = pictures
 
     def encodes(self, source: str | Path | np.ndarray) -> PILImageBW:
-        """Read, unless it is an array, and fit."""
-        pixels = source if isinstance(source, np.ndarray) else read(source).pixels
-        return PILImageBW(Image.fromarray(fit_square(pixels, self.size)))
+        """Take the stored picture, read the file, or fit the array."""
+        if isinstance(source, np.ndarray):
+            return PILImageBW(Image.fromarray(fit_square(source, self.pictures.side)))
+        return PILImageBW(Image.fromarray(self.pictures.picture(str(source))))
 
 
 class GrayToRGB(Transform):
@@ -86,15 +88,16 @@ def chest_augmentations() -> list[Any]:
     )
 
 
-def RadiographBlock(size: int = 224, augment: bool = True) -> TransformBlock:
+def RadiographBlock(size: int = 224, augment: bool = True, pictures: Pictures | None = None) -> TransformBlock:
     """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
 
     Args:
         size: side of the square in pixels.
         augment: whether the training part is augmented.
+        pictures: where decoded pictures of that size are kept; by default each is read anew.
     """
     return TransformBlock(
-        type_tfms=OpenRadiograph(size),
+        type_tfms=OpenRadiograph(pictures or Reader(size)),
         batch_tfms=[
             IntToFloatTensor(),
             *(chest_augmentations() if augment else []),
@@ -104,22 +107,23 @@ def RadiographBlock(size: int = 224, augment: bool = True) -> TransformBlock:
     )
 
 
-def datablock(labels: tuple[str, ...], task: Task, size: int = 224) -> DataBlock:
+def datablock(labels: tuple[str, ...], task: Task, pictures: Pictures) -> DataBlock:
     """The DataBlock for rows of a manifest's table with a `target` column, as `items` gives them."""
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
         else MultiCategoryBlock(encoded=True, vocab=list(labels))
     )
-    return DataBlock(blocks=(RadiographBlock(size), target), get_x=_path, get_y=_target, splitter=_parts)
+    block = RadiographBlock(pictures.side, pictures=pictures)
+    return DataBlock(blocks=(block, target), get_x=_path, get_y=_target, splitter=_parts)
 
 
 def items(data: Manifest) -> pd.DataFrame:
-    """The manifest's table with a `target` column: the label (single) or the 0/1 vector (multi)."""
+    """The manifest's table with a `target` column: the label (single) or the (L,) float32 vector (multi)."""
     if data.task == "single":
         targets: list[Any] = [data.labels[i] for i in data.targets.argmax(axis=1)]
     else:
-        targets = list(data.targets.astype(np.float32))
+        targets = list(data.targets)
     return data.table.assign(target=pd.Series(targets, index=data.table.index, dtype=object))
 
 
@@ -131,8 +135,12 @@ def dataloaders(
     workers: int | None = None,
     device: Device = "auto",
     seed: int = 0,
+    pictures: Pictures | None = None,
 ) -> DataLoaders:
     """Plain fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test part, `dls[2]`.
+
+    In a multi-label target NaN means that nobody knows; the losses of `xrayfast.learner` leave such cells out, and so
+    must any other.
 
     Args:
         data: the images and their split.
@@ -143,15 +151,20 @@ def dataloaders(
             eight beside an accelerator.
         device: where batches go.
         seed: of the order in which images are drawn.
+        pictures: where decoded pictures of that size are kept; by default as the data set's settings say, and each
+            image is decoded now unless it was before.
 
     Raises:
         ConfigError: no such device here.
-        ReadError: an image can't be read (when it is reached).
+        DataError: images that can't be read, all of them named.
+        WriteError: no room to keep decoded pictures.
     """
     target = torch_device(device)
+    if pictures is None:
+        pictures = Reader(size) if is_blank(data) else decoded(data.config, size, data.table["path"].tolist())
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
-        dls = datablock(data.labels, data.task, size).dataloaders(
+        dls = datablock(data.labels, data.task, pictures).dataloaders(
             items(data),
             bs=batch_size,
             val_bs=2 * batch_size,
@@ -161,14 +174,14 @@ def dataloaders(
             drop_last=n_train % batch_size == 1 and n_train > 1,
             wif=_ignore_interrupts,
         )
-    dls.manifest, dls.size, dls.batch_size = data, size, batch_size
+    dls.manifest, dls.size, dls.batch_size, dls.pictures = data, size, batch_size, pictures
     return dls
 
 
 def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
     """A stand-in for the data of a model that only predicts: one black picture in each of train and valid."""
     black = np.zeros((size, size), dtype=np.uint8)
-    targets = np.zeros((2, len(labels)), dtype=np.uint8)
+    targets = np.zeros((2, len(labels)), dtype=np.float32)
     targets[:, 0] = 1
     table = pd.DataFrame(
         {
@@ -179,7 +192,9 @@ def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
             "labels": [labels[0], labels[0]],
         }
     )
-    return Manifest(table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=())
+    return Manifest(
+        table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=(), drawn=np.zeros(2, bool)
+    )
 
 
 def is_blank(data: Manifest) -> bool:

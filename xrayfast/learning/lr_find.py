@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from xrayfast.errors import TrainingError
-from xrayfast.files import replacing
+from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
 
 METHODS = ("valley", "slide", "minimum", "steep")
@@ -51,8 +51,7 @@ class LRCurve:
 
     def to_csv(self, path: Path) -> None:
         """Write the columns lr and loss."""
-        with replacing(path) as temporary:
-            pd.DataFrame({"lr": self.lrs, "loss": self.losses}).to_csv(temporary, index=False, lineterminator="\n")
+        write_csv(path, pd.DataFrame({"lr": self.lrs, "loss": self.losses}))
 
     def plot(self) -> Any:
         """The curve with its suggestions, as a matplotlib Figure."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
 from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.store import Pictures, decoded
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
 
@@ -18,30 +21,53 @@ def open_data(
     labels: Path | str | None = None,
     path_col: str | None = None,
     label_col: str | Sequence[str] = (),
-    label_delim: str = "|",
-    split_col: str | None = None,
-    patient: str | None = None,
+    label_delim: str = "auto",
+    label_map: Path | str | None = None,
+    uncertain: str | Sequence[str] = (),
+    blank: str | Sequence[str] = (),
+    keep_no_finding: bool = False,
     imply: str | Sequence[str] = (),
     task: TaskChoice = "auto",
+    patient: str | None = None,
+    split_col: str | None = None,
+    split_file: Path | str | None = None,
     valid_fraction: float = 0.2,
     test_fraction: float = 0.0,
+    folds: int | None = None,
+    fold: int | None = None,
     seed: int = 0,
+    window: str = "auto",
+    cache: bool = True,
+    cache_dir: Path | str | None = None,
 ) -> Manifest:
-    """Read a data set: class folders, or a CSV file of paths and labels.
+    """Read a data set: class folders, or a CSV file of paths and labels. No image is opened.
 
     Args:
         source: the folder of images.
         labels: a CSV file; its paths are looked for under `source`, then beside the file.
         path_col: its column of image paths; guessed from the usual names where not given.
         label_col: its column of labels, or several columns of 0 and 1.
-        label_delim: what stands between several labels in one cell.
-        split_col: its column of train, valid and test.
-        patient: its column of patients, who are never split between parts.
+        label_delim: what stands between several labels in one cell; "auto" looks at the cells.
+        label_map: a file of lines such as "Cardiomegaly = Enlarged heart", which joins synonyms.
+        uncertain: what cells of -1 mean: "ignore" (where not given), "zeros", "ones" or "smooth:0.7", for all labels
+            or, as "Edema=ones", for one.
+        blank: what blank cells mean: "ignore" or "zeros", likewise; where not given, zeros for CheXpert and MIMIC-CXR
+            and else ignore.
+        keep_no_finding: make "No Finding" a label of its own; else it means none of the labels.
         imply: labels that follow from others, such as "covid-19=pneumonia".
         task: "single", "multi" or "auto", which looks at the labels.
+        patient: its column of patients, who are never split between parts; or "dicom:PatientID" (a header), "name"
+            (in the file names) or "none". Recognised where not given.
+        split_col: its column of train, valid and test.
+        split_file: a `split.csv` to replay, or a list of images that is named for its part, such as `test_list.txt`.
         valid_fraction: share of the images to validate on, where the data brings no split.
         test_fraction: share of the images to test on, likewise.
+        folds: number of equal parts of what is not test, one of which is validated on.
+        fold: which of them, from 1; the first where not given.
         seed: of the split.
+        window: of DICOM images: "auto" (a file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
+        cache: keep decoded images on disk for the next time.
+        cache_dir: where; by default in the user's cache folder.
 
     Returns:
         A Manifest: `.table`, `.labels`, `.targets`, `.task`, `.counts()`, and `.notes` on what was inferred.
@@ -56,13 +82,23 @@ def open_data(
         "path_col": path_col,
         "label_col": label_col,
         "label_delim": label_delim,
-        "split_col": split_col,
-        "patient_col": patient,
+        "label_map": None if label_map is None else Path(label_map),
+        "uncertain": uncertain,
+        "blank": blank,
+        "keep_no_finding": keep_no_finding,
         "imply": imply,
         "task": task,
+        "patient_col": patient,
+        "split_col": split_col,
+        "split_file": None if split_file is None else Path(split_file),
         "valid_fraction": valid_fraction,
         "test_fraction": test_fraction,
+        "folds": folds,
+        "fold": fold,
         "split_seed": seed,
+        "window": window,
+        "cache": cache,
+        "cache_dir": None if cache_dir is None else Path(cache_dir),
     }
     return open_manifest(Config().updated(options).data)
 
@@ -96,17 +132,33 @@ def settle(
     return data, config.model_copy(update={"data": anchored(data.config), "model": model})
 
 
+def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] | None = None) -> Pictures:
+    """The data set's pictures at one size, each file decoded unless it was before.
+
+    Raises:
+        DataError: files that can't be read.
+        WriteError: no room to keep the pictures.
+    """
+    return decoded(
+        data.config, size, data.table["path"].tolist(), None if progress is None else partial(progress, "decoding")
+    )
+
+
 def anchored(config: DataConfig) -> DataConfig:
     """The same settings with absolute paths, so that a run finds its data from any working folder."""
-    labels = None if config.labels is None else config.labels.absolute()
-    return config.model_copy(update={"source": config.source.absolute(), "labels": labels})
+    files = {name: getattr(config, name) for name in ("source", "labels", "label_map", "split_file", "cache_dir")}
+    return config.model_copy(update={name: path.absolute() for name, path in files.items() if path is not None})
 
 
 def own_data(run: Run) -> Manifest | None:
-    """The data that a run was trained on, where it is still there, unchanged; else None."""
+    """The data that a run was trained on, where it is still there, unchanged; else None.
+
+    Raises:
+        RunError: the run's folder is not whole.
+    """
     fingerprint = run.info.get("fingerprint")
     try:
-        manifest = open_manifest(run.config.data)
+        manifest = _reopened(run)
         return manifest if manifest.fingerprint() == fingerprint else None
     except DataError:
         return None  # moved or gone
@@ -116,12 +168,20 @@ def manifest_of(run: Run) -> Manifest:
     """The data that a run was trained on, opened anew and found unchanged.
 
     Raises:
-        DataError: it is gone or can't be used.
-        RunError: images, labels or the split are not what they were.
+        RunError: it is gone, or images, labels or the split are not what they were.
     """
-    manifest = open_manifest(run.config.data)
+    changed = f"{run.path}: the data in {run.config.data.source} is not what it was when the run began."
+    try:
+        manifest = _reopened(run)
+    except DataError as error:
+        raise RunError(f"{changed} {error}") from error
     if manifest.fingerprint() != run.info.get("fingerprint"):
-        raise RunError(
-            f"{run.path}: the data in {run.config.data.source} is not what it was when the run began. Start a new run."
-        )
+        raise RunError(f"{changed} Start a new run.")
     return manifest
+
+
+def _reopened(run: Run) -> Manifest:
+    """The run's data with the run's own split: what was drawn then need not be drawn again."""
+    config = run.config.data
+    replayed = {"split_file": run.split_path, "split_col": None, "folds": None, "fold": None}
+    return replace(open_manifest(config.model_copy(update=replayed)), config=config)

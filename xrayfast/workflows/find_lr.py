@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from typing_extensions import Unpack
@@ -14,7 +15,7 @@ from xrayfast.learning.loaders import named
 from xrayfast.learning.lr_find import LRCurve, range_test
 from xrayfast.learning.phases import plan, thaw
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.workflows.data import settle
+from xrayfast.workflows.data import decode, settle
 from xrayfast.workflows.fit import prepare
 
 
@@ -23,6 +24,7 @@ def find_lr(
     *,
     config: Config | None = None,
     steps: int = 100,
+    progress: Callable[[str, int, int], None] | None = None,
     **options: Unpack[Options],
 ) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.
@@ -34,6 +36,7 @@ def find_lr(
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings to start from; `options` go over them.
         steps: batches.
+        progress: called with what is being done, the images done and the images in all, before training begins.
         options: any field of ModelConfig and TrainConfig.
 
     Returns:
@@ -43,7 +46,7 @@ def find_lr(
         XrayfastError: settings, data or weights that can't be used.
     """
     manifest, config = settle(data, config, options)
-    learn = prepare(manifest, config)
+    learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
     thaw(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
     with isolated_rng(config.train.seed, "range test"):
         try:

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from xrayfast.config import Config, Options, TrainConfig
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.store import Pictures
 from xrayfast.errors import Interrupted, ReadError, RunError, some
 from xrayfast.files import replacing
 from xrayfast.learning import checkpoint
@@ -24,7 +25,8 @@ from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.summary import absent_labels, summarise
 from xrayfast.run import Run, now
-from xrayfast.workflows.data import manifest_of, settle
+from xrayfast.workflows.data import decode, manifest_of, settle
+from xrayfast.workflows.leaks import sound
 from xrayfast.workflows.provenance import facts
 
 
@@ -61,20 +63,23 @@ def fit(
 
     Raises:
         XrayfastError: of the kind that fits: settings, data, weights, the run's folder, or training that diverged.
+        DataError: among others, patients or duplicates on both sides of a given split, unless `allow_leaks`.
         Interrupted: training was stopped; the message says how to go on.
     """
     manifest, config = settle(data, config, options)
     reporter = reporter or Silent()
-    learn = prepare(manifest, config)
+    pictures = decode(manifest, config.model.size, reporter.preparing)
+    manifest, remarks = sound(manifest, pictures, allow_leaks=config.train.allow_leaks, progress=reporter.preparing)
+    learn = prepare(manifest, config, pictures)
     # Contradictions between the settings show before a folder is made.
     plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
     monitored(config.train, manifest.task)
-    remarks = _remarks(config, learn)
+    remarks += _remarks(config, learn)
     for remark in remarks:
         reporter.note(remark)
     run = Run.create(Path(runs), name, config.model.arch, config, facts(learn, command=command, remarks=remarks))
     run.write_labels(manifest.labels, manifest.task)
-    run.write_split(manifest.table)
+    run.write_split(manifest.split_table())
     return _train(run, learn, config, History(), reporter, interrupted)
 
 
@@ -95,19 +100,20 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         raise RunError(
             f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
-    config = run.config
+    config, reporter = run.config, reporter or Silent()
     manifest = manifest_of(run)
+    pictures = decode(manifest, config.model.size, reporter.preparing)
     state = checkpoint.read_state(run.checkpoint)
     # A checkpoint replaces the weights that the run started from.
     start = config if state is None else config.updated({"weights": "none"})
-    learn = prepare(manifest, start)
+    learn = prepare(manifest, start, pictures)
     history = History()
     if state is not None:
         history = History(list(state["rows"]), state["best_epoch"])
-    return _train(run, learn, config, history, reporter or Silent(), interrupted)
+    return _train(run, learn, config, history, reporter, interrupted)
 
 
-def prepare(manifest: Manifest, config: Config) -> Learner:
+def prepare(manifest: Manifest, config: Config, pictures: Pictures) -> Learner:
     """The Learner that the settings describe, on its data, silent."""
     train = config.train
     dls = dataloaders(
@@ -117,6 +123,7 @@ def prepare(manifest: Manifest, config: Config) -> Learner:
         workers=train.workers,
         device=train.device,
         seed=train.seed,
+        pictures=pictures,
     )
     learn = learner_from_config(dls, config.model, train)
     learn.remove_cbs(ProgressCallback)  # it writes its bars as text where there is no notebook
@@ -254,7 +261,7 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
             f"{config.model.weights} holds tensors that have no place in {config.model.arch}: "
             f"{some(learn.unused_weights)}."
         )
-    absent = absent_labels(data.part("valid").targets, data.labels)
+    absent = absent_labels(data.part("valid").truth, data.labels)
     if absent:
         remarks.append(
             f"No validation image carries {some(absent)}: metrics that need one are left empty or averaged over "

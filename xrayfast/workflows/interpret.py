@@ -8,9 +8,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from xrayfast.config import Config
+from xrayfast.data.store import open_pictures
 from xrayfast.errors import RunError
-from xrayfast.files import replacing
-from xrayfast.learning.interpretation import RadiographInterpretation
+from xrayfast.files import write_csv
+from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
 from xrayfast.report import figures
 from xrayfast.report.page import ReportData, SplitReport, write_page
 from xrayfast.run import Run
@@ -72,7 +73,9 @@ def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
         if data is None
         else {image: Path(path) for image, path in zip(data.table["image"], data.table["path"], strict=True)}
     )
-    return {part: RadiographInterpretation(run.predictions(part), run.task, paths) for part in parts}
+    side = run.config.model.size
+    pictures = open_pictures(run.config.data, side) if side >= PICTURE_SIZE // 2 else None
+    return {part: RadiographInterpretation(run.predictions(part), run.task, paths, pictures=pictures) for part in parts}
 
 
 def _write_figures(run: Run, interpretation: RadiographInterpretation, top: int) -> None:
@@ -106,8 +109,7 @@ def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) 
             .reset_index()
         )
     for name, table in tables.items():
-        with replacing(run.table_path(name)) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n", float_format="%.6g")
+        write_csv(run.table_path(name), table, "%.6g")
 
 
 def _report(run: Run, found: dict[Part, RadiographInterpretation], top: int) -> ReportData:

@@ -88,7 +88,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         facts(learn, command="", remarks=["Trained by hand, in Python."]),
     )
     run.write_labels(manifest.labels, manifest.task)
-    run.write_split(manifest.table)
+    run.write_split(manifest.split_table())
     history = _recorded(learn)
     run.write_history(history.rows)
     with replacing(run.new_model_path) as temporary:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Device
-from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, read
+from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, is_image, read
 from xrayfast.errors import DataError, ReadError
 from xrayfast.learning.inference import new_probability
 from xrayfast.metrics.summary import decide
@@ -54,11 +54,12 @@ def predict(
     run = Run.of(run)
     files = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     learn = load_to_predict(run, device)
-    labels, task, size = run.labels, run.task, run.config.model.size
+    config = run.config
+    labels, task, size, window = run.labels, run.task, config.model.size, config.data.window
     parts = []
     for start in range(0, len(files), CHUNK):
         chunk = files[start : start + CHUNK]
-        pictures = [_try_read(file, size) for file in chunk]
+        pictures = [_try_read(file, size, window) for file in chunk]
         good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
         probability: NDArray[Any] = (
             new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(labels)))
@@ -83,9 +84,7 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
     for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
-            inside = sorted(
-                str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")
-            )
+            inside = sorted(str(p) for p in path.rglob("*") if not p.name.startswith(".") and is_image(str(p)))
             if not inside:
                 raise DataError(
                     f"{source}: holds no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
@@ -102,9 +101,9 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
     return list(found)
 
 
-def _try_read(file: str, size: int) -> NDArray[np.uint8] | str:
+def _try_read(file: str, size: int, window: str) -> NDArray[np.uint8] | str:
     try:
-        return fit_square(read(file).pixels, size)
+        return fit_square(read(file, window).pixels, size)
     except ReadError as error:
         return str(error)
 

@@ -1,0 +1,100 @@
+"""The gate before training: patients and pictures stand on one side of the split."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import xrayfast as xf
+from tests.conftest import TINY
+from xrayfast.errors import DataError
+from xrayfast.run import Run
+from xrayfast.workflows.data import decode
+from xrayfast.workflows.leaks import sound
+from xrayfast.workflows.split import split
+
+
+@pytest.fixture
+def copies(films, tmp_path):
+    """The films, each in a second file that is re-encoded, so that any split by image divides pairs."""
+    folder = shutil.copytree(films, tmp_path / "data")
+    (folder / "labels.csv").unlink()
+    for path in sorted(folder.glob("*/*.png")):
+        Image.open(path).save(path.with_name(f"copy_of_{path.stem}.jpg"), quality=90)
+    return folder
+
+
+@pytest.fixture
+def given(films, tmp_path):
+    """A split by folders with one patient, and one picture, on both sides."""
+    folder = tmp_path / "given"
+    table = pd.read_csv(films / "labels.csv")
+    for i, image in enumerate(table["image"]):
+        target = (folder / ("train" if i % 3 else "valid") / image).parent
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(films / image, target)
+    picture = next((folder / "train" / "normal").iterdir())
+    shutil.copy(picture, folder / "valid" / "normal" / "again.png")
+    return folder, picture.name
+
+
+def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
+    data = xf.open_data(copies)
+    assert any("Drawn from" in note for note in data.notes)
+    kept, remarks = sound(data, decode(data, 64), allow_leaks=False)
+    assert remarks == []
+    table = kept.table.assign(film=kept.table["image"].str.extract(r"(p\d+_\d+)")[0])
+    assert (table.groupby("film")["split"].nunique() == 1).all()
+    assert (data.table.assign(film=table["film"]).groupby("film")["split"].nunique() > 1).any(), "nothing to mend"
+    assert set(kept.table["split"]) == {"train", "valid"}
+
+
+def test_a_given_split_with_leaks_is_refused_by_name_and_nothing_is_written(given, tmp_path):
+    folder, picture = given
+    with pytest.raises(DataError) as caught:
+        xf.fit(folder, runs=tmp_path / "runs", **TINY)
+    message = str(caught.value)
+    assert picture in message
+    assert "again.png" in message
+    assert "--allow-leaks" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_leaks_that_are_allowed_are_recorded_and_reported(given, tmp_path):
+    folder, _ = given
+    run = xf.fit(folder, runs=tmp_path, epochs=1, allow_leaks=True, **TINY)
+    assert Run(run.path).config.train.allow_leaks
+    assert "leaks allowed" in run.info["remarks"][0]
+    assert "again.png" in run.info["remarks"][0]
+    xf.interpret(run)
+    assert "Trained with leaks allowed" in run.report_path.read_text()
+
+
+def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseudonym(films, tmp_path):
+    folder = shutil.copytree(films, tmp_path / "data")
+    table = pd.read_csv(folder / "labels.csv")
+    table["patient"] = "secret-" + table["patient"]
+    table["split"] = ["valid" if i % 2 else "train" for i in table.groupby("patient").cumcount()]
+    table.to_csv(folder / "labels.csv", index=False)
+    data = xf.open_data(folder, labels=folder / "labels.csv")
+    with pytest.raises(DataError, match=r"P0000\d \(\d+ train, \d+ valid\)") as caught:
+        sound(data, decode(data, 64), allow_leaks=False)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_split_that_is_written_is_replayed(copies, tmp_path):
+    file = tmp_path / "split.csv"
+    written = split(xf.open_data(copies, test_fraction=0.2), output=file)
+    again = xf.open_data(copies, split_file=file)
+    assert again.table["split"].tolist() == written.table["split"].tolist()
+    assert not again.drawn.any()
+    assert sound(again, decode(again, 64), allow_leaks=False)[1] == []
+
+
+def test_a_run_on_a_split_that_was_mended_resumes_and_loads_on_its_own_split(copies, tmp_path):
+    run = xf.fit(copies, runs=tmp_path, epochs=1, **TINY)
+    learn = xf.load(run)
+    expected = pd.read_csv(run.split_path).set_index("image")["split"]
+    found = learn.dls.manifest.table.set_index("image")["split"]
+    assert found.to_dict() == expected.to_dict()

@@ -1,0 +1,183 @@
+"""The whole audit of a data set."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from xrayfast.audit.classes import ClassFacts, class_facts
+from xrayfast.audit.duplicates import Duplicates, find_duplicates
+from xrayfast.audit.features import Progress, collect
+from xrayfast.audit.findings import (
+    Finding,
+    by_weight,
+    class_findings,
+    duplicate_findings,
+    leak_findings,
+    patient_findings,
+    picture_findings,
+    probe_findings,
+    shortcut_findings,
+    unreadable_findings,
+)
+from xrayfast.audit.leaks import Leaks, leaks_between_parts, rows_by_patient, together
+from xrayfast.audit.shortcuts import Shortcuts, probe
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits import PARTS
+from xrayfast.data.store import Pictures
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What is wrong with a data set.
+
+    Attributes:
+        data: what was audited.
+        findings: in order of weight.
+        shared: patients and pictures in more than one part.
+        duplicates: the same pictures, wherever they are.
+        classes: what the files of each class are like.
+        shortcuts: what can be told without looking at the lungs.
+        reading_notes: images by what was done to them on reading, numbers replaced by "#".
+        unreadable: what is wrong with each image that can't be read.
+    """
+
+    data: Manifest = field(repr=False)
+    findings: tuple[Finding, ...]
+    shared: Leaks = field(repr=False)
+    duplicates: tuple[Duplicates, ...] = field(repr=False)
+    classes: tuple[ClassFacts, ...] = field(repr=False)
+    shortcuts: Shortcuts = field(repr=False)
+    reading_notes: Mapping[str, int] = field(repr=False)
+    unreadable: Mapping[str, str] = field(repr=False)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether validation or test is not independent of training."""
+        return bool(self.shared)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as numbers, texts, lists and objects only; what has no value is null.
+
+        Patients are pseudonyms.
+
+        Returns:
+            - `images`, `patients` (null where none is known), `task`, `labels`
+            - `leaks`: whether anything is shared between parts
+            - `parts`: by part, `images` and `patients`
+            - `findings`: in order of weight: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
+              `count`, `images`
+            - `shared_patients`: `patient`, `images` by part
+            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.965 to 1), `images`: a list of `image`,
+              `split`, `labels`, `patient`
+            - `classes`: `label` (null for images without any), `images`, `parts`, `width`, `height` and `aspect`
+              (`least`, `median`, `most`, `commonest`; null without images), `bits`, `formats`, `modes`
+            - `images_per_patient`: `mean`, `median`, `most`, `patients` (by number of images); null where no patient is
+              known
+            - `shortcuts`: `images`, `auroc` and `chance` by group of properties and label, `too_few` by label
+            - `reading_notes`: images by note
+            - `unreadable`: `image`, `problem`
+        """
+        own = rows_by_patient(self.data)
+        table = self.data.table
+        parts = {part: table[table["split"] == part] for part in PARTS}
+        return {
+            "images": len(self.data),
+            "patients": len(own) or None,
+            "task": self.data.task,
+            "labels": list(self.data.labels),
+            "leaks": self.leaks,
+            "parts": {
+                part: {"images": len(rows), "patients": int(rows["patient"].nunique()) if own else None}
+                for part, rows in parts.items()
+            },
+            "findings": [{**asdict(finding), "images": list(finding.images)} for finding in self.findings],
+            "shared_patients": [
+                {"patient": one.patient, "images": {part: list(names) for part, names in one.images.items()}}
+                for one in self.shared.patients
+            ],
+            "duplicates": [
+                {"kind": group.kind, "similarity": group.similarity, "images": [self._image(row) for row in group.rows]}
+                for group in self.duplicates
+            ],
+            "classes": [asdict(row) for row in self.classes],
+            "images_per_patient": _images_per_patient(list(map(len, own.values()))),
+            "shortcuts": _rounded(asdict(self.shortcuts)),
+            "reading_notes": dict(self.reading_notes),
+            "unreadable": [{"image": image, "problem": problem} for image, problem in self.unreadable.items()],
+        }
+
+    def _image(self, row: int) -> dict[str, str | None]:
+        cells = self.data.table.iloc[row]
+        patient = cells["patient"] if isinstance(cells["patient"], str) else None
+        return {"image": cells["image"], "split": cells["split"], "labels": cells["labels"], "patient": patient}
+
+
+def audit(data: Manifest, pictures: Pictures, progress: Progress | None = None, seed: int = 0) -> Audit:
+    """Look a data set over before anything is trained on it.
+
+    Args:
+        data: all images, of all parts. Those that can't be read are reported and left out of the rest.
+        pictures: of any side from 64; built where they are not.
+        progress: told of the stages "decoding", "looking", "comparing" and "probing".
+        seed: of the shortcut probe's folds and shuffles.
+    """
+    paths, names = data.table["path"].tolist(), data.table["image"].tolist()
+    decoding = None if progress is None else lambda done, total: progress("decoding", done, total)
+    problems = pictures.build(paths, decoding)
+    unreadable = {name: problems[path] for name, path in zip(names, paths, strict=True) if path in problems}
+    rows = np.array([row for row, path in enumerate(paths) if path not in problems], np.intp)
+    features = collect(paths, rows, pictures, progress)
+    duplicates = find_duplicates(data, features, progress)
+    shared = leaks_between_parts(data, duplicates, problems)
+    if progress is not None:
+        progress("probing", 0, len(rows))
+    shortcuts = probe(data, features, together(data, duplicates), seed)
+    if progress is not None:
+        progress("probing", len(rows), len(rows))
+    findings = by_weight(
+        [
+            *leak_findings(shared),
+            *unreadable_findings(unreadable),
+            *shortcut_findings(data, shortcuts),
+            *duplicate_findings(data, duplicates),
+            *class_findings(data),
+            *patient_findings(data),
+            *picture_findings(data, features),
+            *probe_findings(shortcuts),
+        ]
+    )
+    notes = Counter(re.sub(r"\d+(\.\d+)?", "#", note) for fact in features.facts for note in set(fact.notes))
+    return Audit(
+        data,
+        findings,
+        shared,
+        duplicates,
+        class_facts(data, features),
+        shortcuts,
+        dict(notes.most_common()),
+        unreadable,
+    )
+
+
+def _images_per_patient(counts: list[int]) -> dict[str, Any] | None:
+    if not counts:
+        return None
+    return {
+        "mean": round(float(np.mean(counts)), 3),
+        "median": float(np.median(counts)),
+        "most": max(counts),
+        "patients": {str(images): patients for images, patients in sorted(Counter(counts).items())},
+    }
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to four digits, throughout."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    return round(value, 4) if isinstance(value, float) else value

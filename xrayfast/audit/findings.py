@@ -1,0 +1,274 @@
+"""What the audit says, in words, and how much it weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.features import Features
+from xrayfast.audit.leaks import Leaks, counted, rows_by_patient
+from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits import PARTS
+from xrayfast.errors import some
+
+Severity: TypeAlias = Literal["leak", "warning", "note"]
+
+SEVERITIES: tuple[Severity, ...] = ("leak", "warning", "note")
+"""In order of weight."""
+
+LEAST_TO_LEARN = 10
+"""Training images of a label; fewer are learned by heart."""
+
+LEAST_TO_MEASURE = 10
+"""Images with and without a label in a part. With 10 the 95 % interval of an AUROC of 0.8 is already about ±0.15
+(Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
+
+_TINY = 64  # pixels
+_LONG = 2.0  # times as long as wide, or wide as long; chest films are within 0.7 and 1.4
+_CONSTANT, _FLAT, _DARK, _BRIGHT = 0.01, 0.25, 0.25, 0.75  # of the range from black to white
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        kind: what it is, in one word for programs.
+        severity: "leak" where validation or test is not independent of training, "warning" where results may
+            mislead or fail to come, "note" where it is worth knowing.
+        title: in a few words.
+        text: what was found and what to do, in one or two sentences.
+        count: how many images, patients, pictures or labels, as the title says.
+        images: the names of the images it is about, in the order of the manifest; empty where it is about all.
+    """
+
+    kind: str
+    severity: Severity
+    title: str
+    text: str
+    count: int
+    images: tuple[str, ...] = ()
+
+
+def by_weight(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Leaks first, then warnings, then notes; otherwise as they come."""
+    return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def leak_findings(leaks: Leaks) -> list[Finding]:
+    """Patients and pictures in more than one part."""
+    mend = "Give each to one part, or leave out the given split and let it be drawn."
+    exact = [picture for picture in leaks.pictures if picture.kind == "exact"]
+    near = [picture for picture in leaks.pictures if picture.kind == "near"]
+    found = []
+    for kind, title, shared in (
+        ("shared_patients", "{} in more than one part", leaks.patients),
+        ("shared_exact", "{} in more than one part", exact),
+        ("shared_near", "{} all but equal in more than one part", near),
+    ):
+        if shared:
+            name = counted(len(shared), "patient" if kind == "shared_patients" else "picture")
+            names = tuple(chain.from_iterable(chain.from_iterable(one.images.values()) for one in shared))
+            text = f"{some(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
+            found.append(Finding(kind, "leak", title.format(name), text, len(shared), names))
+    return found
+
+
+def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
+    """Files that can't be read.
+
+    Args:
+        unreadable: what is wrong, by image.
+    """
+    if not unreadable:
+        return []
+    text = f"{some(unreadable.values(), 2)} Training stops at them: fetch them again, or take them out."
+    title = f"{counted(len(unreadable), 'image')} can't be read"
+    return [Finding("unreadable", "warning", title, text, len(unreadable), tuple(unreadable))]
+
+
+def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list[Finding]:
+    """Contradicting labels and patients of the same picture, and duplicates as such."""
+    names, truth = data.table["image"].tolist(), data.truth
+    patients = data.table["patient"].tolist()
+
+    def images(groups: Sequence[Duplicates]) -> tuple[str, ...]:
+        return tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
+
+    found = []
+    rows = {group: list(group.rows) for group in duplicates}
+    if conflicts := [
+        group for group in duplicates if ((truth[rows[group]] == 1).any(0) & (truth[rows[group]] == 0).any(0)).any()
+    ]:
+        example = " but ".join(f"{names[row]} is '{_labels(data, row)}'" for row in _contradicting(data, conflicts[0]))
+        text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
+        title = f"{counted(len(conflicts), 'picture')} with contradicting labels"
+        found.append(Finding("conflicting_labels", "warning", title, text, len(conflicts), images(conflicts)))
+    if strangers := [group for group in duplicates if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
+        text = "The same picture under two patients: one of the two is wrong, or the numbers are not of patients."
+        title = f"{counted(len(strangers), 'picture')} of more than one patient"
+        found.append(Finding("conflicting_patients", "warning", title, text, len(strangers), images(strangers)))
+    for kind, how, sign in (("exact", "more than once", " = "), ("near", "more than once, all but equal", " ~ ")):
+        if groups := [group for group in duplicates if group.kind == kind]:
+            examples = some((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
+            text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
+            title = f"{counted(len(groups), 'picture')} {how}"
+            found.append(Finding(f"duplicates_{kind}", "note", title, text, len(groups), images(groups)))
+    return found
+
+
+def _contradicting(data: Manifest, group: Duplicates) -> tuple[int, int]:
+    """Two of the group that contradict each other."""
+    truth = data.truth[list(group.rows)]
+    label = int(((truth == 1).any(0) & (truth == 0).any(0)).argmax())
+    return group.rows[int((truth[:, label] == 1).argmax())], group.rows[int((truth[:, label] == 0).argmax())]
+
+
+def _labels(data: Manifest, row: int) -> str:
+    return str(data.table["labels"].iloc[row]) or "no label"
+
+
+def class_findings(data: Manifest) -> list[Finding]:
+    """Labels too rare to be learned, or to be measured."""
+    truth, split = data.truth, data.table["split"].to_numpy()
+    train = split == "train"
+    found = []
+    rare = {label: int((truth[train, j] == 1).sum()) for j, label in enumerate(data.labels)}
+    if rare := {label: count for label, count in rare.items() if count < LEAST_TO_LEARN}:
+        text = f"{_listed(rare)} training images; below {LEAST_TO_LEARN} a network learns them by heart. "
+        text += "Add images, join the label with another (--label-map), or leave it out."
+        title = f"{counted(len(rare), 'label')} too rare to learn"
+        found.append(Finding("too_few_to_learn", "warning", title, text, len(rare)))
+    for part in PARTS[1:]:
+        known = truth[split == part]
+        least = {
+            label: int(min((known[:, j] == 1).sum(), (known[:, j] == 0).sum())) for j, label in enumerate(data.labels)
+        }
+        few = {label: count for label, count in least.items() if count < LEAST_TO_MEASURE}
+        if few and len(known):
+            text = f"{_listed(few)} {part} images with the label, or without it; below {LEAST_TO_MEASURE} an AUROC is "
+            text += "known to ±0.15 at best. Enlarge the part, or read these numbers with their intervals."
+            title = f"{counted(len(few), 'label')} too rare to measure in {part}"
+            found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
+    return found
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return "; ".join(f"'{label}' has {count}" for label, count in list(counts.items())[:5]) + (
+        f" and {len(counts) - 5} more have few" if len(counts) > 5 else ""
+    )
+
+
+def patient_findings(data: Manifest) -> list[Finding]:
+    """Patients unknown, and patients with images of more than one class."""
+    names, rows = data.table["image"].tolist(), rows_by_patient(data)
+    unknown = len(data) - sum(map(len, rows.values()))
+    if not rows:
+        text = "Films of one patient may stand in training and validation, and no check can tell. Name the column of "
+        text += "patients with --patient-col, or take it from the headers with --patient-col dicom:PatientID."
+        return [Finding("no_patients", "warning", "No patients are known", text, len(data))]
+    found = []
+    if unknown:
+        text = f"{unknown:,} of {len(data):,} images have no patient, and count as a patient each."
+        found.append(Finding("some_patients_unknown", "note", f"{counted(unknown, 'image')} without patient", text,
+                             unknown))  # fmt: skip
+    labels = data.table["labels"].tolist()
+    if data.task == "single" and (
+        several := {patient: own for patient, own in rows.items() if len({labels[row] for row in own}) > 1}
+    ):
+        images = tuple(names[row] for row in sorted(chain.from_iterable(several.values())))
+        text = f"{some(several, 3)}: {len(images):,} images. A split by image would put them on both sides; "
+        text += "keep patients together, as a drawn split does."
+        title = f"{counted(len(several), 'patient')} in more than one class"
+        found.append(Finding("patients_in_classes", "note", title, text, len(several), images))
+    return found
+
+
+def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
+    """Labels that are predicted without looking at the lungs."""
+    found = []
+    for label in data.labels:
+        notable = shortcuts.notable(label)
+        if not notable:
+            continue
+        value = max(notable.values())
+        alone = [f"{group} alone {auroc:.2f}" for group, auroc in notable.items() if group != ALL][:3]
+        chance = max(shortcuts.chance[group][label] for group in notable)
+        text = f"Size, coding, border, brightness and view predict '{label}' with an AUROC of {value:.2f}"
+        text += f" ({', '.join([*alone, f'by chance {chance:.2f} at most'])}). "
+        title = f"'{label}' can be told without looking at the lungs"
+        if value >= RIVAL:
+            text += "That rivals a network, whose results may then show how and where a picture was taken and not the "
+            text += "disease. Balance the classes for it, and test on data from elsewhere."
+            found.append(Finding("shortcut", "warning", title, text, 1))
+        else:
+            text += "Compare a network's AUROC with that, not with 0.5."
+            found.append(Finding("weak_shortcut", "note", title, text, 1))
+    return found
+
+
+def picture_findings(data: Manifest, features: Features) -> list[Finding]:
+    """Pictures out of the ordinary."""
+    names = data.table["image"].tolist()
+    deviation, (low, high) = features.brightness[:, 1], features.brightness[:, [2, 6]].T
+    width, height = (np.array([getattr(fact, side) for fact in features.facts]) for side in ("width", "height"))
+    constant = deviation < _CONSTANT
+    odd: dict[str, tuple[Severity, str, str, Iterable[bool]]] = {
+        "constant": ("warning", "of one shade", "There is nothing to see in them: take them out.", constant),
+        "flat": (
+            "note",
+            "nearly without contrast",
+            "They use less than a quarter of the range from black to white: look whether they were read right.",
+            ~constant & (high - low < _FLAT),
+        ),
+        "dark": ("note", "nearly black", "Look whether they were read right.", ~constant & (high < _DARK)),
+        "bright": ("note", "nearly white", "Look whether they were read right.", ~constant & (low > _BRIGHT)),
+        "tiny": (
+            "note",
+            f"smaller than {_TINY} pixels",
+            "Too small for most findings: they may be thumbnails of the originals.",
+            np.minimum(width, height) < _TINY,
+        ),
+        "long": (
+            "note",
+            f"more than {_LONG:g} times as long as wide, or wide as long",
+            "Chest films are nearly square: they may show something else, or several films.",
+            np.maximum(width, height) > _LONG * np.minimum(width, height),
+        ),
+        "several_frames": ("note", "of several frames", "Only the first is used.", _noted(features, "frames")),
+        "inverted": ("note", "stored inverted", "They were turned back.", _noted(features, "inverted")),
+        "turned": ("note", "stored on their side", "They were turned as they say.", _noted(features, "orientation")),
+        "saturated": (
+            "note",
+            "partly cut off by their window",
+            "Their brightest or darkest parts are lost: try another --window.",
+            _noted(features, "saturates"),
+        ),
+    }
+    found = []
+    for kind, (severity, title, text, members) in odd.items():
+        images = tuple(names[row] for row in features.rows[np.fromiter(members, bool, len(features))].tolist())
+        if images:
+            said = f"{some(images, 3)}. {text}"
+            found.append(Finding(kind, severity, f"{counted(len(images), 'image')} {title}", said, len(images), images))
+    return found
+
+
+def _noted(features: Features, word: str) -> list[bool]:
+    return [any(word in note for note in fact.notes) for fact in features.facts]
+
+
+def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
+    """Labels for which the probe has no number."""
+    if not shortcuts.too_few:
+        return []
+    text = "; ".join(f"'{label}': {why}" for label, why in list(shortcuts.too_few.items())[:5])
+    text += f". Whether an AUROC of {NOTABLE:g} and more can be had without looking at the lungs is not known."
+    title = f"{counted(len(shortcuts.too_few), 'label')} too rare for the shortcut probe"
+    return [Finding("not_probed", "note", title, text, len(shortcuts.too_few))]

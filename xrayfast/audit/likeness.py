@@ -1,0 +1,214 @@
+"""How alike two thumbnails are once one is laid over the other.
+
+Films of one chest taken minutes apart are as alike as a film and its cropped copy, unless the two are aligned
+first: a copy then fits everywhere, another film nowhere exactly. So the second thumbnail is moved and stretched by
+Gauss-Newton steps that maximise the correlation (Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113, with
+axis-parallel affine maps), from coarse to fine, and what counts is the correlation of the fine structure.
+
+Brightness, contrast and gamma change a thumbnail's local mean and local contrast, which are divided out; where
+either picture is black or white nothing is left to compare, and those places are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+_REACH = 0.14  # by how much a picture may be stretched or moved, in halves of its side: crops of 7 % on one side
+_FAINT = 4.0  # local contrast, in gray levels, below which structure fades out as noise
+_BLACK, _WHITE = 4.0, 251.0  # values beyond are clipped
+_LEAST_AREA = 0.25  # of the picture must be left to compare
+_HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # what falls below on the way never comes up to 0.96
+_SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
+_BLOCK = 64  # pairs at a time, which stay in the processor's cache
+
+
+def similarity(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
+    """How alike pairs of thumbnails are.
+
+    Args:
+        first: (P, n, n) with an even n.
+        second: (P, n, n).
+
+    Returns:
+        (P,) correlation in [-1, 1]; -1 where the coarse look already ruled the pair out or too little is left to
+        compare. The order of the two matters in the third decimal.
+    """
+    result = np.full(len(first), -1, np.float32)
+    coarse, place = _blockwise(_coarse_look, first, second)
+    left = np.flatnonzero(coarse > _HOPELESS)
+    for steps, least in ((0, _HOPELESS_FINE), (6, -1.0)):
+        found, place[left] = _blockwise(partial(_fine_look, steps=steps), first[left], second[left], place[left])
+        left, found = left[found > least], found[found > least]
+    result[left] = found
+    return result
+
+
+def _blockwise(look: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """A look at all pairs, some at a time: correlations (P,) and places (P, 4)."""
+    correlation, place = np.zeros(len(pairs[0]), np.float32), np.zeros((len(pairs[0]), 4), np.float32)
+    for start in range(0, len(pairs[0]), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        correlation[block], place[block] = look(*(part[block].astype(np.float32) for part in pairs))
+    return correlation, place
+
+
+def _coarse_look(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    return _align(halved(a), halved(b), np.zeros((len(a), 4), np.float32), steps=6)
+
+
+def _fine_look(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
+    if steps:
+        _, place = _align(a, b, place, steps)
+    return _fine_correlation(a, b, place), place
+
+
+def halved(x: Floats) -> Floats:
+    """(P, n, n) at half the size: the mean of each four pixels."""
+    even, odd = x[:, ::2], x[:, 1::2]
+    # Four sums, because `mean` over two axes of a reshaped array takes ten times as long.
+    total: Floats = even[:, :, ::2] + even[:, :, 1::2] + odd[:, :, ::2] + odd[:, :, 1::2]
+    quarter: Floats = total * np.float32(0.25)
+    return quarter
+
+
+def structure(x: Floats, sigma: float, where: Floats | None = None) -> Floats:
+    """Values less their local mean, over their local standard deviation.
+
+    Args:
+        x: (P, n, n) gray levels.
+        sigma: of the Gaussian neighbourhood, in pixels.
+        where: (P, n, n) 1 where values count, 0 elsewhere; None for everywhere.
+    """
+    blur = _blur(x.shape[-1], sigma)
+    if where is None:
+        difference = x - blur @ x @ blur.T
+        variance = blur @ (difference * difference) @ blur.T
+    else:
+        weight = blur @ where @ blur.T + 1e-6
+        difference = (x - (blur @ (x * where) @ blur.T) / weight) * where
+        variance = (blur @ (difference * difference) @ blur.T) / weight
+    result: Floats = difference / np.sqrt(variance + _FAINT**2)
+    return result
+
+
+def moved(x: Floats, place: Floats) -> Floats:
+    """Pictures stretched and moved, by linear interpolation; beyond the edge the edge goes on.
+
+    Args:
+        x: (P, n, n).
+        place: (P, 4) stretch and shift along x, then along y, where the picture reaches from -1 to 1: the value
+            at u is that of the given picture at u + stretch u + shift.
+    """
+    along_x, _ = _sampling(place[:, 0], place[:, 1], x.shape[-1])
+    along_y, _ = _sampling(place[:, 2], place[:, 3], x.shape[-1])
+    result: Floats = along_y @ x @ along_x.transpose(0, 2, 1)
+    return result
+
+
+def _align(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
+    """The best correlation found, (P,), and where b must be put for it, (P, 4)."""
+    side = a.shape[-1]
+    target, source = structure(a, _SIGMA_ALIGN), structure(b, _SIGMA_ALIGN)
+    open_a, open_b = _unclipped(a), _unclipped(b)
+    slopes, inverse = _slopes(target)
+    best, best_place = np.full(len(a), -1, np.float32), place
+    for step in range(steps + 1):
+        along_x, at_x = _sampling(place[:, 0], place[:, 1], side)
+        along_y, at_y = _sampling(place[:, 2], place[:, 3], side)
+        image, unclipped = (along_y @ x @ along_x.transpose(0, 2, 1) for x in (source, open_b))
+        # The outermost pixels are left out: their neighbourhood is not the other's.
+        where = _overlap(at_x, at_y, margin=1) * open_a * (unclipped > 0.99)
+        correlation, residual, scale = _correlation(target, image, where)
+        better = correlation > best
+        best, best_place = np.where(better, correlation, best), np.where(better[:, None], place, best_place)
+        if step < steps:
+            uphill = slopes @ residual.reshape(len(a), -1, 1)
+            ahead = (inverse @ uphill)[:, :, 0] * scale[:, None]
+            place = np.clip(place + ahead, -_REACH, _REACH).astype(np.float32)
+    return best, best_place
+
+
+def _slopes(x: Floats) -> tuple[Floats, Floats]:
+    """How each pixel changes with the four numbers of a place, (P, 4, n n), and the inverse of their products."""
+    side = x.shape[-1]
+    grid = _grid(side)
+    slope_y, slope_x = np.gradient(x * np.float32(side / 2), axis=(1, 2))
+    slopes = np.stack([slope_x * grid, slope_x, slope_y * grid[:, None], slope_y], 1).reshape(len(x), 4, side * side)
+    products = slopes @ slopes.transpose(0, 2, 1)
+    # A little damping, for pictures with structure along one axis only.
+    products += np.eye(4, dtype=np.float32) * (np.trace(products, axis1=1, axis2=2)[:, None, None] / 4000 + 1e-6)
+    return slopes, np.linalg.inv(products)
+
+
+def _fine_correlation(a: Floats, b: Floats, place: Floats) -> Floats:
+    """The correlation at a place, of structure taken from what the two have in common and nothing beyond."""
+    side = a.shape[-1]
+    along_x, at_x = _sampling(place[:, 0], place[:, 1], side)
+    along_y, at_y = _sampling(place[:, 2], place[:, 3], side)
+    image = along_y @ b @ along_x.transpose(0, 2, 1)
+    where = _overlap(at_x, at_y, margin=0) * _unclipped(a) * _unclipped(image)
+    a, image = structure(a, _SIGMA_FINE, where), structure(image, _SIGMA_FINE, where)
+    return _correlation(a, image, where)[0]
+
+
+def _correlation(a: Floats, b: Floats, where: Floats) -> tuple[Floats, Floats, Floats]:
+    """Correlation over `where`; the difference there of the two, both standardised, (P, n, n); and its scale.
+
+    Times that scale, the difference is what a linear fit of `a` to `b` over the whole picture would see.
+    """
+    count = np.einsum("pij->p", where) + np.float32(1e-6)
+    mean_a, mean_b = (np.einsum("pij,pij->p", x, where) / count for x in (a, b))
+    a, b = (a - mean_a[:, None, None]) * where, (b - mean_b[:, None, None]) * where
+    norm_a, norm_b = (np.sqrt(np.einsum("pij,pij->p", x, x)) + np.float32(1e-6) for x in (a, b))
+    a, b = a / norm_a[:, None, None], b / norm_b[:, None, None]
+    area = count / (where.shape[1] * where.shape[2])
+    correlation = np.where(area >= _LEAST_AREA, np.einsum("pij,pij->p", a, b), np.float32(-1))
+    return correlation, a - b, norm_a / np.maximum(area, np.float32(0.05))
+
+
+def _unclipped(x: Floats) -> Floats:
+    return ((x > _BLACK) & (x < _WHITE)).astype(np.float32)
+
+
+def _overlap(at_x: Floats, at_y: Floats, margin: int) -> Floats:
+    """(P, n, n) 1 where both pictures reach, at least `margin` pixels from the edges of both."""
+    side = at_x.shape[-1]
+    here = np.arange(side)
+    own = (here >= margin) & (here < side - margin)
+    x, y = (own & (at >= margin - 0.5) & (at <= side - 0.5 - margin) for at in (at_x, at_y))
+    both: Floats = (y[:, :, None] & x[:, None, :]).astype(np.float32)
+    return both
+
+
+def _sampling(stretch: Floats, shift: Floats, side: int) -> tuple[Floats, Floats]:
+    """(P, n, n) weights that interpolate along one axis, and (P, n) where each value is taken from, in pixels."""
+    at = ((1 + stretch)[:, None] * _grid(side) + shift[:, None] + 1) * (side / 2) - 0.5
+    inside = np.clip(at, 0, side - 1)[:, :, None]
+    weights = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
+    return weights, at
+
+
+@lru_cache(maxsize=4)
+def _grid(side: int) -> Floats:
+    """The centres of n pixels between -1 and 1."""
+    centres: Floats = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
+    centres.flags.writeable = False  # shared between calls
+    return centres
+
+
+@lru_cache(maxsize=8)
+def _blur(side: int, sigma: float) -> Floats:
+    """(n, n): the Gaussian mean along one axis, of what lies inside."""
+    offset = np.arange(side)[:, None] - np.arange(side)
+    kernel = np.exp(-0.5 * (offset / sigma) ** 2)
+    kernel[kernel < 1e-4] = 0  # the tails are denormal numbers in float32, which cost ten times the time
+    rows: Floats = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
+    rows.flags.writeable = False
+    return rows

@@ -1,0 +1,139 @@
+"""Which pictures could be copies of each other, without comparing all with all.
+
+Chest films are all alike, so hashes that keep what most pictures have in common collide. Here a thumbnail becomes
+the few numbers in which the pictures at hand differ most, measured by how much the same numbers change when one
+picture is cropped (linear discriminant analysis with each picture a class of its own, its random crops the
+members). Near pictures in that space are found by a forest of random-projection trees (Dasgupta and Freund 2008,
+doi 10.1145/1374376.1374452): each tree halves the pictures by rank until few are left, and only those few are
+compared with each other. The work is in proportion to N log N, whatever the pictures, alike or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.audit.likeness import halved, moved, structure
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Pairs: TypeAlias = npt.NDArray[np.int64]
+
+NEIGHBOURS = 4
+"""Of each picture are candidates. A crop of 5 % on all four sides is the nearest of 6,676 NIH films to its
+original in 97 % and among the nearest 8 in 99.5 %."""
+
+_TREES, _LEAF = 20, 256
+_DIMENSIONS = 48
+_CROP = 0.05  # of a side, at most
+_SAMPLE = 2000  # pictures that teach the projection
+_CROPPED = 4000  # pairs of crops; fewer overfit the scatter of 400 numbers
+_RIDGE = 0.01  # of the mean variance, added to it so that no direction seems to be free of change
+
+
+def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[float], None] | None = None) -> Pairs:
+    """Pairs of pictures that could be copies of each other.
+
+    Args:
+        thumbs: (N, n, n), all different. Another order gives other pairs where it is close.
+        seed: of the crops and the trees.
+        tell: called with the share of the work that is done.
+
+    Returns:
+        (P, 2) indices, the smaller first, each pair once, in ascending order; at most 8 N pairs.
+    """
+    count = len(thumbs)
+    if count < 2:
+        return np.zeros((0, 2), np.int64)
+    rng = np.random.default_rng(seed)
+    points = _project(thumbs, _projection(thumbs, rng))
+    near = _nearest(points, rng, tell)
+    first = np.repeat(np.arange(count), near.shape[1])
+    second = near.ravel().astype(np.int64)
+    first, second = first[second >= 0], second[second >= 0]
+    codes = np.unique(np.minimum(first, second) * count + np.maximum(first, second))
+    return np.stack([codes // count, codes % count], 1)
+
+
+def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
+    """(numbers of a picture, dimensions): the directions that tell most pictures apart for what a crop changes."""
+    sample = thumbs[rng.permutation(len(thumbs))[:_SAMPLE]]
+    crops = [
+        _numbers(_cropped(sample, rng)) - _numbers(_cropped(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))
+    ]
+    changes = np.concatenate(crops).astype(np.float64)
+    within = changes.T @ changes / (2 * len(changes))
+    within += np.eye(len(within)) * (_RIDGE * np.trace(within) / len(within) + 1e-9)
+    numbers = _numbers(sample).astype(np.float64)
+    numbers -= numbers.mean(0)
+    whitened = np.linalg.inv(np.linalg.cholesky(within))
+    _, directions = np.linalg.eigh(whitened @ (numbers.T @ numbers) @ whitened.T)
+    projection: Floats = (whitened.T @ directions[:, ::-1][:, :_DIMENSIONS]).astype(np.float32)
+    return projection
+
+
+def _project(thumbs: npt.NDArray[np.uint8], projection: Floats) -> Floats:
+    """(N, dimensions), block by block, for the sake of memory."""
+    return np.concatenate([_numbers(thumbs[i : i + 2048]) @ projection for i in range(0, len(thumbs), 2048)])
+
+
+def _numbers(thumbs: npt.NDArray[np.uint8] | Floats) -> Floats:
+    """(N, n n / 4) structure at half the size."""
+    return structure(halved(thumbs.astype(np.float32)), 1.5).reshape(len(thumbs), -1)
+
+
+def _cropped(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
+    """Each without a random part of up to 5 % at each edge."""
+    left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
+    place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
+    return moved(thumbs.astype(np.float32), place)
+
+
+def _nearest(points: Floats, rng: np.random.Generator, tell: Callable[[float], None] | None) -> Pairs:
+    """(N, k) the nearest that any tree has brought together, in no order; -1 where there are fewer."""
+    count = len(points)
+    keep = min(NEIGHBOURS, count - 1)
+    near, far = np.full((count, keep), -1, np.int64), np.full((count, keep), np.inf, np.float32)
+    squares = (points * points).sum(1)
+    trees = _TREES if count > _LEAF else 1
+    for tree in range(trees):
+        for leaf in _leaves(points, rng):
+            own = points[leaf]
+            distance = squares[leaf][:, None] + squares[leaf] - 2 * own @ own.T
+            np.fill_diagonal(distance, np.inf)
+            nearest = np.argpartition(distance, keep - 1, axis=1)[:, :keep]
+            near[leaf], far[leaf] = _merged(
+                np.concatenate([near[leaf], leaf[nearest]], 1),
+                np.concatenate([far[leaf], np.take_along_axis(distance, nearest, 1)], 1),
+                keep,
+            )
+        if tell is not None:
+            tell((tree + 1) / trees)
+    return near
+
+
+def _leaves(points: Floats, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
+    """The leaves of one tree: the indices halved along random directions until at most `_LEAF` are left.
+
+    By rank, not by value, so that pictures that are all alike are halved too.
+    """
+    waiting = [np.arange(len(points))]
+    while waiting:
+        members = waiting.pop()
+        if len(members) <= _LEAF:
+            yield members
+            continue
+        along = points[members] @ rng.standard_normal(points.shape[1], np.float32)
+        order = np.argpartition(along, len(members) // 2)
+        waiting += [members[order[: len(members) // 2]], members[order[len(members) // 2 :]]]
+
+
+def _merged(index: Pairs, distance: Floats, keep: int) -> tuple[Pairs, Floats]:
+    """The `keep` nearest different ones of each row."""
+    order = np.argsort(index, axis=1, kind="stable")
+    index, distance = np.take_along_axis(index, order, 1), np.take_along_axis(distance, order, 1)
+    distance[:, 1:][index[:, 1:] == index[:, :-1]] = np.inf
+    nearest = np.argpartition(distance, keep - 1, axis=1)[:, :keep]
+    return np.take_along_axis(index, nearest, 1), np.take_along_axis(distance, nearest, 1)

@@ -1,0 +1,51 @@
+"""`xrayfast cache`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli.options import Json
+from xrayfast.cli.output import Output
+
+app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images that are kept on disk.")
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option("--cache-dir", metavar="DIR", show_default=False, help="Where; by default the user's cache folder."),
+]
+
+
+@app.command()
+def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Show where decoded images are kept, and how much room they take."""
+    from datetime import datetime
+
+    from xrayfast.data.cache import cache_info, cache_root
+
+    out = Output(as_json)
+    folders = cache_info(cache_dir)
+    rows = [
+        (f.path.name, f"{f.side} px", f.pictures, f"{f.bytes / 1e6:.1f}", f"{datetime.fromtimestamp(f.used):%Y-%m-%d}")
+        for f in folders
+    ]
+    if rows:
+        out.table("Decoded images", ["folder", "size", "images", "MB", "last used"], rows)
+    else:
+        out.line("Nothing is kept.")
+    out.done("Cache", cache_root(cache_dir))
+    out.json({"root": str(cache_root(cache_dir)), "folders": [asdict(folder) for folder in folders]})
+
+
+@app.command()
+def clear(cache_dir: CacheDir = None, as_json: Json = False) -> None:
+    """Remove all decoded images; they are made again when they are needed."""
+    from xrayfast.data.cache import cache_root, clear_cache
+
+    out = Output(as_json)
+    freed = clear_cache(cache_dir)
+    out.done(f"{freed / 1e6:.1f} MB freed", cache_root(cache_dir))
+    out.json({"root": str(cache_root(cache_dir)), "freed_bytes": freed})

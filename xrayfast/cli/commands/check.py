@@ -1,0 +1,73 @@
+"""`xrayfast check`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.commands.fit import read_settings
+from xrayfast.cli.output import Output
+from xrayfast.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from xrayfast.audit.check import Audit
+
+
+@o.takes(o.DATA_SETTINGS, {"size": o.Size})
+def check(
+    given: dict[str, Any],
+    config: o.ConfigFile = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", rich_help_panel=o.OUT, help="Folder for check.json and check.html."
+        ),
+    ] = Path("check"),
+    as_json: o.Json = False,
+) -> None:
+    """Look a data set over before training: odd files, duplicates, leaks, rare classes, shortcuts.
+
+    The exit code is 1 where a patient or a picture stands on both sides of the split.
+    """
+    out = Output(as_json)
+    settings = read_settings(config, given)
+    from xrayfast.workflows.check import JSON, PAGE
+    from xrayfast.workflows.check import check as work
+
+    with reporting(out) as reporter:
+        found = work(config=settings, output=output, progress=reporter.preparing)
+    _show(out, found)
+    out.line()
+    out.done("All of it", output / JSON)
+    out.done("With pictures", output / PAGE)
+    out.json(found.to_json())
+    if found.leaks:
+        raise typer.Exit(1)
+
+
+def _show(out: Output, found: Audit) -> None:
+    data = found.data
+    for note in data.notes:
+        out.line(note)
+    counts = data.counts()
+    out.table(
+        f"{data.config.source}: {len(data)} images",
+        ["label", *counts.columns],
+        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
+    )
+    probed = found.shortcuts.auroc
+    groups = [group for group, values in probed.items() if any(value is not None for value in values.values())]
+    if groups:
+        out.table(
+            "Shortcuts: AUROC without looking at the lungs",
+            ["label", *groups],
+            [(label, *(probed[group][label] for group in groups)) for label in data.labels],
+        )
+    out.line()
+    if not found.findings:
+        out.line("Nothing was found.")
+    for finding in found.findings:
+        out.finding(finding.severity, finding.title, finding.text)

@@ -1,0 +1,45 @@
+"""`xrayfast split`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.commands.fit import read_settings
+from xrayfast.cli.output import Output
+from xrayfast.cli.progress import reporting
+
+
+@o.takes(o.DATA_SETTINGS, {"size": o.Size})
+def split(
+    given: dict[str, Any],
+    config: o.ConfigFile = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=o.OUT, help="CSV file to write.")
+    ] = Path("split.csv"),
+    as_json: o.Json = False,
+) -> None:
+    """Split a data set as fit would, and write which image stands in which part; --split-file replays it.
+
+    Patients are kept together, and so are duplicates, for which the images are decoded once.
+    """
+    out = Output(as_json)
+    settings = read_settings(config, given)
+    from xrayfast.workflows.split import split as work
+
+    with reporting(out) as reporter:
+        manifest = work(config=settings, output=output, progress=reporter.preparing)
+    for note in manifest.notes:
+        out.line(note)
+    balance = manifest.balance()
+    out.table(
+        f"{len(manifest)} images: how often each label stands in each part",
+        ["label", *balance.columns],
+        [(row, *values) for row, values in zip(balance.index, balance.to_numpy().tolist(), strict=True)],
+    )
+    out.line()
+    out.done("Split", output)
+    out.json({"split": str(output), "counts": manifest.counts().to_dict(), "notes": list(manifest.notes)})

@@ -1,0 +1,74 @@
+"""Look a data set over before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from xrayfast.audit.check import Audit, audit
+from xrayfast.config import Config
+from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.store import Pictures, open_pictures
+from xrayfast.errors import ReadError, WriteError
+from xrayfast.files import write_json
+from xrayfast.report.check_page import shown_groups, shown_rows, write_check_page
+from xrayfast.run import now
+
+JSON, PAGE = "check.json", "check.html"
+
+
+def check(
+    data: Manifest | Path | str | None = None,
+    *,
+    config: Config | None = None,
+    size: int | None = None,
+    output: Path | str | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Audit:
+    """Find what spoils results: odd files, duplicates, leaks, rare classes, shortcuts.
+
+    Args:
+        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        config: settings of the data set.
+        size: side in pixels of the pictures that are looked at; with that of later training, these are decoded
+            already. By default 224.
+        output: a folder to write `check.json` and `check.html` to.
+        progress: called with what is being done, the images done and the images in all.
+
+    Returns:
+        The Audit: `.leaks`, `.findings`, `.duplicates`, `.shortcuts`, `.to_json()`.
+
+    Raises:
+        DataError: the data can't be used.
+        WriteError: the output can't be written.
+    """
+    config = config or Config()
+    if not isinstance(data, Manifest):
+        data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
+    pictures = open_pictures(data.config, size or config.model.size)
+    folder = None if output is None else _made(Path(output))
+    found = audit(data, pictures, progress)
+    if folder is not None:
+        write_json(folder / JSON, found.to_json())
+        _write_page(found, pictures, folder / PAGE)
+    return found
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+    return folder
+
+
+def _write_page(found: Audit, pictures: Pictures, path: Path) -> None:
+    paths = found.data.table["path"].tolist()
+    shown = {}
+    for row in {row for group in shown_groups(found) for row in shown_rows(group)}:
+        try:
+            shown[row] = pictures.picture(paths[row])
+        except ReadError:  # gone since; the page says so
+            shown[row] = None
+    title = found.data.config.source.absolute().name
+    write_check_page(found, shown, title, now()[:16].replace("T", " ") + " UTC", path)

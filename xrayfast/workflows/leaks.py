@@ -1,0 +1,49 @@
+"""The gate before training: no patient and no picture on both sides of the split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xrayfast.audit.leaks import find_leaks, leaks_between_parts, together
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.store import Pictures
+from xrayfast.errors import DataError
+
+
+def sound(
+    data: Manifest,
+    pictures: Pictures,
+    *,
+    allow_leaks: bool,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[Manifest, list[str]]:
+    """The data set with parts that share neither patients nor duplicates.
+
+    Parts that were drawn are drawn again, with what belongs together kept together. Parts that were given are not
+    touched.
+
+    Args:
+        data: all images, of all parts.
+        pictures: of those images.
+        allow_leaks: go on although given parts have leaks.
+        progress: called with what is being done, the images done and the images in all.
+
+    Returns:
+        The data set, and a warning where it has leaks all the same.
+
+    Raises:
+        DataError: given parts have leaks, and they are not allowed; the message names them.
+    """
+    leaks = find_leaks(data, pictures, progress)
+    if leaks and data.drawn.any():
+        data = data.redrawn(together(data, leaks.duplicates))
+        leaks = leaks_between_parts(data, leaks.duplicates)
+    if not leaks:
+        return data, []
+    found = " ".join(leaks.sentences())
+    if not allow_leaks:
+        raise DataError(
+            f"{data.config.source}: training would see images that it is measured on. {found} Mend the split, leave it "
+            "to xrayfast, or train all the same with --allow-leaks; 'xrayfast check' lists all and shows the pictures."
+        )
+    return data, [f"Trained with leaks allowed: results are too good. {found}"]
