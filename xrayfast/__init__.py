@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from xrayfast.learning.loaders import dataloaders as dataloaders
     from xrayfast.learning.losses import FocalLoss as FocalLoss
     from xrayfast.run import Run as Run
+    from xrayfast.workflows.check import check as check
     from xrayfast.workflows.data import open_data as open_data
     from xrayfast.workflows.find_lr import find_lr as find_lr
     from xrayfast.workflows.fit import fit as fit
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.load import load as load
     from xrayfast.workflows.load import save as save
     from xrayfast.workflows.predict import predict as predict
+    from xrayfast.workflows.split import split as split
 
 _HOMES = {
     "Config": "xrayfast.config:Config",
@@ -45,6 +47,7 @@ _HOMES = {
     "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
     "Run": "xrayfast.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
+    "check": "xrayfast.workflows.check:check",
     "dataloaders": "xrayfast.learning.loaders:dataloaders",
     "find_lr": "xrayfast.workflows.find_lr:find_lr",
     "fit": "xrayfast.workflows.fit:fit",
@@ -56,6 +59,7 @@ _HOMES = {
     "predict": "xrayfast.workflows.predict:predict",
     "resume": "xrayfast.workflows.fit:resume",
     "save": "xrayfast.workflows.load:save",
+    "split": "xrayfast.workflows.split:split",
     "synth": "xrayfast.data.phantom:write_dataset",
 }
 
@@ -68,6 +72,7 @@ __all__ = [
     "Run",
     "XrayfastError",
     "__version__",
+    "check",
     "dataloaders",
     "find_lr",
     "fit",
@@ -79,6 +84,7 @@ __all__ = [
     "predict",
     "resume",
     "save",
+    "split",
     "synth",
 ]
 

@@ -279,3 +279,56 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
         assert words in shown
     assert "head · epoch 1 · valid" in shown
     assert "accuracy 0.250" in shown
+
+
+@pytest.fixture
+def leaky(at, films):
+    """A set that brings its own split, with one picture on both sides."""
+    for part in ("train", "valid"):
+        for label in ("normal", "pneumonia"):
+            files = sorted((films / label).glob("*.png"))
+            target = at / "leaky" / part / label
+            target.mkdir(parents=True)
+            for file in files[:7] if part == "train" else files[7:]:
+                shutil.copy(file, target)
+    shutil.copy(next((at / "leaky/train/normal").iterdir()), at / "leaky/valid/normal/again.png")
+    return at / "leaky"
+
+
+def test_check_tells_of_leaks_in_words_files_and_exit_code(leaky):
+    done = call("check", "leaky", "--size", 64, code=1)
+    assert "Leak: " in done.stdout
+    assert "again.png" in done.stdout
+    assert json.loads(Path("check/check.json").read_text())["leaks"] is True
+    assert "again.png" in Path("check/check.html").read_text()
+    (leaky / "valid/normal/again.png").unlink()
+    content = json.loads(call("check", "leaky", "--size", 64, "--json", "-o", "elsewhere").stdout)
+    assert content["leaks"] is False
+    assert Path("elsewhere/check.html").is_file()
+
+
+def test_fit_refuses_leaks_unless_they_are_allowed(leaky):
+    refused = call("fit", "leaky", *TINY, "--epochs", 1, code=1)
+    assert "again.png" in refused.output
+    assert not Path("runs").exists()
+    call("fit", "leaky", *TINY, "--epochs", 1, "--allow-leaks")
+    assert "Trained with leaks allowed" in json.loads(Path("runs/resnet18-1/run.json").read_text())["remarks"][0]
+
+
+def test_split_writes_what_fit_replays(at, films):
+    done = call("split", films, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64)
+    assert re.search(r"label +train", done.stdout)
+    written = pd.read_csv("split.csv").set_index("image")["split"]
+    call("fit", films, *TINY, "--epochs", 1, "--split-file", "split.csv")
+    used = pd.read_csv("runs/resnet18-1/split.csv").set_index("image")["split"]
+    assert used.to_dict() == written.to_dict()
+    assert "there is no folder" in call("split", films, "-o", "no/split.csv", code=1).output
+
+
+def test_the_cache_is_shown_and_cleared(at, films):
+    call("check", films, "--size", 64, "--cache-dir", "kept")
+    shown = json.loads(call("cache", "info", "--cache-dir", "kept", "--json").stdout)
+    assert shown["folders"][0]["pictures"] == 36
+    assert "64 px" in call("cache", "info", "--cache-dir", "kept").stdout
+    assert json.loads(call("cache", "clear", "--cache-dir", "kept", "--json").stdout)["freed_bytes"] > 36 * 64**2
+    assert "Nothing is kept" in call("cache", "info", "--cache-dir", "kept").stdout

@@ -12,7 +12,7 @@ from xrayfast.errors import DataError
 from xrayfast.run import Run
 from xrayfast.workflows.data import decode
 from xrayfast.workflows.leaks import sound
-from xrayfast.workflows.split import split
+from xrayfast.workflows.split import balance, split
 
 
 @pytest.fixture
@@ -98,3 +98,15 @@ def test_a_run_on_a_split_that_was_mended_resumes_and_loads_on_its_own_split(cop
     expected = pd.read_csv(run.split_path).set_index("image")["split"]
     found = learn.dls.manifest.table.set_index("image")["split"]
     assert found.to_dict() == expected.to_dict()
+
+
+def test_the_balance_counts_labels_by_part(films):
+    data = xf.open_data(films, labels=films / "labels.csv", test_fraction=0.2)
+    table = balance(data)
+    for part in ("train", "valid", "test"):
+        rows = data.table[data.table["split"] == part]
+        for label in data.labels:
+            assert table.loc[label, part] == (rows["labels"] == label).sum()
+            assert table.loc[label, f"{part}_share"] == pytest.approx((rows["labels"] == label).mean())
+        assert table.loc["patients", part] == rows["patient"].nunique()
+    assert table.filter(like="share").loc["images"].sum() == pytest.approx(1)

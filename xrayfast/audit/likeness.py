@@ -153,7 +153,8 @@ def _fine_correlation(a: Floats, b: Floats, place: Floats) -> Floats:
     along_x, at_x = _sampling(place[:, 0], place[:, 1], side)
     along_y, at_y = _sampling(place[:, 2], place[:, 3], side)
     image = along_y @ b @ along_x.transpose(0, 2, 1)
-    where = _overlap(at_x, at_y, margin=0) * _unclipped(a) * _unclipped(image)
+    # Half a pixel in, lest a bright frame count that one of the two has lost.
+    where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
     a, image = structure(a, _SIGMA_FINE, where), structure(image, _SIGMA_FINE, where)
     return _correlation(a, image, where)[0]
 
@@ -177,13 +178,15 @@ def _unclipped(x: Floats) -> Floats:
     return ((x > _BLACK) & (x < _WHITE)).astype(np.float32)
 
 
-def _overlap(at_x: Floats, at_y: Floats, margin: int) -> Floats:
+def _overlap(at_x: Floats, at_y: Floats, margin: float) -> Floats:
     """(P, n, n) 1 where both pictures reach, at least `margin` pixels from the edges of both."""
     side = at_x.shape[-1]
-    here = np.arange(side)
-    own = (here >= margin) & (here < side - margin)
-    x, y = (own & (at >= margin - 0.5) & (at <= side - 0.5 - margin) for at in (at_x, at_y))
-    both: Floats = (y[:, :, None] & x[:, None, :]).astype(np.float32)
+
+    def inner(at: Floats) -> npt.NDArray[np.bool_]:
+        return (at >= margin - 0.5) & (at <= side - 0.5 - margin)
+
+    own = inner(np.arange(side, dtype=np.float32))
+    both: Floats = ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)
     return both
 
 

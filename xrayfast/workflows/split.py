@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import DataError
@@ -44,3 +47,22 @@ def split(
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data
+
+
+def balance(data: Manifest) -> pd.DataFrame:
+    """How often each label stands in each part: a row a label, for each part that has images a column of their number
+    and one of their share, `train` and `train_share`, of the images of which it is known; then a row "images", and
+    "patients" where they are known, with their shares of the whole set.
+    """
+    counts, truth, split = data.counts(), data.truth, data.table["split"].to_numpy()
+    columns: dict[str, list[float]] = {}
+    for part in counts.columns[counts.loc["images"] > 0]:
+        known = (truth[split == part] >= 0).sum(axis=0)
+        totals = counts.iloc[len(data.labels) :]
+        columns[part] = counts[part].tolist()
+        columns[f"{part}_share"] = [
+            *(counts[part].iloc[: len(data.labels)] / np.maximum(known, 1)),
+            *(totals[part] / totals.sum(axis=1)),
+        ]
+    table: pd.DataFrame = pd.DataFrame(columns, index=counts.index)
+    return table

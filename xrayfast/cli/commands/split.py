@@ -28,17 +28,21 @@ def split(
     """
     out = Output(as_json)
     settings = read_settings(config, given)
+    from xrayfast.workflows.split import balance
     from xrayfast.workflows.split import split as work
 
     with reporting(out) as reporter:
         manifest = work(config=settings, output=output, progress=reporter.preparing)
     for note in manifest.notes:
         out.line(note)
-    balance = manifest.balance()
+    table = balance(manifest)
     out.table(
-        f"{len(manifest)} images: how often each label stands in each part",
-        ["label", *balance.columns],
-        [(row, *values) for row, values in zip(balance.index, balance.to_numpy().tolist(), strict=True)],
+        f"{manifest.config.source}: images of each label, and their share of the part",
+        ["label", *(name.replace("_share", " share") for name in table.columns)],
+        [
+            (row, *(cell if name.endswith("_share") else int(cell) for name, cell in cells.items()))
+            for row, cells in table.iterrows()
+        ],
     )
     out.line()
     out.done("Split", output)
