@@ -83,6 +83,11 @@ def test_a_codestream_of_other_precision_than_the_header(film, bits):
     assert_shows(picture, values, 0, 4095)
 
 
+def test_lossless_jpeg_of_any_predictor_has_its_own_syntax(film):
+    frame = files.lossless_jpeg(pattern(12), 12)
+    assert_shows(film(pattern(12), "1.2.840.10008.1.2.4.57", bits=12, frame=frame), pattern(12), 0, 4095)
+
+
 def test_bits_above_those_stored_are_no_picture(film):
     overlay = RAMP | (np.arange(4096).reshape(64, 64) % 2 << 15).astype(np.uint16)
     assert_shows(film(overlay, bits=12, window="full"), RAMP, 0, 4095)
@@ -337,6 +342,7 @@ def test_one_value_throughout_is_a_picture_too(film):
 
 def test_plain_8_bit_gray(film):
     assert np.array_equal(film(pattern(8)).pixels, pattern(8))
+    assert np.array_equal(film(pattern(8), NumberOfFrames=0).pixels, pattern(8))
 
 
 COLOUR = np.stack([pattern(8), pattern(8)[::-1], pattern(8)[:, ::-1]], axis=-1)

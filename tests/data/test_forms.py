@@ -270,6 +270,15 @@ def test_rsna(tmp_path):
     assert noted(data, "'Lung Opacity' is the only label")
 
 
+def test_rows_of_one_image_are_joined_by_their_largest_value(tmp_path):
+    make(tmp_path, *(f"images/{name}.png" for name in "abcd"))
+    text = "patientId,x,y,width,height,Target\n" + "".join(
+        f"{row[0]},,,,,{row[1]}\n" for row in ("a0", "b1", "a1", "c0", "d0")
+    )
+    data = opened(tmp_path, labels=table(tmp_path, text), valid_fraction=0.5)
+    assert data.targets[:, 0].tolist() == [1, 1, 0, 0]
+
+
 def test_rsna_classes(tmp_path):
     names = ["a1", "a2", "b1", "b2", "c1", "c2"]
     make(tmp_path, *(f"stage_2_train_images/{name}.png" for name in names))
@@ -307,6 +316,7 @@ def test_covidx_s_own_test_part(tmp_path):
     table(tmp_path, COVIDX, "train_split.txt")
     table(tmp_path, "9 9.png normal rsna\n0004cfab 0004cfab.png normal rsna\n", "test_split.txt")
     data = opened(tmp_path, valid_fraction=0.4)
+    assert data.config.labels == tmp_path / "train_split.txt" and not noted(data, "is not read")
     assert [name for name, part in parts(data).items() if part == "test"] == ["test/9.png", "test/0004cfab.png"]
     assert "train/0004cfab.png" in parts(data)
     assert noted(data, "test_split.txt beside train_split.txt is read too: its images are the test part")
@@ -358,6 +368,11 @@ def test_padchest(tmp_path):
     assert noted(data, "Labels in 'Labels' are lists") and noted(data, "1 images have 'No Finding' beside other labels")
     assert noted(data, "as 0, 54 hold images, not classes")
     assert "No Finding" in opened(tmp_path, keep_no_finding=True).labels
+
+
+def test_padchest_is_multi_label_whatever_the_rows_at_hand_show(tmp_path):
+    text = PADCHEST.replace(", ' cardiomegaly', ''", "").replace("'normal', 'cardiomegaly'", "'normal'")
+    assert opened(padchest(tmp_path, text), valid_fraction=0.4).task == "multi"
 
 
 def test_padchest_images_in_one_folder(tmp_path):

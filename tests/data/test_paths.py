@@ -140,10 +140,16 @@ def test_files_are_found_as_they_are_written(tmp_path):
     assert finder.find("2.png") == [] and finder.find(".hidden.png") == [] and finder.find("") == []
 
 
-def test_folders_named_like_files_are_not_found(tmp_path):
+def test_folders_and_links_named_like_files_are_not_found(tmp_path):
     make(tmp_path, "x/1.png/2.png")
-    assert Finder(tmp_path, tmp_path).find("x/1.png") == []
-    assert Finder(tmp_path, tmp_path).find("1.png") == []
+    (tmp_path / "x" / "self.png").symlink_to("self.png")
+    (tmp_path / "x" / "gone.png").symlink_to("nowhere.png")
+    assert Finder(tmp_path, tmp_path).find("x/1.png/2.png") == ["x/1.png/2.png"]
+    with pytest.raises(DataError, match=r"self\.png: can't be followed"):
+        Finder(tmp_path, tmp_path).find("1.png")
+    (tmp_path / "x" / "self.png").unlink()
+    for name in ("1.png", "gone.png"):
+        assert Finder(tmp_path, tmp_path).find(name) == []
 
 
 def test_images_in_a_folder(tmp_path):

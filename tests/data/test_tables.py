@@ -327,8 +327,8 @@ def test_quoted_line_ends_separators_and_quotes(tmp_path, separator, end):
 
 
 def test_a_header_that_contains_other_separators(tmp_path):
-    file = table(tmp_path, 'Image Index,"OriginalImage[Width;Height;x]",Finding Labels\n1.png,2;3;4,Mass\n')
-    assert list(read_table(file).columns) == ["Image Index", "OriginalImage[Width;Height;x]", "Finding Labels"]
+    file = table(tmp_path, 'Image Index,"Size [w;h;x;y;z]",Finding Labels\n1.png,2;3;4,Mass\n2.png,,Edema\n')
+    assert list(read_table(file).columns) == ["Image Index", "Size [w;h;x;y;z]", "Finding Labels"]
     file = table(tmp_path, "image;Score, raw;label\n1.png;1,5;a\n2.png;0,25;b\n")
     assert list(read_table(file).columns) == ["image", "Score, raw", "label"]
     file = table(tmp_path, "a;b,c;d,e\n1.png,2,3\n2.png,3,4\n")

@@ -25,7 +25,7 @@ from xrayfast.audit.findings import (
     shortcut_findings,
     unreadable_findings,
 )
-from xrayfast.audit.leaks import Leaks, leaks_between_parts, rows_by_patient, together
+from xrayfast.audit.leaks import Leaks, leaks_between_parts, mended, rows_by_patient, together
 from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits import PARTS
@@ -37,7 +37,7 @@ class Audit:
     """What is wrong with a data set.
 
     Attributes:
-        data: what was audited.
+        data: what was audited, with its final parts.
         findings: in order of weight.
         shared: patients and pictures in more than one part.
         duplicates: the same pictures, wherever they are.
@@ -121,9 +121,11 @@ class Audit:
 def audit(data: Manifest, pictures: Pictures, progress: Progress | None = None, seed: int = 0) -> Audit:
     """Look a data set over before anything is trained on it.
 
+    Parts that were drawn are those that `fit` would use: with duplicates kept together.
+
     Args:
         data: all images, of all parts. Those that can't be read are reported and left out of the rest.
-        pictures: of any side from 64; built where they are not.
+        pictures: of any side; built where they are not.
         progress: told of the stages "decoding", "looking", "comparing" and "probing".
         seed: of the shortcut probe's folds and shuffles.
     """
@@ -134,7 +136,7 @@ def audit(data: Manifest, pictures: Pictures, progress: Progress | None = None, 
     rows = np.array([row for row, path in enumerate(paths) if path not in problems], np.intp)
     features = collect(paths, rows, pictures, progress)
     duplicates = find_duplicates(data, features, progress)
-    shared = leaks_between_parts(data, duplicates, problems)
+    data, shared = mended(data, leaks_between_parts(data, duplicates, problems))
     if progress is not None:
         progress("probing", 0, len(rows))
     shortcuts = probe(data, features, together(data, duplicates), seed)

@@ -23,6 +23,9 @@ THUMB = 40
 """The side of a thumbnail. On pairs of one patient's films and on re-encoded, scaled and cropped copies, 40, 48
 and 64 tell the two apart equally well, and 32 worse; 100,000 thumbnails of 40 are 160 MB."""
 
+LEAST_SIDE = 64
+"""Of the pictures in which near duplicates are looked for: in smaller ones, films of different chests look alike."""
+
 BINS = 16
 """Of the histogram."""
 
@@ -47,6 +50,7 @@ class Features:
         border: (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1].
         brightness: (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1].
         histogram: (N, 16) shares that add up to 1.
+        side: of the pictures, in pixels.
     """
 
     rows: npt.NDArray[np.intp]
@@ -55,6 +59,7 @@ class Features:
     border: Floats
     brightness: Floats
     histogram: Floats
+    side: int = LEAST_SIDE
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +73,7 @@ def collect(
     Args:
         paths: of all the manifest's images.
         rows: (N,) which of them to take.
-        pictures: of any side from 64.
+        pictures: of any side.
         progress: told of the stage "looking".
 
     Raises:
@@ -87,7 +92,7 @@ def collect(
         facts.append(fact)
         if progress is not None and ((i + 1) % _EVERY == 0 or i + 1 == count):
             progress("looking", i + 1, count)
-    return Features(rows, tuple(facts), thumbs, border, brightness, histogram)
+    return Features(rows, tuple(facts), thumbs, border, brightness, histogram, pictures.side)
 
 
 def without_padding(square: Pixels, width: int, height: int) -> Pixels:

@@ -125,6 +125,18 @@ def leaks_between_parts(
     )
 
 
+def mended(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
+    """The data set with drawn parts drawn again where there are leaks, and the leaks of given parts that remain.
+
+    Raises:
+        DataError: so much belongs together that a part would be left without images.
+    """
+    if not leaks or not data.drawn.any():
+        return data, leaks
+    data = data.redrawn(together(data, leaks.duplicates))
+    return data, leaks_between_parts(data, leaks.duplicates, leaks.unreadable)
+
+
 def together(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np.intp]:
     """Which images must stay in one part: those of one patient, and those that show the same picture.
 

@@ -22,6 +22,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 _REACH = 0.14  # by how much a picture may be stretched or moved, in halves of its side: crops of 7 % on one side
 _FAINT = 4.0  # local contrast, in gray levels, below which structure fades out as noise
+_FLAT = 0.02  # structure of a picture in which there is none; a film's is about 0.6
 _BLACK, _WHITE = 4.0, 251.0  # values beyond are clipped
 _LEAST_AREA = 0.25  # of the picture must be left to compare
 _HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # what falls below on the way never comes up to 0.96
@@ -38,7 +39,7 @@ def similarity(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> F
 
     Returns:
         (P,) correlation in [-1, 1]; -1 where the coarse look already ruled the pair out or too little is left to
-        compare. The order of the two matters in the third decimal.
+        compare. Which of the two comes first hardly matters.
     """
     result = np.full(len(first), -1, np.float32)
     coarse, place = _blockwise(_coarse_look, first, second)
@@ -164,10 +165,10 @@ def _correlation(a: Floats, b: Floats, where: Floats) -> tuple[Floats, Floats, F
 
     Times that scale, the difference is what a linear fit of `a` to `b` over the whole picture would see.
     """
-    count = np.einsum("pij->p", where) + np.float32(1e-6)
+    count = np.einsum("pij->p", where) + np.float32(1e-3)
     mean_a, mean_b = (np.einsum("pij,pij->p", x, where) / count for x in (a, b))
     a, b = (a - mean_a[:, None, None]) * where, (b - mean_b[:, None, None]) * where
-    norm_a, norm_b = (np.sqrt(np.einsum("pij,pij->p", x, x)) + np.float32(1e-6) for x in (a, b))
+    norm_a, norm_b = (np.sqrt(np.einsum("pij,pij->p", x, x) + count * _FLAT**2) for x in (a, b))
     a, b = a / norm_a[:, None, None], b / norm_b[:, None, None]
     area = count / (where.shape[1] * where.shape[2])
     correlation = np.where(area >= _LEAST_AREA, np.einsum("pij,pij->p", a, b), np.float32(-1))
@@ -183,7 +184,8 @@ def _overlap(at_x: Floats, at_y: Floats, margin: float) -> Floats:
     side = at_x.shape[-1]
 
     def inner(at: Floats) -> npt.NDArray[np.bool_]:
-        return (at >= margin - 0.5) & (at <= side - 0.5 - margin)
+        within: npt.NDArray[np.bool_] = (at >= margin - 0.5) & (at <= side - 0.5 - margin)
+        return within
 
     own = inner(np.arange(side, dtype=np.float32))
     both: Floats = ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)

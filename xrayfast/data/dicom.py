@@ -111,7 +111,7 @@ def _require_one_picture(file: DicomFile) -> None:
         what = "floating-point pixels" if file.pixels else "no pixel data"
         raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
     frames = _whole(elements, "NumberOfFrames", 1)
-    if frames != 1:
+    if frames not in (0, 1):  # some say 0 of a single one
         raise ReadError(f"{path}: found a DICOM object of {frames} frames; expected one. Export the frame alone.")
 
 

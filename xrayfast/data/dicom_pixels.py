@@ -27,10 +27,9 @@ JPEG_8_BIT = frozenset({"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"})
 _JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
 _JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
 _JPEG_2000 = frozenset({"1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"})
-_HIGH_THROUGHPUT = frozenset({f"1.2.840.10008.1.2.4.{number}" for number in (201, 202, 203)})
 _RUN_LENGTHS = "1.2.840.10008.1.2.5"
 
-READABLE = UNCOMPRESSED | JPEG_8_BIT | _JPEG_LOSSLESS | _JPEG_LS | _JPEG_2000 | _HIGH_THROUGHPUT | {_RUN_LENGTHS}
+READABLE = UNCOMPRESSED | JPEG_8_BIT | _JPEG_LOSSLESS | _JPEG_LS | _JPEG_2000 | {_RUN_LENGTHS}
 """The transfer syntaxes, by UID."""
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
@@ -98,7 +97,7 @@ def decode(data: bytes, layout: Layout) -> tuple[Codes, int]:
         return _run_lengths(frame, layout), layout.stored
     if _END_OF_STREAM not in frame[-_STREAM_PADDING:]:
         raise _damaged(layout, "its end is missing")
-    if layout.syntax in _JPEG_2000 | _HIGH_THROUGHPUT:
+    if layout.syntax in _JPEG_2000:
         codes, bits = _jpeg_2000(frame, layout)
     else:
         codes, bits = _jpeg(frame, layout)

@@ -59,7 +59,8 @@ def open_layout(config: DataConfig) -> tuple[Images, DataConfig]:
     images = from_table(root / table, root, config)
     why = f", as {some(folder.name for folder in with_images)} hold images, not classes" if len(with_images) > 1 else ""
     images.notes.insert(0, f"Labels from {table} in {config.source}{why}.")
-    if others := [name for name, form in forms.items() if form is not PLAIN and name != table]:
+    read = [table, *(note.partition(" beside ")[0] for note in images.notes)]
+    if others := [name for name, form in forms.items() if form is not PLAIN and name not in read]:
         images.notes.insert(1, f"{some(others)} beside it is not read; --labels reads another table.")
     return images, config
 

@@ -142,7 +142,7 @@ def _from_names(images: Images) -> None:
     named = " and ".join(origin for origin, count in counts.items() if count)
     known, people = sum(counts.values()), len(set(filter(None, patients)))
     images.notes.append(
-        f"Patients from the {named} file names: {people} on {known} of {n} images; --patient-col none leaves them."
+        f"Patients from the {named} file names: {people} on {known} of {n} images; --patient-col none ignores them."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xrayfast.audit.leaks import find_leaks, leaks_between_parts, together
+from xrayfast.audit.leaks import find_leaks, mended
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.store import Pictures
 from xrayfast.errors import DataError
@@ -34,10 +34,7 @@ def sound(
     Raises:
         DataError: given parts have leaks, and they are not allowed; the message names them.
     """
-    leaks = find_leaks(data, pictures, progress)
-    if leaks and data.drawn.any():
-        data = data.redrawn(together(data, leaks.duplicates))
-        leaks = leaks_between_parts(data, leaks.duplicates)
+    data, leaks = mended(data, find_leaks(data, pictures, progress))
     if not leaks:
         return data, []
     found = " ".join(leaks.sentences())

@@ -1,0 +1,113 @@
+"""Small data sets in memory: pictures by path, and the manifest of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from xrayfast.config import DataConfig
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.phantom import CONDITIONS, phantom
+from xrayfast.data.radiograph import fit_square
+from xrayfast.data.segments import Facts
+from xrayfast.data.targets import joined
+from xrayfast.errors import ReadError
+
+SIDE = 128
+
+
+class Shown:
+    """`Pictures` of arrays; a text in place of an array is a file that can't be read, and why."""
+
+    def __init__(self, originals, side=SIDE, facts=None):
+        self.originals, self.side, self.looked = dict(originals), side, []
+        self.changes = facts or {}
+
+    def build(self, paths, progress=None, workers=None):
+        paths = list(paths)
+        if progress is not None:
+            progress(len(paths), len(paths))
+        return {path: self.originals[path] for path in paths if isinstance(self.originals[path], str)}
+
+    def picture(self, path):
+        self.looked.append(path)
+        return fit_square(self._original(path), self.side)
+
+    def facts(self, path):
+        pixels = self._original(path)
+        height, width = pixels.shape
+        digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
+        facts = {"bits": 8, "mode": "L", "format": "PNG", "notes": (), **self.changes.get(path, {})}
+        return Facts(width=width, height=height, digest=digest, **facts)
+
+    def _original(self, path):
+        if isinstance(self.originals[path], str):
+            raise ReadError(self.originals[path])
+        return self.originals[path]
+
+
+def manifest(truth, labels=None, *, split=None, patients=None, task="multi", drawn=True, views=None):
+    """Images i0000.png, ... with that (N, L) truth: 1, 0 or NaN where nobody knows."""
+    targets = np.asarray(truth, np.float32)
+    count = len(targets)
+    labels = tuple(labels or "abcdefgh"[: targets.shape[1]])
+    names = [f"i{i:04d}.png" for i in range(count)]
+    table = pd.DataFrame(
+        {
+            "image": names,
+            "path": [f"/films/{name}" for name in names],
+            "patient": pd.Series(patients if patients is not None else [None] * count, dtype=object),
+            "split": split if split is not None else ["train"] * count,
+            "labels": joined(targets == 1, labels),
+        }
+    )
+    if views is not None:
+        table["view"] = pd.Series(views, dtype=object)
+    return Manifest(table, labels, targets, task, DataConfig(), (), np.full(count, drawn))
+
+
+def shown(data, films, **options):
+    """The pictures of a manifest's rows."""
+    return Shown(dict(zip(data.table["path"], films, strict=True)), **options)
+
+
+@lru_cache(maxsize=512)
+def film(patient, image=0, size=SIDE):
+    """A phantom's film, (size, size)."""
+    pixels = phantom(CONDITIONS[patient % 3], patient=patient, image=image, size=size)
+    pixels.flags.writeable = False
+    return pixels
+
+
+def jpeg(x, quality):
+    stream = io.BytesIO()
+    Image.fromarray(x).save(stream, "JPEG", quality=quality)
+    return np.asarray(Image.open(io.BytesIO(stream.getvalue())))
+
+
+def resized(x, factor_x, factor_y=None):
+    height, width = x.shape
+    size = round(width * factor_x), round(height * (factor_y or factor_x))
+    return np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BICUBIC))
+
+
+def cropped(x, left=0.0, right=0.0, top=0.0, bottom=0.0):
+    height, width = x.shape
+    return x[round(top * height) : height - round(bottom * height), round(left * width) : width - round(right * width)]
+
+
+def brighter(x, by):
+    return np.clip(x.astype(int) + by, 0, 255).astype(np.uint8)
+
+
+def contrasted(x, factor):
+    return np.clip((x - x.mean()) * factor + x.mean(), 0, 255).astype(np.uint8)
+
+
+def gamma(x, power):
+    return (255 * (x / 255) ** power + 0.5).astype(np.uint8)

@@ -1,0 +1,243 @@
+"""The whole audit, and what it says."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.audit.sets import cropped, film, jpeg, manifest, resized, shown
+from xrayfast.audit.check import audit
+from xrayfast.audit.findings import SEVERITIES, by_weight
+from xrayfast.data.splits import PARTS
+
+LABELS = ("effusion", "mass")
+ROWS = 48
+
+
+def kinds(found):
+    return {finding.kind: finding for finding in found.findings}
+
+
+@pytest.fixture(scope="module")
+def sound():
+    """48 films of as many patients, half with each label, in three parts."""
+    truth = np.stack([np.arange(ROWS) % 2, np.arange(ROWS) // 2 % 2], 1).astype(float)
+    split = ["train"] * 20 + ["valid"] * 14 + ["test"] * 14
+    data = manifest(truth, LABELS, split=split, patients=[f"P{i:05d}" for i in range(ROWS)])
+    return data, [film(i) for i in range(ROWS)]
+
+
+def looked(sound, films=None, facts=None, data=None, **changed):
+    own, originals = sound
+    data = data or own
+    if changed:
+        data = replace(data, table=data.table.assign(**changed))
+    films = [(films or {}).get(i, x) for i, x in enumerate(originals)]
+    facts = {f"/films/i{row:04d}.png": one for row, one in (facts or {}).items()}
+    return audit(data, shown(data, films, facts=facts))
+
+
+def test_a_sound_set_has_no_leak_and_no_warning_but_for_its_size(sound):
+    found = looked(sound)
+    assert not found.leaks
+    assert {finding.kind for finding in found.findings} == {"too_few_to_measure"}
+    assert found.duplicates == ()
+    assert found.unreadable == {}
+    assert found.reading_notes == {}
+
+
+def test_leaks_come_first_and_are_said(sound):
+    films = {30: film(0).copy(), 40: jpeg(film(1), 50), 45: cropped(film(31), 0.03)}
+    patients = [f"P{i:05d}" for i in range(ROWS)]
+    patients[35] = patients[2]
+    found = looked(sound, films, patient=patients)
+    assert found.leaks
+    assert [finding.kind for finding in found.findings[:3]] == ["shared_patients", "shared_exact", "shared_near"]
+    assert all(finding.severity == "leak" for finding in found.findings[:3])
+    assert [finding.count for finding in found.findings[:3]] == [1, 1, 2]
+    assert found.findings[0].title == "1 patient in more than one part"
+    assert found.findings[0].images == ("i0002.png", "i0035.png")
+    assert found.findings[1].images == ("i0000.png", "i0030.png")
+    assert "i0000.png (train) = i0030.png (valid)" in found.findings[1].text
+    weights = [SEVERITIES.index(finding.severity) for finding in found.findings]
+    assert weights == sorted(weights)
+
+
+def test_contradicting_labels_and_patients_of_one_picture(sound):
+    data, originals = sound
+    same, other = (
+        next(i for i in range(1, 20) if (data.truth[i] == data.truth[0]).all() == equal) for equal in (True, False)
+    )
+    found = kinds(looked(sound, {other: originals[0].copy()}))
+    assert found["conflicting_labels"].images == ("i0000.png", f"i{other:04d}.png")
+    assert found["conflicting_labels"].severity == "warning"
+    assert found["conflicting_patients"].count == 1
+    found = kinds(looked(sound, {same: jpeg(originals[0], 60)}))
+    assert "conflicting_labels" not in found
+    assert found["duplicates_near"].images == ("i0000.png", f"i{same:04d}.png")
+    unknown = data.targets.copy()
+    unknown[other] = np.nan
+    found = kinds(looked(sound, {other: originals[0].copy()}, data=replace(data, targets=unknown)))
+    assert "conflicting_labels" not in found
+
+
+def test_what_can_not_be_read_is_said_and_left_out(sound):
+    problem = "/films/i0003.png: found an empty file; expected an image. Fetch the file again."
+    found = looked(sound, {3: problem})
+    assert found.unreadable == {"i0003.png": problem}
+    assert kinds(found)["unreadable"].images == ("i0003.png",)
+    assert problem in kinds(found)["unreadable"].text
+    assert sum(row.images for row in found.classes if row.label is None) + sum(
+        (found.data.truth[i] == 1).any() for i in range(ROWS) if i != 3
+    ) == ROWS - 1  # fmt: skip
+    assert found.shortcuts.images == ROWS - 1
+
+
+def test_nothing_that_can_be_read(sound):
+    found = looked(sound, dict.fromkeys(range(ROWS), "x: no image."))
+    assert len(found.unreadable) == ROWS
+    assert all(row.images == 0 and row.width is None for row in found.classes)
+    json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_odd_pictures(sound):
+    x = film(3, size=256)
+    odd = {
+        "constant": (0, np.full((200, 200), 90, np.uint8)),
+        "flat": (1, (110 + x / 8).astype(np.uint8)),
+        "dark": (2, (x / 5).astype(np.uint8)),
+        "bright": (3, (200 + film(4) / 5).astype(np.uint8)),
+        "tiny": (4, resized(film(5), 0.4)),
+        "long": (5, cropped(film(6), left=0.6)),
+    }
+    notes = {
+        "several_frames": (6, "first of several frames"),
+        "inverted": (7, "MONOCHROME1 inverted"),
+        "turned": (8, "EXIF orientation applied"),
+        "saturated": (9, "saturates 13% of the pixels"),
+    }
+    facts = {row: {"notes": (note,)} for row, note in notes.values()}
+    facts[10] = {"notes": ("16-bit scaled from 0..4095",), "bits": 16, "mode": "I;16"}
+    facts[11] = {"notes": ("16-bit scaled from 0..65535",), "bits": 16, "mode": "I;16"}
+    found = looked(sound, dict(odd.values()), facts)
+    said = kinds(found)
+    for kind, (row, _) in {**odd, **notes}.items():
+        assert f"i{row:04d}.png" in said[kind].images, kind
+        assert said[kind].count == len(said[kind].images) <= 3, kind
+    assert said["constant"].severity == "warning"
+    assert said["dark"].severity == "note"
+    assert found.reading_notes == {
+        "#-bit scaled from #..#": 2,
+        "first of several frames": 1,
+        "MONOCHROME# inverted": 1,
+        "EXIF orientation applied": 1,
+        "saturates #% of the pixels": 1,
+    }
+
+
+def test_files_by_class(sound):
+    data, _ = sound
+    wide = {row: resized(film(row), 1.5, 1) for row in np.flatnonzero(data.truth[:, 0] == 1).tolist()}
+    facts = {row: {"bits": 12, "mode": "MONOCHROME2", "format": "DICOM"} for row in list(wide)[:5]}
+    effusion, mass, none = looked(sound, wide, facts).classes
+    assert [row.label for row in (effusion, mass, none)] == ["effusion", "mass", None]
+    assert effusion.images == 24
+    assert effusion.parts == {part: int((data.part(part).truth[:, 0] == 1).sum()) for part in PARTS}
+    assert (effusion.width.least, effusion.width.median, effusion.width.most) == (192, 192, 192)
+    assert effusion.aspect.commonest == 1.5
+    assert (mass.width.least, mass.width.most) == (128, 192)
+    assert effusion.bits == {"8": 19, "12": 5}
+    assert effusion.formats == {"PNG": 19, "DICOM": 5}
+    assert effusion.modes == {"L": 19, "MONOCHROME2": 5}
+    assert none.images == 12
+    assert none.aspect.commonest == 1.0
+
+
+def test_rare_labels(sound):
+    data, _ = sound
+    targets = data.targets.copy()
+    targets[:, 1] = 0
+    targets[[0, 1, 40], 1] = 1
+    found = looked(sound, data=replace(data, targets=targets))
+    assert "'mass' has 2 training images" in kinds(found)["too_few_to_learn"].text
+    texts = {f.title: f.text for f in found.findings if f.kind == "too_few_to_measure"}
+    assert "'mass' has 0" in texts["2 labels too rare to measure in valid"]
+    assert "'mass' has 1" in texts["2 labels too rare to measure in test"]
+    assert "'mass': 3 images with it" in kinds(found)["not_probed"].text
+
+
+def test_patients_unknown_or_in_two_classes(sound):
+    data, _ = sound
+    found = kinds(looked(sound, patient=[None] * ROWS))
+    assert found["no_patients"].severity == "warning"
+    some = [f"P{i:05d}" if i % 2 else None for i in range(ROWS)]
+    assert kinds(looked(sound, patient=some))["some_patients_unknown"].count == 24
+    single = np.eye(2)[data.truth[:, 0]]
+    pairs = [f"P{i // 2:05d}" for i in range(ROWS)]
+    one = replace(data, targets=single.astype(np.float32), task="single")
+    one = replace(one, table=one.table.assign(labels=[LABELS[j] for j in data.truth[:, 0]]))
+    twice = sum(data.truth[i, 0] != data.truth[i + 1, 0] for i in range(0, ROWS, 2))
+    found = kinds(looked(sound, data=one, patient=pairs))["patients_in_classes"]
+    assert found.count == twice
+    assert len(found.images) == 2 * twice
+
+
+def test_a_shortcut_is_said_in_words(sound):
+    data, _ = sound
+    films = {row: resized(film(row), 1.2) for row in np.flatnonzero(data.truth[:, 0] == 1).tolist()}
+    found = kinds(looked(sound, films))["shortcut"]
+    assert found.severity == "warning"
+    assert found.title == "'effusion' can be told without looking at the lungs"
+    assert "size alone 1.00" in found.text
+    assert "rivals a network" in found.text
+
+
+def test_json_is_strict_complete_and_without_secrets(sound):
+    films = {30: film(0).copy(), 5: "/films/i0005.png: empty.", 40: jpeg(film(1), 50)}
+    found = looked(sound, films, {7: {"notes": ("16-bit scaled from 0..4095",)}})
+    said = found.to_json()
+    assert json.loads(json.dumps(said, allow_nan=False)) == said
+    assert list(said) == [
+        "images", "patients", "task", "labels", "leaks", "parts", "findings", "shared_patients", "duplicates",
+        "classes", "images_per_patient", "shortcuts", "reading_notes", "unreadable",
+    ]  # fmt: skip
+    assert all(f"`{key}`" in type(found).to_json.__doc__ for key in said)
+    assert said["images"] == said["patients"] == ROWS
+    assert said["parts"]["valid"] == {"images": 14, "patients": 14}
+    assert said["duplicates"][0] == {
+        "kind": "exact",
+        "similarity": 1.0,
+        "images": [
+            {
+                "image": f"i{row:04d}.png",
+                "split": split,
+                "labels": found.data.table["labels"][row],
+                "patient": f"P{row:05d}",
+            }
+            for row, split in ((0, "train"), (30, "valid"))
+        ],
+    }
+    assert said["images_per_patient"] == {"mean": 1.0, "median": 1.0, "most": 1, "patients": {"1": ROWS}}
+    assert said["unreadable"] == [{"image": "i0005.png", "problem": "/films/i0005.png: empty."}]
+    assert set(said["findings"][0]) == {"kind", "severity", "title", "text", "count", "images"}
+    assert set(said["classes"][0]["width"]) == {"least", "median", "most", "commonest"}
+    assert looked(sound, patient=[None] * ROWS).to_json()["images_per_patient"] is None
+
+
+def test_it_is_reproducible_and_each_picture_is_loaded_once(sound):
+    data, films = sound
+    pictures = shown(data, films)
+    told = []
+    first = audit(data, pictures, lambda stage, done, total: told.append((stage, done, total)), seed=3)
+    assert sorted(pictures.looked) == sorted(data.table["path"])
+    assert audit(data, pictures, seed=3).to_json() == first.to_json()
+    assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["decoding", "looking", "comparing", "probing"]
+    assert {stage: (done, total) for stage, done, total in told} == dict.fromkeys(
+        ["decoding", "looking", "comparing", "probing"], (ROWS, ROWS)
+    )
+
+
+def test_by_weight_keeps_the_order_within(sound):
+    found = looked(sound, {30: film(0).copy()}, patient=[None] * ROWS).findings
+    assert by_weight(reversed(by_weight(found))) == by_weight(reversed(found))

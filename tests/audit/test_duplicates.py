@@ -1,0 +1,217 @@
+"""Which images show the same picture."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.audit.sets import (
+    brighter,
+    contrasted,
+    cropped,
+    film,
+    gamma,
+    jpeg,
+    manifest,
+    resized,
+    shown,
+)
+from xrayfast.audit.duplicates import ALIKE, Duplicates, components, find_duplicates, near_pairs
+from xrayfast.audit.features import collect, thumbnail
+from xrayfast.audit.likeness import moved, similarity
+from xrayfast.audit.neighbours import candidates
+
+COPIES = {
+    "JPEG 75": lambda x: jpeg(x, 75),
+    "JPEG 30": lambda x: jpeg(x, 30),
+    "half": lambda x: resized(x, 0.5),
+    "quarter": lambda x: resized(x, 0.25),
+    "double": lambda x: resized(x, 2),
+    "squashed": lambda x: resized(x, 0.8, 1.1),
+    "crop 2 %": lambda x: cropped(x, 0.02, 0.01, 0.02, 0.0),
+    "crop 5 % of a corner": lambda x: cropped(x, left=0.05, bottom=0.05),
+    "crop 5 % all around": lambda x: cropped(x, 0.05, 0.05, 0.05, 0.05),
+    "brighter": lambda x: brighter(x, 40),
+    "darker": lambda x: brighter(x, -40),
+    "less contrast": lambda x: contrasted(x, 0.6),
+    "more contrast": lambda x: contrasted(x, 1.5),
+    "gamma 0.6": lambda x: gamma(x, 0.6),
+    "gamma 1.6": lambda x: gamma(x, 1.6),
+    "all at once": lambda x: jpeg(gamma(resized(cropped(x, 0.03, 0.02, 0.04, 0.01), 0.5), 1.3), 50),
+}
+PATIENTS = 40
+
+
+def find(films, side=128, **columns):
+    data = manifest(np.zeros((len(films), 1)), **columns)
+    pictures = shown(data, films, side=side)
+    return find_duplicates(data, collect(data.table["path"].tolist(), np.arange(len(films)), pictures))
+
+
+@pytest.fixture(scope="module")
+def films():
+    return [film(i, size=256) for i in range(PATIENTS)]
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_are_alike(films, name):
+    first = np.stack([thumbnail(x) for x in films])
+    assert (similarity(first, np.stack([thumbnail(COPIES[name](x)) for x in films])) >= ALIKE).mean() >= 0.95
+
+
+@pytest.mark.parametrize("name", ["JPEG 30", "crop 5 % all around", "all at once"])
+def test_copies_are_found_and_nothing_else(films, name):
+    found = find([*films, *map(COPIES[name], films)])
+    assert all(group.kind == "near" and group.similarity >= ALIKE for group in found)
+    pairs = {group.rows for group in found}
+    right = {(i, PATIENTS + i) for i in range(PATIENTS)}
+    assert pairs <= right
+    assert len(pairs) >= 0.95 * PATIENTS
+
+
+@pytest.mark.parametrize("side", [64, 96, 224])
+def test_copies_are_found_at_any_side(films, side):
+    copies = [jpeg(resized(cropped(x, 0.02, 0.01, 0.0, 0.03), 0.6), 60) for x in films[:20]]
+    assert {group.rows for group in find([*films[:20], *copies], side)} == {(i, 20 + i) for i in range(20)}
+
+
+def test_films_of_different_patients_are_not_duplicates(films):
+    assert find(films) == ()
+
+
+def test_films_of_one_patient_must_be_more_alike_than_others():
+    films = [film(i, image) for i in range(15) for image in (0, 1)]
+    same = find(films, patients=[f"P{i // 2}" for i in range(30)])
+    unknown = find(films)
+    assert len(same) < len(unknown)
+    copies = [film(0), jpeg(film(0), 75)]
+    assert [group.rows for group in find(copies, patients=["P1", "P1"])] == [(0, 1)]
+
+
+def test_exact_copies_are_those_of_equal_pixels(films):
+    a, b, c = films[:3]
+    found = find([a, b, a.copy(), c, b.copy(), a.copy()])
+    assert found == (Duplicates((0, 2, 5), "exact", 1.0), Duplicates((1, 4), "exact", 1.0))
+
+
+def test_near_groups_have_the_exact_copies_too(films):
+    a, b = films[:2]
+    found = find([a, b, jpeg(a, 50), a.copy()])
+    assert [(group.rows, group.kind) for group in found] == [((0, 3), "exact"), ((0, 2, 3), "near")]
+    assert ALIKE <= found[1].similarity < 1
+
+
+def test_thousands_of_one_picture_are_one_group(films):
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(films[0] + rng.normal(0, 3, films[0].shape), 0, 255).astype(np.uint8) for _ in range(200)]
+    found = find([*noisy, *films[1:], *([films[1]] * 500)], side=64)
+    assert [(group.kind, len(group.rows)) for group in found] == [("exact", 501), ("near", 200)]
+
+
+def test_flat_pictures_do_not_all_count_as_one():
+    rng = np.random.default_rng(0)
+    grays = [np.full((100, 100), value, np.uint8) for value in range(0, 250, 5)]
+    noise = [rng.normal(value, 2, (100, 100)).clip(0, 255).astype(np.uint8) for value in range(0, 250, 5)]
+    assert find([*grays, *noise]) == ()
+
+
+def test_fewer_than_two_pictures_have_no_duplicates(films):
+    assert find([]) == find(films[:1]) == ()
+    assert [group.rows for group in find([films[0], jpeg(films[0], 60)])] == [(0, 1)]
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.permutations(range(24)), st.booleans())
+def test_the_order_of_the_images_changes_nothing(order, known):
+    base = [film(i) for i in range(8)]
+    films = [*base, *(jpeg(x, 60) for x in base), *(x.copy() for x in base[:4]), *(cropped(x, 0.03) for x in base[:4])]
+    patients = [f"P{i}" for i in range(24)] if known else None
+
+    def groups(rows):
+        found = find([films[i] for i in rows], patients=patients and [patients[i] for i in rows])
+        return sorted((sorted(rows[row] for row in group.rows), group.kind, group.similarity) for group in found)
+
+    assert groups(list(order)) == groups(list(range(24)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30).flatmap(
+    lambda n: st.tuples(st.just(n), st.lists(st.tuples(st.integers(0, n - 1), st.integers(0, n - 1)), max_size=40))
+))  # fmt: skip
+def test_components_are_the_finest_partition_that_joins_the_pairs(case):
+    count, pairs = case
+    numbers = components(count, np.array(pairs, np.int64).reshape(-1, 2))
+    wanted = list(range(count))
+    for a, b in pairs:
+        wanted = [wanted[a] if number == wanted[b] else number for number in wanted]
+    for i in range(count):
+        for j in range(count):
+            assert (numbers[i] == numbers[j]) == (wanted[i] == wanted[j])
+
+
+def test_near_groups_are_a_partition(films):
+    copies = [f(x) for x in films[:8] for f in (COPIES["JPEG 75"], COPIES["crop 2 %"], COPIES["brighter"])]
+    found = find([*films[:12], *copies])
+    rows = [row for group in found for row in group.rows]
+    assert len(rows) == len(set(rows)) == 32
+    assert sorted(group.rows for group in found) == [(i, *range(12 + 3 * i, 15 + 3 * i)) for i in range(8)]
+
+
+def mixed(count, seed=0):
+    """Thumbnails that are as alike as films are: phantoms laid over each other, moved and stretched."""
+    rng = np.random.default_rng(seed)
+    some = np.stack([thumbnail(film(i, k)) for i in range(20) for k in range(3)]).astype(np.float32)
+
+    def any_moved():
+        place = rng.uniform(-0.12, 0.12, (count, 4)).astype(np.float32) - np.array([0.1, 0, 0.1, 0], np.float32)
+        return moved(some[rng.integers(0, len(some), count)], place)
+
+    share = rng.uniform(0.4, 0.8, (count, 1, 1))
+    return (
+        (share * any_moved() + (1 - share) * any_moved() + rng.normal(0, 3, (count, 40, 40)))
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
+
+
+def test_candidates_are_few_however_alike_the_pictures_are():
+    for thumbs in (mixed(600), np.zeros((600, 40, 40), np.uint8), np.repeat(mixed(3), 200, axis=0)):
+        pairs = candidates(thumbs)
+        assert len(pairs) <= 4 * len(thumbs)
+        assert (pairs[:, 0] < pairs[:, 1]).all()
+        assert len(np.unique(pairs, axis=0)) == len(pairs)
+
+
+def test_candidates_hold_the_copies():
+    thumbs = mixed(900)
+    rng = np.random.default_rng(1)
+    place = np.tile(np.array([-0.08, 0.02, -0.06, -0.04], np.float32), (100, 1))
+    copies = moved(thumbs[:100].astype(np.float32), place) + rng.normal(0, 1, (100, 40, 40))
+    pairs = candidates(np.concatenate([thumbs, copies.clip(0, 255).astype(np.uint8)]))
+    assert sum((i, 900 + i) in set(map(tuple, pairs.tolist())) for i in range(100)) >= 98
+
+
+def test_candidates_are_reproducible():
+    thumbs = mixed(300)
+    np.testing.assert_array_equal(candidates(thumbs, seed=3), candidates(thumbs, seed=3))
+
+
+def test_progress_goes_forward_to_the_end():
+    told = []
+    near_pairs(mixed(300), progress=lambda stage, done, total: told.append((stage, done, total)))
+    assert {stage for stage, _, _ in told} == {"comparing"}
+    assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
+    assert told[-1][1:] == (300, 300)
+
+
+@pytest.mark.slow
+def test_the_search_is_not_quadratic():
+    seconds = []
+    for count in (5_000, 40_000):
+        thumbs = mixed(count)
+        start = time.process_time()
+        near_pairs(thumbs)
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 8 * 2 * seconds[0]  # 64 times, were it quadratic

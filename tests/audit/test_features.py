@@ -1,0 +1,85 @@
+"""What is taken from one picture."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.audit.sets import SIDE, Shown, cropped, film, manifest, resized, shown
+from xrayfast.audit.features import THUMB, collect, without_padding
+from xrayfast.data.radiograph import fit_square
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(100, 100), (300, 200), (200, 300), (1000, 3), (3, 1000), (1, 1), (64, 63), (127, 128)]
+)
+@pytest.mark.parametrize("side", [64, 96, 225])
+def test_the_padding_that_fit_square_adds_is_taken_off(width, height, side):
+    inner = without_padding(fit_square(np.full((height, width), 200, np.uint8), side), width, height)
+    assert inner.min() == 200
+    assert inner.size == (fit_square(np.full((height, width), 200, np.uint8), side) == 200).sum()
+
+
+def features(*films, **options):
+    data = manifest(np.zeros((len(films), 1)))
+    return collect(data.table["path"].tolist(), np.arange(len(films)), shown(data, films, **options))
+
+
+def test_the_aspect_changes_no_thumbnail_and_the_padding_no_brightness():
+    square = film(0)
+    found = features(square, resized(square, 1, 2), resized(square, 2, 1))
+    assert found.thumbs.shape == (3, THUMB, THUMB)
+    assert np.abs(found.thumbs.astype(int) - found.thumbs[0]).mean() < 2
+    np.testing.assert_allclose(found.brightness, found.brightness[[0]].repeat(3, 0), atol=0.03)
+    np.testing.assert_allclose(found.border, found.border[[0]].repeat(3, 0), atol=0.08)
+
+
+def test_brightness_is_that_of_numpy():
+    pixels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE)).astype(np.uint8)
+    found = features(pixels)
+    mean, deviation, *percentiles = found.brightness[0]
+    assert mean == pytest.approx(pixels.mean() / 255, abs=1e-5)
+    assert deviation == pytest.approx(pixels.std() / 255, abs=1e-5)
+    wanted = np.percentile(pixels, [5, 25, 50, 75, 95], method="inverted_cdf") / 255
+    np.testing.assert_allclose(percentiles, wanted, atol=1 / 255)
+    np.testing.assert_allclose(found.histogram[0], np.histogram(pixels, 16, (0, 256))[0] / pixels.size, atol=1e-6)
+
+
+def test_border_tells_the_sides_apart():
+    pixels = np.full((SIDE, SIDE), 255, np.uint8)
+    pixels[:, -10:] = 0
+    mean, black = features(pixels).border.reshape(4, 2).T
+    assert mean[1] == 0
+    assert black[1] == 1
+    assert mean[3] == 1
+    assert black[3] == 0
+    assert 0 < black[0] == black[2] < 0.2
+
+
+def test_each_picture_is_loaded_once_and_only_those_asked_for():
+    data = manifest(np.zeros((4, 1)))
+    pictures = shown(data, [film(i) for i in range(4)])
+    told = []
+    found = collect(
+        data.table["path"].tolist(),
+        np.array([1, 3]),
+        pictures,
+        lambda stage, done, total: told.append((stage, done, total)),
+    )
+    assert pictures.looked == ["/films/i0001.png", "/films/i0003.png"]
+    assert found.rows.tolist() == [1, 3]
+    assert told == [("looking", 2, 2)]
+
+
+def test_no_pictures_are_no_features():
+    found = collect([], np.zeros(0, np.intp), Shown({}))
+    assert len(found) == 0
+    assert found.thumbs.shape == (0, THUMB, THUMB)
+
+
+def test_a_thumbnail_is_an_area_mean():
+    """Nearest-neighbour sampling would make two sides of one picture two thumbnails."""
+    pixels = film(1, size=256)
+    wanted = np.asarray(Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BOX))
+    for side in (96, 224):
+        assert np.abs(features(pixels, side=side).thumbs[0].astype(int) - wanted).mean() < 3
+    assert np.abs(features(cropped(pixels, left=0.2)).thumbs[0].astype(int) - wanted).mean() > 10

@@ -1,0 +1,126 @@
+"""What stands in more than one part."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.audit.sets import SIDE, cropped, film, jpeg, manifest, shown
+from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.leaks import Leaks, find_leaks, leaks_between_parts, together
+from xrayfast.data.splits import PARTS
+
+ROWS = 30
+
+
+@pytest.fixture(scope="module")
+def planted():
+    """30 films: two patients, one exact and two near copies across parts, and some within."""
+    films = [film(i) for i in range(ROWS)]
+    films[20] = films[0].copy()  # train = valid
+    films[25] = jpeg(films[1], 50)  # train ~ test
+    films[21] = cropped(films[26], 0.02, 0.01, 0.0, 0.03)  # valid ~ test
+    films[3] = films[2].copy()  # within train
+    films[22] = jpeg(films[23], 60)  # within valid
+    split = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
+    patients = [f"P{i:05d}" for i in range(ROWS)]
+    patients[24] = patients[27] = patients[5]
+    patients[6] = patients[7]
+    patients[8] = None
+    patients[28] = patients[9]
+    return manifest(np.zeros((ROWS, 1)), split=split, patients=patients, drawn=False), films
+
+
+def test_exactly_what_was_planted_leaks(planted):
+    data, films = planted
+    told = []
+    leaks = find_leaks(data, shown(data, films), lambda stage, done, total: told.append(stage))
+    assert [(p.patient, dict(p.images)) for p in leaks.patients] == [
+        ("P00005", {"train": ("i0005.png",), "valid": ("i0024.png",), "test": ("i0027.png",)}),
+        ("P00009", {"train": ("i0009.png",), "test": ("i0028.png",)}),
+    ]
+    assert [(p.kind, dict(p.images)) for p in leaks.pictures] == [
+        ("exact", {"train": ("i0000.png",), "valid": ("i0020.png",)}),
+        ("near", {"train": ("i0001.png",), "test": ("i0025.png",)}),
+        ("near", {"valid": ("i0021.png",), "test": ("i0026.png",)}),
+    ]
+    assert [group.rows for group in leaks.duplicates] == [(0, 20), (2, 3), (1, 25), (21, 26), (22, 23)]
+    assert leaks
+    assert list(dict.fromkeys(told)) == ["decoding", "looking", "comparing"]
+
+
+def test_sentences_name_them(planted):
+    data, films = planted
+    leaks = find_leaks(data, shown(data, films))
+    assert leaks.sentences(1) == [
+        "2 patients in more than one part: P00005 (1 train, 1 valid, 1 test) and 1 more.",
+        "1 picture in more than one part: i0000.png (train) = i0020.png (valid).",
+        "2 pictures all but equal in more than one part: i0001.png (train) ~ i0025.png (test) and 1 more.",
+    ]
+    assert Leaks().sentences() == []
+
+
+def test_what_can_not_be_read_is_left_out(planted):
+    data, films = planted
+    films = list(films)
+    films[20] = "/films/i0020.png: found an empty file."
+    leaks = find_leaks(data, shown(data, films))
+    assert leaks.unreadable == {"/films/i0020.png": films[20]}
+    assert [group.rows for group in leaks.duplicates] == [(2, 3), (1, 25), (21, 26), (22, 23)]
+
+
+def test_without_leaks_it_is_false(planted):
+    data = manifest(np.zeros((ROWS, 1)), split=planted[0].table["split"].tolist())
+    assert not find_leaks(data, shown(data, [film(i) for i in range(ROWS)]))
+
+
+def test_a_drawn_split_is_mended_by_what_belongs_together():
+    """The way that `fit` goes: found, dealt again, and looked at once more without a look at a picture."""
+    films = [film(i) for i in range(40)]
+    for i in range(0, 12, 2):
+        films[i + 20] = films[i].copy() if i < 6 else jpeg(films[i], 60)
+    split = ["train"] * 20 + ["valid"] * 20
+    patients = [f"P{i // 2}" for i in range(40)]
+    data = manifest(np.arange(40)[:, None] % 2, split=split, patients=patients)
+    leaks = find_leaks(data, shown(data, films, side=SIDE))
+    assert len(leaks.pictures) == 6
+    mended = data.redrawn(together(data, leaks.duplicates))
+    assert not leaks_between_parts(mended, leaks.duplicates)
+    assert set(mended.table["split"]) == {"train", "valid"}
+
+
+groups_of = st.lists(st.sets(st.integers(0, ROWS - 1), min_size=2, max_size=5), max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups_of, groups_of, st.lists(st.integers(0, 12), min_size=ROWS, max_size=ROWS), st.randoms())
+def test_together_joins_patients_and_duplicates_and_nothing_else(exact, near, patients, random):
+    """Groups of one kind don't overlap: they are the connected components of what was found."""
+
+    def apart(sets):
+        taken, kept = set(), []
+        for one in sets:
+            if not one & taken:
+                taken |= one
+                kept.append(tuple(sorted(one)))
+        return kept
+
+    names = [f"P{number}" if number else None for number in patients]
+    data = manifest(np.zeros((ROWS, 1)), patients=names, split=[random.choice(PARTS) for _ in range(ROWS)])
+    groups = [Duplicates(rows, "exact", 1.0) for rows in apart(exact)]
+    groups += [Duplicates(rows, "near", 0.99) for rows in apart(near)]
+    found = together(data, groups)
+    wanted = list(range(ROWS))
+    links = [(group.rows[0], row) for group in groups for row in group.rows[1:]]
+    links += [(names.index(name), row) for row, name in enumerate(names) if name]
+    for a, b in links:
+        wanted = [wanted[a] if number == wanted[b] else number for number in wanted]
+    assert [[found[i] == found[j] for j in range(ROWS)] for i in range(ROWS)] == [
+        [wanted[i] == wanted[j] for j in range(ROWS)] for i in range(ROWS)
+    ]
+    leaks = leaks_between_parts(data, groups)
+    split = data.table["split"].tolist()
+    crossing = [group for group in groups if len({split[row] for row in group.rows}) > 1]
+    assert len(leaks.pictures) == len(crossing)
+    shared = {name for name in names if name and len({split[i] for i in range(ROWS) if names[i] == name}) > 1}
+    assert {patient.patient for patient in leaks.patients} == shared

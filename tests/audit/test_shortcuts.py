@@ -1,0 +1,220 @@
+"""What can be told without looking at the lungs."""
+
+import numpy as np
+import pytest
+
+from tests.audit.sets import manifest
+from xrayfast.audit.features import Features
+from xrayfast.audit.shortcuts import ALL, NOTABLE, _held_out_auroc, _ranked, _shuffled, probe
+from xrayfast.data.segments import Facts
+
+COUNT = 300
+
+
+def features(count=COUNT, seed=0, **columns):
+    """Of pictures that differ at random in everything; facts by name replace the random ones."""
+    rng = np.random.default_rng(seed)
+    chance = {
+        "width": rng.integers(900, 1100, count).tolist(),
+        "height": rng.integers(900, 1100, count).tolist(),
+        "bits": rng.choice([8, 12], count).tolist(),
+        "mode": rng.choice(["L", "RGB"], count).tolist(),
+        "format": rng.choice(["PNG", "JPEG"], count).tolist(),
+    }
+    chance.update({name: list(values) for name, values in columns.items() if name in chance})
+    facts = tuple(
+        Facts(digest=str(i), notes=(), **{name: values[i] for name, values in chance.items()}) for i in range(count)
+    )
+    arrays = {
+        name: np.asarray(columns.get(name, rng.random((count, width))), np.float32)
+        for name, width in (("border", 8), ("brightness", 7), ("histogram", 16))
+    }
+    return Features(np.arange(count), facts, np.zeros((count, 40, 40), np.uint8), **arrays)
+
+
+def asked(truth, found=None, patients=None, **options):
+    data = manifest(truth, patients=patients, **options)
+    groups = np.arange(len(data)) if patients is None else np.unique(patients, return_inverse=True)[1]
+    return probe(data, found or features(len(data)), groups)
+
+
+def coin(count=COUNT, labels=1, seed=1, share=0.5):
+    return (np.random.default_rng(seed).random((count, labels)) < share).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("group", "plant"),
+    [
+        ("size", lambda y: {"width": 1000 + 24 * y, "height": 1000 + 24 * y}),
+        ("aspect", lambda y: {"width": 1000 + 300 * y, "height": [1000] * COUNT}),
+        ("bits", lambda y: {"bits": (8 + 4 * y).astype(int)}),
+        ("coding", lambda y: {"format": np.where(y, "PNG", "JPEG")}),
+        ("coding", lambda y: {"mode": np.where(y, "L", "RGB")}),
+        ("border", lambda y: {"border": np.column_stack([y, np.zeros((COUNT, 7))])}),
+        ("brightness", lambda y: {"brightness": np.column_stack([y + 0.1, np.zeros((COUNT, 6))])}),
+        ("histogram", lambda y: {"histogram": np.column_stack([y, np.zeros((COUNT, 15))])}),
+    ],
+)
+def test_a_planted_shortcut_is_found_where_it_is(group, plant):
+    truth = coin()
+    noisy = np.where(np.random.default_rng(2).random(COUNT) < 0.05, 1 - truth[:, 0], truth[:, 0])
+    found = asked(truth, features(**plant(noisy)))
+    notable = found.notable("a")
+    assert notable[group] > 0.9
+    assert notable[ALL] > 0.9
+    assert set(notable) <= {group, ALL, *(["size"] if group == "aspect" else [])}
+    assert found.chance[group]["a"] < 0.75
+
+
+def test_one_width_of_all_is_a_shortcut_too():
+    """Neither larger nor smaller than the others': a line through the widths would miss it."""
+    truth = coin(share=0.3)
+    rng = np.random.default_rng(3)
+    width = np.where(truth[:, 0] == 1, 512, rng.choice([256, 300, 1024, 2048], COUNT))
+    found = asked(truth, features(width=width.tolist(), height=width.tolist()))
+    assert found.auroc["size"]["a"] > 0.95
+
+
+def test_the_view_is_asked_for_where_it_is_known():
+    truth = coin()
+    views = np.where(truth[:, 0] == 1, "AP", "PA").astype(object)
+    views[::10] = None
+    assert asked(truth, views=views).auroc["view"]["a"] > 0.9
+    assert asked(truth).auroc["view"]["a"] is None
+
+
+def test_random_labels_are_no_shortcut():
+    for seed in range(5):
+        found = asked(coin(labels=6, seed=seed, share=0.2), features(seed=seed + 50))
+        assert all(found.notable(label) == {} for label in "abcdef")
+        assert max(found.auroc[ALL].values()) < NOTABLE
+
+
+def test_chance_is_no_shortcut_on_a_tiny_set():
+    """Ten images with and ten without: an AUROC of 0.7 comes often by chance, and is then no finding."""
+    notable = high = 0
+    for seed in range(30):
+        truth = np.repeat([[0.0], [1.0]], 10, axis=0)
+        found = asked(truth, features(20, seed=seed))
+        values = [group["a"] for group in found.auroc.values() if group["a"] is not None]
+        high += sum(value > NOTABLE for value in values)
+        notable += len(found.notable("a"))
+    assert high > 10
+    assert notable <= 0.03 * 30 * 8
+
+
+def test_a_shortcut_of_few_patients_is_no_better_than_chance():
+    """Six patients with many images each: whatever a patient's pictures have in common would tell the label."""
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(12), 25)
+    truth = (patients % 2 == 0).astype(float)[:, None]
+    own = rng.random((12, 7))[patients] + rng.normal(0, 0.01, (300, 7))
+    found = asked(truth, features(brightness=own), patients=[f"P{i}" for i in patients])
+    assert found.notable("a").get("brightness", 0) == 0
+
+
+def test_labels_with_few_images_are_not_computed_and_said():
+    truth = coin(labels=4)
+    truth[:, 1] = 0
+    truth[:9, 1] = 1
+    truth[:, 2] = 1
+    truth[:9, 2] = 0
+    truth[:, 3] = np.nan
+    found = asked(truth)
+    assert found.auroc[ALL]["a"] is not None
+    assert all(values[label] is None for values in found.auroc.values() for label in "bcd")
+    assert found.too_few == {
+        "b": "9 images with it; at least 10 are needed",
+        "c": "9 images without it; at least 10 are needed",
+        "d": "0 images with it; at least 10 are needed",
+    }
+    one_patient = asked(coin(), patients=["P1"] * 299 + ["P2"])
+    assert one_patient.too_few == {"a": "images with it are of fewer than 5 patients"}
+
+
+def test_unknown_cells_do_not_count():
+    truth = coin(labels=2)
+    known = np.random.default_rng(4).random(COUNT) < 0.5
+    truth[~known, 1] = np.nan
+    brightness = np.random.default_rng(5).random((COUNT, 7))
+    brightness[known, 0] = truth[known, 1]  # tells the known cells, and of the others nothing
+    found = asked(truth, features(brightness=brightness))
+    assert found.auroc["brightness"]["b"] > 0.95
+    assert found.auroc["brightness"]["a"] < 0.65
+
+
+def test_properties_that_are_the_same_everywhere_have_no_number():
+    same = features(width=[512] * COUNT, height=[512] * COUNT, bits=[8] * COUNT, mode=["L"] * COUNT,
+                    format=["PNG"] * COUNT)  # fmt: skip
+    found = asked(coin(), same)
+    assert [name for name, values in found.auroc.items() if values["a"] is None] == [
+        "size", "aspect", "bits", "coding", "view",
+    ]  # fmt: skip
+    assert found.auroc[ALL]["a"] is not None
+
+
+def test_it_is_reproducible_and_leaves_the_global_state_alone():
+    state = np.random.get_state()[1].copy()
+    assert asked(coin(labels=3)) == asked(coin(labels=3))
+    assert (np.random.get_state()[1] == state).all()
+
+
+def test_no_images_at_all():
+    found = asked(np.zeros((0, 1)), features(0))
+    assert found.images == 0
+    assert found.auroc[ALL] == {"a": None}
+
+
+def test_a_sample_of_many_images_is_enough(monkeypatch):
+    monkeypatch.setattr("xrayfast.audit.shortcuts._MOST_IMAGES", 200)
+    truth = coin(1000)
+    found = asked(truth, features(1000, brightness=np.column_stack([truth, np.zeros((1000, 6))])))
+    assert found.images == 200
+    assert found.auroc["brightness"]["a"] > 0.95
+
+
+def test_the_regression_is_scikit_learns():
+    from sklearn.linear_model import Ridge
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    x, folds = rng.normal(size=(400, 12)), rng.integers(0, 5, 400)
+    truth = (x @ rng.normal(size=(12, 3)) + rng.normal(0, 3, (400, 3)) > 0).astype(float)
+    scores = np.zeros_like(truth)
+    for fold in range(5):
+        train = folds != fold
+        penalty = 0.005 * (x[train].var(0) * train.sum()).sum()
+        model = Ridge(alpha=penalty).fit(x[train], truth[train])
+        scores[~train] = model.predict(x[~train]) - truth[train].mean(0)
+    wanted = [roc_auc_score(truth[:, j], scores[:, j]) for j in range(3)]
+    np.testing.assert_allclose(_held_out_auroc(x, truth, folds), wanted, atol=1e-9)
+
+
+def test_it_is_about_as_good_as_gradient_boosted_trees():
+    """On a shortcut that takes several properties together; the trees are the reference."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    brightness = rng.random((600, 7))
+    odds = 4 * (brightness[:, 0] > 0.6) + 3 * brightness[:, 1] - 3 * np.abs(brightness[:, 2] - 0.5) - 2.5
+    truth = (rng.random(600) < 1 / (1 + np.exp(-odds))).astype(float)
+    found = asked(truth[:, None], features(600, brightness=brightness)).auroc["brightness"]["a"]
+    trees = HistGradientBoostingClassifier(max_depth=3, max_iter=50, random_state=0)
+    half = trees.fit(brightness[:400], truth[:400]).predict_proba(brightness[400:])[:, 1]
+    assert found > roc_auc_score(truth[400:], half) - 0.03
+
+
+def test_ranks_and_fifths():
+    columns = _ranked(np.array([5.0, 1.0, 1.0, 9.0, 7.0]))
+    np.testing.assert_allclose(columns[:, 0], [0.5, 0.2, 0.2, 0.9, 0.7])
+    assert columns[:, 1:].astype(int).tolist() == [[0, 1, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]
+
+
+def test_a_shuffle_keeps_values_and_patients_together():
+    groups = np.repeat(np.arange(40), 10)
+    values = (groups % 4 == 0).astype(float)
+    shuffled = _shuffled(values, groups, np.random.default_rng(0))
+    assert shuffled.sum() == values.sum()
+    assert (shuffled != values).any()
+    assert all(len(set(shuffled[groups == group])) == 1 for group in range(40))
