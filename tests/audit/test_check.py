@@ -21,10 +21,10 @@ def kinds(found):
 
 @pytest.fixture(scope="module")
 def sound():
-    """48 films of as many patients, half with each label, in three parts."""
+    """48 films of as many patients, half with each label, in three parts that were given."""
     truth = np.stack([np.arange(ROWS) % 2, np.arange(ROWS) // 2 % 2], 1).astype(float)
     split = ["train"] * 20 + ["valid"] * 14 + ["test"] * 14
-    data = manifest(truth, LABELS, split=split, patients=[f"P{i:05d}" for i in range(ROWS)])
+    data = manifest(truth, LABELS, split=split, patients=[f"P{i:05d}" for i in range(ROWS)], drawn=False)
     return data, [film(i) for i in range(ROWS)]
 
 
@@ -62,6 +62,14 @@ def test_leaks_come_first_and_are_said(sound):
     assert "i0000.png (train) = i0030.png (valid)" in found.findings[1].text
     weights = [SEVERITIES.index(finding.severity) for finding in found.findings]
     assert weights == sorted(weights)
+
+
+def test_parts_that_were_drawn_are_those_that_fit_would_use(sound):
+    data = replace(sound[0], drawn=np.ones(ROWS, bool))
+    found = looked(sound, {30: film(0).copy()}, data=data)
+    assert not found.leaks
+    (group,) = found.duplicates
+    assert found.data.table["split"].iloc[list(group.rows)].nunique() == 1
 
 
 def test_contradicting_labels_and_patients_of_one_picture(sound):
