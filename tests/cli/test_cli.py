@@ -137,7 +137,11 @@ ERRORS = {
         1,
         ["lable", "Did you mean 'label'"],
     ),
-    "wrong label": (["fit", "two", "--labels", "onehot.csv", *TINY], 1, ["onehot.csv row 4", "'2'", "expected 1, 0, -1"]),
+    "wrong label": (
+        ["fit", "two", "--labels", "onehot.csv", *TINY],
+        1,
+        ["onehot.csv row 4", "'2'", "expected 1, 0, -1"],
+    ),
     "wrong implication": (["fit", "two", "--imply", "c=a", *TINY], 1, ["'c'"]),
     "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 1, ["a -> b -> a"]),
     "unknown arch": (["fit", "two", "--arch", "resnet81"], 1, ["Did you mean 'resnet18'"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from xrayfast.audit.check import Audit, audit
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.radiograph import Pixels
 from xrayfast.data.store import Pictures, open_pictures
 from xrayfast.errors import ReadError, WriteError
 from xrayfast.files import write_json
@@ -64,7 +65,7 @@ def _made(folder: Path) -> Path:
 
 def _write_page(found: Audit, pictures: Pictures, path: Path) -> None:
     paths = found.data.table["path"].tolist()
-    shown = {}
+    shown: dict[int, Pixels | None] = {}
     for row in {row for group in shown_groups(found) for row in shown_rows(group)}:
         try:
             shown[row] = pictures.picture(paths[row])

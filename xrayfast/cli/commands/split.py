@@ -40,7 +40,7 @@ def split(
         f"{manifest.config.source}: images of each label, and their share of the part",
         ["label", *(name.replace("_share", " share") for name in table.columns)],
         [
-            (row, *(cell if name.endswith("_share") else int(cell) for name, cell in cells.items()))
+            (row, *(cell if str(name).endswith("_share") else int(cell) for name, cell in cells.items()))
             for row, cells in table.iterrows()
         ],
     )
