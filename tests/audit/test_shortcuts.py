@@ -143,6 +143,16 @@ def test_unknown_cells_do_not_count():
     assert found.auroc["brightness"]["a"] < 0.65
 
 
+def test_a_property_that_is_known_to_be_the_same_where_the_label_is_known():
+    """Nothing varies among the images that are left: no number from nothing, and no crash."""
+    truth = coin(labels=2)
+    truth[COUNT // 2 :, 1] = np.nan
+    bits = [8] * (COUNT // 2) + [8, 12] * (COUNT // 4)
+    found = asked(truth, features(bits=bits))
+    assert found.auroc["bits"]["b"] is None
+    assert found.auroc["bits"]["a"] is not None
+
+
 def test_properties_that_are_the_same_everywhere_have_no_number():
     same = features(width=[512] * COUNT, height=[512] * COUNT, bits=[8] * COUNT, mode=["L"] * COUNT,
                     format=["PNG"] * COUNT)  # fmt: skip

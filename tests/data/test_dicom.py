@@ -83,6 +83,14 @@ def test_a_codestream_of_other_precision_than_the_header(film, bits):
     assert_shows(picture, values, 0, 4095)
 
 
+@pytest.mark.parametrize(("precision", "stored"), [(12, 16), (16, 12)])
+def test_a_signed_codestream_of_other_precision_than_the_header(film, precision, stored):
+    values = pattern(12, signed=True)
+    frame = files.lossless_jpeg(values.view(np.uint16) & (2**precision - 1), precision)
+    picture = film(values, files.LOSSLESS, bits=stored, frame=frame, window="full")
+    assert_shows(picture, values, -2048, 2047)
+
+
 def test_lossless_jpeg_of_any_predictor_has_its_own_syntax(film):
     frame = files.lossless_jpeg(pattern(12), 12)
     assert_shows(film(pattern(12), "1.2.840.10008.1.2.4.57", bits=12, frame=frame), pattern(12), 0, 4095)
@@ -105,6 +113,8 @@ def test_without_preamble_and_without_file_meta_information(tmp_path, syntax, me
 def test_what_is_taken_for_dicom():
     head = files.dicom_bytes(pattern(8), preamble=False, meta=False)[:512]
     assert is_dicom(head) and not is_dicom(head[8:]) and not is_dicom(head[:20]) and not is_dicom(b"")
+    first, second = (struct.pack("<HH2sH4s", 8, number, b"SH", 4, b"ABCD") for number in (5, 9))
+    assert is_dicom(first + second) and not is_dicom(second + first) and not is_dicom(first + first)
     rng = np.random.default_rng(0)
     assert not any(is_dicom(rng.bytes(512)) for _ in range(20_000))
     assert not any(
@@ -643,10 +653,13 @@ def test_small_files_that_would_fill_the_memory(tmp_path, case):
 # Decoders in a process of their own
 
 
+WHOLE = "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560)); "
+
+
 @pytest.mark.parametrize(
     "start",
-    ["import os; os.abort()", "import sys; sys.exit(3)", "import time; time.sleep(60)", "print('too little')",
-     "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560)); print('premature', file=sys.stderr)"],
+    ["import os; os.abort()", "import time; time.sleep(60)", "print('too little')", WHOLE + "sys.exit(3)",
+     WHOLE + "print('premature end', file=sys.stderr)"],
 )  # fmt: skip
 def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(film, monkeypatch, start):
     monkeypatch.setattr(dicom_apart, "_START", start)
@@ -659,10 +672,10 @@ def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(film, monkeypa
 
 def test_a_harmless_complaint_and_no_process_at_all(film, monkeypatch):
     monkeypatch.setattr(
-        dicom_apart, "_START",
-        "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560)); "
-        "print('Corrupt JPEG data: 3 extraneous bytes before marker 0xd9', file=sys.stderr)",
-    )  # fmt: skip
+        dicom_apart,
+        "_START",
+        WHOLE + "print('Corrupt JPEG data: 3 extraneous bytes before marker 0xd9', file=sys.stderr)",
+    )
     assert (film(pattern(12), files.LOSSLESS, bits=12).pixels == 0).all()
     monkeypatch.setattr(dicom_apart.sys, "executable", "/no/such/python")
     with pytest.raises(ReadError, match="no process can be started"):

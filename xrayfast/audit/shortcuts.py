@@ -101,14 +101,15 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> 
         known = truth[:, same[0]] >= 0
         actual = (truth[known][:, same] == 1).astype(np.float64)
         for name, block in blocks.items():
-            if not block.shape[1]:
+            x = block[known][:, _varying(block[known])]
+            if not x.shape[1]:
                 continue
-            values = _held_out_auroc(block[known], actual, folds[known])
+            values = _held_out_auroc(x, actual, folds[known])
             for j, one, value in zip(same, actual.T, values, strict=True):
                 measured[name][data.labels[j]] = value
                 if value >= NOTABLE:
                     shuffled = np.stack([_shuffled(one, own[known], rng) for _ in range(SHUFFLES)], 1)
-                    luck = _held_out_auroc(block[known], shuffled, folds[known])
+                    luck = _held_out_auroc(x, shuffled, folds[known])
                     chance[name][data.labels[j]] = max(luck)
     return Shortcuts(len(rows), measured, chance, too_few)
 
@@ -147,13 +148,19 @@ def _coded(values: Sequence[object]) -> Floats:
 
 
 def _weighed(columns: Floats) -> Floats:
-    if not len(columns):
-        return columns[:, :0]
-    deviation = columns.std(0)
-    varying = deviation > 1e-9
-    standard = (columns[:, varying] - columns[:, varying].mean(0)) / deviation[varying]
-    weighed: Floats = standard / np.sqrt(max(1, standard.shape[1]))
+    """The columns that vary, standardised, their squares adding up to 1 a row on average."""
+    varying = columns[:, _varying(columns)]
+    if not varying.shape[1]:
+        return varying
+    weighed: Floats = (varying - varying.mean(0)) / varying.std(0) / np.sqrt(varying.shape[1])
     return weighed
+
+
+def _varying(columns: Floats) -> npt.NDArray[np.bool_]:
+    if not len(columns):
+        return np.zeros(columns.shape[1], np.bool_)
+    varying: npt.NDArray[np.bool_] = columns.std(0) > 1e-9
+    return varying
 
 
 def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:

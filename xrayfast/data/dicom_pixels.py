@@ -221,10 +221,8 @@ def _jpeg_2000(frame: bytes, layout: Layout) -> tuple[Codes, int]:
     start = frame.find(_START_OF_2000)
     if start < 0 or len(frame) < start + 43:
         raise _damaged(layout, "no JPEG 2000 header")
-    width, height, left, top = struct.unpack(">4L", frame[start + 8 : start + 24])
     samples, precision = struct.unpack(">HB", frame[start + 40 : start + 43])
     signed, bits = bool(precision >> 7), (precision & 0x7F) + 1
-    _require_shape(layout, height - top, width - left, samples)
     if bits > 16 or (samples == 3 and bits > 8):
         raise ReadError(f"{layout.path}: found JPEG 2000 of {samples} samples of {bits} bits; that is not read.")
     # Some files have the boxes of a JP2 file around the codestream, which DICOM knows nothing of.

@@ -156,7 +156,7 @@ def dataloaders(
 
     Raises:
         ConfigError: no such device here.
-        DataError: images that can't be read, all of them named.
+        DataError: images that can't be read, the first of them named.
         WriteError: no room to keep decoded pictures.
     """
     target = torch_device(device)

@@ -40,7 +40,7 @@ def open_data(
     cache: bool = True,
     cache_dir: Path | str | None = None,
 ) -> Manifest:
-    """Read a data set: class folders, or a CSV file of paths and labels. No image is opened.
+    """Read a data set: class folders, or a CSV file of paths and labels. No image is decoded.
 
     Args:
         source: the folder of images.
