@@ -37,6 +37,8 @@ COPIES = {
     "darker": lambda x: brighter(x, -40),
     "less contrast": lambda x: contrasted(x, 0.6),
     "more contrast": lambda x: contrasted(x, 1.5),
+    "much darker, half of it black": lambda x: brighter(x, -60),
+    "twice the contrast, its ends cut off": lambda x: contrasted(x, 2),
     "gamma 0.6": lambda x: gamma(x, 0.6),
     "gamma 1.6": lambda x: gamma(x, 1.6),
     "all at once": lambda x: jpeg(gamma(resized(cropped(x, 0.03, 0.02, 0.04, 0.01), 0.5), 1.3), 50),
@@ -68,7 +70,7 @@ def test_copies_are_found_and_nothing_else(films, name):
     pairs = {group.rows for group in found}
     right = {(i, PATIENTS + i) for i in range(PATIENTS)}
     assert pairs <= right
-    assert len(pairs) >= 0.95 * PATIENTS
+    assert len(pairs) >= 0.9 * PATIENTS
 
 
 @pytest.mark.parametrize("side", [64, 96, 224])
@@ -82,8 +84,8 @@ def test_films_of_different_patients_are_not_duplicates(films):
 
 
 def test_films_of_one_patient_must_be_more_alike_than_others():
-    films = [film(i, image) for i in range(15) for image in (0, 1)]
-    same = find(films, patients=[f"P{i // 2}" for i in range(30)])
+    films = [film(i, image) for i in range(20) for image in (0, 1, 2)]
+    same = find(films, patients=[f"P{i // 3}" for i in range(60)])
     unknown = find(films)
     assert len(same) < len(unknown)
     copies = [film(0), jpeg(film(0), 75)]

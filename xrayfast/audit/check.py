@@ -73,7 +73,7 @@ class Audit:
             - `findings`: in order of weight: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
               `count`, `images`
             - `shared_patients`: `patient`, `images` by part
-            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.965 to 1), `images`: a list of `image`,
+            - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `images`: a list of `image`,
               `split`, `labels`, `patient`
             - `classes`: `label` (null for images without any), `images`, `parts`, `width`, `height` and `aspect`
               (`least`, `median`, `most`, `commonest`; null without images), `bits`, `formats`, `modes`
