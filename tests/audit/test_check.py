@@ -74,19 +74,18 @@ def test_parts_that_were_drawn_are_those_that_fit_would_use(sound):
 
 def test_contradicting_labels_and_patients_of_one_picture(sound):
     data, originals = sound
-    same, other = (
-        next(i for i in range(1, 20) if (data.truth[i] == data.truth[0]).all() == equal) for equal in (True, False)
-    )
-    found = kinds(looked(sound, {other: originals[0].copy()}))
-    assert found["conflicting_labels"].images == ("i0000.png", f"i{other:04d}.png")
+    same, other = 7, 4  # row 3 has both labels, as row 7 has; row 4 has none
+    found = kinds(looked(sound, {other: originals[3].copy()}))
+    assert found["conflicting_labels"].images == ("i0003.png", "i0004.png")
     assert found["conflicting_labels"].severity == "warning"
+    assert "i0003.png is 'effusion|mass' but i0004.png is 'no label'" in found["conflicting_labels"].text
     assert found["conflicting_patients"].count == 1
-    found = kinds(looked(sound, {same: jpeg(originals[0], 60)}))
+    found = kinds(looked(sound, {same: jpeg(originals[3], 60)}))
     assert "conflicting_labels" not in found
-    assert found["duplicates_near"].images == ("i0000.png", f"i{same:04d}.png")
+    assert found["duplicates_near"].images == ("i0003.png", "i0007.png")
     unknown = data.targets.copy()
     unknown[other] = np.nan
-    found = kinds(looked(sound, {other: originals[0].copy()}, data=replace(data, targets=unknown)))
+    found = kinds(looked(sound, {other: originals[3].copy()}, data=replace(data, targets=unknown)))
     assert "conflicting_labels" not in found
 
 
@@ -207,7 +206,7 @@ def test_json_is_strict_complete_and_without_secrets(sound):
     said = found.to_json()
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert list(said) == [
-        "images", "patients", "task", "labels", "leaks", "parts", "findings", "shared_patients", "duplicates",
+        "images", "patients", "task", "labels", "leaks", "parts", "notes", "findings", "shared_patients", "duplicates",
         "classes", "images_per_patient", "shortcuts", "reading_notes", "unreadable",
     ]  # fmt: skip
     assert all(f"`{key}`" in type(found).to_json.__doc__ for key in said)

@@ -326,9 +326,7 @@ def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(
         def note(self, text):
             notes.append(text)
 
-    run = xf.fit(
-        tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, allow_leaks=True, reporter=Notes(), **TINY
-    )
+    run = xf.fit(tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, allow_leaks=True, reporter=Notes(), **TINY)
     assert run.history["auroc_macro"].isna().all()
     assert run.history["accuracy"].notna().all()
     assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1

@@ -110,3 +110,24 @@ def test_the_balance_counts_labels_by_part(films):
             assert table.loc[label, f"{part}_share"] == pytest.approx((rows["labels"] == label).mean())
         assert table.loc["patients", part] == rows["patient"].nunique()
     assert table.filter(like="share").loc["images"].sum() == pytest.approx(1)
+
+
+def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(films, tmp_path):
+    picture = next(films.glob("normal/*.png"))
+    for label in ("a", "b"):
+        for i in range(4):
+            (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+            shutil.copy(picture, tmp_path / "data" / label / f"{label}{i}.png")
+    assert xf.check(tmp_path / "data", size=64, output=tmp_path / "check").leaks
+    assert (tmp_path / "check" / "check.html").is_file()
+    with pytest.raises(DataError, match=r"Remove copies") as caught:
+        xf.fit(tmp_path / "data", runs=tmp_path / "runs", **TINY)
+    assert "a0.png" in str(caught.value)
+
+
+def test_near_duplicates_stay_together_at_a_training_size_too_small_to_tell_them(copies, tmp_path):
+    run = xf.fit(copies, runs=tmp_path, epochs=1, **TINY)
+    table = pd.read_csv(run.split_path)
+    films = table.assign(film=table["image"].str.extract(r"(p\d+_\d+)")[0]).groupby("film")["split"]
+    assert run.config.model.size == 32
+    assert (films.nunique() == 1).all()

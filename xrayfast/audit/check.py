@@ -70,6 +70,7 @@ class Audit:
             - `images`, `patients` (null where none is known), `task`, `labels`
             - `leaks`: whether anything is shared between parts
             - `parts`: by part, `images` and `patients`
+            - `notes`: how the data set was opened: what was inferred, drawn or ignored
             - `findings`: in order of weight: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
               `count`, `images`
             - `shared_patients`: `patient`, `images` by part
@@ -96,6 +97,7 @@ class Audit:
                 part: {"images": len(rows), "patients": int(rows["patient"].nunique()) if own else None}
                 for part, rows in parts.items()
             },
+            "notes": list(self.data.notes),
             "findings": [{**asdict(finding), "images": list(finding.images)} for finding in self.findings],
             "shared_patients": [
                 {"patient": one.patient, "images": {part: list(names) for part, names in one.images.items()}}
@@ -125,7 +127,7 @@ def audit(data: Manifest, pictures: Pictures, progress: Progress | None = None, 
 
     Args:
         data: all images, of all parts. Those that can't be read are reported and left out of the rest.
-        pictures: of any side; built where they are not.
+        pictures: of a side of at least `features.LEAST_SIDE`; built where they are not.
         progress: told of the stages "decoding", "looking", "comparing" and "probing".
         seed: of the shortcut probe's folds and shuffles.
     """

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.features import LEAST_SIDE, Features, Progress
+from xrayfast.audit.features import Features, Progress
 from xrayfast.audit.likeness import similarity
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
@@ -44,7 +44,7 @@ class Duplicates:
 
 
 def find_duplicates(data: Manifest, features: Features, progress: Progress | None = None) -> tuple[Duplicates, ...]:
-    """All groups of duplicates: the exact, then the near, each by its first row. Near ones from 64 px on.
+    """All groups of duplicates: the exact, then the near, each by its first row.
 
     The result does not depend on the order of the images.
 
@@ -59,8 +59,6 @@ def find_duplicates(data: Manifest, features: Features, progress: Progress | Non
     # In the order of their content, so that chance falls alike whatever the order of the table.
     distinct = [copies[digest] for digest in sorted(copies)]
     exact = [_group(features, [places], "exact", 1.0) for places in distinct if len(places) > 1]
-    if features.side < LEAST_SIDE:
-        return tuple(sorted(exact, key=_first))
     firsts = np.array([places[0] for places in distinct], np.int64)
     patients = patient_groups(data.table["patient"].tolist())
     own = None if patients is None else patients[features.rows[firsts]]

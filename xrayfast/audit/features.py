@@ -24,7 +24,7 @@ THUMB = 40
 and 64 tell the two apart equally well, and 32 worse; 100,000 thumbnails of 40 are 160 MB."""
 
 LEAST_SIDE = 64
-"""Of the pictures in which near duplicates are looked for: in smaller ones, films of different chests look alike."""
+"""Of the pictures that are looked at: in smaller ones, films of different chests look alike."""
 
 BINS = 16
 """Of the histogram."""
@@ -50,7 +50,6 @@ class Features:
         border: (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1].
         brightness: (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1].
         histogram: (N, 16) shares that add up to 1.
-        side: of the pictures, in pixels.
     """
 
     rows: npt.NDArray[np.intp]
@@ -59,7 +58,6 @@ class Features:
     border: Floats
     brightness: Floats
     histogram: Floats
-    side: int = LEAST_SIDE
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,7 +71,7 @@ def collect(
     Args:
         paths: of all the manifest's images.
         rows: (N,) which of them to take.
-        pictures: of any side.
+        pictures: of a side of at least `LEAST_SIDE`.
         progress: told of the stage "looking".
 
     Raises:
@@ -92,7 +90,7 @@ def collect(
         facts.append(fact)
         if progress is not None and ((i + 1) % _EVERY == 0 or i + 1 == count):
             progress("looking", i + 1, count)
-    return Features(rows, tuple(facts), thumbs, border, brightness, histogram, pictures.side)
+    return Features(rows, tuple(facts), thumbs, border, brightness, histogram)
 
 
 def without_padding(square: Pixels, width: int, height: int) -> Pixels:

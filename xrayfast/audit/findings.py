@@ -88,7 +88,7 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
     """
     if not unreadable:
         return []
-    text = f"{some(unreadable.values(), 2)} Training stops at them: fetch them again, or take them out."
+    text = f"{' '.join(list(unreadable.values())[:2])} Training stops at them: fetch them again, or take them out."
     title = f"{counted(len(unreadable), 'image')} can't be read"
     return [Finding("unreadable", "warning", title, text, len(unreadable), tuple(unreadable))]
 
@@ -102,15 +102,18 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         return tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
 
     found = []
-    rows = {group: list(group.rows) for group in duplicates}
+    # Exact copies of a member of a near group are in both; each picture counts once.
+    in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
+    pictures = [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
+    rows = {group: list(group.rows) for group in pictures}
     if conflicts := [
-        group for group in duplicates if ((truth[rows[group]] == 1).any(0) & (truth[rows[group]] == 0).any(0)).any()
+        group for group in pictures if ((truth[rows[group]] == 1).any(0) & (truth[rows[group]] == 0).any(0)).any()
     ]:
         example = " but ".join(f"{names[row]} is '{_labels(data, row)}'" for row in _contradicting(data, conflicts[0]))
         text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
         title = f"{counted(len(conflicts), 'picture')} with contradicting labels"
         found.append(Finding("conflicting_labels", "warning", title, text, len(conflicts), images(conflicts)))
-    if strangers := [group for group in duplicates if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
+    if strangers := [group for group in pictures if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
         text = "The same picture under two patients: one of the two is wrong, or the numbers are not of patients."
         title = f"{counted(len(strangers), 'picture')} of more than one patient"
         found.append(Finding("conflicting_patients", "warning", title, text, len(strangers), images(strangers)))

@@ -15,7 +15,7 @@ from xrayfast.data.parts import connected
 from xrayfast.data.patients import patient_groups
 from xrayfast.data.splits import PARTS, Part
 from xrayfast.data.store import Pictures
-from xrayfast.errors import some
+from xrayfast.errors import DataError, some
 
 
 @dataclass(frozen=True)
@@ -126,14 +126,15 @@ def leaks_between_parts(
 
 
 def mended(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
-    """The data set with drawn parts drawn again where there are leaks, and the leaks of given parts that remain.
-
-    Raises:
-        DataError: so much belongs together that a part would be left without images.
+    """The data set with drawn parts drawn again where there are leaks, and the leaks that remain: of given parts, or of
+    all where so much belongs together that a part would be left without images.
     """
     if not leaks or not data.drawn.any():
         return data, leaks
-    data = data.redrawn(together(data, leaks.duplicates))
+    try:
+        data = data.redrawn(together(data, leaks.duplicates))
+    except DataError:
+        return data, leaks
     return data, leaks_between_parts(data, leaks.duplicates, leaks.unreadable)
 
 

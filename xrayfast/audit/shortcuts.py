@@ -171,7 +171,8 @@ def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:
         x_mean, mean = x[~test].mean(0), actual[~test].mean(0)
         centred = x[~test] - x_mean
         products = centred.T @ centred
-        products += np.eye(len(products)) * (_PENALTY * np.trace(products))
+        # The last term is for what varies in this fold only.
+        products += np.eye(len(products)) * (_PENALTY * np.trace(products) + 1e-9)
         weights = np.linalg.solve(products, centred.T @ (actual[~test] - mean))
         # Without the mean, which is low where the fold has many: pooled, it would turn chance into less than 0.5.
         scores[test] = (x[test] - x_mean) @ weights

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -24,6 +24,12 @@ _LOW, _HIGH = 0.005, 0.995
 """The percentile range: enough to pass by collimator edges, markers and dead pixels."""
 
 _WELL_FILLED = 0.5
+
+_NEARLY_FULL = 0.1
+"""A window that cuts off no more than this share of the full range, at both ends together, was meant for all of it.
+Such round numbers also stay in files whose values are turned over later, and then cut off the bright end, where most
+of a film is."""
+
 _MOSTLY_SATURATED = 0.5
 
 
@@ -70,11 +76,13 @@ class Voi:
         name: what the notes call it.
         fractions: the function.
         may_saturate: whether someone chose it who may have erred, so that what it cuts off is worth a note.
+        ends: the values that become black and white, where it is a linear window.
     """
 
     name: str
     fractions: Callable[[Values], Values]
     may_saturate: bool = True
+    ends: tuple[float, float] | None = None
 
 
 def parse_window(text: str) -> Window:
@@ -111,10 +119,12 @@ def window_voi(center: float, width: float, function: str) -> Voi | None:
     if function == "SIGMOID":
         return Voi(name, lambda values: 1 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700))))
     if function == "LINEAR_EXACT":
-        return Voi(name, lambda values: np.clip((values - center) / width + 0.5, 0, 1))
+        ends = center - width / 2, center + width / 2
+        return Voi(name, lambda values: np.clip((values - center) / width + 0.5, 0, 1), ends=ends)
     if width == 1:
         return Voi(name, lambda values: (values > center - 0.5).astype(np.float64))
-    return Voi(name, lambda values: np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+    ends = center - width / 2, center + width / 2 - 1
+    return Voi(name, lambda values: np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1), ends=ends)
 
 
 def lut_voi(lut: Lut, number: int) -> Voi:
@@ -162,14 +172,24 @@ def _chosen(values: Values, counts: Counts, views: list[Voi], choice: Window, bi
         if choice.index >= len(views):
             raise LookupError(f"{len(views)} VOI LUTs and windows; expected at least {choice.index + 1}")
         return views[choice.index]
-    if choice.kind == "auto" and views:
-        return views[0]
     full = _range_voi("full", float(values.min()), float(values.max()))
+    if choice.kind == "auto" and views:
+        nearly = _is_nearly_full(views[0], values)
+        return replace(full, name=f"{full.name} for {views[0].name}") if nearly else views[0]
     low, high = _percentiles(values, counts)
     well_filled = high - low >= _WELL_FILLED * (values.max() - values.min())
     if choice.kind == "full" or (choice.kind == "auto" and (bits <= 8 or well_filled)):
         return full
     return _range_voi("percentile", low, high)
+
+
+def _is_nearly_full(view: Voi, values: Values) -> bool:
+    """Whether a window cuts off a little of the full range, at one end or both."""
+    if view.ends is None:
+        return False
+    low, high = float(values.min()), float(values.max())
+    below, above = view.ends[0] - low, high - view.ends[1]
+    return (below > 0 or above > 0) and abs(below) + abs(above) <= _NEARLY_FULL * (high - low)
 
 
 def _range_voi(name: str, low: float, high: float) -> Voi:

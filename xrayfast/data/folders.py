@@ -143,10 +143,12 @@ def _add_classes(
 
 def _class_files(folder: Path, found: _Found) -> list[str]:
     """The paths of a class's images, at any depth; what else lies there is noted."""
-    paths, ignored = [], []
+    paths, ignored, odd = [], [], []
     for entry in walk(folder):
         if entry.is_file() and is_image(entry.path):
             paths.append(entry.path)
+        elif not entry.is_file():
+            odd.append(entry.path)
         else:
             ignored.append(entry.name)
     if not paths:
@@ -156,6 +158,8 @@ def _class_files(folder: Path, found: _Found) -> list[str]:
         )
     if ignored:
         found.notes.append(f"{len(ignored)} files in {folder.name} are no images and are ignored: {some(ignored)}.")
+    if odd:
+        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {some(odd)}.")
     return paths
 
 

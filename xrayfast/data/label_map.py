@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels import clean_label, plain
-from xrayfast.data.targets import Targets, merged
 from xrayfast.errors import ConfigError, DataError, some
 
 
@@ -35,18 +34,6 @@ class LabelMap:
         Case, spaces and underscores make no difference.
         """
         return [self._names.get(plain(label), label) for label in labels]
-
-    def apply(self, matrix: Targets, labels: Sequence[str]) -> tuple[list[str], Targets]:
-        """Rename the columns of a matrix, and join those that mean the same label: see `targets.merged`.
-
-        Args:
-            matrix: (N, L) targets.
-            labels: the L labels.
-
-        Returns:
-            The labels, and (N, number of labels) targets.
-        """
-        return merged(matrix, self.rename(labels))
 
     def notes(self, labels: Sequence[str]) -> list[str]:
         """What the map changes in a data set, what it does not know, and what it names in vain."""

@@ -70,7 +70,7 @@ def from_table(file: Path, root: Path, config: DataConfig) -> Images:
         add_mimic_tables(images, file)
     if images.parts is None and config.split_file is None:
         images.notes += [
-            f"{name} beside {file.name} names the set's own test part: --split-file {name} keeps it."
+            f"{name} beside {file.name} names the set's own test part: --split-file {file.with_name(name)} keeps it."
             for name in form.test_lists
             if file.with_name(name).is_file()
         ]

@@ -61,9 +61,10 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     DICOM goes the standard's way (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes
     0..255 as above; MONOCHROME1 is inverted, pixel padding black. `window` chooses:
 
-    - "auto": the file's first VOI LUT, else its first window. Where it has none, the full range that its stored
-      bits allow if these are 8 or fewer, or if the picture fills at least half of that range between its 0.5 and
-      99.5 percentiles; else the range between those percentiles (of what is no padding).
+    - "auto": the file's first VOI LUT, else its first window; but the full range where that window cuts off a tenth of
+      it or less. Where the file has none, the full range that its stored bits allow if these are 8 or fewer, or if
+      the picture fills at least half of that range between its 0.5 and 99.5 percentiles; else the range between those
+      percentiles (of what is no padding).
     - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.
     - "percentile": the percentile range, whatever the file says; "full": the full range of the stored bits.
     - "CENTER/WIDTH", such as "2048/4096": this window, after the modality LUT.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
+from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.radiograph import Pixels
@@ -32,7 +33,7 @@ def check(
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings of the data set.
         size: side in pixels of the pictures that are looked at; with that of later training, these are decoded
-            already. By default 224.
+            already. By default 224; at least 64.
         output: a folder to write `check.json` and `check.html` to.
         progress: called with what is being done, the images done and the images in all.
 
@@ -46,7 +47,7 @@ def check(
     config = config or Config()
     if not isinstance(data, Manifest):
         data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
-    pictures = open_pictures(data.config, size or config.model.size)
+    pictures = open_pictures(data.config, max(size or config.model.size, LEAST_SIDE))
     folder = None if output is None else _made(Path(output))
     found = audit(data, pictures, progress)
     if folder is not None:

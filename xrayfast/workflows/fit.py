@@ -69,7 +69,11 @@ def fit(
     manifest, config = settle(data, config, options)
     reporter = reporter or Silent()
     pictures = decode(manifest, config.model.size, reporter.preparing)
+    opened = manifest
     manifest, remarks = sound(manifest, pictures, allow_leaks=config.train.allow_leaks, progress=reporter.preparing)
+    for note in manifest.notes:
+        if note not in opened.notes:
+            reporter.note(note)
     learn = prepare(manifest, config, pictures)
     # Contradictions between the settings show before a folder is made.
     plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")

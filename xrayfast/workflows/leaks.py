@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.audit.leaks import find_leaks, mended
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.store import Pictures
+from xrayfast.data.store import Pictures, open_pictures
 from xrayfast.errors import DataError
 
 
@@ -24,7 +25,7 @@ def sound(
 
     Args:
         data: all images, of all parts.
-        pictures: of those images.
+        pictures: of those images; where they are smaller than 64 px, larger ones are looked at.
         allow_leaks: go on although given parts have leaks.
         progress: called with what is being done, the images done and the images in all.
 
@@ -34,13 +35,16 @@ def sound(
     Raises:
         DataError: given parts have leaks, and they are not allowed; the message names them.
     """
+    if pictures.side < LEAST_SIDE:
+        pictures = open_pictures(data.config, LEAST_SIDE)
     data, leaks = mended(data, find_leaks(data, pictures, progress))
     if not leaks:
         return data, []
     found = " ".join(leaks.sentences())
     if not allow_leaks:
         raise DataError(
-            f"{data.config.source}: training would see images that it is measured on. {found} Mend the split, leave it "
-            "to xrayfast, or train all the same with --allow-leaks; 'xrayfast check' lists all and shows the pictures."
+            f"{data.config.source}: training would see images that it is measured on. {found} Remove copies, mend the "
+            "split or leave it to xrayfast; 'xrayfast check' lists all and shows the pictures, and 'xrayfast fit "
+            "--allow-leaks' trains all the same."
         )
     return data, [f"Trained with leaks allowed: results are too good. {found}"]
