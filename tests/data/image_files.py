@@ -96,10 +96,11 @@ def patched_reader(folder: Path) -> dict[str, str]:
 
 
 BUILD = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from xrayfast.data.store import Store
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
 root, folder, workers = sys.argv[1:]
 store = Store({SIDE}, root=Path(root))
 print("ready", flush=True)

@@ -144,7 +144,7 @@ def test_locks_that_stay_or_do_not_exist_cost_time_only(tmp_path, root, monkeypa
 
 
 def test_ctrl_c_stops_at_once_and_quietly_and_keeps_what_is_finished(tmp_path, root):
-    slow_images(tmp_path / "images", 1500)
+    slow_images(tmp_path / "images", 400)
     build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch")))
     wait_for(build, 20)
     os.killpg(build.pid, signal.SIGINT)
@@ -153,7 +153,7 @@ def test_ctrl_c_stops_at_once_and_quietly_and_keeps_what_is_finished(tmp_path, r
     assert time.monotonic() - start < 5
     assert errors == ""
     assert output.endswith("stopped\n")
-    assert 20 <= kept(Store(SIDE, root=root)) < 1500
+    assert 20 <= kept(Store(SIDE, root=root)) < 400
     with pytest.raises(ProcessLookupError):
         os.killpg(build.pid, 0)
 
