@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.commands.fit import read_settings
+from xrayfast.cli.commands.fit import read_settings, show_counts
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 
@@ -52,12 +52,7 @@ def _show(out: Output, found: Audit) -> None:
     data = found.data
     for note in data.notes:
         out.line(note)
-    counts = data.counts()
-    out.table(
-        f"{data.config.source}: {len(data)} images",
-        ["label", *counts.columns],
-        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
-    )
+    show_counts(out, f"{data.config.source}: {len(data)} images", data)
     probed = found.shortcuts.auroc
     groups = [group for group, values in probed.items() if any(value is not None for value in values.values())]
     if groups:

@@ -79,17 +79,22 @@ def open_and_show(out: Output, settings: Config) -> Manifest:
     from xrayfast.data.manifest import open_manifest
 
     manifest = open_manifest(settings.data)
-    counts = manifest.counts()
     kind = "one label an image (single)" if manifest.task == "single" else "several labels an image (multi)"
-    out.table(
-        f"{manifest.config.source}: {kind}",
-        ["label", *counts.columns],
-        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
-    )
+    show_counts(out, f"{manifest.config.source}: {kind}", manifest)
     for note in manifest.notes:
         out.line(note)
     out.line()
     return manifest
+
+
+def show_counts(out: Output, title: str, manifest: Manifest) -> None:
+    """The images of each label by part."""
+    counts = manifest.counts()
+    out.table(
+        title,
+        ["label", *counts.columns],
+        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
+    )
 
 
 def command_line() -> str:
