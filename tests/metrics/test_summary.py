@@ -71,6 +71,40 @@ def test_an_absent_class_leaves_its_cells_empty_and_says_so():
     assert "2 of 3" in summary["notes"][0]
 
 
+def test_cells_that_nobody_knows_count_nowhere():
+    truth, probability = multi()
+    hidden = RNG.random(truth.shape) < 0.4
+    hidden[:5] = True  # images of which nothing is known
+    masked = np.where(hidden, -1, truth)
+    summary = summarise(masked, probability, ["a", "b", "c", "d"], "multi")
+    guess = probability >= 0.5
+    for i, row in enumerate(summary["per_label"]):
+        kept = ~hidden[:, i]
+        actual, score, called = truth[kept, i], probability[kept, i], guess[kept, i]
+        assert row["support"] == actual.sum()
+        assert row["auroc"] == pytest.approx(skm.roc_auc_score(actual, score), abs=1e-9)
+        assert row["ap"] == pytest.approx(skm.average_precision_score(actual, score), abs=1e-9)
+        assert row["f1"] == pytest.approx(skm.f1_score(actual, called), abs=1e-9)
+        assert row["specificity"] == pytest.approx(skm.recall_score(1 - actual, ~called), abs=1e-9)
+        assert summary["confusion_per_label"][row["label"]] == skm.confusion_matrix(actual, called).tolist()
+    some_known = ~hidden.all(axis=1)
+    exact = ((guess == truth) | hidden).all(axis=1)[some_known].mean()
+    assert summary["overall"]["subset_accuracy"] == pytest.approx(exact)
+    assert summary["unknown"] == dict(zip("abcd", hidden.sum(axis=0).tolist(), strict=True))
+    assert "nobody knows" in summary["notes"][-1]
+    # What the network says of an unknown cell changes nothing.
+    elsewhere = np.where(hidden, 1 - probability, probability)
+    again = summarise(masked, elsewhere, ["a", "b", "c", "d"], "multi")
+    assert again["overall"] == summary["overall"]
+    assert again["most_confused"] == summary["most_confused"]
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+
+
+def test_where_nothing_is_known_nothing_is_claimed():
+    summary = summarise(np.full((6, 2), -1), np.full((6, 2), 0.5), ["a", "b"], "multi")
+    assert set(summary["overall"].values()) == {None}
+
+
 def test_decisions():
     probability = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
     assert decide(probability, "single").tolist() == [[1, 0, 0], [0, 0, 1]]

@@ -47,13 +47,13 @@ PER_LABEL = {
 """The columns of the table by label, with the names that people read."""
 
 
-def decide(probability: NDArray[Any], task: Task, threshold: float = 0.5) -> NDArray[np.int64]:
+def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
     """Predicted labels as 0/1: the most likely class (single), or each label at or above the threshold (multi).
 
     Args:
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-        threshold: for "multi".
+        threshold: for "multi", one number or (L,).
 
     Returns:
         (N, L) of 0 and 1.
@@ -69,25 +69,28 @@ def label_table(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> d
     """The columns of `PER_LABEL`, each (L,); undefined cells are NaN.
 
     Args:
-        truth: (N, L) of 0 and 1.
+        truth: (N, L) of 1, 0, and -1 where nobody knows.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
     """
     counts = binary_counts(truth, decide(probability, task))
-    n_labels = truth.shape[1]
+    known = [(column[column >= 0], score[column >= 0]) for column, score in zip(truth.T, probability.T, strict=True)]
     return {
-        "support": truth.sum(axis=0).astype(np.float64),
+        "support": (truth == 1).sum(axis=0).astype(np.float64),
         **rates(counts),
-        "auroc": np.array([auroc(truth[:, i], probability[:, i]) for i in range(n_labels)]),
-        "ap": np.array([average_precision(truth[:, i], probability[:, i]) for i in range(n_labels)]),
+        "auroc": np.array([auroc(column, score) for column, score in known]),
+        "ap": np.array([average_precision(column, score) for column, score in known]),
     }
 
 
 def overall(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
     """The numbers named in `OVERALL[task]`; a macro mean is over the labels for which the metric is defined.
 
+    Cells that nobody knows count nowhere: an image's set of labels is right where its known ones are, and an image of
+    which nothing is known is left out.
+
     Args:
-        truth: (N, L) of 0 and 1.
+        truth: (N, L) of 1, 0, and -1 where nobody knows.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
 
@@ -95,7 +98,9 @@ def overall(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[
         One float a metric, NaN where it is defined for no label.
     """
     table = label_table(truth, probability, task)
-    exact = float((decide(probability, task) == truth).all(axis=1).mean()) if len(truth) else math.nan
+    known = truth >= 0
+    right = ((decide(probability, task) == truth) | ~known).all(axis=1)[known.any(axis=1)]
+    exact = float(right.mean()) if len(right) else math.nan
     means = {
         "f1_macro": nanmean(table["f1"]),
         "auroc_macro": nanmean(table["auroc"]),
@@ -107,20 +112,21 @@ def overall(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[
 
 def absent_labels(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
     """The labels that no image of (N, L) `truth` carries: their AUROC and average precision are undefined."""
-    return [label for label, count in zip(labels, truth.sum(axis=0), strict=True) if count == 0]
+    return [label for label, count in zip(labels, (truth == 1).sum(axis=0), strict=True) if count == 0]
 
 
 def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task) -> dict[str, Any]:
     """Everything that is reported about one split, ready for JSON: undefined numbers are None.
 
     Args:
-        truth: (N, L) of 0 and 1.
+        truth: (N, L) of 1, 0, and -1 where nobody knows.
         probability: (N, L) in [0, 1].
         labels: the L names.
         task: "single" or "multi".
 
     Returns:
-        `images`; `overall` and `per_label` (a row a label) with the keys of `OVERALL` and `PER_LABEL`;
+        `images`; `scored`, those of which something is known; `unknown`, the images left out by label, where any are;
+        `overall` and `per_label` (a row a label) with the keys of `OVERALL` and `PER_LABEL`;
         `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
     """
     table = label_table(truth, probability, task)
@@ -132,8 +138,17 @@ def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[s
             f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
             f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
         )
+    unknown = {label: int(n) for label, n in zip(labels, (truth < 0).sum(axis=0), strict=True) if n}
+    if unknown:
+        notes.append(
+            "Left out, because nobody knows whether the image has the label: "
+            + ", ".join(f"{label} {n}" for label, n in unknown.items())
+            + "."
+        )
     summary: dict[str, Any] = {
         "images": len(truth),
+        "scored": int((truth >= 0).any(axis=1).sum()),
+        "unknown": unknown,
         "overall": {name: _json(value) for name, value in overall(truth, probability, task).items()},
         "per_label": [
             {"label": label, **{name: _json(column[i]) for name, column in table.items()}}
@@ -160,7 +175,7 @@ def most_confused(
     """Which label was taken for which, most often first.
 
     Args:
-        truth: (N, L) of 0 and 1.
+        truth: (N, L) of 1, 0, and -1 where nobody knows.
         predicted: (N, L) of 0 and 1.
         labels: the L names.
         min_count: images that a pair needs to be listed.
@@ -169,7 +184,8 @@ def most_confused(
         Pairs as actual, predicted and count: the images on which `actual` was missed and `predicted` wrongly given.
         With one label an image these are the cells beside the diagonal of the confusion matrix.
     """
-    missed, invented = (truth > predicted).astype(np.int64), (predicted > truth).astype(np.int64)
+    missed = ((truth == 1) & (predicted == 0)).astype(np.int64)
+    invented = ((truth == 0) & (predicted == 1)).astype(np.int64)
     counts = missed.T @ invented
     pairs = [
         {"actual": labels[i], "predicted": labels[j], "count": int(counts[i, j])}
