@@ -33,10 +33,22 @@ def auroc(truth: ArrayLike, score: ArrayLike) -> float:
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return float("nan")
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
-    u = ranks[positive].sum() - n_positive * (n_positive + 1) / 2.0
+    u = midranks(values)[positive].sum() - n_positive * (n_positive + 1) / 2.0
     return float(u / (n_positive * n_negative))
+
+
+def midranks(values: ArrayLike) -> Floats:
+    """Ranks from 1, equal values sharing the mean of theirs.
+
+    Args:
+        values: (N,) numbers, none of them NaN.
+
+    Returns:
+        (N,) in [1, N].
+    """
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
+    return ranks
 
 
 def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
@@ -95,27 +107,27 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     return np.stack([np.stack([tn, fp], axis=-1), np.stack([fn, tp], axis=-1)], axis=-2)
 
 
-def rates(counts: Counts) -> dict[str, Floats]:
+def rates(counts: NDArray[Any]) -> dict[str, Floats]:
     """Precision, recall, specificity and F1 of each label.
 
     Args:
-        counts: (L, 2, 2) as `binary_counts` gives them.
+        counts: (..., L, 2, 2) as `binary_counts` gives them, with any axes before the labels'.
 
     Returns:
-        Four (L,) arrays in [0, 1]. A rate whose denominator is zero is NaN, but precision and F1 are 0 for a label
+        Four (..., L) arrays in [0, 1]. A rate whose denominator is zero is NaN, but precision and F1 are 0 for a label
         that is present and never predicted, as in scikit-learn. A label that no image carries has no F1, whether or
         not it was predicted, so that a macro mean is over the same labels in every epoch.
     """
-    tn, fp, fn, tp = counts[:, 0, 0], counts[:, 0, 1], counts[:, 1, 0], counts[:, 1, 1]
-    precision = _ratio(tp, tp + fp)
+    tn, fp, fn, tp = counts[..., 0, 0], counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
+    precision = ratio(tp, tp + fp)
     never_predicted = (tp + fp == 0) & (tp + fn > 0)
     precision[never_predicted] = 0.0
-    f1 = _ratio(2 * tp, 2 * tp + fp + fn)
+    f1 = ratio(2 * tp, 2 * tp + fp + fn)
     f1[tp + fn == 0] = np.nan
     return {
         "precision": precision,
-        "recall": _ratio(tp, tp + fn),
-        "specificity": _ratio(tn, tn + fp),
+        "recall": ratio(tp, tp + fn),
+        "specificity": ratio(tn, tn + fp),
         "f1": f1,
     }
 
@@ -143,6 +155,13 @@ def nanmean(values: ArrayLike) -> float:
     return float(defined.mean()) if defined.size else float("nan")
 
 
+def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
+    """Element by element, NaN where the denominator is not above zero (and no warning). Shapes must be equal."""
+    result = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator > 0)
+    return result
+
+
 def _pair(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
     positive, values = np.asarray(truth).astype(bool), np.asarray(score, dtype=np.float64)
     if positive.ndim != 1 or positive.shape != values.shape:
@@ -150,9 +169,3 @@ def _pair(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], Floats
     if np.isnan(values).any():
         raise ValueError("score holds NaN; a network that diverged gives no metric")
     return positive, values
-
-
-def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
-    result = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator > 0)
-    return result

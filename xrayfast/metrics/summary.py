@@ -47,13 +47,13 @@ PER_LABEL = {
 """The columns of the table by label, with the names that people read."""
 
 
-def decide(probability: NDArray[Any], task: Task, threshold: float = 0.5) -> NDArray[np.int64]:
+def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
     """Predicted labels as 0/1: the most likely class (single), or each label at or above the threshold (multi).
 
     Args:
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-        threshold: for "multi".
+        threshold: for "multi", one number or (L,).
 
     Returns:
         (N, L) of 0 and 1.

@@ -1,0 +1,174 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.metrics.cases import many_labels, one_class
+from xrayfast.metrics import resampling
+from xrayfast.metrics.bootstrap import intervals, paired_differences
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.resampling import draws, left_out
+
+TASKS = {"single": one_class, "multi": many_labels}
+
+
+def every(found):
+    yield from found.overall.items()
+    for name, row in found.per_label.items():
+        yield from ((f"{name} {i}", interval) for i, interval in enumerate(row))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_metric_has_an_interval_around_its_value(task):
+    truth, probability = TASKS[task]()
+    found = intervals(truth, probability, task, np.arange(120) // 2, prevalence=0.1, resamples=300)
+    assert list(found.overall) == list(OVERALL_MEASURES[task])
+    assert list(found.per_label) == [*LABEL_MEASURES, *AT_PREVALENCE]
+    assert (found.units, found.by) == (60, "patient")
+    for name, interval in every(found):
+        assert interval.low <= interval.value <= interval.high, name
+        assert 0.01 < interval.high - interval.low < 0.8, name
+        assert interval.undefined == 0, name
+        assert interval.method == ("inversion" if "ece" in name else "bca")
+    assert found.notes("abcd") == []
+
+
+def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
+    truth, probability = many_labels(n=50)
+    found = intervals(truth, probability, "multi", resamples=60)
+    monkeypatch.setattr(resampling, "_CELLS", 200 * 7)
+    assert intervals(truth, probability, "multi", resamples=60) == found
+    assert intervals(truth, probability, "multi", resamples=60, seed=1) != found
+    blocks = list(draws(9, 20, seed=3, block=6))
+    assert [len(block) for block in blocks] == [6, 6, 6, 2]
+    np.testing.assert_array_equal(np.concatenate(blocks), next(draws(9, 20, seed=3, block=20)))
+    assert (np.concatenate(blocks).sum(axis=1) == 9).all()
+    # NumPy's global generator is not touched.
+    np.random.seed(0)
+    before = np.random.get_state()[1].copy()
+    intervals(truth, probability, "multi", resamples=5)
+    assert (np.random.get_state()[1] == before).all()
+
+
+def test_patients_are_left_out_once_each():
+    alone = np.concatenate(list(left_out(5, seed=0, block=2)))
+    assert sorted((1 - alone).argmax(axis=1)) == [0, 1, 2, 3, 4]
+    assert ((1 - alone).sum(axis=1) == 1).all()
+    shares = np.concatenate(list(left_out(1003, seed=0, block=64)))
+    assert len(shares) == resampling.SHARES
+    assert ((1 - shares).sum(axis=0) == 1).all()
+    assert set((1 - shares).sum(axis=1)) == {5, 6}
+
+
+def test_a_wider_level_contains_a_narrower():
+    truth, probability = one_class()
+    narrow, wide = (intervals(truth, probability, "single", resamples=200, level=level) for level in (0.8, 0.99))
+    for (name, inner), (_, outer) in zip(every(narrow), every(wide), strict=True):
+        assert outer.low <= inner.low <= inner.high <= outer.high, name
+
+
+def test_a_label_that_is_often_not_drawn_is_counted_and_said():
+    truth, probability = many_labels(n=60)
+    truth[:, 1] = 0
+    truth[:2, 1] = 1
+    found = intervals(truth, probability, "multi", resamples=400)
+    rare = found.per_label["auroc"][1]
+    # Neither of two images is drawn in (1 - 2/60) ** 60 of the resamples.
+    assert rare.undefined == pytest.approx((1 - 2 / 60) ** 60, abs=0.05)
+    assert rare.low <= rare.value <= rare.high
+    assert found.overall["auroc_macro"].undefined == rare.undefined
+    assert found.per_label["auroc"][0].undefined == 0
+    (note,) = found.notes(["a", "b", "c", "d"])
+    assert "more than 5%" in note
+    assert "overall (balanced_accuracy_macro, recall_macro, f1_macro, auroc_macro and 2 more), b (recall, " in note
+    truth[:2, 1] = 0
+    absent = intervals(truth, probability, "multi", resamples=50)
+    assert np.isnan([absent.per_label["auroc"][1].low, absent.per_label["auroc"][1].high]).all()
+    assert absent.overall["auroc_macro"].undefined == 0
+    assert absent.notes("abcd") == [
+        "The same in every resample, so that the interval has no width and does not tell how sure the value is: "
+        "b (kappa)."
+    ]
+
+
+def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
+    truth = np.eye(2, dtype=int)[np.arange(60) % 2]
+    patients = np.arange(60) // 3
+    found = intervals(truth, truth.astype(float), "single", patients, resamples=50)
+    expected = stats.binomtest(20, 20).proportion_ci(method="exact")
+    assert (found.overall["accuracy"].low, found.overall["accuracy"].high) == pytest.approx(tuple(expected))
+    assert found.overall["accuracy"].method == "exact"
+    assert found.per_label["recall"][0].low == pytest.approx(expected.low)
+    wrong = intervals(truth, 1.0 - truth, "single", patients, resamples=50)
+    assert wrong.overall["accuracy"].high == pytest.approx(1 - expected.low)
+    # AUROC is no proportion of trials: its interval stays without width, and a note says so.
+    assert found.overall["auroc_macro"].method == "bca"
+    assert "no width" in found.notes("ab")[-1]
+    assert "b (f1, balanced_accuracy, kappa, matthews and " in found.notes("ab")[-1]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_patient_or_no_image_gives_values_and_no_interval(task):
+    truth, probability = TASKS[task](n=20)
+    found = intervals(truth, probability, task, np.zeros(20, dtype=int))
+    assert found.notes("abcd") == ["No intervals: there is no second patient to draw."]
+    for name, interval in every(found):
+        assert not np.isnan(interval.value), name
+        assert np.isnan([interval.low, interval.high]).all(), name
+    few = intervals(truth, probability, task, np.arange(20), resamples=20)
+    assert "20 patients" in few.notes("abcd")[0]
+    nothing = intervals(truth[:0], probability[:0], task)
+    assert np.isnan([interval.value for _, interval in every(nothing)]).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_differences_of_a_model_and_itself_are_nothing(task):
+    truth, probability = TASKS[task](n=40)
+    found = paired_differences(truth, probability, probability, task, resamples=40)
+    for name, interval in every(found):
+        assert (interval.value, interval.low, interval.high) == (0, 0, 0), name
+
+
+def test_differences_turn_with_the_order_of_models_and_are_narrow_where_models_err_together():
+    truth, a = many_labels(n=150, labels=2)
+    b = np.clip(a + np.random.default_rng(1).normal(0, 0.05, a.shape), 0, 1)
+    found, back = (paired_differences(truth, *models, "multi", resamples=300) for models in ((a, b), (b, a)))
+    for (name, one), (_, other) in zip(every(found), every(back), strict=True):
+        assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-9), name
+    first, second = (intervals(truth, model, "multi", resamples=300) for model in (a, b))
+    difference = found.per_label["auroc"][0]
+    assert difference.value == pytest.approx(first.per_label["auroc"][0].value - second.per_label["auroc"][0].value)
+    alone = first.per_label["auroc"][0].high - first.per_label["auroc"][0].low
+    assert difference.high - difference.low < alone / 2
+
+
+def test_what_cannot_be_resampled_is_refused():
+    truth, probability = one_class(n=10)
+    with pytest.raises(ValueError, match="resamples is 0"):
+        intervals(truth, probability, "single", resamples=0)
+    with pytest.raises(ValueError, match="level is 1"):
+        intervals(truth, probability, "single", level=1)
+    with pytest.raises(ValueError, match="shape"):
+        paired_differences(truth, probability, probability[:, :2], "single")
+
+
+SPEED = """
+import resource, time, numpy as np
+from xrayfast.metrics.bootstrap import intervals
+rng = np.random.default_rng(0)
+truth = (rng.random((10_000, 14)) < rng.uniform(0.02, 0.5, 14)).astype(int)
+probability = 1 / (1 + np.exp(-(rng.normal(size=truth.shape) + 2 * truth - 1)))
+start = time.process_time()
+intervals(truth, probability, "multi", np.arange(10_000) // 2)
+print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_resamples_of_ten_thousand_images_and_fourteen_labels():
+    done = subprocess.run([sys.executable, "-c", SPEED], capture_output=True, text=True, timeout=300, check=True)
+    seconds, megabytes = map(float, done.stdout.split())
+    assert seconds < 20
+    assert megabytes < 1500

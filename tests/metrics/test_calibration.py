@@ -1,0 +1,159 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit, softmax
+from sklearn.linear_model import LogisticRegression
+
+from tests.metrics.cases import many_labels
+from xrayfast.metrics.calibration import (
+    Scaling,
+    apply_scalings,
+    apply_temperature,
+    fit_scaling,
+    fit_scalings,
+    fit_temperature,
+)
+from xrayfast.metrics.classification import auroc
+from xrayfast.metrics.reliability import calibration_error
+from xrayfast.metrics.scoring import log_loss_of_classes
+
+
+def overconfident(n=4000, classes=4, by=2.0, seed=0):
+    """Classes drawn with the softmax of logits, and the probabilities of logits `by` times as large."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, classes)) * 1.5
+    chance = softmax(logits, axis=1).cumsum(axis=1)
+    drawn = (rng.random((n, 1)) > chance).sum(axis=1).clip(max=classes - 1)
+    return np.eye(classes, dtype=int)[drawn], softmax(by * logits, axis=1)
+
+
+def test_the_temperature_that_was_put_in_comes_out():
+    truth, probability = overconfident()
+    found = fit_temperature(truth, probability)
+    assert found.temperature == pytest.approx(2, rel=0.06)
+    assert found.reason == ""
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 1000), st.integers(2, 5), st.floats(0.3, 4))
+def test_no_other_temperature_has_less_log_loss(seed, classes, by):
+    truth, probability = overconfident(200, classes, by, seed)
+    found = fit_temperature(truth, probability)
+
+    def loss(temperature):
+        return log_loss_of_classes(truth, apply_temperature(probability, temperature))
+
+    assert found.reason == ""
+    at_best = loss(found.temperature)
+    for factor in (0.5, 0.9, 0.999, 1.001, 1.1, 2):
+        assert loss(found.temperature * factor) >= at_best - 1e-12
+    # Flat to the ninth digit at the minimum.
+    step = 1e-4
+    slope = (loss(found.temperature * (1 + step)) - loss(found.temperature * (1 - step))) / (2 * step)
+    assert abs(slope) < 1e-6
+
+
+def test_a_temperature_keeps_the_class_and_the_sum():
+    _, probability = overconfident(300)
+    cooler = apply_temperature(probability, 3.0)
+    assert (cooler.argmax(axis=1) == probability.argmax(axis=1)).all()
+    np.testing.assert_allclose(cooler.sum(axis=1), 1)
+    np.testing.assert_allclose(apply_temperature(probability, 1.0), probability, atol=1e-9)
+    certain = apply_temperature([[1.0, 0.0], [0.0, 1.0]], 2.0)
+    np.testing.assert_allclose(certain, [[1, 0], [0, 1]], atol=1e-5)
+    with pytest.raises(ValueError, match="temperature is 0"):
+        apply_temperature(probability, 0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "probability", "reason"),
+    [
+        (np.empty((0, 2), dtype=int), np.empty((0, 2)), "no image"),
+        (np.full((3, 2), -1), np.full((3, 2), 0.5), "no image"),
+        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], "all right"),
+        ([[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], "all probabilities are equal"),
+        ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], "say nothing"),
+        ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], "say nothing"),
+    ],
+)
+def test_where_no_temperature_can_be_fitted_nothing_changes(truth, probability, reason):
+    found = fit_temperature(truth, probability)
+    assert found.temperature == 1
+    assert reason in found.reason
+
+
+def platt_by_scikit_learn(truth, probability):
+    """The same optimum from an unpenalised logistic regression: each image once as 1 and once as 0, weighted."""
+    n_positive, n_negative = truth.sum(), (1 - truth).sum()
+    targets = np.where(truth == 1, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    z = logit(probability)[:, None]
+    model = LogisticRegression(C=np.inf, tol=1e-12, solver="newton-cholesky", max_iter=1000)
+    model.fit(np.vstack([z, z]), np.repeat([1, 0], len(z)), sample_weight=np.concatenate([targets, 1 - targets]))
+    return model.coef_[0, 0], model.intercept_[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_scaling_is_that_of_logistic_regression(seed):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(-3, 2, 400)
+    truth = (rng.random(400) < expit(0.5 * z + 0.7)).astype(int)
+    found = fit_scaling(truth, expit(z))
+    assert (found.slope, found.bias) == pytest.approx(platt_by_scikit_learn(truth, expit(z)), abs=1e-7)
+    assert found.reason == ""
+
+
+def test_a_scaling_mends_and_keeps_the_order():
+    rng = np.random.default_rng(0)
+    z = rng.normal(-1, 2, (5000, 2))
+    truth = (rng.random(z.shape) < expit(z)).astype(int)
+    off = expit(2.5 * z + 1)
+    scalings = fit_scalings(truth, off)
+    mended = apply_scalings(off, scalings)
+    for i in range(2):
+        assert scalings[i].slope == pytest.approx(0.4, rel=0.1)
+        assert calibration_error(truth[:, i], mended[:, i]) < 0.03 < calibration_error(truth[:, i], off[:, i])
+        assert auroc(truth[:, i], mended[:, i]) == pytest.approx(auroc(truth[:, i], off[:, i]), abs=1e-12)
+    np.testing.assert_allclose(apply_scalings(off, [Scaling(1.0, 0.0)] * 2), off, atol=1e-9)
+
+
+def test_certain_probabilities_and_a_label_told_apart_without_a_mistake():
+    found = fit_scaling([1, 1, 0, 0, 0], [1.0, 1.0, 0.0, 0.0, 0.0])
+    assert 0 < found.slope < 1
+    after = apply_scalings([[1.0], [0.0]], [found])[:, 0]
+    # Platt's targets: (2 + 1) / (2 + 2), and 1 / (3 + 2).
+    assert after == pytest.approx([0.75, 0.2], abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("truth", "probability", "expected", "reason"),
+    [
+        ([0, 0, -1], [0.1, 0.2, 0.3], (1, 0), "no image with the label"),
+        ([1, 1, -1], [0.1, 0.2, 0.3], (1, 0), "no image without the label"),
+        ([], [], (1, 0), "no image with the label"),
+        ([0, 0, 1, 1], [0.9, 0.8, 0.2, 0.1], (1, 0), "no better than chance"),
+        ([0, 0, 0, 1], [0.5] * 4, (1, logit((3 * 0.2 + 2 / 3) / 4)), "all probabilities are equal"),
+    ],
+)
+def test_where_no_scaling_can_be_fitted_the_reason_is_given(truth, probability, expected, reason):
+    found = fit_scaling(truth, probability)
+    assert (found.slope, found.bias) == pytest.approx(expected)
+    assert reason in found.reason
+
+
+def test_unknown_cells_count_nowhere_and_labels_are_counted():
+    truth, probability = many_labels(hidden=0.3)
+    known = truth[:, 1] >= 0
+    assert fit_scalings(truth, probability)[1] == fit_scaling(truth[known, 1], probability[known, 1])
+    with pytest.raises(ValueError, match="3 scalings for 4 labels"):
+        apply_scalings(probability, [Scaling(1.0, 0.0)] * 3)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(4, 60), st.floats(0.02, 0.98), st.floats(0.1, 12))
+def test_every_fit_comes_to_an_end(seed, n, share, spread):
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(n) < share).astype(int)
+    found = fit_scaling(truth, expit(rng.normal(0, spread, n)))
+    assert "did not come to an end" not in found.reason
+    assert found.slope > 0

@@ -1,0 +1,84 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from xrayfast.metrics.comparison import holm, mcnemar
+
+
+def images(only_a, only_b, both=5):
+    right_a = np.repeat([1, 0, 1], [only_a, only_b, both])
+    right_b = np.repeat([0, 1, 1], [only_a, only_b, both])
+    return right_a, right_b
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_without_patients_it_is_the_binomial_test(only_a, only_b):
+    found = mcnemar(*images(only_a, only_b))
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+    n = only_a + only_b
+    expected = stats.binomtest(only_a, n).pvalue if n else 1
+    assert found.p == pytest.approx(expected, abs=1e-9)
+    mid = expected - stats.binom.pmf(only_a, n, 0.5) / (2 if only_a == only_b else 1) if n else 1
+    assert found.p_mid == pytest.approx(mid, abs=1e-9)
+
+
+def test_published_p_values():
+    # Bentur et al. 2009 in Fagerland, Lydersen and Laake 2013: 1 against 7 children.
+    found = mcnemar(*images(7, 1))
+    assert found.p == pytest.approx(0.0703, abs=5e-5)
+    assert found.p_mid == pytest.approx(0.0391, abs=5e-5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.booleans()), min_size=1, max_size=25))
+def test_with_patients_it_is_the_share_of_all_signs(rows):
+    groups, a, b = (np.array(column) for column in zip(*rows, strict=True))
+    balance = np.array([(a[groups == g].astype(int) - b[groups == g]).sum() for g in range(5)])
+    sums = np.array([np.dot(signs, balance) for signs in product([-1, 1], repeat=5)])
+    found = mcnemar(a, b, groups)
+    if balance.any():
+        away = abs(balance.sum())
+        at_least, equal = (np.abs(sums) >= away).mean(), (np.abs(sums) == away).mean()
+        assert found.p == pytest.approx(at_least, abs=1e-12)
+        assert found.p_mid == pytest.approx(at_least - equal / 2, abs=1e-12)
+    else:
+        assert (found.p, found.p_mid) == (1, 1)
+
+
+def test_copies_of_an_image_are_no_evidence():
+    a, b = images(9, 2, both=0)
+    copies = mcnemar(np.repeat(a, 4), np.repeat(b, 4), np.repeat(np.arange(11), 4))
+    assert copies.p == pytest.approx(mcnemar(a, b).p, abs=1e-12)
+    assert mcnemar(np.repeat(a, 4), np.repeat(b, 4)).p < copies.p / 10
+
+
+def test_many_images_and_none():
+    found = mcnemar(*images(5200, 5000))
+    assert found.p == pytest.approx(stats.binomtest(5200, 10200).pvalue, abs=1e-9)
+    assert mcnemar([], []).p == 1
+    with pytest.raises(ValueError, match="shape"):
+        mcnemar([1], [1, 0])
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02], atol=1e-12)
+    np.testing.assert_allclose(holm([0.2, np.nan, 0.9, 0.02]), [0.4, np.nan, 0.9, 0.06], atol=1e-12)
+    assert holm([0.8, 0.7]).tolist() == [1, 1]
+    assert holm([]).tolist() == []
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        holm([1.2])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_the_stepwise_rule_rejects(p):
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for step, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+            if p[i] * (len(p) - step) > level:
+                break
+            rejected.add(i)
+        assert rejected == set(np.flatnonzero(adjusted <= level))

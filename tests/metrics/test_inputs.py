@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from xrayfast.metrics.inputs import column, table, units
+
+
+def test_a_column_is_its_known_cells():
+    positive, values, rows = column([1, -1, 0], [0.3, 0.9, 0.1])
+    assert positive.tolist() == [True, False]
+    assert values.tolist() == [0.3, 0.1]
+    assert rows.tolist() == [0, 2]
+
+
+def test_units_number_patients_from_zero():
+    unit, n = units([30, -7, 30, 12], 4)
+    assert unit.tolist() == [2, 0, 2, 1]
+    assert n == 3
+    assert units(None, 2)[0].tolist() == [0, 1]
+    assert units([], 0)[1] == 0
+
+
+def test_what_is_no_truth_is_refused():
+    with pytest.raises(ValueError, match=r"truth holds 0\.5"):
+        table([[0.5]], [[0.5]])
+    with pytest.raises(ValueError, match="truth holds nan"):
+        column([np.nan], [0.5])
+    with pytest.raises(ValueError, match="score holds NaN or infinity"):
+        column([1], [np.inf])
+    with pytest.raises(ValueError, match="two equal tables"):
+        table(np.empty((3, 0)), np.empty((3, 0)))

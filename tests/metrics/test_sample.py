@@ -1,0 +1,259 @@
+"""Every metric of a split against scikit-learn, and of resamples against repeated rows."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.metrics.cases import many_labels, one_class
+from xrayfast.metrics.agreement import predictive_values
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.reliability import calibration_error, top_label
+from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, label_table, overall
+
+TASKS = {"single": one_class, "multi": many_labels}
+
+
+def micro_specificity(truth, guess):
+    return skm.recall_score(1 - truth.ravel(), 1 - guess.ravel())
+
+
+def of_averages(truth, guess, probability):
+    """What both tasks share; (N, L) of 0 and 1, and (N, L) probabilities."""
+    expected = {}
+    for name, score in (("precision", skm.precision_score), ("recall", skm.recall_score), ("f1", skm.f1_score)):
+        for average in ("macro", "micro", "weighted"):
+            expected[f"{name}_{average}"] = score(truth, guess, average=average)
+    specificity = skm.recall_score(1 - truth, 1 - guess, average=None)
+    expected["specificity_macro"] = specificity.mean()
+    expected["specificity_micro"] = micro_specificity(truth, guess)
+    expected["specificity_weighted"] = np.average(specificity, weights=truth.sum(axis=0))
+    for average in ("macro", "micro"):
+        expected[f"auroc_{average}"] = skm.roc_auc_score(truth, probability, average=average)
+        expected[f"ap_{average}"] = skm.average_precision_score(truth, probability, average=average)
+    return expected
+
+
+def of_one_label(truth, guess, probability):
+    return {
+        "precision": skm.precision_score(truth, guess),
+        "recall": skm.recall_score(truth, guess),
+        "specificity": skm.recall_score(1 - truth, 1 - guess),
+        "npv": skm.precision_score(1 - truth, 1 - guess),
+        "f1": skm.f1_score(truth, guess),
+        "accuracy": skm.accuracy_score(truth, guess),
+        "balanced_accuracy": skm.balanced_accuracy_score(truth, guess),
+        "kappa": skm.cohen_kappa_score(truth, guess),
+        "matthews": skm.matthews_corrcoef(truth, guess),
+        "auroc": skm.roc_auc_score(truth, probability),
+        "ap": skm.average_precision_score(truth, probability),
+        "brier": skm.brier_score_loss(truth, probability),
+        "log_loss": skm.log_loss(truth, probability),
+        "ece": calibration_error(truth, probability),
+        "ece_mass": calibration_error(truth, probability, binning="mass"),
+    }
+
+
+def test_one_class_an_image_equals_scikit_learn():
+    truth, probability = one_class()
+    guess = decide(probability, "single")
+    actual, chosen = truth.argmax(axis=1), probability.argmax(axis=1)
+    right, confidence, _ = top_label(truth, probability)
+    expected = {
+        **of_averages(truth, guess, probability),
+        "accuracy": skm.accuracy_score(actual, chosen),
+        "balanced_accuracy": skm.balanced_accuracy_score(actual, chosen),
+        "kappa": skm.cohen_kappa_score(actual, chosen),
+        "kappa_quadratic": skm.cohen_kappa_score(actual, chosen, weights="quadratic"),
+        "matthews": skm.matthews_corrcoef(actual, chosen),
+        "brier": skm.brier_score_loss(actual, probability, labels=range(4), scale_by_half=False),
+        "log_loss": skm.log_loss(actual, probability),
+        "ece": calibration_error(right, confidence),
+        "ece_mass": calibration_error(right, confidence, binning="mass"),
+    }
+    found = Sample(truth, probability, "single")
+    assert found.overall == pytest.approx(expected, abs=1e-9)
+    assert found.overall["accuracy"] == pytest.approx(found.overall["f1_micro"])
+    for i in range(4):
+        of_label = {name: values[i] for name, values in found.per_label.items()}
+        assert of_label == pytest.approx(of_one_label(truth[:, i], guess[:, i], probability[:, i]), abs=1e-9)
+
+
+def test_many_labels_an_image_equal_scikit_learn():
+    truth, probability = many_labels()
+    threshold = np.array([0.2, 0.4, 0.5, 0.7])
+    guess = (probability >= threshold).astype(int)
+    labels = [of_one_label(truth[:, i], guess[:, i], probability[:, i]) for i in range(4)]
+    names = ("balanced_accuracy", "kappa", "matthews", "brier", "log_loss", "ece", "ece_mass")
+    expected = {
+        **of_averages(truth, guess, probability),
+        "subset_accuracy": skm.accuracy_score(truth, guess),
+        **{f"{name}_macro": np.mean([label[name] for label in labels]) for name in names},
+    }
+    found = Sample(truth, probability, "multi", threshold=threshold)
+    assert found.overall == pytest.approx(expected, abs=1e-9)
+    for i, label in enumerate(labels):
+        assert {name: values[i] for name, values in found.per_label.items()} == pytest.approx(label, abs=1e-9)
+
+
+def test_cells_that_nobody_knows_count_nowhere():
+    truth, probability = many_labels(hidden=0.4)
+    truth[:5] = -1
+    found = Sample(truth, probability, "multi")
+    for i in range(4):
+        known = truth[:, i] >= 0
+        guess = (probability[known, i] >= 0.5).astype(int)
+        expected = of_one_label(truth[known, i], guess, probability[known, i])
+        assert {name: values[i] for name, values in found.per_label.items()} == pytest.approx(expected, abs=1e-9)
+    cells = truth >= 0
+    guess = (probability >= 0.5)[cells]
+    assert found.overall["f1_micro"] == pytest.approx(skm.f1_score(truth[cells], guess), abs=1e-9)
+    expected = skm.roc_auc_score(truth[cells], probability[cells])
+    assert found.overall["auroc_micro"] == pytest.approx(expected, abs=1e-9)
+    elsewhere = Sample(truth, np.where(cells, probability, 1 - probability), "multi")
+    assert elsewhere.overall == found.overall
+
+
+def test_images_without_a_class_count_nowhere():
+    truth, probability = one_class()
+    hidden = truth.copy()
+    hidden[:30] = -1
+    assert Sample(hidden, probability, "single").overall == pytest.approx(
+        Sample(truth[30:], probability[30:], "single").overall, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_names_and_numbers_are_those_of_the_summary(task):
+    truth, probability = TASKS[task]()
+    found = Sample(truth, probability, task)
+    assert list(found.overall) == list(OVERALL_MEASURES[task])
+    assert list(found.per_label) == list(LABEL_MEASURES)
+    assert OVERALL[task].items() <= OVERALL_MEASURES[task].items()
+    assert {name: text for name, text in PER_LABEL.items() if name != "support"}.items() <= LABEL_MEASURES.items()
+    assert {name: found.overall[name] for name in OVERALL[task]} == pytest.approx(overall(truth, probability, task))
+    table = label_table(truth, probability, task)
+    for name in LABEL_MEASURES.keys() & table.keys():
+        np.testing.assert_allclose(found.per_label[name], table[name], atol=1e-12)
+
+
+def test_predictive_values_are_there_when_asked_for():
+    truth, probability = many_labels()
+    found = Sample(truth, probability, "multi", prevalence=[0.1, 0.2, 0.3, 0.4]).per_label
+    assert list(found) == [*LABEL_MEASURES, *AT_PREVALENCE]
+    expected = predictive_values(found["recall"], found["specificity"], [0.1, 0.2, 0.3, 0.4])
+    np.testing.assert_array_equal([found[name] for name in AT_PREVALENCE], expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_absent_class_leaves_its_numbers_empty_and_means_to_the_others(task):
+    truth, probability = TASKS[task]()
+    kept = truth[:, 2] == 0
+    truth, probability = truth[kept], probability[kept]
+    found = Sample(truth, probability, task)
+    assert np.isnan([found.per_label[name][2] for name in ("recall", "f1", "auroc", "ap", "matthews")]).all()
+    others = [i for i in range(4) if i != 2]
+    expected = np.mean([skm.roc_auc_score(truth[:, i], probability[:, i]) for i in others])
+    assert found.overall["auroc_macro"] == pytest.approx(expected, abs=1e-9)
+    weights = truth.sum(axis=0)[others]
+    expected = np.average(found.per_label["f1"][others], weights=weights)
+    assert found.overall["f1_weighted"] == pytest.approx(expected, abs=1e-9)
+    assert not np.isnan(list(found.overall.values())).any()
+
+
+def test_a_label_of_which_nothing_is_known_is_in_no_mean():
+    truth, probability = many_labels()
+    truth[:, 2] = -1
+    found = Sample(truth, probability, "multi")
+    others = Sample(truth[:, [0, 1, 3]], probability[:, [0, 1, 3]], "multi")
+    assert found.overall == pytest.approx(others.overall, abs=1e-12)
+    assert np.isnan([values[2] for values in found.per_label.values()]).all()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_resamples_have_the_numbers_of_their_repeated_rows(task):
+    truth, probability = TASKS[task](n=60)
+    if task == "multi":
+        truth = np.where(np.random.default_rng(3).random(truth.shape) < 0.2, -1, truth)
+    groups = np.random.default_rng(4).integers(10, 35, 60)
+    sample = Sample(truth, probability, task, groups, prevalence=0.1)
+    counts = np.random.default_rng(5).integers(0, 3, (4, sample.units)).astype(float)
+    found = sample.measure(counts)
+    for i, times in enumerate(counts):
+        rows = np.repeat(np.arange(60), times[sample.unit].astype(int))
+        again = Sample(truth[rows], probability[rows], task, prevalence=0.1)
+        for name, value in again.overall.items():
+            if "mass" not in name:  # its bins are those of the split
+                assert found.overall[name][i] == pytest.approx(value, abs=1e-12), name
+        for name, values in again.per_label.items():
+            if "mass" not in name:
+                np.testing.assert_allclose(found.per_label[name][i], values, atol=1e-12, err_msg=name)
+
+
+def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
+    truth, probability = many_labels(n=40)
+    truth[:, 1] = 0
+    truth[7, 1] = 1
+    sample = Sample(truth, probability, "multi")
+    counts = np.ones((2, 40))
+    counts[0, 7] = 0
+    found = sample.measure(counts)
+    for name in ("auroc_macro", "f1_macro", "recall_macro"):
+        assert np.isnan(found.overall[name][0])
+        assert found.overall[name][1] == sample.overall[name]
+    # It weighs nothing there, so the weighted mean is whole; and the others' own numbers are.
+    assert not np.isnan(found.overall["f1_weighted"][0])
+    assert np.isnan(found.per_label["auroc"][0]).tolist() == [False, True, False, False]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from(sorted(TASKS)),
+    st.integers(0, 10),
+    hnp.arrays(np.int64, 40, elements=st.integers(0, 39), unique=True),
+    st.integers(1, 7),
+)
+def test_the_order_of_images_and_the_numbers_of_patients_do_not_count(task, seed, order, factor):
+    truth, probability = TASKS[task](n=40, seed=seed)
+    groups = np.arange(40) // 2
+    found = Sample(truth, probability, task, groups)
+    other = Sample(truth[order], probability[order], task, (groups * factor - 5)[order])
+    assert other.units == found.units
+    assert other.overall == pytest.approx(found.overall, abs=1e-12)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_image_no_number(task):
+    nothing = Sample(np.empty((0, 3), dtype=int), np.empty((0, 3)), task)
+    assert np.isnan(list(nothing.overall.values())).all()
+    assert np.isnan(list(nothing.per_label.values())).all()
+    unknown = Sample(np.full((4, 3), -1), np.full((4, 3), 0.3), task)
+    assert np.isnan(list(unknown.overall.values())).all()
+
+
+def test_constant_and_certain_probabilities():
+    truth, _ = many_labels(n=30)
+    flat = Sample(truth, np.full(truth.shape, 0.5), "multi")
+    assert (flat.per_label["auroc"] == 0.5).all()
+    np.testing.assert_allclose(flat.per_label["ap"], truth.mean(axis=0))
+    sure = Sample(truth, truth.astype(float), "multi").overall
+    assert {name: round(value, 9) for name, value in sure.items()} == {
+        name: 0 if any(word in name for word in ("brier", "loss", "ece")) else 1 for name in sure
+    }
+
+
+def test_what_cannot_be_measured_is_refused():
+    truth, probability = one_class(n=10)
+    with pytest.raises(ValueError, match=r"truth row 3 is \[1, 1, 1, 1\]; expected one class"):
+        Sample(np.where(np.arange(10)[:, None] == 3, 1, truth), probability, "single")
+    with pytest.raises(ValueError, match="threshold is"):
+        Sample(truth, probability, "multi", threshold=[0.5, 0.5])
+    with pytest.raises(ValueError, match="groups has shape"):
+        Sample(truth, probability, "single", groups=[1, 2])
+    with pytest.raises(ValueError, match="groups holds float64"):
+        Sample(truth, probability, "single", groups=np.full(10, np.nan))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        Sample(truth, probability, "single", prevalence=2)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.metrics.cases import many_labels, one_class
+from xrayfast.metrics.scoring import brier, brier_of_classes, log_loss, log_loss_of_classes
+
+certain = st.integers(1, 30).flatmap(
+    lambda n: st.tuples(
+        hnp.arrays(np.int64, (n, 1), elements=st.integers(0, 1)),
+        # 0 and 1 are among them.
+        hnp.arrays(np.float64, (n, 1), elements=st.integers(0, 4).map(lambda k: k / 4)),
+    )
+)
+
+
+@given(certain)
+def test_one_label_equals_scikit_learn(case):
+    truth, probability = case
+    actual, given_ = truth[:, 0], probability[:, 0]
+    assert brier(truth, probability)[0] == pytest.approx(skm.brier_score_loss(actual, given_, labels=[0, 1]), abs=1e-12)
+    assert log_loss(truth, probability)[0] == pytest.approx(skm.log_loss(actual, given_, labels=[0, 1]), abs=1e-9)
+
+
+def test_classes_equal_scikit_learn():
+    truth, probability = one_class()
+    actual = truth.argmax(axis=1)
+    expected = skm.brier_score_loss(actual, probability, labels=range(4), scale_by_half=False)
+    assert brier_of_classes(truth, probability) == pytest.approx(expected, abs=1e-12)
+    assert log_loss_of_classes(truth, probability) == pytest.approx(skm.log_loss(actual, probability), abs=1e-12)
+
+
+def test_unknown_cells_and_images_count_nowhere():
+    truth, probability = many_labels(hidden=0.4)
+    known = truth[:, 1] >= 0
+    expected = skm.brier_score_loss(truth[known, 1], probability[known, 1])
+    assert brier(truth, probability)[1] == pytest.approx(expected, abs=1e-12)
+    expected = skm.log_loss(truth[known, 1], probability[known, 1])
+    assert log_loss(truth, probability)[1] == pytest.approx(expected, abs=1e-12)
+    truth, probability = one_class()
+    hidden = truth.copy()
+    hidden[:20] = -1
+    assert brier_of_classes(hidden, probability) == pytest.approx(brier_of_classes(truth[20:], probability[20:]))
+    assert log_loss_of_classes(hidden, probability) == pytest.approx(log_loss_of_classes(truth[20:], probability[20:]))
+
+
+def test_of_nothing_there_is_no_score():
+    truth = np.array([[1, -1], [0, -1]])
+    found = brier(truth, np.full((2, 2), 0.5))
+    assert found[0] == 0.25
+    assert np.isnan(found[1])
+    assert np.isnan(log_loss(truth, np.full((2, 2), 0.5))[1])
+    assert np.isnan(brier_of_classes(np.full((2, 2), -1), np.full((2, 2), 0.5)))
+    assert np.isnan(log_loss_of_classes(np.empty((0, 2)), np.empty((0, 2))))
+
+
+def test_a_certain_mistake_costs_much_and_not_infinitely_much():
+    assert log_loss([[1]], [[0.0]])[0] == pytest.approx(36.04, abs=0.01)
+    assert log_loss([[1]], [[1.0]])[0] == pytest.approx(0, abs=1e-12)
+    assert brier_of_classes([[1, 0]], [[0.0, 1.0]]) == 2
+
+
+@pytest.mark.parametrize(
+    ("truth", "probability", "message"),
+    [
+        ([[1, 0]], [[0.5]], "shape"),
+        ([1, 0], [0.5, 0.5], "shape"),
+        ([[2]], [[0.5]], "truth holds 2"),
+        ([[1]], [[1.5]], "holds 1.5"),
+        ([[1]], [[np.nan]], "holds nan"),
+    ],
+)
+def test_what_is_no_table_of_probabilities_is_refused(truth, probability, message):
+    with pytest.raises(ValueError, match=message):
+        brier(truth, probability)
+
+
+def test_a_softmax_that_sums_to_a_hair_above_one_is_taken():
+    assert brier([[1]], [[np.float32(1.0000001)]])[0] == 0

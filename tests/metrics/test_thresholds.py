@@ -1,0 +1,157 @@
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.metrics.cases import many_labels
+from xrayfast.metrics.summary import decide
+from xrayfast.metrics.thresholds import choose_threshold, choose_thresholds, threshold_array
+
+RULES = [("f1", None), ("youden", None), ("sensitivity", 0.8), ("specificity", 0.8)]
+scored = st.integers(2, 30).flatmap(
+    lambda n: st.tuples(
+        hnp.arrays(np.int64, n, elements=st.integers(0, 1)),
+        hnp.arrays(np.float64, n, elements=st.integers(0, 8).map(lambda k: k / 8)),
+    )
+)
+
+
+def at(truth, score, threshold):
+    called = score >= threshold
+    return called[truth == 1].mean(), 1 - called[truth == 0].mean(), skm.f1_score(truth, called, zero_division=0)
+
+
+@given(scored, st.sampled_from(RULES))
+def test_no_other_threshold_is_better(case, rule_and_target):
+    rule, target = rule_and_target
+    truth, score = case
+    point = choose_threshold(truth, score, rule, target)
+    assert (point.positives, point.negatives) == (truth.sum(), (1 - truth).sum())
+    if len(set(truth)) < 2 or len(set(score)) < 2:
+        assert point.threshold is None
+        assert point.reason
+        return
+    # Every way to divide the images, without the one that calls none.
+    others = [at(truth, score, value) for value in np.unique(score)]
+    reached = {
+        "f1": others,
+        "youden": [each for each in others if each[0] + each[1] > 1 + 1e-9],
+        "sensitivity": [each for each in others if each[0] >= 0.8 and each[1] > 0],
+        "specificity": [each for each in others if each[1] >= 0.8 and each[0] > 0],
+    }[rule]
+    if point.threshold is None:
+        assert not reached
+        assert np.isnan([point.sensitivity, point.specificity]).all()
+        return
+    sensitivity, specificity, f1 = at(truth, score, point.threshold)
+    assert (point.sensitivity, point.specificity) == pytest.approx((sensitivity, specificity))
+    goodness = {
+        "f1": lambda each: each[2],
+        "youden": lambda each: each[0] + each[1],
+        "sensitivity": lambda each: each[1],
+        "specificity": lambda each: (each[0], each[1]),
+    }[rule]
+    assert goodness((sensitivity, specificity, f1)) == pytest.approx(max(map(goodness, reached)))
+    assert (sensitivity, specificity) in [each[:2] for each in reached]
+
+
+@pytest.mark.parametrize(("rule", "target"), RULES)
+def test_a_threshold_lies_halfway_between_what_is_called_and_what_is_not(rule, target):
+    point = choose_threshold([0, 0, 0, 1, 1, 1], [0.1, 0.2, 0.3, 0.6, 0.7, 0.9], rule, target)
+    if rule == "sensitivity":
+        target = 1.0
+    assert point.threshold == pytest.approx(0.45)
+    assert (point.sensitivity, point.specificity, point.reason) == (1, 1, "")
+
+
+def test_named_cases():
+    truth = np.array([1, 0, 1, 1, 0, 0, 1, 0, 0, 0])
+    score = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+    assert choose_threshold(truth, score, "f1").threshold == pytest.approx(0.55)
+    assert choose_threshold(truth, score, "youden").threshold == pytest.approx(0.55)
+    assert choose_threshold(truth, score, "sensitivity", 0.75).threshold == pytest.approx(0.55)
+    assert choose_threshold(truth, score, "sensitivity", 0.76).threshold == pytest.approx(0.25)
+    assert choose_threshold(truth, score, "specificity", 1.0).threshold == pytest.approx(0.85)
+    # One false call in six is 0.8333: 0.83 allows it, 0.84 does not.
+    assert choose_threshold(truth, score, "specificity", 0.83).threshold == pytest.approx(0.65 - 0.1)
+    assert choose_threshold(truth, score, "specificity", 0.84).threshold == pytest.approx(0.85)
+
+
+def test_a_specificity_is_not_given_away_for_nothing():
+    # Calling the second image too would still reach the target and find no more.
+    point = choose_threshold([1, 0, 0, 0, 0, 0], [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], "specificity", 0.8)
+    assert point.threshold == pytest.approx(0.85)
+    assert point.specificity == 1
+
+
+def test_a_target_that_is_met_exactly_is_met():
+    truth = np.repeat([1, 0], [20, 20])
+    score = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0.1, 0.6, 20)])
+    for hits in range(1, 21):
+        assert choose_threshold(truth, score, "sensitivity", hits / 20).sensitivity == pytest.approx(hits / 20)
+
+
+def test_of_equally_good_thresholds_the_highest_is_taken():
+    # F1 is 2/3 for calling one and for calling two of three, one of them rightly... and for calling all four.
+    truth, score = np.array([1, 0, 0, 1]), np.array([0.9, 0.8, 0.7, 0.6])
+    point = choose_threshold(truth, score, "f1")
+    assert point.threshold == pytest.approx(0.85)
+    tie = choose_threshold([1, 0, 1, 0], [0.9, 0.8, 0.7, 0.6], "youden")
+    assert tie.threshold == pytest.approx(0.85)
+
+
+@pytest.mark.parametrize(
+    ("truth", "score", "rule", "target", "reason"),
+    [
+        ([0, 0], [0.1, 0.2], "f1", None, "no image with the label"),
+        ([1, 1, -1], [0.1, 0.2, 0.3], "youden", None, "no image without the label"),
+        ([], [], "f1", None, "no image with the label"),
+        ([1, 0], [0.5, 0.5], "f1", None, "all probabilities are equal"),
+        ([0, 1], [0.9, 0.1], "youden", None, "better than chance"),
+        ([1, 0], [0.1, 0.9], "sensitivity", 0.95, "0.95 is reached only by calling every image"),
+        ([1, 0], [0.1, 0.9], "specificity", 0.99, "0.99 is reached only by calling no image"),
+    ],
+)
+def test_where_no_threshold_can_be_chosen_the_reason_is_given(truth, score, rule, target, reason):
+    point = choose_threshold(truth, score, rule, target)
+    assert point.threshold is None
+    assert reason in point.reason
+
+
+def test_labels_by_themselves_with_unknown_cells_and_a_fallback():
+    truth, probability = many_labels(hidden=0.3)
+    truth[:, 2] = np.minimum(truth[:, 2], 0)
+    points = choose_thresholds(truth, probability, "youden")
+    known = truth[:, 0] >= 0
+    assert points[0] == choose_threshold(truth[known, 0], probability[known, 0], "youden")
+    assert points[2].threshold is None
+    thresholds = threshold_array(points)
+    assert thresholds[2] == 0.5
+    called = decide(probability, "multi", thresholds)
+    assert called[(truth[:, 0] == 1), 0].mean() == pytest.approx(points[0].sensitivity)
+
+
+def test_neighbours_and_zero():
+    just_above = np.nextafter(0.5, 1)
+    point = choose_threshold([1, 0], [just_above, 0.5], "f1")
+    assert point.threshold == just_above
+    everything = choose_threshold([1, 1, 1, 0, 1], [0.9, 0.8, 0.7, 0.3, 0.0], "f1")
+    assert everything.threshold == 0
+    assert everything.sensitivity == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "target", "message"),
+    [
+        ("best", None, "one of f1, youden"),
+        ("sensitivity", None, "needs a target"),
+        ("f1", 0.9, "has no target"),
+        ("specificity", 95, "target is 95"),
+        ("specificity", 0.0, "target is 0"),
+    ],
+)
+def test_rules_and_targets_that_cannot_be_are_refused(rule, target, message):
+    with pytest.raises(ValueError, match=message):
+        choose_threshold([0, 1], [0.1, 0.2], rule, target)

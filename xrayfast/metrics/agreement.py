@@ -1,0 +1,130 @@
+"""Agreement of two ways to name classes, from their confusion matrices.
+
+A matrix has the actual classes as rows and the predicted ones as columns. Every function takes a stack of matrices with
+any axes before the last two: one matrix, one 2x2 matrix a label, or those of a thousand resamples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.metrics.classification import Floats, ratio
+
+
+def accuracy(confusion: NDArray[Any]) -> Floats:
+    """The share of images whose class is right.
+
+    Args:
+        confusion: (..., C, C) counts.
+
+    Returns:
+        (...) in [0, 1]; NaN for an empty matrix.
+    """
+    return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
+
+
+def balanced_accuracy(confusion: NDArray[Any]) -> Floats:
+    """The mean recall of the classes that some image has.
+
+    Args:
+        confusion: (..., C, C) counts.
+
+    Returns:
+        (...) in [0, 1]; NaN for an empty matrix. Classes without an image are left out, as in scikit-learn: say so
+        beside the number (`metrics.summary.absent_labels`).
+    """
+    rows = confusion.sum(axis=-1)
+    recall = ratio(np.diagonal(confusion, axis1=-2, axis2=-1), rows)
+    present = rows > 0
+    return ratio(np.where(present, recall, 0.0).sum(axis=-1), present.sum(axis=-1))
+
+
+def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none") -> Floats:
+    """Cohen's kappa: agreement beyond what the two margins would give by chance.
+
+    Args:
+        confusion: (..., C, C) counts.
+        weights: "quadratic" counts a disagreement as the square of the distance of the two classes in their order, and
+            means something only where the classes are grades.
+
+    Returns:
+        (...) at most 1, where 0 is chance; NaN where chance alone agrees fully (one class on both sides) and for an
+        empty matrix.
+
+    Cohen 1960; with weights Cohen 1968.
+    """
+    classes = np.arange(confusion.shape[-1], dtype=np.float64)
+    distance = classes[:, None] - classes
+    cost = (distance != 0).astype(np.float64) if weights == "none" else distance**2
+    total = confusion.sum(axis=(-2, -1))
+    observed = (cost * confusion).sum(axis=(-2, -1)) * total
+    rows, columns = confusion.sum(axis=-1), confusion.sum(axis=-2)
+    expected = np.einsum("...i,ij,...j->...", rows.astype(np.float64), cost, columns.astype(np.float64))
+    return 1.0 - ratio(observed, expected)
+
+
+def matthews(confusion: NDArray[Any]) -> Floats:
+    """Matthews' correlation coefficient, of two classes or of many.
+
+    Args:
+        confusion: (..., C, C) counts.
+
+    Returns:
+        (...) in [-1, 1]. 0 where one class is predicted for all images, as in scikit-learn; NaN where all images are of
+        one class, and for an empty matrix.
+
+    Matthews 1975; for more than two classes the R_K of Gorodkin 2004.
+    """
+    counts = confusion.astype(np.float64)
+    actual, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
+    total = counts.sum(axis=(-2, -1))
+    together = np.trace(counts, axis1=-2, axis2=-1) * total - (actual * predicted).sum(axis=-1)
+    of_actual = total**2 - (actual**2).sum(axis=-1)
+    of_predicted = total**2 - (predicted**2).sum(axis=-1)
+    result = ratio(together, np.sqrt(of_actual * of_predicted))
+    return np.where((of_predicted == 0) & (of_actual > 0), 0.0, result)
+
+
+def negative_predictive_value(counts: NDArray[Any]) -> Floats:
+    """The share of images called negative that are.
+
+    Args:
+        counts: (..., 2, 2).
+
+    Returns:
+        (...) in [0, 1]; NaN where no image is called negative.
+    """
+    return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 1, 0])
+
+
+def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[Floats, Floats]:
+    """What a call would be worth where the label is as frequent as stated, by Bayes' theorem.
+
+    A test set is seldom as ill as the ward where the network is to be used, and precision moves with prevalence while
+    recall and specificity, under the usual assumption, do not.
+
+    Args:
+        recall: (...) in [0, 1].
+        specificity: (...) in [0, 1].
+        prevalence: in [0, 1], of a shape that broadcasts against the other two.
+
+    Returns:
+        Positive and negative predictive value, each (...) in [0, 1]; NaN where recall or specificity is, or where no
+        image would be called so.
+
+    Raises:
+        ValueError: A prevalence outside [0, 1].
+
+    Altman and Bland 1994.
+    """
+    sensitivity, specific, share = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.float64) for value in (recall, specificity, prevalence))
+    )
+    if not ((share >= 0) & (share <= 1)).all():
+        raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
+    tp, fp = sensitivity * share, (1 - specific) * (1 - share)
+    tn, fn = specific * (1 - share), (1 - sensitivity) * share
+    return ratio(tp, tp + fp), ratio(tn, tn + fn)

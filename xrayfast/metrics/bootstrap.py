@@ -1,0 +1,291 @@
+"""Intervals on every metric, by drawing patients again and again with replacement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.config import Task
+from xrayfast.errors import some
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import check_level
+from xrayfast.metrics.limits import bca, norm_limits
+from xrayfast.metrics.proportions import clopper_pearson
+from xrayfast.metrics.resampling import block_size, difference, draws, left_out, measured
+from xrayfast.metrics.sample import Sample
+
+OFTEN_UNDEFINED = 0.05
+"""The share of resamples without a value above which `Intervals.notes` says so."""
+
+FEW_UNITS = 30
+"""With fewer patients the resamples differ too little from each other: `Intervals.notes` says so."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A metric's value and its interval.
+
+    Attributes:
+        value: of the images as they are; NaN where it has none.
+        low: lower end; NaN where there is no value, no resample has one, or fewer than two patients were there.
+        high: upper end.
+        undefined: the share of resamples without a value, in [0, 1], which the interval leaves out.
+        method: "bca", "exact" or "inversion", as `intervals` says.
+    """
+
+    value: float
+    low: float
+    high: float
+    undefined: float
+    method: str = "bca"
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The intervals of one split, or of the differences between two models on it.
+
+    Attributes:
+        overall: by the names of `measures.OVERALL_MEASURES`.
+        per_label: L intervals by the names of `measures.LABEL_MEASURES` (and `AT_PREVALENCE`).
+        units: how many patients (or images) there were to draw.
+        by: "patient" or "image".
+        level: of confidence.
+        resamples: how often they were drawn.
+        seed: of the draws.
+    """
+
+    overall: dict[str, Interval]
+    per_label: dict[str, tuple[Interval, ...]]
+    units: int
+    by: str
+    level: float
+    resamples: int
+    seed: int
+
+    def notes(self, labels: Sequence[str]) -> list[str]:
+        """What a reader must know of these intervals, as sentences.
+
+        Args:
+            labels: the L names.
+        """
+        notes = []
+        if self.units < 2:
+            notes.append(f"No intervals: there is no second {self.by} to draw.")
+        elif self.units < FEW_UNITS:
+            notes.append(f"The intervals rest on {self.units} {self.by}s and are likely too narrow.")
+        often = self._where(labels, lambda one: one.undefined > OFTEN_UNDEFINED and not math.isnan(one.low))
+        if often:
+            notes.append(
+                f"Without a value in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
+                f"the interval is over the others: {often}."
+            )
+        fixed = self._where(labels, lambda one: one.low == one.high)
+        if fixed:
+            notes.append(
+                "The same in every resample, so that the interval has no width and does not tell how sure the value "
+                f"is: {fixed}."
+            )
+        return notes
+
+    def _where(self, labels: Sequence[str], holds: Callable[[Interval], bool]) -> str:
+        """The metrics for which something holds, label by label; "" where it holds for none."""
+        found = [("overall", [name for name, one in self.overall.items() if holds(one)])]
+        for i, label in enumerate(labels):
+            found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
+        return some([f"{where} ({some(names, 4)})" for where, names in found if names], 10)
+
+
+def intervals(
+    truth: ArrayLike,
+    probability: ArrayLike,
+    task: Task,
+    groups: ArrayLike | None = None,
+    threshold: ArrayLike = 0.5,
+    prevalence: ArrayLike | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Intervals:
+    """Every metric with the interval of a bootstrap over patients.
+
+    Images of one patient resemble each other, and so do the network's mistakes on them: drawing images would pretend
+    to more information than there is. Thresholds are kept as they are, since they were not chosen on these images.
+
+    The ends are those of `limits.bca`, with two exceptions. A proportion that is 0 or 1 in every resample would have
+    an interval without width; it gets the exact one of Clopper and Pearson, in which each patient that has such an
+    image counts as one trial. A calibration error, which noise only makes larger, gets `limits.norm_limits`.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
+        probability: (N, L) in [0, 1].
+        task: "single" or "multi".
+        groups: (N,) patient numbers, or None: images are drawn.
+        threshold: a label is called at or above it ("multi"), one number or (L,).
+        prevalence: at which predictive values are given, one number or (L,), or None for none.
+        resamples: how often patients are drawn.
+        level: of confidence.
+        seed: of the draws, which are the same whatever the memory at hand.
+
+    Returns:
+        Intervals with the value of each metric.
+
+    Raises:
+        ValueError: As `sample.Sample`; fewer than one resample; a level outside (0, 1).
+
+    Efron 1979 and 1987; of clusters Field and Welsh 2007.
+    """
+    _check(resamples, level)
+    sample = Sample(truth, probability, task, groups, threshold, prevalence)
+    overall, per_label = _bca([sample], resamples, level, seed)
+    overall = {name: _exact(found, _trials(sample, name, None), level) for name, found in overall.items()}
+    per_label = {
+        name: tuple(_exact(found, _trials(sample, name, i), level) for i, found in enumerate(row))
+        for name, row in per_label.items()
+    }
+    if sample.units > 1:
+        _invert(sample, overall, per_label, resamples, level, seed)
+    return Intervals(overall, per_label, sample.units, _by(groups), level, resamples, seed)
+
+
+def paired_differences(
+    truth: ArrayLike,
+    probability_a: ArrayLike,
+    probability_b: ArrayLike,
+    task: Task,
+    groups: ArrayLike | None = None,
+    threshold_a: ArrayLike = 0.5,
+    threshold_b: ArrayLike = 0.5,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Intervals:
+    """How much higher each metric of one model is than another's on the same images, with BCa intervals.
+
+    Both models are measured on the same drawn patients, so that what makes an image hard for both cancels.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
+        probability_a: (N, L) in [0, 1], of the one model.
+        probability_b: (N, L) in [0, 1], of the other.
+        task: "single" or "multi".
+        groups: (N,) patient numbers, or None: images are drawn.
+        threshold_a: a label is called at or above it ("multi"), one number or (L,).
+        threshold_b: the same for the other model.
+        resamples: how often patients are drawn.
+        level: of confidence.
+        seed: of the draws.
+
+    Returns:
+        Intervals of a minus b. Of Brier scores, log losses and calibration errors, where less is better, a positive
+        difference speaks for b. Noise makes both calibration errors too large, not always by as much: take the
+        interval of their difference for a rough one.
+
+    Raises:
+        ValueError: As `intervals`.
+    """
+    _check(resamples, level)
+    a = Sample(truth, probability_a, task, groups, threshold_a)
+    b = Sample(truth, probability_b, task, groups, threshold_b)
+    overall, per_label = _bca([a, b], resamples, level, seed)
+    return Intervals(overall, per_label, a.units, _by(groups), level, resamples, seed)
+
+
+_Tables = tuple[dict[str, Interval], dict[str, tuple[Interval, ...]]]
+
+
+def _bca(samples: Sequence[Sample], resamples: int, level: float, seed: int) -> _Tables:
+    """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
+    values = difference([sample.as_it_is for sample in samples])
+    units = samples[0].units
+    if units < 2:
+        return (
+            {name: Interval(float(value[0]), math.nan, math.nan, 0.0) for name, value in values.overall.items()},
+            {
+                name: tuple(Interval(value, math.nan, math.nan, 0.0) for value in row[0].tolist())
+                for name, row in values.per_label.items()
+            },
+        )
+    block = block_size(samples[0])
+    drawn = measured(samples, draws(units, resamples, seed, block))
+    without = measured(samples, left_out(units, seed, block))
+
+    def interval(value: float, of_drawn: Floats, of_without: Floats) -> Interval:
+        low, high = bca(of_drawn, value, of_without, level)
+        return Interval(value, low, high, float(np.isnan(of_drawn).mean()))
+
+    return (
+        {
+            name: interval(float(value[0]), drawn.overall[name], without.overall[name])
+            for name, value in values.overall.items()
+        },
+        {
+            name: tuple(
+                interval(float(value), drawn.per_label[name][:, i], without.per_label[name][:, i])
+                for i, value in enumerate(row[0])
+            )
+            for name, row in values.per_label.items()
+        },
+    )
+
+
+def _invert(
+    sample: Sample,
+    overall: dict[str, Interval],
+    per_label: dict[str, tuple[Interval, ...]],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> None:
+    """Put the intervals of calibration errors in their place, from the same draws."""
+
+    def interval(found: Interval, gaps: Floats, drawn: Floats) -> Interval:
+        low, high = norm_limits(gaps, drawn, level)
+        return replace(found, low=low, high=high, method="inversion")
+
+    of_all, of_labels = sample.gaps.measure(np.ones((1, sample.units)))
+    blocks = [sample.gaps.measure(counts) for counts in draws(sample.units, resamples, seed, block_size(sample))]
+    for name, gaps in of_all.items():
+        overall[name] = interval(overall[name], gaps[0], np.concatenate([block[0][name] for block in blocks]))
+    for name, gaps in of_labels.items():
+        drawn = np.concatenate([block[1][name] for block in blocks])
+        per_label[name] = tuple(interval(found, gaps[0, i], drawn[:, i]) for i, found in enumerate(per_label[name]))
+
+
+def _exact(found: Interval, trials: int, level: float) -> Interval:
+    """The exact interval where all resamples agree on a proportion of 0 or 1; else what was found."""
+    if not (trials and found.low == found.high == found.value and found.value in (0.0, 1.0)):
+        return found
+    low, high = clopper_pearson(trials if found.value == 1 else 0, trials, level)
+    return replace(found, low=float(low), high=float(high), method="exact")
+
+
+def _trials(sample: Sample, name: str, label: int | None) -> int:
+    """Patients (or images) with an image in the denominator of a proportion; 0 for a metric that is none."""
+    known = sample.truth >= 0
+    counted: dict[str, NDArray[np.bool_]] = {
+        "recall": sample.truth == 1,
+        "specificity": sample.truth == 0,
+        "precision": known & (sample.called == 1),
+        "npv": known & (sample.called == 0),
+        "accuracy": known,
+        "subset_accuracy": known,
+    }
+    kind = name.removesuffix("_micro")
+    if kind not in counted:
+        return 0
+    cells = counted[kind].any(axis=1) if label is None else counted[kind][:, label]
+    return len(np.unique(sample.unit[cells]))
+
+
+def _by(groups: ArrayLike | None) -> str:
+    return "image" if groups is None else "patient"
+
+
+def _check(resamples: int, level: float) -> None:
+    check_level(level)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; expected at least 1")

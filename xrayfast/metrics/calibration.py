@@ -1,0 +1,218 @@
+"""Probabilities made to mean what they say, by scalings that are fitted on validation and keep the order of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import Bools, column, table
+from xrayfast.metrics.scoring import one_class
+
+FLOOR = 1e-12
+"""Probabilities are kept this far from 0 (and from 1, for one label) before their logarithm is taken."""
+
+TEMPERATURES = (0.05, 20.0)
+"""Between these a temperature is sought; an optimum beyond them means that there is none to be found."""
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """One number by which the logits of all classes are divided: above 1 makes probabilities less extreme.
+
+    Attributes:
+        temperature: 1 where none could be fitted.
+        reason: why not; "" where it could.
+    """
+
+    temperature: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How the logit of one label is scaled: slope * logit + bias.
+
+    Attributes:
+        slope: above 0; 1 where none could be fitted.
+        bias: 0 where none could be fitted.
+        reason: why not both could; "" where they could.
+    """
+
+    slope: float
+    bias: float
+    reason: str = ""
+
+
+def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
+    """The temperature that gives one-class probabilities the least log loss.
+
+    The logits need not be kept: the logarithms of the probabilities differ from them by a constant an image, which a
+    softmax takes no notice of.
+
+    Args:
+        truth: (N, C) one-hot; a row that is not (all unknown) is left out.
+        probability: (N, C) in [0, 1], rows that sum to one.
+
+    Returns:
+        Temperature 1 with the reason where there is no image, or no optimum within `TEMPERATURES`: every image right
+        with room to spare, or probabilities that say nothing of the class.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+
+    Guo et al. 2017. The log loss is convex in 1 / temperature: its only minimum is where the derivative is 0.
+    """
+    from scipy.optimize import brentq
+
+    known, values = table(truth, probability)
+    rows = one_class(known)
+    if not rows.any():
+        return Temperature(1.0, "no image with a known class")
+    logits = np.log(values[rows].clip(FLOOR))
+    logits -= logits.max(axis=1, keepdims=True)
+    mean_of_true = logits[known[rows] == 1].mean()
+
+    def slope(log_inverse: float) -> float:
+        weights = np.exp(np.exp(log_inverse) * logits)
+        expected = (weights * logits).sum(axis=1) / weights.sum(axis=1)
+        return float(expected.mean() - mean_of_true)
+
+    coldest, hottest = -np.log(TEMPERATURES[0]), -np.log(TEMPERATURES[1])
+    if slope(coldest) <= 0:
+        return Temperature(1.0, "the images are all right with room to spare, or all probabilities are equal")
+    if slope(hottest) >= 0:
+        return Temperature(1.0, "the probabilities say nothing of the class")
+    return Temperature(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-12))))
+
+
+def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
+    """One-class probabilities at another temperature.
+
+    Args:
+        probability: (N, C) in [0, 1], rows that sum to one.
+        temperature: above 0; 1 leaves them as they are, up to rounding.
+
+    Returns:
+        (N, C) rows that sum to one, the most likely class as before.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`; a temperature that is not above 0.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}; expected a number above 0")
+    values = _probabilities(probability)
+    scaled = np.log(values.clip(FLOOR)) / temperature
+    weights = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: Floats = weights / weights.sum(axis=1, keepdims=True)
+    return result
+
+
+def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
+    """The scaling of each label by itself, as `fit_scaling`.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N, L) in [0, 1].
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+    """
+    known, values = table(truth, probability)
+    return [fit_scaling(cells, scores) for cells, scores in zip(known.T, values.T, strict=True)]
+
+
+def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
+    """The slope and bias of one label's logits that give the least log loss against Platt's targets.
+
+    The targets lie a little inside 0 and 1, by the number of images of each class, without which a label that is
+    told apart without a mistake would get a slope without end.
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N,) in [0, 1].
+
+    Returns:
+        Slope 1 and bias 0 with the reason where a class is absent or the best slope is not above 0, which would turn
+        the order of images around; slope 1 and the best bias where all probabilities are equal.
+
+    Raises:
+        ValueError: As in `metrics.inputs.column`.
+
+    Platt 1999, on logits; the optimum by Newton's method on a convex function of two numbers.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    positive, values, _ = column(truth, probability)
+    if positive.all() or not positive.any():
+        return Scaling(1.0, 0.0, f"no image {'without' if len(positive) and positive.all() else 'with'} the label")
+    targets = _platt_targets(positive)
+    logits = _logit(values)
+    centre, spread = float(logits.mean()), float(logits.std())
+    if spread <= 1e-9 * max(1.0, abs(centre)):
+        mean = float(targets.mean())
+        return Scaling(1.0, float(np.log(mean / (1 - mean))) - centre, "all probabilities are equal")
+    design = np.stack([(logits - centre) / spread, np.ones_like(logits)])
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        scaled = weights @ design
+        return float((np.logaddexp(0, scaled) - targets * scaled).mean()), design @ (expit(scaled) - targets) / len(
+            targets
+        )
+
+    def curvature(weights: Floats) -> Floats:
+        share = expit(weights @ design)
+        matrix: Floats = (design * (share * (1 - share))) @ design.T / len(targets)
+        return matrix
+
+    found = minimize(loss, np.array([spread, centre]), jac=True, hess=curvature, method="trust-exact", tol=1e-12)
+    slope = float(found.x[0]) / spread
+    if not (np.abs(loss(found.x)[1]) < 1e-8).all():
+        return Scaling(1.0, 0.0, "the fit did not come to an end")
+    if slope <= 0:
+        return Scaling(1.0, 0.0, "the probabilities rank the label no better than chance")
+    return Scaling(slope, float(found.x[1]) - slope * centre)
+
+
+def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:
+    """Probabilities of labels, each scaled by its own slope and bias.
+
+    Args:
+        probability: (N, L) in [0, 1].
+        scalings: L of them.
+
+    Returns:
+        (N, L) in [0, 1], the order of images as before.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`; not L scalings.
+    """
+    from scipy.special import expit
+
+    values = _probabilities(probability)
+    if len(scalings) != values.shape[1]:
+        raise ValueError(f"{len(scalings)} scalings for {values.shape[1]} labels; expected one for each")
+    slope = np.array([scaling.slope for scaling in scalings])
+    bias = np.array([scaling.bias for scaling in scalings])
+    result: Floats = expit(slope * _logit(values) + bias)
+    return result
+
+
+def _platt_targets(positive: Bools) -> Floats:
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    return np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+
+
+def _logit(values: Floats) -> Floats:
+    kept = values.clip(FLOOR, 1 - FLOOR)
+    result: Floats = np.log(kept) - np.log1p(-kept)
+    return result
+
+
+def _probabilities(probability: ArrayLike) -> Floats:
+    values = np.asarray(probability)
+    return table(np.full(values.shape, -1), values)[1]

@@ -1,0 +1,103 @@
+"""Tests of two models on the same images, and what many tests at once ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import units
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Which of two models is right more often on the same images.
+
+    Attributes:
+        only_a: images that a has right and b has wrong.
+        only_b: images that b has right and a has wrong.
+        p: two-sided exact p-value.
+        p_mid: two-sided mid-p, less conservative, and the one Fagerland et al. recommend.
+    """
+
+    only_a: int
+    only_b: int
+    p: float
+    p_mid: float
+
+
+def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = None) -> McNemar:
+    """McNemar's exact test, patient by patient where there are several images of one.
+
+    Were the models alike, each patient's balance (images that only a has right minus those that only b has right)
+    would have either sign with the same chance. The p-value is the share of all ways to choose these signs of which
+    the sum is at least as far from 0 as the observed one. With one image a patient this is the binomial test of the
+    images on which the two differ.
+
+    Args:
+        right_a: (N,) whether a has the image right.
+        right_b: (N,) the same of b. Leave out images of which nobody knows what is right.
+        groups: (N,) patient numbers, or None where images are independent.
+
+    Returns:
+        p and p_mid are 1 where no image tells the models apart.
+
+    Raises:
+        ValueError: The shapes differ.
+
+    McNemar 1947; mid-p as in Fagerland, Lydersen and Laake 2013.
+    """
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    if a.ndim != 1 or a.shape != b.shape:
+        raise ValueError(f"right_a has shape {a.shape}, right_b {b.shape}; expected two equal lengths")
+    unit, n_units = units(groups, len(a))
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    balance = np.rint(np.bincount(unit, weights=a.astype(int) - b, minlength=n_units)).astype(np.int64)
+    if not balance.any():
+        return McNemar(only_a, only_b, 1.0, 1.0)
+    chances = _sign_sums(np.abs(balance[balance != 0]))
+    centre = len(chances) // 2
+    away = abs(int(balance.sum()))
+    upper, equal = float(chances[centre + away :].sum()), float(chances[centre + away])
+    if away == 0:
+        return McNemar(only_a, only_b, 1.0, 1.0 - equal / 2)
+    return McNemar(only_a, only_b, min(1.0, 2 * upper), min(1.0, 2 * upper - equal))
+
+
+def holm(p: ArrayLike) -> Floats:
+    """P-values corrected for being many, so that the chance of any false finding stays below the level.
+
+    Args:
+        p: (K,) in [0, 1]; NaN is no test and is not counted.
+
+    Returns:
+        (K,) adjusted p-values, each at least its own p and at most 1; NaN where p is.
+
+    Raises:
+        ValueError: A p-value outside [0, 1].
+
+    Holm 1979.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(values))
+    if ((values[tested] < 0) | (values[tested] > 1)).any():
+        raise ValueError(f"p is {p!r}; expected values in [0, 1], or NaN")
+    order = tested[np.argsort(values[tested], kind="stable")]
+    adjusted = np.full(values.shape, np.nan)
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def _sign_sums(sizes: Floats) -> Floats:
+    """Chances of the sums -T ... T of positive integers with random signs, T their total."""
+    from scipy.stats import binom
+
+    chances = np.ones(1)
+    for size, many in zip(*np.unique(sizes, return_counts=True), strict=True):
+        spread = np.zeros(2 * size * many + 1)
+        spread[:: 2 * size] = binom.pmf(np.arange(many + 1), many, 0.5)
+        chances = np.convolve(chances, spread)
+    return chances

@@ -1,0 +1,75 @@
+"""Intervals for one proportion of independent trials, by formula."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import check_level
+
+
+def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson's score interval: near its level on average, and sensible at 0 and 1.
+
+    Args:
+        successes: (...) counts.
+        trials: (...) counts, at least the successes.
+        level: of confidence.
+
+    Returns:
+        Low and high, each (...) in [0, 1]; NaN where there is no trial. Images of one patient are not independent
+        trials: the interval is too narrow for them (`metrics.bootstrap` draws patients).
+
+    Raises:
+        ValueError: Counts that can't be, or a level outside (0, 1).
+
+    Wilson 1927; recommended by Newcombe 1998 and by Brown, Cai and DasGupta 2001.
+    """
+    x, n = _counts(successes, trials, level)
+    z = NormalDist().inv_cdf(0.5 + level / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = x / n
+        centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # Exactly 0 and 1 at the ends, where the formula leaves a rounding error.
+    low = np.where((x == 0) & (n > 0), 0.0, centre - half)
+    high = np.where((x == n) & (n > 0), 1.0, centre + half)
+    return low, high
+
+
+def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+    """The exact interval: covers at least at its level, whatever the proportion, and is wider for it.
+
+    Args:
+        successes: (...) counts.
+        trials: (...) counts, at least the successes.
+        level: of confidence.
+
+    Returns:
+        Low and high, each (...) in [0, 1]; NaN where there is no trial. For images of one patient see `wilson`.
+
+    Raises:
+        ValueError: Counts that can't be, or a level outside (0, 1).
+
+    Clopper and Pearson 1934.
+    """
+    from scipy.special import betaincinv
+
+    x, n = _counts(successes, trials, level)
+    tail = (1 - level) / 2
+    # Where an end is 0 or 1 by definition, the arguments of the inverse are only kept legal.
+    low = np.where(x > 0, betaincinv(np.maximum(x, 1), n - x + 1, tail), 0.0)
+    high = np.where(x < n, betaincinv(x + 1, np.maximum(n - x, 1), 1 - tail), 1.0)
+    return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)
+
+
+def _counts(successes: ArrayLike, trials: ArrayLike, level: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    check_level(level)
+    x, n = np.asarray(successes, dtype=np.float64), np.asarray(trials, dtype=np.float64)
+    if not ((x >= 0) & (x <= n)).all():
+        raise ValueError("successes lie outside 0 to trials; expected counts of the same trials")
+    return x, n

@@ -1,0 +1,54 @@
+"""AUROC and average precision of one label under many sets of counts, sorted once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import Bools, Indices
+
+
+class Ranking:
+    """The order of one label's scores, kept so that a resample costs two running sums and no sorting.
+
+    Both metrics change only at scores that some positive has: for each of these, from the highest, it is kept how many
+    negatives come before it and how many are tied with it.
+
+    Args:
+        positive: (K,) whether an image has the label.
+        score: (K,) finite; only the order counts.
+        unit: (K,) the patient (or image) that is drawn with it.
+    """
+
+    def __init__(self, positive: Bools, score: Floats, unit: Indices) -> None:
+        order = np.argsort(-score, kind="stable")
+        positive, falling, unit = positive[order], -score[order], unit[order]
+        self._positives, self._negatives = unit[positive], unit[~positive]
+        steps, self._first = np.unique(falling[positive], return_index=True)
+        self._before = np.searchsorted(falling[~positive], steps, side="left")
+        self._through = np.searchsorted(falling[~positive], steps, side="right")
+
+    def measure(self, counts: Floats) -> tuple[Floats, Floats]:
+        """AUROC and average precision of B resamples.
+
+        Args:
+            counts: (B, units) how often each patient (or image) is drawn.
+
+        Returns:
+            (B,) AUROC and (B,) average precision, as `classification.auroc` and `average_precision` define them on the
+            repeated rows; NaN where a resample lacks positives, and AUROC where it lacks negatives.
+        """
+        areas, precisions = np.full((2, len(counts)), np.nan)
+        for i, drawn in enumerate(counts):
+            if not drawn[self._positives].any():
+                continue
+            here = np.add.reduceat(drawn[self._positives], self._first)
+            negatives = np.concatenate([[0.0], np.cumsum(drawn[self._negatives])])
+            before, through = negatives[self._before], negatives[self._through]
+            true = np.cumsum(here)
+            if negatives[-1] > 0:
+                areas[i] = 1 - here @ (before + through) / (2 * true[-1] * negatives[-1])
+            # Scores before the first positive that was drawn add nothing, and are 0 / 0 where no negative was either.
+            precision = true / np.maximum(true + through, 1.0)
+            precisions[i] = here @ precision / true[-1]
+        return areas, precisions

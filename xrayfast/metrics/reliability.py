@@ -1,0 +1,151 @@
+"""Whether a probability means what it says: bins of the reliability diagram, and the calibration error over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xrayfast.metrics.classification import Floats, ratio
+from xrayfast.metrics.inputs import Indices, column, table
+from xrayfast.metrics.proportions import wilson
+from xrayfast.metrics.scoring import one_class
+
+Binning = Literal["width", "mass"]
+"""Bins of equal width, or with equally many images."""
+
+BINS = 15
+"""As in Guo et al. 2017."""
+
+
+@dataclass(frozen=True)
+class Bin:
+    """One bin of a reliability diagram; an empty one has `count` 0 and NaN for what it would hold.
+
+    Attributes:
+        low: left end, not in the bin (0 is in the first one).
+        high: right end, in the bin.
+        count: images.
+        predicted: their mean probability.
+        observed: the share that is positive.
+        observed_low: lower end of Wilson's interval of `observed`.
+        observed_high: upper end.
+    """
+
+    low: float
+    high: float
+    count: int
+    predicted: float
+    observed: float
+    observed_low: float
+    observed_high: float
+
+
+def inner_edges(probability: ArrayLike, bins: int = BINS, binning: Binning = "width") -> Floats:
+    """Where one bin ends and the next begins; a value on an edge belongs to the lower bin, as in scikit-learn.
+
+    Args:
+        probability: (N,) in [0, 1].
+        bins: how many.
+        binning: "width" divides [0, 1] evenly; "mass" takes the quantiles, of which equal ones (many equal
+            probabilities) are one edge, so that there can be fewer bins.
+
+    Returns:
+        (K,) rising, K at most bins - 1. `np.searchsorted(edges, probability)` is the bin.
+
+    Raises:
+        ValueError: No bin is asked for.
+    """
+    if bins < 1:
+        raise ValueError(f"bins is {bins}; expected at least 1")
+    if binning == "width":
+        evenly: Floats = np.linspace(0.0, 1.0, bins + 1)[1:-1]
+        return evenly
+    values = np.asarray(probability, dtype=np.float64)
+    if not values.size:
+        return np.empty(0)
+    edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
+    inner: Floats = edges[edges < values.max()]
+    return inner
+
+
+def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats, Indices]:
+    """Of one class an image: whether the most likely class is right, and how likely it was said to be.
+
+    Args:
+        truth: (N, C) one-hot; a row that is not (all unknown) is left out.
+        probability: (N, C) in [0, 1].
+
+    Returns:
+        (K,) 0 or 1, (K,) probabilities and (K,) row numbers of the K images that have a class.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+    """
+    known, values = table(truth, probability)
+    rows = np.flatnonzero(one_class(known))
+    chosen = values[rows].argmax(axis=1)
+    return (known[rows, chosen] == 1).astype(np.int64), values[rows, chosen], rows
+
+
+def reliability(
+    truth: ArrayLike, probability: ArrayLike, bins: int = BINS, binning: Binning = "width", level: float = 0.95
+) -> list[Bin]:
+    """The data of a reliability diagram of one label (or of `top_label`).
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N,) in [0, 1].
+        bins: how many.
+        binning: "width" or "mass", as in `inner_edges`.
+        level: of confidence of the interval, which takes images for independent.
+
+    Returns:
+        Every bin from 0 to 1, empty ones too.
+
+    Raises:
+        ValueError: As in `metrics.inputs.column` and `inner_edges`.
+
+    DeGroot and Fienberg 1983; Niculescu-Mizil and Caruana 2005.
+    """
+    positive, values, _ = column(truth, probability)
+    edges = inner_edges(values, bins, binning)
+    which = np.searchsorted(edges, values)
+    count = np.bincount(which, minlength=len(edges) + 1)
+    hits = np.bincount(which, weights=positive, minlength=len(edges) + 1)
+    predicted = ratio(np.bincount(which, weights=values, minlength=len(edges) + 1), count)
+    low, high = wilson(hits, count, level)
+    ends = np.concatenate([[0.0], edges, [1.0]])
+    columns = (ends[:-1], ends[1:], predicted, ratio(hits, count), low, high)
+    return [
+        Bin(left, right, int(n), mean, share, share_low, share_high)
+        for n, (left, right, mean, share, share_low, share_high) in zip(
+            count, zip(*(values.tolist() for values in columns), strict=True), strict=True
+        )
+    ]
+
+
+def calibration_error(truth: ArrayLike, probability: ArrayLike, bins: int = BINS, binning: Binning = "width") -> float:
+    """Expected calibration error: the mean distance between a bin's mean probability and its share of positives.
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N,) in [0, 1].
+        bins: how many.
+        binning: "width" or "mass", as in `inner_edges`.
+
+    Returns:
+        A value in [0, 1], 0 is best; NaN where nothing is known. It is above 0 for a perfectly calibrated network too,
+        the more so the fewer images a bin has.
+
+    Raises:
+        ValueError: As in `metrics.inputs.column` and `inner_edges`.
+
+    Guo et al. 2017 (equal width); Nguyen and O'Connor 2015 (equal mass).
+    """
+    positive, values, _ = column(truth, probability)
+    which = np.searchsorted(inner_edges(values, bins, binning), values)
+    gaps = np.bincount(which, weights=positive - values)
+    return float(np.abs(gaps).sum() / len(values)) if len(values) else float("nan")

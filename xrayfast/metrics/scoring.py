@@ -1,0 +1,105 @@
+"""Proper scores of probabilities: Brier and log loss."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.metrics.classification import Floats, ratio
+from xrayfast.metrics.inputs import Bools, table
+
+EPSILON = float(np.finfo(np.float64).eps)
+"""Probabilities are kept this far from 0 and 1 in a logarithm, as in scikit-learn: one certain mistake then costs 36,
+not infinity."""
+
+
+def squared_errors(truth: NDArray[np.int8], probability: Floats) -> Floats:
+    """(N, L) squared distance of probability and truth, in [0, 1]; 0 where nobody knows (truth -1)."""
+    return np.where(truth >= 0, (probability - truth) ** 2, 0.0)
+
+
+def log_losses(truth: NDArray[np.int8], probability: Floats) -> Floats:
+    """(N, L) minus the logarithm of the probability given to what is true, in nats; 0 where nobody knows (truth -1)."""
+    given = np.where(truth == 1, probability, 1 - probability)
+    return np.where(truth >= 0, -np.log(given.clip(EPSILON, 1 - EPSILON)), 0.0)
+
+
+def one_class(truth: NDArray[np.int8]) -> Bools:
+    """(N,) which images have exactly one class of (N, L) `truth` and no unknown cell."""
+    once: Bools = (truth == 1).sum(axis=1) == 1
+    return once & (truth >= 0).all(axis=1)
+
+
+def brier(truth: ArrayLike, probability: ArrayLike) -> Floats:
+    """Brier score of each label: the mean squared distance of probability and truth.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N, L) in [0, 1].
+
+    Returns:
+        (L,) in [0, 1], 0 is best; NaN where nothing is known of a label.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+
+    Brier 1950, in the form for one event.
+    """
+    known, values = table(truth, probability)
+    return ratio(squared_errors(known, values).sum(axis=0), (known >= 0).sum(axis=0))
+
+
+def log_loss(truth: ArrayLike, probability: ArrayLike) -> Floats:
+    """Log loss (binary cross entropy) of each label.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N, L) in [0, 1]; kept `EPSILON` away from both ends.
+
+    Returns:
+        (L,) in nats, in [0, 36.1), 0 is best; NaN where nothing is known of a label.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+    """
+    known, values = table(truth, probability)
+    return ratio(log_losses(known, values).sum(axis=0), (known >= 0).sum(axis=0))
+
+
+def brier_of_classes(truth: ArrayLike, probability: ArrayLike) -> float:
+    """Brier score of one class an image: squared distances summed over the classes.
+
+    Args:
+        truth: (N, C) one-hot; a row that is not (all unknown) is left out.
+        probability: (N, C) in [0, 1], rows that sum to one.
+
+    Returns:
+        A value in [0, 2], 0 is best (scikit-learn's with `scale_by_half=False`); NaN where no image has a class.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+
+    Brier 1950.
+    """
+    known, values = table(truth, probability)
+    rows = one_class(known)
+    return float(squared_errors(known, values)[rows].sum(axis=1).mean()) if rows.any() else float("nan")
+
+
+def log_loss_of_classes(truth: ArrayLike, probability: ArrayLike) -> float:
+    """Log loss (cross entropy) of one class an image.
+
+    Args:
+        truth: (N, C) one-hot; a row that is not (all unknown) is left out.
+        probability: (N, C) in [0, 1], rows that sum to one; kept `EPSILON` away from both ends.
+
+    Returns:
+        A value in nats, in [0, 36.1), 0 is best; NaN where no image has a class.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+    """
+    known, values = table(truth, probability)
+    rows = one_class(known)
+    given = values[rows][known[rows] == 1]
+    return float(-np.log(given.clip(EPSILON, 1 - EPSILON)).mean()) if rows.any() else float("nan")

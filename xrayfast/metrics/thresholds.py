@@ -1,0 +1,167 @@
+"""At which probability a label is called: chosen on validation, never on the images that are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xrayfast.metrics.classification import Counts, Floats
+from xrayfast.metrics.inputs import column, table
+
+Rule = Literal["f1", "youden", "sensitivity", "specificity"]
+"""What a threshold is chosen for: the highest F1, the highest sensitivity + specificity - 1 (Youden 1950), or the best
+of the one rate at which the other reaches a target."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A threshold and what it did on the images it was chosen on.
+
+    Attributes:
+        threshold: a label is called at or above it; None where none could be chosen.
+        reason: why not; "" where it could.
+        sensitivity: at the threshold, or NaN.
+        specificity: at the threshold, or NaN.
+        positives: images with the label.
+        negatives: images without.
+    """
+
+    threshold: float | None
+    reason: str
+    sensitivity: float
+    specificity: float
+    positives: int
+    negatives: int
+
+
+def choose_thresholds(
+    truth: ArrayLike, probability: ArrayLike, rule: Rule, target: float | None = None
+) -> list[OperatingPoint]:
+    """The threshold of each label by itself.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N, L) in [0, 1].
+        rule: what for.
+        target: that sensitivity or specificity must reach; for these two rules only.
+
+    Returns:
+        L operating points.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table` and `choose_threshold`.
+    """
+    known, values = table(truth, probability)
+    return [choose_threshold(cells, scores, rule, target) for cells, scores in zip(known.T, values.T, strict=True)]
+
+
+def choose_threshold(
+    truth: ArrayLike, probability: ArrayLike, rule: Rule, target: float | None = None
+) -> OperatingPoint:
+    """The threshold of one label.
+
+    It lies halfway between the lowest probability that it calls and the next lower one, so that a probability that
+    comes out different in its last digits is called as before. Of equally good thresholds the highest is taken.
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        probability: (N,) in [0, 1].
+        rule: "sensitivity" takes the highest threshold that reaches the target, and so the best specificity with it;
+            "specificity" the threshold of the best sensitivity among those that reach the target.
+        target: in (0, 1]; for these two rules only.
+
+    Returns:
+        A point with threshold None and the reason where the label is on all images or on none, where all
+        probabilities are equal, where Youden's index is nowhere above 0 (chance), and where the target is reached only
+        by calling every image, or no image with the label.
+
+    Raises:
+        ValueError: As in `metrics.inputs.column`; an unknown rule; a target that is missing, out of place or outside
+            (0, 1].
+    """
+    _check_target(rule, target)
+    positive, values, _ = column(truth, probability)
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    nan = float("nan")
+
+    def none(reason: str) -> OperatingPoint:
+        return OperatingPoint(None, reason, nan, nan, n_positive, n_negative)
+
+    if not n_positive or not n_negative:
+        return none(f"no image {'with' if not n_positive else 'without'} the label")
+    levels, true, false = _steps(values, positive.astype(np.int64))
+    if len(levels) == 1:
+        return none("all probabilities are equal")
+    step = _STEP[rule](true, false, target or 0.0)
+    if step is None:
+        return none(_NONE[rule].format(target=target))
+    return OperatingPoint(
+        _between(levels, step), "", true[step] / n_positive, 1 - false[step] / n_negative, n_positive, n_negative
+    )
+
+
+def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:
+    """The thresholds as an (L,) array for `summary.decide`, with a fallback where none could be chosen."""
+    return np.array([fallback if point.threshold is None else point.threshold for point in points])
+
+
+def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
+    """The distinct probabilities from the highest, and the true and false calls when called down to each."""
+    levels, place = np.unique(-values, return_inverse=True)
+    here = np.bincount(place, minlength=len(levels))
+    true = np.cumsum(np.bincount(place[positive == 1], minlength=len(levels)))
+    return -levels, true, np.cumsum(here) - true
+
+
+def _between(levels: Floats, step: int) -> float:
+    lowest_called = float(levels[step])
+    below = float(levels[step + 1]) if step + 1 < len(levels) else 0.0
+    middle = (lowest_called + below) / 2
+    # Two neighbours of which the mean rounds to the lower one.
+    return middle if middle > below else lowest_called
+
+
+def _f1(true: Counts, false: Counts, target: float) -> int | None:
+    return int(np.argmax(2 * true / (true[-1] + true + false)))
+
+
+def _youden(true: Counts, false: Counts, target: float) -> int | None:
+    # In whole numbers, so that ties are ties.
+    index = true * false[-1] - false * true[-1]
+    best = int(np.argmax(index))
+    return best if index[best] > 0 else None
+
+
+def _sensitivity(true: Counts, false: Counts, target: float) -> int | None:
+    first = int(np.argmax(true / true[-1] >= target))
+    return None if false[first] == false[-1] else first
+
+
+def _specificity(true: Counts, false: Counts, target: float) -> int | None:
+    reached = np.flatnonzero((false[-1] - false) / false[-1] >= target)
+    if not len(reached) or not true[reached[-1]]:
+        return None
+    return int(np.argmax(true == true[reached[-1]]))
+
+
+_STEP = {"f1": _f1, "youden": _youden, "sensitivity": _sensitivity, "specificity": _specificity}
+_NONE = {
+    "f1": "",
+    "youden": "no threshold does better than chance",
+    "sensitivity": "a sensitivity of {target} is reached only by calling every image without the label too",
+    "specificity": "a specificity of {target} is reached only by calling no image with the label",
+}
+
+
+def _check_target(rule: Rule, target: float | None) -> None:
+    if rule not in _STEP:
+        raise ValueError(f"rule is {rule!r}; expected one of {', '.join(_STEP)}")
+    aimed = rule in ("sensitivity", "specificity")
+    if aimed != (target is not None):
+        raise ValueError(f"rule {rule!r} {'needs a' if aimed else 'has no'} target")
+    if target is not None and not 0 < target <= 1:
+        raise ValueError(f"target is {target}; expected a rate above 0 and at most 1, such as 0.95")
