@@ -9,10 +9,10 @@ from pydantic_core import PydanticUndefined
 
 from xrayfast.cli import options
 from xrayfast.cli.commands import fit, lr_find
-from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, ModelConfig, Options, TrainConfig
+from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, ModelConfig, Options, ResultsConfig, TrainConfig
 from xrayfast.errors import ConfigError
 
-SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig}
+SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "results": ResultsConfig}
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
 
 
@@ -20,8 +20,8 @@ def test_field_names_are_unique_over_the_sections():
     assert len(FIELD_SECTIONS) == sum(len(model.model_fields) for model in SECTIONS.values())
 
 
-def test_python_keywords_are_the_fields_of_model_and_train():
-    assert set(Options.__annotations__) == set(ModelConfig.model_fields) | set(TrainConfig.model_fields)
+def test_python_keywords_are_the_fields_of_all_sections_but_data():
+    assert set(Options.__annotations__) == set(FIELDS) - set(DataConfig.model_fields)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -45,6 +45,7 @@ def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
         "monitor",
         "tta",
         "allow_leaks",
+        *ResultsConfig.model_fields,
     }
 
 
@@ -127,3 +128,15 @@ def test_settings_cannot_be_changed_in_place():
 
 def test_yaml_is_plain(tmp_path):
     assert yaml.safe_load(Config().to_yaml())["train"]["lr"] == 0.002
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"thresholds": "youden", "target_sensitivity": 0.9},
+        {"target_sensitivity": 0.9, "target_specificity": 0.9},
+    ],
+)
+def test_thresholds_are_chosen_by_one_rule(options):
+    with pytest.raises(ConfigError, match="expected one"):
+        Config().updated(options)

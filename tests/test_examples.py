@@ -2,14 +2,19 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import xrayfast as xf
+
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+GRID = ROOT / "examples" / "published_grid.py"
+EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {GRID})
 
 
 def run(code, folder, argument):
@@ -37,8 +42,100 @@ def test_examples_run(path, films, tmp_path):
     assert next((tmp_path / "runs").glob("*/run.json")).read_text().count('"completed"') == 1
 
 
-def test_there_are_three_examples():
+def test_there_are_three_examples_and_the_grid():
     assert {path.stem for path in EXAMPLES} == {"single_label", "multi_label_focal", "plain_fastai"}
+    assert GRID.is_file()
+
+
+@pytest.fixture
+def grid():
+    """The main function of examples/published_grid.py."""
+    return runpy.run_path(str(GRID))["main"]
+
+
+SMALLEST = ["--arch", "resnet18", "--depth", "head", "--depth", "all", "--loss", "plain", "--weights", "none"]
+SMALLEST += ["--size", "32", "--epochs", "1", "--runs", "grid"]
+
+
+def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the_rest(
+    grid, films, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    fit = xf.fit
+
+    def killed(*arguments, name, **options):
+        """In the second run's second epoch, and without a word to run.json, as kill -9 does it."""
+        if name == "resnet18-head-plain":
+            return fit(*arguments, name=name, **options)
+        from xrayfast.workflows import fit as module
+
+        keep = module._keep
+
+        def keep_and_die(run, *rest):
+            keep(run, *rest)
+            raise SystemExit("killed")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_keep", keep_and_die)
+            return fit(*arguments, name=name, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(xf, "fit", killed)
+        with pytest.raises(SystemExit, match="killed"):
+            grid([str(films), *SMALLEST])
+    first, second = (xf.Run(tmp_path / "grid" / f"resnet18-{depth}-plain") for depth in ("head", "all"))
+    assert (first.info["status"], second.info["status"]) == ("completed", "running")
+    assert len(second.history) == 1
+    assert not Path("grid/published.md").exists()
+
+    before = first.info
+    capsys.readouterr()
+    grid([str(films), *SMALLEST])
+    assert "resnet18-head-plain is done" in capsys.readouterr().out
+    assert first.info == before
+    assert second.info["status"] == "completed"
+    assert len(second.history) == 2
+    ended = second.info["finished"]
+
+    (tmp_path / "grid" / "published.md").unlink()
+    grid([str(films), *SMALLEST])
+    out = capsys.readouterr().out
+    assert out.count("is done") == 2
+    assert "is trained" not in out
+    assert "goes on" not in out
+    assert second.info["finished"] == ended
+    table = pd.read_csv("grid/published.csv")
+    assert table["trained"].tolist() == ["head", "all"]
+    assert table["accuracy_published"].tolist() == [0.93, 0.945]
+    assert table["accuracy"].tolist() == pytest.approx([run.metrics["test"]["overall"]["accuracy"]
+                                                        for run in (first, second)])  # fmt: skip
+    page = Path("grid/published.md").read_text()
+    for words in ("not public", "0.930", "0.945", "These are other images", "test part"):
+        assert words in page
+        assert words in out
+    assert len(pd.read_csv("grid/comparison.csv")) == 2
+
+    with pytest.raises(SystemExit, match="other settings"):
+        grid([str(films), *SMALLEST, "--lr", "0.5"])
+
+
+def test_a_grid_cell_killed_before_training_began_is_begun_anew(grid, films, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stump = tmp_path / "grid" / "resnet18-head-plain"
+    stump.mkdir(parents=True)
+    for name in ("config.yaml", "run.json", ".split.csv.0a1b.tmp"):
+        (stump / name).write_text("{}")
+    seen = []
+    monkeypatch.setattr(xf, "fit", lambda *_, **options: seen.append(options["name"]) or sys.exit("enough"))
+    with pytest.raises(SystemExit, match="enough"):
+        grid([str(films), *SMALLEST])
+    assert seen == ["resnet18-head-plain"]
+    assert not stump.exists()
+    stump.mkdir()
+    (stump / "thesis.txt").write_text("dear to somebody")
+    with pytest.raises(OSError, match="not empty"):
+        grid([str(films), *SMALLEST])
+    assert (stump / "thesis.txt").is_file()
 
 
 def blocks(language):

@@ -18,6 +18,7 @@ LAYERS = [
     ["learning"],
     ["report"],
     ["run"],
+    ["evaluation"],
     ["predictions"],
     ["audit"],
     ["metrics", "data"],

@@ -5,12 +5,14 @@ The command line, the Python API and `config.yaml` all name these fields; a test
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, did_you_mean
 
@@ -22,6 +24,7 @@ LossName = Literal["auto", "ce", "bce", "focal"]
 ClassWeights = Literal["none", "auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Thresholds = Literal["auto", "f1", "youden", "half"]
 Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
 
 
@@ -100,8 +103,38 @@ class TrainConfig(_Section):
     allow_leaks: bool = False
 
 
-class Options(TypedDict, total=False):
-    """The fields of ModelConfig and TrainConfig as keyword arguments of `xrayfast.fit` and `xrayfast.find_lr`."""
+class ResultsConfig(_Section):
+    """How probabilities become decisions, and how results are measured."""
+
+    thresholds: Thresholds = "auto"
+    target_sensitivity: float | None = Field(None, gt=0, le=1)
+    target_specificity: float | None = Field(None, gt=0, le=1)
+    calibrate: bool = True
+    prevalence: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    resamples: int = Field(1000, ge=0)
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        given = [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
+        given += ["thresholds"] if self.thresholds != "auto" else []
+        if len(given) > 1:
+            raise PydanticCustomError("rules", f"found {' and '.join(given)}; expected one. Leave out the others")
+        return self
+
+
+class ResultsOptions(TypedDict, total=False):
+    """The fields of ResultsConfig as keyword arguments of `xrayfast.fit` and `xrayfast.interpret`."""
+
+    thresholds: Thresholds
+    target_sensitivity: float | None
+    target_specificity: float | None
+    calibrate: bool
+    prevalence: str | Sequence[str]
+    resamples: int
+
+
+class Options(ResultsOptions, total=False):
+    """The fields of all sections but `data`, as keyword arguments of `xrayfast.fit` and `xrayfast.find_lr`."""
 
     arch: str
     weights: str
@@ -138,6 +171,7 @@ class Config(_Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
+    results: ResultsConfig = ResultsConfig()
 
     def updated(self, options: Mapping[str, Any]) -> Config:
         """A copy with some fields replaced, each named without its section.
@@ -158,7 +192,7 @@ class Config(_Section):
 
     @classmethod
     def read(cls, path: Path) -> Config:
-        """Read a YAML file of the sections `data`, `model` and `train`, each optional.
+        """Read a YAML file of the sections `data`, `model`, `train` and `results`, each optional.
 
         Raises:
             ConfigError: no such file, not YAML, unknown keys or wrong values. Tags that would build Python
@@ -175,7 +209,8 @@ class Config(_Section):
         if content is None:
             return cls()
         if not isinstance(content, dict):
-            raise ConfigError(f"{path}: expected the sections data, model and train; found {type(content).__name__}.")
+            found = type(content).__name__
+            raise ConfigError(f"{path}: expected the sections data, model, train and results; found {found}.")
         return _validated(content, where=f"{path}: ")
 
     def to_yaml(self) -> str:
@@ -185,7 +220,12 @@ class Config(_Section):
 
 FIELD_SECTIONS: dict[str, str] = {
     name: section
-    for section, model in (("data", DataConfig), ("model", ModelConfig), ("train", TrainConfig))
+    for section, model in (
+        ("data", DataConfig),
+        ("model", ModelConfig),
+        ("train", TrainConfig),
+        ("results", ResultsConfig),
+    )
     for name in model.model_fields
 }
 """In which section each field stands; names are unique over all sections."""

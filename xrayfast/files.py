@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import WriteError
+from xrayfast.errors import RunError, WriteError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,3 +63,18 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) 
     """Write a table without its index, with Unix line ends, whole or not at all."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a run.
+
+    Raises:
+        RunError: the file can't be read, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: can't be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+    return content

@@ -7,10 +7,10 @@ to a temporary name and moved, and a folder that exists is never written into by
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,9 @@ import pandas as pd
 
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, some
-from xrayfast.files import write_csv, write_json, write_text
+from xrayfast.evaluation import Evaluation
+from xrayfast.files import read_json, write_csv, write_json, write_text
+from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import Predictions
 
 CONFIG = "config.yaml"
@@ -32,6 +34,12 @@ REPORT = "report.html"
 CHECKPOINT = "checkpoint"
 PREDICTIONS = "predictions"
 FIGURES = "figures"
+MODEL_CARD = "model_card.md"
+CLAIM = "claim.md"
+EVALUATIONS = "evaluations"
+
+Part = Literal["valid", "test"]
+"""The parts that are predicted."""
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """Those that every history has."""
@@ -71,11 +79,11 @@ class Run:
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        if name is not None and (not name or name != Path(name).name or name.startswith(".")):
-            raise RunError(f"run name '{name}': expected a plain folder name such as 'baseline'.")
+        if name is not None:
+            _require_plain(name, "run")
         try:
             root.mkdir(parents=True, exist_ok=True)
-            path = _claim(root, name, stem)
+            path = _claim(root, name, stem, first=f"{stem}-1")
             write_text(path / CONFIG, config.to_yaml())
             write_json(path / INFO, dict(info))
         except OSError as error:
@@ -107,6 +115,10 @@ class Run:
         """All settings of the run."""
         return Config.read(self._existing(CONFIG))
 
+    def write_config(self, config: Config) -> None:
+        """Replace `config.yaml`."""
+        write_text(self.path / CONFIG, config.to_yaml())
+
     @property
     def info(self) -> dict[str, Any]:
         """Status, versions, seeds, times: `run.json`."""
@@ -131,12 +143,23 @@ class Run:
         task: Task = self._label_file()["task"]
         return task
 
-    def write_labels(self, labels: Sequence[str], task: Task) -> None:
-        """Write what prediction needs beside the weights."""
-        write_json(
-            self.path / LABELS,
-            {"task": task, "labels": list(labels), "threshold": 0.5 if task == "multi" else None},
-        )
+    @property
+    def decision(self) -> Decision:
+        """How the network's probabilities become calibrated ones and labels, as validation chose it.
+
+        Raises:
+            RunError: `labels.json` is damaged.
+        """
+        content = self._label_file()
+        try:
+            return Decision.from_json(content, content["task"], content["labels"])
+        except ValueError as error:
+            raise RunError(f"{self.path / LABELS}: {error}.") from error
+
+    def write_decision(self, decision: Decision) -> None:
+        """Write what prediction needs beside the weights: labels, task, calibration and thresholds."""
+        content = {"task": decision.task, "labels": list(decision.labels), **decision.to_json()}
+        write_json(self.path / LABELS, content)
 
     def _label_file(self) -> dict[str, Any]:
         content = self._json(LABELS)
@@ -213,9 +236,9 @@ class Run:
         write_json(self.path / METRICS, dict(metrics))
 
     @property
-    def predicted_parts(self) -> tuple[Literal["valid", "test"], ...]:
+    def predicted_parts(self) -> tuple[Part, ...]:
         """The parts whose predictions are saved, of valid and test."""
-        parts: tuple[Literal["valid", "test"], ...] = ("valid", "test")
+        parts: tuple[Part, ...] = ("valid", "test")
         return tuple(part for part in parts if (self.path / PREDICTIONS / f"{part}.csv").is_file())
 
     def predictions(self, part: str) -> Predictions:
@@ -242,6 +265,35 @@ class Run:
     def report_path(self) -> Path:
         """`report.html`; written by `interpret`."""
         return self.path / REPORT
+
+    @property
+    def model_card_path(self) -> Path:
+        """`model_card.md`."""
+        return self.path / MODEL_CARD
+
+    @property
+    def claim_path(self) -> Path:
+        """`claim.md`."""
+        return self.path / CLAIM
+
+    @property
+    def evaluations(self) -> list[Evaluation]:
+        """The finished tests of this run on its own or other data, in the order of names."""
+        folders = sorted((self.path / EVALUATIONS).glob("*"))
+        return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_one(folder)]
+
+    def new_evaluation(self, name: str | None, stem: str) -> Evaluation:
+        """Make a new folder, `evaluations/NAME` or the first free of `evaluations/STEM`, `STEM-2`, ...
+
+        Raises:
+            RunError: the name is taken or not a plain name, or the folder can't be written.
+        """
+        if name is not None:
+            _require_plain(name, "evaluation")
+        try:
+            return Evaluation(_claim(self._made(EVALUATIONS), name, _plain(stem), first=_plain(stem)), self.labels)
+        except OSError as error:
+            raise RunError(f"{error.filename or self.path}: can't be written ({error.strerror}).") from error
 
     def figure_path(self, name: str) -> Path:
         """`figures/NAME.png`, in a folder that exists."""
@@ -283,16 +335,9 @@ class Run:
             return "unknown"
 
     def _json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        if not path.is_file():
+        if not (self.path / name).is_file():
             raise RunError(f"{self.path}: lacks {name}; the folder is damaged or of another program.")
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: can't be read as JSON ({error}).") from error
-        if not isinstance(content, dict):
-            raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-        return content
+        return read_json(self.path / name)
 
     def _csv(self, name: str, table: pd.DataFrame) -> None:
         write_csv(self.path / name, table)
@@ -310,7 +355,17 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
 
 
-def _claim(root: Path, name: str | None, stem: str) -> Path:
+def _require_plain(name: str, of: str) -> None:
+    if name != _plain(name):
+        raise RunError(f"{of} name '{name}': expected a plain folder name such as 'baseline'.")
+
+
+def _plain(name: str) -> str:
+    """The name as that of a visible folder inside another."""
+    return Path(name).name.lstrip(".") or "data"
+
+
+def _claim(root: Path, name: str | None, stem: str, first: str) -> Path:
     """Make the folder; whoever makes it first has it, so that two runs that start at once get two."""
     if name is not None:
         try:
@@ -320,10 +375,10 @@ def _claim(root: Path, name: str | None, stem: str) -> Path:
                 f"{root / name}: exists already, and a run never overwrites. Choose another --name."
             ) from None
         return root / name
-    number = 1
-    while True:
+    for candidate in chain([first], (f"{stem}-{number}" for number in count(2))):
         try:
-            (root / f"{stem}-{number}").mkdir()
-            return root / f"{stem}-{number}"
+            (root / candidate).mkdir()
+            return root / candidate
         except FileExistsError:
-            number += 1
+            continue
+    raise AssertionError("the numbers do not end")

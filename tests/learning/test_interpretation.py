@@ -40,7 +40,7 @@ def test_single_label_agrees_with_fastai_s_own(single, tiny_run):
 
 def test_multi_label_agrees_with_scikit_learn_where_fastai_flattens(multi):
     told = multi.predictions
-    guess = told.probability >= 0.5
+    guess = told.probability >= multi.decision.thresholds
     assert (multi.confusion_matrix() == skm.multilabel_confusion_matrix(told.truth, guess)).all()
     assert (multi.cooccurrence() == told.truth.T @ guess).all()
     table = multi.label_table()
@@ -68,7 +68,7 @@ def test_a_case_of_several_labels_has_each_label_s_probability(multi):
     case, (_, order) = multi.cases(1)[0], multi.top_losses(1)
     told = multi.predictions
     i = int(order[0])
-    for text, row in ((case.actual, told.truth[i]), (case.predicted, told.probability[i] >= 0.5)):
+    for text, row in ((case.actual, told.truth[i]), (case.predicted, told.probability[i] >= multi.decision.thresholds)):
         expected = [f"{label} {told.probability[i, j]:.2f}" for j, label in enumerate(multi.vocab) if row[j]]
         assert text == ", ".join(expected)
     assert np.isnan(case.probability)
@@ -77,7 +77,7 @@ def test_a_case_of_several_labels_has_each_label_s_probability(multi):
 def test_from_learner_gives_the_same(single, tiny_run):
     learn = xf.load(tiny_run)
     found = RadiographInterpretation.from_learner(learn)
-    np.testing.assert_allclose(found.predictions.probability, single.predictions.probability, atol=1e-6)
+    np.testing.assert_allclose(found.predictions.probability, single.predictions.raw, atol=1e-6)
     assert found.summary["confusion"] == single.summary["confusion"]
     with pytest.raises(DataError, match="ds_idx"):
         RadiographInterpretation.from_learner(learn, dl=learn.dls.valid)
@@ -88,7 +88,7 @@ def test_the_training_part_is_predicted_without_augmentation(tiny_run):
     first, second = (RadiographInterpretation.from_learner(learn, ds_idx=0).predictions for _ in range(2))
     files = [learn.dls.manifest.config.source / image for image in first.images]
     expected = xf.predict(tiny_run, files).filter(like="prob_").to_numpy(dtype=float)
-    np.testing.assert_allclose(first.probability, expected, atol=1e-6)
+    np.testing.assert_allclose(tiny_run.decision.calibrated(first.raw), expected, atol=1e-6)
     assert (first.probability == second.probability).all()
 
 

@@ -12,7 +12,8 @@ from xrayfast.metrics.agreement import predictive_values
 from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.metrics.reliability import calibration_error, top_label
 from xrayfast.metrics.sample import Sample
-from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, label_table, overall
+from xrayfast.metrics.summary import OVERALL, PER_LABEL, label_table, overall
+from xrayfast.metrics.thresholds import decide
 
 TASKS = {"single": one_class, "multi": many_labels}
 

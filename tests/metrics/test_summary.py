@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import sklearn.metrics as skm
 
-from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, most_confused, overall, summarise
+from xrayfast.metrics.bootstrap import intervals
+from xrayfast.metrics.delong import delong
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.reliability import reliability
+from xrayfast.metrics.summary import MOST_LIKELY, OVERALL, PER_LABEL, most_confused, overall, summarise
+from xrayfast.metrics.thresholds import decide
 
 RNG = np.random.default_rng(1)
 
@@ -45,8 +50,12 @@ def test_the_summary_is_json_with_the_named_keys(task):
     truth, probability = single() if task == "single" else multi(labels=3)
     summary = summarise(truth, probability, ["a", "b", "c"], task)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert list(summary["overall"]) == list(OVERALL[task])
-    assert list(summary["per_label"][0]) == ["label", *PER_LABEL]
+    assert list(summary["overall"]) == list(OVERALL_MEASURES[task])
+    counted = {"label", "support", "negatives", *(["threshold"] if task == "multi" else [])}
+    assert set(summary["per_label"][0]) == counted | set(LABEL_MEASURES)
+    assert set(OVERALL[task]) <= set(OVERALL_MEASURES[task])
+    assert set(PER_LABEL) <= set(summary["per_label"][0])
+    assert "intervals" not in summary
     assert summary["images"] == 80
     if task == "single":
         assert np.trace(summary["confusion"]) / 80 == summary["overall"]["accuracy"]
@@ -119,3 +128,41 @@ def test_most_confused_counts_missed_against_invented_labels():
         {"actual": "a", "predicted": "b", "count": 2},
         {"actual": "b", "predicted": "c", "count": 1},
     ]
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task):
+    truth, probability = single() if task == "single" else multi(labels=3)
+    groups, raw = np.arange(80) // 2, np.clip(probability * 0.9, 0, 1)
+    thresholds = np.array([0.3, 0.5, 0.7])
+    summary = summarise(
+        truth, probability, ["a", "b", "c"], task, threshold=thresholds, groups=groups, prevalence=0.1, resamples=50,
+        seed=3, raw=raw,
+    )  # fmt: skip
+    assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+    found = intervals(truth, probability, task, groups, thresholds, 0.1, 50, seed=3)
+    told = summary["intervals"]
+    assert (told["by"], told["units"], told["resamples"], told["level"], told["seed"]) == ("patient", 40, 50, 0.95, 3)
+    assert summary["patients"] == 40
+    for name, one in found.overall.items():
+        assert summary["overall"][name] == one.value
+        assert (told["overall"][name]["low"], told["overall"][name]["high"]) == (one.low, one.high)
+    for i, row in enumerate(summary["per_label"]):
+        for name in (*LABEL_MEASURES, *AT_PREVALENCE):
+            one = found.per_label[name][i]
+            assert row[name] == one.value
+            assert told["per_label"][row["label"]][name]["low"] == one.low
+        assert row["negatives"] == (truth[:, i] == 0).sum()
+        assert told["delong"][row["label"]]["low"] == delong(truth[:, i], probability[:, i], groups).low
+        assert row.get("threshold") == (thresholds[i] if task == "multi" else None)
+        for when, values in (("before", raw), ("after", probability)):
+            bins = reliability(truth[:, i], values[:, i])
+            assert [one["count"] for one in summary["reliability"][when][row["label"]]] == [one.count for one in bins]
+    assert (MOST_LIKELY in summary["reliability"]["after"]) == (task == "single")
+
+
+def test_images_of_which_no_class_is_known_are_in_no_cell_of_the_confusion():
+    truth, probability = single()
+    truth[:30] = -1
+    summary = summarise(truth, probability, ["a", "b", "c"], "single")
+    assert np.sum(summary["confusion"]) == summary["scored"] == 50

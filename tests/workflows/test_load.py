@@ -22,7 +22,7 @@ def test_load_gives_a_plain_learner_on_the_run_s_own_data(tiny_run):
     learn = xf.load(tiny_run.path)
     assert type(learn) is Learner
     assert len(learn.dls.manifest) == 36
-    np.testing.assert_allclose(learn.get_preds()[0].numpy(), tiny_run.predictions("valid").probability, atol=1e-6)
+    np.testing.assert_allclose(learn.get_preds()[0].numpy(), tiny_run.predictions("valid").raw, atol=1e-6)
 
 
 def test_load_works_where_the_data_is_gone(tiny_run, films, tmp_path):

@@ -39,8 +39,10 @@ def test_nothing_readable_is_still_a_table(tiny_run, tmp_path):
 def test_multi_label_predictions_are_joined(tiny_multi_run, multi_films):
     table = xf.predict(tiny_multi_run, multi_films)
     probability = table.filter(like="prob_").to_numpy(dtype=float)
+    thresholds = tiny_multi_run.decision.thresholds
     for row, text in zip(probability, table["predicted"], strict=True):
-        assert text == "|".join(label for label, p in zip(tiny_multi_run.labels, row, strict=True) if p >= 0.5)
+        called = zip(tiny_multi_run.labels, row, thresholds, strict=True)
+        assert text == "|".join(label for label, p, threshold in called if p >= threshold)
 
 
 def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, films):

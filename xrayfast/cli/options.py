@@ -13,7 +13,15 @@ from typing import Annotated, Any
 
 import typer
 
-DATA, NET, TRAIN, LOSS, MACHINE, OUT = "Data", "Network", "Training", "Loss", "Machine", "Output"
+DATA, NET, TRAIN, LOSS, RESULTS, MACHINE, OUT = (
+    "Data",
+    "Network",
+    "Training",
+    "Loss",
+    "Results",
+    "Machine",
+    "Output",
+)
 
 
 def _option(*names: str, panel: str, default: str | None = None, help: str, metavar: str | None = None) -> Any:
@@ -334,6 +342,65 @@ ClassWeights = Annotated[
     ),
 ]
 
+# Results
+Thresholds = Annotated[
+    str | None,
+    _option(
+        "--thresholds",
+        panel=RESULTS,
+        metavar="auto|f1|youden|half",
+        default="auto",
+        help="What each label's threshold is chosen for, on validation; half is 0.5. auto: f1 for several labels an "
+        "image; of one label an image, the most likely class is taken.",
+    ),
+]
+TargetSensitivity = Annotated[
+    float | None,
+    _option(
+        "--target-sensitivity",
+        panel=RESULTS,
+        metavar="RATE",
+        help="Choose each label's threshold to reach it on validation, such as 0.95.",
+    ),
+]
+TargetSpecificity = Annotated[
+    float | None,
+    _option(
+        "--target-specificity",
+        panel=RESULTS,
+        metavar="RATE",
+        help="The same for specificity.",
+    ),
+]
+Calibrate = Annotated[
+    bool | None,
+    _option(
+        "--calibrate/--no-calibrate",
+        panel=RESULTS,
+        default="calibrate",
+        help="Scale probabilities on validation: one temperature, or slope and bias of each of several labels.",
+    ),
+]
+Prevalence = Annotated[
+    list[str] | None,
+    _option(
+        "--prevalence",
+        panel=RESULTS,
+        metavar="RATE",
+        help="Give predictive values at this share of images with a label; LABEL=RATE for one label. May be repeated.",
+    ),
+]
+Resamples = Annotated[
+    int | None,
+    _option(
+        "--resamples",
+        panel=RESULTS,
+        metavar="N",
+        default="1000",
+        help="How often patients are drawn for the 95 % intervals; 0 leaves intervals out.",
+    ),
+]
+
 # Machine
 Device = Annotated[
     str | None,
@@ -411,6 +478,14 @@ TRAIN_SETTINGS = {
     "precision": Precision,
     "batch_size": BatchSize,
     "workers": Workers,
+}
+RESULTS_SETTINGS = {
+    "thresholds": Thresholds,
+    "target_sensitivity": TargetSensitivity,
+    "target_specificity": TargetSpecificity,
+    "calibrate": Calibrate,
+    "prevalence": Prevalence,
+    "resamples": Resamples,
 }
 
 # Files and form of the output

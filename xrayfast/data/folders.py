@@ -36,6 +36,7 @@ class _Found:
 
     files: list[_File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, int]] = field(default_factory=list)
 
 
 def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose: Sequence[str]) -> Images:
@@ -73,6 +74,7 @@ def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose:
         targets(sets, labels),
         where=lambda i: names[i],
         parts=given or None,
+        left_out=found.left_out,
         notes=found.notes,
     )
 
@@ -123,6 +125,7 @@ def _add_classes(
         raise DataError(f"{folder}: found no class folders. {LAYOUTS.format(config.source)}")
     if loose:
         found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
+        found.left_out.append((f"beside the class folders of {folder.name}", len(loose)))
     alike: dict[str, list[_File]] = {}
     for class_folder in classes:
         labels, start = folder_labels(class_folder.name), len(str(class_folder)) + 1
@@ -134,6 +137,7 @@ def _add_classes(
     copies = sum(map(len, alike.values())) - len(added)
     if copies:
         found.notes.append(f"{copies} files are copies of one in another class: one image with the labels of both.")
+        found.left_out.append(("copies of a file in another class", copies))
     if differing := [name for name, files in merged.items() if len(files) > 1]:
         found.notes.append(
             f"{len(differing)} file names stand in several classes with different content "

@@ -28,6 +28,7 @@ class Images:
         from_table: whether labels are from a table.
         several: whether images have several labels, whatever the matrix shows.
         blank: the policy on blank cells where the settings have none.
+        left_out: why image files were left out, and how many.
         notes: what was inferred or ignored, in sentences.
     """
 
@@ -45,4 +46,5 @@ class Images:
     from_table: bool = False
     several: bool = False
     blank: str = "ignore"
+    left_out: list[tuple[str, int]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

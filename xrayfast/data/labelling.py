@@ -16,8 +16,14 @@ from xrayfast.data.targets import Targets, infer_task, merged, not_single
 from xrayfast.errors import ConfigError, DataError, some
 
 
-def settle_labels(images: Images, config: DataConfig) -> tuple[list[str], Targets, Task]:
-    """From the raw matrix to the labels in order, their targets, and the task."""
+def settle_labels(images: Images, config: DataConfig, *, keep_absent: bool = False) -> tuple[list[str], Targets, Task]:
+    """From the raw matrix to the labels in order, their targets, and the task.
+
+    Args:
+        images: of a layout; what is inferred is added to its notes.
+        config: the settings.
+        keep_absent: keep labels that no image has, where it is known of some that they lack them.
+    """
     raw, notes = clear_no_finding(images.raw, images.labels) if images.from_table else (images.raw, [])
     label_map = read_label_map(config.label_map) if config.label_map else None
     policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, images.blank)]
@@ -34,7 +40,8 @@ def settle_labels(images: Images, config: DataConfig) -> tuple[list[str], Target
     if closure := parse_implications(config.imply):
         check_implications(closure, [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one])
         labels, matrix = apply_implications(matrix, labels, closure)
-    present = [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one]
+    tells = (matrix == 1) | (keep_absent & (matrix == 0))
+    present = [label for label, some_are in zip(labels, tells.any(0), strict=True) if some_are]
     if len(present) < len(labels):
         images.notes.append(
             f"Labels without a single 1 are left out: {some(in_order(set(labels).difference(present)))}."

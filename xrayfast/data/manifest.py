@@ -21,7 +21,7 @@ from xrayfast.config import DataConfig, Task
 from xrayfast.data.images import Images
 from xrayfast.data.labelling import settle_labels
 from xrayfast.data.layouts import open_layout
-from xrayfast.data.parts import connected, settle_parts
+from xrayfast.data.parts import connected, given_parts, settle_parts
 from xrayfast.data.patients import identify, patient_groups, pseudonyms
 from xrayfast.data.split_files import parts_from_file
 from xrayfast.data.splits import PARTS, Part
@@ -48,6 +48,7 @@ class Manifest:
         config: the settings that it was opened with.
         notes: what was inferred, drawn or ignored, in sentences.
         drawn: (N,) bool, whether an image's part was drawn by the seed, and not given.
+        left_out: why image files of the source are no rows, and how many.
     """
 
     table: pd.DataFrame
@@ -57,6 +58,7 @@ class Manifest:
     config: DataConfig
     notes: tuple[str, ...]
     drawn: npt.NDArray[np.bool_]
+    left_out: tuple[tuple[str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -91,6 +93,13 @@ class Manifest:
         rows_named = [*self.labels, "images", *(["patients"] if known else [])]
         table: pd.DataFrame = pd.DataFrame(counts, index=rows_named)
         return table
+
+    def flow(self) -> list[tuple[str, int]]:
+        """From the image files of the source to the parts: what is told of them, and how many they are."""
+        left_out = [(f"Left out: {why}", n) for why, n in self.left_out]
+        found = len(self) + sum(n for _, n in self.left_out)
+        parts = [(f"Part {name}", int((self.table["split"] == name).sum())) for name in PARTS]
+        return [("Image files", found), *left_out, ("Images used", len(self)), *(part for part in parts if part[1])]
 
     def split_table(self) -> pd.DataFrame:
         """Image, patient, split and labels: what a run writes as `split.csv`, and `split_file` replays."""
@@ -143,11 +152,14 @@ class Manifest:
         return digest.hexdigest()
 
 
-def open_manifest(config: DataConfig) -> Manifest:
+def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     """Read a data set: class folders, or a table where one is named or is found.
 
     Args:
         config: `source` is the folder of images, or a table whose folder is the source.
+        to_train: whether it must be fit for that. Where it is only to be measured on, one image of one class will do,
+            labels that no image has are kept where some are known to lack them, given parts are kept, and images
+            without one are of the test part.
 
     Raises:
         DataError: the images, labels or parts can't be used; the message says where and what to do.
@@ -157,18 +169,23 @@ def open_manifest(config: DataConfig) -> Manifest:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
     images, config = open_layout(config)
     identify(images, config)
-    labels, targets, task = settle_labels(images, config)
+    labels, targets, task = settle_labels(images, config, keep_absent=not to_train)
     known = truth(targets)
-    _require_learnable(known, labels, task)
-    groups = patient_groups(images.patients)
-    parts = settle_parts(_given_parts(images, config), (known == 1).astype(np.uint8), groups, config)
-    notes = [
-        *parts.notes,
-        *_shared_patients(groups, images.patients, parts.names),
-        *_require_parts(known, labels, parts.names, task),
-    ]
+    if to_train:
+        _require_learnable(known, labels, task)
+        groups = patient_groups(images.patients)
+        parts = settle_parts(_given_parts(images, config), (known == 1).astype(np.uint8), groups, config)
+        notes = [
+            *parts.notes,
+            *_shared_patients(groups, images.patients, parts.names),
+            *_require_parts(known, labels, parts.names, task),
+        ]
+    else:
+        parts, notes = given_parts(_given_parts(images, config)), []
     table = _table(images, parts.names, joined(known == 1, labels))
-    return Manifest(table, tuple(labels), targets, task, config, (*images.notes, *notes), parts.drawn)
+    return Manifest(
+        table, tuple(labels), targets, task, config, (*images.notes, *notes), parts.drawn, tuple(images.left_out)
+    )
 
 
 def _require_learnable(known: npt.NDArray[np.int8], labels: Sequence[str], task: Task) -> None:

@@ -70,6 +70,11 @@ def settle_parts(
     return Parts(names, drawn, notes)
 
 
+def given_parts(given: Sequence[Part | None]) -> Parts:
+    """The given parts, and test for images without one: nothing is drawn where nothing is trained."""
+    return Parts([part or "test" for part in given], np.zeros(len(given), np.bool_), [])
+
+
 def _require_sense(config: DataConfig, there: set[Part | None], valid: float, test: float) -> None:
     if config.fold is not None and config.folds is None:
         raise ConfigError(f"found fold {config.fold} without folds; expected the number of folds too. Set --folds.")

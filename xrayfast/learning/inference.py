@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.loaders import PARTS
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.predictions import Predictions
+from xrayfast.predictions import Predictions, about
 
 TTA_VIEWS = 4
 """Augmented views a picture under test-time augmentation; fastai's default."""
 
 
 def part_predictions(learn: Learner, part: str, *, tta: bool = False, seed: int = 0) -> Predictions:
-    """Predictions and losses of a part of the learner's own data.
+    """Predictions and losses of a part of the learner's own data, not calibrated.
 
     Args:
         learn: a learner on `xrayfast.dataloaders`.
@@ -28,14 +28,17 @@ def part_predictions(learn: Learner, part: str, *, tta: bool = False, seed: int 
         seed: of those views.
     """
     data = learn.dls.manifest.part(part)
-    probability = _probability(learn, learn.dls[PARTS[part]], tta=tta, seed=seed)
+    found = _probability(learn, learn.dls[PARTS[part]], tta=tta, seed=seed)
+    probability = found.astype(np.float64)
     return Predictions(
         labels=data.labels,
         images=data.table["image"].to_numpy(dtype=object),
         patients=data.table["patient"].fillna("").to_numpy(dtype=object),
         truth=data.truth.astype(np.int64),
-        probability=probability.astype(np.float64),
-        loss=_losses(learn, probability, data.targets),
+        probability=probability,
+        loss=_losses(learn, found, data.targets),
+        raw=probability,
+        about=about(data.table),
     )
 
 

@@ -17,7 +17,8 @@ from xrayfast.errors import DataError, ReadError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference import part_predictions
 from xrayfast.metrics.classification import cooccurrence
-from xrayfast.metrics.summary import OVERALL, PER_LABEL, decide, summarise
+from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.summary import OVERALL, PER_LABEL, summarise
 from xrayfast.predictions import PROBABILITY, Predictions, joined
 from xrayfast.report import figures, matrices
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 PICTURE_SIZE = 256
 """Side in pixels of the pictures of single cases."""
+
+RESAMPLES = 1000
+"""Of the intervals of an interpretation from a learner; those of a run are as its settings say."""
 
 
 class RadiographInterpretation(ClassificationInterpretation):
@@ -41,9 +45,12 @@ class RadiographInterpretation(ClassificationInterpretation):
         learn: the learner, where there is one; only `show_results` and indexing need it.
         dl: its DataLoader for these images.
         pictures: where the pictures of single cases come from; by default from the files.
+        decision: calibration and thresholds, as validation chose them; by default none.
+        summary: all numbers, where they are known already.
 
     Attributes:
         predictions: as given.
+        decision: as given.
         summary: all numbers, as `metrics.summary.summarise` gives them.
         losses: (N,) tensor.
         vocab: the labels.
@@ -57,6 +64,8 @@ class RadiographInterpretation(ClassificationInterpretation):
         learn: Learner | None = None,
         dl: Any = None,
         pictures: Pictures | None = None,
+        decision: Decision | None = None,
+        summary: Mapping[str, Any] | None = None,
     ) -> None:
         # fastai's own __init__ takes the labels from a DataLoader, which saved predictions don't have.
         self.predictions, self.task, self.paths = predictions, task, paths
@@ -64,8 +73,17 @@ class RadiographInterpretation(ClassificationInterpretation):
         self.pictures = pictures or Reader(PICTURE_SIZE)
         self.vocab = list(predictions.labels)
         self.losses = torch.tensor(predictions.loss)
-        self.summary = summarise(predictions.truth, predictions.probability, self.vocab, task)
-        self.predicted = decide(predictions.probability, task)
+        self.decision = decision or Decision(task, predictions.labels)
+        self.summary: Mapping[str, Any] = summary or summarise(
+            predictions.truth,
+            predictions.probability,
+            self.vocab,
+            task,
+            threshold=self.decision.thresholds,
+            groups=predictions.groups,
+            resamples=RESAMPLES,
+        )
+        self.predicted = self.decision.decide(predictions.probability)
 
     @classmethod
     def from_learner(

@@ -109,11 +109,11 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
     Args:
         recall: (...) in [0, 1].
         specificity: (...) in [0, 1].
-        prevalence: in [0, 1], of a shape that broadcasts against the other two.
+        prevalence: in [0, 1], or NaN where none is stated, of a shape that broadcasts against the other two.
 
     Returns:
-        Positive and negative predictive value, each (...) in [0, 1]; NaN where recall or specificity is, or where no
-        image would be called so.
+        Positive and negative predictive value, each (...) in [0, 1]; NaN where one of the three is, or where no image
+        would be called so.
 
     Raises:
         ValueError: A prevalence outside [0, 1].
@@ -123,7 +123,7 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
     sensitivity, specific, share = np.broadcast_arrays(
         *(np.asarray(value, dtype=np.float64) for value in (recall, specificity, prevalence))
     )
-    if not ((share >= 0) & (share <= 1)).all():
+    if ((share < 0) | (share > 1)).any():
         raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
     tp, fp = sensitivity * share, (1 - specific) * (1 - share)
     tn, fn = specific * (1 - share), (1 - sensitivity) * share

@@ -15,8 +15,8 @@ from xrayfast.metrics.inputs import table, units
 from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.metrics.ranking import Ranking
 from xrayfast.metrics.scoring import log_losses, one_class, squared_errors
-from xrayfast.metrics.summary import decide
 from xrayfast.metrics.tally import Tally
+from xrayfast.metrics.thresholds import decide
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Sample:
         task: "single" or "multi".
         groups: (N,) patient numbers, or None where images are drawn.
         threshold: a label is called at or above it ("multi"), one number or (L,).
-        prevalence: at which `AT_PREVALENCE` is given, one number or (L,), or None for none.
+        prevalence: at which `AT_PREVALENCE` is given, one number or (L,), NaN for labels without; or None for none.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `units`; a row that has not one class ("single"); thresholds or
@@ -211,6 +211,6 @@ class Sample:
 
 def _each(value: ArrayLike, n_labels: int, name: str) -> Floats:
     numbers = np.asarray(value, dtype=np.float64)
-    if numbers.shape not in ((), (n_labels,)) or np.isnan(numbers).any():
+    if numbers.shape not in ((), (n_labels,)) or (name == "threshold" and np.isnan(numbers).any()):
         raise ValueError(f"{name} is {value!r}; expected one number or {n_labels}, one for each label")
     return np.broadcast_to(numbers, (n_labels,))

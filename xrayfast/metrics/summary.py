@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
+from xrayfast.metrics.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.classification import (
     auroc,
     average_precision,
@@ -19,6 +21,10 @@ from xrayfast.metrics.classification import (
     nanmean,
     rates,
 )
+from xrayfast.metrics.delong import delong
+from xrayfast.metrics.reliability import reliability, top_label
+from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.thresholds import decide
 
 OVERALL: dict[Task, dict[str, str]] = {
     "single": {
@@ -46,23 +52,8 @@ PER_LABEL = {
 }
 """The columns of the table by label, with the names that people read."""
 
-
-def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
-    """Predicted labels as 0/1: the most likely class (single), or each label at or above the threshold (multi).
-
-    Args:
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-        threshold: for "multi", one number or (L,).
-
-    Returns:
-        (N, L) of 0 and 1.
-    """
-    if task == "multi":
-        return (probability >= threshold).astype(np.int64)
-    chosen = np.zeros(probability.shape, dtype=np.int64)
-    chosen[np.arange(len(probability)), probability.argmax(axis=1)] = 1
-    return chosen
+MOST_LIKELY = "most likely class"
+"""Names the reliability of the class that is called, beside those of the classes."""
 
 
 def label_table(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, NDArray[np.float64]]:
@@ -115,7 +106,19 @@ def absent_labels(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
     return [label for label, count in zip(labels, (truth == 1).sum(axis=0), strict=True) if count == 0]
 
 
-def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task) -> dict[str, Any]:
+def summarise(
+    truth: NDArray[Any],
+    probability: NDArray[Any],
+    labels: Sequence[str],
+    task: Task,
+    *,
+    threshold: float | NDArray[Any] = 0.5,
+    groups: NDArray[Any] | None = None,
+    prevalence: float | NDArray[Any] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+    raw: NDArray[Any] | None = None,
+) -> dict[str, Any]:
     """Everything that is reported about one split, ready for JSON: undefined numbers are None.
 
     Args:
@@ -123,49 +126,60 @@ def summarise(truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[s
         probability: (N, L) in [0, 1].
         labels: the L names.
         task: "single" or "multi".
+        threshold: a label is called at or above it ("multi"), one number or (L,).
+        groups: (N,) patient numbers, or None where patients are unknown.
+        prevalence: at which predictive values are given, one number or (L,), or None for none.
+        resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
+        seed: of the draws.
+        raw: (N, L) in [0, 1], the probabilities before calibration, for the reliability diagram.
 
     Returns:
-        `images`; `scored`, those of which something is known; `unknown`, the images left out by label, where any are;
-        `overall` and `per_label` (a row a label) with the keys of `OVERALL` and `PER_LABEL`;
-        `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
+        `images`; `patients`, or None; `scored`, the images of which something is known; `unknown`, the images left out
+        by label, where any are; `overall` and `per_label` (a row a label: `label`, `support` images with it and
+        `negatives` without) with the keys of `measures.OVERALL_MEASURES` and `LABEL_MEASURES`; `intervals`;
+        `reliability`, the bins of `reliability.reliability` by label, and for one label an image of the most likely
+        class; `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
     """
-    table = label_table(truth, probability, task)
-    predicted = decide(probability, task)
-    absent = absent_labels(truth, labels)
-    notes = []
-    if absent:
-        notes.append(
-            f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
-            f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
-        )
-    unknown = {label: int(n) for label, n in zip(labels, (truth < 0).sum(axis=0), strict=True) if n}
-    if unknown:
-        notes.append(
-            "Left out, because nobody knows whether the image has the label: "
-            + ", ".join(f"{label} {n}" for label, n in unknown.items())
-            + "."
-        )
+    predicted = decide(probability, task, threshold)
+    values, of_labels, intervals = _measured(
+        truth, probability, labels, task, threshold, groups, prevalence, resamples, seed
+    )
+    notes = _notes(truth, labels)
     summary: dict[str, Any] = {
         "images": len(truth),
+        "patients": None if groups is None else len(np.unique(groups)),
         "scored": int((truth >= 0).any(axis=1).sum()),
-        "unknown": unknown,
-        "overall": {name: _json(value) for name, value in overall(truth, probability, task).items()},
+        "unknown": _unknown(truth, labels),
+        "overall": {name: _json(value) for name, value in values.items()},
         "per_label": [
-            {"label": label, **{name: _json(column[i]) for name, column in table.items()}}
+            {
+                "label": label,
+                "support": int((truth[:, i] == 1).sum()),
+                "negatives": int((truth[:, i] == 0).sum()),
+                **{name: _json(column[i]) for name, column in of_labels.items()},
+                **({"threshold": float(np.broadcast_to(threshold, len(labels))[i])} if task == "multi" else {}),
+            }
             for i, label in enumerate(labels)
         ],
+        "reliability": {
+            **({} if raw is None else {"before": _reliability(truth, raw, labels, task)}),
+            "after": _reliability(truth, probability, labels, task),
+        },
+        "most_confused": most_confused(truth, predicted, labels),
         "notes": notes,
     }
-    for row in summary["per_label"]:
-        row["support"] = int(row["support"])
+    if intervals is not None:
+        summary["intervals"] = _intervals_json(intervals, labels)
+        summary["intervals"]["delong"] = _delong(truth, probability, labels, groups)
+        notes += intervals.notes(labels)
     if task == "single":
-        matrix = confusion_matrix(truth.argmax(axis=1), predicted.argmax(axis=1), len(labels))
+        known = (truth >= 0).any(axis=1)
+        matrix = confusion_matrix(truth[known].argmax(axis=1), predicted[known].argmax(axis=1), len(labels))
         summary["confusion"] = matrix.tolist()
     else:
         counts = binary_counts(truth, predicted)
         summary["confusion_per_label"] = {label: counts[i].tolist() for i, label in enumerate(labels)}
         summary["cooccurrence"] = cooccurrence(truth, predicted).tolist()
-    summary["most_confused"] = most_confused(truth, predicted, labels)
     return summary
 
 
@@ -194,5 +208,90 @@ def most_confused(
     return sorted(pairs, key=lambda pair: -pair["count"])
 
 
+def _measured(
+    truth: NDArray[Any],
+    probability: NDArray[Any],
+    labels: Sequence[str],
+    task: Task,
+    threshold: float | NDArray[Any],
+    groups: NDArray[Any] | None,
+    prevalence: float | NDArray[Any] | None,
+    resamples: int,
+    seed: int,
+) -> tuple[dict[str, float], dict[str, list[float]], Intervals | None]:
+    """The metrics overall and by label, and their intervals where they are asked for."""
+    if not resamples:
+        sample = Sample(truth, probability, task, groups, threshold, prevalence)
+        return sample.overall, {name: column.tolist() for name, column in sample.per_label.items()}, None
+    found = intervals(truth, probability, task, groups, threshold, prevalence, resamples, seed=seed)
+    return (
+        {name: one.value for name, one in found.overall.items()},
+        {name: [one.value for one in row] for name, row in found.per_label.items()},
+        found,
+    )
+
+
+def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """What a reader must know of the truth."""
+    notes = []
+    absent, unknown = absent_labels(truth, labels), _unknown(truth, labels)
+    if absent:
+        notes.append(
+            f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
+            f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
+        )
+    if unknown:
+        left_out = ", ".join(f"{label} {n}" for label, n in unknown.items())
+        notes.append(f"Left out, because nobody knows whether the image has the label: {left_out}.")
+    return notes
+
+
+def _unknown(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
+    return {label: int(n) for label, n in zip(labels, (truth < 0).sum(axis=0), strict=True) if n}
+
+
+def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
+    def one(interval: Interval) -> dict[str, Any]:
+        ends = {"low": _json(interval.low), "high": _json(interval.high)}
+        return {**ends, "method": interval.method, "undefined": interval.undefined}
+
+    return {
+        "level": found.level,
+        "resamples": found.resamples,
+        "seed": found.seed,
+        "by": found.by,
+        "units": found.units,
+        "overall": {name: one(interval) for name, interval in found.overall.items()},
+        "per_label": {
+            label: {name: one(row[i]) for name, row in found.per_label.items()} for i, label in enumerate(labels)
+        },
+    }
+
+
+def _delong(
+    truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], groups: NDArray[Any] | None
+) -> dict[str, dict[str, float | None]]:
+    """DeLong's interval of each AUROC, against which the bootstrap's can be checked."""
+    found = [delong(truth[:, i], probability[:, i], groups) for i in range(len(labels))]
+    return {
+        label: {"auroc": _json(one.auroc), "low": _json(one.low), "high": _json(one.high)}
+        for label, one in zip(labels, found, strict=True)
+    }
+
+
+def _reliability(
+    truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task
+) -> dict[str, list[dict[str, float | None]]]:
+    """The bins of each label, first of the most likely class where there is one an image."""
+    bins = {label: reliability(truth[:, i], probability[:, i]) for i, label in enumerate(labels)}
+    if task == "single":
+        right, confidence, _ = top_label(truth, probability)
+        bins = {MOST_LIKELY: reliability(right, confidence), **bins}
+    return {
+        label: [{name: _json(value) for name, value in asdict(one).items()} for one in row]
+        for label, row in bins.items()
+    }
+
+
 def _json(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+    return None if math.isnan(value) else value

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
+from xrayfast.config import Task
 from xrayfast.metrics.classification import Counts, Floats
 from xrayfast.metrics.inputs import column, table
 
@@ -107,6 +108,24 @@ def choose_threshold(
 def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:
     """The thresholds as an (L,) array for `summary.decide`, with a fallback where none could be chosen."""
     return np.array([fallback if point.threshold is None else point.threshold for point in points])
+
+
+def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
+    """Predicted labels as 0/1: the most likely class (single), or each label at or above the threshold (multi).
+
+    Args:
+        probability: (N, L) in [0, 1].
+        task: "single" or "multi".
+        threshold: for "multi", one number or (L,).
+
+    Returns:
+        (N, L) of 0 and 1.
+    """
+    if task == "multi":
+        return (probability >= threshold).astype(np.int64)
+    chosen = np.zeros(probability.shape, dtype=np.int64)
+    chosen[np.arange(len(probability)), probability.argmax(axis=1)] = 1
+    return chosen
 
 
 def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.store import Pictures, decoded
@@ -142,6 +144,15 @@ def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] 
     return decoded(
         data.config, size, data.table["path"].tolist(), None if progress is None else partial(progress, "decoding")
     )
+
+
+def split_table(data: Manifest, pictures: Pictures) -> pd.DataFrame:
+    """What a run writes as `split.csv`: `Manifest.split_table` with a hash of each decoded picture, by which it is
+    known again in other data.
+    """
+    digests = [pictures.facts(path).digest for path in data.table["path"].tolist()]
+    table: pd.DataFrame = data.split_table().assign(digest=digests)
+    return table
 
 
 def anchored(config: DataConfig) -> DataConfig:

@@ -23,11 +23,13 @@ from xrayfast.learning.loaders import dataloaders, named
 from xrayfast.learning.lr_find import range_test
 from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.metrics.summary import absent_labels, summarise
-from xrayfast.run import Run, now
-from xrayfast.workflows.data import decode, manifest_of, settle
+from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.summary import absent_labels
+from xrayfast.run import Part, Run, now
+from xrayfast.workflows.data import decode, manifest_of, settle, split_table
 from xrayfast.workflows.leaks import sound
 from xrayfast.workflows.provenance import facts
+from xrayfast.workflows.results import conclude, prevalences
 
 
 def never() -> bool:
@@ -70,20 +72,23 @@ def fit(
     reporter = reporter or Silent()
     pictures = decode(manifest, config.model.size, reporter.preparing)
     opened = manifest
-    manifest, remarks = sound(manifest, pictures, allow_leaks=config.train.allow_leaks, progress=reporter.preparing)
+    manifest, remarks, looked = sound(
+        manifest, pictures, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
+    )
     for note in manifest.notes:
         if note not in opened.notes:
             reporter.note(note)
     learn = prepare(manifest, config, pictures)
     # Contradictions between the settings show before a folder is made.
+    prevalences(config.results.prevalence, manifest.labels)
     plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
     monitored(config.train, manifest.task)
     remarks += _remarks(config, learn)
     for remark in remarks:
         reporter.note(remark)
-    run = Run.create(Path(runs), name, config.model.arch, config, facts(learn, command=command, remarks=remarks))
-    run.write_labels(manifest.labels, manifest.task)
-    run.write_split(manifest.split_table())
+    run = Run.create(Path(runs), name, config.model.arch, config, facts(learn, command, remarks, looked))
+    run.write_decision(Decision(manifest.task, manifest.labels))
+    run.write_split(split_table(manifest, pictures))
     return _train(run, learn, config, History(), reporter, interrupted)
 
 
@@ -148,14 +153,7 @@ def _train(
     try:
         with isolated_rng(config.train.seed, "fit"):
             _phases(run, learn, config, history, reporter, interrupted)
-        finish(
-            run,
-            learn,
-            history,
-            tta=config.train.tta,
-            seed=config.train.seed,
-            seconds=time.perf_counter() - began,
-        )
+        finish(run, learn, history, config, seconds=time.perf_counter() - began)
     except KeyboardInterrupt:
         run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
         again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
@@ -236,18 +234,23 @@ def _keep(run: Run, learn: Learner, history: History, improved: bool) -> None:
     checkpoint.save(run.checkpoint, learn, {"rows": history.rows, "best_epoch": history.best_epoch})
 
 
-def finish(run: Run, learn: Learner, history: History, *, tta: bool, seed: int, seconds: float) -> None:
+def finish(run: Run, learn: Learner, history: History, config: Config, *, seconds: float) -> None:
     """Predict with the weights of the best epoch, measure, and close the run."""
+    began = time.perf_counter()
     load_weights(learn.model, run.model_path)
-    metrics = {}
-    for part in ("valid", "test")[: len(learn.dls.loaders) - 1]:
-        predictions = part_predictions(learn, part, tta=tta, seed=seed)
-        run.write_predictions(part, predictions)
-        metrics[part] = summarise(predictions.truth, predictions.probability, predictions.labels, run.task)
-    run.write_metrics(metrics)
+    parts: tuple[Part, ...] = ("valid", "test")
+    train = config.train
+    predictions = {
+        part: part_predictions(learn, part, tta=train.tta, seed=train.seed)
+        for part in parts[: len(learn.dls.loaders) - 1]
+    }
     run.update_info(
-        status="completed", finished=now(), seconds=run.total_seconds(seconds), best_epoch=history.best_epoch
+        finished=now(),
+        seconds=run.total_seconds(seconds + time.perf_counter() - began),
+        best_epoch=history.best_epoch,
     )
+    conclude(run, predictions, config.results, train.seed)
+    run.update_info(status="completed")
     run.tidy()
 
 

@@ -3,45 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
+from typing_extensions import Unpack
 
-from xrayfast.config import Config
+from xrayfast.config import Config, ResultsOptions
 from xrayfast.data.store import open_pictures
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv
 from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
 from xrayfast.report import figures
 from xrayfast.report.page import ReportData, SplitReport, write_page
-from xrayfast.run import Run
+from xrayfast.run import Part, Run
 from xrayfast.workflows.data import own_data
+from xrayfast.workflows.results import decide_again
 
-Part = Literal["valid", "test"]
 
-
-def interpret(run: Run | Path | str, *, split: Part | None = None, top: int = 12) -> RadiographInterpretation:
-    """Write a run's figures, tables, `metrics.json` and `report.html`, without running the network again.
+def interpret(
+    run: Run | Path | str,
+    *,
+    split: Part | None = None,
+    top: int = 12,
+    **options: Unpack[ResultsOptions],
+) -> RadiographInterpretation:
+    """Write a run's figures, tables, model card and `report.html`, without running the network again.
 
     Args:
         run: the run or its folder.
         split: the part to return and to draw in `figures/`; default the test part, where there is one. The report
             shows every part that was predicted.
         top: images with the largest losses to show.
+        options: any field of ResultsConfig, such as target_sensitivity=0.95: thresholds and calibration are chosen anew
+            on the validation part, and all parts are measured anew.
 
     Returns:
         The interpretation of that part; a fastai ClassificationInterpretation.
 
     Raises:
+        ConfigError: an option is wrong.
         RunError: the run is not complete, or lacks a file.
         WriteError: the folder can't be written to.
     """
     run = Run.of(run)
+    if options or not _is_measured(run):
+        _require_parts(run)
+        decide_again(run, options)
     found = read_interpretations(run)
     chosen = split or list(found)[-1]
     if chosen not in found:
         run.predictions(chosen)  # says which there are
-    run.write_metrics({part: interpretation.summary for part, interpretation in found.items()})
     _write_figures(run, found[chosen], top)
     _write_tables(run, found[chosen], top)
     try:
@@ -58,14 +69,8 @@ def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
     Raises:
         RunError: there is none, because the run is not complete.
     """
-    parts = run.predicted_parts
-    if not parts:
-        status = run.info.get("status", "unknown")
-        raise RunError(
-            f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-            f"'{status}'. "
-            f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
-        )
+    parts = _require_parts(run)
+    metrics, decision = run.metrics, run.decision
     # Pictures come from the run's own data alone: names in a stranger's predictions could point anywhere.
     data = own_data(run)
     paths = (
@@ -75,7 +80,33 @@ def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
     )
     side = run.config.model.size
     pictures = open_pictures(run.config.data, side) if side >= PICTURE_SIZE // 2 else None
-    return {part: RadiographInterpretation(run.predictions(part), run.task, paths, pictures=pictures) for part in parts}
+    return {
+        part: RadiographInterpretation(
+            run.predictions(part), run.task, paths, pictures=pictures, decision=decision, summary=metrics.get(part)
+        )
+        for part in parts
+    }
+
+
+def _require_parts(run: Run) -> tuple[Part, ...]:
+    parts = run.predicted_parts
+    if not parts:
+        status = run.info.get("status", "unknown")
+        raise RunError(
+            f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
+            f"'{status}'. "
+            f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
+        )
+    return parts
+
+
+def _is_measured(run: Run) -> bool:
+    """Whether `metrics.json` is there, whole, and of this version: older ones have no decision."""
+    try:
+        metrics = run.metrics
+    except RunError:
+        return False
+    return "decision" in metrics and all(part in metrics for part in run.predicted_parts)
 
 
 def _write_figures(run: Run, interpretation: RadiographInterpretation, top: int) -> None:

@@ -9,14 +9,16 @@ import numpy as np
 
 from xrayfast.config import Config, Device
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.store import open_pictures
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replacing
 from xrayfast.learning.callbacks import History
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
 from xrayfast.learning.loaders import blank_manifest, dataloaders, is_blank
+from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
-from xrayfast.workflows.data import anchored, own_data
+from xrayfast.workflows.data import anchored, own_data, split_table
 from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
@@ -85,15 +87,15 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         name,
         learn.arch,
         config,
-        facts(learn, command="", remarks=["Trained by hand, in Python."]),
+        facts(learn, "", remarks=["Trained by hand, in Python."]),
     )
-    run.write_labels(manifest.labels, manifest.task)
-    run.write_split(manifest.split_table())
+    run.write_decision(Decision(manifest.task, manifest.labels))
+    run.write_split(split_table(manifest, open_pictures(manifest.config, config.model.size)))
     history = _recorded(learn)
     run.write_history(history.rows)
     with replacing(run.new_model_path) as temporary:
         save_weights(learn.model, temporary)
-    finish(run, learn, history, tta=False, seed=0, seconds=0.0)
+    finish(run, learn, history, config, seconds=0.0)
     return run
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Device
 from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, is_image, read
-from xrayfast.errors import DataError, ReadError
+from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference import new_probability
-from xrayfast.metrics.summary import decide
+from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import PROBABILITY, joined
 from xrayfast.run import Run
 from xrayfast.workflows.load import load_to_predict
@@ -28,44 +28,53 @@ def predict(
     run: Run | Path | str,
     sources: Sequence[Path | str] | Path | str,
     *,
+    abstain_below: float | None = None,
     tta: bool = False,
     batch_size: int = 64,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Labels and probabilities of new images.
+    """Labels and calibrated probabilities of new images, decided at the thresholds that validation chose.
 
     Args:
         run: the run or its folder.
         sources: files, folders (searched for images) and glob patterns.
+        abstain_below: give no answer where it is less probable than this, by the calibrated probabilities themselves:
+            on one label of several, or on the class.
         tta: average over augmented views.
         batch_size: images a batch.
         device: where to run.
         progress: called with the files done and the files in all.
 
     Returns:
-        A row per file, in input order: `file`, `predicted` (labels joined by "|"), one column `prob_LABEL` a label,
-        and `error`, "" or why the file can't be read; such a row has no prediction, and the others go on.
+        A row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
+        (those on which there is no answer; of one class an image the most likely one); where a run of one class an
+        image has thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` a label; and
+        `error`, "" or why the file can't be read: such a row has no prediction, and the others go on.
 
     Raises:
         DataError: a source does not exist, or no images are found.
+        ConfigError: `abstain_below` is no probability.
         RunError: the folder is not a whole run.
     """
+    if abstain_below is not None and not 0 <= abstain_below <= 1:
+        raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     run = Run.of(run)
     files = find_images([sources] if isinstance(sources, (str, Path)) else sources)
+    decision, config = run.decision, run.config
     learn = load_to_predict(run, device)
-    config = run.config
-    labels, task, size, window = run.labels, run.task, config.model.size, config.data.window
+    size, window = config.model.size, config.data.window
     parts = []
     for start in range(0, len(files), CHUNK):
         chunk = files[start : start + CHUNK]
         pictures = [_try_read(file, size, window) for file in chunk]
         good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
-        probability: NDArray[Any] = (
-            new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(labels)))
+        raw: NDArray[Any] = (
+            new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(run.labels)))
         )
-        predicted = iter(zip(probability, decide(probability, task), strict=True))
-        parts.append(_rows(chunk, pictures, predicted, labels))
+        answers = _answers(decision.calibrated(raw), decision, abstain_below)
+        errors = [picture if isinstance(picture, str) else "" for picture in pictures]
+        parts.append(_rows(chunk, errors, answers))
         if progress is not None:
             progress(min(start + CHUNK, len(files)), len(files))
     table: pd.DataFrame = pd.concat(parts, ignore_index=True)
@@ -108,27 +117,29 @@ def _try_read(file: str, size: int, window: str) -> NDArray[np.uint8] | str:
         return str(error)
 
 
-def _rows(
-    files: Sequence[str],
-    pictures: Sequence[NDArray[np.uint8] | str],
-    predicted: Iterator[tuple[NDArray[Any], NDArray[np.int64]]],
-    labels: Sequence[str],
-) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for file, picture in zip(files, pictures, strict=True):
-        if isinstance(picture, str):
-            rows.append(
-                {
-                    "file": file,
-                    "predicted": None,
-                    **{PROBABILITY + label: None for label in labels},
-                    "error": picture,
-                }
-            )
-        else:
-            probability, decided = next(predicted)
-            values = {PROBABILITY + label: float(p) for label, p in zip(labels, probability, strict=True)}
-            rows.append({"file": file, "predicted": joined(decided, labels), **values, "error": ""})
-    columns = ["file", "predicted", *(PROBABILITY + label for label in labels), "error"]
-    table: pd.DataFrame = pd.DataFrame(rows, columns=columns)
+def _answers(probability: NDArray[np.float64], decision: Decision, abstain_below: float | None) -> pd.DataFrame:
+    """What is said of N images, a row each."""
+    labels, called = decision.labels, decision.decide(probability)
+    unsure = np.zeros(called.shape, bool)
+    if abstain_below is not None:
+        unsure = decision.certainty(probability) < abstain_below
+    columns: dict[str, Any] = {"predicted": [joined(row, labels) for row in np.where(unsure, 0, called)]}
+    if abstain_below is not None:
+        # Of one class an image, the one that would have been called stands for the image.
+        without = unsure & (called == 1) if decision.task == "single" else unsure
+        columns["abstained"] = [joined(row.astype(int), labels) for row in without]
+    if decision.task == "single" and decision.points:
+        above = (probability >= decision.thresholds).astype(int)
+        columns["above_threshold"] = [joined(row, labels) for row in above]
+    columns |= {PROBABILITY + label: probability[:, i] for i, label in enumerate(labels)}
+    table: pd.DataFrame = pd.DataFrame(columns)
+    return table
+
+
+def _rows(files: Sequence[str], errors: Sequence[str], answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers beside their files, with empty rows for files that could not be read."""
+    read = [i for i, error in enumerate(errors) if not error]
+    table: pd.DataFrame = answers.set_axis(read).reindex(range(len(files)))
+    table.insert(0, "file", list(files))
+    table["error"] = list(errors)
     return table

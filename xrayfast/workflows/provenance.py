@@ -17,8 +17,15 @@ from xrayfast.run import now
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 
 
-def facts(learn: Learner, *, command: str, remarks: Sequence[str]) -> dict[str, Any]:
-    """The first content of `run.json`."""
+def facts(learn: Learner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()) -> dict[str, Any]:
+    """The first content of `run.json`.
+
+    Args:
+        learn: the learner, on its data.
+        command: the command line, or "".
+        remarks: what a reader of the results must know.
+        audit: what was looked for in the data and found.
+    """
     data = learn.dls.manifest
     device = learn.dls.device
     return {
@@ -34,6 +41,8 @@ def facts(learn: Learner, *, command: str, remarks: Sequence[str]) -> dict[str, 
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
         "loss": str(type(learn.loss_func).__name__.strip("_")),
         "counts": {part: {row: int(n) for row, n in column.items()} for part, column in data.counts().items()},
+        "flow": [list(step) for step in data.flow()],
+        "audit": list(audit),
         "fingerprint": data.fingerprint(),
         "data_notes": list(data.notes),
         "remarks": list(remarks),

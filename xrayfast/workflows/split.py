@@ -43,7 +43,7 @@ def split(
         raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
     data = data if data is not None else open_manifest(config.data)
     pictures = decode(data, config.model.size, progress)
-    data, _ = sound(data, pictures, allow_leaks=False, progress=progress)
+    data, _, _ = sound(data, pictures, allow_leaks=False, progress=progress)
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data

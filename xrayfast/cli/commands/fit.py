@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xrayfast.run import Run
 
 
-@o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS)
+@o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS, o.RESULTS_SETTINGS)
 def fit(
     given: dict[str, Any],
     config: o.ConfigFile = None,

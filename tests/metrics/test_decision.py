@@ -1,0 +1,114 @@
+"""A decision: what validation chooses, and how it is applied, written and read."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.special import expit, softmax
+
+from xrayfast.metrics.calibration import Scaling, Temperature, fit_scalings, fit_temperature
+from xrayfast.metrics.decision import Decision, choose
+from xrayfast.metrics.thresholds import choose_thresholds, decide
+
+LABELS = ("a", "b", "c")
+
+
+def drawn(task, n=600, sharp=3.0):
+    """Probabilities that are too sure of themselves."""
+    random = np.random.default_rng(5)
+    logits = random.normal(size=(n, 3))
+    if task == "single":
+        truth = np.eye(3, dtype=int)[[random.choice(3, p=row) for row in softmax(logits, axis=1)]]
+        return truth, softmax(sharp * logits, axis=1)
+    return (random.random((n, 3)) < expit(logits)).astype(int), expit(sharp * logits - 1)
+
+
+def test_the_calibration_comes_first_and_thresholds_are_chosen_on_what_it_gives():
+    truth, raw = drawn("multi")
+    decision = choose(truth, raw, LABELS, "multi", rule="youden")
+    assert decision.calibration == tuple(fit_scalings(truth, raw))
+    assert decision.points == tuple(choose_thresholds(truth, decision.calibrated(raw), "youden"))
+    assert decision.thresholds.tolist() == [point.threshold for point in decision.points]
+    # An independent check that the slope undoes the sharpening.
+    assert [one.slope for one in decision.calibration] == pytest.approx([1 / 3] * 3, abs=0.12)
+
+
+def test_one_temperature_for_one_class_an_image():
+    truth, raw = drawn("single")
+    decision = choose(truth, raw, LABELS, "single", rule=None)
+    assert decision.calibration == fit_temperature(truth, raw)
+    assert decision.calibration.temperature == pytest.approx(3, rel=0.3)
+    np.testing.assert_allclose(
+        decision.calibrated(raw), softmax(np.log(raw) / decision.calibration.temperature, axis=1), atol=1e-9
+    )
+    assert decision.points == ()
+    assert decision.thresholds.tolist() == [0.5] * 3
+
+
+def test_without_calibration_the_network_s_own_probabilities_stay():
+    truth, raw = drawn("multi")
+    decision = choose(truth, raw, LABELS, "multi", rule=None, calibrate=False)
+    assert decision == Decision("multi", LABELS)
+    np.testing.assert_array_equal(decision.calibrated(raw), raw)
+    np.testing.assert_array_equal(decision.decide(raw), raw >= 0.5)
+
+
+@pytest.mark.parametrize(
+    ("task", "rule", "target"),
+    [("single", None, None), ("single", "sensitivity", 0.95), ("multi", "f1", None), ("multi", "specificity", 0.9)],
+)
+def test_it_reads_back_what_it_wrote(task, rule, target):
+    truth, raw = drawn(task)
+    truth[:, 2] = 0 if task == "multi" else truth[:, 2]  # a label for which nothing can be chosen
+    decision = choose(truth, raw, LABELS, task, rule=rule, target=target)
+    content = json.loads(json.dumps(decision.to_json(), allow_nan=False))
+    again = Decision.from_json(content, task, LABELS)
+    assert again.to_json() == decision.to_json()
+    np.testing.assert_array_equal(again.calibrated(raw), decision.calibrated(raw))
+    np.testing.assert_array_equal(again.decide(raw), decide(raw, task, decision.thresholds))
+    assert (again.rule, again.target) == (rule, target)
+
+
+def test_a_label_for_which_nothing_can_be_chosen_is_called_at_a_half():
+    truth, raw = drawn("multi")
+    truth[:, 2] = 0
+    decision = choose(truth, raw, LABELS, "multi", rule="f1")
+    assert decision.thresholds[2] == 0.5
+    assert decision.points[2].reason
+    assert decision.calibration[2].reason
+
+
+def test_an_older_file_has_no_decision():
+    content = {"task": "multi", "labels": list(LABELS), "threshold": 0.5}
+    assert Decision.from_json(content, "multi", LABELS) == Decision("multi", LABELS)
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "said"),
+    [
+        ("single", {"calibration": []}, "objects or null"),
+        ("single", {"calibration": {"method": "temperature", "temperature": 0}}, "above 0"),
+        ("single", {"calibration": {"method": "temperature", "temperature": "1"}}, "expected a number"),
+        ("multi", {"calibration": {"method": "temperature", "temperature": 1}}, "multi-label"),
+        ("multi", {"calibration": {"method": "scaling", "labels": [{"label": "a"}]}}, "not of these labels"),
+        ("multi", {"calibration": {"method": "scaling", "labels": 3}}, "a row for each label"),
+        ("multi", {"operating_points": {"rule": "best", "labels": []}}, "rule 'best'"),
+        ("multi", {"operating_points": {"rule": "f1", "labels": [{"label": x} for x in "abc"]}}, "positives is None"),
+    ],
+)
+def test_a_damaged_file_is_told(task, content, said):
+    with pytest.raises(ValueError, match=said):
+        Decision.from_json(content, task, LABELS)
+
+
+def test_certainty_is_the_probability_of_the_answer():
+    multi = Decision("multi", ("a", "b"))
+    np.testing.assert_allclose(multi.certainty(np.array([[0.9, 0.2], [0.5, 0.4]])), [[0.9, 0.8], [0.5, 0.6]])
+    single = Decision("single", ("a", "b"), Temperature(2.0))
+    np.testing.assert_allclose(single.certainty(np.array([[0.9, 0.1], [0.4, 0.6]])), [[0.9, 0.9], [0.6, 0.6]])
+
+
+def test_scalings_are_applied_label_by_label():
+    decision = Decision("multi", ("a", "b"), (Scaling(2.0, 1.0), Scaling(1.0, 0.0)))
+    raw = np.array([[0.2, 0.7]])
+    np.testing.assert_allclose(decision.calibrated(raw), [[expit(2 * np.log(0.2 / 0.8) + 1), 0.7]], atol=1e-12)

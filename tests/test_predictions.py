@@ -1,0 +1,98 @@
+"""The table of predictions: what is written is read again, and patients become groups."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from xrayfast.errors import RunError
+from xrayfast.metrics.calibration import Temperature
+from xrayfast.metrics.decision import Decision
+from xrayfast.predictions import Predictions, about
+
+LABELS = ("a", "b,|c".replace("|", ""), "d e")
+
+
+def told(n=6, patients=("P00002", "", "P00001", "P00002", "", "P00003")):
+    random = np.random.default_rng(0)
+    raw = random.dirichlet(np.ones(3), n)
+    return Predictions(
+        labels=LABELS,
+        images=np.array([f"f{i}.png" for i in range(n)], object),
+        patients=np.array(patients, object),
+        truth=random.integers(-1, 2, (n, 3)),
+        probability=raw,
+        loss=random.random(n),
+        raw=raw,
+        about={
+            "sex": np.array(["F", "M", "", "F", "M", "F"], object),
+            "age": np.array([40.0, np.nan, 90, 3, 71, 55]),
+            "view": np.array(["PA", "NA", "", "AP", "PA", "PA"], object),
+        },
+    )
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    first = told().calibrated(Decision("single", LABELS, Temperature(1.7)))
+    first.write(tmp_path / "p.csv")
+    again = Predictions.read(tmp_path / "p.csv", LABELS)
+    for name in ("images", "patients", "truth"):
+        assert (getattr(again, name) == getattr(first, name)).all(), name
+    for name in ("probability", "raw", "loss"):
+        np.testing.assert_allclose(getattr(again, name), getattr(first, name), rtol=1e-8)
+    assert not np.allclose(again.probability, again.raw)
+    assert again.about.keys() == first.about.keys()
+    assert (again.about["view"] == first.about["view"]).all()
+    np.testing.assert_array_equal(again.about["age"], first.about["age"])
+
+
+def test_older_files_were_not_calibrated(tmp_path):
+    first = told()
+    first.write(tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
+    table.drop(columns=[name for name in table if name.startswith("raw_") or name in first.about]).to_csv(
+        tmp_path / "old.csv", index=False
+    )
+    old = Predictions.read(tmp_path / "old.csv", LABELS)
+    assert (old.raw == old.probability).all()
+    assert old.about == {}
+
+
+def test_images_of_unknown_patients_are_drawn_alone():
+    groups = told().groups
+    assert groups[0] == groups[3]
+    assert len(set(groups.tolist())) == 5
+    assert told(patients=[""] * 6).groups is None
+
+
+def test_rows_keep_all_columns_aligned():
+    some = told().rows(np.array([True, False, True, False, False, True]))
+    assert some.images.tolist() == ["f0.png", "f2.png", "f5.png"]
+    assert some.about["age"].tolist() == [40, 90, 55]
+    assert len(some) == len(some.raw) == len(some.loss) == 3
+
+
+@pytest.mark.parametrize("value", ["2", "-0.1", "", "x", "nan"])
+def test_a_probability_that_is_none_is_told(value, tmp_path):
+    told().write(tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
+    table.loc[2, "prob_a"] = value
+    table.to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(RunError, match=r"p\.csv: can't be read as predictions"):
+        Predictions.read(tmp_path / "p.csv", LABELS)
+
+
+def test_ages_from_90_on_are_written_as_90():
+    table = pd.DataFrame({"image": ["a", "b", "c"], "age": [89.0, 97.0, np.nan], "sex": ["F", None, "M"]})
+    found = about(table)
+    np.testing.assert_array_equal(found["age"], [89, 90, np.nan])
+    assert found["sex"].tolist() == ["F", "", "M"]
+    assert "view" not in found
+
+
+def test_a_copy_with_other_probabilities_leaves_the_first_alone():
+    first = told()
+    second = first.calibrated(Decision("single", LABELS, Temperature(3.0)))
+    assert dataclasses.replace(second, probability=first.probability).raw is first.raw
+    assert (first.probability == first.raw).all()

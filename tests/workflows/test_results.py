@@ -1,0 +1,158 @@
+"""From predictions to results: what validation chooses, kept in labels.json and used everywhere after."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import xrayfast as xf
+from xrayfast.config import ResultsConfig
+from xrayfast.errors import ConfigError
+from xrayfast.metrics.decision import choose
+from xrayfast.workflows.results import prevalences, rule_of
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return xf.Run(shutil.copytree(tiny_run.path, tmp_path / "single"))
+
+
+@pytest.fixture
+def multi(tiny_multi_run, tmp_path):
+    return xf.Run(shutil.copytree(tiny_multi_run.path, tmp_path / "multi"))
+
+
+def test_a_run_decides_as_its_validation_part_alone_chose(tiny_multi_run):
+    told = tiny_multi_run.predictions("valid")
+    expected = choose(told.truth, told.raw, told.labels, "multi", rule="f1")
+    found = tiny_multi_run.decision
+    np.testing.assert_allclose(found.thresholds, expected.thresholds, rtol=1e-6)
+    for part in tiny_multi_run.predicted_parts:
+        here = tiny_multi_run.predictions(part)
+        np.testing.assert_allclose(here.probability, found.calibrated(here.raw), atol=1e-8)
+        called = here.probability >= found.thresholds
+        counts = np.array(list(tiny_multi_run.metrics[part]["confusion_per_label"].values()))
+        assert counts[:, 1, 1].tolist() == (called & (here.truth == 1)).sum(axis=0).tolist()
+
+
+def test_metrics_hold_the_circumstances_too(tiny_run):
+    metrics = tiny_run.metrics
+    assert metrics["decision"] == tiny_run.decision.to_json()
+    assert metrics["data"]["counts"] == tiny_run.info["counts"]
+    flow = metrics["data"]["flow"]
+    assert [text for text, _ in flow][:2] == ["Image files", "Images used"]
+    assert flow[1][1] == 36 == sum(n for text, n in flow if text.startswith("Part "))
+    assert metrics["training"]["best_epoch"] == tiny_run.info["best_epoch"]
+    assert [row["epoch"] for row in metrics["training"]["history"]] == tiny_run.history["epoch"].tolist()
+    assert any("near duplicates" in sentence for sentence in metrics["data"]["audit"])
+
+
+def test_thresholds_can_be_chosen_anew_without_training(multi):
+    before = multi.decision
+    xf.interpret(multi, target_sensitivity=0.9)
+    again = multi.decision
+    assert (again.rule, again.target) == ("sensitivity", 0.9)
+    for one, other in zip(again.calibration, before.calibration, strict=True):  # predictions keep nine digits
+        assert (one.slope, one.bias) == pytest.approx((other.slope, other.bias), rel=1e-5)
+    assert multi.config.results.target_sensitivity == 0.9
+    told = multi.predictions("valid")
+    for i, point in enumerate(again.points):
+        if point.threshold is not None:
+            assert (told.probability[told.truth[:, i] == 1, i] >= point.threshold).mean() >= 0.9
+    assert multi.metrics["decision"]["operating_points"]["target"] == 0.9
+    # Another rule takes the place of the first.
+    xf.interpret(multi, thresholds="youden", resamples=20)
+    assert multi.config.results.target_sensitivity is None
+    assert multi.decision.rule == "youden"
+    assert multi.metrics["valid"]["intervals"]["resamples"] == 20
+
+
+def test_calibration_can_be_left_out(run):
+    xf.interpret(run, calibrate=False)
+    told = run.predictions("valid")
+    assert (told.probability == told.raw).all()
+    assert json.loads((run.path / "labels.json").read_text())["calibration"] is None
+
+
+def test_an_older_run_is_measured_when_it_is_first_reported(run):
+    """Its labels.json has no decision, its predictions no raw probabilities, its metrics no intervals."""
+    (run.path / "labels.json").write_text(json.dumps({"task": "single", "labels": list(run.labels), "threshold": None}))
+    (run.path / "metrics.json").write_text(json.dumps({"valid": {}, "test": {}}))
+    for part in run.predicted_parts:
+        path = run.path / "predictions" / f"{part}.csv"
+        table = pd.read_csv(path, keep_default_na=False)
+        table.drop(columns=[name for name in table if name.startswith("raw_")]).to_csv(path, index=False)
+    assert run.decision.calibration is None
+    xf.interpret(run)
+    assert run.decision.calibration is not None
+    assert "intervals" in run.metrics["test"]
+
+
+def test_a_run_of_one_class_an_image_flags_each_class_at_its_threshold(run, films):
+    files = sorted(films.rglob("*.png"))[:8]
+    assert "above_threshold" not in xf.predict(run, files)
+    xf.interpret(run, target_sensitivity=1.0)
+    table = xf.predict(run, files)
+    probability = table.filter(like="prob_").to_numpy(dtype=float)
+    for row, text in zip(probability, table["above_threshold"], strict=True):
+        above = zip(run.labels, row, run.decision.thresholds, strict=True)
+        assert text == "|".join(label for label, p, threshold in above if p >= threshold)
+    assert table["predicted"].tolist() == [run.labels[i] for i in probability.argmax(axis=1)]
+
+
+def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, films, multi_films):
+    plain = xf.predict(run, films)
+    probability = plain.filter(like="prob_").to_numpy(dtype=float)
+    limit = float(np.median(probability.max(axis=1)))
+    table = xf.predict(run, films, abstain_below=limit)
+    unsure = probability.max(axis=1) < limit
+    assert 0 < unsure.sum() < len(table)
+    assert table["predicted"].where(~unsure, "").tolist() == table["predicted"].tolist()
+    assert table["abstained"].tolist() == plain["predicted"].where(unsure, "").tolist()
+
+    table = xf.predict(multi, multi_films, abstain_below=0.7)
+    probability = table.filter(like="prob_").to_numpy(dtype=float)
+    called = probability >= multi.decision.thresholds
+    sure = np.where(called, probability, 1 - probability) >= 0.7
+    assert (~sure).any()
+    for row, predicted, abstained in zip(range(len(table)), table["predicted"], table["abstained"], strict=True):
+        assert predicted == "|".join(x for j, x in enumerate(multi.labels) if called[row, j] and sure[row, j])
+        assert abstained == "|".join(x for j, x in enumerate(multi.labels) if not sure[row, j])
+    with pytest.raises(ConfigError, match="abstain_below is 2"):
+        xf.predict(run, films, abstain_below=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "single", "several"),
+    [
+        ({}, (None, None), ("f1", None)),
+        ({"thresholds": "half"}, (None, None), (None, None)),
+        ({"thresholds": "youden"}, ("youden", None), ("youden", None)),
+        ({"target_specificity": 0.9}, ("specificity", 0.9), ("specificity", 0.9)),
+    ],
+)
+def test_rules(options, single, several):
+    settings = ResultsConfig(**options)
+    assert rule_of(settings, "single") == single
+    assert rule_of(settings, "multi") == several
+
+
+def test_prevalences():
+    assert prevalences([], ["a", "b"]) is None
+    np.testing.assert_array_equal(prevalences(["a=0.1"], ["a", "b"]), [0.1, np.nan])
+    for wrong, said in (("1.5", "between 0 and 1"), ("c=0.1", "expected one of a, b"), ("a=", "between 0 and 1")):
+        with pytest.raises(ConfigError, match=said):
+            prevalences([wrong], ["a", "b"])
+
+
+def test_a_stated_prevalence_gives_predictive_values(run):
+    xf.interpret(run, prevalence=["0.05"])
+    row = run.metrics["test"]["per_label"][0]
+    recall, specificity = row["recall"], row["specificity"]
+    if recall and specificity not in (None, 1.0):
+        expected = recall * 0.05 / (recall * 0.05 + (1 - specificity) * 0.95)
+        assert row["ppv_at_prevalence"] == pytest.approx(expected)
+    with pytest.raises(ConfigError, match="expected one of"):
+        xf.interpret(run, prevalence=["nothing=0.1"])

@@ -1,0 +1,91 @@
+"""The folder of one test of a run, on its own or on other data: the only code that knows its paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xrayfast.errors import RunError
+from xrayfast.files import read_json, write_json
+from xrayfast.predictions import Predictions
+
+INFO = "evaluation.json"
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.csv"
+REPORT = "evaluation.html"
+TABLES = "tables"
+
+
+class Evaluation:
+    """One test of a run: a folder, and what can be read from it.
+
+    Args:
+        path: the folder.
+        labels: of the run, in order.
+    """
+
+    def __init__(self, path: Path, labels: Sequence[str]) -> None:
+        self.path, self.labels = path, tuple(labels)
+
+    def __repr__(self) -> str:
+        return f"Evaluation('{self.path}')"
+
+    @staticmethod
+    def is_one(path: Path) -> bool:
+        """Whether the folder holds a finished evaluation."""
+        return (path / METRICS).is_file()
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Command line, time, versions."""
+        return self._json(INFO)
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Write `evaluation.json`."""
+        write_json(self.path / INFO, dict(info))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """`result` as `metrics.summary.summarise` gives it, and which images and labels it is of."""
+        return self._json(METRICS)
+
+    def write_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Write `metrics.json`; comes last, since it says that the evaluation is complete."""
+        write_json(self.path / METRICS, dict(metrics))
+
+    @property
+    def predictions(self) -> Predictions:
+        """The predictions that were measured.
+
+        Raises:
+            RunError: they can't be read.
+        """
+        return Predictions.read(self.path / PREDICTIONS, self.labels)
+
+    def write_predictions(self, predictions: Predictions) -> None:
+        """Write `predictions.csv`."""
+        predictions.write(self.path / PREDICTIONS)
+
+    @property
+    def report_path(self) -> Path:
+        """`evaluation.html`."""
+        return self.path / REPORT
+
+    def table_path(self, name: str) -> Path:
+        """`tables/NAME.csv`, in a folder that exists.
+
+        Raises:
+            RunError: it can't be made.
+        """
+        folder = self.path / TABLES
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: can't be made ({error.strerror}).") from error
+        return folder / f"{name}.csv"
+
+    def _json(self, name: str) -> dict[str, Any]:
+        if not (self.path / name).is_file():
+            raise RunError(f"{self.path}: lacks {name}; the folder is damaged, or its evaluation was not finished.")
+        return read_json(self.path / name)

@@ -1,0 +1,212 @@
+"""How a network's probabilities become calibrated ones, and labels: chosen on validation images alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.config import Task
+from xrayfast.metrics.calibration import (
+    Scaling,
+    Temperature,
+    apply_scalings,
+    apply_temperature,
+    fit_scalings,
+    fit_temperature,
+)
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.thresholds import OperatingPoint, Rule, choose_thresholds, decide, threshold_array
+
+Calibration = Temperature | tuple[Scaling, ...] | None
+"""One temperature (single), a scaling a label (multi), or None: the network's own probabilities."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A calibration and a threshold for each label.
+
+    Attributes:
+        task: "single" or "multi".
+        labels: the L names, in the order of all arrays.
+        calibration: of the network's probabilities.
+        points: L operating points on calibrated probabilities, each label against the rest; () where none were
+            chosen, and a label is called at 0.5.
+        rule: what the thresholds were chosen for; None where they were not.
+        target: that the rule's rate had to reach; None for other rules.
+    """
+
+    task: Task
+    labels: tuple[str, ...]
+    calibration: Calibration = None
+    points: tuple[OperatingPoint, ...] = ()
+    rule: Rule | None = None
+    target: float | None = None
+
+    @property
+    def thresholds(self) -> Floats:
+        """(L,) at or above which a label is called; 0.5 where none could be chosen."""
+        return threshold_array(self.points) if self.points else np.full(len(self.labels), 0.5)
+
+    def calibrated(self, raw: ArrayLike) -> Floats:
+        """The network's (N, L) probabilities, calibrated: (N, L) in [0, 1].
+
+        Raises:
+            ValueError: As in `metrics.calibration`.
+        """
+        if self.calibration is None:
+            return np.asarray(raw, dtype=np.float64)
+        if isinstance(self.calibration, Temperature):
+            return apply_temperature(raw, self.calibration.temperature)
+        return apply_scalings(raw, self.calibration)
+
+    def decide(self, probability: NDArray[Any]) -> NDArray[np.int64]:
+        """The labels of (N, L) calibrated probabilities as 0 and 1: the most likely class (single), or each label at or
+        above its threshold (multi).
+        """
+        return decide(probability, self.task, self.thresholds)
+
+    def certainty(self, probability: NDArray[Any]) -> Floats:
+        """How probable each answer is by the calibrated probabilities themselves.
+
+        Args:
+            probability: (N, L) in [0, 1].
+
+        Returns:
+            (N, L): of a label that is called its probability, of one that is not the rest to 1. With one class an
+            image the class that is called stands in all columns.
+        """
+        called = self.decide(probability) == 1
+        if self.task == "multi":
+            return np.where(called, probability, 1 - probability)
+        return np.broadcast_to(probability.max(axis=1, keepdims=True), probability.shape).astype(np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `labels.json` holds of it beside labels and task; numbers that are undefined are None."""
+        return {"calibration": self._calibration_json(), "operating_points": self._points_json()}
+
+    def _calibration_json(self) -> dict[str, Any] | None:
+        if self.calibration is None:
+            return None
+        if isinstance(self.calibration, Temperature):
+            return {"method": "temperature", **asdict(self.calibration)}
+        scalings = zip(self.labels, self.calibration, strict=True)
+        return {"method": "scaling", "labels": [{"label": label, **asdict(one)} for label, one in scalings]}
+
+    def _points_json(self) -> dict[str, Any] | None:
+        if not self.points:
+            return None
+        return {
+            "rule": self.rule,
+            "target": self.target,
+            "labels": [
+                {"label": label, **{name: _defined(value) for name, value in asdict(point).items()}}
+                for label, point in zip(self.labels, self.points, strict=True)
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], task: Task, labels: Sequence[str]) -> Decision:
+        """Read it back; what an older file lacks was not chosen.
+
+        Raises:
+            ValueError: it is not of this form, or not of these labels.
+        """
+        calibration, points = content.get("calibration"), content.get("operating_points")
+        if not (isinstance(calibration, dict | None) and isinstance(points, dict | None)):
+            raise ValueError("calibration and operating_points are expected to be objects or null")
+        rule, target = (points or {}).get("rule"), (points or {}).get("target")
+        if points is not None and rule not in get_args(Rule):
+            raise ValueError(f"found the rule {rule!r}; expected one of {', '.join(get_args(Rule))}")
+        return cls(
+            task,
+            tuple(labels),
+            _read_calibration(calibration, task, labels),
+            () if points is None else tuple(_read_point(row) for row in _of_labels(points, labels)),
+            rule,
+            None if target is None else _number(target, "target"),
+        )
+
+
+def choose(
+    truth: ArrayLike,
+    raw: ArrayLike,
+    labels: Sequence[str],
+    task: Task,
+    *,
+    rule: Rule | None,
+    target: float | None = None,
+    calibrate: bool = True,
+) -> Decision:
+    """Fit the calibration, then choose thresholds on what it gives, both on the same validation images.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        raw: (N, L) in [0, 1], the network's own probabilities.
+        labels: the L names.
+        task: "single" or "multi".
+        rule: what thresholds are chosen for; None for none.
+        target: for the rules of a sensitivity or specificity.
+        calibrate: whether to fit a calibration.
+
+    Raises:
+        ValueError: As in `metrics.calibration` and `metrics.thresholds`.
+    """
+    calibration: Calibration = None
+    if calibrate:
+        calibration = fit_temperature(truth, raw) if task == "single" else tuple(fit_scalings(truth, raw))
+    decision = Decision(task, tuple(labels), calibration)
+    if rule is None:
+        return decision
+    points = choose_thresholds(truth, decision.calibrated(raw), rule, target)
+    return Decision(task, tuple(labels), calibration, tuple(points), rule, target)
+
+
+def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Sequence[str]) -> Calibration:
+    if content is None:
+        return None
+    method = content.get("method")
+    if method == "temperature" and task == "single":
+        temperature = _number(content.get("temperature"), "temperature")
+        if temperature <= 0:
+            raise ValueError(f"temperature is {temperature}; expected a number above 0")
+        return Temperature(temperature, str(content.get("reason", "")))
+    if method == "scaling" and task == "multi":
+        return tuple(
+            Scaling(_number(row.get("slope"), "slope"), _number(row.get("bias"), "bias"), str(row.get("reason", "")))
+            for row in _of_labels(content, labels)
+        )
+    raise ValueError(f"found the calibration method {method!r} in a {task}-label run")
+
+
+def _read_point(row: Mapping[str, Any]) -> OperatingPoint:
+    threshold = row.get("threshold")
+    numbers = {
+        name: math.nan if row.get(name) is None else _number(row[name], name) for name in ("sensitivity", "specificity")
+    }
+    counts = {name: int(_number(row.get(name), name)) for name in ("positives", "negatives")}
+    value = None if threshold is None else _number(threshold, "threshold")
+    return OperatingPoint(value, str(row.get("reason", "")), **numbers, **counts)  # type: ignore[arg-type]
+
+
+def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:
+    rows = content.get("labels")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("calibration and operating points are expected to list a row for each label")
+    if [row.get("label") for row in rows] != list(labels):
+        raise ValueError("calibration and operating points are not of these labels, in this order")
+    return rows
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name} is {value!r}; expected a number")
+    return float(value)
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,265 @@
+"""The metrics of parts of a split, such as women and men, and how far these lie apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.config import Task
+from xrayfast.errors import some
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import Bools, Indices, units
+from xrayfast.metrics.limits import bca
+from xrayfast.metrics.resampling import block_size, draws, left_out
+from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.summary import summarise
+
+AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
+"""The bands of age, and the years that each begins with."""
+
+LEAST = 10
+"""So many patients (or images) with the label, and without it, a subgroup needs to be compared with others."""
+
+GAP_MEASURES = ("auroc", "recall", "specificity")
+"""What subgroups are compared by, label by label and in the mean; beside the share of images that are right."""
+
+_ALIKE: dict[Task, str] = {"single": "accuracy", "multi": "subset_accuracy"}
+_KEPT = ("images", "patients", "scored", "overall", "per_label", "intervals", "notes")
+
+
+def age_bands(age: ArrayLike) -> NDArray[np.str_]:
+    """The band of each age.
+
+    Args:
+        age: (N,) years, NaN where unknown.
+
+    Returns:
+        (N,) names of `AGES`, "" where unknown.
+
+    >>> age_bands([17.9, 18, 90, float("nan")]).tolist()
+    ['0-17', '18-39', '80+', '']
+    """
+    years = np.asarray(age, dtype=np.float64)
+    place = np.searchsorted(list(AGES.values()), years, side="right")
+    return np.array(["", *AGES])[np.where(np.isnan(years), 0, place)]
+
+
+def subgroups(
+    truth: NDArray[Any],
+    probability: NDArray[Any],
+    labels: Sequence[str],
+    task: Task,
+    values: Mapping[str, ArrayLike],
+    *,
+    threshold: float | NDArray[Any] = 0.5,
+    groups: NDArray[Any] | None = None,
+    prevalence: float | NDArray[Any] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """What `summary.summarise` gives, for each subgroup by itself, and the largest gaps between two of them.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        probability: (N, L) in [0, 1].
+        labels: the L names.
+        task: "single" or "multi".
+        values: (N,) texts for each way to divide the images, "" where unknown: `{"sex": ["F", "M", ...]}`.
+        threshold: a label is called at or above it ("multi"), one number or (L,).
+        groups: (N,) patient numbers, or None where patients are unknown.
+        prevalence: at which predictive values are given, one number or (L,), or None for none.
+        resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
+        seed: of the draws.
+
+    Returns:
+        For each way: `by`; `missing`, the images of which the value is unknown; `groups`, a summary each with its
+        `value`; `gaps`, largest first: `measure`, `label` (None for all together, `labels` then tells how many the
+        mean is over), the values `highest` and `lowest`, what is measured there (`highest_value`, `lowest_value`),
+        their `difference` and its interval `low` to `high`; `notes`. Undefined numbers are None.
+
+    Raises:
+        ValueError: As `sample.Sample`; a column that has not N values.
+    """
+    split = _Split(truth, probability, tuple(labels), task, threshold, groups, prevalence, resamples, seed)
+    return [split.divided(by, np.asarray(column, dtype=np.str_)) for by, column in values.items()]
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """Two subgroups, the first above the second by some measure of some labels (none: of the images)."""
+
+    measure: str
+    labels: tuple[int, ...]
+    high: int
+    low: int
+    difference: float
+
+    def taken(self, measured: Mapping[str, Floats]) -> Floats:
+        """(B,) differences out of the measures of G subgroups, (G, B, L) each."""
+        values = measured[self.measure][:, :, list(self.labels)].mean(axis=2)
+        difference: Floats = values[self.high] - values[self.low]
+        return difference
+
+
+@dataclass(frozen=True)
+class _Split:
+    truth: NDArray[Any]
+    probability: NDArray[Any]
+    labels: tuple[str, ...]
+    task: Task
+    threshold: float | NDArray[Any]
+    patients: NDArray[Any] | None
+    prevalence: float | NDArray[Any] | None
+    resamples: int
+    seed: int
+
+    def divided(self, by: str, column: NDArray[np.str_]) -> dict[str, Any]:
+        if column.shape != (len(self.truth),):
+            raise ValueError(f"{by} has shape {column.shape}; expected one value for each of {len(self.truth)} images")
+        names = [value for value in np.unique(column).tolist() if value]
+        members = [column == name for name in names]
+        gaps, notes = self._gaps(names, members) if len(names) > 1 else ([], [])
+        missing = int((column == "").sum())
+        if missing:
+            notes.insert(0, f"{missing} images whose {by} is unknown are in none of these groups.")
+        return {
+            "by": by,
+            "missing": missing,
+            "groups": [{"value": name, **self._summary(rows)} for name, rows in zip(names, members, strict=True)],
+            "gaps": gaps,
+            "notes": notes,
+        }
+
+    def _summary(self, rows: Bools) -> dict[str, Any]:
+        found = summarise(
+            self.truth[rows],
+            self.probability[rows],
+            self.labels,
+            self.task,
+            threshold=self.threshold,
+            groups=None if self.patients is None else self.patients[rows],
+            prevalence=self.prevalence,
+            resamples=self.resamples,
+            seed=self.seed,
+        )
+        return {name: found[name] for name in _KEPT if name in found}
+
+    # Gaps
+
+    def _gaps(self, names: Sequence[str], members: Sequence[Bools]) -> tuple[list[dict[str, Any]], list[str]]:
+        unit, n_units = units(self.patients, len(self.truth))
+        samples = [
+            Sample(self.truth[rows], self.probability[rows], self.task, unit[rows], self.threshold) for rows in members
+        ]
+        # The patients of the whole split are drawn, so that one who stands in two subgroups is drawn for both at once.
+        own = [np.unique(unit[rows]) for rows in members]
+        values = self._measured(samples, own, iter([np.ones((1, n_units))]))
+        enough = self._enough(unit, members)
+        contrasts = self._contrasts(values, enough)
+        ends = [(math.nan, math.nan)] * len(contrasts)
+        if self.resamples and n_units > 1 and contrasts:
+            block = block_size(max(samples, key=lambda sample: sample.truth.size))
+            drawn = self._measured(samples, own, draws(n_units, self.resamples, self.seed, block))
+            without = self._measured(samples, own, left_out(n_units, self.seed, block))
+            ends = [bca(one.taken(drawn), one.difference, one.taken(without)) for one in contrasts]
+        gaps = [self._told(one, names, values, *end) for one, end in zip(contrasts, ends, strict=True)]
+        return sorted(gaps, key=lambda gap: -gap["difference"]), self._notes(names, enough, len(gaps))
+
+    def _measured(
+        self, samples: Sequence[Sample], own: Sequence[Indices], counts: Iterator[Floats]
+    ) -> dict[str, Floats]:
+        """(G, B, L) by the names of `GAP_MEASURES`, and the share of right images as (G, B, 1)."""
+        alike = _ALIKE[self.task]
+        found: dict[str, list[Floats]] = {name: [] for name in (*GAP_MEASURES, alike)}
+        for block in counts:
+            measured = [sample.measure(block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
+            for name in GAP_MEASURES:
+                found[name].append(np.stack([one.per_label[name] for one in measured]))
+            found[alike].append(np.stack([one.overall[alike][:, None] for one in measured]))
+        return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
+
+    def _enough(self, unit: Indices, members: Sequence[Bools]) -> dict[str, Bools]:
+        """(G, L) whether a subgroup has enough patients for a measure of a label; (G, 1) for the share of images."""
+
+        def patients(cells: Bools) -> list[int]:
+            return [len(np.unique(unit[column])) for column in cells.T]
+
+        def counted(cells: Bools) -> Bools:
+            counts: Bools = np.array([patients(cells & rows[:, None]) for rows in members]) >= LEAST
+            return counts
+
+        known = (self.truth >= 0).any(axis=1, keepdims=True)
+        positive, negative = counted(self.truth == 1), counted(self.truth == 0)
+        both = positive & negative
+        return {"auroc": both, "recall": positive, "specificity": negative, _ALIKE[self.task]: counted(known)}
+
+    def _contrasts(self, values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:
+        """The two subgroups that lie furthest apart, for each measure of each label, and of all of them."""
+        found = []
+        for name, there in enough.items():
+            sets = [(i,) for i in range(there.shape[1])]
+            for labels in sets:
+                pairs = combinations(np.flatnonzero(there[:, labels[0]]).tolist(), 2)
+                found.append(_furthest(values[name][:, 0], name, [(pair, labels) for pair in pairs]))
+            if len(sets) > 1:
+                shared = [(pair, _both(there, pair)) for pair in combinations(range(len(there)), 2)]
+                several = [(pair, both) for pair, both in shared if len(both) > 1]
+                found.append(_furthest(values[name][:, 0], name, several))
+        return [one for one in found if one is not None]
+
+    def _told(
+        self, one: _Contrast, names: Sequence[str], values: Mapping[str, Floats], low: float, high: float
+    ) -> dict[str, Any]:
+        of_images, together = one.measure == _ALIKE[self.task], len(one.labels) > 1
+        high_value, low_value = values[one.measure][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
+        return {
+            "measure": f"{one.measure}_macro" if together else one.measure,
+            "label": None if of_images or together else self.labels[one.labels[0]],
+            **({"labels": len(one.labels)} if together else {}),
+            "highest": names[one.high],
+            "highest_value": high_value,
+            "lowest": names[one.low],
+            "lowest_value": low_value,
+            "difference": one.difference,
+            "low": None if math.isnan(low) else low,
+            "high": None if math.isnan(high) else high,
+        }
+
+    def _notes(self, names: Sequence[str], enough: Mapping[str, Bools], looked_at: int) -> list[str]:
+        unit = "images" if self.patients is None else "patients"
+        few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
+        notes = [
+            f"Groups are compared where they have at least {LEAST} {unit} with the label (recall), without it "
+            "(specificity), or both (AUROC); means over labels are over those of which both groups have enough."
+        ]
+        if few:
+            notes.append(f"Too small to be compared at all: {some(few)}.")
+        if looked_at > 1:
+            notes.append(
+                f"The largest of many differences looks larger than it is: {looked_at} were looked at, each of the two "
+                "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
+            )
+        return notes
+
+
+def _furthest(
+    values: Floats, measure: str, candidates: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
+) -> _Contrast | None:
+    """Of some pairs of subgroups and labels the one that differs most, by the measure's (G, L) values."""
+    best: _Contrast | None = None
+    for (a, b), labels in candidates:
+        difference = float(values[a, list(labels)].mean() - values[b, list(labels)].mean())
+        if best is None or abs(difference) > best.difference:
+            high, low = (a, b) if difference >= 0 else (b, a)
+            best = _Contrast(measure, labels, high, low, abs(difference))
+    return best
+
+
+def _both(there: Bools, pair: tuple[int, int]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(there[pair[0]] & there[pair[1]]).tolist())
