@@ -1,0 +1,181 @@
+"""Explanations of files, and the cases of a report, from runs."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import xrayfast as xf
+from xrayfast.data.radiograph import fit_square
+from xrayfast.errors import ConfigError, ReadError
+from xrayfast.learning.saliency import grad_cam
+from xrayfast.metrics.calibration import Temperature
+from xrayfast.metrics.decision import Decision
+from xrayfast.workflows import explain as explaining
+from xrayfast.workflows.explain import Asked, saliency_cases
+
+
+def files(films, n=5):
+    return sorted(films.rglob("*.png"))[:: 36 // n][:n]
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_probabilities_are_those_of_predict(kind, tiny_run, tiny_multi_run, films):
+    run = tiny_run if kind == "single" else tiny_multi_run
+    told = xf.explain(run, files(films), device="cpu")
+    table = xf.predict(run, [str(file) for file in files(films)], device="cpu")
+    assert [one.file for one in told] == table["file"].tolist()
+    assert [one.predicted for one in told] == table["predicted"].tolist()
+    for one, (_, row) in zip(told, table.iterrows(), strict=True):
+        assert list(one.probabilities) == list(run.labels)
+        for label, probability in one.probabilities.items():
+            assert probability == pytest.approx(row[f"prob_{label}"], abs=1e-6)
+        assert one.label == max(one.probabilities, key=one.probabilities.get)
+
+
+def test_probabilities_are_calibrated_as_the_run_says(tiny_run, films, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    file = files(films)[0]
+    run.write_decision(Decision(run.task, run.labels))
+    plain = xf.explain(run, file, device="cpu").probabilities
+    run.write_decision(Decision(run.task, run.labels, Temperature(4.0, "")))
+    found = xf.explain(run, file, device="cpu").probabilities
+    logits = np.log(np.array(list(plain.values()))) / 4
+    assert list(found.values()) == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_heat_is_grad_cam_of_the_label_on_the_picture_as_it_is_predicted(kind, tiny_run, tiny_multi_run, films):
+    run = tiny_run if kind == "single" else tiny_multi_run
+    file, label = files(films)[1], run.labels[-1]
+    one = xf.explain(run, file, label=label, device="cpu")
+    assert isinstance(one, explaining.Explanation)
+    assert one.label == label
+    learn = xf.load(run, device="cpu")
+    size = run.config.model.size
+    picture = fit_square(np.asarray(Image.open(file).convert("L")), size).astype(np.float32) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    batch = ((torch.from_numpy(picture)[None] - mean[:, None, None]) / std[:, None, None])[None]
+    expected = grad_cam(learn.model, batch, torch.tensor([len(run.labels) - 1]))[0]
+    np.testing.assert_allclose(one.heat, expected.numpy(), atol=1e-5)
+    assert one.pixels.shape == (256, 256)
+    assert (one.pixels == fit_square(np.asarray(Image.open(file).convert("L")), 256)).all()
+
+
+def test_a_label_that_the_network_lacks_is_an_error_with_a_suggestion(tiny_run, films):
+    with pytest.raises(ConfigError, match=r"label is 'pneumona'\. Did you mean 'pneumonia'\?.*covid-19, normal"):
+        xf.explain(tiny_run, files(films), label="pneumona")
+    with pytest.raises(ConfigError, match="Did you mean 'normal'"):
+        saliency_cases(tiny_run, [("a", files(films)[0], "", "", "norml")])
+
+
+def test_a_file_that_cant_be_read_is_an_error_that_names_it(tiny_run, films, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("<html>not found</html>")
+    with pytest.raises(ReadError, match=r"bad\.png: found HTML"):
+        xf.explain(tiny_run, [files(films)[0], bad])
+    with pytest.raises(ReadError, match=r"gone\.png"):
+        xf.explain(tiny_run, tmp_path / "gone.png")
+    assert xf.explain(tiny_run, []) == []
+
+
+def test_each_file_is_read_once_and_chunks_change_nothing(tiny_run, films, monkeypatch):
+    reads = []
+    read = explaining.read
+    monkeypatch.setattr(explaining, "read", lambda file, window: reads.append(file) or read(file, window))
+    at_once = xf.explain(tiny_run, files(films), device="cpu")
+    assert reads == files(films)
+    monkeypatch.setattr(explaining, "CHUNK", 2)
+    for one, other in zip(at_once, xf.explain(tiny_run, files(films), device="cpu"), strict=True):
+        assert (one.file, one.label) == (other.file, other.label)
+        np.testing.assert_allclose(one.heat, other.heat, atol=1e-5)
+
+
+def test_an_explanation_is_drawn_and_saved(tiny_run, films, tmp_path):
+    one = xf.explain(tiny_run, str(files(films)[0]), device="cpu")
+    assert one.overlay().shape == (*one.pixels.shape, 3)
+    told = [text.get_text() for axes in one.plot().axes for text in axes.texts]
+    assert f"Explained: {one.label} ({one.probabilities[one.label]:.2f})" in told[1]
+    assert "Actual" not in told[1]
+    one.save(tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def bright(tiny_run, monkeypatch):
+    """The run with a network in its learner for whose first label what is bright speaks, by 2 x 2 pixels."""
+    conv, last = nn.Conv2d(3, 1, 2, stride=2, bias=False), nn.Linear(1, 3)
+    with torch.no_grad():
+        conv.weight.fill_(1 / 12)
+        last.weight.copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
+    body = nn.Sequential(nn.Sequential(conv, nn.ReLU(inplace=True)))
+    load = explaining.load_to_predict
+
+    def with_bright(run, device):
+        learn = load(run, device)
+        learn.model = nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last))
+        return learn
+
+    monkeypatch.setattr(explaining, "load_to_predict", with_bright)
+    return tiny_run
+
+
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (240, 120), (120, 240)])
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_colour_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_path, height, width, down, right):
+    film = np.full((height, width), 30, np.uint8)
+    rows, columns = height // 3, width // 3
+    film[down * 2 * rows : down * 2 * rows + rows, right * 2 * columns : right * 2 * columns + columns] = 220
+    Image.fromarray(film).save(tmp_path / "film.png")
+    one = xf.explain(bright, tmp_path / "film.png", label=bright.labels[0], device="cpu")
+    laid = one.overlay().astype(int)
+    colour = laid.max(axis=2) - laid.min(axis=2)
+    spot = one.pixels > 200
+    assert colour[spot].mean() > 10 * colour[~spot].mean()
+    assert spot[np.unravel_index(colour.argmax(), colour.shape)]
+    # Of a third of the film's height and width, seven tenths each lie inside; the black beside the film doesn't count.
+    assert one.outside == pytest.approx(1 - 0.7**2, abs=0.1)
+
+
+def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, films, tmp_path):
+    good = files(films, 4)
+    asked = [
+        Asked("first", good[0], "normal", "covid-19", "covid-19"),
+        ("gone", tmp_path / "gone.png", "normal", "normal", None),
+        ("unknown", None, "normal", "normal", None),
+        Asked("second", good[1], "", "a, b"),
+    ]
+    cases, notes = saliency_cases(bright, asked, device="cpu")
+    assert [(case.image, case.actual, case.predicted) for case in cases] == [
+        ("first", "normal", "covid-19"),
+        ("second", "", "a, b"),
+    ]
+    assert cases[0].label == "covid-19"
+    one = xf.explain(bright, good[1], device="cpu")
+    assert (cases[1].label, cases[1].probability) == (one.label, pytest.approx(one.probabilities[one.label], abs=1e-6))
+    np.testing.assert_allclose(cases[1].heat, one.heat, atol=1e-5)
+    assert notes[0] == "2 of 4 images can no longer be read, and are left out."
+    assert "outside the central thorax" in notes[1] and "mean rank correlation" in notes[2]
+    assert len(notes) == 3
+
+
+def test_a_network_that_goes_by_corner_marks_gets_a_warning(bright, tmp_path):
+    asked = []
+    for n in range(3):
+        film = np.zeros((100, 100), np.uint8)
+        film[2:12, 85:98] = 255 - n
+        Image.fromarray(film).save(tmp_path / f"{n}.png")
+        asked.append(Asked(f"{n}.png", tmp_path / f"{n}.png", "", "", bright.labels[0]))
+    cases, notes = saliency_cases(bright, asked, device="cpu")
+    assert min(case.outside for case in cases) > 0.6
+    assert notes[0].startswith("Warning sign:") and "corner marks" in notes[0]
+
+
+def test_maps_too_coarse_for_the_checks_say_so(tiny_run, films):
+    cases, notes = saliency_cases(tiny_run, [Asked("a", files(films)[0], "", "")], device="cpu")
+    assert cases[0].heat.shape == (1, 1)
+    assert len(notes) == 1 and "1 × 1 cells" in notes[0]
+    assert saliency_cases(tiny_run, []) == ((), ())
