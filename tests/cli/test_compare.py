@@ -1,0 +1,94 @@
+"""`xrayfast compare` as a person uses it."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from tests.cli.test_cli import call
+from tests.metrics.cases import many_labels, one_class
+from tests.workflows.test_compare import better, kept, told
+from xrayfast.metrics.measures import OVERALL_MEASURES
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """A new working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def runs(at):
+    """Three runs under runs/, c the best."""
+    truth, probability = one_class(n=60)
+    for name, share in (("a", 0.05), ("b", 0.0), ("c", 0.25)):
+        kept(at / "runs", name, test=told(truth, better(probability, truth, share)))
+    return at / "runs"
+
+
+def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch):
+    said = call("compare", "runs", "--resamples", 50).stdout
+    assert "On 60 test images, with 95 % intervals; ordered by AUROC, macro" in said
+    assert re.search(r"^c +\d\.\d{3} \(\d\.\d{3}–\d\.\d{3}\)", said, flags=re.M)
+    assert re.search(r"^a +−\d\.\d{3} [−+]\d\.\d{3}…[−+]\d\.\d{3}", said, flags=re.M)
+    assert re.search(r"^b +AUROC tumour .* (yes|no) *$", said, flags=re.M)
+    for words in ("Difference from c on the same images", "p also corrected for 10 tests", "How they were trained"):
+        assert words in said
+    order = [said.index(f"\n{name} ") for name in "cab"]
+    assert order == sorted(order)
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = call("compare", "runs", "--resamples", 20).stdout
+    tables = narrow[: narrow.index("Note: ")]
+    assert max(map(len, tables.splitlines())) <= 80
+    assert re.search(r"\d\.\d{3}…[−+]\d\.\d{3} *$", tables, flags=re.M)  # no interval is broken
+
+
+def test_many_labels_show_the_smallest_p_only(at):
+    truth, probability = many_labels(labels=24, n=60)
+    labels = [f"finding-{i}" for i in range(24)]
+    for name, share in (("a", 0.0), ("b", 0.2)):
+        kept(at / "runs", name, "multi", valid=told(truth, better(probability, truth, share), labels))
+    said = call("compare", "runs/a", "runs/b", "--resamples", 20, "--csv", "all.csv").stdout
+    assert "p also corrected for 25 tests; the 20 smallest p" in said
+    assert said.count("AUROC finding-") + said.count("\na    Subset accuracy ") == 20
+    assert "validation images" in said
+    assert len(pd.read_csv("all-differences.csv")) == 24 + 4
+
+
+def test_csv_and_json_hold_everything(runs):
+    done = call("compare", "runs/a", "runs/b", "runs/c", "--csv", "all.csv", "--json", "--resamples", 20,
+                "--order", "brier", "--reference", "a")  # fmt: skip
+    content = json.loads(done.stdout)
+    assert [row["run"] for row in content["runs"]] == ["c", "a", "b"]
+    assert (content["order"], content["reference"], content["split"]) == ("brier", "a", "test")
+    assert "Brier score" in done.stderr
+    table, differences = pd.read_csv("all.csv"), pd.read_csv("all-differences.csv")
+    assert table["run"].tolist() == ["c", "a", "b"]
+    for name in OVERALL_MEASURES["single"]:
+        assert {name, f"{name}_low", f"{name}_high"} <= set(table)
+        for row, told_row in zip(table.to_dict("records"), content["runs"], strict=True):
+            assert row[f"{name}_low"] == pytest.approx(told_row["metrics"][name]["low"], nan_ok=True)
+    assert set(differences["reference"]) == {"a"}
+    assert {"difference", "low", "high", "test", "p", "p_corrected", "clear"} <= set(differences)
+    assert "Differences: all-differences.csv" in done.stderr
+
+
+ERRORS = {
+    "one": (["runs/a"], 1, ["two or more runs", "xrayfast compare runs/a runs/b"]),
+    "none": ([], 2, ["Missing argument"]),
+    "no run": (["runs/a", "nowhere"], 1, ["nowhere: no such run"]),
+    "metric": (["runs", "--order", "acuracy"], 1, ["Did you mean 'accuracy'"]),
+    "part": (["runs", "--split", "train"], 2, ["train"]),
+    "reference": (["runs", "--reference", "z"], 1, ["reference is 'z'", "a, b, c"]),
+    "folder": (["runs", "--csv", "no/where.csv", "--resamples", "5"], 1, ["no/where.csv: can't be written"]),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors(runs, case):
+    words, code, expected = ERRORS[case]
+    said = re.sub(r"\s+", " ", call("compare", *words, code=code).stderr)
+    for text in expected:
+        assert text in said, said

@@ -1,0 +1,402 @@
+"""Runs side by side: the table, and what is said of their differences."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+import xrayfast as xf
+from tests.metrics.cases import many_labels, one_class
+from xrayfast.config import Config
+from xrayfast.errors import ConfigError, RunError
+from xrayfast.metrics.comparison import holm
+from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.delong import delong_test
+from xrayfast.metrics.measures import OVERALL_MEASURES
+from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.thresholds import OperatingPoint
+from xrayfast.predictions import Predictions
+from xrayfast.run import Run
+from xrayfast.workflows.paired import corrected
+
+LABELS = ("covid-19", "normal", "pneumonia", "tumour")
+
+
+def told(truth, probability, labels=LABELS, images=None, patients=None):
+    """Predictions of these images, one patient each where not said otherwise."""
+    names = [f"{i}.png" for i in range(len(truth))] if images is None else images
+    owners = [f"P{i}" for i in range(len(truth))] if patients is None else patients
+    return Predictions(
+        labels=tuple(labels),
+        images=np.array(names, dtype=object),
+        patients=np.array(owners, dtype=object),
+        truth=truth.astype(np.int64),
+        probability=probability,
+        loss=np.zeros(len(truth)),
+        raw=probability,
+    )
+
+
+def kept(root, name, task="single", thresholds=None, options=None, info=None, **parts):
+    """A run's folder without a network: settings, labels and predictions."""
+    config = Config().updated(options or {})
+    facts = {"status": "completed", "phases": [], "parameters": 1000, "seconds": 2.5, **(info or {})}
+    run = Run.create(root, name, "x", config, facts)
+    predictions = next(iter(parts.values()), None)
+    labels = LABELS if predictions is None else predictions.labels
+    points = tuple(OperatingPoint(t, "", 0.5, 0.5, 1, 1) for t in thresholds or ())
+    run.write_decision(Decision(task, labels, None, points, "f1" if points else None))
+    run.write_history([{"epoch": i, "phase": "all", "train_loss": 1.0, "valid_loss": 1.0} for i in (1, 2, 3)])
+    for part, what in parts.items():
+        run.write_predictions(part, what)
+    run.write_metrics({part: {"overall": {}} for part in parts})  # no intervals, as in older versions
+    return run
+
+
+def better(probability, truth, share):
+    """The same probabilities, moved towards the truth."""
+    return (1 - share) * probability + share * truth
+
+
+def pick(found, run, measure, label=""):
+    rows = found.differences
+    row = rows[(rows["run"] == run) & (rows["measure"] == measure) & (rows["label"] == label)]
+    assert len(row) == 1
+    return row.iloc[0]
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three single-label runs on the same 40 images, c the best and b the worst."""
+    truth, probability = one_class(n=40)
+    for name, share in (("a", 0.05), ("b", 0.0), ("c", 0.2)):
+        kept(tmp_path, name, valid=told(truth, better(probability, truth, share)))
+    return tmp_path
+
+
+def test_values_are_those_of_scikit_learn_and_scipy(three):
+    found = xf.compare([three / name for name in "abc"], resamples=100)
+    assert found.table["run"].tolist() == ["c", "a", "b"]
+    assert (found.task, found.split, found.reference, found.order) == ("single", "valid", "c", "auroc_macro")
+    told_by = {name: Run(three / name).predictions("valid") for name in "abc"}
+    truth = told_by["a"].truth
+    actual = truth.argmax(axis=1)
+    right = {name: one.probability.argmax(axis=1) == actual for name, one in told_by.items()}
+    for row in found.table.to_dict("records"):
+        probability = told_by[row["run"]].probability
+        called = probability.argmax(axis=1)
+        assert row["accuracy"] == pytest.approx(sk.accuracy_score(actual, called), abs=1e-9)
+        assert row["f1_macro"] == pytest.approx(sk.f1_score(actual, called, average="macro"), abs=1e-9)
+        assert row["auroc_macro"] == pytest.approx(sk.roc_auc_score(truth, probability), abs=1e-9)
+        assert row["log_loss"] == pytest.approx(sk.log_loss(actual, probability), abs=1e-9)
+        for name in OVERALL_MEASURES["single"]:
+            assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], name
+        assert (row["images"], row["patients"], row["epochs"], row["parameters"]) == (40, 40, 3, 1000)
+    for name in "ab":
+        accuracy = pick(found, name, "accuracy")
+        assert accuracy["difference"] == pytest.approx(right[name].mean() - right["c"].mean(), abs=1e-12)
+        assert accuracy["low"] <= accuracy["difference"] <= accuracy["high"]
+        only, other = (right[name] & ~right["c"]).sum(), (right["c"] & ~right[name]).sum()
+        assert accuracy["p"] == pytest.approx(stats.binomtest(int(only), int(only + other)).pvalue, abs=1e-9)
+        for i, label in enumerate(LABELS):
+            row = pick(found, name, "auroc", label)
+            scores = told_by[name].probability[:, i], told_by["c"].probability[:, i]
+            aurocs = [sk.roc_auc_score(truth[:, i], score) for score in scores]
+            assert row["difference"] == pytest.approx(aurocs[0] - aurocs[1], abs=1e-9)
+            assert row["p"] == pytest.approx(delong_test(truth[:, i], *scores).p, abs=1e-9)
+    tested = found.differences["p"].notna()
+    assert found.tests == tested.sum() == 2 * (1 + len(LABELS))
+    np.testing.assert_allclose(
+        found.differences["p_corrected"][tested], holm(found.differences["p"].to_numpy())[tested], atol=1e-12
+    )
+    assert (found.differences["test"] == "").eq(~tested).all()
+    assert any("10 tests, corrected together" in note for note in found.notes)
+
+
+def test_clear_needs_the_corrected_p_and_the_interval():
+    p = [0.001, 0.001, 0.04, np.nan]
+    low, high = [0.1, -0.1, 0.1, 0.1], [0.3, 0.3, 0.3, 0.3]
+    rows = [{"run": "a", "p": one, "low": left, "high": right} for one, left, right in zip(p, low, high, strict=True)]
+    table, tests = corrected([*rows, {"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])
+    assert tests == 4
+    np.testing.assert_allclose(table["p_corrected"], [0.004, 0.004, 0.06, np.nan, 0.06], atol=1e-12)
+    assert table["clear"].tolist() == [True, False, False, None, False]
+    assert corrected([{"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])[0]["clear"].tolist() == [True]
+
+
+def test_intervals_come_from_metrics_json_where_it_has_them(three):
+    run = Run(three / "a")
+    valid = run.predictions("valid")
+    summary = summarise(valid.truth, valid.probability, valid.labels, "single", groups=valid.groups, resamples=50)
+    summary["intervals"]["overall"]["f1_macro"] = {"low": 0.125, "high": 0.875, "method": "bca", "undefined": 0.0}
+    run.write_metrics({"valid": summary})
+    Run(three / "b").write_metrics({"valid": {"overall": {"accuracy": 0.0}}})  # as older versions wrote it
+    table = xf.compare(three, resamples=50).table.set_index("run")
+    assert table.loc["a", ["f1_macro_low", "f1_macro_high"]].tolist() == [0.125, 0.875]
+    assert table.loc["b", "accuracy"] > 0
+    expected = summary["intervals"]["overall"]["kappa"]
+    assert table.loc["a", ["kappa_low", "kappa_high"]].tolist() == [expected["low"], expected["high"]]
+
+
+@pytest.mark.parametrize(("order", "first"), [("accuracy", "c"), ("brier", "c"), ("log_loss", "c"), ("ece", "c")])
+def test_the_order_knows_which_way_is_better(three, order, first):
+    found = xf.compare(three, order=order, resamples=20)
+    values = found.table[order].tolist()
+    assert values == sorted(values, reverse=order == "accuracy")
+    assert order in found.measures
+    if order != "ece":
+        assert found.table["run"][0] == found.reference == first
+
+
+def test_an_undefined_metric_comes_last(tmp_path):
+    truth, probability = one_class(n=40)
+    kept(tmp_path, "a", valid=told(truth[:1], probability[:1]))
+    kept(tmp_path, "b", valid=told(truth, probability))
+    found = xf.compare(tmp_path, resamples=20)
+    assert found.table["run"].tolist() == ["b", "a"]
+    assert json.dumps(found.to_json(), allow_nan=False)
+
+
+def test_images_are_matched_by_name_and_labels_by_name(tmp_path):
+    truth, probability = many_labels(n=60, hidden=0.1)
+    thresholds = [0.3, 0.5, 0.6, 0.7]
+    other = better(probability, np.where(truth < 0, 0.5, truth), 0.1)
+    kept(tmp_path, "a", "multi", thresholds, test=told(truth, probability))
+    kept(tmp_path, "b", "multi", [0.6, 0.4, 0.5, 0.3], test=told(truth, other))
+    plain = xf.compare(tmp_path, reference="b", resamples=50)
+    order, columns = np.random.default_rng(1).permutation(60), [2, 0, 3, 1]
+    kept(
+        tmp_path / "again",
+        "a",
+        "multi",
+        [thresholds[i] for i in columns],
+        test=told(
+            truth[order][:, columns],
+            probability[order][:, columns],
+            [LABELS[i] for i in columns],
+            [f"{i}.png" for i in order],
+            [f"P{i}" for i in order],
+        ),
+    )
+    shuffled = xf.compare([tmp_path / "again" / "a", tmp_path / "b"], reference="b", resamples=50)
+    assert plain.split == shuffled.split == "test"
+    for measure in plain.measures:
+        assert pick(shuffled, "a", measure)["difference"] == pytest.approx(
+            pick(plain, "a", measure)["difference"], abs=1e-12
+        )
+        assert pick(shuffled, "a", measure)["p"] == pytest.approx(pick(plain, "a", measure)["p"], nan_ok=True)
+    for label in LABELS:
+        assert pick(shuffled, "a", "auroc", label)["p"] == pytest.approx(pick(plain, "a", "auroc", label)["p"])
+
+
+def test_each_run_s_own_thresholds_decide(tmp_path):
+    truth, probability = many_labels()
+    low, high = [0.2] * 4, [0.7] * 4
+    kept(tmp_path, "low", "multi", low, valid=told(truth, probability))
+    kept(tmp_path, "high", "multi", high, valid=told(truth, probability))
+    found = xf.compare(tmp_path, reference="high", resamples=50)
+    right = [((probability >= t) == truth).all(axis=1) for t in (0.2, 0.7)]
+    row = pick(found, "low", "subset_accuracy")
+    assert row["difference"] == pytest.approx(right[0].mean() - right[1].mean(), abs=1e-12)
+    only, other = (right[0] & ~right[1]).sum(), (right[1] & ~right[0]).sum()
+    assert row["p"] == pytest.approx(stats.binomtest(int(only), int(only + other)).pvalue, abs=1e-9)
+    f1 = [sk.f1_score(truth, probability >= t, average="macro") for t in (0.2, 0.7)]
+    assert pick(found, "low", "f1_macro")["difference"] == pytest.approx(f1[0] - f1[1], abs=1e-9)
+    assert pick(found, "low", "auroc_macro")["difference"] == 0
+
+
+def test_equal_runs_differ_by_nothing(tmp_path):
+    truth, probability = one_class()
+    for name in "ab":
+        kept(tmp_path, name, valid=told(truth, probability))
+    found = xf.compare(tmp_path, resamples=50)
+    rows = found.differences
+    assert (rows[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (rows["p"].dropna() == 1).all()
+    assert (rows["p_corrected"].dropna() == 1).all()
+    assert not rows["clear"].dropna().any()
+
+
+def test_patients_count_not_their_images(tmp_path):
+    """Copies of images are no evidence: as many as they are, p and intervals stay those of the patients."""
+    truth, probability = one_class(n=40)
+    other = better(probability, truth, 0.15)
+    for name, values in (("a", probability), ("b", other)):
+        kept(tmp_path / "once", name, valid=told(truth, values))
+        copies = [np.repeat(table, 5, axis=0) for table in (truth, values)]
+        kept(tmp_path / "five", name, valid=told(*copies, patients=np.repeat([f"P{i}" for i in range(40)], 5)))
+    once, five = (xf.compare(tmp_path / folder, resamples=40) for folder in ("once", "five"))
+    row = five.differences.iloc[0]
+    assert (row["images"], row["patients"]) == (200, 40)
+    for name in ("low", "high", "p"):
+        assert five.differences[name].tolist() == pytest.approx(once.differences[name].tolist(), abs=1e-9, nan_ok=True)
+
+
+def test_only_shared_images_are_compared_and_the_notes_say_how_many(tmp_path):
+    truth, probability = one_class()
+    kept(tmp_path, "a", valid=told(truth, better(probability, truth, 0.2)))
+    kept(tmp_path, "b", valid=told(truth[:90], probability[:90]))
+    found = xf.compare(tmp_path, resamples=50)
+    assert found.differences["images"].unique().tolist() == [90]
+    assert found.table["images"].tolist() == [120, 90]
+    assert any("b: compared with a on the 90 images that both have, of 90 and 120" in note for note in found.notes)
+    right = [Run(tmp_path / n).predictions("valid").probability[:90].argmax(axis=1) == truth[:90].argmax(axis=1)
+             for n in "ba"]  # fmt: skip
+    assert pick(found, "b", "accuracy")["difference"] == pytest.approx(right[0].mean() - right[1].mean(), abs=1e-12)
+
+
+DIFFERENT = {
+    "images": ({"images": [f"other/{i}" for i in range(60)]}, "no image in common"),
+    "labels": ({"labels": ("covid-19", "normal", "pneumonia", "fracture")}, "its labels are others"),
+}
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_other_data_stand_in_the_table_untested_and_the_notes_say_why(tmp_path, case):
+    truth, probability = one_class(n=60)
+    kept(tmp_path, "a", valid=told(truth, better(probability, truth, 0.3)))
+    kept(tmp_path, "b", valid=told(truth, better(probability, truth, 0.2)))
+    changed, why = DIFFERENT[case]
+    kept(tmp_path, "odd", valid=told(truth, probability, **changed))
+    found = xf.compare(tmp_path, resamples=20)
+    assert set(found.table["run"]) == {"a", "b", "odd"}
+    assert set(found.differences["run"]) == {"b"}
+    assert any("odd: not compared with a: " in note and why in note for note in found.notes)
+
+
+def test_another_truth_or_another_picture_under_one_name_is_no_pair(tmp_path):
+    truth, probability = one_class(n=60)
+    changed = truth.copy()
+    changed[7] = np.roll(changed[7], 1)
+    for name, labels in (("a", truth), ("b", truth), ("mended", changed), ("other", truth)):
+        run = kept(tmp_path, name, valid=told(labels, better(probability, truth, 0.3 if name == "a" else 0.1)))
+        digests = [f"{name if name == 'other' and i < 2 else 'same'}{i}" for i in range(60)]
+        split = pd.DataFrame({"image": [f"{i}.png" for i in range(60)], "patient": "", "split": "valid"})
+        run.write_split(split.assign(digest=digests) if name != "b" else split)
+    found = xf.compare(tmp_path, resamples=20)
+    assert set(found.differences["run"]) == {"b"}  # b's pictures are unknown, as in older runs
+    text = " ".join(found.notes)
+    assert "mended: not compared with a: 1 of the 60 images of the same name have another truth, '7.png'" in text
+    assert "other: not compared with a: 2 of the 60 images of the same name are other pictures: 0.png, 1.png" in text
+
+
+def test_two_classes_have_one_auroc(tmp_path):
+    truth, probability = one_class(n=60, classes=2)
+    for name, share in (("a", 0.0), ("b", 0.2)):
+        kept(tmp_path, name, valid=told(truth, better(probability, truth, share), LABELS[:2]))
+    found = xf.compare(tmp_path, resamples=20)
+    assert found.tests == 2
+    assert found.differences["label"].tolist().count("") == len(found.measures)
+
+
+def test_labels_of_few_patients_are_named(tmp_path):
+    truth, probability = many_labels()
+    truth[:, 2] = 0
+    truth[:4, 2] = 1
+    for name, share in (("a", 0.0), ("b", 0.2)):
+        kept(tmp_path, name, "multi", valid=told(truth, better(probability, truth, share)))
+    notes = xf.compare(tmp_path, resamples=20).notes
+    assert any("fewer than 10 patients with, or without, pneumonia (4): DeLong's p is rough" in note for note in notes)
+
+
+def test_how_runs_were_trained(tmp_path):
+    truth, probability = one_class(n=30)
+    cases = {
+        "head": ({}, "head", "ce"),
+        "one": ({"unfreeze_blocks": 1, "loss": "focal"}, "last block", "focal, gamma 2"),
+        "two": ({"unfreeze_blocks": 2, "arch": "vgg16"}, "last 2 blocks", "ce"),
+        "all": ({"unfreeze": True, "size": 64}, "all", "ce"),
+    }
+    for name, (options, *_) in cases.items():
+        kept(tmp_path, name, options=options, valid=told(truth, probability))
+    table = xf.compare(tmp_path, resamples=20).table.set_index("run")
+    for name, (_, trained, loss) in cases.items():
+        assert table.loc[name, ["trained", "loss"]].tolist() == [trained, loss]
+    assert table.loc["two", "arch"] == "vgg16"
+    assert table.loc["all", "size"] == 64
+    assert table["seconds"].tolist() == [2.5] * 4
+
+
+def test_the_test_part_where_all_have_one_else_validation_which_is_said(tmp_path):
+    truth, probability = one_class(n=20)
+    part = told(truth, probability)
+    kept(tmp_path, "a", valid=part, test=part)
+    kept(tmp_path, "b", valid=part, test=part)
+    found = xf.compare(tmp_path, resamples=20)
+    assert found.split == "test"
+    assert not any("validation" in note for note in found.notes)
+    assert xf.compare(tmp_path, split="valid", resamples=20).split == "valid"
+    kept(tmp_path, "c", valid=part)
+    found = xf.compare(tmp_path, resamples=20)
+    assert found.split == "valid"
+    assert "chose each run's epoch, calibration and thresholds" in found.notes[0]
+    assert "no test part in c" in found.notes[0]
+    with pytest.raises(RunError, match="no predictions of part 'test'"):
+        xf.compare(tmp_path, split="test", resamples=20)
+
+
+def test_runs_named_twice_and_unfinished_ones_in_a_folder_are_left_out_with_a_note(three):
+    kept(three, "unfinished", info={"status": "interrupted"})
+    found = xf.compare([three / "a", three, three / "a"], resamples=20)
+    assert sorted(found.table["run"]) == ["a", "b", "c"]
+    assert "Named twice and taken once" in found.notes[0]
+    assert "unfinished" in found.notes[1]
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(three):
+    valid = Run(three / "a").predictions("valid")
+    other = kept(three / "elsewhere", "a", valid=valid)
+    found = xf.compare([three / "a", other, three / "b"], reference=other, resamples=20)
+    assert set(found.table["run"]) == {str(three / "a"), str(other.path), "b"}
+    assert found.reference == str(other.path)
+
+
+def test_errors_say_what_to_do(three, tmp_path):
+    with pytest.raises(RunError, match=r"two or more runs are needed, and there is only .*a\. Named twice"):
+        xf.compare([three / "a", three / "a"])
+    with pytest.raises(RunError, match="no such run"):
+        xf.compare([three / "a", three / "nothing"])
+    (three / "empty").mkdir()
+    with pytest.raises(RunError, match=r"empty: is no run's folder .* and holds none"):
+        xf.compare([three / "a", three / "empty"])
+    kept(three, "unfinished", info={"status": "interrupted"})
+    with pytest.raises(RunError, match=r"status is 'interrupted'.*xrayfast fit --resume"):
+        xf.compare([three / "a", three / "unfinished"])
+    truth, probability = many_labels()
+    kept(three, "multi", "multi", valid=told(truth, probability))
+    with pytest.raises(RunError, match=r"one label an image \(a\) and with several \(multi\)"):
+        xf.compare([three / "a", three / "multi"])
+    with pytest.raises(ConfigError, match=r"order is 'auroc'.*Did you mean"):
+        xf.compare([three / "a", three / "b"], order="auroc")
+    with pytest.raises(ConfigError, match="reference is 'd'"):
+        xf.compare([three / "a", three / "b"], reference="d")
+    with pytest.raises(ConfigError, match="split is 'train'"):
+        xf.compare([three / "a", three / "b"], split="train")
+    doubled = told(truth, probability, images=["x.png"] * len(truth))
+    kept(three, "doubled", "multi", valid=doubled)
+    with pytest.raises(RunError, match=r"'x\.png' stands more than once"):
+        xf.compare([three / "multi", three / "doubled"])
+
+
+def test_json_holds_all_of_it_and_no_nan(three):
+    found = xf.compare(three, resamples=20)
+    content = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert [row["run"] for row in content["runs"]] == found.table["run"].tolist()
+    assert set(content["runs"][0]["metrics"]) == set(OVERALL_MEASURES["single"])
+    first = content["runs"][0]["metrics"]["accuracy"]
+    assert list(first.values()) == found.table.loc[0, ["accuracy", "accuracy_low", "accuracy_high"]].tolist()
+    assert len(content["differences"]) == len(found.differences)
+    assert content["tests"] == found.tests
+    untested = next(row for row in content["differences"] if not row["test"])
+    assert untested["p"] is untested["clear"] is None
+    assert math.isfinite(untested["low"])
+
+
+def test_the_same_draws_give_the_same_numbers(three):
+    first, second, other = (xf.compare(three, resamples=50, seed=seed) for seed in (3, 3, 4))
+    pd.testing.assert_frame_equal(first.differences, second.differences)
+    assert (first.differences["low"] != other.differences["low"]).any()

@@ -1,0 +1,179 @@
+"""`xrayfast compare`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xrayfast.cli.options import OUT, Json
+from xrayfast.cli.output import Output, shown
+from xrayfast.cli.progress import reporting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xrayfast.workflows.compare import Comparison
+
+MOST_TESTS = 20
+"""Shown at most; --csv and --json have them all."""
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders, or folders of runs.")],
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="valid|test", show_default="test, where every run has one", help="Part to compare on."),
+    ] = None,
+    order: Annotated[
+        str, typer.Option(metavar="METRIC", help="Best first by this metric, such as accuracy, f1_macro or brier.")
+    ] = "auroc_macro",
+    reference: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", show_default="the best", help="The run that the others are compared with."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            rich_help_panel=OUT,
+            help="Write the table, all metrics included, and the differences beside it: all.csv, all-differences.csv.",
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(metavar="N", min=1, help="How often patients are drawn for an interval.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draws.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare runs: one table with intervals, and paired differences and tests on the same images."""
+    if split not in (None, "valid", "test"):
+        raise typer.BadParameter(f"'{split}' is not one of valid, test.", param_hint="--split")
+    from xrayfast.files import write_csv
+    from xrayfast.workflows.compare import compare as work
+
+    out = Output(as_json)
+    with reporting(out) as reporter:
+        found = work(
+            runs,
+            split=split,  # type: ignore[arg-type]
+            order=order,
+            reference=reference,
+            resamples=resamples,
+            seed=seed,
+            progress=reporter.preparing,
+        )
+    show_comparison(out, found)
+    if csv is not None:
+        beside = csv.with_name(f"{csv.stem}-differences.csv")
+        write_csv(csv, found.table)
+        write_csv(beside, found.differences)
+        out.done("Table", csv)
+        out.done("Differences", beside)
+    out.json(found.to_json())
+
+
+def show_comparison(out: Output, found: Comparison) -> None:
+    """The runs, best first; how they were trained; the differences and tests; the notes."""
+    from xrayfast.metrics.measures import OVERALL_MEASURES
+
+    titles = {name: OVERALL_MEASURES[found.task][name] for name in found.measures}
+    table = _records(found.table)
+    out.table(
+        f"On {_counted(found)} images, with 95 % intervals; ordered by {titles[found.order]}",
+        ["run", *titles.values()],
+        [(row["run"], *(_ranged(row, name) for name in titles)) for row in table],
+    )
+    out.table(
+        "How they were trained",
+        ["run", "arch", "trained", "loss", "size", "epochs", "parameters", "seconds"],
+        [(row["run"], row["arch"], row["trained"], row["loss"], *_sizes(row)) for row in table],
+        text_columns=4,
+    )
+    rows = _records(found.differences)
+    if rows:
+        _show_differences(out, found, rows, titles)
+    out.line()
+    for note in found.notes:
+        out.note(note)
+
+
+def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]], titles: dict[str, str]) -> None:
+    by_run: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if not row["label"]:
+            by_run.setdefault(row["run"], {})[row["measure"]] = _difference(row)
+    out.table(
+        f"Difference from {found.reference} on the same images, with 95 % intervals",
+        ["run", *titles.values()],
+        [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
+    )
+    tested = [row for row in rows if row["test"]]
+    shown_rows = sorted(tested, key=lambda row: row["p"])[:MOST_TESTS] if len(tested) > MOST_TESTS else tested
+    out.table(
+        f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong), p also corrected for {found.tests} tests"
+        + (f"; the {MOST_TESTS} smallest p" if len(tested) > MOST_TESTS else ""),
+        ["run", "of", "difference", "p", "corrected", "clear"],
+        [
+            (
+                row["run"],
+                f"AUROC {row['label']}" if row["label"] else titles[row["measure"]],
+                _difference(row),
+                _p(row["p"]),
+                _p(row["p_corrected"]),
+                None if row["clear"] is None else "yes" if row["clear"] else "no",
+            )
+            for row in shown_rows
+        ],
+        text_columns=2,
+    )
+
+
+def _counted(found: Comparison) -> str:
+    counts = sorted(set(found.table["images"]))
+    part = "test" if found.split == "test" else "validation"
+    return f"{' to '.join(str(count) for count in (counts[0], counts[-1])[: len(counts)])} {part}"
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
+
+
+def _ranged(row: dict[str, Any], name: str) -> str:
+    """A value and its interval: `0.953 (0.930–0.971)`, which a narrow terminal breaks in two lines."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return shown(row[name]) if math.isnan(low) else f"{shown(row[name])} ({shown(low)}–{shown(high)})"
+
+
+def _difference(row: dict[str, Any]) -> str:
+    """`+0.012 −0.003…+0.027`, without a space in the interval, so that a narrow terminal does not break it."""
+    if math.isnan(row["difference"]):
+        return shown(None)
+    value, low, high = (f"{row[name]:+.3f}".replace("-", "−") for name in ("difference", "low", "high"))
+    return value if math.isnan(row["low"]) else f"{value} {low}…{high}"
+
+
+def _sizes(row: dict[str, Any]) -> tuple[int, int, str | None, str | None]:
+    parameters, seconds = row["parameters"], row["seconds"]
+    return (
+        row["size"],
+        row["epochs"],
+        None if _missing(parameters) else f"{parameters / 1e6:.1f} M",
+        None if _missing(seconds) else f"{seconds:.0f}",
+    )
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _p(value: float) -> str:
+    """A p-value for people: no more digits than it deserves.
+
+    >>> _p(0.0004), _p(0.0312)
+    ('<0.001', '0.031')
+    """
+    return "<0.001" if value < 0.001 else shown(value)

@@ -1,0 +1,387 @@
+"""Runs side by side: one table, and on the same images how far apart they are."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from xrayfast.config import Config, Task
+from xrayfast.errors import ConfigError, RunError, did_you_mean, some
+from xrayfast.metrics.bootstrap import Interval, intervals
+from xrayfast.metrics.measures import OVERALL_MEASURES
+from xrayfast.metrics.summary import OVERALL
+from xrayfast.predictions import Predictions
+from xrayfast.run import INFO, Part, Run
+from xrayfast.workflows.paired import LEVEL, Side, corrected, differences
+
+LESS_IS_BETTER = ("brier", "log_loss", "ece", "ece_mass")
+"""The metrics, each also as a mean over labels ("_macro"), of which a good model has little."""
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        table: a row a run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
+            metric of `OVERALL_MEASURES`: NAME, NAME_low and NAME_high (95 % interval).
+        differences: a row for each run, metric and label compared with the reference on the same images: `run`,
+            `reference`, `images`, `patients`, `measure`, `label` ("" for all), `difference` (run minus reference),
+            `low`, `high` (95 %, each interval for itself), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
+            (Holm, over all tests here) and `clear` (p_corrected below 0.05, and 0 outside the interval; None without
+            a test).
+        notes: what a reader must know, as sentences.
+        task: "single" or "multi".
+        split: the part compared on, "valid" or "test".
+        order: the metric that orders the table.
+        reference: the run that the others are compared with.
+        measures: the metrics shown first: the usual ones, and `order`.
+        tests: how many p-values were corrected together.
+    """
+
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    notes: tuple[str, ...]
+    task: Task
+    split: Part
+    order: str
+    reference: str
+    measures: tuple[str, ...]
+    tests: int
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, ready for JSON: undefined numbers are None."""
+        names = [name for name in OVERALL_MEASURES[self.task] if name in self.table]
+        ends = [name + end for name in names for end in ("", "_low", "_high")]
+        runs = []
+        for row in _records(self.table):
+            facts = {name: value for name, value in row.items() if name not in ends}
+            metrics = {
+                name: {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]} for name in names
+            }
+            runs.append({**facts, "metrics": metrics})
+        return {
+            "task": self.task,
+            "split": self.split,
+            "order": self.order,
+            "reference": self.reference,
+            "runs": runs,
+            "differences": _records(self.differences),
+            "tests": self.tests,
+            "notes": list(self.notes),
+        }
+
+
+def compare(
+    runs: Sequence[Run | Path | str],
+    *,
+    split: Part | None = None,
+    order: str = "auroc_macro",
+    reference: Run | Path | str | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Comparison:
+    """Put runs into one table, and compare each with the best one (or another) on the same images.
+
+    Differences are paired: both runs are measured on the same drawn patients. The accuracy (or subset accuracy) is
+    tested by McNemar's exact test and the AUROC of each label by DeLong's, both patient by patient where patients are
+    known; all p-values of the comparison are corrected together by Holm's method.
+
+    Args:
+        runs: runs, their folders, or folders of runs.
+        split: the part to compare on; default the test part where every run has one, else valid.
+        order: a name of `OVERALL_MEASURES`; the best run comes first, which of losses and calibration errors is the
+            smallest.
+        reference: the run that the others are compared with, one of `runs` or its name; default the first of the table.
+        resamples: how often patients are drawn for the differences, and for the intervals of runs whose
+            `metrics.json` has none.
+        seed: of the draws.
+        progress: called with what is being done, the images done and the images in all.
+
+    Returns:
+        The Comparison: `.table`, `.differences`, `.notes`, `.to_json()`.
+
+    Raises:
+        RunError: fewer than two runs, no run's folder, no predictions, or runs of different tasks.
+        ConfigError: the metric or the reference is unknown.
+    """
+    found, notes = _find(runs)
+    task = _common_task(found)
+    if order not in OVERALL_MEASURES[task]:
+        raise ConfigError(
+            f"order is '{order}'; expected one of {', '.join(OVERALL_MEASURES[task])}."
+            + did_you_mean(order, OVERALL_MEASURES[task])
+        )
+    against = None if reference is None else _named(reference, found)
+    part, about_part = _common_part(found, split)
+    predictions = {name: _predictions(run, part) for name, run in found.items()}
+    total, done = 2 * sum(map(len, predictions.values())), 0
+    rows = []
+    for name, run in found.items():
+        rows.append(_row(name, run, part, predictions[name], resamples, seed))
+        done += len(predictions[name])
+        if progress is not None:
+            progress("measuring", done, total)
+    table = pd.DataFrame(rows).sort_values(
+        order, ascending=_less_is_better(order), na_position="last", kind="stable", ignore_index=True
+    )
+    against = against or str(table["run"][0])
+    measures = tuple(dict.fromkeys([*OVERALL[task], order]))
+    pairs, remarks = [], {}
+    for name in table["run"]:
+        if name != against:
+            one, other = (_side(found[side], predictions[side]) for side in (name, against))
+            compared, remarks[name] = differences(one, other, measures, resamples, seed)
+            pairs += [{"run": name, "reference": against, **row} for row in compared]
+        done += len(predictions[name])
+        if progress is not None:
+            progress("comparing", done, total)
+    differing, tests = corrected(pairs)
+    notes += about_part + _together(remarks, against) + _about_tests(tests, reference is None, order, task)
+    return Comparison(table, differing, tuple(notes), task, part, order, against, measures, tests)
+
+
+# Which runs, on what.
+
+
+def _find(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]:
+    """The runs by name, and what was left out."""
+    found: dict[Path, Run] = {}
+    notes, twice, without = [], [], []
+    for one in [given] if isinstance(given, (str, Path, Run)) else given:
+        inside = _inside(one)
+        for run in inside:
+            if run.path.resolve() in found:
+                twice.append(run.path)
+            elif inside != [one] and len(inside) > 1 and not run.predicted_parts:
+                without.append(run.path)
+            else:
+                found[run.path.resolve()] = run
+    if twice:
+        notes.append(f"Named twice and taken once: {some(twice)}.")
+    if without:
+        notes.append(f"Left out, because they have no predictions (they are not completed): {some(without)}.")
+    if len(found) < 2:
+        there = f"there is only {next(iter(found.values())).path}" if found else "there is none"
+        raise RunError(
+            f"To compare, two or more runs are needed, and {there}. {' '.join(notes)}".rstrip()
+            + " Name their folders, or a folder of runs: 'xrayfast compare runs/a runs/b' or 'xrayfast compare runs'."
+        )
+    names = [run.path.name for run in found.values()]
+    return {run.path.name if names.count(run.path.name) == 1 else str(run.path): run for run in found.values()}, notes
+
+
+def _inside(one: Run | Path | str) -> list[Run]:
+    """The run itself, or the runs in a folder, in the order of names."""
+    if isinstance(one, Run):
+        return [one]
+    path = Path(one)
+    if path.is_dir() and not (path / INFO).is_file():
+        inside = sorted(info.parent for info in path.glob(f"*/{INFO}"))
+        if not inside:
+            raise RunError(
+                f"{path}: is no run's folder (it lacks {INFO}) and holds none. Runs are made by 'xrayfast fit'."
+            )
+        return [Run(folder) for folder in inside]
+    return [Run(path)]
+
+
+def _common_task(found: dict[str, Run]) -> Task:
+    tasks: dict[Task, list[str]] = {"single": [], "multi": []}
+    for name, run in found.items():
+        tasks[run.task].append(name)
+    if tasks["single"] and tasks["multi"]:
+        raise RunError(
+            f"Runs with one label an image ({some(tasks['single'])}) and with several ({some(tasks['multi'])}) have no "
+            "metric in common. Compare each kind for itself."
+        )
+    return "single" if tasks["single"] else "multi"
+
+
+def _common_part(found: dict[str, Run], split: Part | None) -> tuple[Part, list[str]]:
+    """The part to compare on, and what to say of it."""
+    if split not in (None, "valid", "test"):
+        raise ConfigError(f"split is '{split}'; expected valid or test.")
+    for run in found.values():
+        if not run.predicted_parts:
+            raise RunError(
+                f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
+                f"'{run.info.get('status', 'unknown')}'. Leave it out, or complete it with "
+                f"'xrayfast fit --resume {run.path}'."
+            )
+    lacking = [name for name, run in found.items() if "test" not in run.predicted_parts]
+    part: Part = split or ("valid" if lacking else "test")
+    notes = []
+    if part == "valid":
+        why = f" Used because there is no test part in {some(lacking)}." if split is None else ""
+        notes.append(
+            "These are validation images. They also chose each run's epoch, calibration and thresholds: all values are "
+            f"a little too good, by how much differs between runs.{why}"
+        )
+    return part, notes
+
+
+def _predictions(run: Run, part: Part) -> Predictions:
+    predictions = run.predictions(part)
+    if not len(predictions):
+        raise RunError(f"{run.path}: its predictions of part '{part}' are empty. Leave the run out.")
+    images = pd.Index(predictions.images)
+    if images.has_duplicates:
+        raise RunError(
+            f"{run.path}: '{images[images.duplicated()][0]}' stands more than once in its predictions of part "
+            f"'{part}'; expected a row an image. Leave the run out, or train it again."
+        )
+    return predictions
+
+
+def _side(run: Run, predictions: Predictions) -> Side:
+    hashes: dict[str, str] = {}
+    with contextlib.suppress(RunError, OSError, ValueError, KeyError):  # older runs lack them
+        table = pd.read_csv(run.split_path, dtype=str, keep_default_na=False)
+        hashes = dict(zip(table["image"], table["digest"], strict=True))
+    return Side(predictions, run.decision, hashes, run.config.data.window)
+
+
+def _named(reference: Run | Path | str, found: dict[str, Run]) -> str:
+    """The name of the run that `reference` means."""
+    if isinstance(reference, str) and reference in found:
+        return reference
+    path = (reference.path if isinstance(reference, Run) else Path(reference)).resolve()
+    for name, run in found.items():
+        if run.path.resolve() == path:
+            return name
+    raise ConfigError(
+        f"reference is '{reference}', which is none of the runs compared: {some(found)}."
+        + did_you_mean(str(reference), found)
+    )
+
+
+# The table.
+
+
+def _row(name: str, run: Run, part: Part, predictions: Predictions, resamples: int, seed: int) -> dict[str, Any]:
+    """One run: how it was trained, and its metrics with their intervals."""
+    info, config = run.info, run.config
+    groups = predictions.groups
+    row: dict[str, Any] = {
+        "run": name,
+        "arch": config.model.arch,
+        "trained": _trained(config, "phases" in info),
+        "loss": _loss(config, run.task),
+        "size": config.model.size,
+        "epochs": len(run.history),
+        "best_epoch": info.get("best_epoch"),
+        "parameters": info.get("parameters"),
+        "seconds": info.get("seconds"),
+        "images": len(predictions),
+        "patients": None if groups is None else len(np.unique(groups)),
+        "path": str(run.path),
+    }
+    names = [*OVERALL[run.task], *(name for name in OVERALL_MEASURES[run.task] if name not in OVERALL[run.task])]
+    values = _stored(run, part, names)
+    if values is None:
+        values = intervals(
+            predictions.truth,
+            predictions.probability,
+            run.task,
+            groups,
+            run.decision.thresholds,
+            resamples=resamples,
+            seed=seed,
+        ).overall
+    for measure in names:
+        one = values[measure]
+        row |= {measure: one.value, f"{measure}_low": one.low, f"{measure}_high": one.high}
+    return row
+
+
+def _trained(config: Config, by_fit: bool) -> str:
+    """Which layers were trained."""
+    if not by_fit:
+        return "by hand"
+    if config.train.unfreeze:
+        return "all"
+    blocks = config.train.unfreeze_blocks
+    return "head" if blocks is None else f"last {blocks} blocks" if blocks > 1 else "last block"
+
+
+def _loss(config: Config, task: Task) -> str:
+    train = config.train
+    if train.loss == "auto":
+        return "ce" if task == "single" else "bce"
+    return f"focal, gamma {train.gamma:g}" if train.loss == "focal" else train.loss
+
+
+def _stored(run: Run, part: Part, names: Sequence[str]) -> dict[str, Interval] | None:
+    """The metrics and intervals in `metrics.json`; None where an older version wrote it, without them."""
+    try:
+        summary = run.metrics[part]
+        ends = summary["intervals"]["overall"]
+        return {
+            name: Interval(
+                _number(summary["overall"][name]), _number(ends[name]["low"]), _number(ends[name]["high"]), 0.0
+            )
+            for name in names
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _less_is_better(measure: str) -> bool:
+    return measure.removesuffix("_macro") in LESS_IS_BETTER
+
+
+# What to say.
+
+
+def _together(remarks: dict[str, list[str]], reference: str) -> list[str]:
+    """Remarks on runs as sentences; those that hold for several runs once."""
+    of: dict[str, list[str]] = {}
+    for name, lines in remarks.items():
+        for line in lines:
+            of.setdefault(line.format(reference=reference), []).append(name)
+    everyone = len(remarks) if len(remarks) > 1 else 0
+    return [f"{'Every other run' if len(names) == everyone else some(names)}: {line}" for line, names in of.items()]
+
+
+def _about_tests(tests: int, chosen: bool, order: str, task: Task) -> list[str]:
+    if not tests:
+        return []
+    notes = [
+        f"{tests} tests, corrected together by Holm's method. A difference is called clear where its corrected p is "
+        f"below {LEVEL} and its interval lies on one side of 0; one that is not clear may still be there, and its "
+        "interval says how large it may be. Intervals are not corrected: each is for its own difference."
+    ]
+    if chosen:
+        notes.append(
+            f"The reference was chosen by its result on these very images ({OVERALL_MEASURES[task][order]}), which "
+            "flatters it a little. Where one run was the standard beforehand, make that the reference."
+        )
+    return notes
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, None where there is none."""
+    return [
+        {
+            str(name): None if value is None or (isinstance(value, float) and math.isnan(value)) else _plain(value)
+            for name, value in row.items()
+        }
+        for row in table.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
