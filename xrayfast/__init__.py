@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from xrayfast.learning.losses import FocalLoss as FocalLoss
     from xrayfast.run import Run as Run
     from xrayfast.workflows.check import check as check
+    from xrayfast.workflows.compare import compare as compare
     from xrayfast.workflows.data import open_data as open_data
+    from xrayfast.workflows.evaluate import evaluate as evaluate
+    from xrayfast.workflows.explain import explain as explain
     from xrayfast.workflows.find_lr import find_lr as find_lr
     from xrayfast.workflows.fit import fit as fit
     from xrayfast.workflows.fit import resume as resume
@@ -48,7 +51,10 @@ _HOMES = {
     "Run": "xrayfast.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
     "check": "xrayfast.workflows.check:check",
+    "compare": "xrayfast.workflows.compare:compare",
     "dataloaders": "xrayfast.learning.loaders:dataloaders",
+    "evaluate": "xrayfast.workflows.evaluate:evaluate",
+    "explain": "xrayfast.workflows.explain:explain",
     "find_lr": "xrayfast.workflows.find_lr:find_lr",
     "fit": "xrayfast.workflows.fit:fit",
     "interpret": "xrayfast.workflows.interpret:interpret",
@@ -73,7 +79,10 @@ __all__ = [
     "XrayfastError",
     "__version__",
     "check",
+    "compare",
     "dataloaders",
+    "evaluate",
+    "explain",
     "find_lr",
     "fit",
     "interpret",

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.data.builders import classes, lines, make, message, noted, opened, parts, table
 from xrayfast.config import DataConfig
-from xrayfast.data.parts import connected, settle_parts
+from xrayfast.data.manifest import open_manifest
+from xrayfast.data.parts import connected, given_parts, settle_parts
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -170,3 +171,29 @@ def test_redrawing_what_cannot_be_parted(tmp_path):
     data = opened(classes(tmp_path, a=5, b=5))
     with pytest.raises(DataError, match=r"no images in the (train|valid) part"):
         data.redrawn(np.zeros(10, int))
+
+
+# Sets that are only measured on
+
+
+def test_where_nothing_is_trained_nothing_is_drawn():
+    found = given_parts(["train", None, "valid", "test", None])
+    assert found.names == ["train", "test", "valid", "test", "test"]
+    assert not found.drawn.any() and found.notes == []
+
+
+def test_one_image_of_one_class_can_be_measured_on(tmp_path):
+    one = open_manifest(DataConfig(source=classes(tmp_path / "one", normal=1)), to_train=False)
+    assert parts(one) == {"normal/normal000.png": "test"} and one.labels == ("normal",)
+    with pytest.raises(DataError, match="only one class"):
+        opened(tmp_path / "one")
+    split = make(tmp_path / "split", "train/a/1.png", "test/b/1.png")
+    found = open_manifest(DataConfig(source=split), to_train=False)
+    assert parts(found) == {"train/a/1.png": "train", "test/b/1.png": "test"}
+
+
+def test_labels_that_no_image_has_are_kept_where_that_is_known(tmp_path):
+    make(tmp_path, "0.png", "1.png")
+    table(tmp_path, "image,Effusion,Mass,Edema\n0.png,0,1,-1\n1.png,0,0,-1\n")
+    config = DataConfig(source=tmp_path, label_col=("Effusion", "Mass", "Edema"))
+    assert open_manifest(config, to_train=False).labels == ("Effusion", "Mass")

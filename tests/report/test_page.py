@@ -1,84 +1,32 @@
 import base64
 import dataclasses
 import hashlib
-import html
-import io
 import itertools
-import json
 import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import numpy as np
-import pandas as pd
 import pytest
-from PIL import Image
 
+from tests.report.samples import (
+    HOSTILE,
+    LABELS,
+    MANY,
+    Outline,
+    evaluation,
+    predictions,
+    report,
+    split_report,
+    visible,
+)
 from xrayfast.errors import WriteError
-from xrayfast.metrics.summary import PER_LABEL, summarise
-from xrayfast.report.page import Case, ReportData, SplitReport, render, write_page
+from xrayfast.metrics.summary import summarise
+from xrayfast.report.evaluation_page import render_evaluation, write_evaluation
+from xrayfast.report.page import render, write_page
 
-HOSTILE = "<script>alert('x')</script>\"'&{{ 7*7 }}"
-LABELS = {
-    "single": ("covid-19", HOSTILE, "pneumonia"),
-    "multi": ("Effusion", "Hernia", "images", HOSTILE),
-}
-SECTIONS = ["glance", "warnings", "data", "training", "results-valid", "failures", "limits", "reproduce"]
-
-
-def report(task="single", splits=("valid",), cases=2, epochs=3, patients=True):
-    random = np.random.default_rng(0)
-    labels = LABELS[task]
-    n = len(labels)
-    probability = random.random((40, n))
-    if task == "single":
-        truth = np.eye(n, dtype=int)[random.integers(0, n, 40)]
-        metrics = ("accuracy", "f1_macro", "auroc_macro")
-    else:
-        truth = random.integers(0, 2, (40, n))
-        truth[:, 1] = 0  # nothing carries Hernia
-        metrics = ("subset_accuracy", "f1_macro", "auroc_macro", "ap_macro")
-    summary = summarise(truth, probability, labels, task)
-    pixels = random.integers(0, 256, (700, 600), np.uint8)
-    shown = tuple(
-        Case(
-            f"{HOSTILE}{'w' * 200}{i}.png",
-            HOSTILE,
-            "",
-            0.9,
-            3.0,
-            pixels,
-        )
-        for i in range(cases)
-    )
-    gone = Case("gone.png", "covid-19", "pneumonia", float("nan"), float("nan"), None)
-    history = pd.DataFrame({"epoch": range(1, epochs + 1), "phase": "head", "train_loss": 1.0, "valid_loss": 1.0})
-    history = history.assign(**dict.fromkeys(metrics, 0.5), lr=1e-3, seconds=2.0)
-    history["auroc_macro"] = np.nan
-    rows = [*labels, "images", *(["patients"] if patients else [])]
-    return ReportData(
-        run_name=HOSTILE,
-        created="22 November 2025",
-        command=f"xrayfast fit --labels {HOSTILE}",
-        facts={"arch": "resnet18", "batch_size": HOSTILE, "seed": "0"},
-        task=task,
-        labels=labels,
-        counts=pd.DataFrame({"train": 10.0, "valid": 40.0, "test": np.nan}, index=rows),
-        data_notes=(HOSTILE,),
-        history=history,
-        best_epoch=2,
-        splits=tuple(SplitReport(split, summary, (*shown, gone), HOSTILE) for split in splits),
-        warnings=(HOSTILE,),
-    )
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Figures of one pixel, for tests of everything else."""
-    buffer = io.BytesIO()
-    Image.new("L", (1, 1)).save(buffer, "PNG")
-    monkeypatch.setattr("xrayfast.report.blocks.png_bytes", lambda figure, transparent: buffer.getvalue())
+SECTIONS = ["glance", "warnings", "data", "training", "decision", "results-valid", "failures", "saliency", "limits"]
+SECTIONS += ["reproduce"]
+OF_EVALUATION = ["glance", "warnings", "data", "results-external", "failures", "saliency", "decision", "limits"]
+OF_EVALUATION += ["reproduce"]
 
 
 @pytest.fixture(scope="module", params=["single", "multi"])
@@ -86,53 +34,26 @@ def task(request):
     return request.param
 
 
+@pytest.fixture(scope="module", params=["report", "evaluation"])
+def kind(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def page(task):
-    return render(report(task))
+def page(task, kind):
+    return render(report(task)) if kind == "report" else render_evaluation(evaluation(task))
 
 
-class Outline(HTMLParser):
-    """Ids of sections, levels of headings, open elements, and every element with its attributes."""
-
-    VOID = frozenset(("meta", "link", "img", "br"))
-
-    def __init__(self, text):
-        super().__init__()
-        self.sections, self.levels, self.elements, self.open, self.wrong = [], [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag == "section":
-            self.sections.append(dict(attrs)["id"])
-        if re.fullmatch("h[1-6]", tag):
-            self.levels.append(int(tag[1]))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.wrong.append(tag)
-
-    def of(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-
-def visible(text):
-    """The text that a reader sees, without style, script and tags."""
-    body = re.sub(r"(?s)<(style|script)\b.*?</\1>", "", text)
-    return html.unescape(re.sub(r"<[^>]*>", " ", body))
-
-
-def test_the_page_has_exactly_its_sections(page):
+def test_the_page_has_exactly_its_sections(page, kind):
     outline = Outline(page)
-    assert outline.sections == SECTIONS
-    assert [link["href"] for link in outline.of("a")][1:] == [f"#{id}" for id in SECTIONS]
+    sections = SECTIONS if kind == "report" else OF_EVALUATION
+    assert outline.sections == sections
+    assert [link["href"] for link in outline.of("a")][1:] == [f"#{id}" for id in sections]
 
 
 def test_a_test_split_has_its_own_section_and_takes_back_the_limit(quick):
     text = render(report(splits=("valid", "test")))
-    assert Outline(text).sections == [*SECTIONS[:5], "results-test", *SECTIONS[5:]]
+    assert Outline(text).sections == [*SECTIONS[:6], "results-test", *SECTIONS[6:]]
     assert "No test split" not in text
 
 
@@ -180,9 +101,11 @@ def test_the_policy_allows_this_script_and_this_style_alone(page):
 
 
 def test_the_table_by_label_sorts_by_buttons_and_tells_its_order(page, task):
-    table = re.search(r'(?s)<table class="sortable">.*?</table>', page)[0]
+    table = next(table for table in re.findall(r'(?s)<table class="sortable">.*?</table>', page) if "by-label" in table)
     head = re.findall(r'<th scope="col"( class="num")? aria-sort="none"><button type="button">(.*?)<span', table)
-    assert [name for _, name in head] == ["Label", *PER_LABEL.values()]
+    threshold = ["Threshold"] if task == "multi" else []
+    measures = ["AUROC", "Average precision", "Recall (sensitivity)", "Specificity", "Precision", "F1"]
+    assert [name for _, name in head] == ["Label", "Images", *threshold, *measures]
     assert table.count('<th scope="row">') == len(LABELS[task])
     values = re.findall(r'data-value="([^"]*)"', table)
     assert values and all(np.isfinite(float(value)) for value in values)
@@ -193,16 +116,17 @@ def test_tables_scroll_in_their_own_place_with_caption_and_scope(page):
     assert not re.search(r"<th(?! scope)[ >]", page)
 
 
-def test_figures_have_texts_in_their_place(page, task):
+def test_figures_have_texts_in_their_place(page, task, kind):
     images = Outline(page).of("img")
     assert all(image["alt"] and image["width"] and image["height"] for image in images)
     plots = [image["alt"] for image in images if image.get("class", "").startswith("plot")]
-    assert len(plots) == (2 if task == "single" else 3)
+    # ROC, precision-recall and reliability; and the epochs, which an evaluation has not.
+    assert len(plots) == (4 if task == "single" else 5) + (kind == "report")
 
 
-def test_the_result_is_said_in_words_with_the_number_of_images(page, task):
+def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind):
     words = " ".join(visible(page).split())
-    assert "Of 40 validation images, " in words
+    assert f"of 40 {'validation' if kind == 'report' else 'external test'} images, " in words.lower()
     assert ("were given the right class" if task == "single" else "exactly the right set of labels") in words
     assert "For research and teaching, not for diagnosis." in words
     assert "The file can no longer be read" in words and "gone.png" in words
@@ -222,18 +146,22 @@ def test_unknown_patients_are_named_among_the_limits(quick):
 
 
 def test_without_epochs_and_splits_the_page_says_so():
-    data = dataclasses.replace(report(epochs=0), splits=(), warnings=(), data_notes=(), best_epoch=None)
+    data = dataclasses.replace(report(epochs=0), splits=(), warnings=(), best_epoch=None)
     words = visible(render(data))
     assert "No epoch was finished" in words and "No split has been evaluated" in words
     assert "raised no warning" in words
 
 
-def test_twenty_cases_a_split_stay_small():
-    text = render(report("multi", splits=("valid", "test"), cases=20))
-    assert len(text.encode()) < 5_000_000
-    pictures = [image for image in Outline(text).of("img") if image["alt"].startswith("Radiograph")]
-    assert len(pictures) == 40
-    assert max(int(image[side]) for image in pictures for side in ("width", "height")) == 160
+def test_a_thousand_images_of_fourteen_labels_stay_small():
+    split, decision = split_report("multi", MANY, "valid", n=100, cases=12, saliency=12)
+    split = dataclasses.replace(split, predictions=predictions("multi", MANY, 1000))
+    text = render(dataclasses.replace(report("multi", (), labels=MANY), splits=(split,), decision=decision))
+    # Validation and test have twice as much.
+    assert 2 * len(text.encode()) < 5_000_000
+    pictures = [image for image in Outline(text).of("img") if "plot" not in image.get("class", "")]
+    # Each case but the one that is gone, and each map with its picture.
+    assert len(pictures) == 12 + 2 * 12
+    assert max(int(image[side]) for image in pictures for side in ("width", "height")) == 224
 
 
 def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_path, quick):
@@ -242,58 +170,55 @@ def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_p
     write_page(data, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text("utf-8")
     assert "<h1>bad \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} name</h1>" in text
-    assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
+    write_evaluation(dataclasses.replace(evaluation(), run_name=data.run_name), tmp_path / "evaluation.html")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["evaluation.html", "report.html"]
     with pytest.raises(WriteError, match="can't be written"):
         write_page(data, tmp_path / "nowhere" / "report.html")
 
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Added to the page's script, under the hash of both: sorts, looks, and tells the page around it what it saw.
-PROBE = """
-window.addEventListener("load", () => {
-  const header = document.querySelectorAll("table.sortable th")[1], seen = [];
-  for (let press = 0; press < 2; press++) {
-    header.querySelector("button").click();
-    const rows = [...document.querySelectorAll("table.sortable tbody tr")];
-    const values = rows.map(row => Number(row.cells[1].textContent));
-    seen.push({ order: header.getAttribute("aria-sort"), values });
-  }
-  for (const details of document.querySelectorAll("details")) details.open = true;
-  const root = document.documentElement;
-  parent.postMessage({ width: root.clientWidth, needed: root.scrollWidth, seen }, "*");
-});
-"""
-# Chromium's own window is never narrower than 500 px; a frame may be.
-AROUND = """<!DOCTYPE html><title>a</title><pre></pre><script>
-const told = [];
-window.addEventListener("message", event => {
-  told.push(event.data);
-  document.querySelector("pre").textContent = JSON.stringify(told);
-});
-</script>
-<iframe src="page.html" style="border:0;width:390px;height:900px"></iframe>
-<iframe src="page.html" style="border:0;width:1440px;height:900px"></iframe>
-"""
+def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
+    """No intervals, no curves, no subgroups, no decision, no flow: as `summarise` gives it by itself."""
+    data = report(task)
+    split = data.splits[0]
+    summary = summarise(split.predictions.truth, split.predictions.probability, data.labels, task)
+    bare = dataclasses.replace(split, summary=summary, predictions=None, saliency=(), saliency_notes=())
+    text = render(dataclasses.replace(data, splits=(bare,), decision=None, flow=(), audit=(), source=""))
+    assert Outline(text).sections == [id for id in SECTIONS if id != "saliency"]
+    words = " ".join(visible(text).split())
+    assert "resamples" not in words and "ROC and precision-recall" not in words and "From the files" not in words
+    assert "The numbers are point estimates" in words and "not calibrated" in words
+    assert not re.search(r"\b(nan|NaN|None|inf)\b", words)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_in_a_browser_it_sorts_fits_and_complains_of_nothing(tmp_path, page):
-    script = re.search("(?s)<script>(.*?)</script>", page)[1]
-    both = script + PROBE
-    old, new = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in (script, both))
-    (tmp_path / "page.html").write_text(page.replace(old, new).replace(script, both), "utf-8")
-    (tmp_path / "around.html").write_text(AROUND, "utf-8")
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-component-update "
-    flags += "--disable-background-networking --disable-sync --hide-scrollbars --enable-logging=stderr "
-    flags += "--virtual-time-budget=3000 --window-size=1600,1000 --dump-dom"
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]
-    address = (tmp_path / "around.html").as_uri()
-    done = subprocess.run([*command, address], capture_output=True, text=True, timeout=60, check=True)
-    assert "CONSOLE" not in done.stderr
-    told = json.loads(re.search("(?s)<pre>(.*?)</pre>", done.stdout)[1])
-    assert sorted((frame["width"], frame["needed"]) for frame in told) == [(390, 390), (1440, 1440)]
-    for frame in told:
-        down, up = frame["seen"]
-        assert (down["order"], up["order"]) == ("descending", "ascending")
-        assert down["values"] == sorted(down["values"], reverse=True) and len(set(down["values"])) > 1
-        assert up["values"] == sorted(up["values"])
+def test_the_limits_say_what_was_chosen_on_validation(quick):
+    words = " ".join(visible(render(report("multi"))).split())
+    assert "Chosen on the validation images: the best epoch, the calibration, the thresholds." in words
+    assert "point estimates" not in words and "threshold of 0.5" not in words
+    words = " ".join(visible(render(dataclasses.replace(report(), decision=None, best_epoch=None))).split())
+    assert "Chosen on the validation images" not in words
+
+
+def test_the_flow_goes_from_the_files_to_the_parts(quick):
+    chart = re.search(r'(?s)<ol class="flow">.*?</ol>', render(report()))[0]
+    assert re.findall(r'<li class="(\w+)">', chart) == ["step", "out", "step", "part", "part"]
+    assert " ".join(visible(chart).split()).endswith("57 Images used 17 Training 40 Validation")
+
+
+def test_an_evaluation_names_labels_and_what_was_left_out(quick):
+    words = " ".join(visible(render_evaluation(evaluation("multi"))).split())
+    assert "50 Images found 7 Left out: seen in training 3 Left out: " in words
+    assert "Fracture 1,200 images" in words
+    assert f"not told by the data {' '.join(HOSTILE.split())} " in words
+    assert "One external data set is one other place" in words
+    own = " ".join(visible(render_evaluation(evaluation("multi", "test"))).split())
+    assert "These images come from the data set that the network was trained on" in own
+
+
+def test_pictures_and_maps_tell_what_they_show(quick):
+    text = render(report(saliency=2))
+    maps = re.search(r'(?s)<ol class="saliency">.*?</ol>', text)[0]
+    images = Outline(maps).of("img")
+    assert len(images) == 4 and all(image["alt"] for image in images)
+    assert images[3]["alt"].endswith("1.0% of it outside the central thorax")
+    words = " ".join(visible(maps).split())
+    assert "Actual not known" in words and "Outside no heat" in words and "Outside 1.0% of the heat" in words

@@ -12,7 +12,20 @@ from typer.core import TyperGroup
 
 from xrayfast._version import __version__
 from xrayfast.cli import output
-from xrayfast.cli.commands import cache, check, demo, fit, interpret, lr_find, models, predict, split, synth
+from xrayfast.cli.commands import (
+    cache,
+    check,
+    compare,
+    demo,
+    evaluate,
+    fit,
+    interpret,
+    lr_find,
+    models,
+    predict,
+    split,
+    synth,
+)
 from xrayfast.errors import Interrupted, XrayfastError
 
 FAILED, INTERRUPTED = 1, 130
@@ -89,8 +102,10 @@ for name, command in (
     ("split", split.split),
     ("lr-find", lr_find.lr_find),
     ("fit", fit.fit),
+    ("evaluate", evaluate.evaluate),
     ("interpret", interpret.interpret),
     ("predict", predict.predict),
+    ("compare", compare.compare),
     ("models", models.models),
 ):
     app.command(name)(command)

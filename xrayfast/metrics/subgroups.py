@@ -194,7 +194,7 @@ class _Split:
             counts: Bools = np.array([patients(cells & rows[:, None]) for rows in members]) >= LEAST
             return counts
 
-        known = (self.truth >= 0).any(axis=1, keepdims=True)
+        known = np.asarray((self.truth >= 0).any(axis=1, keepdims=True))
         positive, negative = counted(self.truth == 1), counted(self.truth == 0)
         both = positive & negative
         return {"auroc": both, "recall": positive, "specificity": negative, _ALIKE[self.task]: counted(known)}

@@ -1,1 +1,1 @@
-"""What a run is shown as: figures (`figures`, `matrices`) and one self-contained page (`page`)."""
+"""What a run is shown as: figures (`figures`, `matrices`, `curves`, `overlays`), pages and cards."""

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import base64
-import struct
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
+from xrayfast.config import Task
+from xrayfast.predictions import Predictions
+from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
-from xrayfast.report.tables import SPLITS, Matrix, Table, binary_table, images_text
+from xrayfast.report.results_tables import binary_table, confusion_matrix, cooccurrence_matrix, reliability_table
+from xrayfast.report.tables import SPLITS, Matrix, Table, images_text, number
 
 
 @dataclass(frozen=True)
@@ -30,24 +36,31 @@ class Plot:
 
 @dataclass(frozen=True)
 class Block:
-    """A figure with its heading, a sentence and the same numbers as a table."""
+    """Figures with their heading, a sentence and the same numbers as a table; None where another table has them."""
 
     title: str
     text: str
-    figure: Plot
-    table: Table | Matrix
-    square: bool
+    figures: Sequence[Plot]
+    table: Table | Matrix | None = None
+
+    @property
+    def square(self) -> bool:
+        """Whether the table is a matrix."""
+        return isinstance(self.table, Matrix)
 
 
 def plot(figure: Figure, title: str, alt: str) -> Plot:
     """The figure at 100 CSS pixels an inch, without a background so that it suits a dark page as well."""
-    content = png_bytes(figure, transparent=True)
-    # A PNG begins with 8 bytes of signature and the IHDR chunk: length, name, width, height.
-    width, height = (round(side * 100 / DPI) for side in struct.unpack(">II", content[16:24]))
-    return Plot(title, alt, base64.b64encode(content).decode(), width, height, wide=width > 600)
+    # Of at most 256 colours, which no eye tells from all of them, and a third as large.
+    picture = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
+    few = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG")
+    width, height = (round(side * 100 / DPI) for side in few.size)
+    return Plot(title, alt, base64.b64encode(buffer.getvalue()).decode(), width, height, wide=width > 600)
 
 
-def curves_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
+def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     """Losses and metrics by epoch; None without epochs."""
     if history.empty:
         return None
@@ -57,39 +70,115 @@ def curves_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     return plot(loss_and_metric_curves(history, best_epoch), "Losses and metrics by epoch", alt)
 
 
-def confusion_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[Block]:
+def result_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Predictions | None) -> list[Block]:
+    """Every figure of a split's results, in the order to show.
+
+    Args:
+        split: its name.
+        summary: as `metrics.summary.summarise` returns it.
+        task: "single" or "multi".
+        told: from which the curves are drawn; None for no curves.
+    """
+    labels = [row["label"] for row in summary["per_label"]]
+    blocks = [] if told is None or not len(told) else [_curves_block(split, summary, task, told)]
+    blocks += [_reliability_block(split, summary)] if summary.get("reliability") else []
+    if task == "single":
+        return [*blocks, _confusion_block(split, summary, labels)]
+    return [*blocks, *_multi_blocks(split, summary, labels)]
+
+
+def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> Block:
+    """ROC, and precision and recall, of every label that the summary knows."""
+    kind = images_text(summary["images"], SPLITS[split].lower())
+    place = {label: i for i, label in enumerate(told.labels)}
+    intervals = summary.get("intervals", {}).get("per_label", {})
+    roc: list[Curve] = []
+    precision_recall: list[Curve] = []
+    for row in summary["per_label"]:
+        label, i = row["label"], place[row["label"]]
+        truth, score, found = told.truth[:, i], told.probability[:, i], intervals.get(row["label"], {})
+        rates = {name: np.nan if row[name] is None else row[name] for name in ("recall", "specificity", "precision")}
+        # The most likely class has no one threshold, and so no place on the curves.
+        marked = task == "multi" and not np.isnan(list(rates.values())).any()
+        marks = (1 - rates["specificity"], rates["recall"]), (rates["recall"], rates["precision"])
+        for curves, name, measure, mark in (
+            (roc, "AUROC", "auroc", marks[0]),
+            (precision_recall, "AP", "ap", marks[1]),
+        ):
+            said = _said(name, row[measure], found.get(measure))
+            curves.append(Curve(label, truth, score, said, mark if marked else None))
+    dots = " A dot is where the label's threshold stands." if task == "multi" else ""
+    areas = "; ".join(": ".join(filter(None, (curve.label, curve.said or "not defined"))) for curve in roc)
+    precisions = "; ".join(f"{curve.label}: {curve.said or 'not defined'}" for curve in precision_recall)
+    return Block(
+        "ROC and precision-recall curves",
+        "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
+        f"how common the label is.{dots}",
+        (
+            plot(roc_figure(roc), "ROC curves", f"ROC curves of {kind}. {areas}."),
+            plot(
+                precision_recall_figure(precision_recall),
+                "Precision-recall curves",
+                f"Precision-recall curves of {kind}. {precisions}.",
+            ),
+        ),
+    )
+
+
+def _said(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
+    cell = number(value, interval=interval)
+    if cell.text is None:
+        return ""
+    return f"{name} {cell.text}" + (f" ({cell.interval.text})" if cell.interval else "")
+
+
+def _reliability_block(split: str, summary: Mapping[str, Any]) -> Block:
+    """Whether probabilities mean what they say."""
+    bins = summary["reliability"]
+    before, after = bins.get("before"), bins["after"]
+    compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
+    return Block(
+        "Calibration",
+        "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
+        f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
+        "its line is Wilson's 95% interval, and the bars below count the images in each bin.",
+        (
+            plot(
+                reliability_figure(after, before),
+                "Reliability diagrams",
+                f"Reliability diagrams of {images_text(summary['images'], SPLITS[split].lower())}, "
+                f"{len(after)} panels; the numbers are in the table below.",
+            ),
+        ),
+        reliability_table(split, bins),
+    )
+
+
+def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Block:
     """What a single-label task has: the confusion matrix."""
     matrix = summary["confusion"]
-    n, right = summary["images"], sum(matrix[i][i] for i in range(len(matrix)))
-    kind = SPLITS[split].lower()
-    alt = f"Confusion matrix of {images_text(n, kind)} and {len(labels)} classes; {right} on the diagonal."
-    return [
-        Block(
-            "Confusion matrix",
-            "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
-            plot(confusion_figure(matrix, labels), "Confusion matrix", alt),
-            Matrix(
-                f"{split}-confusion",
-                "Actual class (rows) by predicted class (columns)",
-                labels,
-                matrix,
-            ),
-            square=True,
-        )
-    ]
+    right = sum(matrix[i][i] for i in range(len(matrix)))
+    kind = images_text(sum(map(sum, matrix)), SPLITS[split].lower())
+    alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
+    return Block(
+        "Confusion matrix",
+        "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
+        (plot(confusion_figure(matrix, labels), "Confusion matrix", alt),),
+        confusion_matrix(split, summary, labels),
+    )
 
 
-def multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[Block]:
+def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[Block]:
     """What a multi-label task has: a matrix a label, and which labels are predicted together."""
-    counts, cooccurrence = summary["confusion_per_label"], summary["cooccurrence"]
+    counts, together = summary["confusion_per_label"], summary["cooccurrence"]
     kind = images_text(summary["images"], SPLITS[split].lower())
     by_label = plot(
         binary_figure(counts),
         "One matrix a label",
         f"{len(counts)} two-by-two matrices, one a label, of {kind}; the numbers are in the table below.",
     )
-    together = plot(
-        cooccurrence_figure(cooccurrence, labels),
+    predicted = plot(
+        cooccurrence_figure(together, labels),
         "Predicted labels by actual label",
         f"Matrix of actual by predicted labels of {kind}; the numbers are in the table below.",
     )
@@ -97,22 +186,15 @@ def multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) 
         Block(
             "Right and wrong by label",
             "For each label the images that carry it (yes) and those that don't (no), by what was predicted "
-            "at a threshold of 0.5. Per cent and shade are shares of the row.",
-            by_label,
+            "at its threshold. Per cent and shade are shares of the row.",
+            (by_label,),
             binary_table(split, counts),
-            square=False,
         ),
         Block(
             "Which labels are predicted together",
             "How often the label of the column was predicted on images that carry the label of the row. An "
             "image may carry several labels, so a cell beside the diagonal is not always a mistake.",
-            together,
-            Matrix(
-                f"{split}-cooccurrence",
-                "Actual label (rows) by predicted label (columns)",
-                labels,
-                cooccurrence,
-            ),
-            square=True,
+            (predicted,),
+            cooccurrence_matrix(split, summary, labels),
         ),
     ]

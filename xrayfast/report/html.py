@@ -17,7 +17,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from xrayfast.report.figures import readable
 
@@ -48,20 +48,36 @@ def render_template(name: str, view: Mapping[str, Any]) -> str:
     return environment.get_template(name).render({**view, **shell})
 
 
-def picture_view(pixels: NDArray[np.uint8] | None) -> dict[str, Any]:
-    """A picture of at most 160 px as what the templates put in a page; `data` is None where there is none.
+def picture_view(pixels: NDArray[np.uint8] | None, side: int = PICTURE_SIDE) -> dict[str, Any]:
+    """A picture as what the templates put in a page; `data` is None where there is none.
 
     Args:
-        pixels: (H, W) uint8, or None.
+        pixels: (H, W) or (H, W, 3) uint8, or None.
+        side: the longest that it may have, in pixels.
     """
     if pixels is None:
         return {"data": None}
     picture = Image.fromarray(pixels)
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.LANCZOS)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
     return {"data": data, "width": picture.width, "height": picture.height}
+
+
+def outlined(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """A picture with a thin white frame drawn on it.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        box: top, left, bottom and right edge as fractions of the picture.
+    """
+    height, width = pixels.shape[:2]
+    top, left, bottom, right = box
+    picture = Image.fromarray(pixels)
+    corners = (left * (width - 1), top * (height - 1), right * (width - 1), bottom * (height - 1))
+    ImageDraw.Draw(picture).rectangle(corners, outline="white", width=max(1, width // PICTURE_SIDE))
+    return np.asarray(picture)
 
 
 def _policy(style: str, script: str) -> str:

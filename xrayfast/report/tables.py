@@ -1,4 +1,4 @@
-"""The tables of the page: what their cells say, from the summaries, the history and the counts of a run."""
+"""Tables as the pages show them, and those of a run's data and training."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.metrics.summary import OVERALL, PER_LABEL
+from xrayfast.metrics.summary import OVERALL
 
-CONFUSED_ROWS = 10
+SPLITS = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
+"""The parts of a data set, and the external test, with the names that people read."""
 
-SPLITS = {"train": "Training", "valid": "Validation", "test": "Test"}
 
-MEANING = {
-    "accuracy": "Share of the images whose most likely class is the right one.",
-    "subset_accuracy": "Share of the images with exactly the right set of labels, at a threshold of 0.5.",
-    "f1_macro": "Harmonic mean of precision and recall of each label, then the mean over the labels.",
-    "auroc_macro": "Chance that an image with the label scores above one without, then the mean over the "
-    "labels; 0.5 is guessing.",
-    "ap_macro": "Area under each label's precision-recall curve, then the mean over the labels; guessing "
-    "gives the label's share of the images.",
-}
+@dataclass(frozen=True)
+class Ends:
+    """The two ends of an interval, and how they are written."""
+
+    low: float
+    high: float
+    text: str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Its text (None for a number that is not defined), the number to sort by, and a smaller remark."""
+    """Its text (None for a number that is not defined), the number to sort by, a smaller remark, and an interval."""
 
     text: str | None
     value: float | None = None
     aside: str = ""
+    interval: Ends | None = None
 
 
 @dataclass(frozen=True)
@@ -67,83 +66,41 @@ class Matrix:
     rows: Sequence[Sequence[int]]
 
 
-def number(value: Any, form: str = ".3f") -> Cell:
-    """A cell of a number; what is missing or not finite has no text."""
+def number(value: Any, form: str = ".3f", interval: Mapping[str, Any] | None = None, aside: str = "") -> Cell:
+    """A cell of a number; what is missing or not finite has no text.
+
+    Args:
+        value: the number, or None.
+        form: how it is written, and the ends of its interval.
+        interval: its `low` and `high`, which may be None.
+        aside: a smaller remark.
+    """
     if value is None or not math.isfinite(value):
-        return Cell(None)
-    return Cell(format(value, form), float(value))
+        return Cell(None, aside=aside)
+    return Cell(format(value, form), float(value), aside, ends(interval, form))
+
+
+def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
+    """Both ends of an interval; None where it has none."""
+    if not interval or interval.get("low") is None or interval.get("high") is None:
+        return None
+    low, high = float(interval["low"]), float(interval["high"])
+    return Ends(low, high, f"{low:{form}} to {high:{form}}")
 
 
 def images_text(count: int, kind: str = "") -> str:
     """As in "1,024 validation images"."""
-    noun = "image" if count == 1 else "images"
-    return " ".join(filter(None, (f"{count:,}", kind, noun)))
+    return counted(count, " ".join(filter(None, (kind, "image"))))
 
 
-def percent(part: float, whole: float) -> str:
+def counted(count: int, noun: str) -> str:
+    """As in "1 patient" and "1,024 patients"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def percent(part: float, whole: float = 1.0) -> str:
     """A share with one decimal; `whole` is above 0."""
     return f"{100 * part / whole:.1f}%"
-
-
-def overall_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
-    """A metric a row, with what it means."""
-    return Table(
-        f"{split}-overall",
-        "Over all labels" if task == "multi" else "Over all classes",
-        (Column("Metric", text=True), Column("Value")),
-        [(Cell(name, aside=MEANING[key]), number(summary["overall"].get(key))) for key, name in OVERALL[task].items()],
-        stacked=True,
-    )
-
-
-def per_label_table(split: str, summary: Mapping[str, Any]) -> Table:
-    """A label a row, with its support and metrics."""
-    columns = [Column("Label", text=True), *(Column(name) for name in PER_LABEL.values())]
-    rows = [
-        [Cell(row["label"]), *(number(row[key], "d" if key == "support" else ".3f") for key in PER_LABEL)]
-        for row in summary["per_label"]
-    ]
-    caption = f"By label, {images_text(summary['images'], SPLITS[split].lower())}; a header sorts the table"
-    return Table(f"{split}-by-label", caption, columns, rows, sortable=True)
-
-
-def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
-    """A pair of classes a row, most mistakes first."""
-    support = {row["label"]: row["support"] for row in summary["per_label"]}
-    cells = summary["most_confused"]
-    rows = [
-        [
-            Cell(cell["actual"]),
-            Cell(cell["predicted"]),
-            Cell(f"{cell['count']:,}"),
-            Cell(percent(cell["count"], support[cell["actual"]])),
-        ]
-        for cell in cells[:CONFUSED_ROWS]
-    ]
-    shown = f", the first {CONFUSED_ROWS} of {len(cells)} pairs" if len(cells) > CONFUSED_ROWS else ""
-    columns = (
-        Column("Actual", text=True),
-        Column("Predicted", text=True),
-        Column("Images"),
-        Column("Share"),
-    )
-    return Table(
-        f"{split}-confused",
-        f"Mistakes by pair of classes, with their share of the actual class{shown}",
-        columns,
-        rows,
-    )
-
-
-def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Table:
-    """The four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
-    columns = ("True negative", "False positive", "False negative", "True positive")
-    return Table(
-        f"{split}-binary",
-        "Images by label",
-        (Column("Label", text=True), *map(Column, columns)),
-        [[Cell(label), *(Cell(f"{n:,}") for row in rows for n in row)] for label, rows in counts_by_label.items()],
-    )
 
 
 def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> Table:
@@ -186,7 +143,7 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
         cells = [Cell(name)]
         for value, whole in zip(values, images, strict=True):
             known = shares and math.isfinite(value) and whole > 0
-            cells.append(Cell(number(value, ",.0f").text, aside=percent(value, whole) if known else ""))
+            cells.append(number(value, ",.0f", aside=percent(value, whole) if known else ""))
         return cells
 
     return Table(
@@ -199,3 +156,17 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
         [row(name, values, shares=True) for name, values in records[:n_labels]],
         [row(f"All {name}", values, shares=False) for name, values in records[n_labels:]],
     )
+
+
+def flow_view(flow: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
+    """The flow of images as what the templates draw: what is told, the number, and whether the step leads on.
+
+    Args:
+        flow: as `data.manifest.Manifest.flow` gives it.
+    """
+    view = []
+    for text, images in flow:
+        kind = "out" if text.startswith("Left out") else "part" if text.startswith("Part ") else "step"
+        told = SPLITS.get(text.removeprefix("Part "), text) if kind == "part" else text
+        view.append({"kind": kind, "text": told, "images": f"{images:,}"})
+    return view

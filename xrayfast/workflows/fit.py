@@ -25,6 +25,8 @@ from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
+from xrayfast.report.claim import write_claim
+from xrayfast.report.model_card import write_model_card
 from xrayfast.run import Part, Run, now
 from xrayfast.workflows.data import decode, manifest_of, settle, split_table
 from xrayfast.workflows.leaks import sound
@@ -251,6 +253,8 @@ def finish(run: Run, learn: Learner, history: History, config: Config, *, second
     )
     conclude(run, predictions, config.results, train.seed)
     run.update_info(status="completed")
+    write_model_card(run)
+    write_claim(run)
     run.tidy()
 
 

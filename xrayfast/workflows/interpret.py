@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,14 @@ from xrayfast.errors import RunError
 from xrayfast.files import write_csv
 from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
 from xrayfast.report import figures
-from xrayfast.report.page import ReportData, SplitReport, write_page
+from xrayfast.report.claim import write_claim
+from xrayfast.report.model_card import write_model_card
+from xrayfast.report.overlays import SaliencyCase, overlays_figure
+from xrayfast.report.page import ReportData, write_page
+from xrayfast.report.results import SplitReport
 from xrayfast.run import Part, Run
 from xrayfast.workflows.data import own_data
+from xrayfast.workflows.explain import Asked, saliency_cases
 from xrayfast.workflows.results import decide_again
 
 
@@ -25,6 +32,7 @@ def interpret(
     *,
     split: Part | None = None,
     top: int = 12,
+    saliency: int = 0,
     **options: Unpack[ResultsOptions],
 ) -> RadiographInterpretation:
     """Write a run's figures, tables, model card and `report.html`, without running the network again.
@@ -34,6 +42,7 @@ def interpret(
         split: the part to return and to draw in `figures/`; default the test part, where there is one. The report
             shows every part that was predicted.
         top: images with the largest losses to show.
+        saliency: on how many of them to show where the network looks; this runs the network on those.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: thresholds and calibration are chosen anew
             on the validation part, and all parts are measured anew.
 
@@ -53,13 +62,21 @@ def interpret(
     chosen = split or list(found)[-1]
     if chosen not in found:
         run.predictions(chosen)  # says which there are
-    _write_figures(run, found[chosen], top)
+    cases, notes = _explained(run, found[chosen], saliency)
+    _keep_saliency(run, chosen, cases, notes)
+    _write_figures(run, found[chosen], top, cases)
     _write_tables(run, found[chosen], top)
     try:
-        report = _report(run, found, top)
+        splits = tuple(_split(run, part, one, top) for part, one in found.items())
+        splits = tuple(
+            replace(split, saliency=cases, saliency_notes=notes) if split.name == chosen else split for split in splits
+        )
+        report = _report(run, splits)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"{run.path}: run.json is damaged or of another version ({error}).") from error
     write_page(report, run.report_path)
+    write_model_card(run)
+    write_claim(run)
     return found[chosen]
 
 
@@ -109,7 +126,41 @@ def _is_measured(run: Run) -> bool:
     return "decision" in metrics and all(part in metrics for part in run.predicted_parts)
 
 
-def _write_figures(run: Run, interpretation: RadiographInterpretation, top: int) -> None:
+def _explained(
+    run: Run, interpretation: RadiographInterpretation, count: int
+) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
+    """What speaks for the most probable label of the images with the largest losses."""
+    if not count:
+        return (), ()
+    paths = interpretation.paths
+    asked = [
+        Asked(case.image, paths.get(case.image), case.actual, case.predicted, None)
+        for case in interpretation.cases(count)
+    ]
+    return saliency_cases(run, asked)
+
+
+def _keep_saliency(run: Run, part: Part, cases: tuple[SaliencyCase, ...], notes: tuple[str, ...]) -> None:
+    """What the report says of saliency stands in `metrics.json` too."""
+    metrics = {name: value for name, value in run.metrics.items() if name != "saliency"}
+    if cases or notes:
+        rows = [
+            {"image": one.image, "label": one.label, "probability": one.probability, "outside": _defined(one.outside)}
+            for one in cases
+        ]
+        metrics["saliency"] = {"part": part, "cases": rows, "notes": list(notes)}
+    if metrics != run.metrics:
+        run.write_metrics(metrics)
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _write_figures(
+    run: Run, interpretation: RadiographInterpretation, top: int, explained: tuple[SaliencyCase, ...]
+) -> None:
+    summary, told = interpretation.summary, interpretation.predictions
     drawn = {
         "curves": figures.loss_and_metric_curves(run.history, run.info.get("best_epoch")),
         "confusion": interpretation.plot_confusion_matrix(),
@@ -117,6 +168,8 @@ def _write_figures(run: Run, interpretation: RadiographInterpretation, top: int)
     }
     if run.task == "multi":
         drawn["cooccurrence"] = interpretation.plot_cooccurrence()
+    if explained:
+        drawn["saliency"] = overlays_figure(explained)
     for name, figure in drawn.items():
         figures.save(figure, run.figure_path(name))
 
@@ -143,9 +196,19 @@ def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) 
         write_csv(run.table_path(name), table, "%.6g")
 
 
-def _report(run: Run, found: dict[Part, RadiographInterpretation], top: int) -> ReportData:
+def _split(run: Run, part: Part, interpretation: RadiographInterpretation, top: int) -> SplitReport:
+    weights = "of the best epoch" if run.info.get("best_epoch") else "as they were saved"
+    return SplitReport(
+        part,
+        interpretation.summary,
+        interpretation.cases(top),
+        f"From the weights {weights}" + (", averaged over augmented views." if run.config.train.tta else "."),
+        predictions=interpretation.predictions,
+    )
+
+
+def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     info, config = run.info, run.config
-    weights = "of the best epoch" if info.get("best_epoch") else "as they were saved"
     return ReportData(
         run_name=run.path.name,
         created=str(info.get("finished", ""))[:16].replace("T", " ") + " UTC",
@@ -157,16 +220,12 @@ def _report(run: Run, found: dict[Part, RadiographInterpretation], top: int) -> 
         data_notes=tuple(str(note) for note in info.get("data_notes", [])),
         history=run.history,
         best_epoch=info.get("best_epoch"),
-        splits=tuple(
-            SplitReport(
-                part,
-                interpretation.summary,
-                interpretation.cases(top),
-                f"From the weights {weights}" + (", averaged over augmented views." if config.train.tta else "."),
-            )
-            for part, interpretation in found.items()
-        ),
+        splits=splits,
         warnings=tuple(str(remark) for remark in info.get("remarks", [])),
+        decision=run.decision,
+        flow=[(str(step), int(n)) for step, n in info.get("flow", [])],
+        audit=tuple(str(sentence) for sentence in info.get("audit", [])),
+        source=str(config.data.source),
     )
 
 

@@ -143,9 +143,10 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _ranged(row: dict[str, Any], name: str) -> str:
-    """A value and its interval: `0.953 (0.930–0.971)`, which a narrow terminal breaks in two lines."""
+    from xrayfast.cli.results import ranged
+
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return shown(row[name]) if math.isnan(low) else f"{shown(row[name])} ({shown(low)}–{shown(high)})"
+    return ranged(row[name], None if math.isnan(low) else {"low": low, "high": high})
 
 
 def _difference(row: dict[str, Any]) -> str:

@@ -7,26 +7,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrayfast.cli.options import Json, RunFolder, Runs
+from xrayfast.cli import options as o
 from xrayfast.cli.output import Output, shown
 
 if TYPE_CHECKING:
     from xrayfast.learning.interpretation import RadiographInterpretation
+    from xrayfast.run import Run
 
 MOST_CONFUSED = 10
 
 
+@o.takes(o.RESULTS_SETTINGS)
 def interpret(
-    run: RunFolder = None,
+    given: dict[str, Any],
+    run: o.RunFolder = None,
     split: Annotated[
         str | None,
         typer.Option(metavar="valid|test", show_default="test, where there is one", help="Part to report on."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Images with the largest losses to show.")] = 12,
-    runs: Runs = Path("runs"),
-    as_json: Json = False,
+    saliency: Annotated[
+        int,
+        typer.Option(
+            "--saliency",
+            metavar="N",
+            min=0,
+            max=100,
+            help="Show where the network looks on N of those images (Grad-CAM).",
+        ),
+    ] = 0,
+    explain: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--explain",
+            metavar="FILE",
+            show_default=False,
+            help="Show where the network looks on a file of your choice, in figures/. May be repeated.",
+        ),
+    ] = None,
+    runs: o.Runs = Path("runs"),
+    as_json: o.Json = False,
 ) -> None:
-    """Report on a run: tables, figures and report.html, from its saved predictions."""
+    """Report on a run: tables, figures, model card and report.html, from its saved predictions.
+
+    With an option of the results, thresholds and calibration are chosen anew on validation, and all is measured anew.
+    """
     if split not in (None, "valid", "test"):
         raise typer.BadParameter(f"'{split}' is not one of valid, test.", param_hint="--split")
     from xrayfast.run import Run
@@ -35,27 +60,38 @@ def interpret(
     chosen = Run.newest(runs) if run is None else Run(run)
     from xrayfast.workflows.interpret import interpret as work
 
-    found = work(chosen, split=split, top=top)  # type: ignore[arg-type]
+    found = work(chosen, split=split, top=top, saliency=saliency, **given)  # type: ignore[arg-type]
     show_results(out, found, top=min(top, 5))
+    for figure in _explained(chosen, explain or []):
+        out.done("Saliency", figure)
     out.done("Report", chosen.report_path)
+    out.done("Model card", chosen.model_card_path)
+    out.done("CLAIM checklist", chosen.claim_path)
     out.json({"run": str(chosen.path), "report": str(chosen.report_path), "metrics": chosen.metrics})
 
 
-def show_results(out: Output, found: RadiographInterpretation, top: int) -> None:
-    """The tables of an interpretation: overall, by label, confusions, largest losses."""
-    from xrayfast.metrics.summary import OVERALL, PER_LABEL
+def _explained(run: Run, files: list[Path]) -> list[Path]:
+    """A figure of each file."""
+    if not files:
+        return []
+    from xrayfast.workflows.explain import explain
 
-    summary: dict[str, Any] = found.summary
-    out.table(
-        f"{summary['images']} images",
-        ["metric", "value"],
-        [(title, summary["overall"][name]) for name, title in OVERALL[found.task].items()],
-    )
-    out.table(
-        "By label",
-        ["label", *(title.split(" (")[0] for title in PER_LABEL.values())],
-        [(row["label"], *(row[name] for name in PER_LABEL)) for row in summary["per_label"]],
-    )
+    stems = [file.stem for file in files]
+    numbers = [f"{i}-" if stems.count(stem) > 1 else "" for i, stem in enumerate(stems, 1)]
+    paths = [run.figure_path(f"saliency-{number}{stem}") for number, stem in zip(numbers, stems, strict=True)]
+    for explanation, path in zip(explain(run, files), paths, strict=True):
+        explanation.save(path)
+    return paths
+
+
+def show_results(out: Output, found: RadiographInterpretation, top: int) -> None:
+    """The tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
+    from xrayfast.cli.results import show_measures, show_subgroups
+
+    summary = found.summary
+    show_measures(out, summary, found.task)
+    for one in summary.get("subgroups", []):
+        show_subgroups(out, one, found.task)
     if found.task == "single":
         matrix = found.confusion_matrix()
         out.table(

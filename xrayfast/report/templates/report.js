@@ -25,3 +25,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// On paper everything is open; afterwards the page is as it was.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const details of opened) details.open = true;
+});
+addEventListener("afterprint", () => { for (const details of opened) details.open = false; });

@@ -1,0 +1,77 @@
+"""Calibration, thresholds, intervals and saliency on the command line."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from tests.cli.test_cli import call
+from xrayfast.run import Run
+
+
+@pytest.fixture
+def multi(tiny_multi_run, tmp_path, monkeypatch):
+    """A copy of the tiny run, as the newest under runs/."""
+    monkeypatch.chdir(tmp_path)
+    return Run(shutil.copytree(tiny_multi_run.path, tmp_path / "runs" / "m"))
+
+
+def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
+    done = call("interpret", "--top", 2, "--saliency", 2)
+    assert "with 95 % intervals" in done.stdout
+    assert "threshold" in done.stdout
+    assert "Model card: runs/m/model_card.md" in done.stdout
+    assert "CLAIM checklist: runs/m/claim.md" in done.stdout
+    for name in ("report.html", "model_card.md", "claim.md", "figures/saliency.png"):
+        assert (multi.path / name).stat().st_size > 1000
+    kept = multi.metrics["saliency"]
+    assert [len(kept["cases"]), kept["part"]] == [2, "valid"]
+    # Without saliency the next report has none, nor its numbers.
+    call("interpret")
+    assert "saliency" not in multi.metrics
+
+
+def test_thresholds_are_chosen_anew_by_an_option(multi):
+    done = call("interpret", "--target-sensitivity", 0.9, "--resamples", 30, "--json")
+    told = json.loads(done.stdout)
+    assert told["metrics"]["decision"]["operating_points"]["target"] == 0.9
+    assert told["metrics"]["valid"]["intervals"]["resamples"] == 30
+    assert multi.decision.rule == "sensitivity"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--target-sensitivity", "0.9", "--thresholds", "f1"], 1, "expected one"),
+        (["--target-sensitivity", "1.5"], 1, "target_sensitivity is 1.5"),
+        (["--thresholds", "best"], 1, "thresholds is 'best'"),
+        (["--prevalence", "7"], 1, "prevalence: found '7'"),
+        (["--prevalence", "nothing=0.1"], 1, "expected one of covid-19"),
+    ],
+)
+def test_what_can_t_be_is_told_and_nothing_is_changed(words, code, said, multi):
+    before = {path: path.read_bytes() for path in multi.path.rglob("*") if path.is_file()}
+    done = call("interpret", *words, code=code)
+    assert said in done.stderr
+    assert {path: path.read_bytes() for path in multi.path.rglob("*") if path.is_file()} == before
+
+
+def test_predict_abstains(multi, multi_films):
+    done = call("predict", multi.path, multi_films, "--abstain-below", 0.9)
+    table = pd.read_csv("predictions.csv", keep_default_na=False)
+    without = int((table["abstained"] != "").sum())
+    assert without > 0
+    assert f"{without} of {len(table)} images have no answer on one label or more" in done.stdout
+
+
+def test_files_of_one_s_choice_are_explained(multi, multi_films):
+    first = sorted(multi_films.rglob("*.png"))[0]
+    other = multi.path.parent / first.name
+    shutil.copy(first, other)
+    done = call("interpret", "--explain", first, "--explain", other)
+    drawn = sorted((multi.path / "figures").glob("saliency-*.png"))
+    assert [path.name for path in drawn] == [f"saliency-1-{first.stem}.png", f"saliency-2-{first.stem}.png"]
+    assert all(f"Saliency: {path.relative_to(multi.path.parents[1])}" in done.stdout for path in drawn)
+    failed = call("interpret", "--explain", "gone.png", code=1)
+    assert "gone.png" in failed.stderr

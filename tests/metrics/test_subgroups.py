@@ -1,0 +1,207 @@
+"""Metrics by subgroup, and the gaps between them."""
+
+import math
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from xrayfast.metrics.limits import bca
+from xrayfast.metrics.resampling import draws, left_out
+from xrayfast.metrics.subgroups import LEAST, age_bands, subgroups
+from xrayfast.metrics.summary import summarise
+
+LABELS = ("a", "b", "c")
+
+
+def case(seed=0, patients=120, task="multi", images=3):
+    """Images of patients with three labels, a sex a patient and a view an image; women are told apart less well."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(patients), images)
+    n = len(group)
+    sex = np.where(rng.random(patients) < 0.5, "F", "M")[group]
+    view = np.where(rng.random(n) < 0.4, "AP", "PA")
+    if task == "single":
+        truth = np.eye(3, dtype=np.int64)[rng.integers(3, size=n)]
+    else:
+        truth = (rng.random((n, 3)) < [0.4, 0.3, 0.5]).astype(np.int64)
+    signal = np.where(sex == "F", 0.6, 2.0)[:, None]
+    score = truth * signal + rng.normal(size=(patients, 3))[group] * 0.5 + rng.normal(size=(n, 3))
+    probability = 1 / (1 + np.exp(1 - score))
+    if task == "single":
+        probability = probability / probability.sum(axis=1, keepdims=True)
+    return truth, probability, sex, view, group
+
+
+def test_bands_of_age():
+    ages = [0, 17.99, 18, 39, 40, 59.5, 60, 79, 80, 90, 120, math.nan, -1]
+    expected = ["0-17", "0-17", "18-39", "18-39", "40-59", "40-59", "60-79", "60-79", "80+", "80+", "80+", "", ""]
+    assert age_bands(ages).tolist() == expected
+    assert age_bands([]).tolist() == []
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_a_group_is_what_scikit_learn_finds_on_its_rows(task):
+    truth, probability, sex, _, group = case(task=task)
+    (by,) = subgroups(truth, probability, LABELS, task, {"sex": sex}, threshold=0.4, groups=group)
+    assert (by["by"], by["missing"], [one["value"] for one in by["groups"]]) == ("sex", 0, ["F", "M"])
+    for found in by["groups"]:
+        rows = sex == found["value"]
+        assert (found["images"], found["patients"]) == (rows.sum(), len(np.unique(group[rows])))
+        if task == "multi":
+            called = probability[rows] >= 0.4
+        else:
+            called = np.eye(3, dtype=bool)[probability[rows].argmax(axis=1)]
+        for i, row in enumerate(found["per_label"]):
+            assert row["support"] == truth[rows, i].sum()
+            assert row["auroc"] == pytest.approx(sk.roc_auc_score(truth[rows, i], probability[rows, i]), abs=1e-12)
+            assert row["recall"] == pytest.approx(sk.recall_score(truth[rows, i], called[:, i]), abs=1e-12)
+            specificity = sk.recall_score(1 - truth[rows, i], ~called[:, i])
+            assert row["specificity"] == pytest.approx(specificity, abs=1e-12)
+        right = sk.accuracy_score(truth[rows], called)
+        assert found["overall"]["accuracy" if task == "single" else "subset_accuracy"] == pytest.approx(right)
+
+
+def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
+    truth, probability, sex, _, group = case()
+    given = {"threshold": np.array([0.3, 0.4, 0.5]), "prevalence": 0.1, "resamples": 50, "seed": 3}
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, **given)
+    rows = sex == "M"
+    alone = summarise(truth[rows], probability[rows], LABELS, "multi", groups=group[rows], **given)
+    found = by["groups"][1]
+    assert {name: found[name] for name in found if name != "value"} == {
+        name: alone[name] for name in found if name != "value"
+    }
+    assert found["intervals"]["by"] == "patient" and "ppv_at_prevalence" in found["per_label"][0]
+
+
+def by_loop(counts, truth, probability, called, first, second, group, measure):
+    """A measure of one label in `first` minus that in `second`, with rows repeated as often as they are drawn."""
+    differences = []
+    for drawn in counts:
+        ends = []
+        for rows in (first, second):
+            again = np.repeat(np.flatnonzero(rows), drawn[group[rows]].astype(int))
+            t, p, c = truth[again], probability[again], called[again]
+            ends.append(
+                {
+                    "auroc": lambda t=t, p=p: sk.roc_auc_score(t, p),
+                    "recall": lambda t=t, c=c: sk.recall_score(t, c),
+                    "specificity": lambda t=t, c=c: sk.recall_score(1 - t, 1 - c),
+                }[measure]()
+            )
+        differences.append(ends[0] - ends[1])
+    return np.array(differences)
+
+
+@pytest.mark.parametrize("by", ["sex", "view"])
+def test_a_gap_s_interval_is_that_of_a_plain_loop_over_drawn_patients(by):
+    """Views share their patients: these are drawn once for both."""
+    truth, probability, sex, view, group = case(patients=60)
+    column = {"sex": sex, "view": view}[by]
+    (found,) = subgroups(truth, probability, LABELS, "multi", {by: column}, groups=group, resamples=60, seed=5)
+    called = (probability >= 0.5).astype(int)
+    drawn = np.concatenate(list(draws(60, 60, 5, 7)))
+    without = np.concatenate(list(left_out(60, 5, 7)))
+    looked = [gap for gap in found["gaps"] if gap["label"] == "b"]
+    assert len(looked) == 3
+    for gap in looked:
+        given = (truth[:, 1], probability[:, 1], called[:, 1], column == gap["highest"], column == gap["lowest"], group)
+        (value,) = by_loop(np.ones((1, 60)), *given, gap["measure"])
+        assert gap["difference"] == pytest.approx(value, abs=1e-12) and value >= 0
+        assert gap["highest_value"] - gap["lowest_value"] == pytest.approx(value, abs=1e-12)
+        low, high = bca(by_loop(drawn, *given, gap["measure"]), value, by_loop(without, *given, gap["measure"]))
+        assert (gap["low"], gap["high"]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
+
+
+def test_gaps_are_the_largest_first_and_find_what_was_put_in():
+    truth, probability, sex, _, group = case(patients=300)
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=100)
+    differences = [gap["difference"] for gap in by["gaps"]]
+    assert differences == sorted(differences, reverse=True)
+    auroc = {gap["label"]: gap for gap in by["gaps"] if gap["measure"] == "auroc"}
+    for gap in auroc.values():
+        assert (gap["highest"], gap["lowest"]) == ("M", "F")
+        assert gap["low"] > 0.1
+    (macro,) = [gap for gap in by["gaps"] if gap["measure"] == "auroc_macro"]
+    assert macro["labels"] == 3 and macro["label"] is None
+    mean = np.mean([gap["difference"] for gap in auroc.values()])
+    assert macro["difference"] == pytest.approx(mean, abs=1e-12)
+    overall = [group["overall"]["auroc_macro"] for group in by["groups"]]
+    assert macro["difference"] == pytest.approx(overall[1] - overall[0], abs=1e-12)
+    assert {gap["measure"] for gap in by["gaps"] if gap["label"] is None} == {
+        "auroc_macro",
+        "recall_macro",
+        "specificity_macro",
+        "subset_accuracy",
+    }
+    assert any("13 were looked at" in note for note in by["notes"])
+
+
+def test_of_several_groups_the_two_furthest_apart_are_named():
+    truth, probability, _, _, group = case(patients=200)
+    third = np.array(["x", "y", "z"])[np.random.default_rng(1).integers(3, size=200)][group]
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"third": third}, groups=group)
+    recall = {one["value"]: one["per_label"][0]["recall"] for one in by["groups"]}
+    (gap,) = [gap for gap in by["gaps"] if (gap["measure"], gap["label"]) == ("recall", "a")]
+    assert gap["highest"] == max(recall, key=recall.get) and gap["lowest"] == min(recall, key=recall.get)
+    assert gap["low"] is None and gap["high"] is None  # nothing was drawn
+
+
+def test_small_groups_are_told_and_not_compared():
+    truth, probability, sex, _, group = case(patients=60)
+    few = sex.astype("<U5").copy()
+    few[group < LEAST - 1] = "other"
+    few[group == LEAST - 1] = ""
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": few}, groups=group, resamples=20)
+    assert [one["value"] for one in by["groups"]] == ["F", "M", "other"]
+    assert by["missing"] == 3
+    assert by["gaps"] and not [gap for gap in by["gaps"] if "other" in (gap["highest"], gap["lowest"])]
+    assert "3 images whose sex is unknown are in none of these groups." in by["notes"]
+    assert "Too small to be compared at all: other." in by["notes"]
+
+
+def test_a_measure_is_compared_where_there_is_enough_for_it():
+    """Of nine women alone it is known that they have the label: too few for AUROC and recall, not for specificity."""
+    truth, probability, sex, _, group = case(patients=100)
+    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: LEAST - 1]), 0] = 0
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
+    assert [gap["measure"] for gap in by["gaps"] if gap["label"] == "a"] == ["specificity"]
+    together = {gap["measure"]: gap["labels"] for gap in by["gaps"] if gap["measure"].endswith("_macro")}
+    assert together == {"auroc_macro": 2, "recall_macro": 2, "specificity_macro": 3}
+
+
+def test_many_images_of_few_patients_are_few():
+    truth, probability, sex, _, group = case(patients=2 * LEAST - 4, images=12)
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
+    assert by["gaps"] == []
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex})  # each image a patient of its own
+    assert len(by["gaps"]) == 13
+
+
+def test_unknown_cells_count_nowhere():
+    truth, probability, sex, _, group = case()
+    truth[:, 1] = -1  # nobody knows
+    truth[sex == "F", 2] = -1  # of women nobody knows
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=20)
+    assert {gap["label"] for gap in by["gaps"]} == {"a", None}
+    assert {gap["measure"] for gap in by["gaps"] if gap["label"] is None} == {"subset_accuracy"}
+    assert by["groups"][0]["per_label"][2]["auroc"] is None
+
+
+def test_one_class_an_image():
+    truth, probability, sex, _, group = case(task="single")
+    (by,) = subgroups(truth, probability, LABELS, "single", {"sex": sex}, groups=group, resamples=20)
+    names = {gap["measure"] for gap in by["gaps"] if gap["label"] is None}
+    assert names == {"accuracy", "auroc_macro", "recall_macro", "specificity_macro"}
+    assert all(gap["low"] <= gap["difference"] <= gap["high"] for gap in by["gaps"])
+
+
+def test_one_group_or_none():
+    truth, probability, sex, _, _ = case()
+    all_women, nobody = np.full(len(sex), "F"), np.full(len(sex), "")
+    one, none = subgroups(truth, probability, LABELS, "multi", {"sex": all_women, "view": nobody})
+    assert (len(one["groups"]), one["gaps"], one["notes"]) == (1, [], [])
+    assert (none["groups"], none["gaps"], none["missing"]) == ([], [], len(sex))
+    with pytest.raises(ValueError, match="expected one value for each of"):
+        subgroups(truth, probability, LABELS, "multi", {"sex": ["F"]})

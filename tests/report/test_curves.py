@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from tests.report.samples import MANY, predictions
+from xrayfast.metrics.reliability import reliability
+from xrayfast.report.curves import (
+    TOGETHER,
+    Curve,
+    precision_recall_figure,
+    precision_recall_points,
+    reliability_figure,
+    roc_figure,
+    roc_points,
+)
+from xrayfast.report.figures import png_bytes
+
+
+@pytest.fixture(params=["ties", "distinct", "masked"])
+def drawn(request):
+    """Truth and scores: with many equal scores, with none, and with a third of the cells unknown."""
+    random = np.random.default_rng(1)
+    truth = random.integers(0, 2, 200)
+    score = random.random(200) + 0.3 * truth
+    score = np.round(score, 1) if request.param == "ties" else score
+    if request.param == "masked":
+        truth[random.random(200) < 0.3] = -1
+    return truth, score
+
+
+def test_roc_points_are_those_of_scikit_learn(drawn):
+    truth, score = drawn
+    known = truth >= 0
+    false, true, _ = roc_curve(truth[known], score[known], drop_intermediate=False)
+    points = roc_points(truth, score)
+    np.testing.assert_allclose(points[0], false, atol=1e-15)
+    np.testing.assert_allclose(points[1], true, atol=1e-15)
+    assert auc(*points) == pytest.approx(roc_auc_score(truth[known], score[known]), abs=1e-12)
+
+
+def test_precision_recall_points_are_those_of_scikit_learn(drawn):
+    truth, score = drawn
+    known = truth >= 0
+    # Its last point, precision 1 at recall 0, is of no threshold.
+    precision, recall, _ = precision_recall_curve(truth[known], score[known], drop_intermediate=False)
+    points = precision_recall_points(truth, score)
+    np.testing.assert_allclose(points[0], recall[:-1][::-1], atol=1e-15)
+    np.testing.assert_allclose(points[1], precision[:-1][::-1], atol=1e-15)
+    area = (np.diff(points[0], prepend=0) * points[1]).sum()
+    assert area == pytest.approx(average_precision_score(truth[known], score[known]), abs=1e-12)
+
+
+@pytest.mark.parametrize("truth", [[-1, -1], [0, -1], []])
+def test_without_a_positive_there_is_no_curve(truth):
+    score = [0.5] * len(truth)
+    assert roc_points(truth, score) is None and precision_recall_points(truth, score) is None
+
+
+def test_without_a_negative_only_roc_has_no_curve():
+    assert roc_points([1, 1, -1], [0.1, 0.2, 0.3]) is None
+    recall, precision = precision_recall_points([1, 1, -1], [0.1, 0.2, 0.3])
+    assert recall.tolist() == [0.5, 1.0] and precision.tolist() == [1.0, 1.0]
+
+
+def curves(labels=("a", "b", "c"), n=60):
+    random = np.random.default_rng(0)
+    truth = random.integers(-1, 2, (n, len(labels)))
+    truth[:, -1] = np.minimum(truth[:, -1], 0)
+    said = "AUROC 0.5 (0.4 to 0.6)"
+    return [Curve(label, truth[:, i], random.random(n), said, (0.2, 0.7)) for i, label in enumerate(labels)]
+
+
+def texts(figure):
+    found = [text.get_text() for axes in figure.axes for text in axes.texts]
+    return [*found, *(text.get_text() for legend in figure.legends for text in legend.get_texts())]
+
+
+def lines(axes, gid):
+    return [line for line in axes.lines if line.get_gid() == gid]
+
+
+@pytest.mark.parametrize("draw", [roc_figure, precision_recall_figure])
+def test_a_few_labels_share_a_panel_and_differ_by_more_than_colour(draw):
+    figure = draw(curves(("a", "b", "_c", "no one has it")))
+    (axes,) = figure.axes
+    drawn = lines(axes, "curve")
+    assert len(drawn) == 3
+    assert len({line.get_color() for line in drawn}) == len({str(line._unscaled_dash_pattern) for line in drawn}) == 3
+    legend = texts(figure)[-4:]
+    assert legend[0] == "a: AUROC 0.5 (0.4 to 0.6)" and legend[2].startswith("_c")
+    assert legend[3] == "no one has it: no image with the label"
+
+
+@pytest.mark.parametrize("draw", [roc_figure, precision_recall_figure])
+def test_many_labels_have_a_panel_each_and_an_absent_one_says_so(draw):
+    labels = [f"label {i}" for i in range(TOGETHER + 1)]
+    figure = draw(curves(labels))
+    assert [len(lines(axes, "curve")) for axes in figure.axes] == [1] * TOGETHER + [0]
+    assert {text for text in texts(figure) if text.startswith("label")} == set(labels)
+    assert any("no image with" in text for text in texts(figure))
+    # The area of what has no curve is not claimed.
+    assert texts(figure).count("AUROC 0.5 (0.4 to 0.6)") == TOGETHER
+    assert all(line.get_xydata().tolist() == [[0.2, 0.7]] for line in lines(figure.axes[0], "threshold"))
+
+
+def test_the_drawn_lines_are_the_points():
+    one = curves()[0]
+    roc = lines(roc_figure([one]).axes[0], "curve")[0]
+    np.testing.assert_array_equal(roc.get_xdata(), roc_points(one.truth, one.score)[0])
+    line = lines(precision_recall_figure([one]).axes[0], "curve")[0]
+    recall, precision = precision_recall_points(one.truth, one.score)
+    np.testing.assert_array_equal(line.get_xdata(), [0, *recall])
+    np.testing.assert_array_equal(line.get_ydata(), [precision[0], *precision])
+
+
+def bins(truth, score):
+    return [vars(one) for one in reliability(truth, score)]
+
+
+def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
+    told = predictions("single", ("a", "b", "c"), 80)
+    after = {"a": bins(told.truth[:, 0], told.raw[:, 0]), "none known": bins([-1, -1], [0.1, 0.2])}
+    figure = reliability_figure(after, after)
+    square, strip, empty, _ = figure.axes
+    points = {one.get_gid(): one.get_offsets() for one in square.collections if one.get_gid()}
+    held = [one for one in after["a"] if one["count"]]
+    for gid in ("before", "after"):
+        np.testing.assert_allclose(points[gid], [(one["predicted"], one["observed"]) for one in held])
+    (whiskers,) = [one for one in square.collections if one.get_gid() is None]
+    ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
+    assert ends == [[one["observed_low"], one["observed_high"]] for one in held]
+    heights = [bar.get_height() for bar in strip.patches]
+    assert heights == [one["count"] for one in after["a"]] * 2
+    assert "nothing is known\nof it" in [text.get_text() for text in empty.texts]
+    assert texts(figure)[-2:] == ["before calibration", "after calibration"]
+    assert texts(reliability_figure(after))[-1] == "as reported"
+
+
+def test_text_from_strangers_is_not_read_as_tex():
+    bad = r"_$\frac{$ ^ \udcff" + "\udcff\n\x00"
+    few, many = curves((bad, "b")), curves([f"{bad}{i}" for i in range(TOGETHER + 1)])
+    one = {bad: bins([1, 0], [0.2, 0.7])}
+    for figure in (roc_figure(few), precision_recall_figure(many), reliability_figure(one, one)):
+        assert png_bytes(figure)
+
+
+def test_panels_of_many_labels_do_not_run_into_each_other():
+    figure = roc_figure(curves(MANY))
+    figure.draw_without_rendering()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert not [1 for i, one in enumerate(boxes) for two in boxes[:i] if one.overlaps(two)]

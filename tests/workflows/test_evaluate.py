@@ -1,0 +1,349 @@
+"""A run tested on its own part and elsewhere."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import xrayfast as xf
+from xrayfast.config import Config
+from xrayfast.data.phantom import write_dataset
+from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.run import Run
+from xrayfast.workflows import evaluate as module
+from xrayfast.workflows.evaluate import evaluate
+
+FEW = {"resamples": 20, "device": "cpu"}
+
+
+@pytest.fixture
+def page():
+    """For tests that look at `evaluation.html`, which costs more than all else."""
+
+
+@pytest.fixture(autouse=True)
+def no_page(request, monkeypatch):
+    if "page" not in request.fixturenames:
+        monkeypatch.setattr(module, "write_page", lambda *_: None)
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    return Run(shutil.copytree(tiny_run.path, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def multi_run(tiny_multi_run, tmp_path):
+    return Run(shutil.copytree(tiny_multi_run.path, tmp_path / "multi"))
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """24 films that no run has seen, in three class folders."""
+    folder = tmp_path_factory.mktemp("others") / "elsewhere"
+    write_dataset(folder, images=24, size=64, seed=11)
+    (folder / "labels.csv").unlink(missing_ok=True)
+    return folder
+
+
+def listed(others, folder, header="image,labels", row="{path},{label}"):
+    """The same films in a table of their own."""
+    shutil.copytree(others, folder / "images")
+    films = sorted(path for path in (folder / "images").rglob("*.png"))
+    rows = [row.format(path=path.relative_to(folder), label=path.parent.name, i=i) for i, path in enumerate(films)]
+    (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder / "labels.csv"
+
+
+def files_of(run):
+    return sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*"))
+
+
+def require_alike(found, expected):
+    """Equal but for the nine digits that predictions are saved with."""
+    assert type(found) is type(expected)
+    if isinstance(found, dict):
+        assert list(found) == list(expected)
+        for name in found:
+            require_alike(found[name], expected[name])
+    elif isinstance(found, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            require_alike(one, other)
+    elif isinstance(found, float):
+        assert found == pytest.approx(expected, abs=1e-6)
+    else:
+        assert found == expected
+
+
+# On the run's own data
+
+
+def test_the_own_test_part_gives_the_run_s_own_numbers(run, page):
+    before = files_of(run)
+    found = evaluate(run, command="xrayfast evaluate tiny")
+    assert found.path == run.path / "evaluations" / "test"
+    metrics = found.metrics
+    expected = {name: value for name, value in run.metrics["test"].items() if name != "subgroups"}
+    require_alike(metrics["result"], expected)
+    assert (metrics["part"], metrics["own"], metrics["warnings"]) == ("test", True, [])
+    n = len(run.predictions("test"))
+    assert metrics["images"] == {"found": n, "left_out": [], "evaluated": n}
+    assert metrics["labels"] == {"used": list(run.labels), "unknown": [], "lacking": []}
+    assert metrics["decision"] == run.decision.to_json()
+    assert found.info["command"] == "xrayfast evaluate tiny"
+    assert np.array_equal(found.predictions.probability, run.predictions("test").probability)
+    overall = pd.read_csv(found.table_path("overall")).set_index("measure")
+    assert overall.loc["accuracy", "value"] == pytest.approx(metrics["result"]["overall"]["accuracy"])
+    assert overall.loc["accuracy", "low"] <= overall.loc["accuracy", "value"]
+    by_label = pd.read_csv(found.table_path("per_label"))
+    assert set(by_label["label"]) == set(run.labels)
+    assert found.report_path.read_text().lower().startswith("<!doctype html>")
+    new = {path for path in files_of(run) if path not in before}
+    assert all(path.startswith("evaluations") for path in new)
+    assert [one.path for one in run.evaluations] == [found.path]
+
+
+def test_a_second_evaluation_takes_the_next_name_and_a_given_one_is_never_overwritten(run):
+    first, second = evaluate(run, resamples=0), evaluate(run, resamples=0)
+    assert (first.path.name, second.path.name) == ("test", "test-2")
+    assert "intervals" not in second.metrics["result"]
+    evaluate(run, name="mine", resamples=0)
+    with pytest.raises(RunError, match="mine"):
+        evaluate(run, name="mine", resamples=0)
+    assert (run.path / "evaluations" / "mine" / "metrics.json").is_file()
+
+
+def test_the_validation_part_is_told_to_be_too_good(run):
+    found = evaluate(run, part="valid", resamples=0).metrics
+    assert found["part"] == "valid"
+    assert "chosen on these images: the results are too good" in found["warnings"][0]
+
+
+def test_a_run_without_a_test_part_says_what_to_do(multi_run):
+    with pytest.raises(RunError) as caught:
+        evaluate(multi_run)
+    for words in ("no predictions of a test part", "--test-fraction 0.15", "--part valid", "DATA"):
+        assert words in str(caught.value)
+    assert not (multi_run.path / "evaluations").exists()
+    with pytest.raises(ConfigError, match="part is train; expected test or valid"):
+        evaluate(multi_run, part="train")
+    with pytest.raises(ConfigError, match="tta without data"):
+        evaluate(multi_run, part="valid", tta=True)
+
+
+def test_subgroups_that_the_predictions_do_not_know(run):
+    with pytest.raises(ConfigError, match=r"found 'gender'; expected some of sex, age, view"):
+        evaluate(run, by="gender")
+    told = run.predictions("test").about
+    missing = next(name for name in ("view", "sex", "age") if name not in told)
+    with pytest.raises(ConfigError, match=f"do not tell {missing}; known are: "):
+        evaluate(run, by=missing)
+    assert not (run.path / "evaluations").exists()
+
+
+# On other data
+
+
+def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, films, tmp_path):
+    """Copied under other names and in another lossless format; the test part alone is left, and gives its numbers."""
+    for number, path in enumerate(sorted(films.rglob("*.png"))):
+        target = tmp_path / "copy" / path.parent.name / f"renamed-{number:03d}.tif"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(target)
+    found = evaluate(run, tmp_path / "copy", **FEW)
+    counts = run.info["counts"]
+    assert found.metrics["images"] == {
+        "found": 36,
+        "left_out": [
+            ["seen in training", counts["train"]["images"]],
+            ["seen in validation", counts["valid"]["images"]],
+        ],
+        "evaluated": counts["test"]["images"],
+    }
+    own, again = run.predictions("test"), found.predictions
+    assert np.allclose(np.sort(own.raw, axis=0), np.sort(again.raw, axis=0), atol=1e-5)
+    ours, theirs = run.metrics["test"]["overall"], found.metrics["result"]["overall"]
+    assert theirs["auroc_macro"] == pytest.approx(ours["auroc_macro"])
+
+
+def test_nothing_but_training_images(run, films, tmp_path):
+    split = pd.read_csv(run.path / "split.csv")
+    for image in split.loc[split["split"] != "test", "image"]:
+        (tmp_path / "copy" / image).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(films / image, tmp_path / "copy" / image)
+    with pytest.raises(DataError) as caught:
+        evaluate(run, tmp_path / "copy", **FEW)
+    counts = run.info["counts"]
+    assert f"{counts['train']['images']} seen in training; {counts['valid']['images']} seen in validation" in str(
+        caught.value
+    )
+    assert "neither trained on nor chosen by" in str(caught.value)
+    assert not (run.path / "evaluations").exists()
+
+
+def test_elsewhere(run, others, page):
+    told = []
+    found = evaluate(run, others, progress=lambda *step: told.append(step), **FEW)
+    metrics = found.metrics
+    assert found.path.name == "elsewhere"
+    assert metrics["images"] == {"found": 24, "left_out": [], "evaluated": 24}
+    assert (metrics["own"], metrics["part"], metrics["source"]) == (False, None, str(others))
+    predictions = found.predictions
+    assert np.allclose(predictions.probability, run.decision.calibrated(predictions.raw), atol=1e-6)
+    table = xf.predict(run, others, device="cpu").set_index("file")
+    columns = [f"prob_{label}" for label in run.labels]
+    expected = table.loc[[str(others / image) for image in predictions.images], columns].to_numpy()
+    assert np.allclose(predictions.probability, expected, atol=1e-5)
+    interval = metrics["result"]["intervals"]["overall"]["accuracy"]
+    assert interval["low"] <= metrics["result"]["overall"]["accuracy"] <= interval["high"]
+    actual = predictions.truth.argmax(axis=1)
+    cross_entropy = -np.log(predictions.raw[np.arange(24), actual])
+    assert np.allclose(predictions.loss, cross_entropy, rtol=1e-5)
+    assert {stage for stage, _, _ in told} == {"decoding", "predicting", "measuring"}
+    assert ("predicting", 24, 24) in told and told[-1] == ("measuring", 24, 24)
+    text = found.report_path.read_text()
+    assert "elsewhere" in text and "not for diagnosis" in text
+
+
+def test_three_images_of_one_class(run, others, tmp_path):
+    for path in sorted((others / "normal").glob("*.png"))[:3]:
+        (tmp_path / "few" / "normal").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, tmp_path / "few" / "normal" / path.name)
+    found = evaluate(run, tmp_path / "few", **FEW).metrics
+    assert found["images"]["evaluated"] == 3
+    assert found["labels"] == {"used": ["normal"], "unknown": [], "lacking": ["covid-19", "pneumonia"]}
+    rows = {row["label"]: row for row in found["result"]["per_label"]}
+    assert rows["normal"]["support"] == 3 and rows["normal"]["auroc"] is None
+    assert rows["covid-19"]["support"] == 0
+    assert any("covid-19, pneumonia" in note for note in found["result"]["notes"])
+
+
+def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
+    copy = shutil.copytree(others, tmp_path / "copy")
+    (copy / "normal" / "broken.png").write_bytes(b"\x89PNG no picture")
+    found = evaluate(run, copy, **FEW)
+    assert found.metrics["images"] == {"found": 25, "left_out": [["unreadable", 1]], "evaluated": 24}
+    assert "1 file can't be read: normal/broken.png." in found.metrics["warnings"]
+    assert list(found.info["unreadable"]) == ["normal/broken.png"]
+    shutil.rmtree(copy / "covid-19")
+    for path in copy.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of 17 images is left to measure on: 17 unreadable"):
+        evaluate(run, copy, **FEW)
+
+
+def test_labels_of_another_name_are_joined_by_a_map(run, others, tmp_path):
+    table = listed(others, tmp_path / "t")
+    table.write_text(table.read_text().replace(",normal", ",healthy").replace(",covid-19", ",Fracture"))
+    (tmp_path / "map.txt").write_text("Normal = Healthy\n")
+    config = Config().updated({"source": table, "label_map": tmp_path / "map.txt"})
+    found = evaluate(run, config=config, **FEW).metrics
+    assert found["labels"] == {"used": ["normal", "pneumonia"], "unknown": [["Fracture", 8]], "lacking": ["covid-19"]}
+    assert found["images"]["left_out"] == [["with none of the network's classes", 8]]
+    assert found["images"]["evaluated"] == 16
+    assert "'Normal' of the data is taken for the network's 'normal'." in found["notes"]
+    table.write_text(table.read_text().replace(",pneumonia", ",Mass"))
+    with pytest.raises(DataError, match=r"no label is known to both.*covid-19, normal, pneumonia.*--label-map"):
+        evaluate(run, table, **FEW)
+
+
+def test_several_labels_are_masked_where_the_data_lack_them(multi_run, others):
+    assert multi_run.task == "multi"
+    found = evaluate(
+        multi_run, shutil.copytree(others, multi_run.path.parent / "o", ignore=lambda *_: ["covid-19"]), **FEW
+    )
+    lacking = [label for label in multi_run.labels if label == "covid-19"]
+    assert found.metrics["labels"]["lacking"] == lacking == ["covid-19"]
+    assert ["normal", 8] in found.metrics["labels"]["unknown"] or "normal" in found.metrics["labels"]["used"]
+    predictions = found.predictions
+    column = predictions.truth[:, predictions.labels.index("covid-19")]
+    assert (column == -1).all()
+    rows = {row["label"]: row for row in found.metrics["result"]["per_label"]}
+    assert rows["covid-19"]["support"] == rows["covid-19"]["negatives"] == 0
+    assert rows["covid-19"]["auroc"] is None and rows["covid-19"]["specificity"] is None
+    assert rows["pneumonia"]["support"] == 8 and rows["pneumonia"]["negatives"] == 8
+    assert any("taken to lack the others" in note for note in found.metrics["notes"])
+
+
+def test_by_subgroup(run, others, tmp_path):
+    header, row = "image,labels,sex,age", "{path},{label},{i},{i}"
+    table = listed(others, tmp_path / "t", header, row)
+    lines = table.read_text().splitlines()
+    for i in range(1, len(lines)):
+        path, label, _, _ = lines[i].split(",")
+        lines[i] = f"{path},{label},{'FM'[i % 2] if i > 2 else ''},{i * 4}"
+    table.write_text("\n".join(lines) + "\n")
+    with pytest.raises(ConfigError, match="do not tell view; known are: sex, age"):
+        evaluate(run, table, by=["sex", "view"], **FEW)
+    found = evaluate(run, table, by=["sex", "age"], **FEW)
+    sex, age = found.metrics["result"]["subgroups"]
+    assert (sex["by"], sex["missing"], [one["value"] for one in sex["groups"]]) == ("sex", 2, ["F", "M"])
+    assert [one["value"] for one in age["groups"]] == ["0-17", "18-39", "40-59", "60-79", "80+"]
+    assert sum(one["images"] for one in age["groups"]) == 24
+    assert sex["gaps"]
+    told = found.predictions
+    assert told.about["age"].max() == 90
+    table = pd.read_csv(found.table_path("subgroups"))
+    rows = table[(table["by"] == "sex") & (table["group"] == "F") & table["label"].isna()]
+    accuracy = sex["groups"][0]["overall"]["accuracy"]
+    assert rows.set_index("measure").loc["accuracy", "value"] == pytest.approx(accuracy, abs=1e-5)
+    assert len(pd.read_csv(found.table_path("gaps"))) == len(sex["gaps"]) + len(age["gaps"])
+
+
+def test_parts_of_other_data(run, others, tmp_path):
+    header, row = "image,labels,split", "{path},{label},{i}"
+    table = listed(others, tmp_path / "t", header, row)
+    lines = table.read_text().splitlines()
+    lines[1:] = [f"{line.rpartition(',')[0]},{'train' if i % 3 else 'test'}" for i, line in enumerate(lines[1:])]
+    table.write_text("\n".join(lines) + "\n")
+    assert evaluate(run, table, **FEW).metrics["images"]["found"] == 24
+    found = evaluate(run, table, part="test", **FEW).metrics
+    assert (found["images"]["found"], found["part"]) == (8, "test")
+    with pytest.raises(DataError, match="has no valid part; found train, test"):
+        evaluate(run, table, part="valid", **FEW)
+
+
+def test_an_opened_data_set(run, others):
+    found = evaluate(run, xf.open_data(others), **FEW)
+    assert found.metrics["images"]["evaluated"] == 24
+
+
+def test_the_window_is_the_run_s_unless_another_is_asked_for(run, others):
+    settings = run.config
+    changed = settings.model_copy(update={"data": settings.data.model_copy(update={"window": "percentile"})})
+    run.write_config(changed)
+    assert module._opened(run, others, None).config.window == "percentile"
+    assert module._opened(run, xf.open_data(others), None).config.window == "percentile"
+    assert module._opened(run, others, Config().updated({"window": "full"})).config.window == "full"
+
+
+def test_a_stated_prevalence(run, others):
+    found = evaluate(run, others, prevalence=["normal=0.3"], **FEW).metrics["result"]
+    rows = {row["label"]: row for row in found["per_label"]}
+    assert rows["normal"]["npv_at_prevalence"] is not None
+    with pytest.raises(ConfigError, match="found the label 'nomal'"):
+        evaluate(run, others, prevalence="nomal=0.3", **FEW)
+
+
+def test_an_older_run_can_t_tell_what_it_has_seen(run, films):
+    split = pd.read_csv(run.path / "split.csv")
+    run.write_split(split.drop(columns="digest"))
+    found = evaluate(run, films, **FEW).metrics
+    assert found["images"]["evaluated"] == 36
+    assert "could not be checked" in found["warnings"][0]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("where", ["write_tables", "_predicted"])
+def test_what_is_stopped_leaves_no_half_folder(run, others, monkeypatch, kind, where):
+    def stop(*_, **__):
+        raise kind
+
+    before = files_of(run)
+    monkeypatch.setattr(module, where, stop)
+    with pytest.raises(kind):
+        evaluate(run, others, **FEW)
+    assert files_of(run) == before

@@ -1,0 +1,128 @@
+"""A data set in the terms of a network."""
+
+import numpy as np
+import pytest
+
+from tests.data.builders import classes, make, table
+from xrayfast.config import DataConfig
+from xrayfast.data.manifest import open_manifest
+from xrayfast.errors import DataError
+from xrayfast.workflows.label_match import match_labels
+
+
+def opened(source, **options):
+    """As `evaluate` opens a set."""
+    return open_manifest(DataConfig(source=source, **{"task": "multi", **options}), to_train=False)
+
+
+def flags(root, header, *rows, **options):
+    """A table of 0/1 columns of images 0.png, 1.png, ..."""
+    make(root, *(f"{i}.png" for i in range(len(rows))))
+    table(root, "\n".join([f"image,{header}", *(f"{i}.png,{row}" for i, row in enumerate(rows))]) + "\n")
+    return opened(root, **options)
+
+
+def test_labels_unknown_to_the_network_are_dropped_and_lacking_ones_are_masked(tmp_path):
+    data = flags(tmp_path, "Effusion,Fracture,Mass", "1,1,0", "0,1,0", "0,0,1")
+    found = match_labels(data, ("Edema", "Effusion", "Mass"), "multi")
+    assert found.truth.tolist() == [[-1, 1, 0], [-1, 0, 0], [-1, 0, 1]]
+    assert (found.used, found.unknown, found.lacking) == (("Effusion", "Mass"), (("Fracture", 2),), ("Edema",))
+    assert found.kept.all() and found.left_out == ()
+
+
+def test_a_column_without_a_1_tells_that_images_lack_the_label(tmp_path):
+    """Three images of which none has an effusion still measure its specificity."""
+    data = flags(tmp_path, "Effusion,Mass", "0,1", "0,0", "0,1", label_col=("Effusion", "Mass"))
+    assert data.labels == ("Effusion", "Mass")
+    assert match_labels(data, ("Effusion", "Mass"), "multi").truth.tolist() == [[0, 1], [0, 0], [0, 1]]
+
+
+def test_unknown_cells_stay_unknown_and_images_of_which_nothing_is_known_are_left_out(tmp_path):
+    data = flags(tmp_path, "Effusion,Mass,Fracture", "-1,1,1", "-1,,1", "0,0,1")
+    found = match_labels(data, ("Effusion", "Mass"), "multi")
+    assert found.truth.tolist() == [[-1, 1], [-1, -1], [0, 0]]
+    assert found.kept.tolist() == [True, False, True]
+    assert found.left_out == (("of which none of the network's labels is known", 1),)
+
+
+def test_spellings_are_one_label_and_a_note_says_so(tmp_path):
+    data = flags(tmp_path, "effusion,Pleural thickening,EFFUSION", "1,0,0", "0,1,1", "0,0,0")
+    found = match_labels(data, ("Effusion", "Pleural_Thickening"), "multi")
+    assert found.truth.tolist() == [[1, 0], [1, 1], [0, 0]]
+    assert "'effusion' of the data is taken for the network's 'Effusion'." in found.notes
+    assert "'Pleural thickening' of the data is taken for the network's 'Pleural_Thickening'." in found.notes
+
+
+def test_a_spelling_that_fits_two_labels_is_not_guessed(tmp_path):
+    data = flags(tmp_path, "grade,Mass", "1,0", "0,1", "0,0")
+    found = match_labels(data, ("Grade", "GRADE", "Mass"), "multi")
+    assert found.used == ("Mass",) and found.unknown == (("grade", 1),)
+
+
+def test_other_names_are_hinted_at_and_never_guessed(tmp_path):
+    data = flags(tmp_path, "Pleural Effusion,Mass", "1,0", "0,1", "0,0")
+    found = match_labels(data, ("Effusion", "Mass"), "multi")
+    assert found.lacking == ("Effusion",)
+    (note,) = found.notes[:1]
+    assert "does not know 'Pleural Effusion'. Did you mean 'Effusion'?" in note
+    assert "--label-map FILE joins names, with a line such as 'Effusion = Pleural Effusion'" in note
+
+
+def test_a_label_map_gives_the_network_s_names(tmp_path):
+    flags(tmp_path / "data", "Pleural Effusion,Lump", "1,0", "0,1", "0,0")
+    (tmp_path / "map.txt").write_text("effusion = Pleural effusion\nMass = Lump, Tumour\n")
+    data = opened(tmp_path / "data", label_map=tmp_path / "map.txt")
+    found = match_labels(data, ("Effusion", "Mass"), "multi")  # the map's own spelling differs from the network's
+    assert found.truth.tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert (found.unknown, found.lacking) == ((), ())
+
+
+def test_nothing_in_common(tmp_path):
+    with pytest.raises(DataError) as caught:
+        match_labels(opened(classes(tmp_path, cat=1, dog=1)), ("Effusion", "Mass"), "multi")
+    for words in ("no label is known to both", "Effusion, Mass", "cat, dog", "--label-map", "'Effusion = cat'"):
+        assert words in str(caught.value)
+
+
+def test_several_labels_on_class_folders(tmp_path):
+    data = opened(classes(tmp_path, mass=1, normal=2))
+    found = match_labels(data, ("edema", "mass"), "multi")
+    assert found.truth.tolist() == [[-1, 1], [-1, 0], [-1, 0]]
+    (note,) = found.notes
+    assert note == (
+        "Each image of the data has one label: it is taken to lack the others. Those of normal have none of the "
+        "network's labels."
+    )
+    assert found.kept.all()
+
+
+def test_what_training_implied_holds_elsewhere_too(tmp_path):
+    data = opened(classes(tmp_path / "a", covid=1, normal=1, pneumonia=1))
+    found = match_labels(data, ("covid", "pneumonia"), "multi", ["covid=pneumonia"])
+    assert found.truth.tolist() == [[1, 1], [0, 0], [0, 1]]
+    assert "As in training, covid=pneumonia: 1 labels were added." in found.notes
+    lacking = match_labels(
+        opened(classes(tmp_path / "b", covid=1, normal=1)), ("covid", "pneumonia"), "multi", ["covid=pneumonia"]
+    )
+    assert lacking.truth.tolist() == [[1, -1], [0, -1]]
+
+
+def test_one_class_an_image_on_class_folders(tmp_path):
+    data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
+    found = match_labels(data, ("covid", "mass", "normal"), "single")
+    kept = np.flatnonzero(found.kept)
+    assert found.truth[kept].tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert (found.unknown, found.lacking) == ((("effusion", 2),), ("covid",))
+    assert found.left_out == (("with none of the network's classes", 2),)
+
+
+def test_one_class_an_image_on_several_labels(tmp_path):
+    data = flags(tmp_path, "Effusion,Mass,Fracture", "1,0,0", "1,1,0", "0,0,1", "0,1,1", "1,-1,0")
+    found = match_labels(data, ("Effusion", "Mass"), "single")
+    assert found.kept.tolist() == [True, False, False, True, False]
+    assert found.truth[found.kept].tolist() == [[1, 0], [0, 1]]
+    assert found.left_out == (
+        ("with none of the network's classes", 1),
+        ("with several of the network's classes", 1),
+        ("whose class is not certain", 1),
+    )

@@ -1,0 +1,44 @@
+"""Pictures that a run has seen before."""
+
+import pandas as pd
+import pytest
+
+from xrayfast.config import Config
+from xrayfast.errors import RunError
+from xrayfast.run import Run
+from xrayfast.workflows.seen import seen_in
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path, "r", "r", Config(), {"status": "completed"})
+
+
+def split(run, **columns):
+    run.write_split(pd.DataFrame({"image": [f"{i}.png" for i in range(4)], **columns}))
+
+
+def test_each_picture_has_the_part_that_it_stands_in(run):
+    split(run, split=["train", "valid", "test", "train"], digest=["00", "1e5", "22", "33"])
+    assert seen_in(run, ["33", "zz", "1e5", "22", "00", ""]).tolist() == ["train", "", "valid", "test", "train", ""]
+    assert seen_in(run, []).tolist() == []
+
+
+def test_a_picture_in_two_parts_counts_for_training(run):
+    split(run, split=["test", "valid", "train", "test"], digest=["aa", "aa", "aa", "bb"])
+    assert seen_in(run, ["aa", "bb"]).tolist() == ["train", "test"]
+
+
+def test_an_older_run_can_t_tell(run):
+    split(run, split=["train"] * 4)
+    assert seen_in(run, ["aa"]) is None
+    split(run, split=["train"] * 4, digest=[""] * 4)
+    assert seen_in(run, ["aa"]) is None
+
+
+def test_a_damaged_split(run):
+    with pytest.raises(RunError, match=r"lacks split\.csv"):
+        seen_in(run, ["aa"])
+    split(run, digest=["aa"] * 4)
+    with pytest.raises(RunError, match="lacks the column split; found image, digest"):
+        seen_in(run, ["aa"])

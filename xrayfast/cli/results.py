@@ -1,0 +1,103 @@
+"""Screens of results that several commands show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from xrayfast.cli.output import Output, shown
+from xrayfast.config import Task
+from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
+
+BY_LABEL = ("auroc", "recall", "specificity", "f1")  # more would not fit a terminal of 100 columns
+
+
+def ranged(value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """A value and its interval, which a narrow terminal breaks in two lines.
+
+    >>> ranged(0.953, {"low": 0.93, "high": 0.971})
+    '0.953 (0.930–0.971)'
+    """
+    if value is None or interval is None or interval["low"] is None:
+        return shown(value)
+    return f"{value:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
+
+
+def show_measures(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
+    """The headline metrics, and those by label, with their intervals.
+
+    Args:
+        out: where to.
+        result: as `metrics.summary.summarise` gives it.
+        task: "single" or "multi".
+        without: labels to leave out.
+    """
+    told = result.get("intervals", {})
+    patients = "" if result["patients"] is None else f" of {result['patients']} patients"
+    out.table(
+        f"{result['images']} images{patients}{', with 95 % intervals' if told else ''}",
+        ["metric", "value"],
+        [
+            (OVERALL_MEASURES[task][name], ranged(result["overall"][name], told.get("overall", {}).get(name)))
+            for name in HEADLINE[task]
+        ],
+    )
+    titles = {**LABEL_MEASURES, **AT_PREVALENCE}
+    rows = [row for row in result["per_label"] if row["label"] not in set(without)]
+    columns = [*BY_LABEL, *(name for name in AT_PREVALENCE if rows and name in rows[0])]
+    thresholds = task == "multi"
+    ends = told.get("per_label", {})
+    out.table(
+        "By label",
+        ["label", "images", *(titles[name].split(" (")[0] for name in columns), *(["threshold"] if thresholds else [])],
+        [
+            (
+                row["label"],
+                row["support"],
+                *(ranged(row[name], ends.get(row["label"], {}).get(name)) for name in columns),
+                *([row["threshold"]] if thresholds else []),
+            )
+            for row in rows
+        ],
+    )
+
+
+def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 3) -> None:
+    """A table of subgroups, and their largest gaps in words.
+
+    Args:
+        out: where to.
+        one: of `metrics.subgroups.subgroups`.
+        task: "single" or "multi".
+        gaps: how many to name.
+    """
+    titles = OVERALL_MEASURES[task]
+    names = HEADLINE[task][:3]
+    out.table(
+        f"By {one['by']}",
+        [one["by"], "images", "patients", *(titles[name] for name in names)],
+        [
+            (
+                group["value"],
+                group["images"],
+                group["patients"],
+                *(
+                    ranged(group["overall"][name], group.get("intervals", {}).get("overall", {}).get(name))
+                    for name in names
+                ),
+            )
+            for group in one["groups"]
+        ],
+    )
+    for gap in one["gaps"][:gaps]:
+        title = titles.get(gap["measure"]) or LABEL_MEASURES[gap["measure"]]
+        of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
+        between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
+        out.line(
+            f"Gap: {title}{of} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} for "
+            f"{gap['lowest']}, a difference of {gap['difference']:.3f}{between}."
+        )
+    if not one["gaps"] and len(one["groups"]) > 1:
+        out.line("No two groups are large enough to be compared.")
+    for note in one["notes"]:
+        out.line(note)

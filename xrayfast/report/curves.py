@@ -1,0 +1,239 @@
+"""Curves of a network's probabilities: ROC, precision and recall, reliability; figures as in `figures`.
+
+A few labels share one panel, each with its own colour and dashes; more get a small panel each, so that none is lost
+among the others.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import column
+from xrayfast.report.figures import INK, MUTED, SERIES, TEXT, fitting
+from xrayfast.report.panels import Panels
+
+TOGETHER = 5
+"""So many labels share a panel."""
+
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (1.2, 1.2)),
+    (0, (6, 1.5, 1.2, 1.5)),
+    (0, (3, 1.5, 1.2, 1.5, 1.2, 1.5)),
+)
+
+GUESSING: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (2, 3)), "gid": "guessing"}
+
+BEFORE: dict[str, Any] = {"marker": "s", "facecolors": "none", "edgecolors": MUTED, "linewidths": 0.9, "gid": "before"}
+AFTER: dict[str, Any] = {"marker": "o", "facecolors": SERIES[0], "edgecolors": SERIES[0], "gid": "after"}
+
+Bin = Mapping[str, Any]
+"""A bin of a reliability diagram as `metrics.json` holds it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One label's curve.
+
+    Attributes:
+        label: its name.
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        score: (N,) in [0, 1].
+        said: what the legend says of it: the area and its interval, or "".
+        mark: x and y of the operating point, or None.
+    """
+
+    label: str
+    truth: NDArray[np.int64]
+    score: Floats
+    said: str = ""
+    mark: tuple[float, float] | None = None
+
+
+def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
+    """False and true positive rates, from (0, 0) to (1, 1).
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        score: (N,) finite.
+
+    Returns:
+        (K + 1,) and (K + 1,) for K distinct scores; None where no image has the label, or every one.
+    """
+    true, false = _steps(truth, score)
+    if not true[-1] or not false[-1]:
+        return None
+    return false / false[-1], true / true[-1]
+
+
+def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
+    """Recalls and precisions, from the highest score down.
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        score: (N,) finite.
+
+    Returns:
+        (K,) recalls that do not fall and (K,) precisions for K distinct scores; None where no image has the label.
+    """
+    true, false = (counts[1:] for counts in _steps(truth, score))
+    if not len(true) or not true[-1]:
+        return None
+    return true / true[-1], true / (true + false)
+
+
+def roc_figure(curves: Sequence[Curve]) -> Figure:
+    """Sensitivity against the share of false alarms, by label, with the line of guessing."""
+
+    def draw(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+        points = roc_points(curve.truth, curve.score)
+        if points is not None:
+            axes.plot([0, 1], [0, 1], **GUESSING)
+            axes.plot(*points, gid="curve", **style)
+
+    return _curves(curves, draw, "1 − specificity", "Sensitivity", both=True)
+
+
+def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
+    """Precision against recall, by label; a thin line is what guessing would give."""
+
+    def draw(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+        points = precision_recall_points(curve.truth, curve.score)
+        if points is not None:
+            recall, precision = points
+            # The area is a sum of rectangles (average precision), so steps are what it is the area of.
+            axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
+            share = float((curve.truth[curve.truth >= 0] == 1).mean())
+            axes.axhline(share, **{**GUESSING, "color": style["color"]})
+
+    return _curves(curves, draw, "Recall (sensitivity)", "Precision", both=False)
+
+
+def reliability_figure(after: Mapping[str, Sequence[Bin]], before: Mapping[str, Sequence[Bin]] | None = None) -> Figure:
+    """Observed share against mean probability, a panel a label, with the number of images in each bin below.
+
+    Args:
+        after: bins by label, with the fields of `metrics.reliability.Bin`: of the probabilities that are reported.
+            Wilson's intervals are drawn.
+        before: the same before calibration, drawn in grey; None where nothing was calibrated.
+    """
+    panels = Panels(len(after), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(after), 1.75), strip=0.4)
+    for index, (label, bins) in enumerate(after.items()):
+        axes, strip = panels.panel(index, label), panels.strip(index)
+        axes.plot([0, 1], [0, 1], **GUESSING)
+        if before is not None:
+            _points(axes, before[label], BEFORE)
+            _images(strip, before[label], color="none", edgecolor=MUTED, linewidth=0.8, zorder=3)
+        _whiskers(axes, bins)
+        _points(axes, bins, AFTER)
+        _images(strip, bins, color=SERIES[0], alpha=0.55)
+        if not any(one["count"] for one in bins):
+            _say(axes, "nothing is known of it")
+    handles = [Line2D([], [], linestyle="", color=SERIES[0], marker=AFTER["marker"])]
+    if before is None:
+        return panels.done("Mean probability", "Observed share", handles, ["as reported"])
+    handles.insert(0, Line2D([], [], linestyle="", color=MUTED, marker=BEFORE["marker"], fillstyle="none"))
+    names = ["before calibration", "after calibration"]
+    return panels.done("Mean probability", "Observed share", handles, names)
+
+
+def _curves(
+    curves: Sequence[Curve], draw: Callable[[Axes, Curve, Mapping[str, Any]], None], x: str, y: str, both: bool
+) -> Figure:
+    """All curves in one panel with a legend, or each in its own.
+
+    Args:
+        curves: what to draw.
+        draw: draws one, where it has points.
+        x: name of the axis.
+        y: name of the axis.
+        both: whether a curve needs images without the label too.
+    """
+    if len(curves) > TOGETHER:
+        panels = Panels(len(curves), 1.75)
+        for index, curve in enumerate(curves):
+            lacking = _lacking(curve, both)
+            axes = panels.panel(index, curve.label, "" if lacking else curve.said)
+            draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
+            _mark(axes, curve, SERIES[0])
+            _say(axes, lacking)
+        return panels.done(x, y)
+    panels = Panels(1, 3.6)
+    axes = panels.panel(0)
+    handles, names = [], []
+    for curve, colour, dashes in zip(curves, SERIES, DASHES, strict=False):
+        style = {"color": colour, "linestyle": dashes, "linewidth": 1.8}
+        draw(axes, curve, style)
+        _mark(axes, curve, colour)
+        lacking = _lacking(curve, both)
+        handles.append(Line2D([], [], **({"linestyle": ""} if lacking else style)))
+        names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.said))))
+    return panels.done(x, y, handles, names)
+
+
+def _points(axes: Axes, bins: Sequence[Bin], style: Mapping[str, Any]) -> None:
+    """Each bin that holds images, the larger the more it holds."""
+    held = [one for one in bins if one["count"]]
+    most = max((one["count"] for one in held), default=1)
+    sizes = [9 + 36 * one["count"] / most for one in held]
+    axes.scatter(
+        [one["predicted"] for one in held], [one["observed"] for one in held], sizes, zorder=3, clip_on=False, **style
+    )
+
+
+def _whiskers(axes: Axes, bins: Sequence[Bin]) -> None:
+    held = [one for one in bins if one["count"]]
+    axes.vlines(
+        [one["predicted"] for one in held],
+        [one["observed_low"] for one in held],
+        [one["observed_high"] for one in held],
+        color=SERIES[0],
+        linewidth=0.9,
+        alpha=0.7,
+    )
+
+
+def _images(strip: Axes, bins: Sequence[Bin], **style: Any) -> None:
+    low, width = [one["low"] for one in bins], [one["high"] - one["low"] for one in bins]
+    strip.bar(low, [one["count"] for one in bins], width, align="edge", **style)
+
+
+def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """True and false calls when called down to each distinct score, beginning with none at all."""
+    positive, values, _ = column(truth, score)
+    levels, place = np.unique(-values, return_inverse=True)
+    called = np.cumsum(np.bincount(place, minlength=len(levels)))
+    true = np.cumsum(np.bincount(place[positive], minlength=len(levels)))
+    return np.r_[0, true].astype(np.int64), np.r_[0, called - true].astype(np.int64)
+
+
+def _lacking(curve: Curve, both: bool) -> str:
+    """Why a label has no curve; "" where it has one."""
+    known = curve.truth[curve.truth >= 0]
+    if not len(known):
+        return "nothing is known of it"
+    if not (known == 1).any():
+        return "no image with the label"
+    return "no image without the label" if both and (known == 1).all() else ""
+
+
+def _mark(axes: Axes, curve: Curve, colour: str) -> None:
+    """A dot where the threshold stands."""
+    if curve.mark is not None:
+        axes.plot(*curve.mark, "o", color=colour, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
+
+
+def _say(axes: Axes, text: str) -> None:
+    if text:
+        axes.text(0.5, 0.5, "\n".join(textwrap.wrap(text, 18)), ha="center", va="center", fontsize=TEXT, color=MUTED)

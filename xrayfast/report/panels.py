@@ -1,0 +1,120 @@
+"""Square panels in rows and columns, of 0 to 1 both ways: what curves are drawn in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from xrayfast.report.figures import GRID, INK, MUTED, SMALL, TEXT, fitting, readable
+
+COLUMNS = 5
+TITLE_CHARACTERS, REMARK_CHARACTERS = 26, 40
+TICKS = (0.0, 0.5, 1.0)
+
+# In inches: what is left free between panels for tick labels and titles, and below them for a legend.
+LEFT, ACROSS, ABOVE, BELOW = 0.6, 0.32, 0.46, 0.34
+
+
+class Panels:
+    """A figure of equal panels, laid out by hand: matplotlib's own layout takes seconds for so many.
+
+    Args:
+        n: how many panels.
+        side: of one, in inches.
+        strip: height in inches of a second, flat panel below each; 0 for none.
+    """
+
+    def __init__(self, n: int, side: float, strip: float = 0.0) -> None:
+        self._columns = max(1, min(COLUMNS, n))
+        self._rows = max(1, math.ceil(n / self._columns))
+        self._side, self._strip = side, strip
+        self._width = LEFT + self._columns * (side + ACROSS)
+        self._height = self._rows * (ABOVE + side + strip + BELOW) + 0.14
+        self.figure = Figure(figsize=(self._width, self._height))
+
+    def panel(self, index: int, title: str = "", remark: str = "") -> Axes:
+        """The square of one panel, row by row.
+
+        Args:
+            index: from 0.
+            title: above it; "" for none.
+            remark: in smaller type under the title.
+        """
+        axes = self._axes(index, self._side, 0.0)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        ticks = TICKS if self._side < 2 else [i / 5 for i in range(6)]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks] if not self._strip else [])
+        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.grid(color=GRID, linewidth=0.8)
+        if remark:
+            _write(axes, 0.05 / self._side, fitting(remark, REMARK_CHARACTERS), SMALL - 1, MUTED)
+        if title:
+            _write(axes, (0.2 if remark else 0.05) / self._side, fitting(title, TITLE_CHARACTERS), TEXT, INK)
+        return axes
+
+    def strip(self, index: int) -> Axes:
+        """The flat panel below a square one, for counts."""
+        axes = self._axes(index, self._strip, self._side + 0.06)
+        axes.set_xlim(-0.02, 1.02)
+        ticks = TICKS if self._side < 2 else [i / 5 for i in range(6)]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks([])
+        return axes
+
+    def done(self, x: str, y: str, handles: Sequence[Line2D] = (), names: Sequence[str] = ()) -> Figure:
+        """The figure, with the names of the axes and a legend below.
+
+        Args:
+            x: name of all x axes.
+            y: name of all y axes.
+            handles: of the legend; none for no legend.
+            names: their texts, which are not read as TeX.
+        """
+        middle = (LEFT + self._columns * (self._side + ACROSS) / 2 - ACROSS / 2) / self._width
+        style: dict[str, Any] = {"fontsize": TEXT, "color": MUTED}
+        self.figure.text(middle, 0.08 / self._height, x, ha="center", va="center", **style)
+        self.figure.text(0.14 / self._width, 0.5, y, ha="center", va="center", rotation=90, **style)
+        if handles:
+            # The texts come afterwards: matplotlib leaves out a name that begins with an underscore.
+            legend = self.figure.legend(
+                handles,
+                ["."] * len(handles),
+                loc="upper left",
+                bbox_to_anchor=(LEFT / self._width, -0.04 / self._height),
+                ncols=len(handles) if max(map(len, names)) < 22 else 1,
+                frameon=False,
+                fontsize=SMALL,
+                labelcolor=INK,
+                handlelength=2.8,
+                borderaxespad=0,
+            )
+            for text, name in zip(legend.get_texts(), names, strict=True):
+                text.set_parse_math(False)
+                text.set_text(readable(name))
+        return self.figure
+
+    def _axes(self, index: int, height: float, below: float) -> Axes:
+        row, column = divmod(index, self._columns)
+        left = LEFT + column * (self._side + ACROSS)
+        top = self._height - ABOVE - row * (ABOVE + self._side + self._strip + BELOW) - below
+        axes = self.figure.add_axes(
+            (left / self._width, (top - height) / self._height, self._side / self._width, height / self._height)
+        )
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(MUTED)
+        axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
+        axes.set_axisbelow(True)
+        return axes
+
+
+def _write(axes: Axes, above: float, text: str, size: float, colour: str) -> None:
+    """A line of text above a panel, so far above as a share of its height."""
+    axes.text(
+        0.0, 1.0 + above, text, transform=axes.transAxes, fontsize=size, color=colour, va="bottom", parse_math=False
+    )
