@@ -68,12 +68,14 @@ class Predictions:
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """(N,) patient numbers, one of its own for each image whose patient is unknown; None where all are."""
+        """(N,) patient numbers from 0, and another one below 0 for each image whose patient is unknown; None where all
+        are unknown.
+        """
         known = self.patients != ""
         if not known.any():
             return None
         numbers, _ = pd.factorize(np.where(known, self.patients, ""))
-        return np.where(known, numbers, numbers.max() + 1 + np.arange(len(numbers))).astype(np.int64)
+        return np.where(known, numbers, -1 - np.arange(len(numbers))).astype(np.int64)
 
     def calibrated(self, decision: Decision) -> Predictions:
         """The same with the probabilities that a decision makes of the network's own."""

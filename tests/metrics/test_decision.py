@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from scipy.special import expit, softmax
+from scipy.stats import binomtest
 
 from xrayfast.metrics.calibration import Scaling, Temperature, fit_scalings, fit_temperature
 from xrayfast.metrics.decision import Decision, choose
@@ -112,3 +113,14 @@ def test_scalings_are_applied_label_by_label():
     decision = Decision("multi", ("a", "b"), (Scaling(2.0, 1.0), Scaling(1.0, 0.0)))
     raw = np.array([[0.2, 0.7]])
     np.testing.assert_allclose(decision.calibrated(raw), [[expit(2 * np.log(0.2 / 0.8) + 1), 0.7]], atol=1e-12)
+
+
+def test_rates_of_operating_points_have_exact_intervals():
+    truth, raw = drawn("multi")
+    decision = choose(truth, raw, LABELS, "multi", rule="sensitivity", target=0.9)
+    for i, row in enumerate(decision.to_json()["operating_points"]["labels"]):
+        called = decision.calibrated(raw)[:, i] >= row["threshold"]
+        for rate, cells in (("sensitivity", called[truth[:, i] == 1]), ("specificity", ~called[truth[:, i] == 0])):
+            assert row[rate] == cells.mean()
+            expected = binomtest(int(cells.sum()), len(cells)).proportion_ci(0.95, "exact")
+            assert (row["intervals"][rate]["low"], row["intervals"][rate]["high"]) == pytest.approx(expected)

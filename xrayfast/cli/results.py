@@ -7,7 +7,9 @@ from typing import Any
 
 from xrayfast.cli.output import Output, shown
 from xrayfast.config import Task
+from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.thresholds import RULES
 
 BY_LABEL = ("auroc", "recall", "specificity", "f1")  # more would not fit a terminal of 100 columns
 
@@ -60,6 +62,20 @@ def show_measures(out: Output, result: Mapping[str, Any], task: Task, without: I
             for row in rows
         ],
     )
+
+
+def show_decision(out: Output, decision: Decision) -> None:
+    """A line on what validation chose."""
+    fitted = decision.calibration
+    if fitted is None:
+        out.line("Probabilities are the network's own.")
+    elif isinstance(fitted, tuple):
+        out.line("Probabilities are calibrated, label by label, on validation.")
+    else:
+        failed = f" ({fitted.reason})" if fitted.reason else ""
+        out.line(f"Probabilities are calibrated on validation: temperature {fitted.temperature:.2f}{failed}.")
+    if decision.rule is not None:
+        out.line(f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}.")
 
 
 def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 3) -> None:

@@ -104,7 +104,11 @@ class Decision:
             "rule": self.rule,
             "target": self.target,
             "labels": [
-                {"label": label, **{name: _defined(value) for name, value in asdict(point).items()}}
+                {
+                    "label": label,
+                    **{name: _defined(value) for name, value in asdict(point).items()},
+                    "intervals": {rate: point.interval(rate) for rate in ("sensitivity", "specificity")},
+                }
                 for label, point in zip(self.labels, self.points, strict=True)
             ],
         }

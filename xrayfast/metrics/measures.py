@@ -51,8 +51,8 @@ OVERALL_MEASURES: dict[Task, dict[str, str]] = {
 """The metrics of a split, with the names that people read, by task: those of `summary.OVERALL` and more."""
 
 HEADLINE: dict[Task, tuple[str, ...]] = {
-    "single": ("accuracy", "f1_macro", "auroc_macro", "balanced_accuracy", "brier", "ece"),
-    "multi": ("subset_accuracy", "f1_macro", "auroc_macro", "ap_macro", "brier_macro", "ece_macro"),
+    "single": ("accuracy", "balanced_accuracy", "f1_macro", "auroc_macro", "ap_macro", "ece"),
+    "multi": ("subset_accuracy", "f1_macro", "auroc_macro", "ap_macro", "ece_macro"),
 }
 """Those that are read first, in this order."""
 

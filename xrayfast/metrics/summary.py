@@ -127,7 +127,8 @@ def summarise(
         labels: the L names.
         task: "single" or "multi".
         threshold: a label is called at or above it ("multi"), one number or (L,).
-        groups: (N,) patient numbers, or None where patients are unknown.
+        groups: (N,) patient numbers, a different one below 0 for each image of an unknown patient, which is drawn by
+            itself; or None where all patients are unknown.
         prevalence: at which predictive values are given, one number or (L,), or None for none.
         resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
         seed: of the draws.
@@ -147,7 +148,7 @@ def summarise(
     notes = _notes(truth, labels)
     summary: dict[str, Any] = {
         "images": len(truth),
-        "patients": None if groups is None else len(np.unique(groups)),
+        "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
         "unknown": _unknown(truth, labels),
         "overall": {name: _json(value) for name, value in values.items()},
@@ -171,7 +172,7 @@ def summarise(
     if intervals is not None:
         summary["intervals"] = _intervals_json(intervals, labels)
         summary["intervals"]["delong"] = _delong(truth, probability, labels, groups)
-        notes += intervals.notes(labels)
+        notes += [*_drawn_alone(groups), *intervals.notes(labels)]
     if task == "single":
         known = (truth >= 0).any(axis=1)
         matrix = confusion_matrix(truth[known].argmax(axis=1), predicted[known].argmax(axis=1), len(labels))
@@ -244,6 +245,12 @@ def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         left_out = ", ".join(f"{label} {n}" for label, n in unknown.items())
         notes.append(f"Left out, because nobody knows whether the image has the label: {left_out}.")
     return notes
+
+
+def _drawn_alone(groups: NDArray[Any] | None) -> list[str]:
+    """How images are drawn whose patient is unknown, where those of others are known."""
+    alone = 0 if groups is None else int((groups < 0).sum())
+    return [f"{alone} images whose patient is unknown are drawn as patients of their own."] if alone else []
 
 
 def _unknown(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:

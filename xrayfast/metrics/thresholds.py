@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,10 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.metrics.classification import Counts, Floats
 from xrayfast.metrics.inputs import column, table
+from xrayfast.metrics.proportions import clopper_pearson
 
 Rule = Literal["f1", "youden", "sensitivity", "specificity"]
 """What a threshold is chosen for: the highest F1, the highest sensitivity + specificity - 1 (Youden 1950), or the best
 of the one rate at which the other reaches a target."""
+
+RULES: dict[Rule, str] = {
+    "f1": "the highest F1",
+    "youden": "the highest sensitivity + specificity - 1 (Youden)",
+    "sensitivity": "the best specificity at a sensitivity of at least {:g}",
+    "specificity": "the best sensitivity at a specificity of at least {:g}",
+}
+"""What a threshold is chosen for, in words; `format` takes the target."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,20 @@ class OperatingPoint:
     specificity: float
     positives: int
     negatives: int
+
+    def interval(self, rate: Literal["sensitivity", "specificity"]) -> dict[str, float] | None:
+        """Clopper and Pearson's 95 % interval of a rate, which takes images for independent; None where there is no
+        rate.
+
+        Returns:
+            `low` and `high`.
+        """
+        trials = self.positives if rate == "sensitivity" else self.negatives
+        value: float = getattr(self, rate)
+        if not trials or math.isnan(value):
+            return None
+        low, high = clopper_pearson(round(value * trials), trials)
+        return {"low": float(low), "high": float(high)}
 
 
 def choose_thresholds(

@@ -87,9 +87,14 @@ def result_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Pred
     return [*blocks, *_multi_blocks(split, summary, labels)]
 
 
-def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> Block:
-    """ROC, and precision and recall, of every label that the summary knows."""
-    kind = images_text(summary["images"], SPLITS[split].lower())
+def label_curves(summary: Mapping[str, Any], task: Task, told: Predictions) -> tuple[list[Curve], list[Curve]]:
+    """What `roc_figure` and `precision_recall_figure` draw: every label that the summary knows.
+
+    Args:
+        summary: as `metrics.summary.summarise` returns it.
+        task: "single" or "multi".
+        told: the predictions that it is of.
+    """
     place = {label: i for i, label in enumerate(told.labels)}
     intervals = summary.get("intervals", {}).get("per_label", {})
     roc: list[Curve] = []
@@ -107,6 +112,13 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Pred
         ):
             said = _said(name, row[measure], found.get(measure))
             curves.append(Curve(label, truth, score, said, mark if marked else None))
+    return roc, precision_recall
+
+
+def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> Block:
+    """ROC, and precision and recall."""
+    kind = images_text(summary["images"], SPLITS[split].lower())
+    roc, precision_recall = label_curves(summary, task, told)
     dots = " A dot is where the label's threshold stands." if task == "multi" else ""
     areas = "; ".join(": ".join(filter(None, (curve.label, curve.said or "not defined"))) for curve in roc)
     precisions = "; ".join(f"{curve.label}: {curve.said or 'not defined'}" for curve in precision_recall)

@@ -6,7 +6,8 @@ from typing import Any
 
 from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import Decision
-from xrayfast.report.results_tables import RULES, scalings_table, thresholds_table
+from xrayfast.metrics.thresholds import RULES
+from xrayfast.report.results_tables import scalings_table, thresholds_table
 
 
 def decision_view(decision: Decision) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def _thresholds_text(decision: Decision) -> str:
         if decision.task == "single":
             return "The most likely class is called; no thresholds were chosen."
         return "A label is called at a probability of 0.5 or more; no thresholds were chosen."
-    rule = RULES[decision.rule or "f1"].format(target=decision.target)
+    rule = RULES[decision.rule or "f1"].format(decision.target)
     text = (
         f"Each label's threshold was chosen on the validation images, for {rule}. Sensitivity and specificity are "
         "those on the same images, and so somewhat too good; their intervals are exact ones (Clopper-Pearson), which "

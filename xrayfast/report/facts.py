@@ -28,12 +28,6 @@ DASH = "–"
 PARTS = {"train": "Training", "valid": "Validation", "test": "Test"}
 
 _LABEL_COLUMNS = ("auroc", "ap", "recall", "specificity", "precision", "npv", "f1", *AT_PREVALENCE)
-RULES = {
-    "f1": "the highest F1",
-    "youden": "the highest sensitivity + specificity - 1 (Youden)",
-    "sensitivity": "the best specificity at a sensitivity of at least {:g}",
-    "specificity": "the best sensitivity at a specificity of at least {:g}",
-}
 _TEMPLATES = Path(__file__).parent / "templates"
 
 

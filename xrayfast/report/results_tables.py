@@ -7,17 +7,10 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.metrics.decision import Decision
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
-from xrayfast.metrics.proportions import clopper_pearson
+from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.report.tables import SPLITS, Cell, Column, Matrix, Table, images_text, number, percent
 
 CONFUSED_ROWS = 10
-
-HEADLINES: dict[Task, tuple[str, ...]] = {
-    "single": ("accuracy", "balanced_accuracy", "f1_macro", "auroc_macro", "ap_macro"),
-    "multi": ("subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"),
-}
-"""The measures that stand on top; the others follow in a table of all."""
 
 MEANING = {
     "accuracy": "Share of the images whose most likely class is the right one.",
@@ -28,6 +21,9 @@ MEANING = {
     "labels; 0.5 is guessing.",
     "ap_macro": "Area under each label's precision-recall curve, then the mean over the labels; guessing "
     "gives the label's share of the images.",
+    "ece": "Mean distance between the probability of the most likely class and how often it is right; 0 is best.",
+    "ece_macro": "Mean distance between a label's probability and how often it is there, then the mean over the "
+    "labels; 0 is best.",
 }
 
 METHODS = {
@@ -50,13 +46,6 @@ NAMES = {
 }
 FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 
-RULES = {
-    "f1": "the highest F1",
-    "youden": "the highest sum of sensitivity and specificity (Youden)",
-    "sensitivity": "a sensitivity of at least {target:g}, with the best specificity",
-    "specificity": "a specificity of at least {target:g}, with the best sensitivity",
-}
-
 
 def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     """The few measures that stand on top, with what they mean."""
@@ -70,7 +59,7 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
                 Cell(OVERALL_MEASURES[task][name], aside=MEANING[name]),
                 number(summary["overall"][name], interval=found.get(name)),
             ]
-            for name in HEADLINES[task]
+            for name in HEADLINE[task]
             if name in summary["overall"]
         ],
         stacked=True,
@@ -202,8 +191,10 @@ def thresholds_table(decision: Decision) -> Table:
     """The operating point of each label, with the exact intervals of its rates on validation."""
     rows = []
     for label, point in zip(decision.labels, decision.points, strict=True):
-        rates = ((point.sensitivity, point.positives), (point.specificity, point.negatives))
-        cells = [number(rate, interval=_exact(rate, trials)) for rate, trials in rates]
+        cells = [
+            number(point.sensitivity, interval=point.interval("sensitivity")),
+            number(point.specificity, interval=point.interval("specificity")),
+        ]
         threshold = number(point.threshold, "#.3g", aside="" if point.threshold is not None else "0.5 is used")
         counts = (number(point.positives, ",d"), number(point.negatives, ",d"))
         rows.append([Cell(label), threshold, *cells, *counts, Cell(point.reason or "chosen")])
@@ -249,11 +240,3 @@ def _intervals(summary: Mapping[str, Any], of: str) -> Mapping[str, Any]:
 
 def _method(interval: Mapping[str, Any] | None) -> str | None:
     return None if not interval or interval.get("low") is None else METHODS[interval["method"]]
-
-
-def _exact(rate: float, trials: int) -> dict[str, float] | None:
-    """Clopper and Pearson's interval of a rate of so many images."""
-    if not trials or rate != rate:
-        return None
-    low, high = clopper_pearson(round(rate * trials), trials)
-    return {"low": float(low), "high": float(high)}

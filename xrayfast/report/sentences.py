@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.metrics.measures import OVERALL_MEASURES
+from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.facts import (
     DASH,
     PARTS,
-    RULES,
     UNRECORDED,
     Facts,
     Markdown,

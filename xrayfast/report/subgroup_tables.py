@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.metrics.measures import LABEL_MEASURES, OVERALL_MEASURES
-from xrayfast.report.results_tables import HEADLINES
+from xrayfast.metrics.measures import HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.report.tables import Cell, Column, Table, number
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
@@ -40,7 +39,7 @@ def subgroups_view(split: str, subgroups: Sequence[Mapping[str, Any]], task: Tas
 
 def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
     """A subgroup a row."""
-    names = [name for name in HEADLINES[task] if all(name in group["overall"] for group in one["groups"])]
+    names = [name for name in HEADLINE[task] if all(name in group["overall"] for group in one["groups"])]
     columns = [Column(_title(one["by"]), text=True), Column("Images"), Column("Patients")]
     rows = [
         [

@@ -16,7 +16,9 @@ from xrayfast.errors import RunError
 from xrayfast.files import write_csv
 from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
 from xrayfast.report import figures
+from xrayfast.report.blocks import label_curves
 from xrayfast.report.claim import write_claim
+from xrayfast.report.curves import precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.model_card import write_model_card
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.report.page import ReportData, write_page
@@ -166,6 +168,10 @@ def _write_figures(
         "confusion": interpretation.plot_confusion_matrix(),
         "top_losses": interpretation.plot_top_losses(top),
     }
+    roc, precision_recall = label_curves(summary, run.task, told)
+    drawn |= {"roc": roc_figure(roc), "precision_recall": precision_recall_figure(precision_recall)}
+    bins = summary["reliability"]
+    drawn["reliability"] = reliability_figure(bins["after"], bins.get("before"))
     if run.task == "multi":
         drawn["cooccurrence"] = interpretation.plot_cooccurrence()
     if explained:

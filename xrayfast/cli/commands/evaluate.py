@@ -118,11 +118,13 @@ def _settings(config: Path | None, given: Mapping[str, Any], data: Path) -> Conf
 
 def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     """What was measured and left out, the results, the subgroups with their gaps, and the notes."""
-    from xrayfast.cli.results import show_measures, show_subgroups
+    from xrayfast.cli.results import show_decision, show_measures, show_subgroups
 
     result, task = metrics["result"], run.task
     _show_images(out, run, metrics)
     show_measures(out, result, task, metrics["labels"]["lacking"] if task == "multi" else [])
+    out.line()
+    show_decision(out, run.decision)
     for one in result.get("subgroups", []):
         show_subgroups(out, one, task)
     out.line()

@@ -86,10 +86,12 @@ def _explained(run: Run, files: list[Path]) -> list[Path]:
 
 def show_results(out: Output, found: RadiographInterpretation, top: int) -> None:
     """The tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
-    from xrayfast.cli.results import show_measures, show_subgroups
+    from xrayfast.cli.results import show_decision, show_measures, show_subgroups
 
     summary = found.summary
     show_measures(out, summary, found.task)
+    out.line()
+    show_decision(out, found.decision)
     for one in summary.get("subgroups", []):
         show_subgroups(out, one, found.task)
     if found.task == "single":
