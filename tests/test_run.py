@@ -21,6 +21,8 @@ FILES = {
     "split.csv",
     "history.csv",
     "metrics.json",
+    "model_card.md",
+    "claim.md",
     "predictions/valid.csv",
     "predictions/test.csv",
 }

@@ -121,6 +121,6 @@ def test_rates_of_operating_points_have_exact_intervals():
     for i, row in enumerate(decision.to_json()["operating_points"]["labels"]):
         called = decision.calibrated(raw)[:, i] >= row["threshold"]
         for rate, cells in (("sensitivity", called[truth[:, i] == 1]), ("specificity", ~called[truth[:, i] == 0])):
-            assert row[rate] == cells.mean()
+            assert row[rate] == pytest.approx(cells.mean())
             expected = binomtest(int(cells.sum()), len(cells)).proportion_ci(0.95, "exact")
             assert (row["intervals"][rate]["low"], row["intervals"][rate]["high"]) == pytest.approx(expected)

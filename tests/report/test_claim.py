@@ -110,7 +110,7 @@ CHANGES = [
     (32, "metrics.json", lambda c: c["test"].update(images=4321), "4,321 images"),
     (35, "run.json", lambda c: c["counts"]["train"].update(images=4321), "4,321"),
     (36, "metrics.json", lambda c: c["test"]["subgroups"][0].update(missing=4321), "unknown 4,321"),
-    (37, "metrics.json", lambda c: c["test"]["overall"].update(brier=7.12345, brier_macro=7.12345), "7.123"),
+    (37, "metrics.json", lambda c: c["test"]["overall"].update(ece=7.12345, ece_macro=7.12345), "7.123"),
     (38, "metrics.json", lambda c: c["test"]["per_label"][0].update(negatives=4321), "4,321"),
     (39, "metrics.json", lambda c: c["test"]["most_confused"][0].update(count=4321), "4,321"),
     (40, "run.json", lambda c: c.update(remarks=["Beware of it."]), "Beware of it."),

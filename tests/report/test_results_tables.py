@@ -67,8 +67,7 @@ def test_every_number_of_the_results_stands_in_the_metrics(quick, task, kind):
             assert float(value) in there, (id, value)
             digits = len(text.partition(".")[2])
             assert float(text.replace(",", "")) == pytest.approx(float(value), abs=0.5001 * 10**-digits), (id, text)
-            # The exact intervals of operating points follow from their counts; see the test of them.
-            assert id == "thresholds" or {float(end) for end in ends} <= there, (id, ends)
+            assert {float(end) for end in ends} <= there, (id, ends)
             assert [float(end) for end in shown] == pytest.approx([float(end) for end in ends], abs=0.00051)
             seen += 1 + len(ends)
     assert seen > 300
@@ -79,7 +78,7 @@ def test_the_overall_table_has_all_measures_and_the_first_table_a_few(made, task
     everything = overall_table("valid", summary, task)
     values = [row[1].value for row in everything.rows]
     assert values == list(summary["overall"].values())
-    assert len(results_view(made[0], task)["tiles"]) <= 5 < 20 < len(everything.rows)
+    assert len(results_view(made[0], task)["tiles"]) <= 6 < 20 < len(everything.rows)
     assert {row[2].text for row in everything.rows} == {"BCa bootstrap", "bootstrap, inverted"}
 
 
