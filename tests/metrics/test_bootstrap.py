@@ -82,14 +82,14 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     assert found.per_label["auroc"][0].undefined == 0
     (note,) = found.notes(["a", "b", "c", "d"])
     assert "more than 5%" in note
-    assert "overall (balanced_accuracy_macro, recall_macro, f1_macro, auroc_macro and 2 more), b (recall, " in note
+    assert "overall (Balanced accuracy macro, Recall (sensitivity) macro, F1 macro, AUROC macro and 2 more)" in note
     truth[:2, 1] = 0
     absent = intervals(truth, probability, "multi", resamples=50)
     assert np.isnan([absent.per_label["auroc"][1].low, absent.per_label["auroc"][1].high]).all()
     assert absent.overall["auroc_macro"].undefined == 0
     assert absent.notes("abcd") == [
         "The same in every resample, so that the interval has no width and does not tell how sure the value is: "
-        "b (kappa)."
+        "b (Cohen's kappa)."
     ]
 
 
@@ -106,7 +106,7 @@ def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
     # AUROC is no proportion of trials: its interval stays without width, and a note says so.
     assert found.overall["auroc_macro"].method == "bca"
     assert "no width" in found.notes("ab")[-1]
-    assert "b (f1, balanced_accuracy, kappa, matthews and " in found.notes("ab")[-1]
+    assert "b (F1, Balanced accuracy, Cohen's kappa, Matthews' correlation and " in found.notes("ab")[-1]
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,6 +14,7 @@ from xrayfast.errors import some
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.limits import bca, norm_limits
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.metrics.proportions import clopper_pearson
 from xrayfast.metrics.resampling import block_size, difference, draws, left_out, measured
 from xrayfast.metrics.sample import Sample
@@ -96,7 +97,9 @@ class Intervals:
         found = [("overall", [name for name, one in self.overall.items() if holds(one)])]
         for i, label in enumerate(labels):
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
-        return some([f"{where} ({some(names, 4)})" for where, names in found if names], 10)
+        words = {**OVERALL_MEASURES["single"], **OVERALL_MEASURES["multi"], **LABEL_MEASURES, **AT_PREVALENCE}
+        told = [(where, [words[name].replace(",", "") for name in names]) for where, names in found if names]
+        return some([f"{where} ({some(names, 4)})" for where, names in told], 10)
 
 
 def intervals(
