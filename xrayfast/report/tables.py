@@ -125,7 +125,8 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
         Column("Phase", text=True),
         *(Column(name) for name, _ in forms.values()),
     ]
-    return Table("epochs", "Each epoch; metrics on the validation images", columns, rows)
+    how = ", before calibration and at a threshold of 0.5" if task == "multi" else ""
+    return Table("epochs", f"Each epoch; metrics on the validation images{how}", columns, rows)
 
 
 def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
