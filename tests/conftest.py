@@ -1,9 +1,11 @@
 """Shared fixtures: one tiny synthetic data set and one tiny run for the whole session."""
 
+import io
 import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 # Before matplotlib or torch are imported. Threads that wait for each other cost more than they give on nets this
 # small, and many times more on a machine that is busy.
@@ -50,7 +52,15 @@ def multi_films(tmp_path_factory):
     return folder
 
 
-TINY = {"arch": "resnet18", "weights": "none", "size": 32, "batch_size": 8, "workers": 0, "device": "cpu"}
+TINY = {
+    "arch": "resnet18",
+    "weights": "none",
+    "size": 32,
+    "batch_size": 8,
+    "workers": 0,
+    "device": "cpu",
+    "resamples": 100,
+}
 """A network that trains an epoch of `films` in about a second."""
 
 
@@ -72,3 +82,16 @@ def tiny_multi_run(multi_films, tmp_path_factory):
     return xf.fit(
         data, runs=tmp_path_factory.mktemp("runs"), name="multi", unfreeze=True, epochs=1, loss="focal", **TINY
     )
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Figures of one pixel, for tests of everything else."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, "PNG")
+
+    def one_pixel(figure, transparent=False):
+        return buffer.getvalue()
+
+    for module in ("figures", "blocks"):
+        monkeypatch.setattr(f"xrayfast.report.{module}.png_bytes", one_pixel)

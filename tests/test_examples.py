@@ -32,7 +32,13 @@ def run(code, folder, argument):
     return done.stdout
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+# The README's code goes the same ways; one example more of them is quick enough.
+LONG = [path for path in EXAMPLES if path.stem != "multi_label_focal"]
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=[pytest.mark.slow] * (path in LONG), id=path.stem) for path in EXAMPLES]
+)
 def test_examples_run(path, films, tmp_path):
     # The real thing, but an epoch of it.
     code = re.sub(r"epochs=8|fit_one_cycle\(8", lambda found: found[0].replace("8", "1"), path.read_text())

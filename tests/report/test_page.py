@@ -152,6 +152,7 @@ def test_without_epochs_and_splits_the_page_says_so():
     assert "raised no warning" in words
 
 
+@pytest.mark.slow
 def test_a_thousand_images_of_fourteen_labels_stay_small():
     split, decision = split_report("multi", MANY, "valid", n=100, cases=12, saliency=12)
     split = dataclasses.replace(split, predictions=predictions("multi", MANY, 1000))
