@@ -65,3 +65,12 @@ def some(items: Iterable[object], limit: int = 5) -> str:
     listed = [str(item) for item in items]
     more = len(listed) - limit
     return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, in the plural where there are several.
+
+    >>> counted(1, "patient"), counted(1200, "image")
+    ('1 patient', '1,200 images')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

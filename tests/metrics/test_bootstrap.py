@@ -87,10 +87,7 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     absent = intervals(truth, probability, "multi", resamples=50)
     assert np.isnan([absent.per_label["auroc"][1].low, absent.per_label["auroc"][1].high]).all()
     assert absent.overall["auroc_macro"].undefined == 0
-    assert absent.notes("abcd") == [
-        "The same in every resample, so that the interval has no width and does not tell how sure the value is: "
-        "b (Cohen's kappa)."
-    ]
+    assert absent.notes("abcd") == ["No interval, because every resample has the same value: b (Cohen's kappa)."]
 
 
 def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
@@ -103,17 +100,34 @@ def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
     assert found.per_label["recall"][0].low == pytest.approx(expected.low)
     wrong = intervals(truth, 1.0 - truth, "single", patients, resamples=50)
     assert wrong.overall["accuracy"].high == pytest.approx(1 - expected.low)
-    # AUROC is no proportion of trials: its interval stays without width, and a note says so.
-    assert found.overall["auroc_macro"].method == "bca"
-    assert "no width" in found.notes("ab")[-1]
+    # AUROC is no proportion of trials: it has no interval, and a note says so.
+    assert np.isnan([found.overall["auroc_macro"].low, found.overall["auroc_macro"].high]).all()
+    assert found.overall["auroc_macro"].fixed
+    assert "every resample has the same value" in found.notes("ab")[-1]
     assert "b (F1, Balanced accuracy, Cohen's kappa, Matthews' correlation and " in found.notes("ab")[-1]
+
+
+def test_there_is_no_interval_where_too_many_resamples_have_no_value():
+    """The resamples that are left have the rare image more often than chance gives it: too narrow an interval."""
+    truth, probability = many_labels(n=60, labels=2)
+    truth[:, 1] = 0
+    truth[:1, 1] = 1
+    found = intervals(truth, probability, "multi", resamples=200)
+    rare = found.per_label["auroc"][1]
+    assert rare.undefined > 0.3
+    assert not np.isnan(rare.value)
+    assert np.isnan([rare.low, rare.high, found.overall["auroc_macro"].low]).all()
+    assert not np.isnan(found.per_label["auroc"][0].low)
+    assert any("No interval, because a class was not drawn in more than 20%" in note for note in found.notes("ab"))
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_one_patient_or_no_image_gives_values_and_no_interval(task):
     truth, probability = TASKS[task](n=20)
     found = intervals(truth, probability, task, np.zeros(20, dtype=int))
-    assert found.notes("abcd") == ["No intervals: there is no second patient to draw."]
+    assert found.notes("abcd") == ["No intervals: with fewer than 5 patients there are too few to draw from."]
+    four = intervals(truth, probability, task, np.arange(20) % 4)
+    assert all(np.isnan(interval.low) for _, interval in every(four))
     for name, interval in every(found):
         assert not np.isnan(interval.value), name
         assert np.isnan([interval.low, interval.high]).all(), name

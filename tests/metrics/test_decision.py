@@ -84,11 +84,30 @@ def test_an_older_file_has_no_decision():
     assert Decision.from_json(content, "multi", LABELS) == Decision("multi", LABELS)
 
 
+def scaled(**changed):
+    row = {"slope": 1.0, "bias": 0.0} | changed
+    return {"calibration": {"method": "scaling", "labels": [{"label": label} | row for label in LABELS]}}
+
+
+def pointed(**changed):
+    row = {"threshold": 0.5, "sensitivity": 0.9, "specificity": 0.8, "positives": 3, "negatives": 4} | changed
+    return {"operating_points": {"rule": "f1", "labels": [{"label": label} | row for label in LABELS]}}
+
+
 @pytest.mark.parametrize(
     ("task", "content", "said"),
     [
         ("single", {"calibration": []}, "objects or null"),
-        ("single", {"calibration": {"method": "temperature", "temperature": 0}}, "above 0"),
+        ("single", {"calibration": {"method": "temperature", "temperature": 0}}, "from 0.001 to 1000"),
+        ("single", {"calibration": {"method": "temperature", "temperature": 10**400}}, "expected a number"),
+        ("single", {"calibration": {"method": "temperature", "temperature": 1e-320}}, "expected a number"),
+        ("multi", scaled(slope=-5), "slope is -5"),
+        ("multi", scaled(slope=1e308), "slope is 1e"),
+        ("multi", scaled(bias=float("nan")), "bias is nan"),
+        ("multi", pointed(threshold=7), "threshold is 7"),
+        ("multi", pointed(sensitivity=40), "sensitivity is 40"),
+        ("multi", pointed(positives=-3), "positives is -3"),
+        ("multi", pointed(negatives=1e300), "negatives is 1e"),
         ("single", {"calibration": {"method": "temperature", "temperature": "1"}}, "expected a number"),
         ("multi", {"calibration": {"method": "temperature", "temperature": 1}}, "multi-label"),
         ("multi", {"calibration": {"method": "scaling", "labels": [{"label": "a"}]}}, "not of these labels"),

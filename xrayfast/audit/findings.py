@@ -11,11 +11,11 @@ import numpy as np
 
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import Features
-from xrayfast.audit.leaks import Leaks, counted, rows_by_patient
+from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits import PARTS
-from xrayfast.errors import some
+from xrayfast.errors import counted, some
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]
 

@@ -15,7 +15,7 @@ from xrayfast.data.parts import connected
 from xrayfast.data.patients import patient_groups
 from xrayfast.data.splits import PARTS, Part
 from xrayfast.data.store import Pictures
-from xrayfast.errors import DataError, some
+from xrayfast.errors import DataError, counted, some
 
 
 @dataclass(frozen=True)
@@ -159,12 +159,3 @@ def rows_by_patient(data: Manifest) -> dict[str, list[int]]:
         if isinstance(patient, str) and patient:
             rows.setdefault(patient, []).append(row)
     return rows
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and its noun, in the plural where there are several.
-
-    >>> counted(1, "patient"), counted(1200, "image")
-    ('1 patient', '1,200 images')
-    """
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

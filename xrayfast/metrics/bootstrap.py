@@ -22,6 +22,13 @@ from xrayfast.metrics.sample import Sample
 OFTEN_UNDEFINED = 0.05
 """The share of resamples without a value above which `Intervals.notes` says so."""
 
+TOO_OFTEN_UNDEFINED = 0.2
+"""The share above which there is no interval: the resamples that are left have the rare images more often than chance
+gives them, and would make it too narrow."""
+
+LEAST_UNITS = 5
+"""With fewer patients there are no intervals: resamples of so few hardly differ."""
+
 FEW_UNITS = 30
 """With fewer patients the resamples differ too little from each other: `Intervals.notes` says so."""
 
@@ -32,10 +39,12 @@ class Interval:
 
     Attributes:
         value: of the images as they are; NaN where it has none.
-        low: lower end; NaN where there is no value, no resample has one, or fewer than two patients were there.
+        low: lower end; NaN where there is no value, where more than `TOO_OFTEN_UNDEFINED` of the resamples have none,
+            where all have the same, or where fewer than `LEAST_UNITS` patients were there.
         high: upper end.
         undefined: the share of resamples without a value, in [0, 1], which the interval leaves out.
         method: "bca", "exact" or "inversion", as `intervals` says.
+        fixed: whether all resamples have the same value, so that they do not tell how sure it is.
     """
 
     value: float
@@ -43,6 +52,7 @@ class Interval:
     high: float
     undefined: float
     method: str = "bca"
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,22 +84,25 @@ class Intervals:
             labels: the L names.
         """
         notes = []
-        if self.units < 2:
-            notes.append(f"No intervals: there is no second {self.by} to draw.")
+        if self.units < LEAST_UNITS:
+            notes.append(f"No intervals: with fewer than {LEAST_UNITS} {self.by}s there are too few to draw from.")
         elif self.units < FEW_UNITS:
             notes.append(f"The intervals rest on {self.units} {self.by}s and are likely too narrow.")
+        lost = self._where(labels, lambda one: one.undefined > TOO_OFTEN_UNDEFINED and not math.isnan(one.value))
+        if lost:
+            notes.append(
+                f"No interval, because a class was not drawn in more than {TOO_OFTEN_UNDEFINED:.0%} of the resamples: "
+                f"{lost}."
+            )
         often = self._where(labels, lambda one: one.undefined > OFTEN_UNDEFINED and not math.isnan(one.low))
         if often:
             notes.append(
                 f"Without a value in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
-                f"the interval is over the others: {often}."
+                f"the interval is over the others, and is likely too narrow: {often}."
             )
-        fixed = self._where(labels, lambda one: one.low == one.high)
+        fixed = self._where(labels, lambda one: one.fixed)
         if fixed:
-            notes.append(
-                "The same in every resample, so that the interval has no width and does not tell how sure the value "
-                f"is: {fixed}."
-            )
+            notes.append(f"No interval, because every resample has the same value: {fixed}.")
         return notes
 
     def _where(self, labels: Sequence[str], holds: Callable[[Interval], bool]) -> str:
@@ -118,9 +131,10 @@ def intervals(
     Images of one patient resemble each other, and so do the network's mistakes on them: drawing images would pretend
     to more information than there is. Thresholds are kept as they are, since they were not chosen on these images.
 
-    The ends are those of `limits.bca`, with two exceptions. A proportion that is 0 or 1 in every resample would have
-    an interval without width; it gets the exact one of Clopper and Pearson, in which each patient that has such an
-    image counts as one trial. A calibration error, which noise only makes larger, gets `limits.norm_limits`.
+    The ends are those of `limits.bca`, with two exceptions. A metric with the same value in every resample would have
+    an interval without width: a proportion of 0 or 1 gets the exact one of Clopper and Pearson, in which each patient
+    that has such an image counts as one trial, and others get none. A calibration error,
+    which noise only makes larger, gets `limits.norm_limits`.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
@@ -144,12 +158,12 @@ def intervals(
     _check(resamples, level)
     sample = Sample(truth, probability, task, groups, threshold, prevalence)
     overall, per_label = _bca([sample], resamples, level, seed)
-    overall = {name: _exact(found, _trials(sample, name, None), level) for name, found in overall.items()}
-    per_label = {
-        name: tuple(_exact(found, _trials(sample, name, i), level) for i, found in enumerate(row))
-        for name, row in per_label.items()
-    }
-    if sample.units > 1:
+    if sample.units >= LEAST_UNITS:
+        overall = {name: _honest(found, _trials(sample, name, None), level) for name, found in overall.items()}
+        per_label = {
+            name: tuple(_honest(found, _trials(sample, name, i), level) for i, found in enumerate(row))
+            for name, row in per_label.items()
+        }
         _invert(sample, overall, per_label, resamples, level, seed)
     return Intervals(overall, per_label, sample.units, _by(groups), level, resamples, seed)
 
@@ -204,7 +218,7 @@ def _bca(samples: Sequence[Sample], resamples: int, level: float, seed: int) -> 
     """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
     values = difference([sample.as_it_is for sample in samples])
     units = samples[0].units
-    if units < 2:
+    if units < LEAST_UNITS:
         return (
             {name: Interval(float(value[0]), math.nan, math.nan, 0.0) for name, value in values.overall.items()},
             {
@@ -217,8 +231,10 @@ def _bca(samples: Sequence[Sample], resamples: int, level: float, seed: int) -> 
     without = measured(samples, left_out(units, seed, block))
 
     def interval(value: float, of_drawn: Floats, of_without: Floats) -> Interval:
-        low, high = bca(of_drawn, value, of_without, level)
-        return Interval(value, low, high, float(np.isnan(of_drawn).mean()))
+        undefined = float(np.isnan(of_drawn).mean())
+        if undefined > TOO_OFTEN_UNDEFINED:
+            return Interval(value, math.nan, math.nan, undefined)
+        return Interval(value, *bca(of_drawn, value, of_without, level), undefined)
 
     return (
         {
@@ -247,7 +263,7 @@ def _invert(
 
     def interval(found: Interval, gaps: Floats, drawn: Floats) -> Interval:
         low, high = norm_limits(gaps, drawn, level)
-        return replace(found, low=low, high=high, method="inversion")
+        return replace(found, low=low, high=high, method="inversion", fixed=False)
 
     of_all, of_labels = sample.gaps.measure(np.ones((1, sample.units)))
     blocks = [sample.gaps.measure(counts) for counts in draws(sample.units, resamples, seed, block_size(sample))]
@@ -258,10 +274,12 @@ def _invert(
         per_label[name] = tuple(interval(found, gaps[0, i], drawn[:, i]) for i, found in enumerate(per_label[name]))
 
 
-def _exact(found: Interval, trials: int, level: float) -> Interval:
-    """The exact interval where all resamples agree on a proportion of 0 or 1; else what was found."""
-    if not (trials and found.low == found.high == found.value and found.value in (0.0, 1.0)):
+def _honest(found: Interval, trials: int, level: float) -> Interval:
+    """In place of an interval without width the exact one of a proportion of 0 or 1, or none."""
+    if found.low != found.high:
         return found
+    if not (trials and found.low == found.value and found.value in (0.0, 1.0)):
+        return replace(found, low=math.nan, high=math.nan, fixed=True)
     low, high = clopper_pearson(trials if found.value == 1 else 0, trials, level)
     return replace(found, low=float(low), high=float(high), method="exact")
 

@@ -25,6 +25,8 @@ from xrayfast.metrics.thresholds import OperatingPoint, Rule, choose_thresholds,
 Calibration = Temperature | tuple[Scaling, ...] | None
 """One temperature (single), a scaling a label (multi), or None: the network's own probabilities."""
 
+MOST_IMAGES = 10**9
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -132,7 +134,7 @@ class Decision:
             _read_calibration(calibration, task, labels),
             () if points is None else tuple(_read_point(row) for row in _of_labels(points, labels)),
             rule,
-            None if target is None else _number(target, "target"),
+            None if target is None else _number(target, "target", 0, 1),
         )
 
 
@@ -175,26 +177,32 @@ def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Seq
         return None
     method = content.get("method")
     if method == "temperature" and task == "single":
-        temperature = _number(content.get("temperature"), "temperature")
-        if temperature <= 0:
-            raise ValueError(f"temperature is {temperature}; expected a number above 0")
+        temperature = _number(content.get("temperature"), "temperature", 1e-3, 1e3)
         return Temperature(temperature, str(content.get("reason", "")))
     if method == "scaling" and task == "multi":
         return tuple(
-            Scaling(_number(row.get("slope"), "slope"), _number(row.get("bias"), "bias"), str(row.get("reason", "")))
+            Scaling(
+                _number(row.get("slope"), "slope", 1e-6, 1e6),
+                _number(row.get("bias"), "bias", -1e6, 1e6),
+                str(row.get("reason", "")),
+            )
             for row in _of_labels(content, labels)
         )
     raise ValueError(f"found the calibration method {method!r} in a {task}-label run")
 
 
 def _read_point(row: Mapping[str, Any]) -> OperatingPoint:
-    threshold = row.get("threshold")
-    numbers = {
-        name: math.nan if row.get(name) is None else _number(row[name], name) for name in ("sensitivity", "specificity")
-    }
-    counts = {name: int(_number(row.get(name), name)) for name in ("positives", "negatives")}
-    value = None if threshold is None else _number(threshold, "threshold")
-    return OperatingPoint(value, str(row.get("reason", "")), **numbers, **counts)  # type: ignore[arg-type]
+    def rate(name: str) -> float:
+        return math.nan if row.get(name) is None else _number(row[name], name, 0, 1)
+
+    return OperatingPoint(
+        threshold=None if row.get("threshold") is None else _number(row["threshold"], "threshold", 0, 1),
+        reason=str(row.get("reason", "")),
+        sensitivity=rate("sensitivity"),
+        specificity=rate("specificity"),
+        positives=int(_number(row.get("positives"), "positives", 0, MOST_IMAGES)),
+        negatives=int(_number(row.get("negatives"), "negatives", 0, MOST_IMAGES)),
+    )
 
 
 def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -206,9 +214,10 @@ def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mappin
     return rows
 
 
-def _number(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r}; expected a number")
+def _number(value: Any, name: str, low: float, high: float) -> float:
+    """The number, where it is one that this module could have written."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name} is {str(value)[:40]}; expected a number from {low:g} to {high:g}")
     return float(value)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.errors import some
+from xrayfast.metrics.bootstrap import TOO_OFTEN_UNDEFINED
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import Bools, Indices, units
 from xrayfast.metrics.limits import bca
@@ -167,7 +168,7 @@ class _Split:
             block = block_size(max(samples, key=lambda sample: sample.truth.size))
             drawn = self._measured(samples, own, draws(n_units, self.resamples, self.seed, block))
             without = self._measured(samples, own, left_out(n_units, self.seed, block))
-            ends = [bca(one.taken(drawn), one.difference, one.taken(without)) for one in contrasts]
+            ends = [_ends(one.taken(drawn), one.difference, one.taken(without)) for one in contrasts]
         gaps = [self._told(one, names, values, *end) for one, end in zip(contrasts, ends, strict=True)]
         return sorted(gaps, key=lambda gap: -gap["difference"]), self._notes(names, enough, len(gaps))
 
@@ -246,6 +247,13 @@ class _Split:
                 "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
             )
         return notes
+
+
+def _ends(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
+    """The interval of a difference, or NaN where too many resamples have none."""
+    if np.isnan(drawn).mean() > TOO_OFTEN_UNDEFINED:
+        return math.nan, math.nan
+    return bca(drawn, difference, without)
 
 
 def _furthest(

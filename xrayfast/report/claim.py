@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from xrayfast.errors import counted
 from xrayfast.files import write_text
 from xrayfast.metrics.measures import LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.report import sentences as say
@@ -20,7 +21,6 @@ from xrayfast.report.facts import (
     PARTS,
     PURPOSE,
     Facts,
-    counted,
     filled,
     interval_note,
     label_table,

@@ -18,7 +18,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from xrayfast.config import Config, Task
-from xrayfast.errors import RunError, XrayfastError, some
+from xrayfast.errors import RunError, XrayfastError, counted, some
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.run import Run
 
@@ -205,9 +205,13 @@ def estimate(summary: Mapping[str, Any], name: str, label: str | None = None) ->
     return f"{number(value)} ({number(end['low'])} to {number(end['high'])})"
 
 
-def counted(count: int, noun: str) -> str:
-    """A count and its noun, such as "1,024 images"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def drawn_units(summary: Mapping[str, Any]) -> str:
+    """What resamples are drawn from, such as "136 patients and 25 images of unknown patients"."""
+    found, people = summary["intervals"], summary.get("patients")
+    alone = found["units"] - people if found["by"] == "patient" and people is not None else 0
+    if alone <= 0:
+        return counted(found["units"], found["by"])
+    return f"{counted(people or 0, 'patient')} and {counted(alone, 'image')} of unknown patients"
 
 
 def share(summary: Mapping[str, Any]) -> str:
@@ -221,7 +225,7 @@ def interval_note(summary: Mapping[str, Any]) -> str:
     found = summary.get("intervals")
     if not found:
         return "No intervals were computed: these are point estimates."
-    units = f" over {counted(found['units'], found['by'])}" if "units" in found and "by" in found else ""
+    units = f" over {drawn_units(summary)}" if "units" in found and "by" in found else ""
     how = f", {found['resamples']:,} resamples with replacement, seed {found['seed']}" if "resamples" in found else ""
     return f"In parentheses: {found.get('level', 0.95):.0%} intervals by bootstrap{units}{how}."
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrayfast.config import Task
+from xrayfast.errors import counted
 from xrayfast.report.blocks import result_blocks
+from xrayfast.report.facts import drawn_units
 from xrayfast.report.figures import Case
 from xrayfast.report.html import outlined, picture_view
 from xrayfast.report.overlays import SaliencyCase, overlay
@@ -20,7 +22,7 @@ from xrayfast.report.results_tables import (
     overall_table,
 )
 from xrayfast.report.subgroup_tables import subgroups_view
-from xrayfast.report.tables import SPLITS, counted, images_text, number, percent
+from xrayfast.report.tables import SPLITS, images_text, number, percent
 
 SALIENCY_SIDE = 224
 
@@ -66,7 +68,7 @@ def intervals_text(summary: Mapping[str, Any]) -> str:
     if not found or found["units"] < 2:
         return ""
     text = f"{found['level']:.0%} intervals from {found['resamples']:,} resamples of "
-    text += f"{counted(found['units'], found['by'])}."
+    text += f"{drawn_units(summary)}."
     return text if found["by"] == "patient" else f"{text} No patients are known, so images were drawn."
 
 

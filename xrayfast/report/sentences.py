@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xrayfast.errors import counted
 from xrayfast.metrics.measures import OVERALL_MEASURES
 from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.facts import (
@@ -14,7 +15,6 @@ from xrayfast.report.facts import (
     UNRECORDED,
     Facts,
     Markdown,
-    counted,
     interval_note,
     label_table,
     number,

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
+from xrayfast.errors import counted
 from xrayfast.metrics.summary import OVERALL
 
 SPLITS = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
@@ -91,11 +92,6 @@ def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
 def images_text(count: int, kind: str = "") -> str:
     """As in "1,024 validation images"."""
     return counted(count, " ".join(filter(None, (kind, "image"))))
-
-
-def counted(count: int, noun: str) -> str:
-    """As in "1 patient" and "1,024 patients"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def percent(part: float, whole: float = 1.0) -> str:

@@ -282,7 +282,7 @@ def _row(name: str, run: Run, part: Part, predictions: Predictions, resamples: i
         "parameters": info.get("parameters"),
         "seconds": info.get("seconds"),
         "images": len(predictions),
-        "patients": None if groups is None else len(np.unique(groups)),
+        "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "path": str(run.path),
     }
     names = [*OVERALL[run.task], *(name for name in OVERALL_MEASURES[run.task] if name not in OVERALL[run.task])]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from xrayfast.audit.features import LEAST_SIDE
-from xrayfast.audit.leaks import Leaks, counted, find_leaks, mended
+from xrayfast.audit.leaks import Leaks, find_leaks, mended
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.store import Pictures, open_pictures
-from xrayfast.errors import DataError
+from xrayfast.errors import DataError, counted
 
 
 def sound(

@@ -82,7 +82,7 @@ def differences(
     found = paired_differences(
         a.truth, *probability, decision_a.task, groups, *thresholds, resamples=resamples, seed=seed
     )
-    size = {"images": len(a), "patients": None if groups is None else len(np.unique(groups))}
+    size = {"images": len(a), "patients": None if groups is None else len(np.unique(groups[groups >= 0]))}
     rows = []
     for name in measures:
         test: dict[str, Any] = {"test": "", "p": math.nan}

@@ -60,6 +60,8 @@ def conclude(run: Run, predictions: Mapping[Part, Predictions], settings: Result
 def decide_again(run: Run, options: Mapping[str, Any]) -> None:
     """Choose and measure anew from a run's saved predictions, as `options` say and else as the run's settings do.
 
+    What is chosen becomes the run's own settings, for all later commands; the number of resamples holds for this time.
+
     Args:
         run: a completed run.
         options: fields of ResultsConfig; a rule for thresholds takes the place of the run's own.
@@ -74,7 +76,8 @@ def decide_again(run: Run, options: Mapping[str, Any]) -> None:
     prevalences(config.results.prevalence, run.labels)
     if CHOSEN_ON not in run.predicted_parts:
         run.predictions(CHOSEN_ON)  # says which there are
-    run.write_config(config)
+    own = {"resamples": run.config.results.resamples}
+    run.write_config(config.updated(own))
     found = {part: run.predictions(part) for part in run.predicted_parts}
     conclude(run, found, config.results, config.train.seed)
 
