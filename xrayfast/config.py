@@ -247,6 +247,8 @@ def _complaints(error: ValidationError) -> list[str]:
         if problem["type"] == "extra_forbidden":
             known = list(FIELD_SECTIONS) if len(path) == 2 else list(Config.model_fields)
             text = f"unknown key '{'.'.join(path)}'.{did_you_mean(name, known)}"
+        elif problem["type"] == "rules":
+            text = f"{problem['msg'][0].upper()}{problem['msg'][1:]}."
         else:
             text = f"{name} is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}."
         key = ".".join(path)

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.metrics.cases import many_labels, one_class
-from xrayfast.metrics.scoring import brier, brier_of_classes, log_loss, log_loss_of_classes
+from tests.metrics.cases import many_labels
+from xrayfast.metrics.scoring import brier, log_loss
 
 certain = st.integers(1, 30).flatmap(
     lambda n: st.tuples(
@@ -25,14 +25,6 @@ def test_one_label_equals_scikit_learn(case):
     assert log_loss(truth, probability)[0] == pytest.approx(skm.log_loss(actual, given_, labels=[0, 1]), abs=1e-9)
 
 
-def test_classes_equal_scikit_learn():
-    truth, probability = one_class()
-    actual = truth.argmax(axis=1)
-    expected = skm.brier_score_loss(actual, probability, labels=range(4), scale_by_half=False)
-    assert brier_of_classes(truth, probability) == pytest.approx(expected, abs=1e-12)
-    assert log_loss_of_classes(truth, probability) == pytest.approx(skm.log_loss(actual, probability), abs=1e-12)
-
-
 def test_unknown_cells_and_images_count_nowhere():
     truth, probability = many_labels(hidden=0.4)
     known = truth[:, 1] >= 0
@@ -40,11 +32,6 @@ def test_unknown_cells_and_images_count_nowhere():
     assert brier(truth, probability)[1] == pytest.approx(expected, abs=1e-12)
     expected = skm.log_loss(truth[known, 1], probability[known, 1])
     assert log_loss(truth, probability)[1] == pytest.approx(expected, abs=1e-12)
-    truth, probability = one_class()
-    hidden = truth.copy()
-    hidden[:20] = -1
-    assert brier_of_classes(hidden, probability) == pytest.approx(brier_of_classes(truth[20:], probability[20:]))
-    assert log_loss_of_classes(hidden, probability) == pytest.approx(log_loss_of_classes(truth[20:], probability[20:]))
 
 
 def test_of_nothing_there_is_no_score():
@@ -53,14 +40,11 @@ def test_of_nothing_there_is_no_score():
     assert found[0] == 0.25
     assert np.isnan(found[1])
     assert np.isnan(log_loss(truth, np.full((2, 2), 0.5))[1])
-    assert np.isnan(brier_of_classes(np.full((2, 2), -1), np.full((2, 2), 0.5)))
-    assert np.isnan(log_loss_of_classes(np.empty((0, 2)), np.empty((0, 2))))
 
 
 def test_a_certain_mistake_costs_much_and_not_infinitely_much():
     assert log_loss([[1]], [[0.0]])[0] == pytest.approx(36.04, abs=0.01)
     assert log_loss([[1]], [[1.0]])[0] == pytest.approx(0, abs=1e-12)
-    assert brier_of_classes([[1, 0]], [[0.0, 1.0]]) == 2
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,11 @@ def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
     rows = sex == "M"
     alone = summarise(truth[rows], probability[rows], LABELS, "multi", groups=group[rows], **given)
     found = by["groups"][1]
-    assert {name: found[name] for name in found if name != "value"} == {
-        name: alone[name] for name in found if name != "value"
+    own = {"value", "with_auroc"}
+    assert {name: found[name] for name in found if name not in own} == {
+        name: alone[name] for name in found if name not in own
     }
+    assert found["with_auroc"] == sum(row["auroc"] is not None for row in alone["per_label"])
     assert found["intervals"]["by"] == "patient" and "ppv_at_prevalence" in found["per_label"][0]
 
 

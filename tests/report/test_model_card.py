@@ -327,7 +327,7 @@ CHANGES = [
     ("metrics.json", lambda c: c.update(saliency=SALIENCY), "Much heat lies outside."),
     ("run.json", lambda c: c["phases"][0].update(epochs=17), "17 epochs"),
     ("metrics.json", lambda c: c["test"]["overall"].update(ece=7.12345, ece_macro=7.12345), "7.123"),
-    ("metrics.json", lambda c: c["test"]["intervals"].update(units=4711), "4,711 patients"),
+    ("metrics.json", lambda c: c["test"]["intervals"].update(units=4711), "4,691 images of unknown patients"),
     ("metrics.json", lambda c: c["test"].update(notes=["A note of a part."]), "A note of a part."),
 ]
 

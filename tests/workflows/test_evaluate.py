@@ -88,9 +88,10 @@ def test_the_own_test_part_gives_the_run_s_own_numbers(run, page):
     metrics = found.metrics
     expected = {name: value for name, value in run.metrics["test"].items() if name != "subgroups"}
     require_alike(metrics["result"], expected)
-    assert (metrics["part"], metrics["own"], metrics["warnings"]) == ("test", True, [])
+    assert (metrics["part"], metrics["own"]) == ("test", True)
+    assert metrics["warnings"] == ["There are only 7 images here: the results say little."]
     n = len(run.predictions("test"))
-    assert metrics["images"] == {"found": n, "left_out": [], "evaluated": n}
+    assert metrics["images"] == {"found": n, "left_out": [], "evaluated": n, "own_test": n}
     assert metrics["labels"] == {"used": list(run.labels), "unknown": [], "lacking": []}
     assert metrics["decision"] == run.decision.to_json()
     assert found.info["command"] == "xrayfast evaluate tiny"
@@ -139,7 +140,7 @@ def test_subgroups_that_the_predictions_do_not_know(run):
         evaluate(run, by="gender")
     told = run.predictions("test").about
     missing = next(name for name in ("view", "sex", "age") if name not in told)
-    with pytest.raises(ConfigError, match=f"do not tell {missing}; known are: "):
+    with pytest.raises(ConfigError, match=f"do not tell {missing}; they tell "):
         evaluate(run, by=missing)
     assert not (run.path / "evaluations").exists()
 
@@ -162,7 +163,11 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
             ["seen in validation", counts["valid"]["images"]],
         ],
         "evaluated": counts["test"]["images"],
+        "own_test": counts["test"]["images"],
     }
+    said = "stand in the run's own test part: they are no external test"
+    assert any(said in one for one in found.metrics["warnings"])
+    assert "External test" not in run.model_card_path.read_text()
     own, again = run.predictions("test"), found.predictions
     assert np.allclose(np.sort(own.raw, axis=0), np.sort(again.raw, axis=0), atol=1e-5)
     ours, theirs = run.metrics["test"]["overall"], found.metrics["result"]["overall"]
@@ -189,7 +194,7 @@ def test_elsewhere(run, others, page):
     found = evaluate(run, others, progress=lambda *step: told.append(step), **FEW)
     metrics = found.metrics
     assert found.path.name == "elsewhere"
-    assert metrics["images"] == {"found": 24, "left_out": [], "evaluated": 24}
+    assert metrics["images"] == {"found": 24, "left_out": [], "evaluated": 24, "own_test": 0}
     assert (metrics["own"], metrics["part"], metrics["source"]) == (False, None, str(others))
     predictions = found.predictions
     assert np.allclose(predictions.probability, run.decision.calibrated(predictions.raw), atol=1e-6)
@@ -225,7 +230,7 @@ def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
     copy = shutil.copytree(others, tmp_path / "copy")
     (copy / "normal" / "broken.png").write_bytes(b"\x89PNG no picture")
     found = evaluate(run, copy, **FEW)
-    assert found.metrics["images"] == {"found": 25, "left_out": [["unreadable", 1]], "evaluated": 24}
+    assert found.metrics["images"] == {"found": 25, "left_out": [["unreadable", 1]], "evaluated": 24, "own_test": 0}
     assert "1 file can't be read: normal/broken.png." in found.metrics["warnings"]
     assert list(found.info["unreadable"]) == ["normal/broken.png"]
     shutil.rmtree(copy / "covid-19")
@@ -276,7 +281,7 @@ def test_by_subgroup(run, others, tmp_path):
         path, label, _, _ = lines[i].split(",")
         lines[i] = f"{path},{label},{'FM'[i % 2] if i > 2 else ''},{i * 4}"
     table.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ConfigError, match="do not tell view; known are: sex, age"):
+    with pytest.raises(ConfigError, match="do not tell view; they tell sex, age"):
         evaluate(run, table, by=["sex", "view"], **FEW)
     found = evaluate(run, table, by=["sex", "age"], **FEW)
     sex, age = found.metrics["result"]["subgroups"]

@@ -156,3 +156,53 @@ def test_a_stated_prevalence_gives_predictive_values(run):
         assert row["ppv_at_prevalence"] == pytest.approx(expected)
     with pytest.raises(ConfigError, match="expected one of"):
         xf.interpret(run, prevalence=["nothing=0.1"])
+
+
+def test_each_class_is_measured_against_the_rest_at_its_threshold(run):
+    assert "at_thresholds" not in run.metrics["test"]
+    xf.interpret(run, target_sensitivity=1.0)
+    told, thresholds = run.predictions("test"), run.decision.thresholds
+    for i, row in enumerate(run.metrics["test"]["at_thresholds"]):
+        called = told.probability[:, i] >= thresholds[i]
+        assert row["label"] == run.labels[i]
+        assert row["threshold"] == pytest.approx(thresholds[i])
+        assert row["recall"] == pytest.approx(called[told.truth[:, i] == 1].mean())
+        assert row["specificity"] == pytest.approx((~called[told.truth[:, i] == 0]).mean())
+        assert {"low", "high"} <= row["intervals"]["recall"].keys()
+    for path in (run.report_path, run.model_card_path):
+        text = path.read_text()
+        assert "remains the most likely one" in text
+        assert "against the rest" in text
+
+
+def test_the_stated_prevalence_is_told(run):
+    xf.interpret(run, prevalence=["0.05", f"{run.labels[0]}=0.2"])
+    summary = run.metrics["test"]
+    assert summary["prevalence"] == {run.labels[0]: 0.2, run.labels[1]: 0.05, run.labels[2]: 0.05}
+    assert f"Predictive values at a stated prevalence are for: {run.labels[0]} 0.2, " in " ".join(summary["notes"])
+
+
+def test_the_number_of_resamples_holds_for_once(run):
+    xf.interpret(run, resamples=0)
+    assert "intervals" not in run.metrics["test"]
+    assert run.config.results.resamples == 100
+
+
+def test_the_report_s_failures_stand_in_the_metrics(run):
+    found = xf.interpret(run, top=3)
+    kept = run.metrics["failures"]["test"]
+    assert [row["image"] for row in kept] == [case.image for case in found.cases(3)]
+    assert kept[0]["loss"] == pytest.approx(found.predictions.loss.max())
+
+
+def test_cards_leave_out_a_damaged_evaluation_and_tell_of_other_thresholds(multi):
+    xf.evaluate(multi, part="valid", name="first")
+    assert "other thresholds" not in multi.model_card_path.read_text()
+    bad = multi.path / "evaluations" / "bad"
+    bad.mkdir()
+    (bad / "metrics.json").write_text(json.dumps({"result": [1, 2]}))
+    xf.interpret(multi, thresholds="youden")
+    card = multi.model_card_path.read_text()
+    assert "Measured with other thresholds or another calibration than the run has now." in card
+    assert "first" in card
+    assert "Evaluations that can't be read are left out here: bad." in card

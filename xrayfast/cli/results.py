@@ -7,11 +7,15 @@ from typing import Any
 
 from xrayfast.cli.output import Output, shown
 from xrayfast.config import Task
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
 from xrayfast.metrics.thresholds import RULES
 
-BY_LABEL = ("auroc", "recall", "specificity", "f1")  # more would not fit a terminal of 100 columns
+BY_LABEL = ("auroc", "recall", "specificity", "f1")
+"""Shown by label, and the threshold; a narrow terminal has room for the first three."""
+
+WIDE = 100
+"""Columns from which all of them fit."""
 
 
 def ranged(value: float | None, interval: Mapping[str, Any] | None) -> str:
@@ -44,24 +48,45 @@ def show_measures(out: Output, result: Mapping[str, Any], task: Task, without: I
             for name in HEADLINE[task]
         ],
     )
-    titles = {**LABEL_MEASURES, **AT_PREVALENCE}
     rows = [row for row in result["per_label"] if row["label"] not in set(without)]
-    columns = [*BY_LABEL, *(name for name in AT_PREVALENCE if rows and name in rows[0])]
-    thresholds = task == "multi"
     ends = told.get("per_label", {})
+    measures = BY_LABEL if out.console.width >= WIDE else BY_LABEL[:3]
+    threshold = ["threshold"] if task == "multi" and out.console.width >= WIDE else []
     out.table(
         "By label",
-        ["label", "images", *(titles[name].split(" (")[0] for name in columns), *(["threshold"] if thresholds else [])],
+        ["label", "images", *map(_title, measures), *threshold],
         [
-            (
-                row["label"],
-                row["support"],
-                *(ranged(row[name], ends.get(row["label"], {}).get(name)) for name in columns),
-                *([row["threshold"]] if thresholds else []),
-            )
+            (row["label"], row["support"], *_cells(row, ends.get(row["label"], {}), measures), *map(row.get, threshold))
             for row in rows
         ],
     )
+    if rows and all(name in rows[0] for name in AT_PREVALENCE):
+        out.table(
+            "At the stated prevalence",
+            ["label", "prevalence", "PPV", "NPV"],
+            [
+                (label, f"{result['prevalence'][label]:g}", *_cells(row, ends.get(label, {}), AT_PREVALENCE))
+                for row in rows
+                if (label := row["label"]) in result["prevalence"]
+            ],
+        )
+    if result.get("at_thresholds"):
+        out.table(
+            "Each class against the rest, at its threshold",
+            ["class", "threshold", "recall", "specificity"],
+            [
+                (row["label"], row["threshold"], *_cells(row, row["intervals"], ("recall", "specificity")))
+                for row in result["at_thresholds"]
+            ],
+        )
+
+
+def _title(name: str) -> str:
+    return LABEL_MEASURES[name].split(" (")[0]
+
+
+def _cells(row: Mapping[str, Any], ends: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [ranged(row[name], ends.get(name)) for name in names]
 
 
 def show_decision(out: Output, decision: Decision) -> None:
@@ -76,6 +101,8 @@ def show_decision(out: Output, decision: Decision) -> None:
         out.line(f"Probabilities are calibrated on validation: temperature {fitted.temperature:.2f}{failed}.")
     if decision.rule is not None:
         out.line(f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}.")
+        if decision.task == "single":
+            out.line(MOST_LIKELY_STAYS)
 
 
 def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 3) -> None:
@@ -89,14 +116,16 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
     """
     titles = OVERALL_MEASURES[task]
     names = HEADLINE[task][:3]
+    labels = ["labels with AUROC"] if task == "multi" else []
     out.table(
         f"By {one['by']}",
-        [one["by"], "images", "patients", *(titles[name] for name in names)],
+        [one["by"], "images", "patients", *labels, *(titles[name] for name in names)],
         [
             (
                 group["value"],
                 group["images"],
                 group["patients"],
+                *(group["with_auroc"] for _ in labels),
                 *(
                     ranged(group["overall"][name], group.get("intervals", {}).get("overall", {}).get(name))
                     for name in names

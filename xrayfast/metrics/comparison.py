@@ -19,13 +19,11 @@ class McNemar:
         only_a: images that a has right and b has wrong.
         only_b: images that b has right and a has wrong.
         p: two-sided exact p-value.
-        p_mid: two-sided mid-p, less conservative, and the one Fagerland et al. recommend.
     """
 
     only_a: int
     only_b: int
     p: float
-    p_mid: float
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = None) -> McNemar:
@@ -42,12 +40,12 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
         groups: (N,) patient numbers, or None where images are independent.
 
     Returns:
-        p and p_mid are 1 where no image tells the models apart.
+        p is 1 where no image tells the models apart.
 
     Raises:
         ValueError: The shapes differ.
 
-    McNemar 1947; mid-p as in Fagerland, Lydersen and Laake 2013.
+    McNemar 1947.
     """
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape:
@@ -56,14 +54,12 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     balance = np.rint(np.bincount(unit, weights=a.astype(int) - b, minlength=n_units)).astype(np.int64)
     if not balance.any():
-        return McNemar(only_a, only_b, 1.0, 1.0)
+        return McNemar(only_a, only_b, 1.0)
     chances = _sign_sums(np.abs(balance[balance != 0]))
     centre = len(chances) // 2
     away = abs(int(balance.sum()))
-    upper, equal = float(chances[centre + away :].sum()), float(chances[centre + away])
-    if away == 0:
-        return McNemar(only_a, only_b, 1.0, 1.0 - equal / 2)
-    return McNemar(only_a, only_b, min(1.0, 2 * upper), min(1.0, 2 * upper - equal))
+    upper = float(chances[centre + away :].sum())
+    return McNemar(only_a, only_b, min(1.0, 2 * upper))
 
 
 def holm(p: ArrayLike) -> Floats:

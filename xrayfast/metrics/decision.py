@@ -25,6 +25,11 @@ from xrayfast.metrics.thresholds import OperatingPoint, Rule, choose_thresholds,
 Calibration = Temperature | tuple[Scaling, ...] | None
 """One temperature (single), a scaling a label (multi), or None: the network's own probabilities."""
 
+MOST_LIKELY_STAYS = (
+    "Thresholds are of each class against the rest; the class that is called remains the most likely one."
+)
+"""What thresholds mean where there is one class an image."""
+
 MOST_IMAGES = 10**9
 
 

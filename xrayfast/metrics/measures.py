@@ -76,7 +76,7 @@ LABEL_MEASURES = {
 """The metrics of one label against the rest: those of `summary.PER_LABEL` and more, without its count of images."""
 
 AT_PREVALENCE = {
-    "ppv_at_prevalence": "Positive predictive value at the stated prevalence",
-    "npv_at_prevalence": "Negative predictive value at the stated prevalence",
+    "ppv_at_prevalence": "PPV at the stated prevalence",
+    "npv_at_prevalence": "NPV at the stated prevalence",
 }
 """The metrics of one label that are there too where a prevalence is stated."""

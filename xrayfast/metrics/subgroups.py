@@ -80,9 +80,10 @@ def subgroups(
 
     Returns:
         For each way: `by`; `missing`, the images of which the value is unknown; `groups`, a summary each with its
-        `value`; `gaps`, largest first: `measure`, `label` (None for all together, `labels` then tells how many the
-        mean is over), the values `highest` and `lowest`, what is measured there (`highest_value`, `lowest_value`),
-        their `difference` and its interval `low` to `high`; `notes`. Undefined numbers are None.
+        `value` and `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first:
+        `measure`, `label` (None for all together, `labels` then tells how many the mean is over), the values `highest`
+        and `lowest`, what is measured there (`highest_value`, `lowest_value`), their `difference` and its interval
+        `low` to `high`; `notes`. Undefined numbers are None.
 
     Raises:
         ValueError: As `sample.Sample`; a column that has not N values.
@@ -149,7 +150,8 @@ class _Split:
             resamples=self.resamples,
             seed=self.seed,
         )
-        return {name: found[name] for name in _KEPT if name in found}
+        defined = sum(row["auroc"] is not None for row in found["per_label"])
+        return {"with_auroc": defined, **{name: found[name] for name in _KEPT if name in found}}
 
     # Gaps
 

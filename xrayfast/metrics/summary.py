@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -51,6 +51,9 @@ PER_LABEL = {
     "ap": "Average precision",
 }
 """The columns of the table by label, with the names that people read."""
+
+AT_THRESHOLD = ("recall", "specificity", "precision", "npv")
+"""What is measured of one class against the rest at its threshold."""
 
 MOST_LIKELY = "most likely class"
 """Names the reliability of the class that is called, beside those of the classes."""
@@ -138,6 +141,7 @@ def summarise(
         `images`; `patients`, or None; `scored`, the images of which something is known; `unknown`, the images left out
         by label, where any are; `overall` and `per_label` (a row a label: `label`, `support` images with it and
         `negatives` without) with the keys of `measures.OVERALL_MEASURES` and `LABEL_MEASURES`; `intervals`;
+        `prevalence` of each label for which one was stated;
         `reliability`, the bins of `reliability.reliability` by label, and for one label an image of the most likely
         class; `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
     """
@@ -145,7 +149,8 @@ def summarise(
     values, of_labels, intervals = _measured(
         truth, probability, labels, task, threshold, groups, prevalence, resamples, seed
     )
-    notes = _notes(truth, labels)
+    stated = _stated(prevalence, labels)
+    notes = [*_notes(truth, labels), *_prevalence_note(stated)]
     summary: dict[str, Any] = {
         "images": len(truth),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
@@ -169,6 +174,8 @@ def summarise(
         "most_confused": most_confused(truth, predicted, labels),
         "notes": notes,
     }
+    if stated:
+        summary["prevalence"] = stated
     if intervals is not None:
         summary["intervals"] = _intervals_json(intervals, labels)
         summary["intervals"]["delong"] = _delong(truth, probability, labels, groups)
@@ -177,11 +184,50 @@ def summarise(
         known = (truth >= 0).any(axis=1)
         matrix = confusion_matrix(truth[known].argmax(axis=1), predicted[known].argmax(axis=1), len(labels))
         summary["confusion"] = matrix.tolist()
+        summary["most_common"] = _most_common(summary["per_label"], summary["scored"])
     else:
         counts = binary_counts(truth, predicted)
         summary["confusion_per_label"] = {label: counts[i].tolist() for i, label in enumerate(labels)}
         summary["cooccurrence"] = cooccurrence(truth, predicted).tolist()
     return summary
+
+
+def against_the_rest(
+    truth: NDArray[Any],
+    probability: NDArray[Any],
+    labels: Sequence[str],
+    threshold: NDArray[Any],
+    *,
+    groups: NDArray[Any] | None = None,
+    resamples: int = 0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Of one class an image: each class against the rest, called at its own threshold and not where most likely.
+
+    Args:
+        truth: (N, L), rows one-hot, or -1 throughout.
+        probability: (N, L) in [0, 1].
+        labels: the L names.
+        threshold: (L,), a class is called at or above it.
+        groups: as in `summarise`.
+        resamples: as in `summarise`.
+        seed: of the draws.
+
+    Returns:
+        A row a class: `label`, `threshold`, the measures `AT_THRESHOLD`, and their `intervals`, empty without
+        resamples.
+    """
+    _, of_labels, found = _measured(truth, probability, labels, "multi", threshold, groups, None, resamples, seed)
+    told = {} if found is None else _intervals_json(found, labels)["per_label"]
+    return [
+        {
+            "label": label,
+            "threshold": float(threshold[i]),
+            **{name: _json(of_labels[name][i]) for name in AT_THRESHOLD},
+            "intervals": {name: told[label][name] for name in AT_THRESHOLD} if told else {},
+        }
+        for i, label in enumerate(labels)
+    ]
 
 
 def most_confused(
@@ -245,6 +291,30 @@ def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         left_out = ", ".join(f"{label} {n}" for label, n in unknown.items())
         notes.append(f"Left out, because nobody knows whether the image has the label: {left_out}.")
     return notes
+
+
+def _most_common(rows: Sequence[Mapping[str, Any]], scored: int) -> dict[str, Any] | None:
+    """What always answering the same would achieve."""
+    if not scored:
+        return None
+    row = max(rows, key=lambda row: row["support"])
+    return {"label": row["label"], "share": row["support"] / scored}
+
+
+def _stated(prevalence: float | NDArray[Any] | None, labels: Sequence[str]) -> dict[str, float]:
+    """The prevalence of each label that has one."""
+    if prevalence is None:
+        return {}
+    shares = np.broadcast_to(np.asarray(prevalence, dtype=np.float64), len(labels)).tolist()
+    return {label: share for label, share in zip(labels, shares, strict=True) if not math.isnan(share)}
+
+
+def _prevalence_note(stated: Mapping[str, float]) -> list[str]:
+    if not stated:
+        return []
+    shares = sorted(set(stated.values()))
+    told = f"{shares[0]:g}" if len(shares) == 1 else ", ".join(f"{label} {share:g}" for label, share in stated.items())
+    return [f"Predictive values at a stated prevalence are for: {told}."]
 
 
 def _drawn_alone(groups: NDArray[Any] | None) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xrayfast.metrics.calibration import Temperature
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.results_tables import scalings_table, thresholds_table
 
@@ -58,5 +58,5 @@ def _thresholds_text(decision: Decision) -> str:
         "take images for independent of each other."
     )
     if decision.task == "single":
-        text += " They are of each class against the rest; the class that is called remains the most likely one."
+        text += f" {MOST_LIKELY_STAYS}"
     return text

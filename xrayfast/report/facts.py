@@ -20,6 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, XrayfastError, counted, some
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.run import Run
 
 PURPOSE = "For research and teaching, not for diagnosis."
@@ -118,6 +119,7 @@ class Facts:
         saliency: how the network was looked into: the part, its cases, and notes; empty where it was not.
         split: image, patient and split of each image, all text; None where there is no `split.csv`.
         tests: the finished evaluations: their names and `metrics.json`.
+        damaged: the names of evaluations that can't be read.
     """
 
     name: str
@@ -131,6 +133,7 @@ class Facts:
     saliency: Mapping[str, Any]
     split: pd.DataFrame | None
     tests: tuple[tuple[str, Mapping[str, Any]], ...]
+    damaged: tuple[str, ...]
 
     @property
     def planned(self) -> bool:
@@ -150,6 +153,7 @@ def read(run: Run) -> Facts:
         RunError: a file is damaged.
     """
     metrics = run.metrics if run.predicted_parts else {}
+    tests, damaged = _tests(run)
     return Facts(
         name=run.path.resolve().name,
         task=run.task,
@@ -161,8 +165,28 @@ def read(run: Run) -> Facts:
         epochs=len(run.history) if run.predicted_parts else 0,
         saliency=metrics.get("saliency") or {},
         split=_split(run),
-        tests=tuple((test.path.name, test.metrics) for test in run.evaluations),
+        tests=tests,
+        damaged=damaged,
     )
+
+
+def _tests(run: Run) -> tuple[tuple[tuple[str, Mapping[str, Any]], ...], tuple[str, ...]]:
+    """The evaluations that can be read, and the names of the others: one of them must not hide the rest."""
+    found, damaged = [], []
+    for test in run.evaluations:
+        try:
+            metrics = test.metrics
+            result, task = metrics["result"], run.task
+            whole = result["overall"].keys() >= set(HEADLINE[task]) and [
+                row["label"] for row in result["per_label"]
+            ] == list(run.labels)
+        except (RunError, KeyError, TypeError, AttributeError):
+            whole = False
+        if whole:
+            found.append((test.path.name, metrics))
+        else:
+            damaged.append(test.path.name)
+    return tuple(found), tuple(damaged)
 
 
 def _split(run: Run) -> pd.DataFrame | None:
@@ -252,6 +276,24 @@ def label_table(summary: Mapping[str, Any]) -> Markdown:
         for row in summary["per_label"]
     ]
     return table(("Label", *counts.values(), *(names[key] for key in keys)), rows)
+
+
+def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
+    """Each class against the rest at its threshold, where thresholds were chosen for one class an image."""
+    found = summary.get("at_thresholds")
+    if not found:
+        return []
+
+    def told(row: Mapping[str, Any], name: str) -> str:
+        end = row["intervals"].get(name) or {}
+        ends = "" if end.get("low") is None else f" ({number(end['low'])} to {number(end['high'])})"
+        return number(row[name]) + ends
+
+    names = [LABEL_MEASURES[name] for name in AT_THRESHOLD]
+    rows = [
+        (row["label"], number(row["threshold"], ".4g"), *(told(row, name) for name in AT_THRESHOLD)) for row in found
+    ]
+    return [table(("Class against the rest, at its threshold", "Threshold", *names), rows)]
 
 
 def subgroup_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from xrayfast.config import Task
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.report.tables import SPLITS, Cell, Column, Matrix, Table, images_text, number, percent
 
 CONFUSED_ROWS = 10
@@ -93,6 +94,24 @@ def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Ta
         )
     ]
     return first, [table for table in others if len(table.columns) > 1]
+
+
+def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Each class against the rest at its own threshold; None where no thresholds were chosen."""
+    found = summary.get("at_thresholds")
+    if not found:
+        return None
+    columns = [Column("Class", text=True), Column("Threshold"), *(Column(NAMES[name]) for name in AT_THRESHOLD)]
+    rows = [
+        [
+            Cell(row["label"]),
+            number(row["threshold"], FORMS["threshold"]),
+            *(number(row[name], interval=row["intervals"].get(name)) for name in AT_THRESHOLD),
+        ]
+        for row in found
+    ]
+    caption = "Each class against the rest, called at its own threshold and not where it is the most likely one"
+    return Table(f"{split}-at-thresholds", caption, columns, rows, sortable=True)
 
 
 def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:

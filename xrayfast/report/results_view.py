@@ -15,6 +15,7 @@ from xrayfast.report.html import outlined, picture_view
 from xrayfast.report.overlays import SaliencyCase, overlay
 from xrayfast.report.results import SplitReport
 from xrayfast.report.results_tables import (
+    at_thresholds_table,
     confused_table,
     delong_table,
     headline_table,
@@ -51,6 +52,7 @@ def results_view(split: SplitReport, task: Task) -> dict[str, Any]:
         "by_label": by_label,
         "further": further,
         "delong": delong_table(name, summary),
+        "at_thresholds": at_thresholds_table(name, summary),
         "notes": [*summary["notes"], *([DASHES] if lacking else [])],
         "blocks": result_blocks(name, summary, task, split.predictions),
         "confused": confused_table(name, summary) if task == "single" else None,
@@ -87,11 +89,11 @@ def _words(split: SplitReport, task: Task) -> str:
     exact = summary["overall"][name]
     share = f"{round(exact * n):,} ({percent(exact)}{_between(summary, name)})"
     if task == "single":
-        common = max(summary["per_label"], key=lambda row: row["support"])
+        common = summary["most_common"]
         return (
             f"Of {images_text(n, kind)}, {share} were given the right class. Always answering "
             f"“{common['label']}”, the most common class here, would be right for "
-            f"{percent(common['support'], n)}."
+            f"{percent(common['share'])}."
         )
     auroc = summary["overall"]["auroc_macro"]
     ranking = (

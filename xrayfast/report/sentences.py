@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xrayfast.errors import counted
+from xrayfast.errors import counted, some
+from xrayfast.metrics.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.measures import OVERALL_MEASURES
 from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.facts import (
@@ -22,6 +23,7 @@ from xrayfast.report.facts import (
     share,
     subgroup_blocks,
     table,
+    threshold_blocks,
 )
 
 
@@ -31,9 +33,14 @@ def arch(facts: Facts) -> str:
 
 
 def external(facts: Facts) -> list[tuple[str, Mapping[str, Any]]]:
-    """The evaluations on data that are not the run's own."""
+    """The evaluations on data that are not the run's own, nor copies of them."""
     own = facts.config.data.source.absolute()
-    return [(name, test) for name, test in facts.tests if Path(str(test.get("source"))).absolute() != own]
+    return [
+        (name, test)
+        for name, test in facts.tests
+        if Path(str(test.get("source"))).absolute() != own
+        and (test.get("images") or {}).get("own_test", 0) < (test.get("images") or {}).get("evaluated", 1)
+    ]
 
 
 def source_of(test: Mapping[str, Any]) -> str:
@@ -205,6 +212,8 @@ def decision_blocks(facts: Facts) -> list[str]:
         )
         for row in points["labels"]
     ]
+    if facts.task == "single":
+        called = f"{MOST_LIKELY_STAYS} {called}"
     return [*blocks, called, table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), chosen)]
 
 
@@ -238,6 +247,8 @@ def limits(facts: Facts) -> list[str]:
         found.append("Patients are not known: where one stands in two parts, results are too good.")
     if not any(summary.get("subgroups") for summary in facts.results.values()):
         found.append("How it does on subgroups, such as by sex or age, was not measured.")
+    if facts.damaged:
+        found.append(f"Evaluations that can't be read are left out here: {some(facts.damaged)}.")
     return found
 
 
@@ -247,6 +258,7 @@ def result_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
         f"{share(summary).capitalize()}. {interval_note(summary)}",
         overall_table(facts, summary),
         label_table(summary),
+        *threshold_blocks(summary),
         *subgroup_blocks(facts, summary),
         *(str(note) for note in summary.get("notes") or ()),
     ]
@@ -264,7 +276,9 @@ def test_blocks(facts: Facts, test: Mapping[str, Any]) -> list[str]:
         blocks.append(f"Labels of the data that the network does not know: {told}.")
     if labels.get("lacking"):
         blocks.append(f"Labels of the network that the data do not tell: {', '.join(labels['lacking'])}.")
-    blocks += [str(note) for note in test.get("notes") or ()]
+    if test.get("decision") != facts.decision:
+        blocks.append("Measured with other thresholds or another calibration than the run has now.")
+    blocks += [str(note) for key in ("warnings", "notes") for note in test.get(key) or ()]
     return [*blocks, *result_blocks(facts, test["result"])]
 
 

@@ -41,11 +41,14 @@ def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
     """A subgroup a row."""
     names = [name for name in HEADLINE[task] if all(name in group["overall"] for group in one["groups"])]
     columns = [Column(_title(one["by"]), text=True), Column("Images"), Column("Patients")]
+    counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in one["groups"]) else []
+    columns += [Column("Labels with AUROC") for _ in counts]
     rows = [
         [
             Cell(str(group["value"])),
             number(group["images"], ",d"),
             number(group.get("patients"), ",d"),
+            *(number(group[name], ",d") for name in counts),
             *(number(group["overall"][name], interval=_found(group, "overall").get(name)) for name in names),
         ]
         for group in one["groups"]

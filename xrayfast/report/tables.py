@@ -121,7 +121,7 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
         Column("Phase", text=True),
         *(Column(name) for name, _ in forms.values()),
     ]
-    how = ", before calibration and at a threshold of 0.5" if task == "multi" else ""
+    how = ", before calibration and with 0.5 as every threshold" if task == "multi" else ""
     return Table("epochs", f"Each epoch; metrics on the validation images{how}", columns, rows)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from xrayfast.data.labels import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits import PARTS, Part
 from xrayfast.data.store import Pictures, open_pictures
-from xrayfast.errors import ConfigError, DataError, RunError, did_you_mean, some
+from xrayfast.errors import ConfigError, DataError, RunError, counted, did_you_mean, some
 from xrayfast.evaluation import Evaluation
+from xrayfast.metrics.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.predictions import ABOUT, Predictions, about
 from xrayfast.report.claim import write_claim
@@ -35,6 +36,8 @@ from xrayfast.workflows.seen import Progress, sift
 CHUNK = 256
 """Pictures in memory at a time."""
 
+PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; pictures were compared."
+
 
 @dataclass(frozen=True, eq=False)
 class _Tested:
@@ -47,6 +50,7 @@ class _Tested:
         warnings: why the numbers may be too good, in sentences.
         notes: what was taken for what, in sentences.
         facts: for `evaluation.json`.
+        own_test: images that stand in the run's own test part.
         cases: the images that went most wrong.
     """
 
@@ -57,6 +61,7 @@ class _Tested:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     facts: dict[str, Any]
+    own_test: int
     cases: tuple[Case, ...] = ()
 
 
@@ -153,9 +158,10 @@ def evaluate(
                 "found": tested.found,
                 "left_out": [list(one) for one in tested.left_out],
                 "evaluated": len(tested.predictions),
+                "own_test": tested.own_test,
             },
             "labels": tested.labels,
-            "warnings": list(tested.warnings),
+            "warnings": [*tested.warnings, *_few(result)],
             "notes": list(tested.notes),
             "decision": run.decision.to_json(),
             "result": result,
@@ -166,6 +172,14 @@ def evaluate(
     write_model_card(run)
     write_claim(run)
     return evaluation
+
+
+def _few(result: Mapping[str, Any]) -> list[str]:
+    """A warning where there is little to measure on."""
+    units = result.get("intervals", {}).get("units", result["images"])
+    if units >= FEW_UNITS:
+        return []
+    return [f"There are only {counted(result['images'], 'image')} here: the results say little."]
 
 
 # On the run's own data
@@ -189,7 +203,9 @@ def _own(run: Run, part: Part | None, by: Sequence[str]) -> _Tested:
     chosen_on = "The best epoch, calibration and thresholds were chosen on these images: the results are too good."
     warnings = (chosen_on,) if chosen == "valid" else ()
     labels = {"used": list(run.labels), "unknown": [], "lacking": []}
-    return _Tested(predictions, len(predictions), (), labels, warnings, (), {"tta": run.config.train.tta})
+    facts = {"tta": run.config.train.tta}
+    own_test = len(predictions) if chosen == "test" else 0
+    return _Tested(predictions, len(predictions), (), labels, warnings, (), facts, own_test)
 
 
 # On other data
@@ -260,7 +276,9 @@ def _elsewhere(
     facts = {"tta": tta, "device": computed, "data_notes": list(data.notes), "unreadable": sifted.unreadable}
     files = dict(zip(predictions.images.tolist(), paths, strict=True))
     cases = worst_cases(run, predictions, files, pictures)
-    return _Tested(predictions, len(data), sifted.left_out, labels, sifted.warnings, matched.notes, facts, cases)
+    notes = (*matched.notes, PATIENTS_UNKNOWN)
+    left_out, warnings, own_test = sifted.left_out, sifted.warnings, sifted.own_test
+    return _Tested(predictions, len(data), left_out, labels, warnings, notes, facts, own_test, cases)
 
 
 def _part(data: Manifest, part: Part) -> Manifest:
@@ -331,8 +349,9 @@ def _known_columns(by: Sequence[str]) -> tuple[str, ...]:
 def _require(by: Sequence[str], known: Iterable[str], where: str) -> None:
     missing = [name for name in by if name not in known]
     if missing:
-        there = some(known) or "nothing of the kind"
+        there = some(known)
+        told = f"they tell {there}" if there else "they tell none of sex, age and view"
         raise ConfigError(
-            f"by: {where} do not tell {' and '.join(missing)}; known are: {there}. A table of labels with such a "
+            f"by: {where} do not tell {' and '.join(missing)}; {told}. A table of labels with such a "
             "column tells, and so do DICOM headers."
         )

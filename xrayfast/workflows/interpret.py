@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def interpret(
     if chosen not in found:
         run.predictions(chosen)  # says which there are
     cases, notes = _explained(run, found[chosen], saliency)
-    _keep_saliency(run, chosen, cases, notes)
+    _keep(run, chosen, cases, notes, {part: one.cases(top) for part, one in found.items()})
     _write_figures(run, found[chosen], top, cases)
     _write_tables(run, found[chosen], top)
     try:
@@ -142,13 +143,32 @@ def _explained(
     return saliency_cases(run, asked)
 
 
-def _keep_saliency(run: Run, part: Part, cases: tuple[SaliencyCase, ...], notes: tuple[str, ...]) -> None:
-    """What the report says of saliency stands in `metrics.json` too."""
-    metrics = {name: value for name, value in run.metrics.items() if name != "saliency"}
-    if cases or notes:
+def _keep(
+    run: Run,
+    part: Part,
+    explained: tuple[SaliencyCase, ...],
+    notes: tuple[str, ...],
+    failures: Mapping[Part, tuple[figures.Case, ...]],
+) -> None:
+    """What the report says of single images stands in `metrics.json` too."""
+    metrics = {name: value for name, value in run.metrics.items() if name not in ("saliency", "failures")}
+    metrics["failures"] = {
+        part: [
+            {
+                "image": case.image,
+                "actual": case.actual,
+                "predicted": case.predicted,
+                "probability": _defined(case.probability),
+                "loss": _defined(case.loss),
+            }
+            for case in cases
+        ]
+        for part, cases in failures.items()
+    }
+    if explained or notes:
         rows = [
             {"image": one.image, "label": one.label, "probability": one.probability, "outside": _defined(one.outside)}
-            for one in cases
+            for one in explained
         ]
         metrics["saliency"] = {"part": part, "cases": rows, "notes": list(notes)}
     if metrics != run.metrics:

@@ -65,4 +65,6 @@ def _looked(data: Manifest, leaks: Leaks) -> list[str]:
         f"{counted(len(data), 'image')} compared: {exact} of equal pictures, {near} of near duplicates.",
         *(leaks.sentences() or ["No picture stands in more than one part."]),
         *([] if leaks.patients else [patients]),
+        "Shortcuts, such as size, borders or brightness that give a label away, were not looked for: 'xrayfast check' "
+        "does.",
     ]

@@ -13,7 +13,7 @@ from xrayfast.config import ResultsConfig, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean
 from xrayfast.metrics.decision import Decision, choose
 from xrayfast.metrics.subgroups import age_bands, subgroups
-from xrayfast.metrics.summary import summarise
+from xrayfast.metrics.summary import against_the_rest, summarise
 from xrayfast.metrics.thresholds import Rule
 from xrayfast.predictions import Predictions
 from xrayfast.run import Part, Run
@@ -93,6 +93,8 @@ def measure(
 ) -> dict[str, Any]:
     """What `metrics.summary.summarise` says of predictions, and of their subgroups as `subgroups`.
 
+    Of one class an image also what `against_the_rest` says, where thresholds were chosen, as `at_thresholds`.
+
     Args:
         predictions: calibrated by the decision.
         decision: gives task and thresholds.
@@ -114,6 +116,16 @@ def measure(
         seed=seed,
         raw=told.raw,
     )
+    if decision.task == "single" and decision.points:
+        summary["at_thresholds"] = against_the_rest(
+            told.truth,
+            told.probability,
+            told.labels,
+            thresholds,
+            groups=told.groups,
+            resamples=resamples,
+            seed=seed,
+        )
     values = subgroup_values(told, by)
     if values:
         summary["subgroups"] = subgroups(

@@ -15,7 +15,7 @@ import pandas as pd
 
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.store import Pictures
-from xrayfast.errors import DataError, RunError, some
+from xrayfast.errors import DataError, RunError, counted, some
 from xrayfast.run import Run
 from xrayfast.workflows.label_match import LabelMatch
 
@@ -35,12 +35,14 @@ class Sifted:
         left_out: why the others are not among them, and how many.
         warnings: what a reader must know, in sentences.
         unreadable: what is wrong with each file that can't be read, by the image's name.
+        own_test: images that are left and stand in the run's own test part.
     """
 
     rows: npt.NDArray[np.intp]
     left_out: tuple[tuple[str, int], ...]
     warnings: tuple[str, ...]
     unreadable: Mapping[str, str]
+    own_test: int = 0
 
 
 def sift(run: Run, data: Manifest, matched: LabelMatch, pictures: Pictures, progress: Progress | None = None) -> Sifted:
@@ -66,6 +68,7 @@ def sift(run: Run, data: Manifest, matched: LabelMatch, pictures: Pictures, prog
         verb = "file can't" if len(unreadable) == 1 else "files can't"
         warnings.append(f"{len(unreadable)} {verb} be read: {some(unreadable)}.")
     rows = np.array([row for row in rows if images[row] not in unreadable], np.intp)
+    own_test = 0
     parts = seen_in(run, [pictures.facts(paths[row]).digest for row in rows])
     if parts is None:
         warnings.append(
@@ -75,9 +78,14 @@ def sift(run: Run, data: Manifest, matched: LabelMatch, pictures: Pictures, prog
     else:
         left_out += [(why, n) for part, why in REASONS.items() if (n := int((parts == part).sum()))]
         rows = rows[~np.isin(parts, list(REASONS))]
+        own_test = int((parts == "test").sum())
     if not len(rows):
         raise DataError(_nothing_left(data, left_out))
-    return Sifted(rows, tuple(left_out), tuple(warnings), unreadable)
+    if own_test:
+        warnings.append(
+            f"{counted(own_test, 'image')} of {len(rows)} stand in the run's own test part: they are no external test."
+        )
+    return Sifted(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
 
 
 def _nothing_left(data: Manifest, left_out: Sequence[tuple[str, int]]) -> str:

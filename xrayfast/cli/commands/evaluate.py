@@ -49,11 +49,15 @@ def evaluate(
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over augmented views.")] = False,
     device: Annotated[
-        str, typer.Option(metavar="auto|cpu|cuda|mps", rich_help_panel=o.MACHINE, help="Where to compute.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            metavar="auto|cpu|cuda|mps", rich_help_panel=o.MACHINE, show_default="auto", help="Where to compute."
+        ),
+    ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", "-b", min=1, rich_help_panel=o.MACHINE, help="Images a batch.")
-    ] = 64,
+        int | None,
+        typer.Option("--batch-size", "-b", min=1, rich_help_panel=o.MACHINE, show_default="64", help="Images a batch."),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option(metavar="NAME", rich_help_panel=o.OUT, show_default="that of the data", help="Of its folder."),
@@ -67,11 +71,16 @@ def evaluate(
     Of other data, images that the run was trained on or chosen by are found by their pixels and left out. Synonyms of
     labels are joined by --label-map.
     """
-    _check_words(part, device)
+    _check_words(part, device or "auto")
     results = {key: given.pop(key) for key in _RESULTS if key in given}
-    if data is None and (given or config):
-        wrong = f"--{next(iter(given)).replace('_', '-')}" if given else "--config"
-        raise typer.BadParameter("describes other data: name DATA too.", param_hint=wrong)
+    if data is None:
+        others = {"config": config, "device": device, "batch_size": batch_size, "tta": tta or None}
+        wrong = [*given, *(option for option, value in others.items() if value is not None)]
+        if wrong:
+            raise typer.BadParameter(
+                "is for other data: name DATA too. The run's own predictions are saved, and need no network.",
+                param_hint=f"--{wrong[0].replace('_', '-')}",
+            )
     from xrayfast.run import Run
 
     out = Output(as_json)
@@ -87,8 +96,8 @@ def evaluate(
             part=part,  # type: ignore[arg-type]
             name=name,
             tta=tta,
-            device=device,  # type: ignore[arg-type]
-            batch_size=batch_size,
+            device=device or "auto",  # type: ignore[arg-type]
+            batch_size=batch_size or 64,
             command=command_line(),
             progress=reporter.preparing,
             prevalence=results.get("prevalence"),

@@ -33,7 +33,7 @@ def interpret(
             metavar="N",
             min=0,
             max=100,
-            help="Show where the network looks on N of those images (Grad-CAM).",
+            help="Show where the network looks on N of those images (Grad-CAM); without it the report has none.",
         ),
     ] = 0,
     explain: Annotated[
@@ -50,7 +50,8 @@ def interpret(
 ) -> None:
     """Report on a run: tables, figures, model card and report.html, from its saved predictions.
 
-    With an option of the results, thresholds and calibration are chosen anew on validation, and all is measured anew.
+    With an option of the results, thresholds and calibration are chosen anew on validation, and kept for all later
+    commands; all parts are measured anew.
     """
     if split not in (None, "valid", "test"):
         raise typer.BadParameter(f"'{split}' is not one of valid, test.", param_hint="--split")
