@@ -115,8 +115,8 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
         gaps: how many to name.
     """
     titles = OVERALL_MEASURES[task]
-    names = HEADLINE[task][:3]
-    labels = ["labels with AUROC"] if task == "multi" else []
+    names = HEADLINE[task][:3] if out.console.width >= WIDE else (HEADLINE[task][0], "auroc_macro")
+    labels = ["labels"] if task == "multi" else []  # that macro AUROC is the mean of
     out.table(
         f"By {one['by']}",
         [one["by"], "images", "patients", *labels, *(titles[name] for name in names)],
