@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.errors import RunError
-from xrayfast.files import read_json, write_json
+from xrayfast.files import made_folder, read_json, write_json
 from xrayfast.predictions import Predictions
 
 INFO = "evaluation.json"
@@ -78,12 +78,7 @@ class Evaluation:
         Raises:
             RunError: it can't be made.
         """
-        folder = self.path / TABLES
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: can't be made ({error.strerror}).") from error
-        return folder / f"{name}.csv"
+        return made_folder(self.path / TABLES) / f"{name}.csv"
 
     def _json(self, name: str) -> dict[str, Any]:
         if not (self.path / name).is_file():

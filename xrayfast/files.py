@@ -65,6 +65,19 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) 
         table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format)
 
 
+def made_folder(path: Path) -> Path:
+    """The folder, made where it is not there.
+
+    Raises:
+        RunError: it can't be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: can't be made ({error.strerror}).") from error
+    return path
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a run.
 

@@ -19,7 +19,7 @@ import pandas as pd
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, some
 from xrayfast.evaluation import Evaluation
-from xrayfast.files import read_json, write_csv, write_json, write_text
+from xrayfast.files import made_folder, read_json, write_csv, write_json, write_text
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import Predictions
 
@@ -291,17 +291,19 @@ class Run:
         if name is not None:
             _require_plain(name, "evaluation")
         try:
-            return Evaluation(_claim(self._made(EVALUATIONS), name, _plain(stem), first=_plain(stem)), self.labels)
+            return Evaluation(
+                _claim(made_folder(self.path / EVALUATIONS), name, _plain(stem), first=_plain(stem)), self.labels
+            )
         except OSError as error:
             raise RunError(f"{error.filename or self.path}: can't be written ({error.strerror}).") from error
 
     def figure_path(self, name: str) -> Path:
         """`figures/NAME.png`, in a folder that exists."""
-        return self._made(FIGURES) / f"{name}.png"
+        return made_folder(self.path / FIGURES) / f"{name}.png"
 
     def table_path(self, name: str) -> Path:
         """`tables/NAME.csv`, in a folder that exists."""
-        return self._made("tables") / f"{name}.csv"
+        return made_folder(self.path / "tables") / f"{name}.csv"
 
     def tidy(self) -> None:
         """Remove what only `--resume` needs, and what a crash may have left: half a checkpoint, temporary files."""
@@ -311,14 +313,6 @@ class Run:
             leftover.unlink(missing_ok=True)
 
     # How it is read and written.
-
-    def _made(self, name: str) -> Path:
-        folder = self.path / name
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise RunError(f"{folder}: can't be made ({error.strerror}).") from error
-        return folder
 
     def _existing(self, name: str, why: str = "") -> Path:
         path = self.path / name
