@@ -515,6 +515,10 @@ RunFolder = Annotated[
 ]
 
 
+PARTS = ("valid", "test")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
 def takes(
     *groups: Mapping[str, Any], without: Collection[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -556,3 +560,9 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
         if name in named and (name != "alpha" or "," in named[name]):
             named[name] = tuple(part.strip() for part in named[name].split(","))
     return named
+
+
+def require_one_of(value: str | None, words: Collection[str], option: str) -> None:
+    """A usage error where an option was given another word."""
+    if value is not None and value not in words:
+        raise typer.BadParameter(f"'{value}' is not one of {', '.join(words)}.", param_hint=option)

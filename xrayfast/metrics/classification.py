@@ -7,13 +7,15 @@ likely. A number that has no value, because a class is absent or a denominator i
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+T = TypeVar("T")
 
 
 def auroc(truth: ArrayLike, score: ArrayLike) -> float:
@@ -153,6 +155,15 @@ def nanmean(values: ArrayLike) -> float:
     array = np.asarray(values, dtype=np.float64)
     defined = array[~np.isnan(array)]
     return float(defined.mean()) if defined.size else float("nan")
+
+
+def defined(value: T) -> T | None:
+    """The value, or None in place of NaN, which JSON does not have.
+
+    >>> defined(0.5), defined(float("nan")), defined(3)
+    (0.5, None, 3)
+    """
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:

@@ -19,7 +19,7 @@ from xrayfast.metrics.calibration import (
     fit_scalings,
     fit_temperature,
 )
-from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.thresholds import OperatingPoint, Rule, choose_thresholds, decide, threshold_array
 
 Calibration = Temperature | tuple[Scaling, ...] | None
@@ -113,7 +113,7 @@ class Decision:
             "labels": [
                 {
                     "label": label,
-                    **{name: _defined(value) for name, value in asdict(point).items()},
+                    **{name: defined(value) for name, value in asdict(point).items()},
                     "intervals": {rate: point.interval(rate) for rate in ("sensitivity", "specificity")},
                 }
                 for label, point in zip(self.labels, self.points, strict=True)
@@ -224,7 +224,3 @@ def _number(value: Any, name: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} is {str(value)[:40]}; expected a number from {low:g} to {high:g}")
     return float(value)
-
-
-def _defined(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.errors import some
 from xrayfast.metrics.bootstrap import TOO_OFTEN_UNDEFINED
-from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.inputs import Bools, Indices, units
 from xrayfast.metrics.limits import bca
 from xrayfast.metrics.resampling import block_size, draws, left_out
@@ -230,8 +230,8 @@ class _Split:
             "lowest": names[one.low],
             "lowest_value": low_value,
             "difference": one.difference,
-            "low": None if math.isnan(low) else low,
-            "high": None if math.isnan(high) else high,
+            "low": defined(low),
+            "high": defined(high),
         }
 
     def _notes(self, names: Sequence[str], enough: Mapping[str, Bools], looked_at: int) -> list[str]:

@@ -18,6 +18,7 @@ from xrayfast.metrics.classification import (
     binary_counts,
     confusion_matrix,
     cooccurrence,
+    defined,
     nanmean,
     rates,
 )
@@ -156,13 +157,13 @@ def summarise(
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
         "unknown": _unknown(truth, labels),
-        "overall": {name: _json(value) for name, value in values.items()},
+        "overall": {name: defined(value) for name, value in values.items()},
         "per_label": [
             {
                 "label": label,
                 "support": int((truth[:, i] == 1).sum()),
                 "negatives": int((truth[:, i] == 0).sum()),
-                **{name: _json(column[i]) for name, column in of_labels.items()},
+                **{name: defined(column[i]) for name, column in of_labels.items()},
                 **({"threshold": float(np.broadcast_to(threshold, len(labels))[i])} if task == "multi" else {}),
             }
             for i, label in enumerate(labels)
@@ -223,7 +224,7 @@ def against_the_rest(
         {
             "label": label,
             "threshold": float(threshold[i]),
-            **{name: _json(of_labels[name][i]) for name in AT_THRESHOLD},
+            **{name: defined(of_labels[name][i]) for name in AT_THRESHOLD},
             "intervals": {name: told[label][name] for name in AT_THRESHOLD} if told else {},
         }
         for i, label in enumerate(labels)
@@ -329,7 +330,7 @@ def _unknown(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
 
 def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
     def one(interval: Interval) -> dict[str, Any]:
-        ends = {"low": _json(interval.low), "high": _json(interval.high)}
+        ends = {"low": defined(interval.low), "high": defined(interval.high)}
         return {**ends, "method": interval.method, "undefined": interval.undefined}
 
     return {
@@ -351,7 +352,7 @@ def _delong(
     """DeLong's interval of each AUROC, against which the bootstrap's can be checked."""
     found = [delong(truth[:, i], probability[:, i], groups) for i in range(len(labels))]
     return {
-        label: {"auroc": _json(one.auroc), "low": _json(one.low), "high": _json(one.high)}
+        label: {"auroc": defined(one.auroc), "low": defined(one.low), "high": defined(one.high)}
         for label, one in zip(labels, found, strict=True)
     }
 
@@ -365,10 +366,6 @@ def _reliability(
         right, confidence, _ = top_label(truth, probability)
         bins = {MOST_LIKELY: reliability(right, confidence), **bins}
     return {
-        label: [{name: _json(value) for name, value in asdict(one).items()} for one in row]
+        label: [{name: defined(value) for name, value in asdict(one).items()} for one in row]
         for label, row in bins.items()
     }
-
-
-def _json(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from xrayfast.data.store import open_pictures
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv
 from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
+from xrayfast.metrics.classification import defined
 from xrayfast.report import figures
 from xrayfast.report.blocks import label_curves
 from xrayfast.report.claim import write_claim
@@ -66,11 +66,11 @@ def interpret(
     if chosen not in found:
         run.predictions(chosen)  # says which there are
     cases, notes = _explained(run, found[chosen], saliency)
-    _keep(run, chosen, cases, notes, {part: one.cases(top) for part, one in found.items()})
+    splits = tuple(_split(run, part, one, top) for part, one in found.items())
+    _keep(run, chosen, cases, notes, {split.name: split.cases for split in splits})
     _write_figures(run, found[chosen], top, cases)
     _write_tables(run, found[chosen], top)
     try:
-        splits = tuple(_split(run, part, one, top) for part, one in found.items())
         splits = tuple(
             replace(split, saliency=cases, saliency_notes=notes) if split.name == chosen else split for split in splits
         )
@@ -148,18 +148,19 @@ def _keep(
     part: Part,
     explained: tuple[SaliencyCase, ...],
     notes: tuple[str, ...],
-    failures: Mapping[Part, tuple[figures.Case, ...]],
+    failures: Mapping[str, tuple[figures.Case, ...]],
 ) -> None:
     """What the report says of single images stands in `metrics.json` too."""
-    metrics = {name: value for name, value in run.metrics.items() if name not in ("saliency", "failures")}
+    before = run.metrics
+    metrics = {name: value for name, value in before.items() if name not in ("saliency", "failures")}
     metrics["failures"] = {
         part: [
             {
                 "image": case.image,
                 "actual": case.actual,
                 "predicted": case.predicted,
-                "probability": _defined(case.probability),
-                "loss": _defined(case.loss),
+                "probability": defined(case.probability),
+                "loss": defined(case.loss),
             }
             for case in cases
         ]
@@ -167,16 +168,12 @@ def _keep(
     }
     if explained or notes:
         rows = [
-            {"image": one.image, "label": one.label, "probability": one.probability, "outside": _defined(one.outside)}
+            {"image": one.image, "label": one.label, "probability": one.probability, "outside": defined(one.outside)}
             for one in explained
         ]
         metrics["saliency"] = {"part": part, "cases": rows, "notes": list(notes)}
-    if metrics != run.metrics:
+    if metrics != before:
         run.write_metrics(metrics)
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
 
 
 def _write_figures(

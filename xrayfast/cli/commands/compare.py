@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrayfast.cli.options import OUT, Json
+from xrayfast.cli.options import OUT, PARTS, Json, require_one_of
 from xrayfast.cli.output import Output, shown
 from xrayfast.cli.progress import reporting
 
@@ -50,8 +50,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs: one table with intervals, and paired differences and tests on the same images."""
-    if split not in (None, "valid", "test"):
-        raise typer.BadParameter(f"'{split}' is not one of valid, test.", param_hint="--split")
+    require_one_of(split, PARTS, "--split")
     from xrayfast.files import write_csv
     from xrayfast.workflows.compare import compare as work
 

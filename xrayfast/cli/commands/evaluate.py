@@ -71,7 +71,8 @@ def evaluate(
     Of other data, images that the run was trained on or chosen by are found by their pixels and left out. Synonyms of
     labels are joined by --label-map.
     """
-    _check_words(part, device or "auto")
+    o.require_one_of(part, ("train", *o.PARTS), "--part")
+    o.require_one_of(device, o.DEVICES, "--device")
     results = {key: given.pop(key) for key in _RESULTS if key in given}
     if data is None:
         others = {"config": config, "device": device, "batch_size": batch_size, "tta": tta or None}
@@ -110,13 +111,6 @@ def evaluate(
     if found.report_path.is_file():
         out.done("Report", found.report_path)
     out.json({"run": str(chosen.path), "evaluation": str(found.path), **metrics})
-
-
-def _check_words(part: str | None, device: str) -> None:
-    if part not in (None, "train", "valid", "test"):
-        raise typer.BadParameter(f"'{part}' is not one of train, valid, test.", param_hint="--part")
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise typer.BadParameter(f"'{device}' is not one of auto, cpu, cuda, mps.", param_hint="--device")
 
 
 def _settings(config: Path | None, given: Mapping[str, Any], data: Path) -> Config:

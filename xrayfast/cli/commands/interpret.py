@@ -53,8 +53,7 @@ def interpret(
     With an option of the results, thresholds and calibration are chosen anew on validation, and kept for all later
     commands; all parts are measured anew.
     """
-    if split not in (None, "valid", "test"):
-        raise typer.BadParameter(f"'{split}' is not one of valid, test.", param_hint="--split")
+    o.require_one_of(split, o.PARTS, "--split")
     from xrayfast.run import Run
 
     out = Output(as_json)

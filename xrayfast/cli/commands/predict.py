@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xrayfast.cli.options import Json
+from xrayfast.cli.options import DEVICES, Json, require_one_of
 from xrayfast.cli.output import Output
 
 
@@ -38,8 +38,7 @@ def predict(
 
     A file that can't be read is a row with its error; the others go on, and the exit code is 1.
     """
-    if device not in ("auto", "cpu", "cuda", "mps"):
-        raise typer.BadParameter(f"'{device}' is not one of auto, cpu, cuda, mps.", param_hint="--device")
+    require_one_of(device, DEVICES, "--device")
     from xrayfast.errors import DataError
     from xrayfast.files import write_csv
     from xrayfast.run import Run
