@@ -38,6 +38,9 @@ class Shown:
         self.looked.append(path)
         return fit_square(self._original(path), self.side)
 
+    def batch(self, paths):
+        return np.stack([self.picture(path) for path in paths])
+
     def facts(self, path):
         pixels = self._original(path)
         height, width = pixels.shape

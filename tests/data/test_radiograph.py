@@ -277,6 +277,18 @@ def test_fit_square_keeps_the_whole_picture_and_its_aspect(shape, inner):
     assert abs(rows.min() - (31 - rows.max())) <= 1 and abs(columns.min() - (31 - columns.max())) <= 1
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (300, 1), (7, 70_000), (301, 257), (130, 200, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_table_is_looked_up_for_each_pixel(shape, dtype):
+    rng = np.random.default_rng(0)
+    codes, levels = rng.integers(0, 250, shape).astype(dtype), rng.integers(0, 256, 250).astype(np.uint8)
+    for view in (codes, codes[::-1], codes.swapaxes(0, 1)):
+        assert np.array_equal(picture.looked_up(levels, view), levels[view])
+    codes[-1, -1] = 251
+    with pytest.raises(IndexError):
+        picture.looked_up(levels, codes)
+
+
 def test_fit_square_averages_when_it_shrinks():
     stripes = np.tile(np.array([0, 255], np.uint8), (256, 128))
     assert (

@@ -353,6 +353,57 @@ def test_an_unknown_window_is_an_error_of_the_settings(tmp_path, root):
     assert kept(Store(SIDE, root=root)) == 3
 
 
+# A batch is the pictures of its paths.
+
+
+@pytest.mark.parametrize("kind", [Store, Reader])
+def test_a_batch_is_the_pictures_of_its_paths_in_their_order(tmp_path, root, kind):
+    paths = write_images(tmp_path / "images", 40)
+    pictures = kind(SIDE, root=root) if kind is Store else kind(SIDE)
+    pictures.build(paths[:30], workers=0)  # the others are read
+    wanted = [*paths[::-3], Path(paths[4]), paths[4], *paths[::7]]
+    batch = pictures.batch(wanted)
+    assert batch.shape == (len(wanted), SIDE, SIDE) and batch.dtype == np.uint8 and batch.flags.writeable
+    assert np.array_equal(batch, np.stack([fit_square(read(path).pixels, SIDE) for path in wanted]))
+    assert pictures.batch([]).shape == (0, SIDE, SIDE)
+    with pytest.raises(ReadError, match=r"none\.png"):
+        pictures.batch([*paths[:3], tmp_path / "none.png"])
+
+
+def test_a_batch_comes_from_the_disk_and_opens_a_segment_once(tmp_path, root, undecodable, monkeypatch):
+    paths = write_images(tmp_path / "images", 30)
+    pictures = Store(SIDE, root=root)
+    pictures.build(paths, workers=0)
+    expected = np.stack([pictures.picture(path) for path in paths])
+    opened = []
+    real = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: opened.append(self.name) or real(self, *a, **k))
+    undecodable()
+    order = random.Random(0).sample(range(30), 30)
+    assert np.array_equal(pictures.batch([paths[i] for i in order]), expected[order])
+    assert sorted(opened) == sorted(path.name for path in pictures.folder.glob("*.pictures"))
+
+
+@pytest.mark.parametrize("harm", ["damaged", "cut", "gone", "changed"])
+def test_a_batch_of_which_something_is_wrong_is_right(tmp_path, root, harm):
+    paths = write_images(tmp_path / "images", 30)
+    pictures = Store(SIDE, root=root)
+    pictures.build(paths, workers=0)
+    before = pictures.batch(paths)
+    [first, *_] = sorted(pictures.folder.glob("*.pictures"))
+    if harm == "damaged":
+        first.write_bytes(first.read_bytes()[:-1] + b"?")
+    elif harm == "cut":
+        os.truncate(first, first.stat().st_size - 1)
+    elif harm == "gone":
+        first.unlink()
+    else:
+        Image.new("L", (30, 30), 77).save(paths[3])
+        before[3] = fit_square(read(paths[3]).pixels, SIDE)
+    assert np.array_equal(pictures.batch(paths), before)
+    assert first.exists() == (harm == "changed")
+
+
 # What lies on disk may be anything.
 
 

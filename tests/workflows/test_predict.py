@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import threading
+import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -52,6 +55,51 @@ def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, films):
     )
     assert (first == second).all()
     assert not np.allclose(plain, first, atol=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, films, tmp_path, monkeypatch, threads):
+    """Small and large files in turn, so that later ones are read first."""
+    from xrayfast.workflows import predict
+
+    small = sorted(films.glob("*/*.png"))[:8]
+    files = []
+    for i, film in enumerate(small):
+        files += [tmp_path / f"{i}.png", film, tmp_path / f"{i}.dcm"]
+        Image.open(film).resize((1500, 1500)).save(files[-3], compress_level=1)
+        files[-1].write_bytes(b"nothing")
+    monkeypatch.setattr(predict, "cpu_count", lambda: threads)
+    monkeypatch.setattr(predict, "CHUNK", 10)
+    seen = set()
+    real = predict._try_read
+    monkeypatch.setattr(predict, "_try_read", lambda *args: (seen.add(threading.get_ident()), real(*args))[1])
+    before = warnings.filters, warnings.showwarning
+    table = predict.predict(tiny_run, files)
+    assert (warnings.filters, warnings.showwarning) == before
+    assert len(seen) == threads
+    assert table["file"].tolist() == [str(file) for file in files]
+    assert (table["error"] != "").tolist() == [False, False, True] * 8
+    assert all(str(file) in error for file, error in zip(files[2::3], table["error"][2::3], strict=True))
+    alone = pd.concat([xf.predict(tiny_run, file) for file in files[:6]], ignore_index=True)
+    columns = [f"prob_{label}" for label in tiny_run.labels]
+    np.testing.assert_allclose(table[columns][:6].astype(float), alone[columns].astype(float), atol=1e-6)
+
+
+@pytest.mark.parametrize("where", ["_try_read", "new_probability", "progress"])
+def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, films, monkeypatch, where):
+    """As Ctrl-C does, wherever it comes."""
+    from xrayfast.workflows import predict
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    if where != "progress":
+        monkeypatch.setattr(predict, where, stop)
+    before = threading.active_count(), warnings.filters, warnings.showwarning
+    with pytest.raises(KeyboardInterrupt) as caught:
+        predict.predict(tiny_run, films, progress=stop)
+    assert (threading.active_count(), warnings.filters, warnings.showwarning) == before
+    assert caught.tb  # which holds all frames: nothing was left to the garbage collector
 
 
 def test_sources(tmp_path):

@@ -15,7 +15,7 @@ from xrayfast.data.dicom_file import DicomFile, is_dicom, open_dicom
 from xrayfast.data.dicom_header import Header, read_header
 from xrayfast.data.dicom_pixels import JPEG_8_BIT, READABLE, Codes, Layout, syntax_name
 from xrayfast.data.dicom_pixels import decode as decode_pixels
-from xrayfast.data.picture import Pixels, Radiograph, require_sensible_size, to_levels
+from xrayfast.data.picture import Pixels, Radiograph, looked_up, require_sensible_size, to_levels
 from xrayfast.errors import ReadError
 
 __all__ = ["Header", "decode", "is_dicom", "read_header"]
@@ -127,7 +127,7 @@ def _whole(elements: Elements, keyword: str, default: int | None = None) -> int:
 
 def _colour(_elements: Elements, codes: Codes, layout: Layout, bits: int, _choice: Window) -> tuple[Pixels, list[str]]:
     """Colour as luma; it has no window."""
-    levels = _looked_up(to_levels(np.arange(2**bits, dtype=np.float64), 2**bits - 1), codes)
+    levels = looked_up(to_levels(np.arange(2**bits, dtype=np.float64), 2**bits - 1), codes)
     notes = [f"{layout.photometric} converted to gray"]
     # Y of YBR_FULL is the luma; Pillow has made RGB of it where the file is JPEG.
     if layout.photometric.startswith("YBR_FULL") and layout.syntax not in JPEG_8_BIT:
@@ -143,7 +143,7 @@ def _gray(elements: Elements, codes: Codes, layout: Layout, bits: int, choice: W
     notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
     if layout.photometric == _PALETTE:
         levels = _palette_levels(elements, stored, layout)
-        return _looked_up(levels, codes), [*notes, f"{_PALETTE} converted to gray"]
+        return looked_up(levels, codes), [*notes, f"{_PALETTE} converted to gray"]
     padding = _padding(elements, stored, layout)
     counts = _counts(codes, 2**bits)
     values, said = _modality(elements, stored, layout)
@@ -157,12 +157,7 @@ def _gray(elements: Elements, codes: Codes, layout: Layout, bits: int, choice: W
     if counts[padding].any():
         notes.append("pixel padding made black")
     levels[padding] = 0
-    return _looked_up(levels, codes), notes
-
-
-def _looked_up(levels: Pixels, codes: Codes) -> Pixels:
-    pixels: Pixels = levels[codes]
-    return pixels
+    return looked_up(levels, codes), notes
 
 
 def _counts(codes: Codes, size: int) -> npt.NDArray[np.int64]:

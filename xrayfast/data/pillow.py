@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xrayfast.data.picture import Pixels, Radiograph, require_few_scans, require_sensible_size, to_levels
+from xrayfast.data.picture import Pixels, Radiograph, looked_up, require_few_scans, require_sensible_size, to_levels
 from xrayfast.errors import ReadError
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -92,10 +92,11 @@ def _displayed(image: Image.Image, notes: list[str]) -> Pixels:
     halved = _bits(image) == 16 and image.mode not in _HIGH_DEPTH_MODES
     # Asked for before decoding, because Pillow turns a TIFF upright, and forgets the tag, as it decodes; a PNG is
     # decoded by being asked.
-    turned = image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
+    turned = _is_turned(image)
     inverted = _stores_white_as_zero(image)
     image.load()
-    upright = ImageOps.exif_transpose(image)
+    # What lies upright already would only be copied.
+    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
     if upright.mode in _HIGH_DEPTH_MODES:
         pixels = _scaled(upright, notes)
     else:
@@ -112,6 +113,11 @@ def _displayed(image: Image.Image, notes: list[str]) -> Pixels:
     if getattr(image, "is_animated", False):
         notes.append("first of several frames")
     return pixels
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether an EXIF orientation is still to be applied."""
+    return image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
 
 
 def _stores_white_as_zero(image: Image.Image) -> bool:
@@ -139,7 +145,7 @@ def _gray(image: Image.Image, notes: list[str]) -> Pixels:
         notes.append(f"mode {image.mode} converted to gray")
         if image.mode != "1":
             image = image.convert("RGB")
-    return np.array(image.convert("L"), dtype=np.uint8)
+    return np.array(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
 
 
 def _scaled(image: Image.Image, notes: list[str]) -> Pixels:
@@ -148,8 +154,7 @@ def _scaled(image: Image.Image, notes: list[str]) -> Pixels:
     if values.dtype.kind == "u":
         full = _full_scale(float(values.max()), is_float=False)
         notes.append(f"16-bit scaled from 0..{full:g}")
-        pixels: Pixels = to_levels(np.arange(2**16, dtype=np.float64), full)[values]
-        return pixels
+        return looked_up(to_levels(np.arange(full + 1), full), values)
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("some pixels are not finite numbers")

@@ -130,12 +130,22 @@ class Segment:
             OSError: they can't be read.
         """
         square: Pixels = np.empty((self.side, self.side), np.uint8)
-        with self.path.open("rb", buffering=0) as file:
-            file.seek(self._squares + row * square.nbytes)
-            size = file.readinto(square.data)
-        if size != square.nbytes or zlib.crc32(square.data) != self._records["crc"][row]:
-            raise DamagedError(f"{self.path}: row {row} is damaged")
+        self.fill([square], [row])
         return square
+
+    def fill(self, squares: Sequence[Pixels], rows: Sequence[int]) -> None:
+        """Read the pictures in those rows into arrays, each (side, side) uint8 and contiguous; opens the file once.
+
+        Raises:
+            DamagedError: the bytes of one are not those that were written.
+            OSError: they can't be read.
+        """
+        with self.path.open("rb", buffering=0) as file:
+            for square, row in zip(squares, rows, strict=True):
+                file.seek(self._squares + row * square.nbytes)
+                size = file.readinto(square.data)
+                if size != square.nbytes or zlib.crc32(square.data) != self._records["crc"][row]:
+                    raise DamagedError(f"{self.path}: row {row} is damaged")
 
 
 def count_pictures(path: Path) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from xrayfast.config import DataConfig
 from xrayfast.data.cache import cache_root, picture_folder, remove_abandoned, segment_names
 from xrayfast.data.claims import Claims
@@ -39,6 +41,9 @@ class Pictures(Protocol):
 
     def picture(self, path: str | Path) -> Pixels:
         """(side, side) uint8."""
+
+    def batch(self, paths: Sequence[str | Path]) -> Pixels:
+        """Of N paths (N, side, side) uint8: `picture` of each."""
 
     def facts(self, path: str | Path) -> Facts:
         """What is known of the decoded original."""
@@ -152,6 +157,32 @@ class Store:
             except OSError:  # removed meanwhile, or the disk fails: the reader needs neither
                 pass
         return fit_square(read(path, self.window).pixels, self.side)
+
+    def batch(self, paths: Sequence[str | Path]) -> Pixels:
+        """`picture` of N paths, (N, side, side) uint8, the caller's own; each segment is opened once.
+
+        Whether a file still is what was decoded is looked up anew each time, which takes a tenth of the time.
+
+        Raises:
+            ReadError: one isn't kept and can't be read.
+        """
+        squares: Pixels = np.empty((len(paths), self.side, self.side), np.uint8)
+        kept: dict[Segment, list[tuple[int, int]]] = {}
+        left = []
+        for place, path in enumerate(paths):
+            if found := self._place(path):
+                kept.setdefault(found[0], []).append((found[1], place))
+            else:
+                left.append(place)
+        for segment, pairs in kept.items():
+            rows, places = zip(*sorted(pairs), strict=True)
+            try:
+                segment.fill([squares[place] for place in places], rows)
+            except (DamagedError, OSError):  # for `picture` to find out which, and why
+                left += places
+        for place in left:
+            squares[place] = self.picture(paths[place])
+        return squares
 
     def facts(self, path: str | Path) -> Facts:
         """What is known of the decoded original.
@@ -279,6 +310,17 @@ class Reader:
             ReadError: it can't be read.
         """
         return fit_square(read(path, self.window).pixels, self.side)
+
+    def batch(self, paths: Sequence[str | Path]) -> Pixels:
+        """`picture` of N paths, (N, side, side) uint8.
+
+        Raises:
+            ReadError: one can't be read.
+        """
+        squares: Pixels = np.empty((len(paths), self.side, self.side), np.uint8)
+        for place, path in enumerate(paths):
+            squares[place] = self.picture(path)
+        return squares
 
     def facts(self, path: str | Path) -> Facts:
         """What is known of the decoded original.

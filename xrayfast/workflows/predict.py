@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Device
 from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, is_image, read
+from xrayfast.data.workers import cpu_count
 from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference import new_probability
 from xrayfast.metrics.decision import Decision
@@ -22,6 +26,8 @@ from xrayfast.workflows.load import load_to_predict
 
 CHUNK = 256
 """Files read before they are predicted on: bounds memory, and lets progress be told."""
+
+_MOST_THREADS = 8  # each holds an original; more wait for the interpreter anyway
 
 
 def predict(
@@ -64,19 +70,20 @@ def predict(
     decision, config = run.decision, run.config
     learn = load_to_predict(run, device)
     size, window = config.model.size, config.data.window
-    parts = []
-    for start in range(0, len(files), CHUNK):
-        chunk = files[start : start + CHUNK]
-        pictures = [_try_read(file, size, window) for file in chunk]
-        good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
-        raw: NDArray[Any] = (
-            new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(run.labels)))
-        )
-        answers = _answers(decision.calibrated(raw), decision, abstain_below)
-        errors = [picture if isinstance(picture, str) else "" for picture in pictures]
-        parts.append(_rows(chunk, errors, answers))
-        if progress is not None:
-            progress(min(start + CHUNK, len(files)), len(files))
+    parts: list[pd.DataFrame] = []
+    done = 0
+    with contextlib.closing(_read_in_chunks(files, size, window)) as chunks:
+        for chunk, pictures in chunks:
+            good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
+            raw: NDArray[Any] = (
+                new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(run.labels)))
+            )
+            answers = _answers(decision.calibrated(raw), decision, abstain_below)
+            errors = [picture if isinstance(picture, str) else "" for picture in pictures]
+            parts.append(_rows(chunk, errors, answers))
+            done += len(chunk)
+            if progress is not None:
+                progress(done, len(files))
     table: pd.DataFrame = pd.concat(parts, ignore_index=True)
     return table
 
@@ -108,6 +115,25 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
     if not found:
         raise DataError("No files to predict on: expected image files, folders or patterns.")
     return list(found)
+
+
+def _read_in_chunks(
+    files: Sequence[str], size: int, window: str
+) -> Generator[tuple[Sequence[str], list[NDArray[np.uint8] | str]]]:
+    """Chunks of the files, in their order, and of each file its square or why it can't be read.
+
+    A thread a CPU reads; decoders leave the interpreter to the other threads. Reading and predicting take turns: each
+    keeps all CPUs busy by itself, and at the same time they would wait for each other.
+    """
+    # Recording warnings changes a setting of the process, and threads put it back in any order: here it is put back.
+    with warnings.catch_warnings():
+        pool = ThreadPoolExecutor(min(_MOST_THREADS, cpu_count()))
+        try:
+            for start in range(0, len(files), CHUNK):
+                chunk = files[start : start + CHUNK]
+                yield chunk, list(pool.map(lambda file: _try_read(file, size, window), chunk))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _try_read(file: str, size: int, window: str) -> NDArray[np.uint8] | str:
