@@ -88,3 +88,42 @@ def test_help_version_and_usage_errors_load_nothing_heavy(arguments, code):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stderr.splitlines()[-1] == f"[] {code}"
+
+
+def test_the_list_of_commands_says_what_their_own_help_says():
+    from xrayfast.cli.loading import SUMMARIES, Commands
+
+    commands = Commands()
+    files = {path.stem.replace("_", "-") for path in (PACKAGE / "cli" / "commands").glob("[a-z]*.py")}
+    assert set(SUMMARIES) == files
+    for name, summary in SUMMARIES.items():
+        assert " ".join(commands[name].help.split("\n\n")[0].split()) == summary
+    with pytest.raises(KeyError):
+        commands["nothing"]
+
+
+def loaded_by(code, among):
+    script = f"import sys\n{code}\nprint([m for m in {among!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout.strip()
+
+
+def test_the_list_of_commands_imports_none_of_them():
+    code = (
+        "from xrayfast.cli import app\n"
+        "sys.stdout, out = sys.stderr, sys.stdout\n"
+        "try: app(['--help'], prog_name='xrayfast')\n"
+        "except SystemExit: sys.stdout = out"
+    )
+    assert loaded_by(code, ("xrayfast.cli.options", "xrayfast.cli.commands.fit", "pydantic", "yaml")) == "[]"
+
+
+@pytest.mark.parametrize("name", ["interpret", "compare", "evaluate", "check", "split"])
+def test_what_runs_no_network_loads_no_torch(name):
+    heavy = ("torch", "torchvision", "fastai", "sklearn", "scipy.stats", "matplotlib.pyplot", "IPython")
+    assert loaded_by(f"import xrayfast.workflows.{name}", heavy) == "[]"
+
+
+@pytest.mark.slow
+def test_training_loads_neither_text_nor_notebooks():
+    assert loaded_by("import xrayfast.workflows.fit", ("spacy", "captum", "IPython", "fastai.text", "timm")) == "[]"

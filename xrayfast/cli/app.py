@@ -8,31 +8,34 @@ import traceback
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from xrayfast._version import __version__
 from xrayfast.cli import output
-from xrayfast.cli.commands import (
-    cache,
-    check,
-    compare,
-    demo,
-    evaluate,
-    fit,
-    interpret,
-    lr_find,
-    models,
-    predict,
-    split,
-    synth,
-)
+from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import Interrupted, XrayfastError
 
 FAILED, INTERRUPTED = 1, 130
 
 
 class _Group(TyperGroup):
-    """Turns what a command raises into a message on standard error and an exit code."""
+    """Lists the commands without importing them, and turns what one raises into a message on standard error and an
+    exit code.
+    """
+
+    def __init__(self, **of_typer: Any) -> None:
+        super().__init__(**of_typer)
+        self.commands = Commands()  # type: ignore[assignment]  # nothing is added to them
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(SUMMARIES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return TyperCommand(cmd_name, help=SUMMARIES[cmd_name]) if cmd_name in SUMMARIES else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, name and command and self.commands[name], rest
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -93,23 +96,6 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
     pass
-
-
-for name, command in (
-    ("demo", demo.demo),
-    ("synth", synth.synth),
-    ("check", check.check),
-    ("split", split.split),
-    ("lr-find", lr_find.lr_find),
-    ("fit", fit.fit),
-    ("evaluate", evaluate.evaluate),
-    ("interpret", interpret.interpret),
-    ("predict", predict.predict),
-    ("compare", compare.compare),
-    ("models", models.models),
-):
-    app.command(name)(command)
-app.add_typer(cache.app, name="cache")
 
 
 def main() -> None:

@@ -2,37 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from xrayfast.config import Task
-from xrayfast.data.store import Pictures, Reader
-from xrayfast.errors import DataError, ReadError
+from xrayfast.data.store import Pictures
+from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference import part_predictions
-from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.decision import Decision
-from xrayfast.metrics.summary import OVERALL, PER_LABEL, summarise
-from xrayfast.predictions import PROBABILITY, Predictions, joined
-from xrayfast.report import figures, matrices
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PICTURE_SIZE = 256
-"""Side in pixels of the pictures of single cases."""
-
-RESAMPLES = 1000
-"""Of the intervals of an interpretation from a learner; those of a run are as its settings say."""
+from xrayfast.metrics.summary import OVERALL, PER_LABEL
+from xrayfast.predictions import Predictions
+from xrayfast.report.interpretation import PICTURE_SIZE as PICTURE_SIZE
+from xrayfast.report.interpretation import Interpretation
 
 
-class RadiographInterpretation(ClassificationInterpretation):
+class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     """What a network got right and wrong on one part of the data.
 
     A ClassificationInterpretation whose methods are right for several labels an image too, where fastai's flatten the
@@ -68,22 +56,21 @@ class RadiographInterpretation(ClassificationInterpretation):
         summary: Mapping[str, Any] | None = None,
     ) -> None:
         # fastai's own __init__ takes the labels from a DataLoader, which saved predictions don't have.
-        self.predictions, self.task, self.paths = predictions, task, paths
+        Interpretation.__init__(self, predictions, task, paths, pictures=pictures, decision=decision, summary=summary)
         self.learn, self.dl, self.act = learn, dl, None
-        self.pictures = pictures or Reader(PICTURE_SIZE)
-        self.vocab = list(predictions.labels)
         self.losses = torch.tensor(predictions.loss)
-        self.decision = decision or Decision(task, predictions.labels)
-        self.summary: Mapping[str, Any] = summary or summarise(
-            predictions.truth,
-            predictions.probability,
-            self.vocab,
-            task,
-            threshold=self.decision.thresholds,
-            groups=predictions.groups,
-            resamples=RESAMPLES,
+
+    @classmethod
+    def of(cls, found: Interpretation) -> RadiographInterpretation:
+        """The same as a fastai interpretation."""
+        return cls(
+            found.predictions,
+            found.task,
+            found.paths,
+            pictures=found.pictures,
+            decision=found.decision,
+            summary=found.summary,
         )
-        self.predicted = self.decision.decide(predictions.probability)
 
     @classmethod
     def from_learner(
@@ -113,36 +100,6 @@ class RadiographInterpretation(ClassificationInterpretation):
             )
         return super().__getitem__(idxs)
 
-    def confusion_matrix(self) -> NDArray[np.int64]:
-        """(C, C) counts, rows actual (single); (L, 2, 2), a matrix a label, rows actual negative, positive (multi)."""
-        if self.task == "single":
-            return np.array(self.summary["confusion"])
-        return np.array([self.summary["confusion_per_label"][label] for label in self.vocab])
-
-    def cooccurrence(self) -> NDArray[np.int64]:
-        """(L, L): how often label j was predicted on images that carry label i."""
-        return cooccurrence(self.predictions.truth, self.predicted)
-
-    def plot_confusion_matrix(self, normalize: bool = False, **_: Any) -> Figure:
-        """The confusion matrix (single) or a matrix a label (multi) as a Figure."""
-        if self.task == "single":
-            return matrices.confusion_figure(self.confusion_matrix(), self.vocab, normalize=normalize)
-        return matrices.binary_figure(self.summary["confusion_per_label"])
-
-    def plot_cooccurrence(self) -> Figure:
-        """The co-occurrence matrix as a Figure."""
-        return matrices.cooccurrence_figure(self.cooccurrence(), self.vocab)
-
-    def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
-        """Actual label, label predicted in its place, and images, most first."""
-        return [
-            (p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val
-        ]
-
-    def label_table(self) -> pd.DataFrame:
-        """Support, precision, recall, specificity, F1, AUROC and average precision by label."""
-        return pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float).astype({"support": int})
-
     def print_classification_report(self) -> None:
         """Print the table by label and the overall numbers."""
         print(self.label_table().rename(columns=PER_LABEL).to_string(float_format="{:.3f}".format, na_rep="-"))
@@ -152,65 +109,7 @@ class RadiographInterpretation(ClassificationInterpretation):
 
     def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
         """The k largest (or smallest) losses and their indices, as tensors; with `items` the images' names too."""
-        losses, order = self.losses.topk(min(k or len(self.losses), len(self.losses)), largest=largest)
+        order = torch.from_numpy(self.ranked(k, largest))
         if not items:
-            return losses, order
-        return losses, order, [str(self.predictions.images[i]) for i in order.tolist()]
-
-    def top_losses_table(self, k: int | None = None) -> pd.DataFrame:
-        """The k images with the largest losses: predicted against actual, with all probabilities."""
-        _, order = self.top_losses(k)
-        rows = order.numpy()
-        told = self.predictions
-        return pd.DataFrame(
-            {
-                "image": told.images[rows],
-                "actual": [joined(told.truth[i], self.vocab) for i in rows],
-                "predicted": [joined(self.predicted[i], self.vocab) for i in rows],
-                "loss": told.loss[rows],
-                **{PROBABILITY + label: told.probability[rows, i] for i, label in enumerate(self.vocab)},
-            }
-        )
-
-    def cases(self, k: int) -> tuple[figures.Case, ...]:
-        """The k images with the largest losses, with their pictures where the files can still be read."""
-        return tuple(self._case(int(i)) for i in self.top_losses(k)[1])
-
-    def plot_top_losses(self, k: int | Sequence[int] = 9, largest: bool = True, **_: Any) -> Figure:
-        """The pictures with the largest (or smallest) losses, with file names, as a Figure."""
-        if isinstance(k, int):
-            chosen = self.top_losses(k, largest)[1].tolist()
-        else:
-            ranked = self.top_losses(None, largest)[1].tolist()
-            chosen = [ranked[i] for i in k]
-        return figures.top_losses_figure([self._case(i) for i in chosen])
-
-    def _case(self, i: int) -> figures.Case:
-        truth, predicted, probability = (
-            self.predictions.truth[i],
-            self.predicted[i],
-            self.predictions.probability[i],
-        )
-        image = str(self.predictions.images[i])
-        single = self.task == "single"
-        return figures.Case(
-            image=image,
-            actual=self._names(truth, None if single else probability),
-            predicted=self._names(predicted, None if single else probability),
-            # Of several labels each has its own, beside its name.
-            probability=float(probability.max()) if single else float("nan"),
-            loss=float(self.predictions.loss[i]),
-            pixels=self._picture(image),
-        )
-
-    def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
-        """The labels of a 0/1 row, each with its probability where those are given."""
-        if probability is None:
-            return joined(row, self.vocab, ", ")
-        return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
-
-    def _picture(self, image: str) -> NDArray[np.uint8] | None:
-        try:
-            return self.pictures.picture(str(self.paths[image])) if image in self.paths else None
-        except ReadError:
-            return None
+            return self.losses[order], order
+        return self.losses[order], order, [str(self.predictions.images[i]) for i in order.tolist()]

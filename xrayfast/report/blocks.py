@@ -6,6 +6,8 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from xrayfast.config import Task
+from xrayfast.files import write_bytes
 from xrayfast.predictions import Predictions
 from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
@@ -22,16 +25,54 @@ from xrayfast.report.results_tables import binary_table, confusion_matrix, coocc
 from xrayfast.report.tables import SPLITS, Matrix, Table, images_text, number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plot:
-    """A figure as a data URI's content, with its size in CSS pixels."""
+    """A figure, drawn once for the page and for a file.
 
+    Attributes:
+        name: of its file, without the ending.
+        title: what it is.
+        alt: what it shows, in words.
+        picture: the pixels at `figures.DPI`, RGBA, without a background.
+    """
+
+    name: str
     title: str
     alt: str
-    data: str
-    width: int
-    height: int
-    wide: bool
+    picture: Image.Image
+
+    @cached_property
+    def data(self) -> str:
+        """For a data URI: of at most 256 colours, which no eye tells from all of them, and a third as large."""
+        buffer = io.BytesIO()
+        self.picture.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels, 100 an inch."""
+        return round(self.picture.width * 100 / DPI)
+
+    @property
+    def height(self) -> int:
+        """In CSS pixels, 100 an inch."""
+        return round(self.picture.height * 100 / DPI)
+
+    @property
+    def wide(self) -> bool:
+        """Whether two do not fit beside each other."""
+        return self.width > 600
+
+    def save(self, path: Path) -> None:
+        """Write it on white as a PNG; `path` holds the old file or the whole new one, never a part.
+
+        Raises:
+            WriteError: the file can't be written.
+        """
+        white = Image.new("RGBA", self.picture.size, "white")
+        buffer = io.BytesIO()
+        Image.alpha_composite(white, self.picture).convert("RGB").save(buffer, "PNG", dpi=(DPI, DPI))
+        write_bytes(path, buffer.getvalue())
 
 
 @dataclass(frozen=True)
@@ -49,15 +90,10 @@ class Block:
         return isinstance(self.table, Matrix)
 
 
-def plot(figure: Figure, title: str, alt: str) -> Plot:
-    """The figure at 100 CSS pixels an inch, without a background so that it suits a dark page as well."""
-    # Of at most 256 colours, which no eye tells from all of them, and a third as large.
+def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
+    """The figure without a background, so that it suits a dark page as well."""
     picture = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
-    few = picture.quantize(256, method=Image.Quantize.FASTOCTREE)
-    buffer = io.BytesIO()
-    few.save(buffer, "PNG")
-    width, height = (round(side * 100 / DPI) for side in few.size)
-    return Plot(title, alt, base64.b64encode(buffer.getvalue()).decode(), width, height, wide=width > 600)
+    return Plot(name, title, alt, picture)
 
 
 def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
@@ -67,7 +103,7 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     best = "" if best_epoch is None else f" Epoch {best_epoch} was kept."
     epochs = f"{len(history)} epoch" + ("s" if len(history) > 1 else "")
     alt = f"Losses and validation metrics over {epochs}.{best} The numbers are in the table below."
-    return plot(loss_and_metric_curves(history, best_epoch), "Losses and metrics by epoch", alt)
+    return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
 
 
 def result_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Predictions | None) -> list[Block]:
@@ -127,9 +163,10 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Pred
         "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
         f"how common the label is.{dots}",
         (
-            plot(roc_figure(roc), "ROC curves", f"ROC curves of {kind}. {areas}."),
+            plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}."),
             plot(
                 precision_recall_figure(precision_recall),
+                "precision_recall",
                 "Precision-recall curves",
                 f"Precision-recall curves of {kind}. {precisions}.",
             ),
@@ -157,6 +194,7 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> Block:
         (
             plot(
                 reliability_figure(after, before),
+                "reliability",
                 "Reliability diagrams",
                 f"Reliability diagrams of {images_text(summary['images'], SPLITS[split].lower())}, "
                 f"{len(after)} panels; the numbers are in the table below.",
@@ -175,7 +213,7 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
     return Block(
         "Confusion matrix",
         "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
-        (plot(confusion_figure(matrix, labels), "Confusion matrix", alt),),
+        (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
         confusion_matrix(split, summary, labels),
     )
 
@@ -186,11 +224,13 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
     kind = images_text(summary["images"], SPLITS[split].lower())
     by_label = plot(
         binary_figure(counts),
+        "confusion",
         "One matrix a label",
         f"{len(counts)} two-by-two matrices, one a label, of {kind}; the numbers are in the table below.",
     )
     predicted = plot(
         cooccurrence_figure(together, labels),
+        "cooccurrence",
         "Predicted labels by actual label",
         f"Matrix of actual by predicted labels of {kind}; the numbers are in the table below.",
     )

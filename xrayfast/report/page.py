@@ -11,7 +11,7 @@ import pandas as pd
 from xrayfast.config import Task
 from xrayfast.files import write_text
 from xrayfast.metrics.decision import Decision
-from xrayfast.report.blocks import history_plot
+from xrayfast.report.blocks import Plot, history_plot
 from xrayfast.report.decision_view import decision_view
 from xrayfast.report.figures import Case
 from xrayfast.report.html import render_template
@@ -53,6 +53,7 @@ class ReportData:
         flow: from the image files that were found to the parts: what is told of them, and how many.
         audit: sentences on what was looked for in the data, and found.
         source: of the data; "" where it is not known.
+        curves: `blocks.history_plot` of the history, where it was drawn before.
     """
 
     run_name: str
@@ -71,6 +72,7 @@ class ReportData:
     flow: Sequence[tuple[str, int]] = ()
     audit: Sequence[str] = ()
     source: str = ""
+    curves: Plot | None = None
 
 
 def write_page(data: ReportData, path: Path) -> None:
@@ -102,7 +104,7 @@ def render(data: ReportData) -> str:
         "audit": data.audit,
         "data_notes": data.data_notes,
         "facts": [(_fact_name(name), value) for name, value in data.facts.items()],
-        "curves": history_plot(data.history, data.best_epoch),
+        "curves": data.curves or history_plot(data.history, data.best_epoch),
         "epochs": epochs_table(data.history, data.best_epoch, data.task),
         "best_epoch": data.best_epoch,
         "decision": decision_view(data.decision or Decision(data.task, tuple(data.labels))),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from xrayfast.predictions import Predictions
+from xrayfast.report.blocks import Block
 from xrayfast.report.figures import Case
 from xrayfast.report.overlays import SaliencyCase
 
@@ -23,6 +24,7 @@ class SplitReport:
         predictions: from which curves are drawn; None for no curves.
         saliency: what of single images speaks for a label, in the order to show.
         saliency_notes: sentences on the maps, such as that of the check on random weights.
+        blocks: the figures, where they were drawn before.
     """
 
     name: Literal["valid", "test", "external"]
@@ -32,3 +34,4 @@ class SplitReport:
     predictions: Predictions | None = None
     saliency: tuple[SaliencyCase, ...] = ()
     saliency_notes: tuple[str, ...] = ()
+    blocks: Sequence[Block] | None = None

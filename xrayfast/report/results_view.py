@@ -54,7 +54,7 @@ def results_view(split: SplitReport, task: Task) -> dict[str, Any]:
         "delong": delong_table(name, summary),
         "at_thresholds": at_thresholds_table(name, summary),
         "notes": [*summary["notes"], *([DASHES] if lacking else [])],
-        "blocks": result_blocks(name, summary, task, split.predictions),
+        "blocks": result_blocks(name, summary, task, split.predictions) if split.blocks is None else split.blocks,
         "confused": confused_table(name, summary) if task == "single" else None,
         "subgroups": subgroups_view(name, summary.get("subgroups", ()), task),
         "cases": [_case_view(case) for case in split.cases],

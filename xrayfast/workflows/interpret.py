@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from typing_extensions import Unpack
@@ -14,20 +14,21 @@ from xrayfast.config import Config, ResultsOptions
 from xrayfast.data.store import open_pictures
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv
-from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
 from xrayfast.metrics.classification import defined
 from xrayfast.report import figures
-from xrayfast.report.blocks import label_curves
+from xrayfast.report.blocks import history_plot, result_blocks
 from xrayfast.report.claim import write_claim
-from xrayfast.report.curves import precision_recall_figure, reliability_figure, roc_figure
+from xrayfast.report.interpretation import PICTURE_SIZE, Interpretation
 from xrayfast.report.model_card import write_model_card
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.report.page import ReportData, write_page
 from xrayfast.report.results import SplitReport
 from xrayfast.run import Part, Run
 from xrayfast.workflows.data import own_data
-from xrayfast.workflows.explain import Asked, saliency_cases
 from xrayfast.workflows.results import decide_again
+
+if TYPE_CHECKING:
+    from xrayfast.learning.interpretation import RadiographInterpretation
 
 
 def interpret(
@@ -57,6 +58,36 @@ def interpret(
         RunError: the run is not complete, or lacks a file.
         WriteError: the folder can't be written to.
     """
+    from xrayfast.learning.interpretation import RadiographInterpretation
+
+    return RadiographInterpretation.of(write_report(run, split=split, top=top, saliency=saliency, **options))
+
+
+def write_report(
+    run: Run | Path | str,
+    *,
+    split: Part | None = None,
+    top: int = 12,
+    saliency: int = 0,
+    **options: Unpack[ResultsOptions],
+) -> Interpretation:
+    """What `interpret` does, without the seconds that importing torch and fastai takes; only `saliency` needs them.
+
+    Args:
+        run: as for `interpret`.
+        split: as for `interpret`.
+        top: as for `interpret`.
+        saliency: as for `interpret`.
+        options: as for `interpret`.
+
+    Returns:
+        The interpretation of that part.
+
+    Raises:
+        ConfigError: an option is wrong.
+        RunError: the run is not complete, or lacks a file.
+        WriteError: the folder can't be written to.
+    """
     run = Run.of(run)
     if options or not _is_measured(run):
         _require_parts(run)
@@ -68,13 +99,13 @@ def interpret(
     cases, notes = _explained(run, found[chosen], saliency)
     splits = tuple(_split(run, part, one, top) for part, one in found.items())
     _keep(run, chosen, cases, notes, {split.name: split.cases for split in splits})
-    _write_figures(run, found[chosen], top, cases)
     _write_tables(run, found[chosen], top)
     try:
         splits = tuple(
             replace(split, saliency=cases, saliency_notes=notes) if split.name == chosen else split for split in splits
         )
         report = _report(run, splits)
+        _write_figures(run, report, chosen)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise RunError(f"{run.path}: run.json is damaged or of another version ({error}).") from error
     write_page(report, run.report_path)
@@ -83,7 +114,7 @@ def interpret(
     return found[chosen]
 
 
-def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
+def read_interpretations(run: Run) -> dict[Part, Interpretation]:
     """An interpretation of each part that was predicted, valid before test.
 
     Raises:
@@ -101,7 +132,7 @@ def read_interpretations(run: Run) -> dict[Part, RadiographInterpretation]:
     side = run.config.model.size
     pictures = open_pictures(run.config.data, side) if side >= PICTURE_SIZE // 2 else None
     return {
-        part: RadiographInterpretation(
+        part: Interpretation(
             run.predictions(part), run.task, paths, pictures=pictures, decision=decision, summary=metrics.get(part)
         )
         for part in parts
@@ -130,11 +161,13 @@ def _is_measured(run: Run) -> bool:
 
 
 def _explained(
-    run: Run, interpretation: RadiographInterpretation, count: int
+    run: Run, interpretation: Interpretation, count: int
 ) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
     """What speaks for the most probable label of the images with the largest losses."""
     if not count:
         return (), ()
+    from xrayfast.workflows.explain import Asked, saliency_cases
+
     paths = interpretation.paths
     asked = [
         Asked(case.image, paths.get(case.image), case.actual, case.predicted, None)
@@ -176,28 +209,20 @@ def _keep(
         run.write_metrics(metrics)
 
 
-def _write_figures(
-    run: Run, interpretation: RadiographInterpretation, top: int, explained: tuple[SaliencyCase, ...]
-) -> None:
-    summary, told = interpretation.summary, interpretation.predictions
-    drawn = {
-        "curves": figures.loss_and_metric_curves(run.history, run.info.get("best_epoch")),
-        "confusion": interpretation.plot_confusion_matrix(),
-        "top_losses": interpretation.plot_top_losses(top),
-    }
-    roc, precision_recall = label_curves(summary, run.task, told)
-    drawn |= {"roc": roc_figure(roc), "precision_recall": precision_recall_figure(precision_recall)}
-    bins = summary["reliability"]
-    drawn["reliability"] = reliability_figure(bins["after"], bins.get("before"))
-    if run.task == "multi":
-        drawn["cooccurrence"] = interpretation.plot_cooccurrence()
-    if explained:
-        drawn["saliency"] = overlays_figure(explained)
-    for name, figure in drawn.items():
-        figures.save(figure, run.figure_path(name))
+def _write_figures(run: Run, report: ReportData, part: Part) -> None:
+    """The page's figures of a part as files too, and its single images."""
+    shown = next(split for split in report.splits if split.name == part)
+    plots = [plot for block in shown.blocks or () for plot in block.figures]
+    for plot in [*plots, *([report.curves] if report.curves else [])]:
+        plot.save(run.figure_path(plot.name))
+    if report.curves is None:
+        figures.save(figures.loss_and_metric_curves(report.history), run.figure_path("curves"))
+    figures.save(figures.top_losses_figure(shown.cases), run.figure_path("top_losses"))
+    if shown.saliency:
+        figures.save(overlays_figure(shown.saliency), run.figure_path("saliency"))
 
 
-def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) -> None:
+def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
     tables = {
         "per_label": interpretation.label_table().reset_index(),
         "most_confused": pd.DataFrame(interpretation.most_confused(), columns=["actual", "predicted", "count"]),
@@ -219,7 +244,7 @@ def _write_tables(run: Run, interpretation: RadiographInterpretation, top: int) 
         write_csv(run.table_path(name), table, "%.6g")
 
 
-def _split(run: Run, part: Part, interpretation: RadiographInterpretation, top: int) -> SplitReport:
+def _split(run: Run, part: Part, interpretation: Interpretation, top: int) -> SplitReport:
     weights = "of the best epoch" if run.info.get("best_epoch") else "as they were saved"
     return SplitReport(
         part,
@@ -227,6 +252,7 @@ def _split(run: Run, part: Part, interpretation: RadiographInterpretation, top: 
         interpretation.cases(top),
         f"From the weights {weights}" + (", averaged over augmented views." if run.config.train.tta else "."),
         predictions=interpretation.predictions,
+        blocks=result_blocks(part, interpretation.summary, run.task, interpretation.predictions),
     )
 
 
@@ -249,6 +275,7 @@ def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         flow=[(str(step), int(n)) for step, n in info.get("flow", [])],
         audit=tuple(str(sentence) for sentence in info.get("audit", [])),
         source=str(config.data.source),
+        curves=history_plot(run.history, info.get("best_epoch")),
     )
 
 

@@ -11,7 +11,7 @@ from xrayfast.cli import options as o
 from xrayfast.cli.output import Output, shown
 
 if TYPE_CHECKING:
-    from xrayfast.learning.interpretation import RadiographInterpretation
+    from xrayfast.report.interpretation import Interpretation
     from xrayfast.run import Run
 
 MOST_CONFUSED = 10
@@ -58,9 +58,9 @@ def interpret(
 
     out = Output(as_json)
     chosen = Run.newest(runs) if run is None else Run(run)
-    from xrayfast.workflows.interpret import interpret as work
+    from xrayfast.workflows.interpret import write_report
 
-    found = work(chosen, split=split, top=top, saliency=saliency, **given)  # type: ignore[arg-type]
+    found = write_report(chosen, split=split, top=top, saliency=saliency, **given)  # type: ignore[arg-type]
     show_results(out, found, top=min(top, 5))
     for figure in _explained(chosen, explain or []):
         out.done("Saliency", figure)
@@ -84,7 +84,7 @@ def _explained(run: Run, files: list[Path]) -> list[Path]:
     return paths
 
 
-def show_results(out: Output, found: RadiographInterpretation, top: int) -> None:
+def show_results(out: Output, found: Interpretation, top: int) -> None:
     """The tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
     from xrayfast.cli.results import show_decision, show_measures, show_subgroups
 

@@ -1,0 +1,168 @@
+"""What a network got right and wrong on one part of the data, from its saved predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from xrayfast.config import Task
+from xrayfast.data.store import Pictures, Reader
+from xrayfast.errors import ReadError
+from xrayfast.metrics.classification import cooccurrence
+from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.summary import summarise
+from xrayfast.predictions import PROBABILITY, Predictions, joined
+from xrayfast.report import figures, matrices
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PICTURE_SIZE = 256
+"""Side in pixels of the pictures of single cases."""
+
+RESAMPLES = 1000
+"""Of the intervals of predictions that no run has measured; those of a run are as its settings say."""
+
+
+class Interpretation:
+    """What a network got right and wrong on one part of the data.
+
+    Needs neither the network nor torch; `learning.interpretation` makes fastai's interpretation of it.
+
+    Args:
+        predictions: truth, probabilities and losses of N images.
+        task: "single" or "multi".
+        paths: where each image's file is, by its name in `predictions`.
+        pictures: where the pictures of single cases come from; by default from the files.
+        decision: calibration and thresholds, as validation chose them; by default none.
+        summary: all numbers, where they are known already.
+
+    Attributes:
+        predictions: as given.
+        decision: as given.
+        summary: all numbers, as `metrics.summary.summarise` gives them.
+        vocab: the labels.
+    """
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        task: Task,
+        paths: Mapping[str, Path],
+        *,
+        pictures: Pictures | None = None,
+        decision: Decision | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.predictions, self.task, self.paths = predictions, task, paths
+        self.pictures = pictures or Reader(PICTURE_SIZE)
+        self.vocab = list(predictions.labels)
+        self.decision = decision or Decision(task, predictions.labels)
+        self.summary: Mapping[str, Any] = summary or summarise(
+            predictions.truth,
+            predictions.probability,
+            self.vocab,
+            task,
+            threshold=self.decision.thresholds,
+            groups=predictions.groups,
+            resamples=RESAMPLES,
+        )
+        self.predicted = self.decision.decide(predictions.probability)
+
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """(C, C) counts, rows actual (single); (L, 2, 2), a matrix a label, rows actual negative, positive (multi)."""
+        if self.task == "single":
+            return np.array(self.summary["confusion"])
+        return np.array([self.summary["confusion_per_label"][label] for label in self.vocab])
+
+    def cooccurrence(self) -> NDArray[np.int64]:
+        """(L, L): how often label j was predicted on images that carry label i."""
+        return cooccurrence(self.predictions.truth, self.predicted)
+
+    def plot_confusion_matrix(self, normalize: bool = False, **_: Any) -> Figure:
+        """The confusion matrix (single) or a matrix a label (multi) as a Figure."""
+        if self.task == "single":
+            return matrices.confusion_figure(self.confusion_matrix(), self.vocab, normalize=normalize)
+        return matrices.binary_figure(self.summary["confusion_per_label"])
+
+    def plot_cooccurrence(self) -> Figure:
+        """The co-occurrence matrix as a Figure."""
+        return matrices.cooccurrence_figure(self.cooccurrence(), self.vocab)
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
+        """Actual label, label predicted in its place, and images, most first."""
+        return [
+            (p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val
+        ]
+
+    def label_table(self) -> pd.DataFrame:
+        """Support, precision, recall, specificity, F1, AUROC and average precision by label."""
+        table: pd.DataFrame = pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float)
+        table["support"] = table["support"].astype(int)
+        return table
+
+    def ranked(self, k: int | None = None, largest: bool = True) -> NDArray[np.int64]:
+        """(k,) rows of the images with the largest (or smallest) losses, in that order; NaN counts as the largest."""
+        loss = np.nan_to_num(self.predictions.loss, nan=np.inf, posinf=np.inf)
+        return np.argsort(-loss if largest else loss, kind="stable")[: k or None]
+
+    def top_losses_table(self, k: int | None = None) -> pd.DataFrame:
+        """The k images with the largest losses: predicted against actual, with all probabilities."""
+        rows, told = self.ranked(k), self.predictions
+        columns: dict[str, Any] = {
+            "image": told.images[rows],
+            "actual": [joined(told.truth[i], self.vocab) for i in rows],
+            "predicted": [joined(self.predicted[i], self.vocab) for i in rows],
+            "loss": told.loss[rows],
+            **{PROBABILITY + label: told.probability[rows, i] for i, label in enumerate(self.vocab)},
+        }
+        table: pd.DataFrame = pd.DataFrame(columns)
+        return table
+
+    def cases(self, k: int) -> tuple[figures.Case, ...]:
+        """The k images with the largest losses, with their pictures where the files can still be read."""
+        return tuple(self._case(int(i)) for i in self.ranked(k))
+
+    def plot_top_losses(self, k: int | Sequence[int] = 9, largest: bool = True, **_: Any) -> Figure:
+        """The pictures with the largest (or smallest) losses, with file names, as a Figure."""
+        if isinstance(k, int):
+            chosen = self.ranked(k, largest).tolist()
+        else:
+            ranked = self.ranked(None, largest).tolist()
+            chosen = [ranked[i] for i in k]
+        return figures.top_losses_figure([self._case(i) for i in chosen])
+
+    def _case(self, i: int) -> figures.Case:
+        truth, predicted, probability = (
+            self.predictions.truth[i],
+            self.predicted[i],
+            self.predictions.probability[i],
+        )
+        image = str(self.predictions.images[i])
+        single = self.task == "single"
+        return figures.Case(
+            image=image,
+            actual=self._names(truth, None if single else probability),
+            predicted=self._names(predicted, None if single else probability),
+            # Of several labels each has its own, beside its name.
+            probability=float(probability.max()) if single else float("nan"),
+            loss=float(self.predictions.loss[i]),
+            pixels=self._picture(image),
+        )
+
+    def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
+        """The labels of a 0/1 row, each with its probability where those are given."""
+        if probability is None:
+            return joined(row, self.vocab, ", ")
+        return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
+
+    def _picture(self, image: str) -> NDArray[np.uint8] | None:
+        try:
+            return self.pictures.picture(str(self.paths[image])) if image in self.paths else None
+        except ReadError:
+            return None
