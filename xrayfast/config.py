@@ -24,6 +24,7 @@ LossName = Literal["auto", "ce", "bce", "focal"]
 ClassWeights = Literal["none", "auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
+ReuseFrozen = Literal["auto", "on", "off"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
 Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
 
@@ -101,6 +102,17 @@ class TrainConfig(_Section):
     monitor: Monitor = "auto"
     tta: bool = False
     allow_leaks: bool = False
+    reuse_frozen: ReuseFrozen = "auto"
+    frozen_views: int = Field(2, ge=1)
+    progressive: Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)] = ()
+
+    @model_validator(mode="after")
+    def _growing(self) -> Self:
+        if list(self.progressive) != sorted(set(self.progressive)):
+            raise PydanticCustomError(
+                "rules", "progressive is {found}; expected growing sizes", {"found": list(self.progressive)}
+            )
+        return self
 
 
 class ResultsConfig(_Section):
@@ -163,6 +175,9 @@ class Options(ResultsOptions, total=False):
     monitor: Monitor
     tta: bool
     allow_leaks: bool
+    reuse_frozen: ReuseFrozen
+    frozen_views: int
+    progressive: int | tuple[int, ...]
 
 
 class Config(_Section):

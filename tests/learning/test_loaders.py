@@ -10,8 +10,9 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import DataLoaders, TensorImageBW, imagenet_stats
-from xrayfast.learning.loaders import chest_augmentations, items, torch_device
+from xrayfast.learning.augment import ChestAugmentation
+from xrayfast.learning.fastai_api import DataLoaders, TensorImageBW, TfmdDL, imagenet_stats
+from xrayfast.learning.loaders import RadiographDL, items, torch_device
 from xrayfast.learning.randomness import isolated_rng
 
 
@@ -60,6 +61,19 @@ def test_multi_label_targets_are_the_manifest_s(multi_films):
     assert list(dls.vocab) == list(data.labels)
 
 
+@pytest.mark.parametrize("films_of", ["films", "multi_films"])
+def test_batches_read_at_once_are_those_of_fastai_s_own_way_item_by_item(films_of, request):
+    dls = xf.dataloaders(xf.open_data(request.getfixturevalue(films_of)), size=48, batch_size=8, device="cpu")
+    assert isinstance(dls.valid, RadiographDL)
+    for dl in (dls.train, dls.valid):
+        order = list(range(len(dl.dataset)))
+        ours, theirs = list(dl.create_batches(iter(order))), list(TfmdDL.create_batches(dl, iter(order)))
+        assert len(ours) == len(theirs) == len(dl)
+        for batch, expected in zip(ours, theirs, strict=True):
+            for got, wanted in zip(batch, expected, strict=True):
+                assert type(got) is type(wanted) and got.dtype == wanted.dtype and torch.equal(got, wanted)
+
+
 def test_every_training_image_is_drawn_once_an_epoch(dls, data):
     drawn = torch.cat([y for _, y in dls.train])
     assert sorted(drawn.tolist()) == sorted(data.part("train").targets.argmax(axis=1).tolist())
@@ -89,7 +103,7 @@ def test_items_show_as_a_table(data):
 
 def augmented(pictures, seed):
     with isolated_rng(seed):
-        pipeline = Pipeline(chest_augmentations())
+        pipeline = Pipeline([ChestAugmentation()])
         pipeline.split_idx = 0
         return torch.Tensor(pipeline(pictures))
 

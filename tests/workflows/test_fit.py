@@ -191,7 +191,7 @@ def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
 )
 def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, thawed):
     from xrayfast.learning.lr_find import METHODS, LRCurve
-    from xrayfast.workflows import find_lr, fit
+    from xrayfast.workflows import find_lr, training
 
     tested = []
 
@@ -199,7 +199,7 @@ def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, mo
         tested.append(sum(any(p.requires_grad for p in group) for group in learn.opt.param_lists))
         return LRCurve(np.array([1.0]), np.array([1.0]), dict.fromkeys(METHODS, 3e-4))
 
-    monkeypatch.setattr(fit, "range_test", look)
+    monkeypatch.setattr(training, "range_test", look)
     monkeypatch.setattr(find_lr, "range_test", look)
     run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings, **TINY)
     assert run.info["lr"] == 3e-4 == xf.find_lr(data, **settings, **TINY).best

@@ -315,6 +315,37 @@ Seed = Annotated[
     int | None, _option("--seed", panel=TRAIN, default="0", help="Seed of weights, order and augmentation.")
 ]
 
+Progressive = Annotated[
+    str | None,
+    _option(
+        "--progressive",
+        panel=TRAIN,
+        metavar="SIZE[,...]",
+        help="Train on smaller pictures first, such as 128,176,224; the last is --size.",
+    ),
+]
+ReuseFrozen = Annotated[
+    str | None,
+    _option(
+        "--reuse-frozen",
+        panel=TRAIN,
+        metavar="auto|on|off",
+        default="auto",
+        help="Compute what frozen layers give once, not every epoch; auto: where a phase has more epochs than "
+        "there are views.",
+    ),
+]
+FrozenViews = Annotated[
+    int | None,
+    _option(
+        "--frozen-views",
+        panel=TRAIN,
+        metavar="V",
+        default="2",
+        help="Views of each training picture that this is done for: the picture itself and V - 1 augmented ones.",
+    ),
+]
+
 # Loss
 Loss = Annotated[
     str | None,
@@ -413,7 +444,8 @@ Precision = Annotated[
         panel=MACHINE,
         metavar="auto|fp32|bf16|fp16",
         default="auto",
-        help="auto: fp32 on a CPU, bf16 or fp16 on CUDA.",
+        help="Of training; auto: bf16 where the device has units for it (CUDA, CPUs with AMX), else fp16 on CUDA "
+        "and fp32 elsewhere. Predictions are fp32.",
     ),
 ]
 BatchSize = Annotated[int | None, _option("--batch-size", "-b", panel=MACHINE, default="32", help="Images a batch.")]
@@ -469,6 +501,9 @@ TRAIN_SETTINGS = {
     "monitor": Monitor,
     "tta": Tta,
     "allow_leaks": AllowLeaks,
+    "progressive": Progressive,
+    "reuse_frozen": ReuseFrozen,
+    "frozen_views": FrozenViews,
     "seed": Seed,
     "loss": Loss,
     "gamma": Gamma,
@@ -556,7 +591,7 @@ def given(values: Mapping[str, Any]) -> dict[str, Any]:
     {'epochs': 3, 'head_width': ('500', '100'), 'alpha': '0.25'}
     """
     named = {name: value for name, value in values.items() if value is not None}
-    for name in ("head_width", "label_col", "alpha"):
+    for name in ("head_width", "label_col", "alpha", "progressive"):
         if name in named and (name != "alpha" or "," in named[name]):
             named[name] = tuple(part.strip() for part in named[name].split(","))
     return named

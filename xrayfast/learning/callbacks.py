@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,6 +17,9 @@ from xrayfast.learning.phases import Phase
 from xrayfast.learning.randomness import reseed
 
 Row = dict[str, Any]
+
+SECONDS_BETWEEN_REPORTS = 0.1
+"""How often a Reporter is told of batches, at most."""
 
 
 class Reporter(Protocol):
@@ -32,9 +35,10 @@ class Reporter(Protocol):
         """A phase begins."""
 
     def batch(self, *, part: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
-        """A batch of part "train" or "valid" of the (1-based) epoch is done.
+        """Some batches of part "train" or "valid" of the (1-based) epoch are done, `done` of `total` so far.
 
-        `loss` is the smoothed training loss; `images` and `seconds` are those of this part of the epoch so far.
+        Told about ten times a second, and of the last batch. `loss` is the smoothed training loss; `images` and
+        `seconds` are those of this part of the epoch so far.
         """
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
@@ -76,28 +80,6 @@ class FrozenInference(Callback):
                 block.eval()
 
 
-class Autocast(Callback):
-    """bfloat16 on any device; fastai's own is hard-coded to CUDA."""
-
-    order = 10
-
-    def __init__(self, device_type: str) -> None:
-        self.device_type = device_type
-
-    def before_batch(self) -> None:
-        """Enter autocast for the forward pass and the loss."""
-        self.context = torch.autocast(self.device_type, dtype=torch.bfloat16)
-        self.context.__enter__()
-
-    def after_pred(self) -> None:
-        """Losses and metrics in float32."""
-        self.learn.pred = self.pred.float()
-
-    def after_loss(self) -> None:
-        """Leave autocast before the backward pass."""
-        self.context.__exit__(None, None, None)
-
-
 class EpochSeeds(Callback):
     """Seeds every epoch by its number, so that a resumed run draws what an uninterrupted one would have drawn."""
 
@@ -131,19 +113,23 @@ class Progress(Callback):
 
     def _start(self) -> None:
         self.images, self.began = 0, time.perf_counter()
+        self.told = self.began
 
     def after_batch(self) -> None:
-        """Count and tell."""
+        """Count, and tell now and then: reading the loss makes the CPU wait for the device."""
         self.images += len(self.xb[0])
-        self.reporter.batch(
-            part="train" if self.training else "valid",
-            done=self.iter + 1,
-            total=self.n_iter,
-            epoch=self.first_epoch + self.epoch + 1,
-            loss=float(self.learn.recorder.smooth_loss.value),
-            images=self.images,
-            seconds=time.perf_counter() - self.began,
-        )
+        now = time.perf_counter()
+        if now - self.told >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter:
+            self.told = now
+            self.reporter.batch(
+                part="train" if self.training else "valid",
+                done=self.iter + 1,
+                total=self.n_iter,
+                epoch=self.first_epoch + self.epoch + 1,
+                loss=float(self.learn.recorder.smooth_loss.value),
+                images=self.images,
+                seconds=now - self.began,
+            )
         if self.interrupted():
             raise KeyboardInterrupt
 
@@ -159,6 +145,7 @@ class Keeper(Callback):
         patience: epochs without improvement after which training stops, or None.
         save: called with (improved) when the state is up to date.
         reporter: told of the row.
+        sizes: the side of the pictures in each epoch of the phase.
 
     Attributes:
         failure: why training can't go on, to be raised when `fit` returns; or None.
@@ -175,8 +162,9 @@ class Keeper(Callback):
         patience: int | None,
         save: Callable[[bool], None],
         reporter: Reporter,
+        sizes: Sequence[int],
     ) -> None:
-        self.first_epoch = first_epoch
+        self.first_epoch, self.sizes = first_epoch, sizes
         self.state, self.phase, self.monitor, self.patience, self.save, self.reporter = (
             state,
             phase,
@@ -215,6 +203,7 @@ class Keeper(Callback):
         row: Row = {
             "epoch": len(self.state.rows) + 1,
             "phase": self.phase.name,
+            "size": self.sizes[self.epoch],
             **{name: None if value is None else float(value) for name, value in values.items()},
             "train_loss": float(self.total) / max(float(self.weight), 1.0),
             "lr": float(hypers[-1]),
@@ -237,7 +226,8 @@ class Keeper(Callback):
             self.failure = error
             raise CancelFitException from error
         self.reporter.epoch(row, improved)
-        if self.patience is not None and self.state.stale(self.first_epoch) >= self.patience:
+        at_last_size = row["size"] == self.sizes[-1]
+        if self.patience is not None and at_last_size and self.state.stale(self.first_epoch) >= self.patience:
             raise CancelFitException
 
 
@@ -267,13 +257,12 @@ class History:
         return False
 
 
-def _merit(row: Row, monitor: str) -> tuple[float, float]:
-    """Higher is better. A metric without a value (a class absent from validation) loses to any that has one, and the
-    validation loss breaks ties; so early stopping goes on working where the metric is never defined.
+def _merit(row: Row, monitor: str) -> tuple[int, float, float]:
+    """Higher is better. An epoch on larger pictures beats any on smaller ones: the network is made for them. A metric
+    without a value (a class absent from validation) loses to any that has one, and the validation loss breaks ties; so
+    early stopping goes on working where the metric is never defined.
     """
     loss = row["valid_loss"]
     merit = -math.inf if loss is None or math.isnan(loss) else -loss
-    if monitor == "valid_loss":
-        return merit, merit
-    value = row.get(monitor)
-    return (-math.inf if value is None or math.isnan(value) else value), merit
+    value = merit if monitor == "valid_loss" else row.get(monitor)
+    return row.get("size", 0), (-math.inf if value is None or math.isnan(value) else value), merit

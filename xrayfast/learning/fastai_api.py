@@ -28,23 +28,23 @@ with warnings.catch_warnings():
     from fastai.data.block import MultiCategoryBlock as MultiCategoryBlock
     from fastai.data.block import TransformBlock as TransformBlock
     from fastai.data.core import DataLoaders as DataLoaders
+    from fastai.data.core import TfmdDL as TfmdDL
     from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
-    from fastai.data.transforms import Normalize as Normalize
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
     from fastai.layers import params as params
     from fastai.learner import AvgLoss as AvgLoss
+    from fastai.learner import AvgSmoothLoss as AvgSmoothLoss
     from fastai.learner import Learner as Learner
     from fastai.learner import Metric as Metric
     from fastai.learner import Recorder as Recorder
     from fastai.losses import BCEWithLogitsLossFlat as BCEWithLogitsLossFlat
     from fastai.losses import CrossEntropyLossFlat as CrossEntropyLossFlat
-    from fastai.optimizer import SGD as SGD
-    from fastai.optimizer import Adam as Adam
+    from fastai.optimizer import Optimizer as Optimizer
     from fastai.torch_core import TensorBase as TensorBase
+    from fastai.torch_core import TensorCategory as TensorCategory
     from fastai.torch_core import TensorImage as TensorImage
     from fastai.torch_core import TensorImageBW as TensorImageBW
-    from fastai.vision.augment import PadMode as PadMode
-    from fastai.vision.augment import aug_transforms as aug_transforms
+    from fastai.torch_core import TensorMultiCategory as TensorMultiCategory
     from fastai.vision.core import PILImageBW as PILImageBW
     from fastai.vision.core import imagenet_stats as imagenet_stats
     from fastai.vision.learner import vision_learner as vision_learner

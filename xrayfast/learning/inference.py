@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.loaders import PARTS
+from xrayfast.learning.precision import exact
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.predictions import Predictions, about
 
@@ -68,7 +69,7 @@ def new_probability(
 
 
 def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[Any]:
-    with learn.no_bar(), isolated_rng(seed, "tta"):
+    with learn.no_bar(), exact(learn), isolated_rng(seed, "tta"):
         dl = dl.new(shuffle=False, drop_last=False)
         if tta:
             outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,13 @@ from torch import nn
 from xrayfast.config import ClassWeights, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
 from xrayfast.errors import ConfigError, WeightsError, WriteError, some
 from xrayfast.learning.backbones import Body, load_body
-from xrayfast.learning.callbacks import Autocast, FrozenInference
-from xrayfast.learning.fastai_api import (
-    SGD,
-    Adam,
-    DataLoaders,
-    Learner,
-    MixedPrecision,
-    params,
-    vision_learner,
-)
+from xrayfast.learning.callbacks import FrozenInference
+from xrayfast.learning.fastai_api import DataLoaders, Learner, params, vision_learner
 from xrayfast.learning.losses import make_loss
-from xrayfast.learning.metrics import KnownLoss, epoch_metrics
+from xrayfast.learning.memory import keep_freed_memory
+from xrayfast.learning.metrics import KnownLoss, SmoothLoss, epoch_metrics
+from xrayfast.learning.optimizers import make_optimizer
+from xrayfast.learning.precision import in_order, precision_callbacks
 from xrayfast.learning.randomness import isolated_rng
 
 
@@ -72,6 +66,7 @@ def learner(
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
+    keep_freed_memory()
     data = dls.manifest
     truth = data.part("train").truth
     loss_func = make_loss(
@@ -87,9 +82,9 @@ def learner(
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     with isolated_rng(seed, "init"):
         body = load_body(arch, weights)
-        learn = _assemble(dls, body, arch, head_width, loss_func, _optimizer(optimizer, momentum), lr, wd)
+        learn = _assemble(dls, body, arch, head_width, loss_func, make_optimizer(optimizer, momentum), lr, wd)
     learn.metrics = epoch_metrics(data.task, len(data.labels))
-    learn.recorder.loss = KnownLoss()
+    learn.recorder.loss, learn.recorder.smooth_loss = KnownLoss(), SmoothLoss()
     learn.unused_weights = body.unused
     learn.settings = {
         "arch": arch,
@@ -108,7 +103,7 @@ def learner(
         "precision": precision,
         "seed": seed,
     }
-    learn.add_cbs(_precision_callbacks(precision, dls.device))
+    learn.add_cbs(precision_callbacks(precision, dls.device))
     learn.freeze()
     return learn
 
@@ -165,26 +160,9 @@ def _assemble(
         train_bn=False,
         cbs=FrozenInference(),
     )
+    learn.model = in_order(learn.model, dls.device)
     learn.arch = arch
     return learn
-
-
-def _optimizer(name: OptimizerName, momentum: float) -> Any:
-    return partial(Adam if name == "adam" else SGD, mom=momentum)
-
-
-def _precision_callbacks(precision: Precision, device: torch.device) -> list[Any]:
-    if precision == "auto":
-        if device.type != "cuda":
-            return []
-        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if precision == "fp32":
-        return []
-    if precision == "bf16":
-        return [Autocast(device.type)]
-    if device.type != "cuda":
-        raise ConfigError(f"precision fp16 needs a CUDA device, and this one is {device.type}. Use bf16 or fp32.")
-    return [MixedPrecision()]
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

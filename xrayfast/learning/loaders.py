@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import chunked
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -17,21 +19,20 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.radiograph import fit_square
 from xrayfast.data.store import Pictures, Reader, decoded
 from xrayfast.errors import ConfigError, ReadError
+from xrayfast.learning.augment import ChestAugmentation, Shrink, ToNetwork
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
     DataLoaders,
     IntToFloatTensor,
     MultiCategoryBlock,
-    Normalize,
-    PadMode,
     PILImageBW,
-    TensorImage,
+    TensorCategory,
     TensorImageBW,
+    TensorMultiCategory,
+    TfmdDL,
     Transform,
     TransformBlock,
-    aug_transforms,
-    imagenet_stats,
 )
 from xrayfast.learning.randomness import isolated_rng
 
@@ -53,39 +54,41 @@ class OpenRadiograph(Transform):
         return PILImageBW(Image.fromarray(self.pictures.picture(str(source))))
 
 
-class GrayToRGB(Transform):
-    """One channel to three equal ones, (N, 1, H, W) to (N, 3, H, W), after augmentation and before normalisation.
+class RadiographDL(TfmdDL):
+    """A DataLoader that reads the rows of a manifest a batch at a time, without a transform for each picture.
 
-    Augmenting one channel costs a third.
+    Of anything else, files or arrays to predict on, it reads as any TfmdDL does.
     """
 
-    order = 98
+    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
+        """Batches of (N, 1, side, side) uint8 pictures and their targets."""
+        rows = getattr(self.dataset, "items", None)
+        if not isinstance(rows, pd.DataFrame) or "target" not in rows or self.bs is None:
+            yield from super().create_batches(samps)
+            return
+        pictures, target = self.dataset.tls[0].tfms[-1].pictures, _targets(self.dataset, rows)
+        paths = rows["path"].to_numpy(dtype=object)
+        for chunk in chunked(samps, self.bs, self.drop_last):
+            found = torch.from_numpy(_stacked(pictures, paths[chunk])).unsqueeze(1)
+            yield (TensorImageBW(found),) if target is None else (TensorImageBW(found), target[chunk])
 
-    def encodes(self, images: TensorImageBW) -> TensorImage:
-        """Repeat the channel, without copying it."""
-        return TensorImage(images.expand(-1, 3, -1, -1))
+
+def _stacked(pictures: Pictures, sources: Any) -> NDArray[np.uint8]:
+    """(N, side, side) of files or, for a stand-in, arrays."""
+    if isinstance(sources[0], np.ndarray):
+        return np.stack([fit_square(source, pictures.side) for source in sources])
+    return pictures.batch(sources)
 
 
-def chest_augmentations() -> list[Any]:
-    """Augmentations that leave a chest film plausible and the lungs whole.
-
-    No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
-    the frame, so that nothing is cut off; brightness and contrast by a fifth.
-    """
-    return list(
-        aug_transforms(
-            do_flip=False,
-            max_rotate=5.0,
-            min_zoom=0.9,
-            max_zoom=1.0,
-            max_warp=0.0,
-            max_lighting=0.2,
-            pad_mode=PadMode.Zeros,
-            # fastai's default of 0.75 leaves 6 % of the pictures as sharp as those of validation, which hurts a frozen
-            # body: accuracy of a head on darkcovid (resnet18, 176 px, mean of four splits) 0.76, at 0.25 about 0.78.
-            p_affine=0.25,
-        )
-    )
+def _targets(dataset: Any, rows: pd.DataFrame) -> Any:
+    """The targets of all rows, as the dataset's own transform would make them one by one."""
+    if len(dataset.tls) < 2:
+        return None
+    values, vocab = rows["target"].tolist(), list(dataset.tls[1].vocab)
+    if isinstance(values[0], str):
+        numbers = {label: number for number, label in enumerate(vocab)}
+        return TensorCategory(torch.tensor([numbers[label] for label in values]))
+    return TensorMultiCategory(torch.from_numpy(np.stack(values)).float())
 
 
 def RadiographBlock(size: int = 224, augment: bool = True, pictures: Pictures | None = None) -> TransformBlock:
@@ -100,10 +103,11 @@ def RadiographBlock(size: int = 224, augment: bool = True, pictures: Pictures | 
         type_tfms=OpenRadiograph(pictures or Reader(size)),
         batch_tfms=[
             IntToFloatTensor(),
-            *(chest_augmentations() if augment else []),
-            GrayToRGB(),
-            Normalize.from_stats(*imagenet_stats),
+            Shrink(),
+            *([ChestAugmentation()] if augment else []),
+            ToNetwork(),
         ],
+        dl_type=RadiographDL,
     )
 
 

@@ -9,7 +9,7 @@ import torch
 
 from xrayfast.config import Task
 from xrayfast.data.targets import truth as truth_of
-from xrayfast.learning.fastai_api import AvgLoss, Metric
+from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric
 from xrayfast.learning.losses import batch_weight
 from xrayfast.metrics.summary import OVERALL, overall
 
@@ -79,8 +79,19 @@ class KnownLoss(AvgLoss):
     def accumulate(self, learn: Any) -> None:
         """Add a batch."""
         weight = batch_weight(learn.yb[0])
-        self.total += learn.to_detach(learn.loss.mean()) * weight
+        self.total += learn.loss.detach().mean() * weight
         self.count += weight
+
+
+class SmoothLoss(AvgSmoothLoss):
+    """fastai's smoothed training loss, kept on the device: fastai waits for it after every batch."""
+
+    def accumulate(self, learn: Any) -> None:
+        """Add a batch."""
+        self.count += 1
+        loss = learn.loss.detach().mean()
+        before: torch.Tensor = self.val
+        self.val: torch.Tensor = torch.lerp(loss, before.to(loss), self.beta)
 
 
 def epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:

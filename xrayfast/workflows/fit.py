@@ -9,19 +9,18 @@ from pathlib import Path
 
 from typing_extensions import Unpack
 
-from xrayfast.config import Config, Options, TrainConfig
+from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.store import Pictures
 from xrayfast.errors import Interrupted, ReadError, RunError, some
-from xrayfast.files import replacing
 from xrayfast.learning import checkpoint
-from xrayfast.learning.callbacks import EpochSeeds, History, Keeper, Progress, Reporter, Silent
+from xrayfast.learning.callbacks import History, Reporter, Silent
+from xrayfast.learning.distributed import Processes, in_step, joined
 from xrayfast.learning.fastai_api import Learner, ProgressCallback
 from xrayfast.learning.inference import part_predictions
-from xrayfast.learning.learner import layer_groups, learner_from_config, load_weights, save_weights
+from xrayfast.learning.learner import layer_groups, learner_from_config, load_weights
 from xrayfast.learning.loaders import dataloaders, named
-from xrayfast.learning.lr_find import range_test
-from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
+from xrayfast.learning.phases import monitored, plan
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
@@ -32,6 +31,7 @@ from xrayfast.workflows.data import decode, manifest_of, settle, split_table
 from xrayfast.workflows.leaks import sound
 from xrayfast.workflows.provenance import facts
 from xrayfast.workflows.results import conclude, prevalences
+from xrayfast.workflows.training import stages, train_phases
 
 
 def never() -> bool:
@@ -71,7 +71,22 @@ def fit(
         Interrupted: training was stopped; the message says how to go on.
     """
     manifest, config = settle(data, config, options)
-    reporter = reporter or Silent()
+    with joined(config.train.device) as processes:
+        reporter = reporter if reporter and processes.first else Silent()
+        return _fit(manifest, config, name, Path(runs), reporter, interrupted, command, processes)
+
+
+def _fit(
+    manifest: Manifest,
+    config: Config,
+    name: str | None,
+    runs: Path,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
+    command: str,
+    processes: Processes,
+) -> Run:
+    """`fit`, as one of the processes that train together."""
     pictures = decode(manifest, config.model.size, reporter.preparing)
     opened = manifest
     manifest, remarks, looked = sound(
@@ -80,18 +95,24 @@ def fit(
     for note in manifest.notes:
         if note not in opened.notes:
             reporter.note(note)
-    learn = prepare(manifest, config, pictures)
+    batch = config.train.batch_size * processes.world
+    learn = prepare(manifest, config, pictures, batch)
     # Contradictions between the settings show before a folder is made.
     prevalences(config.results.prevalence, manifest.labels)
-    plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
+    phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
+    stages(phases, config.train, config.model.size)
     monitored(config.train, manifest.task)
     remarks += _remarks(config, learn)
     for remark in remarks:
         reporter.note(remark)
-    run = Run.create(Path(runs), name, config.model.arch, config, facts(learn, command, remarks, looked))
-    run.write_decision(Decision(manifest.task, manifest.labels))
-    run.write_split(split_table(manifest, pictures))
-    return _train(run, learn, config, History(), reporter, interrupted)
+    known = facts(learn, command, remarks, looked) | {"processes": processes.world, "global_batch": batch}
+    with processes.folder(runs) as place:
+        run = Run.create(place, name, config.model.arch, config, known)
+        run.write_decision(Decision(manifest.task, manifest.labels))
+        run.write_split(split_table(manifest, pictures))
+        path = processes.told(str(run.path))
+        _train(run, learn, config, History(), reporter, interrupted, processes)
+    return Run(path)
 
 
 def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupted: Callable[[], bool] = never) -> Run:
@@ -111,26 +132,41 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         raise RunError(
             f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
-    config, reporter = run.config, reporter or Silent()
+    with joined(run.config.train.device) as processes, processes.own_copy(run.path) as place:
+        _resume(Run(place), reporter if reporter and processes.first else Silent(), interrupted, processes)
+    return run
+
+
+def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], processes: Processes) -> None:
+    """`resume`, as one of the processes that train together, in a folder of its own."""
+    config = run.config
     manifest = manifest_of(run)
     pictures = decode(manifest, config.model.size, reporter.preparing)
     state = checkpoint.read_state(run.checkpoint)
     # A checkpoint replaces the weights that the run started from.
     start = config if state is None else config.updated({"weights": "none"})
-    learn = prepare(manifest, start, pictures)
+    # Batches are what they were, however many processes go on.
+    learn = prepare(manifest, start, pictures, run.info.get("global_batch", config.train.batch_size))
     history = History()
     if state is not None:
         history = History(list(state["rows"]), state["best_epoch"])
-    return _train(run, learn, config, history, reporter, interrupted)
+    _train(run, learn, config, history, reporter, interrupted, processes)
 
 
-def prepare(manifest: Manifest, config: Config, pictures: Pictures) -> Learner:
-    """The Learner that the settings describe, on its data, silent."""
+def prepare(manifest: Manifest, config: Config, pictures: Pictures, batch_size: int | None = None) -> Learner:
+    """The Learner that the settings describe, on its data, silent.
+
+    Args:
+        manifest: the data set.
+        config: the settings.
+        pictures: of the data set.
+        batch_size: of all processes together; None for that of the settings, which is of one.
+    """
     train = config.train
     dls = dataloaders(
         manifest,
         size=config.model.size,
-        batch_size=train.batch_size,
+        batch_size=batch_size or train.batch_size,
         workers=train.workers,
         device=train.device,
         seed=train.seed,
@@ -149,13 +185,16 @@ def _train(
     history: History,
     reporter: Reporter,
     interrupted: Callable[[], bool],
-) -> Run:
+    processes: Processes,
+) -> None:
     began = time.perf_counter()
     run.update_info(status="running")
     try:
-        with isolated_rng(config.train.seed, "fit"):
-            _phases(run, learn, config, history, reporter, interrupted)
-        finish(run, learn, history, config, seconds=time.perf_counter() - began)
+        with isolated_rng(config.train.seed, "fit"), in_step(learn, processes):
+            train_phases(run, learn, config, history, reporter, processes.either(interrupted), processes)
+        if processes.first:
+            finish(run, learn, history, config, seconds=time.perf_counter() - began)
+        processes.wait()
     except KeyboardInterrupt:
         run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
         again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
@@ -165,75 +204,6 @@ def _train(
         if isinstance(error, ReadError):
             raise named(error) from error
         raise
-    return run
-
-
-def _phases(
-    run: Run,
-    learn: Learner,
-    config: Config,
-    history: History,
-    reporter: Reporter,
-    interrupted: Callable[[], bool],
-) -> None:
-    train = config.train
-    groups, pretrained = len(layer_groups(learn.model)), config.model.weights != "none"
-    lr = _learning_rate(run, learn, plan(train, groups, 1.0, pretrained)[0], train, reporter, interrupted)
-    phases = plan(train, groups, lr, pretrained)
-    run.update_info(
-        lr=lr,
-        phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
-    )
-    monitor = monitored(train, learn.dls.manifest.task)
-    done, first = len(history.rows), 0
-    if done:
-        checkpoint.restore_weights(run.checkpoint, learn)
-    for phase in phases:
-        patience = train.early_stop if phase is phases[-1] else None
-        start = min(max(done - first, 0), phase.epochs)
-        stopped_early = start > 0 and patience is not None and history.stale(first) >= patience
-        if start < phase.epochs and not stopped_early:
-            thaw(learn, phase)
-            if start:
-                checkpoint.restore_optimizer(run.checkpoint, learn)
-            reporter.phase(phase)
-            keeper = Keeper(
-                history, phase, first, monitor, patience, lambda better: _keep(run, learn, history, better), reporter
-            )
-            callbacks = [EpochSeeds(train.seed, first), Progress(reporter, first, interrupted), keeper]
-            run_phase(
-                learn,
-                phase,
-                schedule=train.schedule,
-                momentum=train.momentum,
-                callbacks=callbacks,
-                start_epoch=start,
-            )
-            if keeper.failure is not None:
-                raise keeper.failure
-        first += phase.epochs
-
-
-def _learning_rate(
-    run: Run, learn: Learner, phase: Phase, train: TrainConfig, reporter: Reporter, interrupted: Callable[[], bool]
-) -> float:
-    """The head's peak learning rate: given, found before the interruption, or found now by a range test."""
-    if train.lr != "auto":
-        return train.lr
-    if "lr" in run.info:
-        return float(run.info["lr"])
-    reporter.note("Range test for the learning rate, as 'xrayfast lr-find' does it.")
-    thaw(learn, phase)
-    return range_test(learn, interrupted=interrupted).best
-
-
-def _keep(run: Run, learn: Learner, history: History, improved: bool) -> None:
-    """After an epoch: history, best weights, checkpoint. The checkpoint comes last: what it tells of is there."""
-    run.write_history(history.rows)
-    if improved:
-        with replacing(run.new_model_path) as temporary:
-            save_weights(learn.model, temporary)
-    checkpoint.save(run.checkpoint, learn, {"rows": history.rows, "best_epoch": history.best_epoch})
 
 
 def finish(run: Run, learn: Learner, history: History, config: Config, *, seconds: float) -> None:

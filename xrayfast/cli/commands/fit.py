@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +16,15 @@ from xrayfast.cli import options as o
 from xrayfast.cli.commands.interpret import show_results
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
+from xrayfast.errors import Interrupted
 
 if TYPE_CHECKING:
     from xrayfast.config import Config
     from xrayfast.data.manifest import Manifest
     from xrayfast.run import Run
+
+GRACE = 2.0
+"""Seconds that a failed process waits for the first one to fail."""
 
 
 @o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS, o.RESULTS_SETTINGS)
@@ -42,7 +50,13 @@ def fit(
     """
     if resume is not None and (given or config or name):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
-    out = Output(as_json)
+    with one_voice():
+        _fit(given, config, runs, name, resume, Output(as_json))
+
+
+def _fit(
+    given: dict[str, Any], config: Path | None, runs: Path, name: str | None, resume: Path | None, out: Output
+) -> None:
     stop = StopRequest()
     if resume is not None:
         from xrayfast.workflows.fit import resume as work_on
@@ -65,6 +79,23 @@ def fit(
                 command=command_line(),
             )
     close(out, run)
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Of the processes that torchrun started, the first speaks; another one only where it alone fails."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    try:
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    except (Exception, KeyboardInterrupt) as error:
+        # torchrun ends all when one has failed: the first, where it fails too, is to close its run and to say why.
+        time.sleep(GRACE)
+        if isinstance(error, (Interrupted, KeyboardInterrupt)):
+            raise typer.Exit(130) from None
+        raise
 
 
 def read_settings(config: Path | None, given: dict[str, object]) -> Config:

@@ -1,0 +1,54 @@
+"""Growing pictures."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import xrayfast as xf
+from xrayfast.errors import ConfigError
+from xrayfast.learning.fastai_api import Callback
+from xrayfast.learning.progressive import resized, sizes_by_epoch
+
+SIZES = st.lists(st.integers(32, 300), min_size=1, max_size=5, unique=True).map(lambda found: tuple(sorted(found)))
+
+
+@given(st.integers(1, 30), SIZES)
+def test_sizes_grow_end_at_the_network_s_and_share_the_epochs(epochs, steps):
+    found = sizes_by_epoch(epochs, steps, steps[-1])
+    assert len(found) == epochs
+    assert list(found) == sorted(found)
+    assert found[-1] == steps[-1]
+    counts = [found.count(step) for step in steps]
+    assert max(counts) - min(counts) <= 1
+    assert counts == sorted(counts)
+
+
+def test_another_last_size_than_the_network_s_is_told():
+    with pytest.raises(ConfigError, match=r"progressive ends at 128, and size is 224.*--size 128"):
+        sizes_by_epoch(3, (64, 128), 224)
+
+
+class Seen(Callback):
+    def __init__(self):
+        self.sizes = []
+
+    def before_batch(self):
+        self.sizes.append((self.epoch, self.training, self.xb[0].shape[-1]))
+
+
+def test_training_and_validation_see_the_epoch_s_size_and_afterwards_the_network_s(films):
+    dls = xf.dataloaders(xf.open_data(films), size=64, batch_size=8, device="cpu")
+    learn = xf.learner(dls, weights="none", precision="fp32")
+    seen = Seen()
+    with learn.no_bar(), learn.no_logging(), resized(learn, (32, 64)):
+        learn.fit(2, cbs=seen)
+    assert {(epoch, training): size for epoch, training, size in seen.sizes} == {
+        (0, True): 32,
+        (0, False): 32,
+        (1, True): 64,
+        (1, False): 64,
+    }
+    with pytest.raises(RuntimeError), resized(learn, (32,)):
+        learn.dls.train.after_batch.fs[1].side = 32
+        raise RuntimeError
+    assert dls.one_batch()[0].shape[-1] == 64

@@ -1,0 +1,25 @@
+"""How the process holds memory while a network computes."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what a process frees, for the rest of its life; elsewhere nothing happens.
+
+    Otherwise every activation of more than 32 MB is given back to the system and asked for again, page by zeroed page,
+    in each batch: an epoch of resnet18 at 224 px (bf16, two cores) takes 31 s with this and 40 s without.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # another C library
+        return
+    if not mallopt(_MMAP_THRESHOLD, 2**30):
+        mallopt(_MMAP_THRESHOLD, 2**25)  # the most that older versions take
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_TOP_PAD, 2**26)

@@ -1,0 +1,56 @@
+"""Progressive resizing: the first epochs on smaller pictures, with the schedule running on over all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from xrayfast.errors import ConfigError
+from xrayfast.learning.augment import Shrink
+from xrayfast.learning.fastai_api import Callback, Learner
+
+
+def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[int, ...]:
+    """The side of the pictures in each epoch: equal shares for each size, the larger ones first served.
+
+    Args:
+        epochs: how many there are.
+        progressive: growing sizes, or none.
+        size: the network's own, which the last must be.
+
+    Raises:
+        ConfigError: the last one is another.
+
+    >>> sizes_by_epoch(6, (128, 176, 224), 224), sizes_by_epoch(2, (128, 176, 224), 224), sizes_by_epoch(2, (), 224)
+    ((128, 128, 176, 176, 224, 224), (176, 224), (224, 224))
+    """
+    steps = tuple(progressive) or (size,)
+    if steps[-1] != size:
+        raise ConfigError(
+            f"progressive ends at {steps[-1]}, and size is {size}: the network is made for the last one. "
+            f"Use --size {steps[-1]}, or end at {size}."
+        )
+    share, extra = divmod(epochs, len(steps))
+    counts = [share + (number >= len(steps) - extra) for number in range(len(steps))]
+    return tuple(step for step, count in zip(steps, counts, strict=True) for _ in range(count))
+
+
+@contextmanager
+def resized(learn: Learner, sizes: Sequence[int]) -> Iterator[None]:
+    """Within it epoch e of `learn.fit` trains and validates on pictures of `sizes[e]`."""
+    shrink = next(transform for transform in learn.dls.train.after_batch.fs if isinstance(transform, Shrink))
+    try:
+        with learn.added_cbs(_Resizing(shrink, sizes)):
+            yield
+    finally:
+        shrink.side = None
+
+
+class _Resizing(Callback):
+    """Sets the size of the coming epoch."""
+
+    def __init__(self, shrink: Shrink, sizes: Sequence[int]) -> None:
+        self.shrink, self.sizes = shrink, sizes
+
+    def before_epoch(self) -> None:
+        self.shrink.side = self.sizes[self.epoch]

@@ -1,0 +1,155 @@
+"""The phases of a run, one after the other, each epoch kept as it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+
+from xrayfast.config import Config, TrainConfig
+from xrayfast.data.cache import cache_root
+from xrayfast.files import replacing
+from xrayfast.learning import checkpoint
+from xrayfast.learning.callbacks import EpochSeeds, History, Keeper, Progress, Reporter
+from xrayfast.learning.distributed import Processes
+from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.frozen import Kept, cuts, keep, key, training_on
+from xrayfast.learning.learner import layer_groups, save_weights
+from xrayfast.learning.lr_find import range_test
+from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
+from xrayfast.learning.progressive import resized, sizes_by_epoch
+from xrayfast.run import Run
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A phase and how it is made fast.
+
+    Attributes:
+        phase: what is trained.
+        cut: blocks of the body that are not run in it, because what they give is kept; 0 for none.
+        sizes: the side of the pictures in each epoch.
+    """
+
+    phase: Phase
+    cut: int
+    sizes: tuple[int, ...]
+
+
+def stages(phases: Sequence[Phase], train: TrainConfig, size: int) -> list[Stage]:
+    """How each phase is trained. Progressive sizes are for the phases that run the whole network: where frozen layers
+    run once, smaller pictures would only make them run once more.
+
+    Raises:
+        ConfigError: the progressive sizes don't end at the network's.
+    """
+    by_phase = cuts(phases, train.reuse_frozen, train.frozen_views)
+    whole = sum(phase.epochs for phase, cut in zip(phases, by_phase, strict=True) if not cut)
+    sizes = iter(sizes_by_epoch(whole, train.progressive, size))
+    return [
+        Stage(phase, cut, tuple(size if cut else next(sizes) for _ in range(phase.epochs)))
+        for phase, cut in zip(phases, by_phase, strict=True)
+    ]
+
+
+def train_phases(
+    run: Run,
+    learn: Learner,
+    config: Config,
+    history: History,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
+    processes: Processes,
+) -> None:
+    """Train all phases, or what is left of them after the epochs in `history`; the first process keeps the epochs.
+
+    Raises:
+        TrainingError: training diverged.
+        WriteError: an epoch can't be kept.
+        KeyboardInterrupt: `interrupted` said so.
+    """
+    settings = config.train
+    groups, pretrained = len(layer_groups(learn.model)), config.model.weights != "none"
+    lr = _learning_rate(run, learn, plan(settings, groups, 1.0, pretrained)[0], settings, reporter, interrupted)
+    lr = processes.agreed(lr)
+    phases = plan(settings, groups, lr, pretrained)
+    run.update_info(
+        lr=lr,
+        phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
+    )
+    monitor = monitored(settings, learn.dls.manifest.task)
+    done, first, kept = len(history.rows), 0, None
+    if done:
+        checkpoint.restore_weights(run.checkpoint, learn)
+    for stage in stages(phases, settings, config.model.size):
+        phase = stage.phase
+        patience = settings.early_stop if phase is phases[-1] else None
+        start = min(max(done - first, 0), phase.epochs)
+        stopped_early = start > 0 and patience is not None and history.stale(first) >= patience
+        if start < phase.epochs and not stopped_early:
+            thaw(learn, phase)
+            if start:
+                checkpoint.restore_optimizer(run.checkpoint, learn)
+            kept = _kept(learn, stage.cut, config, kept, reporter, interrupted)
+            reporter.phase(phase)
+            save = partial(_keep, run, learn, history) if processes.first else _keep_nothing
+            keeper = Keeper(history, phase, first, monitor, patience, save, reporter, stage.sizes)
+            callbacks = [EpochSeeds(settings.seed, first), Progress(reporter, first, interrupted), keeper]
+            with training_on(learn, kept) if kept else nullcontext(), resized(learn, stage.sizes):
+                run_phase(
+                    learn,
+                    phase,
+                    schedule=settings.schedule,
+                    momentum=settings.momentum,
+                    callbacks=callbacks,
+                    start_epoch=start,
+                )
+            if keeper.failure is not None:
+                raise keeper.failure
+        first += phase.epochs
+
+
+def _kept(
+    learn: Learner, cut: int, config: Config, before: Kept | None, reporter: Reporter, interrupted: Callable[[], bool]
+) -> Kept | None:
+    """What the first blocks give, from the phase before where it is still that; None where nothing is kept."""
+    if not cut:
+        return None
+    views = config.train.frozen_views
+    if before is not None and before.key == key(learn, cut, views):
+        return before
+    return keep(
+        learn,
+        cut,
+        views,
+        progress=partial(reporter.preparing, "frozen layers"),
+        interrupted=interrupted,
+        folder=cache_root(config.data.cache_dir) if config.data.cache else None,
+    )
+
+
+def _learning_rate(
+    run: Run, learn: Learner, phase: Phase, settings: TrainConfig, reporter: Reporter, interrupted: Callable[[], bool]
+) -> float:
+    """The head's peak learning rate: given, found before the interruption, or found now by a range test."""
+    if settings.lr != "auto":
+        return settings.lr
+    if "lr" in run.info:
+        return float(run.info["lr"])
+    reporter.note("Range test for the learning rate, as 'xrayfast lr-find' does it.")
+    thaw(learn, phase)
+    return range_test(learn, interrupted=interrupted).best
+
+
+def _keep_nothing(improved: bool) -> None:
+    """What all processes have, the first one keeps."""
+
+
+def _keep(run: Run, learn: Learner, history: History, improved: bool) -> None:
+    """After an epoch: history, best weights, checkpoint. The checkpoint comes last: what it tells of is there."""
+    run.write_history(history.rows)
+    if improved:
+        with replacing(run.new_model_path) as temporary:
+            save_weights(learn.model, temporary)
+    checkpoint.save(run.checkpoint, learn, {"rows": history.rows, "best_epoch": history.best_epoch})
