@@ -1,0 +1,1 @@
+"""xrayfast timed beside fastai's recipe, torchvision's loop, timm, and the limit of the machine."""

@@ -1,0 +1,130 @@
+"""Time xrayfast beside fastai, torchvision, timm and the limit of the machine, and write BENCHMARKS.md.
+
+    python examples/benchmarks                                  # everything; goes on where it stopped
+    python examples/benchmarks --list                           # the scenarios and what each takes
+    python examples/benchmarks --only frozen10 --rounds 2 --images 300
+    python examples/benchmarks --write-only                     # the page again, from the results there are
+    python examples/benchmarks --quick                          # minutes: to see that all of it runs
+
+Every measurement is a line of the results file as soon as it is done, and is not made again: --again makes it anew.
+"""
+
+import argparse
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+# Run as a folder, Python looks for modules inside it; they are named as parts of the package.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks import data, page  # noqa: E402
+from benchmarks.machine import ROOT, cores, cpu_flags, machine  # noqa: E402
+from benchmarks.measure import Failure, Place, run  # noqa: E402
+from benchmarks.results import Job, Results  # noqa: E402
+from benchmarks.scenarios import SCENARIOS, Options, expected  # noqa: E402
+
+
+def main(words: list[str] | None = None) -> int:
+    args = arguments(words)
+    given = Options(args.quick, args.images, args.rounds, args.weights, args.xrayfast_options, args.threads)
+    results = Results(args.results)
+    if args.list:
+        for name, scenario in SCENARIOS.items():
+            note = ", only where asked for" if scenario.asked else ""
+            print(f"{name:12} {minutes(scenario.jobs(given)):5.1f} min  {scenario.about}{note}")
+        return 0
+    failures = 0 if args.write_only else measure(args, given, results)
+    page.write(results, args.page)
+    print(f"Written: {args.page}")
+    return 1 if failures else 0
+
+
+def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
+    """Run the chosen scenarios; the number of measurements that failed."""
+    chosen = args.only or [name for name, scenario in SCENARIOS.items() if not scenario.asked or usable(name)]
+    jobs = {name: SCENARIOS[name].jobs(given) for name in chosen}
+    waiting = {job.key: job for of in jobs.values() for job in of if args.again or results.get(job) is None}
+    print(f"{machine()}\n{len(waiting)} measurements, about {minutes(list(waiting.values())):.0f} min:", flush=True)
+    place = Place(args.work.resolve(), source(args.data), given.threads)
+    command = shlex.join(["python", "examples/benchmarks", *args.words]).replace(f"{ROOT.parent}/", "../")
+    failures = 0
+    for name, of in jobs.items():
+        results.begin(name, asdict(given), command)
+        print(f"{name}: {SCENARIOS[name].about}", flush=True)
+        for job in of:
+            if waiting.pop(job.key, None) is None:
+                continue
+            failures += not done(job, place, results)
+        page.write(results, args.page)
+    return failures
+
+
+def done(job: Job, place: Place, results: Results) -> bool:
+    """Run one job and keep its row; whether it ended well."""
+    name = page.label(vars(job))
+    print(f"  {name}, round {job.seed} (about {expected(job):.0f} s) ...", flush=True)
+    try:
+        row = run(job, place)
+    except Failure as error:
+        results.add(job, {"error": str(error)})
+        print(f"  {name}: failed, {str(error).splitlines()[-1]} (see {place.work / 'log.txt'})", flush=True)
+        return False
+    results.add(job, row)
+    found = row["result"]
+    more = f", accuracy {found['epochs'][-1]['accuracy']:.3f}" if "accuracy" in found.get("epochs", [{}])[-1] else ""
+    print(f"  {name}: {row['seconds']:.1f} s, {row['peak_mb']} MB{more}", flush=True)
+    return True
+
+
+def minutes(jobs: list[Job]) -> float:
+    slow = 1.0 if "amx_bf16" in cpu_flags() else 2.0
+    own = sum(expected(job) * (slow if job.contestant in ("xrayfast", "limit") else 1) for job in jobs)
+    return own / 60
+
+
+def usable(scenario: str) -> bool:
+    """Whether a scenario that needs special hardware runs without being asked for."""
+    return scenario == "cuda" and machine()["GPU"] != "none"
+
+
+def source(given: Path | None) -> Path | None:
+    """The class folders of films: those given, those beside the project, or None for phantoms."""
+    if given is not None and not given.is_dir():
+        sys.exit(f"--data {given}: no such folder; expected one of class folders.")
+    return given or (data.REAL if data.REAL.is_dir() else None)
+
+
+def arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python examples/benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", action="append", choices=SCENARIOS, help="a scenario; may be repeated")
+    parser.add_argument("--list", action="store_true", help="list the scenarios and their expected minutes, and end")
+    parser.add_argument("--images", type=int, help="training and validation images, instead of the scenario's own")
+    parser.add_argument("--rounds", type=int, help="instead of the scenario's own")
+    parser.add_argument("--data", type=Path, help="class folders of films (../shared/data/darkcovid, else phantoms)")
+    parser.add_argument("--weights", choices=["imagenet", "none"], default="imagenet", help="that all start from")
+    parser.add_argument("--xrayfast-options", default="", metavar="OPTIONS", help="more options of 'xrayfast fit'")
+    parser.add_argument("--threads", type=int, default=cores(), help="of torch, for everybody (the cores)")
+    parser.add_argument("--again", action="store_true", help="measure anew what is there already")
+    parser.add_argument("--quick", action="store_true", help="64 px and a handful of films, to see that it runs")
+    parser.add_argument("--write-only", action="store_true", help="write the page from the results there are")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks", help="films and scratch files")
+    parser.add_argument("--results", type=Path, help="examples/benchmarks/results.jsonl; with --quick under --work")
+    parser.add_argument("--page", type=Path, help="BENCHMARKS.md; with --quick under --work")
+    args = parser.parse_args(words)
+    args.words = sys.argv[1:] if words is None else words
+    home = args.work / "quick" if args.quick else None
+    args.results = args.results or (home or Path(__file__).parent) / "results.jsonl"
+    args.page = args.page or (home or ROOT) / "BENCHMARKS.md"
+    args.page.parent.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nStopped. Started again, it goes on after the last measurement that was done.")
+        sys.exit(130)

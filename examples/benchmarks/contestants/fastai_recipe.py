@@ -1,0 +1,98 @@
+"""fastai as its documentation has it: ImageDataLoaders, Resize, aug_transforms, vision_learner, fine_tune."""
+
+import time
+
+import numpy as np
+import pandas as pd
+from fastai.vision import all as fv
+from torchvision import models
+
+from benchmarks.contestants.common import EpochClock, Orders, answer, orders
+
+
+def main() -> None:
+    told = orders()
+    fv.set_seed(told.seed)
+    {"fit": fit, "loader": loader, "predict": predict}[told.task](told)
+
+
+def dataloaders(told: Orders) -> fv.DataLoaders:
+    """`from_df` with the documentation's transforms and fastai's own number of workers."""
+    rows = [(path, label, part == "valid") for part in ("train", "valid") for path, label in told.part(part)]
+    table = pd.DataFrame(rows, columns=["path", "label", "is_valid"])
+    return fv.ImageDataLoaders.from_df(
+        table, path="/", label_col="label", valid_col="is_valid", bs=told.settings["batch_size"],
+        item_tfms=fv.Resize(told.settings["size"]), batch_tfms=fv.aug_transforms(),
+    )  # fmt: skip
+
+
+def fit(told: Orders) -> None:
+    settings, clock = told.settings, EpochClock()
+    learn = learner(told, dataloaders(told))
+    learn.add_cb(Epochs(clock))
+    lr, head, thawed = settings["lr"], settings["freeze_epochs"], settings["epochs"]
+    if settings["thaw"] == "none":
+        learn.freeze()
+        learn.fit_one_cycle(thawed, slice(lr))
+    elif settings["thaw"] == "all":
+        learn.fine_tune(thawed, base_lr=lr, freeze_epochs=head)
+    else:
+        learn.freeze_to(-2)
+        learn.fit_one_cycle(thawed, np.array([lr / 100, lr / 100 ** (1 / 5), lr]))  # as xrayfast spreads it
+    answer(epochs=clock.rows, train_images=len(learn.dls.train_ds), valid_images=len(learn.dls.valid_ds))
+
+
+def learner(told: Orders, dls: fv.DataLoaders) -> fv.Learner:
+    settings = told.settings
+    more = {"splitter": last_block} if settings.get("thaw") == "last block" else {}
+    pretrained = settings["weights"] == "imagenet"
+    return fv.vision_learner(
+        dls, getattr(models, settings["arch"]), pretrained=pretrained, metrics=fv.accuracy, **more
+    )  # fmt: skip
+
+
+def last_block(model):
+    """The layer groups of resnet18 with the last block by itself, where fastai's own splitter joins two."""
+    return fv.L(model[0][:7], model[0][7:], model[1:]).map(fv.params)
+
+
+class Epochs(fv.Callback):
+    """Times each epoch, validation included; after Recorder, which has the metrics."""
+
+    order = 60
+
+    def __init__(self, clock: EpochClock) -> None:
+        self.clock = clock
+
+    def before_epoch(self) -> None:
+        self.clock.start()
+
+    def after_epoch(self) -> None:
+        _, valid_loss, accuracy = self.recorder.values[-1]
+        self.clock.stop("head" if self.opt.frozen_idx else "all", accuracy, valid_loss)
+
+
+def loader(told: Orders) -> None:
+    """Seconds of each pass over the training batches, augmented."""
+    dls = dataloaders(told)
+    dls.train.after_batch.add(fv.Normalize.from_stats(*fv.imagenet_stats))
+    passes = []
+    for _ in range(told.settings["epochs"]):
+        began, images = time.perf_counter(), 0
+        for batch, _ in dls.train:
+            images += len(batch)
+        passes.append({"seconds": time.perf_counter() - began, "images": images})
+    answer(passes=passes)
+
+
+def predict(told: Orders) -> None:
+    """Seconds of `get_preds` on files."""
+    learn = learner(told, dataloaders(told))
+    files = [path for part in ("train", "valid") for path, _ in told.part(part)]
+    began = time.perf_counter()
+    found, _ = learn.get_preds(dl=learn.dls.test_dl(files))
+    answer(predict_seconds=time.perf_counter() - began, images=len(found))
+
+
+if __name__ == "__main__":
+    main()

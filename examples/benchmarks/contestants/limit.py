@@ -1,0 +1,103 @@
+"""The limit of the machine: the same forward, backward and optimiser steps on batches that lie in memory.
+
+xrayfast's own network, memory order and precision, torch's fused AdamW, no loader, no metrics, no files. A few epochs
+of each phase are timed after a first one that is not, and their median is taken for all.
+"""
+
+import statistics
+import time
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+import xrayfast as xf
+from benchmarks.contestants.common import answer, orders
+from benchmarks.machine import cpu_flags
+
+TIMED = 2
+"""Epochs of a phase that are timed, at most."""
+
+
+def main() -> None:
+    told = orders()
+    torch.manual_seed(told.seed)
+    settings = told.settings
+    data = xf.open_data(told.folder, split_file=told.split_file, cache_dir=told.scratch)
+    dls = xf.dataloaders(data, size=settings["size"], batch_size=settings["batch_size"])
+    network = xf.learner(dls, arch=settings["arch"], weights=settings["weights"]).model
+    network = network.to(dls.device).to(memory_format=torch.channels_last)
+    train, valid = (held(dl) for dl in (dls.train, dls.valid))
+    images = {"train_images": len(dls.train_ds), "valid_images": len(dls.valid_ds)}
+    low = reduced(dls.device) if settings["precision"] == "auto" else None
+    phases, seconds = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])], {}
+    if settings["thaw"] == "none":
+        phases = [("head", settings["epochs"])]
+    for phase, epochs in phases:
+        if epochs:
+            frozen = frozen_blocks(network, settings["thaw"] if phase == "all" else "none")
+            seconds[phase] = timed(network, frozen, train, valid, low, epochs, dls.device)
+    rows = [{"phase": phase, "seconds": seconds[phase]} for phase, epochs in phases for _ in range(epochs)]
+    answer(epochs=rows, precision=str(low or torch.float32), **images)
+
+
+def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """All batches, as plain tensors on the device, in channels-last order."""
+    return [
+        (x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last), y.as_subclass(torch.Tensor))
+        for x, y in loader
+    ]
+
+
+def reduced(device: torch.device) -> torch.dtype | None:
+    """The float type that precision "auto" trains in, where it is not float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if "amx_bf16" in cpu_flags() else None
+
+
+def frozen_blocks(network: nn.Module, thaw: str) -> int:
+    """How many of the body's blocks are frozen."""
+    return {"none": len(network[0]), "last block": len(network[0]) - 1, "all": 0}[thaw]
+
+
+def timed(network, frozen: int, train, valid, low, epochs: int, device: torch.device) -> float:
+    """Median seconds of an epoch with its validation."""
+    blocks = list(network[0])
+    before, after = nn.Sequential(*blocks[:frozen]), nn.Sequential(*blocks[frozen:], network[1])
+    network.requires_grad_(True)
+    before.requires_grad_(False)
+    optimizer = torch.optim.AdamW(after.parameters(), lr=1e-5, fused=True)
+
+    def autocast():
+        return torch.autocast(device.type, low) if low else nullcontext()
+
+    def epoch() -> None:
+        network.train()
+        before.eval()
+        for images, target in train:
+            with autocast():
+                with torch.no_grad():
+                    features = before(images)
+                output = after(features)
+            nn.functional.cross_entropy(output.float(), target).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        network.eval()
+        with torch.inference_mode(), autocast():
+            for images, _ in valid:
+                network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    epoch()
+    took = []
+    for _ in range(min(epochs, TIMED)):
+        began = time.perf_counter()
+        epoch()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
+if __name__ == "__main__":
+    main()

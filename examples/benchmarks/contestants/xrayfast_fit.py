@@ -1,0 +1,49 @@
+"""xrayfast as a user runs it: the command, and what it leaves in the run's folder."""
+
+import csv
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants.common import Orders
+
+
+def command(told: Orders) -> list[str]:
+    """`xrayfast fit` with an empty cache; as two processes where the settings ask for it."""
+    settings = told.settings
+    start = [sys.executable, "-m", "xrayfast"]
+    if settings.get("processes", 1) > 1:
+        start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(settings["processes"])]
+        start += ["--master-port", "29517", "-m", "xrayfast"]
+    words = {name: settings[name] for name in ("arch", "weights", "size", "batch_size", "epochs", "lr", "precision")}
+    words |= {"split_file": told.split_file, "seed": told.seed}
+    words |= {"cache_dir": f"{told.scratch}/cache", "runs": told.scratch, "name": "run"}
+    if settings["thaw"] != "none":
+        words["freeze_epochs"] = settings["freeze_epochs"]
+    given = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    given += {"none": [], "all": ["--unfreeze"], "last block": ["--unfreeze-blocks", "1"]}[settings["thaw"]]
+    return [*start, "fit", told.folder, *given, *shlex.split(settings.get("options", "")), "--json"]
+
+
+def found(told: Orders) -> dict[str, Any]:
+    """Seconds and metrics from `run.json` and `history.csv`."""
+    run = Path(told.scratch) / "run"
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    with (run / "history.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    numbers = ("seconds", "accuracy", "auroc_macro", "train_loss", "valid_loss")
+    epochs = [
+        {"phase": "head" if row["phase"] == "head" else "all"}
+        | {name: float(row[name]) for name in numbers if row.get(name)}
+        for row in rows
+    ]
+    counts = {part: len(told.part(part)) for part in ("train", "valid")}
+    return {
+        "epochs": epochs,
+        "train_images": counts["train"],
+        "valid_images": counts["valid"],
+        "run_seconds": info["seconds"],
+        "best_epoch": info["best_epoch"],
+    }

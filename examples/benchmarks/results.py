@@ -1,0 +1,85 @@
+"""The file of measurements, a JSON line each, and what is asked of it."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement: who does what with which seed.
+
+    What is equal is measured once, whichever scenarios ask for it.
+
+    Attributes:
+        contestant: "xrayfast", "fastai", "torchvision", "timm", "limit".
+        task: "fit", "loader", "predict", "interpret", "help", "distributed".
+        settings: what it is told, JSON values only.
+        seed: also the number of the round.
+    """
+
+    contestant: str
+    task: str
+    settings: dict[str, Any] = field(hash=False)
+    seed: int = 0
+
+    @property
+    def key(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+class Results:
+    """Appends measurements to a file and finds them again.
+
+    Args:
+        path: of the file, which need not exist.
+
+    Attributes:
+        rows: measurements by the key of their job, the last one of each.
+        failed: why a job ended badly, where it has not ended well since.
+        begun: by scenario, the options and command line it was last asked for with.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+        self.begun: dict[str, dict[str, Any]] = {}
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        whole, _, cut = text.rpartition("\n")
+        if cut:  # whatever killed the command cut its last line short
+            path.write_text(whole + "\n" if whole else "", encoding="utf-8")
+        for line in whole.splitlines():
+            self._take(json.loads(line))
+
+    def add(self, job: Job, row: dict[str, Any]) -> None:
+        self._write({**asdict(job), **row})
+
+    def begin(self, scenario: str, options: dict[str, Any], command: str) -> None:
+        """Keep with which options a scenario was last asked for: the page is written of those."""
+        self._write({"scenario": scenario, "options": options, "command": command})
+
+    def get(self, job: Job) -> dict[str, Any] | None:
+        return self.rows.get(job.key)
+
+    def of(self, jobs: list[Job]) -> list[dict[str, Any]]:
+        """The rows there are for these jobs, in their order."""
+        return [row for job in jobs if (row := self.get(job)) is not None]
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self._take(row)
+
+    def _take(self, row: dict[str, Any]) -> None:
+        if "scenario" in row:
+            self.begun[row["scenario"]] = row
+            return
+        key = Job(row["contestant"], row["task"], row["settings"], row["seed"]).key
+        if "error" in row:
+            self.failed[key] = row["error"]
+        else:
+            self.rows[key] = row
+            self.failed.pop(key, None)

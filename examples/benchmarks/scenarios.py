@@ -1,0 +1,318 @@
+"""What is measured: each scenario is a list of jobs, in the order in which they run (A B A B)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.data import Films
+from benchmarks.machine import installed
+from benchmarks.results import Job
+
+Jobs = list[Job]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line may change.
+
+    Attributes:
+        quick: 64 px, a handful of films, one round: to see that all runs.
+        images: of each set to train on, instead of the scenario's own number.
+        rounds: instead of the scenario's own; the seed of a round is its number.
+        weights: that all start from.
+        xrayfast: more options of `xrayfast fit`.
+        threads: of torch.
+    """
+
+    quick: bool = False
+    images: int | None = None
+    rounds: int | None = None
+    weights: str = "imagenet"
+    xrayfast: str = ""
+    threads: int = 2
+
+    def count(self, images: int) -> int:
+        return self.images or (30 if self.quick else images)
+
+    def seeds(self, rounds: int) -> range:
+        return range(self.rounds or (1 if self.quick else rounds))
+
+    @property
+    def size(self) -> int:
+        return 64 if self.quick else 224
+
+    @property
+    def batch(self) -> int:
+        return 8 if self.quick else 32
+
+    def px(self, side: int) -> int:
+        return 96 if self.quick else side
+
+    def epochs(self, epochs: int) -> int:
+        return min(epochs, 2) if self.quick else epochs
+
+
+def films(given: Options, images: int, px: int = 1024, kind: str = "films", valid: float = 0.2) -> list[Any]:
+    """Settings name films by their fields, which JSON can hold.
+
+    The numbers leave whole batches to train on, as fastai drops a last one that is not full.
+    """
+    return [kind, given.count(images), given.px(px), valid]
+
+
+def protocol(given: Options, of: list[Any], **changes: Any) -> dict[str, Any]:
+    """The settings of a training that all contestants follow."""
+    common = {
+        "films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": given.batch,
+        "lr": 2e-3, "thaw": "none", "freeze_epochs": 0, "epochs": given.epochs(10), "threads": given.threads,
+    }  # fmt: skip
+    return common | changes
+
+
+def xrayfast(settings: dict[str, Any], seed: int, given: Options, options: str = "", precision: str = "auto") -> Job:
+    words = " ".join(word for word in (options, given.xrayfast) if word)
+    return Job("xrayfast", "fit", {**settings, "options": words, "precision": precision}, seed)
+
+
+def limit(settings: dict[str, Any], precision: str, seed: int = 0) -> Job:
+    return Job("limit", "fit", {**settings, "precision": precision}, seed)
+
+
+def others(settings: dict[str, Any], *names: str) -> Jobs:
+    """One round of other tools; timm where it is installed."""
+    return [Job(name, "fit", settings, 0) for name in names if name != "timm" or installed("timm")]
+
+
+def beside_fastai(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
+    """Ours and fastai's in turn."""
+    pairs = [(xrayfast(settings, n, given), Job("fastai", "fit", settings, n)) for n in given.seeds(rounds)]
+    return [job for pair in pairs for job in pair]
+
+
+def with_limit(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
+    """The same with the limit in each round: ours, fastai's, the limit."""
+    jobs, seeds = beside_fastai(settings, given, rounds), given.seeds(rounds)
+    return [job for n in seeds for job in (*jobs[2 * n : 2 * n + 2], limit(settings, "auto", n))]
+
+
+def frozen_settings(given: Options) -> dict[str, Any]:
+    return protocol(given, films(given, 200))
+
+
+def thawed_settings(given: Options) -> dict[str, Any]:
+    return protocol(given, films(given, 128, valid=0.25), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+
+
+def last_block_settings(given: Options) -> dict[str, Any]:
+    return protocol(given, films(given, 120), thaw="last block", epochs=given.epochs(6))
+
+
+def frozen10(given: Options) -> Jobs:
+    settings = frozen_settings(given)
+    return [
+        *beside_fastai(settings, given, 2),
+        *others(settings, "torchvision", "timm"),
+        *(limit(settings, precision) for precision in ("auto", "fp32")),
+    ]
+
+
+def thawed(given: Options) -> Jobs:
+    settings = thawed_settings(given)
+    return [
+        *with_limit(settings, given, 3),
+        *others(settings, "torchvision"),
+        limit(settings, "fp32"),
+    ]
+
+
+def steps(given: Options) -> str:
+    return "--progressive " + ("32,48,64" if given.quick else "128,176,224")
+
+
+def progressive(given: Options) -> Jobs:
+    settings = thawed_settings(given)
+    pairs = [(xrayfast(settings, n, given, steps(given)), Job("fastai", "fit", settings, n)) for n in given.seeds(3)]
+    return [job for pair in pairs for job in pair]
+
+
+def last_block(given: Options) -> Jobs:
+    settings = last_block_settings(given)
+    return [*beside_fastai(settings, given, 2), limit(settings, "auto")]
+
+
+def loader(given: Options) -> Jobs:
+    settings = {
+        "films": films(given, 200),
+        "size": given.size,
+        "batch_size": given.batch,
+        "epochs": 3,
+        "threads": given.threads,
+    }
+    return [Job(name, "loader", settings, n) for n in given.seeds(1) for name in ("xrayfast", "fastai")]
+
+
+def predict(given: Options) -> Jobs:
+    of = films(given, 500) if given.images is None else films(given, given.images)
+    common = {"films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": 64}
+    common |= {"threads": given.threads}
+    model = protocol(given, ["phantoms", 30, 64, 0.2], epochs=1) | {"precision": "fp32"}
+    jobs = [
+        (Job("xrayfast", "predict", {**common, "model": model}, n), Job("fastai", "predict", common, n))
+        for n in given.seeds(1)
+    ]
+    return [job for pair in jobs for job in pair]
+
+
+def interpret(given: Options) -> Jobs:
+    of = ["phantoms", 60 if given.quick else 1250, 64, 0.8]
+    model = protocol(given, of, epochs=1, weights="none", size=64) | {"precision": "fp32"}
+    return [Job("xrayfast", "interpret", {"films": of, "model": model, "threads": given.threads}, 0)]
+
+
+def start(given: Options) -> Jobs:
+    return [Job("xrayfast", "help", {"times": 7}, 0)]
+
+
+def memory(given: Options) -> Jobs:
+    """Nothing of its own: the first two scenarios measure it."""
+    return [*beside_fastai(frozen_settings(given), given, 2), *beside_fastai(thawed_settings(given), given, 3)]
+
+
+def vgg16_bn(given: Options) -> Jobs:
+    settings = protocol(given, films(given, 20), arch="vgg16_bn", weights="none", batch_size=8)
+    return beside_fastai(settings, given, 1)
+
+
+def densenet121(given: Options) -> Jobs:
+    settings = protocol(given, films(given, 30), arch="densenet121", weights="none", batch_size=8)
+    return beside_fastai(settings, given, 1)
+
+
+def deep(given: Options) -> Jobs:
+    settings = protocol(given, films(given, 60, 2048, "phantoms16"), epochs=given.epochs(3))
+    return beside_fastai(settings, given, 1)
+
+
+def linear_settings(given: Options) -> list[dict[str, Any]]:
+    one = given.images or (15 if given.quick else 130)
+    return [
+        protocol(given, ["phantoms", one * times, 64, 0.2], thaw="all", epochs=given.epochs(3), weights="none", size=64)
+        for times in (1, 4, 16)
+    ]
+
+
+def linear(given: Options) -> Jobs:
+    return [xrayfast(settings, n, given) for n in given.seeds(1) for settings in linear_settings(given)]
+
+
+REUSE = ("--reuse-frozen on", "--reuse-frozen off")
+
+
+def reuse_settings(given: Options) -> list[dict[str, Any]]:
+    return [frozen_settings(given), last_block_settings(given)]
+
+
+def reuse(given: Options) -> Jobs:
+    return [
+        xrayfast(settings, seed, given, words)
+        for settings in reuse_settings(given)
+        for seed in given.seeds(3)
+        for words in REUSE
+    ]
+
+
+def precision(given: Options) -> Jobs:
+    settings = thawed_settings(given)
+    return [xrayfast(settings, n, given, precision=kind) for n in given.seeds(3) for kind in ("auto", "fp32")]
+
+
+def cuda_settings(given: Options) -> dict[str, Any]:
+    of = films(given, 1000)
+    return protocol(given, of, thaw="all", freeze_epochs=1, epochs=given.epochs(5), batch_size=64, device="cuda")
+
+
+def cuda(given: Options) -> Jobs:
+    settings = cuda_settings(given)
+    return with_limit(settings, given, 2)
+
+
+def distributed_settings(given: Options, processes: int) -> dict[str, Any]:
+    settings = protocol(
+        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw="all", size=64,
+        epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=1,
+    )  # fmt: skip
+    return settings | {"precision": "fp32", "options": given.xrayfast}
+
+
+def distributed(given: Options) -> Jobs:
+    return [Job("xrayfast", "distributed", distributed_settings(given, processes), 0) for processes in (1, 2)]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A named list of jobs.
+
+    Attributes:
+        about: in a line.
+        jobs: made from the options.
+        asked: run only where `--only` names it.
+    """
+
+    about: str
+    jobs: Callable[[Options], Jobs]
+    asked: bool = False
+
+
+SCENARIOS = {
+    "frozen10": Scenario("10 epochs, frozen body, resnet18, 224 px, 1024 px originals", frozen10),
+    "thawed": Scenario("1 frozen and 5 unfrozen epochs, the same", thawed),
+    "progressive": Scenario("the same with --progressive 128,176,224", progressive),
+    "last-block": Scenario("6 epochs of head and last block", last_block),
+    "loader": Scenario("the loader alone, augmented", loader),
+    "predict": Scenario("prediction on originals", predict),
+    "interpret": Scenario("the report on 1,000 validation images", interpret),
+    "help": Scenario("xrayfast --help", start),
+    "memory": Scenario("peak memory of frozen10 and thawed", memory),
+    "vgg16_bn": Scenario("frozen10 with vgg16_bn, random weights", vgg16_bn),
+    "densenet121": Scenario("frozen10 with densenet121, random weights", densenet121),
+    "16bit": Scenario("3 frozen epochs from 2048 px 16-bit phantoms", deep),
+    "linear": Scenario("1x, 4x and 16x phantoms at 64 px, from scratch", linear),
+    "reuse": Scenario("results with and without the reuse of frozen layers", reuse),
+    "precision": Scenario("results in precision auto and fp32", precision),
+    "cuda": Scenario("thawed on a GPU", cuda, asked=True),
+    "distributed": Scenario("two processes against one with twice the batch", distributed, asked=True),
+}
+
+
+IMAGE_MS = {"xrayfast": 5, "fastai": 105, "torchvision": 75, "timm": 70, "limit": 15}
+"""Expected cost of a training image with a frozen body: resnet18, 224 px, two cores with AMX."""
+THAWED_MS = {"xrayfast": 48, "fastai": 150, "torchvision": 130, "timm": 150, "limit": 46}
+ARCH = {"vgg16_bn": 10.0, "densenet121": 3.0}
+START = {"xrayfast": 8, "fastai": 8, "torchvision": 5, "timm": 8, "limit": 9}
+
+
+def expected(job: Job) -> float:
+    """Seconds that a job is expected to take."""
+    settings, name = job.settings, job.contestant
+    if job.task == "help":
+        return 5.0
+    if job.task == "interpret":
+        return 35.0
+    films = Films(*settings["films"])
+    images, scale = films.images, (settings["size"] / 224) ** 2
+    if job.task == "loader":
+        return 10 + images * (0.08 if name == "fastai" else 0.02)
+    if job.task == "predict":
+        return 8 + images * 0.055
+    scale *= ARCH.get(settings["arch"], 1.0)
+    slow = 2.5 if name == "limit" and settings["precision"] == "fp32" else 1.0
+    if name == "xrayfast" and ("off" in settings["options"] or settings["precision"] == "fp32"):
+        slow = 2.2 if settings["thaw"] == "all" else 4.0
+    thawed_ms = THAWED_MS[name] if settings["thaw"] == "all" else IMAGE_MS[name] * 1.2
+    head, epochs = settings["freeze_epochs"], settings["epochs"]
+    if name == "limit":  # a few of each phase, and one before
+        head, epochs = 2 * head, min(epochs, 2) + 1
+    ms = IMAGE_MS[name] * head
+    ms += epochs * (IMAGE_MS[name] if settings["thaw"] == "none" else thawed_ms)
+    weight = 1 - films.valid / 2  # validation costs half
+    return START[name] + images * (weight * ms * scale * slow / 1000 + (films.px / 1024) ** 2 * 0.03)

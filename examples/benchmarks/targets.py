@@ -1,0 +1,282 @@
+"""The rows that are to be met: what each measures, and how its number comes from the results."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import scenarios
+from benchmarks.results import Job, Results
+from benchmarks.scenarios import Options
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A measured number.
+
+    Attributes:
+        values: one a round.
+        text: of what was found besides.
+        holds: whether what must hold besides the target does.
+    """
+
+    values: list[float]
+    text: str = ""
+    holds: bool = True
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A row of the page.
+
+    Attributes:
+        key: names it in `explanations.py`.
+        scenario: that measures it.
+        what: for people.
+        bound: the number to reach, or None where there is none.
+        least: whether the bound is a lower one.
+        measure: the outcome, or None while its measurements are missing.
+        digits: shown after the point; "e" for powers of ten.
+        unit: shown after numbers.
+    """
+
+    key: str
+    scenario: str
+    what: str
+    bound: float | None
+    least: bool
+    measure: Callable[[Results, Options], Outcome | None]
+    digits: str = "2"
+    unit: str = ""
+
+    def met(self, outcome: Outcome) -> bool | None:
+        if self.bound is None:
+            return outcome.holds if not self.least else None
+        reached = outcome.median >= self.bound if self.least else outcome.median <= self.bound
+        return reached and outcome.holds
+
+
+def total(row: Row) -> float:
+    return float(row["seconds"])
+
+
+def ratio(results: Results, jobs: list[Job], number: Callable[[Row], float] = total) -> list[float]:
+    """fastai's number over ours, round by round."""
+    ours = {job.seed: row for job in jobs if job.contestant == "xrayfast" and (row := results.get(job))}
+    theirs = {job.seed: row for job in jobs if job.contestant == "fastai" and (row := results.get(job))}
+    return [number(theirs[seed]) / number(ours[seed]) for seed in sorted(ours.keys() & theirs.keys())]
+
+
+def times(jobs: Callable[[Options], list[Job]], number: Callable[[Row], float] = total) -> Any:
+    """A measure: fastai's number over ours."""
+
+    def measure(results: Results, given: Options) -> Outcome | None:
+        values = ratio(results, jobs(given), number)
+        return Outcome(values) if values else None
+
+    return measure
+
+
+def accuracies(rows: list[Row], name: str = "accuracy") -> list[float]:
+    """Of the last epoch, a number a run."""
+    return [row["result"]["epochs"][-1][name] for row in rows if name in row["result"]["epochs"][-1]]
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+
+
+def within(first: list[float], second: list[float]) -> bool:
+    """Whether the mean of `first` is below that of `second` by no more than the larger spread of the two."""
+    reach = max(max(values) - min(values) for values in (first, second))
+    return statistics.mean(first) >= statistics.mean(second) - reach - 1e-9
+
+
+def progressive(results: Results, given: Options) -> Outcome | None:
+    jobs = scenarios.progressive(given)
+    ours, theirs = (results.of([job for job in jobs if job.contestant == name]) for name in ("xrayfast", "fastai"))
+    values = ratio(results, jobs)
+    if not values:
+        return None
+    text = f"last epoch's accuracy: ours {spread(accuracies(ours))}, fastai's {spread(accuracies(theirs))}"
+    return Outcome(values, text, within(accuracies(ours), accuracies(theirs)))
+
+
+def epoch_seconds(row: Row, phase: str = "all", skip: int = 1) -> list[float]:
+    """Of the epochs of a phase, from the run's second one on."""
+    return [epoch["seconds"] for epoch in row["result"]["epochs"][skip:] if epoch["phase"] == phase]
+
+
+def against_limit(jobs: Callable[[Options], list[Job]]) -> Any:
+    """A measure: the limit's unfrozen epoch over ours, from epoch 2 on, the median of a round."""
+
+    def measure(results: Results, given: Options) -> Outcome | None:
+        of = [job for job in jobs(given) if job.settings.get("precision", "auto") == "auto"]
+        ours, least = (
+            {row["seed"]: statistics.median(epoch_seconds(row)) for row in results.of(of) if row["contestant"] == name}
+            for name in ("xrayfast", "limit")
+        )
+        seeds = sorted(ours.keys() & least.keys())
+        if not seeds:
+            return None
+        shown = [statistics.median(seconds[seed] for seed in seeds) for seconds in (least, ours)]
+        text = "an epoch with its validation: the limit {:.2f} s, ours {:.2f} s".format(*shown)
+        return Outcome([least[seed] / ours[seed] for seed in seeds], text)
+
+    return measure
+
+
+def loader(results: Results, given: Options) -> Outcome | None:
+    def rate(row: Row) -> float:
+        return statistics.median(p["images"] / p["seconds"] for p in row["result"]["passes"][1:])
+
+    jobs = scenarios.loader(given)
+    values = [1 / value for value in ratio(results, jobs, rate)]
+    if not values:
+        return None
+    each = {name: [rate(row) for row in results.of([j for j in jobs if j.contestant == name])] for name in
+            ("xrayfast", "fastai")}  # fmt: skip
+    text = ", ".join(f"{name} {statistics.median(rates):.0f}" for name, rates in each.items())
+    return Outcome(values, f"images a second: {text}")
+
+
+def single(jobs: Callable[[Options], list[Job]], field: str) -> Any:
+    """A measure: a number of our own."""
+
+    def measure(results: Results, given: Options) -> Outcome | None:
+        values = [row["result"][field] for row in results.of(jobs(given))]
+        return Outcome(values) if values else None
+
+    return measure
+
+
+def interpret(results: Results, given: Options) -> Outcome | None:
+    rows = results.of(scenarios.interpret(given))
+    if not rows:
+        return None
+    text = f"{rows[0]['result']['images']} images; {rows[0]['result']['first_seconds']:.1f} s with what it imports late"
+    return Outcome([row["result"]["interpret_seconds"] for row in rows], text)
+
+
+def memory(results: Results, given: Options) -> Outcome | None:
+    """Ours over fastai's."""
+    parts = {name: getattr(scenarios, f"{name}_settings")(given) for name in ("frozen", "thawed")}
+    found = {}
+    for name, settings in parts.items():
+        jobs = [job for job in scenarios.memory(given) if all(job.settings[k] == v for k, v in settings.items())]
+        rows = [row for row in results.of(jobs) if row["peak_mb"]]
+        if {row["contestant"] for row in rows} == {"xrayfast", "fastai"}:
+            found[name] = [1 / value for value in ratio(results, jobs, lambda row: float(row["peak_mb"]))]
+    if not found:
+        return None
+    text = ", ".join(f"{name} {statistics.median(values):.2f}" for name, values in found.items())
+    worst = max(found.values(), key=statistics.median)
+    return Outcome(worst, f"the worse of: {text}" if len(found) > 1 else text)
+
+
+def linear(results: Results, given: Options) -> Outcome | None:
+    """How far the middle one is from the line through the others, as a share of its time after the fixed start."""
+    values, texts = [], []
+    of = scenarios.linear_settings(given)
+    for seed in given.seeds(1):
+        rows = results.of([scenarios.xrayfast(settings, seed, given) for settings in of])
+        if len(rows) == len(of):
+            (small, middle, large), counts = [row["seconds"] for row in rows], [s["films"][1] for s in of]
+            slope = (large - small) / (counts[2] - counts[0])
+            start = small - slope * counts[0]
+            values.append(100 * abs(middle - start - slope * counts[1]) / (slope * counts[1]))
+            texts.append(f"{small:.1f}, {middle:.1f} and {large:.1f} s")
+    return Outcome(values, f"{', '.join(str(n) for n in counts)} images: {'; '.join(texts)}") if values else None
+
+
+def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]]) -> Any:
+    """A measure: the difference of mean accuracies, and whether it is within the spread over seeds, of each pair."""
+
+    def measure(results: Results, given: Options) -> Outcome | None:
+        values, texts, holds = [], [], True
+        for name, first, second in pairs(given):
+            rows = [results.of(first), results.of(second)]
+            if not all(rows):
+                continue
+            for metric in ("accuracy", "auroc_macro"):
+                a, b = (accuracies(of, metric) for of in rows)
+                if a and b:
+                    texts.append(f"{name}, {metric.replace('_', ' ')}: {spread(a)} against {spread(b)}")
+                    holds = holds and within(a, b)
+            values.append(statistics.mean(accuracies(rows[0])) - statistics.mean(accuracies(rows[1])))
+        return Outcome(values, "; ".join(texts), holds) if values else None
+
+    return measure
+
+
+def reuse_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
+    names = ("frozen body", "last block thawed")
+    return [
+        (name, *([scenarios.xrayfast(settings, n, given, words) for n in given.seeds(3)] for words in scenarios.REUSE))
+        for name, settings in zip(names, scenarios.reuse_settings(given), strict=True)
+    ]
+
+
+def precision_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
+    jobs = scenarios.precision(given)
+    return [("unfrozen", *([job for job in jobs if job.settings["precision"] == kind] for kind in ("auto", "fp32")))]
+
+
+def cuda_rate(results: Results, given: Options) -> Outcome | None:
+    """The unfrozen epochs' time, fastai's over ours."""
+    values = ratio(results, scenarios.cuda(given), lambda row: statistics.median(epoch_seconds(row)))
+    return Outcome(values) if values else None
+
+
+def distributed(results: Results, given: Options) -> Outcome | None:
+    rows = results.of(scenarios.distributed(given))
+    if len(rows) < 2:
+        return None
+    curves = [[(e["train_loss"], e["valid_loss"]) for e in row["result"]["epochs"]] for row in rows]
+    gaps = [abs(a - b) for one, two in zip(*curves, strict=True) for a, b in zip(one, two, strict=True)]
+    return Outcome([max(gaps)], f"losses of {len(curves[0])} epochs, training and validation")
+
+
+RATIO = "fastai's time / ours"
+TARGETS = (
+    Target("frozen10", "frozen10", "10 epochs with frozen body, resnet18, 224 px, from 1024 px originals, everything "
+           f"counted: {RATIO}", 10, True, times(scenarios.frozen10)),
+    Target("thawed", "thawed", "1 frozen + 5 unfrozen epochs, same settings, validation each epoch counted: "
+           f"{RATIO}", 1.4, True, times(scenarios.thawed)),
+    Target("progressive", "progressive", "the same to the same accuracy (within the spread of seeds) with "
+           f"`--progressive`: {RATIO}", 2, True, progressive),
+    Target("last-block", "last-block", f"`--unfreeze-blocks 1` for 6 epochs: {RATIO}", 4, True,
+           times(scenarios.last_block)),
+    Target("limit", "thawed", "from epoch 2, unfrozen: compute-only limit / our epoch", 0.93, True,
+           against_limit(scenarios.thawed)),
+    Target("loader", "loader", "loader alone with augmentation, from epoch 2, 1024 px originals: our images a second / "
+           "fastai's", 10, True, loader),
+    Target("predict", "predict", "`predict` of originals: fastai's `get_preds` time / ours", 1.5, True,
+           times(scenarios.predict, lambda row: float(row["result"]["predict_seconds"]))),
+    Target("interpret", "interpret", "`interpret` after `fit`, imports not counted, 1,000 images", 10, False, interpret,
+           "1", " s"),
+    Target("help", "help", "`xrayfast --help`", 0.5, False, single(scenarios.start, "help_seconds"), "2", " s"),
+    Target("memory", "memory", "peak memory: ours / fastai's", 1, False, memory),
+    Target("vgg16_bn", "vgg16_bn", f"the first row with vgg16_bn: {RATIO}", 6, True, times(scenarios.vgg16_bn)),
+    Target("densenet121", "densenet121", f"the first row with densenet121: {RATIO}", 6, True,
+           times(scenarios.densenet121)),
+    Target("linear", "linear", "1x, 4x, 16x phantoms at 64 px: deviation from a straight line after the fixed start",
+           15, False, linear, "1", " %"),
+    Target("cuda-limit", "cuda", "one CUDA GPU, resnet18, 224 px: synthetic-data limit / our epoch", 0.9, True,
+           against_limit(scenarios.cuda)),
+    Target("cuda", "cuda", f"one CUDA GPU, an unfrozen epoch: {RATIO}", 4, True, cuda_rate),
+    Target("distributed", "distributed", "two processes (torchrun, gloo) and one with twice the batch: largest "
+           "difference of their loss curves", 1e-4, False, distributed, "e"),
+    Target("16bit", "16bit", f"3 frozen epochs from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
+           times(scenarios.deep)),
+    Target("reuse", "reuse", "accuracy with `--reuse-frozen on` less that with `off`: within the spread of seeds", None,
+           False, equality(reuse_pairs), "3"),
+    Target("precision", "precision", "accuracy in precision auto less that in fp32: within the spread of seeds", None,
+           False, equality(precision_pairs), "3"),
+)  # fmt: skip

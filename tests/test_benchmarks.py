@@ -1,0 +1,245 @@
+"""The benchmark suite: its file of results, its page, its ratios and its measure of memory; nothing is trained here."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "examples"))
+
+from benchmarks import measure, page, scenarios, targets  # noqa: E402
+from benchmarks.contestants import xrayfast_fit  # noqa: E402
+from benchmarks.contestants.common import Orders  # noqa: E402
+from benchmarks.data import Films, make  # noqa: E402
+from benchmarks.machine import machine  # noqa: E402
+from benchmarks.memory import PeakMemory, descendants, pss_mb  # noqa: E402
+from benchmarks.results import Results  # noqa: E402
+
+GIVEN = scenarios.Options(images=60, rounds=2)
+ABOUT = {"machine": {"CPU": "a CPU", "GPU": "none"}, "versions": {"torch": "2"}, "commit": "abc", "when": "2026-01-01"}
+linux = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="memory is read from /proc")
+
+
+def fit_row(seconds, accuracy=0.8, epochs=("head", "all", "all"), peak=1000.0):
+    rows = [{"phase": phase, "seconds": seconds / 10, "accuracy": accuracy, "auroc_macro": accuracy + 0.1,
+             "train_loss": 0.5, "valid_loss": 0.6} for phase in epochs]  # fmt: skip
+    result = {"epochs": rows, "train_images": 48, "valid_images": 12}
+    return {"seconds": seconds, "cpu_seconds": 2 * seconds, "peak_mb": peak, "result": result, **ABOUT}
+
+
+@pytest.fixture
+def results(tmp_path):
+    """frozen10 with two rounds: fastai takes 100 and 120 s, xrayfast 10 and 8."""
+    found = Results(tmp_path / "results.jsonl")
+    found.begin("frozen10", asdict(GIVEN), "python examples/benchmarks --rounds 2")
+    found.begin("memory", asdict(GIVEN), "python examples/benchmarks --rounds 2")
+    seconds = {("fastai", 0): 100, ("fastai", 1): 120, ("xrayfast", 0): 10, ("xrayfast", 1): 8}
+    for job in scenarios.frozen10(GIVEN):
+        peak = 2000.0 if job.contestant == "fastai" else 1500.0
+        epochs = ("head",) * 10
+        took = seconds.get((job.contestant, job.seed), 40)
+        found.add(job, fit_row(took, accuracy=0.8 + 0.02 * job.seed, epochs=epochs, peak=peak))
+    return found
+
+
+def target(key):
+    return next(target for target in targets.TARGETS if target.key == key)
+
+
+def test_a_ratio_is_taken_round_by_round(results):
+    outcome = target("frozen10").measure(results, GIVEN)
+    assert outcome.values == [10.0, 15.0]
+    assert outcome.median == 12.5
+    assert target("frozen10").met(outcome)
+    assert target("memory").measure(results, GIVEN).values == [0.75, 0.75]
+    assert target("thawed").measure(results, GIVEN) is None
+
+
+def test_a_target_that_is_not_reached_is_told(results):
+    slow = next(job for job in scenarios.frozen10(GIVEN) if job.contestant == "xrayfast" and job.seed == 0)
+    results.add(slow, fit_row(50.0, epochs=("head",) * 10))
+    outcome = target("frozen10").measure(results, GIVEN)
+    assert outcome.values == [2.0, 15.0]
+    assert not target("frozen10").met(outcome)
+    assert "| 8.50 (2.00 to 15.00, n = 2) | at least 10 | **no** |" in page.page(results)
+
+
+def test_the_page_holds_targets_machine_remarks_and_details(results, monkeypatch):
+    monkeypatch.setitem(page.EXPLANATIONS, "frozen10", "Because of this.")
+    text = page.page(results)
+    assert "| 12.50 (10.00 to 15.00, n = 2) | at least 10 | yes |" in text
+    assert "| not measured | at least 1.4 | – |" in text
+    assert "CPU a CPU, GPU none" in text
+    assert "`python examples/benchmarks --rounds 2`" in text
+    assert "- **frozen10**: Because of this." in text
+    row = next(line for line in text.splitlines() if line.startswith("| fastai "))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[:3] == ["fastai", "2", "110.0 (100.0 to 120.0)"]
+    assert cells[6] == "0.810 (0.800 to 0.820)"
+    assert cells[8] == "12.22"  # 110 s over 9 s
+    assert cells[9] == "2.75"  # the limit's ten epochs of 4 s, not its process of 40 s
+    assert cells[10] == "2.75"
+    assert str(ROOT) not in text
+
+
+def test_the_page_says_that_nothing_is_measured(tmp_path):
+    text = page.page(Results(tmp_path / "none.jsonl"))
+    assert "Nothing is measured yet." in text
+    assert text.count("not measured") == len(targets.TARGETS)
+
+
+def test_the_page_is_of_the_options_a_scenario_was_last_asked_for_with(results):
+    results.begin("frozen10", asdict(scenarios.Options(images=61)), "python examples/benchmarks --images 61")
+    assert "12.50" not in page.page(results)
+
+
+def test_what_is_measured_is_found_again_after_a_kill(results):
+    jobs = scenarios.frozen10(GIVEN)
+    again = Results(results.path)
+    assert again.of(jobs) == results.of(jobs)
+    assert len(again.of(jobs)) == len(jobs)
+    whole = results.path.read_text()
+    results.path.write_text(whole[:-30])
+    cut = Results(results.path)
+    assert len(cut.of(jobs)) == len(jobs) - 1
+    missing = next(job for job in jobs if cut.get(job) is None)
+    cut.add(missing, fit_row(1.0))
+    assert [json.loads(line) for line in results.path.read_text().splitlines()]
+    assert len(Results(results.path).of(jobs)) == len(jobs)
+
+
+def test_a_failure_is_shown_and_tried_again(results):
+    job = scenarios.thawed(GIVEN)[0]
+    results.begin("thawed", asdict(GIVEN), "")
+    results.add(job, {"error": "Traceback\nno such option"})
+    assert results.get(job) is None
+    assert "**failed**: thawed, xrayfast, seed 0 – no such option" in page.page(results)
+    results.add(job, fit_row(5.0))
+    assert "**failed**" not in page.page(Results(results.path))
+
+
+def test_scenarios_share_what_is_the_same():
+    given = scenarios.Options()
+    thawed, progressive = ({job.key for job in jobs(given)} for jobs in (scenarios.thawed, scenarios.progressive))
+    assert len(thawed & progressive) == 3  # fastai's rounds
+    for name, scenario in scenarios.SCENARIOS.items():
+        jobs = scenario.jobs(given)
+        assert len({job.key for job in jobs}) == len(jobs), name
+        assert all(scenarios.expected(job) > 0 for job in jobs)
+        assert json.loads(json.dumps([asdict(job) for job in jobs])) == [asdict(job) for job in jobs], name
+
+
+def test_contestants_take_turns():
+    names = [job.contestant for job in scenarios.frozen10(GIVEN)]
+    assert names[:4] == ["xrayfast", "fastai", "xrayfast", "fastai"]
+
+
+def test_equality_holds_within_the_spread_of_seeds():
+    assert targets.within([0.80, 0.84], [0.83, 0.85])
+    assert not targets.within([0.70, 0.71], [0.83, 0.85])
+    assert targets.within([0.9, 0.9], [0.8, 0.8])
+
+
+def test_the_deviation_from_a_line_is_a_share_of_the_time_after_the_start(tmp_path):
+    found, given = Results(tmp_path / "results.jsonl"), scenarios.Options(images=100, rounds=1)
+    jobs = scenarios.linear(given)
+    for job, seconds in zip(jobs, (15.0, 33.0, 85.0), strict=True):  # 10 s and 0.05 a film, but 3 s over
+        found.add(job, fit_row(seconds))
+    outcome = target("linear").measure(found, given)
+    start, slope = 15 - 100 * 70 / 1500, 70 / 1500
+    assert outcome.values == pytest.approx([100 * abs(33 - start - 400 * slope) / (400 * slope)])
+    assert not target("linear").met(targets.Outcome([16.0]))
+
+
+def test_the_limit_is_compared_by_unfrozen_epochs_from_the_second_on(tmp_path):
+    found, given = Results(tmp_path / "results.jsonl"), scenarios.Options(rounds=2)
+    for job in scenarios.thawed(given):
+        row = fit_row(20.0 if job.contestant == "xrayfast" else 10.0 + job.seed)
+        row["result"]["epochs"][0]["seconds"] = 1000.0
+        found.add(job, row)
+    assert target("limit").measure(found, given).values == pytest.approx([0.5, 0.55])
+
+
+def test_two_processes_are_compared_by_their_losses(tmp_path):
+    found, given = Results(tmp_path / "results.jsonl"), scenarios.Options()
+    one, two = scenarios.distributed(given)
+    assert (one.settings["batch_size"], two.settings["batch_size"]) == (16, 8)
+    found.add(one, fit_row(5.0))
+    other = fit_row(5.0)
+    other["result"]["epochs"][1]["valid_loss"] += 2e-4
+    found.add(two, other)
+    outcome = target("distributed").measure(found, given)
+    assert outcome.values == pytest.approx([2e-4])
+    assert not target("distributed").met(outcome)
+
+
+@linux
+def test_memory_is_summed_over_the_tree():
+    hold = "import time; held = bytearray(60_000_000); print('ready', flush=True); time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as parent:
+        try:
+            parent.stdout.readline()
+            assert len(descendants(parent.pid)) == 2
+            memory = PeakMemory(parent.pid, every=0.02)
+            memory.start()
+            time.sleep(0.3)
+            peak = memory.stop()
+            assert pss_mb(parent.pid) < 40
+            assert 57 < peak < 140
+        finally:
+            os.killpg(parent.pid, 9)
+
+
+def test_a_process_is_timed_from_outside(tmp_path):
+    words = [sys.executable, "-c", "import time; time.sleep(0.3); print('so')"]
+    found, output = measure.process(words, dict(os.environ), tmp_path / "log.txt")
+    assert 0.3 <= found["seconds"] < 5
+    assert output.strip() == "so"
+    with pytest.raises(measure.Failure, match="exit code 3: oh dear"):
+        code = "import sys; print('oh dear', file=sys.stderr); sys.exit(3)"
+        measure.process([sys.executable, "-c", code], dict(os.environ), tmp_path / "log.txt")
+
+
+def test_films_are_made_once_with_one_split_for_all(tmp_path):
+    films = Films("phantoms16", 12, 64)
+    make(films, None, tmp_path)
+    told = Orders("fit", {}, 0, str(films.folder(tmp_path)), str(films.split_file(tmp_path)), "")
+    train, valid = told.part("train"), told.part("valid")
+    assert len(train) + len(valid) == 12
+    assert not {path for path, _ in train} & {path for path, _ in valid}
+    assert len(told.labels) == 3
+    from PIL import Image
+
+    with Image.open(train[0][0]) as film:
+        assert film.mode == "I;16"
+    before = Path(train[0][0]).stat().st_mtime_ns
+    make(films, None, tmp_path)
+    assert Path(train[0][0]).stat().st_mtime_ns == before
+
+
+def test_xrayfast_is_run_as_a_user_runs_it():
+    job = scenarios.progressive(scenarios.Options())[0]
+    words = xrayfast_fit.command(Orders("fit", job.settings, 1, "films", "split.csv", "scratch"))
+    line = " ".join(words[1:])
+    assert line.startswith("-m xrayfast fit films --arch resnet18")
+    for part in ("--unfreeze ", "--freeze-epochs 1", "--epochs 5", "--progressive 128,176,224", "--seed 1", "--json"):
+        assert part in line
+    assert "--cache-dir scratch/cache" in line
+    two = scenarios.distributed(scenarios.Options())[1]
+    words = xrayfast_fit.command(Orders("distributed", two.settings, 0, "films", "split.csv", "scratch"))
+    assert words[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+
+
+def test_the_command_lists_its_scenarios(tmp_path):
+    words = [sys.executable, str(ROOT / "examples" / "benchmarks"), "--list", "--work", str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in scenarios.SCENARIOS)
+    assert machine()["cores"]
