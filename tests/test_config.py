@@ -140,3 +140,21 @@ def test_yaml_is_plain(tmp_path):
 def test_thresholds_are_chosen_by_one_rule(options):
     with pytest.raises(ConfigError, match="expected one"):
         Config().updated(options)
+
+
+def test_yaml_s_on_and_off_are_words_for_reuse_frozen(tmp_path):
+    for word in ("on", "off", "auto"):
+        (tmp_path / "c.yaml").write_text(f"train: {{reuse_frozen: {word}}}")
+        assert Config.read(tmp_path / "c.yaml").train.reuse_frozen == word
+
+
+def test_sizes_that_are_no_numbers_are_told_once():
+    with pytest.raises(ConfigError) as caught:
+        Config().updated({"progressive": ("a", "b")})
+    assert str(caught.value).count("valid integer") == 1
+
+
+def test_a_progressive_end_that_is_not_the_size_is_told_with_both(tmp_path):
+    with pytest.raises(ConfigError, match=r"Progressive ends at 128, and size is 224.*--size 128"):
+        Config().updated({"progressive": (64, 128)})
+    assert Config().updated({"progressive": (64, 128), "size": 128}).train.progressive == (64, 128)

@@ -36,6 +36,11 @@ def _as_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, (int, str)) else value
 
 
+def _as_word(value: Any) -> Any:
+    """YAML reads on and off as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -102,7 +107,7 @@ class TrainConfig(_Section):
     monitor: Monitor = "auto"
     tta: bool = False
     allow_leaks: bool = False
-    reuse_frozen: ReuseFrozen = "auto"
+    reuse_frozen: Annotated[ReuseFrozen, BeforeValidator(_as_word)] = "auto"
     frozen_views: int = Field(2, ge=1)
     progressive: Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)] = ()
 
@@ -110,7 +115,9 @@ class TrainConfig(_Section):
     def _growing(self) -> Self:
         if list(self.progressive) != sorted(set(self.progressive)):
             raise PydanticCustomError(
-                "rules", "progressive is {found}; expected growing sizes", {"found": list(self.progressive)}
+                "rules",
+                "progressive is {found}; expected growing sizes, the smallest first",
+                {"found": list(self.progressive)},
             )
         return self
 
@@ -188,6 +195,18 @@ class Config(_Section):
     train: TrainConfig = TrainConfig()
     results: ResultsConfig = ResultsConfig()
 
+    @model_validator(mode="after")
+    def _ends_at_size(self) -> Self:
+        sizes = self.train.progressive
+        if sizes and sizes[-1] != self.model.size:
+            raise PydanticCustomError(
+                "rules",
+                "progressive ends at {last}, and size is {size}: the network is made for the last one. "
+                "Use --size {last}, or end at {size}",
+                {"last": sizes[-1], "size": self.model.size},
+            )
+        return self
+
     def updated(self, options: Mapping[str, Any]) -> Config:
         """A copy with some fields replaced, each named without its section.
 
@@ -258,7 +277,7 @@ def _complaints(error: ValidationError) -> list[str]:
     lines: dict[str, str] = {}
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]][:2]
-        name = path[-1]
+        name = path[-1] if path else ""
         if problem["type"] == "extra_forbidden":
             known = list(FIELD_SECTIONS) if len(path) == 2 else list(Config.model_fields)
             text = f"unknown key '{'.'.join(path)}'.{did_you_mean(name, known)}"
@@ -267,5 +286,8 @@ def _complaints(error: ValidationError) -> list[str]:
         else:
             text = f"{name} is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}."
         key = ".".join(path)
-        lines[key] = f"{lines[key][:-1]}, or {problem['msg'][0].lower()}{problem['msg'][1:]}." if key in lines else text
+        if key not in lines:
+            lines[key] = text
+        elif (more := f"{problem['msg'][0].lower()}{problem['msg'][1:]}.") not in lines[key]:
+            lines[key] = f"{lines[key][:-1]}, or {more}"
     return list(lines.values())

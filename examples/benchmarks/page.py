@@ -112,6 +112,8 @@ def shown(target: Target, outcome: Outcome) -> str:
     text = f"{outcome.median:{form}}"
     if len(values) > 1:
         text += f" ({values[0]:{form}} to {values[-1]:{form}}, n = {len(values)})"
+    else:
+        text += " (n = 1)"
     return text + target.unit
 
 

@@ -125,14 +125,34 @@ def thawed(given: Options) -> Jobs:
     ]
 
 
-def steps(given: Options) -> str:
-    return "--progressive " + ("32,48,64" if given.quick else "128,176,224")
+def comparable(given: Options, **changes: Any) -> dict[str, Any]:
+    """What accuracies are compared on: more films than are needed for times, on smaller pictures, so that three seeds
+    of two ways take minutes.
+    """
+    return protocol(given, films(given, 500), size=64 if given.quick else 128) | changes
+
+
+def plain(given: Options) -> Jobs:
+    """An unfrozen training with the defaults, seed by seed."""
+    settings = comparable(given, thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+    return [xrayfast(settings, n, given) for n in given.seeds(3)]
+
+
+def progressively(given: Options) -> Jobs:
+    """The same with growing pictures."""
+    steps = "--progressive " + ("32,48,64" if given.quick else "72,100,128")
+    return [xrayfast(job.settings, job.seed, given, steps) for job in plain(given)]
+
+
+def progressive_times(given: Options) -> Jobs:
+    settings, steps = thawed_settings(given), "--progressive " + ("32,48,64" if given.quick else "128,176,224")
+    pairs = [(xrayfast(settings, n, given, steps), Job("fastai", "fit", settings, n)) for n in given.seeds(3)]
+    return [job for pair in pairs for job in pair]
 
 
 def progressive(given: Options) -> Jobs:
-    settings = thawed_settings(given)
-    pairs = [(xrayfast(settings, n, given, steps(given)), Job("fastai", "fit", settings, n)) for n in given.seeds(3)]
-    return [job for pair in pairs for job in pair]
+    pairs = zip(plain(given), progressively(given), strict=True)
+    return [*progressive_times(given), *(job for pair in pairs for job in pair)]
 
 
 def last_block(given: Options) -> Jobs:
@@ -209,7 +229,7 @@ REUSE = ("--reuse-frozen on", "--reuse-frozen off")
 
 
 def reuse_settings(given: Options) -> list[dict[str, Any]]:
-    return [frozen_settings(given), last_block_settings(given)]
+    return [comparable(given), comparable(given, thaw="last block", epochs=given.epochs(6))]
 
 
 def reuse(given: Options) -> Jobs:
@@ -222,8 +242,7 @@ def reuse(given: Options) -> Jobs:
 
 
 def precision(given: Options) -> Jobs:
-    settings = thawed_settings(given)
-    return [xrayfast(settings, n, given, precision=kind) for n in given.seeds(3) for kind in ("auto", "fp32")]
+    return [job for one in plain(given) for job in (one, xrayfast(one.settings, one.seed, given, precision="fp32"))]
 
 
 def cuda_settings(given: Options) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def test_more_than_memory_takes_goes_into_a_file_without_a_name(data, monkeypatc
 
 def test_a_full_disk_is_told_with_what_to_do(data, monkeypatch, tmp_path):
     monkeypatch.setattr(frozen, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(frozen.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(frozen, "room", lambda _: 10)
     with pytest.raises(WriteError, match=r"found 0\.0 GB free.*--reuse-frozen off"):
         keep(learner(data), 4, 2, folder=tmp_path)
 
@@ -175,6 +175,13 @@ def test_an_interruption_stops_between_two_batches(data):
     with pytest.raises(KeyboardInterrupt):
         keep(learner(data), 5, 2, progress=lambda *a: told.append(a), interrupted=lambda: len(told) == 2)
     assert len(told) == 2
+
+
+def test_room_that_is_needed_is_known_before(data):
+    learn = learner(data)
+    for cut in (3, 5):
+        kept = keep(learn, cut, 2)
+        assert frozen.bytes_needed(learn, cut, 2) == 2 * (kept.train.numel() + kept.valid.numel())
 
 
 def phases(*frozen_and_epochs):

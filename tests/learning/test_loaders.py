@@ -3,15 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from fastai.data.transforms import ColReader
 from fasttransform import Pipeline
 from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import ChestAugmentation
-from xrayfast.learning.fastai_api import DataLoaders, TensorImageBW, TfmdDL, imagenet_stats
+from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL, imagenet_stats
 from xrayfast.learning.loaders import RadiographDL, items, torch_device
 from xrayfast.learning.randomness import isolated_rng
 
@@ -74,6 +76,23 @@ def test_batches_read_at_once_are_those_of_fastai_s_own_way_item_by_item(films_o
                 assert type(got) is type(wanted) and got.dtype == wanted.dtype and torch.equal(got, wanted)
 
 
+def test_worker_processes_read_the_same_batches(films):
+    loaders = [xf.dataloaders(xf.open_data(films), size=32, batch_size=8, device="cpu", workers=n) for n in (0, 2)]
+    for dl, other in zip(*(dls.loaders for dls in loaders), strict=True):
+        with isolated_rng(1), dl.dataset.set_split_idx(1), other.dataset.set_split_idx(1):
+            for (x, y), (x2, y2) in zip(dl, other, strict=True):
+                assert torch.equal(torch.Tensor(x), torch.Tensor(x2)) and y.tolist() == y2.tolist()
+
+
+def test_a_user_s_own_datablock_keeps_its_own_getters(films):
+    rows = [{"file": str(path), "target": 0, "kind": path.parent.name} for path in sorted(films.glob("*/*.png"))]
+    block = DataBlock((xf.RadiographBlock(size=32), CategoryBlock), get_x=ColReader("file"), get_y=ColReader("kind"))
+    dls = block.dataloaders(pd.DataFrame(rows), bs=4, num_workers=0)
+    assert sorted(dls.vocab) == ["covid-19", "normal", "pneumonia"]
+    x, y = dls.one_batch()
+    assert tuple(x.shape) == (4, 3, 32, 32) and int(y.max()) > 0
+
+
 def test_every_training_image_is_drawn_once_an_epoch(dls, data):
     drawn = torch.cat([y for _, y in dls.train])
     assert sorted(drawn.tolist()) == sorted(data.part("train").targets.argmax(axis=1).tolist())
@@ -86,13 +105,14 @@ def test_a_last_batch_of_one_is_dropped_because_batch_norm_cannot_train_on_it(da
 
 
 def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
-    before = torch.get_rng_state()
     orders = [
         torch.cat([y for _, y in xf.dataloaders(data, size=32, seed=s, device="cpu").train]).tolist() for s in (1, 1, 2)
     ]
     assert orders[0] == orders[1] != orders[2]
     xf.dataloaders(data, size=32, device="cpu")
-    assert isinstance(before, torch.Tensor)
+    before = torch.get_rng_state()
+    xf.dataloaders(data, size=32, device="cpu", seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_items_show_as_a_table(data):

@@ -49,6 +49,21 @@ def test_folding_folds():
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
 
 
+def test_a_learner_is_as_before_whatever_happens_while_it_predicts(films):
+    learn = xf.learner(
+        xf.dataloaders(xf.open_data(films), size=32, batch_size=8, device="cpu"), weights="none", precision="bf16"
+    )
+    model, callbacks = learn.model, [type(callback) for callback in learn.cbs.sorted("order")]
+    with pytest.raises(RuntimeError, match="mine"), exact(learn):
+        inner = learn.model
+        with exact(learn):
+            assert learn.model is inner, "folded once"
+        assert learn.model is inner
+        raise RuntimeError("mine")
+    assert learn.model is model
+    assert [type(callback) for callback in learn.cbs.sorted("order")] == callbacks
+
+
 def test_predictions_are_fp32_whatever_a_learner_trains_in(films):
     dls = xf.dataloaders(xf.open_data(films), size=32, batch_size=8, device="cpu")
     learn = xf.learner(dls, weights="none", precision="bf16")

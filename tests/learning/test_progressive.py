@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import xrayfast as xf
-from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.progressive import resized, sizes_by_epoch
 
@@ -21,11 +20,6 @@ def test_sizes_grow_end_at_the_network_s_and_share_the_epochs(epochs, steps):
     counts = [found.count(step) for step in steps]
     assert max(counts) - min(counts) <= 1
     assert counts == sorted(counts)
-
-
-def test_another_last_size_than_the_network_s_is_told():
-    with pytest.raises(ConfigError, match=r"progressive ends at 128, and size is 224.*--size 128"):
-        sizes_by_epoch(3, (64, 128), 224)
 
 
 class Seen(Callback):

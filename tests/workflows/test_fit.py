@@ -71,6 +71,85 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, b
     assert_same_numbers(whole, run)
 
 
+FROZEN = TINY | {"epochs": 4, "seed": 7}
+
+
+def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers(data, tmp_path, monkeypatch):
+    from xrayfast.workflows import training
+
+    computed = []
+    monkeypatch.setattr(training, "keep", lambda *a, real=training.keep, **k: computed.append(a[1:]) or real(*a, **k))
+    whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
+    assert computed == [(5, 2)]
+    with pytest.raises(Interrupted):
+        # Fifteen batches are asked about while frozen layers run, then those of the epochs.
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
+    assert 0 < len(xf.Run(tmp_path / "r").history) < 4
+    assert_same_numbers(whole, xf.resume(tmp_path / "r"))
+    slow = xf.fit(data, runs=tmp_path, reuse_frozen="off", **FROZEN)
+    assert len(computed) == 3
+    assert list(slow.history) == list(whole.history)
+
+
+def test_the_head_s_phase_takes_what_the_last_block_s_keeps(data, tmp_path, monkeypatch):
+    from xrayfast.workflows import training
+
+    computed = []
+    monkeypatch.setattr(training, "keep", lambda *a, real=training.keep, **k: computed.append(a[1:]) or real(*a, **k))
+    run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=3, **TINY)
+    assert computed == [(4, 2)]
+    assert run.history["phase"].tolist() == ["head", "last block", "last block", "last block"]
+
+
+def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(data, tmp_path):
+    run = xf.fit(
+        data, runs=tmp_path, unfreeze=True, epochs=3, progressive=(32, 48), early_stop=1, **TINY | {"size": 48}
+    )
+    assert run.history["size"].tolist()[:3] == [32, 32, 48]
+    assert run.history["size"][run.info["best_epoch"] - 1] == 48
+    assert run.config.train.progressive == (32, 48)
+    frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **TINY | {"size": 48})
+    assert set(frozen.history["size"]) == {48}
+    assert any("--progressive changes nothing" in remark for remark in frozen.info["remarks"])
+
+
+def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(data, tmp_path):
+    options = TINY | {"size": 48, "unfreeze": True, "freeze_epochs": 0, "epochs": 6, "progressive": (32, 48), "seed": 3}
+    options |= {"early_stop": 2, "lr": 1e-6}
+    whole = xf.fit(data, runs=tmp_path, **options)
+    assert whole.history["size"].tolist()[:4] == [32, 32, 32, 48], "small epochs don't count as stale"
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(4 * 5 - 2), **options)
+    assert len(xf.Run(tmp_path / "r").history) >= 2
+    assert_same_numbers(whole, xf.resume(tmp_path / "r"))
+
+
+def test_frozen_layers_that_need_too_much_room_are_computed_anew_with_a_note(data, tmp_path, monkeypatch):
+    from xrayfast.workflows import training
+
+    monkeypatch.setattr(training, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(training, "room", lambda _: 100_000)
+    monkeypatch.setattr(training, "keep", None)
+    notes = []
+
+    class Notes(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    run = xf.fit(data, runs=tmp_path, epochs=3, reporter=Notes(), **TINY)
+    assert len(run.history) == 3
+    assert any("computed anew in each epoch" in note for note in notes)
+
+
+def test_after_training_was_broken_off_in_a_batch_the_process_computes_in_float32(data, tmp_path, monkeypatch):
+    from xrayfast.learning import losses
+
+    monkeypatch.setattr(losses.FocalLoss, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, epochs=1, **TINY | {"precision": "bf16", "loss": "focal"})
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(films, tmp_path, data):
     import shutil
 
@@ -274,6 +353,11 @@ def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
         ({"alpha": (0.5, 0.5), "loss": "focal"}, "one for each of: covid-19, normal, pneumonia"),
         ({"unfreeze_blocks": 9}, "has 5 blocks"),
         ({"precision": "fp16"}, "needs a CUDA device"),
+        ({"progressive": (16, 32)}, "progressive"),
+        ({"progressive": (48, 32)}, "growing sizes"),
+        ({"progressive": (48, 64)}, "Progressive ends at 64, and size is 32"),
+        ({"frozen_views": 0}, "frozen_views"),
+        ({"reuse_frozen": "maybe"}, "reuse_frozen"),
         ({"batch_size": 1}, "batch_size is 1"),
         ({"lr": float("inf")}, "lr is inf"),
         ({"wd": float("nan")}, "wd is nan"),
@@ -340,13 +424,21 @@ def test_history_prefers_defined_values_then_higher_ones_then_lower_loss():
     history = History()
     rows = [(None, 0.5), (0.6, 0.9), (None, 0.1), (0.6, 0.8), (0.7, 2.0), (0.7, 2.0)]
     improved = [
-        history.add({"epoch": i, "auroc_macro": value, "valid_loss": loss}, "auroc_macro")
+        history.add({"epoch": i, "size": 64, "auroc_macro": value, "valid_loss": loss}, "auroc_macro")
         for i, (value, loss) in enumerate(rows, 1)
     ]
     assert improved == [True, True, False, True, True, False]
     assert history.best_epoch == 5
-    assert history.stale() == 1
-    assert history.stale(first_epoch=6) == 0
+    assert history.stale(0, size=64) == 1
+    assert history.stale(6, size=64) == 0
+
+
+def test_an_epoch_on_larger_pictures_beats_any_on_smaller_ones_and_only_such_epochs_go_stale():
+    history = History()
+    for epoch, (size, value) in enumerate([(32, 0.9), (32, 0.8), (32, 0.7), (64, 0.5), (64, 0.4)], 1):
+        history.add({"epoch": epoch, "size": size, "auroc_macro": value, "valid_loss": 1.0}, "auroc_macro")
+        assert history.stale(0, size=64) == max(0, epoch - 4)
+    assert history.best_epoch == 4
 
 
 def test_multi_label_with_focal_loss(tiny_multi_run):

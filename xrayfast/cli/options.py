@@ -321,7 +321,8 @@ Progressive = Annotated[
         "--progressive",
         panel=TRAIN,
         metavar="SIZE[,...]",
-        help="Train on smaller pictures first, such as 128,176,224; the last is --size.",
+        help="Train on smaller pictures first, such as 128,176,224; the last is --size. Phases that reuse frozen "
+        "layers don't.",
     ),
 ]
 ReuseFrozen = Annotated[
@@ -332,7 +333,7 @@ ReuseFrozen = Annotated[
         metavar="auto|on|off",
         default="auto",
         help="Compute what frozen layers give once, not every epoch; auto: where a phase has more epochs than "
-        "there are views.",
+        "there are views, or another phase keeps it, and the disk has room.",
     ),
 ]
 FrozenViews = Annotated[
@@ -342,7 +343,8 @@ FrozenViews = Annotated[
         panel=TRAIN,
         metavar="V",
         default="2",
-        help="Views of each training picture that this is done for: the picture itself and V - 1 augmented ones.",
+        help="Views of each training picture that this is done for, the picture itself and V - 1 augmented ones; with "
+        "auto at least one for ten epochs.",
     ),
 ]
 

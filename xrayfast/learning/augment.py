@@ -117,12 +117,13 @@ class ToNetwork(Transform):
     order = 99
 
     def encodes(self, images: TensorImageBW) -> TensorImage:
-        """In channels-last order, which convolutions take without a copy."""
+        """In channels-last order, which convolutions take without a copy; on MPS in the usual one."""
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in imagenet_stats)
         plain = images.as_subclass(Tensor)
         device, dtype = plain.device, plain.dtype
         n, _, height, width = plain.shape
-        out = torch.empty((n, 3, height, width), dtype=dtype, device=device, memory_format=torch.channels_last)
+        order = torch.contiguous_format if device.type == "mps" else torch.channels_last
+        out = torch.empty((n, 3, height, width), dtype=dtype, device=device, memory_format=order)
         return TensorImage(torch.addcmul((-mean / std).to(plain), plain, (1 / std).to(plain), out=out))
 
     def decodes(self, images: TensorImage) -> TensorImage:

@@ -29,7 +29,7 @@ class Reporter(Protocol):
         """Something worth knowing."""
 
     def preparing(self, stage: str, done: int, total: int) -> None:
-        """Before training: of `total` images, `done` are through a stage such as "decoding"."""
+        """Before training, or a phase of it: of `total` images, `done` are through a stage such as "decoding"."""
 
     def phase(self, phase: Phase) -> None:
         """A phase begins."""
@@ -78,6 +78,16 @@ class FrozenInference(Callback):
         for block in self.model[0]:
             if not any(parameter.requires_grad for parameter in block.parameters()):
                 block.eval()
+
+
+class LossesRead(Callback):
+    """Brings the recorder's losses to the CPU when training ends, all at once, where fastai's plots expect them."""
+
+    def after_fit(self) -> None:
+        """Once for all batches."""
+        losses = self.recorder.losses
+        if losses and losses[0].device.type != "cpu":
+            self.recorder.losses = list(torch.stack(losses).cpu())
 
 
 class EpochSeeds(Callback):
@@ -226,8 +236,7 @@ class Keeper(Callback):
             self.failure = error
             raise CancelFitException from error
         self.reporter.epoch(row, improved)
-        at_last_size = row["size"] == self.sizes[-1]
-        if self.patience is not None and at_last_size and self.state.stale(self.first_epoch) >= self.patience:
+        if self.patience is not None and self.state.stale(self.first_epoch, self.sizes[-1]) >= self.patience:
             raise CancelFitException
 
 
@@ -243,9 +252,12 @@ class History:
         self.rows = rows or []
         self.best_epoch = best_epoch
 
-    def stale(self, first_epoch: int = 0) -> int:
-        """Finished epochs after the best one, of those after `first_epoch`."""
-        return len(self.rows) - max(self.best_epoch or 0, first_epoch)
+    def stale(self, first_epoch: int, size: int) -> int:
+        """Finished epochs after the best one, of those after `first_epoch` on pictures of that size: on smaller ones
+        none can be the best.
+        """
+        since = self.rows[max(self.best_epoch or 0, first_epoch) :]
+        return sum(row["size"] == size for row in since)
 
     def add(self, row: Row, monitor: str) -> bool:
         """Append a row; True where it is the best so far."""
@@ -265,4 +277,4 @@ def _merit(row: Row, monitor: str) -> tuple[int, float, float]:
     loss = row["valid_loss"]
     merit = -math.inf if loss is None or math.isnan(loss) else -loss
     value = merit if monitor == "valid_loss" else row.get(monitor)
-    return row.get("size", 0), (-math.inf if value is None or math.isnan(value) else value), merit
+    return row["size"], (-math.inf if value is None or math.isnan(value) else value), merit

@@ -48,4 +48,5 @@ with warnings.catch_warnings():
     from fastai.vision.core import PILImageBW as PILImageBW
     from fastai.vision.core import imagenet_stats as imagenet_stats
     from fastai.vision.learner import vision_learner as vision_learner
+    from fastcore.basics import chunked as chunked
     from fasttransform import Transform as Transform

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -26,6 +27,9 @@ from xrayfast.learning.randomness import isolated_rng
 MEMORY_BYTES = 256 * 2**20
 """Up to this much is kept in memory; more goes into an unnamed file, which the operating system drops with it."""
 
+EPOCHS_A_VIEW = 10
+"""In how many epochs a view is trained on at most, unless "on" is asked for."""
+
 _FLOAT16_MAX = 65504.0
 _BATCH = 64
 
@@ -47,6 +51,16 @@ def cuts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, .
         cut or max((other for other in own if other <= phase.frozen), default=0)
         for cut, phase in zip(own, phases, strict=True)
     )
+
+
+def views_for(phases: Sequence[Phase], cut_by_phase: Sequence[int], mode: ReuseFrozen, views: int) -> int:
+    """How many views are kept: with "auto" at least so many that each is trained on in ten epochs at most.
+
+    >>> [views_for([Phase("head", epochs, 5, ())], [5], "auto", 2) for epochs in (10, 30, 31)]
+    [2, 3, 4]
+    """
+    epochs = sum(phase.epochs for phase, cut in zip(phases, cut_by_phase, strict=True) if cut)
+    return max(views, math.ceil(epochs / EPOCHS_A_VIEW)) if mode == "auto" else views
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +120,22 @@ def keep(
     valid, valid_targets = _run(first, _in_order_of_rows(learn.dls.valid), 1, seed, precision, told, folder)
     train, targets = _run(first, _in_order_of_rows(learn.dls.train), views, seed, precision, told, folder)
     return Kept(cut, train, valid[0], (targets, valid_targets), key(learn, cut, views))
+
+
+def bytes_needed(learn: Learner, cut: int, views: int) -> int:
+    """What `keep` would keep, in bytes; found by one blank picture."""
+    size, device = learn.dls.size, learn.dls.device
+    with torch.no_grad():
+        x = torch.zeros(1, 3, size, size, device=device)
+        for stage in _stages(learn.model.eval(), cut)[0]:
+            x = stage(x)
+    return 2 * x.numel() * (views * len(learn.dls.train_ds) + len(learn.dls.valid_ds))
+
+
+def room(folder: Path | None) -> int:
+    """Bytes that are free where `keep` keeps what memory is too small for."""
+    place = Path(folder or tempfile.gettempdir())
+    return shutil.disk_usage(next(found for found in (place, *place.absolute().parents) if found.exists())).free
 
 
 def key(learn: Learner, cut: int, views: int) -> str:
@@ -240,11 +270,11 @@ def _room(shape: tuple[int, ...], folder: Path | None) -> Tensor:
     place = Path(folder or tempfile.gettempdir())
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free = shutil.disk_usage(place).free
-        if free < size:
+        if (free := room(place)) < size:
+            other = "--cache-dir" if folder else "the environment variable TMPDIR"
             raise WriteError(
                 f"{place}: found {free / 1e9:.1f} GB free; what the frozen layers give needs {size / 1e9:.1f} GB. Name "
-                "another folder with --cache-dir, keep fewer --frozen-views, or compute them anew each epoch with "
+                f"another folder with {other}, keep fewer --frozen-views, or compute them anew each epoch with "
                 "--reuse-frozen off."
             )
         with tempfile.TemporaryFile(dir=place) as file:

@@ -14,7 +14,7 @@ from torch import nn
 from xrayfast.config import ClassWeights, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
 from xrayfast.errors import ConfigError, WeightsError, WriteError, some
 from xrayfast.learning.backbones import Body, load_body
-from xrayfast.learning.callbacks import FrozenInference
+from xrayfast.learning.callbacks import FrozenInference, LossesRead
 from xrayfast.learning.fastai_api import DataLoaders, Learner, params, vision_learner
 from xrayfast.learning.losses import make_loss
 from xrayfast.learning.memory import keep_freed_memory
@@ -43,7 +43,8 @@ def learner(
 ) -> Learner:
     """A plain fastai Learner, its body frozen, one layer group per block of the network and one for the head.
 
-    Frozen blocks run in inference mode: their batch norm neither trains nor counts, so that a frozen epoch
+    From now on the process keeps memory that it frees (glibc only), which training asks for again in each batch. Frozen
+    blocks run in inference mode: their batch norm neither trains nor counts, so that a frozen epoch
     back-propagates through the head alone.
 
     Args:
@@ -158,7 +159,7 @@ def _assemble(
         lr=lr,
         wd=wd,
         train_bn=False,
-        cbs=FrozenInference(),
+        cbs=[FrozenInference(), LossesRead()],
     )
     learn.model = in_order(learn.model, dls.device)
     learn.arch = arch

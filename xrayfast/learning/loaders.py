@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastcore.basics import chunked
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -33,6 +32,7 @@ from xrayfast.learning.fastai_api import (
     TfmdDL,
     Transform,
     TransformBlock,
+    chunked,
 )
 from xrayfast.learning.randomness import isolated_rng
 
@@ -107,7 +107,6 @@ def RadiographBlock(size: int = 224, augment: bool = True, pictures: Pictures | 
             *([ChestAugmentation()] if augment else []),
             ToNetwork(),
         ],
-        dl_type=RadiographDL,
     )
 
 
@@ -119,7 +118,7 @@ def datablock(labels: tuple[str, ...], task: Task, pictures: Pictures) -> DataBl
         else MultiCategoryBlock(encoded=True, vocab=list(labels))
     )
     block = RadiographBlock(pictures.side, pictures=pictures)
-    return DataBlock(blocks=(block, target), get_x=_path, get_y=_target, splitter=_parts)
+    return DataBlock(blocks=(block, target), dl_type=RadiographDL, get_x=_path, get_y=_target, splitter=_parts)
 
 
 def items(data: Manifest) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xrayfast.errors import TrainingError
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
+from xrayfast.learning.precision import leave_autocast
 
 METHODS = ("valley", "slide", "minimum", "steep")
 
@@ -86,6 +87,7 @@ def range_test(learn: Learner, steps: int = 100, interrupted: Callable[[], bool]
             with learn.added_cbs(_Stop(interrupted)):
                 learn.lr_find(num_it=max(steps, 20), show_plot=False, suggest_funcs=None)
         finally:
+            leave_autocast(learn)
             learn.path = path
             learn.opt.clear_state()
     lrs = torch.tensor(learn.recorder.lrs, dtype=torch.float64)

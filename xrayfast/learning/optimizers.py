@@ -1,7 +1,7 @@
 """fastai's Adam and SGD, a layer group's parameters in one step.
 
-fastai steps parameter by parameter, a dozen small operations each: for resnet18 they cost about as much on a GPU as
-the network itself. The numbers, the hyperparameters by layer group and the state that a checkpoint keeps are fastai's.
+fastai steps parameter by parameter, a dozen small operations each: for the 62 parameters of resnet18 some 700 kernels a
+step. The numbers, the hyperparameters by layer group and the state that a checkpoint keeps are fastai's.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class _Grouped(Optimizer):
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(value)
+            if "step" in state:  # a plain number in fastai's own Adam
+                state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=_step_device(parameter))
 
     def zero_grad(self) -> None:
         """Drop the gradients: the next backward pass writes them, instead of adding to zeros."""
@@ -79,7 +81,7 @@ class FusedAdam(_Grouped):
     def _step_on(self, parameters: list[Tensor], decay: float, hyper: dict[str, float]) -> None:
         for parameter in parameters:
             if "step" not in self.state[parameter]:
-                self.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                self.state[parameter]["step"] = torch.zeros((), device=_step_device(parameter))
         adamw(
             parameters,
             [p.grad for p in parameters],  # type: ignore[misc]
@@ -87,7 +89,7 @@ class FusedAdam(_Grouped):
             self._averages(parameters, "sqr_avg"),
             [],
             [self.state[p]["step"] for p in parameters],
-            fused=parameters[0].device.type in ("cpu", "cuda"),
+            fused=_has_kernel(parameters[0]),
             amsgrad=False,
             maximize=False,
             beta1=hyper["mom"],
@@ -96,6 +98,15 @@ class FusedAdam(_Grouped):
             weight_decay=decay,
             eps=hyper["eps"],
         )
+
+
+def _has_kernel(parameter: Tensor) -> bool:
+    return parameter.device.type in ("cpu", "cuda")
+
+
+def _step_device(parameter: Tensor) -> torch.device:
+    """Where the count of steps lies: without the kernel it is read at each step, which must not wait for the device."""
+    return parameter.device if _has_kernel(parameter) else torch.device("cpu")
 
 
 class FusedSGD(_Grouped):

@@ -11,6 +11,7 @@ import numpy as np
 from xrayfast.config import Schedule, Task, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
+from xrayfast.learning.precision import leave_autocast
 from xrayfast.metrics.summary import OVERALL
 
 
@@ -98,7 +99,10 @@ def run_phase(
     """
     learn.opt.set_hyper("lr", list(phase.lrs))
     schedulers = [ParamScheduler(scheds)] if (scheds := _schedulers(schedule, np.array(phase.lrs), momentum)) else []
-    learn.fit(phase.epochs, lr=list(phase.lrs), cbs=[*schedulers, *callbacks], start_epoch=start_epoch)
+    try:
+        learn.fit(phase.epochs, lr=list(phase.lrs), cbs=[*schedulers, *callbacks], start_epoch=start_epoch)
+    finally:
+        leave_autocast(learn)
 
 
 def thaw(learn: Learner, phase: Phase) -> None:

@@ -60,12 +60,18 @@ class Autocast(Callback):
 
     def __init__(self, device_type: str) -> None:
         self.device_type = device_type
+        self.context: AbstractContextManager[Any] | None = None
+
+    def before_fit(self) -> None:
+        """Leave what a batch that was broken off has left open: weights stay cast as long as it is."""
+        self.leave()
 
     def before_batch(self) -> None:
         """Enter autocast for the forward pass and the loss; but `get_preds` is in float32 on every machine."""
-        exactly = hasattr(self.learn, "gather_preds")
-        self.context = nullcontext() if exactly else torch.autocast(self.device_type, dtype=torch.bfloat16)
-        self.context.__enter__()
+        self.leave()
+        if not hasattr(self.learn, "gather_preds"):
+            self.context = torch.autocast(self.device_type, dtype=torch.bfloat16)
+            self.context.__enter__()
 
     def after_pred(self) -> None:
         """Losses and metrics in float32."""
@@ -73,7 +79,20 @@ class Autocast(Callback):
 
     def after_loss(self) -> None:
         """Leave autocast before the backward pass."""
-        self.context.__exit__(None, None, None)
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave autocast, if it is entered."""
+        if self.context is not None:
+            context, self.context = self.context, None
+            context.__exit__(None, None, None)
+
+
+def leave_autocast(learn: Learner) -> None:
+    """After training that was broken off in the middle of a batch."""
+    for callback in learn.cbs:
+        if isinstance(callback, Autocast):
+            callback.leave()
 
 
 def in_order(model: nn.Module, device: torch.device) -> nn.Module:
@@ -81,12 +100,16 @@ def in_order(model: nn.Module, device: torch.device) -> nn.Module:
     return model if device.type == "mps" else model.to(memory_format=torch.channels_last)
 
 
-def folded(model: nn.Sequential) -> nn.Sequential:
-    """A copy for inference, in evaluation mode: each batch norm that follows a convolution is folded into it.
+class Folded(nn.Sequential):
+    """A network for inference, each batch norm that follows a convolution folded into it."""
+
+
+def folded(model: nn.Sequential) -> Folded:
+    """A folded copy, in evaluation mode, in which the model is left too.
 
     Logits are the same to float32's rounding. Parts of the model that can't be traced are copied as they are.
     """
-    return nn.Sequential(*(_folded(part) for part in model.eval()))
+    return Folded(*(_folded(part) for part in model.eval()))
 
 
 def _folded(part: nn.Module) -> nn.Module:
@@ -100,13 +123,19 @@ def _folded(part: nn.Module) -> nn.Module:
 def exact(learn: Learner) -> Iterator[None]:
     """Within it a learner predicts in float32, whatever it trains in, by a folded network.
 
-    So its predictions are those of any other machine, to float32's rounding.
+    So its predictions are those of any other machine, to float32's rounding. Within another `exact` nothing changes:
+    around a loop, it folds once. A learner is for one thread at a time.
     """
-    model, device = learn.model, next(learn.model.parameters()).device
+    model = learn.model
+    if isinstance(model, Folded):
+        yield
+        return
+    device = next(model.parameters()).device
     reduced = [callback for callback in learn.cbs if isinstance(callback, (Autocast, MixedPrecision))]
-    learn.remove_cbs(reduced)
-    learn.model = in_order(folded(model), device)
+    leave_autocast(learn)
     try:
+        learn.remove_cbs(reduced)
+        learn.model = in_order(folded(model), device)
         yield
     finally:
         learn.model = model

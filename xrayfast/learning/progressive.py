@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import Shrink
 from xrayfast.learning.fastai_api import Callback, Learner
 
@@ -15,21 +14,13 @@ def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[
 
     Args:
         epochs: how many there are.
-        progressive: growing sizes, or none.
-        size: the network's own, which the last must be.
-
-    Raises:
-        ConfigError: the last one is another.
+        progressive: growing sizes that end at the network's, or none.
+        size: the network's own.
 
     >>> sizes_by_epoch(6, (128, 176, 224), 224), sizes_by_epoch(2, (128, 176, 224), 224), sizes_by_epoch(2, (), 224)
     ((128, 128, 176, 176, 224, 224), (176, 224), (224, 224))
     """
     steps = tuple(progressive) or (size,)
-    if steps[-1] != size:
-        raise ConfigError(
-            f"progressive ends at {steps[-1]}, and size is {size}: the network is made for the last one. "
-            f"Use --size {steps[-1]}, or end at {size}."
-        )
     share, extra = divmod(epochs, len(steps))
     counts = [share + (number >= len(steps) - extra) for number in range(len(steps))]
     return tuple(step for step, count in zip(steps, counts, strict=True) for _ in range(count))

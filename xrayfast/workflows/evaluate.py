@@ -301,15 +301,17 @@ def _predicted(
     """(N, L) probabilities as the network gives them, and where they were computed."""
     # torch and fastai take seconds to load, and saved predictions need neither.
     from xrayfast.learning.inference import new_probability
+    from xrayfast.learning.precision import exact
     from xrayfast.workflows.load import load_to_predict
 
     learn = load_to_predict(run, device)
     found = []
-    for start in range(0, len(paths), CHUNK):
-        chunk = [pictures.picture(path) for path in paths[start : start + CHUNK]]
-        found.append(new_probability(learn, chunk, batch_size=batch_size, tta=tta, seed=run.config.train.seed))
-        if progress is not None:
-            progress("predicting", min(start + CHUNK, len(paths)), len(paths))
+    with exact(learn):
+        for start in range(0, len(paths), CHUNK):
+            chunk = list(pictures.batch(paths[start : start + CHUNK]))
+            found.append(new_probability(learn, chunk, batch_size=batch_size, tta=tta, seed=run.config.train.seed))
+            if progress is not None:
+                progress("predicting", min(start + CHUNK, len(paths)), len(paths))
     return np.concatenate(found).astype(np.float64), str(learn.dls.device)
 
 

@@ -100,9 +100,14 @@ def _fit(
     # Contradictions between the settings show before a folder is made.
     prevalences(config.results.prevalence, manifest.labels)
     phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
-    stages(phases, config.train, config.model.size)
+    made_fast = stages(phases, config.train, config.model.size)
     monitored(config.train, manifest.task)
     remarks += _remarks(config, learn)
+    if config.train.progressive and all(stage.cut for stage in made_fast):
+        remarks.append(
+            "All epochs train on what frozen layers give, computed once at the last size: --progressive changes "
+            "nothing. --reuse-frozen off computes it anew in each epoch, on growing pictures."
+        )
     for remark in remarks:
         reporter.note(remark)
     known = facts(learn, command, remarks, looked) | {"processes": processes.world, "global_batch": batch}
@@ -149,7 +154,8 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     learn = prepare(manifest, start, pictures, run.info.get("global_batch", config.train.batch_size))
     history = History()
     if state is not None:
-        history = History(list(state["rows"]), state["best_epoch"])
+        # Earlier versions knew one size only.
+        history = History([{"size": config.model.size, **row} for row in state["rows"]], state["best_epoch"])
     _train(run, learn, config, history, reporter, interrupted, processes)
 
 

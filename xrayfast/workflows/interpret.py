@@ -297,7 +297,7 @@ def _facts(info: dict[str, Any], config: Config) -> dict[str, str]:
         "loss": str(info.get("loss", train.loss)),
         "class weights": train.class_weights,
         "tta": "yes" if train.tta else "no",
-        "precision": train.precision,
+        "precision": str(info.get("precision", train.precision)),
         "device": f"{info.get('device', '')} ({info.get('device_name', '')})",
         "seed": f"{train.seed} (split {config.data.split_seed})",
         "training time": f"{float(info.get('seconds') or 0):.0f} s",

@@ -125,6 +125,7 @@ def _recorded(learn: Learner) -> History:
             {
                 "epoch": number,
                 "phase": "by hand",
+                "size": learn.dls.size,
                 **{
                     key: None if value is None or np.isnan(float(value)) else float(value)
                     for key, value in named.items()

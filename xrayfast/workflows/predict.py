@@ -19,6 +19,7 @@ from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, is_image, read
 from xrayfast.data.workers import cpu_count
 from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference import new_probability
+from xrayfast.learning.precision import exact
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import PROBABILITY, joined
 from xrayfast.run import Run
@@ -72,7 +73,7 @@ def predict(
     size, window = config.model.size, config.data.window
     parts: list[pd.DataFrame] = []
     done = 0
-    with contextlib.closing(_read_in_chunks(files, size, window)) as chunks:
+    with contextlib.closing(_read_in_chunks(files, size, window)) as chunks, exact(learn):
         for chunk, pictures in chunks:
             good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
             raw: NDArray[Any] = (
@@ -125,8 +126,10 @@ def _read_in_chunks(
     A thread a CPU reads; decoders leave the interpreter to the other threads. Reading and predicting take turns: each
     keeps all CPUs busy by itself, and at the same time they would wait for each other.
     """
-    # Recording warnings changes a setting of the process, and threads put it back in any order: here it is put back.
+    # Recording warnings changes settings of the process, and threads put back what they found, in any order: so they
+    # find silence, as pydicom's warnings may quote a header, and here all is put back.
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         pool = ThreadPoolExecutor(min(_MOST_THREADS, cpu_count()))
         try:
             for start in range(0, len(files), CHUNK):

@@ -14,12 +14,15 @@ from xrayfast.learning import checkpoint
 from xrayfast.learning.callbacks import EpochSeeds, History, Keeper, Progress, Reporter
 from xrayfast.learning.distributed import Processes
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.frozen import Kept, cuts, keep, key, training_on
+from xrayfast.learning.frozen import MEMORY_BYTES, Kept, bytes_needed, cuts, keep, key, room, training_on, views_for
 from xrayfast.learning.learner import layer_groups, save_weights
 from xrayfast.learning.lr_find import range_test
 from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
 from xrayfast.learning.progressive import resized, sizes_by_epoch
 from xrayfast.run import Run
+
+SHARE_OF_DISK = 0.25
+"""Of what is free, what frozen layers give may take, unless it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +32,26 @@ class Stage:
     Attributes:
         phase: what is trained.
         cut: blocks of the body that are not run in it, because what they give is kept; 0 for none.
+        views: of each training picture that this is kept for.
         sizes: the side of the pictures in each epoch.
     """
 
     phase: Phase
     cut: int
+    views: int
     sizes: tuple[int, ...]
 
 
 def stages(phases: Sequence[Phase], train: TrainConfig, size: int) -> list[Stage]:
     """How each phase is trained. Progressive sizes are for the phases that run the whole network: where frozen layers
     run once, smaller pictures would only make them run once more.
-
-    Raises:
-        ConfigError: the progressive sizes don't end at the network's.
     """
     by_phase = cuts(phases, train.reuse_frozen, train.frozen_views)
     whole = sum(phase.epochs for phase, cut in zip(phases, by_phase, strict=True) if not cut)
     sizes = iter(sizes_by_epoch(whole, train.progressive, size))
+    views = views_for(phases, by_phase, train.reuse_frozen, train.frozen_views)
     return [
-        Stage(phase, cut, tuple(size if cut else next(sizes) for _ in range(phase.epochs)))
+        Stage(phase, cut, views, tuple(size if cut else next(sizes) for _ in range(phase.epochs)))
         for phase, cut in zip(phases, by_phase, strict=True)
     ]
 
@@ -86,12 +89,12 @@ def train_phases(
         phase = stage.phase
         patience = settings.early_stop if phase is phases[-1] else None
         start = min(max(done - first, 0), phase.epochs)
-        stopped_early = start > 0 and patience is not None and history.stale(first) >= patience
+        stopped_early = start > 0 and patience is not None and history.stale(first, stage.sizes[-1]) >= patience
         if start < phase.epochs and not stopped_early:
             thaw(learn, phase)
             if start:
                 checkpoint.restore_optimizer(run.checkpoint, learn)
-            kept = _kept(learn, stage.cut, config, kept, reporter, interrupted)
+            kept = _kept(learn, stage, config, kept, reporter, interrupted, processes)
             reporter.phase(phase)
             save = partial(_keep, run, learn, history) if processes.first else _keep_nothing
             keeper = Keeper(history, phase, first, monitor, patience, save, reporter, stage.sizes)
@@ -111,21 +114,36 @@ def train_phases(
 
 
 def _kept(
-    learn: Learner, cut: int, config: Config, before: Kept | None, reporter: Reporter, interrupted: Callable[[], bool]
+    learn: Learner,
+    stage: Stage,
+    config: Config,
+    before: Kept | None,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
+    processes: Processes,
 ) -> Kept | None:
     """What the first blocks give, from the phase before where it is still that; None where nothing is kept."""
+    cut, views = stage.cut, stage.views
     if not cut:
         return None
-    views = config.train.frozen_views
     if before is not None and before.key == key(learn, cut, views):
         return before
+    folder = cache_root(config.data.cache_dir) if config.data.cache else None
+    if config.train.reuse_frozen == "auto":
+        needed, free = bytes_needed(learn, cut, views), room(folder)
+        if needed > MEMORY_BYTES and needed * processes.world > free * SHARE_OF_DISK:
+            reporter.note(
+                f"What frozen layers give would take {needed * processes.world / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+                "are free: they are computed anew in each epoch. --reuse-frozen on keeps it all the same."
+            )
+            return None
     return keep(
         learn,
         cut,
         views,
         progress=partial(reporter.preparing, "frozen layers"),
         interrupted=interrupted,
-        folder=cache_root(config.data.cache_dir) if config.data.cache else None,
+        folder=folder,
     )
 
 
