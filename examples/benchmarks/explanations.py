@@ -1,3 +1,17 @@
 """A sentence or two on a row of the page: why it falls short, or what to know when reading it. By the row's key."""
 
-EXPLANATIONS: dict[str, str] = {}
+EXPLANATIONS: dict[str, str] = {
+    "frozen10": "Some 20 s of ours do not grow with the films: torch and fastai are imported, intervals are drawn. "
+    "With more films the ratio is higher.",
+    "thawed": "In bf16, which this CPU has units for; the limit in fp32 is in the tables below.",
+    "progressive": "On so few films the start and the first decoding weigh more than what smaller pictures save.",
+    "limit": "xrayfast's epoch is timed without the writing of its checkpoint, which the totals hold. Above 1 is "
+    "noise, and validation in larger batches.",
+    "help": "The median of seven.",
+    "vgg16_bn": "Random weights, time only: ImageNet's were not on the machine.",
+    "densenet121": "Random weights, time only.",
+    "distributed": "In fp32 and at rates one would train with, rounding alone moves the losses of a run by as much: "
+    "one process with other convolution kernels (oneDNN switched off) differs from itself by 2e-3 within three epochs "
+    "on darkcovid at 128 px. Where one process repeats itself, two do: tests/learning/test_distributed.py holds 1e-4.",
+    "reuse": "Trained with one thread, beside other work: only accuracies count.",
+}

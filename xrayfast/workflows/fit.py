@@ -155,7 +155,8 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     history = History()
     if state is not None:
         # Earlier versions knew one size only.
-        history = History([{"size": config.model.size, **row} for row in state["rows"]], state["best_epoch"])
+        rows = [{**row, "size": row.get("size", config.model.size)} for row in state["rows"]]
+        history = History(rows, state["best_epoch"])
     _train(run, learn, config, history, reporter, interrupted, processes)
 
 

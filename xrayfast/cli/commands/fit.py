@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,9 +68,14 @@ def _fit(
     else:
         settings = read_settings(config, given)
         manifest = open_and_show(out, settings)
-        from xrayfast.workflows.fit import fit as work
-
         with stop.listening(), reporting(out) as reporter:
+            with importing("xrayfast.workflows.fit"):
+                if settings.data.cache:
+                    from xrayfast.workflows.data import decode
+
+                    decode(manifest, settings.model.size, reporter.preparing)
+            from xrayfast.workflows.fit import fit as work
+
             run = work(
                 manifest,
                 config=settings,
@@ -79,6 +86,23 @@ def _fit(
                 command=command_line(),
             )
     close(out, run)
+
+
+@contextmanager
+def importing(module: str) -> Iterator[None]:
+    """Import a module meanwhile: torch and fastai take one core 10 s, in which other processes decode images."""
+    thread = threading.Thread(target=_import, args=(module,))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+def _import(module: str) -> None:
+    # What fails here fails again, and is told, where the module is needed.
+    with suppress(Exception):
+        importlib.import_module(module)
 
 
 @contextmanager
