@@ -109,12 +109,12 @@ def shown(target: Target, outcome: Outcome) -> str:
     """Median, lowest and highest, as in "11.2 (10.8 to 11.5; 2 rounds)"."""
     form = ".1e" if target.digits == "e" else f".{target.digits}f"
     values = sorted(outcome.values)
-    text = f"{outcome.median:{form}}"
+    text = f"{outcome.median:{form}}{target.unit}"
     if len(values) > 1:
         text += f" ({values[0]:{form}} to {values[-1]:{form}}, n = {len(values)})"
     else:
         text += " (n = 1)"
-    return text + target.unit
+    return text
 
 
 def _remarks(results: Results) -> list[str]:
