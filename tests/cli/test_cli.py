@@ -203,7 +203,7 @@ def test_no_permission_to_write(at, films, monkeypatch):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    done = call("fit", films, *TINY, code=1)
+    done = call("fit", films, *TINY, "--no-cache", code=1)
     assert "runs: can't be written (Permission denied)" in done.stderr
     assert "--runs" in done.stderr
 
