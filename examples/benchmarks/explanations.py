@@ -1,7 +1,8 @@
 """A sentence or two on a row of the page: why it falls short, or what to know when reading it. By the row's key."""
 
 EXPLANATIONS: dict[str, str] = {
-    "frozen10": "Some 20 s of ours do not grow with the films: torch and fastai are imported, intervals are drawn. "
+    "frozen10": "About 17 s of ours (by the row on cost) do not grow with the films: torch and fastai are imported, "
+    "intervals are drawn. "
     "With 160 training films instead of 192 it was 9.4 (28 s against 268) and 8.9 (30 s against 266).",
     "last-block": "On 96 training films the fixed start is most of our 32 s. Two rounds before had 5.2 (28 s against "
     "146) and 1.8, the latter while tests ran on the same cores.",
