@@ -236,6 +236,26 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, films):
     assert len(Run("runs/r").history) == epochs + 1
 
 
+@pytest.mark.parametrize(("words", "code"), [("models --json", 0), ("interpret nowhere", 1), ("fit --no-such", 2)])
+def test_a_process_ends_with_all_said_and_its_handlers_called_but_is_not_taken_apart(at, words, code):
+    script = """
+import atexit, os, xrayfast.cli
+
+class Last:
+    def __del__(self, write=os.write): write(1, b"taken apart\\n")
+
+last = Last()
+register = atexit.register
+atexit.register = lambda *given: [register(*given), register(print, "called at exit")]
+xrayfast.cli.main()
+"""
+    done = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True, timeout=60)
+    assert done.returncode == code
+    assert done.stdout.endswith("called at exit\n")
+    assert "taken apart" not in done.stdout
+    assert ("vgg16_bn" in done.stdout) if code == 0 else done.stderr
+
+
 def test_the_demo_ends_by_naming_its_report(at, monkeypatch):
     from xrayfast.config import ModelConfig, TrainConfig
     from xrayfast.workflows import demo
