@@ -1,5 +1,7 @@
 """What a network computes in."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import xrayfast as xf
 from xrayfast.errors import ConfigError
 from xrayfast.learning import precision
 from xrayfast.learning.backbones import BACKBONES, load_body
+from xrayfast.learning.fastai_api import Callback, MixedPrecision
 from xrayfast.learning.precision import Autocast, exact, folded, resolved
 
 CPU = torch.device("cpu")
@@ -76,3 +79,47 @@ def test_predictions_are_fp32_whatever_a_learner_trains_in(films):
     assert set(types) == {torch.float32}
     assert learn.model is model
     assert any(isinstance(callback, Autocast) for callback in learn.cbs)
+
+
+class Scaled(MixedPrecision):
+    """fastai's fp16, which is hard-coded to CUDA, in float32: what is left of it is the scaler, and it starts with a
+    scale under which float32's gradients overflow.
+    """
+
+    def before_fit(self):
+        """The scaler and an empty context."""
+        self.autocast = nullcontext()
+        self.learn.scaler = torch.amp.GradScaler("cpu", init_scale=LARGEST)
+        self.scales = []
+
+
+LARGEST = 2.0**127
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on_with_a_smaller_scale(films, optimizer):
+    dls = xf.dataloaders(xf.open_data(films), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, weights="none", precision="fp32", optimizer=optimizer)
+    learn.add_cb(Scaled())
+    before = [p.detach().clone() for p in learn.model.parameters()]
+    scale, unchanged = [], []
+
+    class Watch(Callback):
+        def after_batch(self):
+            if self.training:
+                scale.append(self.scaler.get_scale())
+                now = self.model.parameters()
+                unchanged.append(all(torch.equal(p, b) for p, b in zip(now, before, strict=True)))
+
+    learn.unfreeze()
+    with learn.no_bar(), learn.no_logging(), learn.added_cbs(Watch()):
+        learn.fit(4, 1e-3)
+    assert unchanged[0], "the first step was skipped"
+    assert scale[0] == LARGEST / 2
+    assert not unchanged[-1], "later ones were not"
+    assert sum(a > b for a, b in zip([LARGEST, *scale], scale, strict=False)) == sum(unchanged)
+    for parameter, state in learn.opt.state.items():
+        assert all(torch.isfinite(torch.as_tensor(value)).all() for value in state.values())
+        assert torch.isfinite(parameter).all()
+        if "step" in state:
+            assert state["step"] == len(scale) - sum(unchanged)
