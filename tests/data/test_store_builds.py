@@ -80,7 +80,7 @@ def check_killed_builds(tmp_path, root, kills, count):
 
 
 def test_builds_killed_at_random_moments_go_on_to_the_same_store(tmp_path, root):
-    check_killed_builds(tmp_path, root, kills=5, count=120)
+    check_killed_builds(tmp_path, root, kills=3, count=120)
 
 
 @pytest.mark.slow

@@ -236,3 +236,4 @@ def test_torchrun_trains_one_run_and_says_once_what_is_wrong(films, tmp_path):
 
 if __name__ == "__main__":
     in_one_of_two(*map(Path, sys.argv[1:]))
+    os._exit(0)  # to take torch apart takes 3 s

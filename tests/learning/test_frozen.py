@@ -31,8 +31,15 @@ def phase(learn, thawed=0):
     return Phase("some", 1, blocks - thawed, (1e-3,) * (blocks + 1))
 
 
-@pytest.mark.parametrize("arch", list(BACKBONES))
-@pytest.mark.parametrize("thawed", [0, 1, 2])
+# Every network at one cut and one at every cut; the rest is slow.
+CUTS = [
+    pytest.param(arch, thawed, marks=[pytest.mark.slow] * (arch != "resnet18" and thawed != 1), id=f"{arch}-{thawed}")
+    for arch in BACKBONES
+    for thawed in (0, 1, 2)
+]
+
+
+@pytest.mark.parametrize(("arch", "thawed"), CUTS)
 def test_kept_values_lead_to_the_network_s_own_outputs_at_any_cut(data, arch, thawed):
     learn = learner(data, arch=arch)
     thaw(learn, phase(learn, thawed))

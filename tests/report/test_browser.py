@@ -77,7 +77,7 @@ def looked_at(page, folder, *flags):
     return sorted(told, key=lambda frame: frame["width"]), done.stderr
 
 
-@pytest.mark.parametrize("kind", ["report", "evaluation"])
+@pytest.mark.parametrize("kind", ["report", pytest.param("evaluation", marks=pytest.mark.slow)])
 def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind):
     settings = {"n": 60, "labels": MANY, "resamples": 5}
     page = render(report("multi", **settings)) if kind == "report" else render_evaluation(evaluation(**settings))
