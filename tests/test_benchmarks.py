@@ -168,7 +168,7 @@ def test_the_limit_is_compared_by_unfrozen_epochs_from_the_second_on(tmp_path):
 
 def test_two_processes_are_compared_by_their_losses(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options()
-    one, two = scenarios.distributed(given)
+    one, two, *_, all_layers, more_threads = scenarios.distributed(given)
     assert (one.settings["batch_size"], two.settings["batch_size"]) == (16, 8)
     found.add(one, fit_row(5.0))
     other = fit_row(5.0)
@@ -177,6 +177,14 @@ def test_two_processes_are_compared_by_their_losses(tmp_path):
     outcome = target("distributed").measure(found, given)
     assert outcome.values == pytest.approx([2e-4])
     assert not target("distributed").met(outcome)
+    assert target("distributed-all").measure(found, given) is None
+    for job, loss in ((scenarios.distributed(given)[2], 0.0), (all_layers, 0.5), (more_threads, 0.25)):
+        row = fit_row(5.0)
+        row["result"]["epochs"][0]["train_loss"] += loss
+        found.add(job, row)
+    outcome = target("distributed-all").measure(found, given)
+    assert outcome.values == pytest.approx([0.5])
+    assert outcome.text == "one process with one and with two threads: 2.5e-01"
 
 
 @linux

@@ -103,7 +103,8 @@ def process(words: list[str], environment: dict[str, str], log: Path) -> tuple[d
 
 def environment(job: Job, place: Place) -> dict[str, str]:
     """Threads, weights and modules, the same for everybody."""
-    own = os.environ | {"OMP_NUM_THREADS": str(place.threads), "XRAYFAST_CACHE": str(place.work / "cache")}
+    threads = job.settings.get("threads", place.threads)
+    own = os.environ | {"OMP_NUM_THREADS": str(threads), "XRAYFAST_CACHE": str(place.work / "cache")}
     own["PYTHONPATH"] = os.pathsep.join([str(ROOT / "examples"), str(ROOT)])
     own["MPLBACKEND"] = "Agg"
     weights = ROOT.parent / "shared" / "torch"

@@ -96,7 +96,7 @@ def with_limit(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
 
 
 def frozen_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, films(given, 200))
+    return protocol(given, films(given, 240))
 
 
 def thawed_settings(given: Options) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def thawed_settings(given: Options) -> dict[str, Any]:
 
 
 def last_block_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, films(given, 120), thaw="last block", epochs=given.epochs(6))
+    return protocol(given, films(given, 240), thaw="last block", epochs=given.epochs(6))
 
 
 def frozen10(given: Options) -> Jobs:
@@ -162,7 +162,7 @@ def last_block(given: Options) -> Jobs:
 
 def loader(given: Options) -> Jobs:
     settings = {
-        "films": films(given, 200),
+        "films": films(given, 240),
         "size": given.size,
         "batch_size": given.batch,
         "epochs": 3,
@@ -199,12 +199,12 @@ def memory(given: Options) -> Jobs:
 
 
 def vgg16_bn(given: Options) -> Jobs:
-    settings = protocol(given, films(given, 20), arch="vgg16_bn", weights="none", batch_size=8)
+    settings = protocol(given, films(given, 40), arch="vgg16_bn", weights="none", batch_size=8)
     return beside_fastai(settings, given, 1)
 
 
 def densenet121(given: Options) -> Jobs:
-    settings = protocol(given, films(given, 30), arch="densenet121", weights="none", batch_size=8)
+    settings = protocol(given, films(given, 60), arch="densenet121", weights="none", batch_size=8)
     return beside_fastai(settings, given, 1)
 
 
@@ -255,16 +255,20 @@ def cuda(given: Options) -> Jobs:
     return with_limit(settings, given, 2)
 
 
-def distributed_settings(given: Options, processes: int) -> dict[str, Any]:
+def distributed_job(given: Options, processes: int, thaw: str, threads: int = 1) -> Job:
     settings = protocol(
-        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw="all", size=64,
-        epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=1,
+        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw=thaw, size=64,
+        epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=threads,
     )  # fmt: skip
-    return settings | {"precision": "fp32", "options": given.xrayfast}
+    return Job("xrayfast", "distributed", settings | {"precision": "fp32", "options": given.xrayfast}, 0)
 
 
 def distributed(given: Options) -> Jobs:
-    return [Job("xrayfast", "distributed", distributed_settings(given, processes), 0) for processes in (1, 2)]
+    """The head alone; and all layers, where rounding grows, with how much it grows in one process of more threads."""
+    return [
+        *(distributed_job(given, processes, thaw) for thaw in ("none", "all") for processes in (1, 2)),
+        distributed_job(given, 1, "all", threads=2),
+    ]
 
 
 @dataclass(frozen=True)

@@ -245,13 +245,31 @@ def cuda_rate(results: Results, given: Options) -> Outcome | None:
     return Outcome(values) if values else None
 
 
-def distributed(results: Results, given: Options) -> Outcome | None:
-    rows = results.of(scenarios.distributed(given))
+def gap(results: Results, first: Job, second: Job) -> float | None:
+    """The largest difference of two loss curves, of training and validation."""
+    rows = results.of([first, second])
     if len(rows) < 2:
         return None
-    curves = [[(e["train_loss"], e["valid_loss"]) for e in row["result"]["epochs"]] for row in rows]
-    gaps = [abs(a - b) for one, two in zip(*curves, strict=True) for a, b in zip(one, two, strict=True)]
-    return Outcome([max(gaps)], f"losses of {len(curves[0])} epochs, training and validation")
+    curves = [[row["result"]["epochs"][i][f"{part}_loss"] for i in range(len(row["result"]["epochs"]))
+               for part in ("train", "valid")] for row in rows]  # fmt: skip
+    return max(abs(a - b) for a, b in zip(*curves, strict=True))
+
+
+def distributed(thaw: str) -> Any:
+    """A measure: the loss curves of two processes and of one, and where all is trained, of one with other rounding."""
+
+    def measure(results: Results, given: Options) -> Outcome | None:
+        one, two, threads = (
+            scenarios.distributed_job(given, processes, thaw, threads)
+            for processes, threads in ((1, 1), (2, 1), (1, 2))
+        )
+        found, rounding = gap(results, one, two), gap(results, one, threads)
+        if found is None:
+            return None
+        text = "" if rounding is None else f"one process with one and with two threads: {rounding:.1e}"
+        return Outcome([found], text)
+
+    return measure
 
 
 RATIO = "fastai's time / ours"
@@ -283,7 +301,9 @@ TARGETS = (
            against_limit(scenarios.cuda)),
     Target("cuda", "cuda", f"one CUDA GPU, an unfrozen epoch: {RATIO}", 4, True, cuda_rate),
     Target("distributed", "distributed", "two processes (torchrun, gloo) and one with twice the batch: largest "
-           "difference of their loss curves", 1e-4, False, distributed, "e"),
+           "difference of their loss curves, the head trained", 1e-4, False, distributed("none"), "e"),
+    Target("distributed-all", "distributed", "the same, all layers trained from the first step", None, True,
+           distributed("all"), "e"),
     Target("16bit", "16bit", f"3 frozen epochs from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
            times(scenarios.deep)),
     Target("reuse", "reuse", "accuracy with `--reuse-frozen on` less that with `off`: within the spread of seeds", None,

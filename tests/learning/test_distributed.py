@@ -16,7 +16,9 @@ import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning import distributed
-from xrayfast.learning.distributed import Processes, _as_one, _Share, joined
+from xrayfast.learning.distributed import Processes, _as_one, _Share, in_step, joined
+from xrayfast.learning.fastai_api import Callback
+from xrayfast.learning.randomness import isolated_rng
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLD = 2
@@ -85,6 +87,7 @@ def in_one_of_two(films, multi_films, out):
     with joined("cpu") as processes:
         assert (processes.rank, processes.world) == (rank, WORLD)
         np.savez(out / f"norm{rank}.npz", **by_two(processes))
+        np.save(out / f"double{rank}.npy", in_float64(films, processes))
         with pytest.raises(Interrupted):
             xf.fit(films, runs=out, name="single", interrupted=StopLast(rank, batches=4), **small | SINGLE)
         run = xf.resume(out / "single")
@@ -94,6 +97,27 @@ def in_one_of_two(films, multi_films, out):
         with pytest.raises(TrainingError, match=r"Process 0 of 2 lost the others.*Its own message says why"):
             xf.fit(films, runs=out, name="lost", interrupted=EndLast(rank, batches=2), **small)
         assert xf.Run(out / "lost").info["status"] == "failed"
+
+
+class InDouble(Callback):
+    """Pictures in float64."""
+
+    def before_batch(self):
+        self.learn.xb = tuple(torch.Tensor(x).double() for x in self.xb)
+
+
+def in_float64(films, processes):
+    """The losses of three thawed epochs at a rate that one would train with, in a type whose rounding is too small to
+    grow into any difference within them.
+    """
+    dls = xf.dataloaders(xf.open_data(films), size=32, batch_size=SETTINGS["batch_size"], device="cpu", seed=7)
+    learn = xf.learner(dls, weights="none", precision="fp32", seed=7)
+    learn.model.double()
+    learn.unfreeze()
+    learn.add_cb(InDouble())
+    with isolated_rng(7, "fit"), in_step(learn, processes), learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(3, 2e-3)
+    return np.array([row[:2] for row in learn.recorder.values], dtype=float)
 
 
 def layers():
@@ -161,8 +185,18 @@ def test_stopped_in_one_of_two_they_resume_to_the_numbers_of_one_that_was_not(tw
     assert_same_curve(xf.Run(two / "single"), xf.fit(films, runs=tmp_path, **SETTINGS | SINGLE))
 
 
+def test_at_any_rate_they_differ_from_one_by_rounding_alone(two, films):
+    """In float32 rounding grows, as it does between one process of one thread and one of two."""
+    with joined("cpu") as alone:
+        expected = in_float64(films, alone)
+    assert expected.shape == (3, 2)
+    for rank in range(WORLD):
+        np.testing.assert_allclose(np.load(two / f"double{rank}.npy"), expected, atol=1e-6)
+
+
 def test_the_run_tells_how_many_trained_and_stands_there_once(two):
-    assert sorted(path.name for path in two.iterdir()) == ["lost", "multi", "norm0.npz", "norm1.npz", "single"]
+    arrays = ["double0.npy", "double1.npy", "norm0.npz", "norm1.npz"]
+    assert sorted(path.name for path in two.iterdir()) == sorted([*arrays, "lost", "multi", "single"])
     run = xf.Run(two / "single")
     assert run.info["processes"] == WORLD
     assert run.info["global_batch"] == SETTINGS["batch_size"]
