@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -10,7 +11,8 @@ from xrayfast.learning.fastai_api import Callback, Learner
 
 
 def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[int, ...]:
-    """The side of the pictures in each epoch: equal shares for each size, the larger ones first served.
+    """The side of the pictures in each epoch: the second size gets twice as many as the first, the third three times,
+    and so on, since what was learned on small pictures has to be learned anew, in part, on large ones.
 
     Args:
         epochs: how many there are.
@@ -18,12 +20,11 @@ def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[
         size: the network's own.
 
     >>> sizes_by_epoch(6, (128, 176, 224), 224), sizes_by_epoch(2, (128, 176, 224), 224), sizes_by_epoch(2, (), 224)
-    ((128, 128, 176, 176, 224, 224), (176, 224), (224, 224))
+    ((128, 176, 176, 224, 224, 224), (176, 224), (224, 224))
     """
     steps = tuple(progressive) or (size,)
-    share, extra = divmod(epochs, len(steps))
-    counts = [share + (number >= len(steps) - extra) for number in range(len(steps))]
-    return tuple(step for step, count in zip(steps, counts, strict=True) for _ in range(count))
+    ends = [epochs * number * (number + 1) // (len(steps) * (len(steps) + 1)) for number in range(1, len(steps) + 1)]
+    return tuple(steps[bisect_right(ends, epoch)] for epoch in range(epochs))
 
 
 @contextmanager
