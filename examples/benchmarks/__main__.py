@@ -85,7 +85,7 @@ def minutes(jobs: list[Job]) -> float:
 
 def usable(scenario: str) -> bool:
     """Whether a scenario that needs special hardware runs without being asked for."""
-    return scenario == "cuda" and machine()["GPU"] != "none"
+    return scenario.startswith("cuda") and machine()["GPU"] != "none"
 
 
 def source(given: Path | None) -> Path | None:

@@ -22,9 +22,6 @@ from benchmarks.results import Job
 MODULES = {"fastai": "fastai_recipe", "torchvision": "torchvision_loop", "timm": "timm_loop", "limit": "limit"}
 """The module of each contestant; of xrayfast, `xrayfast fit` itself or `xrayfast_steps`."""
 
-BIG_BLOCKS = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 31)}
-"""The limit gets freed memory back without page faults, so that nobody can beat it by that."""
-
 
 @dataclass(frozen=True)
 class Place:
@@ -110,7 +107,7 @@ def environment(job: Job, place: Place) -> dict[str, str]:
     weights = ROOT.parent / "shared" / "torch"
     if "TORCH_HOME" not in own and weights.is_dir():
         own["TORCH_HOME"] = str(weights)
-    return own | (BIG_BLOCKS if job.contestant == "limit" else {})
+    return own
 
 
 def _module(job: Job, told: Orders) -> list[str]:

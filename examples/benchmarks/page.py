@@ -96,7 +96,8 @@ def _targets(results: Results) -> str:
 
 
 def _missing(target: Target) -> str:
-    return "not measured: no GPU here" if target.scenario == "cuda" and machine()["GPU"] == "none" else "not measured"
+    lacks_gpu = target.scenario.startswith("cuda") and machine()["GPU"] == "none"
+    return "not measured: no GPU here" if lacks_gpu else "not measured"
 
 
 def _bound(target: Target) -> str:

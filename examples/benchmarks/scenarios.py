@@ -255,6 +255,10 @@ def cuda(given: Options) -> Jobs:
     return with_limit(settings, given, 2)
 
 
+def cuda_frozen(given: Options) -> Jobs:
+    return beside_fastai(cuda_settings(given) | {"thaw": "none", "freeze_epochs": 0}, given, 1)
+
+
 def distributed_job(given: Options, processes: int, thaw: str, threads: int = 1) -> Job:
     settings = protocol(
         given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw=thaw, size=64,
@@ -303,6 +307,7 @@ SCENARIOS = {
     "reuse": Scenario("results with and without the reuse of frozen layers", reuse),
     "precision": Scenario("results in precision auto and fp32", precision),
     "cuda": Scenario("thawed on a GPU", cuda, asked=True),
+    "cuda-frozen": Scenario("5 epochs with a frozen body on a GPU", cuda_frozen, asked=True),
     "distributed": Scenario("two processes against one with twice the batch", distributed, asked=True),
 }
 

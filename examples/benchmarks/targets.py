@@ -102,7 +102,7 @@ def progressive(results: Results, given: Options) -> Outcome | None:
     values = ratio(results, scenarios.progressive_times(given))
     if not values:
         return None
-    grown, plain = (results.of(jobs(given)) for jobs in (scenarios.progressively, scenarios.plain))
+    grown, plain = (whole(results, jobs(given)) for jobs in (scenarios.progressively, scenarios.plain))
     if not grown or not plain:
         return Outcome(values, "accuracy not compared", False)
     seconds = [statistics.mean(row["seconds"] for row in rows) for rows in (grown, plain)]
@@ -110,13 +110,19 @@ def progressive(results: Results, given: Options) -> Outcome | None:
     return Outcome(values, "; ".join([*texts, "{:.0f} and {:.0f} s".format(*seconds)]), holds)
 
 
+def whole(results: Results, jobs: list[Job]) -> list[Row]:
+    """The rows of all these jobs, in their order, or none where one is missing."""
+    rows = results.of(jobs)
+    return rows if len(rows) == len(jobs) else []
+
+
 def compared(name: str, first: list[Row], second: list[Row]) -> tuple[list[str], bool]:
-    """The last epochs' metrics of two ways, in words, and whether the first is as good as the second."""
+    """The last epochs' metrics of two ways, seed by seed, in words, and whether the first is as good as the second."""
     texts, holds = [], True
     for metric in ("accuracy", "auroc_macro"):
         a, b = (accuracies(rows, metric) for rows in (first, second))
         if a and b:
-            gaps = ", ".join(f"{x - y:+.3f}" for x, y in zip(a, b, strict=False))
+            gaps = ", ".join(f"{x - y:+.3f}" for x, y in zip(a, b, strict=True))
             texts.append(f"{name}, {metric.replace('_', ' ')}: {spread(a)} against {spread(b)}, by seed {gaps}")
             holds = holds and within(a, b)
     return texts, holds
@@ -215,8 +221,9 @@ def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]])
     def measure(results: Results, given: Options) -> Outcome | None:
         values, texts, holds = [], [], True
         for name, first, second in pairs(given):
-            rows = [results.of(first), results.of(second)]
+            rows = [whole(results, first), whole(results, second)]
             if not all(rows):
+                texts, holds = [*texts, f"{name}: not measured"], False
                 continue
             told, good = compared(name, *rows)
             texts, holds = [*texts, *told], holds and good
@@ -300,6 +307,8 @@ TARGETS = (
     Target("cuda-limit", "cuda", "one CUDA GPU, resnet18, 224 px: synthetic-data limit / our epoch", 0.9, True,
            against_limit(scenarios.cuda)),
     Target("cuda", "cuda", f"one CUDA GPU, an unfrozen epoch: {RATIO}", 4, True, cuda_rate),
+    Target("cuda-frozen", "cuda-frozen", f"one CUDA GPU, 5 epochs with frozen body, everything counted: {RATIO}", None,
+           True, times(scenarios.cuda_frozen)),
     Target("distributed", "distributed", "two processes (torchrun, gloo) and one with twice the batch: largest "
            "difference of their loss curves, the head trained", 1e-4, False, distributed("none"), "e"),
     Target("distributed-all", "distributed", "the same, all layers trained from the first step", None, True,

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -254,6 +255,30 @@ xrayfast.cli.main()
     assert done.stdout.endswith("called at exit\n")
     assert "taken apart" not in done.stdout
     assert ("vgg16_bn" in done.stdout) if code == 0 else done.stderr
+
+
+def test_a_closed_standard_output_is_no_error_at_the_end(at):
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m xrayfast models --json >&-"], stderr=subprocess.PIPE, text=True, timeout=60
+    )
+    assert "Traceback" not in done.stderr and "atexit" not in done.stderr
+
+
+def test_what_fails_while_torch_is_imported_is_told_at_once(at, films, monkeypatch):
+    from xrayfast.cli.commands import fit
+    from xrayfast.errors import DataError
+    from xrayfast.workflows import data
+
+    def refuse(*_):
+        raise DataError("mine")
+
+    release = threading.Event()
+    monkeypatch.setattr(data, "decode", refuse)
+    monkeypatch.setattr(fit, "_import", lambda _: release.wait(60))
+    began = time.monotonic()
+    assert "mine" in call("fit", films, *TINY, code=1).stderr
+    assert time.monotonic() - began < 30
+    release.set()
 
 
 def test_the_demo_ends_by_naming_its_report(at, monkeypatch):

@@ -110,7 +110,12 @@ def test_training_on_kept_values_is_training_the_slow_way(data):
     (fast, fast_weights), (slow, slow_weights) = trained(True), trained(False)
     assert fast.targets == slow.targets
     np.testing.assert_allclose(fast.losses, slow.losses, atol=2e-3)
-    assert list(fast_weights) == list(slow_weights)
+    for name, weight in slow_weights.items():
+        if name.startswith("0."):
+            assert torch.equal(fast_weights[name], weight), name
+        else:  # Adam steps by its rate wherever rounding decides a gradient's sign
+            gap = (fast_weights[name] - weight).abs().float()
+            assert gap.mean() < 0.01 * weight.abs().float().mean() + 1e-4, name
 
 
 def test_frozen_layers_are_not_run_while_training(data):

@@ -150,3 +150,11 @@ def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, sch
     rates.clear()
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()], start_epoch=1)
     assert rates == {1: pytest.approx(whole)}
+
+
+def test_a_network_is_on_its_device_before_training_begins(films):
+    """fastai moves it when training begins, but what frozen layers give is computed before."""
+    dls = xf.dataloaders(xf.open_data(films), size=32, batch_size=8, device="cpu")
+    dls.device = torch.device("meta")
+    learn = xf.learner(dls, weights="none", precision="fp32")
+    assert {tensor.device.type for tensor in learn.model.state_dict().values()} == {"meta"}

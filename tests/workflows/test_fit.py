@@ -88,6 +88,7 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     slow = xf.fit(data, runs=tmp_path, reuse_frozen="off", **FROZEN)
     assert len(computed) == 3
+    assert slow.info["kept_blocks"] == [0] and whole.info["kept_blocks"] == [5]
     assert list(slow.history) == list(whole.history)
 
 
@@ -139,6 +140,22 @@ def test_frozen_layers_that_need_too_much_room_are_computed_anew_with_a_note(dat
     run = xf.fit(data, runs=tmp_path, epochs=3, reporter=Notes(), **TINY)
     assert len(run.history) == 3
     assert any("computed anew in each epoch" in note for note in notes)
+    assert any("computed anew in each epoch" in remark for remark in run.info["remarks"])
+    assert run.info["kept_blocks"] == [0]
+
+
+def test_a_run_goes_on_as_it_began_however_much_room_there_is_by_then(data, tmp_path, monkeypatch):
+    from xrayfast.workflows import training
+
+    monkeypatch.setattr(training, "MEMORY_BYTES", 0)
+    whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
+    assert 0 < len(xf.Run(tmp_path / "r").history) < 4
+    monkeypatch.setattr(training, "room", lambda _: 0)
+    assert_same_numbers(whole, xf.resume(tmp_path / "r"))
+    grows = TINY | {"size": 48, "progressive": (32, 48), "epochs": 3}
+    assert xf.fit(data, runs=tmp_path, **grows).history["size"].tolist() == [32, 48, 48]
 
 
 def test_after_training_was_broken_off_in_a_batch_the_process_computes_in_float32(data, tmp_path, monkeypatch):

@@ -110,7 +110,7 @@ def main() -> None:
     """The entry point of `xrayfast` and `python -m xrayfast`."""
     gc.set_threshold(*COLLECTIONS)
     ended: list[int] = []
-    atexit.register(_leave, ended)  # before any other, so it is called after them
+    atexit.register(_leave, ended)  # called after all that is registered from here on
     try:
         app(prog_name="xrayfast")
     except SystemExit as end:
@@ -124,7 +124,7 @@ def _leave(ended: list[int]) -> None:
     which after torch and fastai takes over 2 s.
     """
     with suppress(OSError, ValueError):  # what can't be flushed is Python's to report
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
+            stream.flush()
         for code in ended:
             os._exit(code)

@@ -37,8 +37,8 @@ class ChestAugmentation(Transform):
 
     No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
     the frame; brightness and contrast by a fifth, on the logit of a pixel as fastai does it. The draws are distributed
-    as those of fastai's `aug_transforms`; the pictures that are neither turned nor scaled, more than half, are not
-    resampled, and there is one channel instead of three.
+    as those of fastai's `aug_transforms` with these settings; the pictures that are neither turned nor scaled,
+    more than half, are not resampled, and there is one channel instead of three.
     """
 
     order = 30

@@ -184,7 +184,6 @@ def in_step(learn: Learner, processes: Processes) -> Iterator[None]:
     Args:
         learn: equal in all processes, with DataLoaders that give the batches of all.
         processes: from `joined`.
-
     """
     if processes.world == 1:
         yield

@@ -173,8 +173,7 @@ class KeptBatches:
             if self.loader.drop_last and len(rows) < self.loader.bs:
                 return
             views = torch.randint(n_views, (len(rows),)) if n_views > 1 else torch.zeros(len(rows), dtype=torch.long)
-            x = self.values[views, rows].to(device, non_blocking=True).float()
-            yield x, self.targets[rows].to(device, non_blocking=True)
+            yield self.values[views, rows].to(device).float(), self.targets[rows].to(device)
 
 
 class _FromKept(Callback):

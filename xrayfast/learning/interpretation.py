@@ -16,7 +16,6 @@ from xrayfast.learning.inference import part_predictions
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import OVERALL, PER_LABEL
 from xrayfast.predictions import Predictions
-from xrayfast.report.interpretation import PICTURE_SIZE as PICTURE_SIZE
 from xrayfast.report.interpretation import Interpretation
 
 

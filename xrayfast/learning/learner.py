@@ -161,7 +161,8 @@ def _assemble(
         train_bn=False,
         cbs=[FrozenInference(), LossesRead()],
     )
-    learn.model = in_order(learn.model, dls.device)
+    # fastai moves it only when training begins; frozen layers run before that.
+    learn.model = in_order(learn.model.to(dls.device), dls.device)
     learn.arch = arch
     return learn
 

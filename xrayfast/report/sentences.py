@@ -95,6 +95,12 @@ def augmentation(facts: Facts) -> str:
         "Some training pictures are rotated by up to 5 degrees or scaled down to 0.9, most are varied in brightness "
         "and contrast; none is flipped."
     )
+    views = facts.info.get("kept_views")
+    if isinstance(views, int) and views:
+        text += (
+            f" Where frozen layers were run once, it was for {counted(views, 'view')} of each training picture, "
+            + (f"itself and {counted(views - 1, 'augmented one')}." if views > 1 else "itself, not augmented.")
+        )
     return text + (" Predictions are averaged over augmented views." if facts.config.train.tta else "")
 
 
@@ -110,8 +116,8 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
         ("Optimizer", train.optimizer),
         ("Momentum", f"{train.momentum:g}"),
         ("Weight decay", f"{train.wd:g}"),
-        ("Batch size", str(train.batch_size)),
-        ("Floating-point precision", train.precision),
+        ("Batch size", str(info.get("global_batch") or train.batch_size)),
+        ("Floating-point precision", str(info.get("precision") or train.precision)),
         ("Seed", str(train.seed)),
     ]
     if not facts.planned:
@@ -121,6 +127,8 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
         + (f" (first block) to {max(phase['lrs']):.2g} (head)" if min(phase["lrs"]) < max(phase["lrs"]) else "")
         for phase in info["phases"]
     )
+    if train.progressive:
+        rows.append(("Sizes of the pictures", ", then ".join(f"{size} px" for size in train.progressive)))
     stop = f"after {counted(train.early_stop, 'epoch')} without gain" if train.early_stop else "none"
     return [*rows, ("Schedule", train.schedule), ("Phases", phases), ("Early stopping", stop)]
 

@@ -14,6 +14,7 @@ from xrayfast.files import write_csv
 from xrayfast.predictions import Predictions
 from xrayfast.report.evaluation_page import EvaluationData, write_evaluation
 from xrayfast.report.figures import Case
+from xrayfast.report.interpretation import PICTURE_SIZE, Interpretation
 from xrayfast.report.results import SplitReport
 from xrayfast.run import Run
 
@@ -31,9 +32,7 @@ def worst_cases(run: Run, predictions: Predictions, paths: Mapping[str, str], pi
         paths: of their files, by name.
         pictures: decoded before; where they are small the files are read again.
     """
-    from xrayfast.learning.interpretation import PICTURE_SIZE, RadiographInterpretation
-
-    shown = RadiographInterpretation(
+    shown = Interpretation(
         predictions,
         run.task,
         {image: Path(path) for image, path in paths.items()},

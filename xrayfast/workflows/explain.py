@@ -16,9 +16,9 @@ from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.learning import saliency
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.inference import new_probability
-from xrayfast.learning.interpretation import PICTURE_SIZE
 from xrayfast.predictions import joined
 from xrayfast.report import figures, overlays
+from xrayfast.report.interpretation import PICTURE_SIZE
 from xrayfast.run import Run
 from xrayfast.workflows.load import load_to_predict
 

@@ -31,7 +31,7 @@ from xrayfast.workflows.data import decode, manifest_of, settle, split_table
 from xrayfast.workflows.leaks import sound
 from xrayfast.workflows.provenance import facts
 from xrayfast.workflows.results import conclude, prevalences
-from xrayfast.workflows.training import stages, train_phases
+from xrayfast.workflows.training import kept_blocks, stages, train_phases
 
 
 def never() -> bool:
@@ -100,9 +100,10 @@ def _fit(
     # Contradictions between the settings show before a folder is made.
     prevalences(config.results.prevalence, manifest.labels)
     phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
-    made_fast = stages(phases, config.train, config.model.size)
+    blocks, no_room = kept_blocks(learn, phases, config, processes)
+    made_fast = stages(phases, config.train, config.model.size, blocks)
     monitored(config.train, manifest.task)
-    remarks += _remarks(config, learn)
+    remarks += [*_remarks(config, learn), *filter(None, [no_room])]
     if config.train.progressive and all(stage.cut for stage in made_fast):
         remarks.append(
             "All epochs train on what frozen layers give, computed once at the last size: --progressive changes "
@@ -111,6 +112,7 @@ def _fit(
     for remark in remarks:
         reporter.note(remark)
     known = facts(learn, command, remarks, looked) | {"processes": processes.world, "global_batch": batch}
+    known |= {"kept_blocks": blocks, "kept_views": made_fast[0].views if any(blocks) else 0}
     with processes.folder(runs) as place:
         run = Run.create(place, name, config.model.arch, config, known)
         run.write_decision(Decision(manifest.task, manifest.labels))

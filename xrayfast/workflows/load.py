@@ -111,7 +111,6 @@ def _load(run: Run, data: Manifest, device: Device) -> Learner:
     learn = learner_from_config(dls, bare, train.model_copy(update={"precision": precision}))
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.model_path.absolute())
-    learn.model.to(dls.device)
     return learn
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache import cache_root
@@ -42,17 +43,39 @@ class Stage:
     sizes: tuple[int, ...]
 
 
-def stages(phases: Sequence[Phase], train: TrainConfig, size: int) -> list[Stage]:
-    """How each phase is trained. Progressive sizes are for the phases that run the whole network: where frozen layers
-    run once, smaller pictures would only make them run once more.
+def kept_blocks(
+    learn: Learner, phases: Sequence[Phase], config: Config, processes: Processes
+) -> tuple[tuple[int, ...], str]:
+    """For each phase how many blocks run once, and what is to be told where there is no room for what they give.
+
+    Decided once a run, for all processes by the first: on a disk that fills up meanwhile, or has room on one machine
+    alone, a run that goes on would be another one.
     """
+    train = config.train
     by_phase = cuts(phases, train.reuse_frozen, train.frozen_views)
-    whole = sum(phase.epochs for phase, cut in zip(phases, by_phase, strict=True) if not cut)
-    sizes = iter(sizes_by_epoch(whole, train.progressive, size))
     views = views_for(phases, by_phase, train.reuse_frozen, train.frozen_views)
+    free, note, too_large = room(_folder(config)), "", set()
+    for cut in sorted(set(by_phase) - {0}) if train.reuse_frozen == "auto" else []:
+        needed = bytes_needed(learn, cut, views)
+        if needed > MEMORY_BYTES and needed * processes.world > free * SHARE_OF_DISK:
+            too_large.add(cut)
+            note = (
+                f"What frozen layers give would take {needed * processes.world / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+                "are free: they are computed anew in each epoch. --reuse-frozen on keeps it all the same."
+            )
+    return tuple(int(processes.agreed(0 if cut in too_large else cut)) for cut in by_phase), note
+
+
+def stages(phases: Sequence[Phase], train: TrainConfig, size: int, blocks: Sequence[int]) -> list[Stage]:
+    """How each phase is trained, given how many blocks run once in it. Progressive sizes are for the phases that run
+    the whole network: where frozen layers run once, smaller pictures would only make them run once more.
+    """
+    whole = sum(phase.epochs for phase, cut in zip(phases, blocks, strict=True) if not cut)
+    sizes = iter(sizes_by_epoch(whole, train.progressive, size))
+    views = views_for(phases, blocks, train.reuse_frozen, train.frozen_views)
     return [
         Stage(phase, cut, views, tuple(size if cut else next(sizes) for _ in range(phase.epochs)))
-        for phase, cut in zip(phases, by_phase, strict=True)
+        for phase, cut in zip(phases, blocks, strict=True)
     ]
 
 
@@ -82,10 +105,13 @@ def train_phases(
         phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
     )
     monitor = monitored(settings, learn.dls.manifest.task)
+    blocks, decided = cuts(phases, settings.reuse_frozen, settings.frozen_views), run.info.get("kept_blocks")
+    if isinstance(decided, list):  # earlier versions kept whatever they could
+        blocks = tuple(cut if cut in decided else 0 for cut in blocks)
     done, first, kept = len(history.rows), 0, None
     if done:
         checkpoint.restore_weights(run.checkpoint, learn)
-    for stage in stages(phases, settings, config.model.size):
+    for stage in stages(phases, settings, config.model.size, blocks):
         phase = stage.phase
         patience = settings.early_stop if phase is phases[-1] else None
         start = min(max(done - first, 0), phase.epochs)
@@ -94,7 +120,7 @@ def train_phases(
             thaw(learn, phase)
             if start:
                 checkpoint.restore_optimizer(run.checkpoint, learn)
-            kept = _kept(learn, stage, config, kept, reporter, interrupted, processes)
+            kept = _kept(learn, stage, config, kept, reporter, interrupted)
             reporter.phase(phase)
             save = partial(_keep, run, learn, history) if processes.first else _keep_nothing
             keeper = Keeper(history, phase, first, monitor, patience, save, reporter, stage.sizes)
@@ -120,7 +146,6 @@ def _kept(
     before: Kept | None,
     reporter: Reporter,
     interrupted: Callable[[], bool],
-    processes: Processes,
 ) -> Kept | None:
     """What the first blocks give, from the phase before where it is still that; None where nothing is kept."""
     cut, views = stage.cut, stage.views
@@ -128,23 +153,19 @@ def _kept(
         return None
     if before is not None and before.key == key(learn, cut, views):
         return before
-    folder = cache_root(config.data.cache_dir) if config.data.cache else None
-    if config.train.reuse_frozen == "auto":
-        needed, free = bytes_needed(learn, cut, views), room(folder)
-        if needed > MEMORY_BYTES and needed * processes.world > free * SHARE_OF_DISK:
-            reporter.note(
-                f"What frozen layers give would take {needed * processes.world / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
-                "are free: they are computed anew in each epoch. --reuse-frozen on keeps it all the same."
-            )
-            return None
     return keep(
         learn,
         cut,
         views,
         progress=partial(reporter.preparing, "frozen layers"),
         interrupted=interrupted,
-        folder=folder,
+        folder=_folder(config),
     )
+
+
+def _folder(config: Config) -> Path | None:
+    """For what is too large for memory; None for the system's temporary files."""
+    return cache_root(config.data.cache_dir) if config.data.cache else None
 
 
 def _learning_rate(

@@ -13,7 +13,7 @@ from torch import nn
 
 import xrayfast as xf
 from benchmarks.contestants.common import answer, orders
-from benchmarks.machine import cpu_flags
+from xrayfast.learning.precision import resolved
 
 TIMED = 2
 """Epochs of a phase that are timed, at most."""
@@ -29,7 +29,7 @@ def main() -> None:
     network = network.to(dls.device).to(memory_format=torch.channels_last)
     train, valid = (held(dl) for dl in (dls.train, dls.valid))
     images = {"train_images": len(dls.train_ds), "valid_images": len(dls.valid_ds)}
-    low = reduced(dls.device) if settings["precision"] == "auto" else None
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolved(settings["precision"], dls.device))
     phases, seconds = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])], {}
     if settings["thaw"] == "none":
         phases = [("head", settings["epochs"])]
@@ -47,13 +47,6 @@ def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
         (x.as_subclass(torch.Tensor).contiguous(memory_format=torch.channels_last), y.as_subclass(torch.Tensor))
         for x, y in loader
     ]
-
-
-def reduced(device: torch.device) -> torch.dtype | None:
-    """The float type that precision "auto" trains in, where it is not float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if "amx_bf16" in cpu_flags() else None
 
 
 def frozen_blocks(network: nn.Module, thaw: str) -> int:

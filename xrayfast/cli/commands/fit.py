@@ -90,13 +90,14 @@ def _fit(
 
 @contextmanager
 def importing(module: str) -> Iterator[None]:
-    """Import a module meanwhile: torch and fastai take one core 10 s, in which other processes decode images."""
-    thread = threading.Thread(target=_import, args=(module,))
+    """Import a module meanwhile: torch and fastai take one core 10 s, in which other processes decode images.
+
+    What fails meanwhile is told at once; the thread ends with the process.
+    """
+    thread = threading.Thread(target=_import, args=(module,), daemon=True)
     thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
+    yield
+    thread.join()
 
 
 def _import(module: str) -> None:

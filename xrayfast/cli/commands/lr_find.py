@@ -13,7 +13,10 @@ from xrayfast.cli.commands.fit import open_and_show, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 
-_OF_FIT = ("freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta", "allow_leaks")
+_OF_FIT = (
+    "freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta", "allow_leaks", "progressive",
+    "reuse_frozen", "frozen_views",
+)  # fmt: skip
 """Settings without a meaning in a range test."""
 
 
