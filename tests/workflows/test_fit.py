@@ -81,6 +81,8 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     monkeypatch.setattr(training, "keep", lambda *a, real=training.keep, **k: computed.append(a[1:]) or real(*a, **k))
     whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
     assert computed == [(5, 2)]
+    told = "run once, it was for 2 views of each training picture, itself and 1 augmented one."
+    assert all(told in (whole.path / name).read_text() for name in ("model_card.md", "claim.md"))
     with pytest.raises(Interrupted):
         # Fifteen batches are asked about while frozen layers run, then those of the epochs.
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
@@ -109,6 +111,9 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
     assert run.history["size"].tolist()[:3] == [32, 48, 48]
     assert run.history["size"][run.info["best_epoch"] - 1] == 48
     assert run.config.train.progressive == (32, 48)
+    card = (run.path / "model_card.md").read_text()
+    assert "| Sizes of the pictures | 32 px, then 48 px |" in card
+    assert "run once" not in card
     frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **TINY | {"size": 48})
     assert set(frozen.history["size"]) == {48}
     assert any("--progressive changes nothing" in remark for remark in frozen.info["remarks"])
