@@ -125,6 +125,12 @@ def thawed(given: Options) -> Jobs:
     ]
 
 
+def beside_limit(given: Options) -> Jobs:
+    """Ours and the limit in turn, more often than beside fastai: they are close, and machines waver."""
+    settings = thawed_settings(given)
+    return [job for n in given.seeds(6) for job in (xrayfast(settings, n, given), limit(settings, "auto", n))]
+
+
 def comparable(given: Options, **changes: Any) -> dict[str, Any]:
     """What accuracies are compared on: more films than are needed for times, on smaller pictures, so that three seeds
     of two ways take minutes.
@@ -293,6 +299,7 @@ class Scenario:
 SCENARIOS = {
     "frozen10": Scenario("10 epochs, frozen body, resnet18, 224 px, 1024 px originals", frozen10),
     "thawed": Scenario("1 frozen and 5 unfrozen epochs, the same", thawed),
+    "limit": Scenario("the same beside the limit, more rounds", beside_limit),
     "progressive": Scenario("the same with --progressive 128,176,224", progressive),
     "last-block": Scenario("6 epochs of head and last block", last_block),
     "loader": Scenario("the loader alone, augmented", loader),

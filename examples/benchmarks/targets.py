@@ -289,8 +289,8 @@ TARGETS = (
            f"`--progressive`: {RATIO}", 2, True, progressive),
     Target("last-block", "last-block", f"`--unfreeze-blocks 1` for 6 epochs: {RATIO}", 4, True,
            times(scenarios.last_block)),
-    Target("limit", "thawed", "from epoch 2, unfrozen: compute-only limit / our epoch", 0.93, True,
-           against_limit(scenarios.thawed)),
+    Target("limit", "limit", "from epoch 2, unfrozen: compute-only limit / our epoch", 0.93, True,
+           against_limit(scenarios.beside_limit)),
     Target("loader", "loader", "loader alone with augmentation, from epoch 2, 1024 px originals: our images a second / "
            "fastai's", 10, True, loader),
     Target("predict", "predict", "`predict` of originals: fastai's `get_preds` time / ours", 1.5, True,
