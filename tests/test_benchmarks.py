@@ -141,9 +141,10 @@ def test_contestants_take_turns():
 
 
 def test_equality_holds_within_the_spread_of_seeds():
-    assert targets.within([0.80, 0.84], [0.83, 0.85])
-    assert not targets.within([0.70, 0.71], [0.83, 0.85])
-    assert targets.within([0.9, 0.9], [0.8, 0.8])
+    assert targets.as_good([0.80, 0.84], [0.83, 0.85])
+    assert not targets.as_good([0.70, 0.71], [0.83, 0.85])
+    assert targets.as_good([0.9, 0.91], [0.8, 0.8])
+    assert not targets.as_good([0.83, 0.77, 0.84, 0.78], [0.87, 0.80, 0.87, 0.81]), "lower in each seed"
 
 
 def test_the_deviation_from_a_line_is_a_share_of_the_time_after_the_start(tmp_path):

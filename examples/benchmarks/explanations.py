@@ -1,8 +1,8 @@
 """A sentence or two on a row of the page: why it falls short, or what to know when reading it. By the row's key."""
 
 AS_GOOD = (
-    "As good means: its mean is not below the other's by more than the larger of the two spreads over seeds. "
-    "Accuracies are of the last epoch."
+    "As good means: its mean is not below the other's by more than the larger of the two spreads over seeds, and a "
+    "paired t-test over seeds does not find it lower. Accuracies are of the last epoch."
 )
 
 EXPLANATIONS: dict[str, str] = {
@@ -25,6 +25,6 @@ EXPLANATIONS: dict[str, str] = {
     "in one process too. In float64 two processes are one to 1e-6 over three epochs at an ordinary rate: "
     "tests/learning/test_distributed.py.",
     "reuse": AS_GOOD,
-    "precision": f"{AS_GOOD} But float32 was better in each of the five seeds measured, on the same 100 films: that bf16 "
-    "costs a little is not excluded. `--precision fp32` does without.",
+    "precision": f"{AS_GOOD} It is within the spread, but float32 was better in each of the five seeds, on the same "
+    "100 films: bf16 seems to cost a little. `--precision fp32` does without.",
 }
