@@ -45,6 +45,9 @@ def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
         "monitor",
         "tta",
         "allow_leaks",
+        "progressive",
+        "reuse_frozen",
+        "frozen_views",
         *ResultsConfig.model_fields,
     }
 
