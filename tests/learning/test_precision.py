@@ -10,7 +10,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.learning import precision
 from xrayfast.learning.backbones import BACKBONES, load_body
 from xrayfast.learning.fastai_api import Callback, MixedPrecision
-from xrayfast.learning.precision import Autocast, exact, folded, resolved
+from xrayfast.learning.precision import Autocast, exact, first_in_float32, folded, resolved
 
 CPU = torch.device("cpu")
 
@@ -50,6 +50,45 @@ def test_folding_folds():
     with torch.random.fork_rng():
         whole = folded(torch.nn.Sequential(body, torch.nn.Flatten()))
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "vgg16", "densenet121", "efficientnet_b0", "convnext_tiny"])
+@pytest.mark.parametrize("form", [lambda body: body, folded])
+def test_the_first_convolution_alone_is_in_float32_under_autocast(arch, form):
+    with torch.random.fork_rng():
+        network, types = form(first_in_float32(load_body(arch).as_network())).eval(), []
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda *a: types.append(a[2].dtype))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        network(torch.rand(1, 3, 64, 64))
+        assert torch.is_autocast_enabled("cpu")
+    assert types[0] == torch.float32
+    assert set(types[1:]) == {torch.bfloat16}
+
+
+def test_filters_whose_weights_cancel_out_on_grey_pictures_lose_nothing_to_bfloat16():
+    grey = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1).contiguous()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stem = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, bias=False), torch.nn.BatchNorm2d(8))
+    weight = stem[0].weight.data
+    weight[:, 2] = 1e-3 * weight[:, 2] - weight[:, 0] - weight[:, 1]
+    expected = stem(grey)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain, found = stem(grey), first_in_float32(stem)(grey)
+    assert (plain - expected).std() > 0.1
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_learner_s_first_convolution_is_in_float32_and_an_error_leaves_autocast_on(films):
+    dls = xf.dataloaders(xf.open_data(films), size=32, batch_size=8, device="cpu")
+    first = xf.learner(dls, weights="none", precision="bf16").model[0][0].conv1
+    with torch.autocast("cpu", torch.bfloat16):
+        assert first(torch.rand(1, 3, 8, 8)).dtype == torch.float32
+        with pytest.raises(RuntimeError, match="channels"):
+            first(torch.rand(1, 4, 8, 8))
+        assert torch.is_autocast_enabled("cpu")
 
 
 def test_a_learner_is_as_before_whatever_happens_while_it_predicts(films):

@@ -20,7 +20,7 @@ from xrayfast.learning.losses import make_loss
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.metrics import KnownLoss, SmoothLoss, epoch_metrics
 from xrayfast.learning.optimizers import make_optimizer
-from xrayfast.learning.precision import in_order, precision_callbacks
+from xrayfast.learning.precision import first_in_float32, in_order, precision_callbacks
 from xrayfast.learning.randomness import isolated_rng
 
 
@@ -162,7 +162,7 @@ def _assemble(
         cbs=[FrozenInference(), LossesRead()],
     )
     # fastai moves it only when training begins; frozen layers run before that.
-    learn.model = in_order(learn.model.to(dls.device), dls.device)
+    learn.model = first_in_float32(in_order(learn.model.to(dls.device), dls.device))
     learn.arch = arch
     return learn
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from xrayfast.config import Precision
@@ -98,6 +98,31 @@ def leave_autocast(learn: Learner) -> None:
 def in_order(model: nn.Module, device: torch.device) -> nn.Module:
     """The network with its weights in the memory order that convolutions of that device are fastest in."""
     return model if device.type == "mps" else model.to(memory_format=torch.channels_last)
+
+
+def first_in_float32(model: nn.Module) -> nn.Module:
+    """Compute the network's first convolution in float32 under autocast too, in training and in prediction.
+
+    ImageNet's weights have filters for colour, whose positive and negative weights cancel out on grey pictures. What is
+    left is a hundredth of what it is on colour ones; batch norm brings it to unit variance, and with it the rounding of
+    bfloat16: on radiographs 24 % of the spread of resnet18's logits, and 3 % with this convolution in float32, which
+    costs 3 % of a training step at 224 px on two cores with AMX.
+    """
+    convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if convolution is not None:
+        convolution.register_forward_pre_hook(_suspend_autocast)
+        convolution.register_forward_hook(_resume_autocast, always_call=True)
+    return model
+
+
+def _suspend_autocast(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    module.suspended = torch.autocast(module.weight.device.type, enabled=False)
+    module.suspended.__enter__()
+    return (inputs[0].to(module.weight.dtype),)
+
+
+def _resume_autocast(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+    module.__dict__.pop("suspended").__exit__(None, None, None)
 
 
 class Folded(nn.Sequential):
