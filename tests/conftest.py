@@ -80,7 +80,14 @@ def tiny_multi_run(multi_films, tmp_path_factory):
 
     data = xf.open_data(multi_films)
     return xf.fit(
-        data, runs=tmp_path_factory.mktemp("runs"), name="multi", unfreeze=True, epochs=1, loss="focal", **TINY
+        data,
+        runs=tmp_path_factory.mktemp("runs"),
+        name="multi",
+        unfreeze=True,
+        epochs=1,
+        loss="focal",
+        precision="fp32",
+        **TINY,
     )
 
 

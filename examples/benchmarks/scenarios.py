@@ -248,7 +248,10 @@ def reuse(given: Options) -> Jobs:
 
 
 def precision(given: Options) -> Jobs:
-    return [job for one in plain(given) for job in (one, xrayfast(one.settings, one.seed, given, precision="fp32"))]
+    """On smaller pictures and many validation films: the difference that is looked for is small."""
+    settings = protocol(given, films(given, 1100, valid=0.6), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+    settings["size"] = 64 if given.quick else 96
+    return [xrayfast(settings, n, given, precision=kind) for n in given.seeds(5) for kind in ("auto", "fp32")]
 
 
 def cuda_settings(given: Options) -> dict[str, Any]:

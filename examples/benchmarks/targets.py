@@ -221,7 +221,7 @@ def linear(results: Results, given: Options) -> Outcome | None:
 
 
 def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]]) -> Any:
-    """A measure: the difference of mean accuracies, and whether it is within the spread over seeds, of each pair."""
+    """A measure: the difference of accuracies, seed by seed, of all pairs, and whether each pair is equal."""
 
     def measure(results: Results, given: Options) -> Outcome | None:
         values, texts, holds = [], [], True
@@ -232,7 +232,7 @@ def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]])
                 continue
             told, good = compared(name, *rows)
             texts, holds = [*texts, *told], holds and good
-            values.append(statistics.mean(accuracies(rows[0])) - statistics.mean(accuracies(rows[1])))
+            values += [a - b for a, b in zip(*(accuracies(one) for one in rows), strict=True)]
         return Outcome(values, "; ".join(texts), holds) if values else None
 
     return measure

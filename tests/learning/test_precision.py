@@ -1,5 +1,7 @@
 """What a network computes in."""
 
+import copy
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -11,6 +13,7 @@ from xrayfast.learning import precision
 from xrayfast.learning.backbones import BACKBONES, load_body
 from xrayfast.learning.fastai_api import Callback, MixedPrecision
 from xrayfast.learning.precision import Autocast, exact, first_in_float32, folded, resolved
+from xrayfast.workflows.load import load_to_predict
 
 CPU = torch.device("cpu")
 
@@ -24,6 +27,65 @@ def test_auto_is_bf16_only_where_the_cpu_has_units_for_it(monkeypatch):
     assert resolved("auto", torch.device("mps")) == "fp32"
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
         resolved("fp16", CPU)
+
+
+def small(films, **options):
+    """A learner on few training pictures."""
+    data = xf.open_data(films, valid_fraction=0.6)
+    return xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none", **options)
+
+
+@pytest.fixture
+def with_units(monkeypatch):
+    """A CPU with units for bfloat16."""
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+
+
+@pytest.mark.parametrize(("moved", "settled"), [(0.03, "bf16"), (0.2, "fp32"), (math.nan, "fp32")])
+def test_auto_is_settled_once_by_what_bf16_does_to_the_network(films, with_units, monkeypatch, moved, settled):
+    learn = small(films)
+    tried = []
+    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: tried.append(learn) or moved)
+    types = set()
+    learn.model[1][-1].register_forward_hook(lambda *a: types.add(a[2].dtype))
+    for _ in range(2):
+        with learn.no_bar(), learn.no_logging():
+            learn.fit(1)
+    assert types == {torch.bfloat16 if settled == "bf16" else torch.float32}
+    assert precision.settled_precision(learn) == settled
+    assert tried == [learn]
+
+
+def test_an_explicit_precision_is_taken_as_it_is(films, with_units, monkeypatch):
+    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("tried"))
+    assert precision.settled_precision(small(films, precision="bf16")) == "bf16"
+    assert precision.settled_precision(small(films, precision="fp32")) == "fp32"
+
+
+def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_no_trace(films, with_units):
+    learn = small(films)
+    network = learn.model.train()
+    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    moved = precision.moved_by_bfloat16(learn)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
+    assert learn.model is network and all(module.training for module in network.modules())
+    # The same by hand: all training pictures, as there are fewer than are tried, as the validation part has them.
+    assert len(learn.dls.train_ds) <= precision.PICTURES_TRIED
+    x = next(iter(learn.dls.test_dl(list(learn.dls.train_ds.items["path"]))))[0].as_subclass(torch.Tensor)
+    for module in network.modules():
+        module.training = isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
+    with torch.no_grad():
+        exact = network(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            reduced = network(x).float()
+    expected = ((reduced - exact).square().sum() / (exact - exact.mean(0)).square().sum()).sqrt()
+    assert moved == pytest.approx(float(expected), rel=1e-3)
+    assert 0 < moved < 1
+
+
+def test_one_picture_tells_nothing_of_bf16(tiny_run, with_units):
+    assert precision.settled_precision(load_to_predict(tiny_run, "cpu")) == "fp32"
 
 
 @pytest.mark.parametrize("arch", list(BACKBONES))

@@ -91,7 +91,19 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     slow = xf.fit(data, runs=tmp_path, reuse_frozen="off", **FROZEN)
     assert len(computed) == 3
     assert slow.info["kept_blocks"] == [0] and whole.info["kept_blocks"] == [5]
-    assert list(slow.history) == list(whole.history)
+
+
+def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(data, tmp_path, monkeypatch):
+    from xrayfast.learning import precision
+
+    monkeypatch.setattr(precision, "has_amx", lambda: True)
+    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: 0.01)
+    whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
+    assert whole.info["precision"] == "bf16"
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
+    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("settled again"))
+    assert_same_numbers(whole, xf.resume(tmp_path / "r"))
 
 
 def test_the_head_s_phase_takes_what_the_last_block_s_keeps(data, tmp_path, monkeypatch):
@@ -117,6 +129,7 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
     frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **TINY | {"size": 48})
     assert set(frozen.history["size"]) == {48}
     assert any("--progressive changes nothing" in remark for remark in frozen.info["remarks"])
+    assert "Sizes of the pictures" not in (frozen.path / "model_card.md").read_text()
 
 
 def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(data, tmp_path):

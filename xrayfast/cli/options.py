@@ -446,8 +446,8 @@ Precision = Annotated[
         panel=MACHINE,
         metavar="auto|fp32|bf16|fp16",
         default="auto",
-        help="Of training; auto: bf16 where the device has units for it (CUDA, CPUs with AMX), else fp16 on CUDA "
-        "and fp32 elsewhere. Predictions are fp32.",
+        help="Of training; auto: bf16 where the device has units for it (CUDA, CPUs with AMX) and the network bears "
+        "it, fp16 on CUDA without them, else fp32. Predictions are fp32.",
     ),
 ]
 BatchSize = Annotated[int | None, _option("--batch-size", "-b", panel=MACHINE, default="32", help="Images a batch.")]

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xrayfast.config import Precision, ReuseFrozen
+from xrayfast.config import ReuseFrozen
 from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import Callback, Learner
 from xrayfast.learning.phases import Phase
-from xrayfast.learning.precision import autocast, folded, in_order
+from xrayfast.learning.precision import autocast, folded, in_order, settled_precision
 from xrayfast.learning.randomness import isolated_rng
 
 MEMORY_BYTES = 256 * 2**20
@@ -116,9 +116,8 @@ def keep(
         if interrupted():
             raise KeyboardInterrupt
 
-    seed, precision = learn.settings["seed"], learn.settings["precision"]
-    valid, valid_targets = _run(first, _in_order_of_rows(learn.dls.valid), 1, seed, precision, told, folder)
-    train, targets = _run(first, _in_order_of_rows(learn.dls.train), views, seed, precision, told, folder)
+    valid, valid_targets = _run(learn, first, _in_order_of_rows(learn.dls.valid), 1, told, folder)
+    train, targets = _run(learn, first, _in_order_of_rows(learn.dls.train), views, told, folder)
     return Kept(cut, train, valid[0], (targets, valid_targets), key(learn, cut, views))
 
 
@@ -141,7 +140,7 @@ def room(folder: Path | None) -> int:
 def key(learn: Learner, cut: int, views: int) -> str:
     """Names all that kept values depend on: kept under another key, they are stale."""
     settings, digest = learn.settings, hashlib.sha256()
-    facts = [cut, views, learn.dls.size, settings["seed"], settings["precision"], str(learn.dls.device)]
+    facts = [cut, views, learn.dls.size, settings["seed"], settled_precision(learn), str(learn.dls.device)]
     digest.update(repr([*facts, [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]]).encode())
     for stage in _stages(learn.model, cut)[0]:
         for name, tensor in stage.state_dict().items():
@@ -234,11 +233,10 @@ def _in_order_of_rows(loader: Any) -> Any:
 
 
 def _run(
+    learn: Learner,
     first: nn.Module,
     loader: Any,
     views: int,
-    seed: int,
-    precision: Precision,
     told: Callable[[int], None],
     folder: Path | None,
 ) -> tuple[Tensor, Tensor]:
@@ -246,9 +244,9 @@ def _run(
     values, targets = torch.empty(0), []
     for view in range(views):
         start = 0
-        with isolated_rng(seed, "view", view), loader.dataset.set_split_idx(0 if view else 1):
+        with isolated_rng(learn.settings["seed"], "view", view), loader.dataset.set_split_idx(0 if view else 1):
             for x, y in loader:
-                with torch.no_grad(), autocast(precision, loader.device):
+                with torch.no_grad(), autocast(learn):
                     found = first(x.as_subclass(Tensor)).as_subclass(Tensor).float()
                 found = found.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
                 if not len(values):

@@ -20,7 +20,7 @@ from xrayfast.learning.losses import make_loss
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.metrics import KnownLoss, SmoothLoss, epoch_metrics
 from xrayfast.learning.optimizers import make_optimizer
-from xrayfast.learning.precision import first_in_float32, in_order, precision_callbacks
+from xrayfast.learning.precision import first_in_float32, in_order, set_precision
 from xrayfast.learning.randomness import isolated_rng
 
 
@@ -104,7 +104,7 @@ def learner(
         "precision": precision,
         "seed": seed,
     }
-    learn.add_cbs(precision_callbacks(precision, dls.device))
+    set_precision(learn, precision)
     learn.freeze()
     return learn
 

@@ -116,6 +116,7 @@ class Facts:
         results: the summary of each part that was measured, valid before test.
         decision: calibration and operating points, as `metrics.decision.Decision.to_json` gives them.
         epochs: rows of the history.
+        sizes: that the pictures had in them, in px, in order.
         saliency: how the network was looked into: the part, its cases, and notes; empty where it was not.
         split: image, patient and split of each image, all text; None where there is no `split.csv`.
         tests: the finished evaluations: their names and `metrics.json`.
@@ -130,6 +131,7 @@ class Facts:
     results: Mapping[str, Mapping[str, Any]]
     decision: Mapping[str, Any]
     epochs: int
+    sizes: tuple[int, ...]
     saliency: Mapping[str, Any]
     split: pd.DataFrame | None
     tests: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -153,6 +155,7 @@ def read(run: Run) -> Facts:
         RunError: a file is damaged.
     """
     metrics = run.metrics if run.predicted_parts else {}
+    history = run.history if run.predicted_parts else pd.DataFrame()
     tests, damaged = _tests(run)
     return Facts(
         name=run.path.resolve().name,
@@ -162,7 +165,8 @@ def read(run: Run) -> Facts:
         info=run.info,
         results={part: metrics[part] for part in ("valid", "test") if metrics.get(part)},
         decision=run.decision.to_json(),
-        epochs=len(run.history) if run.predicted_parts else 0,
+        epochs=len(history),
+        sizes=tuple(history["size"].unique()) if "size" in history else (),
         saliency=metrics.get("saliency") or {},
         split=_split(run),
         tests=tests,

@@ -127,8 +127,8 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
         + (f" (first block) to {max(phase['lrs']):.2g} (head)" if min(phase["lrs"]) < max(phase["lrs"]) else "")
         for phase in info["phases"]
     )
-    if train.progressive:
-        rows.append(("Sizes of the pictures", ", then ".join(f"{size} px" for size in train.progressive)))
+    if len(facts.sizes) > 1:
+        rows.append(("Sizes of the pictures", ", then ".join(f"{size} px" for size in facts.sizes)))
     stop = f"after {counted(train.early_stop, 'epoch')} without gain" if train.early_stop else "none"
     return [*rows, ("Schedule", train.schedule), ("Phases", phases), ("Early stopping", stop)]
 

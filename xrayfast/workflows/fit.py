@@ -154,6 +154,8 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     start = config if state is None else config.updated({"weights": "none"})
     # Batches are what they were, however many processes go on.
     learn = prepare(manifest, start, pictures, run.info.get("global_batch", config.train.batch_size))
+    if learn.precision is None and run.info.get("precision") in ("bf16", "fp32"):
+        learn.precision = run.info["precision"]  # settled with the weights that the run started from
     history = History()
     if state is not None:
         # Earlier versions knew one size only.

@@ -12,7 +12,7 @@ import torch
 
 from xrayfast._version import __version__
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.precision import resolved
+from xrayfast.learning.precision import settled_precision
 from xrayfast.run import now
 
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
@@ -38,7 +38,7 @@ def facts(learn: Learner, command: str, remarks: Sequence[str], audit: Sequence[
         "platform": platform.platform(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores",
-        "precision": resolved(learn.settings["precision"], device),
+        "precision": settled_precision(learn),
         "arch": learn.arch,
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
         "loss": str(type(learn.loss_func).__name__.strip("_")),

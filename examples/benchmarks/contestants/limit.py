@@ -13,7 +13,7 @@ from torch import nn
 
 import xrayfast as xf
 from benchmarks.contestants.common import answer, orders
-from xrayfast.learning.precision import resolved
+from xrayfast.learning.precision import settled_precision
 
 TIMED = 2
 """Epochs of a phase that are timed, at most."""
@@ -25,11 +25,11 @@ def main() -> None:
     settings = told.settings
     data = xf.open_data(told.folder, split_file=told.split_file, cache_dir=told.scratch)
     dls = xf.dataloaders(data, size=settings["size"], batch_size=settings["batch_size"])
-    network = xf.learner(dls, arch=settings["arch"], weights=settings["weights"]).model
-    network = network.to(dls.device).to(memory_format=torch.channels_last)
+    learn = xf.learner(dls, arch=settings["arch"], weights=settings["weights"], precision=settings["precision"])
+    network = learn.model
     train, valid = (held(dl) for dl in (dls.train, dls.valid))
     images = {"train_images": len(dls.train_ds), "valid_images": len(dls.valid_ds)}
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(resolved(settings["precision"], dls.device))
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settled_precision(learn))
     phases, seconds = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])], {}
     if settings["thaw"] == "none":
         phases = [("head", settings["epochs"])]
