@@ -7,7 +7,7 @@ AS_GOOD = (
 
 EXPLANATIONS: dict[str, str] = {
     "frozen10": "What does not grow with the films is under the row on cost; the ratio grows with them.",
-    "thawed": "In bf16, which this CPU has units for; the limit in fp32 is in the tables below.",
+    "thawed": "In `--precision auto`, which is bf16 on CPUs with AMX; the limit in fp32 is in the tables below.",
     "progressive": f"{AS_GOOD} The times of the row are of its own settings.",
     "limit": "xrayfast's epoch is timed without the writing of its checkpoint, which the totals hold. The limit is the "
     "median of two epochs after a first one, ours of four; above 1 is noise.",
@@ -25,5 +25,5 @@ EXPLANATIONS: dict[str, str] = {
     "in one process too. In float64 two processes are one to 1e-6 over three epochs at an ordinary rate: "
     "tests/learning/test_distributed.py.",
     "reuse": AS_GOOD,
-    "precision": f"{AS_GOOD} 440 films of 96 px to train on, 660 to validate.",
+    "precision": AS_GOOD,
 }

@@ -104,15 +104,25 @@ def as_good(first: list[float], second: list[float]) -> bool:
 
 
 def progressive(results: Results, given: Options) -> Outcome | None:
-    values = ratio(results, scenarios.progressive_times(given))
+    """As accurate as fastai where it is timed; and, on more films of smaller pictures, as the same without it."""
+    jobs = scenarios.progressive_times(given)
+    values = ratio(results, jobs)
     if not values:
         return None
-    grown, plain = (whole(results, jobs(given)) for jobs in (scenarios.progressively, scenarios.plain))
-    if not grown or not plain:
+    ours, fastai = (whole(results, [job for job in jobs if job.contestant == name]) for name in ("xrayfast", "fastai"))
+    grown, plain = (whole(results, of(given)) for of in (scenarios.progressively, scenarios.plain))
+    if not all((ours, fastai, grown, plain)):
         return Outcome(values, "accuracy not compared", False)
+    timed, as_fastai = compared(f"timed on {pictures(ours)}, ours and fastai's", ours, fastai)
+    texts, as_plain = compared(f"on {pictures(grown)}, with it and without", grown, plain)
     seconds = [statistics.mean(row["seconds"] for row in rows) for rows in (grown, plain)]
-    texts, holds = compared("on 500 films of 128 px, with it and without", grown, plain)
-    return Outcome(values, "; ".join([*texts, "{:.0f} and {:.0f} s".format(*seconds)]), holds)
+    return Outcome(values, "; ".join([*timed, *texts, "{:.0f} and {:.0f} s".format(*seconds)]), as_fastai and as_plain)
+
+
+def pictures(rows: list[Row]) -> str:
+    """What was trained on, in words."""
+    settings = rows[0]["settings"]
+    return f"{settings['films'][1]} films of {settings['size']} px"
 
 
 def whole(results: Results, jobs: list[Job]) -> list[Row]:
@@ -230,7 +240,7 @@ def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]])
             if not all(rows):
                 texts, holds = [*texts, f"{name}: not measured"], False
                 continue
-            told, good = compared(name, *rows)
+            told, good = compared(f"{name}, {pictures(rows[0])}", *rows)
             texts, holds = [*texts, *told], holds and good
             values += [a - b for a, b in zip(*(accuracies(one) for one in rows), strict=True)]
         return Outcome(values, "; ".join(texts), holds) if values else None
@@ -247,8 +257,14 @@ def reuse_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
 
 
 def precision_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
-    jobs = scenarios.precision(given)
-    return [("unfrozen", *([job for job in jobs if job.settings["precision"] == kind] for kind in ("auto", "fp32")))]
+    names = ("all layers", "frozen body")
+    return [
+        (
+            name,
+            *([scenarios.xrayfast(of, n, given, precision=kind) for n in given.seeds(3)] for kind in ("auto", "fp32")),
+        )
+        for name, of in zip(names, scenarios.precision_settings(given), strict=True)
+    ]
 
 
 def cuda_rate(results: Results, given: Options) -> Outcome | None:
@@ -316,7 +332,7 @@ TARGETS = (
            True, times(scenarios.cuda_frozen)),
     Target("distributed", "distributed", "two processes (torchrun, gloo) and one with twice the batch: largest "
            "difference of their loss curves, the head trained", 1e-4, False, distributed("none"), "e"),
-    Target("distributed-all", "distributed", "the same, all layers trained from the first step", None, True,
+    Target("distributed-all", "distributed", "the same, all layers trained from the first step", 1e-4, False,
            distributed("all"), "e"),
     Target("16bit", "16bit", f"3 frozen epochs from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
            times(scenarios.deep)),

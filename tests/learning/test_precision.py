@@ -6,13 +6,15 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from fastai.learner import load_learner
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
-from xrayfast.learning import precision
+from xrayfast.learning import learner, precision
 from xrayfast.learning.backbones import BACKBONES, load_body
 from xrayfast.learning.fastai_api import Callback, MixedPrecision
-from xrayfast.learning.precision import Autocast, exact, first_in_float32, folded, resolved
+from xrayfast.learning.folding import exact, folded
+from xrayfast.learning.precision import Autocast, first_in_float32, resolved
 from xrayfast.workflows.load import load_to_predict
 
 CPU = torch.device("cpu")
@@ -84,8 +86,37 @@ def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_n
     assert 0 < moved < 1
 
 
+def test_nothing_is_measured_for_predictions_nor_on_foreign_data(films, with_units, tmp_path):
+    learn = small(films)
+    with learn.no_bar(), learn.no_logging():
+        learn.predict(next(films.rglob("*.png")))
+        learn.get_preds()
+    assert learn.precision is None
+    learn.export(tmp_path / "learner.pkl")
+    exported = load_learner(tmp_path / "learner.pkl")
+    with exported.no_bar(), exported.no_logging():
+        exported.predict(next(films.rglob("*.png")))
+    assert precision.settled_precision(exported) == "fp32", "an exported learner has no pictures"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arch", "bears"), [("resnet18", True), ("mobilenet_v2", False)])
+def test_a_network_bears_bf16_on_radiographs_or_not_and_none_does_with_its_first_convolution_in_it(
+    arch, bears, shared, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch"))
+    data = xf.open_data(shared / "data" / "darkcovid", cache_dir=tmp_path)
+    dls = xf.dataloaders(data, size=128, batch_size=8, device="cpu")
+    learn = xf.learner(dls, arch=arch)
+    assert (precision.moved_by_bfloat16(learn) < precision.TOLERANCE) == bears
+    monkeypatch.setattr(learner, "first_in_float32", lambda model: model)
+    assert precision.moved_by_bfloat16(xf.learner(dls, arch=arch)) > precision.TOLERANCE
+
+
 def test_one_picture_tells_nothing_of_bf16(tiny_run, with_units):
-    assert precision.settled_precision(load_to_predict(tiny_run, "cpu")) == "fp32"
+    learn = load_to_predict(tiny_run, "cpu")
+    learn.precision = None
+    assert precision.settled_precision(learn) == "fp32"
 
 
 @pytest.mark.parametrize("arch", list(BACKBONES))

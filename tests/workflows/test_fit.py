@@ -1,5 +1,7 @@
 """Training end to end on tiny films: reproducible, resumable, in every form."""
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -10,6 +12,7 @@ from tests.conftest import TINY
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from xrayfast.learning.backbones import BACKBONES
 from xrayfast.learning.callbacks import History, Silent
+from xrayfast.learning.precision import leave_autocast
 from xrayfast.metrics.measures import OVERALL_MEASURES
 
 SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
@@ -102,8 +105,12 @@ def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(da
     assert whole.info["precision"] == "bf16"
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
+    shutil.copytree(tmp_path / "r", tmp_path / "elsewhere")
     monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("settled again"))
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
+    assert xf.load(whole).precision == "bf16"
+    monkeypatch.setattr(precision, "has_amx", lambda: False)
+    assert xf.resume(tmp_path / "elsewhere").info["precision"] == "fp32"
 
 
 def test_the_head_s_phase_takes_what_the_last_block_s_keeps(data, tmp_path, monkeypatch):
@@ -185,9 +192,21 @@ def test_after_training_was_broken_off_in_a_batch_the_process_computes_in_float3
     assert not torch.is_autocast_enabled("cpu")
 
 
-def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(films, tmp_path, data):
-    import shutil
+def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data, monkeypatch):
+    learn = xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none", precision="bf16")
+    forward = torch.nn.Conv2d.forward
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", forward)
+    leave_autocast(learn)
+    assert not torch.is_autocast_enabled("cpu")
+    # How many contexts are open: the last one to be left forgets the weights that were cast.
+    assert torch.autocast_increment_nesting() == 1
+    assert torch.autocast_decrement_nesting() == 0
 
+
+def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(films, tmp_path, data):
     copy = shutil.copytree(films, tmp_path / "data")
     with pytest.raises(Interrupted):
         xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **TINY)
@@ -419,8 +438,6 @@ def test_worker_processes_give_the_same_numbers(data, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_unreadable_image_is_named(films, tmp_path, workers):
-    import shutil
-
     copy = shutil.copytree(films, tmp_path / "data")
     victim = sorted(copy.glob("normal/*.png"))[2]
     victim.write_bytes(victim.read_bytes()[:300])
@@ -433,8 +450,6 @@ def test_an_unreadable_image_is_named(films, tmp_path, workers):
 
 
 def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(films, tmp_path):
-    import shutil
-
     for part in ("train", "valid"):
         shutil.copytree(films, tmp_path / "data" / part)
     (tmp_path / "data" / "train" / "labels.csv").unlink()

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from xrayfast.config import ReuseFrozen
 from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import Callback, Learner
+from xrayfast.learning.folding import folded, in_order
 from xrayfast.learning.phases import Phase
-from xrayfast.learning.precision import autocast, folded, in_order, settled_precision
+from xrayfast.learning.precision import autocast, settled_precision
 from xrayfast.learning.randomness import isolated_rng
 
 MEMORY_BYTES = 256 * 2**20

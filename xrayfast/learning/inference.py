@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.folding import exact
 from xrayfast.learning.loaders import PARTS
-from xrayfast.learning.precision import exact
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.predictions import Predictions, about
 

@@ -16,11 +16,12 @@ from xrayfast.errors import ConfigError, WeightsError, WriteError, some
 from xrayfast.learning.backbones import Body, load_body
 from xrayfast.learning.callbacks import FrozenInference, LossesRead
 from xrayfast.learning.fastai_api import DataLoaders, Learner, params, vision_learner
+from xrayfast.learning.folding import in_order
 from xrayfast.learning.losses import make_loss
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.metrics import KnownLoss, SmoothLoss, epoch_metrics
 from xrayfast.learning.optimizers import make_optimizer
-from xrayfast.learning.precision import first_in_float32, in_order, set_precision
+from xrayfast.learning.precision import first_in_float32, set_precision
 from xrayfast.learning.randomness import isolated_rng
 
 

@@ -1,17 +1,16 @@
-"""In which float type, memory order and form a network computes."""
+"""In which float type a network computes."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xrayfast.config import Precision
@@ -59,10 +58,10 @@ def set_precision(learn: Learner, precision: Precision) -> None:
 def settled_precision(learn: Learner) -> Precision:
     """The float type that a learner trains in, and frozen layers are computed in: "fp32", "bf16" or "fp16".
 
-    "auto" on a device with units for bf16 is settled when this is first asked for, and stays: bf16 where it does no
-    harm to this network, with the weights that it has then, on pictures of its training part; else fp32. Networks
-    differ: on radiographs bf16 moves the logits of torchvision's resnet18 by 3 % of their spread, those of
-    mobilenet_v2 by 20 %.
+    "auto" on a device with units for bf16 is settled when this is first asked for, which is before anything is trained,
+    and stays: bf16 where it does no harm to this network on pictures of its training part, else fp32. Networks differ:
+    on radiographs bf16 moves the logits of torchvision's resnet18 by 3 % of their spread, those of mobilenet_v2 by
+    20 % (`pytest -m slow -k bears_bf16`).
     """
     if learn.precision is None:
         learn.precision = "bf16" if moved_by_bfloat16(learn) < TOLERANCE else "fp32"
@@ -70,24 +69,31 @@ def settled_precision(learn: Learner) -> Precision:
     return chosen
 
 
+def follow_precision(learn: Learner, recorded: object) -> None:
+    """Settle "auto" by what a run recorded when it began: its weights are others now."""
+    if learn.precision is None and recorded in ("bf16", "fp32"):
+        learn.precision = recorded
+
+
 def moved_by_bfloat16(learn: Learner) -> float:
     """How far bf16 moves the logits of training pictures, batch norm by batch: root mean square over their spread.
 
-    Infinite where there is only one picture.
+    Infinite where there are no two pictures of a manifest.
     """
-    paths = learn.dls.train_ds.items["path"].tolist()
-    rows = sorted({round(row) for row in np.linspace(0, len(paths) - 1, PICTURES_TRIED)})
-    if len(rows) < 2:
+    items = getattr(getattr(learn.dls, "train_ds", None), "items", None)
+    paths = items["path"].tolist() if isinstance(items, pd.DataFrame) and "path" in items else []
+    if len(paths) < 2:
         return math.inf
+    rows = np.unique(np.linspace(0, len(paths) - 1, PICTURES_TRIED).round().astype(int)).tolist()
     network = copy.deepcopy(learn.model).eval()
     for module in network.modules():
         module.train(isinstance(module, _BatchNorm))
     with isolated_rng("precision"), torch.no_grad():
         x = learn.dls.test_dl([paths[row] for row in rows], bs=len(rows), num_workers=0).one_batch()[0]
-        exact = network(x.as_subclass(Tensor))
+        logits = network(x.as_subclass(Tensor))
         with torch.autocast(x.device.type, torch.bfloat16):
-            moved = network(x.as_subclass(Tensor)).float() - exact
-    return float(moved.norm() / (exact - exact.mean(dim=0)).norm())
+            moved = network(x.as_subclass(Tensor)).float() - logits
+    return float(moved.norm() / (logits - logits.mean(dim=0)).norm())
 
 
 def autocast(learn: Learner) -> AbstractContextManager[Any]:
@@ -106,16 +112,13 @@ class Autocast(Callback):
         self.context: AbstractContextManager[Any] | None = None
 
     def before_fit(self) -> None:
-        """Leave what a batch that was broken off has left open, as weights stay cast as long as it is; and see whether
-        bfloat16 is to be used at all.
-        """
+        """Leave what a batch that was broken off has left open: weights stay cast as long as it is."""
         self.leave()
-        self.reduces = settled_precision(self.learn) == "bf16"
 
     def before_batch(self) -> None:
         """Enter autocast for the forward pass and the loss; but `get_preds` is in float32 on every machine."""
         self.leave()
-        if self.reduces and not hasattr(self.learn, "gather_preds"):
+        if not hasattr(self.learn, "gather_preds") and settled_precision(self.learn) == "bf16":
             self.context = torch.autocast(self.dls.device.type, dtype=torch.bfloat16)
             self.context.__enter__()
 
@@ -141,17 +144,12 @@ def leave_autocast(learn: Learner) -> None:
             callback.leave()
 
 
-def in_order(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its weights in the memory order that convolutions of that device are fastest in."""
-    return model if device.type == "mps" else model.to(memory_format=torch.channels_last)
-
-
 def first_in_float32(model: nn.Module) -> nn.Module:
     """Compute the network's first convolution in float32 under autocast too, in training and in prediction.
 
     ImageNet's weights have filters for colour, whose positive and negative weights cancel out on grey pictures. What is
     left is a hundredth of what it is on colour ones; batch norm brings it to unit variance, and with it the rounding of
-    bfloat16: on radiographs 24 % of the spread of resnet18's logits, and 3 % with this convolution in float32, which
+    bfloat16: on radiographs 18 to 30 % of the spread of resnet18's logits, and 3 % with this convolution in float32, which
     costs 3 % of a training step at 224 px on two cores with AMX.
     """
     convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
@@ -161,53 +159,17 @@ def first_in_float32(model: nn.Module) -> nn.Module:
     return model
 
 
-def _suspend_autocast(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor]:
-    module.suspended = torch.autocast(module.weight.device.type, enabled=False)
-    module.suspended.__enter__()
+# A context within the context would stay open after Ctrl-C, and with it the weights that autocast has cast: torch calls
+# hooks after errors, but not after a KeyboardInterrupt. A switch is set back by whoever leaves the outer context.
+def _suspend_autocast(module: Any, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    kind = module.weight.device.type
+    module.suspended = kind in ("cpu", "cuda") and torch.is_autocast_enabled(kind)
+    if not module.suspended:
+        return None
+    torch.set_autocast_enabled(kind, False)
     return (inputs[0].to(module.weight.dtype),)
 
 
 def _resume_autocast(module: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-    module.__dict__.pop("suspended").__exit__(None, None, None)
-
-
-class Folded(nn.Sequential):
-    """A network for inference, each batch norm that follows a convolution folded into it."""
-
-
-def folded(model: nn.Sequential) -> Folded:
-    """A folded copy, in evaluation mode, in which the model is left too.
-
-    Logits are the same to float32's rounding. Parts of the model that can't be traced are copied as they are.
-    """
-    return Folded(*(_folded(part) for part in model.eval()))
-
-
-def _folded(part: nn.Module) -> nn.Module:
-    try:
-        return fuse(part)
-    except (torch.fx.proxy.TraceError, RuntimeError, TypeError, KeyError, AttributeError):
-        return copy.deepcopy(part)
-
-
-@contextmanager
-def exact(learn: Learner) -> Iterator[None]:
-    """Within it a learner predicts in float32, whatever it trains in, by a folded network.
-
-    So its predictions are those of any other machine, to float32's rounding. Within another `exact` nothing changes:
-    around a loop, it folds once. A learner is for one thread at a time.
-    """
-    model = learn.model
-    if isinstance(model, Folded):
-        yield
-        return
-    device = next(model.parameters()).device
-    reduced = [callback for callback in learn.cbs if isinstance(callback, (Autocast, MixedPrecision))]
-    leave_autocast(learn)
-    try:
-        learn.remove_cbs(reduced)
-        learn.model = in_order(folded(model), device)
-        yield
-    finally:
-        learn.model = model
-        learn.add_cbs(reduced)
+    if module.__dict__.pop("suspended"):
+        torch.set_autocast_enabled(module.weight.device.type, True)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from unicodedata import category
@@ -166,7 +167,7 @@ def read(run: Run) -> Facts:
         results={part: metrics[part] for part in ("valid", "test") if metrics.get(part)},
         decision=run.decision.to_json(),
         epochs=len(history),
-        sizes=tuple(history["size"].unique()) if "size" in history else (),
+        sizes=tuple(size for size, _ in groupby(history["size"])) if "size" in history else (),
         saliency=metrics.get("saliency") or {},
         split=_split(run),
         tests=tests,

@@ -300,8 +300,8 @@ def _predicted(
 ) -> tuple[NDArray[np.float64], str]:
     """(N, L) probabilities as the network gives them, and where they were computed."""
     # torch and fastai take seconds to load, and saved predictions need neither.
+    from xrayfast.learning.folding import exact
     from xrayfast.learning.inference import new_probability
-    from xrayfast.learning.precision import exact
     from xrayfast.workflows.load import load_to_predict
 
     learn = load_to_predict(run, device)

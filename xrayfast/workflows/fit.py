@@ -21,6 +21,7 @@ from xrayfast.learning.inference import part_predictions
 from xrayfast.learning.learner import layer_groups, learner_from_config, load_weights
 from xrayfast.learning.loaders import dataloaders, named
 from xrayfast.learning.phases import monitored, plan
+from xrayfast.learning.precision import follow_precision, resolved, settled_precision
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
@@ -103,6 +104,7 @@ def _fit(
     blocks, no_room = kept_blocks(learn, phases, config, processes)
     made_fast = stages(phases, config.train, config.model.size, blocks)
     monitored(config.train, manifest.task)
+    learn.precision = processes.told(settled_precision(learn))
     remarks += [*_remarks(config, learn), *filter(None, [no_room])]
     if config.train.progressive and all(stage.cut for stage in made_fast):
         remarks.append(
@@ -154,8 +156,10 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     start = config if state is None else config.updated({"weights": "none"})
     # Batches are what they were, however many processes go on.
     learn = prepare(manifest, start, pictures, run.info.get("global_batch", config.train.batch_size))
-    if learn.precision is None and run.info.get("precision") in ("bf16", "fp32"):
-        learn.precision = run.info["precision"]  # settled with the weights that the run started from
+    follow_precision(learn, run.info.get("precision"))
+    if (now_in := settled_precision(learn)) != (before := run.info.get("precision", now_in)):
+        reporter.note(f"This device trains on in {now_in}; the run began in {before}: its numbers will be others.")
+        run.update_info(precision=now_in)
     history = History()
     if state is not None:
         # Earlier versions knew one size only.
@@ -252,6 +256,11 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
         remarks.append(
             f"{config.model.weights} holds tensors that have no place in {config.model.arch}: "
             f"{some(learn.unused_weights)}."
+        )
+    if (aimed := resolved(train.precision, learn.dls.device)) != learn.precision:
+        remarks.append(
+            f"Training is in {learn.precision}: {aimed}, which this device has units for, would change what this "
+            f"network gives. --precision {aimed} takes it all the same."
         )
     absent = absent_labels(data.part("valid").truth, data.labels)
     if absent:

@@ -16,6 +16,7 @@ from xrayfast.learning.callbacks import History
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
 from xrayfast.learning.loaders import blank_manifest, dataloaders, is_blank
+from xrayfast.learning.precision import follow_precision
 from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
 from xrayfast.workflows.data import anchored, own_data, split_table
@@ -109,6 +110,7 @@ def _load(run: Run, data: Manifest, device: Device) -> Learner:
     bare = config.model.model_copy(update={"weights": "none"})
     precision = "auto" if train.precision == "fp16" else train.precision
     learn = learner_from_config(dls, bare, train.model_copy(update={"precision": precision}))
+    follow_precision(learn, run.info.get("precision"))
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.model_path.absolute())
     return learn

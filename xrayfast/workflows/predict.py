@@ -18,8 +18,8 @@ from xrayfast.config import Device
 from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, is_image, read
 from xrayfast.data.workers import cpu_count
 from xrayfast.errors import ConfigError, DataError, ReadError
+from xrayfast.learning.folding import exact
 from xrayfast.learning.inference import new_probability
-from xrayfast.learning.precision import exact
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import PROBABILITY, joined
 from xrayfast.run import Run

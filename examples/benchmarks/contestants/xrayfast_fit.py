@@ -46,4 +46,5 @@ def found(told: Orders) -> dict[str, Any]:
         "valid_images": counts["valid"],
         "run_seconds": info["seconds"],
         "best_epoch": info["best_epoch"],
+        "precision": info["precision"],
     }
