@@ -59,6 +59,7 @@ TINY = {
     "batch_size": 8,
     "workers": 0,
     "device": "cpu",
+    "precision": "fp32",
     "resamples": 100,
 }
 """A network that trains an epoch of `films` in about a second."""
@@ -86,7 +87,6 @@ def tiny_multi_run(multi_films, tmp_path_factory):
         unfreeze=True,
         epochs=1,
         loss="focal",
-        precision="fp32",
         **TINY,
     )
 

@@ -22,7 +22,7 @@ from xrayfast.learning.randomness import isolated_rng
 
 ROOT = Path(__file__).resolve().parents[2]
 WORLD = 2
-SETTINGS = TINY | {"precision": "fp32", "unfreeze": True, "epochs": 2, "seed": 7, "batch_size": 16, "lr": 5e-6}
+SETTINGS = TINY | {"unfreeze": True, "epochs": 2, "seed": 7, "batch_size": 16, "lr": 5e-6}
 """One frozen and two thawed epochs; of the batches of 16 images the last one has 13, 7 and 6 for each process.
 
 With smaller batches, or rates that one would train with, rounding alone, such as that of another convolution kernel in

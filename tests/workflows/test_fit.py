@@ -101,10 +101,11 @@ def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(da
 
     monkeypatch.setattr(precision, "has_amx", lambda: True)
     monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: 0.01)
-    whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
+    settings = FROZEN | {"precision": "auto"}
+    whole = xf.fit(data, runs=tmp_path, name="whole", **settings)
     assert whole.info["precision"] == "bf16"
     with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **settings)
     shutil.copytree(tmp_path / "r", tmp_path / "elsewhere")
     monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("settled again"))
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
