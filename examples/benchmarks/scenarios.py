@@ -247,19 +247,11 @@ def reuse(given: Options) -> Jobs:
     ]
 
 
-def precision_settings(given: Options) -> list[dict[str, Any]]:
-    """All layers, and a frozen body; on smaller pictures and many validation films: what is looked for is small."""
-    settings = protocol(given, films(given, 1100, valid=0.6), size=64 if given.quick else 96)
-    return [settings | {"thaw": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}, settings]
-
-
 def precision(given: Options) -> Jobs:
-    return [
-        xrayfast(settings, seed, given, precision=kind)
-        for settings in precision_settings(given)
-        for seed in given.seeds(3)
-        for kind in ("auto", "fp32")
-    ]
+    """On smaller pictures and many validation films: the difference that is looked for is small."""
+    settings = protocol(given, films(given, 1100, valid=0.6), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+    settings["size"] = 64 if given.quick else 96
+    return [xrayfast(settings, n, given, precision=kind) for n in given.seeds(3) for kind in ("auto", "fp32")]
 
 
 def cuda_settings(given: Options) -> dict[str, Any]:

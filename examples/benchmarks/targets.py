@@ -257,14 +257,8 @@ def reuse_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
 
 
 def precision_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
-    names = ("all layers", "frozen body")
-    return [
-        (
-            name,
-            *([scenarios.xrayfast(of, n, given, precision=kind) for n in given.seeds(3)] for kind in ("auto", "fp32")),
-        )
-        for name, of in zip(names, scenarios.precision_settings(given), strict=True)
-    ]
+    jobs = scenarios.precision(given)
+    return [("all layers", *([job for job in jobs if job.settings["precision"] == kind] for kind in ("auto", "fp32")))]
 
 
 def cuda_rate(results: Results, given: Options) -> Outcome | None:
