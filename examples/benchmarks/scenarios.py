@@ -249,8 +249,8 @@ def reuse(given: Options) -> Jobs:
 
 def precision(given: Options) -> Jobs:
     """On smaller pictures and many validation films: the difference that is looked for is small."""
-    settings = protocol(given, films(given, 1100, valid=0.6), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
-    settings["size"] = 64 if given.quick else 96
+    common = {"size": 64 if given.quick else 96, "thaw": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}
+    settings = protocol(given, films(given, 1100, valid=0.6), **common)
     return [xrayfast(settings, n, given, precision=kind) for n in given.seeds(3) for kind in ("auto", "fp32")]
 
 
