@@ -6,14 +6,14 @@ of each phase are timed after a first one that is not, and their median is taken
 
 import statistics
 import time
-from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 import xrayfast as xf
 from benchmarks.contestants.common import answer, orders
-from xrayfast.learning.precision import settled_precision
+from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.precision import autocast, settled_precision
 
 TIMED = 2
 """Epochs of a phase that are timed, at most."""
@@ -29,16 +29,15 @@ def main() -> None:
     network = learn.model
     train, valid = (held(dl) for dl in (dls.train, dls.valid))
     images = {"train_images": len(dls.train_ds), "valid_images": len(dls.valid_ds)}
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settled_precision(learn))
     phases, seconds = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])], {}
     if settings["thaw"] == "none":
         phases = [("head", settings["epochs"])]
     for phase, epochs in phases:
         if epochs:
             frozen = frozen_blocks(network, settings["thaw"] if phase == "all" else "none")
-            seconds[phase] = timed(network, frozen, train, valid, low, epochs, dls.device)
+            seconds[phase] = timed(learn, frozen, train, valid, epochs)
     rows = [{"phase": phase, "seconds": seconds[phase]} for phase, epochs in phases for _ in range(epochs)]
-    answer(epochs=rows, precision=str(low or torch.float32), **images)
+    answer(epochs=rows, precision=settled_precision(learn), **images)
 
 
 def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -54,22 +53,20 @@ def frozen_blocks(network: nn.Module, thaw: str) -> int:
     return {"none": len(network[0]), "last block": len(network[0]) - 1, "all": 0}[thaw]
 
 
-def timed(network, frozen: int, train, valid, low, epochs: int, device: torch.device) -> float:
+def timed(learn: Learner, frozen: int, train, valid, epochs: int) -> float:
     """Median seconds of an epoch with its validation."""
+    network = learn.model
     blocks = list(network[0])
     before, after = nn.Sequential(*blocks[:frozen]), nn.Sequential(*blocks[frozen:], network[1])
     network.requires_grad_(True)
     before.requires_grad_(False)
     optimizer = torch.optim.AdamW(after.parameters(), lr=1e-5, fused=True)
 
-    def autocast():
-        return torch.autocast(device.type, low) if low else nullcontext()
-
     def epoch() -> None:
         network.train()
         before.eval()
         for images, target in train:
-            with autocast():
+            with autocast(learn):
                 with torch.no_grad():
                     features = before(images)
                 output = after(features)
@@ -77,10 +74,10 @@ def timed(network, frozen: int, train, valid, low, epochs: int, device: torch.de
             optimizer.step()
             optimizer.zero_grad()
         network.eval()
-        with torch.inference_mode(), autocast():
+        with torch.inference_mode(), autocast(learn):
             for images, _ in valid:
                 network(images)
-        if device.type == "cuda":
+        if learn.dls.device.type == "cuda":
             torch.cuda.synchronize()
 
     epoch()
