@@ -64,6 +64,17 @@ def test_what_the_files_say(tiny_run, films):
         assert tiny_run.metrics[part]["images"] == len(predictions)
 
 
+def test_the_batch_is_that_of_all_processes_in_report_and_card(copy):
+    assert copy.global_batch == copy.config.train.batch_size
+    copy.update_info(global_batch="many")
+    assert copy.global_batch == copy.config.train.batch_size
+    copy.update_info(global_batch=77)
+    assert copy.global_batch == 77
+    xf.interpret(copy)
+    assert "<dt>Batch size</dt><dd>77</dd>" in copy.report_path.read_text()
+    assert "| Batch size | 77 |" in copy.model_card_path.read_text()
+
+
 def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
     best = tiny_run.history.iloc[tiny_run.info["best_epoch"] - 1]
     told = tiny_run.predictions("valid")

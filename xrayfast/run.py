@@ -133,6 +133,12 @@ class Run:
         write_json(self.path / INFO, {**self.info, **facts})
 
     @property
+    def global_batch(self) -> int:
+        """Pictures in a training batch, of all processes together."""
+        recorded = self.info.get("global_batch")
+        return recorded if isinstance(recorded, int) else self.config.train.batch_size
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The names of the network's outputs, in order."""
         return tuple(self._label_file()["labels"])

@@ -199,7 +199,8 @@ def test_the_run_tells_how_many_trained_and_stands_there_once(two):
     assert sorted(path.name for path in two.iterdir()) == sorted([*arrays, "lost", "multi", "single"])
     run = xf.Run(two / "single")
     assert run.info["processes"] == WORLD
-    assert run.info["global_batch"] == SETTINGS["batch_size"]
+    assert run.global_batch == SETTINGS["batch_size"]
+    assert f"| Batch size | {SETTINGS['batch_size']} |" in run.model_card_path.read_text()
     assert run.config.train.batch_size == SETTINGS["batch_size"] // WORLD
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv", "metrics.json",

@@ -118,6 +118,7 @@ class Facts:
         decision: calibration and operating points, as `metrics.decision.Decision.to_json` gives them.
         epochs: rows of the history.
         sizes: that the pictures had in them, in px, in order.
+        global_batch: pictures in a training batch.
         saliency: how the network was looked into: the part, its cases, and notes; empty where it was not.
         split: image, patient and split of each image, all text; None where there is no `split.csv`.
         tests: the finished evaluations: their names and `metrics.json`.
@@ -133,6 +134,7 @@ class Facts:
     decision: Mapping[str, Any]
     epochs: int
     sizes: tuple[int, ...]
+    global_batch: int
     saliency: Mapping[str, Any]
     split: pd.DataFrame | None
     tests: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -168,6 +170,7 @@ def read(run: Run) -> Facts:
         decision=run.decision.to_json(),
         epochs=len(history),
         sizes=tuple(size for size, _ in groupby(history["size"])) if "size" in history else (),
+        global_batch=run.global_batch,
         saliency=metrics.get("saliency") or {},
         split=_split(run),
         tests=tests,

@@ -116,7 +116,7 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
         ("Optimizer", train.optimizer),
         ("Momentum", f"{train.momentum:g}"),
         ("Weight decay", f"{train.wd:g}"),
-        ("Batch size", str(info.get("global_batch") or train.batch_size)),
+        ("Batch size", str(facts.global_batch)),
         ("Floating-point precision", str(info.get("precision") or train.precision)),
         ("Seed", str(train.seed)),
     ]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from typing_extensions import Unpack
 
-from xrayfast.config import Config, ResultsOptions
+from xrayfast.config import ResultsOptions
 from xrayfast.data.store import open_pictures
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv
@@ -262,7 +262,7 @@ def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         run_name=run.path.name,
         created=str(info.get("finished", ""))[:16].replace("T", " ") + " UTC",
         command=str(info.get("command", "")),
-        facts=_facts(info, config),
+        facts=_facts(run),
         task=run.task,
         labels=run.labels,
         counts=pd.DataFrame(info.get("counts", {})),
@@ -279,7 +279,8 @@ def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     )
 
 
-def _facts(info: dict[str, Any], config: Config) -> dict[str, str]:
+def _facts(run: Run) -> dict[str, str]:
+    info, config = run.info, run.config
     train, model = config.train, config.model
     phases = [f"{phase['name']} ({phase['epochs']})" for phase in info.get("phases", [])]
     versions = {"xrayfast": info.get("xrayfast"), **info.get("versions", {})}
@@ -288,7 +289,7 @@ def _facts(info: dict[str, Any], config: Config) -> dict[str, str]:
         "weights": model.weights,
         "parameters": f"{int(info.get('parameters', 0)):,}",
         "size": f"{model.size} px",
-        "batch size": str(train.batch_size),
+        "batch size": str(run.global_batch),
         "phases (epochs)": ", ".join(phases) or "by hand",
         "lr": f"{float(info['lr']):.2g}" if "lr" in info else "by hand",
         "schedule": train.schedule,
