@@ -67,6 +67,7 @@ def test_an_explicit_precision_is_taken_as_it_is(films, with_units, monkeypatch)
 def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_no_trace(films, with_units):
     learn = small(films)
     network = learn.model.train()
+    torch.nn.init.ones_([m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)][-1].bias)  # logits' mean
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     moved = precision.moved_by_bfloat16(learn)
     assert torch.equal(torch.get_rng_state(), state)
@@ -97,6 +98,40 @@ def test_nothing_is_measured_for_predictions_nor_on_foreign_data(films, with_uni
     with exported.no_bar(), exported.no_logging():
         exported.predict(next(films.rglob("*.png")))
     assert precision.settled_precision(exported) == "fp32", "an exported learner has no pictures"
+
+
+@pytest.mark.parametrize(("recorded", "followed"), [("bf16", "bf16"), ("fp32", "fp32"), ("fp16", "fp32"), (None, None)])
+def test_a_network_trains_on_as_recorded_and_in_float32_where_bf16_was_not_tried(films, with_units, recorded, followed):
+    learn = small(films)
+    precision.follow_precision(learn, recorded)
+    assert learn.precision == followed
+    explicit = small(films, precision="bf16")
+    precision.follow_precision(explicit, "fp32")
+    assert explicit.precision == "bf16"
+
+
+class LeavesOnce:
+    """A context that is entered."""
+
+    def __init__(self):
+        torch.set_autocast_enabled("cuda", True)
+
+    def __exit__(self, *error):
+        assert torch.is_autocast_enabled("cuda")
+        torch.set_autocast_enabled("cuda", False)
+
+
+def test_fp16_that_was_broken_off_in_a_batch_is_left(films):
+    learn = small(films, precision="fp32")
+    mixed = MixedPrecision()
+    learn.add_cb(mixed)
+    try:
+        mixed.autocast = LeavesOnce()
+        for _ in range(2):
+            precision.leave_autocast(learn)
+            assert not torch.is_autocast_enabled("cuda")
+    finally:
+        torch.set_autocast_enabled("cuda", False)
 
 
 @pytest.mark.slow

@@ -70,9 +70,12 @@ def settled_precision(learn: Learner) -> Precision:
 
 
 def follow_precision(learn: Learner, recorded: object) -> None:
-    """Settle "auto" by what a run recorded when it began: its weights are others now."""
-    if learn.precision is None and recorded in ("bf16", "fp32"):
-        learn.precision = recorded
+    """Settle "auto" by what a run recorded when it began: its weights are others now.
+
+    Whether a network bears bf16 was not tried where a run began in fp16; it goes on in fp32.
+    """
+    if learn.precision is None and recorded is not None:
+        learn.precision = "bf16" if recorded == "bf16" else "fp32"
 
 
 def moved_by_bfloat16(learn: Learner) -> float:
@@ -142,6 +145,8 @@ def leave_autocast(learn: Learner) -> None:
     for callback in learn.cbs:
         if isinstance(callback, Autocast):
             callback.leave()
+        elif isinstance(callback, MixedPrecision) and torch.is_autocast_enabled("cuda") and callback.autocast:
+            callback.autocast.__exit__(None, None, None)
 
 
 def first_in_float32(model: nn.Module) -> nn.Module:
