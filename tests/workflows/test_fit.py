@@ -1,6 +1,7 @@
 """Training end to end on tiny films: reproducible, resumable, in every form."""
 
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -122,6 +123,23 @@ def test_the_head_s_phase_takes_what_the_last_block_s_keeps(data, tmp_path, monk
     run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=3, **TINY)
     assert computed == [(4, 2)]
     assert run.history["phase"].tolist() == ["head", "last block", "last block", "last block"]
+
+
+def test_what_one_phase_kept_makes_room_for_what_the_next_keeps(data, tmp_path, monkeypatch):
+    from xrayfast.workflows import training
+
+    kept, still_there = [], []
+
+    def keep(*arguments, real=training.keep, **more):
+        still_there.extend(old() for old in kept)
+        found = real(*arguments, **more)
+        kept.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(training, "keep", keep)
+    run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=1, reuse_frozen="on", **TINY)
+    assert run.info["kept_blocks"] == [5, 4]
+    assert len(kept) == 2 and still_there == [None]
 
 
 def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(data, tmp_path):

@@ -271,9 +271,9 @@ def _room(shape: tuple[int, ...], folder: Path | None) -> Tensor:
         if (free := room(place)) < size:
             other = "--cache-dir" if folder else "the environment variable TMPDIR"
             raise WriteError(
-                f"{place}: found {free / 1e9:.1f} GB free; what the frozen layers give needs {size / 1e9:.1f} GB. Name "
-                f"another folder with {other}, keep fewer --frozen-views, or compute them anew each epoch with "
-                "--reuse-frozen off."
+                f"{place}: found {free / 1e9:.1f} GB free; what the frozen layers give needs {size / 1e9:.1f} GB. Make "
+                f"room there. A new run can also keep it elsewhere ({other}), keep fewer --frozen-views, or compute it "
+                "anew each epoch (--reuse-frozen off)."
             )
         with tempfile.TemporaryFile(dir=place) as file:
             if hasattr(os, "posix_fallocate"):
@@ -281,5 +281,5 @@ def _room(shape: tuple[int, ...], folder: Path | None) -> Tensor:
             return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="w+", shape=shape))
     except OSError as error:
         raise WriteError(
-            f"{place}: can't be written to ({error.strerror}). --cache-dir names another folder."
+            f"{place}: can't be written to ({error.strerror}). --cache-dir names another folder for a new run."
         ) from error

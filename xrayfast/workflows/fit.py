@@ -89,6 +89,7 @@ def _fit(
 ) -> Run:
     """`fit`, as one of the processes that train together."""
     pictures = decode(manifest, config.model.size, reporter.preparing)
+    processes.wait()  # with patience: another machine may have more to decode
     opened = manifest
     manifest, remarks, looked = sound(
         manifest, pictures, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
@@ -151,11 +152,12 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     config = run.config
     manifest = manifest_of(run)
     pictures = decode(manifest, config.model.size, reporter.preparing)
+    processes.wait()
     state = checkpoint.read_state(run.checkpoint)
     # A checkpoint replaces the weights that the run started from.
     start = config if state is None else config.updated({"weights": "none"})
     # Batches are what they were, however many processes go on.
-    learn = prepare(manifest, start, pictures, run.info.get("global_batch", config.train.batch_size))
+    learn = prepare(manifest, start, pictures, run.global_batch)
     follow_precision(learn, run.info.get("precision"))
     if (now_in := settled_precision(learn)) != (before := run.info.get("precision", now_in)):
         reporter.note(f"This device trains on in {now_in}; the run began in {before}: its numbers will be others.")

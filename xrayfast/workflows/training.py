@@ -120,7 +120,10 @@ def train_phases(
             thaw(learn, phase)
             if start:
                 checkpoint.restore_optimizer(run.checkpoint, learn)
-            kept = _kept(learn, stage, config, kept, reporter, interrupted)
+            if kept is not None and not (stage.cut and kept.key == key(learn, stage.cut, stage.views)):
+                kept = None  # makes room for what the next phase keeps
+            if stage.cut and kept is None:
+                kept = _keep_frozen(learn, stage, config, reporter, interrupted)
             reporter.phase(phase)
             save = partial(_keep, run, learn, history) if processes.first else _keep_nothing
             keeper = Keeper(history, phase, first, monitor, patience, save, reporter, stage.sizes)
@@ -139,24 +142,14 @@ def train_phases(
         first += phase.epochs
 
 
-def _kept(
-    learn: Learner,
-    stage: Stage,
-    config: Config,
-    before: Kept | None,
-    reporter: Reporter,
-    interrupted: Callable[[], bool],
-) -> Kept | None:
-    """What the first blocks give, from the phase before where it is still that; None where nothing is kept."""
-    cut, views = stage.cut, stage.views
-    if not cut:
-        return None
-    if before is not None and before.key == key(learn, cut, views):
-        return before
+def _keep_frozen(
+    learn: Learner, stage: Stage, config: Config, reporter: Reporter, interrupted: Callable[[], bool]
+) -> Kept:
+    """What the first blocks give."""
     return keep(
         learn,
-        cut,
-        views,
+        stage.cut,
+        stage.views,
         progress=partial(reporter.preparing, "frozen layers"),
         interrupted=interrupted,
         folder=_folder(config),
