@@ -17,6 +17,7 @@ from xrayfast.config import DataConfig, Device, Task
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.radiograph import fit_square
 from xrayfast.data.store import Pictures, Reader, decoded
+from xrayfast.data.workers import cpu_count
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.learning.augment import ChestAugmentation, Shrink, ToNetwork
 from xrayfast.learning.fastai_api import (
@@ -232,7 +233,7 @@ def named(error: ReadError) -> ReadError:
 def _workers(asked: int | None, device: torch.device) -> int:
     if asked is not None:
         return asked
-    return 0 if device.type == "cpu" else min(8, torch.multiprocessing.cpu_count())
+    return 0 if device.type == "cpu" else min(8, cpu_count())
 
 
 def _ignore_interrupts() -> None:
