@@ -126,4 +126,4 @@ def test_what_runs_no_network_loads_no_torch(name):
 
 @pytest.mark.slow
 def test_training_loads_neither_text_nor_notebooks():
-    assert loaded_by("import xrayfast.workflows.fit", ("spacy", "captum", "IPython", "fastai.text", "timm")) == "[]"
+    assert loaded_by("import xrayfast.workflows.fit", ("spacy", "captum", "IPython", "fastai.text")) == "[]"
