@@ -188,6 +188,23 @@ def test_two_processes_are_compared_by_their_losses(tmp_path):
     assert outcome.text == "one process with one and with two threads: 2.5e-01"
 
 
+def test_the_store_must_change_no_loss(tmp_path):
+    found, given = Results(tmp_path / "results.jsonl"), scenarios.Options()
+    assert target("store").measure(found, given) is None
+    for job in scenarios.store(given):
+        row = fit_row(5.0)
+        row["result"]["epochs"][2]["train_loss"] += job.seed
+        found.add(job, row)
+    assert target("store").met(target("store").measure(found, given))
+    *_, direct = scenarios.store(given)
+    assert "--no-cache" in xrayfast_fit.command(Orders("fit", direct.settings, 1, "films", "split.csv", "scratch"))
+    row["result"]["epochs"][2]["valid_loss"] += 1e-6
+    found.add(direct, row)
+    outcome = target("store").measure(found, given)
+    assert outcome.values == pytest.approx([0, 0, 1e-6])
+    assert not target("store").met(outcome)
+
+
 @linux
 def test_memory_is_summed_over_the_tree():
     hold = "import time; held = bytearray(60_000_000); print('ready', flush=True); time.sleep(60)"

@@ -31,7 +31,7 @@ def main(words: list[str] | None = None) -> int:
     results = Results(args.results)
     if args.list:
         for name, scenario in SCENARIOS.items():
-            note = ", only where asked for" if scenario.asked else ""
+            note = ", only on a GPU or where asked for" if scenario.gpu else ""
             print(f"{name:12} {minutes(scenario.jobs(given)):5.1f} min  {scenario.about}{note}")
         return 0
     failures = 0 if args.write_only else measure(args, given, results)
@@ -42,7 +42,8 @@ def main(words: list[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
     """Run the chosen scenarios; the number of measurements that failed."""
-    chosen = args.only or [name for name, scenario in SCENARIOS.items() if not scenario.asked or usable(name)]
+    gpu = machine()["GPU"] != "none"
+    chosen = args.only or [name for name, scenario in SCENARIOS.items() if gpu or not scenario.gpu]
     jobs = {name: SCENARIOS[name].jobs(given) for name in chosen}
     waiting = {job.key: job for of in jobs.values() for job in of if args.again or results.get(job) is None}
     print(f"{machine()}\n{len(waiting)} measurements, about {minutes(list(waiting.values())):.0f} min:", flush=True)
@@ -81,11 +82,6 @@ def minutes(jobs: list[Job]) -> float:
     slow = 1.0 if "amx_bf16" in cpu_flags() else 2.0
     own = sum(expected(job) * (slow if job.contestant in ("xrayfast", "limit") else 1) for job in jobs)
     return own / 60
-
-
-def usable(scenario: str) -> bool:
-    """Whether a scenario that needs special hardware runs without being asked for."""
-    return scenario.startswith("cuda") and machine()["GPU"] != "none"
 
 
 def source(given: Path | None) -> Path | None:

@@ -13,7 +13,8 @@ from benchmarks.targets import TARGETS, Outcome, Row, Target, accuracies, epoch_
 
 ABOUT = """Written by `python examples/benchmarks`, which also says what each contestant does; do not edit. Each
 measurement is a process of its own, in turn with the others on the same machine: from its start to its end, imports,
-decoding and validation of every epoch included, with an empty cache. All have the same films, split, network, weights,
+decoding and validation of every epoch included, with an empty cache. The last column of the tables says when and of
+which commit: some measurements were made again later. All have the same films, split, network, weights,
 size, batch, epochs, threads and seeds; the seed of a round is its number. fastai is the documentation's recipe
 (`Resize`, `aug_transforms()`, `vision_learner`, `fine_tune` or `fit_one_cycle`, its own number of workers), torchvision
 and timm are loops as in their references. Numbers are medians over rounds, with the lowest and highest."""
@@ -190,7 +191,7 @@ def _fit_table(rows: list[Row]) -> str:
     ours = next((group for group in groups if label(group[0]) == "xrayfast"), None)
     least = next((group for group in groups if label(group[0]) == "limit auto"), None)
     head = ["contestant", "n", "seconds in all", "seconds an epoch", "CPU seconds", "peak MB", "accuracy, last",
-            "accuracy, best", "in all / xrayfast", "in all / limit", "epoch / limit"]  # fmt: skip
+            "accuracy, best", "in all / xrayfast", "in all / limit", "epoch / limit", "measured"]  # fmt: skip
     lines = [head]
     for group in groups:
         limit = group[0]["contestant"] == "limit"
@@ -199,7 +200,7 @@ def _fit_table(rows: list[Row]) -> str:
             "–" if limit else span(group, lambda row: row["cpu_seconds"]),
             "–" if limit else span(group, lambda row: row["peak_mb"], 0),
             accuracy(group, last=True), accuracy(group, last=False),
-            over(group, ours, in_all), over(group, least, in_all), over(group, least, an_epoch),
+            over(group, ours, in_all), over(group, least, in_all), over(group, least, an_epoch), measured(group),
         ])  # fmt: skip
     return table(lines)
 
@@ -241,9 +242,15 @@ def over(rows: list[Row], base: list[Row] | None, number: Callable[[Row], float]
     return f"{statistics.median(map(number, rows)) / statistics.median(map(number, base)):.2f}"
 
 
+def measured(rows: list[Row]) -> str:
+    """When, and of which commits."""
+    times, commits = sorted(row["when"] for row in rows), _each(row["commit"] or "none" for row in rows)
+    return f"{' to '.join(_each((times[0], times[-1])))}, {', '.join(commits)}"
+
+
 def _step_details(rows: list[Row]) -> str:
     """Loader, prediction, report, start: each contestant's numbers as they are."""
-    lines = [["contestant", "round", "measured", "process, seconds", "peak MB"]]
+    lines = [["contestant", "round", "found", "process, seconds", "peak MB", "measured"]]
     for row in rows:
         result = row["result"]
         if "passes" in result:
@@ -252,7 +259,7 @@ def _step_details(rows: list[Row]) -> str:
         else:
             found = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in result.items())
         peak = f"{row['peak_mb']:.0f}" if row["peak_mb"] else "–"
-        lines.append([label(row), str(row["seed"]), found, f"{row['seconds']:.1f}", peak])
+        lines.append([label(row), str(row["seed"]), found, f"{row['seconds']:.1f}", peak, measured([row])])
     return table(lines)
 
 

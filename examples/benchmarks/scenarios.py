@@ -141,7 +141,7 @@ def comparable(given: Options, **changes: Any) -> dict[str, Any]:
 def plain(given: Options) -> Jobs:
     """An unfrozen training with the defaults, seed by seed."""
     settings = comparable(given, thaw="all", freeze_epochs=1, epochs=given.epochs(5))
-    return [xrayfast(settings, n, given) for n in given.seeds(3)]
+    return [xrayfast(settings, n, given) for n in given.seeds(6)]
 
 
 def progressively(given: Options) -> Jobs:
@@ -247,11 +247,28 @@ def reuse(given: Options) -> Jobs:
     ]
 
 
-def precision(given: Options) -> Jobs:
+def store(given: Options) -> Jobs:
+    """From the store and, seed by seed, from the files again in each epoch."""
+    settings = comparable(given, films=films(given, 120), thaw="all", freeze_epochs=1, epochs=given.epochs(2))
+    return [xrayfast(settings, n, given, words) for n in given.seeds(3) for words in ("", "--no-cache")]
+
+
+PRECISIONS = ("auto", "fp32")
+
+
+def precision_settings(given: Options) -> list[dict[str, Any]]:
     """On smaller pictures and many validation films: the difference that is looked for is small."""
-    common = {"size": 64 if given.quick else 96, "thaw": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}
-    settings = protocol(given, films(given, 1100, valid=0.6), **common)
-    return [xrayfast(settings, n, given, precision=kind) for n in given.seeds(3) for kind in ("auto", "fp32")]
+    frozen = protocol(given, films(given, 1100, valid=0.6), size=64 if given.quick else 96)
+    return [frozen, frozen | {"thaw": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}]
+
+
+def precision(given: Options) -> Jobs:
+    return [
+        xrayfast(settings, seed, given, precision=kind)
+        for settings in precision_settings(given)
+        for seed in given.seeds(6)
+        for kind in PRECISIONS
+    ]
 
 
 def cuda_settings(given: Options) -> dict[str, Any]:
@@ -291,12 +308,12 @@ class Scenario:
     Attributes:
         about: in a line.
         jobs: made from the options.
-        asked: run only where `--only` names it.
+        gpu: run only where `--only` names it, or a GPU is here.
     """
 
     about: str
     jobs: Callable[[Options], Jobs]
-    asked: bool = False
+    gpu: bool = False
 
 
 SCENARIOS = {
@@ -315,10 +332,11 @@ SCENARIOS = {
     "16bit": Scenario("3 frozen epochs from 2048 px 16-bit phantoms", deep),
     "linear": Scenario("1x, 4x and 16x phantoms at 64 px, from scratch", linear),
     "reuse": Scenario("results with and without the reuse of frozen layers", reuse),
+    "store": Scenario("results with and without the store", store),
     "precision": Scenario("results in precision auto and fp32", precision),
-    "cuda": Scenario("thawed on a GPU", cuda, asked=True),
-    "cuda-frozen": Scenario("5 epochs with a frozen body on a GPU", cuda_frozen, asked=True),
-    "distributed": Scenario("two processes against one with twice the batch", distributed, asked=True),
+    "cuda": Scenario("thawed on a GPU", cuda, gpu=True),
+    "cuda-frozen": Scenario("5 epochs with a frozen body on a GPU", cuda_frozen, gpu=True),
+    "distributed": Scenario("two processes against one with twice the batch", distributed),
 }
 
 

@@ -230,17 +230,28 @@ def linear(results: Results, given: Options) -> Outcome | None:
     return Outcome(values, f"{', '.join(str(n) for n in counts)} images: {'; '.join(texts)}") if values else None
 
 
-def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]]) -> Any:
-    """A measure: the difference of accuracies, seed by seed, of all pairs, and whether each pair is equal."""
+_TRAINED = {"none": "frozen body", "last block": "last block thawed", "all": "all layers"}
+
+
+def equality(jobs: Callable[[Options], list[Job]], field: str, ways: tuple[str, str]) -> Any:
+    """A measure: the difference of accuracies of two ways, seed by seed, and whether the first is as good as the
+    second, whatever is trained.
+
+    Args:
+        jobs: of both ways.
+        field: of their settings, in which the ways stand.
+        ways: the first and the second.
+    """
 
     def measure(results: Results, given: Options) -> Outcome | None:
         values, texts, holds = [], [], True
-        for name, first, second in pairs(given):
-            rows = [whole(results, first), whole(results, second)]
+        for thaw in dict.fromkeys(job.settings["thaw"] for job in jobs(given)):
+            of = [job for job in jobs(given) if job.settings["thaw"] == thaw]
+            rows = [whole(results, [job for job in of if way in job.settings[field]]) for way in ways]
             if not all(rows):
-                texts, holds = [*texts, f"{name}: not measured"], False
+                texts, holds = [*texts, f"{_TRAINED[thaw]}: not measured"], False
                 continue
-            told, good = compared(f"{name}, {pictures(rows[0])}", *rows)
+            told, good = compared(f"{_TRAINED[thaw]}, {pictures(rows[0])}", *rows)
             texts, holds = [*texts, *told], holds and good
             values += [a - b for a, b in zip(*(accuracies(one) for one in rows), strict=True)]
         return Outcome(values, "; ".join(texts), holds) if values else None
@@ -248,17 +259,12 @@ def equality(pairs: Callable[[Options], list[tuple[str, list[Job], list[Job]]]])
     return measure
 
 
-def reuse_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
-    names = ("frozen body", "last block thawed")
-    return [
-        (name, *([scenarios.xrayfast(settings, n, given, words) for n in given.seeds(3)] for words in scenarios.REUSE))
-        for name, settings in zip(names, scenarios.reuse_settings(given), strict=True)
-    ]
-
-
-def precision_pairs(given: Options) -> list[tuple[str, list[Job], list[Job]]]:
-    jobs = scenarios.precision(given)
-    return [("all layers", *([job for job in jobs if job.settings["precision"] == kind] for kind in ("auto", "fp32")))]
+def store(results: Results, given: Options) -> Outcome | None:
+    """The largest difference of loss curves, seed by seed."""
+    jobs = scenarios.store(given)
+    gaps = [gap(results, *pair) for pair in zip(jobs[::2], jobs[1::2], strict=True)]
+    values = [value for value in gaps if value is not None]
+    return Outcome(values, holds=not any(values)) if values else None
 
 
 def cuda_rate(results: Results, given: Options) -> Outcome | None:
@@ -331,7 +337,9 @@ TARGETS = (
     Target("16bit", "16bit", f"3 frozen epochs from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
            times(scenarios.deep)),
     Target("reuse", "reuse", "accuracy with `--reuse-frozen on` less that with `off`: within the spread of seeds", None,
-           False, equality(reuse_pairs), "3"),
+           False, equality(scenarios.reuse, "options", scenarios.REUSE), "3"),
+    Target("store", "store", "from the store and with `--no-cache`: largest difference of loss curves", 0, False, store,
+           "e"),
     Target("precision", "precision", "accuracy in precision auto less that in fp32: within the spread of seeds", None,
-           False, equality(precision_pairs), "3"),
+           False, equality(scenarios.precision, "precision", scenarios.PRECISIONS), "3"),
 )  # fmt: skip
