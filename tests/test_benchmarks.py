@@ -85,6 +85,7 @@ def test_the_page_holds_targets_machine_remarks_and_details(results, monkeypatch
     assert cells[8] == "12.22"  # 110 s over 9 s
     assert cells[9] == "2.75"  # the limit's ten epochs of 4 s, not its process of 40 s
     assert cells[10] == "2.75"
+    assert cells[11] == "2026-01-01, abc"
     assert str(ROOT) not in text
 
 

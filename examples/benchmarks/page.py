@@ -13,11 +13,11 @@ from benchmarks.targets import TARGETS, Outcome, Row, Target, accuracies, epoch_
 
 ABOUT = """Written by `python examples/benchmarks`, which also says what each contestant does; do not edit. Each
 measurement is a process of its own, in turn with the others on the same machine: from its start to its end, imports,
-decoding and validation of every epoch included, with an empty cache. The last column of the tables says when and of
-which commit: some measurements were made again later. All have the same films, split, network, weights,
+decoding and validation of every epoch included, with an empty cache. All have the same films, split, network, weights,
 size, batch, epochs, threads and seeds; the seed of a round is its number. fastai is the documentation's recipe
 (`Resize`, `aug_transforms()`, `vision_learner`, `fine_tune` or `fit_one_cycle`, its own number of workers), torchvision
-and timm are loops as in their references. Numbers are medians over rounds, with the lowest and highest."""
+and timm are loops as in their references. Numbers are medians over rounds, with the lowest and highest. The last column
+of the tables says when and of which commit: some measurements were made again later."""
 
 QUICK = (
     "**Made with --quick, to see that everything runs: a handful of small films, so no number here means anything.**"
@@ -69,7 +69,7 @@ def _where(results: Results) -> list[str]:
     for versions in _each(row["versions"] for row in rows):
         lines.append(["versions", ", ".join(f"{name} {value}" for name, value in versions.items())])
     when = sorted(row["when"] for row in rows)
-    lines.append(["measured", when[0] if when[0] == when[-1] else f"{when[0]} to {when[-1]}"])
+    lines.append(["measured", _span_of_time(when)])
     commits = ", ".join(_each(row["commit"] or "none" for row in rows))
     lines.append(["commit", commits + (" (+: files changed since)" if "+" in commits else "")])
     for command in _each(begun["command"] for begun in results.begun.values()):
@@ -244,8 +244,14 @@ def over(rows: list[Row], base: list[Row] | None, number: Callable[[Row], float]
 
 def measured(rows: list[Row]) -> str:
     """When, and of which commits."""
-    times, commits = sorted(row["when"] for row in rows), _each(row["commit"] or "none" for row in rows)
-    return f"{' to '.join(_each((times[0], times[-1])))}, {', '.join(commits)}"
+    commits = ", ".join(_each(row["commit"] or "none" for row in rows))
+    return f"{_span_of_time(sorted(row['when'] for row in rows))}, {commits}"
+
+
+def _span_of_time(times: list[str]) -> str:
+    """From the first to the last, the day told once."""
+    first, last = times[0], times[-1]
+    return first if first == last else f"{first} to {last.removeprefix(first[:11])}"
 
 
 def _step_details(rows: list[Row]) -> str:

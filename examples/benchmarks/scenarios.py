@@ -174,7 +174,7 @@ def loader(given: Options) -> Jobs:
         "epochs": 3,
         "threads": given.threads,
     }
-    return [Job(name, "loader", settings, n) for n in given.seeds(1) for name in ("xrayfast", "fastai")]
+    return [Job(name, "loader", settings, n) for n in given.seeds(3) for name in ("xrayfast", "fastai")]
 
 
 def predict(given: Options) -> Jobs:
@@ -184,7 +184,7 @@ def predict(given: Options) -> Jobs:
     model = protocol(given, ["phantoms", 30, 64, 0.2], epochs=1) | {"precision": "fp32"}
     jobs = [
         (Job("xrayfast", "predict", {**common, "model": model}, n), Job("fastai", "predict", common, n))
-        for n in given.seeds(1)
+        for n in given.seeds(3)
     ]
     return [job for pair in jobs for job in pair]
 
