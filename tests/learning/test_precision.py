@@ -4,6 +4,7 @@ import copy
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from fastai.learner import load_learner
@@ -12,9 +13,9 @@ import xrayfast as xf
 from xrayfast.errors import ConfigError
 from xrayfast.learning import learner, precision
 from xrayfast.learning.backbones import BACKBONES, load_body
-from xrayfast.learning.fastai_api import Callback, MixedPrecision
+from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.folding import exact, folded
-from xrayfast.learning.precision import Autocast, first_in_float32, resolved
+from xrayfast.learning.precision import Autocast, Float16, first_in_float32, resolved
 from xrayfast.workflows.load import load_to_predict
 
 CPU = torch.device("cpu")
@@ -64,8 +65,10 @@ def test_an_explicit_precision_is_taken_as_it_is(films, with_units, monkeypatch)
     assert precision.settled_precision(small(films, precision="fp32")) == "fp32"
 
 
-def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_no_trace(films, with_units):
+@pytest.mark.parametrize("batch", [3, 8])
+def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_no_trace(films, with_units, batch):
     learn = small(films)
+    learn.dls.train.bs = batch
     network = learn.model.train()
     torch.nn.init.ones_([m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)][-1].bias)  # logits' mean
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
@@ -78,10 +81,12 @@ def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_n
     x = next(iter(learn.dls.test_dl(list(learn.dls.train_ds.items["path"]))))[0].as_subclass(torch.Tensor)
     for module in network.modules():
         module.training = isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
+    batches = [torch.from_numpy(part) for part in np.array_split(x.numpy(), len(x) // batch)]
+    assert all(len(part) >= batch for part in batches)
     with torch.no_grad():
-        exact = network(x)
+        exact = torch.cat([network(part) for part in batches])
         with torch.autocast("cpu", torch.bfloat16):
-            reduced = network(x).float()
+            reduced = torch.cat([network(part).float() for part in batches])
     expected = ((reduced - exact).square().sum() / (exact - exact.mean(0)).square().sum()).sqrt()
     assert moved == pytest.approx(float(expected), rel=1e-3)
     assert 0 < moved < 1
@@ -110,28 +115,33 @@ def test_a_network_trains_on_as_recorded_and_in_float32_where_bf16_was_not_tried
     assert explicit.precision == "bf16"
 
 
-class LeavesOnce:
-    """A context that is entered."""
+class Depth:
+    """A context that counts how often it is entered."""
 
-    def __init__(self):
-        torch.set_autocast_enabled("cuda", True)
+    depth = 0
+
+    def __enter__(self):
+        self.depth += 1
 
     def __exit__(self, *error):
-        assert torch.is_autocast_enabled("cuda")
-        torch.set_autocast_enabled("cuda", False)
+        self.depth -= 1
 
 
 def test_fp16_that_was_broken_off_in_a_batch_is_left(films):
     learn = small(films, precision="fp32")
-    mixed = MixedPrecision()
+    mixed = Float16()
     learn.add_cb(mixed)
-    try:
-        mixed.autocast = LeavesOnce()
-        for _ in range(2):
-            precision.leave_autocast(learn)
-            assert not torch.is_autocast_enabled("cuda")
-    finally:
-        torch.set_autocast_enabled("cuda", False)
+    precision.leave_autocast(learn)  # nothing was trained yet
+    mixed.autocast = context = Depth()
+    for _ in range(2):  # the second batch begins where the first was broken off
+        mixed.before_batch()
+        assert context.depth == 1
+    for _ in range(2):
+        precision.leave_autocast(learn)
+        assert context.depth == 0
+    mixed.before_batch()
+    mixed.after_loss()
+    assert context.depth == 0
 
 
 @pytest.mark.slow
@@ -248,7 +258,7 @@ def test_predictions_are_fp32_whatever_a_learner_trains_in(films):
     assert any(isinstance(callback, Autocast) for callback in learn.cbs)
 
 
-class Scaled(MixedPrecision):
+class Scaled(Float16):
     """fastai's fp16, which is hard-coded to CUDA, in float32: what is left of it is the scaler, and it starts with a
     scale under which float32's gradients overflow.
     """

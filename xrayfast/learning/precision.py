@@ -52,7 +52,7 @@ def set_precision(learn: Learner, precision: Precision) -> None:
     """Give a learner what it needs to train in that precision."""
     chosen = resolved(precision, learn.dls.device)
     learn.precision = None if (precision, chosen) == ("auto", "bf16") else chosen
-    learn.add_cbs({"fp32": [], "bf16": [Autocast()], "fp16": [MixedPrecision()]}[chosen])
+    learn.add_cbs({"fp32": [], "bf16": [Autocast()], "fp16": [Float16()]}[chosen])
 
 
 def settled_precision(learn: Learner) -> Precision:
@@ -81,6 +81,8 @@ def follow_precision(learn: Learner, recorded: object) -> None:
 def moved_by_bfloat16(learn: Learner) -> float:
     """How far bf16 moves the logits of training pictures, batch norm by batch: root mean square over their spread.
 
+    Batches are as large as in training, as far as there are so many of these pictures.
+
     Infinite where there are no two pictures of a manifest.
     """
     items = getattr(getattr(learn.dls, "train_ds", None), "items", None)
@@ -88,14 +90,16 @@ def moved_by_bfloat16(learn: Learner) -> float:
     if len(paths) < 2:
         return math.inf
     rows = np.unique(np.linspace(0, len(paths) - 1, PICTURES_TRIED).round().astype(int)).tolist()
+    parts = max(1, len(rows) // learn.dls.train.bs)  # no more at once than in training
     network = copy.deepcopy(learn.model).eval()
     for module in network.modules():
         module.train(isinstance(module, _BatchNorm))
     with isolated_rng("precision"), torch.no_grad():
         x = learn.dls.test_dl([paths[row] for row in rows], bs=len(rows), num_workers=0).one_batch()[0]
-        logits = network(x.as_subclass(Tensor))
+        batches = x.as_subclass(Tensor).tensor_split(parts)
+        logits = torch.cat([network(batch) for batch in batches])
         with torch.autocast(x.device.type, torch.bfloat16):
-            moved = network(x.as_subclass(Tensor)).float() - logits
+            moved = torch.cat([network(batch).float() for batch in batches]) - logits
     return float(moved.norm() / (logits - logits.mean(dim=0)).norm())
 
 
@@ -140,13 +144,38 @@ class Autocast(Callback):
             context.__exit__(None, None, None)
 
 
+class Float16(MixedPrecision):
+    """fastai's float16 with scaled gradients, whose context can be left."""
+
+    entered = False
+
+    def before_fit(self) -> None:
+        """Leave what a batch that was broken off has left open, and make context and scaler."""
+        self.leave()
+        super().before_fit()
+
+    def before_batch(self) -> None:
+        """Enter autocast."""
+        self.leave()
+        super().before_batch()
+        self.entered = True
+
+    def after_loss(self) -> None:
+        """Leave it before the backward pass."""
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave autocast, if it is entered."""
+        if self.entered:
+            self.entered = False
+            super().after_loss()
+
+
 def leave_autocast(learn: Learner) -> None:
     """After training that was broken off in the middle of a batch."""
     for callback in learn.cbs:
-        if isinstance(callback, Autocast):
+        if isinstance(callback, (Autocast, Float16)):
             callback.leave()
-        elif isinstance(callback, MixedPrecision) and torch.is_autocast_enabled("cuda") and callback.autocast:
-            callback.autocast.__exit__(None, None, None)
 
 
 def first_in_float32(model: nn.Module) -> nn.Module:

@@ -158,10 +158,11 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     start = config if state is None else config.updated({"weights": "none"})
     # Batches are what they were, however many processes go on.
     learn = prepare(manifest, start, pictures, run.global_batch)
-    follow_precision(learn, run.info.get("precision"))
-    if (now_in := settled_precision(learn)) != (before := run.info.get("precision", now_in)):
+    before = run.info.get("precision", "fp32")  # in which earlier versions trained on CPUs
+    follow_precision(learn, before)
+    if (now_in := settled_precision(learn)) != before:
         reporter.note(f"This device trains on in {now_in}; the run began in {before}: its numbers will be others.")
-        run.update_info(precision=now_in)
+    run.update_info(precision=now_in)
     history = History()
     if state is not None:
         # Earlier versions knew one size only.
