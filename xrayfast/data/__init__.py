@@ -1,6 +1,6 @@
 """From files on disk to a table of images with labels and parts: numpy, pandas, Pillow and pydicom, no torch.
 
-Four modules are the doors that other packages come through; the others serve one of them.
+Four modules are the doors to start from; the others serve one of them.
 
 | door | behind it |
 |---|---|

@@ -47,7 +47,7 @@ def new_probability(
     learn: Learner,
     pictures: Sequence[NDArray[np.uint8]],
     *,
-    batch_size: int = 64,
+    batch_size: int = 32,
     tta: bool = False,
     seed: int = 0,
 ) -> NDArray[Any]:

@@ -77,7 +77,7 @@ def evaluate(
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
     device: Device = "auto",
-    batch_size: int = 64,
+    batch_size: int = 32,
     command: str = "",
     progress: Progress | None = None,
 ) -> Evaluation:

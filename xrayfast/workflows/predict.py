@@ -37,7 +37,7 @@ def predict(
     *,
     abstain_below: float | None = None,
     tta: bool = False,
-    batch_size: int = 64,
+    batch_size: int = 32,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:

@@ -56,7 +56,7 @@ def evaluate(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option("--batch-size", "-b", min=1, rich_help_panel=o.MACHINE, show_default="64", help="Images a batch."),
+        typer.Option("--batch-size", "-b", min=1, rich_help_panel=o.MACHINE, show_default="32", help="Images a batch."),
     ] = None,
     name: Annotated[
         str | None,
@@ -98,7 +98,7 @@ def evaluate(
             name=name,
             tta=tta,
             device=device or "auto",  # type: ignore[arg-type]
-            batch_size=batch_size or 64,
+            batch_size=batch_size or 32,
             command=command_line(),
             progress=reporter.preparing,
             prevalence=results.get("prevalence"),

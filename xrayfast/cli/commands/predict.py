@@ -28,7 +28,7 @@ def predict(
         ),
     ] = None,
     tta: Annotated[bool, typer.Option("--tta", help="Average over augmented views.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 32,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
     as_json: Json = False,
 ) -> None:
