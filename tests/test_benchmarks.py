@@ -38,7 +38,6 @@ def results(tmp_path):
     """frozen10 with two rounds: fastai takes 100 and 120 s, xrayfast 10 and 8."""
     found = Results(tmp_path / "results.jsonl")
     found.begin("frozen10", asdict(GIVEN), "python examples/benchmarks --rounds 2")
-    found.begin("memory", asdict(GIVEN), "python examples/benchmarks --rounds 2")
     seconds = {("fastai", 0): 100, ("fastai", 1): 120, ("xrayfast", 0): 10, ("xrayfast", 1): 8}
     for job in scenarios.frozen10(GIVEN):
         peak = 2000.0 if job.contestant == "fastai" else 1500.0

@@ -11,6 +11,7 @@ EXPLANATIONS: dict[str, str] = {
     "progressive": f"{AS_GOOD} The times of the row are of its own settings.",
     "limit": "xrayfast's epoch is timed without the writing of its checkpoint, which the totals hold. The limit is the "
     "median of two epochs after a first one, ours of four; above 1 is noise.",
+    "interpret": "The second call in a process: the first imports.",
     "help": "The median of seven.",
     "vgg16_bn": "Random weights, time only: ImageNet's were not on the machine.",
     "densenet121": "Random weights, time only: ImageNet's were not on the machine.",

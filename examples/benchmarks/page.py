@@ -155,7 +155,7 @@ def label(row: Row) -> str:
 def _details(results: Results, name: str) -> str:
     """The table of one scenario, "" where nothing is measured."""
     rows = results.of(list({job.key: job for job in SCENARIOS[name].jobs(_given(results, name))}.values()))
-    if name == "memory" or not rows:
+    if not rows:
         return ""
     if rows[0]["task"] not in ("fit", "distributed"):
         return _step_details(rows)

@@ -179,7 +179,7 @@ def loader(given: Options) -> Jobs:
 
 def predict(given: Options) -> Jobs:
     of = films(given, 500) if given.images is None else films(given, given.images)
-    common = {"films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": 64}
+    common = {"films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": 32}
     common |= {"threads": given.threads}
     model = protocol(given, ["phantoms", 30, 64, 0.2], epochs=1) | {"precision": "fp32"}
     jobs = [
@@ -197,11 +197,6 @@ def interpret(given: Options) -> Jobs:
 
 def start(given: Options) -> Jobs:
     return [Job("xrayfast", "help", {"times": 7}, 0)]
-
-
-def memory(given: Options) -> Jobs:
-    """Nothing of its own: the first two scenarios measure it."""
-    return [*beside_fastai(frozen_settings(given), given, 2), *beside_fastai(thawed_settings(given), given, 3)]
 
 
 def vgg16_bn(given: Options) -> Jobs:
@@ -326,7 +321,6 @@ SCENARIOS = {
     "predict": Scenario("prediction on originals", predict),
     "interpret": Scenario("the report on 1,000 validation images", interpret),
     "help": Scenario("xrayfast --help", start),
-    "memory": Scenario("peak memory of frozen10 and thawed", memory),
     "vgg16_bn": Scenario("frozen10 with vgg16_bn, random weights", vgg16_bn),
     "densenet121": Scenario("frozen10 with densenet121, random weights", densenet121),
     "16bit": Scenario("3 frozen epochs from 2048 px 16-bit phantoms", deep),

@@ -35,7 +35,8 @@ def predict(told: Orders) -> None:
 
     work = xf.predict
     began = time.perf_counter()
-    table = work(told.model, [path for part in ("train", "valid") for path, _ in told.part(part)])
+    files = [path for part in ("train", "valid") for path, _ in told.part(part)]
+    table = work(told.model, files, batch_size=told.settings["batch_size"])
     answer(predict_seconds=time.perf_counter() - began, images=len(table))
 
 
