@@ -12,6 +12,7 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
+from xrayfast.learning import loaders
 from xrayfast.learning.augment import ChestAugmentation
 from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL, imagenet_stats
 from xrayfast.learning.loaders import RadiographDL, items, torch_device
@@ -186,8 +187,8 @@ def test_images_are_decoded_once_and_then_come_from_the_store(data, monkeypatch,
     expected = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(data, size=48, device="cpu").valid])
     monkeypatch.setattr("xrayfast.data.store.read", fail)
     again = xf.dataloaders(stored, size=48, batch_size=8, device="cpu")
-    for loaders in (dls, again):
-        assert torch.equal(torch.cat([torch.Tensor(x) for x, _ in loaders.valid]), expected)
+    for each in (dls, again):
+        assert torch.equal(torch.cat([torch.Tensor(x) for x, _ in each.valid]), expected)
 
 
 def test_without_a_cache_nothing_is_kept_and_the_pictures_are_the_same(data, tmp_path, monkeypatch):
@@ -197,6 +198,14 @@ def test_without_a_cache_nothing_is_kept_and_the_pictures_are_the_same(data, tmp
     assert not (tmp_path / "cache").exists()
     stored = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(data, size=48, device="cpu").valid])
     assert torch.equal(found, stored)
+
+
+@pytest.mark.parametrize(("asked", "device", "cpus", "started"), [
+    (None, "cpu", 4, 0), (None, "cuda", 4, 4), (None, "cuda", 64, 8), (3, "cuda", 64, 3), (3, "cpu", 4, 3),
+])  # fmt: skip
+def test_beside_an_accelerator_the_cpus_that_the_process_may_use_read(monkeypatch, asked, device, cpus, started):
+    monkeypatch.setattr(loaders, "cpu_count", lambda: cpus)
+    assert loaders._workers(asked, torch.device(device)) == started
 
 
 def test_a_masked_target_reaches_the_batch_as_nan(films, tmp_path):
