@@ -33,6 +33,8 @@ EPOCHS_A_VIEW = 10
 
 _FLOAT16_MAX = 65504.0
 _BATCH = 64
+_AT_ONCE = 16
+"""Pictures of a batch that run at once: on a CPU as fast as the whole, in a quarter of the memory."""
 
 
 def cuts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, ...]:
@@ -248,7 +250,7 @@ def _run(
         with isolated_rng(learn.settings["seed"], "view", view), loader.dataset.set_split_idx(0 if view else 1):
             for x, y in loader:
                 with torch.no_grad(), autocast(learn):
-                    found = first(x.as_subclass(Tensor)).as_subclass(Tensor).float()
+                    found = torch.cat([first(part).float() for part in x.as_subclass(Tensor).split(_AT_ONCE)])
                 found = found.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
                 if not len(values):
                     values = _room((views, len(loader.dataset), *found.shape[1:]), folder)
