@@ -1,7 +1,9 @@
 """Training end to end on tiny films: reproducible, resumable, in every form."""
 
+import json
 import shutil
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,7 +110,10 @@ def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(da
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **settings)
     shutil.copytree(tmp_path / "r", tmp_path / "elsewhere")
+    earlier = Path(shutil.copytree(tmp_path / "r", tmp_path / "of-an-earlier-version")) / "run.json"
+    earlier.write_text(json.dumps({k: v for k, v in json.loads(earlier.read_text()).items() if k != "precision"}))
     monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("settled again"))
+    assert xf.resume(earlier.parent).info["precision"] == "fp32"
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     assert xf.load(whole).precision == "bf16"
     monkeypatch.setattr(precision, "has_amx", lambda: False)
