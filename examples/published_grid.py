@@ -153,7 +153,7 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--depth", action="append", choices=DEPTHS, help="what is trained; may be repeated (all four)")
     parser.add_argument("--loss", action="append", choices=LOSSES, help="may be repeated (both)")
     parser.add_argument("--epochs", type=int, help="after the first of the head (6)")
-    parser.add_argument("--size", type=int, help="side of the pictures in pixels (224)")
+    parser.add_argument("--size", type=int, help="side of the images in pixels (224)")
     parser.add_argument("--weights", choices=["imagenet", "none"])
     parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has momentum 0.9")
     parser.add_argument("--lr", type=float, default=1e-3, help="the papers have 1e-3 and, with sgd, 1e-4")

@@ -33,9 +33,9 @@ def shared():
 
 
 @pytest.fixture(scope="session")
-def films(tmp_path_factory):
+def data_dir(tmp_path_factory):
     """36 synthetic films of 64 px in three class folders, with labels.csv."""
-    from xrayfast.data.phantom import write_dataset
+    from xrayfast.synthetic import write_dataset
 
     folder = tmp_path_factory.mktemp("films") / "data"
     write_dataset(folder, images=36, size=64, seed=3)
@@ -43,9 +43,9 @@ def films(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def multi_films(tmp_path_factory):
+def multi_dir(tmp_path_factory):
     """The same with covid-19 films labelled pneumonia too."""
-    from xrayfast.data.phantom import write_dataset
+    from xrayfast.synthetic import write_dataset
 
     folder = tmp_path_factory.mktemp("multi") / "data"
     write_dataset(folder, images=36, size=64, seed=3, multi_label=True)
@@ -62,24 +62,24 @@ TINY = {
     "precision": "fp32",
     "resamples": 100,
 }
-"""A network that trains an epoch of `films` in about a second."""
+"""A network that trains an epoch of `data_dir` in about a second."""
 
 
 @pytest.fixture(scope="session")
-def tiny_run(films, tmp_path_factory):
-    """A completed single-label run with a valid and a test part: one frozen and one thawed epoch."""
+def tiny_run(data_dir, tmp_path_factory):
+    """A completed single-label run with a valid and a test split: one frozen and one thawed epoch."""
     import xrayfast as xf
 
-    data = xf.open_data(films, test_fraction=0.2)
+    data = xf.open_data(data_dir, test_fraction=0.2)
     return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="tiny", unfreeze=True, epochs=1, **TINY)
 
 
 @pytest.fixture(scope="session")
-def tiny_multi_run(multi_films, tmp_path_factory):
+def tiny_multi_run(multi_dir, tmp_path_factory):
     """A completed multi-label run with focal loss."""
     import xrayfast as xf
 
-    data = xf.open_data(multi_films)
+    data = xf.open_data(multi_dir)
     return xf.fit(
         data,
         runs=tmp_path_factory.mktemp("runs"),
@@ -100,5 +100,5 @@ def quick(monkeypatch):
     def one_pixel(figure, transparent=False):
         return buffer.getvalue()
 
-    for module in ("figures", "blocks"):
+    for module in ("figures", "html.figure_blocks"):
         monkeypatch.setattr(f"xrayfast.report.{module}.png_bytes", one_pixel)

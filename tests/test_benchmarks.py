@@ -234,10 +234,10 @@ def test_a_process_is_timed_from_outside(tmp_path):
 
 
 def test_films_are_made_once_with_one_split_for_all(tmp_path):
-    films = Films("phantoms16", 12, 64)
-    make(films, None, tmp_path)
-    told = Orders("fit", {}, 0, str(films.folder(tmp_path)), str(films.split_file(tmp_path)), "")
-    train, valid = told.part("train"), told.part("valid")
+    data_dir = Films("phantoms16", 12, 64)
+    make(data_dir, None, tmp_path)
+    told = Orders("fit", {}, 0, str(data_dir.folder(tmp_path)), str(data_dir.split_file(tmp_path)), "")
+    train, valid = told.subset("train"), told.subset("valid")
     assert len(train) + len(valid) == 12
     assert not {path for path, _ in train} & {path for path, _ in valid}
     assert len(told.labels) == 3
@@ -246,7 +246,7 @@ def test_films_are_made_once_with_one_split_for_all(tmp_path):
     with Image.open(train[0][0]) as film:
         assert film.mode == "I;16"
     before = Path(train[0][0]).stat().st_mtime_ns
-    make(films, None, tmp_path)
+    make(data_dir, None, tmp_path)
     assert Path(train[0][0]).stat().st_mtime_ns == before
 
 
@@ -255,8 +255,8 @@ def test_xrayfast_is_run_as_a_user_runs_it():
     words = xrayfast_fit.command(Orders("fit", job.settings, 1, "films", "split.csv", "scratch"))
     line = " ".join(words[1:])
     assert line.startswith("-m xrayfast fit films --arch resnet18")
-    for part in ("--unfreeze ", "--freeze-epochs 1", "--epochs 5", "--progressive 128,176,224", "--seed 1", "--json"):
-        assert part in line
+    for split in ("--unfreeze ", "--freeze-epochs 1", "--epochs 5", "--progressive 128,176,224", "--seed 1", "--json"):
+        assert split in line
     assert "--cache-dir scratch/cache" in line
     two = scenarios.distributed(scenarios.Options())[1]
     words = xrayfast_fit.command(Orders("distributed", two.settings, 0, "films", "split.csv", "scratch"))

@@ -54,7 +54,7 @@ def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
 
 @pytest.mark.parametrize("name", sorted(set(FIELDS) - {"source", "labels"}))
 def test_an_option_has_the_field_s_name_and_shows_its_default(name):
-    alias = getattr(options, "".join(part.capitalize() for part in name.split("_")))
+    alias = getattr(options, "".join(split.capitalize() for split in name.split("_")))
     (option,) = typing.get_args(alias)[1:]
     flag = "--" + name.replace("_", "-")
     # In Annotated, Typer keeps the first spelling where a default would stand.

@@ -36,11 +36,11 @@ LONG = [path for path in EXAMPLES if path.stem != "multi_label_focal"]
 @pytest.mark.parametrize(
     "path", [pytest.param(path, marks=[pytest.mark.slow] * (path in LONG), id=path.stem) for path in EXAMPLES]
 )
-def test_examples_run(path, films, tmp_path, run):
+def test_examples_run(path, data_dir, tmp_path, run):
     # The real thing, but an epoch of it.
     code = re.sub(r"epochs=8|fit_one_cycle\(8", lambda found: found[0].replace("8", "1"), path.read_text())
     assert code != path.read_text()
-    out = run(code, films)
+    out = run(code, data_dir)
     assert out.strip()
     assert list((tmp_path / "runs").glob("*/report.html"))
     assert next((tmp_path / "runs").glob("*/run.json")).read_text().count('"completed"') == 1
@@ -62,7 +62,7 @@ SMALLEST += ["--size", "32", "--epochs", "1", "--runs", "grid"]
 
 
 def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the_rest(
-    grid, films, tmp_path, monkeypatch, capsys
+    grid, data_dir, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     fit = xf.fit
@@ -86,7 +86,7 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
     with monkeypatch.context() as patch:
         patch.setattr(xf, "fit", killed)
         with pytest.raises(SystemExit, match="killed"):
-            grid([str(films), *SMALLEST])
+            grid([str(data_dir), *SMALLEST])
     first, second = (xf.Run(tmp_path / "grid" / f"resnet18-{depth}-plain") for depth in ("head", "all"))
     assert (first.info["status"], second.info["status"]) == ("completed", "running")
     assert len(second.history) == 1
@@ -94,7 +94,7 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
 
     before = first.info
     capsys.readouterr()
-    grid([str(films), *SMALLEST])
+    grid([str(data_dir), *SMALLEST])
     assert "resnet18-head-plain is done" in capsys.readouterr().out
     assert first.info == before
     assert second.info["status"] == "completed"
@@ -102,7 +102,7 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
     ended = second.info["finished"]
 
     (tmp_path / "grid" / "published.md").unlink()
-    grid([str(films), *SMALLEST])
+    grid([str(data_dir), *SMALLEST])
     out = capsys.readouterr().out
     assert out.count("is done") == 2
     assert "is trained" not in out
@@ -114,16 +114,16 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
     assert table["accuracy"].tolist() == pytest.approx([run.metrics["test"]["overall"]["accuracy"]
                                                         for run in (first, second)])  # fmt: skip
     page = Path("grid/published.md").read_text()
-    for words in ("not public", "0.930", "0.945", "These are other images", "test part"):
+    for words in ("not public", "0.930", "0.945", "These are other images", "test split"):
         assert words in page
         assert words in out
     assert len(pd.read_csv("grid/comparison.csv")) == 2
 
     with pytest.raises(SystemExit, match="other settings"):
-        grid([str(films), *SMALLEST, "--lr", "0.5"])
+        grid([str(data_dir), *SMALLEST, "--lr", "0.5"])
 
 
-def test_a_grid_cell_killed_before_training_began_is_begun_anew(grid, films, tmp_path, monkeypatch):
+def test_a_grid_cell_killed_before_training_began_is_begun_anew(grid, data_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stump = tmp_path / "grid" / "resnet18-head-plain"
     stump.mkdir(parents=True)
@@ -132,13 +132,13 @@ def test_a_grid_cell_killed_before_training_began_is_begun_anew(grid, films, tmp
     seen = []
     monkeypatch.setattr(xf, "fit", lambda *_, **options: seen.append(options["name"]) or sys.exit("enough"))
     with pytest.raises(SystemExit, match="enough"):
-        grid([str(films), *SMALLEST])
+        grid([str(data_dir), *SMALLEST])
     assert seen == ["resnet18-head-plain"]
     assert not stump.exists()
     stump.mkdir()
     (stump / "thesis.txt").write_text("dear to somebody")
     with pytest.raises(OSError, match="not empty"):
-        grid([str(films), *SMALLEST])
+        grid([str(data_dir), *SMALLEST])
     assert (stump / "thesis.txt").is_file()
 
 
@@ -146,16 +146,16 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
 
 
-def test_the_readme_s_python_runs(films, tmp_path, run):
+def test_the_readme_s_python_runs(data_dir, tmp_path, run):
     code = "\n".join(blocks("python"))
     assert "import xrayfast as xf" in code
-    (tmp_path / "data").symlink_to(films)
-    shutil.copytree(films / "normal", tmp_path / "new_images")
-    shutil.copy(next(films.glob("normal/*.png")), tmp_path / "new_images" / "film.png")
+    (tmp_path / "data").symlink_to(data_dir)
+    shutil.copytree(data_dir / "normal", tmp_path / "new_images")
+    shutil.copy(next(data_dir.glob("normal/*.png")), tmp_path / "new_images" / "film.png")
     xf.synth(tmp_path / "other_data", images=12, size=64, seed=99)
     quick = code.replace('arch="vgg16_bn"', 'arch="resnet18"').replace("size=224", "size=32")
     quick = re.sub(r'arch="(\w+)"', r'arch="\1", weights="none"', quick).replace("epochs=6", "epochs=1")
-    run(quick, films)
+    run(quick, data_dir)
 
 
 def test_the_readme_s_commands_and_options_exist():

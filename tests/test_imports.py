@@ -22,7 +22,7 @@ LAYERS = [
     ["predictions"],
     ["audit"],
     ["metrics", "data"],
-    ["files", "config"],
+    ["files", "config", "synthetic"],
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -36,9 +36,9 @@ HEAVY = {
 
 def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] not in ("__init__", "__main__"):
-            yield pytest.param(path, parts[0], id=".".join(parts))
+        splits = path.relative_to(PACKAGE).with_suffix("").parts
+        if splits[0] not in ("__init__", "__main__"):
+            yield pytest.param(path, splits[0], id=".".join(splits))
 
 
 def imported(path):

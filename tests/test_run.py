@@ -42,7 +42,7 @@ def test_a_completed_run_has_exactly_these_files(tiny_run):
     assert files(tiny_run.path) - written_by_interpret == FILES
 
 
-def test_what_the_files_say(tiny_run, films):
+def test_what_the_files_say(tiny_run, data_dir):
     info = tiny_run.info
     assert info["status"] == "completed"
     assert set(info["versions"]) >= {"python", "torch", "torchvision", "fastai"}
@@ -52,16 +52,16 @@ def test_what_the_files_say(tiny_run, films):
     assert history["phase"].tolist() == ["head", "all"]
     assert set(history) >= {"train_loss", "valid_loss", *OVERALL["single"], "lr", "seconds"}
     assert info["best_epoch"] == history["auroc_macro"].argmax() + 1
-    split = (tiny_run.path / "split.csv").read_text().splitlines()
-    assert split[0] == "image,patient,split,labels,digest"
-    assert len(split) == 37
-    assert tiny_run.config.data.source == films
-    for part in ("valid", "test"):
-        predictions = tiny_run.predictions(part)
+    lines = (tiny_run.path / "split.csv").read_text().splitlines()
+    assert lines[0] == "image,patient,split,labels,digest"
+    assert len(lines) == 37
+    assert tiny_run.config.data.source == data_dir
+    for split in ("valid", "test"):
+        predictions = tiny_run.predictions(split)
         np.testing.assert_allclose(predictions.probability.sum(axis=1), 1, atol=1e-6)
         truth = -np.log(predictions.raw[predictions.truth == 1].clip(1e-7))
         np.testing.assert_allclose(predictions.loss, truth, rtol=1e-4, atol=1e-5)
-        assert tiny_run.metrics[part]["images"] == len(predictions)
+        assert tiny_run.metrics[split]["images"] == len(predictions)
 
 
 def test_the_batch_is_that_of_all_processes_in_report_and_card(copy):
@@ -190,9 +190,9 @@ def test_damaged_labels_are_a_named_error(copy, content):
         xf.load(copy)
 
 
-def test_pictures_come_from_the_run_s_own_data_alone(copy, films):
+def test_pictures_come_from_the_run_s_own_data_alone(copy, data_dir):
     path = copy.path / "predictions" / "test.csv"
-    secret = next(films.glob("normal/*.png"))
+    secret = next(data_dir.glob("normal/*.png"))
     lines = path.read_text().splitlines()
     lines[1] = ",".join([str(secret), *lines[1].split(",")[1:]])
     path.write_text("\n".join(lines))

@@ -19,15 +19,15 @@ from xrayfast._version import __version__
 if TYPE_CHECKING:
     from xrayfast.config import Config as Config
     from xrayfast.data.manifest import Manifest as Manifest
-    from xrayfast.data.phantom import phantom as phantom
-    from xrayfast.data.phantom import write_dataset as synth
     from xrayfast.errors import XrayfastError as XrayfastError
     from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
-    from xrayfast.learning.learner import learner as learner
-    from xrayfast.learning.loaders import RadiographBlock as RadiographBlock
-    from xrayfast.learning.loaders import dataloaders as dataloaders
-    from xrayfast.learning.losses import FocalLoss as FocalLoss
+    from xrayfast.learning.model.losses import FocalLoss as FocalLoss
+    from xrayfast.learning.training.learner import learner as learner
+    from xrayfast.learning.training.loaders import RadiographBlock as RadiographBlock
+    from xrayfast.learning.training.loaders import dataloaders as dataloaders
     from xrayfast.run import Run as Run
+    from xrayfast.synthetic import phantom as phantom
+    from xrayfast.synthetic import write_dataset as synth
     from xrayfast.workflows.check import check as check
     from xrayfast.workflows.compare import compare as compare
     from xrayfast.workflows.data import open_data as open_data
@@ -44,29 +44,29 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "xrayfast.config:Config",
-    "FocalLoss": "xrayfast.learning.losses:FocalLoss",
+    "FocalLoss": "xrayfast.learning.model.losses:FocalLoss",
     "Manifest": "xrayfast.data.manifest:Manifest",
-    "RadiographBlock": "xrayfast.learning.loaders:RadiographBlock",
+    "RadiographBlock": "xrayfast.learning.training.loaders:RadiographBlock",
     "RadiographInterpretation": "xrayfast.learning.interpretation:RadiographInterpretation",
     "Run": "xrayfast.run:Run",
     "XrayfastError": "xrayfast.errors:XrayfastError",
     "check": "xrayfast.workflows.check:check",
     "compare": "xrayfast.workflows.compare:compare",
-    "dataloaders": "xrayfast.learning.loaders:dataloaders",
+    "dataloaders": "xrayfast.learning.training.loaders:dataloaders",
     "evaluate": "xrayfast.workflows.evaluate:evaluate",
     "explain": "xrayfast.workflows.explain:explain",
     "find_lr": "xrayfast.workflows.find_lr:find_lr",
     "fit": "xrayfast.workflows.fit:fit",
     "interpret": "xrayfast.workflows.interpret:interpret",
-    "learner": "xrayfast.learning.learner:learner",
+    "learner": "xrayfast.learning.training.learner:learner",
     "load": "xrayfast.workflows.load:load",
     "open_data": "xrayfast.workflows.data:open_data",
-    "phantom": "xrayfast.data.phantom:phantom",
+    "phantom": "xrayfast.synthetic:phantom",
     "predict": "xrayfast.workflows.predict:predict",
     "resume": "xrayfast.workflows.fit:resume",
     "save": "xrayfast.workflows.load:save",
     "split": "xrayfast.workflows.split:split",
-    "synth": "xrayfast.data.phantom:write_dataset",
+    "synth": "xrayfast.synthetic:write_dataset",
 }
 
 __all__ = [

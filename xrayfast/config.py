@@ -73,7 +73,7 @@ class DataConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """The network, and the size of the pictures it sees."""
+    """The network, and the size of the images it sees."""
 
     arch: str = "resnet18"
     weights: str = "imagenet"

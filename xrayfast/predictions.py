@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xrayfast.data.labels import LABEL_JOIN
+from xrayfast.data.labels.names import LABEL_JOIN
 from xrayfast.errors import RunError, some
 from xrayfast.files import write_csv
 from xrayfast.metrics.decision import Decision
@@ -159,7 +159,7 @@ class Predictions:
 def about(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
     """What a manifest's table tells of each image beside its labels: the columns of `ABOUT` that it has.
 
-    An age of 90 or more is written as 90: with the year of the picture it could tell who a patient is.
+    An age of 90 or more is written as 90: with the year of the image it could tell who a patient is.
     """
     found: dict[str, NDArray[Any]] = {}
     for name in ABOUT:

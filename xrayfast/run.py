@@ -38,8 +38,8 @@ MODEL_CARD = "model_card.md"
 CLAIM = "claim.md"
 EVALUATIONS = "evaluations"
 
-Part = Literal["valid", "test"]
-"""The parts that are predicted."""
+PredictedSplit = Literal["valid", "test"]
+"""The splits that are predicted."""
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """Those that every history has."""
@@ -134,7 +134,7 @@ class Run:
 
     @property
     def global_batch(self) -> int:
-        """Pictures in a training batch, of all processes together."""
+        """Images in a training batch, of all processes together."""
         recorded = self.info.get("global_batch")
         return recorded if isinstance(recorded, int) else self.config.train.batch_size
 
@@ -203,7 +203,7 @@ class Run:
 
     @property
     def split_path(self) -> Path:
-        """Which image stands in which part: `split.csv`.
+        """Which image stands in which split: `split.csv`.
 
         Raises:
             RunError: there is none.
@@ -242,30 +242,30 @@ class Run:
         write_json(self.path / METRICS, dict(metrics))
 
     @property
-    def predicted_parts(self) -> tuple[Part, ...]:
-        """The parts whose predictions are saved, of valid and test."""
-        parts: tuple[Part, ...] = ("valid", "test")
-        return tuple(part for part in parts if (self.path / PREDICTIONS / f"{part}.csv").is_file())
+    def predicted_splits(self) -> tuple[PredictedSplit, ...]:
+        """The splits whose predictions are saved, of valid and test."""
+        splits: tuple[PredictedSplit, ...] = ("valid", "test")
+        return tuple(split for split in splits if (self.path / PREDICTIONS / f"{split}.csv").is_file())
 
-    def predictions(self, part: str) -> Predictions:
+    def predictions(self, split: str) -> Predictions:
         """The saved predictions of a part.
 
         Raises:
             RunError: there are none; the message says which there are.
         """
-        path = self.path / PREDICTIONS / f"{part}.csv"
+        path = self.path / PREDICTIONS / f"{split}.csv"
         if not path.is_file():
-            there = some(self.predicted_parts) or "none"
+            there = some(self.predicted_splits) or "none"
             raise RunError(
-                f"{path}: no predictions of part '{part}' (there are: {there}). They are saved when a run "
-                "completes; '--test-fraction' makes a test part."
+                f"{path}: no predictions of split '{split}' (there are: {there}). They are saved when a run "
+                "completes; '--test-fraction' makes a test split."
             )
         return Predictions.read(path, self.labels)
 
-    def write_predictions(self, part: str, predictions: Predictions) -> None:
+    def write_predictions(self, split: str, predictions: Predictions) -> None:
         """Write `predictions/PART.csv`."""
         (self.path / PREDICTIONS).mkdir(exist_ok=True)
-        predictions.write(self.path / PREDICTIONS / f"{part}.csv")
+        predictions.write(self.path / PREDICTIONS / f"{split}.csv")
 
     @property
     def report_path(self) -> Path:

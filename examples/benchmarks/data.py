@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.machine import ROOT, cores
-from xrayfast.data.phantom import CONDITIONS, phantom
-from xrayfast.data.radiograph import is_image
+from xrayfast.data.images.reader import is_image
+from xrayfast.synthetic import CONDITIONS, phantom
 
 REAL = ROOT.parent / "shared" / "data" / "darkcovid"
 
@@ -99,14 +99,14 @@ def _shuffled(folder: Path) -> list[Path]:
 def _write(task: tuple[str | int, str, Films]) -> None:
     origin, target, films = task
     if isinstance(origin, int):
-        picture = _phantom(origin, Path(target).parent.name, films)
+        image = _phantom(origin, Path(target).parent.name, films)
     else:
         with Image.open(origin) as film:
             gray = film.convert("L")
         scale = films.px / min(gray.size)
-        picture = gray.resize((round(gray.width * scale), round(gray.height * scale)), Image.Resampling.LANCZOS)
+        image = gray.resize((round(gray.width * scale), round(gray.height * scale)), Image.Resampling.LANCZOS)
     temporary = Path(f"{target}.tmp")
-    picture.save(temporary, "PNG", compress_level=1)
+    image.save(temporary, "PNG", compress_level=1)
     temporary.replace(target)
 
 

@@ -113,13 +113,13 @@ def progressive(results: Results, given: Options) -> Outcome | None:
     grown, plain = (whole(results, of(given)) for of in (scenarios.progressively, scenarios.plain))
     if not all((ours, fastai, grown, plain)):
         return Outcome(values, "accuracy not compared", False)
-    timed, as_fastai = compared(f"timed on {pictures(ours)}, ours and fastai's", ours, fastai)
-    texts, as_plain = compared(f"on {pictures(grown)}, with it and without", grown, plain)
+    timed, as_fastai = compared(f"timed on {images(ours)}, ours and fastai's", ours, fastai)
+    texts, as_plain = compared(f"on {images(grown)}, with it and without", grown, plain)
     seconds = [statistics.mean(row["seconds"] for row in rows) for rows in (grown, plain)]
     return Outcome(values, "; ".join([*timed, *texts, "{:.0f} and {:.0f} s".format(*seconds)]), as_fastai and as_plain)
 
 
-def pictures(rows: list[Row]) -> str:
+def images(rows: list[Row]) -> str:
     """What was trained on, in words."""
     settings = rows[0]["settings"]
     return f"{settings['films'][1]} films of {settings['size']} px"
@@ -252,7 +252,7 @@ def equality(jobs: Callable[[Options], list[Job]], field: str, ways: tuple[str, 
             if not all(rows):
                 texts, holds = [*texts, f"{_TRAINED[thaw]}: not measured"], False
                 continue
-            told, good = compared(f"{_TRAINED[thaw]}, {pictures(rows[0])}", *rows)
+            told, good = compared(f"{_TRAINED[thaw]}, {images(rows[0])}", *rows)
             texts, holds = [*texts, *told], holds and good
             values += [a - b for a, b in zip(*(accuracies(one) for one in rows), strict=True)]
         return Outcome(values, "; ".join(texts), holds) if values else None
@@ -279,8 +279,8 @@ def gap(results: Results, first: Job, second: Job) -> float | None:
     rows = results.of([first, second])
     if len(rows) < 2:
         return None
-    curves = [[row["result"]["epochs"][i][f"{part}_loss"] for i in range(len(row["result"]["epochs"]))
-               for part in ("train", "valid")] for row in rows]  # fmt: skip
+    curves = [[row["result"]["epochs"][i][f"{split}_loss"] for i in range(len(row["result"]["epochs"]))
+               for split in ("train", "valid")] for row in rows]  # fmt: skip
     return max(abs(a - b) for a, b in zip(*curves, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Small data sets in memory: pictures by path, and the manifest of them."""
+"""Small data sets in memory: images by path, and the manifest of them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pandas as pd
 from PIL import Image
 
 from xrayfast.config import DataConfig
+from xrayfast.data.cache.shards import Facts
+from xrayfast.data.images.reader import fit_square
+from xrayfast.data.labels.targets import joined
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.phantom import CONDITIONS, phantom
-from xrayfast.data.radiograph import fit_square
-from xrayfast.data.segments import Facts
-from xrayfast.data.targets import joined
 from xrayfast.errors import ReadError
+from xrayfast.synthetic import CONDITIONS, phantom
 
 SIDE = 128
 
 
 class Shown:
-    """`Pictures` of arrays; a text in place of an array is a file that can't be read, and why."""
+    """`DecodedImages` of arrays; a text in place of an array is a file that can't be read, and why."""
 
     def __init__(self, originals, side=SIDE, facts=None):
         self.originals, self.side, self.looked = dict(originals), side, []
@@ -34,12 +34,12 @@ class Shown:
             progress(len(paths), len(paths))
         return {path: self.originals[path] for path in paths if isinstance(self.originals[path], str)}
 
-    def picture(self, path):
+    def image(self, path):
         self.looked.append(path)
         return fit_square(self._original(path), self.side)
 
     def batch(self, paths):
-        return np.stack([self.picture(path) for path in paths])
+        return np.stack([self.image(path) for path in paths])
 
     def facts(self, path):
         pixels = self._original(path)
@@ -74,9 +74,9 @@ def manifest(truth, labels=None, *, split=None, patients=None, task="multi", dra
     return Manifest(table, labels, targets, task, DataConfig(), (), np.full(count, drawn))
 
 
-def shown(data, films, **options):
-    """The pictures of a manifest's rows."""
-    return Shown(dict(zip(data.table["path"], films, strict=True)), **options)
+def shown(data, data_dir, **options):
+    """The images of a manifest's rows."""
+    return Shown(dict(zip(data.table["path"], data_dir, strict=True)), **options)
 
 
 @lru_cache(maxsize=512)

@@ -9,7 +9,7 @@ import pytest
 from tests.audit.sets import cropped, film, jpeg, manifest, resized, shown
 from xrayfast.audit.check import audit
 from xrayfast.audit.findings import SEVERITIES, by_weight
-from xrayfast.data.splits import PARTS
+from xrayfast.data.splits.stratify import SPLITS
 
 LABELS = ("effusion", "mass")
 ROWS = 48
@@ -28,14 +28,14 @@ def sound():
     return data, [film(i) for i in range(ROWS)]
 
 
-def looked(sound, films=None, facts=None, data=None, **changed):
+def looked(sound, data_dir=None, facts=None, data=None, **changed):
     own, originals = sound
     data = data or own
     if changed:
         data = replace(data, table=data.table.assign(**changed))
-    films = [(films or {}).get(i, x) for i, x in enumerate(originals)]
+    data_dir = [(data_dir or {}).get(i, x) for i, x in enumerate(originals)]
     facts = {f"/films/i{row:04d}.png": one for row, one in (facts or {}).items()}
-    return audit(data, shown(data, films, facts=facts))
+    return audit(data, shown(data, data_dir, facts=facts))
 
 
 def test_a_sound_set_has_no_leak_and_no_warning_but_for_its_size(sound):
@@ -48,15 +48,15 @@ def test_a_sound_set_has_no_leak_and_no_warning_but_for_its_size(sound):
 
 
 def test_leaks_come_first_and_are_said(sound):
-    films = {30: film(0).copy(), 40: jpeg(film(1), 50), 45: cropped(film(31), 0.03)}
+    data_dir = {30: film(0).copy(), 40: jpeg(film(1), 50), 45: cropped(film(31), 0.03)}
     patients = [f"P{i:05d}" for i in range(ROWS)]
     patients[35] = patients[2]
-    found = looked(sound, films, patient=patients)
+    found = looked(sound, data_dir, patient=patients)
     assert found.leaks
     assert [finding.kind for finding in found.findings[:3]] == ["shared_patients", "shared_exact", "shared_near"]
     assert all(finding.severity == "leak" for finding in found.findings[:3])
     assert [finding.count for finding in found.findings[:3]] == [1, 1, 2]
-    assert found.findings[0].title == "1 patient in more than one part"
+    assert found.findings[0].title == "1 patient in more than one split"
     assert found.findings[0].images == ("i0002.png", "i0035.png")
     assert found.findings[1].images == ("i0000.png", "i0030.png")
     assert "i0000.png (train) = i0030.png (valid)" in found.findings[1].text
@@ -150,7 +150,7 @@ def test_files_by_class(sound):
     effusion, mass, none = looked(sound, wide, facts).classes
     assert [row.label for row in (effusion, mass, none)] == ["effusion", "mass", None]
     assert effusion.images == 24
-    assert effusion.parts == {part: int((data.part(part).truth[:, 0] == 1).sum()) for part in PARTS}
+    assert effusion.splits == {split: int((data.subset(split).truth[:, 0] == 1).sum()) for split in SPLITS}
     assert (effusion.width.least, effusion.width.median, effusion.width.most) == (192, 192, 192)
     assert effusion.aspect.commonest == 1.5
     assert (mass.width.least, mass.width.most) == (128, 192)
@@ -192,8 +192,8 @@ def test_patients_unknown_or_in_two_classes(sound):
 
 def test_a_shortcut_is_said_in_words(sound):
     data, _ = sound
-    films = {row: resized(film(row), 1.2) for row in np.flatnonzero(data.truth[:, 0] == 1).tolist()}
-    found = kinds(looked(sound, films))["shortcut"]
+    data_dir = {row: resized(film(row), 1.2) for row in np.flatnonzero(data.truth[:, 0] == 1).tolist()}
+    found = kinds(looked(sound, data_dir))["shortcut"]
     assert found.severity == "warning"
     assert found.title == "'effusion' can be told without looking at the lungs"
     assert "size alone 1.00" in found.text
@@ -201,17 +201,17 @@ def test_a_shortcut_is_said_in_words(sound):
 
 
 def test_json_is_strict_complete_and_without_secrets(sound):
-    films = {30: film(0).copy(), 5: "/films/i0005.png: empty.", 40: jpeg(film(1), 50)}
-    found = looked(sound, films, {7: {"notes": ("16-bit scaled from 0..4095",)}})
+    data_dir = {30: film(0).copy(), 5: "/films/i0005.png: empty.", 40: jpeg(film(1), 50)}
+    found = looked(sound, data_dir, {7: {"notes": ("16-bit scaled from 0..4095",)}})
     said = found.to_json()
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert list(said) == [
-        "images", "patients", "task", "labels", "leaks", "parts", "notes", "findings", "shared_patients", "duplicates",
+        "images", "patients", "task", "labels", "leaks", "splits", "notes", "findings", "shared_patients", "duplicates",
         "classes", "images_per_patient", "shortcuts", "reading_notes", "unreadable",
     ]  # fmt: skip
     assert all(f"`{key}`" in type(found).to_json.__doc__ for key in said)
     assert said["images"] == said["patients"] == ROWS
-    assert said["parts"]["valid"] == {"images": 14, "patients": 14}
+    assert said["splits"]["valid"] == {"images": 14, "patients": 14}
     assert said["duplicates"][0] == {
         "kind": "exact",
         "similarity": 1.0,
@@ -233,12 +233,12 @@ def test_json_is_strict_complete_and_without_secrets(sound):
 
 
 def test_it_is_reproducible_and_each_picture_is_loaded_once(sound):
-    data, films = sound
-    pictures = shown(data, films)
+    data, data_dir = sound
+    images = shown(data, data_dir)
     told = []
-    first = audit(data, pictures, lambda stage, done, total: told.append((stage, done, total)), seed=3)
-    assert sorted(pictures.looked) == sorted(data.table["path"])
-    assert audit(data, pictures, seed=3).to_json() == first.to_json()
+    first = audit(data, images, lambda stage, done, total: told.append((stage, done, total)), seed=3)
+    assert sorted(images.looked) == sorted(data.table["path"])
+    assert audit(data, images, seed=3).to_json() == first.to_json()
     assert list(dict.fromkeys(stage for stage, _, _ in told)) == ["decoding", "looking", "comparing", "probing"]
     assert {stage: (done, total) for stage, done, total in told} == dict.fromkeys(
         ["decoding", "looking", "comparing", "probing"], (ROWS, ROWS)

@@ -1,4 +1,4 @@
-"""Which images show the same picture."""
+"""Which images show the same image."""
 
 import time
 
@@ -46,26 +46,26 @@ COPIES = {
 PATIENTS = 40
 
 
-def find(films, side=128, **columns):
-    data = manifest(np.zeros((len(films), 1)), **columns)
-    pictures = shown(data, films, side=side)
-    return find_duplicates(data, collect(data.table["path"].tolist(), np.arange(len(films)), pictures))
+def find(data_dir, side=128, **columns):
+    data = manifest(np.zeros((len(data_dir), 1)), **columns)
+    images = shown(data, data_dir, side=side)
+    return find_duplicates(data, collect(data.table["path"].tolist(), np.arange(len(data_dir)), images))
 
 
 @pytest.fixture(scope="module")
-def films():
+def data_dir():
     return [film(i, size=256) for i in range(PATIENTS)]
 
 
 @pytest.mark.parametrize("name", COPIES)
-def test_copies_are_alike(films, name):
-    first = np.stack([thumbnail(x) for x in films])
-    assert (similarity(first, np.stack([thumbnail(COPIES[name](x)) for x in films])) >= ALIKE).mean() >= 0.95
+def test_copies_are_alike(data_dir, name):
+    first = np.stack([thumbnail(x) for x in data_dir])
+    assert (similarity(first, np.stack([thumbnail(COPIES[name](x)) for x in data_dir])) >= ALIKE).mean() >= 0.95
 
 
 @pytest.mark.parametrize("name", ["JPEG 30", "crop 5 % all around", "all at once"])
-def test_copies_are_found_and_nothing_else(films, name):
-    found = find([*films, *map(COPIES[name], films)])
+def test_copies_are_found_and_nothing_else(data_dir, name):
+    found = find([*data_dir, *map(COPIES[name], data_dir)])
     assert all(group.kind == "near" and group.similarity >= ALIKE for group in found)
     pairs = {group.rows for group in found}
     right = {(i, PATIENTS + i) for i in range(PATIENTS)}
@@ -74,41 +74,41 @@ def test_copies_are_found_and_nothing_else(films, name):
 
 
 @pytest.mark.parametrize("side", [64, 96, 224])
-def test_copies_are_found_at_any_side(films, side):
-    copies = [jpeg(resized(cropped(x, 0.02, 0.01, 0.0, 0.03), 0.6), 60) for x in films[:20]]
-    assert {group.rows for group in find([*films[:20], *copies], side)} == {(i, 20 + i) for i in range(20)}
+def test_copies_are_found_at_any_side(data_dir, side):
+    copies = [jpeg(resized(cropped(x, 0.02, 0.01, 0.0, 0.03), 0.6), 60) for x in data_dir[:20]]
+    assert {group.rows for group in find([*data_dir[:20], *copies], side)} == {(i, 20 + i) for i in range(20)}
 
 
-def test_films_of_different_patients_are_not_duplicates(films):
-    assert find(films) == ()
+def test_films_of_different_patients_are_not_duplicates(data_dir):
+    assert find(data_dir) == ()
 
 
 def test_films_of_one_patient_must_be_more_alike_than_others():
-    films = [film(i, image) for i in range(20) for image in (0, 1, 2)]
-    same = find(films, patients=[f"P{i // 3}" for i in range(60)])
-    unknown = find(films)
+    data_dir = [film(i, image) for i in range(20) for image in (0, 1, 2)]
+    same = find(data_dir, patients=[f"P{i // 3}" for i in range(60)])
+    unknown = find(data_dir)
     assert len(same) < len(unknown)
     copies = [film(0), jpeg(film(0), 75)]
     assert [group.rows for group in find(copies, patients=["P1", "P1"])] == [(0, 1)]
 
 
-def test_exact_copies_are_those_of_equal_pixels(films):
-    a, b, c = films[:3]
+def test_exact_copies_are_those_of_equal_pixels(data_dir):
+    a, b, c = data_dir[:3]
     found = find([a, b, a.copy(), c, b.copy(), a.copy()])
     assert found == (Duplicates((0, 2, 5), "exact", 1.0), Duplicates((1, 4), "exact", 1.0))
 
 
-def test_near_groups_have_the_exact_copies_too(films):
-    a, b = films[:2]
+def test_near_groups_have_the_exact_copies_too(data_dir):
+    a, b = data_dir[:2]
     found = find([a, b, jpeg(a, 50), a.copy()])
     assert [(group.rows, group.kind) for group in found] == [((0, 3), "exact"), ((0, 2, 3), "near")]
     assert ALIKE <= found[1].similarity < 1
 
 
-def test_thousands_of_one_picture_are_one_group(films):
+def test_thousands_of_one_picture_are_one_group(data_dir):
     rng = np.random.default_rng(0)
-    noisy = [np.clip(films[0] + rng.normal(0, 3, films[0].shape), 0, 255).astype(np.uint8) for _ in range(200)]
-    found = find([*noisy, *films[1:], *([films[1]] * 500)], side=64)
+    noisy = [np.clip(data_dir[0] + rng.normal(0, 3, data_dir[0].shape), 0, 255).astype(np.uint8) for _ in range(200)]
+    found = find([*noisy, *data_dir[1:], *([data_dir[1]] * 500)], side=64)
     assert [(group.kind, len(group.rows)) for group in found] == [("exact", 501), ("near", 200)]
 
 
@@ -119,20 +119,25 @@ def test_flat_pictures_do_not_all_count_as_one():
     assert find([*grays, *noise]) == ()
 
 
-def test_fewer_than_two_pictures_have_no_duplicates(films):
-    assert find([]) == find(films[:1]) == ()
-    assert [group.rows for group in find([films[0], jpeg(films[0], 60)])] == [(0, 1)]
+def test_fewer_than_two_pictures_have_no_duplicates(data_dir):
+    assert find([]) == find(data_dir[:1]) == ()
+    assert [group.rows for group in find([data_dir[0], jpeg(data_dir[0], 60)])] == [(0, 1)]
 
 
 @settings(max_examples=6, deadline=None)
 @given(st.permutations(range(24)), st.booleans())
 def test_the_order_of_the_images_changes_nothing(order, known):
     base = [film(i) for i in range(8)]
-    films = [*base, *(jpeg(x, 60) for x in base), *(x.copy() for x in base[:4]), *(cropped(x, 0.03) for x in base[:4])]
+    data_dir = [
+        *base,
+        *(jpeg(x, 60) for x in base),
+        *(x.copy() for x in base[:4]),
+        *(cropped(x, 0.03) for x in base[:4]),
+    ]
     patients = [f"P{i}" for i in range(24)] if known else None
 
     def groups(rows):
-        found = find([films[i] for i in rows], patients=patients and [patients[i] for i in rows])
+        found = find([data_dir[i] for i in rows], patients=patients and [patients[i] for i in rows])
         return sorted((sorted(rows[row] for row in group.rows), group.kind, group.similarity) for group in found)
 
     assert groups(list(order)) == groups(list(range(24)))
@@ -153,9 +158,9 @@ def test_components_are_the_finest_partition_that_joins_the_pairs(case):
             assert (numbers[i] == numbers[j]) == (wanted[i] == wanted[j])
 
 
-def test_near_groups_are_a_partition(films):
-    copies = [f(x) for x in films[:8] for f in (COPIES["JPEG 75"], COPIES["crop 2 %"], COPIES["brighter"])]
-    found = find([*films[:12], *copies])
+def test_near_groups_are_a_partition(data_dir):
+    copies = [f(x) for x in data_dir[:8] for f in (COPIES["JPEG 75"], COPIES["crop 2 %"], COPIES["brighter"])]
+    found = find([*data_dir[:12], *copies])
     rows = [row for group in found for row in group.rows]
     assert len(rows) == len(set(rows)) == 32
     assert sorted(group.rows for group in found) == [(i, *range(12 + 3 * i, 15 + 3 * i)) for i in range(8)]

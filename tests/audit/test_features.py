@@ -1,4 +1,4 @@
-"""What is taken from one picture."""
+"""What is taken from one image."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from tests.audit.sets import SIDE, Shown, cropped, film, manifest, resized, shown
 from xrayfast.audit.features import THUMB, collect, without_padding
-from xrayfast.data.radiograph import fit_square
+from xrayfast.data.images.reader import fit_square
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ def test_the_padding_that_fit_square_adds_is_taken_off(width, height, side):
     assert inner.size == (fit_square(np.full((height, width), 200, np.uint8), side) == 200).sum()
 
 
-def features(*films, **options):
-    data = manifest(np.zeros((len(films), 1)))
-    return collect(data.table["path"].tolist(), np.arange(len(films)), shown(data, films, **options))
+def features(*data_dir, **options):
+    data = manifest(np.zeros((len(data_dir), 1)))
+    return collect(data.table["path"].tolist(), np.arange(len(data_dir)), shown(data, data_dir, **options))
 
 
 def test_the_aspect_changes_no_thumbnail_and_the_padding_no_brightness():
@@ -57,15 +57,15 @@ def test_border_tells_the_sides_apart():
 
 def test_each_picture_is_loaded_once_and_only_those_asked_for():
     data = manifest(np.zeros((4, 1)))
-    pictures = shown(data, [film(i) for i in range(4)])
+    images = shown(data, [film(i) for i in range(4)])
     told = []
     found = collect(
         data.table["path"].tolist(),
         np.array([1, 3]),
-        pictures,
+        images,
         lambda stage, done, total: told.append((stage, done, total)),
     )
-    assert pictures.looked == ["/films/i0001.png", "/films/i0003.png"]
+    assert images.looked == ["/films/i0001.png", "/films/i0003.png"]
     assert found.rows.tolist() == [1, 3]
     assert told == [("looking", 2, 2)]
 
@@ -77,7 +77,7 @@ def test_no_pictures_are_no_features():
 
 
 def test_a_thumbnail_is_an_area_mean():
-    """Nearest-neighbour sampling would make two sides of one picture two thumbnails."""
+    """Nearest-neighbour sampling would make two sides of one image two thumbnails."""
     pixels = film(1, size=256)
     wanted = np.asarray(Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BOX))
     for side in (96, 224):

@@ -1,4 +1,4 @@
-"""What stands in more than one part."""
+"""What stands in more than one split."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from tests.audit.sets import SIDE, cropped, film, jpeg, manifest, shown
 from xrayfast.audit.duplicates import Duplicates
-from xrayfast.audit.leaks import Leaks, find_leaks, leaks_between_parts, together
-from xrayfast.data.splits import PARTS
+from xrayfast.audit.leaks import Leaks, find_leaks, leaks_between_splits, together
+from xrayfast.data.splits.stratify import SPLITS
 
 ROWS = 30
 
@@ -16,30 +16,30 @@ ROWS = 30
 @pytest.fixture(scope="module")
 def planted():
     """30 films: two patients, one exact and two near copies across parts, and some within."""
-    films = [film(i) for i in range(ROWS)]
-    films[20] = films[0].copy()  # train = valid
-    films[25] = jpeg(films[1], 50)  # train ~ test
-    films[21] = cropped(films[26], 0.02, 0.01, 0.0, 0.03)  # valid ~ test
-    films[3] = films[2].copy()  # within train
-    films[22] = jpeg(films[23], 60)  # within valid
+    data_dir = [film(i) for i in range(ROWS)]
+    data_dir[20] = data_dir[0].copy()  # train = valid
+    data_dir[25] = jpeg(data_dir[1], 50)  # train ~ test
+    data_dir[21] = cropped(data_dir[26], 0.02, 0.01, 0.0, 0.03)  # valid ~ test
+    data_dir[3] = data_dir[2].copy()  # within train
+    data_dir[22] = jpeg(data_dir[23], 60)  # within valid
     split = ["train"] * 20 + ["valid"] * 5 + ["test"] * 5
     patients = [f"P{i:05d}" for i in range(ROWS)]
     patients[24] = patients[27] = patients[5]
     patients[6] = patients[7]
     patients[8] = None
     patients[28] = patients[9]
-    return manifest(np.zeros((ROWS, 1)), split=split, patients=patients, drawn=False), films
+    return manifest(np.zeros((ROWS, 1)), split=split, patients=patients, drawn=False), data_dir
 
 
 def test_exactly_what_was_planted_leaks(planted):
-    data, films = planted
+    data, data_dir = planted
     told = []
-    leaks = find_leaks(data, shown(data, films), lambda stage, done, total: told.append(stage))
+    leaks = find_leaks(data, shown(data, data_dir), lambda stage, done, total: told.append(stage))
     assert [(p.patient, dict(p.images)) for p in leaks.patients] == [
         ("P00005", {"train": ("i0005.png",), "valid": ("i0024.png",), "test": ("i0027.png",)}),
         ("P00009", {"train": ("i0009.png",), "test": ("i0028.png",)}),
     ]
-    assert [(p.kind, dict(p.images)) for p in leaks.pictures] == [
+    assert [(p.kind, dict(p.images)) for p in leaks.images] == [
         ("exact", {"train": ("i0000.png",), "valid": ("i0020.png",)}),
         ("near", {"train": ("i0001.png",), "test": ("i0025.png",)}),
         ("near", {"valid": ("i0021.png",), "test": ("i0026.png",)}),
@@ -50,22 +50,22 @@ def test_exactly_what_was_planted_leaks(planted):
 
 
 def test_sentences_name_them(planted):
-    data, films = planted
-    leaks = find_leaks(data, shown(data, films))
+    data, data_dir = planted
+    leaks = find_leaks(data, shown(data, data_dir))
     assert leaks.sentences(1) == [
-        "2 patients in more than one part: P00005 (1 train, 1 valid, 1 test) and 1 more.",
-        "1 picture in more than one part: i0000.png (train) = i0020.png (valid).",
-        "2 pictures all but equal in more than one part: i0001.png (train) ~ i0025.png (test) and 1 more.",
+        "2 patients in more than one split: P00005 (1 train, 1 valid, 1 test) and 1 more.",
+        "1 image in more than one split: i0000.png (train) = i0020.png (valid).",
+        "2 images all but equal in more than one split: i0001.png (train) ~ i0025.png (test) and 1 more.",
     ]
     assert Leaks().sentences() == []
 
 
 def test_what_can_not_be_read_is_left_out(planted):
-    data, films = planted
-    films = list(films)
-    films[20] = "/films/i0020.png: found an empty file."
-    leaks = find_leaks(data, shown(data, films))
-    assert leaks.unreadable == {"/films/i0020.png": films[20]}
+    data, data_dir = planted
+    data_dir = list(data_dir)
+    data_dir[20] = "/films/i0020.png: found an empty file."
+    leaks = find_leaks(data, shown(data, data_dir))
+    assert leaks.unreadable == {"/films/i0020.png": data_dir[20]}
     assert [group.rows for group in leaks.duplicates] == [(2, 3), (1, 25), (21, 26), (22, 23)]
 
 
@@ -75,18 +75,18 @@ def test_without_leaks_it_is_false(planted):
 
 
 def test_a_drawn_split_is_mended_by_what_belongs_together():
-    """The way that `fit` goes: found, dealt again, and looked at once more without a look at a picture."""
-    films = [film(i) for i in range(40)]
+    """The way that `fit` goes: found, dealt again, and looked at once more without a look at an image."""
+    data_dir = [film(i) for i in range(40)]
     for i in range(0, 12, 2):
-        films[i + 20] = films[i].copy() if i < 6 else jpeg(films[i], 60)
+        data_dir[i + 20] = data_dir[i].copy() if i < 6 else jpeg(data_dir[i], 60)
     split = ["train"] * 20 + ["valid"] * 20
     patients = [f"P{i // 2}" for i in range(40)]
     data = manifest(np.arange(40)[:, None] % 2, split=split, patients=patients)
-    leaks = find_leaks(data, shown(data, films, side=SIDE))
-    assert len(leaks.pictures) == 6
-    mended = data.redrawn(together(data, leaks.duplicates))
-    assert not leaks_between_parts(mended, leaks.duplicates)
-    assert set(mended.table["split"]) == {"train", "valid"}
+    leaks = find_leaks(data, shown(data, data_dir, side=SIDE))
+    assert len(leaks.images) == 6
+    redraw_leaky_splits = data.redrawn(together(data, leaks.duplicates))
+    assert not leaks_between_splits(redraw_leaky_splits, leaks.duplicates)
+    assert set(redraw_leaky_splits.table["split"]) == {"train", "valid"}
 
 
 groups_of = st.lists(st.sets(st.integers(0, ROWS - 1), min_size=2, max_size=5), max_size=6)
@@ -106,7 +106,7 @@ def test_together_joins_patients_and_duplicates_and_nothing_else(exact, near, pa
         return kept
 
     names = [f"P{number}" if number else None for number in patients]
-    data = manifest(np.zeros((ROWS, 1)), patients=names, split=[random.choice(PARTS) for _ in range(ROWS)])
+    data = manifest(np.zeros((ROWS, 1)), patients=names, split=[random.choice(SPLITS) for _ in range(ROWS)])
     groups = [Duplicates(rows, "exact", 1.0) for rows in apart(exact)]
     groups += [Duplicates(rows, "near", 0.99) for rows in apart(near)]
     found = together(data, groups)
@@ -118,9 +118,9 @@ def test_together_joins_patients_and_duplicates_and_nothing_else(exact, near, pa
     assert [[found[i] == found[j] for j in range(ROWS)] for i in range(ROWS)] == [
         [wanted[i] == wanted[j] for j in range(ROWS)] for i in range(ROWS)
     ]
-    leaks = leaks_between_parts(data, groups)
+    leaks = leaks_between_splits(data, groups)
     split = data.table["split"].tolist()
     crossing = [group for group in groups if len({split[row] for row in group.rows}) > 1]
-    assert len(leaks.pictures) == len(crossing)
+    assert len(leaks.images) == len(crossing)
     shared = {name for name in names if name and len({split[i] for i in range(ROWS) if names[i] == name}) > 1}
     assert {patient.patient for patient in leaks.patients} == shared

@@ -9,17 +9,17 @@ from xrayfast.audit.features import thumbnail
 from xrayfast.audit.likeness import halved, moved, similarity, structure
 
 
-def thumbs(*films):
-    return np.stack([thumbnail(one) for one in films])
+def thumbs(*data_dir):
+    return np.stack([thumbnail(one) for one in data_dir])
 
 
 def test_the_same_is_alike_and_noise_is_not():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (4, 40, 40)).astype(np.uint8)
-    films = thumbs(*(film(i) for i in range(4)))
-    np.testing.assert_allclose(similarity(films, films), 1, atol=1e-3)
+    data_dir = thumbs(*(film(i) for i in range(4)))
+    np.testing.assert_allclose(similarity(data_dir, data_dir), 1, atol=1e-3)
     assert similarity(noise, noise[[1, 2, 3, 0]]).max() < 0.5
-    assert similarity(films, noise).max() < 0.5
+    assert similarity(data_dir, noise).max() < 0.5
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

@@ -8,9 +8,9 @@ from xrayfast.audit.check import audit
 from xrayfast.audit.duplicates import find_duplicates
 from xrayfast.audit.features import collect
 from xrayfast.config import DataConfig
+from xrayfast.data.cache.image_cache import ImageCache
+from xrayfast.data.images.reader import read
 from xrayfast.data.manifest import open_manifest
-from xrayfast.data.radiograph import read
-from xrayfast.data.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def darkcovid(shared):
 
 @pytest.mark.slow
 def test_darkcovid(darkcovid, cache):
-    found = audit(darkcovid, Store(96, root=cache))
+    found = audit(darkcovid, ImageCache(96, root=cache))
     names = darkcovid.table["image"]
     assert [([names[row] for row in group.rows], group.kind) for group in found.duplicates] == [
         (["normal/00002658_001.jpg", "normal/00002658_002.jpg"], "exact"),
@@ -50,7 +50,7 @@ def test_darkcovid(darkcovid, cache):
 def test_nih(shared, cache):
     folder = shared / "data" / "nih_multilabel"
     data = open_manifest(DataConfig(source=folder, labels=folder / "labels.csv", patient_col="patient_id"))
-    found = audit(data, Store(96, root=cache))
+    found = audit(data, ImageCache(96, root=cache))
     names = data.table["image"]
     pair = ("images/00001989_004.jpg", "images/00001989_005.jpg")
     assert [(tuple(names[row] for row in group.rows), group.kind) for group in found.duplicates] == [(pair, "exact")]
@@ -61,15 +61,15 @@ def test_nih(shared, cache):
 
 def test_copies_of_real_films_are_found_and_nothing_else(shared, darkcovid):
     rows = np.linspace(0, len(darkcovid) - 1, 60).astype(int).tolist()
-    films = [read(darkcovid.table["path"][row]).pixels for row in rows]
-    copies = [jpeg(gamma(resized(cropped(x, 0.02, 0.03, 0.01, 0.04), 0.6), 1.3), 60) for x in films]
+    data_dir = [read(darkcovid.table["path"][row]).pixels for row in rows]
+    copies = [jpeg(gamma(resized(cropped(x, 0.02, 0.03, 0.01, 0.04), 0.6), 1.3), 60) for x in data_dir]
     table = darkcovid.table.iloc[np.repeat([rows], 2, axis=0).ravel()].reset_index(drop=True)
     table["patient"] = None
     data = type(darkcovid)(table, darkcovid.labels, darkcovid.targets[:120], "single", darkcovid.config, (),
                            darkcovid.drawn[:120])  # fmt: skip
     paths = [str(i) for i in range(120)]
-    pictures = Shown(dict(zip(paths, [*films, *copies], strict=True)))
-    found = {group.rows for group in find_duplicates(data, collect(paths, np.arange(120), pictures))}
+    images = Shown(dict(zip(paths, [*data_dir, *copies], strict=True)))
+    found = {group.rows for group in find_duplicates(data, collect(paths, np.arange(120), images))}
     right = {(i, 60 + i) for i in range(60)}
     assert found <= right
     assert len(found) >= 57

@@ -6,13 +6,13 @@ import pytest
 from tests.audit.sets import manifest
 from xrayfast.audit.features import Features
 from xrayfast.audit.shortcuts import ALL, NOTABLE, _held_out_auroc, _ranked, _shuffled, probe
-from xrayfast.data.segments import Facts
+from xrayfast.data.cache.shards import Facts
 
 COUNT = 300
 
 
 def features(count=COUNT, seed=0, **columns):
-    """Of pictures that differ at random in everything; facts by name replace the random ones."""
+    """Of images that differ at random in everything; facts by name replace the random ones."""
     rng = np.random.default_rng(seed)
     chance = {
         "width": rng.integers(900, 1100, count).tolist(),
@@ -104,7 +104,7 @@ def test_chance_is_no_shortcut_on_a_tiny_set():
 
 
 def test_a_shortcut_of_few_patients_is_no_better_than_chance():
-    """Six of each kind with many images: what a patient's pictures have in common would tell the label."""
+    """Six of each kind with many images: what a patient's images have in common would tell the label."""
     rng = np.random.default_rng(0)
     patients = np.repeat(np.arange(12), 25)
     truth = (patients % 2 == 0).astype(float)[:, None]

@@ -68,8 +68,8 @@ def test_the_main_job_as_written(at):
     assert list(table.columns) == ["file", "predicted", "prob_covid-19", "prob_normal", "prob_pneumonia", "error"]
 
 
-def test_json_is_one_object_on_standard_output(at, films):
-    done = call("fit", films, *TINY, "--epochs", 1, "--json")
+def test_json_is_one_object_on_standard_output(at, data_dir):
+    done = call("fit", data_dir, *TINY, "--epochs", 1, "--json")
     content = json.loads(done.stdout)
     assert content["run"] == "runs/resnet18-1"
     assert 0 <= content["metrics"]["valid"]["overall"]["accuracy"] <= 1
@@ -80,8 +80,8 @@ def test_json_is_one_object_on_standard_output(at, films):
     assert synth["images"] == 9
 
 
-def test_a_config_file_replays_and_options_go_over_it(at, films):
-    call("fit", films, *TINY, "--epochs", 1, "--head-width", "20,10", "--name", "first")
+def test_a_config_file_replays_and_options_go_over_it(at, data_dir):
+    call("fit", data_dir, *TINY, "--epochs", 1, "--head-width", "20,10", "--name", "first")
     call("fit", "--config", "runs/first/config.yaml", "--name", "second")
     call("fit", "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
     first, second, third = (Run(Path("runs") / name) for name in ("first", "second", "third"))
@@ -92,9 +92,9 @@ def test_a_config_file_replays_and_options_go_over_it(at, films):
     assert first.info["command"].startswith("xrayfast fit ")
 
 
-def test_multi_label_by_implication(at, films):
+def test_multi_label_by_implication(at, data_dir):
     done = call(
-        "fit", films, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
+        "fit", data_dir, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
     )
     assert "several labels an image (multi)" in done.stdout
     for words in ("Subset accuracy", "Mean average precision", "Confusion by label"):
@@ -102,18 +102,18 @@ def test_multi_label_by_implication(at, films):
     assert "Report" in call("interpret").stdout
 
 
-def test_a_csv_with_patients(at, films):
-    done = call("fit", films, "--labels", films / "labels.csv", *TINY, "--epochs", 1, "--test-fraction", "0.2")
+def test_a_csv_with_patients(at, data_dir):
+    done = call("fit", data_dir, "--labels", data_dir / "labels.csv", *TINY, "--epochs", 1, "--test-fraction", "0.2")
     assert "patients" in done.stdout
     split = pd.read_csv("runs/resnet18-1/split.csv")
     assert (split.groupby("patient")["split"].nunique() == 1).all()
     assert set(split["split"]) == {"train", "valid", "test"}
-    assert not split["patient"].isin(pd.read_csv(films / "labels.csv")["patient"]).any(), "identifiers leaked"
+    assert not split["patient"].isin(pd.read_csv(data_dir / "labels.csv")["patient"]).any(), "identifiers leaked"
     assert "test results" in done.stdout
 
 
-def test_an_unreadable_file_is_a_row_and_the_exit_code_says_so(at, tiny_run, films):
-    shutil.copytree(films / "normal", "in")
+def test_an_unreadable_file_is_a_row_and_the_exit_code_says_so(at, tiny_run, data_dir):
+    shutil.copytree(data_dir / "normal", "in")
     Path("in/aaa.png").write_bytes(b"no image")
     done = call("predict", tiny_run.path, "in", code=1)
     table = pd.read_csv("predictions.csv")
@@ -168,8 +168,8 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_errors_say_what_and_where_and_what_to_do(case, at, films, tiny_run):
-    images = sorted(films.rglob("*.png"))
+def test_errors_say_what_and_where_and_what_to_do(case, at, data_dir, tiny_run):
+    images = sorted(data_dir.rglob("*.png"))
     for folder, classes in {
         "one": {"normal": 4},
         "lonely": {"a": 5, "b": 1},
@@ -197,14 +197,14 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, films, tiny_run):
     assert not Path("runs").exists() or case == "unreadable image"
 
 
-def test_no_permission_to_write(at, films, monkeypatch):
+def test_no_permission_to_write(at, data_dir, monkeypatch):
     """As root, who may write anywhere, would not see it: the refusal is made."""
 
     def refuse(self, *_, **__):
         raise PermissionError(13, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    done = call("fit", films, *TINY, "--no-cache", code=1)
+    done = call("fit", data_dir, *TINY, "--no-cache", code=1)
     assert "runs: can't be written (Permission denied)" in done.stderr
     assert "--runs" in done.stderr
 
@@ -217,9 +217,9 @@ def test_a_traceback_is_shown_only_with_debug(at):
     assert "holds no runs" in done.stderr
 
 
-def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, films):
+def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     """In a process of its own, as a person would press it."""
-    command = [sys.executable, "-m", "xrayfast", "fit", str(films), *TINY, "--epochs", "40", "--name", "r"]
+    command = [sys.executable, "-m", "xrayfast", "fit", str(data_dir), *TINY, "--epochs", "40", "--name", "r"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     history = at / "runs" / "r" / "history.csv"
     deadline = time.monotonic() + 120
@@ -264,7 +264,7 @@ def test_a_closed_standard_output_is_no_error_at_the_end(at):
     assert "Traceback" not in done.stderr and "atexit" not in done.stderr
 
 
-def test_what_fails_while_torch_is_imported_is_told_at_once(at, films, monkeypatch):
+def test_what_fails_while_torch_is_imported_is_told_at_once(at, data_dir, monkeypatch):
     from xrayfast.cli.commands import fit
     from xrayfast.errors import DataError
     from xrayfast.workflows import data
@@ -276,7 +276,7 @@ def test_what_fails_while_torch_is_imported_is_told_at_once(at, films, monkeypat
     monkeypatch.setattr(data, "decode", refuse)
     monkeypatch.setattr(fit, "_import", lambda _: release.wait(60))
     began = time.monotonic()
-    assert "mine" in call("fit", films, *TINY, code=1).stderr
+    assert "mine" in call("fit", data_dir, *TINY, code=1).stderr
     assert time.monotonic() - began < 30
     release.set()
 
@@ -311,7 +311,7 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
 
     from xrayfast.cli.output import Output
     from xrayfast.cli.progress import LiveReporter, reporting
-    from xrayfast.learning.phases import Phase
+    from xrayfast.learning.training.phases import Phase
 
     screen = io.StringIO()
     monkeypatch.setattr(Output, "console", Console(file=screen, force_terminal=True, highlight=False, width=140))
@@ -319,8 +319,8 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
         assert isinstance(reporter, LiveReporter)
         reporter.note("a note")
         reporter.phase(Phase("head", 2, 1, (1e-3, 1e-3)))
-        for part in ("train", "valid"):
-            reporter.batch(part=part, done=1, total=4, epoch=1, loss=0.5, images=8, seconds=2.0)
+        for split in ("train", "valid"):
+            reporter.batch(split=split, done=1, total=4, epoch=1, loss=0.5, images=8, seconds=2.0)
             reporter.progress.refresh()
         reporter.epoch({"epoch": 1, "phase": "head", "train_loss": 0.5, "accuracy": 0.25, "seconds": 3.0}, best=True)
     shown = screen.getvalue()
@@ -331,14 +331,14 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
 
 
 @pytest.fixture
-def leaky(at, films):
-    """A set that brings its own split, with one picture on both sides."""
-    for part in ("train", "valid"):
+def leaky(at, data_dir):
+    """A set that brings its own split, with one image on both sides."""
+    for split in ("train", "valid"):
         for label in ("normal", "pneumonia"):
-            files = sorted((films / label).glob("*.png"))
-            target = at / "leaky" / part / label
+            files = sorted((data_dir / label).glob("*.png"))
+            target = at / "leaky" / split / label
             target.mkdir(parents=True)
-            for file in files[:7] if part == "train" else files[7:]:
+            for file in files[:7] if split == "train" else files[7:]:
                 shutil.copy(file, target)
     shutil.copy(next((at / "leaky/train/normal").iterdir()), at / "leaky/valid/normal/again.png")
     return at / "leaky"
@@ -364,20 +364,20 @@ def test_fit_refuses_leaks_unless_they_are_allowed(leaky):
     assert "Trained with leaks allowed" in json.loads(Path("runs/resnet18-1/run.json").read_text())["remarks"][0]
 
 
-def test_split_writes_what_fit_replays(at, films):
-    done = call("split", films, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64)
+def test_split_writes_what_fit_replays(at, data_dir):
+    done = call("split", data_dir, "-o", "split.csv", "--test-fraction", 0.2, "--size", 64)
     assert re.search(r"label +train", done.stdout)
     written = pd.read_csv("split.csv").set_index("image")["split"]
-    call("fit", films, *TINY, "--epochs", 1, "--split-file", "split.csv")
+    call("fit", data_dir, *TINY, "--epochs", 1, "--split-file", "split.csv")
     used = pd.read_csv("runs/resnet18-1/split.csv").set_index("image")["split"]
     assert used.to_dict() == written.to_dict()
-    assert "there is no folder" in call("split", films, "-o", "no/split.csv", code=1).output
+    assert "there is no folder" in call("split", data_dir, "-o", "no/split.csv", code=1).output
 
 
-def test_the_cache_is_shown_and_cleared(at, films):
-    call("check", films, "--size", 64, "--cache-dir", "kept")
+def test_the_cache_is_shown_and_cleared(at, data_dir):
+    call("check", data_dir, "--size", 64, "--cache-dir", "kept")
     shown = json.loads(call("cache", "info", "--cache-dir", "kept", "--json").stdout)
-    assert shown["folders"][0]["pictures"] == 36
+    assert shown["folders"][0]["images"] == 36
     assert "64 px" in call("cache", "info", "--cache-dir", "kept").stdout
     assert json.loads(call("cache", "clear", "--cache-dir", "kept", "--json").stdout)["freed_bytes"] > 36 * 64**2
     assert "Nothing is kept" in call("cache", "info", "--cache-dir", "kept").stdout

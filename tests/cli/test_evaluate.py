@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.cli.test_cli import call
-from xrayfast.data.phantom import write_dataset
+from xrayfast.synthetic import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,6 @@ def test_what_went_wrong_is_one_message(at):
     assert "no such run" in call("evaluate", "elsewhere2", code=1).stderr
     assert "expected some of sex, age, view" in call("evaluate", "runs/tiny", "--by", "gender", code=1).stderr
     assert "name DATA too" in call("evaluate", "runs/tiny", "--labels", "elsewhere.csv", code=2).stderr
-    assert "not one of train, valid, test" in call("evaluate", "runs/tiny", "--part", "all", code=2).stderr
+    assert "not one of train, valid, test" in call("evaluate", "runs/tiny", "--split", "all", code=2).stderr
     assert "not one of auto" in call("evaluate", "runs/tiny", "--device", "tpu", code=2).stderr
     assert not (at / "runs/multi/evaluations").exists()

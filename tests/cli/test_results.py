@@ -57,16 +57,16 @@ def test_what_can_t_be_is_told_and_nothing_is_changed(words, code, said, multi):
     assert {path: path.read_bytes() for path in multi.path.rglob("*") if path.is_file()} == before
 
 
-def test_predict_abstains(multi, multi_films):
-    done = call("predict", multi.path, multi_films, "--abstain-below", 0.9)
+def test_predict_abstains(multi, multi_dir):
+    done = call("predict", multi.path, multi_dir, "--abstain-below", 0.9)
     table = pd.read_csv("predictions.csv", keep_default_na=False)
     without = int((table["abstained"] != "").sum())
     assert without > 0
     assert f"{without} of {len(table)} images have no answer on one label or more" in done.stdout
 
 
-def test_files_of_one_s_choice_are_explained(multi, multi_films):
-    first = sorted(multi_films.rglob("*.png"))[0]
+def test_files_of_one_s_choice_are_explained(multi, multi_dir):
+    first = sorted(multi_dir.rglob("*.png"))[0]
     other = multi.path.parent / first.name
     shutil.copy(first, other)
     done = call("interpret", "--explain", first, "--explain", other)

@@ -43,7 +43,7 @@ def rows(manifest: Manifest) -> dict[str, str]:
     return dict(zip(manifest.table["image"], manifest.table["labels"], strict=True))
 
 
-def parts(manifest: Manifest) -> dict[str, str]:
+def splits(manifest: Manifest) -> dict[str, str]:
     return dict(zip(manifest.table["image"], manifest.table["split"], strict=True))
 
 

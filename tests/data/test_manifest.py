@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.data.builders import cells, classes, lines, make, message, noted, opened, parts, rows, table
+from tests.data.builders import cells, classes, lines, make, message, noted, opened, rows, splits, table
 from xrayfast.errors import ConfigError, DataError
 
 LABELS = [
@@ -20,8 +20,8 @@ def test_fractions_and_seed(tmp_path):
     classes(tmp_path, a=20, b=20)
     data = opened(tmp_path, valid_fraction=0.25, test_fraction=0.25, split_seed=1)
     assert data.counts().loc["images"].to_dict() == {"train": 20, "valid": 10, "test": 10}
-    assert parts(data) == parts(opened(tmp_path, valid_fraction=0.25, test_fraction=0.25, split_seed=1))
-    assert parts(data) != parts(opened(tmp_path, valid_fraction=0.25, test_fraction=0.25, split_seed=2))
+    assert splits(data) == splits(opened(tmp_path, valid_fraction=0.25, test_fraction=0.25, split_seed=1))
+    assert splits(data) != splits(opened(tmp_path, valid_fraction=0.25, test_fraction=0.25, split_seed=2))
     assert any("seed 1" in note and "25% valid and 25% test" in note for note in data.notes)
     assert "leave nothing to train on" in message(ConfigError, tmp_path, valid_fraction=0.5, test_fraction=0.5)
 
@@ -31,7 +31,7 @@ def test_valid_is_drawn_where_only_train_and_test_are_given(tmp_path):
     classes(tmp_path / "test", a=3, b=4)
     data = opened(tmp_path)
     assert data.counts().loc["images"].to_dict() == {"train": 16, "valid": 4, "test": 7}
-    assert all((part == "test") == image.startswith("test/") for image, part in parts(data).items())
+    assert all((split == "test") == image.startswith("test/") for image, split in splits(data).items())
 
 
 def test_implied_labels(tmp_path):
@@ -47,12 +47,12 @@ def test_implied_labels(tmp_path):
 
 def test_part(tmp_path):
     data = opened(classes(tmp_path, a=10, b=10))
-    valid = data.part("valid")
+    valid = data.subset("valid")
     assert len(valid) == 4 and set(valid.table["split"]) == {"valid"}
     assert valid.table.index.tolist() == [0, 1, 2, 3] and valid.targets.shape == (4, 2)
     assert valid.targets.sum(0).tolist() == [2, 2] and valid.labels == data.labels
     with pytest.raises(ConfigError, match="Did you mean 'valid'"):
-        data.part("vaild")
+        data.subset("vaild")
 
 
 def test_fingerprint_follows_the_data_and_not_the_place(tmp_path):
@@ -75,9 +75,9 @@ def test_a_patient_in_two_given_parts_is_noted(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,7\nd.png,y,valid,9\n")
     notes = opened(tmp_path, labels=file).notes
-    assert any("1 of 3 patients stand in more than one part" in note for note in notes)
+    assert any("1 of 3 patients stand in more than one split" in note for note in notes)
     file.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,\nd.png,y,valid,9\n")
-    assert not any("more than one part" in note for note in opened(tmp_path, labels=file).notes)
+    assert not any("more than one split" in note for note in opened(tmp_path, labels=file).notes)
 
 
 def test_masks(tmp_path):
@@ -89,7 +89,7 @@ def test_masks(tmp_path):
     assert np.isnan(data.targets).sum() == 3 and (data.truth < 0).sum() == 3
     assert cells(data, "3.png") == {"A": None, "B": None} and rows(data)["3.png"] == ""
     assert data.counts().loc[["A", "B"]].sum(axis=1).tolist() == [4, 5]
-    train = data.part("train")
+    train = data.subset("train")
     assert len(train.drawn) == len(train.targets) == len(train.truth) == len(train) and train.drawn.all()
     assert opened(tmp_path, uncertain=("smooth",)).targets[3].tolist()[0] == pytest.approx(0.7)
 
@@ -180,14 +180,14 @@ def test_nih_as_a_table(shared):
     assert len(data) == 6676 and data.task == "multi" and len(data.labels) == 14
     assert data.table["patient"].nunique() == 2212
     assert data.table.groupby("patient")["split"].nunique().max() == 1
-    for part, fraction in (("train", 0.7), ("valid", 0.2), ("test", 0.1)):
-        rows = (data.table["split"] == part).to_numpy()
+    for split, fraction in (("train", 0.7), ("valid", 0.2), ("test", 0.1)):
+        rows = (data.table["split"] == split).to_numpy()
         assert abs(rows.mean() - fraction) < 0.01
         assert np.abs(data.targets[rows].sum(0) - fraction * data.targets.sum(0)).max() < 3
     assert set(data.table["sex"]) == {"F", "M"} and set(data.table["view"]) == {"AP", "PA"}
     assert data.table["age"].between(0, 120).sum() > 6600
     names = opened(shared / "data" / "nih_multilabel", patient_col="name", test_fraction=0.1)
-    assert parts(names) == parts(data)
+    assert splits(names) == splits(data)
 
 
 # Scale

@@ -94,10 +94,10 @@ def test_normalised_by_imagenet_and_back(images):
 
 def test_shrinking_averages(images):
     shrink = Shrink()
-    pictures = TensorImageBW(images)
-    assert shrink(pictures) is pictures
+    batch = TensorImageBW(images)
+    assert shrink(batch) is batch
     shrink.side = 20
-    out = torch.Tensor(shrink(pictures))
+    out = torch.Tensor(shrink(batch))
     assert tuple(out.shape) == (16, 1, 20, 20)
     np.testing.assert_allclose(out.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)), atol=0.01)
     assert float(out.std()) < 0.75 * float(images.std()), "noise of single pixels is smoothed, not sampled"

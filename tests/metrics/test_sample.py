@@ -9,9 +9,9 @@ from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.reliability import calibration_error, top_label
-from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.sample import ResampledMetrics
 from xrayfast.metrics.summary import OVERALL, PER_LABEL, label_table, overall
 from xrayfast.metrics.thresholds import decide
 
@@ -75,7 +75,7 @@ def test_one_class_an_image_equals_scikit_learn():
         "ece": calibration_error(right, confidence),
         "ece_mass": calibration_error(right, confidence, binning="mass"),
     }
-    found = Sample(truth, probability, "single")
+    found = ResampledMetrics(truth, probability, "single")
     assert found.overall == pytest.approx(expected, abs=1e-9)
     assert found.overall["accuracy"] == pytest.approx(found.overall["f1_micro"])
     for i in range(4):
@@ -94,7 +94,7 @@ def test_many_labels_an_image_equal_scikit_learn():
         "subset_accuracy": skm.accuracy_score(truth, guess),
         **{f"{name}_macro": np.mean([label[name] for label in labels]) for name in names},
     }
-    found = Sample(truth, probability, "multi", threshold=threshold)
+    found = ResampledMetrics(truth, probability, "multi", threshold=threshold)
     assert found.overall == pytest.approx(expected, abs=1e-9)
     for i, label in enumerate(labels):
         assert {name: values[i] for name, values in found.per_label.items()} == pytest.approx(label, abs=1e-9)
@@ -103,7 +103,7 @@ def test_many_labels_an_image_equal_scikit_learn():
 def test_cells_that_nobody_knows_count_nowhere():
     truth, probability = many_labels(hidden=0.4)
     truth[:5] = -1
-    found = Sample(truth, probability, "multi")
+    found = ResampledMetrics(truth, probability, "multi")
     for i in range(4):
         known = truth[:, i] >= 0
         guess = (probability[known, i] >= 0.5).astype(int)
@@ -114,7 +114,7 @@ def test_cells_that_nobody_knows_count_nowhere():
     assert found.overall["f1_micro"] == pytest.approx(skm.f1_score(truth[cells], guess), abs=1e-9)
     expected = skm.roc_auc_score(truth[cells], probability[cells])
     assert found.overall["auroc_micro"] == pytest.approx(expected, abs=1e-9)
-    elsewhere = Sample(truth, np.where(cells, probability, 1 - probability), "multi")
+    elsewhere = ResampledMetrics(truth, np.where(cells, probability, 1 - probability), "multi")
     assert elsewhere.overall == found.overall
 
 
@@ -122,29 +122,29 @@ def test_images_without_a_class_count_nowhere():
     truth, probability = one_class()
     hidden = truth.copy()
     hidden[:30] = -1
-    assert Sample(hidden, probability, "single").overall == pytest.approx(
-        Sample(truth[30:], probability[30:], "single").overall, abs=1e-12
+    assert ResampledMetrics(hidden, probability, "single").overall == pytest.approx(
+        ResampledMetrics(truth[30:], probability[30:], "single").overall, abs=1e-12
     )
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_names_and_numbers_are_those_of_the_summary(task):
     truth, probability = TASKS[task]()
-    found = Sample(truth, probability, task)
-    assert list(found.overall) == list(OVERALL_MEASURES[task])
-    assert list(found.per_label) == list(LABEL_MEASURES)
-    assert OVERALL[task].items() <= OVERALL_MEASURES[task].items()
-    assert {name: text for name, text in PER_LABEL.items() if name != "support"}.items() <= LABEL_MEASURES.items()
+    found = ResampledMetrics(truth, probability, task)
+    assert list(found.overall) == list(OVERALL_METRICS[task])
+    assert list(found.per_label) == list(LABEL_METRICS)
+    assert OVERALL[task].items() <= OVERALL_METRICS[task].items()
+    assert {name: text for name, text in PER_LABEL.items() if name != "support"}.items() <= LABEL_METRICS.items()
     assert {name: found.overall[name] for name in OVERALL[task]} == pytest.approx(overall(truth, probability, task))
     table = label_table(truth, probability, task)
-    for name in LABEL_MEASURES.keys() & table.keys():
+    for name in LABEL_METRICS.keys() & table.keys():
         np.testing.assert_allclose(found.per_label[name], table[name], atol=1e-12)
 
 
 def test_predictive_values_are_there_when_asked_for():
     truth, probability = many_labels()
-    found = Sample(truth, probability, "multi", prevalence=[0.1, 0.2, 0.3, 0.4]).per_label
-    assert list(found) == [*LABEL_MEASURES, *AT_PREVALENCE]
+    found = ResampledMetrics(truth, probability, "multi", prevalence=[0.1, 0.2, 0.3, 0.4]).per_label
+    assert list(found) == [*LABEL_METRICS, *AT_PREVALENCE]
     expected = predictive_values(found["recall"], found["specificity"], [0.1, 0.2, 0.3, 0.4])
     np.testing.assert_array_equal([found[name] for name in AT_PREVALENCE], expected)
 
@@ -154,7 +154,7 @@ def test_an_absent_class_leaves_its_numbers_empty_and_means_to_the_others(task):
     truth, probability = TASKS[task]()
     kept = truth[:, 2] == 0
     truth, probability = truth[kept], probability[kept]
-    found = Sample(truth, probability, task)
+    found = ResampledMetrics(truth, probability, task)
     assert np.isnan([found.per_label[name][2] for name in ("recall", "f1", "auroc", "ap", "matthews")]).all()
     others = [i for i in range(4) if i != 2]
     expected = np.mean([skm.roc_auc_score(truth[:, i], probability[:, i]) for i in others])
@@ -168,8 +168,8 @@ def test_an_absent_class_leaves_its_numbers_empty_and_means_to_the_others(task):
 def test_a_label_of_which_nothing_is_known_is_in_no_mean():
     truth, probability = many_labels()
     truth[:, 2] = -1
-    found = Sample(truth, probability, "multi")
-    others = Sample(truth[:, [0, 1, 3]], probability[:, [0, 1, 3]], "multi")
+    found = ResampledMetrics(truth, probability, "multi")
+    others = ResampledMetrics(truth[:, [0, 1, 3]], probability[:, [0, 1, 3]], "multi")
     assert found.overall == pytest.approx(others.overall, abs=1e-12)
     assert np.isnan([values[2] for values in found.per_label.values()]).all()
 
@@ -180,12 +180,12 @@ def test_resamples_have_the_numbers_of_their_repeated_rows(task):
     if task == "multi":
         truth = np.where(np.random.default_rng(3).random(truth.shape) < 0.2, -1, truth)
     groups = np.random.default_rng(4).integers(10, 35, 60)
-    sample = Sample(truth, probability, task, groups, prevalence=0.1)
+    sample = ResampledMetrics(truth, probability, task, groups, prevalence=0.1)
     counts = np.random.default_rng(5).integers(0, 3, (4, sample.units)).astype(float)
     found = sample.measure(counts)
     for i, times in enumerate(counts):
         rows = np.repeat(np.arange(60), times[sample.unit].astype(int))
-        again = Sample(truth[rows], probability[rows], task, prevalence=0.1)
+        again = ResampledMetrics(truth[rows], probability[rows], task, prevalence=0.1)
         for name, value in again.overall.items():
             if "mass" not in name:  # its bins are those of the split
                 assert found.overall[name][i] == pytest.approx(value, abs=1e-12), name
@@ -198,7 +198,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     truth, probability = many_labels(n=40)
     truth[:, 1] = 0
     truth[7, 1] = 1
-    sample = Sample(truth, probability, "multi")
+    sample = ResampledMetrics(truth, probability, "multi")
     counts = np.ones((2, 40))
     counts[0, 7] = 0
     found = sample.measure(counts)
@@ -220,27 +220,27 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
 def test_the_order_of_images_and_the_numbers_of_patients_do_not_count(task, seed, order, factor):
     truth, probability = TASKS[task](n=40, seed=seed)
     groups = np.arange(40) // 2
-    found = Sample(truth, probability, task, groups)
-    other = Sample(truth[order], probability[order], task, (groups * factor - 5)[order])
+    found = ResampledMetrics(truth, probability, task, groups)
+    other = ResampledMetrics(truth[order], probability[order], task, (groups * factor - 5)[order])
     assert other.units == found.units
     assert other.overall == pytest.approx(found.overall, abs=1e-12)
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_image_no_number(task):
-    nothing = Sample(np.empty((0, 3), dtype=int), np.empty((0, 3)), task)
+    nothing = ResampledMetrics(np.empty((0, 3), dtype=int), np.empty((0, 3)), task)
     assert np.isnan(list(nothing.overall.values())).all()
     assert np.isnan(list(nothing.per_label.values())).all()
-    unknown = Sample(np.full((4, 3), -1), np.full((4, 3), 0.3), task)
+    unknown = ResampledMetrics(np.full((4, 3), -1), np.full((4, 3), 0.3), task)
     assert np.isnan(list(unknown.overall.values())).all()
 
 
 def test_constant_and_certain_probabilities():
     truth, _ = many_labels(n=30)
-    flat = Sample(truth, np.full(truth.shape, 0.5), "multi")
+    flat = ResampledMetrics(truth, np.full(truth.shape, 0.5), "multi")
     assert (flat.per_label["auroc"] == 0.5).all()
     np.testing.assert_allclose(flat.per_label["ap"], truth.mean(axis=0))
-    sure = Sample(truth, truth.astype(float), "multi").overall
+    sure = ResampledMetrics(truth, truth.astype(float), "multi").overall
     assert {name: round(value, 9) for name, value in sure.items()} == {
         name: 0 if any(word in name for word in ("brier", "loss", "ece")) else 1 for name in sure
     }
@@ -249,12 +249,12 @@ def test_constant_and_certain_probabilities():
 def test_what_cannot_be_measured_is_refused():
     truth, probability = one_class(n=10)
     with pytest.raises(ValueError, match=r"truth row 3 is \[1, 1, 1, 1\]; expected one class"):
-        Sample(np.where(np.arange(10)[:, None] == 3, 1, truth), probability, "single")
+        ResampledMetrics(np.where(np.arange(10)[:, None] == 3, 1, truth), probability, "single")
     with pytest.raises(ValueError, match="threshold is"):
-        Sample(truth, probability, "multi", threshold=[0.5, 0.5])
+        ResampledMetrics(truth, probability, "multi", threshold=[0.5, 0.5])
     with pytest.raises(ValueError, match="groups has shape"):
-        Sample(truth, probability, "single", groups=[1, 2])
+        ResampledMetrics(truth, probability, "single", groups=[1, 2])
     with pytest.raises(ValueError, match="groups holds float64"):
-        Sample(truth, probability, "single", groups=np.full(10, np.nan))
+        ResampledMetrics(truth, probability, "single", groups=np.full(10, np.nan))
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Sample(truth, probability, "single", prevalence=2)
+        ResampledMetrics(truth, probability, "single", prevalence=2)

@@ -6,7 +6,7 @@ import sklearn.metrics as skm
 
 from xrayfast.metrics.bootstrap import intervals
 from xrayfast.metrics.delong import delong
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.reliability import reliability
 from xrayfast.metrics.summary import MOST_LIKELY, OVERALL, PER_LABEL, most_confused, overall, summarise
 from xrayfast.metrics.thresholds import decide
@@ -50,10 +50,10 @@ def test_the_summary_is_json_with_the_named_keys(task):
     truth, probability = single() if task == "single" else multi(labels=3)
     summary = summarise(truth, probability, ["a", "b", "c"], task)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert list(summary["overall"]) == list(OVERALL_MEASURES[task])
+    assert list(summary["overall"]) == list(OVERALL_METRICS[task])
     counted = {"label", "support", "negatives", *(["threshold"] if task == "multi" else [])}
-    assert set(summary["per_label"][0]) == counted | set(LABEL_MEASURES)
-    assert set(OVERALL[task]) <= set(OVERALL_MEASURES[task])
+    assert set(summary["per_label"][0]) == counted | set(LABEL_METRICS)
+    assert set(OVERALL[task]) <= set(OVERALL_METRICS[task])
     assert set(PER_LABEL) <= set(summary["per_label"][0])
     assert "intervals" not in summary
     assert summary["images"] == 80
@@ -148,7 +148,7 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
         assert summary["overall"][name] == one.value
         assert (told["overall"][name]["low"], told["overall"][name]["high"]) == (one.low, one.high)
     for i, row in enumerate(summary["per_label"]):
-        for name in (*LABEL_MEASURES, *AT_PREVALENCE):
+        for name in (*LABEL_METRICS, *AT_PREVALENCE):
             one = found.per_label[name][i]
             assert row[name] == one.value
             assert told["per_label"][row["label"]][name]["low"] == one.low

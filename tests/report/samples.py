@@ -12,11 +12,11 @@ from xrayfast.metrics.decision import choose
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
-from xrayfast.report.evaluation_page import EvaluationData
 from xrayfast.report.figures import Case
+from xrayfast.report.html.evaluation_page import EvaluationData
+from xrayfast.report.html.results import SplitReport
+from xrayfast.report.html.run_page import ReportData
 from xrayfast.report.overlays import SaliencyCase
-from xrayfast.report.page import ReportData
-from xrayfast.report.results import SplitReport
 
 HOSTILE = "<script>alert('x')</script>\"'&{{ 7*7 }}$\\frac{$"
 LABELS = {
@@ -67,7 +67,7 @@ def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resample
 
 
 def top_losses(n):
-    """Cases with a picture and a hostile name, and one whose file is gone."""
+    """Cases with an image and a hostile name, and one whose file is gone."""
     pixels = film((700, 600))
     shown = [Case(f"{HOSTILE}{'w' * 200}{i}.png", HOSTILE, "", 0.9, 3.0, pixels) for i in range(n)]
     return (*shown, Case("gone.png", "covid-19", "pneumonia", float("nan"), float("nan"), None))

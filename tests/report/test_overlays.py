@@ -69,9 +69,9 @@ def test_heat_is_made_larger_by_straight_lines():
 
 def test_each_case_is_shown_beside_its_overlay_with_its_caption():
     figure = overlays_figure([case(), case(image="b.png", actual="", predicted="", outside=float("nan"))])
-    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
-    assert [picture.shape for picture in pictures] == [(40, 40), (40, 40, 3)] * 2
-    assert (pictures[1] == overlay(FILM, np.eye(4))).all()
+    images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert [image.shape for image in images] == [(40, 40), (40, 40, 3)] * 2
+    assert (images[1] == overlay(FILM, np.eye(4))).all()
     first, told, second, other = texts(figure)
     assert (first, second) == ("a.png", "b.png")
     assert told.splitlines() == [
@@ -122,4 +122,4 @@ def test_text_from_strangers_is_not_read_as_tex_and_is_cut():
 
 
 def test_no_case_gives_a_figure_that_says_so():
-    assert "No pictures" in overlays_figure([]).texts[0].get_text()
+    assert "No images" in overlays_figure([]).texts[0].get_text()

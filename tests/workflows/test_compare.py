@@ -16,7 +16,7 @@ from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.comparison import holm
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.delong import delong_test
-from xrayfast.metrics.measures import OVERALL_MEASURES
+from xrayfast.metrics.measures import OVERALL_METRICS
 from xrayfast.metrics.summary import summarise
 from xrayfast.metrics.thresholds import OperatingPoint
 from xrayfast.predictions import Predictions
@@ -41,19 +41,19 @@ def told(truth, probability, labels=LABELS, images=None, patients=None):
     )
 
 
-def kept(root, name, task="single", thresholds=None, options=None, info=None, **parts):
+def kept(root, name, task="single", thresholds=None, options=None, info=None, **splits):
     """A run's folder without a network: settings, labels and predictions."""
     config = Config().updated(options or {})
     facts = {"status": "completed", "phases": [], "parameters": 1000, "seconds": 2.5, **(info or {})}
     run = Run.create(root, name, "x", config, facts)
-    predictions = next(iter(parts.values()), None)
+    predictions = next(iter(splits.values()), None)
     labels = LABELS if predictions is None else predictions.labels
     points = tuple(OperatingPoint(t, "", 0.5, 0.5, 1, 1) for t in thresholds or ())
     run.write_decision(Decision(task, labels, None, points, "f1" if points else None))
     run.write_history([{"epoch": i, "phase": "all", "train_loss": 1.0, "valid_loss": 1.0} for i in (1, 2, 3)])
-    for part, what in parts.items():
-        run.write_predictions(part, what)
-    run.write_metrics({part: {"overall": {}} for part in parts})  # no intervals, as in older versions
+    for split, what in splits.items():
+        run.write_predictions(split, what)
+    run.write_metrics({split: {"overall": {}} for split in splits})  # no intervals, as in older versions
     return run
 
 
@@ -93,7 +93,7 @@ def test_values_are_those_of_scikit_learn_and_scipy(three):
         assert row["f1_macro"] == pytest.approx(sk.f1_score(actual, called, average="macro"), abs=1e-9)
         assert row["auroc_macro"] == pytest.approx(sk.roc_auc_score(truth, probability), abs=1e-9)
         assert row["log_loss"] == pytest.approx(sk.log_loss(actual, probability), abs=1e-9)
-        for name in OVERALL_MEASURES["single"]:
+        for name in OVERALL_METRICS["single"]:
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], name
         assert (row["images"], row["patients"], row["epochs"], row["parameters"]) == (40, 40, 3, 1000)
     for name in "ab":
@@ -278,10 +278,10 @@ def test_another_truth_or_another_picture_under_one_name_is_no_pair(tmp_path):
         split = pd.DataFrame({"image": [f"{i}.png" for i in range(60)], "patient": "", "split": "valid"})
         run.write_split(split.assign(digest=digests) if name != "b" else split)
     found = xf.compare(tmp_path, resamples=20)
-    assert set(found.differences["run"]) == {"b"}  # b's pictures are unknown, as in older runs
+    assert set(found.differences["run"]) == {"b"}  # b's images are unknown, as in older runs
     text = " ".join(found.notes)
     assert "mended: not compared with a: 1 of the 60 images of the same name have another truth, '7.png'" in text
-    assert "other: not compared with a: 2 of the 60 images of the same name are other pictures: 0.png, 1.png" in text
+    assert "other: not compared with a: 2 of the 60 images of the same name are other images: 0.png, 1.png" in text
 
 
 def test_two_classes_have_one_auroc(tmp_path):
@@ -323,19 +323,19 @@ def test_how_runs_were_trained(tmp_path):
 
 def test_the_test_part_where_all_have_one_else_validation_which_is_said(tmp_path):
     truth, probability = one_class(n=20)
-    part = told(truth, probability)
-    kept(tmp_path, "a", valid=part, test=part)
-    kept(tmp_path, "b", valid=part, test=part)
+    split = told(truth, probability)
+    kept(tmp_path, "a", valid=split, test=split)
+    kept(tmp_path, "b", valid=split, test=split)
     found = xf.compare(tmp_path, resamples=20)
     assert found.split == "test"
     assert not any("validation" in note for note in found.notes)
     assert xf.compare(tmp_path, split="valid", resamples=20).split == "valid"
-    kept(tmp_path, "c", valid=part)
+    kept(tmp_path, "c", valid=split)
     found = xf.compare(tmp_path, resamples=20)
     assert found.split == "valid"
     assert "chose each run's epoch, calibration and thresholds" in found.notes[0]
-    assert "no test part in c" in found.notes[0]
-    with pytest.raises(RunError, match="no predictions of part 'test'"):
+    assert "no test split in c" in found.notes[0]
+    with pytest.raises(RunError, match="no predictions of split 'test'"):
         xf.compare(tmp_path, split="test", resamples=20)
 
 
@@ -386,7 +386,7 @@ def test_json_holds_all_of_it_and_no_nan(three):
     found = xf.compare(three, resamples=20)
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [row["run"] for row in content["runs"]] == found.table["run"].tolist()
-    assert set(content["runs"][0]["metrics"]) == set(OVERALL_MEASURES["single"])
+    assert set(content["runs"][0]["metrics"]) == set(OVERALL_METRICS["single"])
     first = content["runs"][0]["metrics"]["accuracy"]
     assert list(first.values()) == found.table.loc[0, ["accuracy", "accuracy_low", "accuracy_high"]].tolist()
     assert len(content["differences"]) == len(found.differences)

@@ -1,4 +1,4 @@
-"""A run tested on its own part and elsewhere."""
+"""A run tested on its own split and elsewhere."""
 
 import shutil
 
@@ -9,9 +9,9 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.config import Config
-from xrayfast.data.phantom import write_dataset
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
+from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
 from xrayfast.workflows.evaluate import evaluate
 
@@ -51,8 +51,8 @@ def others(tmp_path_factory):
 def listed(others, folder, header="image,labels", row="{path},{label}"):
     """The same films in a table of their own."""
     shutil.copytree(others, folder / "images")
-    films = sorted(path for path in (folder / "images").rglob("*.png"))
-    rows = [row.format(path=path.relative_to(folder), label=path.parent.name, i=i) for i, path in enumerate(films)]
+    data_dir = sorted(path for path in (folder / "images").rglob("*.png"))
+    rows = [row.format(path=path.relative_to(folder), label=path.parent.name, i=i) for i, path in enumerate(data_dir)]
     (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
     return folder / "labels.csv"
 
@@ -118,7 +118,7 @@ def test_a_second_evaluation_takes_the_next_name_and_a_given_one_is_never_overwr
 
 
 def test_the_validation_part_is_told_to_be_too_good(run):
-    found = evaluate(run, part="valid", resamples=0).metrics
+    found = evaluate(run, split="valid", resamples=0).metrics
     assert found["part"] == "valid"
     assert "chosen on these images: the results are too good" in found["warnings"][0]
 
@@ -126,13 +126,13 @@ def test_the_validation_part_is_told_to_be_too_good(run):
 def test_a_run_without_a_test_part_says_what_to_do(multi_run):
     with pytest.raises(RunError) as caught:
         evaluate(multi_run)
-    for words in ("no predictions of a test part", "--test-fraction 0.15", "--part valid", "DATA"):
+    for words in ("no predictions of a test split", "--test-fraction 0.15", "--split valid", "DATA"):
         assert words in str(caught.value)
     assert not (multi_run.path / "evaluations").exists()
     with pytest.raises(ConfigError, match="part is train; expected test or valid"):
-        evaluate(multi_run, part="train")
+        evaluate(multi_run, split="train")
     with pytest.raises(ConfigError, match="tta without data"):
-        evaluate(multi_run, part="valid", tta=True)
+        evaluate(multi_run, split="valid", tta=True)
 
 
 def test_subgroups_that_the_predictions_do_not_know(run):
@@ -148,9 +148,9 @@ def test_subgroups_that_the_predictions_do_not_know(run):
 # On other data
 
 
-def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, films, tmp_path):
-    """Copied under other names and in another lossless format; the test part alone is left, and gives its numbers."""
-    for number, path in enumerate(sorted(films.rglob("*.png"))):
+def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, data_dir, tmp_path):
+    """Copied under other names and in another lossless format; the test split alone is left, and gives its numbers."""
+    for number, path in enumerate(sorted(data_dir.rglob("*.png"))):
         target = tmp_path / "copy" / path.parent.name / f"renamed-{number:03d}.tif"
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.open(path).save(target)
@@ -165,7 +165,7 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
         "evaluated": counts["test"]["images"],
         "own_test": counts["test"]["images"],
     }
-    said = "stand in the run's own test part: they are no external test"
+    said = "stand in the run's own test split: they are no external test"
     assert any(said in one for one in found.metrics["warnings"])
     assert "External test" not in run.model_card_path.read_text()
     own, again = run.predictions("test"), found.predictions
@@ -174,11 +174,11 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
     assert theirs["auroc_macro"] == pytest.approx(ours["auroc_macro"])
 
 
-def test_nothing_but_training_images(run, films, tmp_path):
+def test_nothing_but_training_images(run, data_dir, tmp_path):
     split = pd.read_csv(run.path / "split.csv")
     for image in split.loc[split["split"] != "test", "image"]:
         (tmp_path / "copy" / image).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(films / image, tmp_path / "copy" / image)
+        shutil.copy(data_dir / image, tmp_path / "copy" / image)
     with pytest.raises(DataError) as caught:
         evaluate(run, tmp_path / "copy", **FEW)
     counts = run.info["counts"]
@@ -228,14 +228,14 @@ def test_three_images_of_one_class(run, others, tmp_path):
 
 def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
     copy = shutil.copytree(others, tmp_path / "copy")
-    (copy / "normal" / "broken.png").write_bytes(b"\x89PNG no picture")
+    (copy / "normal" / "broken.png").write_bytes(b"\x89PNG no image")
     found = evaluate(run, copy, **FEW)
     assert found.metrics["images"] == {"found": 25, "left_out": [["unreadable", 1]], "evaluated": 24, "own_test": 0}
     assert "1 file can't be read: normal/broken.png." in found.metrics["warnings"]
     assert list(found.info["unreadable"]) == ["normal/broken.png"]
     shutil.rmtree(copy / "covid-19")
     for path in copy.rglob("*.png"):
-        path.write_bytes(b"no picture")
+        path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"none of 17 images is left to measure on: 17 unreadable"):
         evaluate(run, copy, **FEW)
 
@@ -305,10 +305,10 @@ def test_parts_of_other_data(run, others, tmp_path):
     lines[1:] = [f"{line.rpartition(',')[0]},{'train' if i % 3 else 'test'}" for i, line in enumerate(lines[1:])]
     table.write_text("\n".join(lines) + "\n")
     assert evaluate(run, table, **FEW).metrics["images"]["found"] == 24
-    found = evaluate(run, table, part="test", **FEW).metrics
+    found = evaluate(run, table, split="test", **FEW).metrics
     assert (found["images"]["found"], found["part"]) == (8, "test")
-    with pytest.raises(DataError, match="has no valid part; found train, test"):
-        evaluate(run, table, part="valid", **FEW)
+    with pytest.raises(DataError, match="has no valid split; found train, test"):
+        evaluate(run, table, split="valid", **FEW)
 
 
 def test_an_opened_data_set(run, others):
@@ -333,10 +333,10 @@ def test_a_stated_prevalence(run, others):
         evaluate(run, others, prevalence="nomal=0.3", **FEW)
 
 
-def test_an_older_run_can_t_tell_what_it_has_seen(run, films):
+def test_an_older_run_can_t_tell_what_it_has_seen(run, data_dir):
     split = pd.read_csv(run.path / "split.csv")
     run.write_split(split.drop(columns="digest"))
-    found = evaluate(run, films, **FEW).metrics
+    found = evaluate(run, data_dir, **FEW).metrics
     assert found["images"]["evaluated"] == 36
     assert "could not be checked" in found["warnings"][0]
 

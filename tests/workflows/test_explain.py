@@ -9,24 +9,24 @@ from PIL import Image
 from torch import nn
 
 import xrayfast as xf
-from xrayfast.data.radiograph import fit_square
+from xrayfast.data.images.reader import fit_square
 from xrayfast.errors import ConfigError, ReadError
-from xrayfast.learning.saliency import grad_cam
+from xrayfast.learning.inference.saliency import grad_cam
 from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import Decision
 from xrayfast.workflows import explain as explaining
 from xrayfast.workflows.explain import Asked, saliency_cases
 
 
-def files(films, n=5):
-    return sorted(films.rglob("*.png"))[:: 36 // n][:n]
+def files(data_dir, n=5):
+    return sorted(data_dir.rglob("*.png"))[:: 36 // n][:n]
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_probabilities_are_those_of_predict(kind, tiny_run, tiny_multi_run, films):
+def test_probabilities_are_those_of_predict(kind, tiny_run, tiny_multi_run, data_dir):
     run = tiny_run if kind == "single" else tiny_multi_run
-    told = xf.explain(run, files(films), device="cpu")
-    table = xf.predict(run, [str(file) for file in files(films)], device="cpu")
+    told = xf.explain(run, files(data_dir), device="cpu")
+    table = xf.predict(run, [str(file) for file in files(data_dir)], device="cpu")
     assert [one.file for one in told] == table["file"].tolist()
     assert [one.predicted for one in told] == table["predicted"].tolist()
     for one, (_, row) in zip(told, table.iterrows(), strict=True):
@@ -36,9 +36,9 @@ def test_probabilities_are_those_of_predict(kind, tiny_run, tiny_multi_run, film
         assert one.label == max(one.probabilities, key=one.probabilities.get)
 
 
-def test_probabilities_are_calibrated_as_the_run_says(tiny_run, films, tmp_path):
+def test_probabilities_are_calibrated_as_the_run_says(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
-    file = files(films)[0]
+    file = files(data_dir)[0]
     run.write_decision(Decision(run.task, run.labels))
     plain = xf.explain(run, file, device="cpu").probabilities
     run.write_decision(Decision(run.task, run.labels, Temperature(4.0, "")))
@@ -48,54 +48,54 @@ def test_probabilities_are_calibrated_as_the_run_says(tiny_run, films, tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_heat_is_grad_cam_of_the_label_on_the_picture_as_it_is_predicted(kind, tiny_run, tiny_multi_run, films):
+def test_heat_is_grad_cam_of_the_label_on_the_picture_as_it_is_predicted(kind, tiny_run, tiny_multi_run, data_dir):
     run = tiny_run if kind == "single" else tiny_multi_run
-    file, label = files(films)[1], run.labels[-1]
+    file, label = files(data_dir)[1], run.labels[-1]
     one = xf.explain(run, file, label=label, device="cpu")
     assert isinstance(one, explaining.Explanation)
     assert one.label == label
     learn = xf.load(run, device="cpu")
     size = run.config.model.size
-    picture = fit_square(np.asarray(Image.open(file).convert("L")), size).astype(np.float32) / 255
+    image = fit_square(np.asarray(Image.open(file).convert("L")), size).astype(np.float32) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    batch = ((torch.from_numpy(picture)[None] - mean[:, None, None]) / std[:, None, None])[None]
+    batch = ((torch.from_numpy(image)[None] - mean[:, None, None]) / std[:, None, None])[None]
     expected = grad_cam(learn.model, batch, torch.tensor([len(run.labels) - 1]))[0]
     np.testing.assert_allclose(one.heat, expected.numpy(), atol=1e-5)
     assert one.pixels.shape == (256, 256)
     assert (one.pixels == fit_square(np.asarray(Image.open(file).convert("L")), 256)).all()
 
 
-def test_a_label_that_the_network_lacks_is_an_error_with_a_suggestion(tiny_run, films):
+def test_a_label_that_the_network_lacks_is_an_error_with_a_suggestion(tiny_run, data_dir):
     with pytest.raises(ConfigError, match=r"label is 'pneumona'\. Did you mean 'pneumonia'\?.*covid-19, normal"):
-        xf.explain(tiny_run, files(films), label="pneumona")
+        xf.explain(tiny_run, files(data_dir), label="pneumona")
     with pytest.raises(ConfigError, match="Did you mean 'normal'"):
-        saliency_cases(tiny_run, [("a", files(films)[0], "", "", "norml")])
+        saliency_cases(tiny_run, [("a", files(data_dir)[0], "", "", "norml")])
 
 
-def test_a_file_that_cant_be_read_is_an_error_that_names_it(tiny_run, films, tmp_path):
+def test_a_file_that_cant_be_read_is_an_error_that_names_it(tiny_run, data_dir, tmp_path):
     bad = tmp_path / "bad.png"
     bad.write_text("<html>not found</html>")
     with pytest.raises(ReadError, match=r"bad\.png: found HTML"):
-        xf.explain(tiny_run, [files(films)[0], bad])
+        xf.explain(tiny_run, [files(data_dir)[0], bad])
     with pytest.raises(ReadError, match=r"gone\.png"):
         xf.explain(tiny_run, tmp_path / "gone.png")
     assert xf.explain(tiny_run, []) == []
 
 
-def test_each_file_is_read_once_and_chunks_change_nothing(tiny_run, films, monkeypatch):
+def test_each_file_is_read_once_and_chunks_change_nothing(tiny_run, data_dir, monkeypatch):
     reads = []
     read = explaining.read
     monkeypatch.setattr(explaining, "read", lambda file, window: reads.append(file) or read(file, window))
-    at_once = xf.explain(tiny_run, files(films), device="cpu")
-    assert reads == files(films)
+    at_once = xf.explain(tiny_run, files(data_dir), device="cpu")
+    assert reads == files(data_dir)
     monkeypatch.setattr(explaining, "CHUNK", 2)
-    for one, other in zip(at_once, xf.explain(tiny_run, files(films), device="cpu"), strict=True):
+    for one, other in zip(at_once, xf.explain(tiny_run, files(data_dir), device="cpu"), strict=True):
         assert (one.file, one.label) == (other.file, other.label)
         np.testing.assert_allclose(one.heat, other.heat, atol=1e-5)
 
 
-def test_an_explanation_is_drawn_and_saved(tiny_run, films, tmp_path):
-    one = xf.explain(tiny_run, str(files(films)[0]), device="cpu")
+def test_an_explanation_is_drawn_and_saved(tiny_run, data_dir, tmp_path):
+    one = xf.explain(tiny_run, str(files(data_dir)[0]), device="cpu")
     assert one.overlay().shape == (*one.pixels.shape, 3)
     told = [text.get_text() for axes in one.plot().axes for text in axes.texts]
     assert f"Explained: {one.label} ({one.probabilities[one.label]:.2f})" in told[1]
@@ -140,8 +140,8 @@ def test_colour_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_pa
     assert one.outside == pytest.approx(1 - 0.7**2, abs=0.1)
 
 
-def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, films, tmp_path):
-    good = files(films, 4)
+def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, data_dir, tmp_path):
+    good = files(data_dir, 4)
     asked = [
         Asked("first", good[0], "normal", "covid-19", "covid-19"),
         ("gone", tmp_path / "gone.png", "normal", "normal", None),
@@ -174,8 +174,8 @@ def test_a_network_that_goes_by_corner_marks_gets_a_warning(bright, tmp_path):
     assert notes[0].startswith("Warning sign:") and "corner marks" in notes[0]
 
 
-def test_maps_too_coarse_for_the_checks_say_so(tiny_run, films):
-    cases, notes = saliency_cases(tiny_run, [Asked("a", files(films)[0], "", "")], device="cpu")
+def test_maps_too_coarse_for_the_checks_say_so(tiny_run, data_dir):
+    cases, notes = saliency_cases(tiny_run, [Asked("a", files(data_dir)[0], "", "")], device="cpu")
     assert cases[0].heat.shape == (1, 1)
     assert len(notes) == 1 and "1 × 1 cells" in notes[0]
     assert saliency_cases(tiny_run, []) == ((), ())

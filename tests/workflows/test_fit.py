@@ -13,10 +13,10 @@ import torch
 import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
-from xrayfast.learning.backbones import BACKBONES
-from xrayfast.learning.callbacks import History, Silent
-from xrayfast.learning.precision import leave_autocast
-from xrayfast.metrics.measures import OVERALL_MEASURES
+from xrayfast.learning.model.backbones import BACKBONES
+from xrayfast.learning.model.precision import leave_autocast
+from xrayfast.learning.training.callbacks import History, NullReporter
+from xrayfast.metrics.measures import OVERALL_METRICS
 
 SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
 
@@ -33,8 +33,8 @@ class StopAfter:
 
 
 @pytest.fixture(scope="module")
-def data(films):
-    return xf.open_data(films)
+def data(data_dir):
+    return xf.open_data(data_dir)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     monkeypatch.setattr(training, "keep", lambda *a, real=training.keep, **k: computed.append(a[1:]) or real(*a, **k))
     whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
     assert computed == [(5, 2)]
-    told = "run once, it was for 2 views of each training picture, itself and 1 augmented one."
+    told = "run once, it was for 2 views of each training image, itself and 1 augmented one."
     assert all(told in (whole.path / name).read_text() for name in ("model_card.md", "claim.md"))
     with pytest.raises(Interrupted):
         # Fifteen batches are asked about while frozen layers run, then those of the epochs.
@@ -100,7 +100,7 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
 
 
 def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(data, tmp_path, monkeypatch):
-    from xrayfast.learning import precision
+    from xrayfast.learning.model import precision
 
     monkeypatch.setattr(precision, "has_amx", lambda: True)
     monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: 0.01)
@@ -155,12 +155,12 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
     assert run.history["size"][run.info["best_epoch"] - 1] == 48
     assert run.config.train.progressive == (32, 48)
     card = (run.path / "model_card.md").read_text()
-    assert "| Sizes of the pictures | 32 px, then 48 px |" in card
+    assert "| Sizes of the images | 32 px, then 48 px |" in card
     assert "run once" not in card
     frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **TINY | {"size": 48})
     assert set(frozen.history["size"]) == {48}
     assert any("--progressive changes nothing" in remark for remark in frozen.info["remarks"])
-    assert "Sizes of the pictures" not in (frozen.path / "model_card.md").read_text()
+    assert "Sizes of the images" not in (frozen.path / "model_card.md").read_text()
 
 
 def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(data, tmp_path):
@@ -182,7 +182,7 @@ def test_frozen_layers_that_need_too_much_room_are_computed_anew_with_a_note(dat
     monkeypatch.setattr(training, "keep", None)
     notes = []
 
-    class Notes(Silent):
+    class Notes(NullReporter):
         def note(self, text):
             notes.append(text)
 
@@ -208,7 +208,7 @@ def test_a_run_goes_on_as_it_began_however_much_room_there_is_by_then(data, tmp_
 
 
 def test_after_training_was_broken_off_in_a_batch_the_process_computes_in_float32(data, tmp_path, monkeypatch):
-    from xrayfast.learning import losses
+    from xrayfast.learning.model import losses
 
     monkeypatch.setattr(losses.FocalLoss, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(Interrupted):
@@ -230,8 +230,8 @@ def test_ctrl_c_within_the_first_convolution_leaves_no_cast_weights_behind(data,
     assert torch.autocast_decrement_nesting() == 0
 
 
-def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(films, tmp_path, data):
-    copy = shutil.copytree(films, tmp_path / "data")
+def test_a_run_that_is_complete_or_whose_data_changed_does_not_resume(data_dir, tmp_path, data):
+    copy = shutil.copytree(data_dir, tmp_path / "data")
     with pytest.raises(Interrupted):
         xf.fit(copy, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(6), **TINY)
     next(copy.glob("normal/*.png")).unlink()
@@ -256,12 +256,12 @@ QUICK_TO_TRAIN = ["resnet18", "vgg16", "mobilenet_v2", "efficientnet_b0"]
 
 
 @pytest.mark.parametrize("arch", QUICK_TO_TRAIN)
-def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, tmp_path):
+def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path):
     small = TINY | {"arch": arch, "batch_size": 16}
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=0, epochs=1, **small)
     told = run.predictions("valid")
     assert np.isfinite(told.probability).all()
-    table = xf.predict(run, [films / image for image in told.images])
+    table = xf.predict(run, [data_dir / image for image in told.images])
     assert np.abs(table.filter(like="prob_").to_numpy(dtype=float) - told.probability).max() < 1e-6
     learn = xf.load(run)
     assert np.abs(learn.get_preds()[0].numpy() - told.raw).max() < 1e-6
@@ -269,8 +269,8 @@ def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", sorted(set(BACKBONES) - set(QUICK_TO_TRAIN)))
-def test_the_large_archs_too(arch, data, films, tmp_path):
-    test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, films, tmp_path)
+def test_the_large_archs_too(arch, data, data_dir, tmp_path):
+    test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_options(options, data, tmp_path):
 
 
 def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
-    class Falling(Silent):
+    class Falling(NullReporter):
         """Counts the epochs."""
 
         rows = 0
@@ -347,7 +347,7 @@ def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
     [({}, 1), ({"unfreeze": True, "freeze_epochs": 0}, 6), ({"unfreeze_blocks": 2, "freeze_epochs": 0}, 3)],
 )
 def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, thawed):
-    from xrayfast.learning.lr_find import METHODS, LRCurve
+    from xrayfast.learning.training.lr_find import METHODS, LRCurve
     from xrayfast.workflows import find_lr, training
 
     tested = []
@@ -378,7 +378,7 @@ def test_the_range_test_stops_when_asked_to(data, tmp_path):
 
 
 def test_the_range_test_leaves_the_learner_as_it_was(data):
-    from xrayfast.learning.lr_find import range_test
+    from xrayfast.learning.training.lr_find import range_test
 
     learn = xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none")
     learn.remove_cb(learn.progress)
@@ -389,12 +389,12 @@ def test_the_range_test_leaves_the_learner_as_it_was(data):
     assert (np.diff(curve.lrs) > 0).all()
 
 
-def test_fit_opens_the_data_that_the_config_describes(films, tmp_path):
-    config = xf.Config().updated({"source": films, "imply": ["covid-19=pneumonia"], "epochs": 1} | TINY)
+def test_fit_opens_the_data_that_the_config_describes(data_dir, tmp_path):
+    config = xf.Config().updated({"source": data_dir, "imply": ["covid-19=pneumonia"], "epochs": 1} | TINY)
     run = xf.fit(config=config, runs=tmp_path)
     assert run.task == "multi"
     assert run.config.data.imply == ("covid-19=pneumonia",)
-    assert xf.fit(films, config=config, runs=tmp_path).task == "multi"
+    assert xf.fit(data_dir, config=config, runs=tmp_path).task == "multi"
 
 
 def test_a_run_from_a_weights_file_resumes_from_another_folder(data, tiny_run, tmp_path, monkeypatch):
@@ -461,8 +461,8 @@ def test_worker_processes_give_the_same_numbers(data, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_image_is_named(films, tmp_path, workers):
-    copy = shutil.copytree(films, tmp_path / "data")
+def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
+    copy = shutil.copytree(data_dir, tmp_path / "data")
     victim = sorted(copy.glob("normal/*.png"))[2]
     victim.write_bytes(victim.read_bytes()[:300])
     with pytest.raises(DataError) as caught:
@@ -473,16 +473,16 @@ def test_an_unreadable_image_is_named(films, tmp_path, workers):
     assert "Traceback" not in str(caught.value)
 
 
-def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(films, tmp_path):
-    for part in ("train", "valid"):
-        shutil.copytree(films, tmp_path / "data" / part)
+def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(data_dir, tmp_path):
+    for split in ("train", "valid"):
+        shutil.copytree(data_dir, tmp_path / "data" / split)
     (tmp_path / "data" / "train" / "labels.csv").unlink()
     (tmp_path / "data" / "valid" / "labels.csv").unlink()
     shutil.rmtree(tmp_path / "data" / "valid" / "covid-19")
     shutil.rmtree(tmp_path / "data" / "valid" / "pneumonia")
     notes = []
 
-    class Notes(Silent):
+    class Notes(NullReporter):
         def note(self, text):
             notes.append(text)
 
@@ -523,5 +523,5 @@ def test_multi_label_with_focal_loss(tiny_multi_run):
     covid, pneumonia = predictions.truth[:, 0], predictions.truth[:, 2]
     assert (pneumonia >= covid).all()
     assert covid.sum() > 0
-    assert set(run.metrics["valid"]["overall"]) == set(OVERALL_MEASURES["multi"])
+    assert set(run.metrics["valid"]["overall"]) == set(OVERALL_METRICS["multi"])
     assert predictions.loss.mean() == pytest.approx(run.history["valid_loss"][run.info["best_epoch"] - 1], rel=1e-3)

@@ -1,4 +1,4 @@
-"""The gate before training: patients and pictures stand on one side of the split."""
+"""The gate before training: patients and images stand on one side of the split."""
 
 import shutil
 
@@ -12,13 +12,14 @@ from xrayfast.errors import DataError
 from xrayfast.run import Run
 from xrayfast.workflows.data import decode
 from xrayfast.workflows.leaks import sound
-from xrayfast.workflows.split import balance, split
+from xrayfast.workflows.split import balance
+from xrayfast.workflows.split import split as write_split
 
 
 @pytest.fixture
-def copies(films, tmp_path):
+def copies(data_dir, tmp_path):
     """The films, each in a second file that is re-encoded, so that any split by image divides pairs."""
-    folder = shutil.copytree(films, tmp_path / "data")
+    folder = shutil.copytree(data_dir, tmp_path / "data")
     (folder / "labels.csv").unlink()
     for path in sorted(folder.glob("*/*.png")):
         Image.open(path).save(path.with_name(f"copy_of_{path.stem}.jpg"), quality=90)
@@ -26,17 +27,17 @@ def copies(films, tmp_path):
 
 
 @pytest.fixture
-def given(films, tmp_path):
-    """A split by folders with one patient, and one picture, on both sides."""
+def given(data_dir, tmp_path):
+    """A split by folders with one patient, and one image, on both sides."""
     folder = tmp_path / "given"
-    table = pd.read_csv(films / "labels.csv")
-    for i, image in enumerate(table["image"]):
-        target = (folder / ("train" if i % 3 else "valid") / image).parent
+    table = pd.read_csv(data_dir / "labels.csv")
+    for i, name in enumerate(table["image"]):
+        target = (folder / ("train" if i % 3 else "valid") / name).parent
         target.mkdir(parents=True, exist_ok=True)
-        shutil.copy(films / image, target)
-    picture = next((folder / "train" / "normal").iterdir())
-    shutil.copy(picture, folder / "valid" / "normal" / "again.png")
-    return folder, picture.name
+        shutil.copy(data_dir / name, target)
+    duplicate = next((folder / "train" / "normal").iterdir())
+    shutil.copy(duplicate, folder / "valid" / "normal" / "again.png")
+    return folder, duplicate.name
 
 
 def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
@@ -44,7 +45,7 @@ def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
     assert any("Drawn from" in note for note in data.notes)
     kept, remarks, looked = sound(data, decode(data, 64), allow_leaks=False)
     assert remarks == []
-    assert any("No picture stands in more than one part" in sentence for sentence in looked)
+    assert any("No image stands in more than one split" in sentence for sentence in looked)
     table = kept.table.assign(film=kept.table["image"].str.extract(r"(p\d+_\d+)")[0])
     assert (table.groupby("film")["split"].nunique() == 1).all()
     assert (data.table.assign(film=table["film"]).groupby("film")["split"].nunique() > 1).any(), "nothing to mend"
@@ -52,11 +53,11 @@ def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
 
 
 def test_a_given_split_with_leaks_is_refused_by_name_and_nothing_is_written(given, tmp_path):
-    folder, picture = given
+    folder, image = given
     with pytest.raises(DataError) as caught:
         xf.fit(folder, runs=tmp_path / "runs", **TINY)
     message = str(caught.value)
-    assert picture in message
+    assert image in message
     assert "again.png" in message
     assert "--allow-leaks" in message
     assert not (tmp_path / "runs").exists()
@@ -72,8 +73,8 @@ def test_leaks_that_are_allowed_are_recorded_and_reported(given, tmp_path):
     assert "Trained with leaks allowed" in run.report_path.read_text()
 
 
-def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseudonym(films, tmp_path):
-    folder = shutil.copytree(films, tmp_path / "data")
+def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseudonym(data_dir, tmp_path):
+    folder = shutil.copytree(data_dir, tmp_path / "data")
     table = pd.read_csv(folder / "labels.csv")
     table["patient"] = "secret-" + table["patient"]
     table["split"] = ["valid" if i % 2 else "train" for i in table.groupby("patient").cumcount()]
@@ -86,7 +87,7 @@ def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseud
 
 def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     file = tmp_path / "split.csv"
-    written = split(xf.open_data(copies, test_fraction=0.2), output=file)
+    written = write_split(xf.open_data(copies, test_fraction=0.2), output=file)
     again = xf.open_data(copies, split_file=file)
     assert again.table["split"].tolist() == written.table["split"].tolist()
     assert not again.drawn.any()
@@ -101,24 +102,24 @@ def test_a_run_on_a_split_that_was_mended_resumes_and_loads_on_its_own_split(cop
     assert found.to_dict() == expected.to_dict()
 
 
-def test_the_balance_counts_labels_by_part(films):
-    data = xf.open_data(films, labels=films / "labels.csv", test_fraction=0.2)
+def test_the_balance_counts_labels_by_part(data_dir):
+    data = xf.open_data(data_dir, labels=data_dir / "labels.csv", test_fraction=0.2)
     table = balance(data)
-    for part in ("train", "valid", "test"):
-        rows = data.table[data.table["split"] == part]
+    for split in ("train", "valid", "test"):
+        rows = data.table[data.table["split"] == split]
         for label in data.labels:
-            assert table.loc[label, part] == (rows["labels"] == label).sum()
-            assert table.loc[label, f"{part}_share"] == pytest.approx((rows["labels"] == label).mean())
-        assert table.loc["patients", part] == rows["patient"].nunique()
+            assert table.loc[label, split] == (rows["labels"] == label).sum()
+            assert table.loc[label, f"{split}_share"] == pytest.approx((rows["labels"] == label).mean())
+        assert table.loc["patients", split] == rows["patient"].nunique()
     assert table.filter(like="share").loc["images"].sum() == pytest.approx(1)
 
 
-def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(films, tmp_path):
-    picture = next(films.glob("normal/*.png"))
+def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(data_dir, tmp_path):
+    image = next(data_dir.glob("normal/*.png"))
     for label in ("a", "b"):
         for i in range(4):
             (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
-            shutil.copy(picture, tmp_path / "data" / label / f"{label}{i}.png")
+            shutil.copy(image, tmp_path / "data" / label / f"{label}{i}.png")
     assert xf.check(tmp_path / "data", size=64, output=tmp_path / "check").leaks
     assert (tmp_path / "check" / "check.html").is_file()
     with pytest.raises(DataError, match=r"Remove copies") as caught:
@@ -129,6 +130,6 @@ def test_where_all_belongs_together_check_reports_and_fit_refuses_by_name(films,
 def test_near_duplicates_stay_together_at_a_training_size_too_small_to_tell_them(copies, tmp_path):
     run = xf.fit(copies, runs=tmp_path, epochs=1, **TINY)
     table = pd.read_csv(run.split_path)
-    films = table.assign(film=table["image"].str.extract(r"(p\d+_\d+)")[0]).groupby("film")["split"]
+    data_dir = table.assign(film=table["image"].str.extract(r"(p\d+_\d+)")[0]).groupby("film")["split"]
     assert run.config.model.size == 32
-    assert (films.nunique() == 1).all()
+    assert (data_dir.nunique() == 1).all()

@@ -8,8 +8,8 @@ import torch
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, DataError
-from xrayfast.learning.backbones import load_body
 from xrayfast.learning.fastai_api import Callback, Learner
+from xrayfast.learning.model.backbones import load_body
 
 
 def quiet(learn):
@@ -25,12 +25,12 @@ def test_load_gives_a_plain_learner_on_the_run_s_own_data(tiny_run):
     np.testing.assert_allclose(learn.get_preds()[0].numpy(), tiny_run.predictions("valid").raw, atol=1e-6)
 
 
-def test_load_works_where_the_data_is_gone(tiny_run, films, tmp_path):
+def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
-    config = (run.path / "config.yaml").read_text().replace(str(films), str(tmp_path / "elsewhere"))
+    config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
     learn = quiet(xf.load(run))
-    file = next(films.glob("normal/*.png"))
+    file = next(data_dir.glob("normal/*.png"))
     expected = xf.predict(tiny_run, file).filter(like="prob_").to_numpy(dtype=float)[0]
     own = learn.predict(file)[2].numpy()[None].astype(float)
     np.testing.assert_allclose(run.decision.calibrated(own)[0], expected, atol=1e-6)
@@ -67,14 +67,14 @@ def test_a_run_s_weights_start_another_run(tiny_run):
     assert torch.equal(next(body.blocks["layer4"].parameters()), next(learn.model[0][4].parameters()).cpu())
 
 
-def test_data_with_other_labels_is_refused(tiny_run, multi_films):
+def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
     with pytest.raises(DataError, match="was trained on the labels"):
-        xf.load(tiny_run, xf.open_data(multi_films))
+        xf.load(tiny_run, xf.open_data(multi_dir))
 
 
-def test_a_stand_in_for_data_that_is_gone_is_not_saved(tiny_run, films, tmp_path):
+def test_a_stand_in_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
-    config = (run.path / "config.yaml").read_text().replace(str(films), str(tmp_path / "elsewhere"))
+    config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
     with pytest.raises(DataError, match="only a stand-in"):
         xf.save(xf.load(run), runs=tmp_path)

@@ -9,9 +9,9 @@ from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
-def uncertain(films, tmp_path_factory):
+def uncertain(data_dir, tmp_path_factory):
     """The films with three columns of 1, 0, -1 and blank, and one batch's worth of images of which nothing is known."""
-    table = pd.read_csv(films / "labels.csv")
+    table = pd.read_csv(data_dir / "labels.csv")
     rng = np.random.default_rng(0)
     for name in ("covid-19", "pneumonia"):
         flags = (table["labels"] == name).astype(int).astype(str)
@@ -24,12 +24,12 @@ def uncertain(films, tmp_path_factory):
     return file
 
 
-def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, films, tmp_path):
-    data = xf.open_data(films, labels=uncertain)
+def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, data_dir, tmp_path):
+    data = xf.open_data(data_dir, labels=uncertain)
     assert np.isnan(data.targets).any()
     run = xf.fit(data, runs=tmp_path, unfreeze=True, epochs=1, class_weights="auto", **(TINY | {"batch_size": 4}))
     assert np.isfinite(run.history[["train_loss", "valid_loss"]].to_numpy()).all()
-    valid = data.part("valid")
+    valid = data.subset("valid")
     predictions = run.predictions("valid")
     assert (predictions.truth == valid.truth).all()
     assert "unknown" in pd.read_csv(run.path / "predictions" / "valid.csv")
@@ -38,10 +38,10 @@ def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, films, t
     assert "nobody knows" in run.report_path.read_text()
 
 
-def test_policies_change_what_is_learned(uncertain, films):
+def test_policies_change_what_is_learned(uncertain, data_dir):
     counts = {}
     for policy in ("ignore", "zeros", "ones", "smooth:0.6"):
-        data = xf.open_data(films, labels=uncertain, uncertain=policy, blank="zeros")
+        data = xf.open_data(data_dir, labels=uncertain, uncertain=policy, blank="zeros")
         counts[policy] = [float(np.isnan(data.targets).sum()), float(np.nansum(data.targets))]
         if policy.startswith("smooth"):
             assert (np.isclose(data.targets, 0.6) == ((data.truth < 0) & ~np.isnan(data.targets))).all()

@@ -15,8 +15,8 @@ from xrayfast.errors import DataError
 from xrayfast.workflows.predict import find_images
 
 
-def test_rows_stand_in_input_order_with_their_errors(tiny_run, films, tmp_path):
-    good = sorted(films.glob("normal/*.png"))[:3]
+def test_rows_stand_in_input_order_with_their_errors(tiny_run, data_dir, tmp_path):
+    good = sorted(data_dir.glob("normal/*.png"))[:3]
     bad, empty = tmp_path / "bad.png", tmp_path / "empty.jpg"
     bad.write_text("<html>not found</html>")
     empty.write_bytes(b"")
@@ -39,8 +39,8 @@ def test_nothing_readable_is_still_a_table(tiny_run, tmp_path):
     assert table["error"][0] != ""
 
 
-def test_multi_label_predictions_are_joined(tiny_multi_run, multi_films):
-    table = xf.predict(tiny_multi_run, multi_films)
+def test_multi_label_predictions_are_joined(tiny_multi_run, multi_dir):
+    table = xf.predict(tiny_multi_run, multi_dir)
     probability = table.filter(like="prob_").to_numpy(dtype=float)
     thresholds = tiny_multi_run.decision.thresholds
     for row, text in zip(probability, table["predicted"], strict=True):
@@ -48,8 +48,8 @@ def test_multi_label_predictions_are_joined(tiny_multi_run, multi_films):
         assert text == "|".join(label for label, p, threshold in called if p >= threshold)
 
 
-def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, films):
-    file = next(films.glob("covid-19/*.png"))
+def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, data_dir):
+    file = next(data_dir.glob("covid-19/*.png"))
     plain, first, second = (
         xf.predict(tiny_run, file, tta=tta).filter(like="prob_").to_numpy(dtype=float) for tta in (False, True, True)
     )
@@ -58,11 +58,11 @@ def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, films):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, films, tmp_path, monkeypatch, threads):
+def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir, tmp_path, monkeypatch, threads):
     """Small and large files in turn, so that later ones are read first."""
     from xrayfast.workflows import predict
 
-    small = sorted(films.glob("*/*.png"))[:8]
+    small = sorted(data_dir.glob("*/*.png"))[:8]
     files = []
     for i, film in enumerate(small):
         files += [tmp_path / f"{i}.png", film, tmp_path / f"{i}.dcm"]
@@ -86,7 +86,7 @@ def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, films, t
 
 
 @pytest.mark.parametrize("where", ["_try_read", "new_probability", "progress"])
-def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, films, monkeypatch, where):
+def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkeypatch, where):
     """As Ctrl-C does, wherever it comes."""
     from xrayfast.workflows import predict
 
@@ -97,7 +97,7 @@ def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, films, monkeypat
         monkeypatch.setattr(predict, where, stop)
     before = threading.active_count(), warnings.filters, warnings.showwarning
     with pytest.raises(KeyboardInterrupt) as caught:
-        predict.predict(tiny_run, films, progress=stop)
+        predict.predict(tiny_run, data_dir, progress=stop)
     assert (threading.active_count(), warnings.filters, warnings.showwarning) == before
     assert caught.tb  # which holds all frames: nothing was left to the garbage collector
 
@@ -119,10 +119,10 @@ def test_sources(tmp_path):
         find_images([tmp_path / "none"])
 
 
-def test_large_inputs_go_in_chunks(tiny_run, films, tmp_path, monkeypatch):
+def test_large_inputs_go_in_chunks(tiny_run, data_dir, tmp_path, monkeypatch):
     from xrayfast.workflows import predict
 
-    shutil.copytree(films / "normal", tmp_path / "in")
+    shutil.copytree(data_dir / "normal", tmp_path / "in")
     whole = xf.predict(tiny_run, tmp_path / "in")
     monkeypatch.setattr(predict, "CHUNK", 5)
     done = []

@@ -29,11 +29,11 @@ def test_a_run_decides_as_its_validation_part_alone_chose(tiny_multi_run):
     expected = choose(told.truth, told.raw, told.labels, "multi", rule="f1")
     found = tiny_multi_run.decision
     np.testing.assert_allclose(found.thresholds, expected.thresholds, rtol=1e-6)
-    for part in tiny_multi_run.predicted_parts:
-        here = tiny_multi_run.predictions(part)
+    for split in tiny_multi_run.predicted_splits:
+        here = tiny_multi_run.predictions(split)
         np.testing.assert_allclose(here.probability, found.calibrated(here.raw), atol=1e-8)
         called = here.probability >= found.thresholds
-        counts = np.array(list(tiny_multi_run.metrics[part]["confusion_per_label"].values()))
+        counts = np.array(list(tiny_multi_run.metrics[split]["confusion_per_label"].values()))
         assert counts[:, 1, 1].tolist() == (called & (here.truth == 1)).sum(axis=0).tolist()
 
 
@@ -80,8 +80,8 @@ def test_an_older_run_is_measured_when_it_is_first_reported(run):
     """Its labels.json has no decision, its predictions no raw probabilities, its metrics no intervals."""
     (run.path / "labels.json").write_text(json.dumps({"task": "single", "labels": list(run.labels), "threshold": None}))
     (run.path / "metrics.json").write_text(json.dumps({"valid": {}, "test": {}}))
-    for part in run.predicted_parts:
-        path = run.path / "predictions" / f"{part}.csv"
+    for split in run.predicted_splits:
+        path = run.path / "predictions" / f"{split}.csv"
         table = pd.read_csv(path, keep_default_na=False)
         table.drop(columns=[name for name in table if name.startswith("raw_")]).to_csv(path, index=False)
     assert run.decision.calibration is None
@@ -90,8 +90,8 @@ def test_an_older_run_is_measured_when_it_is_first_reported(run):
     assert "intervals" in run.metrics["test"]
 
 
-def test_a_run_of_one_class_an_image_flags_each_class_at_its_threshold(run, films):
-    files = sorted(films.rglob("*.png"))[:8]
+def test_a_run_of_one_class_an_image_flags_each_class_at_its_threshold(run, data_dir):
+    files = sorted(data_dir.rglob("*.png"))[:8]
     assert "above_threshold" not in xf.predict(run, files)
     xf.interpret(run, target_sensitivity=1.0)
     table = xf.predict(run, files)
@@ -102,17 +102,17 @@ def test_a_run_of_one_class_an_image_flags_each_class_at_its_threshold(run, film
     assert table["predicted"].tolist() == [run.labels[i] for i in probability.argmax(axis=1)]
 
 
-def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, films, multi_films):
-    plain = xf.predict(run, films)
+def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, data_dir, multi_dir):
+    plain = xf.predict(run, data_dir)
     probability = plain.filter(like="prob_").to_numpy(dtype=float)
     limit = float(np.median(probability.max(axis=1)))
-    table = xf.predict(run, films, abstain_below=limit)
+    table = xf.predict(run, data_dir, abstain_below=limit)
     unsure = probability.max(axis=1) < limit
     assert 0 < unsure.sum() < len(table)
     assert table["predicted"].where(~unsure, "").tolist() == table["predicted"].tolist()
     assert table["abstained"].tolist() == plain["predicted"].where(unsure, "").tolist()
 
-    table = xf.predict(multi, multi_films, abstain_below=0.7)
+    table = xf.predict(multi, multi_dir, abstain_below=0.7)
     probability = table.filter(like="prob_").to_numpy(dtype=float)
     called = probability >= multi.decision.thresholds
     sure = np.where(called, probability, 1 - probability) >= 0.7
@@ -121,7 +121,7 @@ def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, fi
         assert predicted == "|".join(x for j, x in enumerate(multi.labels) if called[row, j] and sure[row, j])
         assert abstained == "|".join(x for j, x in enumerate(multi.labels) if not sure[row, j])
     with pytest.raises(ConfigError, match="abstain_below is 2"):
-        xf.predict(run, films, abstain_below=2)
+        xf.predict(run, data_dir, abstain_below=2)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_the_report_s_failures_stand_in_the_metrics(run):
 
 
 def test_cards_leave_out_a_damaged_evaluation_and_tell_of_other_thresholds(multi):
-    xf.evaluate(multi, part="valid", name="first")
+    xf.evaluate(multi, split="valid", name="first")
     assert "other thresholds" not in multi.model_card_path.read_text()
     bad = multi.path / "evaluations" / "bad"
     bad.mkdir()

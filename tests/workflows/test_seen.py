@@ -1,4 +1,4 @@
-"""Pictures that a run has seen before."""
+"""Images that a run has seen before."""
 
 import pandas as pd
 import pytest

@@ -18,18 +18,18 @@ from xrayfast.audit.findings import (
     by_weight,
     class_findings,
     duplicate_findings,
+    image_findings,
     leak_findings,
     patient_findings,
-    picture_findings,
     probe_findings,
     shortcut_findings,
     unreadable_findings,
 )
-from xrayfast.audit.leaks import Leaks, leaks_between_parts, mended, rows_by_patient, together
+from xrayfast.audit.leaks import Leaks, leaks_between_splits, redraw_leaky_splits, rows_by_patient, together
 from xrayfast.audit.shortcuts import Shortcuts, probe
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits import PARTS
-from xrayfast.data.store import Pictures
+from xrayfast.data.splits.stratify import SPLITS
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,8 @@ class Audit:
     Attributes:
         data: what was audited, with its final parts.
         findings: in order of weight.
-        shared: patients and pictures in more than one part.
-        duplicates: the same pictures, wherever they are.
+        shared: patients and images in more than one split.
+        duplicates: the same images, wherever they are.
         classes: what the files of each class are like.
         shortcuts: what can be told without looking at the lungs.
         reading_notes: images by what was done to them on reading, numbers replaced by "#".
@@ -69,14 +69,14 @@ class Audit:
         Returns:
             - `images`, `patients` (null where none is known), `task`, `labels`
             - `leaks`: whether anything is shared between parts
-            - `parts`: by part, `images` and `patients`
+            - `splits`: by split, `images` and `patients`
             - `notes`: how the data set was opened: what was inferred, drawn or ignored
             - `findings`: in order of weight: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
               `count`, `images`
-            - `shared_patients`: `patient`, `images` by part
+            - `shared_patients`: `patient`, `images` by split
             - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `images`: a list of `image`,
               `split`, `labels`, `patient`
-            - `classes`: `label` (null for images without any), `images`, `parts`, `width`, `height` and `aspect`
+            - `classes`: `label` (null for images without any), `images`, `splits`, `width`, `height` and `aspect`
               (`least`, `median`, `most`, `commonest`; null without images), `bits`, `formats`, `modes`
             - `images_per_patient`: `mean`, `median`, `most`, `patients` (by number of images); null where no patient is
               known
@@ -86,21 +86,21 @@ class Audit:
         """
         own = rows_by_patient(self.data)
         table = self.data.table
-        parts = {part: table[table["split"] == part] for part in PARTS}
+        splits = {split: table[table["split"] == split] for split in SPLITS}
         return {
             "images": len(self.data),
             "patients": len(own) or None,
             "task": self.data.task,
             "labels": list(self.data.labels),
             "leaks": self.leaks,
-            "parts": {
-                part: {"images": len(rows), "patients": int(rows["patient"].nunique()) if own else None}
-                for part, rows in parts.items()
+            "splits": {
+                split: {"images": len(rows), "patients": int(rows["patient"].nunique()) if own else None}
+                for split, rows in splits.items()
             },
             "notes": list(self.data.notes),
             "findings": [{**asdict(finding), "images": list(finding.images)} for finding in self.findings],
             "shared_patients": [
-                {"patient": one.patient, "images": {part: list(names) for part, names in one.images.items()}}
+                {"patient": one.patient, "images": {split: list(names) for split, names in one.images.items()}}
                 for one in self.shared.patients
             ],
             "duplicates": [
@@ -120,25 +120,25 @@ class Audit:
         return {"image": cells["image"], "split": cells["split"], "labels": cells["labels"], "patient": patient}
 
 
-def audit(data: Manifest, pictures: Pictures, progress: Progress | None = None, seed: int = 0) -> Audit:
+def audit(data: Manifest, images: DecodedImages, progress: Progress | None = None, seed: int = 0) -> Audit:
     """Look a data set over before anything is trained on it.
 
-    Parts that were drawn are those that `fit` would use: with duplicates kept together.
+    Splits that were drawn are those that `fit` would use: with duplicates kept together.
 
     Args:
         data: all images, of all parts. Those that can't be read are reported and left out of the rest.
-        pictures: of a side of at least `features.LEAST_SIDE`; built where they are not.
+        images: of a side of at least `features.LEAST_SIDE`; built where they are not.
         progress: told of the stages "decoding", "looking", "comparing" and "probing".
         seed: of the shortcut probe's folds and shuffles.
     """
     paths, names = data.table["path"].tolist(), data.table["image"].tolist()
     decoding = None if progress is None else lambda done, total: progress("decoding", done, total)
-    problems = pictures.build(paths, decoding)
+    problems = images.build(paths, decoding)
     unreadable = {name: problems[path] for name, path in zip(names, paths, strict=True) if path in problems}
     rows = np.array([row for row, path in enumerate(paths) if path not in problems], np.intp)
-    features = collect(paths, rows, pictures, progress)
+    features = collect(paths, rows, images, progress)
     duplicates = find_duplicates(data, features, progress)
-    data, shared = mended(data, leaks_between_parts(data, duplicates, problems))
+    data, shared = redraw_leaky_splits(data, leaks_between_splits(data, duplicates, problems))
     if progress is not None:
         progress("probing", 0, len(rows))
     shortcuts = probe(data, features, together(data, duplicates), seed)
@@ -152,7 +152,7 @@ def audit(data: Manifest, pictures: Pictures, progress: Progress | None = None, 
             *duplicate_findings(data, duplicates),
             *class_findings(data),
             *patient_findings(data),
-            *picture_findings(data, features),
+            *image_findings(data, features),
             *probe_findings(shortcuts),
         ]
     )
@@ -183,5 +183,5 @@ def _images_per_patient(counts: list[int]) -> dict[str, Any] | None:
 def _rounded(value: Any) -> Any:
     """Floats to four digits, throughout."""
     if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
+        return {key: _rounded(split) for key, split in value.items()}
     return round(value, 4) if isinstance(value, float) else value

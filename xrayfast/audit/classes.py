@@ -1,4 +1,4 @@
-"""What the pictures of each class are like as files: a difference is a first sign of different sources."""
+"""What the images of each class are like as files: a difference is a first sign of different sources."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xrayfast.audit.features import Features
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits import PARTS, Part
+from xrayfast.data.splits.stratify import SPLITS, Split
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ClassFacts:
 
     label: str | None
     images: int
-    parts: dict[Part, int]
+    splits: dict[Split, int]
     width: Spread | None
     height: Spread | None
     aspect: Spread | None
@@ -68,14 +68,14 @@ def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:
 
 
 def _facts(
-    label: str | None, members: npt.NDArray[np.bool_], features: Features, split: npt.NDArray[np.object_]
+    label: str | None, members: npt.NDArray[np.bool_], features: Features, image_splits: npt.NDArray[np.object_]
 ) -> ClassFacts:
     facts = [features.facts[i] for i in np.flatnonzero(members).tolist()]
-    where = Counter(split[members].tolist())
+    where = Counter(image_splits[members].tolist())
     return ClassFacts(
         label,
         len(facts),
-        {part: where[part] for part in PARTS},
+        {split: where[split] for split in SPLITS},
         _spread([fact.width for fact in facts]),
         _spread([fact.height for fact in facts]),
         _spread([round(fact.width / fact.height, 3) for fact in facts]),

@@ -1,4 +1,4 @@
-"""Groups of images that show the same picture: equal pixel by pixel, or all but equal."""
+"""Groups of images that show the same image: equal pixel by pixel, or all but equal."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from xrayfast.audit.features import Features, Progress
 from xrayfast.audit.likeness import similarity
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.patients import patient_groups
+from xrayfast.data.sources.patients import patient_groups
 
 Kind: TypeAlias = Literal["exact", "near"]
 Groups: TypeAlias = npt.NDArray[np.integer]
 
-ALIKE, ALIKE_FILMS = 0.97, 0.98
-"""From here on two pictures count as one; two of the same patient only from the second, because films of one chest
+ALIKE, ALIKE_IMAGES = 0.97, 0.98
+"""From here on two images count as one; two of the same patient only from the second, because films of one chest
 are alike, and stay together anyway. In NIH at 128 px the highest of 25,816 pairs of films of one patient is 0.9648, and
 0.895 of different patients, but for one pair whose files are equal; 99 % of copies cropped by up to 5 % a side exceed
 the first. In phantoms, whose patients differ less, it is 0.952 between patients."""
@@ -29,7 +29,7 @@ _CHUNK = 4096  # pairs between two reports of progress
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images that show the same picture.
+    """Images that show the same image.
 
     Attributes:
         rows: two or more rows of the manifest, ascending.
@@ -75,7 +75,7 @@ def near_pairs(
     patients: npt.NDArray[np.integer] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
-    """Pairs of thumbnails of all but equal pictures.
+    """Pairs of thumbnails of all but equal images.
 
     Args:
         thumbs: (N, n, n), without exact copies.
@@ -98,7 +98,7 @@ def near_pairs(
         alike[start : start + _CHUNK] = similarity(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
         tell(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
     films = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
-    found = alike >= np.where(films, ALIKE_FILMS, ALIKE)
+    found = alike >= np.where(films, ALIKE_IMAGES, ALIKE)
     return pairs[found], alike[found]
 
 

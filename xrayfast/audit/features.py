@@ -1,4 +1,4 @@
-"""What the audit keeps of each picture: its facts, a thumbnail, and how dark it is where."""
+"""What the audit keeps of each image: its facts, a thumbnail, and how dark it is where."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xrayfast.data.radiograph import Pixels
-from xrayfast.data.segments import Facts
-from xrayfast.data.store import Pictures
+from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.cache.shards import Facts
+from xrayfast.data.images.reader import Pixels
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how many pictures of it are done and how many there are."""
+"""Called with what is being done, how many images of it are done and how many there are."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -24,7 +24,7 @@ THUMB = 40
 and 64 tell the two apart equally well, and 32 worse; 100,000 thumbnails of 40 are 160 MB."""
 
 LEAST_SIDE = 64
-"""Of the pictures that are looked at: in smaller ones, films of different chests look alike."""
+"""Of the images that are looked at: in smaller ones, films of different chests look alike."""
 
 BINS = 16
 """Of the histogram."""
@@ -33,7 +33,7 @@ NEAR_BLACK = 20
 """Values below are black, or what JPEG makes of black beside letters."""
 
 _BORDER = 0.05  # of the height or width is the border
-_EVERY = 200  # pictures between two reports of progress
+_EVERY = 200  # images between two reports of progress
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
 _BIN_STARTS = np.arange(0, 256, 256 // BINS)
@@ -41,12 +41,12 @@ _BIN_STARTS = np.arange(0, 256, 256 // BINS)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What was taken from N pictures.
+    """What was taken from N images.
 
     Attributes:
         rows: (N,) their rows in the manifest, ascending.
         facts: of each decoded original.
-        thumbs: (N, 40, 40) uint8, the picture without its padding, stretched to a square.
+        thumbs: (N, 40, 40) uint8, the image without its padding, stretched to a square.
         border: (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1].
         brightness: (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1].
         histogram: (N, 16) shares that add up to 1.
@@ -64,14 +64,14 @@ class Features:
 
 
 def collect(
-    paths: Sequence[str], rows: npt.NDArray[np.intp], pictures: Pictures, progress: Progress | None = None
+    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: Progress | None = None
 ) -> Features:
-    """Take the features of pictures, each of which is loaded once.
+    """Take the features of images, each of which is loaded once.
 
     Args:
         paths: of all the manifest's images.
         rows: (N,) which of them to take.
-        pictures: of a side of at least `LEAST_SIDE`.
+        images: of a side of at least `LEAST_SIDE`.
         progress: told of the stage "looking".
 
     Raises:
@@ -82,11 +82,11 @@ def collect(
     border, brightness, histogram = (np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), BINS))
     facts: list[Facts] = []
     for i, row in enumerate(rows.tolist()):
-        fact = pictures.facts(paths[row])
-        picture = without_padding(pictures.picture(paths[row]), fact.width, fact.height)
-        thumbs[i] = thumbnail(picture)
-        border[i] = _border(picture)
-        brightness[i], histogram[i] = _brightness(picture)
+        fact = images.facts(paths[row])
+        image = without_padding(images.image(paths[row]), fact.width, fact.height)
+        thumbs[i] = thumbnail(image)
+        border[i] = _border(image)
+        brightness[i], histogram[i] = _brightness(image)
         facts.append(fact)
         if progress is not None and ((i + 1) % _EVERY == 0 or i + 1 == count):
             progress("looking", i + 1, count)
@@ -102,15 +102,15 @@ def without_padding(square: Pixels, width: int, height: int) -> Pixels:
     return square[top : top + inner_height, left : left + inner_width]
 
 
-def thumbnail(picture: Pixels) -> Pixels:
+def thumbnail(image: Pixels) -> Pixels:
     """(H, W) as (40, 40), the aspect given up, which alignment finds again."""
-    small = Image.fromarray(np.ascontiguousarray(picture)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
+    small = Image.fromarray(np.ascontiguousarray(image)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
     return np.asarray(small)
 
 
-def _border(picture: Pixels) -> Floats:
-    deep, wide = (max(1, round(n * _BORDER)) for n in picture.shape)
-    strips = picture[:deep], picture[:, -wide:], picture[-deep:], picture[:, :wide]
+def _border(image: Pixels) -> Floats:
+    deep, wide = (max(1, round(n * _BORDER)) for n in image.shape)
+    strips = image[:deep], image[:, -wide:], image[-deep:], image[:, :wide]
     values = [
         (strip.sum(dtype=np.int64) / (255 * strip.size), np.count_nonzero(strip < NEAR_BLACK) / strip.size)
         for strip in strips
@@ -118,9 +118,9 @@ def _border(picture: Pixels) -> Floats:
     return np.array(values, np.float32).ravel()
 
 
-def _brightness(picture: Pixels) -> tuple[Floats, Floats]:
+def _brightness(image: Pixels) -> tuple[Floats, Floats]:
     """Mean, standard deviation and percentiles; and the histogram. Both from counts of the 256 values."""
-    shares = np.bincount(picture.ravel(), minlength=256) / picture.size
+    shares = np.bincount(image.ravel(), minlength=256) / image.size
     mean = float(shares @ _LEVELS)
     deviation = float(shares @ (_LEVELS - mean) ** 2) ** 0.5
     percentiles = _LEVELS[np.searchsorted(shares.cumsum(), _PERCENTILES)]

@@ -14,7 +14,7 @@ from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits import PARTS
+from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import counted, some
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]
@@ -44,7 +44,7 @@ class Finding:
             mislead or fail to come, "note" where it is worth knowing.
         title: in a few words.
         text: what was found and what to do, in one or two sentences.
-        count: how many images, patients, pictures or labels, as the title says.
+        count: how many images, patients, images or labels, as the title says.
         images: the names of the images it is about, in the order of the manifest; empty where it is about all.
     """
 
@@ -62,18 +62,18 @@ def by_weight(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def leak_findings(leaks: Leaks) -> list[Finding]:
-    """Patients and pictures in more than one part."""
-    mend = "Give each to one part, or leave out the given split and let it be drawn."
-    exact = [picture for picture in leaks.pictures if picture.kind == "exact"]
-    near = [picture for picture in leaks.pictures if picture.kind == "near"]
+    """Patients and images in more than one split."""
+    mend = "Give each to one split, or leave out the given split and let it be drawn."
+    exact = [image for image in leaks.images if image.kind == "exact"]
+    near = [image for image in leaks.images if image.kind == "near"]
     found = []
     for kind, title, shared in (
-        ("shared_patients", "{} in more than one part", leaks.patients),
-        ("shared_exact", "{} in more than one part", exact),
-        ("shared_near", "{} all but equal in more than one part", near),
+        ("shared_patients", "{} in more than one split", leaks.patients),
+        ("shared_exact", "{} in more than one split", exact),
+        ("shared_near", "{} all but equal in more than one split", near),
     ):
         if shared:
-            name = counted(len(shared), "patient" if kind == "shared_patients" else "picture")
+            name = counted(len(shared), "patient" if kind == "shared_patients" else "image")
             names = tuple(chain.from_iterable(chain.from_iterable(one.images.values()) for one in shared))
             text = f"{some(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
             found.append(Finding(kind, "leak", title.format(name), text, len(shared), names))
@@ -94,7 +94,7 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
 
 
 def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list[Finding]:
-    """Contradicting labels and patients of the same picture, and duplicates as such."""
+    """Contradicting labels and patients of the same image, and duplicates as such."""
     names, truth = data.table["image"].tolist(), data.truth
     patients = data.table["patient"].tolist()
 
@@ -102,26 +102,26 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         return tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
 
     found = []
-    # Exact copies of a member of a near group are in both; each picture counts once.
+    # Exact copies of a member of a near group are in both; each image counts once.
     in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
-    pictures = [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
-    rows = {group: list(group.rows) for group in pictures}
+    distinct = [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
+    rows = {group: list(group.rows) for group in distinct}
     if conflicts := [
-        group for group in pictures if ((truth[rows[group]] == 1).any(0) & (truth[rows[group]] == 0).any(0)).any()
+        group for group in distinct if ((truth[rows[group]] == 1).any(0) & (truth[rows[group]] == 0).any(0)).any()
     ]:
         example = " but ".join(f"{names[row]} is '{_labels(data, row)}'" for row in _contradicting(data, conflicts[0]))
         text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
-        title = f"{counted(len(conflicts), 'picture')} with contradicting labels"
+        title = f"{counted(len(conflicts), 'image')} with contradicting labels"
         found.append(Finding("conflicting_labels", "warning", title, text, len(conflicts), images(conflicts)))
-    if strangers := [group for group in pictures if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
-        text = "The same picture under two patients: one of the two is wrong, or the numbers are not of patients."
-        title = f"{counted(len(strangers), 'picture')} of more than one patient"
+    if strangers := [group for group in distinct if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
+        text = "The same image under two patients: one of the two is wrong, or the numbers are not of patients."
+        title = f"{counted(len(strangers), 'image')} of more than one patient"
         found.append(Finding("conflicting_patients", "warning", title, text, len(strangers), images(strangers)))
     for kind, how, sign in (("exact", "more than once", " = "), ("near", "more than once, all but equal", " ~ ")):
         if groups := [group for group in duplicates if group.kind == kind]:
             examples = some((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
             text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
-            title = f"{counted(len(groups), 'picture')} {how}"
+            title = f"{counted(len(groups), 'image')} {how}"
             found.append(Finding(f"duplicates_{kind}", "note", title, text, len(groups), images(groups)))
     return found
 
@@ -139,8 +139,8 @@ def _labels(data: Manifest, row: int) -> str:
 
 def class_findings(data: Manifest) -> list[Finding]:
     """Labels too rare to be learned, or to be measured."""
-    truth, split = data.truth, data.table["split"].to_numpy()
-    train = split == "train"
+    truth, image_splits = data.truth, data.table["split"].to_numpy()
+    train = image_splits == "train"
     found = []
     rare = {label: int((truth[train, j] == 1).sum()) for j, label in enumerate(data.labels)}
     if rare := {label: count for label, count in rare.items() if count < LEAST_TO_LEARN}:
@@ -148,16 +148,16 @@ def class_findings(data: Manifest) -> list[Finding]:
         text += "Add images, join the label with another (--label-map), or leave it out."
         title = f"{counted(len(rare), 'label')} too rare to learn"
         found.append(Finding("too_few_to_learn", "warning", title, text, len(rare)))
-    for part in PARTS[1:]:
-        known = truth[split == part]
+    for split in SPLITS[1:]:
+        known = truth[image_splits == split]
         least = {
             label: int(min((known[:, j] == 1).sum(), (known[:, j] == 0).sum())) for j, label in enumerate(data.labels)
         }
         few = {label: count for label, count in least.items() if count < LEAST_TO_MEASURE}
         if few and len(known):
-            text = f"{_listed(few)} {part} images with the label, or without it; below {LEAST_TO_MEASURE} an AUROC is "
-            text += "known to ±0.15 at best. Enlarge the part, or read these numbers with their intervals."
-            title = f"{counted(len(few), 'label')} too rare to measure in {part}"
+            text = f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_MEASURE} an AUROC is "
+            text += "known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
+            title = f"{counted(len(few), 'label')} too rare to measure in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
     return found
 
@@ -207,7 +207,7 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         text += f" ({', '.join([*alone, f'by chance {chance:.2f} at most'])}). "
         title = f"'{label}' can be told without looking at the lungs"
         if value >= RIVAL:
-            text += "That rivals a network, whose results may then show how and where a picture was taken and not the "
+            text += "That rivals a network, whose results may then show how and where an image was taken and not the "
             text += "disease. Balance the classes for it, and test on data from elsewhere."
             found.append(Finding("shortcut", "warning", title, text, 1))
         else:
@@ -216,8 +216,8 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
     return found
 
 
-def picture_findings(data: Manifest, features: Features) -> list[Finding]:
-    """Pictures out of the ordinary."""
+def image_findings(data: Manifest, features: Features) -> list[Finding]:
+    """Images out of the ordinary."""
     names = data.table["image"].tolist()
     deviation, (low, high) = features.brightness[:, 1], features.brightness[:, [2, 6]].T
     width, height = (np.array([getattr(fact, side) for fact in features.facts]) for side in ("width", "height"))

@@ -1,4 +1,4 @@
-"""What training would see of validation and test: patients and pictures that stand in more than one part."""
+"""What training would see of validation and test: patients and images that stand in more than one split."""
 
 from __future__ import annotations
 
@@ -10,69 +10,69 @@ import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
 from xrayfast.audit.features import Progress, collect
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.parts import connected
-from xrayfast.data.patients import patient_groups
-from xrayfast.data.splits import PARTS, Part
-from xrayfast.data.store import Pictures
+from xrayfast.data.sources.patients import patient_groups
+from xrayfast.data.splits.assign import connected
+from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import DataError, counted, some
 
 
 @dataclass(frozen=True)
 class SharedPatient:
-    """A patient with images in more than one part.
+    """A patient with images in more than one split.
 
     Attributes:
         patient: the pseudonym.
-        images: their names by part, in the order train, valid, test.
+        images: their names by split, in the order train, valid, test.
     """
 
     patient: str
-    images: Mapping[Part, tuple[str, ...]]
+    images: Mapping[Split, tuple[str, ...]]
 
     def __str__(self) -> str:
         """As "P00012 (3 train, 1 valid)"."""
-        return f"{self.patient} ({', '.join(f'{len(names)} {part}' for part, names in self.images.items())})"
+        return f"{self.patient} ({', '.join(f'{len(names)} {split}' for split, names in self.images.items())})"
 
 
 @dataclass(frozen=True)
-class SharedPicture:
-    """A picture that stands in more than one part.
+class SharedImage:
+    """An image that stands in more than one split.
 
     Attributes:
         kind: "exact" or "near", as in `Duplicates`.
         similarity: of the least alike pair that holds the group together.
-        images: their names by part, in the order train, valid, test.
+        images: their names by split, in the order train, valid, test.
     """
 
     kind: Kind
     similarity: float
-    images: Mapping[Part, tuple[str, ...]]
+    images: Mapping[Split, tuple[str, ...]]
 
     def __str__(self) -> str:
         """As "a.png (train) = b.png (valid)", with ~ for near duplicates."""
         sign = " = " if self.kind == "exact" else " ~ "
-        return sign.join(f"{some(names, 2)} ({part})" for part, names in self.images.items())
+        return sign.join(f"{some(names, 2)} ({split})" for split, names in self.images.items())
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """What stands in more than one part; false where nothing does.
+    """What stands in more than one split; false where nothing does.
 
     Attributes:
-        patients: each of whom has images in more than one part.
-        pictures: each of which, or of whose near copies, are in more than one part.
-        duplicates: all duplicates of the data set, also those within one part: for `together`.
+        patients: each of whom has images in more than one split.
+        images: each of which, or of whose near copies, are in more than one split.
+        duplicates: all duplicates of the data set, also those within one split: for `together`.
         unreadable: what is wrong with each file that could not be read, by path.
     """
 
     patients: tuple[SharedPatient, ...] = ()
-    pictures: tuple[SharedPicture, ...] = ()
+    images: tuple[SharedImage, ...] = ()
     duplicates: tuple[Duplicates, ...] = field(default=(), repr=False)
     unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __bool__(self) -> bool:
-        return bool(self.patients or self.pictures)
+        return bool(self.patients or self.images)
 
     def sentences(self, limit: int = 5) -> list[str]:
         """What leaks, by name, a sentence each for patients, exact and near duplicates.
@@ -80,54 +80,54 @@ class Leaks:
         Args:
             limit: how many of each kind are named.
         """
-        shared = "in more than one part"
+        shared = "in more than one split"
         kinds = (
             ("patient", shared, self.patients),
-            ("picture", shared, [picture for picture in self.pictures if picture.kind == "exact"]),
-            ("picture", "all but equal in more than one part", [p for p in self.pictures if p.kind == "near"]),
+            ("image", shared, [image for image in self.images if image.kind == "exact"]),
+            ("image", "all but equal in more than one split", [p for p in self.images if p.kind == "near"]),
         )
         return [f"{counted(len(found), noun)} {where}: {some(found, limit)}." for noun, where, found in kinds if found]
 
 
-def find_leaks(data: Manifest, pictures: Pictures, progress: Progress | None = None) -> Leaks:
-    """Patients and duplicates that stand in more than one part.
+def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> Leaks:
+    """Patients and duplicates that stand in more than one split.
 
     Args:
         data: all images, of all parts.
-        pictures: built where they are not; those that can't be read are left out.
+        images: built where they are not; those that can't be read are left out.
         progress: told of the stages "decoding", "looking" and "comparing".
     """
     paths = data.table["path"].tolist()
     decoding = None if progress is None else lambda done, total: progress("decoding", done, total)
-    unreadable = pictures.build(paths, decoding)
+    unreadable = images.build(paths, decoding)
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)
-    features = collect(paths, rows, pictures, progress)
-    return leaks_between_parts(data, find_duplicates(data, features, progress), unreadable)
+    features = collect(paths, rows, images, progress)
+    return leaks_between_splits(data, find_duplicates(data, features, progress), unreadable)
 
 
-def leaks_between_parts(
+def leaks_between_splits(
     data: Manifest, duplicates: Sequence[Duplicates], unreadable: Mapping[str, str] | None = None
 ) -> Leaks:
     """The same from duplicates already found: after `redrawn`, nothing need be looked at again."""
-    split, names = data.table["split"].tolist(), data.table["image"].tolist()
+    image_splits, names = data.table["split"].tolist(), data.table["image"].tolist()
 
-    def by_part(rows: Sequence[int]) -> dict[Part, tuple[str, ...]]:
-        found = {part: tuple(names[row] for row in rows if split[row] == part) for part in PARTS}
-        return {part: images for part, images in found.items() if images}
+    def by_split(rows: Sequence[int]) -> dict[Split, tuple[str, ...]]:
+        found = {split: tuple(names[row] for row in rows if image_splits[row] == split) for split in SPLITS}
+        return {split: images for split, images in found.items() if images}
 
-    patients = {patient: by_part(rows) for patient, rows in rows_by_patient(data).items()}
-    pictures = [(group, by_part(group.rows)) for group in duplicates]
+    patients = {patient: by_split(rows) for patient, rows in rows_by_patient(data).items()}
+    shared = [(group, by_split(group.rows)) for group in duplicates]
     return Leaks(
         tuple(SharedPatient(patient, images) for patient, images in patients.items() if len(images) > 1),
-        tuple(SharedPicture(group.kind, group.similarity, images) for group, images in pictures if len(images) > 1),
+        tuple(SharedImage(group.kind, group.similarity, images) for group, images in shared if len(images) > 1),
         tuple(duplicates),
         unreadable or {},
     )
 
 
-def mended(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
-    """The data set with drawn parts drawn again where there are leaks, and the leaks that remain: of given parts, or of
-    all where so much belongs together that a part would be left without images.
+def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
+    """The data set with drawn splits drawn again where there are leaks, and the leaks that remain: of given splits, or
+    of all where so much belongs together that a split would be left without images.
     """
     if not leaks or not data.drawn.any():
         return data, leaks
@@ -135,11 +135,11 @@ def mended(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
         data = data.redrawn(together(data, leaks.duplicates))
     except DataError:
         return data, leaks
-    return data, leaks_between_parts(data, leaks.duplicates, leaks.unreadable)
+    return data, leaks_between_splits(data, leaks.duplicates, leaks.unreadable)
 
 
 def together(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np.intp]:
-    """Which images must stay in one part: those of one patient, and those that show the same picture.
+    """Which images must stay in one split: those of one patient, and those that show the same image.
 
     Returns:
         (N,) integers, equal for images that belong together, directly or through others: for `Manifest.redrawn`.

@@ -6,7 +6,7 @@ Gauss-Newton steps that maximise the correlation (Evangelidis and Psarakis 2008,
 axis-parallel affine maps), from coarse to fine, and what counts is the correlation of the fine structure.
 
 Brightness, contrast and gamma change a thumbnail's local mean and local contrast, which are divided out; where
-either picture is black or white nothing is left to compare, and those places are left out.
+either image is black or white nothing is left to compare, and those places are left out.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
-_REACH = 0.14  # by how much a picture may be stretched or moved, in halves of its side: crops of 7 % on one side
+_REACH = 0.14  # by how much an image may be stretched or moved, in halves of its side: crops of 7 % on one side
 _FAINT = 4.0  # local contrast, in gray levels, below which structure fades out as noise
-_FLAT = 0.02  # structure of a picture in which there is none; a film's is about 0.6
+_FLAT = 0.02  # structure of an image in which there is none; a film's is about 0.6
 _BLACK, _WHITE = 4.0, 251.0  # values beyond are clipped
-_LEAST_AREA = 0.25  # of the picture must be left to compare
+_LEAST_AREA = 0.25  # of the image must be left to compare
 _HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # what falls below on the way never comes up to 0.96
 _SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
 _BLOCK = 64  # pairs at a time, which stay in the processor's cache
@@ -100,12 +100,12 @@ def structure(x: Floats, sigma: float, where: Floats | None = None) -> Floats:
 
 
 def moved(x: Floats, place: Floats) -> Floats:
-    """Pictures stretched and moved, by linear interpolation; beyond the edge the edge goes on.
+    """Images stretched and moved, by linear interpolation; beyond the edge the edge goes on.
 
     Args:
         x: (P, n, n).
-        place: (P, 4) stretch and shift along x, then along y, where the picture reaches from -1 to 1: the value
-            at u is that of the given picture at u + stretch u + shift.
+        place: (P, 4) stretch and shift along x, then along y, where the image reaches from -1 to 1: the value
+            at u is that of the given image at u + stretch u + shift.
     """
     along_x, _ = _sampling(place[:, 0], place[:, 1], x.shape[-1])
     along_y, _ = _sampling(place[:, 2], place[:, 3], x.shape[-1])
@@ -143,7 +143,7 @@ def _slopes(x: Floats) -> tuple[Floats, Floats]:
     slope_y, slope_x = np.gradient(x * np.float32(side / 2), axis=(1, 2))
     slopes = np.stack([slope_x * grid, slope_x, slope_y * grid[:, None], slope_y], 1).reshape(len(x), 4, side * side)
     products = slopes @ slopes.transpose(0, 2, 1)
-    # A little damping, for pictures with structure along one axis only.
+    # A little damping, for images with structure along one axis only.
     products += np.eye(4, dtype=np.float32) * (np.trace(products, axis1=1, axis2=2)[:, None, None] / 4000 + 1e-6)
     return slopes, np.linalg.inv(products)
 
@@ -163,7 +163,7 @@ def _fine_correlation(a: Floats, b: Floats, place: Floats) -> Floats:
 def _correlation(a: Floats, b: Floats, where: Floats) -> tuple[Floats, Floats, Floats]:
     """Correlation over `where`; the difference there of the two, both standardised, (P, n, n); and its scale.
 
-    Times that scale, the difference is what a linear fit of `a` to `b` over the whole picture would see.
+    Times that scale, the difference is what a linear fit of `a` to `b` over the whole image would see.
     """
     count = np.einsum("pij->p", where) + np.float32(1e-3)
     mean_a, mean_b = (np.einsum("pij,pij->p", x, where) / count for x in (a, b))
@@ -180,7 +180,7 @@ def _unclipped(x: Floats) -> Floats:
 
 
 def _overlap(at_x: Floats, at_y: Floats, margin: float) -> Floats:
-    """(P, n, n) 1 where both pictures reach, at least `margin` pixels from the edges of both."""
+    """(P, n, n) 1 where both images reach, at least `margin` pixels from the edges of both."""
     side = at_x.shape[-1]
 
     def inner(at: Floats) -> npt.NDArray[np.bool_]:

@@ -1,11 +1,11 @@
-"""Which pictures could be copies of each other, without comparing all with all.
+"""Which images could be copies of each other, without comparing all with all.
 
-Chest films are all alike, so hashes that keep what most pictures have in common collide. Here a thumbnail becomes
-the few numbers in which the pictures at hand differ most, measured by how much the same numbers change when one
-picture is cropped (linear discriminant analysis with each picture a class of its own, its random crops the
-members). Near pictures in that space are found by a forest of random-projection trees (Dasgupta and Freund 2008,
-doi 10.1145/1374376.1374452): each tree halves the pictures by rank until few are left, and only those few are
-compared with each other. The work is in proportion to N log N, whatever the pictures, alike or not.
+Chest films are all alike, so hashes that keep what most images have in common collide. Here a thumbnail becomes
+the few numbers in which the images at hand differ most, measured by how much the same numbers change when one
+image is cropped (linear discriminant analysis with each image a class of its own, its random crops the
+members). Near images in that space are found by a forest of random-projection trees (Dasgupta and Freund 2008,
+doi 10.1145/1374376.1374452): each tree halves the images by rank until few are left, and only those few are
+compared with each other. The work is in proportion to N log N, whatever the images, alike or not.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
 NEIGHBOURS = 4
-"""Of each picture are candidates: a pair is found where either is among the nearest of the other. Of crops of 5 % on
+"""Of each image are candidates: a pair is found where either is among the nearest of the other. Of crops of 5 % on
 all four sides, darker, coarser and coded again, 3 neighbours find 99 % among 6,676 NIH films."""
 
-_FEW = 40  # pictures, up to which all are compared with all
+_FEW = 40  # images, up to which all are compared with all
 _TREES, _LEAF = 20, 256
 _DIMENSIONS = 48
 _CROP = 0.05  # of a side, at most
-_SAMPLE = 2000  # pictures that teach the projection
+_SAMPLE = 2000  # images that teach the projection
 _CROPPED = 4000  # pairs of crops; fewer overfit the scatter of 400 numbers
 _RIDGE = 0.01  # of the mean variance, added to it so that no direction seems to be free of change
 
 
 def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[float], None] | None = None) -> Pairs:
-    """Pairs of pictures that could be copies of each other.
+    """Pairs of images that could be copies of each other.
 
     Args:
         thumbs: (N, n, n), all different. Another order gives other pairs where it is close.
@@ -44,7 +44,7 @@ def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[flo
 
     Returns:
         (P, 2) indices, the smaller first, each pair once, in ascending order; at most 20 N pairs for
-        few pictures, 4 N for many.
+        few images, 4 N for many.
     """
     count = len(thumbs)
     if count <= _FEW:
@@ -60,7 +60,7 @@ def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[flo
 
 
 def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
-    """(numbers of a picture, dimensions): the directions that tell most pictures apart for what a crop changes."""
+    """(numbers of an image, dimensions): the directions that tell most images apart for what a crop changes."""
     sample = thumbs[rng.permutation(len(thumbs))[:_SAMPLE]]
     crops = [
         _numbers(_cropped(sample, rng)) - _numbers(_cropped(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))
@@ -119,7 +119,7 @@ def _nearest(points: Floats, rng: np.random.Generator, tell: Callable[[float], N
 def _leaves(points: Floats, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
     """The leaves of one tree: the indices halved along random directions until at most `_LEAF` are left.
 
-    By rank, not by value, so that pictures that are all alike are halved too.
+    By rank, not by value, so that images that are all alike are halved too.
     """
     waiting = [np.arange(len(points))]
     while waiting:

@@ -1,7 +1,7 @@
 """How well each label is predicted by what has nothing to do with the lungs.
 
 A network that learns the hospital in place of the disease is as good in validation as one that doesn't, and useless
-elsewhere. So a plain model is asked first: from the size of a picture, its coding, its border, how bright it is and
+elsewhere. So a plain model is asked first: from the size of an image, its coding, its border, how bright it is and
 its view, each and all of them, what is the AUROC of each label? Folds are by patient, and duplicates stay together.
 """
 
@@ -17,7 +17,7 @@ import pandas as pd
 
 from xrayfast.audit.features import Features
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits import k_folds
+from xrayfast.data.splits.stratify import k_folds
 from xrayfast.metrics.classification import auroc
 
 Floats: TypeAlias = npt.NDArray[np.float64]

@@ -102,7 +102,7 @@ SplitFile = Annotated[
         "--split-file",
         panel=DATA,
         metavar="FILE",
-        help="A split.csv to replay, or a list of images named for its part, such as test_list.txt.",
+        help="A split.csv to replay, or a list of images named for its split, such as test_list.txt.",
     ),
 ]
 PatientCol = Annotated[
@@ -321,7 +321,7 @@ Progressive = Annotated[
         "--progressive",
         panel=TRAIN,
         metavar="SIZE[,...]",
-        help="Train on smaller pictures first, such as 128,176,224; the last is --size. Phases that reuse frozen "
+        help="Train on smaller images first, such as 128,176,224; the last is --size. Phases that reuse frozen "
         "layers don't.",
     ),
 ]
@@ -343,7 +343,7 @@ FrozenViews = Annotated[
         panel=TRAIN,
         metavar="V",
         default="2",
-        help="Views of each training picture that this is done for, the picture itself and V - 1 augmented ones; with "
+        help="Views of each training image that this is done for, the image itself and V - 1 augmented ones; with "
         "auto at least one for ten epochs.",
     ),
 ]
@@ -552,7 +552,7 @@ RunFolder = Annotated[
 ]
 
 
-PARTS = ("valid", "test")
+PREDICTED_SPLITS = ("valid", "test")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xrayfast.cli.output import Output, shown
 
 if TYPE_CHECKING:
-    from xrayfast.learning.phases import Phase
+    from xrayfast.learning.training.phases import Phase
 
 SECONDS_BETWEEN_LINES = 15.0
 """How often a long epoch says where it is when there is no terminal."""
@@ -66,14 +66,14 @@ class PlainReporter:
         """Which layers are trained now, and at which rates."""
         self.out.line(phase_text(phase))
 
-    def batch(self, *, part: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
+    def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Now and then, where the epoch is."""
         if time.monotonic() - self.last < SECONDS_BETWEEN_LINES:
             return
         self.last = time.monotonic()
         rate = images / seconds if seconds else 0.0
         self.out.line(
-            f"  epoch {epoch} {part}: batch {done} of {total}  loss {loss:.3f}  {rate:.1f} images/s  "
+            f"  epoch {epoch} {split}: batch {done} of {total}  loss {loss:.3f}  {rate:.1f} images/s  "
             f"{_left(done, total, seconds)} left"
         )
 
@@ -118,10 +118,10 @@ class LiveReporter(PlainReporter):
         self.progress.console.print(phase_text(phase), style="bold", markup=False)
         self.name = phase.name
 
-    def batch(self, *, part: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
+    def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Move the bar."""
         rate = images / seconds if seconds else 0.0
-        self._show(f"{self.name} · epoch {epoch} · {part}", done, total, f"loss {loss:.3f}  {rate:.1f} images/s")
+        self._show(f"{self.name} · epoch {epoch} · {split}", done, total, f"loss {loss:.3f}  {rate:.1f} images/s")
 
     def _show(self, title: str, done: int, total: int, text: str) -> None:
         """Move the bar of that title, or begin it in the place of the last one."""

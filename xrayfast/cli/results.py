@@ -8,7 +8,7 @@ from typing import Any
 from xrayfast.cli.output import Output, shown
 from xrayfast.config import Task
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
-from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.thresholds import RULES
 
 BY_LABEL = ("auroc", "recall", "specificity", "f1")
@@ -44,7 +44,7 @@ def show_measures(out: Output, result: Mapping[str, Any], task: Task, without: I
         f"{result['images']} images{patients}{', with 95 % intervals' if told else ''}",
         ["metric", "value"],
         [
-            (OVERALL_MEASURES[task][name], ranged(result["overall"][name], told.get("overall", {}).get(name)))
+            (OVERALL_METRICS[task][name], ranged(result["overall"][name], told.get("overall", {}).get(name)))
             for name in HEADLINE[task]
         ],
     )
@@ -82,7 +82,7 @@ def show_measures(out: Output, result: Mapping[str, Any], task: Task, without: I
 
 
 def _title(name: str) -> str:
-    return LABEL_MEASURES[name].split(" (")[0]
+    return LABEL_METRICS[name].split(" (")[0]
 
 
 def _cells(row: Mapping[str, Any], ends: Mapping[str, Any], names: Iterable[str]) -> list[str]:
@@ -114,7 +114,7 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
         task: "single" or "multi".
         gaps: how many to name.
     """
-    titles = OVERALL_MEASURES[task]
+    titles = OVERALL_METRICS[task]
     names = HEADLINE[task][:3] if out.console.width >= WIDE else (HEADLINE[task][0], "auroc_macro")
     labels = ["labels"] if task == "multi" else []  # that macro AUROC is the mean of
     out.table(
@@ -135,7 +135,7 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
         ],
     )
     for gap in one["gaps"][:gaps]:
-        title = titles.get(gap["measure"]) or LABEL_MEASURES[gap["measure"]]
+        title = titles.get(gap["measure"]) or LABEL_METRICS[gap["measure"]]
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
         between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
         out.line(

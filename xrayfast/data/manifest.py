@@ -1,8 +1,8 @@
-"""The table of images: which file, which patient, which part, which labels.
+"""The table of images: which file, which patient, which split, which labels.
 
 `open_manifest` reads class folders or a table (`layouts`) into the same plain lists, and from there on one way leads to
 the Manifest: uncertain and blank cells become what the policies say, synonyms are joined, the task is settled, what is
-implied is added, missing parts are drawn, and who the patients are is hidden.
+implied is added, missing splits are drawn, and who the patients are is hidden.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig, Task
-from xrayfast.data.images import Images
-from xrayfast.data.labelling import settle_labels
-from xrayfast.data.layouts import open_layout
-from xrayfast.data.parts import connected, given_parts, settle_parts
-from xrayfast.data.patients import identify, patient_groups, pseudonyms
-from xrayfast.data.split_files import parts_from_file
-from xrayfast.data.splits import PARTS, Part
-from xrayfast.data.targets import Targets, joined, truth
+from xrayfast.data.labels.resolve import settle_labels
+from xrayfast.data.labels.targets import Targets, joined, truth
+from xrayfast.data.sources.layout import open_layout
+from xrayfast.data.sources.patients import identify, patient_groups, pseudonyms
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.split_files import splits_from_file
+from xrayfast.data.splits.assign import assign_splits, connected, given_splits
+from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, did_you_mean, some
 
 _DRAWN_AGAIN = "Drawn again, so that what belongs together stays together"
@@ -68,24 +68,24 @@ class Manifest:
         """(N, L): 1, 0, or -1 where nobody knows, because the cell is ignored or smoothed."""
         return truth(self.targets)
 
-    def part(self, name: Part) -> Manifest:
-        """The images of one part.
+    def subset(self, name: Split) -> Manifest:
+        """The images of one split.
 
         Raises:
             ConfigError: no such part.
         """
-        if name not in PARTS:
-            raise ConfigError(f"found the part '{name}'; expected train, valid or test.{did_you_mean(name, PARTS)}")
+        if name not in SPLITS:
+            raise ConfigError(f"found the part '{name}'; expected train, valid or test.{did_you_mean(name, SPLITS)}")
         rows = (self.table["split"] == name).to_numpy()
         table = self.table[rows].reset_index(drop=True)
         return replace(self, table=table, targets=self.targets[rows], drawn=self.drawn[rows])
 
     def counts(self) -> pd.DataFrame:
-        """Images of each label by part (columns), then all "images" and, where known, all "patients"."""
+        """Images of each label by split (columns), then all "images" and, where known, all "patients"."""
         split = self.table["split"].to_numpy()
         known = self.table["patient"].notna().any()
         counts: dict[str, list[int]] = {}
-        for name in PARTS:
+        for name in SPLITS:
             rows = split == name
             counts[name] = [*(self.targets[rows] == 1).sum(0).tolist(), int(rows.sum())]
             if known:
@@ -95,11 +95,11 @@ class Manifest:
         return table
 
     def flow(self) -> list[tuple[str, int]]:
-        """From the image files of the source to the parts: what is told of them, and how many they are."""
+        """From the image files of the source to the splits: what is told of them, and how many they are."""
         left_out = [(f"Left out: {why}", n) for why, n in self.left_out]
         found = len(self) + sum(n for _, n in self.left_out)
-        parts = [(f"Part {name}", int((self.table["split"] == name).sum())) for name in PARTS]
-        return [("Image files", found), *left_out, ("Images used", len(self)), *(part for part in parts if part[1])]
+        splits = [(f"Part {name}", int((self.table["split"] == name).sum())) for name in SPLITS]
+        return [("Image files", found), *left_out, ("Images used", len(self)), *(split for split in splits if split[1])]
 
     def split_table(self) -> pd.DataFrame:
         """Image, patient, split and labels: what a run writes as `split.csv`, and `split_file` replays."""
@@ -107,28 +107,28 @@ class Manifest:
         return table
 
     def redrawn(self, groups: npt.NDArray[np.integer]) -> Manifest:
-        """Deal the drawn images out again, so that those of one group, or of one patient, stand in one part.
+        """Deal the drawn images out again, so that those of one group, or of one patient, stand in one split.
 
-        Given parts stay as they are; the seed, fractions and folds are those of the settings.
+        Given splits stay as they are; the seed, fractions and folds are those of the settings.
 
         Args:
             groups: (N,) integers, equal for images that must stay together.
 
         Raises:
-            DataError: a part would be left without images, or a class without images to train on.
+            DataError: a split would be left without images, or a class without images to train on.
         """
         if not self.drawn.any():
             return self
-        split: list[Part] = self.table["split"].tolist()
-        given = [None if drawn else part for part, drawn in zip(split, self.drawn.tolist(), strict=True)]
+        before: list[Split] = self.table["split"].tolist()
+        given = [None if drawn else split for split, drawn in zip(before, self.drawn.tolist(), strict=True)]
         together = connected(groups, patient_groups(self.table["patient"].tolist()))
-        parts = settle_parts(given, (self.targets == 1).astype(np.uint8), together, self.config)
-        outdated = _require_parts(self.truth, self.labels, split, self.task)
+        splits = assign_splits(given, (self.targets == 1).astype(np.uint8), together, self.config)
+        outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [note for note in self.notes if note not in outdated and not note.startswith(_DRAWN_AGAIN)]
-        moved = sum(old != new for old, new in zip(split, parts.names, strict=True))
+        moved = sum(old != new for old, new in zip(before, splits.names, strict=True))
         notes.append(f"{_DRAWN_AGAIN}: {moved} images moved.")
-        notes += _require_parts(self.truth, self.labels, parts.names, self.task)
-        return replace(self, table=self.table.assign(split=parts.names), notes=tuple(notes))
+        notes += _require_splits(self.truth, self.labels, splits.names, self.task)
+        return replace(self, table=self.table.assign(split=splits.names), notes=tuple(notes))
 
     def fingerprint(self) -> str:
         """SHA-256 over each image's name, labels, what of them is unknown, part and file size: the same anywhere.
@@ -158,8 +158,8 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     Args:
         config: `source` is the folder of images, or a table whose folder is the source.
         to_train: whether it must be fit for that. Where it is only to be measured on, one image of one class will do,
-            labels that no image has are kept where some are known to lack them, given parts are kept, and images
-            without one are of the test part.
+            labels that no image has are kept where some are known to lack them, given splits are kept, and images
+            without one are of the test split.
 
     Raises:
         DataError: the images, labels or parts can't be used; the message says where and what to do.
@@ -174,17 +174,17 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     if to_train:
         _require_learnable(known, labels, task)
         groups = patient_groups(images.patients)
-        parts = settle_parts(_given_parts(images, config), (known == 1).astype(np.uint8), groups, config)
+        splits = assign_splits(_given_splits(images, config), (known == 1).astype(np.uint8), groups, config)
         notes = [
-            *parts.notes,
-            *_shared_patients(groups, images.patients, parts.names),
-            *_require_parts(known, labels, parts.names, task),
+            *splits.notes,
+            *_shared_patients(groups, images.patients, splits.names),
+            *_require_splits(known, labels, splits.names, task),
         ]
     else:
-        parts, notes = given_parts(_given_parts(images, config)), []
-    table = _table(images, parts.names, joined(known == 1, labels))
+        splits, notes = given_splits(_given_splits(images, config)), []
+    table = _table(images, splits.names, joined(known == 1, labels))
     return Manifest(
-        table, tuple(labels), targets, task, config, (*images.notes, *notes), parts.drawn, tuple(images.left_out)
+        table, tuple(labels), targets, task, config, (*images.notes, *notes), splits.drawn, tuple(images.left_out)
     )
 
 
@@ -201,62 +201,64 @@ def _require_learnable(known: npt.NDArray[np.int8], labels: Sequence[str], task:
         )
 
 
-def _given_parts(images: Images, config: DataConfig) -> Sequence[Part | None]:
-    """The parts of a file, or of the layout; None where an image is dealt out."""
+def _given_splits(images: ImageRecords, config: DataConfig) -> Sequence[Split | None]:
+    """The splits of a file, or of the layout; None where an image is dealt out."""
     if config.split_file is None:
-        return images.parts or [None] * len(images.names)
-    parts, notes = parts_from_file(config.split_file, images.names)
-    if images.parts is not None:
-        notes.append("The parts that the data brings itself are not used.")
+        return images.splits or [None] * len(images.names)
+    splits, notes = splits_from_file(config.split_file, images.names)
+    if images.splits is not None:
+        notes.append("The splits that the data brings itself are not used.")
     images.notes += notes
-    return parts
+    return splits
 
 
 def _shared_patients(
-    groups: npt.NDArray[np.intp] | None, patients: Sequence[str] | None, parts: Sequence[Part]
+    groups: npt.NDArray[np.intp] | None, patients: Sequence[str] | None, splits: Sequence[Split]
 ) -> list[str]:
-    """Given parts are kept as they are, but a patient who stands in two of them is worth a word."""
+    """Given splits are kept as they are, but a patient who stands in two of them is worth a word."""
     if groups is None or patients is None:
         return []
-    pairs = pd.DataFrame({"patient": groups, "part": parts})[np.array([bool(patient) for patient in patients])]
+    pairs = pd.DataFrame({"patient": groups, "part": splits})[np.array([bool(patient) for patient in patients])]
     shared = pairs.drop_duplicates()["patient"].value_counts()
     if not (shared > 1).any():
         return []
     return [
-        f"{(shared > 1).sum()} of {len(shared)} patients stand in more than one part of the given split: results on "
+        f"{(shared > 1).sum()} of {len(shared)} patients stand in more than one split of the given split: results on "
         "valid and test will be too good."
     ]
 
 
-def _require_parts(known: npt.NDArray[np.int8], labels: Sequence[str], parts: Sequence[Part], task: Task) -> list[str]:
+def _require_splits(
+    known: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[Split], task: Task
+) -> list[str]:
     """Training and validation need images; a single-label class without training images can't be learned.
 
     Returns:
         Notes on labels that a part lacks.
     """
-    notes, column = [], np.array(parts)
-    for part in ("train", "valid"):
-        if part not in parts:
-            raise DataError(f"no images in the {part} part; expected some in both train and valid. Add images.")
-        present = (known[column == part] == 1).any(0)
+    notes, column = [], np.array(splits)
+    for split in ("train", "valid"):
+        if split not in splits:
+            raise DataError(f"no images in the {split} split; expected some in both train and valid. Add images.")
+        present = (known[column == split] == 1).any(0)
         absent = [label for label, there in zip(labels, present, strict=True) if not there]
-        if absent and part == "train" and task == "single":
+        if absent and split == "train" and task == "single":
             others = set(labels).difference(absent)
             raise DataError(
-                f"class '{absent[0]}' has no images in the train part; expected each class there."
+                f"class '{absent[0]}' has no images in the train split; expected each class there."
                 f"{did_you_mean(absent[0], others)} Name it alike in all parts, or add images."
             )
         if absent:
-            notes.append(f"No {part} images of {some(absent)}.")
+            notes.append(f"No {split} images of {some(absent)}.")
     return notes
 
 
-def _table(images: Images, parts: Sequence[Part], labels: Sequence[str]) -> pd.DataFrame:
+def _table(images: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
     """The manifest's table; columns of which nothing is known are left out, but for the patients'."""
     n = len(images.names)
     table: pd.DataFrame = pd.DataFrame({"image": images.names, "path": images.paths})
     table["patient"] = _texts(pseudonyms(images.patients, "P") or [None] * n)
-    table["split"], table["labels"] = parts, labels
+    table["split"], table["labels"] = splits, labels
     if images.sexes is not None and any(images.sexes):
         table["sex"] = _texts(images.sexes)
     if images.ages is not None and not np.isnan(images.ages).all():

@@ -1,4 +1,4 @@
-"""From stored pictures to what a network takes, a whole batch at once, on the device: augmented, then normalised."""
+"""From stored images to what a network takes, a whole batch at once, on the device: augmented, then normalised."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_LIGHTING = 0.2
 P_AFFINE = 0.25
 """Of a rotation, and of a zoom, each.
 
-fastai's default of 0.75 leaves 6 % of the pictures as sharp as those of validation, which hurts a frozen body: accuracy
+fastai's default of 0.75 leaves 6 % of the images as sharp as those of validation, which hurts a frozen body: accuracy
 of a head on darkcovid (resnet18, 176 px, mean of four splits) 0.76, at 0.25 about 0.78.
 """
 
@@ -37,7 +37,7 @@ class ChestAugmentation(Transform):
 
     No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
     the frame; brightness and contrast by a fifth, on the logit of a pixel as fastai does it. The draws are distributed
-    as those of fastai's `aug_transforms` with these settings; the pictures that are neither turned nor scaled,
+    as those of fastai's `aug_transforms` with these settings; the images that are neither turned nor scaled,
     more than half, are not resampled, and there is one channel instead of three.
     """
 
@@ -98,7 +98,7 @@ def _drawn(n: int, p: float, low: float, high: float, otherwise: float) -> Tenso
 
 
 class Shrink(Transform):
-    """Pictures (N, 1, H, W) to (N, 1, side, side), smoothed; as they are where `side` is None or their own."""
+    """Images (N, 1, H, W) to (N, 1, side, side), smoothed; as they are where `side` is None or their own."""
 
     order = 20
     side: int | None = None

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from xrayfast.config import Task
-from xrayfast.data.store import Pictures
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
-from xrayfast.learning.inference import part_predictions
+from xrayfast.learning.inference.predictor import split_predictions
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import OVERALL, PER_LABEL
 from xrayfast.predictions import Predictions
@@ -31,7 +31,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         paths: where each image's file is, by its name in `predictions`.
         learn: the learner, where there is one; only `show_results` and indexing need it.
         dl: its DataLoader for these images.
-        pictures: where the pictures of single cases come from; by default from the files.
+        images: where the images of single cases come from; by default from the files.
         decision: calibration and thresholds, as validation chose them; by default none.
         summary: all numbers, where they are known already.
 
@@ -50,12 +50,12 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         paths: Mapping[str, Path],
         learn: Learner | None = None,
         dl: Any = None,
-        pictures: Pictures | None = None,
+        images: DecodedImages | None = None,
         decision: Decision | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
         # fastai's own __init__ takes the labels from a DataLoader, which saved predictions don't have.
-        Interpretation.__init__(self, predictions, task, paths, pictures=pictures, decision=decision, summary=summary)
+        Interpretation.__init__(self, predictions, task, paths, images=images, decision=decision, summary=summary)
         self.learn, self.dl, self.act = learn, dl, None
         self.losses = torch.tensor(predictions.loss)
 
@@ -66,7 +66,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
             found.predictions,
             found.task,
             found.paths,
-            pictures=found.pictures,
+            images=found.images,
             decision=found.decision,
             summary=found.summary,
         )
@@ -82,10 +82,10 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         """
         if dl is not None or act is not None:
             raise DataError("RadiographInterpretation.from_learner takes ds_idx: 0 for train, 1 for valid, 2 for test.")
-        part = ("train", "valid", "test")[ds_idx]
-        table = learn.dls.manifest.part(part).table
+        split = ("train", "valid", "test")[ds_idx]
+        table = learn.dls.manifest.subset(split).table
         paths = {image: Path(path) for image, path in zip(table["image"], table["path"], strict=True)}
-        return cls(part_predictions(learn, part), learn.dls.manifest.task, paths, learn, learn.dls[ds_idx])
+        return cls(split_predictions(learn, split), learn.dls.manifest.task, paths, learn, learn.dls[ds_idx])
 
     def __getitem__(self, idxs: Any) -> Any:
         """Inputs, predictions, targets, decisions and losses, by inference.

@@ -14,10 +14,10 @@ from xrayfast.errors import some
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.limits import bca, norm_limits
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.proportions import clopper_pearson
 from xrayfast.metrics.resampling import block_size, difference, draws, left_out, measured
-from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.sample import ResampledMetrics
 
 OFTEN_UNDEFINED = 0.05
 """The share of resamples without a value above which `Intervals.notes` says so."""
@@ -60,8 +60,8 @@ class Intervals:
     """The intervals of one split, or of the differences between two models on it.
 
     Attributes:
-        overall: by the names of `measures.OVERALL_MEASURES`.
-        per_label: L intervals by the names of `measures.LABEL_MEASURES` (and `AT_PREVALENCE`).
+        overall: by the names of `measures.OVERALL_METRICS`.
+        per_label: L intervals by the names of `measures.LABEL_METRICS` (and `AT_PREVALENCE`).
         units: how many patients (or images) there were to draw.
         by: "patient" or "image".
         level: of confidence.
@@ -110,7 +110,7 @@ class Intervals:
         found = [("overall", [name for name, one in self.overall.items() if holds(one)])]
         for i, label in enumerate(labels):
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
-        words = {**OVERALL_MEASURES["single"], **OVERALL_MEASURES["multi"], **LABEL_MEASURES, **AT_PREVALENCE}
+        words = {**OVERALL_METRICS["single"], **OVERALL_METRICS["multi"], **LABEL_METRICS, **AT_PREVALENCE}
         told = [(where, [words[name].replace(",", "") for name in names]) for where, names in found if names]
         return some([f"{where} ({some(names, 4)})" for where, names in told], 10)
 
@@ -151,12 +151,12 @@ def intervals(
         Intervals with the value of each metric.
 
     Raises:
-        ValueError: As `sample.Sample`; fewer than one resample; a level outside (0, 1).
+        ValueError: As `sample.ResampledMetrics`; fewer than one resample; a level outside (0, 1).
 
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
     _check(resamples, level)
-    sample = Sample(truth, probability, task, groups, threshold, prevalence)
+    sample = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
     overall, per_label = _bca([sample], resamples, level, seed)
     if sample.units >= LEAST_UNITS:
         overall = {name: _honest(found, _trials(sample, name, None), level) for name, found in overall.items()}
@@ -205,8 +205,8 @@ def paired_differences(
         ValueError: As `intervals`.
     """
     _check(resamples, level)
-    a = Sample(truth, probability_a, task, groups, threshold_a)
-    b = Sample(truth, probability_b, task, groups, threshold_b)
+    a = ResampledMetrics(truth, probability_a, task, groups, threshold_a)
+    b = ResampledMetrics(truth, probability_b, task, groups, threshold_b)
     overall, per_label = _bca([a, b], resamples, level, seed)
     return Intervals(overall, per_label, a.units, _by(groups), level, resamples, seed)
 
@@ -214,7 +214,7 @@ def paired_differences(
 _Tables = tuple[dict[str, Interval], dict[str, tuple[Interval, ...]]]
 
 
-def _bca(samples: Sequence[Sample], resamples: int, level: float, seed: int) -> _Tables:
+def _bca(samples: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> _Tables:
     """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
     values = difference([sample.as_it_is for sample in samples])
     units = samples[0].units
@@ -252,7 +252,7 @@ def _bca(samples: Sequence[Sample], resamples: int, level: float, seed: int) -> 
 
 
 def _invert(
-    sample: Sample,
+    sample: ResampledMetrics,
     overall: dict[str, Interval],
     per_label: dict[str, tuple[Interval, ...]],
     resamples: int,
@@ -284,7 +284,7 @@ def _honest(found: Interval, trials: int, level: float) -> Interval:
     return replace(found, low=float(low), high=float(high), method="exact")
 
 
-def _trials(sample: Sample, name: str, label: int | None) -> int:
+def _trials(sample: ResampledMetrics, name: str, label: int | None) -> int:
     """Patients (or images) with an image in the denominator of a proportion; 0 for a metric that is none."""
     known = sample.truth >= 0
     counted: dict[str, NDArray[np.bool_]] = {

@@ -9,7 +9,7 @@ from xrayfast.config import Task
 from xrayfast.metrics.classification import Floats, ratio
 from xrayfast.metrics.inputs import Indices
 from xrayfast.metrics.reliability import Binning, inner_edges, top_label
-from xrayfast.metrics.tally import Tally
+from xrayfast.metrics.tally import GroupedSums
 
 BINNINGS: dict[str, Binning] = {"ece": "width", "ece_mass": "mass"}
 """The bins of each calibration error. Those of "mass" are the split's own, and stay so in its resamples."""
@@ -30,7 +30,7 @@ class Gaps:
 
     def __init__(self, truth: NDArray[np.int8], probability: Floats, task: Task, unit: Indices, units: int) -> None:
         self._task = task
-        self._tally = Tally(units)
+        self._tally = GroupedSums(units)
         known = truth >= 0
         self._known = known.any(axis=0)
         rows, labels = np.nonzero(known)
@@ -60,7 +60,7 @@ class Gaps:
             counts: (B, units) how often each patient (or image) is drawn.
 
         Returns:
-            By the names of `measures.OVERALL_MEASURES` (B, K), and of `LABEL_MEASURES` (B, L, K); NaN where a resample
+            By the names of `measures.OVERALL_METRICS` (B, K), and of `LABEL_METRICS` (B, L, K); NaN where a resample
             has no image, or for the mean over labels none of a label that the split knows something of.
         """
         sums = self._tally.sums(counts)

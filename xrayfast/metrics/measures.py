@@ -21,7 +21,7 @@ _RANKED = {
     "ap_micro": "Average precision, micro",
 }
 
-OVERALL_MEASURES: dict[Task, dict[str, str]] = {
+OVERALL_METRICS: dict[Task, dict[str, str]] = {
     "single": {
         "accuracy": "Accuracy",
         "balanced_accuracy": "Balanced accuracy",
@@ -56,7 +56,7 @@ HEADLINE: dict[Task, tuple[str, ...]] = {
 }
 """Those that are read first, in this order."""
 
-LABEL_MEASURES = {
+LABEL_METRICS = {
     "precision": "Precision",
     "recall": "Recall (sensitivity)",
     "specificity": "Specificity",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.sample import Measured, Sample
+from xrayfast.metrics.sample import MetricValues, ResampledMetrics
 
 SHARES = 200
 """Into how many equal shares patients are dealt at most, to be left out one share at a time: however many patients
@@ -54,12 +54,12 @@ def left_out(units: int, seed: int, block: int, at_most: int = SHARES) -> Iterat
         yield (share_of != np.arange(start, min(start + block, shares))[:, None]).astype(np.float64)
 
 
-def block_size(sample: Sample) -> int:
+def block_size(sample: ResampledMetrics) -> int:
     """How many resamples to measure at a time."""
     return max(4, _CELLS // max(sample.truth.size, 1))
 
 
-def measured(samples: Sequence[Sample], blocks: Iterator[Floats]) -> Measured:
+def measured(samples: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> MetricValues:
     """The metrics of one split, or the differences of the first and the second of two, under all counts.
 
     Args:
@@ -73,13 +73,13 @@ def measured(samples: Sequence[Sample], blocks: Iterator[Floats]) -> Measured:
     return _combined(found, np.concatenate)
 
 
-def difference(of: Sequence[Measured]) -> Measured:
+def difference(of: Sequence[MetricValues]) -> MetricValues:
     """The metrics of one, or of the first minus the second of two."""
     return of[0] if len(of) == 1 else _combined(of, lambda values: values[0] - values[1])
 
 
-def _combined(several: Sequence[Measured], combine: Callable[[list[Floats]], Floats]) -> Measured:
-    return Measured(
+def _combined(several: Sequence[MetricValues], combine: Callable[[list[Floats]], Floats]) -> MetricValues:
+    return MetricValues(
         {name: combine([one.overall[name] for one in several]) for name in several[0].overall},
         {name: combine([one.per_label[name] for one in several]) for name in several[0].per_label},
     )

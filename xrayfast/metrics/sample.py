@@ -12,27 +12,27 @@ from xrayfast.metrics import agreement
 from xrayfast.metrics.classification import Floats, rates, ratio
 from xrayfast.metrics.gaps import Gaps, total
 from xrayfast.metrics.inputs import table, units
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_MEASURES, OVERALL_MEASURES
+from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.ranking import Ranking
 from xrayfast.metrics.scoring import log_losses, one_class, squared_errors
-from xrayfast.metrics.tally import Tally
+from xrayfast.metrics.tally import GroupedSums
 from xrayfast.metrics.thresholds import decide
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricValues:
     """Metrics under B sets of counts.
 
     Attributes:
-        overall: (B,) by the names of `OVERALL_MEASURES`.
-        per_label: (B, L) by the names of `LABEL_MEASURES` (and `AT_PREVALENCE`).
+        overall: (B,) by the names of `OVERALL_METRICS`.
+        per_label: (B, L) by the names of `LABEL_METRICS` (and `AT_PREVALENCE`).
     """
 
     overall: dict[str, Floats]
     per_label: dict[str, Floats]
 
 
-class Sample:
+class ResampledMetrics:
     """One split, sorted and summed once, to be measured as it is and under many resamples.
 
     A metric that has no value (a class is absent, a denominator zero) is NaN. A macro or weighted mean is over the
@@ -70,7 +70,7 @@ class Sample:
         n_labels = self.truth.shape[1]
         self.called = decide(self.probability, task, _each(threshold, n_labels, "threshold"))
         self._prevalence = None if prevalence is None else _each(prevalence, n_labels, "prevalence")
-        self._tally = Tally(self.units)
+        self._tally = GroupedSums(self.units)
         self._tally_labels()
         self._tally_images()
         self.gaps = Gaps(self.truth, self.probability, task, self.unit, self.units)
@@ -83,15 +83,15 @@ class Sample:
 
     @property
     def overall(self) -> dict[str, float]:
-        """The metrics of the split as it is, by the names of `OVERALL_MEASURES`."""
+        """The metrics of the split as it is, by the names of `OVERALL_METRICS`."""
         return {name: float(values[0]) for name, values in self.as_it_is.overall.items()}
 
     @property
     def per_label(self) -> dict[str, Floats]:
-        """(L,) of the split as it is, by the names of `LABEL_MEASURES` (and `AT_PREVALENCE`)."""
+        """(L,) of the split as it is, by the names of `LABEL_METRICS` (and `AT_PREVALENCE`)."""
         return {name: values[0] for name, values in self.as_it_is.per_label.items()}
 
-    def measure(self, counts: Floats) -> Measured:
+    def measure(self, counts: Floats) -> MetricValues:
         """All metrics under B sets of counts.
 
         Args:
@@ -115,9 +115,9 @@ class Sample:
             "auroc_micro": area,
             "ap_micro": precision,
         }
-        label_names = [*LABEL_MEASURES, *(AT_PREVALENCE if self._prevalence is not None else ())]
-        return Measured(
-            {name: overall[name] for name in OVERALL_MEASURES[self.task]},
+        label_names = [*LABEL_METRICS, *(AT_PREVALENCE if self._prevalence is not None else ())]
+        return MetricValues(
+            {name: overall[name] for name in OVERALL_METRICS[self.task]},
             {name: per_label[name] for name in label_names},
         )
 

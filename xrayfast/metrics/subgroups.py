@@ -1,4 +1,4 @@
-"""The metrics of parts of a split, such as women and men, and how far these lie apart."""
+"""The metrics of splits of a split, such as women and men, and how far these lie apart."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.inputs import Bools, Indices, units
 from xrayfast.metrics.limits import bca
 from xrayfast.metrics.resampling import block_size, draws, left_out
-from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.sample import ResampledMetrics
 from xrayfast.metrics.summary import summarise
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
@@ -86,7 +86,7 @@ def subgroups(
         `low` to `high`; `notes`. Undefined numbers are None.
 
     Raises:
-        ValueError: As `sample.Sample`; a column that has not N values.
+        ValueError: As `sample.ResampledMetrics`; a column that has not N values.
     """
     split = _Split(truth, probability, tuple(labels), task, threshold, groups, prevalence, resamples, seed)
     return [split.divided(by, np.asarray(column, dtype=np.str_)) for by, column in values.items()]
@@ -158,7 +158,8 @@ class _Split:
     def _gaps(self, names: Sequence[str], members: Sequence[Bools]) -> tuple[list[dict[str, Any]], list[str]]:
         unit, n_units = units(self.patients, len(self.truth))
         samples = [
-            Sample(self.truth[rows], self.probability[rows], self.task, unit[rows], self.threshold) for rows in members
+            ResampledMetrics(self.truth[rows], self.probability[rows], self.task, unit[rows], self.threshold)
+            for rows in members
         ]
         # The patients of the whole split are drawn, so that one who stands in two subgroups is drawn for both at once.
         own = [np.unique(unit[rows]) for rows in members]
@@ -175,7 +176,7 @@ class _Split:
         return sorted(gaps, key=lambda gap: -gap["difference"]), self._notes(names, enough, len(gaps))
 
     def _measured(
-        self, samples: Sequence[Sample], own: Sequence[Indices], counts: Iterator[Floats]
+        self, samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[Floats]
     ) -> dict[str, Floats]:
         """(G, B, L) by the names of `GAP_MEASURES`, and the share of right images as (G, B, 1)."""
         alike = _ALIKE[self.task]

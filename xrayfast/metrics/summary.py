@@ -24,7 +24,7 @@ from xrayfast.metrics.classification import (
 )
 from xrayfast.metrics.delong import delong
 from xrayfast.metrics.reliability import reliability, top_label
-from xrayfast.metrics.sample import Sample
+from xrayfast.metrics.sample import ResampledMetrics
 from xrayfast.metrics.thresholds import decide
 
 OVERALL: dict[Task, dict[str, str]] = {
@@ -141,7 +141,7 @@ def summarise(
     Returns:
         `images`; `patients`, or None; `scored`, the images of which something is known; `unknown`, the images left out
         by label, where any are; `overall` and `per_label` (a row a label: `label`, `support` images with it and
-        `negatives` without) with the keys of `measures.OVERALL_MEASURES` and `LABEL_MEASURES`; `intervals`;
+        `negatives` without) with the keys of `measures.OVERALL_METRICS` and `LABEL_METRICS`; `intervals`;
         `prevalence` of each label for which one was stated;
         `reliability`, the bins of `reliability.reliability` by label, and for one label an image of the most likely
         class; `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
@@ -193,7 +193,7 @@ def summarise(
     return summary
 
 
-def against_the_rest(
+def one_vs_rest(
     truth: NDArray[Any],
     probability: NDArray[Any],
     labels: Sequence[str],
@@ -269,7 +269,7 @@ def _measured(
 ) -> tuple[dict[str, float], dict[str, list[float]], Intervals | None]:
     """The metrics overall and by label, and their intervals where they are asked for."""
     if not resamples:
-        sample = Sample(truth, probability, task, groups, threshold, prevalence)
+        sample = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
         return sample.overall, {name: column.tolist() for name, column in sample.per_label.items()}, None
     found = intervals(truth, probability, task, groups, threshold, prevalence, resamples, seed=seed)
     return (

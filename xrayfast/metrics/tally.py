@@ -12,7 +12,7 @@ from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import Indices
 
 
-class Tally:
+class GroupedSums:
     """Named sums over images, each of a shape of its own."""
 
     def __init__(self, units: int) -> None:

@@ -87,11 +87,11 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
 
 
 def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
-    """A grid of pictures with file name, actual and predicted labels and loss, in the order given.
+    """A grid of images with file name, actual and predicted labels and loss, in the order given.
 
     Args:
         cases: what to show; pixels that are None give an empty panel that says so.
-        columns: pictures in a row.
+        columns: images in a row.
     """
     if not cases:
         return _message("No predictions to show")
@@ -104,7 +104,7 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
         row, column = divmod(index, columns)
         left, top = gap + column * (side + gap), height - gap - row * (side + caption)
         axes = figure.add_axes((left / width, (top - side) / height, side / width, side / height))
-        _picture(axes, case)
+        _image(axes, case)
         lines = _caption_lines(case)
         style: dict[str, Any] = {
             "transform": axes.transAxes,
@@ -167,7 +167,7 @@ def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
 
     Args:
         figure: what to draw.
-        transparent: without a background, and hardly compressed: pixels to make other pictures of.
+        transparent: without a background, and hardly compressed: pixels to make other images of.
     """
     buffer = io.BytesIO()
     figure.savefig(
@@ -271,7 +271,7 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
 
 
 def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str]) -> None:
-    """A line where the phase changes, and each phase's name above its part of the panel."""
+    """A line where the phase changes, and each phase's name above its split of the panel."""
     starts = [0] + [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
     ends = [*starts[1:], len(phases)]
     # A panel is some 60 characters of this size wide.
@@ -303,7 +303,7 @@ def _message(text: str) -> Figure:
     return figure
 
 
-def _picture(axes: Axes, case: Case) -> None:
+def _image(axes: Axes, case: Case) -> None:
     """The pixels in a black square, whatever their aspect."""
     axes.set_xticks([])
     axes.set_yticks([])

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
-from xrayfast.data.store import Pictures, Reader
+from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.errors import ReadError
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.decision import Decision
@@ -22,8 +22,8 @@ from xrayfast.report import figures, matrices
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PICTURE_SIZE = 256
-"""Side in pixels of the pictures of single cases."""
+IMAGE_SIZE = 256
+"""Side in pixels of the images of single cases."""
 
 RESAMPLES = 1000
 """Of the intervals of predictions that no run has measured; those of a run are as its settings say."""
@@ -38,7 +38,7 @@ class Interpretation:
         predictions: truth, probabilities and losses of N images.
         task: "single" or "multi".
         paths: where each image's file is, by its name in `predictions`.
-        pictures: where the pictures of single cases come from; by default from the files.
+        images: where the images of single cases come from; by default from the files.
         decision: calibration and thresholds, as validation chose them; by default none.
         summary: all numbers, where they are known already.
 
@@ -55,12 +55,12 @@ class Interpretation:
         task: Task,
         paths: Mapping[str, Path],
         *,
-        pictures: Pictures | None = None,
+        images: DecodedImages | None = None,
         decision: Decision | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
         self.predictions, self.task, self.paths = predictions, task, paths
-        self.pictures = pictures or Reader(PICTURE_SIZE)
+        self.images = images or UncachedImages(IMAGE_SIZE)
         self.vocab = list(predictions.labels)
         self.decision = decision or Decision(task, predictions.labels)
         self.summary: Mapping[str, Any] = summary or summarise(
@@ -125,11 +125,11 @@ class Interpretation:
         return table
 
     def cases(self, k: int) -> tuple[figures.Case, ...]:
-        """The k images with the largest losses, with their pictures where the files can still be read."""
+        """The k images with the largest losses, with their images where the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
 
     def plot_top_losses(self, k: int | Sequence[int] = 9, largest: bool = True, **_: Any) -> Figure:
-        """The pictures with the largest (or smallest) losses, with file names, as a Figure."""
+        """The images with the largest (or smallest) losses, with file names, as a Figure."""
         if isinstance(k, int):
             chosen = self.ranked(k, largest).tolist()
         else:
@@ -152,7 +152,7 @@ class Interpretation:
             # Of several labels each has its own, beside its name.
             probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
-            pixels=self._picture(image),
+            pixels=self._image(image),
         )
 
     def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
@@ -161,8 +161,8 @@ class Interpretation:
             return joined(row, self.vocab, ", ")
         return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
 
-    def _picture(self, image: str) -> NDArray[np.uint8] | None:
+    def _image(self, image: str) -> NDArray[np.uint8] | None:
         try:
-            return self.pictures.picture(str(self.paths[image])) if image in self.paths else None
+            return self.images.image(str(self.paths[image])) if image in self.paths else None
         except ReadError:
             return None

@@ -29,7 +29,7 @@ OPACITY = 0.6
 """Of the hottest place; the anatomy is to show through."""
 
 SIDE, CAPTION, GAP, LEGEND = 2.3, 1.02, 0.22, 0.55
-"""Inches: a picture, the text below it, the space between, and the legend of the figure."""
+"""Inches: an image, the text below it, the space between, and the legend of the figure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class SaliencyCase:
         probability: of that label, in [0, 1].
         actual: the label or labels that the data set gives, joined for reading; "" for none, None where nobody knows.
         predicted: the predicted label or labels, joined for reading; "" for none.
-        pixels: (S, S) uint8, the whole picture padded with black as the network sees it, at any size.
+        pixels: (S, S) uint8, the whole image padded with black as the network sees it, at any size.
         heat: (h, w) in [0, 1] over that square.
         outside: the share of the heat outside the central thorax; NaN where there is no heat.
         thorax: top, left, bottom and right edge of the central thorax as fractions of the square; None to draw none.
@@ -103,11 +103,11 @@ def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
 def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
     """A radiograph and its overlay with the caption below, from the given place in inches."""
     width, height = figure.get_size_inches()
-    for offset, picture in ((0.0, case.pixels), (SIDE + 0.06, overlay(case.pixels, case.heat))):
+    for offset, image in ((0.0, case.pixels), (SIDE + 0.06, overlay(case.pixels, case.heat))):
         place = ((left + offset) / width, (top - SIDE) / height, SIDE / width, SIDE / height)
         axes = figure.add_axes(place)
         axes.set_axis_off()
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         if offset:
             _outline(axes, case)
         else:
@@ -155,7 +155,7 @@ def _legend(figure: Figure) -> None:
     none, most = scale.ax.set_xticklabels(["none", "most"])
     none.set_horizontalalignment("left")
     most.set_horizontalalignment("right")
-    words = "Heat: what speaks for the explained label,\neach picture by its own maximum. Dashed: the central thorax."
+    words = "Heat: what speaks for the explained label,\neach image by its own maximum. Dashed: the central thorax."
     figure.text(
         (GAP + 1.3 + 0.2) / width,
         0.28 / height,
@@ -169,7 +169,5 @@ def _legend(figure: Figure) -> None:
 
 def _nothing() -> Figure:
     figure = Figure(figsize=(5, 1.2))
-    figure.text(
-        0.5, 0.5, "No pictures to explain", ha="center", va="center", fontsize=figures.TEXT, color=figures.MUTED
-    )
+    figure.text(0.5, 0.5, "No images to explain", ha="center", va="center", fontsize=figures.TEXT, color=figures.MUTED)
     return figure

@@ -8,12 +8,12 @@ from pathlib import Path
 from xrayfast.audit.check import Audit, audit
 from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.config import Config
+from xrayfast.data.cache.image_cache import DecodedImages, open_images
+from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.data.radiograph import Pixels
-from xrayfast.data.store import Pictures, open_pictures
 from xrayfast.errors import ReadError, WriteError
 from xrayfast.files import write_json
-from xrayfast.report.check_page import shown_groups, shown_rows, write_check_page
+from xrayfast.report.html.check_page import shown_groups, shown_rows, write_check_page
 from xrayfast.run import now
 
 JSON, PAGE = "check.json", "check.html"
@@ -32,7 +32,7 @@ def check(
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings of the data set.
-        size: side in pixels of the pictures that are looked at; with that of later training, these are decoded
+        size: side in pixels of the images that are looked at; with that of later training, these are decoded
             already. By default 224; at least 64.
         output: a folder to write `check.json` and `check.html` to.
         progress: called with what is being done, the images done and the images in all.
@@ -47,12 +47,12 @@ def check(
     config = config or Config()
     if not isinstance(data, Manifest):
         data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
-    pictures = open_pictures(data.config, max(size or config.model.size, LEAST_SIDE))
+    images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
     folder = None if output is None else _made(Path(output))
-    found = audit(data, pictures, progress)
+    found = audit(data, images, progress)
     if folder is not None:
         write_json(folder / JSON, found.to_json())
-        _write_page(found, pictures, folder / PAGE)
+        _write_page(found, images, folder / PAGE)
     return found
 
 
@@ -64,12 +64,12 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def _write_page(found: Audit, pictures: Pictures, path: Path) -> None:
+def _write_page(found: Audit, images: DecodedImages, path: Path) -> None:
     paths = found.data.table["path"].tolist()
     shown: dict[int, Pixels | None] = {}
     for row in {row for group in shown_groups(found) for row in shown_rows(group)}:
         try:
-            shown[row] = pictures.picture(paths[row])
+            shown[row] = images.image(paths[row])
         except ReadError:  # gone since; the page says so
             shown[row] = None
     title = found.data.config.source.absolute().name

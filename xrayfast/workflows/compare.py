@@ -15,10 +15,10 @@ import pandas as pd
 from xrayfast.config import Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, some
 from xrayfast.metrics.bootstrap import Interval, intervals
-from xrayfast.metrics.measures import OVERALL_MEASURES
+from xrayfast.metrics.measures import OVERALL_METRICS
 from xrayfast.metrics.summary import OVERALL
 from xrayfast.predictions import Predictions
-from xrayfast.run import INFO, Part, Run
+from xrayfast.run import INFO, PredictedSplit, Run
 from xrayfast.workflows.paired import LEVEL, Side, corrected, differences
 
 LESS_IS_BETTER = ("brier", "log_loss", "ece", "ece_mass")
@@ -31,7 +31,7 @@ class Comparison:
 
     Attributes:
         table: a row a run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
-            metric of `OVERALL_MEASURES`: NAME, NAME_low and NAME_high (95 % interval).
+            metric of `OVERALL_METRICS`: NAME, NAME_low and NAME_high (95 % interval).
         differences: a row for each run, metric and label compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `measure`, `label` ("" for all), `difference` (run minus reference),
             `low`, `high` (95 %, each interval for itself), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
@@ -50,7 +50,7 @@ class Comparison:
     differences: pd.DataFrame
     notes: tuple[str, ...]
     task: Task
-    split: Part
+    split: PredictedSplit
     order: str
     reference: str
     measures: tuple[str, ...]
@@ -58,7 +58,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON: undefined numbers are None."""
-        names = [name for name in OVERALL_MEASURES[self.task] if name in self.table]
+        names = [name for name in OVERALL_METRICS[self.task] if name in self.table]
         ends = [name + end for name in names for end in ("", "_low", "_high")]
         runs = []
         for row in _records(self.table):
@@ -82,7 +82,7 @@ class Comparison:
 def compare(
     runs: Sequence[Run | Path | str],
     *,
-    split: Part | None = None,
+    split: PredictedSplit | None = None,
     order: str = "auroc_macro",
     reference: Run | Path | str | None = None,
     resamples: int = 1000,
@@ -97,8 +97,8 @@ def compare(
 
     Args:
         runs: runs, their folders, or folders of runs.
-        split: the part to compare on; default the test part where every run has one, else valid.
-        order: a name of `OVERALL_MEASURES`; the best run comes first, which of losses and calibration errors is the
+        split: the split to compare on; default the test split where every run has one, else valid.
+        order: a name of `OVERALL_METRICS`; the best run comes first, which of losses and calibration errors is the
             smallest.
         reference: the run that the others are compared with, one of `runs` or its name; default the first of the table.
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
@@ -115,18 +115,18 @@ def compare(
     """
     found, notes = _find(runs)
     task = _common_task(found)
-    if order not in OVERALL_MEASURES[task]:
+    if order not in OVERALL_METRICS[task]:
         raise ConfigError(
-            f"order is '{order}'; expected one of {', '.join(OVERALL_MEASURES[task])}."
-            + did_you_mean(order, OVERALL_MEASURES[task])
+            f"order is '{order}'; expected one of {', '.join(OVERALL_METRICS[task])}."
+            + did_you_mean(order, OVERALL_METRICS[task])
         )
     against = None if reference is None else _named(reference, found)
-    part, about_part = _common_part(found, split)
-    predictions = {name: _predictions(run, part) for name, run in found.items()}
+    chosen, about_split = _common_split(found, split)
+    predictions = {name: _predictions(run, chosen) for name, run in found.items()}
     total, done = 2 * sum(map(len, predictions.values())), 0
     rows = []
     for name, run in found.items():
-        rows.append(_row(name, run, part, predictions[name], resamples, seed))
+        rows.append(_row(name, run, chosen, predictions[name], resamples, seed))
         done += len(predictions[name])
         if progress is not None:
             progress("measuring", done, total)
@@ -145,8 +145,8 @@ def compare(
         if progress is not None:
             progress("comparing", done, total)
     differing, tests = corrected(pairs)
-    notes += about_part + _together(remarks, against) + _about_tests(tests, reference is None, order, task)
-    return Comparison(table, differing, tuple(notes), task, part, order, against, measures, tests)
+    notes += about_split + _together(remarks, against) + _about_tests(tests, reference is None, order, task)
+    return Comparison(table, differing, tuple(notes), task, chosen, order, against, measures, tests)
 
 
 # Which runs, on what.
@@ -161,7 +161,7 @@ def _find(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]
         for run in inside:
             if run.path.resolve() in found:
                 twice.append(run.path)
-            elif inside != [one] and len(inside) > 1 and not run.predicted_parts:
+            elif inside != [one] and len(inside) > 1 and not run.predicted_splits:
                 without.append(run.path)
             else:
                 found[run.path.resolve()] = run
@@ -206,38 +206,38 @@ def _common_task(found: dict[str, Run]) -> Task:
     return "single" if tasks["single"] else "multi"
 
 
-def _common_part(found: dict[str, Run], split: Part | None) -> tuple[Part, list[str]]:
+def _common_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
     """The part to compare on, and what to say of it."""
     if split not in (None, "valid", "test"):
         raise ConfigError(f"split is '{split}'; expected valid or test.")
     for run in found.values():
-        if not run.predicted_parts:
+        if not run.predicted_splits:
             raise RunError(
                 f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
                 f"'{run.info.get('status', 'unknown')}'. Leave it out, or complete it with "
                 f"'xrayfast fit --resume {run.path}'."
             )
-    lacking = [name for name, run in found.items() if "test" not in run.predicted_parts]
-    part: Part = split or ("valid" if lacking else "test")
+    lacking = [name for name, run in found.items() if "test" not in run.predicted_splits]
+    chosen: PredictedSplit = split or ("valid" if lacking else "test")
     notes = []
-    if part == "valid":
-        why = f" Used because there is no test part in {some(lacking)}." if split is None else ""
+    if chosen == "valid":
+        why = f" Used because there is no test split in {some(lacking)}." if split is None else ""
         notes.append(
             "These are validation images. They also chose each run's epoch, calibration and thresholds: all values are "
             f"a little too good, by how much differs between runs.{why}"
         )
-    return part, notes
+    return chosen, notes
 
 
-def _predictions(run: Run, part: Part) -> Predictions:
-    predictions = run.predictions(part)
+def _predictions(run: Run, split: PredictedSplit) -> Predictions:
+    predictions = run.predictions(split)
     if not len(predictions):
-        raise RunError(f"{run.path}: its predictions of part '{part}' are empty. Leave the run out.")
+        raise RunError(f"{run.path}: its predictions of split '{split}' are empty. Leave the run out.")
     images = pd.Index(predictions.images)
     if images.has_duplicates:
         raise RunError(
-            f"{run.path}: '{images[images.duplicated()][0]}' stands more than once in its predictions of part "
-            f"'{part}'; expected a row an image. Leave the run out, or train it again."
+            f"{run.path}: '{images[images.duplicated()][0]}' stands more than once in its predictions of split "
+            f"'{split}'; expected a row an image. Leave the run out, or train it again."
         )
     return predictions
 
@@ -267,7 +267,9 @@ def _named(reference: Run | Path | str, found: dict[str, Run]) -> str:
 # The table.
 
 
-def _row(name: str, run: Run, part: Part, predictions: Predictions, resamples: int, seed: int) -> dict[str, Any]:
+def _row(
+    name: str, run: Run, split: PredictedSplit, predictions: Predictions, resamples: int, seed: int
+) -> dict[str, Any]:
     """One run: how it was trained, and its metrics with their intervals."""
     info, config = run.info, run.config
     groups = predictions.groups
@@ -285,8 +287,8 @@ def _row(name: str, run: Run, part: Part, predictions: Predictions, resamples: i
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "path": str(run.path),
     }
-    names = [*OVERALL[run.task], *(name for name in OVERALL_MEASURES[run.task] if name not in OVERALL[run.task])]
-    values = _stored(run, part, names)
+    names = [*OVERALL[run.task], *(name for name in OVERALL_METRICS[run.task] if name not in OVERALL[run.task])]
+    values = _stored(run, split, names)
     if values is None:
         values = intervals(
             predictions.truth,
@@ -320,10 +322,10 @@ def _loss(config: Config, task: Task) -> str:
     return f"focal, gamma {train.gamma:g}" if train.loss == "focal" else train.loss
 
 
-def _stored(run: Run, part: Part, names: Sequence[str]) -> dict[str, Interval] | None:
+def _stored(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:
     """The metrics and intervals in `metrics.json`; None where an older version wrote it, without them."""
     try:
-        summary = run.metrics[part]
+        summary = run.metrics[split]
         ends = summary["intervals"]["overall"]
         return {
             name: Interval(
@@ -366,7 +368,7 @@ def _about_tests(tests: int, chosen: bool, order: str, task: Task) -> list[str]:
     ]
     if chosen:
         notes.append(
-            f"The reference was chosen by its result on these very images ({OVERALL_MEASURES[task][order]}), which "
+            f"The reference was chosen by its result on these very images ({OVERALL_METRICS[task][order]}), which "
             "flatters it a little. Where one run was the standard beforehand, make that the reference."
         )
     return notes

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
+from xrayfast.data.cache.image_cache import DecodedImages, decoded
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.data.store import Pictures, decoded
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
 
@@ -61,7 +61,7 @@ def open_data(
         patient: its column of patients, who are never split between parts; or "dicom:PatientID" (a header), "name"
             (in the file names) or "none". Recognised where not given.
         split_col: its column of train, valid and test.
-        split_file: a `split.csv` to replay, or a list of images that is named for its part, such as `test_list.txt`.
+        split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
         valid_fraction: share of the images to validate on, where the data brings no split.
         test_fraction: share of the images to test on, likewise.
         folds: number of equal parts of what is not test, one of which is validated on.
@@ -131,31 +131,31 @@ def settle(
     model = config.model
     if model.weights not in ("imagenet", "none"):
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
-    return data, config.model_copy(update={"data": anchored(data.config), "model": model})
+    return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model})
 
 
-def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] | None = None) -> Pictures:
-    """The data set's pictures at one size, each file decoded unless it was before.
+def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] | None = None) -> DecodedImages:
+    """The data set's images at one size, each file decoded unless it was before.
 
     Raises:
         DataError: files that can't be read.
-        WriteError: no room to keep the pictures.
+        WriteError: no room to keep the images.
     """
     return decoded(
         data.config, size, data.table["path"].tolist(), None if progress is None else partial(progress, "decoding")
     )
 
 
-def split_table(data: Manifest, pictures: Pictures) -> pd.DataFrame:
-    """What a run writes as `split.csv`: `Manifest.split_table` with a hash of each decoded picture, by which it is
+def split_table(data: Manifest, images: DecodedImages) -> pd.DataFrame:
+    """What a run writes as `split.csv`: `Manifest.split_table` with a hash of each decoded image, by which it is
     known again in other data.
     """
-    digests = [pictures.facts(path).digest for path in data.table["path"].tolist()]
+    digests = [images.facts(path).digest for path in data.table["path"].tolist()]
     table: pd.DataFrame = data.split_table().assign(digest=digests)
     return table
 
 
-def anchored(config: DataConfig) -> DataConfig:
+def with_absolute_paths(config: DataConfig) -> DataConfig:
     """The same settings with absolute paths, so that a run finds its data from any working folder."""
     files = {name: getattr(config, name) for name in ("source", "labels", "label_map", "split_file", "cache_dir")}
     return config.model_copy(update={name: path.absolute() for name, path in files.items() if path is not None})

@@ -15,28 +15,28 @@ from numpy.typing import NDArray
 
 from xrayfast._version import __version__
 from xrayfast.config import Config, Device
-from xrayfast.data.labels import is_no_finding
+from xrayfast.data.cache.image_cache import DecodedImages, open_images
+from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.data.splits import PARTS, Part
-from xrayfast.data.store import Pictures, open_pictures
+from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, counted, did_you_mean, some
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.predictions import ABOUT, Predictions, about
-from xrayfast.report.claim import write_claim
 from xrayfast.report.figures import Case
-from xrayfast.report.model_card import write_model_card
+from xrayfast.report.markdown.claim import write_claim
+from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.run import Run, now
 from xrayfast.workflows.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.label_match import match_labels
 from xrayfast.workflows.results import measure, prevalences
-from xrayfast.workflows.seen import Progress, sift
+from xrayfast.workflows.seen import Progress, exclude_seen
 
 CHUNK = 256
-"""Pictures in memory at a time."""
+"""Images in memory at a time."""
 
-PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; pictures were compared."
+PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class _Tested:
         warnings: why the numbers may be too good, in sentences.
         notes: what was taken for what, in sentences.
         facts: for `evaluation.json`.
-        own_test: images that stand in the run's own test part.
+        own_test: images that stand in the run's own test split.
         cases: the images that went most wrong.
     """
 
@@ -71,7 +71,7 @@ def evaluate(
     *,
     config: Config | None = None,
     by: Sequence[str] | str = (),
-    part: Part | None = None,
+    split: Split | None = None,
     name: str | None = None,
     tta: bool = False,
     prevalence: Sequence[str] | str | None = None,
@@ -81,7 +81,7 @@ def evaluate(
     command: str = "",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a run on the test part of its own data, or on another data set, with its own calibration and thresholds.
+    """Measure a run on the test split of its own data, or on another data set, with its own calibration and thresholds.
 
     Of other data, images that the run was trained on or chosen by are left out, known by their pixels; labels are
     matched by name as `label_match.match_labels` says.
@@ -93,7 +93,7 @@ def evaluate(
         config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is the
             one that the run was trained with.
         by: by what to look at subgroups: "sex", "age" (in bands), "view".
-        part: of the run's own data "test" (where not given) or "valid"; of other data one of its parts, all where not
+        split: of the run's own data "test" (where not given) or "valid"; of other data one of its splits, all where not
             given.
         name: of the evaluation's folder; by default that of the data.
         tta: average over augmented views.
@@ -122,11 +122,13 @@ def evaluate(
     opened = None if data is None and config is None else _opened(run, data, config)
     if opened is None and tta:
         raise ConfigError("found tta without data; the run's own predictions are saved as they were made.")
-    with _new_folder(run, name, part or "test" if opened is None else _stem(opened)) as evaluation:
+    with _new_folder(run, name, split or "test" if opened is None else _stem(opened)) as evaluation:
         if opened is None:
-            tested = _own(run, part, by)
+            tested = _own(run, split, by)
         else:
-            tested = _elsewhere(run, opened, part, by, tta=tta, device=device, batch_size=batch_size, progress=progress)
+            tested = _elsewhere(
+                run, opened, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
+            )
         if progress is not None:
             progress("measuring", 0, len(tested.predictions))
         result = measure(
@@ -152,7 +154,7 @@ def evaluate(
         )
         metrics = {
             "source": str((run.config.data if opened is None else opened.config).source),
-            "part": part or ("test" if opened is None else None),
+            "part": split or ("test" if opened is None else None),
             "own": opened is None,
             "images": {
                 "found": tested.found,
@@ -185,17 +187,17 @@ def _few(result: Mapping[str, Any]) -> list[str]:
 # On the run's own data
 
 
-def _own(run: Run, part: Part | None, by: Sequence[str]) -> _Tested:
+def _own(run: Run, split: Split | None, by: Sequence[str]) -> _Tested:
     """The saved predictions of a part."""
-    chosen = part or "test"
+    chosen = split or "test"
     if chosen == "train":
         raise ConfigError(
             "part is train; expected test or valid: a network's results on what it has learned say little."
         )
-    if run.predicted_parts and chosen not in run.predicted_parts:
-        other = "'--part valid' measures the validation part, which has also chosen epoch and thresholds"
+    if run.predicted_splits and chosen not in run.predicted_splits:
+        other = "'--split valid' measures the validation split, which has also chosen epoch and thresholds"
         raise RunError(
-            f"{run.path}: has no predictions of a {chosen} part. '--test-fraction 0.15' of 'xrayfast fit' makes one, "
+            f"{run.path}: has no predictions of a {chosen} split. '--test-fraction 0.15' of 'xrayfast fit' makes one, "
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
     predictions = run.predictions(chosen)
@@ -238,7 +240,7 @@ def _stem(data: Manifest) -> str:
 def _elsewhere(
     run: Run,
     data: Manifest,
-    part: Part | None,
+    split: Split | None,
     by: Sequence[str],
     *,
     tta: bool,
@@ -247,16 +249,16 @@ def _elsewhere(
     progress: Progress | None,
 ) -> _Tested:
     """Decode, leave out what can't be measured, predict."""
-    if part is not None:
-        data = _part(data, part)
+    if split is not None:
+        data = _split(data, split)
     known = about(data.table)
     _require(by, known, str(data.config.source))
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
-    pictures = open_pictures(data.config, run.config.model.size)
-    sifted = sift(run, data, matched, pictures, progress)
+    images = open_images(data.config, run.config.model.size)
+    sifted = exclude_seen(run, data, matched, images, progress)
     rows = sifted.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
-    raw, computed = _predicted(run, paths, pictures, tta=tta, device=device, batch_size=batch_size, progress=progress)
+    raw, computed = _predicted(run, paths, images, tta=tta, device=device, batch_size=batch_size, progress=progress)
     truth = matched.truth[rows]
     predictions = Predictions(
         labels=run.labels,
@@ -275,23 +277,25 @@ def _elsewhere(
     }
     facts = {"tta": tta, "device": computed, "data_notes": list(data.notes), "unreadable": sifted.unreadable}
     files = dict(zip(predictions.images.tolist(), paths, strict=True))
-    cases = worst_cases(run, predictions, files, pictures)
+    cases = worst_cases(run, predictions, files, images)
     notes = (*matched.notes, PATIENTS_UNKNOWN)
     left_out, warnings, own_test = sifted.left_out, sifted.warnings, sifted.own_test
     return _Tested(predictions, len(data), left_out, labels, warnings, notes, facts, own_test, cases)
 
 
-def _part(data: Manifest, part: Part) -> Manifest:
-    there = [name for name in PARTS if (data.table["split"] == name).any()]
-    if part not in there:
-        raise DataError(f"{data.config.source}: has no {part} part; found {some(there)}. Leave out --part to use all.")
-    return data.part(part)
+def _split(data: Manifest, split: Split) -> Manifest:
+    there = [name for name in SPLITS if (data.table["split"] == name).any()]
+    if split not in there:
+        raise DataError(
+            f"{data.config.source}: has no {split} split; found {some(there)}. Leave out --split to use all."
+        )
+    return data.subset(split)
 
 
 def _predicted(
     run: Run,
     paths: Sequence[str],
-    pictures: Pictures,
+    images: DecodedImages,
     *,
     tta: bool,
     device: Device,
@@ -300,15 +304,15 @@ def _predicted(
 ) -> tuple[NDArray[np.float64], str]:
     """(N, L) probabilities as the network gives them, and where they were computed."""
     # torch and fastai take seconds to load, and saved predictions need neither.
-    from xrayfast.learning.folding import exact
-    from xrayfast.learning.inference import new_probability
+    from xrayfast.learning.inference.predictor import new_probability
+    from xrayfast.learning.model.fusion import exact
     from xrayfast.workflows.load import load_to_predict
 
     learn = load_to_predict(run, device)
     found = []
     with exact(learn):
         for start in range(0, len(paths), CHUNK):
-            chunk = list(pictures.batch(paths[start : start + CHUNK]))
+            chunk = list(images.batch(paths[start : start + CHUNK]))
             found.append(new_probability(learn, chunk, batch_size=batch_size, tta=tta, seed=run.config.train.seed))
             if progress is not None:
                 progress("predicting", min(start + CHUNK, len(paths)), len(paths))

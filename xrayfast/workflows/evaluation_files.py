@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.data.store import Pictures
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import write_csv
 from xrayfast.predictions import Predictions
-from xrayfast.report.evaluation_page import EvaluationData, write_evaluation
 from xrayfast.report.figures import Case
-from xrayfast.report.interpretation import PICTURE_SIZE, Interpretation
-from xrayfast.report.results import SplitReport
+from xrayfast.report.html.evaluation_page import EvaluationData, write_evaluation
+from xrayfast.report.html.results import SplitReport
+from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.run import Run
 
 _COUNTS = ("label", "support", "negatives", "threshold")
@@ -23,20 +23,22 @@ _WORST = 12
 """Images with the largest losses are shown."""
 
 
-def worst_cases(run: Run, predictions: Predictions, paths: Mapping[str, str], pictures: Pictures) -> tuple[Case, ...]:
-    """The images of other data that went most wrong, with their pictures.
+def worst_cases(
+    run: Run, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
+) -> tuple[Case, ...]:
+    """The images of other data that went most wrong, with their images.
 
     Args:
         run: that was tested.
         predictions: of the images.
         paths: of their files, by name.
-        pictures: decoded before; where they are small the files are read again.
+        images: decoded before; where they are small the files are read again.
     """
     shown = Interpretation(
         predictions,
         run.task,
         {image: Path(path) for image, path in paths.items()},
-        pictures=pictures if pictures.side >= PICTURE_SIZE // 2 else None,
+        images=images if images.side >= IMAGE_SIZE // 2 else None,
         decision=run.decision,
         summary={"per_label": []},  # measured elsewhere; cases need none of it
     )

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import Device
-from xrayfast.data.radiograph import fit_square, read
+from xrayfast.data.images.reader import fit_square, read
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
-from xrayfast.learning import saliency
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.inference import new_probability
+from xrayfast.learning.inference import saliency
+from xrayfast.learning.inference.predictor import new_probability
 from xrayfast.predictions import joined
 from xrayfast.report import figures, overlays
-from xrayfast.report.interpretation import PICTURE_SIZE
+from xrayfast.report.interpretation import IMAGE_SIZE
 from xrayfast.run import Run
 from xrayfast.workflows.load import load_to_predict
 
@@ -42,7 +42,7 @@ class Explanation:
         predicted: the predicted label or labels, joined by "|" as `predict` does; "" for none.
         probabilities: of every label, as `predict` gives them.
         heat: (h, w) float32 in [0, 1], one cell for each of the network's last feature map, over the square that the
-            picture is fitted into; 1 is the hottest place of this picture.
+            image is fitted into; 1 is the hottest place of this image.
         pixels: (S, S) uint8, that square.
         thorax: top, left, bottom and right edge of the central thorax, as fractions of the square.
         outside: the share of the heat outside it; NaN where there is no heat.
@@ -58,7 +58,7 @@ class Explanation:
     outside: float
 
     def overlay(self) -> NDArray[np.uint8]:
-        """The picture with its heat in colour, (S, S, 3) uint8."""
+        """The image with its heat in colour, (S, S, 3) uint8."""
         return overlays.overlay(self.pixels, self.heat)
 
     def case(
@@ -78,7 +78,7 @@ class Explanation:
         )
 
     def plot(self) -> Figure:
-        """The picture beside itself with its heat, as a Figure."""
+        """The image beside itself with its heat, as a Figure."""
         return overlays.overlays_figure([self.case()])
 
     def save(self, path: Path | str) -> None:
@@ -129,7 +129,7 @@ def explain(
     Args:
         run: the run or its folder.
         files: an image file, or several.
-        label: what to explain; default each picture's most probable label.
+        label: what to explain; default each image's most probable label.
         device: where to run.
 
     Returns:
@@ -176,23 +176,23 @@ def saliency_cases(
     asked = [Asked(*one) for one in images]
     for one in asked:
         _require_label(run, one.label)
-    opened = [(one, picture) for one in asked if (picture := _try_open(run, one.path)) is not None]
+    opened = [(one, image) for one in asked if (image := _try_open(run, one.path)) is not None]
     lost = len(asked) - len(opened)
     notes = [f"{lost} of {len(asked)} images can no longer be read, and are left out."] if lost else []
     if not opened:
         return (), tuple(notes)
     learn = load_to_predict(run, device)
-    found = _explained(run, learn, [picture for _, picture in opened], [one.label for one, _ in opened])
+    found = _explained(run, learn, [image for _, image in opened], [one.label for one, _ in opened])
     cases = tuple(
         explanation.case(one.image, one.actual, one.predicted)
         for (one, _), explanation in zip(opened, found, strict=True)
     )
-    notes += _checks(run, learn, [picture for _, picture in opened], found)
+    notes += _checks(run, learn, [image for _, image in opened], found)
     return cases, tuple(notes)
 
 
 @dataclass(frozen=True, eq=False)
-class _Picture:
+class _Image:
     """A file that was read once: as the network takes it, and as people look at it."""
 
     file: str
@@ -201,52 +201,50 @@ class _Picture:
     thorax: saliency.Box
 
 
-def _open(run: Run, file: Path | str) -> _Picture:
+def _open(run: Run, file: Path | str) -> _Image:
     config = run.config
     size = config.model.size
     pixels = read(file, config.data.window).pixels
     # Small networks are fed what people can hardly look at; the square is the same, only finer.
-    square, shown = fit_square(pixels, size), fit_square(pixels, max(size, PICTURE_SIZE))
-    return _Picture(str(file), square, shown, saliency.central_thorax(*pixels.shape))
+    square, shown = fit_square(pixels, size), fit_square(pixels, max(size, IMAGE_SIZE))
+    return _Image(str(file), square, shown, saliency.central_thorax(*pixels.shape))
 
 
-def _try_open(run: Run, path: Path | None) -> _Picture | None:
+def _try_open(run: Run, path: Path | None) -> _Image | None:
     try:
         return None if path is None else _open(run, path)
     except ReadError:
         return None
 
 
-def _explained(
-    run: Run, learn: Learner, pictures: Sequence[_Picture], labels: Sequence[str | None]
-) -> list[Explanation]:
-    """Explain each picture's label of the same place, or its most probable one."""
-    if not pictures:
+def _explained(run: Run, learn: Learner, images: Sequence[_Image], labels: Sequence[str | None]) -> list[Explanation]:
+    """Explain each image's label of the same place, or its most probable one."""
+    if not images:
         return []
-    squares = [picture.square for picture in pictures]
+    squares = [image.square for image in images]
     probability = run.decision.calibrated(new_probability(learn, squares))
     predicted = run.decision.decide(probability)
     targets = [
         int(row.argmax()) if label is None else run.labels.index(label)
         for row, label in zip(probability, labels, strict=True)
     ]
-    maps = saliency.picture_maps(learn, squares, targets)
+    maps = saliency.image_maps(learn, squares, targets)
     return [
         Explanation(
-            file=picture.file,
+            file=image.file,
             label=run.labels[target],
             predicted=joined(decided, run.labels),
             probabilities={name: float(p) for name, p in zip(run.labels, row, strict=True)},
             heat=heat,
-            pixels=picture.shown,
-            thorax=picture.thorax,
-            outside=saliency.share_outside(heat, picture.thorax),
+            pixels=image.shown,
+            thorax=image.thorax,
+            outside=saliency.share_outside(heat, image.thorax),
         )
-        for picture, target, decided, row, heat in zip(pictures, targets, predicted, probability, maps, strict=True)
+        for image, target, decided, row, heat in zip(images, targets, predicted, probability, maps, strict=True)
     ]
 
 
-def _checks(run: Run, learn: Learner, pictures: Sequence[_Picture], found: Sequence[Explanation]) -> list[str]:
+def _checks(run: Run, learn: Learner, images: Sequence[_Image], found: Sequence[Explanation]) -> list[str]:
     """The sentences on heat outside the thorax and on random weights."""
     coarse = saliency.coarse_note(found[0].heat.shape)
     if coarse is not None:
@@ -254,7 +252,7 @@ def _checks(run: Run, learn: Learner, pictures: Sequence[_Picture], found: Seque
     checked = found[:CHECKED]
     correlation = saliency.weight_dependence(
         learn,
-        [picture.square for picture in pictures[:CHECKED]],
+        [image.square for image in images[:CHECKED]],
         [run.labels.index(one.label) for one in checked],
         np.stack([one.heat for one in checked]),
     )

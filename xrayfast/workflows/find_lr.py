@@ -10,11 +10,11 @@ from typing_extensions import Unpack
 from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
-from xrayfast.learning.learner import layer_groups
-from xrayfast.learning.loaders import named
-from xrayfast.learning.lr_find import LRCurve, range_test
-from xrayfast.learning.phases import plan, thaw
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.learner import layer_groups
+from xrayfast.learning.training.loaders import named
+from xrayfast.learning.training.lr_find import LRCurve, range_test
+from xrayfast.learning.training.phases import plan, unfreeze_blocks_of
 from xrayfast.workflows.data import decode, settle
 from xrayfast.workflows.fit import prepare
 
@@ -47,7 +47,7 @@ def find_lr(
     """
     manifest, config = settle(data, config, options)
     learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
-    thaw(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
+    unfreeze_blocks_of(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
     with isolated_rng(config.train.seed, "range test"):
         try:
             return range_test(learn, steps)

@@ -10,29 +10,29 @@ from pathlib import Path
 from typing_extensions import Unpack
 
 from xrayfast.config import Config, Options
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.store import Pictures
 from xrayfast.errors import Interrupted, ReadError, RunError, some
-from xrayfast.learning import checkpoint
-from xrayfast.learning.callbacks import History, Reporter, Silent
-from xrayfast.learning.distributed import Processes, in_step, joined
 from xrayfast.learning.fastai_api import Learner, ProgressCallback
-from xrayfast.learning.inference import part_predictions
-from xrayfast.learning.learner import layer_groups, learner_from_config, load_weights
-from xrayfast.learning.loaders import dataloaders, named
-from xrayfast.learning.phases import monitored, plan
-from xrayfast.learning.precision import follow_precision, resolved, settled_precision
+from xrayfast.learning.inference.predictor import split_predictions
+from xrayfast.learning.model.precision import follow_precision, resolved, settled_precision
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training import checkpoint
+from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
+from xrayfast.learning.training.distributed import Processes, in_step, joined
+from xrayfast.learning.training.learner import layer_groups, learner_from_config, load_weights
+from xrayfast.learning.training.loaders import dataloaders, named
+from xrayfast.learning.training.phases import monitored, plan
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
-from xrayfast.report.claim import write_claim
-from xrayfast.report.model_card import write_model_card
-from xrayfast.run import Part, Run, now
+from xrayfast.report.markdown.claim import write_claim
+from xrayfast.report.markdown.model_card import write_model_card
+from xrayfast.run import PredictedSplit, Run, now
 from xrayfast.workflows.data import decode, manifest_of, settle, split_table
 from xrayfast.workflows.leaks import sound
 from xrayfast.workflows.provenance import facts
-from xrayfast.workflows.results import conclude, prevalences
-from xrayfast.workflows.training import kept_blocks, stages, train_phases
+from xrayfast.workflows.results import finalize_results, prevalences
+from xrayfast.workflows.training import frozen_blocks, stages, train_phases
 
 
 def never() -> bool:
@@ -73,7 +73,7 @@ def fit(
     """
     manifest, config = settle(data, config, options)
     with joined(config.train.device) as processes:
-        reporter = reporter if reporter and processes.first else Silent()
+        reporter = reporter if reporter and processes.first else NullReporter()
         return _fit(manifest, config, name, Path(runs), reporter, interrupted, command, processes)
 
 
@@ -88,21 +88,21 @@ def _fit(
     processes: Processes,
 ) -> Run:
     """`fit`, as one of the processes that train together."""
-    pictures = decode(manifest, config.model.size, reporter.preparing)
+    images = decode(manifest, config.model.size, reporter.preparing)
     processes.wait()  # with patience: another machine may have more to decode
     opened = manifest
     manifest, remarks, looked = sound(
-        manifest, pictures, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
+        manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
     )
     for note in manifest.notes:
         if note not in opened.notes:
             reporter.note(note)
     batch = config.train.batch_size * processes.world
-    learn = prepare(manifest, config, pictures, batch)
+    learn = prepare(manifest, config, images, batch)
     # Contradictions between the settings show before a folder is made.
     prevalences(config.results.prevalence, manifest.labels)
     phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
-    blocks, no_room = kept_blocks(learn, phases, config, processes)
+    blocks, no_room = frozen_blocks(learn, phases, config, processes)
     made_fast = stages(phases, config.train, config.model.size, blocks)
     monitored(config.train, manifest.task)
     learn.precision = processes.told(settled_precision(learn))
@@ -110,7 +110,7 @@ def _fit(
     if config.train.progressive and all(stage.cut for stage in made_fast):
         remarks.append(
             "All epochs train on what frozen layers give, computed once at the last size: --progressive changes "
-            "nothing. --reuse-frozen off computes it anew in each epoch, on growing pictures."
+            "nothing. --reuse-frozen off computes it anew in each epoch, on growing images."
         )
     for remark in remarks:
         reporter.note(remark)
@@ -119,7 +119,7 @@ def _fit(
     with processes.folder(runs) as place:
         run = Run.create(place, name, config.model.arch, config, known)
         run.write_decision(Decision(manifest.task, manifest.labels))
-        run.write_split(split_table(manifest, pictures))
+        run.write_split(split_table(manifest, images))
         path = processes.told(str(run.path))
         _train(run, learn, config, History(), reporter, interrupted, processes)
     return Run(path)
@@ -143,7 +143,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
             f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
     with joined(run.config.train.device) as processes, processes.own_copy(run.path) as place:
-        _resume(Run(place), reporter if reporter and processes.first else Silent(), interrupted, processes)
+        _resume(Run(place), reporter if reporter and processes.first else NullReporter(), interrupted, processes)
     return run
 
 
@@ -151,13 +151,13 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     """`resume`, as one of the processes that train together, in a folder of its own."""
     config = run.config
     manifest = manifest_of(run)
-    pictures = decode(manifest, config.model.size, reporter.preparing)
+    images = decode(manifest, config.model.size, reporter.preparing)
     processes.wait()
     state = checkpoint.read_state(run.checkpoint)
     # A checkpoint replaces the weights that the run started from.
     start = config if state is None else config.updated({"weights": "none"})
     # Batches are what they were, however many processes go on.
-    learn = prepare(manifest, start, pictures, run.global_batch)
+    learn = prepare(manifest, start, images, run.global_batch)
     before = run.info.get("precision", "fp32")  # in which earlier versions trained on CPUs
     follow_precision(learn, before)
     if (now_in := settled_precision(learn)) != before:
@@ -171,13 +171,13 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     _train(run, learn, config, history, reporter, interrupted, processes)
 
 
-def prepare(manifest: Manifest, config: Config, pictures: Pictures, batch_size: int | None = None) -> Learner:
+def prepare(manifest: Manifest, config: Config, images: DecodedImages, batch_size: int | None = None) -> Learner:
     """The Learner that the settings describe, on its data, silent.
 
     Args:
         manifest: the data set.
         config: the settings.
-        pictures: of the data set.
+        images: of the data set.
         batch_size: of all processes together; None for that of the settings, which is of one.
     """
     train = config.train
@@ -188,7 +188,7 @@ def prepare(manifest: Manifest, config: Config, pictures: Pictures, batch_size: 
         workers=train.workers,
         device=train.device,
         seed=train.seed,
-        pictures=pictures,
+        images=images,
     )
     learn = learner_from_config(dls, config.model, train)
     learn.remove_cbs(ProgressCallback)  # it writes its bars as text where there is no notebook
@@ -228,18 +228,18 @@ def finish(run: Run, learn: Learner, history: History, config: Config, *, second
     """Predict with the weights of the best epoch, measure, and close the run."""
     began = time.perf_counter()
     load_weights(learn.model, run.model_path)
-    parts: tuple[Part, ...] = ("valid", "test")
+    splits: tuple[PredictedSplit, ...] = ("valid", "test")
     train = config.train
     predictions = {
-        part: part_predictions(learn, part, tta=train.tta, seed=train.seed)
-        for part in parts[: len(learn.dls.loaders) - 1]
+        split: split_predictions(learn, split, tta=train.tta, seed=train.seed)
+        for split in splits[: len(learn.dls.loaders) - 1]
     }
     run.update_info(
         finished=now(),
         seconds=run.total_seconds(seconds + time.perf_counter() - began),
         best_epoch=history.best_epoch,
     )
-    conclude(run, predictions, config.results, train.seed)
+    finalize_results(run, predictions, config.results, train.seed)
     run.update_info(status="completed")
     write_model_card(run)
     write_claim(run)
@@ -265,7 +265,7 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
             f"Training is in {learn.precision}: {aimed}, which this device has units for, would change what this "
             f"network gives. --precision {aimed} takes it all the same."
         )
-    absent = absent_labels(data.part("valid").truth, data.labels)
+    absent = absent_labels(data.subset("valid").truth, data.labels)
     if absent:
         remarks.append(
             f"No validation image carries {some(absent)}: metrics that need one are left empty or averaged over "
@@ -273,7 +273,7 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
         )
     if len(learn.dls.loaders) < 3:
         remarks.append(
-            "There is no test part: the validation numbers also chose the best epoch, and are a little too good. "
+            "There is no test split: the validation numbers also chose the best epoch, and are a little too good. "
             "--test-fraction 0.15 makes one."
         )
     return remarks

@@ -11,21 +11,21 @@ import pandas as pd
 from typing_extensions import Unpack
 
 from xrayfast.config import ResultsOptions
-from xrayfast.data.store import open_pictures
+from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv
 from xrayfast.metrics.classification import defined
 from xrayfast.report import figures
-from xrayfast.report.blocks import history_plot, result_blocks
-from xrayfast.report.claim import write_claim
-from xrayfast.report.interpretation import PICTURE_SIZE, Interpretation
-from xrayfast.report.model_card import write_model_card
+from xrayfast.report.html.figure_blocks import history_plot, result_blocks
+from xrayfast.report.html.results import SplitReport
+from xrayfast.report.html.run_page import ReportData, write_page
+from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.report.markdown.claim import write_claim
+from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
-from xrayfast.report.page import ReportData, write_page
-from xrayfast.report.results import SplitReport
-from xrayfast.run import Part, Run
+from xrayfast.run import PredictedSplit, Run
 from xrayfast.workflows.data import own_data
-from xrayfast.workflows.results import decide_again
+from xrayfast.workflows.results import refit_decision
 
 if TYPE_CHECKING:
     from xrayfast.learning.interpretation import RadiographInterpretation
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def interpret(
     run: Run | Path | str,
     *,
-    split: Part | None = None,
+    split: PredictedSplit | None = None,
     top: int = 12,
     saliency: int = 0,
     **options: Unpack[ResultsOptions],
@@ -43,15 +43,15 @@ def interpret(
 
     Args:
         run: the run or its folder.
-        split: the part to return and to draw in `figures/`; default the test part, where there is one. The report
+        split: the part to return and to draw in `figures/`; default the test split, where there is one. The report
             shows every part that was predicted.
         top: images with the largest losses to show.
         saliency: on how many of them to show where the network looks; this runs the network on those.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: thresholds and calibration are chosen anew
-            on the validation part, and all parts are measured anew.
+            on the validation split, and all parts are measured anew.
 
     Returns:
-        The interpretation of that part; a fastai ClassificationInterpretation.
+        The interpretation of that split; a fastai ClassificationInterpretation.
 
     Raises:
         ConfigError: an option is wrong.
@@ -66,7 +66,7 @@ def interpret(
 def write_report(
     run: Run | Path | str,
     *,
-    split: Part | None = None,
+    split: PredictedSplit | None = None,
     top: int = 12,
     saliency: int = 0,
     **options: Unpack[ResultsOptions],
@@ -81,7 +81,7 @@ def write_report(
         options: as for `interpret`.
 
     Returns:
-        The interpretation of that part.
+        The interpretation of that split.
 
     Raises:
         ConfigError: an option is wrong.
@@ -90,14 +90,14 @@ def write_report(
     """
     run = Run.of(run)
     if options or not _is_measured(run):
-        _require_parts(run)
-        decide_again(run, options)
+        _require_splits(run)
+        refit_decision(run, options)
     found = read_interpretations(run)
     chosen = split or list(found)[-1]
     if chosen not in found:
         run.predictions(chosen)  # says which there are
     cases, notes = _explained(run, found[chosen], saliency)
-    splits = tuple(_split(run, part, one, top) for part, one in found.items())
+    splits = tuple(_split(run, split, one, top) for split, one in found.items())
     _keep(run, chosen, cases, notes, {split.name: split.cases for split in splits})
     _write_tables(run, found[chosen], top)
     try:
@@ -114,15 +114,15 @@ def write_report(
     return found[chosen]
 
 
-def read_interpretations(run: Run) -> dict[Part, Interpretation]:
-    """An interpretation of each part that was predicted, valid before test.
+def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
+    """An interpretation of each split that was predicted, valid before test.
 
     Raises:
         RunError: there is none, because the run is not complete.
     """
-    parts = _require_parts(run)
+    splits = _require_splits(run)
     metrics, decision = run.metrics, run.decision
-    # Pictures come from the run's own data alone: names in a stranger's predictions could point anywhere.
+    # Images come from the run's own data alone: names in a stranger's predictions could point anywhere.
     data = own_data(run)
     paths = (
         {}
@@ -130,25 +130,25 @@ def read_interpretations(run: Run) -> dict[Part, Interpretation]:
         else {image: Path(path) for image, path in zip(data.table["image"], data.table["path"], strict=True)}
     )
     side = run.config.model.size
-    pictures = open_pictures(run.config.data, side) if side >= PICTURE_SIZE // 2 else None
+    images = open_images(run.config.data, side) if side >= IMAGE_SIZE // 2 else None
     return {
-        part: Interpretation(
-            run.predictions(part), run.task, paths, pictures=pictures, decision=decision, summary=metrics.get(part)
+        split: Interpretation(
+            run.predictions(split), run.task, paths, images=images, decision=decision, summary=metrics.get(split)
         )
-        for part in parts
+        for split in splits
     }
 
 
-def _require_parts(run: Run) -> tuple[Part, ...]:
-    parts = run.predicted_parts
-    if not parts:
+def _require_splits(run: Run) -> tuple[PredictedSplit, ...]:
+    splits = run.predicted_splits
+    if not splits:
         status = run.info.get("status", "unknown")
         raise RunError(
             f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
             f"'{status}'. "
             f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
         )
-    return parts
+    return splits
 
 
 def _is_measured(run: Run) -> bool:
@@ -157,7 +157,7 @@ def _is_measured(run: Run) -> bool:
         metrics = run.metrics
     except RunError:
         return False
-    return "decision" in metrics and all(part in metrics for part in run.predicted_parts)
+    return "decision" in metrics and all(split in metrics for split in run.predicted_splits)
 
 
 def _explained(
@@ -178,7 +178,7 @@ def _explained(
 
 def _keep(
     run: Run,
-    part: Part,
+    split: PredictedSplit,
     explained: tuple[SaliencyCase, ...],
     notes: tuple[str, ...],
     failures: Mapping[str, tuple[figures.Case, ...]],
@@ -187,7 +187,7 @@ def _keep(
     before = run.metrics
     metrics = {name: value for name, value in before.items() if name not in ("saliency", "failures")}
     metrics["failures"] = {
-        part: [
+        split: [
             {
                 "image": case.image,
                 "actual": case.actual,
@@ -197,21 +197,21 @@ def _keep(
             }
             for case in cases
         ]
-        for part, cases in failures.items()
+        for split, cases in failures.items()
     }
     if explained or notes:
         rows = [
             {"image": one.image, "label": one.label, "probability": one.probability, "outside": defined(one.outside)}
             for one in explained
         ]
-        metrics["saliency"] = {"part": part, "cases": rows, "notes": list(notes)}
+        metrics["saliency"] = {"part": split, "cases": rows, "notes": list(notes)}
     if metrics != before:
         run.write_metrics(metrics)
 
 
-def _write_figures(run: Run, report: ReportData, part: Part) -> None:
+def _write_figures(run: Run, report: ReportData, chosen: PredictedSplit) -> None:
     """The page's figures of a part as files too, and its single images."""
-    shown = next(split for split in report.splits if split.name == part)
+    shown = next(split for split in report.splits if split.name == chosen)
     plots = [plot for block in shown.blocks or () for plot in block.figures]
     for plot in [*plots, *([report.curves] if report.curves else [])]:
         plot.save(run.figure_path(plot.name))
@@ -244,15 +244,15 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
         write_csv(run.table_path(name), table, "%.6g")
 
 
-def _split(run: Run, part: Part, interpretation: Interpretation, top: int) -> SplitReport:
+def _split(run: Run, split: PredictedSplit, interpretation: Interpretation, top: int) -> SplitReport:
     weights = "of the best epoch" if run.info.get("best_epoch") else "as they were saved"
     return SplitReport(
-        part,
+        split,
         interpretation.summary,
         interpretation.cases(top),
         f"From the weights {weights}" + (", averaged over augmented views." if run.config.train.tta else "."),
         predictions=interpretation.predictions,
-        blocks=result_blocks(part, interpretation.summary, run.task, interpretation.predictions),
+        blocks=result_blocks(split, interpretation.summary, run.task, interpretation.predictions),
     )
 
 

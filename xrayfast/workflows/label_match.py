@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import Task
-from xrayfast.data.implications import apply_implications, parse_implications
-from xrayfast.data.labels import plain
+from xrayfast.data.labels.implications import apply_implications, parse_implications
+from xrayfast.data.labels.names import plain
+from xrayfast.data.labels.targets import Targets, infer_task, merged, truth
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.targets import Targets, infer_task, merged, truth
 from xrayfast.errors import DataError, did_you_mean, some
 
 _MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from xrayfast.config import Config, Device
+from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.store import open_pictures
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replacing
-from xrayfast.learning.callbacks import History
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.learner import learner_from_config, load_weights, save_weights
-from xrayfast.learning.loaders import blank_manifest, dataloaders, is_blank
-from xrayfast.learning.precision import follow_precision
+from xrayfast.learning.model.precision import follow_precision
+from xrayfast.learning.training.callbacks import History
+from xrayfast.learning.training.learner import learner_from_config, load_weights, save_weights
+from xrayfast.learning.training.loaders import blank_manifest, dataloaders, is_blank
 from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
-from xrayfast.workflows.data import anchored, own_data, split_table
+from xrayfast.workflows.data import own_data, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
@@ -32,7 +32,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     Args:
         run: the run or its folder.
         data: what the learner's DataLoaders are to hold; by default the run's own data where it still lies unchanged,
-            else one black picture, which is enough to predict on new files.
+            else one black image, which is enough to predict on new files.
         device: where to run.
 
     Raises:
@@ -82,7 +82,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         raise DataError(
             "This learner holds no data set, only a stand-in: load the run with data=xrayfast.open_data(...)."
         )
-    config = Config().updated(settings).model_copy(update={"data": anchored(manifest.config)})
+    config = Config().updated(settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
     run = Run.create(
         Path(runs),
         name,
@@ -91,7 +91,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         facts(learn, "", remarks=["Trained by hand, in Python."]),
     )
     run.write_decision(Decision(manifest.task, manifest.labels))
-    run.write_split(split_table(manifest, open_pictures(manifest.config, config.model.size)))
+    run.write_split(split_table(manifest, open_images(manifest.config, config.model.size)))
     history = _recorded(learn)
     run.write_history(history.rows)
     with replacing(run.new_model_path) as temporary:

@@ -35,9 +35,9 @@ class Side:
     """One of two runs.
 
     Attributes:
-        predictions: of a part, each image once.
+        predictions: of a split, each image once.
         decision: how the run calls labels.
-        hashes: of the pictures' content by image; empty where unknown, as in older runs.
+        hashes: of the images' content by image; empty where unknown, as in older runs.
         window: with which DICOM files were read, and so hashed.
     """
 
@@ -55,7 +55,7 @@ def differences(
     Args:
         one: the one run.
         other: the other.
-        measures: names of `OVERALL_MEASURES`; of each label the AUROC is compared too.
+        measures: names of `OVERALL_METRICS`; of each label the AUROC is compared too.
         resamples: how often patients are drawn.
         seed: of the draws.
 
@@ -130,14 +130,14 @@ def _aligned(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
         first = a.images[rows_a[np.argmax(differing)]]
         count = f"{int(differing.sum())} of the {len(rows_a)} images of the same name"
         return f"{count} have another truth, '{first}' among them"
-    strange = [] if one.window != other.window else _other_pictures(a.images[rows_a], one.hashes, other.hashes)
+    strange = [] if one.window != other.window else _other_images(a.images[rows_a], one.hashes, other.hashes)
     if strange:
-        return f"{len(strange)} of the {len(rows_a)} images of the same name are other pictures: {some(strange)}"
+        return f"{len(strange)} of the {len(rows_a)} images of the same name are other images: {some(strange)}"
     return rows_a, rows_b, columns
 
 
-def _other_pictures(images: NDArray[np.object_], a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
-    """The images whose pictures differ, by the hashes that both sides have: names such as normal/1.png stand in many
+def _other_images(images: NDArray[np.object_], a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """The images whose images differ, by the hashes that both sides have: names such as normal/1.png stand in many
     data sets.
     """
     return [image for image in images if a.get(image) and b.get(image) and a[image] != b[image]]

@@ -15,11 +15,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Device
-from xrayfast.data.radiograph import IMAGE_SUFFIXES, fit_square, is_image, read
-from xrayfast.data.workers import cpu_count
+from xrayfast.data.cache.decode_pool import cpu_count
+from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError
-from xrayfast.learning.folding import exact
-from xrayfast.learning.inference import new_probability
+from xrayfast.learning.inference.predictor import new_probability
+from xrayfast.learning.model.fusion import exact
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import PROBABILITY, joined
 from xrayfast.run import Run
@@ -71,21 +71,21 @@ def predict(
     decision, config = run.decision, run.config
     learn = load_to_predict(run, device)
     size, window = config.model.size, config.data.window
-    parts: list[pd.DataFrame] = []
+    tables: list[pd.DataFrame] = []
     done = 0
     with contextlib.closing(_read_in_chunks(files, size, window)) as chunks, exact(learn):
-        for chunk, pictures in chunks:
-            good = [picture for picture in pictures if isinstance(picture, np.ndarray)]
+        for chunk, images in chunks:
+            good = [image for image in images if isinstance(image, np.ndarray)]
             raw: NDArray[Any] = (
                 new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(run.labels)))
             )
             answers = _answers(decision.calibrated(raw), decision, abstain_below)
-            errors = [picture if isinstance(picture, str) else "" for picture in pictures]
-            parts.append(_rows(chunk, errors, answers))
+            errors = [image if isinstance(image, str) else "" for image in images]
+            tables.append(_rows(chunk, errors, answers))
             done += len(chunk)
             if progress is not None:
                 progress(done, len(files))
-    table: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    table: pd.DataFrame = pd.concat(tables, ignore_index=True)
     return table
 
 

@@ -12,7 +12,7 @@ import torch
 
 from xrayfast._version import __version__
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.precision import settled_precision
+from xrayfast.learning.model.precision import settled_precision
 from xrayfast.run import now
 
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
@@ -42,7 +42,7 @@ def facts(learn: Learner, command: str, remarks: Sequence[str], audit: Sequence[
         "arch": learn.arch,
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
         "loss": str(type(learn.loss_func).__name__.strip("_")),
-        "counts": {part: {row: int(n) for row, n in column.items()} for part, column in data.counts().items()},
+        "counts": {split: {row: int(n) for row, n in column.items()} for split, column in data.counts().items()},
         "flow": [list(step) for step in data.flow()],
         "audit": list(audit),
         "fingerprint": data.fingerprint(),

@@ -13,21 +13,23 @@ from xrayfast.config import ResultsConfig, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean
 from xrayfast.metrics.decision import Decision, choose
 from xrayfast.metrics.subgroups import age_bands, subgroups
-from xrayfast.metrics.summary import against_the_rest, summarise
+from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.metrics.thresholds import Rule
 from xrayfast.predictions import Predictions
-from xrayfast.run import Part, Run
+from xrayfast.run import PredictedSplit, Run
 
-CHOSEN_ON: Part = "valid"
+CHOSEN_ON: PredictedSplit = "valid"
 """The part that calibration and thresholds are chosen on."""
 
 
-def conclude(run: Run, predictions: Mapping[Part, Predictions], settings: ResultsConfig, seed: int) -> None:
+def finalize_results(
+    run: Run, predictions: Mapping[PredictedSplit, Predictions], settings: ResultsConfig, seed: int
+) -> None:
     """Choose calibration and thresholds on validation, and write decision, predictions and metrics.
 
     Args:
         run: whose history and `run.json` are written already.
-        predictions: by part, "valid" among them; only their raw probabilities count.
+        predictions: by split, "valid" among them; only their raw probabilities count.
         settings: what to choose, and how to measure.
         seed: of the intervals' draws.
 
@@ -46,18 +48,18 @@ def conclude(run: Run, predictions: Mapping[Part, Predictions], settings: Result
         calibrate=settings.calibrate,
     )
     prevalence = prevalences(settings.prevalence, run.labels)
-    found = {part: told.calibrated(decision) for part, told in predictions.items()}
+    found = {split: told.calibrated(decision) for split, told in predictions.items()}
     metrics: dict[str, Any] = {
-        part: measure(told, decision, prevalence=prevalence, resamples=settings.resamples, seed=seed)
-        for part, told in found.items()
+        split: measure(told, decision, prevalence=prevalence, resamples=settings.resamples, seed=seed)
+        for split, told in found.items()
     }
     run.write_decision(decision)
-    for part, told in found.items():
-        run.write_predictions(part, told)
-    run.write_metrics({**metrics, "decision": decision.to_json(), **circumstances(run)})
+    for split, told in found.items():
+        run.write_predictions(split, told)
+    run.write_metrics({**metrics, "decision": decision.to_json(), **run_context(run)})
 
 
-def decide_again(run: Run, options: Mapping[str, Any]) -> None:
+def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     """Choose and measure anew from a run's saved predictions, as `options` say and else as the run's settings do.
 
     What is chosen becomes the run's own settings, for all later commands; the number of resamples holds for this time.
@@ -74,12 +76,12 @@ def decide_again(run: Run, options: Mapping[str, Any]) -> None:
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
     config = config.updated({**(rules if rules.keys() & options.keys() else {}), **options})
     prevalences(config.results.prevalence, run.labels)
-    if CHOSEN_ON not in run.predicted_parts:
+    if CHOSEN_ON not in run.predicted_splits:
         run.predictions(CHOSEN_ON)  # says which there are
     own = {"resamples": run.config.results.resamples}
     run.write_config(config.updated(own))
-    found = {part: run.predictions(part) for part in run.predicted_parts}
-    conclude(run, found, config.results, config.train.seed)
+    found = {split: run.predictions(split) for split in run.predicted_splits}
+    finalize_results(run, found, config.results, config.train.seed)
 
 
 def measure(
@@ -93,7 +95,7 @@ def measure(
 ) -> dict[str, Any]:
     """What `metrics.summary.summarise` says of predictions, and of their subgroups as `subgroups`.
 
-    Of one class an image also what `against_the_rest` says, where thresholds were chosen, as `at_thresholds`.
+    Of one class an image also what `one_vs_rest` says, where thresholds were chosen, as `at_thresholds`.
 
     Args:
         predictions: calibrated by the decision.
@@ -117,7 +119,7 @@ def measure(
         raw=told.raw,
     )
     if decision.task == "single" and decision.points:
-        summary["at_thresholds"] = against_the_rest(
+        summary["at_thresholds"] = one_vs_rest(
             told.truth,
             told.probability,
             told.labels,
@@ -195,7 +197,7 @@ def prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np.float
     return np.array([found.get(label, found.get("", math.nan)) for label in labels])
 
 
-def circumstances(run: Run) -> dict[str, Any]:
+def run_context(run: Run) -> dict[str, Any]:
     """The numbers of the report that are no results: data and training, as `run.json` and `history.csv` have them."""
     info, history = run.info, run.history
     try:

@@ -1,6 +1,6 @@
 """Which images of other data a network can be tested on: those that can be read and that it has not seen before.
 
-A picture is known by what is decoded from it, whatever its file is called.
+An image is known by what is decoded from it, whatever its file is called.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.store import Pictures
 from xrayfast.errors import DataError, RunError, counted, some
 from xrayfast.run import Run
 from xrayfast.workflows.label_match import LabelMatch
@@ -35,7 +35,7 @@ class Sifted:
         left_out: why the others are not among them, and how many.
         warnings: what a reader must know, in sentences.
         unreadable: what is wrong with each file that can't be read, by the image's name.
-        own_test: images that are left and stand in the run's own test part.
+        own_test: images that are left and stand in the run's own test split.
     """
 
     rows: npt.NDArray[np.intp]
@@ -45,45 +45,47 @@ class Sifted:
     own_test: int = 0
 
 
-def sift(run: Run, data: Manifest, matched: LabelMatch, pictures: Pictures, progress: Progress | None = None) -> Sifted:
+def exclude_seen(
+    run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: Progress | None = None
+) -> Sifted:
     """Leave out images that have no known label, can't be read, or have taught the network something.
 
     Args:
         run: that is tested.
         data: all images.
         matched: which of them have labels that the run knows.
-        pictures: of the data; those that are left are built.
+        images: of the data; those that are left are built.
         progress: told of the stage "decoding".
 
     Raises:
         DataError: none is left; the message says why.
     """
-    paths, images = data.table["path"].tolist(), data.table["image"].tolist()
+    paths, names = data.table["path"].tolist(), data.table["image"].tolist()
     rows = np.flatnonzero(matched.kept)
     left_out, warnings = list(matched.left_out), list[str]()
-    problems = pictures.build([paths[row] for row in rows], None if progress is None else partial(progress, "decoding"))
-    unreadable = {images[row]: problems[paths[row]] for row in rows if paths[row] in problems}
+    problems = images.build([paths[row] for row in rows], None if progress is None else partial(progress, "decoding"))
+    unreadable = {names[row]: problems[paths[row]] for row in rows if paths[row] in problems}
     if unreadable:
         left_out.append(("unreadable", len(unreadable)))
         verb = "file can't" if len(unreadable) == 1 else "files can't"
         warnings.append(f"{len(unreadable)} {verb} be read: {some(unreadable)}.")
-    rows = np.array([row for row in rows if images[row] not in unreadable], np.intp)
+    rows = np.array([row for row in rows if names[row] not in unreadable], np.intp)
     own_test = 0
-    parts = seen_in(run, [pictures.facts(paths[row]).digest for row in rows])
-    if parts is None:
+    splits = seen_in(run, [images.facts(paths[row]).digest for row in rows])
+    if splits is None:
         warnings.append(
-            "The run is of an older version that keeps no digests of its pictures: whether it was trained on some of "
+            "The run is of an older version that keeps no digests of its images: whether it was trained on some of "
             "these images could not be checked."
         )
     else:
-        left_out += [(why, n) for part, why in REASONS.items() if (n := int((parts == part).sum()))]
-        rows = rows[~np.isin(parts, list(REASONS))]
-        own_test = int((parts == "test").sum())
+        left_out += [(why, n) for split, why in REASONS.items() if (n := int((splits == split).sum()))]
+        rows = rows[~np.isin(splits, list(REASONS))]
+        own_test = int((splits == "test").sum())
     if not len(rows):
         raise DataError(_nothing_left(data, left_out))
     if own_test:
         warnings.append(
-            f"{counted(own_test, 'image')} of {len(rows)} stand in the run's own test part: they are no external test."
+            f"{counted(own_test, 'image')} of {len(rows)} stand in the run's own test split: they are no external test."
         )
     return Sifted(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
 
@@ -96,15 +98,15 @@ def _nothing_left(data: Manifest, left_out: Sequence[tuple[str, int]]) -> str:
 
 
 def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
-    """The part of a run's own data in which each picture stands.
+    """The part of a run's own data in which each image stands.
 
     Args:
-        run: whose `split.csv` has a digest a picture.
+        run: whose `split.csv` has a digest an image.
         digests: N, as `data.segments.Facts` has them: of decoded pixels, so that a copy in another lossless format
             has the same.
 
     Returns:
-        (N,) "train", "valid", "test", or "" for pictures that are in none; None where the run is of an older version
+        (N,) "train", "valid", "test", or "" for images that are in none; None where the run is of an older version
         and has no digests.
 
     Raises:
@@ -119,10 +121,10 @@ def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
         return None
     if "split" not in table:
         raise RunError(f"{path}: lacks the column split; found {some(table.columns)}.")
-    # A picture in two parts counts for the one that has taught the network more.
-    rank = {part: i for i, part in enumerate(("test", "valid", "train"))}
+    # An image in two splits counts for the one that has taught the network more.
+    rank = {split: i for i, split in enumerate(("test", "valid", "train"))}
     places: dict[str, str] = {}
-    for digest, part in zip(table["digest"], table["split"], strict=True):
-        if digest and rank.get(part, -1) >= rank.get(places.get(digest, ""), -1):
-            places[digest] = part
+    for digest, split in zip(table["digest"], table["split"], strict=True):
+        if digest and rank.get(split, -1) >= rank.get(places.get(digest, ""), -1):
+            places[digest] = split
     return np.array([places.get(digest, "") for digest in digests], dtype=object)

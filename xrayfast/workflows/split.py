@@ -23,11 +23,11 @@ def split(
     output: Path | str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Manifest:
-    """Settle which image stands in which part, as `fit` does: patients and duplicates are never divided.
+    """Settle which image stands in which split, as `fit` does: patients and duplicates are never divided.
 
     Args:
         data: a Manifest from `open_data`; by default what `config` says.
-        config: settings; its `size` is that of the pictures compared.
+        config: settings; its `size` is that of the images compared.
         output: a CSV file to write, with the columns image, patient, split and labels; `split_file` replays it.
         progress: called with what is being done, the images done and the images in all.
 
@@ -42,27 +42,27 @@ def split(
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
     data = data if data is not None else open_manifest(config.data)
-    pictures = decode(data, config.model.size, progress)
-    data, _, _ = sound(data, pictures, allow_leaks=False, progress=progress)
+    images = decode(data, config.model.size, progress)
+    data, _, _ = sound(data, images, allow_leaks=False, progress=progress)
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data
 
 
 def balance(data: Manifest) -> pd.DataFrame:
-    """How often each label stands in each part: a row a label, for each part that has images a column of their number
+    """How often each label stands in each split: a row a label, for each split that has images a column of their number
     and one of their share, `train` and `train_share`, of the images of which it is known; then a row "images", and
     "patients" where they are known, with their shares of the whole set.
     """
-    counts, truth, split = data.counts(), data.truth, data.table["split"].to_numpy()
+    counts, truth, image_splits = data.counts(), data.truth, data.table["split"].to_numpy()
     columns: dict[str, list[float]] = {}
-    for part in counts.columns[counts.loc["images"] > 0]:
-        known = (truth[split == part] >= 0).sum(axis=0)
+    for split in counts.columns[counts.loc["images"] > 0]:
+        known = (truth[image_splits == split] >= 0).sum(axis=0)
         totals = counts.iloc[len(data.labels) :]
-        columns[part] = counts[part].tolist()
-        columns[f"{part}_share"] = [
-            *(counts[part].iloc[: len(data.labels)] / np.maximum(known, 1)),
-            *(totals[part] / totals.sum(axis=1)),
+        columns[split] = counts[split].tolist()
+        columns[f"{split}_share"] = [
+            *(counts[split].iloc[: len(data.labels)] / np.maximum(known, 1)),
+            *(totals[split] / totals.sum(axis=1)),
         ]
     table: pd.DataFrame = pd.DataFrame(columns, index=counts.index)
     return table

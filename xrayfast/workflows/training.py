@@ -9,17 +9,27 @@ from functools import partial
 from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
-from xrayfast.data.cache import cache_root
+from xrayfast.data.cache.folders import cache_root
 from xrayfast.files import replacing
-from xrayfast.learning import checkpoint
-from xrayfast.learning.callbacks import EpochSeeds, History, Keeper, Progress, Reporter
-from xrayfast.learning.distributed import Processes
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.frozen import MEMORY_BYTES, Kept, bytes_needed, cuts, keep, key, room, training_on, views_for
-from xrayfast.learning.learner import layer_groups, save_weights
-from xrayfast.learning.lr_find import range_test
-from xrayfast.learning.phases import Phase, monitored, plan, run_phase, thaw
-from xrayfast.learning.progressive import resized, sizes_by_epoch
+from xrayfast.learning.training import checkpoint
+from xrayfast.learning.training.callbacks import EpochCheckpoint, EpochSeeds, History, Progress, Reporter
+from xrayfast.learning.training.distributed import Processes
+from xrayfast.learning.training.frozen_features import (
+    MEMORY_BYTES,
+    FrozenFeatures,
+    bytes_needed,
+    cuts,
+    keep,
+    key,
+    room,
+    training_on_features,
+    views_for,
+)
+from xrayfast.learning.training.learner import layer_groups, save_weights
+from xrayfast.learning.training.lr_find import range_test
+from xrayfast.learning.training.phases import Phase, monitored, plan, run_phase, unfreeze_blocks_of
+from xrayfast.learning.training.progressive import resized, sizes_by_epoch
 from xrayfast.run import Run
 
 SHARE_OF_DISK = 0.25
@@ -33,8 +43,8 @@ class Stage:
     Attributes:
         phase: what is trained.
         cut: blocks of the body that are not run in it, because what they give is kept; 0 for none.
-        views: of each training picture that this is kept for.
-        sizes: the side of the pictures in each epoch.
+        views: of each training image that this is kept for.
+        sizes: the side of the images in each epoch.
     """
 
     phase: Phase
@@ -43,7 +53,7 @@ class Stage:
     sizes: tuple[int, ...]
 
 
-def kept_blocks(
+def frozen_blocks(
     learn: Learner, phases: Sequence[Phase], config: Config, processes: Processes
 ) -> tuple[tuple[int, ...], str]:
     """For each phase how many blocks run once, and what is to be told where there is no room for what they give.
@@ -63,12 +73,12 @@ def kept_blocks(
                 f"What frozen layers give would take {needed * processes.world / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
                 "are free: they are computed anew in each epoch. --reuse-frozen on keeps it all the same."
             )
-    return tuple(int(processes.agreed(0 if cut in too_large else cut)) for cut in by_phase), note
+    return tuple(int(processes.broadcast_number(0 if cut in too_large else cut)) for cut in by_phase), note
 
 
 def stages(phases: Sequence[Phase], train: TrainConfig, size: int, blocks: Sequence[int]) -> list[Stage]:
     """How each phase is trained, given how many blocks run once in it. Progressive sizes are for the phases that run
-    the whole network: where frozen layers run once, smaller pictures would only make them run once more.
+    the whole network: where frozen layers run once, smaller images would only make them run once more.
     """
     whole = sum(phase.epochs for phase, cut in zip(phases, blocks, strict=True) if not cut)
     sizes = iter(sizes_by_epoch(whole, train.progressive, size))
@@ -98,7 +108,7 @@ def train_phases(
     settings = config.train
     groups, pretrained = len(layer_groups(learn.model)), config.model.weights != "none"
     lr = _learning_rate(run, learn, plan(settings, groups, 1.0, pretrained)[0], settings, reporter, interrupted)
-    lr = processes.agreed(lr)
+    lr = processes.broadcast_number(lr)
     phases = plan(settings, groups, lr, pretrained)
     run.update_info(
         lr=lr,
@@ -117,7 +127,7 @@ def train_phases(
         start = min(max(done - first, 0), phase.epochs)
         stopped_early = start > 0 and patience is not None and history.stale(first, stage.sizes[-1]) >= patience
         if start < phase.epochs and not stopped_early:
-            thaw(learn, phase)
+            unfreeze_blocks_of(learn, phase)
             if start:
                 checkpoint.restore_optimizer(run.checkpoint, learn)
             if kept is not None and not (stage.cut and kept.key == key(learn, stage.cut, stage.views)):
@@ -126,9 +136,9 @@ def train_phases(
                 kept = _keep_frozen(learn, stage, config, reporter, interrupted)
             reporter.phase(phase)
             save = partial(_keep, run, learn, history) if processes.first else _keep_nothing
-            keeper = Keeper(history, phase, first, monitor, patience, save, reporter, stage.sizes)
+            keeper = EpochCheckpoint(history, phase, first, monitor, patience, save, reporter, stage.sizes)
             callbacks = [EpochSeeds(settings.seed, first), Progress(reporter, first, interrupted), keeper]
-            with training_on(learn, kept) if kept else nullcontext(), resized(learn, stage.sizes):
+            with training_on_features(learn, kept) if kept else nullcontext(), resized(learn, stage.sizes):
                 run_phase(
                     learn,
                     phase,
@@ -144,7 +154,7 @@ def train_phases(
 
 def _keep_frozen(
     learn: Learner, stage: Stage, config: Config, reporter: Reporter, interrupted: Callable[[], bool]
-) -> Kept:
+) -> FrozenFeatures:
     """What the first blocks give."""
     return keep(
         learn,
@@ -170,7 +180,7 @@ def _learning_rate(
     if "lr" in run.info:
         return float(run.info["lr"])
     reporter.note("Range test for the learning rate, as 'xrayfast lr-find' does it.")
-    thaw(learn, phase)
+    unfreeze_blocks_of(learn, phase)
     return range_test(learn, interrupted=interrupted).best
 
 

@@ -31,7 +31,7 @@ class Orders:
     scratch: str
     model: str = ""
 
-    def part(self, name: str) -> list[tuple[str, str]]:
+    def subset(self, name: str) -> list[tuple[str, str]]:
         """Path and label of the images of a part."""
         with Path(self.split_file).open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == name]
@@ -39,7 +39,7 @@ class Orders:
 
     @property
     def labels(self) -> list[str]:
-        return sorted({label for part in ("train", "valid") for _, label in self.part(part)})
+        return sorted({label for split in ("train", "valid") for _, label in self.subset(split)})
 
 
 def orders() -> Orders:

@@ -18,7 +18,7 @@ def main() -> None:
 
 def dataloaders(told: Orders) -> fv.DataLoaders:
     """`from_df` with the documentation's transforms and fastai's own number of workers."""
-    rows = [(path, label, part == "valid") for part in ("train", "valid") for path, label in told.part(part)]
+    rows = [(path, label, split == "valid") for split in ("train", "valid") for path, label in told.subset(split)]
     table = pd.DataFrame(rows, columns=["path", "label", "is_valid"])
     return fv.ImageDataLoaders.from_df(
         table, path="/", label_col="label", valid_col="is_valid", bs=told.settings["batch_size"],
@@ -88,7 +88,7 @@ def loader(told: Orders) -> None:
 def predict(told: Orders) -> None:
     """Seconds of `get_preds` on files."""
     learn = learner(told, dataloaders(told))
-    files = [path for part in ("train", "valid") for path, _ in told.part(part)]
+    files = [path for split in ("train", "valid") for path, _ in told.subset(split)]
     began = time.perf_counter()
     found, _ = learn.get_preds(dl=learn.dls.test_dl(files))
     answer(predict_seconds=time.perf_counter() - began, images=len(found))

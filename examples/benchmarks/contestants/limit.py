@@ -13,7 +13,7 @@ from torch import nn
 import xrayfast as xf
 from benchmarks.contestants.common import answer, orders
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.precision import autocast, settled_precision
+from xrayfast.learning.model.precision import autocast, settled_precision
 
 TIMED = 2
 """Epochs of a phase that are timed, at most."""

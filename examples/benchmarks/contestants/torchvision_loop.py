@@ -71,8 +71,8 @@ def data_loaders(told: Orders, augmented, plain):
     """Training and validation batches."""
     common = {"batch_size": told.settings["batch_size"], "num_workers": os.cpu_count() or 1}
     common["pin_memory"] = torch.cuda.is_available()
-    train = Files(told.part("train"), told.labels, augmented)
-    valid = Files(told.part("valid"), told.labels, plain)
+    train = Files(told.subset("train"), told.labels, augmented)
+    valid = Files(told.subset("valid"), told.labels, plain)
     return (
         torch.utils.data.DataLoader(train, shuffle=True, drop_last=len(train) % common["batch_size"] == 1, **common),
         torch.utils.data.DataLoader(valid, **common),

@@ -39,7 +39,7 @@ def found(told: Orders) -> dict[str, Any]:
         | {name: float(row[name]) for name in numbers if row.get(name)}
         for row in rows
     ]
-    counts = {part: len(told.part(part)) for part in ("train", "valid")}
+    counts = {split: len(told.subset(split)) for split in ("train", "valid")}
     return {
         "epochs": epochs,
         "train_images": counts["train"],

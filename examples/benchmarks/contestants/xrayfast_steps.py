@@ -35,7 +35,7 @@ def predict(told: Orders) -> None:
 
     work = xf.predict
     began = time.perf_counter()
-    files = [path for part in ("train", "valid") for path, _ in told.part(part)]
+    files = [path for split in ("train", "valid") for path, _ in told.subset(split)]
     table = work(told.model, files, batch_size=told.settings["batch_size"])
     answer(predict_seconds=time.perf_counter() - began, images=len(table))
 
@@ -49,7 +49,7 @@ def interpret(told: Orders) -> None:
         began = time.perf_counter()
         work(told.model)
         took.append(time.perf_counter() - began)
-    answer(first_seconds=took[0], interpret_seconds=took[1], images=len(told.part("valid")))
+    answer(first_seconds=took[0], interpret_seconds=took[1], images=len(told.subset("valid")))
 
 
 def show_help(told: Orders) -> None:

@@ -24,12 +24,12 @@ def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Show where decoded images are kept, and how much room they take."""
     from datetime import datetime
 
-    from xrayfast.data.cache import cache_info, cache_root
+    from xrayfast.data.cache.folders import cache_info, cache_root
 
     out = Output(as_json)
     folders = cache_info(cache_dir)
     rows = [
-        (f.path.name, f"{f.side} px", f.pictures, f"{f.bytes / 1e6:.1f}", f"{datetime.fromtimestamp(f.used):%Y-%m-%d}")
+        (f.path.name, f"{f.side} px", f.images, f"{f.bytes / 1e6:.1f}", f"{datetime.fromtimestamp(f.used):%Y-%m-%d}")
         for f in folders
     ]
     if rows:
@@ -43,7 +43,7 @@ def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
 @app.command()
 def clear(cache_dir: CacheDir = None, as_json: Json = False) -> None:
     """Remove all decoded images; they are made again when they are needed."""
-    from xrayfast.data.cache import cache_root, clear_cache
+    from xrayfast.data.cache.folders import cache_root, clear_cache
 
     out = Output(as_json)
     freed = clear_cache(cache_dir)

@@ -30,7 +30,7 @@ def check(
 ) -> None:
     """Look a data set over before training: odd files, duplicates, leaks, rare classes, shortcuts.
 
-    The exit code is 1 where a patient or a picture stands on both sides of the split.
+    The exit code is 1 where a patient or an image stands on both sides of the split.
     """
     out = Output(as_json)
     settings = read_settings(config, given)
@@ -42,7 +42,7 @@ def check(
     _show(out, found)
     out.line()
     out.done("All of it", output / JSON)
-    out.done("With pictures", output / PAGE)
+    out.done("With images", output / PAGE)
     out.json(found.to_json())
     if found.leaks:
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrayfast.cli.options import OUT, PARTS, Json, require_one_of
+from xrayfast.cli.options import OUT, PREDICTED_SPLITS, Json, require_one_of
 from xrayfast.cli.output import Output, shown
 from xrayfast.cli.progress import reporting
 
@@ -50,7 +50,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare runs: one table with intervals, and paired differences and tests on the same images."""
-    require_one_of(split, PARTS, "--split")
+    require_one_of(split, PREDICTED_SPLITS, "--split")
     from xrayfast.files import write_csv
     from xrayfast.workflows.compare import compare as work
 
@@ -77,9 +77,9 @@ def compare(
 
 def show_comparison(out: Output, found: Comparison) -> None:
     """The runs, best first; how they were trained; the differences and tests; the notes."""
-    from xrayfast.metrics.measures import OVERALL_MEASURES
+    from xrayfast.metrics.measures import OVERALL_METRICS
 
-    titles = {name: OVERALL_MEASURES[found.task][name] for name in found.measures}
+    titles = {name: OVERALL_METRICS[found.task][name] for name in found.measures}
     table = _records(found.table)
     out.table(
         f"On {_counted(found)} images, with 95 % intervals; ordered by {titles[found.order]}",
@@ -133,8 +133,8 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
 
 def _counted(found: Comparison) -> str:
     counts = sorted(set(found.table["images"]))
-    part = "test" if found.split == "test" else "validation"
-    return f"{' to '.join(str(count) for count in (counts[0], counts[-1])[: len(counts)])} {part}"
+    split = "test" if found.split == "test" else "validation"
+    return f"{' to '.join(str(count) for count in (counts[0], counts[-1])[: len(counts)])} {split}"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """Make synthetic data, train on it from scratch and write a report, in about two minutes and without a network."""
-    from xrayfast.data.phantom import write_dataset
+    from xrayfast.synthetic import write_dataset
     from xrayfast.workflows import demo as choices
 
     out = Output(as_json)

@@ -29,7 +29,7 @@ def evaluate(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            show_default="the run's own test part",
+            show_default="the run's own test split",
             help="Other images to test on: class folders, or a CSV file.",
         ),
     ] = None,
@@ -39,7 +39,7 @@ def evaluate(
             "--by", metavar="sex,age,view", show_default=False, help="Tables by subgroup, and the largest gaps."
         ),
     ] = None,
-    part: Annotated[
+    split: Annotated[
         str | None,
         typer.Option(
             metavar="train|valid|test",
@@ -66,12 +66,12 @@ def evaluate(
     runs: o.Runs = Path("runs"),
     as_json: o.Json = False,
 ) -> None:
-    """Test a run on its own test part, or on other data, with its own calibration and thresholds.
+    """Test a run on its own test split, or on other data, with its own calibration and thresholds.
 
     Of other data, images that the run was trained on or chosen by are found by their pixels and left out. Synonyms of
     labels are joined by --label-map.
     """
-    o.require_one_of(part, ("train", *o.PARTS), "--part")
+    o.require_one_of(split, ("train", *o.PREDICTED_SPLITS), "--split")
     o.require_one_of(device, o.DEVICES, "--device")
     results = {key: given.pop(key) for key in _RESULTS if key in given}
     if data is None:
@@ -94,7 +94,7 @@ def evaluate(
             chosen,
             config=None if data is None else _settings(config, given, data),
             by=[column.strip() for column in by.split(",")] if by else (),
-            part=part,  # type: ignore[arg-type]
+            split=split,  # type: ignore[arg-type]
             name=name,
             tta=tta,
             device=device or "auto",  # type: ignore[arg-type]
@@ -137,9 +137,9 @@ def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
 
 def _show_images(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     images, labels = metrics["images"], metrics["labels"]
-    part = f", part {metrics['part']}" if metrics["part"] else ""
+    split = f", part {metrics['part']}" if metrics["part"] else ""
     out.table(
-        f"{run.path.name} on {metrics['source']}{part}",
+        f"{run.path.name} on {metrics['source']}{split}",
         ["", "images"],
         [
             ("found", images["found"]),

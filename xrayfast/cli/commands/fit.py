@@ -52,7 +52,7 @@ def fit(
     """
     if resume is not None and (given or config or name):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
-    with one_voice():
+    with rank_zero_output():
         _fit(given, config, runs, name, resume, Output(as_json))
 
 
@@ -107,7 +107,7 @@ def _import(module: str) -> None:
 
 
 @contextmanager
-def one_voice() -> Iterator[None]:
+def rank_zero_output() -> Iterator[None]:
     """Of the processes that torchrun started, the first speaks; another one only where it alone fails."""
     if os.environ.get("RANK", "0") == "0":
         yield
@@ -144,7 +144,7 @@ def open_and_show(out: Output, settings: Config) -> Manifest:
 
 
 def show_counts(out: Output, title: str, manifest: Manifest) -> None:
-    """The images of each label by part."""
+    """The images of each label by split."""
     counts = manifest.counts()
     out.table(
         title,
@@ -164,11 +164,11 @@ def close(out: Output, run: Run) -> None:
     """The tables and the folder of a finished run."""
     from xrayfast.workflows.interpret import read_interpretations
 
-    part, found = list(read_interpretations(run).items())[-1]
+    split, found = list(read_interpretations(run).items())[-1]
     show_results(out, found, top=3)
     out.line()
     out.line(
-        f"These are the {'test' if part == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. "
+        f"These are the {'test' if split == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. "
         f"For figures and a report: xrayfast interpret {run.path}"
     )
     out.done("Run", run.path)

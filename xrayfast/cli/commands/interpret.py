@@ -53,7 +53,7 @@ def interpret(
     With an option of the results, thresholds and calibration are chosen anew on validation, and kept for all later
     commands; all parts are measured anew.
     """
-    o.require_one_of(split, o.PARTS, "--split")
+    o.require_one_of(split, o.PREDICTED_SPLITS, "--split")
     from xrayfast.run import Run
 
     out = Output(as_json)

@@ -8,7 +8,7 @@ from xrayfast.cli.output import Output
 
 def models(as_json: Json = False) -> None:
     """List the networks, with their parameters and layer groups."""
-    from xrayfast.learning.backbones import describe
+    from xrayfast.learning.model.backbones import describe
 
     out = Output(as_json)
     rows = describe()

@@ -22,7 +22,7 @@ def split(
     ] = Path("split.csv"),
     as_json: o.Json = False,
 ) -> None:
-    """Split a data set as fit would, and write which image stands in which part; --split-file replays it.
+    """Split a data set as fit would, and write which image stands in which split; --split-file replays it.
 
     Patients are kept together, and so are duplicates, for which the images are decoded once.
     """

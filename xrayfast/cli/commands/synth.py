@@ -27,7 +27,7 @@ def synth(
 
     Class folders normal, pneumonia and covid-19, and labels.csv with the patients.
     """
-    from xrayfast.data.phantom import write_dataset
+    from xrayfast.synthetic import write_dataset
 
     out = Output(as_json)
     made = write_dataset(folder, images=images, size=size, seed=seed, multi_label=multi_label, split=split)

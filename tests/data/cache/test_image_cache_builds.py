@@ -1,0 +1,195 @@
+"""Builds that are killed, stopped, watched, or run beside others."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+
+from tests.data.images.image_files import SIDE, assert_true_to, go, kept, patched_reader, start_build, write_images
+from xrayfast.data.cache import folders as cache
+from xrayfast.data.cache import locks as locks
+from xrayfast.data.cache.image_cache import ImageCache
+from xrayfast.data.cache.locks import ChunkLocks
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "cache"
+
+
+def killed_builds(root: Path, folder: Path, environment: dict[str, str], kills: int) -> tuple[int, int]:
+    """Kill so many builds at random moments, the main process or all; how many stores got whole, how many partial."""
+    rng = random.Random(0)
+    completed = partial = killed = 0
+    count = len(list(folder.iterdir()))
+    while killed < kills:
+        build = go(start_build(root, folder, environment))
+        time.sleep(rng.uniform(0.4, 1.4))
+        if build.poll() is None:
+            if rng.random() < 0.5:
+                os.killpg(build.pid, signal.SIGKILL)
+            else:
+                build.kill()
+            killed += 1
+        build.communicate()
+        found = kept(ImageCache(SIDE, root=root))
+        partial += 0 < found < count
+        if found >= count:
+            completed += 1
+            assert_same_as_clean(root, folder)
+            cache.clear_cache(root)
+    return completed, partial
+
+
+def assert_same_as_clean(root: Path, folder: Path) -> None:
+    """All images of the store are, byte for byte, those of one that was never killed."""
+    paths = sorted(str(path) for path in folder.iterdir())
+    clean, tried = ImageCache(SIDE, root=root.parent / "clean"), ImageCache(SIDE, root=root)
+    assert clean.build(paths) == {}
+    assert tried._missing(paths) == []
+    for path in paths:
+        assert tried.image(path).tobytes() == clean.image(path).tobytes()
+        assert tried.facts(path) == clean.facts(path)
+    assert len(tried._segments) == len(list(tried.folder.glob("*.pictures")))  # none was damaged
+
+
+def slow_images(folder: Path, count: int) -> None:
+    for path in write_images(folder, count):
+        shutil.move(path, folder / f"slow{Path(path).name}")
+
+
+def check_killed_builds(tmp_path, root, kills, count):
+    slow_images(tmp_path / "images", count)
+    environment = patched_reader(tmp_path / "patch")
+    completed, partial = killed_builds(root, tmp_path / "images", environment, kills)
+    assert partial >= kills // 3
+    build = go(start_build(root, tmp_path / "images", environment))
+    output, errors = build.communicate()
+    assert output.endswith("problems 0\n") and errors == ""
+    assert_same_as_clean(root, tmp_path / "images")
+    return completed
+
+
+def test_builds_killed_at_random_moments_go_on_to_the_same_store(tmp_path, root):
+    check_killed_builds(tmp_path, root, kills=3, count=120)
+
+
+@pytest.mark.slow
+def test_builds_killed_at_fifty_random_moments_go_on_to_the_same_store(tmp_path, root):
+    assert check_killed_builds(tmp_path, root, kills=50, count=150) >= 2
+
+
+def wait_for(build: subprocess.Popen[str], images: int) -> None:
+    """Until so many are decoded."""
+    for line in build.stdout or ():
+        if line[0].isdigit() and int(line.split()[0]) >= images:
+            break
+
+
+def test_two_builds_at_once_share_the_work(tmp_path, root):
+    slow_images(tmp_path / "images", 120)
+    environment = patched_reader(tmp_path / "patch")
+    builds = [start_build(root, tmp_path / "images", environment, workers=2) for _ in range(2)]
+    for build in builds:
+        go(build)
+    for build in builds:
+        output, errors = build.communicate(timeout=60)
+        assert output.endswith("120 120\nproblems 0\n") and errors == ""
+    assert kept(ImageCache(SIDE, root=root)) == 120
+    assert_same_as_clean(root, tmp_path / "images")
+    assert {path.suffix for path in ImageCache(SIDE, root=root).folder.iterdir()} == {".pictures"}
+
+
+def test_a_chunk_of_another_run_is_left_to_it_as_long_as_it_lives(tmp_path, root):
+    paths = write_images(tmp_path / "images", 20)
+    images, told = ImageCache(SIDE, root=root), []
+    images.folder.mkdir(parents=True)
+    build = threading.Thread(target=images.build, args=(paths, lambda *n: told.append(n), 0))
+    with ChunkLocks(images.folder, list).claim(paths[:8]) as chunk:
+        assert chunk == paths[:8]
+        build.start()
+        while (12, 20) not in told:
+            time.sleep(0.01)
+        build.join(0.5)
+        assert build.is_alive() and kept(images) == 12
+    build.join(10)
+    assert kept(images) == 20 and told[-1] == (20, 20)
+
+
+def test_locks_that_stay_or_do_not_exist_cost_time_only(tmp_path, root, monkeypatch):
+    paths = write_images(tmp_path / "images", 20)
+    images = ImageCache(SIDE, root=root)
+    images.folder.mkdir(parents=True)
+    monkeypatch.setattr(locks, "_PATIENCE", 0.3)
+    with ChunkLocks(images.folder, list).claim(paths[:8]):
+        assert images.build(paths, workers=0) == {}
+    assert kept(images) == 20
+
+    def unsupported(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", unsupported)
+    cache.clear_cache(root)
+    assert images.build(paths, workers=0) == {}
+    assert kept(images) == 20
+
+
+def test_ctrl_c_stops_at_once_and_quietly_and_keeps_what_is_finished(tmp_path, root):
+    slow_images(tmp_path / "images", 400)
+    build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch")))
+    wait_for(build, 20)
+    os.killpg(build.pid, signal.SIGINT)
+    start = time.monotonic()
+    output, errors = build.communicate(timeout=10)
+    assert time.monotonic() - start < 5
+    assert errors == ""
+    assert output.endswith("stopped\n")
+    assert 20 <= kept(ImageCache(SIDE, root=root)) < 400
+    with pytest.raises(ProcessLookupError):
+        os.killpg(build.pid, 0)
+
+
+def test_an_error_in_the_progress_stops_the_build(tmp_path, root):
+    paths = write_images(tmp_path / "images", 100)
+
+    def broken(done: int, total: int) -> None:
+        if done:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ImageCache(SIDE, root=root).build(paths, broken, workers=2)
+    assert ImageCache(SIDE, root=root).build(paths, workers=0) == {}
+
+
+def test_a_cache_cleared_during_a_build_harms_nothing(tmp_path, root):
+    slow_images(tmp_path / "images", 60)
+    build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch")))
+    while build.poll() is None:
+        cache.clear_cache(root)
+        time.sleep(0.02)
+    output, errors = build.communicate()
+    assert output.endswith("problems 0\n") and errors == ""
+    assert_true_to(ImageCache(SIDE, root=root), sorted((tmp_path / "images").iterdir()))
+
+
+def test_progress_is_told_at_least_every_second(tmp_path, root):
+    slow_images(tmp_path / "images", 60)
+    build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch"), workers=1))
+    times, told = [], []
+    for line in build.stdout:
+        if line.endswith(" 60\n"):
+            times.append(time.monotonic())
+            told.append(int(line.split()[0]))
+    build.communicate()
+    assert told == sorted(told) and told[-1] == 60 and len(set(told)) > 5
+    assert max(b - a for a, b in itertools.pairwise(times)) < 1.5

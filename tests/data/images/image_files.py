@@ -1,0 +1,138 @@
+"""Small image files, and processes of their own that build a store of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xrayfast.data.cache.image_cache import DecodedImages, ImageCache
+from xrayfast.data.images.reader import fit_square, read
+
+SIDE = 24
+
+
+def write_images(folder: Path, count: int, seed: int = 0) -> list[str]:
+    """Gray PNGs of different content and shape."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = [folder / f"{i:04d}.png" for i in range(count)]
+    for path in paths:
+        write_image(path, rng)
+    return [str(path) for path in paths]
+
+
+def write_image(path: Path | str, rng: np.random.Generator) -> None:
+    shape = rng.integers(20, 40, 2)
+    Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path, compress_level=1)
+
+
+def assert_true_to(images: DecodedImages, paths: Iterable[Path | str]) -> None:
+    """Images and facts are those that the reader gives."""
+    for path in paths:
+        image = read(path)
+        square = images.image(path)
+        assert square.shape == (images.side,) * 2 and square.dtype == np.uint8
+        assert np.array_equal(square, fit_square(image.pixels, images.side))
+        facts = images.facts(path)
+        assert (facts.height, facts.width) == image.pixels.shape
+        assert (facts.bits, facts.mode, facts.format, facts.notes) == (
+            image.bits,
+            image.mode,
+            image.format,
+            image.notes,
+        )
+
+
+def kept(store: ImageCache) -> int:
+    """How many images are on disk, each counted as often as it is there."""
+    from xrayfast.data.cache.folders import cache_info
+
+    return sum(folder.images for folder in cache_info(store._root) if folder.path == store.folder)
+
+
+PATCH = """
+import os, signal, sys, time
+from pathlib import Path
+from xrayfast.data.images import reader as radiograph
+from xrayfast.errors import ConfigError
+
+def read(path, window="auto", real=radiograph.read):
+    name = Path(path).stem
+    if name.startswith("slow"):
+        time.sleep(0.01)
+    if name.startswith("noisy"):
+        print("a decoder that prints", flush=True)
+        os.write(1, b"and one that writes" * 10)
+    if name.startswith("unknown"):
+        raise ConfigError("no such window")
+    if name.startswith("defect"):
+        raise KeyError("Doe^Jane")
+    if name.startswith("once") and not Path(path + ".seen").exists():
+        Path(path + ".seen").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name.startswith("lethal"):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return real(path, window)
+
+radiograph.read = read
+if "-c" in sys.orig_argv:
+    print("hello", flush=True)
+"""
+
+
+def patched_reader(folder: Path) -> dict[str, str]:
+    """An environment in whose processes the reader is slow, noisy or lethal for files of such names."""
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(PATCH)
+    # Before what may be there already, such as the package under test.
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+BUILD = f"""
+import signal, sys
+from pathlib import Path
+from xrayfast.data.cache.image_cache import ImageCache
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
+root, folder, workers = sys.argv[1:]
+store = ImageCache({SIDE}, root=Path(root))
+print("ready", flush=True)
+input()
+try:
+    problems = store.build(sorted(Path(folder).glob("*.png")), lambda *n: print(*n, flush=True), int(workers))
+    print("problems", len(problems), flush=True)
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+"""Without a `__main__` guard, as users write it."""
+
+
+def start_build(root: Path, folder: Path, environment: dict[str, str], workers: int = 2) -> subprocess.Popen[str]:
+    """A process group of its own that will build the store of a folder's images once `go` is called."""
+    script = root.parent / "build.py"
+    script.write_text(BUILD)
+    build = subprocess.Popen(
+        [sys.executable, str(script), str(root), str(folder), str(workers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    assert build.stdout and build.stdout.readline() == "ready\n"
+    return build
+
+
+def go(build: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    assert build.stdin
+    build.stdin.write("\n")
+    build.stdin.flush()
+    return build

@@ -1,0 +1,731 @@
+from __future__ import annotations
+
+import logging
+import struct
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
+
+from tests.data.images import dicom_files as files
+from xrayfast.data.images.dicom import sandbox as dicom_apart
+from xrayfast.data.images.dicom.decode import is_dicom, read_header
+from xrayfast.data.images.reader import read
+from xrayfast.errors import ReadError
+
+Y, X = np.mgrid[:32, :40]
+PATTERN = (X * 7 + Y * 5) % 97 / 96  # 0 to 1, both reached
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)  # all values of 12 bits
+PYDICOM_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+
+
+def pattern(bits, signed=False):
+    dtype = np.dtype(f"{'i' if signed else 'u'}{1 if bits <= 8 else 2}")
+    return (np.round(PATTERN * (2**bits - 1)).astype(np.int64) - signed * 2 ** (bits - 1)).astype(dtype)
+
+
+def assert_shows(image, values, low, high):
+    """The image runs from black at `low` to white at `high`, to the nearest of 256 levels."""
+    low, high = float(low), float(high)
+    exact = np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255
+    assert np.abs(image.pixels - exact).max() <= 0.5 + 1e-9
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Writes a DICOM file and reads it."""
+
+    def write_and_read(values, *arguments, window="auto", **options):
+        path = tmp_path / "film.dcm"
+        path.write_bytes(files.dicom_bytes(values, *arguments, **options))
+        return read(path, window)
+
+    return write_and_read
+
+
+# The stored values, whatever the encoding
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize("syntax", [*files.UNCOMPRESSED, files.RLE, files.JPEG_LS, files.JPEG_2000, files.LOSSLESS])
+def test_lossless_encodings_give_the_stored_values(film, syntax, bits, signed):
+    values = pattern(bits, signed)
+    image = film(values, syntax, bits=bits, window="full")
+    assert_shows(image, values, values.min(), values.max())
+    assert (image.format, image.mode, image.bits) == ("DICOM", "MONOCHROME2", bits)
+
+
+@pytest.mark.parametrize(("syntax", "bits"), [(files.JPEG, 8), (files.EXTENDED, 8), (files.NEAR_LOSSLESS, 12)])
+def test_lossy_encodings_give_nearly_the_stored_values(film, syntax, bits):
+    smooth = np.round((X + Y) / 70 * (2**bits - 1)).astype("u1" if bits == 8 else "u2")
+    assert np.abs(film(smooth, syntax, bits=bits).pixels - smooth * (255 / (2**bits - 1))).mean() < 1.5
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_a_codestream_of_other_precision_than_the_header(film, bits):
+    # Twelve bits in a header of 16, and in a header of 10: neither is cut, nor are values wrapped.
+    values = (PATTERN * 4095).astype(np.uint16)
+    frame = files.encoded(values, files.JPEG_2000, 12)
+    image = film(values, files.JPEG_2000, bits=16 if bits == 12 else 10, frame=frame, window="full")
+    assert_shows(image, values, 0, 4095)
+
+
+@pytest.mark.parametrize(("precision", "stored"), [(12, 16), (16, 12)])
+def test_a_signed_codestream_of_other_precision_than_the_header(film, precision, stored):
+    values = pattern(12, signed=True)
+    frame = files.lossless_jpeg(values.view(np.uint16) & (2**precision - 1), precision)
+    image = film(values, files.LOSSLESS, bits=stored, frame=frame, window="full")
+    assert_shows(image, values, -2048, 2047)
+
+
+def test_lossless_jpeg_of_any_predictor_has_its_own_syntax(film):
+    frame = files.lossless_jpeg(pattern(12), 12)
+    assert_shows(film(pattern(12), "1.2.840.10008.1.2.4.57", bits=12, frame=frame), pattern(12), 0, 4095)
+
+
+def test_bits_above_those_stored_are_no_picture(film):
+    overlay = RAMP | (np.arange(4096).reshape(64, 64) % 2 << 15).astype(np.uint16)
+    assert_shows(film(overlay, bits=12, window="full"), RAMP, 0, 4095)
+
+
+@pytest.mark.parametrize("syntax", [files.IMPLICIT, files.EXPLICIT, files.BIG])
+@pytest.mark.parametrize("meta", [True, False])
+@pytest.mark.parametrize("name", ["film.dcm", "film", "1.2.840.113619.2"])
+def test_without_preamble_and_without_file_meta_information(tmp_path, syntax, meta, name):
+    values = pattern(12)
+    (tmp_path / name).write_bytes(files.dicom_bytes(values, syntax, bits=12, preamble=False, meta=meta))
+    assert_shows(read(tmp_path / name), values, 0, 4095)
+
+
+def test_what_is_taken_for_dicom():
+    head = files.dicom_bytes(pattern(8), preamble=False, meta=False)[:512]
+    assert is_dicom(head) and not is_dicom(head[8:]) and not is_dicom(head[:20]) and not is_dicom(b"")
+    first, second = (struct.pack("<HH2sH4s", 8, number, b"SH", 4, b"ABCD") for number in (5, 9))
+    assert is_dicom(first + second) and not is_dicom(second + first) and not is_dicom(first + first)
+    rng = np.random.default_rng(0)
+    assert not any(is_dicom(rng.bytes(512)) for _ in range(20_000))
+    assert not any(
+        is_dicom(np.arange(n, n + 64, dtype=dtype).tobytes()) for n in range(9) for dtype in ("<u2", "<u4", ">u2")
+    )
+
+
+def references():
+    """pydicom's own test files of one image of up to 16 bits, in many encodings and from many makers."""
+    for path in sorted(PYDICOM_FILES.glob("*.dcm")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True)
+        if 8 <= dataset.get("BitsAllocated", 0) <= 16 and dataset.get("NumberOfFrames", 1) in (None, 1):
+            yield pytest.param(path, id=path.stem)
+
+
+UNREAD = {
+    "GDCMJ2K_TextGBR": "damaged",  # Pillow refuses it
+    "JPEG2000-embedded-sequence-delimiter": "damaged",  # made of nothing but that
+    "JPEG-lossy": "12 bits; 8 are read",
+    "JPGExtended": "12 bits; 8 are read",
+    "MR_truncated": "8130 of 8192 bytes",
+}
+
+
+@pytest.mark.parametrize("path", list(references()))
+def test_against_pydicom(path):
+    if path.stem in UNREAD:
+        with pytest.raises(ReadError, match=UNREAD[path.stem]):
+            read(path)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = pydicom.dcmread(path)
+        values = dataset.pixel_array
+        image = read(path, "auto" if values.ndim == 3 or "WindowCenter" in dataset else "full")
+        if image.mode == "PALETTE COLOR":
+            values = pydicom.pixels.apply_color_lut(values, dataset)
+        if values.ndim == 3:
+            eight = values if values.dtype == np.uint8 else np.round(values / 257).astype(np.uint8)
+            expected = np.asarray(Image.fromarray(eight).convert("L"))
+        else:
+            expected = shown_by_pydicom(dataset, values)
+    away = np.abs(image.pixels - expected.astype(float))
+    # YBR_FULL_422 comes out of pydicom by way of RGB.
+    assert away.max() <= (2 if "422" in path.stem else 0.5 + 1e-6)
+
+
+def shown_by_pydicom(dataset, values):
+    slope, intercept = float(dataset.get("RescaleSlope", 1)), float(dataset.get("RescaleIntercept", 0))
+    low = -(2 ** (dataset.BitsStored - 1)) if dataset.PixelRepresentation else 0
+    low, high = ((low + span) * slope + intercept for span in (0, 2**dataset.BitsStored - 1))
+    shown = apply_voi_lut(apply_modality_lut(values, dataset).astype(np.float64), dataset)
+    expected = np.clip((shown - low) / (high - low), 0, 1) * 255
+    if dataset.get("PixelPaddingValue") is not None:
+        expected[values == dataset.PixelPaddingValue] = 0
+    return expected
+
+
+# What is displayed
+
+
+WINDOWS = {
+    # PS3.3 C.11.2.1.2.1, C.11.2.1.3.2 and C.11.2.1.3.1, as they stand there.
+    "LINEAR": lambda x, c, w: np.where(
+        x <= c - 0.5 - (w - 1) / 2, 0.0, np.where(x > c - 0.5 + (w - 1) / 2, 1.0, (x - (c - 0.5)) / (w - 1) + 0.5)
+    ),
+    "LINEAR_EXACT": lambda x, c, w: np.where(x <= c - w / 2, 0.0, np.where(x > c + w / 2, 1.0, (x - c) / w + 0.5)),
+    "SIGMOID": lambda x, c, w: 1 / (1 + np.exp(np.minimum(-4 * (x - c) / w, 700))),
+}
+
+
+@pytest.mark.parametrize("function", list(WINDOWS))
+@pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000.5, 333.3), (40, 2), (-100, 5000), (2000, 1.5)])
+def test_windows(film, function, center, width):
+    image = film(RAMP, bits=12, WindowCenter=center, WindowWidth=width, VOILUTFunction=function)
+    expected = np.floor(WINDOWS[function](RAMP.astype(float), center, width) * 255 + 0.5)
+    assert np.array_equal(image.pixels, expected)
+    assert f"window {center:g}/{width:g} {function}" in image.notes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = files.image_dataset(RAMP, 12)
+        dataset.WindowCenter, dataset.WindowWidth, dataset.VOILUTFunction = center, width, function
+        by_pydicom = apply_voi_lut(RAMP, dataset) / 4095 * 255
+    assert np.abs(image.pixels - by_pydicom).max() <= 0.5 + 1e-9
+
+
+def test_a_window_of_one_is_a_threshold(film):
+    image = film(RAMP, bits=12, WindowCenter=2000, WindowWidth=1)
+    assert np.array_equal(image.pixels, np.where(RAMP > 1999.5, 255, 0))
+
+
+@pytest.mark.parametrize(("center", "width"), [(0, 0), (10, -5), (10, 0.5)])
+def test_a_window_of_no_width_is_passed_over(film, center, width):
+    image = film(RAMP, bits=12, WindowCenter=[center, 2048], WindowWidth=[width, 4096])
+    assert image.notes == ("12 bits stored", "window of no width ignored", "window 2048/4096 LINEAR")
+    alone = film(RAMP, bits=12, WindowCenter=center, WindowWidth=width)
+    assert_shows(alone, RAMP, 0, 4095)
+
+
+def test_an_unknown_function_is_linear_and_not_quoted(film):
+    image = film(RAMP, bits=12, WindowCenter=2048, WindowWidth=4096, VOILUTFunction="DOE_JOHN")
+    assert image.notes[1] == "unknown VOI LUT function taken as LINEAR"
+    assert_shows(image, RAMP, 0, 4095)
+
+
+@pytest.mark.parametrize(
+    ("window", "low", "high"),
+    [("auto", 200, 1199), ("1", 200, 1199), ("2", 0, 99), ("full", 0, 4095), ("2048.5/1001", 1548, 2548)],
+)
+def test_choice_of_window(film, window, low, high):
+    image = film(RAMP, bits=12, WindowCenter=[700, 50], WindowWidth=[1000, 100], window=window)
+    assert_shows(image, RAMP, low, high)
+
+
+def test_a_window_that_the_file_lacks(film):
+    with pytest.raises(ReadError, match=r"film\.dcm: found 2 VOI LUTs and windows; expected at least 3\. Use --window"):
+        film(RAMP, bits=12, WindowCenter=[700, 50], WindowWidth=[1000, 100], window="3")
+
+
+def test_a_window_that_saturates_most_of_the_picture_is_noted(film):
+    image = film(RAMP, bits=12, WindowCenter=700, WindowWidth=1000)
+    assert "saturates 76% of the pixels" in image.notes
+
+
+@pytest.mark.parametrize(("bits", "entries"), [(8, 256), (12, 4096), (16, 65536)])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_voi_lut(film, bits, entries, as_bytes):
+    table = np.floor(np.linspace(0, 1, entries) ** 0.5 * (2**bits - 1))
+    item = files.lut_item(100, bits, table, as_bytes)
+    image = film(RAMP, bits=12, VOILUTSequence=[item], WindowCenter=1, WindowWidth=2)
+    assert_shows(image, table[np.clip(RAMP.astype(int) - 100, 0, entries - 1)], 0, 2**bits - 1)
+    assert "VOI LUT 1" in image.notes
+
+
+def test_voi_luts_come_before_windows(film):
+    luts = [files.lut_item(0, 12, np.arange(4096)), files.lut_item(0, 12, np.arange(4096)[::-1])]
+    elements = {"bits": 12, "VOILUTSequence": luts, "WindowCenter": 700, "WindowWidth": 1000}
+    assert_shows(film(RAMP, **elements, window="1"), RAMP, 0, 4095)
+    assert_shows(film(RAMP, **elements, window="2"), 4095 - RAMP, 0, 4095)
+    assert_shows(film(RAMP, **elements, window="3"), RAMP, 200, 1199)
+
+
+@pytest.mark.parametrize("syntax", [files.EXPLICIT, files.IMPLICIT, files.BIG])
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_modality_lut_comes_before_the_window(film, syntax, as_bytes):
+    table = np.arange(4096)[::-1] * 3
+    item = files.lut_item(0, 16, table, as_bytes, big=syntax == files.BIG)
+    image = film(RAMP, syntax, bits=12, ModalityLUTSequence=[item], WindowCenter=6000.5, WindowWidth=8001)
+    assert_shows(image, table[RAMP], 2000, 10_000)
+    assert "modality LUT" in image.notes
+
+
+def test_a_lut_of_signed_values_begins_below_zero(film):
+    values = RAMP.astype(np.int16) - 2048
+    item = Dataset()
+    item.add_new("LUTDescriptor", "SS", [4096, -2048, 16])
+    item.add_new("LUTData", "US", list(range(0, 40960, 10)))
+    image = film(values, bits=12, ModalityLUTSequence=[item], window="20480/40951")
+    assert_shows(image, RAMP * 10.0, 4.5, 40954.5)
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(2, -1024), (0.5, 0), (1, 100), (-1, 4095)])
+def test_rescale_comes_before_the_window(film, slope, intercept):
+    image = film(RAMP, bits=12, RescaleSlope=slope, RescaleIntercept=intercept, WindowCenter=500.5, WindowWidth=1001)
+    assert_shows(image, RAMP.astype(float) * slope + intercept, 0, 1000)
+    assert f"rescaled by {slope:g} and {intercept:+g}" in image.notes
+
+
+def test_monochrome1_is_inverted_after_the_window(film):
+    elements = {"bits": 12, "WindowCenter": 700, "WindowWidth": 1000}
+    inverted = film(RAMP, photometric="MONOCHROME1", **elements)
+    expected = np.floor((1 - np.clip((RAMP - 200.0) / 999, 0, 1)) * 255 + 0.5)
+    assert np.abs(inverted.pixels - expected).max() <= 1e-9
+    assert inverted.mode == "MONOCHROME1" and inverted.notes[-1] == "MONOCHROME1 inverted"
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize(("padding", "limit"), [(-2000, None), (-2000, -1990), (-1990, -2000), (63536, None)])
+def test_padding_is_black_and_does_not_count(film, photometric, padding, limit):
+    values = (np.random.default_rng(0).normal(300, 50, (64, 64))).astype(np.int16)
+    values[:, :40] = -2000 + np.arange(40) % (11 if limit else 1)
+    elements = {"PixelPaddingRangeLimit": limit} if limit else {}
+    if padding < 0:
+        elements["PixelPaddingValue"] = padding
+        image = film(values, photometric=photometric, **elements)
+    else:  # read as if it were unsigned, as implicit files with an unsorted header are
+        image = film(values, photometric=photometric, PixelPaddingValue=padding - 65536)
+    inside = values[:, 40:]
+    low, high = np.percentile(inside, [0.5, 99.5], method="inverted_cdf")
+    expected = np.clip((inside - float(low)) / float(high - low), 0, 1) * 255
+    expected = 255 - expected if photometric == "MONOCHROME1" else expected
+    assert (image.pixels[:, :40] == 0).all()
+    assert np.abs(image.pixels[:, 40:] - expected).max() <= 0.5 + 1e-9
+    assert image.notes[-1] == "pixel padding made black"
+
+
+def test_nothing_but_padding_is_black(film):
+    assert (film(np.full((32, 32), 7, np.uint16), PixelPaddingValue=7).pixels == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bits", "expected", "note"),
+    [
+        (0, 255, 8, (0, 255), "full range 0..255"),
+        (90, 130, 8, (0, 255), "full range 0..255"),  # an 8-bit image is what it is
+        (1000, 3500, 12, (0, 4095), "full range 0..4095"),  # fills half of the range
+        (1000, 3000, 12, None, "percentile range"),
+        (0, 4095, 16, None, "percentile range"),  # 12 bits, and a header that says 16
+    ],
+)
+def test_without_a_window(film, low, high, bits, expected, note):
+    values = np.linspace(low, high, 6400).round().astype("u1" if bits == 8 else "u2").reshape(80, 80)
+    image = film(values, bits=bits)
+    span = expected or np.percentile(values, [0.5, 99.5], method="inverted_cdf")
+    assert_shows(image, values, *span)
+    assert image.notes[-1].startswith(note)
+
+
+def test_percentiles_pass_by_markers_and_dead_pixels(film):
+    rng = np.random.default_rng(0)
+    values = rng.normal(2000, 100, (200, 200)).astype(np.uint16)
+    marked = values.copy()
+    marked[:5, :5], marked[-1, :20] = 65535, 0
+    plain, image = film(values, window="percentile"), film(marked, window="percentile")
+    assert np.abs(plain.pixels[10:-10].astype(int) - image.pixels[10:-10]).mean() < 4
+    assert (image.pixels[:5, :5] == 255).all()
+
+
+def test_one_value_throughout_is_a_picture_too(film):
+    for window in ("auto", "percentile", "full"):
+        assert len(np.unique(film(np.full((32, 32), 700, np.uint16), window=window).pixels)) == 1
+
+
+def test_plain_8_bit_gray(film):
+    assert np.array_equal(film(pattern(8)).pixels, pattern(8))
+    assert np.array_equal(film(pattern(8), NumberOfFrames=0).pixels, pattern(8))
+
+
+COLOUR = np.stack([pattern(8), pattern(8)[::-1], pattern(8)[:, ::-1]], axis=-1)
+
+
+def luma(colour):
+    return colour @ np.array([0.299, 0.587, 0.114])
+
+
+@pytest.mark.parametrize("syntax", [files.EXPLICIT, files.BIG, files.RLE, files.JPEG_2000, files.JPEG_LS])
+def test_rgb_is_luma(film, syntax):
+    image = film(COLOUR, syntax, photometric="YBR_RCT" if syntax == files.JPEG_2000 else "RGB")
+    assert np.abs(image.pixels - luma(COLOUR)).max() <= 1
+    assert image.notes == (f"{image.mode} converted to gray",)
+
+
+def test_rgb_by_plane_and_of_16_bits(film):
+    planes = np.moveaxis(COLOUR, 2, 0).reshape(COLOUR.shape)
+    assert np.abs(film(planes, PlanarConfiguration=1).pixels - luma(COLOUR)).max() <= 1
+    assert np.abs(film(COLOUR.astype(np.uint16) * 257).pixels - luma(COLOUR)).max() <= 1
+
+
+def test_ybr_is_its_first_channel(film, tmp_path):
+    assert np.array_equal(film(COLOUR, photometric="YBR_FULL").pixels, COLOUR[:, :, 0])
+    halved = np.stack([COLOUR[:, ::2, 0], COLOUR[:, 1::2, 0], COLOUR[:, ::2, 1], COLOUR[:, ::2, 2]], axis=-1)
+    dataset = files.image_dataset(COLOUR, photometric="YBR_FULL_422")
+    dataset.PixelData = halved.tobytes()
+    dataset["PixelData"].VR = "OB"
+    (tmp_path / "halved.dcm").write_bytes(files.written(dataset))
+    assert np.array_equal(read(tmp_path / "halved.dcm").pixels, COLOUR[:, :, 0])
+
+
+def test_jpeg_in_colour(film):
+    smooth = np.stack([X * 6, Y * 7, 255 - X * 6], axis=-1).astype(np.uint8)
+    image = film(smooth, files.JPEG, photometric="YBR_FULL_422")
+    assert np.abs(image.pixels - luma(smooth)).mean() < 2
+
+
+@pytest.mark.parametrize(("size", "bits"), [(256, 16), (256, 8), (100, 16)])
+def test_palettes(film, size, bits):
+    values = pattern(8)
+    image = film(values, photometric="PALETTE COLOR", **files.palette(size, bits))
+    expected = (size - 1 - np.minimum(values.astype(float), size - 1)) / (size - 1) * 255
+    assert np.abs(image.pixels - expected).max() <= 1
+
+
+# What is refused
+
+
+def without(keyword, values=None, **options):
+    return files.dicom_bytes(pattern(12) if values is None else values, **{keyword: None}, **options)
+
+
+def report():
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "1.2", "SR"
+    return files.written(dataset)
+
+
+def float_pixels():
+    dataset = files.image_dataset(pattern(16))
+    dataset.FloatPixelData, dataset.BitsAllocated = PATTERN.astype("<f4").tobytes(), 32
+    return files.written(dataset)
+
+
+def sized(rows, columns, syntax=files.EXPLICIT):
+    return files.dicom_bytes(pattern(12), syntax, bits=12, Rows=rows, Columns=columns)
+
+
+def cut(syntax, share=0.8, bits=12):
+    """A file whose codestream, not the file, is cut off, its end marker put back."""
+    frame = files.encoded(pattern(bits), syntax, bits)
+    cut_off = frame[: int(len(frame) * share)]
+    return files.dicom_bytes(pattern(bits), syntax, bits=bits, frame=cut_off + b"\xff\xd9" + b"\0" * (len(cut_off) % 2))
+
+
+def unmarked(syntax, bits=12):
+    frame = files.encoded(pattern(bits), syntax, bits)
+    return files.dicom_bytes(pattern(bits), syntax, bits=bits, frame=frame[: len(frame) // 2])
+
+
+REFUSED = {
+    "several frames": (
+        lambda: files.dicom_bytes(pattern(12), NumberOfFrames=3), "found a DICOM object of 3 frames; expected one"
+    ),
+    "a report": (report, r"found a DICOM object with no pixel data \(Basic Text SR Storage\); expected a radiograph"),
+    "floating point": (float_pixels, "with floating-point pixels"),
+    "32 bits": (lambda: files.dicom_bytes(pattern(8).astype(np.uint32)), "32 bits stored of 32"),
+    "1 bit": (lambda: files.dicom_bytes(pattern(8), BitsAllocated=1, BitsStored=1, HighBit=0), "1 bits stored of 1"),
+    "a high bit": (lambda: files.dicom_bytes(pattern(12), bits=12, HighBit=15), "highest in place 15"),
+    "no Rows": (lambda: without("Rows"), "found DICOM without Rows"),
+    "no BitsStored": (lambda: without("BitsStored"), "found DICOM without BitsStored"),
+    "no samples": (lambda: files.dicom_bytes(pattern(8), SamplesPerPixel=0), "0 samples a pixel"),
+    "HSV": (lambda: files.dicom_bytes(COLOUR, photometric="HSV"), "Photometric Interpretation that does not go"),
+    "many pixels": (lambda: sized(20_000, 20_000), "20000 x 20000 pixels; expected at most 150 million"),
+    "a strip": (lambda: sized(1280, 1), "sides of at most 20 to 1"),
+    "no pixels": (lambda: sized(0, 10), "10 x 0 pixels"),
+    "too few bytes": (lambda: sized(33, 40), r"found damaged pixel data \(2560 of 2640 bytes\)"),
+    "too few deflated bytes": (lambda: sized(33, 40, files.DEFLATED), r"\(2560 of 2640 bytes\)"),
+    "another shape": (lambda: sized(40, 32, files.JPEG_2000), "a codestream of 40 x 32 x 1 instead of 32 x 40 x 1"),
+    "another shape in RLE": (lambda: sized(40, 40, files.RLE), "a run-length segment of 1280 of 1600 bytes"),
+    "12-bit JPEG": (
+        lambda: files.dicom_bytes(pattern(12), files.EXTENDED, bits=12,
+                                  frame=files.lossless_jpeg(pattern(12), 12).replace(b"\xff\xc3", b"\xff\xc1")),
+        r"found JPEG Extended \(Process 2 and 4\), 1\.2\.840\.10008\.1\.2\.4\.51 with 12 bits; 8 are read",
+    ),
+    "a film": (
+        lambda: files.dicom_bytes(pattern(8), "1.2.840.10008.1.2.4.102", frame=b"film"),
+        r"found MPEG-4 AVC/H.264 High Profile / Level 4.1, 1\.2\.840\.10008\.1\.2\.4\.102, which is not read",
+    ),
+    "a private syntax": (
+        lambda: files.dicom_bytes(pattern(8), "1.2.3.4.5", frame=b"film"), "found transfer syntax 1.2.3.4.5, which is"
+    ),
+    "compressed without a word": (
+        lambda: files.dicom_bytes(pattern(12), files.JPEG_2000).replace(
+            files.JPEG_2000.encode(), files.EXPLICIT.encode().ljust(22, b"\0")
+        ),
+        "found compressed pixel data, and a header that does not say how",
+    ),
+    "slope 0": (lambda: files.dicom_bytes(pattern(12), RescaleSlope=0, RescaleIntercept=0), "damaged RescaleSlope"),
+    "half a table": (
+        lambda: files.dicom_bytes(pattern(12), VOILUTSequence=[files.lut_item(0, 12, range(90), count=100)]),
+        "damaged LUTData",
+    ),
+    "segments": (
+        lambda: files.dicom_bytes(pattern(8), photometric="PALETTE COLOR"),
+        "damaged RedPaletteColorLookupTableData",
+    ),
+    "JPEG cut off": (lambda: unmarked(files.JPEG, 8), "its end is missing"),
+    "JPEG 2000 cut off": (lambda: unmarked(files.JPEG_2000), "its end is missing"),
+    "JPEG-LS cut off": (lambda: unmarked(files.JPEG_LS), "its end is missing"),
+    "lossless JPEG cut off": (lambda: unmarked(files.LOSSLESS), "its end is missing"),
+    "JPEG 2000 with a hole": (lambda: cut(files.JPEG_2000), "damaged"),
+    "JPEG-LS with a hole": (lambda: cut(files.JPEG_LS), "damaged jpeg-ls JPEG data; expected a whole image"),
+    "lossless JPEG with a hole": (lambda: cut(files.LOSSLESS), "damaged lossless JPEG data; expected a whole image"),
+    "no JPEG": (lambda: files.dicom_bytes(pattern(8), files.JPEG, frame=b"\xff\xd9" * 20), "no JPEG header"),
+    "no JPEG 2000": (lambda: files.dicom_bytes(pattern(8), files.JPEG_2000, frame=b"\xff\xd9" * 20), "no JPEG 2000"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", list(REFUSED))
+def test_what_is_refused(tmp_path, case):
+    write, words = REFUSED[case]
+    path = tmp_path / "film.dcm"
+    path.write_bytes(write())
+    with pytest.raises(ReadError, match=words) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: found ")
+
+
+@pytest.mark.parametrize("syntax", [*files.UNCOMPRESSED, files.RLE, files.JPEG_2000])
+def test_a_cut_file_is_never_half_a_picture(tmp_path, syntax):
+    content = files.dicom_bytes(pattern(12), syntax, bits=12)
+    path = tmp_path / "film.dcm"
+    path.write_bytes(content)
+    whole, refused = read(path).pixels, 0
+    for length in np.linspace(1, len(content) - 1, 80).astype(int):
+        path.write_bytes(content[:length])
+        try:
+            assert np.array_equal(read(path).pixels, whole)
+        except ReadError:
+            refused += 1
+    assert refused >= 78
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ReadError, match=r"cut off|damaged pixel data"):
+        read(path)
+
+
+def test_no_message_note_or_log_names_the_patient(tmp_path, caplog, capsys, recwarn):
+    path = tmp_path / "film.dcm"
+    names = {"PatientName": "DOE^JOHN", "PatientID": "DOE123", "PatientBirthDate": "DOEBIRTH", "PatientAge": "DOE"}
+    spoilt = [
+        {"WindowCenter": "DOE"}, {"WindowWidth": "DOE"}, {"RescaleSlope": "DOE"}, {"PixelPaddingValue": "DOE"},
+        {"NumberOfFrames": "DOE"}, {"Rows": "DOE"}, {"PhotometricInterpretation": "DOE"}, {"SOPClassUID": "DOE"},
+        {"VOILUTFunction": "DOE"}, {"SpecificCharacterSet": "DOE"}, {"VOILUTSequence": "DOE"}, {"BitsStored": "DOE"},
+        {"TransferSyntaxUID": "DOE"}, {},
+    ]  # fmt: skip
+    contents = [with_text(names | elements, syntax) for elements in spoilt for syntax in (files.EXPLICIT, files.RLE)]
+    caplog.set_level(logging.DEBUG)
+    caplog.clear()  # pydicom warned of what was written, too
+    recwarn.clear()
+    said = []
+    for content in contents:
+        path.write_bytes(content)
+        for act in (read, read_header):
+            try:
+                found = act(path)
+                said.append(str(found.notes) if act is read else "")
+            except ReadError as error:
+                said.append("".join(traceback.format_exception(error)))
+    assert sum("DICOM header" in text for text in said) >= 10
+    everything = "\n".join([*said, caplog.text, *capsys.readouterr(), *(str(warning.message) for warning in recwarn)])
+    assert "DOE" not in everything
+
+
+def with_text(elements, syntax):
+    """A file some of whose elements hold text, whatever they should hold."""
+    dataset = files.image_dataset(pattern(12), 12)
+    dataset.PixelData = files.pixel_data(pattern(12), syntax, 12)
+    dataset["PixelData"].VR = "OW"
+    dataset["PixelData"].is_undefined_length = syntax not in files.UNCOMPRESSED
+    elements = dict(elements)
+    syntax_text = elements.pop("TransferSyntaxUID", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for keyword, text in elements.items():
+            dataset.add_new(keyword, "LO", text)
+        content = files.written(dataset, syntax)
+    size = len(syntax) + len(syntax) % 2
+    return (
+        content.replace(syntax.encode(), syntax_text.encode().ljust(size)[: len(syntax)], 1) if syntax_text else content
+    )
+
+
+def test_pydicoms_warnings_are_counted_and_not_passed_on(tmp_path, recwarn, caplog):
+    path = tmp_path / "film.dcm"
+    path.write_bytes(with_text({"SpecificCharacterSet": "DOE"}, files.EXPLICIT))
+    caplog.clear()
+    assert read(path).notes[-1] == "pydicom: 2 warnings on header values"
+    assert not recwarn and not caplog.records
+    logging.getLogger("pydicom").warning("others may log")
+    assert "others may log" in caplog.text
+
+
+def inflating(size):
+    """A deflated file whose data set goes on for `size` bytes after its image's."""
+    content = files.dicom_bytes(pattern(12), files.DEFLATED, bits=12)
+    # The data set follows the file meta information, whose length is the first element's value.
+    place = 144 + int.from_bytes(content[140:144], "little")
+    whole = zlib.decompress(content[place:], -zlib.MAX_WBITS)
+    packer = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    return content[:place] + packer.compress(whole + bytes(size)) + packer.flush()
+
+
+def sequence_of(items, length=0xFFFFFFFF):
+    """A file with a sequence of a great many empty items before the image."""
+    content = files.dicom_bytes(pattern(12), bits=12)
+    place = content.index(struct.pack("<HH", 0x0028, 0x0002))
+    item = struct.pack("<HHL", 0xFFFE, 0xE000, 0)
+    sequence = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, length) + item * items
+    return content[:place] + sequence + content[place:]
+
+
+def long_list(count):
+    """A file whose Window Center has a great many values."""
+    content = files.dicom_bytes(pattern(12), files.IMPLICIT, bits=12, WindowCenter=1, WindowWidth=2)
+    place = content.index(struct.pack("<HH", 0x0028, 0x1050))
+    end = place + 8 + int.from_bytes(content[place + 4 : place + 8], "little")
+    return content[: place + 4] + struct.pack("<L", 2 * count) + b"1\\" * count + content[end:]
+
+
+def runs(megabytes):
+    """Run lengths that go on and on."""
+    header = struct.pack("<16L", 1, 64, *[0] * 14)
+    return files.dicom_bytes(pattern(8), files.RLE, frame=header + b"\x81\0" * (megabytes * 2**20 // 128))
+
+
+BOMBS = {
+    "inflates": (lambda: inflating(300 * 2**20), None),
+    "items": (lambda: sequence_of(1_000_000), "too many elements"),
+    "values": (lambda: long_list(5_000_000), "10000000 bytes of WindowCenter; expected less"),
+    "runs": (lambda: runs(200), None),
+}
+
+
+READ_AND_MEASURE = """
+import re, sys, time
+from pathlib import Path
+from xrayfast.data.images.reader import read
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+read(sys.argv[1])
+before, began, said = peak(), time.monotonic(), ""
+try:
+    read(sys.argv[2])
+except Exception as error:
+    said = str(error)
+print(peak() - before, time.monotonic() - began, said)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is asked of Linux")
+@pytest.mark.parametrize("case", list(BOMBS))
+def test_small_files_that_would_fill_the_memory(tmp_path, case):
+    write, words = BOMBS[case]
+    plain, bomb = tmp_path / "plain.dcm", tmp_path / "bomb.dcm"
+    plain.write_bytes(files.dicom_bytes(pattern(12), bits=12))
+    bomb.write_bytes(write())
+    done = subprocess.run(
+        [sys.executable, "-c", READ_AND_MEASURE, plain, bomb], capture_output=True, text=True, timeout=60, check=True
+    )
+    mebibytes, seconds, said = [*done.stdout.split(maxsplit=2), ""][:3]
+    assert words in said if words else not said
+    assert int(mebibytes) < 3 * bomb.stat().st_size / 2**20 + 150
+    assert float(seconds) < 10
+
+
+# Decoders in a process of their own
+
+
+WHOLE = "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560)); "
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["import os; os.abort()", "import time; time.sleep(60)", "print('too little')", WHOLE + "sys.exit(3)",
+     WHOLE + "print('premature end', file=sys.stderr)"],
+)  # fmt: skip
+def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(film, monkeypatch, start):
+    monkeypatch.setattr(dicom_apart, "_START", start)
+    monkeypatch.setattr(dicom_apart, "SECONDS", 3.0 if "sleep" in start else 20.0)
+    began = time.monotonic()
+    with pytest.raises(ReadError, match="damaged lossless JPEG data"):
+        film(pattern(12), files.LOSSLESS, bits=12)
+    assert time.monotonic() - began < 20
+
+
+def test_a_harmless_complaint_and_no_process_at_all(film, monkeypatch):
+    monkeypatch.setattr(
+        dicom_apart,
+        "_START",
+        WHOLE + "print('Corrupt JPEG data: 3 extraneous bytes before marker 0xd9', file=sys.stderr)",
+    )
+    assert (film(pattern(12), files.LOSSLESS, bits=12).pixels == 0).all()
+    monkeypatch.setattr(dicom_apart.sys, "executable", "/no/such/python")
+    with pytest.raises(ReadError, match="no process can be started"):
+        film(pattern(12), files.LOSSLESS, bits=12)
+
+
+# The real ones
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mono1_15bit_no_window",
+        "mono2_12bit_explicitLE",
+        # These say to show them by the window 15000/30000, which leaves out a twelfth of the range: of the first three
+        # at the dark end, of the last, whose values run the other way, at the bright end, where most of the film is.
+        "mono1_15bit_explicitLE",
+        "mono1_15bit_j2k_lossless",
+        "mono1_15bit_rle",
+        "mono2_15bit_explicitLE",
+    ],
+)
+def test_the_same_chest_in_other_encodings(shared, name):
+    folder = shared / "data" / "dicom" / "derived"
+    reference = np.asarray(Image.open(folder / "RG1half_8bit_reference.png")).astype(int)
+    path = folder / f"RG1half_{name}.dcm"
+    for window in ("auto", "full"):
+        assert np.abs(read(path, window).pixels - reference).mean() <= 0.5
+    dataset = pydicom.dcmread(path)
+    shown = shown_by_pydicom(dataset, dataset.pixel_array)
+    shown = 255 - shown if dataset.PhotometricInterpretation == "MONOCHROME1" else shown
+    if "WindowCenter" in dataset:
+        assert np.abs(read(path, "1").pixels - shown).max() <= 0.5 + 1e-6
+
+
+def test_real_films(shared):
+    folder = shared / "data" / "dicom"
+    for name in ("chest/RG1_JLSN.dcm", "other/RG3_JPLL.dcm", "other/CR-ModalitySequenceLUT_teeth.dcm"):
+        dataset = pydicom.dcmread(folder / name)
+        values = apply_modality_lut(dataset.pixel_array, dataset)
+        if "WindowCenter" in dataset:
+            expected = 255 - shown_by_pydicom(dataset, dataset.pixel_array)
+        else:
+            expected = 255 - values * (255 / 1023)
+        window = "1" if "WindowCenter" in dataset else "auto"
+        assert np.abs(read(folder / name, window).pixels - expected).max() <= 1
+    nih = next((folder / "chest").glob("nih*"))
+    assert np.array_equal(read(nih).pixels, pydicom.dcmread(nih).pixel_array)
+    # Stored as it should be seen, and marked as MONOCHROME1: the mark is the standard's only word on it.
+    fake = folder / "chest" / "Fake_MONOHR1.dcm"
+    assert np.array_equal(read(fake).pixels, 255 - pydicom.dcmread(fake).pixel_array)
+    with pytest.raises(
+        ReadError, match=r"JPEG Extended \(Process 2 and 4\), 1\.2\.840\.10008\.1\.2\.4\.51 with 12 bits"
+    ):
+        read(folder / "other" / "RG3_JPLY.dcm")

@@ -1,0 +1,508 @@
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import time
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xrayfast.data.images import radiograph as image
+from xrayfast.data.images.reader import fit_square, is_image, read
+from xrayfast.errors import ConfigError, ReadError
+
+RAMP = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
+
+
+def saved(folder: Path, image: Image.Image, name: str, **options) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.bmp", "x.tif", "x.tiff", "x.PNG"])
+def test_plain_gray_is_read_as_it_stands(tmp_path, name):
+    image = read(saved(tmp_path, Image.fromarray(RAMP), name))
+    assert image.pixels.dtype == np.uint8
+    assert np.array_equal(image.pixels, RAMP)
+    assert image.notes == ()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P"])
+def test_gray_stored_in_another_mode_comes_back_exactly(tmp_path, mode):
+    image = read(saved(tmp_path, Image.fromarray(RAMP).convert(mode), "x.png"))
+    assert np.array_equal(image.pixels, RAMP)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "options"),
+    [("x.jpg", "L", {"quality": 95}), ("x.jpg", "CMYK", {"quality": 95}), ("x.webp", "RGB", {"quality": 95})],
+)
+def test_lossy_files_come_back_nearly(tmp_path, name, mode, options):
+    image = read(saved(tmp_path, Image.fromarray(RAMP).convert(mode), name, **options))
+    assert np.abs(image.pixels.astype(int) - RAMP).mean() < 1.5
+
+
+def test_one_bit_is_black_and_white(tmp_path):
+    black_left = Image.fromarray(RAMP >= 128)
+    assert np.array_equal(np.unique(read(saved(tmp_path, black_left, "x.png")).pixels), [0, 255])
+
+
+def test_colours_become_luma(tmp_path):
+    pixels = read(saved(tmp_path, Image.new("RGB", (4, 4), (255, 0, 0)), "x.png")).pixels
+    assert set(pixels.flat) == {76}  # 0.299 of 255, ITU-R BT.601
+
+
+@pytest.mark.parametrize(("alpha", "expected"), [(0, 0), (128, 100), (255, 200)])
+def test_transparency_is_laid_on_black(tmp_path, alpha, expected):
+    image = read(saved(tmp_path, Image.new("RGBA", (4, 4), (200, 200, 200, alpha)), "x.png"))
+    assert abs(int(image.pixels[0, 0]) - expected) <= 1
+    assert image.notes == ("transparency laid on black",)
+
+
+def test_a_transparent_palette_colour_is_black(tmp_path):
+    image = Image.fromarray(RAMP).convert("P")
+    assert read(saved(tmp_path, image, "x.png", transparency=255)).pixels[0, 255] == 0
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+@pytest.mark.parametrize(
+    ("maximum", "full"), [(255, 255), (256, 1023), (3000, 4095), (4095, 4095), (16383, 16383),
+                          (31779, 32767), (32768, 65535), (65535, 65535)]
+)  # fmt: skip
+def test_more_than_8_bits_are_scaled_by_the_smallest_range_that_holds_them(tmp_path, name, maximum, full):
+    values = np.linspace(0, maximum, 64 * 64).round().astype(np.uint16).reshape(64, 64)
+    image = read(saved(tmp_path, Image.fromarray(values), name))
+    assert np.abs(image.pixels - values * (255 / full)).max() <= 0.5 + 1e-9
+    assert image.notes == (f"16-bit scaled from 0..{full}",)
+
+
+def test_a_12_bit_ramp_in_16_bits_is_not_saturated(tmp_path):
+    ramp = np.tile(np.arange(4096, dtype=np.uint16), (256, 1))
+    pixels = read(saved(tmp_path, Image.fromarray(ramp), "x.png")).pixels
+    assert (pixels == 255).mean() < 0.01
+    assert (np.diff(pixels[0].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "note"),
+    [
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255], "32-bit scaled from 0..1"),
+        (np.array([[0, 1023]], np.int32), [0, 255], "32-bit scaled from 0..1023"),
+        (np.array([[0, 100_000]], np.int32), [0, 255], "32-bit scaled from 0..100000"),
+        (np.array([[-100, 923]], np.int32), [0, 255], "minimum -100 taken as 0"),
+        (np.zeros((2, 2), np.float32), [0, 0, 0, 0], "32-bit scaled from 0..255"),
+    ],
+)
+def test_32_bit_values(tmp_path, values, expected, note):
+    image = read(saved(tmp_path, Image.fromarray(values), "x.tif"))
+    assert image.pixels.ravel().tolist() == expected
+    assert note in image.notes
+
+
+def test_big_endian_and_white_is_zero_tiff(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    big = read(saved(tmp_path, Image.fromarray(values.astype(">u2")), "big.tif")).pixels
+    white_is_zero = read(saved(tmp_path, Image.fromarray(values), "zero.tif", tiffinfo={262: 0}))
+    assert big[0, 0] == 0 and big[-1, -1] == 255
+    assert white_is_zero.pixels[0, 0] == 255 and white_is_zero.pixels[-1, -1] == 0
+    assert "WhiteIsZero inverted" in white_is_zero.notes
+
+
+@pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.tif", "x.webp"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_exif_orientation_is_applied(tmp_path, name, dtype):
+    if dtype is np.uint16 and name not in ("x.png", "x.tif"):
+        pytest.skip("no 16 bits in this format")
+    stored = np.zeros((40, 60), dtype)
+    stored[:, 30:] = np.iinfo(dtype).max
+    exif = Image.Exif()
+    exif[274] = 6  # turn by 90 degrees clockwise to display: what is right goes to the bottom
+    image = read(saved(tmp_path, Image.fromarray(stored), name, exif=exif))
+    assert image.pixels.shape == (60, 40)
+    assert image.pixels[:25].mean() < 5 and image.pixels[35:].mean() > 250
+    assert "EXIF orientation applied" in image.notes
+
+
+@pytest.mark.parametrize("name", ["x.tif", "x.png", "x.webp"])
+def test_first_of_several_frames(tmp_path, name):
+    frames = [Image.new("L", (8, 8), value) for value in (50, 100, 200)]
+    lossless = {"lossless": True} if name == "x.webp" else {}
+    path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:], **lossless)
+    image = read(path)
+    assert abs(image.pixels.mean() - 50) <= 1
+    assert "first of several frames" in image.notes
+
+
+def test_what_pillow_warns_of_is_noted_and_not_shown(tmp_path):
+    path = saved(tmp_path, Image.fromarray(RAMP), "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\x7f")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert any("Corrupt EXIF" in note for note in read(path).notes)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def big_png(width: int, height: int) -> bytes:
+    """The head of a PNG that claims to be large."""
+    head = bytearray(png_bytes(Image.new("L", (1, 1))))
+    head[16:24] = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    head[29:33] = zlib.crc32(bytes(head[12:29])).to_bytes(4, "big")
+    return bytes(head)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.png", None, "no such file"),
+        ("empty.png", b"", "empty file"),
+        ("page.png", b"\n<!DOCTYPE html><html>404</html>", "HTML"),
+        ("text.png", b"hello, world", "no image that can be read"),
+        ("page.dcm", b"<html>", "HTML"),
+        ("movie.gif", b"GIF89a" + bytes(20), "a GIF"),
+        ("paper.png", b"%PDF-1.7", "a PDF"),
+        ("films.jpg", b"PK\x03\x04", "a ZIP archive"),
+        ("film.dcm.gz.png", b"\x1f\x8b\x08", "a gzip archive"),
+        ("array.png", b"\x93NUMPY\x01", "a NumPy array"),
+        ("film.jp2", b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 file"),
+        ("film.png", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("film.dcm", b"whatever", "no DICOM header"),
+        ("film", bytes(128) + b"DICM" + bytes(100), "a DICOM object with no pixel data"),
+        ("strip.png", png_bytes(Image.new("L", (210, 10))), "210 x 10 pixels; expected sides of at most 20 to 1"),
+        ("bomb.png", big_png(16_000, 10_000), "16000 x 10000 pixels; expected at most 150 million"),
+        ("bigger.png", big_png(60_000, 60_000), "pixels"),
+        ("cut.png", png_bytes(Image.fromarray(RAMP))[:120], "truncated"),
+        ("nul\0.png", None, "can't be read"),
+    ],
+)
+def test_files_that_hold_no_picture(tmp_path, name, content, words):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with warnings.catch_warnings(), pytest.raises(ReadError) as caught:
+        warnings.simplefilter("error")
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+
+
+def test_paths_that_are_no_files(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
+    for name, words in [
+        ("folder.png", "found a folder"),
+        ("pipe.png", "found a pipe"),
+        ("link.png", "link to nothing"),
+    ]:
+        with pytest.raises(ReadError, match=words):
+            read(tmp_path / name)
+
+
+def test_a_file_that_may_not_be_opened(tmp_path, monkeypatch):
+    path = saved(tmp_path, Image.fromarray(RAMP), "x.png")
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ReadError, match="Permission denied"):
+        read(path)
+
+
+def test_numbers_that_are_none(tmp_path):
+    path = saved(tmp_path, Image.fromarray(np.array([[0, np.nan]], np.float32)), "x.tif")
+    with pytest.raises(ReadError, match="not finite"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.bmp", "x.webp"])
+def test_a_cut_file_is_never_half_a_picture(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    path = saved(tmp_path, Image.fromarray(noise), name)
+    whole, content = read(path).pixels, path.read_bytes()
+    refused = 0
+    for length in np.linspace(1, len(content) - 1, 60).astype(int):
+        path.write_bytes(content[:length])
+        try:
+            assert np.array_equal(read(path).pixels, whole)
+        except ReadError:
+            refused += 1
+    assert refused >= 55
+
+
+def test_damaged_bytes_raise_nothing_else(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ("x.png", "x.jpg", "x.tif", "x.bmp", "x.webp"):
+        path = saved(tmp_path, Image.fromarray(RAMP), name)
+        content = path.read_bytes()
+        for _ in range(40):
+            damaged = bytearray(content)
+            for place in rng.integers(0, min(len(content), 400), 6):
+                damaged[place] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                assert read(path).pixels.ndim == 2
+            except ReadError as error:
+                assert str(path) in str(error)
+
+
+def test_pillow_is_left_as_it_was(tmp_path):
+    before = Image.MAX_IMAGE_PIXELS
+    read(saved(tmp_path, Image.fromarray(RAMP), "x.png"))
+    assert before == Image.MAX_IMAGE_PIXELS
+    assert 2 * before > image.MAX_PIXELS
+
+
+@pytest.mark.parametrize(
+    ("shape", "inner"),
+    [((100, 50), (32, 16)), ((50, 100), (16, 32)), ((8, 8), (32, 32)), ((1, 1000), (1, 32))],
+)
+def test_fit_square_keeps_the_whole_picture_and_its_aspect(shape, inner):
+    square = fit_square(np.full(shape, 200, np.uint8), 32)
+    assert square.shape == (32, 32) and square.dtype == np.uint8
+    rows, columns = np.nonzero(square == 200)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == inner
+    assert (square[square != 200] == 0).all()
+    assert abs(rows.min() - (31 - rows.max())) <= 1 and abs(columns.min() - (31 - columns.max())) <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (300, 1), (7, 70_000), (301, 257), (130, 200, 3)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_table_is_looked_up_for_each_pixel(shape, dtype):
+    rng = np.random.default_rng(0)
+    codes, levels = rng.integers(0, 250, shape).astype(dtype), rng.integers(0, 256, 250).astype(np.uint8)
+    for view in (codes, codes[::-1], codes.swapaxes(0, 1)):
+        assert np.array_equal(image.looked_up(levels, view), levels[view])
+    codes[-1, -1] = 251
+    with pytest.raises(IndexError):
+        image.looked_up(levels, codes)
+
+
+def test_fit_square_averages_when_it_shrinks():
+    stripes = np.tile(np.array([0, 255], np.uint8), (256, 128))
+    assert (
+        np.abs(fit_square(stripes, 32).astype(int) - 127.5).max() <= 5
+    )  # 4.5 at the border, where half of the window lies outside
+
+
+def test_fit_square_leaves_what_fits():
+    fits = np.zeros((32, 32), np.uint8)
+    assert fit_square(fits, 32) is fits
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("RG1half_8bit_reference.png", 0.0),
+        ("RG1half_16bit_gray.png", 0.5),
+        ("RG1half_16bit_gray.tif", 0.5),
+        ("RG1half_12bit_in_16bit_gray.png", 0.5),
+        ("RG1half_palette.png", 0.0),
+        ("RG1half_rgba.png", 0.0),
+        ("RG1half_cmyk.jpg", 1.0),  # lossy
+    ],
+)
+def test_the_same_chest_in_other_encodings(shared, name, limit):
+    folder = shared / "data" / "dicom" / "derived"
+    reference = np.asarray(Image.open(folder / "RG1half_8bit_reference.png")).astype(int)
+    assert np.abs(read(folder / name).pixels - reference).mean() <= limit
+
+
+def png(values: np.ndarray, colour_type: int, interlaced: bool = False) -> bytes:
+    """A PNG written by hand: kinds that Pillow can't write.
+
+    Args:
+        values: (H, W, channels) of 1 or 2 bytes.
+        colour_type: 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA.
+        interlaced: in the seven passes of Adam7.
+    """
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    rows = b"".join(
+        b"\0" + line.astype(values.dtype.newbyteorder(">")).tobytes()
+        for top, left, down, right in (passes if interlaced else [(0, 0, 1, 1)])
+        for line in values[top::down, left::right]
+    )
+    height, width = values.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 8 * values.dtype.itemsize, colour_type, 0, 0, interlaced)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def wide_colour(values: np.ndarray, colour_type: int) -> bytes:
+    return png(np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[colour_type], axis=2), colour_type)
+
+
+@pytest.mark.parametrize("values", [RAMP, (RAMP.astype(np.uint16) * 16)])
+def test_an_interlaced_png_is_read_as_any_other(tmp_path, values):
+    (tmp_path / "x.png").write_bytes(png(values[:, :, None], 0, interlaced=True))
+    expected = values if values is RAMP else np.floor(values * (255 / 4095) + 0.5)
+    assert np.array_equal(read(tmp_path / "x.png").pixels, expected)
+
+
+@pytest.mark.parametrize(("colour_type", "mode"), [(2, "RGB"), (4, "RGBA"), (6, "RGBA")])
+def test_colour_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, colour_type, mode):
+    values = np.tile(np.arange(256, dtype=np.uint16) * 257, (64, 1))
+    content = np.repeat(values[:, :, None], {2: 3, 4: 2, 6: 4}[colour_type], axis=2).copy()
+    if mode == "RGBA":
+        content[:, :, -1] = 65535
+    (tmp_path / "x.png").write_bytes(png(content, colour_type))
+    film = read(tmp_path / "x.png")
+    assert np.array_equal(film.pixels, RAMP)
+    assert (film.mode, film.bits, film.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
+
+
+def test_a_12_bit_film_in_colour_of_16_bits_is_refused(tmp_path):
+    # Its high bytes are 0 to 15: what Pillow would hand over is no image any more.
+    (tmp_path / "x.png").write_bytes(wide_colour(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
+    with pytest.raises(ReadError, match="16 of 256 levels; save it as gray of 16 bits"):
+        read(tmp_path / "x.png")
+
+
+def test_transparent_palettes_and_gray_are_laid_on_black(tmp_path):
+    alpha = Image.fromarray(RAMP[:, ::-1].copy())
+    for mode in ("LA", "RGBA"):
+        image = Image.fromarray(RAMP).convert(mode)
+        image.putalpha(alpha)
+        expected = RAMP.astype(float) * RAMP[:, ::-1] / 255
+        assert np.abs(read(saved(tmp_path, image, "x.png")).pixels - expected).max() <= 1
+
+
+def test_cmyk_is_ink_on_white(tmp_path):
+    inks = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    cyan, magenta, yellow, black = np.moveaxis(inks.astype(float), 2, 0)
+    red, green, blue = ((255 - ink) * (255 - black) / 255 for ink in (cyan, magenta, yellow))
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    for name, options in (("x.tif", {}), ("x.jpg", {"quality": 100, "subsampling": 0})):
+        film = read(saved(tmp_path, Image.fromarray(inks, "CMYK"), name, **options))
+        assert np.abs(film.pixels - luma).mean() < 1.5, name
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("dtype", ["<u2", ">u2"])
+def test_16_bit_tiff_of_either_order_and_any_compression(tmp_path, compression, dtype):
+    if compression != "raw" and dtype == ">u2":
+        pytest.skip("Pillow writes compressed TIFF in the machine's order")
+    values = np.arange(4096).reshape(64, 64).astype(dtype)
+    film = read(saved(tmp_path, Image.fromarray(values), "x.tif", compression=compression))
+    assert np.array_equal(film.pixels, np.floor(values * (255 / 4095) + 0.5))
+    assert (film.format, film.bits) == ("TIFF", 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "facts"),
+    [
+        ("x.png", Image.fromarray(RAMP), ("PNG", "L", 8)),
+        ("x.png", Image.fromarray(RAMP > 99), ("PNG", "1", 1)),
+        ("x.png", Image.fromarray(RAMP.astype(np.uint16) * 9), ("PNG", "I;16", 16)),
+        ("x.jpg", Image.fromarray(RAMP).convert("CMYK"), ("JPEG", "CMYK", 8)),
+        ("x.tif", Image.fromarray(RAMP.astype(np.float32)), ("TIFF", "F", 32)),
+        ("x.bmp", Image.fromarray(RAMP).convert("RGB"), ("BMP", "RGB", 8)),
+        ("x.webp", Image.fromarray(RAMP).convert("RGB"), ("WEBP", "RGB", 8)),
+    ],
+)
+def test_what_the_file_was(tmp_path, name, image, facts):
+    film = read(saved(tmp_path, image, name))
+    assert (film.format, film.mode, film.bits) == facts
+
+
+def test_a_jpeg_with_previews_is_a_jpeg(tmp_path):
+    path = tmp_path / "x.jpg"
+    Image.fromarray(RAMP).save(path, "MPO", save_all=True, append_images=[Image.fromarray(RAMP)], quality=95)
+    assert read(path).format == "JPEG"
+    assert "first of several frames" in read(path).notes
+
+
+def test_content_decides_and_a_wrong_ending_is_noted(tmp_path):
+    film = read(saved(tmp_path, Image.fromarray(RAMP), "x.png", format="JPEG", quality=95))
+    assert film.format == "JPEG"
+    assert film.notes == ("JPEG in a file named .png",)
+
+
+@pytest.mark.parametrize("window", ["", "0", "10", "Auto", "100", "1/0", "40/0.5", "a/b", "1/2/3", "nan/10", "40/-3"])
+def test_a_window_that_is_none_is_said_whatever_the_file(tmp_path, window):
+    path = saved(tmp_path, Image.fromarray(RAMP), "x.png")
+    with pytest.raises(ConfigError, match="expected auto, percentile, full, 1 to 9, or CENTER/WIDTH"):
+        read(path, window)
+
+
+@pytest.mark.parametrize("window", ["auto", "1", "percentile", "full", "40/400", "-600 / 1500.5", ".5/1e4"])
+def test_other_formats_have_no_window(tmp_path, window):
+    assert np.array_equal(read(saved(tmp_path, Image.fromarray(RAMP), "x.png"), window).pixels, RAMP)
+
+
+def test_is_image(tmp_path):
+    names = {
+        "a.png": True,
+        "b.JPEG": True,
+        "c.dcm": True,
+        "d.csv": False,
+        "e": False,
+        "f.IMA": False,
+        "1.2.840.7": False,
+    }
+    for name, expected in names.items():
+        (tmp_path / name).write_bytes(b"whatever it is")
+        assert is_image(str(tmp_path / name)) == expected
+    for name in ("e", "f.IMA", "1.2.840.7"):
+        (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
+        assert is_image(str(tmp_path / name))
+    assert is_image("nowhere/film.dcm") and not is_image("nowhere/film") and not is_image("nul\0")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    assert not is_image(str(tmp_path / "pipe")) and not is_image(str(tmp_path / "folder"))
+
+
+def test_a_file_that_is_too_long_is_not_opened(tmp_path):
+    path = tmp_path / "x.png"
+    with path.open("wb") as stream:
+        stream.truncate(image.MAX_BYTES + 1)
+    with pytest.raises(ReadError, match=r"found a file of 1\.0 GiB; expected at most 1"):
+        read(path)
+
+
+def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(RAMP).save(stream, "JPEG", progressive=True)
+    content = stream.getvalue()
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    (tmp_path / "x.jpg").write_bytes(content[:-2] + scan * 1000 + b"\xff\xd9")
+    with pytest.raises(ReadError, match="scans; expected at most 100"):
+        read(tmp_path / "x.jpg")
+
+
+def test_a_tiff_of_a_million_pages_is_read_as_fast_as_any(tmp_path):
+    stream = io.BytesIO()
+    Image.fromarray(RAMP).save(stream, "TIFF")
+    content = bytearray(stream.getvalue())
+    start = int.from_bytes(content[4:8], "little")
+    following = start + 2 + 12 * int.from_bytes(content[start : start + 2], "little")
+    content[following : following + 4] = len(content).to_bytes(4, "little")
+    pages = [b"\0\0" + (len(content) + 6 * (page + 1)).to_bytes(4, "little") for page in range(200_000)]
+    (tmp_path / "x.tif").write_bytes(bytes(content) + b"".join(pages) + bytes(6))
+    began = time.monotonic()
+    film = read(tmp_path / "x.tif")
+    assert time.monotonic() - began < 2
+    assert np.array_equal(film.pixels, RAMP) and "first of several frames" in film.notes
+
+
+def test_reading_a_png_does_not_pay_for_dicom(tmp_path):
+    path = saved(tmp_path, Image.fromarray(RAMP), "x.png")
+    script = (
+        "import sys; from xrayfast.data.images.reader import is_image, read; read(sys.argv[1]); is_image(sys.argv[1]); "
+        "print([name for name in ('pydicom', 'gdcm', 'jpeg_ls', 'openjpeg') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from xrayfast.data.labels.names import (
+    LIST,
+    folder_labels,
+    in_order,
+    is_no_finding,
+    listed_labels,
+    plain,
+    settled_delim,
+    split_labels,
+)
+from xrayfast.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("normal", ("normal",)),
+        ("covid-19+pneumonia", ("covid-19", "pneumonia")),
+        (" a + b +a", ("a", "b")),
+        ("No Finding", ("No Finding",)),
+    ],
+)
+def test_folder_names(name, labels):
+    assert folder_labels(name) == labels
+
+
+@pytest.mark.parametrize(("name", "words"), [("a+", "empty label"), ("+", "empty label"), ("a|b", "without '|'")])
+def test_folder_names_that_are_no_labels(name, words):
+    with pytest.raises(DataError) as caught:
+        folder_labels(name)
+    assert words in str(caught.value) and f"'{name}'" in str(caught.value)
+
+
+def test_delimited_texts():
+    assert split_labels("a | b|a", "|") == ("a", "b")
+    assert split_labels("a;b", ";") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("['pleural effusion', 'normal']", ("pleural effusion", "normal")),
+        ('["a", "b"]', ("a", "b")),
+        (" ['a' ,'b', ] ", ("a", "b")),
+        ("['a', '', ' a ']", ("a",)),
+        ("[\"Crohn's\", 'it\\'s']", ("Crohn's", "it's")),
+        ("['a, b', 'c]']", ("a, b", "c]")),
+        ("[]", ()),
+        ("['']", ()),
+    ],
+)
+def test_lists_in_a_text(text, labels):
+    assert listed_labels(text) == labels
+
+
+@pytest.mark.parametrize("text", ["['a'", "'a']", "[a]", "['a' 'b']", "a", "['a'; 'b']", "[__import__('os')]", "["])
+def test_texts_that_are_no_lists(text):
+    with pytest.raises(DataError, match="expected a list such as"):
+        listed_labels(text)
+
+
+@pytest.mark.parametrize(
+    ("cells", "delim"),
+    [
+        (["a", "b"], "|"),
+        (["a|b", "c;d"], "|"),
+        (["['a', 'b']", "['a']", ""], LIST),
+        (["['a', 'b']", "['c', 'a']", "nan"], LIST),
+        (["a;b", "a", ""], ";"),
+        (["Mass, Edema", "Mass", "Edema"], ","),
+        (["pneumonia, viral", "pneumonia, bacterial", "normal"], "|"),
+        (["a/b", "a"], "|"),
+        ([], "|"),
+    ],
+)
+def test_what_separates_labels(cells, delim):
+    assert settled_delim(cells, "auto") == delim
+    assert settled_delim(cells, "/") == "/"
+
+
+def test_spellings_of_one_name():
+    assert plain(" Pleural_Thickening") == plain("pleural  thickening") == plain("PleuralThickening")
+    assert is_no_finding("No finding") and is_no_finding("NO_FINDING") and not is_no_finding("normal")
+
+
+def test_order_is_natural_and_ignores_case():
+    assert in_order(["b", "A10", "a9", "B", "a"]) == ["a", "a9", "A10", "B", "b"]

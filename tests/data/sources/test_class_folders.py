@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.builders import classes, make, message, opened, rows, splits
+from xrayfast.errors import ConfigError, DataError
+
+
+def test_flat_folders(tmp_path):
+    data = opened(classes(tmp_path, normal=20, covid=10))
+    assert data.task == "single" and data.labels == ("covid", "normal") and len(data) == 30
+    assert data.counts().to_dict("index") == {
+        "covid": {"train": 8, "valid": 2, "test": 0},
+        "normal": {"train": 16, "valid": 4, "test": 0},
+        "images": {"train": 24, "valid": 6, "test": 0},
+    }
+    assert list(data.table.columns) == ["image", "path", "patient", "split", "labels"]
+    assert data.table["image"].iloc[0] == "covid/covid000.png"
+    assert all(Path(path).is_file() and Path(path).is_absolute() for path in data.table["path"])
+    assert data.table["patient"].isna().all()
+    assert data.targets.dtype == np.float32 and data.drawn.all()
+    joined = ["|".join(np.array(data.labels)[row == 1]) for row in data.targets]
+    assert joined == data.table["labels"].tolist()
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "valid", "test"), ("TRAIN", "Val", "Test"), ("training", "validation", "testing")]
+)
+def test_split_folders(tmp_path, names):
+    files = [f"{split}/{label}/{i}.png" for split in names for label in ("a", "b") for i in range(2)]
+    data = opened(make(tmp_path, *files), test_fraction=0.3)
+    assert data.counts().loc["images"].to_dict() == {"train": 4, "valid": 4, "test": 4}
+    assert splits(data)[f"{names[1]}/a/0.png"] == "valid"
+    assert any("test fraction is not used" in note for note in data.notes)
+
+
+def test_deeper_hidden_and_other_files(tmp_path):
+    make(
+        tmp_path,
+        "a/x/1.png",
+        "a/2.JPG",
+        "a/.h.png",
+        "a/.d/3.png",
+        "a/notes.txt",
+        ".git/x.png",
+        "b/1.png",
+        "b/2.tiff",
+    )
+    (tmp_path / "b" / "dangling.png").symlink_to(tmp_path / "nowhere")
+    data = opened(tmp_path)
+    assert list(rows(data)) == ["a/2.JPG", "a/x/1.png", "b/1.png", "b/2.tiff"]
+    assert any("1 files in a" in note and "notes.txt" in note for note in data.notes)
+    dangling = str(tmp_path / "b" / "dangling.png")
+    assert any("links to nothing" in note and dangling in note for note in data.notes)
+
+
+def test_a_class_folder_may_be_a_link(tmp_path):
+    classes(tmp_path / "elsewhere", a=2)
+    classes(tmp_path / "data", b=2)
+    (tmp_path / "data" / "a").symlink_to(tmp_path / "elsewhere" / "a")
+    assert next(iter(rows(opened(tmp_path / "data")))) == "a/a000.png"
+
+
+def test_joined_folder_names(tmp_path):
+    data = opened(classes(tmp_path, **{"covid-19+pneumonia": 4, "pneumonia": 4, "normal": 4}))
+    assert data.task == "multi" and data.labels == ("covid-19", "normal", "pneumonia")
+    assert rows(data)["covid-19+pneumonia/covid-19+pneumonia000.png"] == "covid-19|pneumonia"
+    assert data.counts().loc["pneumonia"].sum() == 8
+
+
+def test_the_same_file_in_two_classes_is_one_image_with_both_labels(tmp_path):
+    classes(tmp_path, a=4, b=4)
+    make(tmp_path, "a/both.png", "b/both.png", content="the same")
+    data = opened(tmp_path)
+    assert data.task == "multi" and len(data) == 9
+    assert rows(data)["a/both.png"] == "a|b" and "b/both.png" not in rows(data)
+    assert any("1 files are copies" in note for note in data.notes)
+    found = message(DataError, tmp_path, task="single")
+    assert "a/both.png" in found and "b/both.png" in found and "--task multi" in found
+
+
+def test_the_same_name_with_other_content_is_another_image(tmp_path):
+    make(tmp_path, *(f"{label}/{i}.png" for label in "abc" for i in range(3)))
+    make(tmp_path, "a/0.png", "b/0.png", content="same size, A")
+    make(tmp_path, "c/0.png", content="same size, B")
+    data = opened(tmp_path)
+    assert len(data) == 8 and data.task == "multi"
+    assert rows(data)["a/0.png"] == "a|b" and rows(data)["c/0.png"] == "c"
+    assert any("3 file names stand in several classes" in note and "0.png" in note for note in data.notes)
+
+
+def test_the_same_name_with_another_size_is_another_image(tmp_path):
+    make(tmp_path, "a/0.png", "a/1.png", content="short")
+    make(tmp_path, "b/0.png", "b/1.png", content="much longer")
+    data = opened(tmp_path)
+    assert data.task == "single" and len(data) == 4
+
+
+def test_copies_in_other_parts_stay_apart(tmp_path):
+    for split in ("train", "valid"):
+        classes(tmp_path / split, a=2, b=2)
+    make(tmp_path, "train/a/x.png", "valid/b/x.png", content="the same")
+    data = opened(tmp_path)
+    assert data.task == "single" and len(data) == 10
+
+
+def test_no_finding_stays_a_class_of_folders(tmp_path):
+    data = opened(classes(tmp_path, **{"No Finding": 3, "a": 3}), task="multi")
+    assert data.task == "multi" and data.labels == ("a", "No Finding")
+
+
+def build_empty(root):
+    root.mkdir()
+
+
+def build_missing(root):
+    pass
+
+
+def build_file(root):
+    root.write_text("x")
+
+
+def build_loose(root):
+    make(root, "1.png", "2.png")
+
+
+def build_empty_class(root):
+    classes(root, a=3)
+    (root / "b").mkdir()
+
+
+def build_one_class(root):
+    classes(root, a=3)
+
+
+def build_one_image(root):
+    classes(root, a=3, b=1)
+
+
+def build_val_and_valid(root):
+    for split in ("train", "val", "valid"):
+        classes(root / split, a=2, b=2)
+
+
+def build_extra(root):
+    classes(root / "train", a=2, b=2)
+    make(root, "old/1.png")
+
+
+def build_no_train(root):
+    classes(root / "valid", a=2, b=2)
+
+
+def build_empty_part(root):
+    classes(root / "train", a=2, b=2)
+    (root / "valid").mkdir()
+
+
+def build_other_spelling(root):
+    classes(root / "train", Normal=2, covid=2)
+    classes(root / "valid", normal=2, covid=2)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (build_missing, ["no such folder", "CLASS/*.png", "train/CLASS", "labels.csv", "xrayfast synth"]),
+        (build_empty, ["no class folders", "CLASS/*.png", "xrayfast synth"]),
+        (build_file, ["found a file; expected a folder"]),
+        (build_loose, ["2 images outside of class folders", "CLASS/*.png"]),
+        (build_empty_class, ["/b: found no images in this class folder", ".png", "remove the folder"]),
+        (build_one_class, ["only one class, 'a'; expected at least 2"]),
+        (build_one_image, ["class 'b' has 1 image; at least 2 are needed", "one to validate"]),
+        (build_val_and_valid, ["both val/ and valid/", "one valid folder"]),
+        (build_extra, ["found old beside train", "only train, valid and test"]),
+        (build_no_train, ["found valid; expected a train folder"]),
+        (build_empty_part, ["valid: found no class folders"]),
+        (build_other_spelling, ["class 'normal' has no images in the train split", "Did you mean 'Normal'?"]),
+    ],
+)
+def test_folders_that_are_no_data_set(tmp_path, build, words):
+    build(tmp_path / "data")
+    found = message(DataError, tmp_path / "data")
+    for word in words:
+        assert word in found
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    classes(tmp_path, a=2, b=2)
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    found = message(DataError, tmp_path)
+    assert "/b: can't be read (Permission denied)" in found
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"patient_col": "id"}, "patient_col names a column, but there is no table"),
+        ({"label_col": ("a", "b")}, "label_col names a column, but there is no table"),
+        ({"uncertain": ("zeros",)}, "uncertain is about cells, but there is no table"),
+        ({"blank": ("zeros",)}, "blank is about cells, but there is no table"),
+    ],
+)
+def test_options_about_a_table_without_one(tmp_path, options, words):
+    assert words in message(ConfigError, classes(tmp_path, a=2, b=2), **options)
+
+
+def test_dicom_files_without_an_ending_are_images(tmp_path):
+    classes(tmp_path, a=3, b=3)
+    for name in ("a/1.2.840.113", "a/IM0001", "b/notes"):
+        (tmp_path / name).write_bytes(bytes(128) + (b"DICM" if name != "b/notes" else b"text"))
+    data = opened(tmp_path, patient_col="none")
+    assert {"a/1.2.840.113", "a/IM0001"} < set(rows(data)) and len(data) == 8
+    assert any("1 files in b are no images" in note and "notes" in note for note in data.notes)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tests.data.builders import classes, column, lines, make, message, noted, opened, table
+from xrayfast.data.sources.patients import ages, ages_at, patient_groups, pseudonyms, sexes, views
+from xrayfast.errors import ConfigError, DataError, ReadError
+
+NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for label in ("a", "b")]
+
+
+def test_sexes():
+    found, notes = sexes(["F", "m", "Female", " MALE ", "", "Unknown", "O"])
+    assert found == ["F", "M", "F", "M", None, None, None]
+    assert notes == ["2 images have a sex that is neither F nor M: taken as unknown."]
+    assert sexes(["F", ""])[1] == []
+
+
+def test_ages():
+    cells = ["58", "058Y", "57.0", "006M", "014D", "10W", "", "411", "-3", "old", "120", "121Y"]
+    found, notes = ages(cells)
+    assert found[:6] == pytest.approx([58, 58, 57, 0.5, 14 / 365.25, 70 / 365.25])
+    assert np.isnan(found[6:10]).all() and found[10] == 120 and np.isnan(found[11])
+    assert notes == ["4 images have an age that is no number up to 120: taken as unknown."]
+
+
+def test_ages_at_a_date():
+    found, notes = ages_at(["1930.0", "1950", "", "None", "2015"], ["20140915", "20141231", "20140101", "20140101", ""])
+    assert found[:2] == [84, 64] and np.isnan(found[2:]).all() and notes == []
+
+
+def test_views():
+    assert views(["PA", "ap ", "L", "", "LL", "AP_horizontal"]) == [
+        "PA",
+        "AP",
+        "LATERAL",
+        None,
+        "LATERAL",
+        "AP_HORIZONTAL",
+    ]
+    assert views(["AP", "", ""], ["Frontal", "Lateral", ""]) == ["AP", "LATERAL", None]
+
+
+def test_pseudonyms_and_groups():
+    assert pseudonyms(["x", "", "y", "x"], "P") == ["P00001", None, "P00002", "P00001"]
+    assert pseudonyms(["", ""], "P") is None and pseudonyms(None, "P") is None
+    assert patient_groups(["x", "", "y", "x", None]).tolist() == [0, 2, 1, 0, 3]
+    assert patient_groups(["", ""]) is None and patient_groups(None) is None
+
+
+# In file names
+
+
+def test_nih_names(tmp_path):
+    data = opened(make(tmp_path, *NIH, "a/covid (1).jpg", "a/20200131_001.png", "b/12.png"))
+    assert data.table["patient"].nunique() == 6 and data.table["patient"].isna().sum() == 3
+    together = data.table[data.table["image"].isin(["a/00020000_000.png", "b/00020000_001.png"])]
+    assert together["patient"].nunique() == 1
+    assert data.table.groupby("patient")["split"].nunique().max() == 1
+    assert noted(data, "Patients from the NIH file names: 6 on 24 of 27 images", "--patient-col none")
+
+
+def test_names_can_be_switched_off_and_asked_for(tmp_path):
+    make(tmp_path, *NIH)
+    data = opened(tmp_path, patient_col="none")
+    assert data.table["patient"].isna().all() and noted(data, "Patients are not looked for")
+    assert opened(tmp_path, patient_col="name").table["patient"].nunique() == 6
+    classes(tmp_path / "other", a=3, b=3)
+    found = message(DataError, tmp_path / "other", patient_col="name")
+    assert "found no patients in the images' names" in found and "00000123_004.png (NIH)" in found
+
+
+def test_chexpert_and_mimic_names_tell_the_study_too(tmp_path):
+    files = [f"patient{i:05d}/study{j}/view1.jpg" for i in range(4) for j in (1, 2)]
+    files += [f"files/p10/p1000000{i}/s5000000{i}/x{j}.jpg" for i in range(3) for j in range(2)]
+    make(tmp_path, *files)
+    table(tmp_path, "path,label\n" + "".join(f"{file},{'ab'[i % 2]}\n" for i, file in enumerate(files)))
+    data = opened(tmp_path, labels=tmp_path / "labels.csv")
+    assert column(data, "patient")[:4] == ["P00001", "P00001", "P00002", "P00002"]
+    assert column(data, "study")[:4] == ["S00001", "S00002", "S00003", "S00004"]
+    assert column(data, "study")[8:] == ["S00009", "S00009", "S00010", "S00010", "S00011", "S00011"]
+    assert noted(data, "CheXpert and MIMIC-CXR file names: 7 on 14 of 14 images")
+
+
+def test_a_column_goes_before_names_and_is_not_mixed_with_them(tmp_path):
+    make(tmp_path, *(f"0000000{i}_00{j}.png" for i in range(5) for j in range(2)))
+    rows = "".join(f"0000000{i}_00{j}.png,{'ab'[j]},{'' if i == 4 else i}\n" for i in range(5) for j in range(2))
+    table(tmp_path, "image,label,Patient ID\n" + rows)
+    data = opened(tmp_path)
+    assert data.table["patient"].nunique() == 4 and data.table["patient"].isna().sum() == 2
+    assert opened(tmp_path, patient_col="name").table["patient"].nunique() == 5
+    assert opened(tmp_path, patient_col="none").table["patient"].isna().all()
+    table(tmp_path, "image,label,Patient ID\n" + re.sub(r"\d*\n", "\n", rows))
+    assert opened(tmp_path).table["patient"].nunique() == 5  # a column without a single cell tells nothing
+
+
+# In DICOM headers
+
+
+@dataclass(frozen=True)
+class Header:
+    patient: str
+    study: str
+    sex: str
+    age: float | None
+    view: str
+
+
+@pytest.fixture
+def headers(monkeypatch):
+    """A reader of headers that are written in the files' names: x_PATIENT_n."""
+    module = ModuleType("xrayfast.data.images.dicom.decode")
+    module.asked = []
+
+    def read_header(path, patient_keyword="PatientID"):
+        module.asked.append((path.rpartition("/")[2], patient_keyword))
+        who = path.rpartition("/")[2].split("_")[1]
+        if who == "nobody":
+            return None
+        if who == "damaged":
+            raise ReadError(f"{path}: damaged")
+        return Header("" if who == "unknown" else who, f"1.2.{who}", "F", 40.0 if who == "secret" else 300.0, "PA")
+
+    module.read_header = read_header
+    monkeypatch.setitem(sys.modules, "xrayfast.data.images.dicom.decode", module)
+    return module
+
+
+def dicoms(root, *who):
+    return make(root, *(f"{label}/{label}_{name}_{i}.dcm" for label in "ab" for i, name in enumerate(who)))
+
+
+def test_headers_tell_patients_and_more(tmp_path, headers):
+    dicoms(tmp_path, "secret", "secret", "other", "unknown", "nobody")
+    make(tmp_path, "a/plain.png")
+    data = opened(tmp_path)
+    assert data.table["patient"].nunique() == 2 and data.table["patient"].isna().sum() == 5
+    assert noted(data, "Patients from the DICOM headers (PatientID): 2 on 6 of 8 files")
+    facts = data.table.set_index("image")[["sex", "age", "view", "study"]]
+    assert facts.loc["a/a_secret_0.dcm"].tolist() == ["F", 40.0, "PA", "S00002"]
+    assert np.isnan(facts.loc["a/a_other_2.dcm", "age"]) and facts.loc["a/plain.png", "sex"] is None
+    assert len(headers.asked) == 10 and {keyword for _, keyword in headers.asked} == {"PatientID"}
+    assert "secret" not in repr(data.notes) + data.table.drop(columns=["image", "path"]).to_csv()
+
+
+def test_another_keyword(tmp_path, headers):
+    dicoms(tmp_path, "x", "x", "y")
+    data = opened(tmp_path, patient_col="dicom:OtherPatientIDs")
+    assert data.table["patient"].nunique() == 2 and headers.asked[0][1] == "OtherPatientIDs"
+    assert opened(tmp_path, patient_col="none").table["patient"].isna().all()
+
+
+def test_a_keyword_where_no_header_has_it(tmp_path, headers):
+    found = message(DataError, classes(tmp_path, a=3, b=3), patient_col="dicom:PatientID")
+    assert "found no patients in the images' headers; expected DICOM files that have PatientID" in found
+    assert headers.asked == []
+
+
+def test_damaged_headers_are_told(tmp_path, headers):
+    data = opened(dicoms(tmp_path, "x", "damaged", "y"))
+    assert data.table["patient"].nunique() == 2
+    assert noted(data, "2 files' headers can't be read", "a/a_damaged_1.dcm, b/b_damaged_1.dcm")
+
+
+def test_real_headers(shared):
+    data = opened(shared / "data" / "dicom", valid_fraction=0.4)
+    one = data.table[data.table["image"].str.contains("RG1.*dcm")]
+    assert len(one) == 7 and one[["patient", "study", "sex"]].drop_duplicates().shape[0] == 1
+    assert data.table["patient"].notna().sum() == 12 and set(data.table["sex"]) == {"F", "M", None}
+    assert opened(shared / "data" / "dicom", valid_fraction=0.4, patient_col="none").table["patient"].isna().all()
+    found = message(ConfigError, shared / "data" / "dicom", patient_col="dicom:Nonsense")
+    assert "'Nonsense' is no DICOM keyword" in found
+
+
+def test_columns_go_before_headers(tmp_path, headers):
+    make(tmp_path, *(f"x_header_{i}.dcm" for i in range(10)))
+    text = "file,label,patient,sex,age,view\n"  # and no header is read for the study alone
+    table(tmp_path, text + "".join(f"x_header_{i},{'ab'[i % 2]},{i // 2},M,7{i},AP\n" for i in range(10)))
+    data = opened(tmp_path)
+    assert data.table["patient"].nunique() == 5 and headers.asked == []
+    assert column(data, "sex")[:1] + column(data, "age")[:1] + column(data, "view")[:1] == ["M", 70, "AP"]
+
+
+# In columns
+
+
+def test_sex_age_view_and_study_of_a_table(tmp_path):
+    make(tmp_path, *(f"{i}.png" for i in range(10)))
+    text = lines("image,label,subject_id,study_id,Gender,Patient Age,View Position", "{i}.png,{ab},{p},1,Male,0{i}Y,l")
+    table(tmp_path, text.replace("3.png,b,secret-1,1,Male,03Y", "3.png,b,secret-1,2,?,999"))
+    data = opened(tmp_path)
+    assert list(data.table.columns) == [
+        "image", "path", "patient", "split", "labels", "sex", "age", "view", "study"
+    ]  # fmt: skip
+    assert column(data, "sex")[:4] == ["M", "M", "M", None]
+    assert column(data, "age")[:4] == [0, 1, 2, None]
+    assert column(data, "view")[0] == "LATERAL"
+    assert column(data, "study")[:6] == ["S00001", "S00001", "S00002", "S00003", "S00004", "S00004"]
+    assert noted(data, "1 images have a sex that is neither") and noted(data, "1 images have an age that is no")
+    assert "secret" not in repr(data.notes) + data.table.to_csv()

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
+from xrayfast.data.sources.split_files import list_splits, split_of_cell, splits_from_file
+from xrayfast.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    return classes(tmp_path / "data", a=10, b=10)
+
+
+def written(folder, data, name="split.csv"):
+    data.split_table().to_csv(folder / name, index=False)
+    return folder / name
+
+
+def test_a_run_s_split_replays(tmp_path, data_dir):
+    first = opened(data_dir, test_fraction=0.2, split_seed=7)
+    file = written(tmp_path, first)
+    again = opened(data_dir, split_file=file, split_seed=8, test_fraction=0.2)
+    assert splits(again) == splits(first) and not again.drawn.any()
+    assert noted(again, f"Splits from {file}.") and not noted(again, "Drawn")
+    assert again.fingerprint() == first.fingerprint()
+
+
+def test_a_split_replays_where_the_data_have_moved(tmp_path, data_dir):
+    file = written(tmp_path, opened(data_dir))
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert splits(opened(tmp_path / "moved", split_file=file)) == dict(zip(*reversed_columns(file), strict=True))
+
+
+def reversed_columns(file):
+    rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
+    return [row[0] for row in rows], [row[2] for row in rows]
+
+
+def test_parts_that_a_file_lacks_are_drawn(tmp_path, data_dir):
+    names = list(splits(opened(data_dir)))
+    text = "file,set\n" + "".join(f"{name},{'test' if i < 4 else 'train'}\n" for i, name in enumerate(names))
+    data = opened(data_dir, split_file=table(tmp_path, text, "parts.csv"))
+    assert [splits(data)[name] for name in names[:4]] == ["test"] * 4
+    assert data.counts().loc["images"].to_dict() == {"train": 13, "valid": 3, "test": 4}
+    assert data.drawn.tolist() == [False] * 4 + [True] * 16
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda text: text.replace("a/a000.png,,train", "a/z.png,,train"),
+            ["images that are not in the data: a/z.png"],
+        ),
+        (lambda text: text + "a/new.png,,train,a\n", ["images that are not in the data: a/new.png", "--split-file"]),
+        (lambda text: "\n".join(text.splitlines()[:-2]), ["no split for images of the data: b/b008.png, b/b009.png"]),
+        (lambda text: text + text.splitlines()[-1], ["row 22: image 'b/b009.png' has another row already"]),
+        (lambda text: text.replace(",train", ",holdout"), ["split is 'holdout'; expected train, valid or test"]),
+        (
+            lambda text: text.replace("image,", "film,"),
+            ["expected 'image' and 'split', as in a run's split.csv"],
+        ),
+        (lambda text: text.replace("split,", "role,"), ["found the columns image, patient, role, labels"]),
+        (lambda text: text.replace("image,", "image,image,"), ["twice"]),
+    ],
+)
+def test_split_files_that_do_not_fit(tmp_path, data_dir, change, words):
+    file = written(tmp_path, opened(data_dir))
+    text = file.read_text().replace(",valid", ",train").replace(",test", ",train")
+    file.write_text(change(text))
+    found = message(DataError, data_dir, split_file=file)
+    for word in words:
+        assert word in found
+
+
+def test_a_name_that_two_images_have(tmp_path):
+    make(tmp_path / "data", *(f"{label}/{i}.png" for label in "ab" for i in range(3)))
+    file = table(tmp_path, "image,split\n0.png,train\n", "split.csv")
+    assert "row 2: image '0.png' could be a/0.png, b/0.png" in message(DataError, tmp_path / "data", split_file=file)
+    (tmp_path / "test.txt").write_text("0.png\n")
+    found = message(DataError, tmp_path / "data", split_file=tmp_path / "test.txt")
+    assert "test.txt line 1: image '0.png' could be a/0.png, b/0.png" in found
+
+
+# Lists
+
+
+NAMES = [f"images/{i}.png" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("test_list.txt", ["test", "test", None, None, None, None]),
+        ("my-TESTING.txt", ["test", "test", None, None, None, None]),
+        ("val.txt", ["valid", "valid", None, None, None, None]),
+        ("train_val_list.txt", [None, None, "test", "test", "test", "test"]),
+    ],
+)
+def test_lists_say_by_their_names_what_they_are(tmp_path, name, wanted):
+    (tmp_path / name).write_text("0.png\n\nimages\\1.jpg\r\n")
+    found, notes = splits_from_file(tmp_path / name, NAMES)
+    assert found == wanted and f"2 images that {name} lists are" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["list.txt", "train.txt", "test_valid.txt", "train_val_test.txt"])
+def test_lists_that_do_not_say_what_they_are(tmp_path, name):
+    (tmp_path / name).write_text("0.png\n")
+    with pytest.raises(ConfigError, match=f"found {name}, whose name does not say"):
+        splits_from_file(tmp_path / name, NAMES)
+
+
+def test_lists_of_other_images(tmp_path):
+    (tmp_path / "test.txt").write_text("0.png\n7.png\n8.png\n")
+    found, notes = splits_from_file(tmp_path / "test.txt", NAMES)
+    assert found[0] == "test" and "2 images that test.txt lists are not in the data." in notes
+    (tmp_path / "test.txt").write_text("7.png\n")
+    with pytest.raises(DataError, match="found none of the data's images"):
+        splits_from_file(tmp_path / "test.txt", NAMES)
+    (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="not UTF-8"):
+        splits_from_file(tmp_path / "test.txt", NAMES)
+    with pytest.raises(DataError, match=r"nothing_test\.txt: can't be read"):
+        splits_from_file(tmp_path / "nothing_test.txt", NAMES)
+
+
+def test_the_rest_of_a_list_is_dealt_out(tmp_path, data_dir):
+    (tmp_path / "train_val_list.txt").write_text("".join(f"{x}{i:03d}.png\n" for x in "ab" for i in range(8)))
+    data = opened(data_dir, split_file=tmp_path / "train_val_list.txt", valid_fraction=0.25)
+    assert data.counts().loc["images"].to_dict() == {"train": 12, "valid": 4, "test": 4}
+    assert {name for name, split in splits(data).items() if split == "test"} == {
+        "a/a008.png", "a/a009.png", "b/b008.png", "b/b009.png"
+    }  # fmt: skip
+
+
+def test_words_for_parts():
+    assert list_splits("test_list.txt") == {"test"} and list_splits("Train-Val.txt") == {"train", "valid"}
+    assert split_of_cell(" Validate ") == "valid" and split_of_cell("test") == "test" and split_of_cell("x") is None
+
+
+# Beside other ways to give parts
+
+
+def test_a_split_file_and_a_split_column(tmp_path, data_dir):
+    file = written(tmp_path, opened(data_dir))
+    assert "found both split_file and split_col" in message(ConfigError, data_dir, split_file=file, split_col="split")
+
+
+def test_a_split_file_goes_before_the_data_s_own_parts(tmp_path):
+    root = make(tmp_path / "data", *(f"images/{i}.png" for i in range(10)))
+    table(root, lines("image,label,split", "images/{i}.png,{ab},train"))
+    (tmp_path / "test_list.txt").write_text("1.png\n2.png\n")
+    data = opened(root, split_file=tmp_path / "test_list.txt")
+    assert data.counts().loc["images", "test"] == 2 and noted(
+        data, "The splits that the data brings itself are not used"
+    )

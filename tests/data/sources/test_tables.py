@@ -1,0 +1,353 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from tests.data.builders import cells, lines, make, message, noted, opened, rows, splits, table
+from xrayfast.data.sources.tables import header_of, is_table, read_table
+from xrayfast.errors import ConfigError, DataError
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """images/0.png to images/9.png."""
+    return make(tmp_path, *(f"images/{i}.png" for i in range(10)))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_separators_marks_and_line_ends(data_dir, separator, start, end):
+    text = lines('"Image Index",note,Label', '"images/{i}.png","x y",{ab}')
+    table(data_dir, start + text.replace(",", separator).replace("\n", end))
+    data = opened(data_dir)
+    assert data.task == "single" and data.labels == ("a", "b") and len(data) == 10
+    assert data.notes[0].startswith("Labels from labels.csv")
+
+
+def test_patients_are_pseudonyms_and_not_shared(data_dir):
+    table(data_dir, lines("file,labels,patient_id", "images/{i}.png,{ab},{p}") + "\n\n")
+    data = opened(data_dir)
+    assert data.table["patient"].tolist() == [f"P{i // 2 + 1:05d}" for i in range(10)]
+    assert data.table.groupby("patient")["split"].nunique().max() == 1
+    assert data.counts().loc["patients"].to_dict() == {"train": 4, "valid": 1, "test": 0}
+    assert "secret" not in repr(data.notes) + data.table.to_csv()
+
+
+def test_images_of_unknown_patients_are_dealt_singly(data_dir):
+    text = lines("file,labels,patient", "images/{i}.png,{ab},{p}").replace("secret-0", "").replace("secret-1", " ")
+    table(data_dir, text)
+    data = opened(data_dir)
+    assert data.table["patient"].isna().sum() == 4
+    assert data.table["patient"].dropna().iloc[0] == "P00001"
+    table(data_dir, lines("file,labels,patient", "images/{i}.png,{ab},"))
+    assert set(opened(data_dir).table["split"]) == {"train", "valid"}
+
+
+def test_delimited_labels_and_no_finding(data_dir):
+    text = lines("image,Finding Labels", "images/{i}.png,Mass").replace("0.png,Mass", "0.png,Mass|Edema")
+    table(data_dir, text.replace("3.png,Mass", "3.png,No Finding").replace("4.png,Mass", "4.png,No Finding|Edema"))
+    data = opened(data_dir)
+    assert data.task == "multi" and data.labels == ("Edema", "Mass")
+    assert [rows(data)[f"images/{i}.png"] for i in (0, 1, 3, 4)] == ["Edema|Mass", "Mass", "", "Edema"]
+    assert any("1 images have 'No Finding' beside other labels" in note for note in data.notes)
+
+
+def test_no_finding_is_a_class_of_a_single_label_table(data_dir):
+    table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace(",a", ",No Finding"))
+    assert opened(data_dir).labels == ("b", "No Finding")
+    multi = opened(data_dir, task="multi")
+    assert multi.labels == ("b",) and multi.targets.sum() == 5
+
+
+def test_another_delimiter(data_dir):
+    table(data_dir, lines("image,label", "images/{i}.png,{ab}/c"))
+    assert opened(data_dir, label_delim="/").labels == ("a", "b", "c")
+    assert opened(data_dir).labels == ("a/c", "b/c")
+
+
+def test_columns_of_0_and_1_are_guessed(data_dir):
+    text = lines("path,Patient ID,age,Mass,Edema,Cough", "images/{i}.png,{i},6{i},1,0.0,0")
+    table(data_dir, text.replace("0.png,0,60,1,0.0", "0.png,0,60,1,1.0").replace("1.png,1,61,1,", "1.png,1,61,0,"))
+    data = opened(data_dir)
+    assert data.task == "multi" and data.labels == ("Edema", "Mass")
+    assert rows(data)["images/0.png"] == "Edema|Mass" and rows(data)["images/1.png"] == ""
+    assert any("labels from 'Mass', 'Edema'" in note for note in data.notes)
+
+
+def test_named_columns_of_0_and_1(data_dir):
+    table(data_dir, "name,sex,A,B,C\n" + "".join(f"images/{i}.png,1,{i % 2},{1 - i % 2},0\n" for i in range(10)))
+    data = opened(data_dir, path_col="name", label_col=("A", "B", "C"))
+    assert data.task == "single" and data.labels == ("A", "B")
+    assert any("without a single 1 are left out: C" in note for note in data.notes)
+
+
+def test_one_column_of_0_and_1_is_one_label(data_dir):
+    table(data_dir, "image,target\n" + "".join(f"images/{i}.png,{i % 2}\n" for i in range(10)))
+    for options in ({}, {"label_col": "target"}):
+        data = opened(data_dir, **options)
+        assert data.labels == ("target",) and data.task == "multi" and data.targets.sum() == 5
+        assert noted(data, "'target' is the only label")
+    data = opened(data_dir, task="single")
+    assert data.labels == ("0", "1") and data.task == "single"
+
+
+def test_grades_are_classes(data_dir):
+    table(data_dir, "image,target\n" + "".join(f"images/{i}.png,{i % 3}\n" for i in range(10)))
+    assert opened(data_dir).labels == ("0", "1", "2") and opened(data_dir).task == "single"
+
+
+def test_uncertain_and_blank_cells(data_dir):
+    text = "image,Mass,Edema\n" + "".join(f"images/{i}.png,{i % 2},0\n" for i in range(10))
+    table(data_dir, text.replace("1.png,1,0", "1.png,-1,").replace("3.png,1,0", "3.png,1.0,1"))
+    assert cells(opened(data_dir), "images/1.png") == {"Edema": None, "Mass": None}
+    data = opened(data_dir, uncertain=("smooth",), blank=("Edema=zeros",))
+    assert cells(data, "images/1.png") == {"Edema": 0, "Mass": 0.7}
+    assert rows(data)["images/1.png"] == "" and rows(data)["images/3.png"] == "Edema|Mass"
+    assert data.truth.dtype == "int8" and data.truth[1].tolist() == [0, -1]
+    assert data.counts().loc["Mass"].sum() == 4
+
+
+def test_a_row_of_which_nothing_is_known(data_dir):
+    table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("3.png,b", "3.png,"))
+    assert cells(opened(data_dir, blank=("ignore",)), "images/3.png") == {"a": None, "b": None}
+    assert opened(data_dir, blank=("ignore",)).task == "multi"
+    found = message(DataError, data_dir, blank=("ignore",), task="single")
+    assert "row 5: found 0 labels (none) and some that nobody knows; a single-label task expects 1" in found
+
+
+def test_labels_separated_by_something_else(data_dir):
+    table(data_dir, lines("image,label", "images/{i}.png,{ab};c"))
+    assert opened(data_dir).labels == ("a", "b", "c") and noted(opened(data_dir), "separated by ';'")
+    table(data_dir, lines("image,label", 'images/{i}.png,"{ab}, c"').replace('0.png,"a, c"', "0.png,a"))
+    assert opened(data_dir).labels == ("a", "b", "c") and noted(opened(data_dir), "separated by ','")
+
+
+def test_a_column_of_labels_named_twice(data_dir):
+    table(data_dir, "image,A,B\n" + "".join(f"images/{i}.png,{i % 2},0\n" for i in range(10)))
+    assert "label_col: found 'A' twice" in message(ConfigError, data_dir, label_col=("A", "A"))
+
+
+def test_a_column_named_split_that_holds_something_else(data_dir):
+    table(data_dir, lines("image,label,set,patient", "images/{i}.png,{ab},NIH,{p}"))
+    assert set(splits(opened(data_dir)).values()) == {"train", "valid"}
+    assert "set is 'NIH'; expected train, valid or test" in message(DataError, data_dir, split_col="set")
+
+
+def test_a_split_column_is_kept(data_dir):
+    text = "image,label,Set\n" + "".join(
+        f"images/{i}.png,{'ab'[i % 2]},{('Train', 'val', 'TEST')[i // 4]}\n" for i in range(10)
+    )
+    table(data_dir, text)
+    assert splits(opened(data_dir))["images/5.png"] == "valid"
+    assert opened(data_dir).counts().loc["images"].to_dict() == {"train": 4, "valid": 4, "test": 2}
+    table(data_dir, text.replace("val", "train"))
+    assert opened(data_dir).counts().loc["images"].to_dict() == {"train": 6, "valid": 2, "test": 2}
+
+
+@pytest.mark.parametrize(
+    "path", ["images/{i}.png", "images\\{i}.png", "{i}.png", "C:\\data\\{i}.png", "x/../images/{i}.png"]
+)
+def test_ways_to_write_a_path(data_dir, path):
+    table(data_dir, lines("image,label", path + ",{ab}"))
+    assert list(rows(opened(data_dir))) == [f"images/{i}.png" for i in range(10)]
+
+
+def test_absolute_paths_and_paths_from_the_table(tmp_path):
+    make(tmp_path / "here", *(f"{i}.png" for i in range(4)))
+    make(tmp_path / "there", *(f"pics/{i}.png" for i in range(4, 6)))
+    listed = [f"{tmp_path}/here/{i}.png" for i in range(4)] + [f"pics/{i}.png" for i in range(4, 6)]
+    file = table(tmp_path / "there", "image,label\n" + "".join(f"{p},{'ab'[i % 2]}\n" for i, p in enumerate(listed)))
+    data = opened(tmp_path / "here", labels=file)
+    assert list(rows(data)) == [f"{i}.png" for i in range(4)] + [f"../there/pics/{i}.png" for i in range(4, 6)]
+    assert all(Path(path).is_file() for path in data.table["path"])
+
+
+def test_a_csv_file_as_the_source(data_dir):
+    file = table(data_dir, lines("image,label", "images/{i}.png,{ab}"), "films.csv")
+    data = opened(file)
+    assert data.config.source == data_dir and data.config.labels == file
+    assert rows(data) == rows(opened(data_dir, labels=file))
+
+
+GOOD = lines("image,label,split,patient", "images/{i}.png,{ab},train,{p}")
+ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("", {}, ["labels.csv: found no rows"]),
+        ("image,label\n", {}, ["labels.csv: found no rows; expected a header and a row"]),
+        (
+            GOOD.replace("2.png", "x.png"),
+            {},
+            ["labels.csv row 4: image 'images/x.png' not found", "1 of 10 rows"],
+        ),
+        (GOOD.replace("images/", "y"), {}, ["labels.csv row 2: image 'y0.png' not found", "10 of 10 rows"]),
+        (GOOD.replace("\n", "\n\n").replace("2.png", "x.png"), {}, ["labels.csv row 7: image"]),
+        (
+            GOOD.replace("3.png", "1.png"),
+            {},
+            ["labels.csv row 5: image 'images/1.png' stands in labels.csv row 3 already;"],
+        ),
+        (
+            GOOD.replace("images/3.png", "1.png"),
+            {},
+            ["labels.csv row 5: image '1.png' stands in labels.csv row 3 already as 'images/1.png'"],
+        ),
+        (GOOD.replace("4.png,a", "4.png,"), {}, ["labels.csv row 6: found a blank label", "'No Finding'"]),
+        (GOOD.replace("4.png,a", "4.png,a|"), {}, ["labels.csv row 6: found an empty label"]),
+        (
+            GOOD.replace("4.png,a,train", "4.png,a,holdout"),
+            {},
+            ["labels.csv row 6: split is 'holdout'", "train, valid"],
+        ),
+        (GOOD.replace("4.png,a,train", "4.png,a,"), {}, ["labels.csv row 6: split is ''"]),
+        (GOOD.replace("train", "test"), {}, ["no images in the train split"]),
+        (
+            GOOD.replace("5.png,b", "5.png,b,x"),
+            {},
+            ["labels.csv row 7: found 5 cells; expected 4", "double quotes"],
+        ),
+        (GOOD.replace(",train,secret-1", ""), {}, ["labels.csv row 4: found 2 cells; expected 4"]),
+        (GOOD.replace("image,", "photo,"), {}, ["photo, label, split, patient", "--path-col"]),
+        (GOOD.replace("label,", "x,"), {}, ["image, x, split, patient", "--label-col"]),
+        (GOOD.replace("split", "label"), {}, ["the column 'label' twice"]),
+        (GOOD, {"path_col": "imgae"}, ["no column 'imgae'", "image, label", "Did you mean 'image'?"]),
+        (GOOD, {"label_col": "lable"}, ["no column 'lable'", "Did you mean 'label'?"]),
+        (GOOD, {"split_col": "spilt"}, ["no column 'spilt'", "Did you mean 'split'?"]),
+        (GOOD, {"patient_col": "pat"}, ["no column 'pat'", "image, label, split, patient"]),
+        (
+            GOOD.replace("4.png,a", "4.png,a|b"),
+            {"task": "single"},
+            ["row 6: found 2 labels (a, b)", "--task multi"],
+        ),
+        (GOOD.replace(",b,", ",a,"), {}, ["only one class, 'a'"]),
+        (GOOD.replace("4.png,a", "4.png,c"), {}, ["class 'c' has 1 image; at least 2 are needed"]),
+        (
+            ONE_HOT.replace("4.png,1,0", "4.png,1,2"),
+            {"label_col": ("Mass", "Effusion")},
+            ["labels.csv row 6: Effusion is '2'; expected 1, 0, -1 (uncertain) or blank."],
+        ),
+        (
+            ONE_HOT.replace("4.png,1,0", "4.png,-1,0"),
+            {"task": "single"},
+            ["row 6: found 0 labels (none) and some that nobody knows"],
+        ),
+        (ONE_HOT.replace("4.png,1,0", "4.png,yes,0"), {}, ["labels.csv row 6: Mass is 'yes'; expected 1, 0, -1"]),
+        (ONE_HOT.replace("4.png,1,0", "4.png,0,0"), {"task": "single"}, ["row 6: found 0 labels (none)"]),
+        (ONE_HOT.replace(",1,0", ",0,0"), {}, ["none of which is known to hold labels"]),
+    ],
+)
+def test_tables_that_are_no_data_set(data_dir, text, options, words):
+    file = table(data_dir, text)
+    found = message(DataError, data_dir, labels=file, **options)
+    for word in words:
+        assert word in found
+    assert "secret" not in found
+
+
+def test_a_name_that_two_files_have(data_dir):
+    make(data_dir, "other/3.png")
+    table(data_dir, lines("image,label", "{i}.png,{ab}"))
+    found = message(DataError, data_dir, labels=data_dir / "labels.csv")
+    assert "labels.csv row 5: image '3.png' could be images/3.png, other/3.png" in found
+
+
+def test_all_images_of_one_patient(data_dir):
+    table(data_dir, lines("image,label,patient", "images/{i}.png,{ab},secret"))
+    found = message(DataError, data_dir)
+    assert "no images in the valid split" in found and "secret" not in found
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"image,label\nx.png,caf\x81\n", "bytes that are no text"),
+        ("image,label\nx.png,a\n".encode("utf-16-le"), "bytes that are no text"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d", "bytes that are no text"),
+        ("image,label\n".encode("utf-16")[:-1], "bytes that are no text"),
+        (b'image,label\n"' + b"x" * 200_000, "damaged CSV"),
+        (b'image,label\nx.png,"a\ny.png,b\n', "damaged CSV"),
+        (b",\n1,2\n", "found no names of columns"),
+    ],
+)
+def test_tables_that_are_no_csv(data_dir, content, words):
+    (data_dir / "labels.csv").write_bytes(content)
+    assert words in message(DataError, data_dir)
+
+
+def test_a_table_that_is_not_there(data_dir):
+    assert "nowhere.csv: can't be read" in message(DataError, data_dir, labels=data_dir / "nowhere.csv")
+    assert "images: can't be read" in message(DataError, data_dir, labels=data_dir / "images")
+
+
+# How a table is read
+
+
+ACCENTS = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Ödem é")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_encodings(data_dir, encoding, packed):
+    name = "labels.csv.gz" if packed else "labels.csv"
+    content = ACCENTS.encode(encoding)
+    (data_dir / name).write_bytes(gzip.compress(content) if packed else content)
+    data = opened(data_dir, labels=data_dir / name)
+    assert data.labels == ("b", "Ödem é")
+    assert noted(data, f"{name} is not UTF-8: read as Windows-1252") == (encoding == "cp1252")
+
+
+def test_a_damaged_gzip_file(data_dir):
+    (data_dir / "labels.csv.gz").write_bytes(gzip.compress(ACCENTS.encode())[:-20])
+    assert "damaged gzip file" in message(DataError, data_dir, labels=data_dir / "labels.csv.gz")
+    (data_dir / "labels.csv.gz").write_bytes(b"image,label")
+    assert "damaged gzip file" in message(DataError, data_dir, labels=data_dir / "labels.csv.gz")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_quoted_line_ends_separators_and_quotes(tmp_path, separator, end):
+    rows = [
+        ["file", "a note; of,\tsorts", "label"],
+        ["1.png", f'first{end}second "word"', "x; y, z"],
+        ["2.png", "", "q"],
+    ]
+    text = end.join(separator.join('"' + cell.replace('"', '""') + '"' for cell in row) for row in rows)
+    file = tmp_path / "t.csv"
+    file.write_bytes(text.encode())
+    found = read_table(file)
+    assert list(found.columns) == rows[0] == header_of(file)
+    assert [list(row) for row in zip(*found.columns.values(), strict=True)] == rows[1:]
+    assert [found.where(i) for i in range(2)] == ["t.csv row 2", "t.csv row 3"]
+
+
+def test_a_header_that_contains_other_separators(tmp_path):
+    file = table(tmp_path, 'Image Index,"Size [w;h;x;y;z]",Finding Labels\n1.png,2;3;4,Mass\n2.png,,Edema\n')
+    assert list(read_table(file).columns) == ["Image Index", "Size [w;h;x;y;z]", "Finding Labels"]
+    file = table(tmp_path, "image;Score, raw;label\n1.png;1,5;a\n2.png;0,25;b\n")
+    assert list(read_table(file).columns) == ["image", "Score, raw", "label"]
+    file = table(tmp_path, "a;b,c;d,e\n1.png,2,3\n2.png,3,4\n")
+    assert list(read_table(file).columns) == ["a;b", "c;d", "e"]
+
+
+def test_blank_rows_and_cells_at_the_end(tmp_path):
+    found = read_table(table(tmp_path, "image,label,,\n\n1.png,a,,\n ,,,\n2.png,b\n3.png,c,,,,\n"))
+    assert found.columns == {"image": ["1.png", "2.png", "3.png"], "label": ["a", "b", "c"]}
+    assert [found.where(i) for i in range(3)] == ["labels.csv row 3", "labels.csv row 5", "labels.csv row 6"]
+
+
+def test_a_table_longer_than_what_is_sniffed(tmp_path):
+    file = table(tmp_path, "image,label\n" + "".join(f"{i:05d}.png,{'ab'[i % 2]}\n" for i in range(9000)))
+    found = read_table(file)
+    assert len(found) == 9000 and found.where(8999) == "labels.csv row 9001" and file.stat().st_size > 1 << 16
+
+
+def test_which_files_are_tables(tmp_path):
+    assert all(map(is_table, ("a.csv", "A.CSV", "a.csv.gz", "a.tsv", "a.txt"))) and not is_table("a.xlsx")
+    (tmp_path / "x.csv").write_bytes(b"\x89PNG\x00")
+    assert header_of(tmp_path / "x.csv") == [] and header_of(tmp_path / "nothing.csv") == []

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
+from xrayfast.config import DataConfig
+from xrayfast.data.manifest import open_manifest
+from xrayfast.data.splits.assign import assign_splits, connected, given_splits
+from xrayfast.errors import ConfigError, DataError
+
+
+def settled(given, groups=None, **options):
+    positives = np.eye(2, dtype=np.uint8)[np.arange(len(given)) % 2]
+    return assign_splits(given, positives, groups, DataConfig(**options))
+
+
+def test_given_parts_are_kept_and_the_missing_ones_drawn():
+    found = settled(["test"] * 4 + [None] * 8 + ["train"] * 8, valid_fraction=0.25, test_fraction=0.3)
+    assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
+    assert found.drawn.tolist() == [False] * 4 + [True] * 16
+    assert "The test fraction is not used: the set has a test split." in found.notes
+    assert "Drawn from the training images with seed 0: 25% valid, stratified by label, by image" in found.notes[1]
+
+
+def test_nothing_is_drawn_where_all_is_given():
+    found = settled(["train", None, "valid", "test"])
+    assert found.names == ["train", "train", "valid", "test"] and not found.drawn.any() and found.notes == []
+
+
+def test_fractions_that_leave_nothing():
+    with pytest.raises(ConfigError, match=r"valid_fraction 0\.5 and test_fraction 0\.5 leave nothing to train on"):
+        settled([None] * 10, valid_fraction=0.5, test_fraction=0.5)
+    assert settled([None] * 5 + ["test"] * 5, valid_fraction=0.5, test_fraction=0.5).names.count("train") in (2, 3)
+    with pytest.raises(ConfigError, match="leave nothing to train on"):
+        settled(["valid"] * 5 + [None] * 5, test_fraction=1 - 1e-12)
+
+
+# Folds
+
+
+def folds_of(count, **options):
+    return [opened_splits(fold=fold, folds=count, **options) for fold in range(1, count + 1)]
+
+
+def opened_splits(n=40, groups=None, given=None, **options):
+    return np.array(settled(given or [None] * n, groups, **options).names)
+
+
+def test_folds_share_the_test_part_and_divide_the_rest():
+    found = folds_of(4, test_fraction=0.2)
+    tests = [names == "test" for names in found]
+    assert tests[0].sum() == 8 and all((test == tests[0]).all() for test in tests)
+    valid = np.stack([names == "valid" for names in found])
+    assert (valid.sum(0) == ~tests[0]).all() and valid.sum(1).tolist() == [8, 8, 8, 8]
+
+
+def test_folds_of_what_a_given_test_part_leaves():
+    given = ["test"] * 10 + [None] * 20 + ["train"] * 10
+    found = folds_of(3, given=given, test_fraction=0.2)
+    assert all((names[:10] == "test").all() for names in found)
+    assert (np.stack([names == "valid" for names in found]).sum(0)[10:] == 1).all()
+
+
+def test_patients_stay_together_in_folds():
+    groups = np.arange(40) // 4
+    for names in folds_of(5, groups=groups, test_fraction=0.2):
+        assert all(len(set(names[groups == group])) == 1 for group in range(10))
+
+
+def test_the_first_fold_is_the_default():
+    assert (opened_splits(folds=5) == opened_splits(folds=5, fold=1)).all()
+    assert "fold 2 of 5 as valid and 20% test" in settled([None] * 40, folds=5, fold=2, test_fraction=0.2).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "words"),
+    [
+        ([None] * 10, {"folds": 3, "fold": 4}, "found fold 4 of 3; expected one from 1 to 3"),
+        ([None] * 10, {"fold": 1}, "found fold 1 without folds"),
+        (["valid"] * 2 + [None] * 8, {"folds": 3}, "found folds for a set whose validation split is given"),
+    ],
+)
+def test_folds_that_cannot_be(given, options, words):
+    with pytest.raises(ConfigError, match=words):
+        settled(given, **options)
+
+
+def test_folds_of_a_set_with_parts(tmp_path):
+    for split in ("train", "valid"):
+        classes(tmp_path / "data" / split, a=4, b=4)
+    assert "whose validation split is given" in message(ConfigError, tmp_path / "data", folds=3)
+    classes(tmp_path / "flat", a=10, b=10)
+    opened(tmp_path / "flat").split_table().to_csv(tmp_path / "split.csv", index=False)
+    found = message(ConfigError, tmp_path / "flat", folds=3, split_file=tmp_path / "split.csv")
+    assert "whose validation split is given" in found
+
+
+# What belongs together
+
+
+@given(st.integers(1, 12).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 5), min_size=n, max_size=n)] * 2)))
+def test_connected_groups(groupings):
+    first, second = groupings
+    found = connected(np.array(first), None, np.array(second))
+    for i in range(len(first)):
+        reached = {i}
+        while True:
+            more = {
+                k for k in range(len(first)) for j in reached if first[j] == first[k] or second[j] == second[k]
+            }  # fmt: skip
+            if more == reached:
+                break
+            reached = more
+        assert {k for k in range(len(first)) if found[k] == found[i]} == reached
+    assert connected(None, None) is None
+
+
+# Drawn again
+
+
+def patients(tmp_path, count=20):
+    """Images 0 and 1 are of one patient, 2 and 3 of another, and so on."""
+    make(tmp_path, *(f"images/{i}.png" for i in range(count)))
+    table(tmp_path, lines("image,label,patient", "images/{i}.png,{ab},{p}", count))
+    return tmp_path
+
+
+def test_redrawn_keeps_groups_and_patients_together(tmp_path):
+    data = opened(patients(tmp_path), valid_fraction=0.3)
+    groups = np.array([0 if i in (0, 3, 4) else i for i in range(20)])
+    again = data.redrawn(groups)
+    assert len({splits(again)[f"images/{i}.png"] for i in range(6)}) == 1
+    assert again.table.groupby("patient")["split"].nunique().max() == 1
+    assert noted(again, "Drawn again, so that what belongs together stays together")
+    assert again.counts().loc["images"].sum() == 20 and again.drawn.all()
+    assert (again.targets == data.targets).all() and splits(again.redrawn(groups)) == splits(again)
+    assert sum("Drawn again" in note for note in again.redrawn(groups).notes) == 1
+
+
+def test_redrawn_leaves_given_parts(tmp_path):
+    text = lines("image,label,split", "images/{i}.png,{ab},train", 20).replace("0.png,a,train", "0.png,a,test")
+    make(tmp_path, *(f"images/{i}.png" for i in range(20)))
+    table(tmp_path, text)
+    data = opened(tmp_path)
+    again = data.redrawn(np.array([0 if i in (0, 1, 2) else i for i in range(20)]))
+    assert [name for name, split in splits(again).items() if split == "test"] == ["images/0.png", "images/10.png"]
+    assert splits(again)["images/1.png"] == splits(again)["images/2.png"]
+
+
+def test_a_given_split_is_not_redrawn(tmp_path):
+    for split in ("train", "valid"):
+        classes(tmp_path / split, a=4, b=4)
+    data = opened(tmp_path)
+    assert data.redrawn(np.zeros(16, int)) is data and not data.drawn.any()
+
+
+def test_redrawn_folds_stay_folds(tmp_path):
+    source = patients(tmp_path)
+    groups = np.array([0 if i in (0, 3) else i for i in range(20)])
+    valid = [
+        {name for name, split in splits(opened(source, folds=3, fold=fold).redrawn(groups)).items() if split == "valid"}
+        for fold in (1, 2, 3)
+    ]
+    assert len(set.union(*valid)) == 20 == sum(map(len, valid))
+
+
+def test_redrawing_what_cannot_be_parted(tmp_path):
+    data = opened(classes(tmp_path, a=5, b=5))
+    with pytest.raises(DataError, match=r"no images in the (train|valid) split"):
+        data.redrawn(np.zeros(10, int))
+
+
+# Sets that are only measured on
+
+
+def test_where_nothing_is_trained_nothing_is_drawn():
+    found = given_splits(["train", None, "valid", "test", None])
+    assert found.names == ["train", "test", "valid", "test", "test"]
+    assert not found.drawn.any() and found.notes == []
+
+
+def test_one_image_of_one_class_can_be_measured_on(tmp_path):
+    one = open_manifest(DataConfig(source=classes(tmp_path / "one", normal=1)), to_train=False)
+    assert splits(one) == {"normal/normal000.png": "test"} and one.labels == ("normal",)
+    with pytest.raises(DataError, match="only one class"):
+        opened(tmp_path / "one")
+    split = make(tmp_path / "split", "train/a/1.png", "test/b/1.png")
+    found = open_manifest(DataConfig(source=split), to_train=False)
+    assert splits(found) == {"train/a/1.png": "train", "test/b/1.png": "test"}
+
+
+def test_labels_that_no_image_has_are_kept_where_that_is_known(tmp_path):
+    make(tmp_path, "0.png", "1.png")
+    table(tmp_path, "image,Effusion,Mass,Edema\n0.png,0,1,-1\n1.png,0,0,-1\n")
+    config = DataConfig(source=tmp_path, label_col=("Effusion", "Mass", "Edema"))
+    assert open_manifest(config, to_train=False).labels == ("Effusion", "Mass")

@@ -1,0 +1,150 @@
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from xrayfast.errors import ConfigError, WeightsError
+from xrayfast.learning.model import backbones
+from xrayfast.learning.model.backbones import BACKBONES, backbone, describe, load_body
+
+BLOCKS = dict.fromkeys(BACKBONES, 5) | {"efficientnet_b0": 8}
+
+
+def features(net, x):
+    """torchvision's own way to the last feature map."""
+    if hasattr(net, "features"):
+        found = net.features(x)
+        return found.relu() if type(net).__name__ == "DenseNet" else found
+    for part in (net.conv1, net.bn1, net.relu, net.maxpool, net.layer1, net.layer2, net.layer3, net.layer4):
+        x = part(x)
+    return x
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "vgg16_bn", "densenet121", "mobilenet_v2", "efficientnet_b0"])
+def test_the_blocks_in_order_compute_what_torchvision_computes(name):
+    torch.manual_seed(0)
+    net = BACKBONES[name].build(weights=None).eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(nn.Sequential(BACKBONES[name].blocks(net))(x), features(net, x))
+
+
+def test_describe_counts_every_row_without_drawing_random_numbers():
+    before = torch.get_rng_state()
+    rows = {row["arch"]: row for row in describe()}
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {name: len(row["blocks"]) for name, row in rows.items()} == BLOCKS
+    assert rows["resnet18"]["parameters"] == 11_176_512
+    assert rows["vgg16"]["parameters"] == 14_714_688
+
+
+def test_an_unknown_arch_is_an_error_with_a_suggestion():
+    with pytest.raises(ConfigError, match="Did you mean 'resnet18'"):
+        backbone("resnet81")
+
+
+@pytest.fixture(scope="module")
+def donor():
+    torch.manual_seed(1)
+    return BACKBONES["mobilenet_v2"].build(weights=None)
+
+
+def first_weight(body):
+    return next(body.blocks["stem"].parameters()).detach()
+
+
+@pytest.mark.parametrize("form", ["whole", "body", "half", "nested", "prefixed", "safetensors"])
+def test_weights_in_every_form(donor, tmp_path, form):
+    state = donor.state_dict()
+    path = tmp_path / ("w.safetensors" if form == "safetensors" else "w.pth")
+    if form == "body":
+        state = {k: v for k, v in state.items() if k.startswith("features.")}
+    if form == "half":
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    if form == "nested":
+        state = {"epoch": 3, "state_dict": state}
+    if form == "prefixed":
+        state = {"module." + k: v for k, v in state.items()}
+    if form == "safetensors":
+        safetensors.torch.save_file(state, path)
+    else:
+        torch.save(state, path)
+    body = load_body("mobilenet_v2", str(path))
+    expected = next(donor.parameters()).detach()
+    torch.testing.assert_close(first_weight(body), expected, atol=1e-3 if form == "half" else 0, rtol=0)
+    assert first_weight(body).dtype == torch.float32
+    assert body.unused == ()
+
+
+def test_keys_without_a_place_are_listed(donor, tmp_path):
+    torch.save(donor.state_dict() | {"extra.weight": torch.zeros(1)}, tmp_path / "w.pth")
+    assert load_body("mobilenet_v2", str(tmp_path / "w.pth")).unused == ("extra.weight",)
+
+
+def test_weights_of_another_network_are_refused_with_the_keys(donor, tmp_path):
+    torch.save(donor.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"does not fit resnet18.*missing.*conv1\.weight"):
+        load_body("resnet18", str(tmp_path / "w.pth"))
+    wrong = donor.state_dict() | {"features.0.0.weight": torch.zeros(3, 3)}
+    torch.save(wrong, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"features\.0\.0\.weight is 3x3, expected 32x3x3x3"):
+        load_body("mobilenet_v2", str(tmp_path / "x.pth"))
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path):
+    trace = tmp_path / "ran"
+    for content in ({"weight": Payload(str(trace))}, Payload(str(trace))):
+        with (tmp_path / "evil.pth").open("wb") as file:
+            pickle.dump(content, file)
+        with pytest.raises(WeightsError, match="never loaded because they can run code"):
+            load_body("resnet18", str(tmp_path / "evil.pth"))
+        torch.save(content, tmp_path / "evil2.pth")
+        with pytest.raises(WeightsError, match="never loaded"):
+            load_body("resnet18", str(tmp_path / "evil2.pth"))
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x05.", b"\x00" * 100])
+@pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
+def test_damaged_weights_are_a_named_error(tmp_path, content, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=name):
+        load_body("resnet18", str(tmp_path / name))
+
+
+def test_a_missing_file_is_a_named_error(tmp_path):
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
+        load_body("resnet18", str(tmp_path / "nowhere.pth"))
+
+
+def test_imagenet_weights_that_cannot_be_had_name_three_ways_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsError) as caught:
+        load_body("vgg16_bn", "imagenet")
+    message = str(caught.value)
+    for words in ("vgg16_bn-6c64b313.pth", str(tmp_path), "--weights FILE", "--weights none", "Three ways out"):
+        assert words in message
+
+
+def test_real_imagenet_weights(shared, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(shared / "torch"))
+    body = load_body("resnet18", "imagenet")
+    assert float(first_weight(body).std()) == pytest.approx(0.129, abs=0.01)
+    vgg = load_body("vgg16", str(shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth"))
+    assert vgg.unused == ()
+    assert backbones.BACKBONES["vgg16"].name == "vgg16"

@@ -1,0 +1,203 @@
+"""The losses against torch, torchvision and fastai, in value and gradient."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+from torchvision.ops import sigmoid_focal_loss
+
+from xrayfast.errors import ConfigError
+from xrayfast.learning.model.losses import FocalLoss, balanced_weights, batch_weight, make_loss
+
+LOGITS = torch.tensor(
+    [[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64
+)
+TRUTH = torch.tensor([[1.0, 0, 1], [1, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=torch.float64)
+CLASSES = torch.tensor([0, 2, 1, 1])
+
+
+def value_and_gradient(loss, logits, target):
+    leaf = logits.clone().requires_grad_()
+    value = loss(leaf, target)
+    value.sum().backward()
+    return value.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [None, 0.25, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_sigmoid_focal_loss_equals_torchvision(gamma, alpha, dtype):
+    ours = FocalLoss("multi", gamma=gamma, alpha=alpha, reduction="none").to(dtype)
+    theirs = lambda x, y: sigmoid_focal_loss(x, y, alpha=-1 if alpha is None else alpha, gamma=gamma)  # noqa: E731
+    value, gradient = value_and_gradient(ours, LOGITS.to(dtype), TRUTH.to(dtype))
+    expected, expected_gradient = value_and_gradient(theirs, LOGITS.to(dtype), TRUTH.to(dtype))
+    torch.testing.assert_close(value, expected, atol=1e-6, rtol=1e-6)
+    # At 50 and a gamma below 1 torchvision's gradient is 0 / 0.
+    theirs_applies = expected_gradient.isfinite()
+    assert theirs_applies.all() or 0 < gamma < 1
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(gradient[theirs_applies], expected_gradient[theirs_applies], atol=1e-6, rtol=1e-6)
+
+
+@given(
+    st.lists(st.floats(-30, 30, width=32), min_size=6, max_size=6),
+    st.lists(st.booleans(), min_size=6, max_size=6),
+    st.floats(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_sigmoid_focal_loss_equals_torchvision_anywhere(logits, truth, gamma):
+    x, y = (
+        torch.tensor(logits, dtype=torch.float64).reshape(2, 3),
+        torch.tensor(truth, dtype=torch.float64).reshape(2, 3),
+    )
+    got = FocalLoss("multi", gamma=gamma)(x, y)
+    torch.testing.assert_close(
+        got, sigmoid_focal_loss(x, y, alpha=-1, gamma=gamma, reduction="mean"), atol=1e-6, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_gamma_zero_is_cross_entropy(reduction, weighted):
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else None
+    ours = FocalLoss("single", gamma=0.0, weight=weight, reduction=reduction)
+    theirs = lambda x, y: F.cross_entropy(x, y, weight=weight, reduction=reduction)  # noqa: E731
+    for got, expected in zip(
+        value_and_gradient(ours, LOGITS, CLASSES), value_and_gradient(theirs, LOGITS, CLASSES), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_gamma_zero_is_binary_cross_entropy(reduction):
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
+    ours = FocalLoss("multi", gamma=0.0, weight=weight, reduction=reduction)(LOGITS, TRUTH)
+    expected = F.binary_cross_entropy_with_logits(LOGITS, TRUTH, pos_weight=weight, reduction=reduction)
+    torch.testing.assert_close(ours, expected)
+
+
+def test_softmax_focal_loss_is_the_formula_per_image_not_on_the_batch_mean():
+    p = LOGITS[2:].softmax(dim=-1)[torch.arange(2), CLASSES[2:]]
+    expected = -((1 - p) ** 2) * p.log()
+    torch.testing.assert_close(FocalLoss("single", gamma=2.0, reduction="none")(LOGITS[2:], CLASSES[2:]), expected)
+    torch.testing.assert_close(FocalLoss("single", gamma=2.0)(LOGITS[2:], CLASSES[2:]), expected.mean())
+    alpha = [1.0, 3.0, 0.5]
+    weighted = FocalLoss("single", gamma=2.0, alpha=alpha, reduction="none")(LOGITS[2:].float(), CLASSES[2:])
+    torch.testing.assert_close(weighted, (expected * torch.tensor([3.0, 3.0])).float())
+
+
+def test_two_class_softmax_equals_sigmoid():
+    x, y = torch.randn(8, 1, dtype=torch.float64, generator=torch.manual_seed(0)), torch.tensor([0, 1] * 4)
+    single = FocalLoss("single", gamma=2.0)(torch.cat([torch.zeros_like(x), x], dim=1), y)
+    torch.testing.assert_close(single, FocalLoss("multi", gamma=2.0)(x, y[:, None].double()))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_value_and_gradient_stay_finite_at_any_logit(gamma):
+    x = torch.tensor([[500.0, -500.0, 50.0], [-500.0, 500.0, -50.0]])
+    for y in (torch.ones(2, 3), torch.zeros(2, 3), torch.full((2, 3), 0.5)):
+        value, gradient = value_and_gradient(FocalLoss("multi", gamma=gamma), x, y)
+        assert value.isfinite().all()
+        assert gradient.isfinite().all()
+    value, gradient = value_and_gradient(FocalLoss("single", gamma=gamma), x, torch.tensor([1, 1]))
+    assert value.isfinite().all()
+    assert gradient.isfinite().all()
+
+
+def test_activation_and_decodes():
+    single, multi = FocalLoss("single"), FocalLoss("multi")
+    torch.testing.assert_close(single.activation(LOGITS), LOGITS.softmax(-1))
+    assert single.decodes(single.activation(LOGITS)).tolist() == LOGITS.argmax(-1).tolist()
+    assert multi.decodes(multi.activation(LOGITS)).tolist() == (LOGITS > 0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"name": "ce", "task": "multi"}, "ce is for one label"),
+        ({"name": "bce", "task": "single"}, "bce is for several"),
+        ({"name": "ce", "task": "single", "alpha": 0.5}, "alpha belongs to the focal loss"),
+        ({"name": "focal", "task": "multi", "alpha": 1.0}, "between 0 and 1"),
+        ({"name": "focal", "task": "single", "alpha": [1.0, -1.0]}, "positive"),
+        ({"name": "focal", "task": "single", "gamma": -1.0}, "gamma is -1.0"),
+        ({"name": "focal", "task": "multi", "alpha": 0.5, "class_weights": "auto"}, "one of them"),
+    ],
+)
+def test_losses_that_make_no_sense_are_refused(arguments, words):
+    with pytest.raises(ConfigError, match=words):
+        make_loss(**arguments)
+
+
+def test_alpha_of_another_length_is_refused():
+    with pytest.raises(ConfigError, match=r"2 values.*3 labels"):
+        FocalLoss("multi", alpha=[0.2, 0.3])(LOGITS, TRUTH)
+
+
+def test_class_weights_balance():
+    weight = balanced_weights([10, 40, 50], [100] * 3, "single")
+    torch.testing.assert_close(weight * torch.tensor([10.0, 40, 50]), torch.full((3,), 100 / 3))
+    torch.testing.assert_close(balanced_weights([20, 0], [100, 100], "multi"), torch.tensor([4.0, 1.0]))
+
+
+def test_class_weights_count_only_what_is_known():
+    torch.testing.assert_close(balanced_weights([20, 20], [100, 40], "multi"), torch.tensor([4.0, 1.0]))
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_class_weights_reach_the_loss(task):
+    loss = make_loss("auto", task, class_weights="auto", positives=[1, 3, 4], known=[8, 8, 8])
+    plain = make_loss("auto", task)
+    target = CLASSES if task == "single" else TRUTH.float()
+    x = LOGITS.float() / 10
+    assert not torch.isclose(torch.as_tensor(loss(x, target)), torch.as_tensor(plain(x, target)))
+    weight = balanced_weights([1, 3, 4], [8] * 3, task)
+    expected = (
+        F.cross_entropy(x, target, weight=weight)
+        if task == "single"
+        else F.binary_cross_entropy_with_logits(x, target, pos_weight=weight)
+    )
+    torch.testing.assert_close(torch.Tensor(loss(x, target)), expected)
+
+
+MULTI_LOSSES = {
+    "bce": lambda: make_loss("bce", "multi"),
+    "weighted": lambda: make_loss("bce", "multi", class_weights="auto", positives=[1, 3, 4], known=[8, 7, 5]),
+    "focal": lambda: make_loss("focal", "multi"),
+    "alpha": lambda: make_loss("focal", "multi", gamma=1.5, alpha=[0.2, 0.5, 0.9]),
+}
+
+
+@pytest.mark.parametrize("name", MULTI_LOSSES)
+def test_a_cell_that_nobody_knows_has_no_loss_and_no_gradient(name):
+    loss = MULTI_LOSSES[name]()
+    known = torch.tensor([[True, False, True], [False, False, False], [True, True, False], [True, True, True]])
+    x, target = LOGITS.float() / 10, TRUTH.float()
+    value, gradient = value_and_gradient(loss, x, target.masked_fill(~known, torch.nan))
+    assert (gradient[~known] == 0).all()
+    loss.reduction = "none"
+    cells, cell_gradient = value_and_gradient(loss, x, target)
+    torch.testing.assert_close(torch.Tensor(value), torch.Tensor(cells)[known].mean())
+    torch.testing.assert_close(gradient[known], cell_gradient[known] / known.sum())
+    masked = torch.Tensor(loss(x, target.masked_fill(~known, torch.nan)))
+    torch.testing.assert_close(masked, torch.Tensor(cells) * known)
+
+
+@pytest.mark.parametrize("name", MULTI_LOSSES)
+def test_a_batch_in_which_nothing_is_known_teaches_nothing(name):
+    value, gradient = value_and_gradient(MULTI_LOSSES[name](), LOGITS.float(), torch.full((4, 3), torch.nan))
+    assert value == 0
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("name", ["bce", "focal"])
+def test_a_smoothed_target_is_the_mixture_of_both(name):
+    loss = make_loss(name, "multi", gamma=0.0)
+    x = LOGITS.float() / 10
+    soft, ones, zeros = (torch.Tensor(loss(x, torch.full((4, 3), y))) for y in (0.7, 1.0, 0.0))
+    torch.testing.assert_close(soft, 0.7 * ones + 0.3 * zeros)
+
+
+def test_a_batch_counts_for_its_images_or_its_known_cells():
+    assert batch_weight(CLASSES) == 4
+    assert batch_weight(torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])) == 1

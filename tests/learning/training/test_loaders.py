@@ -1,0 +1,221 @@
+"""The DataLoaders: right pixels, right targets, whole lungs, plain fastai."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.data.transforms import ColReader
+from fasttransform import Pipeline
+from PIL import Image
+
+import xrayfast as xf
+from xrayfast.errors import ConfigError
+from xrayfast.learning.augment import ChestAugmentation
+from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL, imagenet_stats
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training import loaders
+from xrayfast.learning.training.loaders import RadiographDL, items, torch_device
+
+
+@pytest.fixture(scope="module")
+def data(data_dir):
+    return xf.open_data(data_dir, test_fraction=0.2)
+
+
+@pytest.fixture(scope="module")
+def dls(data):
+    return xf.dataloaders(data, size=48, batch_size=8, device="cpu")
+
+
+def denormalised(x):
+    mean, std = (torch.tensor(stat)[None, :, None, None] for stat in imagenet_stats)
+    return torch.Tensor(x) * std + mean
+
+
+def test_parts_and_batches(dls, data):
+    assert isinstance(dls, DataLoaders)
+    assert [len(dl.dataset) for dl in dls] == [len(data.subset(name)) for name in ("train", "valid", "test")]
+    x, y = dls.one_batch()
+    assert tuple(x.shape) == (8, 3, 48, 48)
+    assert x.dtype == torch.float32
+    assert tuple(y.shape) == (8,)
+    assert list(dls.vocab) == list(data.labels)
+
+
+def test_validation_pixels_are_the_file_s_fitted_and_normalised(dls, data):
+    x, y = next(iter(dls.valid))
+    split = data.subset("valid")
+    for i in range(len(x)):
+        expected = np.asarray(Image.open(split.table["path"][i]).resize((48, 48), Image.Resampling.BILINEAR)) / 255
+        got = denormalised(x)[i]
+        assert torch.allclose(got[0], got[1], atol=1e-6)
+        np.testing.assert_allclose(got[0].numpy(), expected, atol=1.5 / 255)
+        assert data.labels[int(y[i])] == split.table["labels"][i]
+
+
+def test_multi_label_targets_are_the_manifest_s(multi_dir):
+    data = xf.open_data(multi_dir)
+    dls = xf.dataloaders(data, size=32, batch_size=4, device="cpu")
+    got = torch.cat([y for _, y in dls.valid]).numpy()
+    assert (got == data.subset("valid").targets).all()
+    assert dls.c == 3
+    assert list(dls.vocab) == list(data.labels)
+
+
+@pytest.mark.parametrize("films_of", ["films", "multi_films"])
+def test_batches_read_at_once_are_those_of_fastai_s_own_way_item_by_item(films_of, request):
+    dls = xf.dataloaders(xf.open_data(request.getfixturevalue(films_of)), size=48, batch_size=8, device="cpu")
+    assert isinstance(dls.valid, RadiographDL)
+    for dl in (dls.train, dls.valid):
+        order = list(range(len(dl.dataset)))
+        ours, theirs = list(dl.create_batches(iter(order))), list(TfmdDL.create_batches(dl, iter(order)))
+        assert len(ours) == len(theirs) == len(dl)
+        for batch, expected in zip(ours, theirs, strict=True):
+            for got, wanted in zip(batch, expected, strict=True):
+                assert type(got) is type(wanted) and got.dtype == wanted.dtype and torch.equal(got, wanted)
+
+
+def test_worker_processes_read_the_same_batches(data_dir):
+    loaders = [xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu", workers=n) for n in (0, 2)]
+    for dl, other in zip(*(dls.loaders for dls in loaders), strict=True):
+        with isolated_rng(1), dl.dataset.set_split_idx(1), other.dataset.set_split_idx(1):
+            for (x, y), (x2, y2) in zip(dl, other, strict=True):
+                assert torch.equal(torch.Tensor(x), torch.Tensor(x2)) and y.tolist() == y2.tolist()
+
+
+def test_a_user_s_own_datablock_keeps_its_own_getters(data_dir):
+    rows = [{"file": str(path), "target": 0, "kind": path.parent.name} for path in sorted(data_dir.glob("*/*.png"))]
+    block = DataBlock((xf.RadiographBlock(size=32), CategoryBlock), get_x=ColReader("file"), get_y=ColReader("kind"))
+    dls = block.dataloaders(pd.DataFrame(rows), bs=4, num_workers=0)
+    assert sorted(dls.vocab) == ["covid-19", "normal", "pneumonia"]
+    x, y = dls.one_batch()
+    assert tuple(x.shape) == (4, 3, 32, 32) and int(y.max()) > 0
+
+
+def test_every_training_image_is_drawn_once_an_epoch(dls, data):
+    drawn = torch.cat([y for _, y in dls.train])
+    assert sorted(drawn.tolist()) == sorted(data.subset("train").targets.argmax(axis=1).tolist())
+
+
+def test_a_last_batch_of_one_is_dropped_because_batch_norm_cannot_train_on_it(data):
+    n = len(data.subset("train"))
+    dls = xf.dataloaders(data, size=32, batch_size=n - 1, device="cpu")
+    assert [len(y) for _, y in dls.train] == [n - 1]
+
+
+def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
+    orders = [
+        torch.cat([y for _, y in xf.dataloaders(data, size=32, seed=s, device="cpu").train]).tolist() for s in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    xf.dataloaders(data, size=32, device="cpu")
+    before = torch.get_rng_state()
+    xf.dataloaders(data, size=32, device="cpu", seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_items_show_as_a_table(data):
+    table = items(data)
+    assert list(table.columns) == ["image", "path", "patient", "split", "labels", "target"]
+    assert table["target"].tolist() == table["labels"].tolist()
+
+
+def augmented(images, seed):
+    with isolated_rng(seed):
+        pipeline = Pipeline([ChestAugmentation()])
+        pipeline.split_idx = 0
+        return torch.Tensor(pipeline(images))
+
+
+def test_augmentation_never_flips_and_cuts_nothing_off():
+    yy, xx = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
+    # A pair of "lungs" that reach to 2 % of the edge, the one on the left half as bright as the other.
+    inside = (xx.abs() < 0.96) & (yy.abs() < 0.9) & (xx.abs() > 0.1) & ((xx / 0.98) ** 2 + (yy / 0.98) ** 2 < 1)
+    film = torch.where(inside, torch.where(xx < 0, 0.4, 0.8), 0.0)
+    area = float(inside.float().mean())
+    out = augmented(TensorImageBW(film.expand(64, 1, 96, 96).clone()), seed=0)
+    seen = out > 0.15
+    assert (out[..., :48].mean(dim=(1, 2, 3)) < out[..., 48:].mean(dim=(1, 2, 3))).all(), "left and right are swapped"
+    share = seen.float().mean(dim=(1, 2, 3)) / area
+    assert share.min() > 0.9**2 - 0.03, "something was cut off: scaling alone goes to 0.9"
+    edge = torch.cat([seen[..., 0, :], seen[..., -1, :], seen[..., :, 0], seen[..., :, -1]], dim=-1)
+    assert edge.float().mean() < 0.02
+    assert (out - film).abs().mean(dim=(1, 2, 3)).max() > 0.02, "nothing was augmented"
+
+
+def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, data_dir):
+    learn = xf.load(tiny_run)
+    file = next(data_dir.glob("normal/*.png"))
+    expected = xf.predict(tiny_run, file).filter(like="prob_").to_numpy(dtype=float)[0]
+    with learn.no_bar(), learn.no_logging():
+        for source in (str(file), file, np.asarray(Image.open(file))):
+            label, _, probability = learn.predict(source)
+            calibrated = tiny_run.decision.calibrated(probability.numpy()[None].astype(float))[0]
+            np.testing.assert_allclose(calibrated, expected, atol=1e-6)
+            assert label == tiny_run.labels[int(expected.argmax())]
+        rows = learn.dls.manifest.subset("valid")
+        preds, truth = learn.get_preds(dl=learn.dls.test_dl(items(rows), with_labels=True))
+    np.testing.assert_allclose(preds.numpy(), tiny_run.predictions("valid").raw, atol=1e-6)
+    assert truth.tolist() == rows.targets.argmax(axis=1).tolist()
+
+
+def test_show_batch_draws(dls):
+    import matplotlib.pyplot as plt
+
+    dls.show_batch(max_n=2)
+    assert len(plt.gcf().axes) >= 2
+    plt.close("all")
+
+
+def test_a_device_that_is_not_here_is_a_named_error():
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"device is cuda.*cpu"):
+            torch_device("cuda")
+    assert torch_device("cpu").type == "cpu"
+
+
+def test_images_are_decoded_once_and_then_come_from_the_store(data, monkeypatch, tmp_path):
+    stored = replace(data, config=data.config.model_copy(update={"cache_dir": tmp_path}))
+    dls = xf.dataloaders(stored, size=48, batch_size=8, device="cpu")
+    assert list(tmp_path.rglob("*.pictures"))
+
+    def fail(*_):
+        raise AssertionError("read again")
+
+    expected = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(data, size=48, device="cpu").valid])
+    monkeypatch.setattr("xrayfast.data.cache.image_cache.read", fail)
+    again = xf.dataloaders(stored, size=48, batch_size=8, device="cpu")
+    for each in (dls, again):
+        assert torch.equal(torch.cat([torch.Tensor(x) for x, _ in each.valid]), expected)
+
+
+def test_without_a_cache_nothing_is_kept_and_the_pictures_are_the_same(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("XRAYFAST_CACHE", str(tmp_path / "cache"))
+    bare = replace(data, config=data.config.model_copy(update={"cache": False}))
+    found = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(bare, size=48, device="cpu").valid])
+    assert not (tmp_path / "cache").exists()
+    stored = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(data, size=48, device="cpu").valid])
+    assert torch.equal(found, stored)
+
+
+@pytest.mark.parametrize(("asked", "device", "cpus", "started"), [
+    (None, "cpu", 4, 0), (None, "cuda", 4, 4), (None, "cuda", 64, 8), (3, "cuda", 64, 3), (3, "cpu", 4, 3),
+])  # fmt: skip
+def test_beside_an_accelerator_the_cpus_that_the_process_may_use_read(monkeypatch, asked, device, cpus, started):
+    monkeypatch.setattr(loaders, "cpu_count", lambda: cpus)
+    assert loaders._workers(asked, torch.device(device)) == started
+
+
+def test_a_masked_target_reaches_the_batch_as_nan(data_dir, tmp_path):
+    rows = [
+        f"{path.relative_to(data_dir)},{i % 2},{(1, 0, -1)[i % 3]}"
+        for i, path in enumerate(sorted(data_dir.glob("*/*")))
+    ]
+    table = tmp_path / "labels.csv"
+    table.write_text("image,Edema,Mass\n" + "\n".join(rows))
+    data = xf.open_data(data_dir, labels=table)
+    y = torch.cat([torch.Tensor(y) for _, y in xf.dataloaders(data, size=32, device="cpu").valid])
+    assert torch.equal(y.isnan(), torch.from_numpy(np.isnan(data.subset("valid").targets)))
+    assert y.isnan().any()

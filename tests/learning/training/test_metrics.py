@@ -1,0 +1,63 @@
+"""The metrics of an epoch are those of the pass that has just ended."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from xrayfast.learning.training.metrics import KnownLoss, epoch_metrics
+from xrayfast.metrics.summary import OVERALL, overall
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_each_pass_starts_anew_and_batches_are_joined(task):
+    metrics = epoch_metrics(task, 3)
+    assert [metric.name for metric in metrics] == list(OVERALL[task])
+    generator = torch.manual_seed(0)
+    for _ in range(2):
+        logits = torch.randn(20, 3, generator=generator)
+        classes = torch.randint(0, 3, (20,), generator=generator)
+        truth = torch.nn.functional.one_hot(classes, 3)
+        target = classes if task == "single" else truth.float()
+        for metric in metrics:
+            metric.reset()
+        for rows in torch.arange(20).split(7):
+            for metric in metrics:
+                metric.accumulate(SimpleNamespace(pred=logits[rows], yb=(target[rows],)))
+        probability = logits.softmax(-1) if task == "single" else logits.sigmoid()
+        expected = overall(truth.numpy(), probability.numpy(), task)
+        assert {metric.name: metric.value for metric in metrics} == pytest.approx(expected)
+
+
+def test_what_is_not_defined_is_none():
+    metrics = {metric.name: metric for metric in epoch_metrics("single", 2)}
+    assert metrics["accuracy"].value is None
+    for metric in metrics.values():
+        metric.reset()
+        metric.accumulate(SimpleNamespace(pred=torch.randn(4, 2), yb=(torch.zeros(4, dtype=torch.long),)))
+    assert metrics["auroc_macro"].value is None
+    assert metrics["accuracy"].value is not None
+    metrics["accuracy"].reset()
+    metrics["accuracy"].accumulate(SimpleNamespace(pred=torch.full((2, 2), torch.nan), yb=(torch.tensor([0, 1]),)))
+    assert metrics["accuracy"].value is None
+
+
+def test_unknown_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_weighs_what_is_known():
+    metrics = epoch_metrics("multi", 2)
+    loss = KnownLoss()
+    for metric in (*metrics, loss):
+        metric.reset()
+    nan = float("nan")
+    batches = [
+        (torch.tensor([[2.0, -1.0], [-1.0, 3.0]]), torch.tensor([[1.0, nan], [0.0, 0.7]]), 0.5),
+        (torch.tensor([[1.0, 1.0]]), torch.tensor([[nan, nan]]), 0.0),
+        (torch.tensor([[-3.0, 2.0], [3.0, -2.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 1.5),
+    ]
+    for logits, target, value in batches:
+        learn = SimpleNamespace(pred=logits, yb=(target,), loss=torch.tensor(value), to_detach=lambda x: x.detach())
+        for metric in (*metrics, loss):
+            metric.accumulate(learn)
+    found = {metric.name: metric.value for metric in metrics}
+    assert found == {"subset_accuracy": 1.0, "f1_macro": 1.0, "auroc_macro": 1.0, "ap_macro": 1.0}
+    # 3 known cells (a smoothed one trains), none, and 4.
+    assert float(loss.value) == pytest.approx((0.5 * 3 + 1.5 * 4) / 7)

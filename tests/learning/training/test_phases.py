@@ -1,0 +1,160 @@
+"""Which parameters move, and at which learning rates."""
+
+import numpy as np
+import pytest
+import torch
+
+import xrayfast as xf
+from tests.conftest import TINY
+from xrayfast.config import TrainConfig
+from xrayfast.errors import ConfigError
+from xrayfast.learning.fastai_api import Callback
+from xrayfast.learning.training.phases import monitored, plan, run_phase, unfreeze_blocks_of
+
+NET = {k: TINY[k] for k in ("arch", "weights")}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [("head", 6, 5)]),
+        ({"unfreeze": True}, [("head", 1, 5), ("all", 6, 0)]),
+        ({"unfreeze": True, "freeze_epochs": 0, "epochs": 2}, [("all", 2, 0)]),
+        ({"unfreeze_blocks": 1}, [("head", 1, 5), ("last block", 6, 4)]),
+        ({"unfreeze_blocks": 2, "freeze_epochs": 3}, [("head", 3, 5), ("last 2 blocks", 6, 3)]),
+        ({"unfreeze_blocks": 5}, [("head", 1, 5), ("all", 6, 0)]),
+    ],
+)
+def test_the_plan(settings, expected):
+    phases = plan(TrainConfig(**settings), groups=6, lr=1e-3, pretrained=True)
+    assert [(p.name, p.epochs, p.frozen) for p in phases] == expected
+
+
+def test_learning_rates_are_discriminative():
+    head, everything = plan(TrainConfig(unfreeze=True, lr_div=16), groups=5, lr=1e-2, pretrained=True)
+    assert head.lrs == (1e-2,) * 5
+    assert everything.lrs == pytest.approx([5e-3 / 16, 5e-3 / 8, 5e-3 / 4, 5e-3 / 2, 5e-3])
+    assert plan(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=True)[1].lrs[0] == pytest.approx(5e-5)
+    assert plan(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=False)[1].lrs == pytest.approx([5e-3] * 5)
+
+
+def test_the_learning_rate_is_halved_only_after_a_head_phase():
+    (only,) = plan(TrainConfig(unfreeze=True, freeze_epochs=0), 5, 1e-2, pretrained=False)
+    assert only.lrs == pytest.approx([1e-2] * 5)
+
+
+def test_impossible_plans_are_refused():
+    with pytest.raises(ConfigError, match="has 5 blocks"):
+        plan(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
+    with pytest.raises(ConfigError, match="use one of them"):
+        plan(TrainConfig(unfreeze=True, unfreeze_blocks=1), 6, 1e-3, pretrained=True)
+
+
+def test_the_monitor_must_fit_the_task():
+    assert monitored(TrainConfig(), "single") == "auroc_macro"
+    assert monitored(TrainConfig(monitor="ap_macro"), "multi") == "ap_macro"
+    with pytest.raises(ConfigError, match=r"'subset_accuracy'.*accuracy"):
+        monitored(TrainConfig(monitor="subset_accuracy"), "single")
+
+
+@pytest.fixture
+def learn(data_dir):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learner = xf.learner(dls, **NET)
+    learner.remove_cb(learner.progress)
+    learner.logger = lambda _: None
+    return learner
+
+
+def snapshot(learn):
+    return [{name: t.clone() for name, t in block.state_dict().items()} for block in [*learn.model[0], learn.model[1]]]
+
+
+def moved(before, after):
+    return [any(not torch.equal(b[k], a[k]) for k in b) for b, a in zip(before, after, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [False] * 5 + [True]),
+        ({"unfreeze_blocks": 2}, [False] * 3 + [True] * 3),
+        ({"unfreeze": True}, [True] * 6),
+    ],
+)
+def test_only_thawed_groups_move_buffers_included(learn, settings, expected):
+    phase = plan(TrainConfig(epochs=1, freeze_epochs=0, **settings), 6, 1e-3, pretrained=True)[-1]
+    before = snapshot(learn)
+    unfreeze_blocks_of(learn, phase)
+    run_phase(learn, phase, schedule="one-cycle", momentum=0.9, callbacks=[])
+    assert moved(before, snapshot(learn)) == expected
+
+
+def test_a_frozen_block_stays_frozen_after_a_thawed_phase_has_left_gradients(learn):
+    everything = plan(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
+    unfreeze_blocks_of(learn, everything)
+    run_phase(learn, everything, schedule="constant", momentum=0.9, callbacks=[])
+    before = snapshot(learn)
+    head = plan(TrainConfig(epochs=1), 6, 1e-3, pretrained=True)[0]
+    unfreeze_blocks_of(learn, head)
+    run_phase(learn, head, schedule="constant", momentum=0.9, callbacks=[])
+    assert moved(before, snapshot(learn)) == [False] * 5 + [True]
+
+
+def cosine(start, end, position):
+    return start + (end - start) * (1 - np.cos(np.pi * position)) / 2
+
+
+SHAPES = {
+    "one-cycle": lambda x: cosine(1 / 25, 1, x / 0.25) if x < 0.25 else cosine(1, 1e-5, (x - 0.25) / 0.75),
+    "flat-cos": lambda x: 1 if x < 0.75 else cosine(1, 1e-5, (x - 0.75) / 0.25),
+    "constant": lambda x: 1,
+}
+
+
+@pytest.mark.parametrize("schedule", list(SHAPES))
+def test_the_schedules_are_fastai_s_and_reach_each_group(learn, schedule):
+    rates = []
+
+    class Watch(Callback):
+        order = 100
+
+        def before_batch(self):
+            if self.training:
+                rates.append([hyper["lr"] for hyper in self.opt.hypers])
+
+    phase = plan(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=2, lr_div=10), 6, 2e-3, pretrained=True)[0]
+    unfreeze_blocks_of(learn, phase)
+    run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
+    rates = np.array(rates)
+    np.testing.assert_allclose(rates[:, 0] * 10, rates[:, -1])
+    done = np.arange(len(rates)) / len(rates)
+    np.testing.assert_allclose(rates[:, -1], [phase.lrs[-1] * SHAPES[schedule](x) for x in done], rtol=1e-4)
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "flat-cos"])
+def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, schedule):
+    rates = {}
+
+    class Watch(Callback):
+        order = 100
+
+        def before_batch(self):
+            if self.training:
+                rates.setdefault(self.epoch, []).append(self.opt.hypers[-1]["lr"])
+
+    phase = plan(TrainConfig(epochs=2), 6, 1e-3, pretrained=True)[0]
+    unfreeze_blocks_of(learn, phase)
+    run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
+    whole = rates.pop(1)
+    rates.clear()
+    run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()], start_epoch=1)
+    assert rates == {1: pytest.approx(whole)}
+
+
+def test_a_network_is_on_its_device_before_training_begins(data_dir):
+    """fastai moves it when training begins, but what frozen layers give is computed before."""
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    dls.device = torch.device("meta")
+    learn = xf.learner(dls, weights="none", precision="fp32")
+    assert {tensor.device.type for tensor in learn.model.state_dict().values()} == {"meta"}

@@ -1,0 +1,92 @@
+"""The page of an audit: whole, safe, and with the images of each pair."""
+
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xrayfast.audit.check import audit
+from xrayfast.config import DataConfig
+from xrayfast.data.cache.image_cache import UncachedImages
+from xrayfast.data.manifest import open_manifest
+from xrayfast.report.html.check_page import COPIES_SHOWN, render_check, shown_groups, shown_rows
+
+HOSTILE = "<script>alert(1)<"
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A set with an image in three files, one of them under another label and with a name that is markup."""
+    folder = tmp_path_factory.mktemp("check") / "data"
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for i in range(12):
+            pixels = rng.integers(0, 256, (12, 12), np.uint8)
+            Image.fromarray(pixels).resize((80, 80), Image.Resampling.BICUBIC).save(folder / label / f"{i}.png")
+    twin = Image.open(folder / "a" / "0.png")
+    twin.save(folder / "a" / "again.bmp")
+    twin.save(folder / "b" / f"{HOSTILE}.png")
+    data = open_manifest(DataConfig(source=folder, patient_col="none"))
+    images = UncachedImages(64)
+    return SimpleNamespace(audit=audit(data, images), images=images)
+
+
+@pytest.fixture(scope="module")
+def page(found):
+    paths = found.audit.data.table["path"].tolist()
+    rows = {row for group in shown_groups(found.audit) for row in shown_rows(group)}
+    shown = {row: found.images.image(paths[row]) for row in rows}
+    return render_check(found.audit, shown, f"set {HOSTILE}", "today")
+
+
+def test_every_finding_and_the_pictures_of_a_pair_are_there(found, page):
+    assert found.audit.findings
+    text = re.sub(r"\s+", " ", page.replace("&#39;", "'"))
+    for finding in found.audit.findings:
+        assert finding.title in text
+    (group,) = found.audit.duplicates
+    tags = Tags()
+    tags.feed(page)
+    images = [attrs for tag, attrs in tags.found if tag == "img"]
+    assert len(images) == len(group.rows) == 3 <= COPIES_SHOWN
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in images)
+    assert "labels differ" in page
+
+
+def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(page):
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;" in page
+    tags = Tags()
+    tags.feed(page)
+    for tag, attrs in tags.found:
+        assert not any(name.startswith("on") or name == "style" for name in attrs), (tag, attrs)
+        for name in ("src", "href"):
+            assert attrs.get(name, "data:").startswith(("data:", "#")), (tag, attrs)
+    assert "default-src &#39;none&#39;" in page
+    assert "not for diagnosis" in page
+
+
+def test_a_set_without_findings_has_a_page_too(found):
+    from dataclasses import replace
+
+    empty = replace(found.audit, findings=(), duplicates=())
+    page = render_check(empty, {}, "set", "today")
+    assert "Nothing was found." in page
+    assert "No image was found twice." in page
+
+
+def test_a_picture_that_is_gone_is_said_to_be(found):
+    assert "The file can't be read" in render_check(found.audit, {}, "set", "today")

@@ -1,0 +1,1 @@
+"""Each image is decoded once and kept on disk."""

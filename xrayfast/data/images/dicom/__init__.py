@@ -1,0 +1,1 @@
+"""DICOM: parsing, metadata, pixel decoding and windowing."""

@@ -1,0 +1,125 @@
+"""What the elements of a DICOM header say, converted with care.
+
+Nothing is converted before its size is known. And headers name patients, and pydicom's warnings and errors quote
+headers, so that neither is ever passed on: no message made here holds more than standard names and sizes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from xrayfast.errors import ReadError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
+
+_MAX_VALUE_BYTES, _MAX_SEQUENCE_BYTES = 2**18, 2**21
+"""The longest values converted: twice a lookup table of 65536 entries, and eight such tables."""
+
+_hushed: ContextVar[bool] = ContextVar("hushed", default=False)
+
+
+@contextlib.contextmanager
+def silence_pydicom() -> Iterator[list[warnings.WarningMessage]]:
+    """Keep pydicom's warnings and log records, which may quote the header, from everyone; the former are collected."""
+    logger = logging.getLogger("pydicom")
+    if _drop_hushed not in logger.filters:
+        logger.addFilter(_drop_hushed)
+    token = _hushed.set(True)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+    finally:
+        _hushed.reset(token)
+
+
+def _drop_hushed(_record: logging.LogRecord) -> bool:
+    return not _hushed.get()
+
+
+@dataclass(frozen=True)
+class Elements:
+    """The elements of a data set or sequence item, converted with care.
+
+    Attributes:
+        path: the file, for messages.
+        dataset: as parsed.
+    """
+
+    path: Path
+    dataset: Dataset
+
+    @property
+    def little(self) -> bool:
+        """Whether values of several bytes are little endian."""
+        return bool(self.dataset.original_encoding[1])
+
+    def get(self, keyword: str) -> Any:
+        """A converted value; None where it is absent or empty.
+
+        Raises:
+            ReadError: too long, or not to be converted.
+        """
+        from pydicom.datadict import tag_for_keyword
+
+        tag = cast(int, tag_for_keyword(keyword))
+        try:
+            raw = self.dataset.get_item(tag)
+            if raw is None:
+                return None
+            size = len(raw.value) if isinstance(raw.value, bytes) else 0
+            if size <= (_MAX_SEQUENCE_BYTES if keyword.endswith("Sequence") else _MAX_VALUE_BYTES):
+                value = self.dataset[tag].value
+                return value if isinstance(value, (int, float)) or (value is not None and len(value)) else None
+        except Exception:  # pydicom raises nearly any type on damaged values, and quotes them.
+            raise self.damaged(keyword) from None
+        raise ReadError(f"{self.path}: found {size} bytes of {keyword}; expected less. Leave the file out.")
+
+    def text(self, keyword: str) -> str:
+        """A value as text, "" where there is none; values of several parts joined by backslashes."""
+        return "\\".join(str(part).strip(" \0") for part in self._parts(keyword))
+
+    def numbers(self, keyword: str) -> list[float]:
+        """A value of one or several numbers, in a list; empty where there is none."""
+        parts = self._parts(keyword)
+        try:
+            return [float(part) for part in parts]
+        except (TypeError, ValueError, OverflowError):
+            raise self.damaged(keyword) from None
+
+    def integer(self, keyword: str) -> int | None:
+        """The first of a value's numbers, which must be whole; None where there is none."""
+        numbers = self.numbers(keyword)
+        if numbers and not numbers[0].is_integer():
+            raise self.damaged(keyword)
+        return int(numbers[0]) if numbers else None
+
+    def items(self, keyword: str) -> list[Elements]:
+        """The items of a sequence."""
+        from pydicom.dataset import Dataset
+
+        items = self._parts(keyword)
+        if not all(isinstance(item, Dataset) for item in items):
+            raise self.damaged(keyword)
+        return [Elements(self.path, item) for item in items]
+
+    def damaged(self, keyword: str) -> ReadError:
+        """The error for a value that can't be right; it does not quote the value."""
+        return ReadError(f"{self.path}: found a damaged {keyword} in the DICOM header. Fetch the file again.")
+
+    def _parts(self, keyword: str) -> list[Any]:
+        from pydicom.multival import MultiValue
+        from pydicom.sequence import Sequence
+
+        value = self.get(keyword)
+        if value is None:
+            return []
+        return list(value) if isinstance(value, (list, MultiValue, Sequence)) else [value]

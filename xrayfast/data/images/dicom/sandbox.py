@@ -1,0 +1,109 @@
+"""Decoders that damaged files can crash or hang, run in a process of their own, one image each.
+
+GDCM, the one permissive decoder of lossless JPEG, aborts or crashes on one in a hundred damaged streams, and fills the
+rest of an image with zeros where data are missing, saying so on standard error alone; CharLS (JPEG-LS), up to 2.4.2,
+never returns from some streams that are cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+from xrayfast.errors import ReadError
+
+Codec = Literal["lossless", "jpeg-ls"]
+
+SECONDS, SECONDS_PER_MEGAPIXEL = 20.0, 1.0
+"""When to give up: a hundred times what decoding takes on a slow core."""
+
+_START = (
+    "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); "
+    "from xrayfast.data.images.dicom.sandbox import main; main()"
+)
+
+_HARMLESS = b"extraneous bytes before marker 0xd9"
+
+
+def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[int, int, int], bits: int) -> bytes:
+    """Decode one codestream, whose header the caller has checked, in a process of its own.
+
+    Args:
+        path: the file, for messages.
+        codec: which.
+        frame: the codestream.
+        shape: rows, columns, samples.
+        bits: of precision.
+
+    Returns:
+        rows * columns * samples values of 1 byte, or 2 (little endian) where there are more than 8 bits.
+
+    Raises:
+        ReadError: the process failed, complained, gave too little or took too long.
+    """
+    rows, columns, samples = shape
+    limit = SECONDS + SECONDS_PER_MEGAPIXEL * rows * columns / 1e6
+    # It sees the packages that this process sees, and this one, and none of the settings that would make it print.
+    places = os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])
+    command = [sys.executable, "-I", "-S", "-c", _START, places, codec, *map(str, (*shape, bits))]
+    try:
+        done = subprocess.run(command, input=frame, capture_output=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ReadError(
+            f"{path}: found damaged {codec} JPEG data (decoding took over {limit:.0f} s). Fetch the file again."
+        ) from error
+    except OSError as error:
+        raise ReadError(f"{path}: can't be decoded: no process can be started ({error.strerror}).") from error
+    complaints = [line for line in done.stderr.splitlines() if line.strip() and _HARMLESS not in line]
+    if done.returncode or complaints or len(done.stdout) != rows * columns * samples * (1 + (bits > 8)):
+        raise ReadError(f"{path}: found damaged {codec} JPEG data; expected a whole image. Fetch the file again.")
+    return done.stdout
+
+
+def _lossless(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
+    """GDCM's decoder; samples by pixel."""
+    import gdcm
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(frame)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((columns, rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation
+    image.SetPhotometricInterpretation(kind(kind.RGB if samples > 1 else kind.MONOCHROME2))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    image.SetPixelFormat(gdcm.PixelFormat(samples, 16 if bits > 8 else 8, bits, bits - 1, 0))
+    text: str = image.GetBuffer()  # GDCM's bytes come as a str
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
+    """CharLS's decoder; samples by pixel."""
+    import jpeg_ls  # type: ignore[import-untyped]
+    import numpy as np
+
+    values = np.ascontiguousarray(jpeg_ls.jlsread(frame))
+    if values.shape[:2] != (rows, columns) or values.size != rows * columns * samples:
+        raise ValueError("another shape than the header's")
+    return values.tobytes()
+
+
+def main() -> None:
+    """The process: a codestream from standard input, its values to standard output."""
+    codec, *numbers = sys.argv[2:]
+    with contextlib.suppress(ImportError):  # Windows writes no core files.
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    rows, columns, samples, bits = map(int, numbers)
+    decoder = _lossless if codec == "lossless" else _jpeg_ls
+    sys.stdout.buffer.write(decoder(sys.stdin.buffer.read(), rows, columns, samples, bits))

@@ -1,0 +1,156 @@
+"""One image file to one array of the image that it shows, whatever the encoding."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from xrayfast.data.images import pillow
+from xrayfast.data.images.dicom import decode as dicom
+from xrayfast.data.images.dicom.windowing import parse_window
+from xrayfast.data.images.radiograph import Pixels, Radiograph, require_regular_file
+from xrayfast.errors import ReadError
+
+__all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "fit_square", "is_image", "read"]
+
+READER_VERSION = 2
+"""Raised when any image may come out differently than before: images stored by another version are not used."""
+
+_FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
+    ".dcm": "DICOM", ".dicom": "DICOM",
+}  # fmt: skip
+
+IMAGE_SUFFIXES = frozenset(_FORMATS)
+"""Endings, in lower case, by which a file counts as an image."""
+
+_PLAIN_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".yaml", ".md", ".html", ".py", ".npy", ".zip", ".gz"})
+"""Endings of files that often lie beside images, and never are one."""
+
+_HEAD_BYTES = 512
+
+_OTHER_STARTS = {
+    b"<": "HTML or XML text (a download may have saved an error page)",
+    b"GIF8": "a GIF",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x93NUMPY": "a NumPy array",
+    b"\x89HDF": "an HDF5 file",
+    b"\xff\x4f\xff\x51": "a bare JPEG 2000 codestream",
+    b"\x00\x00\x00\x0cjP  ": "a JPEG 2000 file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself",
+}
+
+
+def read(path: Path | str, window: str = "auto") -> Radiograph:
+    """Read a DICOM, PNG, JPEG, TIFF, BMP or WebP file as the gray image that it shows.
+
+    What the file holds decides, not its ending; where they differ the notes say so.
+
+    Values of more than 8 bits are scaled, never clipped: full scale is the smallest of the 8, 10, 12, 14, 15
+    and 16-bit ranges that holds the image's maximum, and a value v becomes `floor(v * 255 / full + 0.5)`. So a
+    12-bit film stored in 16 bits keeps its brightness whether or not it reaches 4095. Larger maxima are full
+    scale themselves, as is 1 for floating-point images within 0..1; where there are negative values the
+    minimum is taken as 0. Of colours of 16 bits a channel the high 8 are kept. Colours become luma (ITU-R BT.601),
+    transparency is laid on black, an EXIF orientation is applied, and of several frames the first is taken.
+
+    DICOM goes the standard's way (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes
+    0..255 as above; MONOCHROME1 is inverted, pixel padding black. `window` chooses:
+
+    - "auto": the file's first VOI LUT, else its first window; but the full range where that window cuts off a tenth of
+      it or less. Where the file has none, the full range that its stored bits allow if these are 8 or fewer, or if
+      the image fills at least half of that range between its 0.5 and 99.5 percentiles; else the range between those
+      percentiles (of what is no padding).
+    - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.
+    - "percentile": the percentile range, whatever the file says; "full": the full range of the stored bits.
+    - "CENTER/WIDTH", such as "2048/4096": this window, after the modality LUT.
+
+    Colour DICOM, and every other format, has no window.
+
+    Raises:
+        ReadError: the path is no regular file that can be opened, or what it holds is empty, truncated,
+            damaged, too large, too long, no image, of several frames (DICOM), or encoded in a way that is not read.
+        ConfigError: `window` is none of the above.
+    """
+    path = Path(path)
+    choice = parse_window(window)
+    require_regular_file(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD_BYTES)
+            stream.seek(0)
+            if dicom.is_dicom(head):
+                radiograph = dicom.decode(path, stream, choice)
+            else:
+                _require_image_bytes(path, head)
+                radiograph = pillow.decode(path, stream)
+    except OSError as error:
+        raise ReadError(f"{path}: can't be read ({error.strerror or error}). Check the file.") from error
+    if _FORMATS.get(path.suffix.lower(), radiograph.format) == radiograph.format:
+        return radiograph
+    return replace(radiograph, notes=(*radiograph.notes, f"{radiograph.format} in a file named {path.suffix}"))
+
+
+def is_image(path_text: str) -> bool:
+    """Whether a file counts as an image: by its ending, or, where that says nothing, by DICOM's first bytes.
+
+    A known ending costs no look at the file. DICOM files are often named without one, or by their UID, whose last
+    number then looks like one.
+    """
+    suffix = os.path.splitext(path_text)[1].lower()  # noqa: PTH122 (called for each file of large trees)
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    if suffix in _PLAIN_SUFFIXES:
+        return False
+    try:
+        path = Path(path_text)
+        if not path.is_file():
+            return False
+        with path.open("rb") as stream:
+            return dicom.is_dicom(stream.read(_HEAD_BYTES))
+    except (OSError, ValueError):
+        return False
+
+
+def fit_square(pixels: Pixels, size: int) -> Pixels:
+    """The whole image in a square: the longer side becomes `size`, the rest is black, the image centred.
+
+    Args:
+        pixels: (H, W) uint8.
+        size: the side of the square in pixels.
+
+    Returns:
+        (size, size) uint8; the same array where it already has that shape. Bilinear, with Pillow's
+        antialiasing when it shrinks.
+    """
+    if pixels.shape == (size, size):
+        return pixels
+    height, width = pixels.shape
+    scale = size / max(height, width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
+    top, left = (size - new_height) // 2, (size - new_width) // 2
+    square = np.zeros((size, size), np.uint8)
+    square[top : top + new_height, left : left + new_width] = np.asarray(resized)
+    return square
+
+
+def _require_image_bytes(path: Path, head: bytes) -> None:
+    """Refuse by its first bytes what is often mistaken for an image."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    for start, name in _OTHER_STARTS.items():
+        if text.startswith(start):
+            raise ReadError(
+                f"{path}: found {name}; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert or remove it."
+            )
+    is_known = head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI")
+    if _FORMATS.get(path.suffix.lower()) == "DICOM" and not is_known:
+        raise ReadError(
+            f"{path}: found no DICOM header; expected 'DICM' at byte 128, or elements of group 0002 or 0008 at the "
+            "start. Fetch the file again."
+        )

@@ -1,0 +1,1 @@
+"""From label cells to targets: names, uncertainty policies, label maps, implications."""

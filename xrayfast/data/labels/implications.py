@@ -1,0 +1,87 @@
+"""Labels that follow from others: "covid-19=pneumonia"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from xrayfast.data.labels.names import clean_label, in_order
+from xrayfast.data.labels.targets import Targets, together
+from xrayfast.errors import ConfigError, DataError, did_you_mean
+
+
+def parse_implications(rules: Iterable[str]) -> dict[str, frozenset[str]]:
+    """What each label implies, directly and through others.
+
+    Args:
+        rules: texts like "covid-19=pneumonia"; several on the right are joined by '+' or ','.
+
+    Raises:
+        ConfigError: a rule has no '=' or an empty side, or rules form a cycle, which is named.
+
+    >>> sorted(parse_implications(["a=b", "b=c"])["a"])
+    ['b', 'c']
+    """
+    direct: dict[str, list[str]] = {}
+    for rule in rules:
+        left, _, right = rule.partition("=")
+        try:
+            direct.setdefault(clean_label(left), []).extend(clean_label(part) for part in re.split("[+,]", right))
+        except DataError as error:
+            raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, as in covid-19=pneumonia.") from error
+    return {left: _implied(left, direct, (left,)) for left in direct}
+
+
+def _implied(label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, ...]) -> frozenset[str]:
+    """All that a label implies; the trail of labels gone through finds cycles."""
+    found: set[str] = set()
+    for right in direct.get(label, ()):
+        if right in trail:
+            cycle = " -> ".join((*trail[trail.index(right) :], right))
+            raise ConfigError(f"imply: found a cycle, {cycle}; expected none. Remove one of its rules.")
+        found |= {right} | _implied(right, direct, (*trail, right))
+    return frozenset(found)
+
+
+def check_implications(closure: Mapping[str, frozenset[str]], known: Iterable[str]) -> None:
+    """Refuse rules about labels that no image has; what they imply may be new.
+
+    Raises:
+        DataError: the left side of a rule is neither a known label nor implied by one.
+    """
+    names = set(known)
+    reachable = names.union(*(closure[left] for left in closure if left in names))
+    for left in closure:
+        if left not in reachable:
+            raise DataError(
+                f"imply: found the label '{left}', which no image has; expected one of "
+                f"{', '.join(in_order(names))}.{did_you_mean(left, names)}"
+            )
+
+
+def apply_implications(
+    matrix: Targets, labels: Sequence[str], closure: Mapping[str, frozenset[str]]
+) -> tuple[list[str], Targets]:
+    """Set what is implied to 1 wherever a label that implies it is 1.
+
+    A label that only rules name is a new column, which is as little known as those that imply it: see `merged`.
+
+    Args:
+        matrix: (N, L) targets.
+        labels: the L labels.
+        closure: from `parse_implications`.
+
+    Returns:
+        The labels and new ones after them, and their targets.
+    """
+    names, known = list(labels), matrix.copy()
+    for right in in_order(right for rights in closure.values() for right in rights):
+        lefts = [j for j, label in enumerate(labels) if right in closure.get(label, ())]
+        if right in labels:
+            known[(matrix[:, lefts] == 1).any(1), list(labels).index(right)] = 1
+        elif lefts:
+            names.append(right)
+            known = np.column_stack([known, together(matrix[:, lefts])])
+    return names, known

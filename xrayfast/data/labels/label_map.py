@@ -1,0 +1,91 @@
+"""Synonyms of labels, so that data sets that call one finding by different names fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from xrayfast.data.labels.names import clean_label, plain
+from xrayfast.errors import ConfigError, DataError, some
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Which names mean which label.
+
+    Attributes:
+        name: of the file, for messages.
+        synonyms: each synonym as it is written, and its label.
+    """
+
+    name: str
+    synonyms: Mapping[str, str]
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        names = {plain(label): label for label in self.synonyms.values()}
+        return names | {plain(synonym): label for synonym, label in self.synonyms.items()}
+
+    def rename(self, labels: Sequence[str]) -> list[str]:
+        """What the map calls the labels; those that it does not know keep their names.
+
+        Case, spaces and underscores make no difference.
+        """
+        return [self._names.get(plain(label), label) for label in labels]
+
+    def notes(self, labels: Sequence[str]) -> list[str]:
+        """What the map changes in a data set, what it does not know, and what it names in vain."""
+        renamed = dict(zip(labels, self.rename(labels), strict=True))
+        told = [f"'{label}' is '{name}'" for label, name in renamed.items() if label != name]
+        there = {plain(label) for label in labels}
+        known = {plain(name) for pair in self.synonyms.items() for name in pair}
+        kept = [label for label in labels if plain(label) not in known]
+        vain = [synonym for synonym in self.synonyms if plain(synonym) not in there]
+        return [
+            f"{self.name}: {some(told, 20) if told else 'no label is renamed'}.",
+            *([f"{self.name} does not name {some(kept, 20)}: kept as they are."] if kept else []),
+            *([f"{self.name} names {some(vain, 20)}, which the data does not have."] if vain else []),
+        ]
+
+
+def read_label_map(path: Path) -> LabelMap:
+    """Read a file with a line for each label, such as "Cardiomegaly = Enlarged heart, Enlarged cardiac silhouette".
+
+    Lines that begin with '#' and blank lines are left out.
+
+    Raises:
+        ConfigError: the file can't be read, a line has another form, or a name means two labels; the message gives
+            the line.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read ({error.strerror}); expected a file of label synonyms.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: found text that is not UTF-8. Save the label map in UTF-8.") from error
+    synonyms: dict[str, str] = {}
+    meaning: dict[str, tuple[str, int]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        left, _, right = line.partition("=")
+        try:
+            label, *others = (clean_label(name) for name in (left, *right.split(",")))
+        except DataError as error:
+            raise ConfigError(
+                f"{path.name} line {number}: found '{line.strip()}'; expected LABEL = SYNONYM, SYNONYM, as in "
+                "Cardiomegaly = Enlarged heart."
+            ) from error
+        for name in (label, *others):
+            other, first = meaning.setdefault(plain(name), (label, number))
+            if plain(other) != plain(label):
+                raise ConfigError(
+                    f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
+                    "one label for each name. Remove one of them."
+                )
+        synonyms.update({name: meaning[plain(label)][0] for name in others})
+    if not synonyms:
+        raise ConfigError(f"{path}: found no lines; expected some such as Cardiomegaly = Enlarged heart.")
+    return LabelMap(path.name, synonyms)

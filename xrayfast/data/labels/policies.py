@@ -1,0 +1,153 @@
+"""What the uncertain (-1) and the blank cells of a table count as."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.data.labels.names import is_no_finding, plain
+from xrayfast.data.labels.targets import UNCERTAIN, Targets
+from xrayfast.errors import ConfigError, did_you_mean, some
+
+Option: TypeAlias = Literal["uncertain", "blank"]
+
+_VALUES: dict[str, float] = {"ignore": np.nan, "zeros": 0.0, "ones": 1.0, "smooth": 0.7}
+_WORDS: dict[Option, tuple[str, ...]] = {"uncertain": tuple(_VALUES), "blank": ("ignore", "zeros")}
+_CELLS: dict[Option, str] = {"uncertain": "uncertain cells (-1)", "blank": "blank cells"}
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What takes the place of one kind of cell.
+
+    Attributes:
+        option: which kind.
+        default: the value for labels without one of their own; NaN where such cells are ignored.
+        by_label: values by label.
+        asked: whether the user gave any of it.
+    """
+
+    option: Option
+    default: float
+    by_label: Mapping[str, float]
+    asked: bool
+
+
+def parse_policy(option: Option, items: Iterable[str], default: str = "ignore") -> Policy:
+    """Read texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore".
+
+    Args:
+        option: which policy.
+        items: the texts; a later one adds to those before.
+        default: the policy of labels that are not named.
+
+    Raises:
+        ConfigError: an unknown policy, a number out of bounds, or two policies for one label.
+    """
+    found: dict[str, float] = {}
+    for item in (part.strip() for text in items for part in text.split(",")):
+        label, sign, word = item.rpartition("=")
+        label = label.strip()
+        if sign and not label:
+            raise ConfigError(f"{option}: found '{item}'; expected LABEL={word.strip()}, or '{word.strip()}' for all.")
+        if label in found:
+            named = f"for '{label}'" if label else "for all labels"
+            raise ConfigError(f"{option}: found two policies {named}; expected one. Remove '{item}'.")
+        found[label] = _value(option, word.strip())
+    by_label = {label: value for label, value in found.items() if label}
+    return Policy(option, found.get("", _VALUES[default]), by_label, bool(found))
+
+
+def _value(option: Option, text: str) -> float:
+    words = _WORDS[option]
+    word, colon, number = text.partition(":")
+    if word not in words or (colon and word != "smooth"):
+        listed = f"{', '.join(words[:-1])} or {words[-1]}"
+        raise ConfigError(
+            f"{option}: found '{text}'; expected {listed}{':0.7' if 'smooth' in words else ''}, for all labels or as "
+            f"LABEL={words[1]}.{did_you_mean(word, words)}"
+        )
+    if not colon:
+        return _VALUES[word]
+    try:
+        value = float(number)
+    except ValueError:
+        value = np.nan
+    if not 0 < value < 1:
+        raise ConfigError(f"{option}: found '{text}'; expected a number between 0 and 1, as in smooth:0.7.")
+    return value
+
+
+def clear_no_finding(raw: Targets, labels: Sequence[str]) -> tuple[Targets, list[str]]:
+    """In rows where 'No Finding' is 1, blank cells are 0, whatever the policy.
+
+    Returns:
+        (N, L) raw matrix, and notes.
+    """
+    columns = [j for j, label in enumerate(labels) if is_no_finding(label)]
+    cleared = np.isnan(raw) & (raw[:, columns] == 1).any(1, keepdims=True)
+    if not cleared.any():
+        return raw, []
+    rows = int(cleared.any(1).sum())
+    note = f"In {rows} rows '{labels[columns[0]]}' is 1: their blank cells are 0."
+    return np.where(cleared, np.float32(0), raw), [note]
+
+
+def apply_policies(
+    raw: Targets, labels: Sequence[str], policies: Sequence[Policy], mapped: Sequence[str] = ()
+) -> tuple[Targets, list[str]]:
+    """Turn a raw matrix into targets.
+
+    Args:
+        raw: (N, L) raw matrix.
+        labels: the L labels.
+        policies: one for each kind of cell.
+        mapped: what a label map calls the labels, so that policies may name either.
+
+    Returns:
+        (N, L) targets, and notes on how many cells counted as what.
+
+    Raises:
+        ConfigError: a policy names a label that is not there.
+    """
+    matrix, notes = raw.copy(), []
+    for policy in policies:
+        values = _by_column(policy, labels, mapped)
+        cells = np.isnan(raw) if policy.option == "blank" else raw == UNCERTAIN
+        notes += _told(policy, cells.sum(0), values, labels)
+        matrix = np.where(cells, values, matrix)
+    return matrix, notes
+
+
+def _by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:
+    values = np.full(len(labels), policy.default, np.float32)
+    for label, value in policy.by_label.items():
+        columns = {j for names in (labels, mapped) for j, name in enumerate(names) if plain(name) == plain(label)}
+        if not columns:
+            raise ConfigError(
+                f"{policy.option}: found the label '{label}', which the data does not have; expected one of "
+                f"{', '.join(labels)}.{did_you_mean(label, labels)}"
+            )
+        values[list(columns)] = value
+    return values
+
+
+def _told(
+    policy: Policy, counts: npt.NDArray[np.int64], values: npt.NDArray[np.float32], labels: Sequence[str]
+) -> list[str]:
+    """How many cells count as what, by label where these are few."""
+    cells = _CELLS[policy.option]
+    if not counts.any():
+        return [f"There are no {cells}."] if policy.asked else []
+    told = []
+    for value in np.unique(values):
+        alike = np.isnan(values) if np.isnan(value) else values == value
+        columns = np.flatnonzero(alike & (counts > 0)).tolist()
+        if columns:
+            effect = "are ignored" if np.isnan(value) else f"count as {value:.4g}"
+            told.append(f"{counts[columns].sum()} {effect} ({some(f'{labels[j]} {counts[j]}' for j in columns)})")
+    return [f"Of the {cells}, {'; '.join(told)}."]

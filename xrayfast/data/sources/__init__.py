@@ -1,0 +1,1 @@
+"""From class folders or a table to image records."""

@@ -1,0 +1,194 @@
+"""Class folders, flat or in folders of splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from xrayfast.config import DataConfig
+from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
+from xrayfast.data.labels.names import LabelSet, folder_labels, in_order
+from xrayfast.data.labels.targets import targets
+from xrayfast.data.sources.file_matching import top_level, walk
+from xrayfast.data.sources.patients import names_column
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.splits.stratify import SPLITS, Split, split_name
+from xrayfast.errors import ConfigError, DataError, some
+
+LAYOUTS = """Expected one of
+    {0}/CLASS/*.png                                        class folders
+    {0}/train/CLASS/*.png, {0}/valid/..., {0}/test/...   the same, already split
+    {0}/labels.csv                                         a column of image paths and one of labels
+`xrayfast synth {0}` makes a small synthetic set to try things on."""
+
+_TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
+
+_File: TypeAlias = tuple[str, LabelSet]
+"""A path and the labels of the class folder that it lies in."""
+
+
+@dataclass
+class _Found:
+    """Images of class folders, and notes on them."""
+
+    files: list[_File] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, int]] = field(default_factory=list)
+
+
+def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose: Sequence[str]) -> ImageRecords:
+    """The images of class folders, in parts where the folders are parts.
+
+    Args:
+        root: the source folder's absolute path.
+        config: the settings; options about the columns of a table have no place here.
+        folders: the folders in the source folder.
+        loose: the names of all else there.
+
+    Raises:
+        DataError: folders that are neither classes nor parts, a class without images, or one file in two classes
+            of a single-label task.
+        ConfigError: an option is about columns.
+    """
+    _require_no_table_options(config)
+    found, given = _Found(), list[Split | None]()
+    splits = _split_folders(config.source, folders)
+    for split, folder in splits.items():
+        _add_classes(found, folder, *top_level(folder), config)
+        given += [split] * (len(found.files) - len(given))
+    if splits:
+        found.notes.append(f"Splits from the folders {', '.join(f.name for f in splits.values())}.")
+    else:
+        _add_classes(found, config.source, folders, loose, config)
+    start = len(str(root / "x")) - 1
+    names = [path[start:].replace("\\", "/") for path, _ in found.files]
+    sets = [labels for _, labels in found.files]
+    labels = in_order(label for row in sets for label in row)
+    return ImageRecords(
+        names,
+        [path for path, _ in found.files],
+        labels,
+        targets(sets, labels),
+        where=lambda i: names[i],
+        splits=given or None,
+        left_out=found.left_out,
+        notes=found.notes,
+    )
+
+
+def _require_no_table_options(config: DataConfig) -> None:
+    named = [name for name in _TABLE_OPTIONS if getattr(config, name)]
+    if config.patient_col and names_column(config.patient_col):
+        named.append("patient_col")
+    if named:
+        about = f"{named[0]} is about cells" if named[0] in ("uncertain", "blank") else f"{named[0]} names a column"
+        raise ConfigError(f"{about}, but there is no table of labels; expected --labels FILE.csv.")
+
+
+def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
+    """The folders that are parts; none in a flat layout."""
+    found: dict[Split, Path] = {}
+    for folder in folders:
+        split = split_name(folder.name)
+        if split in found:
+            raise DataError(
+                f"{source}: found both {found[split].name}/ and {folder.name}/; expected one {split} folder. "
+                "Join or rename them."
+            )
+        if split:
+            found[split] = folder
+    others = [folder.name for folder in folders if split_name(folder.name) is None]
+    if found and others:
+        raise DataError(
+            f"{source}: found {some(others)} beside {', '.join(f.name for f in found.values())}; expected "
+            "only train, valid and test there, with the class folders in them. Move or remove the others."
+        )
+    if found and "train" not in found:
+        raise DataError(f"{source}: found {some(f.name for f in found.values())}; expected a train folder too.")
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _add_classes(
+    found: _Found, folder: Path, classes: Sequence[Path], beside: Sequence[str], config: DataConfig
+) -> None:
+    """Add the images of the class folders of one split."""
+    loose = [name for name in beside if is_image(str(folder / name))]
+    if not classes and loose:
+        raise DataError(
+            f"{folder}: found {len(loose)} images outside of class folders; expected one for each class. "
+            f"{LAYOUTS.format(config.source)}"
+        )
+    if not classes:
+        raise DataError(f"{folder}: found no class folders. {LAYOUTS.format(config.source)}")
+    if loose:
+        found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
+        found.left_out.append((f"beside the class folders of {folder.name}", len(loose)))
+    alike: dict[str, list[_File]] = {}
+    for class_folder in classes:
+        labels, start = folder_labels(class_folder.name), len(str(class_folder)) + 1
+        for path in _class_files(class_folder, found):
+            alike.setdefault(path[start:], []).append((path, labels))
+    merged = {name: list(_merged(files, config)) for name, files in alike.items()}
+    added = sorted(file for files in merged.values() for file in files)
+    found.files += added
+    copies = sum(map(len, alike.values())) - len(added)
+    if copies:
+        found.notes.append(f"{copies} files are copies of one in another class: one image with the labels of both.")
+        found.left_out.append(("copies of a file in another class", copies))
+    if differing := [name for name, files in merged.items() if len(files) > 1]:
+        found.notes.append(
+            f"{len(differing)} file names stand in several classes with different content "
+            f"({some(differing, 3)}): taken for different images."
+        )
+
+
+def _class_files(folder: Path, found: _Found) -> list[str]:
+    """The paths of a class's images, at any depth; what else lies there is noted."""
+    paths, ignored, odd = [], [], []
+    for entry in walk(folder):
+        if entry.is_file() and is_image(entry.path):
+            paths.append(entry.path)
+        elif not entry.is_file():
+            odd.append(entry.path)
+        else:
+            ignored.append(entry.name)
+    if not paths:
+        raise DataError(
+            f"{folder}: found no images in this class folder; expected files ending in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}. Add images or remove the folder."
+        )
+    if ignored:
+        found.notes.append(f"{len(ignored)} files in {folder.name} are no images and are ignored: {some(ignored)}.")
+    if odd:
+        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {some(odd)}.")
+    return paths
+
+
+def _merged(same_name: Sequence[_File], config: DataConfig) -> Iterator[_File]:
+    """One image for each different content among files of one name, with the labels of all its copies."""
+    if len(same_name) == 1:
+        yield from same_name
+        return
+    for copies in _by_content(same_name):
+        if len(copies) > 1 and config.task == "single":
+            raise DataError(
+                f"{copies[0][0]} and {copies[1][0]}: found the same file in two classes; a single-label task "
+                "expects one. Remove one of them, or use --task multi."
+            )
+        yield copies[0][0], tuple(dict.fromkeys(label for _, labels in copies for label in labels))
+
+
+def _by_content(files: Sequence[_File]) -> Iterable[list[_File]]:
+    """Files grouped by their bytes; only those that share their size with another are read."""
+    by_size: dict[int, list[_File]] = {}
+    for file in files:
+        by_size.setdefault(Path(file[0]).stat().st_size, []).append(file)
+    by_bytes: dict[tuple[int, str], list[_File]] = {}
+    for size, same_size in by_size.items():
+        for file in same_size:
+            digest = hashlib.sha256(Path(file[0]).read_bytes()).hexdigest() if len(same_size) > 1 else ""
+            by_bytes.setdefault((size, digest), []).append(file)
+    return by_bytes.values()

@@ -1,0 +1,1 @@
+"""The public collections that are recognised, one module each."""

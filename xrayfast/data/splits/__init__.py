@@ -1,0 +1,1 @@
+"""Which image is in which split: assignment and stratified, grouped drawing."""

@@ -1,0 +1,143 @@
+"""Which image stands in which split: given splits are kept, the missing ones are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.config import DataConfig
+from xrayfast.data.splits.stratify import Split, k_folds, stratified_split
+from xrayfast.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SplitAssignment:
+    """The splits of N images.
+
+    Attributes:
+        names: of each image's part.
+        drawn: (N,) bool, whether the seed has put it there.
+        notes: on what was drawn.
+    """
+
+    names: list[Split]
+    drawn: npt.NDArray[np.bool_]
+    notes: list[str]
+
+
+def assign_splits(
+    given: Sequence[Split | None],
+    positives: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.integer] | None,
+    config: DataConfig,
+) -> SplitAssignment:
+    """Keep the given splits, and draw valid and test, where they are wanted and not given, from the other images.
+
+    Args:
+        given: N parts; images without one, and those of train, are the ones that are dealt out.
+        positives: (N, L) 1 where the image has the label.
+        groups: (N,) integers, equal for images that must stay together; None for no groups.
+        config: fractions, folds and the seed.
+
+    Raises:
+        ConfigError: fractions that leave nothing to train on, or folds of a set whose validation split is given.
+    """
+    notes = []
+    there: set[Split | None] = set(given) - {None, "train"}
+    if "test" in there and config.test_fraction:
+        notes.append("The test fraction is not used: the set has a test split.")
+    test = 0.0 if "test" in there else config.test_fraction
+    valid = 0.0 if "valid" in there else config.valid_fraction
+    _require_sense(config, there, valid, test)
+    drawn = np.array([split in (None, "train") for split in given], np.bool_)
+    if not (test or valid):
+        return SplitAssignment([split or "train" for split in given], np.zeros(len(drawn), np.bool_), notes)
+    pool = np.flatnonzero(drawn)
+    dealt = _dealt(positives[pool], None if groups is None else groups[pool], valid, test, config)
+    names: list[Split] = [split or "train" for split in given]
+    for i, split in zip(pool.tolist(), dealt, strict=True):
+        names[i] = split
+    by = "stratified by label, " + ("by image, as no patients are known" if groups is None else "by patient")
+    shares = [
+        *([f"fold {config.fold or 1} of {config.folds} as valid"] if config.folds else []),
+        *([f"{valid:.0%} valid"] if valid and not config.folds else []),
+        *([f"{test:.0%} test"] if test else []),
+    ]
+    notes.append(f"Drawn from the training images with seed {config.split_seed}: {' and '.join(shares)}, {by}.")
+    return SplitAssignment(names, drawn, notes)
+
+
+def given_splits(given: Sequence[Split | None]) -> SplitAssignment:
+    """The given splits, and test for images without one: nothing is drawn where nothing is trained."""
+    return SplitAssignment([split or "test" for split in given], np.zeros(len(given), np.bool_), [])
+
+
+def _require_sense(config: DataConfig, there: set[Split | None], valid: float, test: float) -> None:
+    if config.fold is not None and config.folds is None:
+        raise ConfigError(f"found fold {config.fold} without folds; expected the number of folds too. Set --folds.")
+    if config.folds is not None:
+        if (config.fold or 1) > config.folds:
+            raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
+        if "valid" in there:
+            raise ConfigError("found folds for a set whose validation split is given. Leave out --folds, or the split.")
+        return
+    if valid + test >= 1 - 1e-9:
+        raise ConfigError(
+            f"valid_fraction {valid:g} and test_fraction {test:g} leave nothing to train on; expected a sum below 1."
+        )
+
+
+def _dealt(
+    positives: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.integer] | None,
+    valid: float,
+    test: float,
+    config: DataConfig,
+) -> list[Split]:
+    """Deal all images out into train, valid and test."""
+    if config.folds is None:
+        shares = {"train": 1 - valid - test, "valid": valid, "test": test}
+        wanted = {split: share for split, share in shares.items() if share}
+        return _splits(stratified_split(positives, groups, wanted, config.split_seed))
+    splits = np.full(len(positives), "train", "<U5")
+    if test:
+        # The same for each fold: only the seed decides.
+        splits = stratified_split(positives, groups, {"train": 1 - test, "test": test}, config.split_seed).astype("<U5")
+    rest = np.flatnonzero(splits == "train")
+    folds = k_folds(positives[rest], None if groups is None else groups[rest], config.folds, config.split_seed)
+    splits[rest[folds == (config.fold or 1) - 1]] = "valid"
+    return _splits(splits)
+
+
+def _splits(names: npt.NDArray[np.str_]) -> list[Split]:
+    splits: list[Split] = names.tolist()
+    return splits
+
+
+def connected(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
+    """Groups of images that share a group in any of some groupings, directly or through others.
+
+    Args:
+        groupings: (N,) integers each, or None for no groups.
+
+    Returns:
+        (N,) integers, equal for images that belong together; None where there are no groupings.
+
+    >>> connected(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    [0, 0, 0, 3]
+    """
+    known = [np.unique(groups, return_inverse=True)[1] for groups in groupings if groups is not None]
+    if not known:
+        return None
+    label = np.arange(len(known[0]))
+    while True:
+        before = label
+        for groups in known:
+            least = np.full(groups.max(initial=0) + 1, len(label))
+            np.minimum.at(least, groups, label)
+            label = least[groups]
+        if (label == before).all():
+            return label

@@ -1,0 +1,1 @@
+"""Prediction and saliency with a trained network."""

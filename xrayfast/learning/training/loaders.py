@@ -1,0 +1,256 @@
+"""From a manifest to fastai's DataBlock and DataLoaders."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from xrayfast.config import DataConfig, Device, Task
+from xrayfast.data.cache.decode_pool import cpu_count
+from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages, decoded
+from xrayfast.data.images.reader import fit_square
+from xrayfast.data.manifest import Manifest
+from xrayfast.errors import ConfigError, ReadError
+from xrayfast.learning.augment import ChestAugmentation, Shrink, ToNetwork
+from xrayfast.learning.fastai_api import (
+    CategoryBlock,
+    DataBlock,
+    DataLoaders,
+    IntToFloatTensor,
+    MultiCategoryBlock,
+    PILImageBW,
+    TensorCategory,
+    TensorImageBW,
+    TensorMultiCategory,
+    TfmdDL,
+    Transform,
+    TransformBlock,
+    chunked,
+)
+from xrayfast.learning.randomness import isolated_rng
+
+SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
+"""The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
+
+
+class OpenRadiograph(Transform):
+    """A file, or an array read before, to a square 8-bit gray image: whole, padded with black."""
+
+    def __init__(self, images: DecodedImages) -> None:
+        super().__init__()
+        self.images = images
+
+    def encodes(self, source: str | Path | np.ndarray) -> PILImageBW:
+        """Take the stored image, read the file, or fit the array."""
+        if isinstance(source, np.ndarray):
+            return PILImageBW(Image.fromarray(fit_square(source, self.images.side)))
+        return PILImageBW(Image.fromarray(self.images.image(str(source))))
+
+
+class RadiographDL(TfmdDL):
+    """A DataLoader that reads the rows of a manifest a batch at a time, without a transform for each image.
+
+    Of anything else, files or arrays to predict on, it reads as any TfmdDL does.
+    """
+
+    def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
+        """Batches of (N, 1, side, side) uint8 images and their targets."""
+        rows = getattr(self.dataset, "items", None)
+        if not isinstance(rows, pd.DataFrame) or "target" not in rows or self.bs is None:
+            yield from super().create_batches(samps)
+            return
+        images, target = self.dataset.tls[0].tfms[-1].images, _targets(self.dataset, rows)
+        paths = rows["path"].to_numpy(dtype=object)
+        for chunk in chunked(samps, self.bs, self.drop_last):
+            found = torch.from_numpy(_stacked(images, paths[chunk])).unsqueeze(1)
+            yield (TensorImageBW(found),) if target is None else (TensorImageBW(found), target[chunk])
+
+
+def _stacked(images: DecodedImages, sources: Any) -> NDArray[np.uint8]:
+    """(N, side, side) of files or, for a stand-in, arrays."""
+    if isinstance(sources[0], np.ndarray):
+        return np.stack([fit_square(source, images.side) for source in sources])
+    return images.batch(sources)
+
+
+def _targets(dataset: Any, rows: pd.DataFrame) -> Any:
+    """The targets of all rows, as the dataset's own transform would make them one by one."""
+    if len(dataset.tls) < 2:
+        return None
+    values, vocab = rows["target"].tolist(), list(dataset.tls[1].vocab)
+    if isinstance(values[0], str):
+        numbers = {label: number for number, label in enumerate(vocab)}
+        return TensorCategory(torch.tensor([numbers[label] for label in values]))
+    return TensorMultiCategory(torch.from_numpy(np.stack(values)).float())
+
+
+def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages | None = None) -> TransformBlock:
+    """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
+
+    Args:
+        size: side of the square in pixels.
+        augment: whether the training split is augmented.
+        images: where decoded images of that size are kept; by default each is read anew.
+    """
+    return TransformBlock(
+        type_tfms=OpenRadiograph(images or UncachedImages(size)),
+        batch_tfms=[
+            IntToFloatTensor(),
+            Shrink(),
+            *([ChestAugmentation()] if augment else []),
+            ToNetwork(),
+        ],
+    )
+
+
+def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages) -> DataBlock:
+    """The DataBlock for rows of a manifest's table with a `target` column, as `items` gives them."""
+    target = (
+        CategoryBlock(vocab=list(labels), sort=False)
+        if task == "single"
+        else MultiCategoryBlock(encoded=True, vocab=list(labels))
+    )
+    block = RadiographBlock(images.side, images=images)
+    return DataBlock(blocks=(block, target), dl_type=RadiographDL, get_x=_path, get_y=_target, splitter=_splits)
+
+
+def items(data: Manifest) -> pd.DataFrame:
+    """The manifest's table with a `target` column: the label (single) or the (L,) float32 vector (multi)."""
+    if data.task == "single":
+        targets: list[Any] = [data.labels[i] for i in data.targets.argmax(axis=1)]
+    else:
+        targets = list(data.targets)
+    return data.table.assign(target=pd.Series(targets, index=data.table.index, dtype=object))
+
+
+def dataloaders(
+    data: Manifest,
+    *,
+    size: int = 224,
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: Device = "auto",
+    seed: int = 0,
+    images: DecodedImages | None = None,
+) -> DataLoaders:
+    """Plain fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test split, `dls[2]`.
+
+    In a multi-label target NaN means that nobody knows; the losses of `xrayfast.learner` leave such cells out, and so
+    must any other.
+
+    Args:
+        data: the images and their split.
+        size: side of the square in pixels.
+        batch_size: images a batch; the last training batch is dropped where it would hold a single image, on which
+            batch norm can't train.
+        workers: processes that read images; None for none on a CPU, which the network keeps busy anyway, and up to
+            eight beside an accelerator.
+        device: where batches go.
+        seed: of the order in which images are drawn.
+        images: where decoded images of that size are kept; by default as the data set's settings say, and each
+            image is decoded now unless it was before.
+
+    Raises:
+        ConfigError: no such device here.
+        DataError: images that can't be read, the first of them named.
+        WriteError: no room to keep decoded images.
+    """
+    target = torch_device(device)
+    if images is None:
+        images = UncachedImages(size) if is_blank(data) else decoded(data.config, size, data.table["path"].tolist())
+    n_train = int((data.table["split"] == "train").sum())
+    with isolated_rng(seed, "loader"):
+        dls = datablock(data.labels, data.task, images).dataloaders(
+            items(data),
+            bs=batch_size,
+            val_bs=2 * batch_size,
+            num_workers=_workers(workers, target),
+            device=target,
+            pin_memory=target.type == "cuda",
+            drop_last=n_train % batch_size == 1 and n_train > 1,
+            wif=_ignore_interrupts,
+        )
+    dls.manifest, dls.size, dls.batch_size, dls.images = data, size, batch_size, images
+    return dls
+
+
+def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
+    """A stand-in for the data of a model that only predicts: one black image in each of train and valid."""
+    black = np.zeros((size, size), dtype=np.uint8)
+    targets = np.zeros((2, len(labels)), dtype=np.float32)
+    targets[:, 0] = 1
+    table = pd.DataFrame(
+        {
+            "image": ["blank-1", "blank-2"],
+            "path": pd.Series([black, black], dtype=object),
+            "patient": pd.Series([None, None], dtype=object),
+            "split": ["train", "valid"],
+            "labels": [labels[0], labels[0]],
+        }
+    )
+    return Manifest(
+        table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=(), drawn=np.zeros(2, bool)
+    )
+
+
+def is_blank(data: Manifest) -> bool:
+    """Whether this is a stand-in from `blank_manifest`."""
+    return isinstance(data.table["path"].iloc[0], np.ndarray)
+
+
+def torch_device(name: Device) -> torch.device:
+    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is here.
+
+    Raises:
+        ConfigError: it is not here.
+    """
+    here: dict[str, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    kinds = [kind for kind, available in here.items() if available]
+    if name == "auto":
+        return torch.device(kinds[0])
+    if name not in kinds:
+        raise ConfigError(f"device is {name}, and torch finds none here. Use auto, or one of: {', '.join(kinds)}.")
+    return torch.device(name)
+
+
+def named(error: ReadError) -> ReadError:
+    """The error as the reader raised it: torch puts a worker's traceback before the message."""
+    return ReadError(str(error).rsplit("xrayfast.errors.ReadError: ", 1)[-1].strip())
+
+
+def _workers(asked: int | None, device: torch.device) -> int:
+    if asked is not None:
+        return asked
+    return 0 if device.type == "cpu" else min(8, cpu_count())
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of the terminal; only the main one is to act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _path(row: pd.Series | str | Path | np.ndarray) -> Any:
+    """A row of the manifest, or what a user hands to `test_dl` or `predict`; fastai reads the annotation to tell."""
+    return row["path"] if isinstance(row, pd.Series) else row
+
+
+def _target(row: pd.Series) -> Any:
+    return row["target"]
+
+
+def _splits(rows: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """Row numbers of train, valid and, if any, test."""
+    splits = [np.flatnonzero(rows["split"].to_numpy() == name) for name in SPLIT_INDEX]
+    return splits if len(splits[-1]) else splits[:-1]

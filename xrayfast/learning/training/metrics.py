@@ -1,0 +1,100 @@
+"""The metrics of an epoch, as fastai metrics: each is computed once, on all of the validation split."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from xrayfast.config import Task
+from xrayfast.data.labels.targets import truth as truth_of
+from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric
+from xrayfast.learning.model.losses import batch_weight
+from xrayfast.metrics.summary import OVERALL, overall
+
+
+class _Gathered:
+    """The outputs and targets of one validation pass, shared by the metrics of a learner."""
+
+    def __init__(self, task: Task, n_labels: int) -> None:
+        self.task: Task = task
+        self.n_labels = n_labels
+        self.clear()
+
+    def clear(self) -> None:
+        self.outputs: list[torch.Tensor] = []
+        self.targets: list[torch.Tensor] = []
+        self._values: dict[str, float] | None = None
+
+    def add(self, output: torch.Tensor, target: torch.Tensor) -> None:
+        self.outputs.append(output.detach())
+        self.targets.append(target.detach())
+
+    def value(self, name: str) -> float | None:
+        if not self.outputs:
+            return None  # a pass without targets
+        if self._values is None:
+            logits = torch.cat([part.as_subclass(torch.Tensor) for part in self.outputs]).float().cpu()
+            target = torch.cat([part.as_subclass(torch.Tensor) for part in self.targets]).cpu().numpy()
+            if not bool(torch.isfinite(logits).all()):
+                return None  # a diverged network has no metrics; the loss shows it
+            probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
+            truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else truth_of(target)
+            self._values = overall(truth, probability, self.task)
+        found = self._values[name]
+        return None if np.isnan(found) else found
+
+
+class EpochMetric(Metric):
+    """One number of `metrics.summary.OVERALL`, by its name; None where it is not defined."""
+
+    def __init__(self, name: str, gathered: _Gathered, first: bool) -> None:
+        self._name, self._gathered, self._first = name, gathered, first
+
+    def reset(self) -> None:
+        """Forget the last pass."""
+        if self._first:
+            self._gathered.clear()
+
+    def accumulate(self, learn: Any) -> None:
+        """Keep this batch's outputs; the first metric does so for all."""
+        if self._first:
+            self._gathered.add(learn.pred, learn.yb[0])
+
+    @property
+    def value(self) -> float | None:
+        """The metric over all batches since `reset`."""
+        return self._gathered.value(self._name)
+
+    @property
+    def name(self) -> str:
+        """The key in `OVERALL`, which is the column in `history.csv`."""
+        return self._name
+
+
+class KnownLoss(AvgLoss):
+    """fastai's mean loss of an epoch, its batches weighted by what is known in them."""
+
+    def accumulate(self, learn: Any) -> None:
+        """Add a batch."""
+        weight = batch_weight(learn.yb[0])
+        self.total += learn.loss.detach().mean() * weight
+        self.count += weight
+
+
+class SmoothLoss(AvgSmoothLoss):
+    """fastai's smoothed training loss, kept on the device: fastai waits for it after every batch."""
+
+    def accumulate(self, learn: Any) -> None:
+        """Add a batch."""
+        self.count += 1
+        loss = learn.loss.detach().mean()
+        before: torch.Tensor = self.val
+        self.val: torch.Tensor = torch.lerp(loss, before.to(loss), self.beta)
+
+
+def epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:
+    """The metrics to report after each epoch."""
+    gathered = _Gathered(task, n_labels)
+    return [EpochMetric(name, gathered, first=i == 0) for i, name in enumerate(OVERALL[task])]

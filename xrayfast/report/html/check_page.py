@@ -1,0 +1,191 @@
+"""An audit as one self-contained HTML page: what `check.html` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.audit.check import Audit
+from xrayfast.audit.classes import ClassFacts, Spread
+from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.shortcuts import ALL, NOTABLE
+from xrayfast.files import write_text
+from xrayfast.report.html.render import image_view, render_template
+from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number
+
+GROUPS_SHOWN, COPIES_SHOWN, NAMES_SHOWN = 60, 4, 40
+
+SEVERITY_NAMES = {"leak": "Leak", "warning": "Warning", "note": "Note"}
+
+GROUP_NAMES = {
+    "size": "Size",
+    "aspect": "Aspect",
+    "bits": "Bit depth",
+    "coding": "Format and mode",
+    "border": "Border",
+    "brightness": "Brightness",
+    "histogram": "Histogram",
+    "view": "View",
+    ALL: "All together",
+}
+
+
+def shown_groups(audit: Audit) -> list[Duplicates]:
+    """The groups of duplicates whose images the page shows: those across parts first, then across classes."""
+    split, labels = audit.data.table["split"].tolist(), audit.data.table["labels"].tolist()
+
+    def weight(group: Duplicates) -> tuple[bool, bool, bool]:
+        one_split = len({split[row] for row in group.rows}) == 1
+        one_class = len({labels[row] for row in group.rows}) == 1
+        return one_split, one_class, group.kind == "exact"
+
+    return sorted(audit.duplicates, key=weight)[:GROUPS_SHOWN]
+
+
+def shown_rows(group: Duplicates) -> tuple[int, ...]:
+    """The rows of a group whose images the page shows."""
+    return group.rows[:COPIES_SHOWN]
+
+
+def write_check_page(
+    audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str, path: Path
+) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        audit: what was found.
+        images: by row of the manifest, (H, W) uint8; those of `shown_rows` of `shown_groups`.
+        title: of the data set.
+        created: date and time, for people.
+        path: of the page.
+
+    Raises:
+        WriteError: the file can't be written.
+    """
+    write_text(path, render_check(audit, images, title, created))
+
+
+def render_check(audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str) -> str:
+    """The whole page as one HTML document that needs no other file; see `write_check_page`."""
+    data = audit.data
+    counted = {severity: sum(f.severity == severity for f in audit.findings) for severity in SEVERITY_NAMES}
+    patients = data.table["patient"].nunique()
+    groups = shown_groups(audit)
+    return render_template(
+        "check.html.j2",
+        {
+            "title": title,
+            "created": created,
+            "leaks": audit.leaks,
+            "tiles": [
+                ("Images", f"{len(data):,}"),
+                ("Patients", f"{patients:,}" if patients else None),
+                *((f"{name}s", f"{counted[severity]:,}") for severity, name in SEVERITY_NAMES.items()),
+            ],
+            "findings": [
+                {
+                    "severity": finding.severity,
+                    "kind": SEVERITY_NAMES[finding.severity],
+                    "title": finding.title,
+                    "text": finding.text,
+                    "images": finding.images[:NAMES_SHOWN],
+                    "more": max(0, len(finding.images) - NAMES_SHOWN),
+                }
+                for finding in audit.findings
+            ],
+            "groups": [_group_view(audit, group, images) for group in groups],
+            "all_groups": len(audit.duplicates),
+            "counts": counts_table(data.counts(), data.labels, data.task),
+            "data_notes": data.notes,
+            "files": files_table(audit.classes),
+            "shortcuts": shortcuts_table(audit),
+            "probed": audit.shortcuts.images,
+            "notable": f"{NOTABLE:g}",
+            "patients": patients_table(audit),
+            "reading": audit.reading_notes,
+        },
+    )
+
+
+def shortcuts_table(audit: Audit) -> Table:
+    """A label a row, a group of properties a column, the AUROC in the cells; an aside where it is notable."""
+    probed = audit.shortcuts
+    names = [name for name in probed.auroc if any(value is not None for value in probed.auroc[name].values())]
+    rows = []
+    for label in audit.data.labels:
+        notable = probed.notable(label)
+        cells = [number(probed.auroc[name][label], ".2f") for name in names]
+        marked = [
+            Cell(cell.text, cell.value, "notable" if name in notable else "")
+            for name, cell in zip(names, cells, strict=True)
+        ]
+        rows.append([Cell(label), *marked])
+    columns = (Column("Label", text=True), *(Column(GROUP_NAMES.get(name, name)) for name in names))
+    return Table("shortcuts", "AUROC of each label, held out by patient; 0.5 is guessing", columns, rows, sortable=True)
+
+
+def files_table(classes: Sequence[ClassFacts]) -> Table:
+    """A class a row: the originals' sizes, aspects, bit depths, formats and modes."""
+    columns = [Column("Class", text=True), *(Column(name) for name in ("Images", "Width", "Height", "Aspect"))]
+    columns += [Column(name, text=True) for name in ("Bits", "Formats", "Modes")]
+    rows = [
+        [
+            Cell("no label" if one.label is None else one.label),
+            Cell(f"{one.images:,}"),
+            _spread_cell(one.width, ".0f"),
+            _spread_cell(one.height, ".0f"),
+            _spread_cell(one.aspect, ".2f"),
+            *(Cell(_shares(counts)) for counts in (one.bits, one.formats, one.modes)),
+        ]
+        for one in classes
+    ]
+    return Table("files", "Files by class: median, and least to most", columns, rows)
+
+
+def patients_table(audit: Audit) -> Table | None:
+    """How many patients have how many images; None where no patient is known."""
+    counts = audit.data.table["patient"].value_counts().value_counts().sort_index()
+    if counts.empty:
+        return None
+    rows = [[Cell(f"{images}"), Cell(f"{patients:,}")] for images, patients in counts.items()]
+    return Table("patients", "Images per patient", (Column("Images"), Column("Patients")), rows)
+
+
+def _spread_cell(spread: Spread | None, form: str) -> Cell:
+    if spread is None:
+        return Cell(None)
+    same = spread.least == spread.most
+    return Cell(
+        format(spread.median, form), spread.median, "" if same else f"{spread.least:{form}}–{spread.most:{form}}"
+    )
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" if len(counts) > 1 else name for name, count in counts.items())
+
+
+def _group_view(audit: Audit, group: Duplicates, images: Mapping[int, NDArray[np.uint8] | None]) -> dict[str, Any]:
+    table = audit.data.table
+    split, labels = ({table[name].iloc[row] for row in group.rows} for name in ("split", "labels"))
+    marks = [f"in {' and '.join(sorted(split))}"] if len(split) > 1 else []
+    marks += ["labels differ"] if len(labels) > 1 else []
+    kind = "The same image" if group.kind == "exact" else f"All but the same (likeness {group.similarity:.3f})"
+    return {
+        "title": ", ".join([kind, *marks]),
+        "leak": len(split) > 1,
+        "more": len(group.rows) - len(shown_rows(group)),
+        "images": [
+            {
+                "image": table["image"].iloc[row],
+                "labels": table["labels"].iloc[row],
+                "split": table["split"].iloc[row],
+                "patient": table["patient"].iloc[row],
+                **image_view(images.get(row)),
+            }
+            for row in shown_rows(group)
+        ],
+    }

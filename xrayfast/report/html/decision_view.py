@@ -1,0 +1,62 @@
+"""How probabilities were calibrated and thresholds chosen, in words and tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xrayfast.metrics.calibration import Temperature
+from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
+from xrayfast.metrics.thresholds import RULES
+from xrayfast.report.html.results_tables import scalings_table, thresholds_table
+
+
+def decision_view(decision: Decision) -> dict[str, Any]:
+    """What the templates show of a decision."""
+    return {
+        "calibrated": decision.calibration is not None,
+        "chosen": bool(decision.points),
+        "calibration_text": _calibration_text(decision),
+        "scalings": scalings_table(decision),
+        "thresholds_text": _thresholds_text(decision),
+        "thresholds": thresholds_table(decision) if decision.points else None,
+    }
+
+
+def _calibration_text(decision: Decision) -> str:
+    fitted = decision.calibration
+    if fitted is None:
+        return "Probabilities are the network's own; they were not calibrated."
+    if isinstance(fitted, Temperature):
+        if fitted.reason:
+            return f"No temperature could be fitted ({fitted.reason}): probabilities are the network's own."
+        effect = "less" if fitted.temperature > 1 else "more"
+        return (
+            f"Temperature scaling: the network's logits are divided by {fitted.temperature:.3g}, which was fitted on "
+            f"the validation images and makes probabilities {effect} extreme. Which class is the most likely one does "
+            "not change."
+        )
+    failed = sum(bool(one.reason) for one in fitted)
+    exceptions = f" For {failed} of {len(fitted)} labels that could not be done in full; the table says why." * bool(
+        failed
+    )
+    return (
+        "Each label's logit is multiplied by a slope and moved by a bias, both fitted on the validation images (Platt "
+        "scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
+        f"{exceptions}"
+    )
+
+
+def _thresholds_text(decision: Decision) -> str:
+    if not decision.points:
+        if decision.task == "single":
+            return "The most likely class is called; no thresholds were chosen."
+        return "A label is called at a probability of 0.5 or more; no thresholds were chosen."
+    rule = RULES[decision.rule or "f1"].format(decision.target)
+    text = (
+        f"Each label's threshold was chosen on the validation images, for {rule}. Sensitivity and specificity are "
+        "those on the same images, and so somewhat too good; their intervals are exact ones (Clopper-Pearson), which "
+        "take images for independent of each other."
+    )
+    if decision.task == "single":
+        text += f" {MOST_LIKELY_STAYS}"
+    return text

@@ -1,0 +1,110 @@
+"""A run tested on its own or on other images, as one self-contained HTML page: what `evaluation.html` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xrayfast.config import Task
+from xrayfast.files import write_text
+from xrayfast.metrics.decision import Decision
+from xrayfast.report.html.decision_view import decision_view
+from xrayfast.report.html.render import render_template
+from xrayfast.report.html.results import SplitReport
+from xrayfast.report.html.results_view import results_view
+from xrayfast.report.html.run_page import task_text
+from xrayfast.report.html.tables import flow_view
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationData:
+    """Everything that the page shows.
+
+    Attributes:
+        run_name: of the run that was tested.
+        created: date and time, for people.
+        source: of the images.
+        command: the command line or call.
+        task: "single" or "multi".
+        labels: the network's labels, in order.
+        images: {"found": n, "left_out": [(why, n), ...], "evaluated": n}.
+        used: labels that both know.
+        unknown: labels of the data that the network has not, with their images.
+        lacking: labels of the network that the data do not tell.
+        split: the results, named "external" or "test".
+        decision: the run's calibration and thresholds.
+        warnings: sentences that a reader must see first.
+        notes: sentences on the data.
+    """
+
+    run_name: str
+    created: str
+    source: str
+    command: str
+    task: Task
+    labels: Sequence[str]
+    images: Mapping[str, Any]
+    used: Sequence[str]
+    unknown: Sequence[tuple[str, int]]
+    lacking: Sequence[str]
+    split: SplitReport
+    decision: Decision | None = None
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def write_evaluation(data: EvaluationData, path: Path) -> None:
+    """Write the page; `path` holds the old file or the whole new one, never a part.
+
+    Raises:
+        WriteError: the file can't be written.
+    """
+    write_text(path, render_evaluation(data))
+
+
+def render_evaluation(data: EvaluationData) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        data: what to show; names and sentences are plain text and are escaped here.
+    """
+    result = results_view(data.split, data.task)
+    images = data.images
+    flow = [
+        ("Images found", images["found"]),
+        *((f"Left out: {why}", n) for why, n in images["left_out"]),
+        ("Images evaluated", images["evaluated"]),
+    ]
+    contents = [
+        ("glance", "Result at a glance"),
+        ("warnings", "Warnings"),
+        ("data", "Data"),
+        (f"results-{data.split.name}", "Results"),
+        *([("failures", "Predicted against actual")] if data.split.cases else []),
+        *([("saliency", "What the network looks at")] if data.split.saliency or data.split.saliency_notes else []),
+        ("decision", "Calibration and thresholds"),
+        ("limits", "Limits and intended use"),
+        ("reproduce", "How to reproduce"),
+    ]
+    view = {
+        "run_name": data.run_name,
+        "created": data.created,
+        "source": data.source,
+        "command": data.command,
+        "task_text": task_text(data.task, data.labels),
+        "contents": contents,
+        "warnings": data.warnings,
+        "flow": flow_view(flow),
+        "used": data.used,
+        "unknown": [(label, f"{n:,}") for label, n in data.unknown],
+        "lacking": data.lacking,
+        "notes_on_data": data.notes,
+        "decision": decision_view(data.decision or Decision(data.task, tuple(data.labels))),
+        "splits": [result],
+        "external": data.split.name == "external",
+        "has_patients": bool(data.split.summary.get("patients")),
+        "has_intervals": bool(result["intervals_text"]),
+    }
+    return render_template("evaluation.html.j2", view)

@@ -1,0 +1,252 @@
+"""Figures as the page holds them: in the page itself, and with a heading, a sentence and their numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from xrayfast.config import Task
+from xrayfast.files import write_bytes
+from xrayfast.predictions import Predictions
+from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
+from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
+from xrayfast.report.html.results_tables import binary_table, confusion_matrix, cooccurrence_matrix, reliability_table
+from xrayfast.report.html.tables import SPLIT_TITLES, Matrix, Table, images_text, number
+from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure, drawn once for the page and for a file.
+
+    Attributes:
+        name: of its file, without the ending.
+        title: what it is.
+        alt: what it shows, in words.
+        image: the pixels at `figures.DPI`, RGBA, without a background.
+    """
+
+    name: str
+    title: str
+    alt: str
+    image: Image.Image
+
+    @cached_property
+    def data(self) -> str:
+        """For a data URI: of at most 256 colours, which no eye tells from all of them, and a third as large."""
+        buffer = io.BytesIO()
+        self.image.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels, 100 an inch."""
+        return round(self.image.width * 100 / DPI)
+
+    @property
+    def height(self) -> int:
+        """In CSS pixels, 100 an inch."""
+        return round(self.image.height * 100 / DPI)
+
+    @property
+    def wide(self) -> bool:
+        """Whether two do not fit beside each other."""
+        return self.width > 600
+
+    def save(self, path: Path) -> None:
+        """Write it on white as a PNG; `path` holds the old file or the whole new one, never a part.
+
+        Raises:
+            WriteError: the file can't be written.
+        """
+        white = Image.new("RGBA", self.image.size, "white")
+        buffer = io.BytesIO()
+        Image.alpha_composite(white, self.image).convert("RGB").save(buffer, "PNG", dpi=(DPI, DPI))
+        write_bytes(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class Block:
+    """Figures with their heading, a sentence and the same numbers as a table; None where another table has them."""
+
+    title: str
+    text: str
+    figures: Sequence[Plot]
+    table: Table | Matrix | None = None
+
+    @property
+    def square(self) -> bool:
+        """Whether the table is a matrix."""
+        return isinstance(self.table, Matrix)
+
+
+def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
+    """The figure without a background, so that it suits a dark page as well."""
+    image = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
+    return Plot(name, title, alt, image)
+
+
+def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
+    """Losses and metrics by epoch; None without epochs."""
+    if history.empty:
+        return None
+    best = "" if best_epoch is None else f" Epoch {best_epoch} was kept."
+    epochs = f"{len(history)} epoch" + ("s" if len(history) > 1 else "")
+    alt = f"Losses and validation metrics over {epochs}.{best} The numbers are in the table below."
+    return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
+
+
+def result_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Predictions | None) -> list[Block]:
+    """Every figure of a split's results, in the order to show.
+
+    Args:
+        split: its name.
+        summary: as `metrics.summary.summarise` returns it.
+        task: "single" or "multi".
+        told: from which the curves are drawn; None for no curves.
+    """
+    labels = [row["label"] for row in summary["per_label"]]
+    blocks = [] if told is None or not len(told) else [_curves_block(split, summary, task, told)]
+    blocks += [_reliability_block(split, summary)] if summary.get("reliability") else []
+    if task == "single":
+        return [*blocks, _confusion_block(split, summary, labels)]
+    return [*blocks, *_multi_blocks(split, summary, labels)]
+
+
+def label_curves(summary: Mapping[str, Any], task: Task, told: Predictions) -> tuple[list[Curve], list[Curve]]:
+    """What `roc_figure` and `precision_recall_figure` draw: every label that the summary knows.
+
+    Args:
+        summary: as `metrics.summary.summarise` returns it.
+        task: "single" or "multi".
+        told: the predictions that it is of.
+    """
+    place = {label: i for i, label in enumerate(told.labels)}
+    intervals = summary.get("intervals", {}).get("per_label", {})
+    roc: list[Curve] = []
+    precision_recall: list[Curve] = []
+    for row in summary["per_label"]:
+        label, i = row["label"], place[row["label"]]
+        truth, score, found = told.truth[:, i], told.probability[:, i], intervals.get(row["label"], {})
+        rates = {name: np.nan if row[name] is None else row[name] for name in ("recall", "specificity", "precision")}
+        # The most likely class has no one threshold, and so no place on the curves.
+        marked = task == "multi" and not np.isnan(list(rates.values())).any()
+        marks = (1 - rates["specificity"], rates["recall"]), (rates["recall"], rates["precision"])
+        for curves, name, measure, mark in (
+            (roc, "AUROC", "auroc", marks[0]),
+            (precision_recall, "AP", "ap", marks[1]),
+        ):
+            said = _said(name, row[measure], found.get(measure))
+            curves.append(Curve(label, truth, score, said, mark if marked else None))
+    return roc, precision_recall
+
+
+def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> Block:
+    """ROC, and precision and recall."""
+    kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
+    roc, precision_recall = label_curves(summary, task, told)
+    dots = " A dot is where the label's threshold stands." if task == "multi" else ""
+    areas = "; ".join(": ".join(filter(None, (curve.label, curve.said or "not defined"))) for curve in roc)
+    precisions = "; ".join(f"{curve.label}: {curve.said or 'not defined'}" for curve in precision_recall)
+    return Block(
+        "ROC and precision-recall curves",
+        "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
+        f"how common the label is.{dots}",
+        (
+            plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}."),
+            plot(
+                precision_recall_figure(precision_recall),
+                "precision_recall",
+                "Precision-recall curves",
+                f"Precision-recall curves of {kind}. {precisions}.",
+            ),
+        ),
+    )
+
+
+def _said(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
+    cell = number(value, interval=interval)
+    if cell.text is None:
+        return ""
+    return f"{name} {cell.text}" + (f" ({cell.interval.text})" if cell.interval else "")
+
+
+def _reliability_block(split: str, summary: Mapping[str, Any]) -> Block:
+    """Whether probabilities mean what they say."""
+    bins = summary["reliability"]
+    before, after = bins.get("before"), bins["after"]
+    compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
+    return Block(
+        "Calibration",
+        "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
+        f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
+        "its line is Wilson's 95% interval, and the bars below count the images in each bin.",
+        (
+            plot(
+                reliability_figure(after, before),
+                "reliability",
+                "Reliability diagrams",
+                f"Reliability diagrams of {images_text(summary['images'], SPLIT_TITLES[split].lower())}, "
+                f"{len(after)} panels; the numbers are in the table below.",
+            ),
+        ),
+        reliability_table(split, bins),
+    )
+
+
+def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Block:
+    """What a single-label task has: the confusion matrix."""
+    matrix = summary["confusion"]
+    right = sum(matrix[i][i] for i in range(len(matrix)))
+    kind = images_text(sum(map(sum, matrix)), SPLIT_TITLES[split].lower())
+    alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
+    return Block(
+        "Confusion matrix",
+        "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
+        (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
+        confusion_matrix(split, summary, labels),
+    )
+
+
+def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[Block]:
+    """What a multi-label task has: a matrix a label, and which labels are predicted together."""
+    counts, together = summary["confusion_per_label"], summary["cooccurrence"]
+    kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
+    by_label = plot(
+        binary_figure(counts),
+        "confusion",
+        "One matrix a label",
+        f"{len(counts)} two-by-two matrices, one a label, of {kind}; the numbers are in the table below.",
+    )
+    predicted = plot(
+        cooccurrence_figure(together, labels),
+        "cooccurrence",
+        "Predicted labels by actual label",
+        f"Matrix of actual by predicted labels of {kind}; the numbers are in the table below.",
+    )
+    return [
+        Block(
+            "Right and wrong by label",
+            "For each label the images that carry it (yes) and those that don't (no), by what was predicted "
+            "at its threshold. Per cent and shade are shares of the row.",
+            (by_label,),
+            binary_table(split, counts),
+        ),
+        Block(
+            "Which labels are predicted together",
+            "How often the label of the column was predicted on images that carry the label of the row. An "
+            "image may carry several labels, so a cell beside the diagonal is not always a mistake.",
+            (predicted,),
+            cooccurrence_matrix(split, summary, labels),
+        ),
+    ]

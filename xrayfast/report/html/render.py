@@ -1,0 +1,97 @@
+"""What all pages share: one file that asks nothing of a network, and in which strangers' texts are only text.
+
+The Content-Security-Policy allows the one style sheet and the one script by their hashes, and images from within
+the page.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from xrayfast.report.figures import readable
+
+TEMPLATES = Path(__file__).parent / "templates"
+IMAGE_SIDE = 160
+
+
+def render_template(name: str, view: Mapping[str, Any]) -> str:
+    """A page as one HTML document that needs no other file.
+
+    Args:
+        name: of the template.
+        view: what it shows; names and sentences are plain text and are escaped here.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_showable,
+    )
+    style, script = (
+        (TEMPLATES / "report.css").read_text("utf-8"),
+        (TEMPLATES / "report.js").read_text("utf-8"),
+    )
+    shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
+    return environment.get_template(name).render({**view, **shell})
+
+
+def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict[str, Any]:
+    """An image as what the templates put in a page; `data` is None where there is none.
+
+    Args:
+        pixels: (H, W) or (H, W, 3) uint8, or None.
+        side: the longest that it may have, in pixels.
+    """
+    if pixels is None:
+        return {"data": None}
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"data": data, "width": image.width, "height": image.height}
+
+
+def outlined(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """An image with a thin white frame drawn on it.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        box: top, left, bottom and right edge as fractions of the image.
+    """
+    height, width = pixels.shape[:2]
+    top, left, bottom, right = box
+    image = Image.fromarray(pixels)
+    corners = (left * (width - 1), top * (height - 1), right * (width - 1), bottom * (height - 1))
+    ImageDraw.Draw(image).rectangle(corners, outline="white", width=max(1, width // IMAGE_SIDE))
+    return np.asarray(image)
+
+
+def _policy(style: str, script: str) -> str:
+    def source(text: str) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}'"
+
+    return (
+        f"default-src 'none'; img-src data:; style-src {source(style)}; script-src {source(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _showable(value: Any) -> Any:
+    """Plain text without what HTML can't hold; what is marked as safe stays as it is."""
+    if isinstance(value, str) and not isinstance(value, Markup):
+        return "\n".join(readable(line) for line in value.split("\n"))
+    return value

@@ -1,0 +1,261 @@
+"""The tables of a split's results: every number in them stands in its summary, and so in `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xrayfast.config import Task
+from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.summary import AT_THRESHOLD
+from xrayfast.report.html.tables import SPLIT_TITLES, Cell, Column, Matrix, Table, images_text, number, percent
+
+CONFUSED_ROWS = 10
+
+MEANING = {
+    "accuracy": "Share of the images whose most likely class is the right one.",
+    "balanced_accuracy": "Mean over the classes of the share that is found, so that rare classes count as much.",
+    "subset_accuracy": "Share of the images with exactly the right set of labels.",
+    "f1_macro": "Harmonic mean of precision and recall of each label, then the mean over the labels.",
+    "auroc_macro": "Chance that an image with the label scores above one without, then the mean over the "
+    "labels; 0.5 is guessing.",
+    "ap_macro": "Area under each label's precision-recall curve, then the mean over the labels; guessing "
+    "gives the label's share of the images.",
+    "ece": "Mean distance between the probability of the most likely class and how often it is right; 0 is best.",
+    "ece_macro": "Mean distance between a label's probability and how often it is there, then the mean over the "
+    "labels; 0 is best.",
+}
+
+METHODS = {
+    "bca": "BCa bootstrap",
+    "exact": "exact (Clopper-Pearson)",
+    "inversion": "bootstrap, inverted",
+}
+
+# Three tables of all measures by label, none wider than a printed page.
+FOUND = ("support", "threshold", "auroc", "ap", "recall", "specificity", "precision", "f1")
+DECIDED = ("negatives", "npv", "accuracy", "balanced_accuracy", "kappa", "matthews", *AT_PREVALENCE)
+CALIBRATED = ("brier", "log_loss", "ece", "ece_mass")
+
+NAMES = {
+    **LABEL_METRICS,
+    **AT_PREVALENCE,
+    "support": "Images",
+    "negatives": "Images without",
+    "threshold": "Threshold",
+}
+FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
+
+
+def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
+    """The few measures that stand on top, with what they mean."""
+    found = _intervals(summary, "overall")
+    return Table(
+        f"{split}-overall",
+        "Over all labels" if task == "multi" else "Over all classes",
+        (Column("Measure", text=True), Column("Value")),
+        [
+            [
+                Cell(OVERALL_METRICS[task][name], aside=MEANING[name]),
+                number(summary["overall"][name], interval=found.get(name)),
+            ]
+            for name in HEADLINE[task]
+            if name in summary["overall"]
+        ],
+        stacked=True,
+    )
+
+
+def overall_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
+    """Every measure over all labels, with how its interval was found."""
+    found = _intervals(summary, "overall")
+    names = [name for name in OVERALL_METRICS[task] if name in summary["overall"]]
+    rows = [
+        [Cell(OVERALL_METRICS[task][name]), number(summary["overall"][name], interval=found.get(name))]
+        for name in names
+    ]
+    columns = [Column("Measure", text=True), Column("Value")]
+    if found:
+        columns.append(Column("Interval", text=True))
+        rows = [[*row, Cell(_method(found.get(name)))] for row, name in zip(rows, names, strict=True)]
+    return Table(f"{split}-all", f"All {len(rows)} measures over all labels", columns, rows)
+
+
+def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
+    """The measures by label: those that are looked for first, and tables of all others."""
+    kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
+    first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, FOUND)
+    others = [
+        _label_table(f"{split}-by-label-{name}", f"By label, {kind}: {what}", summary, measures)
+        for name, what, measures in (
+            ("decided", "further measures of what is called", DECIDED),
+            ("calibrated", "how well the probabilities are calibrated", CALIBRATED),
+        )
+    ]
+    return first, [table for table in others if len(table.columns) > 1]
+
+
+def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Each class against the rest at its own threshold; None where no thresholds were chosen."""
+    found = summary.get("at_thresholds")
+    if not found:
+        return None
+    columns = [Column("Class", text=True), Column("Threshold"), *(Column(NAMES[name]) for name in AT_THRESHOLD)]
+    rows = [
+        [
+            Cell(row["label"]),
+            number(row["threshold"], FORMS["threshold"]),
+            *(number(row[name], interval=row["intervals"].get(name)) for name in AT_THRESHOLD),
+        ]
+        for row in found
+    ]
+    caption = "Each class against the rest, called at its own threshold and not where it is the most likely one"
+    return Table(f"{split}-at-thresholds", caption, columns, rows, sortable=True)
+
+
+def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """DeLong's interval of each AUROC beside that of the bootstrap; None where there are no intervals."""
+    found = summary.get("intervals", {}).get("delong")
+    if not found:
+        return None
+    by_label = _intervals(summary, "per_label")
+    rows = [
+        [
+            Cell(row["label"]),
+            number(row["auroc"], interval=by_label[row["label"]].get("auroc")),
+            number(found[row["label"]]["auroc"], interval=found[row["label"]]),
+        ]
+        for row in summary["per_label"]
+        if row["label"] in found
+    ]
+    columns = (Column("Label", text=True), Column("AUROC, bootstrap"), Column("AUROC, DeLong"))
+    return Table(f"{split}-delong", "The same AUROC with intervals found in two ways", columns, rows, sortable=True)
+
+
+def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
+    """A pair of classes a row, most mistakes first."""
+    support = {row["label"]: row["support"] for row in summary["per_label"]}
+    cells = summary["most_confused"]
+    rows = [
+        [
+            Cell(cell["actual"]),
+            Cell(cell["predicted"]),
+            number(cell["count"], ",d", aside=percent(cell["count"], support[cell["actual"]])),
+        ]
+        for cell in cells[:CONFUSED_ROWS]
+    ]
+    shown = f", the first {CONFUSED_ROWS} of {len(cells)} pairs" if len(cells) > CONFUSED_ROWS else ""
+    return Table(
+        f"{split}-confused",
+        f"Mistakes by pair of classes, with their share of the actual class{shown}",
+        (Column("Actual", text=True), Column("Predicted", text=True), Column("Images")),
+        rows,
+        sortable=True,
+    )
+
+
+def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Table:
+    """The four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
+    columns = ("True negative", "False positive", "False negative", "True positive")
+    return Table(
+        f"{split}-binary",
+        "Images by label",
+        (Column("Label", text=True), *map(Column, columns)),
+        [[Cell(label), *(number(n, ",d") for row in rows for n in row)] for label, rows in counts_by_label.items()],
+        sortable=True,
+    )
+
+
+def confusion_matrix(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
+    """Actual by predicted class."""
+    caption = "Actual class (rows) by predicted class (columns)"
+    return Matrix(f"{split}-confusion", caption, labels, summary["confusion"])
+
+
+def cooccurrence_matrix(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
+    """Actual by predicted label."""
+    caption = "Actual label (rows) by predicted label (columns)"
+    return Matrix(f"{split}-cooccurrence", caption, labels, summary["cooccurrence"])
+
+
+def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
+    """A bin a row, of each label before and after calibration; bins without an image are left out."""
+    columns = (
+        Column("Label", text=True),
+        Column("Calibration", text=True),
+        Column("Bin", text=True),
+        Column("Images"),
+        Column("Mean probability"),
+        Column("Share with the label"),
+    )
+    rows = [
+        [
+            Cell(label),
+            Cell(when),
+            Cell(f"{one['low']:.2f} to {one['high']:.2f}"),
+            number(one["count"], ",d"),
+            number(one["predicted"]),
+            number(one["observed"], interval={"low": one["observed_low"], "high": one["observed_high"]}),
+        ]
+        for when, by_label in reliability.items()
+        for label, bins in by_label.items()
+        for one in bins
+        if one["count"]
+    ]
+    return Table(f"{split}-reliability", "Bins with at least one image", columns, rows, sortable=True)
+
+
+def thresholds_table(decision: Decision) -> Table:
+    """The operating point of each label, with the exact intervals of its rates on validation."""
+    rows = []
+    for label, point in zip(decision.labels, decision.points, strict=True):
+        cells = [
+            number(point.sensitivity, interval=point.interval("sensitivity")),
+            number(point.specificity, interval=point.interval("specificity")),
+        ]
+        threshold = number(point.threshold, "#.3g", aside="" if point.threshold is not None else "0.5 is used")
+        counts = (number(point.positives, ",d"), number(point.negatives, ",d"))
+        rows.append([Cell(label), threshold, *cells, *counts, Cell(point.reason or "chosen")])
+    columns = [Column("Label", text=True), Column("Threshold"), Column("Sensitivity"), Column("Specificity")]
+    columns += [Column("Images with"), Column("Images without"), Column("Choice", text=True)]
+    return Table("thresholds", "Operating points, on the validation images", columns, rows, sortable=True)
+
+
+def scalings_table(decision: Decision) -> Table | None:
+    """Slope and bias of each label's logit; None where the calibration is none of that kind."""
+    if not isinstance(decision.calibration, tuple):
+        return None
+    rows = [
+        [Cell(label), number(one.slope, "#.3g"), number(one.bias, "#.3g"), Cell(one.reason or "fitted")]
+        for label, one in zip(decision.labels, decision.calibration, strict=True)
+    ]
+    columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
+    return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)
+
+
+def _label_table(id: str, caption: str, summary: Mapping[str, Any], measures: Iterable[str]) -> Table:
+    rows, found = summary["per_label"], _intervals(summary, "per_label")
+    there = [name for name in measures if rows and name in rows[0]]
+    return Table(
+        id,
+        caption,
+        [Column("Label", text=True), *(Column(NAMES[name]) for name in there)],
+        [
+            [
+                Cell(row["label"]),
+                *(number(row[name], FORMS.get(name, ".3f"), found.get(row["label"], {}).get(name)) for name in there),
+            ]
+            for row in rows
+        ],
+        sortable=True,
+    )
+
+
+def _intervals(summary: Mapping[str, Any], of: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = summary.get("intervals", {}).get(of, {})
+    return found
+
+
+def _method(interval: Mapping[str, Any] | None) -> str | None:
+    return None if not interval or interval.get("low") is None else METHODS[interval["method"]]

@@ -1,0 +1,299 @@
+"""What is told of a run in sentences, in its model card and in its CLAIM checklist alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xrayfast.errors import counted, some
+from xrayfast.metrics.decision import MOST_LIKELY_STAYS
+from xrayfast.metrics.measures import OVERALL_METRICS
+from xrayfast.metrics.thresholds import RULES
+from xrayfast.report.markdown.facts import (
+    DASH,
+    SPLIT_TITLES,
+    UNRECORDED,
+    Facts,
+    Markdown,
+    interval_note,
+    label_table,
+    number,
+    overall_table,
+    share,
+    subgroup_blocks,
+    table,
+    threshold_blocks,
+)
+
+
+def arch(facts: Facts) -> str:
+    """The network's name."""
+    return str(facts.info.get("arch") or facts.config.model.arch)
+
+
+def external(facts: Facts) -> list[tuple[str, Mapping[str, Any]]]:
+    """The evaluations on data that are not the run's own, nor copies of them."""
+    own = facts.config.data.source.absolute()
+    return [
+        (name, test)
+        for name, test in facts.tests
+        if Path(str(test.get("source"))).absolute() != own
+        and (test.get("images") or {}).get("own_test", 0) < (test.get("images") or {}).get("evaluated", 1)
+    ]
+
+
+def source_of(test: Mapping[str, Any]) -> str:
+    """The name of the data of an evaluation, without the folders above it."""
+    return Path(str(test.get("source") or UNRECORDED)).name
+
+
+def split_words(name: str | None) -> str:
+    """A part in words; without a name all images are meant."""
+    return f"{SPLIT_TITLES.get(name, name).lower()} split" if name else "all images"
+
+
+def network(facts: Facts) -> str:
+    """Architecture, input, output and size."""
+    config, parameters = facts.config.model, facts.info.get("parameters")
+    several = facts.task == "multi"
+    widths = ", then ".join(counted(width, "hidden unit") for width in config.head_width or (512,))
+    return (
+        f"torchvision's {arch(facts)} without its classifier, then fastai's head: average and maximum pooling, "
+        f"{widths}, and {counted(len(facts.labels), 'output')}, "
+        f"{'a sigmoid for each label' if several else 'a softmax over the classes'}. Input: one gray image of "
+        f"{config.size} x {config.size} px, repeated over three channels. "
+        f"{counted(parameters, 'parameter') if parameters else 'The number of parameters is ' + UNRECORDED}"
+        f"{' in all.' if parameters else '.'}"
+    )
+
+
+def start(facts: Facts) -> str:
+    """What the network started from."""
+    weights = facts.config.model.weights
+    if weights == "none":
+        return "All weights were drawn at random."
+    if weights == "imagenet":
+        return f"The body started from torchvision's ImageNet weights of {arch(facts)}, the head from random weights."
+    return f"The body started from the weights in the file {Path(weights).name}, the head from random weights."
+
+
+def preparation(facts: Facts) -> str:
+    """How a file becomes what the network sees."""
+    window = facts.config.data.window
+    return (
+        f"Each file is read as one gray 8-bit image (16-bit values scaled to the bit depth that they use, DICOM "
+        f"through its modality and VOI transformations with the window '{window}', MONOCHROME1 inverted), fitted whole "
+        f"into a square of {facts.config.model.size} px, padded with black, and normalised by ImageNet's mean and "
+        "standard deviation."
+    )
+
+
+def augmentation(facts: Facts) -> str:
+    """What is varied in training and, with test-time augmentation, in prediction."""
+    text = (
+        "Some training images are rotated by up to 5 degrees or scaled down to 0.9, most are varied in brightness "
+        "and contrast; none is flipped."
+    )
+    views = facts.info.get("kept_views")
+    if isinstance(views, int) and views:
+        text += f" Where frozen layers were run once, it was for {counted(views, 'view')} of each training image, " + (
+            f"itself and {counted(views - 1, 'augmented one')}." if views > 1 else "itself, not augmented."
+        )
+    return text + (" Predictions are averaged over augmented views." if facts.config.train.tta else "")
+
+
+def settings(facts: Facts) -> list[tuple[str, str]]:
+    """The hyperparameters, by name; of a run that was trained by hand those that are known."""
+    train, info = facts.config.train, facts.info
+    loss = str(info.get("loss") or train.loss) + (f", gamma {train.gamma:g}" if train.loss == "focal" else "")
+    if train.loss == "focal" and train.alpha is not None:
+        loss += f", alpha {train.alpha}"
+    rows = [
+        ("Loss", loss),
+        ("Class weights", train.class_weights),
+        ("Optimizer", train.optimizer),
+        ("Momentum", f"{train.momentum:g}"),
+        ("Weight decay", f"{train.wd:g}"),
+        ("Batch size", str(facts.global_batch)),
+        ("Floating-point precision", str(info.get("precision") or train.precision)),
+        ("Seed", str(train.seed)),
+    ]
+    if not facts.planned:
+        return [*rows, ("Schedule and learning rate", UNRECORDED), ("Epochs", str(facts.epochs))]
+    phases = "; ".join(
+        f"{phase['name']}: {counted(phase['epochs'], 'epoch')}, peak learning rate {min(phase['lrs']):.2g}"
+        + (f" (first block) to {max(phase['lrs']):.2g} (head)" if min(phase["lrs"]) < max(phase["lrs"]) else "")
+        for phase in info["phases"]
+    )
+    if len(facts.sizes) > 1:
+        rows.append(("Sizes of the images", ", then ".join(f"{size} px" for size in facts.sizes)))
+    stop = f"after {counted(train.early_stop, 'epoch')} without gain" if train.early_stop else "none"
+    return [*rows, ("Schedule", train.schedule), ("Phases", phases), ("Early stopping", stop)]
+
+
+def selection(facts: Facts) -> str:
+    """Which epoch's weights were kept, and why."""
+    best, monitor = facts.info.get("best_epoch"), facts.config.train.monitor
+    if not facts.planned:
+        return "Kept are the weights that the network had when it was saved; no epoch was chosen."
+    if best is None:
+        return f"Which epoch's weights were kept is {UNRECORDED}."
+    measure = "auroc_macro" if monitor == "auto" else monitor
+    name = "loss" if measure == "valid_loss" else OVERALL_METRICS[facts.task].get(measure, measure)
+    return f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
+
+
+def disjoint(facts: Facts) -> list[str]:
+    """At which level the splits are disjoint, as `split.csv` shows it."""
+    split = facts.split
+    if split is None:
+        return [f"The split is {UNRECORDED}: there is no split.csv."]
+    known = split[split["patient"] != ""]
+    if known.empty:
+        people = "By image: no patients are known, so that images of one patient may stand in several splits."
+    else:
+        several = int((known.groupby("patient")["split"].nunique() > 1).sum())
+        people = (
+            f"By patient as far as patients are known, which is on {len(known):,} of {counted(len(split), 'image')}: "
+            f"{'none stands' if not several else f'{several:,} of {known.patient.nunique():,} stand'} in more than one "
+            "part."
+        )
+    if "digest" not in split:
+        return [people]
+    copies = int((split[split["digest"] != ""].groupby("digest")["split"].nunique() > 1).sum())
+    images = f"{'No image stands' if not copies else counted(copies, 'image') + ' stand'} in more than one split"
+    return [people, f"{images}, by a hash of the decoded pixels."]
+
+
+def counts_table(facts: Facts) -> Markdown | None:
+    """Images, patients and labels by split; None where the counts are not recorded."""
+    counts = {split: facts.info.get("counts", {}).get(split) or {} for split in SPLIT_TITLES}
+    counts = {split: column for split, column in counts.items() if column.get("images")}
+    if not counts:
+        return None
+    names = {"images": "All images", "patients": "Patients"}
+    rows = ["images", "patients", *facts.labels]
+    return table(
+        ("", *(SPLIT_TITLES[split] for split in counts)),
+        [
+            [names.get(row, row) if i < 2 else row, *(number(column.get(row), ",d") for column in counts.values())]
+            for i, row in enumerate(rows)
+        ],
+    )
+
+
+def flow_table(facts: Facts) -> Markdown | None:
+    """From the images that were found to those that were used; None where that is not recorded."""
+    flow = facts.info.get("flow") or ()
+    return table(("Step", "Images"), [(step, number(images, ",d")) for step, images in flow]) if flow else None
+
+
+def decision_blocks(facts: Facts) -> list[str]:
+    """How probabilities are calibrated and turned into labels, chosen on validation."""
+    calibration, points = facts.decision.get("calibration"), facts.decision.get("operating_points")
+    blocks = []
+    if not calibration:
+        blocks.append("Probabilities are the network's own; they were not calibrated.")
+    elif calibration["method"] == "temperature":
+        why = f" ({calibration['reason']})" if calibration.get("reason") else ""
+        blocks.append(f"Calibrated by a temperature of {calibration['temperature']:.3g}, fitted on validation{why}.")
+    else:
+        blocks.append("Calibrated label by label on validation: slope times logit plus bias.")
+        rows = [
+            (row["label"], number(row["slope"]), number(row["bias"]), row.get("reason") or DASH)
+            for row in calibration["labels"]
+        ]
+        blocks.append(table(("Label", "Slope", "Bias", "Remark"), rows))
+    if not points:
+        called = "The most likely class is taken." if facts.task == "single" else "A label is called at 0.5 and above."
+        return [*blocks, called]
+    called = f"Thresholds were chosen on validation for {RULES[points['rule']].format(points.get('target'))}; there:"
+    chosen = [
+        (
+            row["label"],
+            number(row["threshold"], ".4g") if row["threshold"] is not None else "0.5, as none could be chosen",
+            number(row.get("sensitivity")),
+            number(row.get("specificity")),
+            row.get("reason") or DASH,
+        )
+        for row in points["labels"]
+    ]
+    if facts.task == "single":
+        called = f"{MOST_LIKELY_STAYS} {called}"
+    return [*blocks, called, table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), chosen)]
+
+
+def versions(facts: Facts) -> str:
+    """The software, with its versions."""
+    known = {"xrayfast": facts.info.get("xrayfast"), **(facts.info.get("versions") or {})}
+    return ", ".join(f"{name} {version}" for name, version in known.items() if version) or UNRECORDED
+
+
+def hardware(facts: Facts) -> str:
+    """What the network was trained on."""
+    names = [str(facts.info[key]) for key in ("device", "device_name") if facts.info.get(key)]
+    return ", ".join(names) or UNRECORDED
+
+
+def duration(facts: Facts) -> str:
+    """Wall-clock time of training."""
+    seconds = facts.info.get("seconds")
+    return f"{seconds:,.0f} s ({seconds / 3600:.2f} h)" if seconds else UNRECORDED
+
+
+def limits(facts: Facts) -> list[str]:
+    """What the run itself shows to be limits of its results, its own remarks first."""
+    remarks = [str(remark) for remark in facts.info.get("remarks") or ()]
+    found = list(remarks)
+    if "test" not in facts.results and not any("no test split" in remark for remark in remarks):
+        found.append("No test split was measured: the validation images also chose the epoch, and flatter it.")
+    if not external(facts):
+        found.append("It was not evaluated on other data. Other hospitals, devices and patients usually lower results.")
+    if facts.split is not None and (facts.split["patient"] == "").all():
+        found.append("Patients are not known: where one stands in two splits, results are too good.")
+    if not any(summary.get("subgroups") for summary in facts.results.values()):
+        found.append("How it does on subgroups, such as by sex or age, was not measured.")
+    if facts.damaged:
+        found.append(f"Evaluations that can't be read are left out here: {some(facts.damaged)}.")
+    return found
+
+
+def result_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
+    """Metrics overall, by label and by subgroup."""
+    return [
+        f"{share(summary).capitalize()}. {interval_note(summary)}",
+        overall_table(facts, summary),
+        label_table(summary),
+        *threshold_blocks(summary),
+        *subgroup_blocks(facts, summary),
+        *(str(note) for note in summary.get("notes") or ()),
+    ]
+
+
+def test_blocks(facts: Facts, test: Mapping[str, Any]) -> list[str]:
+    """An evaluation: its data, what of them was left out, and its results."""
+    images, labels = test.get("images") or {}, test.get("labels") or {}
+    left = [f"{number(n, ',d')} left out ({why})" for why, n in images.get("left_out") or ()]
+    found = [f"{number(images.get('found'), ',d')} images found", *left]
+    blocks = [f"Data: {source_of(test)}, {split_words(test.get('part'))}."]
+    blocks.append(f"{'; '.join(found)}; {number(images.get('evaluated'), ',d')} evaluated.")
+    if labels.get("unknown"):
+        told = ", ".join(f"{label} ({counted(n, 'image')})" for label, n in labels["unknown"])
+        blocks.append(f"Labels of the data that the network does not know: {told}.")
+    if labels.get("lacking"):
+        blocks.append(f"Labels of the network that the data do not tell: {', '.join(labels['lacking'])}.")
+    if test.get("decision") != facts.decision:
+        blocks.append("Measured with other thresholds or another calibration than the run has now.")
+    blocks += [str(note) for key in ("warnings", "notes") for note in test.get(key) or ()]
+    return [*blocks, *result_blocks(facts, test["result"])]
+
+
+def examination(facts: Facts) -> list[str]:
+    """What was looked at of how the network decides."""
+    told = facts.saliency
+    if not told.get("cases"):
+        return []
+    shown = f"{counted(len(told['cases']), 'image')} ({split_words(told.get('part'))})"
+    maps = f"Grad-CAM on the last feature map, of {shown}."
+    return [maps, *(str(note) for note in told.get("notes") or ())]
