@@ -115,7 +115,7 @@ def report(folder: Path, comparison, cells: dict[str, tuple[str, str, str]]) -> 
         other = [str(row[f"{m}_published"]) for m in (exact, "f1_macro")]
         lines.append([row["network"], row["trained"], row["loss"], shown[0], other[0], shown[1], other[1]])
     images = table["images"].iloc[0]
-    title = f"{comparison.split} part, {images} images; 95 % intervals in brackets"
+    title = f"{comparison.split} split, {images} images; 95 % intervals in brackets"
     about = ABOUT_TWO_CLASSES if comparison.task == "single" else ABOUT_THREE_LABELS
     text = "\n\n".join([title, markdown(lines), about, NOT_THE_SAME, *comparison.notes])
     (folder / "published.md").write_text(text + "\n", encoding="utf-8")

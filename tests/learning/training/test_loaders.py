@@ -64,9 +64,9 @@ def test_multi_label_targets_are_the_manifest_s(multi_dir):
     assert list(dls.vocab) == list(data.labels)
 
 
-@pytest.mark.parametrize("films_of", ["films", "multi_films"])
-def test_batches_read_at_once_are_those_of_fastai_s_own_way_item_by_item(films_of, request):
-    dls = xf.dataloaders(xf.open_data(request.getfixturevalue(films_of)), size=48, batch_size=8, device="cpu")
+@pytest.mark.parametrize("folder_fixture", ["data_dir", "multi_dir"])
+def test_batches_read_at_once_are_those_of_fastai_s_own_way_item_by_item(folder_fixture, request):
+    dls = xf.dataloaders(xf.open_data(request.getfixturevalue(folder_fixture)), size=48, batch_size=8, device="cpu")
     assert isinstance(dls.valid, RadiographDL)
     for dl in (dls.train, dls.valid):
         order = list(range(len(dl.dataset)))

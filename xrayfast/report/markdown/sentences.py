@@ -157,7 +157,7 @@ def disjoint(facts: Facts) -> list[str]:
         people = (
             f"By patient as far as patients are known, which is on {len(known):,} of {counted(len(split), 'image')}: "
             f"{'none stands' if not several else f'{several:,} of {known.patient.nunique():,} stand'} in more than one "
-            "part."
+            "split."
         )
     if "digest" not in split:
         return [people]
