@@ -1,7 +1,7 @@
-"""What can go wrong, in a few kinds.
+"""The package's exceptions, and the wording that their messages share.
 
-Every message says where it happened, what was found, what was expected and what to do next; the command line
-prints it as it stands and exits with 1.
+Every message says where it happened, what was found, what was expected and what to do next. The command line
+prints it unchanged and exits with 1.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Iterable
 
 
 class XrayfastError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base of all errors that a user can fix."""
 
 
 class ConfigError(XrayfastError, ValueError):
-    """An option or a configuration file that can't be right."""
+    """An option or a configuration file with a wrong value."""
 
 
 class DataError(XrayfastError, ValueError):
@@ -27,11 +27,11 @@ class ReadError(DataError):
 
 
 class WeightsError(XrayfastError, ValueError):
-    """Pretrained weights that can't be had or don't fit."""
+    """Pretrained weights that are missing or don't fit the network."""
 
 
 class RunError(XrayfastError, RuntimeError):
-    """A run's folder that can't be written, read or resumed."""
+    """A run folder that can't be written, read or resumed."""
 
 
 class WriteError(XrayfastError):
@@ -39,11 +39,11 @@ class WriteError(XrayfastError):
 
 
 class TrainingError(XrayfastError, RuntimeError):
-    """Training that can't go on."""
+    """Training that can't continue."""
 
 
 class Interrupted(XrayfastError):
-    """Training that was stopped by hand; the message says how to go on."""
+    """Training that the user stopped; the message says how to resume."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -56,10 +56,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
-def some(items: Iterable[object], limit: int = 5) -> str:
+def shorten(items: Iterable[object], limit: int = 5) -> str:
     """The first few items, comma separated, and how many more there are.
 
-    >>> some("abcdefgh", 3)
+    >>> shorten("abcdefgh", 3)
     'a, b, c and 5 more'
     """
     listed = [str(item) for item in items]
@@ -67,10 +67,10 @@ def some(items: Iterable[object], limit: int = 5) -> str:
     return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
-def counted(count: int, noun: str) -> str:
-    """A number and its noun, in the plural where there are several.
+def plural(count: int, noun: str) -> str:
+    """A count and its noun, in the plural where it is not one.
 
-    >>> counted(1, "patient"), counted(1200, "image")
+    >>> plural(1, "patient"), plural(1200, "image")
     ('1 patient', '1,200 images')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

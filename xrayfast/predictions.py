@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.data.labels.names import LABEL_JOIN
-from xrayfast.errors import RunError, some
+from xrayfast.errors import RunError, shorten
 from xrayfast.files import write_csv
 from xrayfast.metrics.decision import Decision
 
@@ -124,7 +124,7 @@ class Predictions:
             columns = [PROBABILITY + label for label in labels]
             missing = [name for name in ("image", "patient", "truth", "loss", *columns) if name not in table]
             if missing:
-                raise RunError(f"{path}: lacks the columns {some(missing)}; found {some(table.columns)}.")
+                raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
             carried = _label_sets(table["truth"])
             unknown = _label_sets(table["unknown"]) if "unknown" in table else [set()] * len(table)
             probability = table[columns].to_numpy(dtype=np.float64)
@@ -139,7 +139,7 @@ class Predictions:
             raise RunError(f"{path}: can't be read as predictions ({error}).") from error
         foreign = sorted(set().union(*carried, *unknown) - set(labels))
         if foreign:
-            raise RunError(f"{path}: has labels that the run does not know: {some(foreign)}.")
+            raise RunError(f"{path}: has labels that the run does not know: {shorten(foreign)}.")
         truth = [
             [-1 if label in masked else int(label in row) for label in labels]
             for row, masked in zip(carried, unknown, strict=True)

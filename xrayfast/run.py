@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from xrayfast.config import Config, Task
-from xrayfast.errors import RunError, some
+from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import made_folder, read_json, write_csv, write_json, write_text
 from xrayfast.metrics.decision import Decision
@@ -220,7 +220,8 @@ class Run:
         table = self._read_csv(HISTORY)
         missing = [name for name in _HISTORY_COLUMNS if name not in table]
         if missing:
-            raise RunError(f"{self.path / HISTORY}: lacks the columns {some(missing)}; found {some(table.columns)}.")
+            found = shorten(table.columns)
+            raise RunError(f"{self.path / HISTORY}: lacks the columns {shorten(missing)}; found {found}.")
         # An empty column has no type of its own: a learner saved without training has no epochs.
         try:
             typed: pd.DataFrame = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
@@ -255,7 +256,7 @@ class Run:
         """
         path = self.path / PREDICTIONS / f"{split}.csv"
         if not path.is_file():
-            there = some(self.predicted_splits) or "none"
+            there = shorten(self.predicted_splits) or "none"
             raise RunError(
                 f"{path}: no predictions of split '{split}' (there are: {there}). They are saved when a run "
                 "completes; '--test-fraction' makes a test split."

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
-from xrayfast.errors import DataError, did_you_mean, some
+from xrayfast.errors import DataError, did_you_mean, shorten
 
 CONDITIONS = ("normal", "pneumonia", "covid-19")
 
@@ -437,7 +437,7 @@ def write_dataset(
         found = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
         if found:
             raise DataError(
-                f"{folder} is not empty: it holds {some(found, 3)}. Name a new folder or an empty one; "
+                f"{folder} is not empty: it holds {shorten(found, 3)}. Name a new folder or an empty one; "
                 "nothing was written or removed."
             )
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
-from xrayfast.errors import counted, some
+from xrayfast.errors import plural, shorten
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]
 
@@ -73,9 +73,9 @@ def leak_findings(leaks: Leaks) -> list[Finding]:
         ("shared_near", "{} all but equal in more than one split", near),
     ):
         if shared:
-            name = counted(len(shared), "patient" if kind == "shared_patients" else "image")
+            name = plural(len(shared), "patient" if kind == "shared_patients" else "image")
             names = tuple(chain.from_iterable(chain.from_iterable(one.images.values()) for one in shared))
-            text = f"{some(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
+            text = f"{shorten(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
             found.append(Finding(kind, "leak", title.format(name), text, len(shared), names))
     return found
 
@@ -89,7 +89,7 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
     if not unreadable:
         return []
     text = f"{' '.join(list(unreadable.values())[:2])} Training stops at them: fetch them again, or take them out."
-    title = f"{counted(len(unreadable), 'image')} can't be read"
+    title = f"{plural(len(unreadable), 'image')} can't be read"
     return [Finding("unreadable", "warning", title, text, len(unreadable), tuple(unreadable))]
 
 
@@ -111,17 +111,17 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
     ]:
         example = " but ".join(f"{names[row]} is '{_labels(data, row)}'" for row in _contradicting(data, conflicts[0]))
         text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
-        title = f"{counted(len(conflicts), 'image')} with contradicting labels"
+        title = f"{plural(len(conflicts), 'image')} with contradicting labels"
         found.append(Finding("conflicting_labels", "warning", title, text, len(conflicts), images(conflicts)))
     if strangers := [group for group in distinct if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
         text = "The same image under two patients: one of the two is wrong, or the numbers are not of patients."
-        title = f"{counted(len(strangers), 'image')} of more than one patient"
+        title = f"{plural(len(strangers), 'image')} of more than one patient"
         found.append(Finding("conflicting_patients", "warning", title, text, len(strangers), images(strangers)))
     for kind, how, sign in (("exact", "more than once", " = "), ("near", "more than once, all but equal", " ~ ")):
         if groups := [group for group in duplicates if group.kind == kind]:
-            examples = some((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
+            examples = shorten((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
             text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
-            title = f"{counted(len(groups), 'image')} {how}"
+            title = f"{plural(len(groups), 'image')} {how}"
             found.append(Finding(f"duplicates_{kind}", "note", title, text, len(groups), images(groups)))
     return found
 
@@ -146,7 +146,7 @@ def class_findings(data: Manifest) -> list[Finding]:
     if rare := {label: count for label, count in rare.items() if count < LEAST_TO_LEARN}:
         text = f"{_listed(rare)} training images; below {LEAST_TO_LEARN} a network learns them by heart. "
         text += "Add images, join the label with another (--label-map), or leave it out."
-        title = f"{counted(len(rare), 'label')} too rare to learn"
+        title = f"{plural(len(rare), 'label')} too rare to learn"
         found.append(Finding("too_few_to_learn", "warning", title, text, len(rare)))
     for split in SPLITS[1:]:
         known = truth[image_splits == split]
@@ -157,7 +157,7 @@ def class_findings(data: Manifest) -> list[Finding]:
         if few and len(known):
             text = f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_MEASURE} an AUROC is "
             text += "known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
-            title = f"{counted(len(few), 'label')} too rare to measure in {split}"
+            title = f"{plural(len(few), 'label')} too rare to measure in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
     return found
 
@@ -179,16 +179,16 @@ def patient_findings(data: Manifest) -> list[Finding]:
     found = []
     if unknown:
         text = f"{unknown:,} of {len(data):,} images have no patient, and count as a patient each."
-        found.append(Finding("some_patients_unknown", "note", f"{counted(unknown, 'image')} without patient", text,
+        found.append(Finding("some_patients_unknown", "note", f"{plural(unknown, 'image')} without patient", text,
                              unknown))  # fmt: skip
     labels = data.table["labels"].tolist()
     if data.task == "single" and (
         several := {patient: own for patient, own in rows.items() if len({labels[row] for row in own}) > 1}
     ):
         images = tuple(names[row] for row in sorted(chain.from_iterable(several.values())))
-        text = f"{some(several, 3)}: {len(images):,} images. A split by image would put them on both sides; "
+        text = f"{shorten(several, 3)}: {len(images):,} images. A split by image would put them on both sides; "
         text += "keep patients together, as a drawn split does."
-        title = f"{counted(len(several), 'patient')} in more than one class"
+        title = f"{plural(len(several), 'patient')} in more than one class"
         found.append(Finding("patients_in_classes", "note", title, text, len(several), images))
     return found
 
@@ -258,8 +258,8 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     for kind, (severity, title, text, members) in odd.items():
         images = tuple(names[row] for row in features.rows[np.fromiter(members, bool, len(features))].tolist())
         if images:
-            said = f"{some(images, 3)}. {text}"
-            found.append(Finding(kind, severity, f"{counted(len(images), 'image')} {title}", said, len(images), images))
+            said = f"{shorten(images, 3)}. {text}"
+            found.append(Finding(kind, severity, f"{plural(len(images), 'image')} {title}", said, len(images), images))
     return found
 
 
@@ -273,5 +273,5 @@ def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
         return []
     text = "; ".join(f"'{label}': {why}" for label, why in list(shortcuts.too_few.items())[:5])
     text += f". Whether an AUROC of {NOTABLE:g} and more can be had without looking at the lungs is not known."
-    title = f"{counted(len(shortcuts.too_few), 'label')} too rare for the shortcut probe"
+    title = f"{plural(len(shortcuts.too_few), 'label')} too rare for the shortcut probe"
     return [Finding("not_probed", "note", title, text, len(shortcuts.too_few))]

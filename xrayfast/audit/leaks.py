@@ -15,7 +15,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import patient_groups
 from xrayfast.data.splits.assign import connected
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import DataError, counted, some
+from xrayfast.errors import DataError, plural, shorten
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class SharedImage:
     def __str__(self) -> str:
         """As "a.png (train) = b.png (valid)", with ~ for near duplicates."""
         sign = " = " if self.kind == "exact" else " ~ "
-        return sign.join(f"{some(names, 2)} ({split})" for split, names in self.images.items())
+        return sign.join(f"{shorten(names, 2)} ({split})" for split, names in self.images.items())
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class Leaks:
             ("image", shared, [image for image in self.images if image.kind == "exact"]),
             ("image", "all but equal in more than one split", [p for p in self.images if p.kind == "near"]),
         )
-        return [f"{counted(len(found), noun)} {where}: {some(found, limit)}." for noun, where, found in kinds if found]
+        return [
+            f"{plural(len(found), noun)} {where}: {shorten(found, limit)}." for noun, where, found in kinds if found
+        ]
 
 
 def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> Leaks:

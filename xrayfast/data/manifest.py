@@ -26,7 +26,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.split_files import splits_from_file
 from xrayfast.data.splits.assign import assign_splits, connected, given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, did_you_mean, some
+from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
 _DRAWN_AGAIN = "Drawn again, so that what belongs together stays together"
 
@@ -249,7 +249,7 @@ def _require_splits(
                 f"{did_you_mean(absent[0], others)} Name it alike in all parts, or add images."
             )
         if absent:
-            notes.append(f"No {split} images of {some(absent)}.")
+            notes.append(f"No {split} images of {shorten(absent)}.")
     return notes
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.errors import some
+from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.limits import bca, norm_limits
@@ -112,7 +112,7 @@ class Intervals:
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
         words = {**OVERALL_METRICS["single"], **OVERALL_METRICS["multi"], **LABEL_METRICS, **AT_PREVALENCE}
         told = [(where, [words[name].replace(",", "") for name in names]) for where, names in found if names]
-        return some([f"{where} ({some(names, 4)})" for where, names in told], 10)
+        return shorten([f"{where} ({shorten(names, 4)})" for where, names in told], 10)
 
 
 def intervals(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.errors import some
+from xrayfast.errors import shorten
 from xrayfast.metrics.bootstrap import TOO_OFTEN_UNDEFINED
 from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.inputs import Bools, Indices, units
@@ -243,7 +243,7 @@ class _Split:
             "(specificity), or both (AUROC); means over labels are over those of which both groups have enough."
         ]
         if few:
-            notes.append(f"Too small to be compared at all: {some(few)}.")
+            notes.append(f"Too small to be compared at all: {shorten(few)}.")
         if looked_at > 1:
             notes.append(
                 f"The largest of many differences looks larger than it is: {looked_at} were looked at, each of the two "

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from xrayfast.config import Config, Task
-from xrayfast.errors import ConfigError, RunError, did_you_mean, some
+from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.metrics.bootstrap import Interval, intervals
 from xrayfast.metrics.measures import OVERALL_METRICS
 from xrayfast.metrics.summary import OVERALL
@@ -166,9 +166,9 @@ def _find(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]
             else:
                 found[run.path.resolve()] = run
     if twice:
-        notes.append(f"Named twice and taken once: {some(twice)}.")
+        notes.append(f"Named twice and taken once: {shorten(twice)}.")
     if without:
-        notes.append(f"Left out, because they have no predictions (they are not completed): {some(without)}.")
+        notes.append(f"Left out, because they have no predictions (they are not completed): {shorten(without)}.")
     if len(found) < 2:
         there = f"there is only {next(iter(found.values())).path}" if found else "there is none"
         raise RunError(
@@ -200,8 +200,8 @@ def _common_task(found: dict[str, Run]) -> Task:
         tasks[run.task].append(name)
     if tasks["single"] and tasks["multi"]:
         raise RunError(
-            f"Runs with one label an image ({some(tasks['single'])}) and with several ({some(tasks['multi'])}) have no "
-            "metric in common. Compare each kind for itself."
+            f"Runs with one label an image ({shorten(tasks['single'])}) and with several ({shorten(tasks['multi'])}) "
+            "have no metric in common. Compare each kind for itself."
         )
     return "single" if tasks["single"] else "multi"
 
@@ -221,7 +221,7 @@ def _common_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
     chosen: PredictedSplit = split or ("valid" if lacking else "test")
     notes = []
     if chosen == "valid":
-        why = f" Used because there is no test split in {some(lacking)}." if split is None else ""
+        why = f" Used because there is no test split in {shorten(lacking)}." if split is None else ""
         notes.append(
             "These are validation images. They also chose each run's epoch, calibration and thresholds: all values are "
             f"a little too good, by how much differs between runs.{why}"
@@ -259,7 +259,7 @@ def _named(reference: Run | Path | str, found: dict[str, Run]) -> str:
         if run.path.resolve() == path:
             return name
     raise ConfigError(
-        f"reference is '{reference}', which is none of the runs compared: {some(found)}."
+        f"reference is '{reference}', which is none of the runs compared: {shorten(found)}."
         + did_you_mean(str(reference), found)
     )
 
@@ -355,7 +355,7 @@ def _together(remarks: dict[str, list[str]], reference: str) -> list[str]:
         for line in lines:
             of.setdefault(line.format(reference=reference), []).append(name)
     everyone = len(remarks) if len(remarks) > 1 else 0
-    return [f"{'Every other run' if len(names) == everyone else some(names)}: {line}" for line, names in of.items()]
+    return [f"{'Every other run' if len(names) == everyone else shorten(names)}: {line}" for line, names in of.items()]
 
 
 def _about_tests(tests: int, chosen: bool, order: str, task: Task) -> list[str]:

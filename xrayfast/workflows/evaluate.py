@@ -19,7 +19,7 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, RunError, counted, did_you_mean, some
+from xrayfast.errors import ConfigError, DataError, RunError, did_you_mean, plural, shorten
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
@@ -181,7 +181,7 @@ def _few(result: Mapping[str, Any]) -> list[str]:
     units = result.get("intervals", {}).get("units", result["images"])
     if units >= FEW_UNITS:
         return []
-    return [f"There are only {counted(result['images'], 'image')} here: the results say little."]
+    return [f"There are only {plural(result['images'], 'image')} here: the results say little."]
 
 
 # On the run's own data
@@ -287,7 +287,7 @@ def _split(data: Manifest, split: Split) -> Manifest:
     there = [name for name in SPLITS if (data.table["split"] == name).any()]
     if split not in there:
         raise DataError(
-            f"{data.config.source}: has no {split} split; found {some(there)}. Leave out --split to use all."
+            f"{data.config.source}: has no {split} split; found {shorten(there)}. Leave out --split to use all."
         )
     return data.subset(split)
 
@@ -355,7 +355,7 @@ def _known_columns(by: Sequence[str]) -> tuple[str, ...]:
 def _require(by: Sequence[str], known: Iterable[str], where: str) -> None:
     missing = [name for name in by if name not in known]
     if missing:
-        there = some(known)
+        there = shorten(known)
         told = f"they tell {there}" if there else "they tell none of sex, age and view"
         raise ConfigError(
             f"by: {where} do not tell {' and '.join(missing)}; {told}. A table of labels with such a "

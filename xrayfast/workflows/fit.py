@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from xrayfast.config import Config, Options
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import Interrupted, ReadError, RunError, some
+from xrayfast.errors import Interrupted, ReadError, RunError, shorten
 from xrayfast.learning.fastai_api import Learner, ProgressCallback
 from xrayfast.learning.inference.predictor import split_predictions
 from xrayfast.learning.model.precision import follow_precision, resolved, settled_precision
@@ -258,7 +258,7 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
     if learn.unused_weights:
         remarks.append(
             f"{config.model.weights} holds tensors that have no place in {config.model.arch}: "
-            f"{some(learn.unused_weights)}."
+            f"{shorten(learn.unused_weights)}."
         )
     if (aimed := resolved(train.precision, learn.dls.device)) != learn.precision:
         remarks.append(
@@ -268,7 +268,7 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
     absent = absent_labels(data.subset("valid").truth, data.labels)
     if absent:
         remarks.append(
-            f"No validation image carries {some(absent)}: metrics that need one are left empty or averaged over "
+            f"No validation image carries {shorten(absent)}: metrics that need one are left empty or averaged over "
             "the other labels."
         )
     if len(learn.dls.loaders) < 3:

@@ -13,7 +13,7 @@ from xrayfast.data.labels.implications import apply_implications, parse_implicat
 from xrayfast.data.labels.names import plain
 from xrayfast.data.labels.targets import Targets, infer_task, merged, truth
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, did_you_mean, some
+from xrayfast.errors import DataError, did_you_mean, shorten
 
 _MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"
 
@@ -117,10 +117,10 @@ def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[s
 
 
 def _nothing_shared(data: Manifest, labels: Sequence[str]) -> str:
-    theirs = some(data.labels, 20) or "no labels"
+    theirs = shorten(data.labels, 20) or "no labels"
     example = _MAP.format(known=labels[0], other=data.labels[0] if data.labels else "OTHER NAME")
     return (
-        f"{data.config.source}: no label is known to both. The network knows {some(labels, 20)}; the data have "
+        f"{data.config.source}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
         f"{theirs}. {example}."
     )
 
@@ -150,11 +150,11 @@ def _implied(
     matrix = apply_implications(targets, labels, parse_implications(imply))[1][:, : len(labels)]
     matrix[:, [label not in used for label in labels]] = np.nan
     added = int(((matrix == 1) & (targets != 1)).sum())
-    return matrix, [f"As in training, {some(imply)}: {added} labels were added."] if added else []
+    return matrix, [f"As in training, {shorten(imply)}: {added} labels were added."] if added else []
 
 
 def _exclusive(matrix: Targets, unknown: Sequence[tuple[str, int]]) -> list[str]:
     if infer_task(matrix) == "multi":
         return []
-    none = f" Those of {some([name for name, _ in unknown])} have none of the network's labels." if unknown else ""
+    none = f" Those of {shorten([name for name, _ in unknown])} have none of the network's labels." if unknown else ""
     return [f"Each image of the data has one label: it is taken to lack the others.{none}"]

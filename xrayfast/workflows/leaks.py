@@ -8,7 +8,7 @@ from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.audit.leaks import Leaks, find_leaks, redraw_leaky_splits
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, counted
+from xrayfast.errors import DataError, plural
 
 
 def sound(
@@ -54,15 +54,15 @@ def sound(
 def _looked(data: Manifest, leaks: Leaks) -> list[str]:
     """What the gate looked for, and what it found."""
     kinds = [group.kind for group in leaks.duplicates]
-    exact, near = (counted(kinds.count(kind), "group") for kind in ("exact", "near"))
+    exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
     known = int(data.table["patient"].notna().sum())
     patients = (
-        f"Patients are known of {counted(known, 'image')} and stand in one split each."
+        f"Patients are known of {plural(known, 'image')} and stand in one split each."
         if known
         else "Patients are not known, so that one of them could stand in several splits."
     )
     return [
-        f"{counted(len(data), 'image')} compared: {exact} of equal images, {near} of near duplicates.",
+        f"{plural(len(data), 'image')} compared: {exact} of equal images, {near} of near duplicates.",
         *(leaks.sentences() or ["No image stands in more than one split."]),
         *([] if leaks.patients else [patients]),
         "Shortcuts, such as size, borders or brightness that give a label away, were not looked for: 'xrayfast check' "

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xrayfast.errors import some
+from xrayfast.errors import shorten
 from xrayfast.metrics.bootstrap import Interval, Intervals, paired_differences
 from xrayfast.metrics.comparison import holm, mcnemar
 from xrayfast.metrics.decision import Decision
@@ -118,7 +118,7 @@ def _aligned(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
     """
     a, b = one.predictions, other.predictions
     if set(a.labels) != set(b.labels):
-        return f"its labels are others ({some(a.labels)}, not {some(b.labels)})"
+        return f"its labels are others ({shorten(a.labels)}, not {shorten(b.labels)})"
     columns = np.array([b.labels.index(label) for label in a.labels], dtype=np.intp)
     place = pd.Index(b.images).get_indexer(pd.Index(a.images))
     rows_a = np.flatnonzero(place >= 0)
@@ -132,7 +132,7 @@ def _aligned(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
         return f"{count} have another truth, '{first}' among them"
     strange = [] if one.window != other.window else _other_images(a.images[rows_a], one.hashes, other.hashes)
     if strange:
-        return f"{len(strange)} of the {len(rows_a)} images of the same name are other images: {some(strange)}"
+        return f"{len(strange)} of the {len(rows_a)} images of the same name are other images: {shorten(strange)}"
     return rows_a, rows_b, columns
 
 
@@ -152,7 +152,9 @@ def _few(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str
         if fewest < FEW:
             found.append(f"{label} ({fewest})")
     kind = "images" if groups is None else "patients"
-    return [f"fewer than {FEW} {kind} with, or without, {some(found, 20)}: DeLong's p is rough there."] if found else []
+    return (
+        [f"fewer than {FEW} {kind} with, or without, {shorten(found, 20)}: DeLong's p is rough there."] if found else []
+    )
 
 
 def _told_apart(labels: Sequence[str], decision: Decision) -> Iterator[tuple[int, str]]:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, RunError, counted, some
+from xrayfast.errors import DataError, RunError, plural, shorten
 from xrayfast.run import Run
 from xrayfast.workflows.label_match import LabelMatch
 
@@ -68,7 +68,7 @@ def exclude_seen(
     if unreadable:
         left_out.append(("unreadable", len(unreadable)))
         verb = "file can't" if len(unreadable) == 1 else "files can't"
-        warnings.append(f"{len(unreadable)} {verb} be read: {some(unreadable)}.")
+        warnings.append(f"{len(unreadable)} {verb} be read: {shorten(unreadable)}.")
     rows = np.array([row for row in rows if names[row] not in unreadable], np.intp)
     own_test = 0
     splits = seen_in(run, [images.facts(paths[row]).digest for row in rows])
@@ -85,7 +85,7 @@ def exclude_seen(
         raise DataError(_nothing_left(data, left_out))
     if own_test:
         warnings.append(
-            f"{counted(own_test, 'image')} of {len(rows)} stand in the run's own test split: they are no external test."
+            f"{plural(own_test, 'image')} of {len(rows)} stand in the run's own test split: they are no external test."
         )
     return Sifted(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
 
@@ -120,7 +120,7 @@ def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
     if "digest" not in table or not (table["digest"] != "").any():
         return None
     if "split" not in table:
-        raise RunError(f"{path}: lacks the column split; found {some(table.columns)}.")
+        raise RunError(f"{path}: lacks the column split; found {shorten(table.columns)}.")
     # An image in two splits counts for the one that has taught the network more.
     rank = {split: i for i, split in enumerate(("test", "valid", "train"))}
     places: dict[str, str] = {}

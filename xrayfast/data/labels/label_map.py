@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, plain
-from xrayfast.errors import ConfigError, DataError, some
+from xrayfast.errors import ConfigError, DataError, shorten
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class LabelMap:
         kept = [label for label in labels if plain(label) not in known]
         vain = [synonym for synonym in self.synonyms if plain(synonym) not in there]
         return [
-            f"{self.name}: {some(told, 20) if told else 'no label is renamed'}.",
-            *([f"{self.name} does not name {some(kept, 20)}: kept as they are."] if kept else []),
-            *([f"{self.name} names {some(vain, 20)}, which the data does not have."] if vain else []),
+            f"{self.name}: {shorten(told, 20) if told else 'no label is renamed'}.",
+            *([f"{self.name} does not name {shorten(kept, 20)}: kept as they are."] if kept else []),
+            *([f"{self.name} names {shorten(vain, 20)}, which the data does not have."] if vain else []),
         ]
 
 

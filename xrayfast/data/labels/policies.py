@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from xrayfast.data.labels.names import is_no_finding, plain
 from xrayfast.data.labels.targets import UNCERTAIN, Targets
-from xrayfast.errors import ConfigError, did_you_mean, some
+from xrayfast.errors import ConfigError, did_you_mean, shorten
 
 Option: TypeAlias = Literal["uncertain", "blank"]
 
@@ -149,5 +149,5 @@ def _told(
         columns = np.flatnonzero(alike & (counts > 0)).tolist()
         if columns:
             effect = "are ignored" if np.isnan(value) else f"count as {value:.4g}"
-            told.append(f"{counts[columns].sum()} {effect} ({some(f'{labels[j]} {counts[j]}' for j in columns)})")
+            told.append(f"{counts[columns].sum()} {effect} ({shorten(f'{labels[j]} {counts[j]}' for j in columns)})")
     return [f"Of the {cells}, {'; '.join(told)}."]

@@ -13,7 +13,7 @@ from xrayfast.data.labels.names import NO_FINDING, in_order, is_no_finding
 from xrayfast.data.labels.policies import apply_policies, clear_no_finding, parse_policy
 from xrayfast.data.labels.targets import Targets, infer_task, merged, not_single
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.errors import ConfigError, DataError, some
+from xrayfast.errors import ConfigError, DataError, shorten
 
 
 def settle_labels(
@@ -46,7 +46,7 @@ def settle_labels(
     present = [label for label, some_are in zip(labels, tells.any(0), strict=True) if some_are]
     if len(present) < len(labels):
         images.notes.append(
-            f"Labels without a single 1 are left out: {some(in_order(set(labels).difference(present)))}."
+            f"Labels without a single 1 are left out: {shorten(in_order(set(labels).difference(present)))}."
         )
     ordered = in_order(present)
     return ordered, np.ascontiguousarray(matrix[:, [labels.index(label) for label in ordered]]), task

@@ -16,7 +16,7 @@ from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.patients import names_column
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import SPLITS, Split, split_name
-from xrayfast.errors import ConfigError, DataError, some
+from xrayfast.errors import ConfigError, DataError, shorten
 
 LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
@@ -103,11 +103,11 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     others = [folder.name for folder in folders if split_name(folder.name) is None]
     if found and others:
         raise DataError(
-            f"{source}: found {some(others)} beside {', '.join(f.name for f in found.values())}; expected "
+            f"{source}: found {shorten(others)} beside {', '.join(f.name for f in found.values())}; expected "
             "only train, valid and test there, with the class folders in them. Move or remove the others."
         )
     if found and "train" not in found:
-        raise DataError(f"{source}: found {some(f.name for f in found.values())}; expected a train folder too.")
+        raise DataError(f"{source}: found {shorten(f.name for f in found.values())}; expected a train folder too.")
     return {split: found[split] for split in SPLITS if split in found}
 
 
@@ -141,7 +141,7 @@ def _add_classes(
     if differing := [name for name, files in merged.items() if len(files) > 1]:
         found.notes.append(
             f"{len(differing)} file names stand in several classes with different content "
-            f"({some(differing, 3)}): taken for different images."
+            f"({shorten(differing, 3)}): taken for different images."
         )
 
 
@@ -161,9 +161,9 @@ def _class_files(folder: Path, found: _Found) -> list[str]:
             f"{', '.join(sorted(IMAGE_SUFFIXES))}. Add images or remove the folder."
         )
     if ignored:
-        found.notes.append(f"{len(ignored)} files in {folder.name} are no images and are ignored: {some(ignored)}.")
+        found.notes.append(f"{len(ignored)} files in {folder.name} are no images and are ignored: {shorten(ignored)}.")
     if odd:
-        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {some(odd)}.")
+        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {shorten(odd)}.")
     return paths
 
 

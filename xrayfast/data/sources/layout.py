@@ -15,7 +15,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.table_records import from_table
 from xrayfast.data.sources.tables import header_of, is_table
 from xrayfast.data.splits.stratify import split_name
-from xrayfast.errors import DataError, some
+from xrayfast.errors import DataError, shorten
 
 TABLE = "labels.csv"
 """The table that is read where it lies in the source folder, unless there are class folders beside it."""
@@ -44,24 +44,28 @@ def open_layout(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
         images = from_folders(root, config, folders, loose)
         if unused := [name for name, form in forms.items() if name == TABLE or form is not PLAIN]:
             images.notes.append(
-                f"{some(unused)} is not used, because there are class folders. --labels reads it, patients included."
+                f"{shorten(unused)} is not used, because there are class folders. --labels reads it, patients included."
             )
         return images, config
     table = _table_of(config.source, root, forms)
     if table is None:
         if len(with_images) > 1 and not any(split_name(folder.name) for folder in with_images):
             raise DataError(
-                f"{config.source}: found {some(folder.name for folder in with_images)}, which look like folders of "
+                f"{config.source}: found {shorten(folder.name for folder in with_images)}, which look like folders of "
                 f"images and not like classes, and no table of labels. {LAYOUTS.format(config.source)}"
             )
         return from_folders(root, config, folders, loose), config
     config = config.model_copy(update={"labels": config.source / table})
     images = from_table(root / table, root, config)
-    why = f", as {some(folder.name for folder in with_images)} hold images, not classes" if len(with_images) > 1 else ""
+    why = (
+        f", as {shorten(folder.name for folder in with_images)} hold images, not classes"
+        if len(with_images) > 1
+        else ""
+    )
     images.notes.insert(0, f"Labels from {table} in {config.source}{why}.")
     read = [table, *(note.partition(" beside ")[0] for note in images.notes)]
     if others := [name for name, form in forms.items() if form is not PLAIN and name not in read]:
-        images.notes.insert(1, f"{some(others)} beside it is not read; --labels reads another table.")
+        images.notes.insert(1, f"{shorten(others)} beside it is not read; --labels reads another table.")
     return images, config
 
 
@@ -118,5 +122,5 @@ def _table_of(source: Path, root: Path, forms: dict[str, DatasetSpec]) -> str | 
         if len(names) == 1:
             return names[0]
         if names:
-            raise DataError(f"{source}: found the tables {some(names)}; expected one. Name it with --labels.")
+            raise DataError(f"{source}: found the tables {shorten(names)}; expected one. Name it with --labels.")
     return None

@@ -15,7 +15,7 @@ from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.datasets.forms import DatasetSpec, usual_columns
 from xrayfast.data.sources.file_matching import Finder, absolute
 from xrayfast.data.sources.tables import Table
-from xrayfast.errors import DataError, did_you_mean, some
+from xrayfast.errors import DataError, did_you_mean, shorten
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def locate(table: Table, paths: RowPaths, form: DatasetSpec, root: Path) -> Loca
             missing.append(row)
         elif len(found) > 1 and not paths.are_folders:
             raise DataError(
-                f"{table.where(row)}: image '{cell}' could be {some(found)}; expected one file. Write the path from "
+                f"{table.where(row)}: image '{cell}' could be {shorten(found)}; expected one file. Write the path from "
                 f"{root} into the {_column_words(paths)}."
             )
         of_name += [row] * len(found)
@@ -151,4 +151,4 @@ def chosen_column(table: Table, name: str) -> str:
 
 def quoted(names: Iterable[str]) -> str:
     """Names in quotes, comma separated."""
-    return some((f"'{name}'" for name in names), 20)
+    return shorten((f"'{name}'" for name in names), 20)

@@ -14,7 +14,7 @@ import pandas as pd
 from xrayfast.config import DataConfig
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.errors import DataError, ReadError, some
+from xrayfast.errors import DataError, ReadError, shorten
 
 if TYPE_CHECKING:
     from xrayfast.data.images.dicom.decode import Header
@@ -182,7 +182,7 @@ def _headers(images: ImageRecords, keyword: str) -> list[Header | None]:
             headers.append(None)
             damaged.append(name)
     if damaged:
-        images.notes.append(f"{len(damaged)} files' headers can't be read, and tell no patient: {some(damaged)}.")
+        images.notes.append(f"{len(damaged)} files' headers can't be read, and tell no patient: {shorten(damaged)}.")
     return headers
 
 

@@ -10,7 +10,7 @@ from xrayfast.data.sources.datasets.forms import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import Split, split_name
-from xrayfast.errors import ConfigError, DataError, some
+from xrayfast.errors import ConfigError, DataError, shorten
 
 
 def splits_from_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
@@ -67,7 +67,7 @@ def _from_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None],
         found = index.find(cell.strip().replace("\\", "/"))
         if len(found) > 1:
             raise DataError(
-                f"{table.where(row)}: image '{cell}' could be {some(names[i] for i in found)}; expected one. Write "
+                f"{table.where(row)}: image '{cell}' could be {shorten(names[i] for i in found)}; expected one. Write "
                 "its path."
             )
         if not found:
@@ -80,7 +80,7 @@ def _from_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None],
     for what, listed in (("images that are not in the data", strange), ("no split for images of the data", missing)):
         if listed:
             raise DataError(
-                f"{table.file}: found {what}: {some(listed)}; expected a row for each image and no other. Give the "
+                f"{table.file}: found {what}: {shorten(listed)}; expected a row for each image and no other. Give the "
                 "split file of this data, or leave out --split-file."
             )
     return splits, [f"Splits from {table.file}."]
@@ -103,8 +103,8 @@ def _from_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
         found = index.find(line.strip().replace("\\", "/"))
         if len(found) > 1:
             raise DataError(
-                f"{file.name} line {number}: image '{line.strip()}' could be {some(names[i] for i in found)}; expected "
-                "one. Write its path."
+                f"{file.name} line {number}: image '{line.strip()}' could be {shorten(names[i] for i in found)}; "
+                "expected one. Write its path."
             )
         listed.update(found)
         strange += not found

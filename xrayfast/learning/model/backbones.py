@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision import models
 
-from xrayfast.errors import ConfigError, WeightsError, did_you_mean, some
+from xrayfast.errors import ConfigError, WeightsError, did_you_mean, shorten
 
 Blocks = OrderedDict[str, nn.Module]
 
@@ -254,10 +254,10 @@ def _fill(
         if state[key].shape != own[key].shape
     ]
     if missing or misfits:
-        problems = ([f"{len(missing)} tensors are missing: {some(missing)}"] if missing else []) + misfits[:5]
+        problems = ([f"{len(missing)} tensors are missing: {shorten(missing)}"] if missing else []) + misfits[:5]
         raise WeightsError(
             f"{source}: does not fit {arch}: {'; '.join(problems)}. The file holds {len(state)} tensors: "
-            f"{some(state)}. "
+            f"{shorten(state)}. "
             "Choose the --arch that the file was made with."
         )
     module.load_state_dict({key: state[key].to(own[key].dtype) for key in needed & set(state)}, strict=False)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from xrayfast.config import ClassWeights, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
-from xrayfast.errors import ConfigError, WeightsError, WriteError, some
+from xrayfast.errors import ConfigError, WeightsError, WriteError, shorten
 from xrayfast.learning.fastai_api import DataLoaders, Learner, params, vision_learner
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.backbones import Body, load_body
@@ -184,7 +184,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     ]
     if wrong:
         raise WeightsError(
-            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: {some(wrong)}."
+            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: "
+            f"{shorten(wrong)}."
         )
     model.load_state_dict(state)
 

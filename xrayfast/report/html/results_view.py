@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.errors import counted
+from xrayfast.errors import plural
 from xrayfast.report.figures import Case
 from xrayfast.report.html.figure_blocks import result_blocks
 from xrayfast.report.html.render import image_view, outlined
@@ -77,7 +77,7 @@ def intervals_text(summary: Mapping[str, Any]) -> str:
 def _counted(summary: Mapping[str, Any]) -> str:
     """As in "1,024 images of 312 patients"."""
     text = images_text(summary["images"])
-    return f"{text} of {counted(summary['patients'], 'patient')}" if summary.get("patients") else text
+    return f"{text} of {plural(summary['patients'], 'patient')}" if summary.get("patients") else text
 
 
 def _words(split: SplitReport, task: Task) -> str:

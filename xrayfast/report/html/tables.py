@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.errors import counted
+from xrayfast.errors import plural
 from xrayfast.metrics.summary import OVERALL
 
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
@@ -91,7 +91,7 @@ def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
 
 def images_text(count: int, kind: str = "") -> str:
     """As in "1,024 validation images"."""
-    return counted(count, " ".join(filter(None, (kind, "image"))))
+    return plural(count, " ".join(filter(None, (kind, "image"))))
 
 
 def percent(part: float, whole: float = 1.0) -> str:

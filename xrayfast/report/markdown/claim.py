@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from xrayfast.errors import counted
+from xrayfast.errors import plural
 from xrayfast.files import write_text
 from xrayfast.metrics.measures import LABEL_METRICS, OVERALL_METRICS
 from xrayfast.report.markdown import sentences as say
@@ -111,7 +111,7 @@ def _sources(facts: Facts) -> Answer:
     images = sum(int(column.get("images") or 0) for column in (facts.info.get("counts") or {}).values())
     labels = facts.config.data.labels
     given = f"The data set '{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
-    given += f", {counted(images, 'image')}" if images else ""
+    given += f", {plural(images, 'image')}" if images else ""
     mark = facts.info.get("fingerprint")
     return Answer(
         (given + (f"; fingerprint of names, labels, parts and sizes: {mark}." if mark else "."),),

@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from xrayfast.config import Config, Task
-from xrayfast.errors import RunError, XrayfastError, counted, some
+from xrayfast.errors import RunError, XrayfastError, plural, shorten
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.run import Run
@@ -207,7 +207,7 @@ def _split(run: Run) -> pd.DataFrame | None:
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise RunError(f"{path}: can't be read as a table ({error}).") from error
     if not {"image", "patient", "split"} <= set(split):
-        raise RunError(f"{path}: expected the columns image, patient and split; found {some(split.columns)}.")
+        raise RunError(f"{path}: expected the columns image, patient and split; found {shorten(split.columns)}.")
     return split
 
 
@@ -242,14 +242,14 @@ def drawn_units(summary: Mapping[str, Any]) -> str:
     found, people = summary["intervals"], summary.get("patients")
     alone = found["units"] - people if found["by"] == "patient" and people is not None else 0
     if alone <= 0:
-        return counted(found["units"], found["by"])
-    return f"{counted(people or 0, 'patient')} and {counted(alone, 'image')} of unknown patients"
+        return plural(found["units"], found["by"])
+    return f"{plural(people or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
 
 
 def share(summary: Mapping[str, Any]) -> str:
     """How much was measured, such as "225 images of 137 patients"."""
     people = summary.get("patients")
-    return counted(summary["images"], "image") + (f" of {counted(people, 'patient')}" if people else "")
+    return plural(summary["images"], "image") + (f" of {plural(people, 'patient')}" if people else "")
 
 
 def interval_note(summary: Mapping[str, Any]) -> str:
@@ -319,7 +319,7 @@ def subgroup_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
             ]
             for group in by["groups"]
         ]
-        missing = f" (unknown of {counted(by['missing'], 'image')})" if by.get("missing") else ""
+        missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
         blocks.append(table((by["by"].capitalize(), "Images", "Patients", *(names[key] for key in keys)), rows))
         blocks += [_gap(gap, names) for gap in (by.get("gaps") or ())[:3]]
@@ -329,7 +329,7 @@ def subgroup_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
 
 def _gap(gap: Mapping[str, Any], names: Mapping[str, str]) -> str:
     measure = names.get(gap["measure"]) or LABEL_METRICS.get(gap["measure"], gap["measure"])
-    mean = f", mean over {counted(gap['labels'], 'label')}" if gap.get("labels") else ""
+    mean = f", mean over {plural(gap['labels'], 'label')}" if gap.get("labels") else ""
     of = f" of {gap['label']}" if gap.get("label") else mean
     ends = "" if gap.get("low") is None else f" ({number(gap['low'])} to {number(gap['high'])})"
     return (

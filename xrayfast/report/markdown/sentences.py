@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xrayfast.errors import counted, some
+from xrayfast.errors import plural, shorten
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.measures import OVERALL_METRICS
 from xrayfast.metrics.thresholds import RULES
@@ -57,13 +57,13 @@ def network(facts: Facts) -> str:
     """Architecture, input, output and size."""
     config, parameters = facts.config.model, facts.info.get("parameters")
     several = facts.task == "multi"
-    widths = ", then ".join(counted(width, "hidden unit") for width in config.head_width or (512,))
+    widths = ", then ".join(plural(width, "hidden unit") for width in config.head_width or (512,))
     return (
         f"torchvision's {arch(facts)} without its classifier, then fastai's head: average and maximum pooling, "
-        f"{widths}, and {counted(len(facts.labels), 'output')}, "
+        f"{widths}, and {plural(len(facts.labels), 'output')}, "
         f"{'a sigmoid for each label' if several else 'a softmax over the classes'}. Input: one gray image of "
         f"{config.size} x {config.size} px, repeated over three channels. "
-        f"{counted(parameters, 'parameter') if parameters else 'The number of parameters is ' + UNRECORDED}"
+        f"{plural(parameters, 'parameter') if parameters else 'The number of parameters is ' + UNRECORDED}"
         f"{' in all.' if parameters else '.'}"
     )
 
@@ -97,8 +97,8 @@ def augmentation(facts: Facts) -> str:
     )
     views = facts.info.get("kept_views")
     if isinstance(views, int) and views:
-        text += f" Where frozen layers were run once, it was for {counted(views, 'view')} of each training image, " + (
-            f"itself and {counted(views - 1, 'augmented one')}." if views > 1 else "itself, not augmented."
+        text += f" Where frozen layers were run once, it was for {plural(views, 'view')} of each training image, " + (
+            f"itself and {plural(views - 1, 'augmented one')}." if views > 1 else "itself, not augmented."
         )
     return text + (" Predictions are averaged over augmented views." if facts.config.train.tta else "")
 
@@ -122,13 +122,13 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     if not facts.planned:
         return [*rows, ("Schedule and learning rate", UNRECORDED), ("Epochs", str(facts.epochs))]
     phases = "; ".join(
-        f"{phase['name']}: {counted(phase['epochs'], 'epoch')}, peak learning rate {min(phase['lrs']):.2g}"
+        f"{phase['name']}: {plural(phase['epochs'], 'epoch')}, peak learning rate {min(phase['lrs']):.2g}"
         + (f" (first block) to {max(phase['lrs']):.2g} (head)" if min(phase["lrs"]) < max(phase["lrs"]) else "")
         for phase in info["phases"]
     )
     if len(facts.sizes) > 1:
         rows.append(("Sizes of the images", ", then ".join(f"{size} px" for size in facts.sizes)))
-    stop = f"after {counted(train.early_stop, 'epoch')} without gain" if train.early_stop else "none"
+    stop = f"after {plural(train.early_stop, 'epoch')} without gain" if train.early_stop else "none"
     return [*rows, ("Schedule", train.schedule), ("Phases", phases), ("Early stopping", stop)]
 
 
@@ -155,14 +155,14 @@ def disjoint(facts: Facts) -> list[str]:
     else:
         several = int((known.groupby("patient")["split"].nunique() > 1).sum())
         people = (
-            f"By patient as far as patients are known, which is on {len(known):,} of {counted(len(split), 'image')}: "
+            f"By patient as far as patients are known, which is on {len(known):,} of {plural(len(split), 'image')}: "
             f"{'none stands' if not several else f'{several:,} of {known.patient.nunique():,} stand'} in more than one "
             "split."
         )
     if "digest" not in split:
         return [people]
     copies = int((split[split["digest"] != ""].groupby("digest")["split"].nunique() > 1).sum())
-    images = f"{'No image stands' if not copies else counted(copies, 'image') + ' stand'} in more than one split"
+    images = f"{'No image stands' if not copies else plural(copies, 'image') + ' stand'} in more than one split"
     return [people, f"{images}, by a hash of the decoded pixels."]
 
 
@@ -255,7 +255,7 @@ def limits(facts: Facts) -> list[str]:
     if not any(summary.get("subgroups") for summary in facts.results.values()):
         found.append("How it does on subgroups, such as by sex or age, was not measured.")
     if facts.damaged:
-        found.append(f"Evaluations that can't be read are left out here: {some(facts.damaged)}.")
+        found.append(f"Evaluations that can't be read are left out here: {shorten(facts.damaged)}.")
     return found
 
 
@@ -279,7 +279,7 @@ def test_blocks(facts: Facts, test: Mapping[str, Any]) -> list[str]:
     blocks = [f"Data: {source_of(test)}, {split_words(test.get('part'))}."]
     blocks.append(f"{'; '.join(found)}; {number(images.get('evaluated'), ',d')} evaluated.")
     if labels.get("unknown"):
-        told = ", ".join(f"{label} ({counted(n, 'image')})" for label, n in labels["unknown"])
+        told = ", ".join(f"{label} ({plural(n, 'image')})" for label, n in labels["unknown"])
         blocks.append(f"Labels of the data that the network does not know: {told}.")
     if labels.get("lacking"):
         blocks.append(f"Labels of the network that the data do not tell: {', '.join(labels['lacking'])}.")
@@ -294,6 +294,6 @@ def examination(facts: Facts) -> list[str]:
     told = facts.saliency
     if not told.get("cases"):
         return []
-    shown = f"{counted(len(told['cases']), 'image')} ({split_words(told.get('part'))})"
+    shown = f"{plural(len(told['cases']), 'image')} ({split_words(told.get('part'))})"
     maps = f"Grad-CAM on the last feature map, of {shown}."
     return [maps, *(str(note) for note in told.get("notes") or ())]
