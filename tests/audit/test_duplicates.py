@@ -18,9 +18,9 @@ from tests.audit.sets import (
     resized,
     shown,
 )
+from xrayfast.audit.alignment import aligned_correlation, warp
 from xrayfast.audit.duplicates import ALIKE, Duplicates, components, find_duplicates, near_pairs
 from xrayfast.audit.features import collect, thumbnail
-from xrayfast.audit.likeness import moved, similarity
 from xrayfast.audit.neighbours import candidates
 
 COPIES = {
@@ -60,7 +60,9 @@ def data_dir():
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_are_alike(data_dir, name):
     first = np.stack([thumbnail(x) for x in data_dir])
-    assert (similarity(first, np.stack([thumbnail(COPIES[name](x)) for x in data_dir])) >= ALIKE).mean() >= 0.95
+    assert (
+        aligned_correlation(first, np.stack([thumbnail(COPIES[name](x)) for x in data_dir])) >= ALIKE
+    ).mean() >= 0.95
 
 
 @pytest.mark.parametrize("name", ["JPEG 30", "crop 5 % all around", "all at once"])
@@ -171,13 +173,13 @@ def mixed(count, seed=0):
     rng = np.random.default_rng(seed)
     some = np.stack([thumbnail(film(i, k)) for i in range(20) for k in range(3)]).astype(np.float32)
 
-    def any_moved():
+    def any_warped():
         place = rng.uniform(-0.12, 0.12, (count, 4)).astype(np.float32) - np.array([0.1, 0, 0.1, 0], np.float32)
-        return moved(some[rng.integers(0, len(some), count)], place)
+        return warp(some[rng.integers(0, len(some), count)], place)
 
     share = rng.uniform(0.4, 0.8, (count, 1, 1))
     return (
-        (share * any_moved() + (1 - share) * any_moved() + rng.normal(0, 3, (count, 40, 40)))
+        (share * any_warped() + (1 - share) * any_warped() + rng.normal(0, 3, (count, 40, 40)))
         .clip(0, 255)
         .astype(np.uint8)
     )
@@ -195,7 +197,7 @@ def test_candidates_hold_the_copies():
     thumbs = mixed(900)
     rng = np.random.default_rng(1)
     place = np.tile(np.array([-0.08, 0.02, -0.06, -0.04], np.float32), (100, 1))
-    copies = moved(thumbs[:100].astype(np.float32), place) + rng.normal(0, 1, (100, 40, 40))
+    copies = warp(thumbs[:100].astype(np.float32), place) + rng.normal(0, 1, (100, 40, 40))
     pairs = candidates(np.concatenate([thumbs, copies.clip(0, 255).astype(np.uint8)]))
     assert sum((i, 900 + i) in set(map(tuple, pairs.tolist())) for i in range(100)) >= 98
 

@@ -26,7 +26,7 @@ def test_every_metric_has_an_interval_around_its_value(task):
     found = intervals(truth, probability, task, np.arange(120) // 2, prevalence=0.1, resamples=300)
     assert list(found.overall) == list(OVERALL_METRICS[task])
     assert list(found.per_label) == [*LABEL_METRICS, *AT_PREVALENCE]
-    assert (found.units, found.by) == (60, "patient")
+    assert (found.n_units, found.by) == (60, "patient")
     for name, interval in every(found):
         assert interval.low <= interval.value <= interval.high, name
         assert 0.01 < interval.high - interval.low < 0.8, name

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xrayfast.metrics.inputs import column, table, units
+from xrayfast.metrics.inputs import column, sampling_units, table
 
 
 def test_a_column_is_its_known_cells():
@@ -12,11 +12,11 @@ def test_a_column_is_its_known_cells():
 
 
 def test_units_number_patients_from_zero():
-    unit, n = units([30, -7, 30, 12], 4)
+    unit, n = sampling_units([30, -7, 30, 12], 4)
     assert unit.tolist() == [2, 0, 2, 1]
     assert n == 3
-    assert units(None, 2)[0].tolist() == [0, 1]
-    assert units([], 0)[1] == 0
+    assert sampling_units(None, 2)[0].tolist() == [0, 1]
+    assert sampling_units([], 0)[1] == 0
 
 
 def test_what_is_no_truth_is_refused():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from xrayfast.metrics.limits import bca
+from xrayfast.metrics.confidence_limits import bca
 from xrayfast.metrics.resampling import draws, left_out
-from xrayfast.metrics.subgroups import LEAST, age_bands, subgroups
+from xrayfast.metrics.subgroups import MIN_PATIENTS, age_bands, subgroups
 from xrayfast.metrics.summary import summarise
 
 LABELS = ("a", "b", "c")
@@ -77,7 +77,7 @@ def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
     assert found["intervals"]["by"] == "patient" and "ppv_at_prevalence" in found["per_label"][0]
 
 
-def by_loop(counts, truth, probability, called, first, second, group, measure):
+def by_loop(counts, truth, probability, called, first, second, group, metric):
     """A measure of one label in `first` minus that in `second`, with rows repeated as often as they are drawn."""
     differences = []
     for drawn in counts:
@@ -90,7 +90,7 @@ def by_loop(counts, truth, probability, called, first, second, group, measure):
                     "auroc": lambda t=t, p=p: sk.roc_auc_score(t, p),
                     "recall": lambda t=t, c=c: sk.recall_score(t, c),
                     "specificity": lambda t=t, c=c: sk.recall_score(1 - t, 1 - c),
-                }[measure]()
+                }[metric]()
             )
         differences.append(ends[0] - ends[1])
     return np.array(differences)
@@ -153,8 +153,8 @@ def test_of_several_groups_the_two_furthest_apart_are_named():
 def test_small_groups_are_told_and_not_compared():
     truth, probability, sex, _, group = case(patients=60)
     few = sex.astype("<U5").copy()
-    few[group < LEAST - 1] = "other"
-    few[group == LEAST - 1] = ""
+    few[group < MIN_PATIENTS - 1] = "other"
+    few[group == MIN_PATIENTS - 1] = ""
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": few}, groups=group, resamples=20)
     assert [one["value"] for one in by["groups"]] == ["F", "M", "other"]
     assert by["missing"] == 3
@@ -166,7 +166,7 @@ def test_small_groups_are_told_and_not_compared():
 def test_a_measure_is_compared_where_there_is_enough_for_it():
     """Of nine women alone it is known that they have the label: too few for AUROC and recall, not for specificity."""
     truth, probability, sex, _, group = case(patients=100)
-    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: LEAST - 1]), 0] = 0
+    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: MIN_PATIENTS - 1]), 0] = 0
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
     assert [gap["measure"] for gap in by["gaps"] if gap["label"] == "a"] == ["specificity"]
     together = {gap["measure"]: gap["labels"] for gap in by["gaps"] if gap["measure"].endswith("_macro")}
@@ -174,7 +174,7 @@ def test_a_measure_is_compared_where_there_is_enough_for_it():
 
 
 def test_many_images_of_few_patients_are_few():
-    truth, probability, sex, _, group = case(patients=2 * LEAST - 4, images=12)
+    truth, probability, sex, _, group = case(patients=2 * MIN_PATIENTS - 4, images=12)
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
     assert by["gaps"] == []
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex})  # each image a patient of its own

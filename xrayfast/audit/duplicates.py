@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features, Progress
-from xrayfast.audit.likeness import similarity
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import patient_groups
@@ -95,7 +95,7 @@ def near_pairs(
     alike = np.zeros(len(pairs), np.float32)
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
-        alike[start : start + _CHUNK] = similarity(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
+        alike[start : start + _CHUNK] = aligned_correlation(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
         tell(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
     films = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
     found = alike >= np.where(films, ALIKE_IMAGES, ALIKE)

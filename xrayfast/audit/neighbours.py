@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.likeness import halved, moved, structure
+from xrayfast.audit.alignment import halve, normalize_contrast, warp
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Pairs: TypeAlias = npt.NDArray[np.int64]
@@ -63,12 +63,13 @@ def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floa
     """(numbers of an image, dimensions): the directions that tell most images apart for what a crop changes."""
     sample = thumbs[rng.permutation(len(thumbs))[:_SAMPLE]]
     crops = [
-        _numbers(_cropped(sample, rng)) - _numbers(_cropped(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))
+        _flatten(_crop_randomly(sample, rng)) - _flatten(_crop_randomly(sample, rng))
+        for _ in range(-(-_CROPPED // len(sample)))
     ]
     changes = np.concatenate(crops).astype(np.float64)
     within = changes.T @ changes / (2 * len(changes))
     within += np.eye(len(within)) * (_RIDGE * np.trace(within) / len(within) + 1e-9)
-    numbers = _numbers(sample).astype(np.float64)
+    numbers = _flatten(sample).astype(np.float64)
     numbers -= numbers.mean(0)
     whitened = np.linalg.inv(np.linalg.cholesky(within))
     _, directions = np.linalg.eigh(whitened @ (numbers.T @ numbers) @ whitened.T)
@@ -78,19 +79,19 @@ def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floa
 
 def _project(thumbs: npt.NDArray[np.uint8], projection: Floats) -> Floats:
     """(N, dimensions), block by block, for the sake of memory."""
-    return np.concatenate([_numbers(thumbs[i : i + 2048]) @ projection for i in range(0, len(thumbs), 2048)])
+    return np.concatenate([_flatten(thumbs[i : i + 2048]) @ projection for i in range(0, len(thumbs), 2048)])
 
 
-def _numbers(thumbs: npt.NDArray[np.uint8] | Floats) -> Floats:
+def _flatten(thumbs: npt.NDArray[np.uint8] | Floats) -> Floats:
     """(N, n n / 4) structure at half the size."""
-    return structure(halved(thumbs.astype(np.float32)), 1.5).reshape(len(thumbs), -1)
+    return normalize_contrast(halve(thumbs.astype(np.float32)), 1.5).reshape(len(thumbs), -1)
 
 
-def _cropped(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
+def _crop_randomly(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
     """Each without a random part of up to 5 % at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
-    return moved(thumbs.astype(np.float32), place)
+    return warp(thumbs.astype(np.float32), place)
 
 
 def _nearest(points: Floats, rng: np.random.Generator, tell: Callable[[float], None] | None) -> Pairs:
@@ -106,7 +107,7 @@ def _nearest(points: Floats, rng: np.random.Generator, tell: Callable[[float], N
             distance = squares[leaf][:, None] + squares[leaf] - 2 * own @ own.T
             np.fill_diagonal(distance, np.inf)
             nearest = np.argpartition(distance, keep - 1, axis=1)[:, :keep]
-            near[leaf], far[leaf] = _merged(
+            near[leaf], far[leaf] = _merge_nearest(
                 np.concatenate([near[leaf], leaf[nearest]], 1),
                 np.concatenate([far[leaf], np.take_along_axis(distance, nearest, 1)], 1),
                 keep,
@@ -132,7 +133,7 @@ def _leaves(points: Floats, rng: np.random.Generator) -> Iterator[npt.NDArray[np
         waiting += [members[order[: len(members) // 2]], members[order[len(members) // 2 :]]]
 
 
-def _merged(index: Pairs, distance: Floats, keep: int) -> tuple[Pairs, Floats]:
+def _merge_nearest(index: Pairs, distance: Floats, keep: int) -> tuple[Pairs, Floats]:
     """The `keep` nearest different ones of each row."""
     order = np.argsort(index, axis=1, kind="stable")
     index, distance = np.take_along_axis(index, order, 1), np.take_along_axis(distance, order, 1)

@@ -12,21 +12,21 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.confidence_limits import bca, norm_limits
 from xrayfast.metrics.inputs import check_level
-from xrayfast.metrics.limits import bca, norm_limits
 from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.proportions import clopper_pearson
-from xrayfast.metrics.resampling import block_size, difference, draws, left_out, measured
-from xrayfast.metrics.sample import ResampledMetrics
+from xrayfast.metrics.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.resampling import block_size, compute_blocks, difference, draws, left_out
 
 OFTEN_UNDEFINED = 0.05
 """The share of resamples without a value above which `Intervals.notes` says so."""
 
-TOO_OFTEN_UNDEFINED = 0.2
+MAX_UNDEFINED = 0.2
 """The share above which there is no interval: the resamples that are left have the rare images more often than chance
 gives them, and would make it too narrow."""
 
-LEAST_UNITS = 5
+MIN_UNITS = 5
 """With fewer patients there are no intervals: resamples of so few hardly differ."""
 
 FEW_UNITS = 30
@@ -39,8 +39,8 @@ class Interval:
 
     Attributes:
         value: of the images as they are; NaN where it has none.
-        low: lower end; NaN where there is no value, where more than `TOO_OFTEN_UNDEFINED` of the resamples have none,
-            where all have the same, or where fewer than `LEAST_UNITS` patients were there.
+        low: lower end; NaN where there is no value, where more than `MAX_UNDEFINED` of the resamples have none,
+            where all have the same, or where fewer than `MIN_UNITS` patients were there.
         high: upper end.
         undefined: the share of resamples without a value, in [0, 1], which the interval leaves out.
         method: "bca", "exact" or "inversion", as `intervals` says.
@@ -71,7 +71,7 @@ class Intervals:
 
     overall: dict[str, Interval]
     per_label: dict[str, tuple[Interval, ...]]
-    units: int
+    n_units: int
     by: str
     level: float
     resamples: int
@@ -84,15 +84,14 @@ class Intervals:
             labels: the L names.
         """
         notes = []
-        if self.units < LEAST_UNITS:
-            notes.append(f"No intervals: with fewer than {LEAST_UNITS} {self.by}s there are too few to draw from.")
-        elif self.units < FEW_UNITS:
-            notes.append(f"The intervals rest on {self.units} {self.by}s and are likely too narrow.")
-        lost = self._where(labels, lambda one: one.undefined > TOO_OFTEN_UNDEFINED and not math.isnan(one.value))
+        if self.n_units < MIN_UNITS:
+            notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
+        elif self.n_units < FEW_UNITS:
+            notes.append(f"The intervals rest on {self.n_units} {self.by}s and are likely too narrow.")
+        lost = self._where(labels, lambda one: one.undefined > MAX_UNDEFINED and not math.isnan(one.value))
         if lost:
             notes.append(
-                f"No interval, because a class was not drawn in more than {TOO_OFTEN_UNDEFINED:.0%} of the resamples: "
-                f"{lost}."
+                f"No interval, because a class was not drawn in more than {MAX_UNDEFINED:.0%} of the resamples: {lost}."
             )
         often = self._where(labels, lambda one: one.undefined > OFTEN_UNDEFINED and not math.isnan(one.low))
         if often:
@@ -131,10 +130,10 @@ def intervals(
     Images of one patient resemble each other, and so do the network's mistakes on them: drawing images would pretend
     to more information than there is. Thresholds are kept as they are, since they were not chosen on these images.
 
-    The ends are those of `limits.bca`, with two exceptions. A metric with the same value in every resample would have
+    The ends are those of `confidence_limits.bca`, with two exceptions. A metric with the same value in every resample would have
     an interval without width: a proportion of 0 or 1 gets the exact one of Clopper and Pearson, in which each patient
     that has such an image counts as one trial, and others get none. A calibration error,
-    which noise only makes larger, gets `limits.norm_limits`.
+    which noise only makes larger, gets `confidence_limits.norm_limits`.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
@@ -151,21 +150,23 @@ def intervals(
         Intervals with the value of each metric.
 
     Raises:
-        ValueError: As `sample.ResampledMetrics`; fewer than one resample; a level outside (0, 1).
+        ValueError: As `ResampledMetrics`; fewer than one resample; a level outside (0, 1).
 
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
     _check(resamples, level)
     sample = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
     overall, per_label = _bca([sample], resamples, level, seed)
-    if sample.units >= LEAST_UNITS:
-        overall = {name: _honest(found, _trials(sample, name, None), level) for name, found in overall.items()}
+    if sample.n_units >= MIN_UNITS:
+        overall = {
+            name: _replace_zero_width(found, _trials(sample, name, None), level) for name, found in overall.items()
+        }
         per_label = {
-            name: tuple(_honest(found, _trials(sample, name, i), level) for i, found in enumerate(row))
+            name: tuple(_replace_zero_width(found, _trials(sample, name, i), level) for i, found in enumerate(row))
             for name, row in per_label.items()
         }
         _invert(sample, overall, per_label, resamples, level, seed)
-    return Intervals(overall, per_label, sample.units, _by(groups), level, resamples, seed)
+    return Intervals(overall, per_label, sample.n_units, _by(groups), level, resamples, seed)
 
 
 def paired_differences(
@@ -208,7 +209,7 @@ def paired_differences(
     a = ResampledMetrics(truth, probability_a, task, groups, threshold_a)
     b = ResampledMetrics(truth, probability_b, task, groups, threshold_b)
     overall, per_label = _bca([a, b], resamples, level, seed)
-    return Intervals(overall, per_label, a.units, _by(groups), level, resamples, seed)
+    return Intervals(overall, per_label, a.n_units, _by(groups), level, resamples, seed)
 
 
 _Tables = tuple[dict[str, Interval], dict[str, tuple[Interval, ...]]]
@@ -217,8 +218,8 @@ _Tables = tuple[dict[str, Interval], dict[str, tuple[Interval, ...]]]
 def _bca(samples: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> _Tables:
     """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
     values = difference([sample.as_it_is for sample in samples])
-    units = samples[0].units
-    if units < LEAST_UNITS:
+    n_units = samples[0].n_units
+    if n_units < MIN_UNITS:
         return (
             {name: Interval(float(value[0]), math.nan, math.nan, 0.0) for name, value in values.overall.items()},
             {
@@ -227,12 +228,12 @@ def _bca(samples: Sequence[ResampledMetrics], resamples: int, level: float, seed
             },
         )
     block = block_size(samples[0])
-    drawn = measured(samples, draws(units, resamples, seed, block))
-    without = measured(samples, left_out(units, seed, block))
+    drawn = compute_blocks(samples, draws(n_units, resamples, seed, block))
+    without = compute_blocks(samples, left_out(n_units, seed, block))
 
     def interval(value: float, of_drawn: Floats, of_without: Floats) -> Interval:
         undefined = float(np.isnan(of_drawn).mean())
-        if undefined > TOO_OFTEN_UNDEFINED:
+        if undefined > MAX_UNDEFINED:
             return Interval(value, math.nan, math.nan, undefined)
         return Interval(value, *bca(of_drawn, value, of_without, level), undefined)
 
@@ -265,8 +266,8 @@ def _invert(
         low, high = norm_limits(gaps, drawn, level)
         return replace(found, low=low, high=high, method="inversion", fixed=False)
 
-    of_all, of_labels = sample.gaps.measure(np.ones((1, sample.units)))
-    blocks = [sample.gaps.measure(counts) for counts in draws(sample.units, resamples, seed, block_size(sample))]
+    of_all, of_labels = sample.gaps.compute(np.ones((1, sample.n_units)))
+    blocks = [sample.gaps.compute(counts) for counts in draws(sample.n_units, resamples, seed, block_size(sample))]
     for name, gaps in of_all.items():
         overall[name] = interval(overall[name], gaps[0], np.concatenate([block[0][name] for block in blocks]))
     for name, gaps in of_labels.items():
@@ -274,7 +275,7 @@ def _invert(
         per_label[name] = tuple(interval(found, gaps[0, i], drawn[:, i]) for i, found in enumerate(per_label[name]))
 
 
-def _honest(found: Interval, trials: int, level: float) -> Interval:
+def _replace_zero_width(found: Interval, trials: int, level: float) -> Interval:
     """In place of an interval without width the exact one of a proportion of 0 or 1, or none."""
     if found.low != found.high:
         return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.inputs import units
+from xrayfast.metrics.inputs import sampling_units
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
     if a.ndim != 1 or a.shape != b.shape:
         raise ValueError(f"right_a has shape {a.shape}, right_b {b.shape}; expected two equal lengths")
-    unit, n_units = units(groups, len(a))
+    unit, n_units = sampling_units(groups, len(a))
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     balance = np.rint(np.bincount(unit, weights=a.astype(int) - b, minlength=n_units)).astype(np.int64)
     if not balance.any():

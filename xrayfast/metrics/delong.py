@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats, midranks
-from xrayfast.metrics.inputs import Bools, Indices, check_level, column, units
+from xrayfast.metrics.inputs import Bools, Indices, check_level, column, sampling_units
 
 _NORMAL = NormalDist()
 
@@ -71,7 +71,7 @@ def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None, 
         has error 0 and an interval without width, which says nothing of how sure it is.
 
     Raises:
-        ValueError: As in `metrics.inputs.column` and `units`; a level outside (0, 1).
+        ValueError: As in `metrics.inputs.column` and `sampling_units`; a level outside (0, 1).
 
     DeLong, DeLong and Clarke-Pearson 1988; of patients with several images Obuchowski 1997.
     """
@@ -149,7 +149,7 @@ def _aurocs(
     size = len(scores) + contrast
     if positive.all() or not positive.any():
         return np.full(len(scores), np.nan), np.full((size, size), np.nan)
-    unit, n_units = units(groups, len(np.asarray(truth)))
+    unit, n_units = sampling_units(groups, len(np.asarray(truth)))
     of_positive, of_negative = placements(positive, np.stack([values for _, values, _ in columns]))
     if contrast:
         of_positive = np.vstack([of_positive, of_positive[0] - of_positive[1]])

@@ -62,7 +62,7 @@ def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
     return known[rows] == 1, values[rows], rows
 
 
-def units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
+def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
     """What is drawn in a resample: patients, or images where there are none.
 
     Args:

@@ -28,7 +28,7 @@ class Ranking:
         self._before = np.searchsorted(falling[~positive], steps, side="left")
         self._through = np.searchsorted(falling[~positive], steps, side="right")
 
-    def measure(self, counts: Floats) -> tuple[Floats, Floats]:
+    def compute(self, counts: Floats) -> tuple[Floats, Floats]:
         """AUROC and average precision of B resamples.
 
         Args:

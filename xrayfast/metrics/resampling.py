@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.sample import MetricValues, ResampledMetrics
+from xrayfast.metrics.resampled_metrics import MetricValues, ResampledMetrics
 
 SHARES = 200
 """Into how many equal shares patients are dealt at most, to be left out one share at a time: however many patients
@@ -17,7 +17,7 @@ _CELLS = 2**22
 """Numbers held in one array while resampling: the size of a block is chosen for it (32 MB)."""
 
 
-def draws(units: int, resamples: int, seed: int, block: int) -> Iterator[Floats]:
+def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Floats]:
     """Counts of resamples, a block at a time; their sequence does not depend on the block's size.
 
     Args:
@@ -32,11 +32,11 @@ def draws(units: int, resamples: int, seed: int, block: int) -> Iterator[Floats]
     rng = np.random.default_rng(seed)
     for start in range(0, resamples, block):
         n = min(block, resamples - start)
-        counts = [np.bincount(rng.integers(units, size=units), minlength=units) for _ in range(n)]
+        counts = [np.bincount(rng.integers(n_units, size=n_units), minlength=n_units) for _ in range(n)]
         yield np.stack(counts).astype(np.float64)
 
 
-def left_out(units: int, seed: int, block: int, at_most: int = SHARES) -> Iterator[Floats]:
+def left_out(n_units: int, seed: int, block: int, at_most: int = SHARES) -> Iterator[Floats]:
     """Counts without one patient at a time, or, where they are many, without one of equal shares of them.
 
     Args:
@@ -48,8 +48,8 @@ def left_out(units: int, seed: int, block: int, at_most: int = SHARES) -> Iterat
     Yields:
         (B, units) of 1, and 0 for those left out, B at most `block`.
     """
-    shares = min(units, at_most)
-    share_of = np.random.default_rng((seed, 1)).permutation(units) % shares
+    shares = min(n_units, at_most)
+    share_of = np.random.default_rng((seed, 1)).permutation(n_units) % shares
     for start in range(0, shares, block):
         yield (share_of != np.arange(start, min(start + block, shares))[:, None]).astype(np.float64)
 
@@ -59,7 +59,7 @@ def block_size(sample: ResampledMetrics) -> int:
     return max(4, _CELLS // max(sample.truth.size, 1))
 
 
-def measured(samples: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> MetricValues:
+def compute_blocks(samples: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> MetricValues:
     """The metrics of one split, or the differences of the first and the second of two, under all counts.
 
     Args:
@@ -69,7 +69,7 @@ def measured(samples: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> M
     Returns:
         (R,) and (R, L) arrays, R the counts of all blocks.
     """
-    found = [difference([sample.measure(counts) for sample in samples]) for counts in blocks]
+    found = [difference([sample.compute(counts) for sample in samples]) for counts in blocks]
     return _combined(found, np.concatenate)
 
 

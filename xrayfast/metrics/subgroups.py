@@ -13,18 +13,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.errors import shorten
-from xrayfast.metrics.bootstrap import TOO_OFTEN_UNDEFINED
+from xrayfast.metrics.bootstrap import MAX_UNDEFINED
 from xrayfast.metrics.classification import Floats, defined
-from xrayfast.metrics.inputs import Bools, Indices, units
-from xrayfast.metrics.limits import bca
+from xrayfast.metrics.confidence_limits import bca
+from xrayfast.metrics.inputs import Bools, Indices, sampling_units
+from xrayfast.metrics.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.resampling import block_size, draws, left_out
-from xrayfast.metrics.sample import ResampledMetrics
 from xrayfast.metrics.summary import summarise
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
 """The bands of age, and the years that each begins with."""
 
-LEAST = 10
+MIN_PATIENTS = 10
 """So many patients (or images) with the label, and without it, a subgroup needs to be compared with others."""
 
 GAP_MEASURES = ("auroc", "recall", "specificity")
@@ -81,12 +81,12 @@ def subgroups(
     Returns:
         For each way: `by`; `missing`, the images of which the value is unknown; `groups`, a summary each with its
         `value` and `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first:
-        `measure`, `label` (None for all together, `labels` then tells how many the mean is over), the values `highest`
+        `compute`, `label` (None for all together, `labels` then tells how many the mean is over), the values `highest`
         and `lowest`, what is measured there (`highest_value`, `lowest_value`), their `difference` and its interval
         `low` to `high`; `notes`. Undefined numbers are None.
 
     Raises:
-        ValueError: As `sample.ResampledMetrics`; a column that has not N values.
+        ValueError: As `ResampledMetrics`; a column that has not N values.
     """
     split = _Split(truth, probability, tuple(labels), task, threshold, groups, prevalence, resamples, seed)
     return [split.divided(by, np.asarray(column, dtype=np.str_)) for by, column in values.items()]
@@ -96,15 +96,15 @@ def subgroups(
 class _Contrast:
     """Two subgroups, the first above the second by some measure of some labels (none: of the images)."""
 
-    measure: str
+    compute: str
     labels: tuple[int, ...]
     high: int
     low: int
     difference: float
 
-    def taken(self, measured: Mapping[str, Floats]) -> Floats:
+    def taken(self, compute_blocks: Mapping[str, Floats]) -> Floats:
         """(B,) differences out of the measures of G subgroups, (G, B, L) each."""
-        values = measured[self.measure][:, :, list(self.labels)].mean(axis=2)
+        values = compute_blocks[self.compute][:, :, list(self.labels)].mean(axis=2)
         difference: Floats = values[self.high] - values[self.low]
         return difference
 
@@ -156,7 +156,7 @@ class _Split:
     # Gaps
 
     def _gaps(self, names: Sequence[str], members: Sequence[Bools]) -> tuple[list[dict[str, Any]], list[str]]:
-        unit, n_units = units(self.patients, len(self.truth))
+        unit, n_units = sampling_units(self.patients, len(self.truth))
         samples = [
             ResampledMetrics(self.truth[rows], self.probability[rows], self.task, unit[rows], self.threshold)
             for rows in members
@@ -182,10 +182,10 @@ class _Split:
         alike = _ALIKE[self.task]
         found: dict[str, list[Floats]] = {name: [] for name in (*GAP_MEASURES, alike)}
         for block in counts:
-            measured = [sample.measure(block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
+            compute_blocks = [sample.compute(block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
             for name in GAP_MEASURES:
-                found[name].append(np.stack([one.per_label[name] for one in measured]))
-            found[alike].append(np.stack([one.overall[alike][:, None] for one in measured]))
+                found[name].append(np.stack([one.per_label[name] for one in compute_blocks]))
+            found[alike].append(np.stack([one.overall[alike][:, None] for one in compute_blocks]))
         return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
 
     def _enough(self, unit: Indices, members: Sequence[Bools]) -> dict[str, Bools]:
@@ -195,7 +195,7 @@ class _Split:
             return [len(np.unique(unit[column])) for column in cells.T]
 
         def counted(cells: Bools) -> Bools:
-            counts: Bools = np.array([patients(cells & rows[:, None]) for rows in members]) >= LEAST
+            counts: Bools = np.array([patients(cells & rows[:, None]) for rows in members]) >= MIN_PATIENTS
             return counts
 
         known = np.asarray((self.truth >= 0).any(axis=1, keepdims=True))
@@ -220,10 +220,10 @@ class _Split:
     def _told(
         self, one: _Contrast, names: Sequence[str], values: Mapping[str, Floats], low: float, high: float
     ) -> dict[str, Any]:
-        of_images, together = one.measure == _ALIKE[self.task], len(one.labels) > 1
-        high_value, low_value = values[one.measure][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
+        of_images, together = one.compute == _ALIKE[self.task], len(one.labels) > 1
+        high_value, low_value = values[one.compute][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
         return {
-            "measure": f"{one.measure}_macro" if together else one.measure,
+            "measure": f"{one.compute}_macro" if together else one.compute,
             "label": None if of_images or together else self.labels[one.labels[0]],
             **({"labels": len(one.labels)} if together else {}),
             "highest": names[one.high],
@@ -239,7 +239,7 @@ class _Split:
         unit = "images" if self.patients is None else "patients"
         few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
         notes = [
-            f"Groups are compared where they have at least {LEAST} {unit} with the label (recall), without it "
+            f"Groups are compared where they have at least {MIN_PATIENTS} {unit} with the label (recall), without it "
             "(specificity), or both (AUROC); means over labels are over those of which both groups have enough."
         ]
         if few:
@@ -254,13 +254,13 @@ class _Split:
 
 def _ends(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
     """The interval of a difference, or NaN where too many resamples have none."""
-    if np.isnan(drawn).mean() > TOO_OFTEN_UNDEFINED:
+    if np.isnan(drawn).mean() > MAX_UNDEFINED:
         return math.nan, math.nan
     return bca(drawn, difference, without)
 
 
 def _furthest(
-    values: Floats, measure: str, candidates: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
+    values: Floats, compute: str, candidates: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
 ) -> _Contrast | None:
     """Of some pairs of subgroups and labels the one that differs most, by the measure's (G, L) values."""
     best: _Contrast | None = None
@@ -268,7 +268,7 @@ def _furthest(
         difference = float(values[a, list(labels)].mean() - values[b, list(labels)].mean())
         if best is None or abs(difference) > best.difference:
             high, low = (a, b) if difference >= 0 else (b, a)
-            best = _Contrast(measure, labels, high, low, abs(difference))
+            best = _Contrast(compute, labels, high, low, abs(difference))
     return best
 
 

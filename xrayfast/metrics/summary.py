@@ -24,7 +24,7 @@ from xrayfast.metrics.classification import (
 )
 from xrayfast.metrics.delong import delong
 from xrayfast.metrics.reliability import reliability, top_label
-from xrayfast.metrics.sample import ResampledMetrics
+from xrayfast.metrics.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.thresholds import decide
 
 OVERALL: dict[Task, dict[str, str]] = {
@@ -338,7 +338,7 @@ def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
         "resamples": found.resamples,
         "seed": found.seed,
         "by": found.by,
-        "units": found.units,
+        "units": found.n_units,
         "overall": {name: one(interval) for name, interval in found.overall.items()},
         "per_label": {
             label: {name: one(row[i]) for name, row in found.per_label.items()} for i, label in enumerate(labels)

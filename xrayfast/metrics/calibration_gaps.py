@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.metrics.classification import Floats, ratio
+from xrayfast.metrics.grouped_sums import GroupedSums
 from xrayfast.metrics.inputs import Indices
 from xrayfast.metrics.reliability import Binning, inner_edges, top_label
-from xrayfast.metrics.tally import GroupedSums
 
 BINNINGS: dict[str, Binning] = {"ece": "width", "ece_mass": "mass"}
 """The bins of each calibration error. Those of "mass" are the split's own, and stay so in its resamples."""
 
 
-class Gaps:
+class CalibrationGaps:
     """How far truth and probability lie apart in each bin, as shares of all images.
 
-    A calibration error is the sum of their absolute values; `limits.norm_limits` needs them one by one.
+    A calibration error is the sum of their absolute values; `confidence_limits.norm_limits` needs them one by one.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where nobody knows, as `inputs.table` gives it.
@@ -28,13 +28,13 @@ class Gaps:
         units: how many there are.
     """
 
-    def __init__(self, truth: NDArray[np.int8], probability: Floats, task: Task, unit: Indices, units: int) -> None:
+    def __init__(self, truth: NDArray[np.int8], probability: Floats, task: Task, unit: Indices, n_units: int) -> None:
         self._task = task
-        self._tally = GroupedSums(units)
+        self._sums = GroupedSums(n_units)
         known = truth >= 0
         self._known = known.any(axis=0)
         rows, labels = np.nonzero(known)
-        self._tally.add("known", (truth.shape[1],), labels, unit[rows])
+        self._sums.add("known", (truth.shape[1],), labels, unit[rows])
         for name, binning in BINNINGS.items():
             edges = [
                 inner_edges(column[seen], binning=binning) for column, seen in zip(probability.T, known.T, strict=True)
@@ -44,16 +44,16 @@ class Gaps:
                 which[labels == i] = np.searchsorted(ends, probability[rows[labels == i], i])
             n_bins = max(len(ends) for ends in edges) + 1
             gap = truth[rows, labels] - probability[rows, labels]
-            self._tally.add(name, (truth.shape[1], n_bins), labels * n_bins + which, unit[rows], gap)
+            self._sums.add(name, (truth.shape[1], n_bins), labels * n_bins + which, unit[rows], gap)
         if task == "single":
             right, confidence, seen = top_label(truth, probability)
-            self._tally.add("images", (1,), np.zeros_like(seen), unit[seen])
+            self._sums.add("images", (1,), np.zeros_like(seen), unit[seen])
             for name, binning in BINNINGS.items():
                 ends = inner_edges(confidence, binning=binning)
                 which = np.searchsorted(ends, confidence)
-                self._tally.add(f"top_{name}", (len(ends) + 1,), which, unit[seen], right - confidence)
+                self._sums.add(f"top_{name}", (len(ends) + 1,), which, unit[seen], right - confidence)
 
-    def measure(self, counts: Floats) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    def compute(self, counts: Floats) -> tuple[dict[str, Floats], dict[str, Floats]]:
         """The gaps of B resamples.
 
         Args:
@@ -63,7 +63,7 @@ class Gaps:
             By the names of `measures.OVERALL_METRICS` (B, K), and of `LABEL_METRICS` (B, L, K); NaN where a resample
             has no image, or for the mean over labels none of a label that the split knows something of.
         """
-        sums = self._tally.sums(counts)
+        sums = self._sums.sums(counts)
         per_label = {name: _shares(sums[name], sums["known"][..., None]) for name in BINNINGS}
         if self._task == "single":
             return {name: _shares(sums[f"top_{name}"], sums["images"]) for name in BINNINGS}, per_label

@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.metrics import agreement
+from xrayfast.metrics.calibration_gaps import CalibrationGaps, total
 from xrayfast.metrics.classification import Floats, rates, ratio
-from xrayfast.metrics.gaps import Gaps, total
-from xrayfast.metrics.inputs import table, units
+from xrayfast.metrics.grouped_sums import GroupedSums
+from xrayfast.metrics.inputs import sampling_units, table
 from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.ranking import Ranking
 from xrayfast.metrics.scoring import log_losses, one_class, squared_errors
-from xrayfast.metrics.tally import GroupedSums
 from xrayfast.metrics.thresholds import decide
 
 
@@ -48,7 +48,7 @@ class ResampledMetrics:
         prevalence: at which `AT_PREVALENCE` is given, one number or (L,), NaN for labels without; or None for none.
 
     Raises:
-        ValueError: As in `metrics.inputs.table` and `units`; a row that has not one class ("single"); thresholds or
+        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row that has not one class ("single"); thresholds or
             prevalences that are not L numbers, or no such numbers.
     """
 
@@ -66,19 +66,19 @@ class ResampledMetrics:
         strange = ~one_class(self.truth) & (self.truth >= 0).any(axis=1)
         if task == "single" and strange.any():
             raise ValueError(f"truth row {np.argmax(strange)} is {self.truth[strange][0].tolist()}; expected one class")
-        self.unit, self.units = units(groups, len(self.truth))
+        self.unit, self.n_units = sampling_units(groups, len(self.truth))
         n_labels = self.truth.shape[1]
         self.called = decide(self.probability, task, _each(threshold, n_labels, "threshold"))
         self._prevalence = None if prevalence is None else _each(prevalence, n_labels, "prevalence")
-        self._tally = GroupedSums(self.units)
-        self._tally_labels()
-        self._tally_images()
-        self.gaps = Gaps(self.truth, self.probability, task, self.unit, self.units)
+        self._sums = GroupedSums(self.n_units)
+        self._sum_labels()
+        self._sum_images()
+        self.gaps = CalibrationGaps(self.truth, self.probability, task, self.unit, self.n_units)
         known = self.truth >= 0
         self._rankings = [self._ranking(known & (np.arange(n_labels) == i)) for i in range(n_labels)]
         self._micro = self._ranking(known)
         self._defined: dict[str, NDArray[np.bool_]] | None = None
-        self.as_it_is = self.measure(np.ones((1, self.units)))
+        self.as_it_is = self.compute(np.ones((1, self.n_units)))
         self._defined = {name: ~np.isnan(values[0]) for name, values in self.as_it_is.per_label.items()}
 
     @property
@@ -91,22 +91,22 @@ class ResampledMetrics:
         """(L,) of the split as it is, by the names of `LABEL_METRICS` (and `AT_PREVALENCE`)."""
         return {name: values[0] for name, values in self.as_it_is.per_label.items()}
 
-    def measure(self, counts: Floats) -> MetricValues:
+    def compute(self, counts: Floats) -> MetricValues:
         """All metrics under B sets of counts.
 
         Args:
             counts: (B, units) how often each patient (or image) is drawn.
         """
-        sums = self._tally.sums(counts)
-        overall_gaps, label_gaps = self.gaps.measure(counts)
-        ranked = [ranking.measure(counts) for ranking in self._rankings]
+        sums = self._sums.sums(counts)
+        overall_gaps, label_gaps = self.gaps.compute(counts)
+        ranked = [ranking.compute(counts) for ranking in self._rankings]
         per_label = {
             **self._of_labels(sums),
             **{name: total(gaps) for name, gaps in label_gaps.items()},
             "auroc": np.stack([area for area, _ in ranked], axis=1),
             "ap": np.stack([precision for _, precision in ranked], axis=1),
         }
-        area, precision = self._micro.measure(counts)
+        area, precision = self._micro.compute(counts)
         of_images = self._of_classes if self.task == "single" else self._of_sets
         overall = {
             **self._averages(sums["cells"], per_label),
@@ -121,18 +121,18 @@ class ResampledMetrics:
             {name: per_label[name] for name in label_names},
         )
 
-    def _tally_labels(self) -> None:
+    def _sum_labels(self) -> None:
         truth, probability = self.truth, self.probability
         n_labels = truth.shape[1]
         rows, labels = np.nonzero(truth >= 0)
         unit = self.unit[rows]
         # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
         cell = 4 * labels + 2 * truth[rows, labels] + self.called[rows, labels]
-        self._tally.add("cells", (n_labels, 2, 2), cell, unit)
-        self._tally.add("squared", (n_labels,), labels, unit, squared_errors(truth, probability)[rows, labels])
-        self._tally.add("logs", (n_labels,), labels, unit, log_losses(truth, probability)[rows, labels])
+        self._sums.add("cells", (n_labels, 2, 2), cell, unit)
+        self._sums.add("squared", (n_labels,), labels, unit, squared_errors(truth, probability)[rows, labels])
+        self._sums.add("logs", (n_labels,), labels, unit, log_losses(truth, probability)[rows, labels])
 
-    def _tally_images(self) -> None:
+    def _sum_images(self) -> None:
         truth, probability = self.truth, self.probability
         n_labels = truth.shape[1]
         known = truth >= 0
@@ -140,13 +140,13 @@ class ResampledMetrics:
         unit = self.unit[rows]
         if self.task == "multi":
             right = ((self.called == truth) | ~known).all(axis=1)[rows]
-            self._tally.add("sets", (2,), right.astype(np.int64), unit)
+            self._sums.add("sets", (2,), right.astype(np.int64), unit)
             return
         actual, predicted = truth[rows].argmax(axis=1), self.called[rows].argmax(axis=1)
-        self._tally.add("confusion", (n_labels, n_labels), actual * n_labels + predicted, unit)
+        self._sums.add("confusion", (n_labels, n_labels), actual * n_labels + predicted, unit)
         one_sum = np.zeros(len(rows), dtype=np.int64)
-        self._tally.add("brier", (), one_sum, unit, squared_errors(truth, probability)[rows].sum(axis=1))
-        self._tally.add("log_loss", (), one_sum, unit, log_losses(truth, probability)[rows, actual])
+        self._sums.add("brier", (), one_sum, unit, squared_errors(truth, probability)[rows].sum(axis=1))
+        self._sums.add("log_loss", (), one_sum, unit, log_losses(truth, probability)[rows, actual])
 
     def _ranking(self, cells: NDArray[np.bool_]) -> Ranking:
         unit = np.broadcast_to(self.unit[:, None], cells.shape)[cells]

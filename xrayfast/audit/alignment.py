@@ -30,7 +30,7 @@ _SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
 _BLOCK = 64  # pairs at a time, which stay in the processor's cache
 
 
-def similarity(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
+def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
     """How alike pairs of thumbnails are.
 
     Args:
@@ -42,16 +42,16 @@ def similarity(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> F
         compare. Which of the two comes first hardly matters.
     """
     result = np.full(len(first), -1, np.float32)
-    coarse, place = _blockwise(_coarse_look, first, second)
+    coarse, place = _in_blocks(_align_coarse, first, second)
     left = np.flatnonzero(coarse > _HOPELESS)
     for steps, least in ((0, _HOPELESS_FINE), (6, -1.0)):
-        found, place[left] = _blockwise(partial(_fine_look, steps=steps), first[left], second[left], place[left])
+        found, place[left] = _in_blocks(partial(_align_fine, steps=steps), first[left], second[left], place[left])
         left, found = left[found > least], found[found > least]
     result[left] = found
     return result
 
 
-def _blockwise(look: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+def _in_blocks(look: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """A look at all pairs, some at a time: correlations (P,) and places (P, 4)."""
     correlation, place = np.zeros(len(pairs[0]), np.float32), np.zeros((len(pairs[0]), 4), np.float32)
     for start in range(0, len(pairs[0]), _BLOCK):
@@ -60,17 +60,17 @@ def _blockwise(look: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[A
     return correlation, place
 
 
-def _coarse_look(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    return _align(halved(a), halved(b), np.zeros((len(a), 4), np.float32), steps=6)
+def _align_coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    return _align(halve(a), halve(b), np.zeros((len(a), 4), np.float32), steps=6)
 
 
-def _fine_look(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
+def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
     if steps:
         _, place = _align(a, b, place, steps)
     return _fine_correlation(a, b, place), place
 
 
-def halved(x: Floats) -> Floats:
+def halve(x: Floats) -> Floats:
     """(P, n, n) at half the size: the mean of each four pixels."""
     even, odd = x[:, ::2], x[:, 1::2]
     # Four sums, because `mean` over two axes of a reshaped array takes ten times as long.
@@ -79,7 +79,7 @@ def halved(x: Floats) -> Floats:
     return quarter
 
 
-def structure(x: Floats, sigma: float, where: Floats | None = None) -> Floats:
+def normalize_contrast(x: Floats, sigma: float, where: Floats | None = None) -> Floats:
     """Values less their local mean, over their local standard deviation.
 
     Args:
@@ -99,7 +99,7 @@ def structure(x: Floats, sigma: float, where: Floats | None = None) -> Floats:
     return result
 
 
-def moved(x: Floats, place: Floats) -> Floats:
+def warp(x: Floats, place: Floats) -> Floats:
     """Images stretched and moved, by linear interpolation; beyond the edge the edge goes on.
 
     Args:
@@ -116,7 +116,7 @@ def moved(x: Floats, place: Floats) -> Floats:
 def _align(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
     """The best correlation found, (P,), and where b must be put for it, (P, 4)."""
     side = a.shape[-1]
-    target, source = structure(a, _SIGMA_ALIGN), structure(b, _SIGMA_ALIGN)
+    target, source = normalize_contrast(a, _SIGMA_ALIGN), normalize_contrast(b, _SIGMA_ALIGN)
     open_a, open_b = _unclipped(a), _unclipped(b)
     slopes, inverse = _slopes(target)
     best, best_place = np.full(len(a), -1, np.float32), place
@@ -156,7 +156,7 @@ def _fine_correlation(a: Floats, b: Floats, place: Floats) -> Floats:
     image = along_y @ b @ along_x.transpose(0, 2, 1)
     # Half a pixel in, lest a bright frame count that one of the two has lost.
     where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
-    a, image = structure(a, _SIGMA_FINE, where), structure(image, _SIGMA_FINE, where)
+    a, image = normalize_contrast(a, _SIGMA_FINE, where), normalize_contrast(image, _SIGMA_FINE, where)
     return _correlation(a, image, where)[0]
 
 

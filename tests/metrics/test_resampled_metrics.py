@@ -11,7 +11,7 @@ from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
 from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.reliability import calibration_error, top_label
-from xrayfast.metrics.sample import ResampledMetrics
+from xrayfast.metrics.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.summary import OVERALL, PER_LABEL, label_table, overall
 from xrayfast.metrics.thresholds import decide
 
@@ -181,8 +181,8 @@ def test_resamples_have_the_numbers_of_their_repeated_rows(task):
         truth = np.where(np.random.default_rng(3).random(truth.shape) < 0.2, -1, truth)
     groups = np.random.default_rng(4).integers(10, 35, 60)
     sample = ResampledMetrics(truth, probability, task, groups, prevalence=0.1)
-    counts = np.random.default_rng(5).integers(0, 3, (4, sample.units)).astype(float)
-    found = sample.measure(counts)
+    counts = np.random.default_rng(5).integers(0, 3, (4, sample.n_units)).astype(float)
+    found = sample.compute(counts)
     for i, times in enumerate(counts):
         rows = np.repeat(np.arange(60), times[sample.unit].astype(int))
         again = ResampledMetrics(truth[rows], probability[rows], task, prevalence=0.1)
@@ -201,7 +201,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     sample = ResampledMetrics(truth, probability, "multi")
     counts = np.ones((2, 40))
     counts[0, 7] = 0
-    found = sample.measure(counts)
+    found = sample.compute(counts)
     for name in ("auroc_macro", "f1_macro", "recall_macro"):
         assert np.isnan(found.overall[name][0])
         assert found.overall[name][1] == sample.overall[name]
@@ -222,7 +222,7 @@ def test_the_order_of_images_and_the_numbers_of_patients_do_not_count(task, seed
     groups = np.arange(40) // 2
     found = ResampledMetrics(truth, probability, task, groups)
     other = ResampledMetrics(truth[order], probability[order], task, (groups * factor - 5)[order])
-    assert other.units == found.units
+    assert other.n_units == found.n_units
     assert other.overall == pytest.approx(found.overall, abs=1e-12)
 
 

@@ -15,8 +15,8 @@ from xrayfast.metrics.inputs import Indices
 class GroupedSums:
     """Named sums over images, each of a shape of its own."""
 
-    def __init__(self, units: int) -> None:
-        self._units = units
+    def __init__(self, n_units: int) -> None:
+        self._units = n_units
         self._size = 0
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         self._parts: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []

@@ -5,8 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from tests.audit.sets import film, gamma
+from xrayfast.audit.alignment import aligned_correlation, halve, normalize_contrast, warp
 from xrayfast.audit.features import thumbnail
-from xrayfast.audit.likeness import halved, moved, similarity, structure
 
 
 def thumbs(*data_dir):
@@ -17,26 +17,26 @@ def test_the_same_is_alike_and_noise_is_not():
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (4, 40, 40)).astype(np.uint8)
     data_dir = thumbs(*(film(i) for i in range(4)))
-    np.testing.assert_allclose(similarity(data_dir, data_dir), 1, atol=1e-3)
-    assert similarity(noise, noise[[1, 2, 3, 0]]).max() < 0.5
-    assert similarity(data_dir, noise).max() < 0.5
+    np.testing.assert_allclose(aligned_correlation(data_dir, data_dir), 1, atol=1e-3)
+    assert aligned_correlation(noise, noise[[1, 2, 3, 0]]).max() < 0.5
+    assert aligned_correlation(data_dir, noise).max() < 0.5
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_flat_pictures_are_like_nothing(value):
     flat = np.full((1, 40, 40), value, np.uint8)
-    assert similarity(flat, flat)[0] < 0.5
-    assert similarity(flat, thumbs(film(0)))[0] < 0.5
+    assert aligned_correlation(flat, flat)[0] < 0.5
+    assert aligned_correlation(flat, thumbs(film(0)))[0] < 0.5
 
 
 def test_the_inverted_picture_is_not_alike():
     one = thumbs(film(0))
-    assert similarity(one, 255 - one)[0] < 0
+    assert aligned_correlation(one, 255 - one)[0] < 0
 
 
 def test_it_hardly_matters_which_comes_first():
     a, b = thumbs(*(film(i) for i in range(6))), thumbs(*(gamma(film(i, 1), 1.3) for i in range(6)))
-    here, there = similarity(a, b), similarity(b, a)
+    here, there = aligned_correlation(a, b), aligned_correlation(b, a)
     near = np.maximum(here, there) > 0.9  # below, the coarse look may rule out one of the two
     assert near.sum() >= 3
     np.testing.assert_allclose(here[near], there[near], atol=0.03)
@@ -44,22 +44,22 @@ def test_it_hardly_matters_which_comes_first():
 
 def test_pairs_do_not_disturb_each_other():
     a, b = thumbs(*(film(i) for i in range(9))), thumbs(*(film(i, 1) for i in range(9)))
-    together = similarity(np.tile(a, (20, 1, 1)), np.tile(b, (20, 1, 1)))
-    np.testing.assert_allclose(together, np.tile(similarity(a, b), 20), atol=1e-4)
-    assert similarity(a[:0], b[:0]).shape == (0,)
+    together = aligned_correlation(np.tile(a, (20, 1, 1)), np.tile(b, (20, 1, 1)))
+    np.testing.assert_allclose(together, np.tile(aligned_correlation(a, b), 20), atol=1e-4)
+    assert aligned_correlation(a[:0], b[:0]).shape == (0,)
 
 
 def test_structure_is_without_brightness_and_contrast():
     one = thumbs(film(0)).astype(np.float32)
-    np.testing.assert_allclose(structure(one, 2.0), structure(one + 30, 2.0), atol=1e-3)
+    np.testing.assert_allclose(normalize_contrast(one, 2.0), normalize_contrast(one + 30, 2.0), atol=1e-3)
     wanted = one - gaussian_filter(one, (0, 2, 2), mode="nearest")
     inside = np.s_[:, 10:-10, 10:-10]
-    assert np.corrcoef(structure(one, 2.0)[inside].ravel(), wanted[inside].ravel())[0, 1] > 0.8
+    assert np.corrcoef(normalize_contrast(one, 2.0)[inside].ravel(), wanted[inside].ravel())[0, 1] > 0.8
 
 
 def test_halved_and_moved():
     one = np.arange(16, dtype=np.float32).reshape(1, 4, 4)
-    np.testing.assert_array_equal(halved(one)[0], [[2.5, 4.5], [10.5, 12.5]])
-    np.testing.assert_allclose(moved(one, np.zeros((1, 4), np.float32)), one)
+    np.testing.assert_array_equal(halve(one)[0], [[2.5, 4.5], [10.5, 12.5]])
+    np.testing.assert_allclose(warp(one, np.zeros((1, 4), np.float32)), one)
     # Half a side's half is one pixel of four: everything comes from one further to the right.
-    np.testing.assert_allclose(moved(one, np.array([[0, 0.5, 0, 0]], np.float32))[0, :, :3], one[0, :, 1:])
+    np.testing.assert_allclose(warp(one, np.array([[0, 0.5, 0, 0]], np.float32))[0, :, :3], one[0, :, 1:])
