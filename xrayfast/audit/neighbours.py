@@ -62,10 +62,7 @@ def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[flo
 def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
     """(numbers of an image, dimensions): the directions that tell most images apart for what a crop changes."""
     sample = thumbs[rng.permutation(len(thumbs))[:_SAMPLE]]
-    crops = [
-        _flatten(_crop_randomly(sample, rng)) - _flatten(_crop_randomly(sample, rng))
-        for _ in range(-(-_CROPPED // len(sample)))
-    ]
+    crops = [_flatten(_crop(sample, rng)) - _flatten(_crop(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))]
     changes = np.concatenate(crops).astype(np.float64)
     within = changes.T @ changes / (2 * len(changes))
     within += np.eye(len(within)) * (_RIDGE * np.trace(within) / len(within) + 1e-9)
@@ -87,7 +84,7 @@ def _flatten(thumbs: npt.NDArray[np.uint8] | Floats) -> Floats:
     return normalize_contrast(halve(thumbs.astype(np.float32)), 1.5).reshape(len(thumbs), -1)
 
 
-def _crop_randomly(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
+def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
     """Each without a random part of up to 5 % at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)

@@ -130,9 +130,9 @@ def intervals(
     Images of one patient resemble each other, and so do the network's mistakes on them: drawing images would pretend
     to more information than there is. Thresholds are kept as they are, since they were not chosen on these images.
 
-    The ends are those of `confidence_limits.bca`, with two exceptions. A metric with the same value in every resample would have
-    an interval without width: a proportion of 0 or 1 gets the exact one of Clopper and Pearson, in which each patient
-    that has such an image counts as one trial, and others get none. A calibration error,
+    The ends are those of `confidence_limits.bca`, with two exceptions. A metric with the same value in every resample
+    would have an interval of zero width: a proportion of 0 or 1 gets the exact one of Clopper and Pearson, in which
+    each patient with an image in the denominator is one trial, and other metrics get none. A calibration error,
     which noise only makes larger, gets `confidence_limits.norm_limits`.
 
     Args:
@@ -158,11 +158,9 @@ def intervals(
     sample = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
     overall, per_label = _bca([sample], resamples, level, seed)
     if sample.n_units >= MIN_UNITS:
-        overall = {
-            name: _replace_zero_width(found, _trials(sample, name, None), level) for name, found in overall.items()
-        }
+        overall = {name: _widen(found, _trials(sample, name, None), level) for name, found in overall.items()}
         per_label = {
-            name: tuple(_replace_zero_width(found, _trials(sample, name, i), level) for i, found in enumerate(row))
+            name: tuple(_widen(found, _trials(sample, name, i), level) for i, found in enumerate(row))
             for name, row in per_label.items()
         }
         _invert(sample, overall, per_label, resamples, level, seed)
@@ -275,7 +273,7 @@ def _invert(
         per_label[name] = tuple(interval(found, gaps[0, i], drawn[:, i]) for i, found in enumerate(per_label[name]))
 
 
-def _replace_zero_width(found: Interval, trials: int, level: float) -> Interval:
+def _widen(found: Interval, trials: int, level: float) -> Interval:
     """In place of an interval without width the exact one of a proportion of 0 or 1, or none."""
     if found.low != found.high:
         return found

@@ -48,8 +48,8 @@ class ResampledMetrics:
         prevalence: at which `AT_PREVALENCE` is given, one number or (L,), NaN for labels without; or None for none.
 
     Raises:
-        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row that has not one class ("single"); thresholds or
-            prevalences that are not L numbers, or no such numbers.
+        ValueError: As in `metrics.inputs.table` and `sampling_units`; a row without exactly one class ("single");
+            thresholds or prevalences of another shape than () or (L,), or out of range.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Float
     """Counts of resamples, a block at a time; their sequence does not depend on the block's size.
 
     Args:
-        units: how many patients (or images) there are, and how many are drawn, with replacement, in each resample.
+        n_units: how many patients (or images) there are, and how many are drawn, with replacement, in each resample.
         resamples: how many in all.
         seed: of the generator.
         block: how many at a time.
@@ -40,7 +40,7 @@ def left_out(n_units: int, seed: int, block: int, at_most: int = SHARES) -> Iter
     """Counts without one patient at a time, or, where they are many, without one of equal shares of them.
 
     Args:
-        units: how many patients (or images) there are.
+        n_units: how many patients (or images) there are.
         seed: of the generator that deals them to shares.
         block: how many at a time.
         at_most: how many shares.
