@@ -1,4 +1,4 @@
-"""The benchmark suite: its file of results, its page, its ratios and its measure of memory; nothing is trained here."""
+"""The benchmark suite: its file of results, its page, its ratios and its memory sampling; nothing is trained here."""
 
 import json
 import os
@@ -16,7 +16,7 @@ sys.path.append(str(ROOT / "examples"))
 from benchmarks import measure, page, scenarios, targets  # noqa: E402
 from benchmarks.contestants import xrayfast_fit  # noqa: E402
 from benchmarks.contestants.common import Orders  # noqa: E402
-from benchmarks.data import Films, make  # noqa: E402
+from benchmarks.data import ImageSet, make  # noqa: E402
 from benchmarks.machine import machine  # noqa: E402
 from benchmarks.memory import PeakMemory, descendants, pss_mb  # noqa: E402
 from benchmarks.results import Results  # noqa: E402
@@ -57,23 +57,23 @@ def test_a_ratio_is_taken_round_by_round(results):
     assert outcome.median == 12.5
     assert target("frozen10").met(outcome)
     assert target("memory").measure(results, GIVEN).values == [0.75, 0.75]
-    assert target("thawed").measure(results, GIVEN) is None
+    assert target("unfrozen").measure(results, GIVEN) is None
 
 
-def test_a_target_that_is_not_reached_is_told(results):
+def test_a_target_that_is_not_reached_is_shown(results):
     slow = next(job for job in scenarios.frozen10(GIVEN) if job.contestant == "xrayfast" and job.seed == 0)
     results.add(slow, fit_row(50.0, epochs=("head",) * 10))
     outcome = target("frozen10").measure(results, GIVEN)
     assert outcome.values == [2.0, 15.0]
     assert not target("frozen10").met(outcome)
-    assert "| 8.50 (2.00 to 15.00, n = 2) | at least 10 | **no** |" in page.page(results)
+    assert "| 8.50 (2.00 to 15.00, n = 2) | at least 10 | **no** | frozen10 |" in page.page(results)
 
 
 def test_the_page_holds_targets_machine_remarks_and_details(results, monkeypatch):
     monkeypatch.setitem(page.EXPLANATIONS, "frozen10", "Because of this.")
     text = page.page(results)
-    assert "| 12.50 (10.00 to 15.00, n = 2) | at least 10 | yes |" in text
-    assert "| not measured | at least 1.4 | – |" in text
+    assert "| 12.50 (10.00 to 15.00, n = 2) | at least 10 | yes | frozen10 |" in text
+    assert "| not measured | at least 1.4 | – | unfrozen |" in text
     assert "CPU a CPU, GPU none" in text
     assert "`python examples/benchmarks --rounds 2`" in text
     assert "- **frozen10**: Because of this." in text
@@ -91,7 +91,7 @@ def test_the_page_holds_targets_machine_remarks_and_details(results, monkeypatch
 def test_the_page_says_that_nothing_is_measured(tmp_path):
     text = page.page(Results(tmp_path / "none.jsonl"))
     assert "Nothing is measured yet." in text
-    assert text.count("not measured") == len(targets.TARGETS)
+    assert text.count("| not measured") == len(targets.TARGETS)
 
 
 def test_the_page_is_of_the_options_a_scenario_was_last_asked_for_with(results):
@@ -114,20 +114,53 @@ def test_what_is_measured_is_found_again_after_a_kill(results):
     assert len(Results(results.path).of(jobs)) == len(jobs)
 
 
+def test_benchmarks_md_and_its_chart_are_what_the_results_say():
+    measured = Results(ROOT / "examples" / "benchmarks" / "results.jsonl")
+    assert (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8") == page.page(measured), (
+        "python examples/benchmarks --write-only"
+    )
+    chart = (ROOT / "examples" / "images" / "benchmarks.svg").read_text(encoding="utf-8")
+    assert chart == page.chart(measured), "python examples/benchmarks --write-only"
+    assert chart.count("<rect") == 3 + 2 * len(page.CHARTED)  # the ground, the legend, and a pair of bars per scenario
+
+
+def test_the_ten_first_rows_stand_before_the_others(results):
+    first, rest = page.page(results).split("## Further rows")
+    assert page.FIRST == 10
+    assert all(target.what in first for target in targets.TARGETS[:10])
+    assert not any(f"| {target.what} |" in first for target in targets.TARGETS[10:])
+    assert all(target.what in rest for target in targets.TARGETS[10:])
+
+
+def test_results_of_scenarios_that_were_renamed_are_found(tmp_path):
+    file = tmp_path / "results.jsonl"
+    command = "python examples/benchmarks --only thawed --only store --only help"
+    file.write_text(json.dumps({"scenario": "thawed", "options": {}, "command": command}) + "\n")
+    begun = Results(file).begun
+    assert begun["unfrozen"]["command"] == "python examples/benchmarks --only unfrozen --only cache --only help"
+
+
+def test_the_chart_shows_medians_and_their_ratio():
+    svg = page.bars([("frozen & such", {"fastai": [100.0, 120.0], "xrayfast": [10.0]})], "seconds")
+    assert "frozen &amp; such" in svg
+    assert "10 (11.0×)" in svg
+    assert svg.count("<path") == 1  # one value has no range
+
+
 def test_a_failure_is_shown_and_tried_again(results):
-    job = scenarios.thawed(GIVEN)[0]
-    results.begin("thawed", asdict(GIVEN), "")
+    job = scenarios.unfrozen(GIVEN)[0]
+    results.begin("unfrozen", asdict(GIVEN), "")
     results.add(job, {"error": "Traceback\nno such option"})
     assert results.get(job) is None
-    assert "**failed**: thawed, xrayfast, seed 0 – no such option" in page.page(results)
+    assert "**failed**: unfrozen, xrayfast, seed 0 – no such option" in page.page(results)
     results.add(job, fit_row(5.0))
     assert "**failed**" not in page.page(Results(results.path))
 
 
 def test_scenarios_share_what_is_the_same():
     given = scenarios.Options()
-    thawed, progressive = ({job.key for job in jobs(given)} for jobs in (scenarios.thawed, scenarios.progressive))
-    assert len(thawed & progressive) == 3  # fastai's rounds
+    unfrozen, progressive = ({job.key for job in jobs(given)} for jobs in (scenarios.unfrozen, scenarios.progressive))
+    assert len(unfrozen & progressive) == 3  # fastai's rounds
     for name, scenario in scenarios.SCENARIOS.items():
         jobs = scenario.jobs(given)
         assert len({job.key for job in jobs}) == len(jobs), name
@@ -150,7 +183,7 @@ def test_equality_holds_within_the_spread_of_seeds():
 def test_the_deviation_from_a_line_is_a_share_of_the_time_after_the_start(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options(images=100, rounds=1)
     jobs = scenarios.linear(given)
-    for job, seconds in zip(jobs, (15.0, 33.0, 85.0), strict=True):  # 10 s and 0.05 a film, but 3 s over
+    for job, seconds in zip(jobs, (15.0, 33.0, 85.0), strict=True):  # 10 s and 0.05 per image, but 3 s over
         found.add(job, fit_row(seconds))
     outcome = target("linear").measure(found, given)
     start, slope = 15 - 100 * 70 / 1500, 70 / 1500
@@ -160,7 +193,7 @@ def test_the_deviation_from_a_line_is_a_share_of_the_time_after_the_start(tmp_pa
 
 def test_the_limit_is_compared_by_unfrozen_epochs_from_the_second_on(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options(rounds=2)
-    for job in scenarios.thawed(given):
+    for job in scenarios.unfrozen(given):
         row = fit_row(20.0 if job.contestant == "xrayfast" else 10.0 + job.seed)
         row["result"]["epochs"][0]["seconds"] = 1000.0
         found.add(job, row)
@@ -190,19 +223,19 @@ def test_two_processes_are_compared_by_their_losses(tmp_path):
 
 def test_the_store_must_change_no_loss(tmp_path):
     found, given = Results(tmp_path / "results.jsonl"), scenarios.Options()
-    assert target("store").measure(found, given) is None
-    for job in scenarios.store(given):
+    assert target("cache").measure(found, given) is None
+    for job in scenarios.cache(given):
         row = fit_row(5.0)
         row["result"]["epochs"][2]["train_loss"] += job.seed
         found.add(job, row)
-    assert target("store").met(target("store").measure(found, given))
-    *_, direct = scenarios.store(given)
-    assert "--no-cache" in xrayfast_fit.command(Orders("fit", direct.settings, 1, "films", "split.csv", "scratch"))
+    assert target("cache").met(target("cache").measure(found, given))
+    *_, direct = scenarios.cache(given)
+    assert "--no-cache" in xrayfast_fit.command(Orders("fit", direct.settings, 1, "images", "split.csv", "scratch"))
     row["result"]["epochs"][2]["valid_loss"] += 1e-6
     found.add(direct, row)
-    outcome = target("store").measure(found, given)
+    outcome = target("cache").measure(found, given)
     assert outcome.values == pytest.approx([0, 0, 1e-6])
-    assert not target("store").met(outcome)
+    assert not target("cache").met(outcome)
 
 
 @linux
@@ -233,18 +266,18 @@ def test_a_process_is_timed_from_outside(tmp_path):
         measure.process([sys.executable, "-c", code], dict(os.environ), tmp_path / "log.txt")
 
 
-def test_films_are_made_once_with_one_split_for_all(tmp_path):
-    data_dir = Films("phantoms16", 12, 64)
+def test_images_are_made_once_with_one_split_for_all(tmp_path):
+    data_dir = ImageSet("phantoms16", 12, 64)
     make(data_dir, None, tmp_path)
-    told = Orders("fit", {}, 0, str(data_dir.folder(tmp_path)), str(data_dir.split_file(tmp_path)), "")
-    train, valid = told.subset("train"), told.subset("valid")
+    orders = Orders("fit", {}, 0, str(data_dir.folder(tmp_path)), str(data_dir.split_file(tmp_path)), "")
+    train, valid = orders.subset("train"), orders.subset("valid")
     assert len(train) + len(valid) == 12
     assert not {path for path, _ in train} & {path for path, _ in valid}
-    assert len(told.labels) == 3
+    assert len(orders.labels) == 3
     from PIL import Image
 
-    with Image.open(train[0][0]) as film:
-        assert film.mode == "I;16"
+    with Image.open(train[0][0]) as image:
+        assert image.mode == "I;16"
     before = Path(train[0][0]).stat().st_mtime_ns
     make(data_dir, None, tmp_path)
     assert Path(train[0][0]).stat().st_mtime_ns == before
@@ -252,14 +285,14 @@ def test_films_are_made_once_with_one_split_for_all(tmp_path):
 
 def test_xrayfast_is_run_as_a_user_runs_it():
     job = scenarios.progressive(scenarios.Options())[0]
-    words = xrayfast_fit.command(Orders("fit", job.settings, 1, "films", "split.csv", "scratch"))
+    words = xrayfast_fit.command(Orders("fit", job.settings, 1, "images", "split.csv", "scratch"))
     line = " ".join(words[1:])
-    assert line.startswith("-m xrayfast fit films --arch resnet18")
+    assert line.startswith("-m xrayfast fit images --arch resnet18")
     for split in ("--unfreeze ", "--freeze-epochs 1", "--epochs 5", "--progressive 128,176,224", "--seed 1", "--json"):
         assert split in line
     assert "--cache-dir scratch/cache" in line
     two = scenarios.distributed(scenarios.Options())[1]
-    words = xrayfast_fit.command(Orders("distributed", two.settings, 0, "films", "split.csv", "scratch"))
+    words = xrayfast_fit.command(Orders("distributed", two.settings, 0, "images", "split.csv", "scratch"))
     assert words[1:5] == ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 # Run as a folder, Python looks for modules inside it; they are named as parts of the package.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks import data, page  # noqa: E402
-from benchmarks.machine import ROOT, cores, cpu_flags, machine  # noqa: E402
-from benchmarks.measure import Failure, Place, run  # noqa: E402
+from benchmarks import page  # noqa: E402
+from benchmarks.machine import ROOT, cores, cpu_flags, installed, machine  # noqa: E402
+from benchmarks.measure import Failure, Workspace, run  # noqa: E402
 from benchmarks.results import Job, Results  # noqa: E402
 from benchmarks.scenarios import SCENARIOS, Options, expected  # noqa: E402
 
@@ -35,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
             print(f"{name:12} {minutes(scenario.jobs(given)):5.1f} min  {scenario.about}{note}")
         return 0
     failures = 0 if args.write_only else measure(args, given, results)
-    page.write(results, args.page)
+    page.write(results, args.page, args.page.parent / "examples" / "images")
     print(f"Written: {args.page}")
     return 1 if failures else 0
 
@@ -44,10 +44,13 @@ def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
     """Run the chosen scenarios; the number of measurements that failed."""
     gpu = machine()["GPU"] != "none"
     chosen = args.only or [name for name, scenario in SCENARIOS.items() if gpu or not scenario.gpu]
-    jobs = {name: SCENARIOS[name].jobs(given) for name in chosen}
+    jobs = {
+        name: [job for job in SCENARIOS[name].jobs(given) if job.contestant != "timm" or installed("timm")]
+        for name in chosen
+    }
     waiting = {job.key: job for of in jobs.values() for job in of if args.again or results.get(job) is None}
     print(f"{machine()}\n{len(waiting)} measurements, about {minutes(list(waiting.values())):.0f} min:", flush=True)
-    place = Place(args.work.resolve(), source(args.data), given.threads)
+    workspace = Workspace(args.work.resolve(), source(args.data), given.threads)
     command = shlex.join(["python", "examples/benchmarks", *args.words]).replace(f"{ROOT.parent}/", "../")
     failures = 0
     for name, of in jobs.items():
@@ -56,20 +59,20 @@ def measure(args: argparse.Namespace, given: Options, results: Results) -> int:
         for job in of:
             if waiting.pop(job.key, None) is None:
                 continue
-            failures += not done(job, place, results)
-        page.write(results, args.page)
+            failures += not done(job, workspace, results)
+        page.write(results, args.page, args.page.parent / "examples" / "images")
     return failures
 
 
-def done(job: Job, place: Place, results: Results) -> bool:
+def done(job: Job, workspace: Workspace, results: Results) -> bool:
     """Run one job and keep its row; whether it ended well."""
     name = page.label(vars(job))
     print(f"  {name}, round {job.seed} (about {expected(job):.0f} s) ...", flush=True)
     try:
-        row = run(job, place)
+        row = run(job, workspace)
     except Failure as error:
         results.add(job, {"error": str(error)})
-        print(f"  {name}: failed, {str(error).splitlines()[-1]} (see {place.work / 'log.txt'})", flush=True)
+        print(f"  {name}: failed, {str(error).splitlines()[-1]} (see {workspace.work / 'log.txt'})", flush=True)
         return False
     results.add(job, row)
     found = row["result"]
@@ -85,10 +88,10 @@ def minutes(jobs: list[Job]) -> float:
 
 
 def source(given: Path | None) -> Path | None:
-    """The class folders of films: those given, those beside the project, or None for phantoms."""
+    """The class folders of images, or None for phantoms."""
     if given is not None and not given.is_dir():
         sys.exit(f"--data {given}: no such folder; expected one of class folders.")
-    return given or (data.REAL if data.REAL.is_dir() else None)
+    return given
 
 
 def arguments(words: list[str] | None) -> argparse.Namespace:
@@ -99,14 +102,14 @@ def arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the scenarios and their expected minutes, and end")
     parser.add_argument("--images", type=int, help="training and validation images, instead of the scenario's own")
     parser.add_argument("--rounds", type=int, help="instead of the scenario's own")
-    parser.add_argument("--data", type=Path, help="class folders of films (../shared/data/darkcovid, else phantoms)")
+    parser.add_argument("--data", type=Path, help="class folders of radiographs (phantoms)")
     parser.add_argument("--weights", choices=["imagenet", "none"], default="imagenet", help="that all start from")
     parser.add_argument("--xrayfast-options", default="", metavar="OPTIONS", help="more options of 'xrayfast fit'")
-    parser.add_argument("--threads", type=int, default=cores(), help="of torch, for everybody (the cores)")
+    parser.add_argument("--threads", type=int, default=cores(), help="of torch, for all contestants (the cores)")
     parser.add_argument("--again", action="store_true", help="measure anew what is there already")
-    parser.add_argument("--quick", action="store_true", help="64 px and a handful of films, to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="64 px and a few images, to see that it runs")
     parser.add_argument("--write-only", action="store_true", help="write the page from the results there are")
-    parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks", help="films and scratch files")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "benchmarks", help="image sets and scratch files")
     parser.add_argument("--results", type=Path, help="examples/benchmarks/results.jsonl; with --quick under --work")
     parser.add_argument("--page", type=Path, help="BENCHMARKS.md; with --quick under --work")
     args = parser.parse_args(words)

@@ -1,4 +1,4 @@
-"""The films that all contestants train on, made once, each set with one split for all."""
+"""The images that all contestants train on, made once, each set with one split for all."""
 
 import os
 import random
@@ -11,19 +11,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.machine import ROOT, cores
+from benchmarks.machine import cores
 from xrayfast.data.images.reader import is_image
 from xrayfast.synthetic import CONDITIONS, phantom
 
-REAL = ROOT.parent / "shared" / "data" / "darkcovid"
-
 
 @dataclass(frozen=True)
-class Films:
-    """A set of films.
+class ImageSet:
+    """A set of images.
 
     Attributes:
-        kind: "films" (of --data, scaled to `px`; phantoms where there are none), "phantoms", or "phantoms16" (16 bits).
+        kind: "films" (those of --data, scaled to `px`; phantoms without --data), "phantoms", or "phantoms16" (16 bits).
         images: training and validation images together.
         px: their shorter side.
         valid: share of the images to validate on.
@@ -45,18 +43,18 @@ class Films:
         return work / "data" / f"{self.name}.csv"
 
 
-def make(films: Films, source: Path | None, work: Path) -> None:
-    """Write the films and their split, where they are not there yet.
+def make(image_set: ImageSet, source: Path | None, work: Path) -> None:
+    """Write the images and their split, where they are not there yet.
 
-    A film is made once and linked into each set that takes it; xrayfast draws the split, by patient, for everybody.
+    An image is made once and linked into each set that takes it; xrayfast draws the split, by patient, for all.
     """
-    folder, split = films.folder(work), films.split_file(work)
+    folder, split = image_set.folder(work), image_set.split_file(work)
     if split.exists():
         return
-    print(f"  makes {films.name} ...", flush=True)
-    pool = work / "data" / f"{films.kind}-{films.px}px"
-    plan = _plan(films, source)
-    tasks = [(origin, str(pool / name), films) for name, origin in plan.items() if not (pool / name).exists()]
+    print(f"  makes {image_set.name} ...", flush=True)
+    pool = work / "data" / f"{image_set.kind}-{image_set.px}px"
+    plan = _plan(image_set, source)
+    tasks = [(origin, str(pool / name), image_set) for name, origin in plan.items() if not (pool / name).exists()]
     for name in plan:
         (pool / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -66,26 +64,26 @@ def make(films: Films, source: Path | None, work: Path) -> None:
         (folder / name).unlink(missing_ok=True)
         os.link(pool / name, folder / name)
     command = [sys.executable, "-m", "xrayfast", "split", str(folder), "-o", str(split)]
-    command += ["--valid-fraction", str(films.valid), "--cache-dir", str(work / "cache")]
+    command += ["--valid-fraction", str(image_set.valid), "--cache-dir", str(work / "cache")]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
-def _plan(films: Films, source: Path | None) -> dict[str, str | int]:
+def _plan(image_set: ImageSet, source: Path | None) -> dict[str, str | int]:
     """File names by class folder, and what each is made of: a file, or a phantom's patient."""
-    if films.kind == "films" and source is not None:
+    if image_set.kind == "films" and source is not None:
         classes = {folder.name: _shuffled(folder) for folder in sorted(source.iterdir()) if folder.is_dir()}
         classes = {label: files for label, files in classes.items() if files}
         # In turn, so that classes are as equal as they can be, and a smaller set is part of a larger one.
         most = max(map(len, classes.values()), default=0)
         turns = (files[k] for k in range(most) for files in classes.values() if k < len(files))
-        chosen = [file for _, file in zip(range(films.images), turns, strict=False)]
-        if len(chosen) < films.images:
-            sys.exit(f"{source}: holds {len(chosen)} images, and {films.images} are asked for. Lower --images.")
+        chosen = [file for _, file in zip(range(image_set.images), turns, strict=False)]
+        if len(chosen) < image_set.images:
+            sys.exit(f"{source}: holds {len(chosen)} images, and {image_set.images} are asked for. Lower --images.")
         return {f"{file.parent.name}/{file.stem}.png": str(file) for file in chosen}
     names = {}
-    for patient in range(films.images):
+    for patient in range(image_set.images):
         names[f"{CONDITIONS[patient % len(CONDITIONS)]}/film{patient:04d}.png"] = patient
     return names
 
@@ -96,23 +94,23 @@ def _shuffled(folder: Path) -> list[Path]:
     return files
 
 
-def _write(task: tuple[str | int, str, Films]) -> None:
-    origin, target, films = task
+def _write(task: tuple[str | int, str, ImageSet]) -> None:
+    origin, target, image_set = task
     if isinstance(origin, int):
-        image = _phantom(origin, Path(target).parent.name, films)
+        image = _phantom(origin, Path(target).parent.name, image_set)
     else:
-        with Image.open(origin) as film:
-            gray = film.convert("L")
-        scale = films.px / min(gray.size)
+        with Image.open(origin) as image:
+            gray = image.convert("L")
+        scale = image_set.px / min(gray.size)
         image = gray.resize((round(gray.width * scale), round(gray.height * scale)), Image.Resampling.LANCZOS)
     temporary = Path(f"{target}.tmp")
     image.save(temporary, "PNG", compress_level=1)
     temporary.replace(target)
 
 
-def _phantom(patient: int, condition: str, films: Films) -> Image.Image:
-    pixels = phantom(condition, patient=patient, size=films.px)
-    if films.kind == "phantoms16":  # 12 bits used, as digital detectors give them
+def _phantom(patient: int, condition: str, image_set: ImageSet) -> Image.Image:
+    pixels = phantom(condition, patient=patient, size=image_set.px)
+    if image_set.kind == "phantoms16":  # 12 bits used, as digital detectors give them
         grain = np.random.default_rng(patient).integers(0, 16, pixels.shape, dtype=np.uint16)
         return Image.fromarray(pixels.astype(np.uint16) * 16 + grain)
     return Image.fromarray(pixels)

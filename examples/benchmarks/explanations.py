@@ -1,13 +1,19 @@
-"""A sentence or two on a row of the page: why it falls short, or what to know when reading it. By the row's key."""
+"""A sentence or two on a row of the page, by its key: why it falls short, or what to know when reading it."""
 
 AS_GOOD = (
     "As good means: its mean is not below the other's by more than the larger of the two spreads over seeds, and a "
     "paired t-test over seeds does not find it lower. Accuracies are of the last epoch."
 )
 
+OLDER_DATA = (
+    "1,124 radiographs of [Ozturk et al. 2020](https://doi.org/10.1016/j.compbiomed.2020.103792), which the commands "
+    "below took without `--data` at these commits"
+)
+"""The originals of rows that do not name their own."""
+
 EXPLANATIONS: dict[str, str] = {
-    "frozen10": "What does not grow with the films is under the row on cost; the ratio grows with them.",
-    "thawed": "In `--precision auto`, which is bf16 on CPUs with AMX; the limit in fp32 is in the tables below.",
+    "frozen10": "The fixed cost of a run is under linear; it does not grow with the images, so the ratio does.",
+    "unfrozen": "In `--precision auto`, which is bf16 on CPUs with AMX; the limit in fp32 is in the tables below.",
     "progressive": f"{AS_GOOD} The times of the row are of its own settings.",
     "limit": "xrayfast's epoch is timed without the writing of its checkpoint, which the totals hold. The limit is the "
     "median of two epochs after a first one, ours of four; above 1 is noise.",
@@ -15,16 +21,15 @@ EXPLANATIONS: dict[str, str] = {
     "help": "The median of seven.",
     "vgg16_bn": "Random weights, time only: ImageNet's were not on the machine.",
     "densenet121": "Random weights, time only: ImageNet's were not on the machine.",
-    "linear": "The fixed start by a profile (`py-spy record -r 100 -t -f raw -- xrayfast fit`, 24 training films, 10 "
+    "linear": "The fixed start by a profile (`py-spy record -r 100 -t -f raw -- xrayfast fit`, 24 training images, 10 "
     "epochs of the head, 16 s): 9 to 10 s of imports, partly beside decoding (by `-X importtime` torch 2.9, "
     "torch._dynamo through torchvision 2.6, scikit-learn with scipy.stats 1.8, timm 0.9 where it is installed, "
     "matplotlib 0.5), 1 to 2 to read the data set with pandas, 1 to build the network, 1 to 2 to write weights "
-    "eighteen times, 1 for predictions, intervals and card. Before, it was 20 s: 3 more to take all modules apart at "
-    "the end, and 1 to 2 to look for garbage while they were imported.",
-    "distributed": "In fp32, at the default rate, with what frozen layers give kept, as by default.",
+    "eighteen times, 1 for predictions, intervals and card.",
+    "distributed": "In fp32, at the default learning rate, from cached frozen features, as by default.",
     "distributed-all": "Rounding grows in a network that is trained as a whole from the first step in batches of 16, "
-    "in one process too. In float64 two processes are one to 1e-6 over three epochs at an ordinary rate: "
-    "tests/learning/test_distributed.py.",
+    "in one process too. In float64 two processes agree with one to 1e-6 over three epochs at an ordinary rate: "
+    "tests/learning/training/test_distributed.py.",
     "reuse": AS_GOOD,
     "precision": AS_GOOD,
 }

@@ -1,4 +1,4 @@
-"""Run one job as a process of its own, and measure it from outside."""
+"""Run one job as its own process and measure it from outside."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.contestants import xrayfast_fit
 from benchmarks.contestants.common import Orders
-from benchmarks.data import Films, make
+from benchmarks.data import ImageSet, make
 from benchmarks.machine import ROOT, commit, machine, versions
 from benchmarks.memory import PeakMemory
 from benchmarks.results import Job
@@ -24,45 +24,55 @@ MODULES = {"fastai": "fastai_recipe", "torchvision": "torchvision_loop", "timm":
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where things are.
+class Workspace:
+    """Where jobs run, and on what.
 
     Attributes:
-        work: folder of films, runs and logs.
-        source: class folders of films, or None for phantoms.
-        threads: of torch, for everybody.
+        work: folder of image sets, runs and logs.
+        source: class folders of images, or None for phantoms.
+        threads: of torch, for all contestants.
     """
 
     work: Path
     source: Path | None
     threads: int
 
+    @property
+    def data(self) -> str:
+        """What the originals are, for the page."""
+        return self.source.name if self.source else "phantoms"
+
 
 class Failure(Exception):
     """A contestant ended with an error; the message is the end of what it wrote."""
 
 
-def run(job: Job, place: Place) -> dict[str, Any]:
+def run(job: Job, workspace: Workspace) -> dict[str, Any]:
     """Make what the job needs, run it, and give its row of the results.
 
     Raises:
         Failure: it did not end well.
     """
-    films = Films(*job.settings["films"]) if "films" in job.settings else None
-    if films is not None:
-        make(films, place.source, place.work)
-    model = _model(job, place)
-    scratch = place.work / "scratch"
+    image_set = ImageSet(*job.settings["films"]) if "films" in job.settings else None
+    if image_set is not None:
+        make(image_set, workspace.source, workspace.work)
+    model = _model(job, workspace)
+    scratch = workspace.work / "scratch"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    where = (str(films.folder(place.work)), str(films.split_file(place.work))) if films is not None else ("", "")
-    told = Orders(job.task, job.settings, job.seed, *where, str(scratch), model)
+    where = (
+        (str(image_set.folder(workspace.work)), str(image_set.split_file(workspace.work)))
+        if image_set is not None
+        else ("", "")
+    )
+    orders = Orders(job.task, job.settings, job.seed, *where, str(scratch), model)
     fits = job.contestant == "xrayfast" and job.task in ("fit", "distributed")
-    words = xrayfast_fit.command(told) if fits else _module(job, told)
-    measured, output = process(words, environment(job, place), place.work / "log.txt")
-    result = xrayfast_fit.found(told) if fits else _answer(output)
+    words = xrayfast_fit.command(orders) if fits else _module(job, orders)
+    measured, output = process(words, environment(job, workspace), workspace.work / "log.txt")
+    result = xrayfast_fit.found(orders) if fits else _answer(output)
     shutil.rmtree(scratch, ignore_errors=True)
-    about = {"machine": machine(), "versions": versions(), "commit": commit(), "when": time.strftime("%Y-%m-%d %H:%M")}
+    about: dict[str, Any] = {"data": workspace.data, "machine": machine()}
+    about |= {"versions": versions(), "commit": commit(), "when": time.strftime("%Y-%m-%d %H:%M")}
     return {**measured, "result": result, **about}
 
 
@@ -98,21 +108,18 @@ def process(words: list[str], environment: dict[str, str], log: Path) -> tuple[d
     return {"seconds": round(seconds, 3), "cpu_seconds": round(cpu, 2), "peak_mb": peak}, text
 
 
-def environment(job: Job, place: Place) -> dict[str, str]:
-    """Threads, weights and modules, the same for everybody."""
-    threads = job.settings.get("threads", place.threads)
-    own = os.environ | {"OMP_NUM_THREADS": str(threads), "XRAYFAST_CACHE": str(place.work / "cache")}
+def environment(job: Job, workspace: Workspace) -> dict[str, str]:
+    """Threads, cache and modules, the same for all contestants."""
+    threads = job.settings.get("threads", workspace.threads)
+    own = os.environ | {"OMP_NUM_THREADS": str(threads), "XRAYFAST_CACHE": str(workspace.work / "cache")}
     own["PYTHONPATH"] = os.pathsep.join([str(ROOT / "examples"), str(ROOT)])
     own["MPLBACKEND"] = "Agg"
-    weights = ROOT.parent / "shared" / "torch"
-    if "TORCH_HOME" not in own and weights.is_dir():
-        own["TORCH_HOME"] = str(weights)
     return own
 
 
-def _module(job: Job, told: Orders) -> list[str]:
+def _module(job: Job, orders: Orders) -> list[str]:
     name = MODULES.get(job.contestant, "xrayfast_steps")
-    return [sys.executable, "-m", f"benchmarks.contestants.{name}", json.dumps(asdict(told))]
+    return [sys.executable, "-m", f"benchmarks.contestants.{name}", json.dumps(asdict(orders))]
 
 
 def _answer(output: str) -> dict[str, Any]:
@@ -124,19 +131,18 @@ def _answer(output: str) -> dict[str, Any]:
     return found
 
 
-def _model(job: Job, place: Place) -> str:
+def _model(job: Job, workspace: Workspace) -> str:
     """A run of xrayfast that the job works on; trained once, not measured. "" where it needs none."""
     if "model" not in job.settings:
         return ""
-    settings, films = job.settings["model"], Films(*job.settings["model"]["films"])
-    made = place.work / "models" / f"{films.name}-{settings['arch']}-{settings['size']}"
+    settings, image_set = job.settings["model"], ImageSet(*job.settings["model"]["films"])
+    made = workspace.work / "models" / f"{image_set.name}-{settings['arch']}-{settings['size']}"
     if not (made / "run" / "metrics.json").exists():
         print("  trains a network to work on ...", flush=True)
-        make(films, place.source, place.work)
+        make(image_set, workspace.source, workspace.work)
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(parents=True)
-        told = Orders(
-            "fit", settings, 0, str(films.folder(place.work)), str(films.split_file(place.work)), str(made)
-        )  # fmt: skip
-        process(xrayfast_fit.command(told), environment(job, place), place.work / "log.txt")
+        where = (str(image_set.folder(workspace.work)), str(image_set.split_file(workspace.work)))
+        orders = Orders("fit", settings, 0, *where, str(made))
+        process(xrayfast_fit.command(orders), environment(job, workspace), workspace.work / "log.txt")
     return str(made / "run")

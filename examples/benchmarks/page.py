@@ -1,46 +1,67 @@
-"""BENCHMARKS.md, from the file of results."""
+"""BENCHMARKS.md and its chart, from the file of results."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.explanations import EXPLANATIONS
-from benchmarks.machine import installed, machine
+from benchmarks import scenarios
+from benchmarks.chart import bars
+from benchmarks.explanations import EXPLANATIONS, OLDER_DATA
 from benchmarks.results import Results
 from benchmarks.scenarios import SCENARIOS, Options
 from benchmarks.targets import TARGETS, Outcome, Row, Target, accuracies, epoch_seconds, spread
 
-ABOUT = """Written by `python examples/benchmarks`, which also says what each contestant does; do not edit. Each
-measurement is a process of its own, in turn with the others on the same machine: from its start to its end, imports,
-decoding and validation of every epoch included, with an empty cache. All have the same films, split, network, weights,
-size, batch, epochs, threads and seeds; the seed of a round is its number. fastai is the documentation's recipe
-(`Resize`, `aug_transforms()`, `vision_learner`, `fine_tune` or `fit_one_cycle`, its own number of workers), torchvision
-and timm are loops as in their references. Numbers are medians over rounds, with the lowest and highest. The last column
-of the tables says when and of which commit: some measurements were made again later."""
+FIRST = 10
+"""Targets that stand before everything else."""
+
+INTRO = """xrayfast beside fastai's documented recipe, torchvision's training loop, timm and the machine's compute-only
+limit, on the same images, split, network, weights, image size, batch size, epochs, threads and seeds. This page and its
+chart are written by `python examples/benchmarks`; do not edit."""
+
+CHART = """![Seconds of fastai and xrayfast for eight jobs](examples/images/benchmarks.svg)
+
+Seconds from the start of the process to its end, imports, decoding and validation included, with an empty cache;
+`predict` is timed after its imports. Bars are medians over rounds, lines go from the lowest to the highest, and the
+ratio of the medians stands in brackets."""
+
+METHOD = """Each measurement is a process of its own, in turn with the others on the same machine: from its start to its
+end, imports, decoding and validation of every epoch included, with an empty cache. The seed of a round is its index.
+fastai is the documentation's recipe (`Resize`, `aug_transforms()`, `vision_learner`, `fine_tune` or `fit_one_cycle`,
+its own number of workers), torchvision and timm are loops as in their references. Values are medians over rounds, with
+the lowest and highest in brackets. "PNG originals" are the radiographs of `--data`, scaled to the given shorter side;
+phantoms are those of `xrayfast synth`. The last column of the tables holds time and commit: some measurements were made
+again later. A command takes up what others measured before it, and goes on where it stopped."""
 
 QUICK = (
-    "**Made with --quick, to see that everything runs: a handful of small films, so no number here means anything.**"
+    "**Made with --quick, to see that everything runs: a few small images, so no value on this page means anything.**"
 )
 
-SAME = """Accuracy is of the validation part after the last epoch, the mean over rounds; augmentations and schedules are
-each tool's own, so it says that all of them learn, not which learns best. The limit is xrayfast's network, forward,
-backward, optimiser and validation, on batches that lie in memory, in the precision that `--precision auto` takes here
-and in fp32; its seconds are those steps alone, without imports. It computes frozen layers in every epoch, so what
-reuses them can stay below it. An epoch's seconds are the median of the last phase, the run's first epoch left out, with
-validation. Memory is the peak of what the process and its workers hold together
-(sum of PSS, sampled up to four times a second)."""
+DETAILS = """Accuracy is that of the validation images after the last epoch, the mean over rounds; augmentations and
+schedules are each tool's own, so it says that all of them learn, not which learns best. The limit is xrayfast's
+network, forward, backward, optimizer and validation, on batches held in memory, in the precision that
+`--precision auto` takes on this machine and in fp32; its seconds are those steps alone, without imports. It computes
+frozen layers in every epoch, so a contestant that caches their output can be faster. The seconds per epoch are the
+median of the last phase, the run's first epoch left out, with validation. Memory is the peak of what the process and
+its workers hold together (sum of PSS, sampled up to four times per second)."""
 
 
-def write(results: Results, path: Path) -> None:
-    """Write the page whole."""
+def write(results: Results, path: Path, images: Path) -> None:
+    """Write the page, and its chart into the folder `images`."""
     path.write_text(page(results), encoding="utf-8")
+    images.mkdir(parents=True, exist_ok=True)
+    (images / "benchmarks.svg").write_text(chart(results), encoding="utf-8")
 
 
 def page(results: Results) -> str:
+    """The page, from the results alone: the same on every machine."""
     quick = [QUICK] if any(begun["options"]["quick"] for begun in results.begun.values()) else []
-    parts = ["# Benchmarks", *quick, ABOUT, *_where(results), "## Targets", _targets(results), *_remarks(results)]
-    parts += ["## All numbers", SAME if installed("timm") else f"{SAME} timm is not installed here, and left out."]
+    parts = ["# Benchmarks", *quick, INTRO]
+    if not results.rows:
+        parts.append("Nothing is measured yet.")
+    parts += ["## The ten rows that matter first", _targets(results, TARGETS[:FIRST]), _summary(results), CHART]
+    parts += ["## Further rows", _targets(results, TARGETS[FIRST:]), "## How it was measured", METHOD]
+    parts += [*_where(results), "## Remarks on the rows", *_remarks(results), "## All measurements", DETAILS]
     for name, scenario in SCENARIOS.items():
         text = _details(results, name)
         if text:
@@ -62,7 +83,7 @@ def _given(results: Results, scenario: str) -> Options:
 def _where(results: Results) -> list[str]:
     rows = list(results.rows.values())
     if not rows:
-        return ["Nothing is measured yet."]
+        return []
     lines = [["", ""]]
     for computer in _each(row["machine"] for row in rows):
         lines.append(["machine", ", ".join(f"{name} {value}" for name, value in computer.items())])
@@ -72,6 +93,7 @@ def _where(results: Results) -> list[str]:
     lines.append(["measured", _span_of_time(when)])
     commits = ", ".join(_each(row["commit"] or "none" for row in rows))
     lines.append(["commit", commits + (" (+: files changed since)" if "+" in commits else "")])
+    lines.append(["images", ", ".join(_each(row.get("data", OLDER_DATA) for row in rows))])
     for command in _each(begun["command"] for begun in results.begun.values()):
         lines.append(["command", f"`{command}`"])
     return [table(lines)]
@@ -86,29 +108,45 @@ def _each(values: Any) -> list[Any]:
     return found
 
 
-def _targets(results: Results) -> str:
-    lines = [["what", "measured", "target", "met"]]
-    for target in TARGETS:
-        outcome = target.measure(results, _given(results, target.scenario))
-        measured = _missing(target) if outcome is None else shown(target, outcome)
-        met = None if outcome is None else target.met(outcome)
-        lines.append([target.what, measured, _bound(target), {None: "–", True: "yes", False: "**no**"}[met]])
+def _targets(results: Results, targets: Sequence[Target]) -> str:
+    lines = [["what", "measured", "target", "met", "remarks under"]]
+    for target in targets:
+        outcome, met = _outcome(results, target)
+        measured = _missing(results, target) if outcome is None else shown(target, outcome)
+        lines.append(
+            [target.what, measured, _bound(target), {None: "–", True: "yes", False: "**no**"}[met], target.key]
+        )
     return table(lines)
 
 
-def _missing(target: Target) -> str:
-    lacks_gpu = target.scenario.startswith("cuda") and machine()["GPU"] == "none"
-    return "not measured: no GPU here" if lacks_gpu else "not measured"
+def _outcome(results: Results, target: Target) -> tuple[Outcome | None, bool | None]:
+    """What was measured, and whether it meets the target; None where there is nothing to meet."""
+    outcome = target.measure(results, _given(results, target.scenario))
+    return outcome, None if outcome is None else target.met(outcome)
+
+
+def _summary(results: Results) -> str:
+    """How many of all targets are met, and which are not."""
+    met = {target.key: _outcome(results, target)[1] for target in TARGETS}
+    missed = [key for key, reached in met.items() if reached is False]
+    count = sum(reached is not None for reached in met.values())
+    text = f"Of {count} measured targets on this page {count - len(missed)} are met"
+    return f"{text}; not met: {', '.join(missed)}." if missed else f"{text}."
+
+
+def _missing(results: Results, target: Target) -> str:
+    lacks_gpu = all(row["machine"]["GPU"] == "none" for row in results.rows.values())
+    return "not measured: no GPU" if lacks_gpu and target.scenario.startswith("cuda") else "not measured"
 
 
 def _bound(target: Target) -> str:
     if target.bound is None:
-        return "–" if target.least else "equal"
-    return f"at {'least' if target.least else 'most'} {target.bound:g}{target.unit}"
+        return "–" if target.at_least else "equal"
+    return f"at {'least' if target.at_least else 'most'} {target.bound:g}{target.unit}"
 
 
 def shown(target: Target, outcome: Outcome) -> str:
-    """Median, lowest and highest, as in "11.2 (10.8 to 11.5; 2 rounds)"."""
+    """Median, lowest and highest, as in "11.2 (10.8 to 11.5, n = 2)"."""
     form = ".1e" if target.digits == "e" else f".{target.digits}f"
     values = sorted(outcome.values)
     text = f"{outcome.median:{form}}{target.unit}"
@@ -120,10 +158,10 @@ def shown(target: Target, outcome: Outcome) -> str:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What was found besides, and the explanations."""
+    """What else was found, and the explanations."""
     lines = []
     for target in TARGETS:
-        outcome = target.measure(results, _given(results, target.scenario))
+        outcome, _ = _outcome(results, target)
         known = outcome.text + "." if outcome and outcome.text else ""
         known = (known[:1].upper() + known[1:] + " " + EXPLANATIONS.get(target.key, "")).strip()
         if known:
@@ -142,7 +180,7 @@ def _failures(results: Results) -> list[tuple[str, str]]:
 
 
 def label(row: Row) -> str:
-    """Who it was: the contestant, with what makes it differ from others of its name."""
+    """The contestant, with the settings that tell it from others of its name."""
     settings = row["settings"]
     words = [row["contestant"], settings.get("options", "")]
     if row["contestant"] == "limit" or settings.get("precision", "auto") != "auto":
@@ -174,23 +212,23 @@ def _common(row: Row) -> Any:
 def _heading(row: Row) -> str:
     settings, result = row["settings"], row["result"]
     kind, _, px, _ = settings["films"]
-    made = {"films": "PNG films", "phantoms": "PNG phantoms", "phantoms16": "16-bit PNG phantoms"}[kind]
+    made = {"films": "PNG originals", "phantoms": "PNG phantoms", "phantoms16": "16-bit PNG phantoms"}[kind]
     head = f"{settings['freeze_epochs']} + " if settings["thaw"] == "all" else ""
     return (
         f"{result['train_images']} training and {result['valid_images']} validation images, {px} px {made}; "
         f"{settings['arch']}, weights {settings['weights']}, {settings['size']} px, batch {settings['batch_size']}, "
-        f"{head}{settings['epochs']} epochs, trained: {_THAWED[settings['thaw']]}."
+        f"{head}{settings['epochs']} epochs, trained: {_TRAINED[settings['thaw']]}."
     )
 
 
-_THAWED = {"none": "the head", "last block": "head and last block", "all": "all layers"}
+_TRAINED = {"none": "the head", "last block": "head and last block", "all": "all layers"}
 
 
 def _fit_table(rows: list[Row]) -> str:
     groups = [[row for row in rows if label(row) == name] for name in _each(label(row) for row in rows)]
     ours = next((group for group in groups if label(group[0]) == "xrayfast"), None)
-    least = next((group for group in groups if label(group[0]) == "limit auto"), None)
-    head = ["contestant", "n", "seconds in all", "seconds an epoch", "CPU seconds", "peak MB", "accuracy, last",
+    limit_auto = next((group for group in groups if label(group[0]) == "limit auto"), None)
+    head = ["contestant", "n", "seconds in all", "seconds per epoch", "CPU seconds", "peak MB", "accuracy, last",
             "accuracy, best", "in all / xrayfast", "in all / limit", "epoch / limit", "measured"]  # fmt: skip
     lines = [head]
     for group in groups:
@@ -200,9 +238,38 @@ def _fit_table(rows: list[Row]) -> str:
             "–" if limit else span(group, lambda row: row["cpu_seconds"]),
             "–" if limit else span(group, lambda row: row["peak_mb"], 0),
             accuracy(group, last=True), accuracy(group, last=False),
-            over(group, ours, in_all), over(group, least, in_all), over(group, least, an_epoch), measured(group),
+            over(group, ours, in_all), over(group, limit_auto, in_all), over(group, limit_auto, an_epoch),
+            measured(group),
         ])  # fmt: skip
     return table(lines)
+
+
+CHARTED = {
+    "frozen10": "frozen body, 10 epochs",
+    "last-block": "last block, 6 epochs",
+    "unfrozen": "all layers, 1 + 5 epochs",
+    "progressive": "the same, --progressive",
+    "16bit": "16-bit PNG, 3 epochs",
+    "vgg16_bn": "vgg16_bn, 10 epochs",
+    "densenet121": "densenet121, 10 epochs",
+    "predict": "predict, 500 images",
+}
+
+
+def chart(results: Results) -> str:
+    """An SVG image: the seconds of fastai and xrayfast in the scenarios of `CHARTED`."""
+    groups = []
+    for name, title in CHARTED.items():
+        jobs = scenarios.progressive_times if name == "progressive" else SCENARIOS[name].jobs
+        rows = results.of(jobs(_given(results, name)))
+        ours, fastai = ([_charted(row) for row in rows if row["contestant"] == who] for who in ("xrayfast", "fastai"))
+        if ours and fastai:
+            groups.append((title, {"fastai": fastai, "xrayfast": ours}))
+    return bars(groups, "seconds")
+
+
+def _charted(row: Row) -> float:
+    return float(row["result"].get("predict_seconds", row["seconds"]))
 
 
 def in_all(row: Row) -> float:
@@ -213,14 +280,14 @@ def in_all(row: Row) -> float:
 
 
 def an_epoch(row: Row) -> float:
-    """Median seconds of an epoch of the last phase, the run's first epoch left out where there are more."""
+    """Median seconds per epoch of the last phase, the run's first epoch left out where there are more."""
     phase = row["result"]["epochs"][-1]["phase"]
     return statistics.median(epoch_seconds(row, phase) or epoch_seconds(row, phase, skip=0))
 
 
-def span(rows: list[Row], number: Callable[[Row], Any], digits: int = 1) -> str:
+def span(rows: list[Row], value: Callable[[Row], Any], digits: int = 1) -> str:
     """Median, lowest and highest."""
-    values = sorted(value for row in rows if (value := number(row)) is not None)
+    values = sorted(found for row in rows if (found := value(row)) is not None)
     if not values:
         return "–"
     text = f"{statistics.median(values):.{digits}f}"
@@ -235,33 +302,33 @@ def accuracy(rows: list[Row], *, last: bool) -> str:
     return spread(values) if len(values) > 1 else f"{values[0]:.3f}"
 
 
-def over(rows: list[Row], base: list[Row] | None, number: Callable[[Row], float]) -> str:
+def over(rows: list[Row], base: list[Row] | None, value: Callable[[Row], float]) -> str:
     """The ratio of two medians."""
     if base is None:
         return "–"
-    return f"{statistics.median(map(number, rows)) / statistics.median(map(number, base)):.2f}"
+    return f"{statistics.median(map(value, rows)) / statistics.median(map(value, base)):.2f}"
 
 
 def measured(rows: list[Row]) -> str:
-    """When, and of which commits."""
+    """Time and commits of the measurements."""
     commits = ", ".join(_each(row["commit"] or "none" for row in rows))
     return f"{_span_of_time(sorted(row['when'] for row in rows))}, {commits}"
 
 
 def _span_of_time(times: list[str]) -> str:
-    """From the first to the last, the day told once."""
+    """From the first to the last, the day named once."""
     first, last = times[0], times[-1]
     return first if first == last else f"{first} to {last.removeprefix(first[:11])}"
 
 
 def _step_details(rows: list[Row]) -> str:
-    """Loader, prediction, report, start: each contestant's numbers as they are."""
-    lines = [["contestant", "round", "found", "process, seconds", "peak MB", "measured"]]
+    """Loader, prediction, report, start: each contestant's values as they are."""
+    lines = [["contestant", "round", "result", "process, seconds", "peak MB", "measured"]]
     for row in rows:
         result = row["result"]
         if "passes" in result:
             rates = [f"{p['images'] / p['seconds']:.0f}" for p in result["passes"]]
-            found = f"images a second by pass: {', '.join(rates)}"
+            found = f"images per second, by pass: {', '.join(rates)}"
         else:
             found = ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in result.items())
         peak = f"{row['peak_mb']:.0f}" if row["peak_mb"] else "–"

@@ -1,22 +1,25 @@
-"""The file of measurements, a JSON line each, and what is asked of it."""
+"""The file of measurements, one JSON line each."""
 
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+RENAMED = {"thawed": "unfrozen", "store": "cache"}
+"""Scenarios of older lines of the file, and what they are called now."""
+
 
 @dataclass(frozen=True)
 class Job:
     """One measurement: who does what with which seed.
 
-    What is equal is measured once, whichever scenarios ask for it.
+    Equal jobs are measured once, whichever scenarios ask for them.
 
     Attributes:
         contestant: "xrayfast", "fastai", "torchvision", "timm", "limit".
         task: "fit", "loader", "predict", "interpret", "help", "distributed".
-        settings: what it is told, JSON values only.
-        seed: also the number of the round.
+        settings: JSON values only.
+        seed: also the index of the round.
     """
 
     contestant: str
@@ -38,7 +41,7 @@ class Results:
     Attributes:
         rows: measurements by the key of their job, the last one of each.
         failed: why a job ended badly, where it has not ended well since.
-        begun: by scenario, the options and command line it was last asked for with.
+        begun: by scenario, the options and command line of its last request.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +60,7 @@ class Results:
         self._write({**asdict(job), **row})
 
     def begin(self, scenario: str, options: dict[str, Any], command: str) -> None:
-        """Keep with which options a scenario was last asked for: the page is written of those."""
+        """Record the options of a scenario's last request: the page shows the measurements made with them."""
         self._write({"scenario": scenario, "options": options, "command": command})
 
     def get(self, job: Job) -> dict[str, Any] | None:
@@ -75,7 +78,8 @@ class Results:
 
     def _take(self, row: dict[str, Any]) -> None:
         if "scenario" in row:
-            self.begun[row["scenario"]] = row
+            words = [RENAMED.get(word, word) for word in row["command"].split(" ")]
+            self.begun[RENAMED.get(row["scenario"], row["scenario"])] = row | {"command": " ".join(words)}
             return
         key = Job(row["contestant"], row["task"], row["settings"], row["seed"]).key
         if "error" in row:

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.data import Films
-from benchmarks.machine import installed
+from benchmarks.data import ImageSet
 from benchmarks.results import Job
 
 Jobs = list[Job]
@@ -16,7 +15,7 @@ class Options:
     """What the command line may change.
 
     Attributes:
-        quick: 64 px, a handful of films, one round: to see that all runs.
+        quick: 64 px, a few images, one round: to see that everything runs.
         images: of each set to train on, instead of the scenario's own number.
         rounds: instead of the scenario's own; the seed of a round is its number.
         weights: that all start from.
@@ -52,16 +51,20 @@ class Options:
         return min(epochs, 2) if self.quick else epochs
 
 
-def films(given: Options, images: int, px: int = 1024, kind: str = "films", valid: float = 0.2) -> list[Any]:
-    """Settings name films by their fields, which JSON can hold.
+def image_set(given: Options, images: int, px: int = 1024, kind: str = "films", valid: float = 0.2) -> list[Any]:
+    """The fields of an `ImageSet`, as the settings of a job hold them.
 
-    The numbers leave whole batches to train on, as fastai drops a last one that is not full.
+    The counts leave whole batches to train on, as fastai drops a last one that is not full.
     """
     return [kind, given.count(images), given.px(px), valid]
 
 
 def protocol(given: Options, of: list[Any], **changes: Any) -> dict[str, Any]:
-    """The settings of a training that all contestants follow."""
+    """The settings of a training run that all contestants follow.
+
+    They are the keys under which results.jsonl holds measurements, so they keep their first names: "films" is the image
+    set, "thaw" what is trained beside the head: "none", "last block" or "all".
+    """
     common = {
         "films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": given.batch,
         "lr": 2e-3, "thaw": "none", "freeze_epochs": 0, "epochs": given.epochs(10), "threads": given.threads,
@@ -79,8 +82,8 @@ def limit(settings: dict[str, Any], precision: str, seed: int = 0) -> Job:
 
 
 def others(settings: dict[str, Any], *names: str) -> Jobs:
-    """One round of other tools; timm where it is installed."""
-    return [Job(name, "fit", settings, 0) for name in names if name != "timm" or installed("timm")]
+    """One round of other tools."""
+    return [Job(name, "fit", settings, 0) for name in names]
 
 
 def beside_fastai(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
@@ -96,15 +99,15 @@ def with_limit(settings: dict[str, Any], given: Options, rounds: int) -> Jobs:
 
 
 def frozen_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, films(given, 240))
+    return protocol(given, image_set(given, 240))
 
 
-def thawed_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, films(given, 128, valid=0.25), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+def unfrozen_settings(given: Options) -> dict[str, Any]:
+    return protocol(given, image_set(given, 128, valid=0.25), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
 
 
 def last_block_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, films(given, 240), thaw="last block", epochs=given.epochs(6))
+    return protocol(given, image_set(given, 240), thaw="last block", epochs=given.epochs(6))
 
 
 def frozen10(given: Options) -> Jobs:
@@ -116,8 +119,8 @@ def frozen10(given: Options) -> Jobs:
     ]
 
 
-def thawed(given: Options) -> Jobs:
-    settings = thawed_settings(given)
+def unfrozen(given: Options) -> Jobs:
+    settings = unfrozen_settings(given)
     return [
         *with_limit(settings, given, 3),
         *others(settings, "torchvision"),
@@ -127,15 +130,15 @@ def thawed(given: Options) -> Jobs:
 
 def beside_limit(given: Options) -> Jobs:
     """Ours and the limit in turn, more often than beside fastai: they are close, and machines waver."""
-    settings = thawed_settings(given)
+    settings = unfrozen_settings(given)
     return [job for n in given.seeds(6) for job in (xrayfast(settings, n, given), limit(settings, "auto", n))]
 
 
 def comparable(given: Options, **changes: Any) -> dict[str, Any]:
-    """What accuracies are compared on: more films than are needed for times, on smaller pictures, so that three seeds
-    of two ways take minutes.
+    """Settings for comparing accuracies: more images than times need, at a smaller size, so that three seeds of two
+    variants take minutes.
     """
-    return protocol(given, films(given, 500), size=64 if given.quick else 128) | changes
+    return protocol(given, image_set(given, 500), size=64 if given.quick else 128) | changes
 
 
 def plain(given: Options) -> Jobs:
@@ -145,13 +148,13 @@ def plain(given: Options) -> Jobs:
 
 
 def progressively(given: Options) -> Jobs:
-    """The same with growing pictures."""
+    """The same with growing image sizes."""
     steps = "--progressive " + ("32,48,64" if given.quick else "72,100,128")
     return [xrayfast(job.settings, job.seed, given, steps) for job in plain(given)]
 
 
 def progressive_times(given: Options) -> Jobs:
-    settings, steps = thawed_settings(given), "--progressive " + ("32,48,64" if given.quick else "128,176,224")
+    settings, steps = unfrozen_settings(given), "--progressive " + ("32,48,64" if given.quick else "128,176,224")
     pairs = [(xrayfast(settings, n, given, steps), Job("fastai", "fit", settings, n)) for n in given.seeds(3)]
     return [job for pair in pairs for job in pair]
 
@@ -168,7 +171,7 @@ def last_block(given: Options) -> Jobs:
 
 def loader(given: Options) -> Jobs:
     settings = {
-        "films": films(given, 240),
+        "films": image_set(given, 240),
         "size": given.size,
         "batch_size": given.batch,
         "epochs": 3,
@@ -178,7 +181,7 @@ def loader(given: Options) -> Jobs:
 
 
 def predict(given: Options) -> Jobs:
-    of = films(given, 500) if given.images is None else films(given, given.images)
+    of = image_set(given, 500) if given.images is None else image_set(given, given.images)
     common = {"films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": 32}
     common |= {"threads": given.threads}
     model = protocol(given, ["phantoms", 30, 64, 0.2], epochs=1) | {"precision": "fp32"}
@@ -200,17 +203,17 @@ def start(given: Options) -> Jobs:
 
 
 def vgg16_bn(given: Options) -> Jobs:
-    settings = protocol(given, films(given, 40), arch="vgg16_bn", weights="none", batch_size=8)
+    settings = protocol(given, image_set(given, 40), arch="vgg16_bn", weights="none", batch_size=8)
     return beside_fastai(settings, given, 1)
 
 
 def densenet121(given: Options) -> Jobs:
-    settings = protocol(given, films(given, 60), arch="densenet121", weights="none", batch_size=8)
+    settings = protocol(given, image_set(given, 60), arch="densenet121", weights="none", batch_size=8)
     return beside_fastai(settings, given, 1)
 
 
-def deep(given: Options) -> Jobs:
-    settings = protocol(given, films(given, 60, 2048, "phantoms16"), epochs=given.epochs(3))
+def sixteen_bit(given: Options) -> Jobs:
+    settings = protocol(given, image_set(given, 60, 2048, "phantoms16"), epochs=given.epochs(3))
     return beside_fastai(settings, given, 1)
 
 
@@ -242,9 +245,9 @@ def reuse(given: Options) -> Jobs:
     ]
 
 
-def store(given: Options) -> Jobs:
-    """From the store and, seed by seed, from the files again in each epoch."""
-    settings = comparable(given, films=films(given, 120), thaw="all", freeze_epochs=1, epochs=given.epochs(2))
+def cache(given: Options) -> Jobs:
+    """From the cache and, seed by seed, decoded again in each epoch."""
+    settings = comparable(given, films=image_set(given, 120), thaw="all", freeze_epochs=1, epochs=given.epochs(2))
     return [xrayfast(settings, n, given, words) for n in given.seeds(3) for words in ("", "--no-cache")]
 
 
@@ -252,8 +255,8 @@ PRECISIONS = ("auto", "fp32")
 
 
 def precision_settings(given: Options) -> list[dict[str, Any]]:
-    """On smaller pictures and many validation films: the difference that is looked for is small."""
-    frozen = protocol(given, films(given, 1100, valid=0.6), size=64 if given.quick else 96)
+    """Small images and many to validate on: the difference to be found is small."""
+    frozen = protocol(given, image_set(given, 1100, valid=0.6), size=64 if given.quick else 96)
     return [frozen, frozen | {"thaw": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}]
 
 
@@ -267,7 +270,7 @@ def precision(given: Options) -> Jobs:
 
 
 def cuda_settings(given: Options) -> dict[str, Any]:
-    of = films(given, 1000)
+    of = image_set(given, 1000)
     return protocol(given, of, thaw="all", freeze_epochs=1, epochs=given.epochs(5), batch_size=64, device="cuda")
 
 
@@ -280,18 +283,18 @@ def cuda_frozen(given: Options) -> Jobs:
     return beside_fastai(cuda_settings(given) | {"thaw": "none", "freeze_epochs": 0}, given, 1)
 
 
-def distributed_job(given: Options, processes: int, thaw: str, threads: int = 1) -> Job:
+def distributed_job(given: Options, processes: int, trained: str, threads: int = 1) -> Job:
     settings = protocol(
-        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw=thaw, size=64,
+        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw=trained, size=64,
         epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=threads,
     )  # fmt: skip
     return Job("xrayfast", "distributed", settings | {"precision": "fp32", "options": given.xrayfast}, 0)
 
 
 def distributed(given: Options) -> Jobs:
-    """The head alone; and all layers, where rounding grows, with how much it grows in one process of more threads."""
+    """The head alone; and all layers, with a run of one process and two threads that shows how far rounding grows."""
     return [
-        *(distributed_job(given, processes, thaw) for thaw in ("none", "all") for processes in (1, 2)),
+        *(distributed_job(given, processes, trained) for trained in ("none", "all") for processes in (1, 2)),
         distributed_job(given, 1, "all", threads=2),
     ]
 
@@ -312,8 +315,8 @@ class Scenario:
 
 
 SCENARIOS = {
-    "frozen10": Scenario("10 epochs, frozen body, resnet18, 224 px, 1024 px originals", frozen10),
-    "thawed": Scenario("1 frozen and 5 unfrozen epochs, the same", thawed),
+    "frozen10": Scenario("10 epochs with a frozen body, resnet18, 224 px, 1024 px originals", frozen10),
+    "unfrozen": Scenario("1 frozen and 5 unfrozen epochs, the same settings", unfrozen),
     "limit": Scenario("the same beside the limit, more rounds", beside_limit),
     "progressive": Scenario("the same with --progressive 128,176,224", progressive),
     "last-block": Scenario("6 epochs of head and last block", last_block),
@@ -323,20 +326,20 @@ SCENARIOS = {
     "help": Scenario("xrayfast --help", start),
     "vgg16_bn": Scenario("frozen10 with vgg16_bn, random weights", vgg16_bn),
     "densenet121": Scenario("frozen10 with densenet121, random weights", densenet121),
-    "16bit": Scenario("3 frozen epochs from 2048 px 16-bit phantoms", deep),
+    "16bit": Scenario("3 frozen epochs from 2048 px 16-bit phantoms", sixteen_bit),
     "linear": Scenario("1x, 4x and 16x phantoms at 64 px, from scratch", linear),
-    "reuse": Scenario("results with and without the reuse of frozen layers", reuse),
-    "store": Scenario("results with and without the store", store),
+    "reuse": Scenario("results with and without the frozen-feature cache", reuse),
+    "cache": Scenario("results with and without the image cache", cache),
     "precision": Scenario("results in precision auto and fp32", precision),
-    "cuda": Scenario("thawed on a GPU", cuda, gpu=True),
+    "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
     "cuda-frozen": Scenario("5 epochs with a frozen body on a GPU", cuda_frozen, gpu=True),
     "distributed": Scenario("two processes against one with twice the batch", distributed),
 }
 
 
 IMAGE_MS = {"xrayfast": 5, "fastai": 105, "torchvision": 75, "timm": 70, "limit": 15}
-"""Expected cost of a training image with a frozen body: resnet18, 224 px, two cores with AMX."""
-THAWED_MS = {"xrayfast": 48, "fastai": 150, "torchvision": 130, "timm": 150, "limit": 46}
+"""Expected milliseconds per training image with a frozen body: resnet18, 224 px, two cores with AMX."""
+UNFROZEN_MS = {"xrayfast": 48, "fastai": 150, "torchvision": 130, "timm": 150, "limit": 46}
 ARCH = {"vgg16_bn": 10.0, "densenet121": 3.0}
 START = {"xrayfast": 8, "fastai": 8, "torchvision": 5, "timm": 8, "limit": 9}
 
@@ -348,8 +351,8 @@ def expected(job: Job) -> float:
         return 5.0
     if job.task == "interpret":
         return 35.0
-    films = Films(*settings["films"])
-    images, scale = films.images, (settings["size"] / 224) ** 2
+    image_set = ImageSet(*settings["films"])
+    images, scale = image_set.images, (settings["size"] / 224) ** 2
     if job.task == "loader":
         return 10 + images * (0.08 if name == "fastai" else 0.02)
     if job.task == "predict":
@@ -358,11 +361,11 @@ def expected(job: Job) -> float:
     slow = 2.5 if name == "limit" and settings["precision"] == "fp32" else 1.0
     if name == "xrayfast" and ("off" in settings["options"] or settings["precision"] == "fp32"):
         slow = 2.2 if settings["thaw"] == "all" else 4.0
-    thawed_ms = THAWED_MS[name] if settings["thaw"] == "all" else IMAGE_MS[name] * 1.2
+    unfrozen_ms = UNFROZEN_MS[name] if settings["thaw"] == "all" else IMAGE_MS[name] * 1.2
     head, epochs = settings["freeze_epochs"], settings["epochs"]
     if name == "limit":  # a few of each phase, and one before
         head, epochs = 2 * head, min(epochs, 2) + 1
     ms = IMAGE_MS[name] * head
-    ms += epochs * (IMAGE_MS[name] if settings["thaw"] == "none" else thawed_ms)
-    weight = 1 - films.valid / 2  # validation costs half
-    return START[name] + images * (weight * ms * scale * slow / 1000 + (films.px / 1024) ** 2 * 0.03)
+    ms += epochs * (IMAGE_MS[name] if settings["thaw"] == "none" else unfrozen_ms)
+    weight = 1 - image_set.valid / 2  # validation costs half
+    return START[name] + images * (weight * ms * scale * slow / 1000 + (image_set.px / 1024) ** 2 * 0.03)

@@ -1,1 +1,1 @@
-"""One module a contestant; each runs as a process of its own and prints one JSON line."""
+"""One module per contestant; each runs as its own process and prints one JSON line."""

@@ -1,4 +1,4 @@
-"""What the contestants share: their orders, the split, and the clock of an epoch."""
+"""What the contestants share: their orders, the split, and the timing of epochs."""
 
 import csv
 import json
@@ -11,13 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Orders:
-    """What the parent process tells a contestant.
+    """The job, as the parent process passes it to a contestant.
 
     Attributes:
         task: as in `Job`.
         settings: as in `Job`.
         seed: of everything random.
-        folder: of the films.
+        folder: of the images.
         split_file: image, split and labels.
         scratch: an empty folder.
         model: a finished run of xrayfast, for tasks that need one.
@@ -32,7 +32,7 @@ class Orders:
     model: str = ""
 
     def subset(self, name: str) -> list[tuple[str, str]]:
-        """Path and label of the images of a part."""
+        """Path and label of each image of a split."""
         with Path(self.split_file).open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == name]
         return [(str(Path(self.folder) / row["image"]), row["labels"]) for row in rows]
@@ -42,18 +42,18 @@ class Orders:
         return sorted({label for split in ("train", "valid") for _, label in self.subset(split)})
 
 
-def orders() -> Orders:
-    """From the command line's one argument, a JSON object."""
+def read_orders() -> Orders:
+    """Parse the command line's one argument, a JSON object."""
     return Orders(**json.loads(sys.argv[1]))
 
 
 def answer(**found: Any) -> None:
-    """The one line that the parent reads."""
+    """Print the line that the parent process reads."""
     print("\n" + json.dumps(found), flush=True)
 
 
 class EpochClock:
-    """Rows of epochs, as `history.csv` of xrayfast has them."""
+    """Collects one row per epoch, in the form of xrayfast's `history.csv`."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

@@ -7,43 +7,43 @@ import pandas as pd
 from fastai.vision import all as fv
 from torchvision import models
 
-from benchmarks.contestants.common import EpochClock, Orders, answer, orders
+from benchmarks.contestants.common import EpochClock, Orders, answer, read_orders
 
 
 def main() -> None:
-    told = orders()
-    fv.set_seed(told.seed)
-    {"fit": fit, "loader": loader, "predict": predict}[told.task](told)
+    orders = read_orders()
+    fv.set_seed(orders.seed)
+    {"fit": fit, "loader": loader, "predict": predict}[orders.task](orders)
 
 
-def dataloaders(told: Orders) -> fv.DataLoaders:
+def dataloaders(orders: Orders) -> fv.DataLoaders:
     """`from_df` with the documentation's transforms and fastai's own number of workers."""
-    rows = [(path, label, split == "valid") for split in ("train", "valid") for path, label in told.subset(split)]
+    rows = [(path, label, split == "valid") for split in ("train", "valid") for path, label in orders.subset(split)]
     table = pd.DataFrame(rows, columns=["path", "label", "is_valid"])
     return fv.ImageDataLoaders.from_df(
-        table, path="/", label_col="label", valid_col="is_valid", bs=told.settings["batch_size"],
-        item_tfms=fv.Resize(told.settings["size"]), batch_tfms=fv.aug_transforms(),
+        table, path="/", label_col="label", valid_col="is_valid", bs=orders.settings["batch_size"],
+        item_tfms=fv.Resize(orders.settings["size"]), batch_tfms=fv.aug_transforms(),
     )  # fmt: skip
 
 
-def fit(told: Orders) -> None:
-    settings, clock = told.settings, EpochClock()
-    learn = learner(told, dataloaders(told))
+def fit(orders: Orders) -> None:
+    settings, clock = orders.settings, EpochClock()
+    learn = learner(orders, dataloaders(orders))
     learn.add_cb(Epochs(clock))
-    lr, head, thawed = settings["lr"], settings["freeze_epochs"], settings["epochs"]
+    lr, head, unfrozen = settings["lr"], settings["freeze_epochs"], settings["epochs"]
     if settings["thaw"] == "none":
         learn.freeze()
-        learn.fit_one_cycle(thawed, slice(lr))
+        learn.fit_one_cycle(unfrozen, slice(lr))
     elif settings["thaw"] == "all":
-        learn.fine_tune(thawed, base_lr=lr, freeze_epochs=head)
+        learn.fine_tune(unfrozen, base_lr=lr, freeze_epochs=head)
     else:
         learn.freeze_to(-2)
-        learn.fit_one_cycle(thawed, np.array([lr / 100, lr / 100 ** (1 / 5), lr]))  # as xrayfast spreads it
+        learn.fit_one_cycle(unfrozen, np.array([lr / 100, lr / 100 ** (1 / 5), lr]))  # as xrayfast spreads it
     answer(epochs=clock.rows, train_images=len(learn.dls.train_ds), valid_images=len(learn.dls.valid_ds))
 
 
-def learner(told: Orders, dls: fv.DataLoaders) -> fv.Learner:
-    settings = told.settings
+def learner(orders: Orders, dls: fv.DataLoaders) -> fv.Learner:
+    settings = orders.settings
     more = {"splitter": last_block} if settings.get("thaw") == "last block" else {}
     pretrained = settings["weights"] == "imagenet"
     return fv.vision_learner(
@@ -72,12 +72,12 @@ class Epochs(fv.Callback):
         self.clock.stop("head" if self.opt.frozen_idx else "all", accuracy, valid_loss)
 
 
-def loader(told: Orders) -> None:
+def loader(orders: Orders) -> None:
     """Seconds of each pass over the training batches, augmented."""
-    dls = dataloaders(told)
+    dls = dataloaders(orders)
     dls.train.after_batch.add(fv.Normalize.from_stats(*fv.imagenet_stats))
     passes = []
-    for _ in range(told.settings["epochs"]):
+    for _ in range(orders.settings["epochs"]):
         began, images = time.perf_counter(), 0
         for batch, _ in dls.train:
             images += len(batch)
@@ -85,10 +85,10 @@ def loader(told: Orders) -> None:
     answer(passes=passes)
 
 
-def predict(told: Orders) -> None:
+def predict(orders: Orders) -> None:
     """Seconds of `get_preds` on files."""
-    learn = learner(told, dataloaders(told))
-    files = [path for split in ("train", "valid") for path, _ in told.subset(split)]
+    learn = learner(orders, dataloaders(orders))
+    files = [path for split in ("train", "valid") for path, _ in orders.subset(split)]
     began = time.perf_counter()
     found, _ = learn.get_preds(dl=learn.dls.test_dl(files))
     answer(predict_seconds=time.perf_counter() - began, images=len(found))

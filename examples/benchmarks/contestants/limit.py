@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import xrayfast as xf
-from benchmarks.contestants.common import answer, orders
+from benchmarks.contestants.common import answer, read_orders
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.precision import autocast, settled_precision
 
@@ -20,10 +20,10 @@ TIMED = 2
 
 
 def main() -> None:
-    told = orders()
-    torch.manual_seed(told.seed)
-    settings = told.settings
-    data = xf.open_data(told.folder, split_file=told.split_file, cache_dir=told.scratch)
+    orders = read_orders()
+    torch.manual_seed(orders.seed)
+    settings = orders.settings
+    data = xf.open_data(orders.folder, split_file=orders.split_file, cache_dir=orders.scratch)
     dls = xf.dataloaders(data, size=settings["size"], batch_size=settings["batch_size"])
     learn = xf.learner(dls, arch=settings["arch"], weights=settings["weights"], precision=settings["precision"])
     network = learn.model
@@ -48,9 +48,9 @@ def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
     ]
 
 
-def frozen_blocks(network: nn.Module, thaw: str) -> int:
+def frozen_blocks(network: nn.Module, trained: str) -> int:
     """How many of the body's blocks are frozen."""
-    return {"none": len(network[0]), "last block": len(network[0]) - 1, "all": 0}[thaw]
+    return {"none": len(network[0]), "last block": len(network[0]) - 1, "all": 0}[trained]
 
 
 def timed(learn: Learner, frozen: int, train, valid, epochs: int) -> float:

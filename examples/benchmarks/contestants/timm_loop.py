@@ -9,18 +9,18 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
-from benchmarks.contestants.common import EpochClock, answer, orders
+from benchmarks.contestants.common import EpochClock, answer, read_orders
 from benchmarks.contestants.torchvision_loop import data_loaders, seed_all, train_epoch, validate
 
 
 def main() -> None:
-    told, device = orders(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seed_all(told.seed)
-    settings, clock = told.settings, EpochClock()
-    network = build(settings["arch"], settings["weights"], len(told.labels)).to(device)
+    orders, device = read_orders(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    seed_all(orders.seed)
+    settings, clock = orders.settings, EpochClock()
+    network = build(settings["arch"], settings["weights"], len(orders.labels)).to(device)
     config = resolve_data_config({"input_size": (3, settings["size"], settings["size"])}, model=network)
     train, valid = data_loaders(
-        told, create_transform(**config, is_training=True), create_transform(**config, is_training=False)
+        orders, create_transform(**config, is_training=True), create_transform(**config, is_training=False)
     )
     phases = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])]
     if settings["thaw"] == "none":

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 from torchvision import models, transforms
 
-from benchmarks.contestants.common import EpochClock, Orders, answer, orders
+from benchmarks.contestants.common import EpochClock, Orders, answer, read_orders
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -30,17 +30,17 @@ class Files(torch.utils.data.Dataset):
 
 
 def main() -> None:
-    told, device = orders(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    seed_all(told.seed)
-    settings, clock = told.settings, EpochClock()
-    train, valid = loaders(told)
-    network = build(settings["arch"], settings["weights"], len(told.labels)).to(device)
+    orders, device = read_orders(), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    seed_all(orders.seed)
+    settings, clock = orders.settings, EpochClock()
+    train, valid = loaders(orders)
+    network = build(settings["arch"], settings["weights"], len(orders.labels)).to(device)
     head = list(network.children())[-1]
     phases = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])]
     if settings["thaw"] == "none":
         phases = [("head", settings["epochs"])]
     for phase, epochs in phases:
-        thaw(network, head, settings["thaw"] if phase == "all" else "none")
+        set_trainable(network, head, settings["thaw"] if phase == "all" else "none")
         rate = settings["lr"] if phase == "head" else settings["lr"] / 20
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(epochs, 1))
@@ -58,21 +58,21 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def loaders(told: Orders):
+def loaders(orders: Orders):
     """The reference's transforms, and as many workers as cores."""
-    size = told.settings["size"]
+    size = orders.settings["size"]
     last = [transforms.PILToTensor(), transforms.ConvertImageDtype(torch.float), transforms.Normalize(MEAN, STD)]
     crop = [transforms.RandomResizedCrop(size, antialias=True), transforms.RandomHorizontalFlip()]
     whole = [transforms.Resize(size * 256 // 224, antialias=True), transforms.CenterCrop(size)]
-    return data_loaders(told, transforms.Compose(crop + last), transforms.Compose(whole + last))
+    return data_loaders(orders, transforms.Compose(crop + last), transforms.Compose(whole + last))
 
 
-def data_loaders(told: Orders, augmented, plain):
+def data_loaders(orders: Orders, augmented, plain):
     """Training and validation batches."""
-    common = {"batch_size": told.settings["batch_size"], "num_workers": os.cpu_count() or 1}
+    common = {"batch_size": orders.settings["batch_size"], "num_workers": os.cpu_count() or 1}
     common["pin_memory"] = torch.cuda.is_available()
-    train = Files(told.subset("train"), told.labels, augmented)
-    valid = Files(told.subset("valid"), told.labels, plain)
+    train = Files(orders.subset("train"), orders.labels, augmented)
+    valid = Files(orders.subset("valid"), orders.labels, plain)
     return (
         torch.utils.data.DataLoader(train, shuffle=True, drop_last=len(train) % common["batch_size"] == 1, **common),
         torch.utils.data.DataLoader(valid, **common),
@@ -88,12 +88,12 @@ def build(arch: str, weights: str, labels: int) -> nn.Module:
     return network
 
 
-def thaw(network: nn.Module, head: nn.Module, what: str) -> None:
-    """Gradients for the head alone, for the last block too, or for all."""
+def set_trainable(network: nn.Module, head: nn.Module, what: str) -> None:
+    """Unfreeze the head alone ("none"), the last block too ("last block"), or all layers ("all")."""
     for parameter in network.parameters():
         parameter.requires_grad = what == "all"
-    thawed = [head] + ([list(network.children())[-3]] if what == "last block" else [])  # pooling stands between
-    for module in thawed:
+    unfrozen = [head] + ([list(network.children())[-3]] if what == "last block" else [])  # pooling stands between
+    for module in unfrozen:
         for parameter in module.parameters():
             parameter.requires_grad = True
 

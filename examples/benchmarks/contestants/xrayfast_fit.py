@@ -10,26 +10,26 @@ from typing import Any
 from benchmarks.contestants.common import Orders
 
 
-def command(told: Orders) -> list[str]:
+def command(orders: Orders) -> list[str]:
     """`xrayfast fit` with an empty cache; as two processes where the settings ask for it."""
-    settings = told.settings
+    settings = orders.settings
     start = [sys.executable, "-m", "xrayfast"]
     if settings.get("processes", 1) > 1:
         start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(settings["processes"])]
         start += ["--master-port", "29517", "-m", "xrayfast"]
     words = {name: settings[name] for name in ("arch", "weights", "size", "batch_size", "epochs", "lr", "precision")}
-    words |= {"split_file": told.split_file, "seed": told.seed}
-    words |= {"cache_dir": f"{told.scratch}/cache", "runs": told.scratch, "name": "run"}
+    words |= {"split_file": orders.split_file, "seed": orders.seed}
+    words |= {"cache_dir": f"{orders.scratch}/cache", "runs": orders.scratch, "name": "run"}
     if settings["thaw"] != "none":
         words["freeze_epochs"] = settings["freeze_epochs"]
     given = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     given += {"none": [], "all": ["--unfreeze"], "last block": ["--unfreeze-blocks", "1"]}[settings["thaw"]]
-    return [*start, "fit", told.folder, *given, *shlex.split(settings.get("options", "")), "--json"]
+    return [*start, "fit", orders.folder, *given, *shlex.split(settings.get("options", "")), "--json"]
 
 
-def found(told: Orders) -> dict[str, Any]:
+def found(orders: Orders) -> dict[str, Any]:
     """Seconds and metrics from `run.json` and `history.csv`."""
-    run = Path(told.scratch) / "run"
+    run = Path(orders.scratch) / "run"
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     with (run / "history.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -39,7 +39,7 @@ def found(told: Orders) -> dict[str, Any]:
         | {name: float(row[name]) for name in numbers if row.get(name)}
         for row in rows
     ]
-    counts = {split: len(told.subset(split)) for split in ("train", "valid")}
+    counts = {split: len(orders.subset(split)) for split in ("train", "valid")}
     return {
         "epochs": epochs,
         "train_images": counts["train"],

@@ -5,22 +5,22 @@ import subprocess
 import sys
 import time
 
-from benchmarks.contestants.common import Orders, answer, orders
+from benchmarks.contestants.common import Orders, answer, read_orders
 
 
 def main() -> None:
-    told = orders()
-    {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}[told.task](told)
+    orders = read_orders()
+    {"loader": loader, "predict": predict, "interpret": interpret, "help": show_help}[orders.task](orders)
 
 
-def loader(told: Orders) -> None:
+def loader(orders: Orders) -> None:
     """Seconds of each pass over the training batches, augmented; the first decodes."""
     import xrayfast as xf
 
     passes, began = [], time.perf_counter()
-    data = xf.open_data(told.folder, split_file=told.split_file, cache_dir=told.scratch)
-    dls = xf.dataloaders(data, size=told.settings["size"], batch_size=told.settings["batch_size"])
-    for _ in range(told.settings["epochs"]):
+    data = xf.open_data(orders.folder, split_file=orders.split_file, cache_dir=orders.scratch)
+    dls = xf.dataloaders(data, size=orders.settings["size"], batch_size=orders.settings["batch_size"])
+    for _ in range(orders.settings["epochs"]):
         images = 0
         for batch, _ in dls.train:
             images += len(batch)
@@ -29,33 +29,33 @@ def loader(told: Orders) -> None:
     answer(passes=passes)
 
 
-def predict(told: Orders) -> None:
+def predict(orders: Orders) -> None:
     """Seconds of `xrayfast.predict` on files, loading the network included."""
     import xrayfast as xf
 
     work = xf.predict
     began = time.perf_counter()
-    files = [path for split in ("train", "valid") for path, _ in told.subset(split)]
-    table = work(told.model, files, batch_size=told.settings["batch_size"])
+    files = [path for split in ("train", "valid") for path, _ in orders.subset(split)]
+    table = work(orders.model, files, batch_size=orders.settings["batch_size"])
     answer(predict_seconds=time.perf_counter() - began, images=len(table))
 
 
-def interpret(told: Orders) -> None:
+def interpret(orders: Orders) -> None:
     """Seconds of `xrayfast.interpret`, twice: the first imports what the second has."""
     import xrayfast as xf
 
     work, took = xf.interpret, []
     for _ in range(2):
         began = time.perf_counter()
-        work(told.model)
+        work(orders.model)
         took.append(time.perf_counter() - began)
-    answer(first_seconds=took[0], interpret_seconds=took[1], images=len(told.subset("valid")))
+    answer(first_seconds=took[0], interpret_seconds=took[1], images=len(orders.subset("valid")))
 
 
-def show_help(told: Orders) -> None:
+def show_help(orders: Orders) -> None:
     """Median seconds of `xrayfast --help`, after a first that fills the disk's cache."""
     took = []
-    for _ in range(told.settings["times"] + 1):
+    for _ in range(orders.settings["times"] + 1):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "xrayfast", "--help"], check=True, stdout=subprocess.DEVNULL)
         took.append(time.perf_counter() - began)
