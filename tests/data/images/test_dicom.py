@@ -16,10 +16,13 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut, apply_voi_lut
+from pydicom.uid import UID
 
 from tests.data.images import dicom_files as files
-from xrayfast.data.images.dicom import sandbox as dicom_apart
-from xrayfast.data.images.dicom.decode import is_dicom, read_header
+from xrayfast.data.images.dicom import decoders, sandbox
+from xrayfast.data.images.dicom.decoders import DECODERS
+from xrayfast.data.images.dicom.metadata import read_header
+from xrayfast.data.images.dicom.parse import is_dicom
 from xrayfast.data.images.reader import read
 from xrayfast.errors import ReadError
 
@@ -42,15 +45,15 @@ def assert_shows(image, values, low, high):
 
 
 @pytest.fixture
-def film(tmp_path):
+def roundtrip(tmp_path):
     """Writes a DICOM file and reads it."""
 
-    def write_and_read(values, *arguments, window="auto", **options):
-        path = tmp_path / "film.dcm"
+    def act(values, *arguments, window="auto", **options):
+        path = tmp_path / "image.dcm"
         path.write_bytes(files.dicom_bytes(values, *arguments, **options))
         return read(path, window)
 
-    return write_and_read
+    return act
 
 
 # The stored values, whatever the encoding
@@ -59,49 +62,49 @@ def film(tmp_path):
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("syntax", [*files.UNCOMPRESSED, files.RLE, files.JPEG_LS, files.JPEG_2000, files.LOSSLESS])
-def test_lossless_encodings_give_the_stored_values(film, syntax, bits, signed):
+def test_lossless_encodings_give_the_stored_values(roundtrip, syntax, bits, signed):
     values = pattern(bits, signed)
-    image = film(values, syntax, bits=bits, window="full")
+    image = roundtrip(values, syntax, bits=bits, window="full")
     assert_shows(image, values, values.min(), values.max())
     assert (image.format, image.mode, image.bits) == ("DICOM", "MONOCHROME2", bits)
 
 
 @pytest.mark.parametrize(("syntax", "bits"), [(files.JPEG, 8), (files.EXTENDED, 8), (files.NEAR_LOSSLESS, 12)])
-def test_lossy_encodings_give_nearly_the_stored_values(film, syntax, bits):
+def test_lossy_encodings_give_nearly_the_stored_values(roundtrip, syntax, bits):
     smooth = np.round((X + Y) / 70 * (2**bits - 1)).astype("u1" if bits == 8 else "u2")
-    assert np.abs(film(smooth, syntax, bits=bits).pixels - smooth * (255 / (2**bits - 1))).mean() < 1.5
+    assert np.abs(roundtrip(smooth, syntax, bits=bits).pixels - smooth * (255 / (2**bits - 1))).mean() < 1.5
 
 
 @pytest.mark.parametrize("bits", [10, 12])
-def test_a_codestream_of_other_precision_than_the_header(film, bits):
+def test_a_codestream_of_other_precision_than_the_header(roundtrip, bits):
     # Twelve bits in a header of 16, and in a header of 10: neither is cut, nor are values wrapped.
     values = (PATTERN * 4095).astype(np.uint16)
     frame = files.encoded(values, files.JPEG_2000, 12)
-    image = film(values, files.JPEG_2000, bits=16 if bits == 12 else 10, frame=frame, window="full")
+    image = roundtrip(values, files.JPEG_2000, bits=16 if bits == 12 else 10, frame=frame, window="full")
     assert_shows(image, values, 0, 4095)
 
 
 @pytest.mark.parametrize(("precision", "stored"), [(12, 16), (16, 12)])
-def test_a_signed_codestream_of_other_precision_than_the_header(film, precision, stored):
+def test_a_signed_codestream_of_other_precision_than_the_header(roundtrip, precision, stored):
     values = pattern(12, signed=True)
     frame = files.lossless_jpeg(values.view(np.uint16) & (2**precision - 1), precision)
-    image = film(values, files.LOSSLESS, bits=stored, frame=frame, window="full")
+    image = roundtrip(values, files.LOSSLESS, bits=stored, frame=frame, window="full")
     assert_shows(image, values, -2048, 2047)
 
 
-def test_lossless_jpeg_of_any_predictor_has_its_own_syntax(film):
+def test_lossless_jpeg_of_any_predictor_has_its_own_syntax(roundtrip):
     frame = files.lossless_jpeg(pattern(12), 12)
-    assert_shows(film(pattern(12), "1.2.840.10008.1.2.4.57", bits=12, frame=frame), pattern(12), 0, 4095)
+    assert_shows(roundtrip(pattern(12), "1.2.840.10008.1.2.4.57", bits=12, frame=frame), pattern(12), 0, 4095)
 
 
-def test_bits_above_those_stored_are_no_picture(film):
+def test_bits_above_those_stored_are_no_image(roundtrip):
     overlay = RAMP | (np.arange(4096).reshape(64, 64) % 2 << 15).astype(np.uint16)
-    assert_shows(film(overlay, bits=12, window="full"), RAMP, 0, 4095)
+    assert_shows(roundtrip(overlay, bits=12, window="full"), RAMP, 0, 4095)
 
 
 @pytest.mark.parametrize("syntax", [files.IMPLICIT, files.EXPLICIT, files.BIG])
 @pytest.mark.parametrize("meta", [True, False])
-@pytest.mark.parametrize("name", ["film.dcm", "film", "1.2.840.113619.2"])
+@pytest.mark.parametrize("name", ["image.dcm", "image", "1.2.840.113619.2"])
 def test_without_preamble_and_without_file_meta_information(tmp_path, syntax, meta, name):
     values = pattern(12)
     (tmp_path / name).write_bytes(files.dicom_bytes(values, syntax, bits=12, preamble=False, meta=meta))
@@ -188,8 +191,8 @@ WINDOWS = {
 
 @pytest.mark.parametrize("function", list(WINDOWS))
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (1000.5, 333.3), (40, 2), (-100, 5000), (2000, 1.5)])
-def test_windows(film, function, center, width):
-    image = film(RAMP, bits=12, WindowCenter=center, WindowWidth=width, VOILUTFunction=function)
+def test_windows(roundtrip, function, center, width):
+    image = roundtrip(RAMP, bits=12, WindowCenter=center, WindowWidth=width, VOILUTFunction=function)
     expected = np.floor(WINDOWS[function](RAMP.astype(float), center, width) * 255 + 0.5)
     assert np.array_equal(image.pixels, expected)
     assert f"window {center:g}/{width:g} {function}" in image.notes
@@ -201,21 +204,21 @@ def test_windows(film, function, center, width):
     assert np.abs(image.pixels - by_pydicom).max() <= 0.5 + 1e-9
 
 
-def test_a_window_of_one_is_a_threshold(film):
-    image = film(RAMP, bits=12, WindowCenter=2000, WindowWidth=1)
+def test_a_window_of_one_is_a_threshold(roundtrip):
+    image = roundtrip(RAMP, bits=12, WindowCenter=2000, WindowWidth=1)
     assert np.array_equal(image.pixels, np.where(RAMP > 1999.5, 255, 0))
 
 
 @pytest.mark.parametrize(("center", "width"), [(0, 0), (10, -5), (10, 0.5)])
-def test_a_window_of_no_width_is_passed_over(film, center, width):
-    image = film(RAMP, bits=12, WindowCenter=[center, 2048], WindowWidth=[width, 4096])
+def test_a_window_of_no_width_is_passed_over(roundtrip, center, width):
+    image = roundtrip(RAMP, bits=12, WindowCenter=[center, 2048], WindowWidth=[width, 4096])
     assert image.notes == ("12 bits stored", "window of no width ignored", "window 2048/4096 LINEAR")
-    alone = film(RAMP, bits=12, WindowCenter=center, WindowWidth=width)
+    alone = roundtrip(RAMP, bits=12, WindowCenter=center, WindowWidth=width)
     assert_shows(alone, RAMP, 0, 4095)
 
 
-def test_an_unknown_function_is_linear_and_not_quoted(film):
-    image = film(RAMP, bits=12, WindowCenter=2048, WindowWidth=4096, VOILUTFunction="DOE_JOHN")
+def test_an_unknown_function_is_linear_and_not_quoted(roundtrip):
+    image = roundtrip(RAMP, bits=12, WindowCenter=2048, WindowWidth=4096, VOILUTFunction="DOE_JOHN")
     assert image.notes[1] == "unknown VOI LUT function taken as LINEAR"
     assert_shows(image, RAMP, 0, 4095)
 
@@ -224,68 +227,72 @@ def test_an_unknown_function_is_linear_and_not_quoted(film):
     ("window", "low", "high"),
     [("auto", 200, 1199), ("1", 200, 1199), ("2", 0, 99), ("full", 0, 4095), ("2048.5/1001", 1548, 2548)],
 )
-def test_choice_of_window(film, window, low, high):
-    image = film(RAMP, bits=12, WindowCenter=[700, 50], WindowWidth=[1000, 100], window=window)
+def test_choice_of_window(roundtrip, window, low, high):
+    image = roundtrip(RAMP, bits=12, WindowCenter=[700, 50], WindowWidth=[1000, 100], window=window)
     assert_shows(image, RAMP, low, high)
 
 
-def test_a_window_that_the_file_lacks(film):
-    with pytest.raises(ReadError, match=r"film\.dcm: found 2 VOI LUTs and windows; expected at least 3\. Use --window"):
-        film(RAMP, bits=12, WindowCenter=[700, 50], WindowWidth=[1000, 100], window="3")
+def test_a_window_that_the_file_lacks(roundtrip):
+    with pytest.raises(
+        ReadError, match=r"image\.dcm: found 2 VOI LUTs and windows; expected at least 3\. Use --window"
+    ):
+        roundtrip(RAMP, bits=12, WindowCenter=[700, 50], WindowWidth=[1000, 100], window="3")
 
 
-def test_a_window_that_saturates_most_of_the_picture_is_noted(film):
-    image = film(RAMP, bits=12, WindowCenter=700, WindowWidth=1000)
+def test_a_window_that_saturates_most_of_the_image_is_noted(roundtrip):
+    image = roundtrip(RAMP, bits=12, WindowCenter=700, WindowWidth=1000)
     assert "saturates 76% of the pixels" in image.notes
 
 
 @pytest.mark.parametrize(("bits", "entries"), [(8, 256), (12, 4096), (16, 65536)])
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_voi_lut(film, bits, entries, as_bytes):
+def test_voi_lut(roundtrip, bits, entries, as_bytes):
     table = np.floor(np.linspace(0, 1, entries) ** 0.5 * (2**bits - 1))
     item = files.lut_item(100, bits, table, as_bytes)
-    image = film(RAMP, bits=12, VOILUTSequence=[item], WindowCenter=1, WindowWidth=2)
+    image = roundtrip(RAMP, bits=12, VOILUTSequence=[item], WindowCenter=1, WindowWidth=2)
     assert_shows(image, table[np.clip(RAMP.astype(int) - 100, 0, entries - 1)], 0, 2**bits - 1)
     assert "VOI LUT 1" in image.notes
 
 
-def test_voi_luts_come_before_windows(film):
+def test_voi_luts_come_before_windows(roundtrip):
     luts = [files.lut_item(0, 12, np.arange(4096)), files.lut_item(0, 12, np.arange(4096)[::-1])]
     elements = {"bits": 12, "VOILUTSequence": luts, "WindowCenter": 700, "WindowWidth": 1000}
-    assert_shows(film(RAMP, **elements, window="1"), RAMP, 0, 4095)
-    assert_shows(film(RAMP, **elements, window="2"), 4095 - RAMP, 0, 4095)
-    assert_shows(film(RAMP, **elements, window="3"), RAMP, 200, 1199)
+    assert_shows(roundtrip(RAMP, **elements, window="1"), RAMP, 0, 4095)
+    assert_shows(roundtrip(RAMP, **elements, window="2"), 4095 - RAMP, 0, 4095)
+    assert_shows(roundtrip(RAMP, **elements, window="3"), RAMP, 200, 1199)
 
 
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.IMPLICIT, files.BIG])
 @pytest.mark.parametrize("as_bytes", [False, True])
-def test_modality_lut_comes_before_the_window(film, syntax, as_bytes):
+def test_modality_lut_comes_before_the_window(roundtrip, syntax, as_bytes):
     table = np.arange(4096)[::-1] * 3
     item = files.lut_item(0, 16, table, as_bytes, big=syntax == files.BIG)
-    image = film(RAMP, syntax, bits=12, ModalityLUTSequence=[item], WindowCenter=6000.5, WindowWidth=8001)
+    image = roundtrip(RAMP, syntax, bits=12, ModalityLUTSequence=[item], WindowCenter=6000.5, WindowWidth=8001)
     assert_shows(image, table[RAMP], 2000, 10_000)
     assert "modality LUT" in image.notes
 
 
-def test_a_lut_of_signed_values_begins_below_zero(film):
+def test_a_lut_of_signed_values_begins_below_zero(roundtrip):
     values = RAMP.astype(np.int16) - 2048
     item = Dataset()
     item.add_new("LUTDescriptor", "SS", [4096, -2048, 16])
     item.add_new("LUTData", "US", list(range(0, 40960, 10)))
-    image = film(values, bits=12, ModalityLUTSequence=[item], window="20480/40951")
+    image = roundtrip(values, bits=12, ModalityLUTSequence=[item], window="20480/40951")
     assert_shows(image, RAMP * 10.0, 4.5, 40954.5)
 
 
 @pytest.mark.parametrize(("slope", "intercept"), [(2, -1024), (0.5, 0), (1, 100), (-1, 4095)])
-def test_rescale_comes_before_the_window(film, slope, intercept):
-    image = film(RAMP, bits=12, RescaleSlope=slope, RescaleIntercept=intercept, WindowCenter=500.5, WindowWidth=1001)
+def test_rescale_comes_before_the_window(roundtrip, slope, intercept):
+    image = roundtrip(
+        RAMP, bits=12, RescaleSlope=slope, RescaleIntercept=intercept, WindowCenter=500.5, WindowWidth=1001
+    )
     assert_shows(image, RAMP.astype(float) * slope + intercept, 0, 1000)
     assert f"rescaled by {slope:g} and {intercept:+g}" in image.notes
 
 
-def test_monochrome1_is_inverted_after_the_window(film):
+def test_monochrome1_is_inverted_after_the_window(roundtrip):
     elements = {"bits": 12, "WindowCenter": 700, "WindowWidth": 1000}
-    inverted = film(RAMP, photometric="MONOCHROME1", **elements)
+    inverted = roundtrip(RAMP, photometric="MONOCHROME1", **elements)
     expected = np.floor((1 - np.clip((RAMP - 200.0) / 999, 0, 1)) * 255 + 0.5)
     assert np.abs(inverted.pixels - expected).max() <= 1e-9
     assert inverted.mode == "MONOCHROME1" and inverted.notes[-1] == "MONOCHROME1 inverted"
@@ -293,15 +300,15 @@ def test_monochrome1_is_inverted_after_the_window(film):
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 @pytest.mark.parametrize(("padding", "limit"), [(-2000, None), (-2000, -1990), (-1990, -2000), (63536, None)])
-def test_padding_is_black_and_does_not_count(film, photometric, padding, limit):
+def test_padding_is_black_and_does_not_count(roundtrip, photometric, padding, limit):
     values = (np.random.default_rng(0).normal(300, 50, (64, 64))).astype(np.int16)
     values[:, :40] = -2000 + np.arange(40) % (11 if limit else 1)
     elements = {"PixelPaddingRangeLimit": limit} if limit else {}
     if padding < 0:
         elements["PixelPaddingValue"] = padding
-        image = film(values, photometric=photometric, **elements)
+        image = roundtrip(values, photometric=photometric, **elements)
     else:  # read as if it were unsigned, as implicit files with an unsorted header are
-        image = film(values, photometric=photometric, PixelPaddingValue=padding - 65536)
+        image = roundtrip(values, photometric=photometric, PixelPaddingValue=padding - 65536)
     inside = values[:, 40:]
     low, high = np.percentile(inside, [0.5, 99.5], method="inverted_cdf")
     expected = np.clip((inside - float(low)) / float(high - low), 0, 1) * 255
@@ -311,8 +318,8 @@ def test_padding_is_black_and_does_not_count(film, photometric, padding, limit):
     assert image.notes[-1] == "pixel padding made black"
 
 
-def test_nothing_but_padding_is_black(film):
-    assert (film(np.full((32, 32), 7, np.uint16), PixelPaddingValue=7).pixels == 0).all()
+def test_nothing_but_padding_is_black(roundtrip):
+    assert (roundtrip(np.full((32, 32), 7, np.uint16), PixelPaddingValue=7).pixels == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -325,32 +332,32 @@ def test_nothing_but_padding_is_black(film):
         (0, 4095, 16, None, "percentile range"),  # 12 bits, and a header that says 16
     ],
 )
-def test_without_a_window(film, low, high, bits, expected, note):
+def test_without_a_window(roundtrip, low, high, bits, expected, note):
     values = np.linspace(low, high, 6400).round().astype("u1" if bits == 8 else "u2").reshape(80, 80)
-    image = film(values, bits=bits)
+    image = roundtrip(values, bits=bits)
     span = expected or np.percentile(values, [0.5, 99.5], method="inverted_cdf")
     assert_shows(image, values, *span)
     assert image.notes[-1].startswith(note)
 
 
-def test_percentiles_pass_by_markers_and_dead_pixels(film):
+def test_percentiles_pass_by_markers_and_dead_pixels(roundtrip):
     rng = np.random.default_rng(0)
     values = rng.normal(2000, 100, (200, 200)).astype(np.uint16)
     marked = values.copy()
     marked[:5, :5], marked[-1, :20] = 65535, 0
-    plain, image = film(values, window="percentile"), film(marked, window="percentile")
+    plain, image = roundtrip(values, window="percentile"), roundtrip(marked, window="percentile")
     assert np.abs(plain.pixels[10:-10].astype(int) - image.pixels[10:-10]).mean() < 4
     assert (image.pixels[:5, :5] == 255).all()
 
 
-def test_one_value_throughout_is_a_picture_too(film):
+def test_one_value_throughout_is_an_image_too(roundtrip):
     for window in ("auto", "percentile", "full"):
-        assert len(np.unique(film(np.full((32, 32), 700, np.uint16), window=window).pixels)) == 1
+        assert len(np.unique(roundtrip(np.full((32, 32), 700, np.uint16), window=window).pixels)) == 1
 
 
-def test_plain_8_bit_gray(film):
-    assert np.array_equal(film(pattern(8)).pixels, pattern(8))
-    assert np.array_equal(film(pattern(8), NumberOfFrames=0).pixels, pattern(8))
+def test_plain_8_bit_gray(roundtrip):
+    assert np.array_equal(roundtrip(pattern(8)).pixels, pattern(8))
+    assert np.array_equal(roundtrip(pattern(8), NumberOfFrames=0).pixels, pattern(8))
 
 
 COLOUR = np.stack([pattern(8), pattern(8)[::-1], pattern(8)[:, ::-1]], axis=-1)
@@ -361,20 +368,20 @@ def luma(colour):
 
 
 @pytest.mark.parametrize("syntax", [files.EXPLICIT, files.BIG, files.RLE, files.JPEG_2000, files.JPEG_LS])
-def test_rgb_is_luma(film, syntax):
-    image = film(COLOUR, syntax, photometric="YBR_RCT" if syntax == files.JPEG_2000 else "RGB")
+def test_rgb_is_luma(roundtrip, syntax):
+    image = roundtrip(COLOUR, syntax, photometric="YBR_RCT" if syntax == files.JPEG_2000 else "RGB")
     assert np.abs(image.pixels - luma(COLOUR)).max() <= 1
     assert image.notes == (f"{image.mode} converted to gray",)
 
 
-def test_rgb_by_plane_and_of_16_bits(film):
+def test_rgb_by_plane_and_of_16_bits(roundtrip):
     planes = np.moveaxis(COLOUR, 2, 0).reshape(COLOUR.shape)
-    assert np.abs(film(planes, PlanarConfiguration=1).pixels - luma(COLOUR)).max() <= 1
-    assert np.abs(film(COLOUR.astype(np.uint16) * 257).pixels - luma(COLOUR)).max() <= 1
+    assert np.abs(roundtrip(planes, PlanarConfiguration=1).pixels - luma(COLOUR)).max() <= 1
+    assert np.abs(roundtrip(COLOUR.astype(np.uint16) * 257).pixels - luma(COLOUR)).max() <= 1
 
 
-def test_ybr_is_its_first_channel(film, tmp_path):
-    assert np.array_equal(film(COLOUR, photometric="YBR_FULL").pixels, COLOUR[:, :, 0])
+def test_ybr_is_its_first_channel(roundtrip, tmp_path):
+    assert np.array_equal(roundtrip(COLOUR, photometric="YBR_FULL").pixels, COLOUR[:, :, 0])
     halved = np.stack([COLOUR[:, ::2, 0], COLOUR[:, 1::2, 0], COLOUR[:, ::2, 1], COLOUR[:, ::2, 2]], axis=-1)
     dataset = files.image_dataset(COLOUR, photometric="YBR_FULL_422")
     dataset.PixelData = halved.tobytes()
@@ -383,16 +390,16 @@ def test_ybr_is_its_first_channel(film, tmp_path):
     assert np.array_equal(read(tmp_path / "halved.dcm").pixels, COLOUR[:, :, 0])
 
 
-def test_jpeg_in_colour(film):
+def test_jpeg_in_colour(roundtrip):
     smooth = np.stack([X * 6, Y * 7, 255 - X * 6], axis=-1).astype(np.uint8)
-    image = film(smooth, files.JPEG, photometric="YBR_FULL_422")
+    image = roundtrip(smooth, files.JPEG, photometric="YBR_FULL_422")
     assert np.abs(image.pixels - luma(smooth)).mean() < 2
 
 
 @pytest.mark.parametrize(("size", "bits"), [(256, 16), (256, 8), (100, 16)])
-def test_palettes(film, size, bits):
+def test_palettes(roundtrip, size, bits):
     values = pattern(8)
-    image = film(values, photometric="PALETTE COLOR", **files.palette(size, bits))
+    image = roundtrip(values, photometric="PALETTE COLOR", **files.palette(size, bits))
     expected = (size - 1 - np.minimum(values.astype(float), size - 1)) / (size - 1) * 255
     assert np.abs(image.pixels - expected).max() <= 1
 
@@ -440,10 +447,10 @@ REFUSED = {
     "floating point": (float_pixels, "with floating-point pixels"),
     "32 bits": (lambda: files.dicom_bytes(pattern(8).astype(np.uint32)), "32 bits stored of 32"),
     "1 bit": (lambda: files.dicom_bytes(pattern(8), BitsAllocated=1, BitsStored=1, HighBit=0), "1 bits stored of 1"),
-    "a high bit": (lambda: files.dicom_bytes(pattern(12), bits=12, HighBit=15), "highest in place 15"),
+    "a high bit": (lambda: files.dicom_bytes(pattern(12), bits=12, HighBit=15), "high bit 15"),
     "no Rows": (lambda: without("Rows"), "found DICOM without Rows"),
     "no BitsStored": (lambda: without("BitsStored"), "found DICOM without BitsStored"),
-    "no samples": (lambda: files.dicom_bytes(pattern(8), SamplesPerPixel=0), "0 samples a pixel"),
+    "no samples": (lambda: files.dicom_bytes(pattern(8), SamplesPerPixel=0), "0 samples per pixel"),
     "HSV": (lambda: files.dicom_bytes(COLOUR, photometric="HSV"), "Photometric Interpretation that does not go"),
     "many pixels": (lambda: sized(20_000, 20_000), "20000 x 20000 pixels; expected at most 150 million"),
     "a strip": (lambda: sized(1280, 1), "sides of at most 20 to 1"),
@@ -457,12 +464,12 @@ REFUSED = {
                                   frame=files.lossless_jpeg(pattern(12), 12).replace(b"\xff\xc3", b"\xff\xc1")),
         r"found JPEG Extended \(Process 2 and 4\), 1\.2\.840\.10008\.1\.2\.4\.51 with 12 bits; 8 are read",
     ),
-    "a film": (
-        lambda: files.dicom_bytes(pattern(8), "1.2.840.10008.1.2.4.102", frame=b"film"),
+    "a video": (
+        lambda: files.dicom_bytes(pattern(8), "1.2.840.10008.1.2.4.102", frame=b"video"),
         r"found MPEG-4 AVC/H.264 High Profile / Level 4.1, 1\.2\.840\.10008\.1\.2\.4\.102, which is not read",
     ),
     "a private syntax": (
-        lambda: files.dicom_bytes(pattern(8), "1.2.3.4.5", frame=b"film"), "found transfer syntax 1.2.3.4.5, which is"
+        lambda: files.dicom_bytes(pattern(8), "1.2.3.4.5", frame=b"video"), "found transfer syntax 1.2.3.4.5, which is"
     ),
     "compressed without a word": (
         lambda: files.dicom_bytes(pattern(12), files.JPEG_2000).replace(
@@ -494,7 +501,7 @@ REFUSED = {
 @pytest.mark.parametrize("case", list(REFUSED))
 def test_what_is_refused(tmp_path, case):
     write, words = REFUSED[case]
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     path.write_bytes(write())
     with pytest.raises(ReadError, match=words) as caught:
         read(path)
@@ -502,9 +509,9 @@ def test_what_is_refused(tmp_path, case):
 
 
 @pytest.mark.parametrize("syntax", [*files.UNCOMPRESSED, files.RLE, files.JPEG_2000])
-def test_a_cut_file_is_never_half_a_picture(tmp_path, syntax):
+def test_a_cut_file_is_never_half_an_image(tmp_path, syntax):
     content = files.dicom_bytes(pattern(12), syntax, bits=12)
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     path.write_bytes(content)
     whole, refused = read(path).pixels, 0
     for length in np.linspace(1, len(content) - 1, 80).astype(int):
@@ -520,7 +527,7 @@ def test_a_cut_file_is_never_half_a_picture(tmp_path, syntax):
 
 
 def test_no_message_note_or_log_names_the_patient(tmp_path, caplog, capsys, recwarn):
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     names = {"PatientName": "DOE^JOHN", "PatientID": "DOE123", "PatientBirthDate": "DOEBIRTH", "PatientAge": "DOE"}
     spoilt = [
         {"WindowCenter": "DOE"}, {"WindowWidth": "DOE"}, {"RescaleSlope": "DOE"}, {"PixelPaddingValue": "DOE"},
@@ -566,7 +573,7 @@ def with_text(elements, syntax):
 
 
 def test_pydicoms_warnings_are_counted_and_not_passed_on(tmp_path, recwarn, caplog):
-    path = tmp_path / "film.dcm"
+    path = tmp_path / "image.dcm"
     path.write_bytes(with_text({"SpecificCharacterSet": "DOE"}, files.EXPLICIT))
     caplog.clear()
     assert read(path).notes[-1] == "pydicom: 2 warnings on header values"
@@ -659,25 +666,48 @@ WHOLE = "import sys; sys.stdin.buffer.read(); sys.stdout.buffer.write(bytes(2560
     ["import os; os.abort()", "import time; time.sleep(60)", "print('too little')", WHOLE + "sys.exit(3)",
      WHOLE + "print('premature end', file=sys.stderr)"],
 )  # fmt: skip
-def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(film, monkeypatch, start):
-    monkeypatch.setattr(dicom_apart, "_START", start)
-    monkeypatch.setattr(dicom_apart, "SECONDS", 3.0 if "sleep" in start else 20.0)
+def test_a_decoder_that_dies_hangs_or_complains_is_a_damaged_file(roundtrip, monkeypatch, start):
+    monkeypatch.setattr(sandbox, "_SUBPROCESS_CODE", start)
+    monkeypatch.setattr(sandbox, "TIMEOUT", 3.0 if "sleep" in start else 20.0)
     began = time.monotonic()
     with pytest.raises(ReadError, match="damaged lossless JPEG data"):
-        film(pattern(12), files.LOSSLESS, bits=12)
+        roundtrip(pattern(12), files.LOSSLESS, bits=12)
     assert time.monotonic() - began < 20
 
 
-def test_a_harmless_complaint_and_no_process_at_all(film, monkeypatch):
+def test_a_harmless_complaint_and_no_process_at_all(roundtrip, monkeypatch):
     monkeypatch.setattr(
-        dicom_apart,
-        "_START",
+        sandbox,
+        "_SUBPROCESS_CODE",
         WHOLE + "print('Corrupt JPEG data: 3 extraneous bytes before marker 0xd9', file=sys.stderr)",
     )
-    assert (film(pattern(12), files.LOSSLESS, bits=12).pixels == 0).all()
-    monkeypatch.setattr(dicom_apart.sys, "executable", "/no/such/python")
+    assert (roundtrip(pattern(12), files.LOSSLESS, bits=12).pixels == 0).all()
+    monkeypatch.setattr(sandbox.sys, "executable", "/no/such/python")
     with pytest.raises(ReadError, match="no process can be started"):
-        film(pattern(12), files.LOSSLESS, bits=12)
+        roundtrip(pattern(12), files.LOSSLESS, bits=12)
+
+
+def test_the_subprocess_finds_the_package_where_no_search_path_names_it(roundtrip, monkeypatch):
+    elsewhere = [entry for entry in sys.path if not (Path(entry) / "xrayfast").is_dir()]
+    monkeypatch.setattr(sys, "path", elsewhere)
+    assert_shows(roundtrip(pattern(12), files.LOSSLESS, bits=12), pattern(12), 0, 4095)
+
+
+# Every transfer syntax that is read has a row, and pydicom knows its name.
+
+
+def test_the_table_of_decoders_names_public_transfer_syntaxes_only():
+    assert all(UID(syntax).is_transfer_syntax and not UID(syntax).is_private for syntax in DECODERS)
+    assert set(files.UNCOMPRESSED) < set(DECODERS)
+
+
+def test_another_transfer_syntax_is_one_more_row(roundtrip, monkeypatch):
+    htj2k = "1.2.840.10008.1.2.4.201"
+    frame = files.encoded(pattern(12), files.JPEG_2000, 12)
+    with pytest.raises(ReadError, match=r"High-Throughput JPEG 2000.*is not read"):
+        roundtrip(pattern(12), htj2k, bits=12, frame=frame)
+    monkeypatch.setattr(decoders, "DECODERS", {**DECODERS, htj2k: decoders.decode_jpeg_2000})
+    assert_shows(roundtrip(pattern(12), htj2k, bits=12, frame=frame, window="full"), pattern(12), 0, 4095)
 
 
 # The real ones
@@ -689,7 +719,7 @@ def test_a_harmless_complaint_and_no_process_at_all(film, monkeypatch):
         "mono1_15bit_no_window",
         "mono2_12bit_explicitLE",
         # These say to show them by the window 15000/30000, which leaves out a twelfth of the range: of the first three
-        # at the dark end, of the last, whose values run the other way, at the bright end, where most of the film is.
+        # at the dark end, of the last, whose values run the other way, at the bright end, where most of the image is.
         "mono1_15bit_explicitLE",
         "mono1_15bit_j2k_lossless",
         "mono1_15bit_rle",
@@ -709,7 +739,7 @@ def test_the_same_chest_in_other_encodings(shared, name):
         assert np.abs(read(path, "1").pixels - shown).max() <= 0.5 + 1e-6
 
 
-def test_real_films(shared):
+def test_real_radiographs(shared):
     folder = shared / "data" / "dicom"
     for name in ("chest/RG1_JLSN.dcm", "other/RG3_JPLL.dcm", "other/CR-ModalitySequenceLUT_teeth.dcm"):
         dataset = pydicom.dcmread(folder / name)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.data.images import dicom_files as files
-from xrayfast.data.images.dicom.decode import read_header
+from xrayfast.data.images.dicom.metadata import read_header
 from xrayfast.errors import ConfigError, ReadError
 
 FILM = (np.arange(32 * 40) % 4096).astype(np.uint16).reshape(32, 40)
@@ -70,7 +70,7 @@ def test_other_keywords_for_the_patient(tmp_path):
     with pytest.raises(ConfigError, match=r"'PatientId' is no DICOM keyword\. Did you mean 'PatientID'\?"):
         header(tmp_path, keyword="PatientId")
     for keyword in ("PixelData", "ReferencedStudySequence", "TransferSyntaxUID"):
-        with pytest.raises(ConfigError, match="no DICOM element that tells patients apart"):
+        with pytest.raises(ConfigError, match="no DICOM element that identifies patients"):
             header(tmp_path, keyword=keyword)
 
 

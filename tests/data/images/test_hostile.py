@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from tests.data.images import dicom_files as dicom
-from xrayfast.data.images.dicom.decode import read_header
+from xrayfast.data.images.dicom.metadata import read_header
 from xrayfast.data.images.reader import is_image, read
 from xrayfast.errors import ReadError
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xrayfast.data.images import radiograph as image
+from xrayfast.data.images import limits
+from xrayfast.data.images.radiograph import apply_lut
 from xrayfast.data.images.reader import fit_square, is_image, read
 from xrayfast.errors import ConfigError, ReadError
 
@@ -171,13 +172,13 @@ def big_png(width: int, height: int) -> bytes:
         ("page.dcm", b"<html>", "HTML"),
         ("movie.gif", b"GIF89a" + bytes(20), "a GIF"),
         ("paper.png", b"%PDF-1.7", "a PDF"),
-        ("films.jpg", b"PK\x03\x04", "a ZIP archive"),
-        ("film.dcm.gz.png", b"\x1f\x8b\x08", "a gzip archive"),
+        ("images.jpg", b"PK\x03\x04", "a ZIP archive"),
+        ("image.dcm.gz.png", b"\x1f\x8b\x08", "a gzip archive"),
         ("array.png", b"\x93NUMPY\x01", "a NumPy array"),
-        ("film.jp2", b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 file"),
-        ("film.png", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-        ("film.dcm", b"whatever", "no DICOM header"),
-        ("film", bytes(128) + b"DICM" + bytes(100), "a DICOM object with no pixel data"),
+        ("image.jp2", b"\0\0\0\x0cjP  \r\n", "a JPEG 2000 file"),
+        ("image.png", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+        ("image.dcm", b"whatever", "no DICOM header"),
+        ("image", bytes(128) + b"DICM" + bytes(100), "a DICOM object with no pixel data"),
         ("strip.png", png_bytes(Image.new("L", (210, 10))), "210 x 10 pixels; expected sides of at most 20 to 1"),
         ("bomb.png", big_png(16_000, 10_000), "16000 x 10000 pixels; expected at most 150 million"),
         ("bigger.png", big_png(60_000, 60_000), "pixels"),
@@ -185,7 +186,7 @@ def big_png(width: int, height: int) -> bytes:
         ("nul\0.png", None, "can't be read"),
     ],
 )
-def test_files_that_hold_no_picture(tmp_path, name, content, words):
+def test_files_that_hold_no_image(tmp_path, name, content, words):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
@@ -227,7 +228,7 @@ def test_numbers_that_are_none(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.tif", "x.bmp", "x.webp"])
-def test_a_cut_file_is_never_half_a_picture(tmp_path, name):
+def test_a_cut_file_is_never_half_an_image(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     path = saved(tmp_path, Image.fromarray(noise), name)
     whole, content = read(path).pixels, path.read_bytes()
@@ -261,14 +262,14 @@ def test_pillow_is_left_as_it_was(tmp_path):
     before = Image.MAX_IMAGE_PIXELS
     read(saved(tmp_path, Image.fromarray(RAMP), "x.png"))
     assert before == Image.MAX_IMAGE_PIXELS
-    assert 2 * before > image.MAX_PIXELS
+    assert 2 * before > limits.MAX_PIXELS
 
 
 @pytest.mark.parametrize(
     ("shape", "inner"),
     [((100, 50), (32, 16)), ((50, 100), (16, 32)), ((8, 8), (32, 32)), ((1, 1000), (1, 32))],
 )
-def test_fit_square_keeps_the_whole_picture_and_its_aspect(shape, inner):
+def test_fit_square_keeps_the_whole_image_and_its_aspect(shape, inner):
     square = fit_square(np.full(shape, 200, np.uint8), 32)
     assert square.shape == (32, 32) and square.dtype == np.uint8
     rows, columns = np.nonzero(square == 200)
@@ -283,10 +284,10 @@ def test_a_table_is_looked_up_for_each_pixel(shape, dtype):
     rng = np.random.default_rng(0)
     codes, levels = rng.integers(0, 250, shape).astype(dtype), rng.integers(0, 256, 250).astype(np.uint8)
     for view in (codes, codes[::-1], codes.swapaxes(0, 1)):
-        assert np.array_equal(image.looked_up(levels, view), levels[view])
+        assert np.array_equal(apply_lut(levels, view), levels[view])
     codes[-1, -1] = 251
     with pytest.raises(IndexError):
-        image.looked_up(levels, codes)
+        apply_lut(levels, codes)
 
 
 def test_fit_square_averages_when_it_shrinks():
@@ -359,15 +360,15 @@ def test_colour_of_16_bits_keeps_the_high_8_and_says_so(tmp_path, colour_type, m
     if mode == "RGBA":
         content[:, :, -1] = 65535
     (tmp_path / "x.png").write_bytes(png(content, colour_type))
-    film = read(tmp_path / "x.png")
-    assert np.array_equal(film.pixels, RAMP)
-    assert (film.mode, film.bits, film.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
+    image = read(tmp_path / "x.png")
+    assert np.array_equal(image.pixels, RAMP)
+    assert (image.mode, image.bits, image.notes[0]) == (mode, 16, "16-bit channels: the high 8 bits kept")
 
 
-def test_a_12_bit_film_in_colour_of_16_bits_is_refused(tmp_path):
+def test_a_12_bit_image_in_16_bit_colour_is_refused(tmp_path):
     # Its high bytes are 0 to 15: what Pillow would hand over is no image any more.
     (tmp_path / "x.png").write_bytes(wide_colour(np.tile(np.arange(0, 4096, 16, dtype=np.uint16), (64, 1)), 2))
-    with pytest.raises(ReadError, match="16 of 256 levels; save it as gray of 16 bits"):
+    with pytest.raises(ReadError, match="16 of 256 levels; save it as 16-bit gray"):
         read(tmp_path / "x.png")
 
 
@@ -386,8 +387,8 @@ def test_cmyk_is_ink_on_white(tmp_path):
     red, green, blue = ((255 - ink) * (255 - black) / 255 for ink in (cyan, magenta, yellow))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     for name, options in (("x.tif", {}), ("x.jpg", {"quality": 100, "subsampling": 0})):
-        film = read(saved(tmp_path, Image.fromarray(inks, "CMYK"), name, **options))
-        assert np.abs(film.pixels - luma).mean() < 1.5, name
+        image = read(saved(tmp_path, Image.fromarray(inks, "CMYK"), name, **options))
+        assert np.abs(image.pixels - luma).mean() < 1.5, name
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
@@ -396,13 +397,13 @@ def test_16_bit_tiff_of_either_order_and_any_compression(tmp_path, compression, 
     if compression != "raw" and dtype == ">u2":
         pytest.skip("Pillow writes compressed TIFF in the machine's order")
     values = np.arange(4096).reshape(64, 64).astype(dtype)
-    film = read(saved(tmp_path, Image.fromarray(values), "x.tif", compression=compression))
-    assert np.array_equal(film.pixels, np.floor(values * (255 / 4095) + 0.5))
-    assert (film.format, film.bits) == ("TIFF", 16)
+    image = read(saved(tmp_path, Image.fromarray(values), "x.tif", compression=compression))
+    assert np.array_equal(image.pixels, np.floor(values * (255 / 4095) + 0.5))
+    assert (image.format, image.bits) == ("TIFF", 16)
 
 
 @pytest.mark.parametrize(
-    ("name", "image", "facts"),
+    ("name", "image", "expected"),
     [
         ("x.png", Image.fromarray(RAMP), ("PNG", "L", 8)),
         ("x.png", Image.fromarray(RAMP > 99), ("PNG", "1", 1)),
@@ -413,9 +414,9 @@ def test_16_bit_tiff_of_either_order_and_any_compression(tmp_path, compression, 
         ("x.webp", Image.fromarray(RAMP).convert("RGB"), ("WEBP", "RGB", 8)),
     ],
 )
-def test_what_the_file_was(tmp_path, name, image, facts):
-    film = read(saved(tmp_path, image, name))
-    assert (film.format, film.mode, film.bits) == facts
+def test_what_the_file_was(tmp_path, name, image, expected):
+    radiograph = read(saved(tmp_path, image, name))
+    assert (radiograph.format, radiograph.mode, radiograph.bits) == expected
 
 
 def test_a_jpeg_with_previews_is_a_jpeg(tmp_path):
@@ -426,9 +427,9 @@ def test_a_jpeg_with_previews_is_a_jpeg(tmp_path):
 
 
 def test_content_decides_and_a_wrong_ending_is_noted(tmp_path):
-    film = read(saved(tmp_path, Image.fromarray(RAMP), "x.png", format="JPEG", quality=95))
-    assert film.format == "JPEG"
-    assert film.notes == ("JPEG in a file named .png",)
+    image = read(saved(tmp_path, Image.fromarray(RAMP), "x.png", format="JPEG", quality=95))
+    assert image.format == "JPEG"
+    assert image.notes == ("JPEG in a file named .png",)
 
 
 @pytest.mark.parametrize("window", ["", "0", "10", "Auto", "100", "1/0", "40/0.5", "a/b", "1/2/3", "nan/10", "40/-3"])
@@ -459,7 +460,7 @@ def test_is_image(tmp_path):
     for name in ("e", "f.IMA", "1.2.840.7"):
         (tmp_path / name).write_bytes(bytes(128) + b"DICM" + bytes(20))
         assert is_image(str(tmp_path / name))
-    assert is_image("nowhere/film.dcm") and not is_image("nowhere/film") and not is_image("nul\0")
+    assert is_image("nowhere/image.dcm") and not is_image("nowhere/image") and not is_image("nul\0")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     assert not is_image(str(tmp_path / "pipe")) and not is_image(str(tmp_path / "folder"))
@@ -468,7 +469,7 @@ def test_is_image(tmp_path):
 def test_a_file_that_is_too_long_is_not_opened(tmp_path):
     path = tmp_path / "x.png"
     with path.open("wb") as stream:
-        stream.truncate(image.MAX_BYTES + 1)
+        stream.truncate(limits.MAX_BYTES + 1)
     with pytest.raises(ReadError, match=r"found a file of 1\.0 GiB; expected at most 1"):
         read(path)
 
@@ -493,9 +494,9 @@ def test_a_tiff_of_a_million_pages_is_read_as_fast_as_any(tmp_path):
     pages = [b"\0\0" + (len(content) + 6 * (page + 1)).to_bytes(4, "little") for page in range(200_000)]
     (tmp_path / "x.tif").write_bytes(bytes(content) + b"".join(pages) + bytes(6))
     began = time.monotonic()
-    film = read(tmp_path / "x.tif")
+    image = read(tmp_path / "x.tif")
     assert time.monotonic() - began < 2
-    assert np.array_equal(film.pixels, RAMP) and "first of several frames" in film.notes
+    assert np.array_equal(image.pixels, RAMP) and "first of several frames" in image.notes
 
 
 def test_reading_a_png_does_not_pay_for_dicom(tmp_path):

@@ -115,7 +115,7 @@ class Header:
 @pytest.fixture
 def headers(monkeypatch):
     """A reader of headers that are written in the files' names: x_PATIENT_n."""
-    module = ModuleType("xrayfast.data.images.dicom.decode")
+    module = ModuleType("xrayfast.data.images.dicom.metadata")
     module.asked = []
 
     def read_header(path, patient_keyword="PatientID"):
@@ -128,7 +128,7 @@ def headers(monkeypatch):
         return Header("" if who == "unknown" else who, f"1.2.{who}", "F", 40.0 if who == "secret" else 300.0, "PA")
 
     module.read_header = read_header
-    monkeypatch.setitem(sys.modules, "xrayfast.data.images.dicom.decode", module)
+    monkeypatch.setitem(sys.modules, "xrayfast.data.images.dicom.metadata", module)
     return module
 
 

@@ -1,1 +1,8 @@
-"""One file to one array: 8-bit gray pixels, whatever the encoding."""
+"""One image file to one 8-bit gray array.
+
+- `reader`: `read`, the one entry point; recognises files by their content.
+- `pillow`: PNG, JPEG, TIFF, BMP and WebP.
+- `dicom`: DICOM.
+- `radiograph`: what `read` returns; 8-bit scaling.
+- `limits`: what is refused before it is decoded: file size, pixels, aspect ratio, JPEG scans.
+"""

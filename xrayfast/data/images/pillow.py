@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xrayfast.data.images.radiograph import (
-    Pixels,
-    Radiograph,
-    looked_up,
-    require_few_scans,
-    require_sensible_size,
-    to_levels,
-)
+from xrayfast.data.images.limits import require_few_scans, require_sensible_size
+from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
@@ -27,45 +22,45 @@ _BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
 _ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
 
 _FEW_LEVELS = 64
-"""A colour channel of 16 bits that comes down to fewer levels than this holds a film of at most 14 bits."""
+"""A 16-bit colour channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
 
 
-def decode(path: Path, stream: BinaryIO) -> Radiograph:
-    """Decode an open file by the rules that `radiograph.read` states.
+def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
+    """Decode an open file as `reader.read` documents.
 
     Args:
         path: its name, for messages.
         stream: at its start.
 
     Raises:
-        ReadError: no image that Pillow reads, damaged, truncated, too large or too long.
+        ReadError: no image that Pillow reads, damaged, truncated, or over a limit.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         radiograph = _decode(path, stream)
-    said = {f"Pillow: {warning.message}" for warning in caught if not _is_about_size(warning)}
-    notes = radiograph.notes + tuple(sorted(said))
-    return Radiograph(radiograph.pixels, notes, radiograph.format, radiograph.mode, radiograph.bits)
+    # Not about many pixels, for which `limits` has its own.
+    messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
+    return replace(radiograph, notes=(*radiograph.notes, *(f"Pillow: {message}" for message in sorted(messages))))
 
 
 def _decode(path: Path, stream: BinaryIO) -> Radiograph:
-    """Decode the stream; any failure of the decoder is a ReadError with the path."""
+    """Decode the stream; any failure of Pillow is a ReadError with the path."""
     try:
-        with Image.open(_bounded(path, stream), formats=_FORMATS) as image:
+        with Image.open(_with_few_scans(path, stream), formats=_FORMATS) as image:
             require_sensible_size(path, *image.size)
             notes: list[str] = []
-            # A JPEG with previews inside calls itself MPO.
-            form, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
-            pixels = _displayed(image, notes)
-        return Radiograph(pixels, tuple(notes), form, mode, bits)
+            # Pillow calls a JPEG with embedded previews MPO.
+            file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
+            pixels = _to_gray(image, notes)
+        return Radiograph(pixels, tuple(notes), file_format, mode, bits)
     except ReadError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged files.
-        raise _failure(path, error) from error
+        raise _read_error(path, error) from error
 
 
-def _bounded(path: Path, stream: BinaryIO) -> BinaryIO:
-    """The same content; a JPEG only where it has few scans."""
+def _with_few_scans(path: Path, stream: BinaryIO) -> BinaryIO:
+    """The same content, once it is no JPEG of too many scans."""
     start = stream.read(len(_JPEG_START))
     stream.seek(0)
     if start != _JPEG_START:
@@ -75,7 +70,7 @@ def _bounded(path: Path, stream: BinaryIO) -> BinaryIO:
     return io.BytesIO(content)
 
 
-def _failure(path: Path, error: Exception) -> ReadError:
+def _read_error(path: Path, error: Exception) -> ReadError:
     if isinstance(error, UnidentifiedImageError):
         return ReadError(
             f"{path}: found no image that can be read; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert it."
@@ -86,7 +81,7 @@ def _failure(path: Path, error: Exception) -> ReadError:
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits stored a sample, by Pillow's mode and by what its decoder is to unpack."""
+    """Bits stored per sample, by Pillow's mode and the raw mode that its decoder unpacks."""
     if image.mode in ("I", "F"):
         return 32
     if image.mode in _HIGH_DEPTH_MODES or ";16" in str(getattr(image, "tile", ())[:1]):
@@ -94,27 +89,25 @@ def _bits(image: Image.Image) -> int:
     return 1 if image.mode == "1" else 8
 
 
-def _displayed(image: Image.Image, notes: list[str]) -> Pixels:
-    """The upright gray image as (H, W) uint8; what was done is added to the notes."""
-    halved = _bits(image) == 16 and image.mode not in _HIGH_DEPTH_MODES
-    # Asked for before decoding, because Pillow turns a TIFF upright, and forgets the tag, as it decodes; a PNG is
-    # decoded by being asked.
-    turned = _is_turned(image)
+def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
+    """The upright gray image, (H, W) uint8; adds what was done to `notes`."""
+    reduced = _bits(image) == 16 and image.mode not in _HIGH_DEPTH_MODES
+    # Before decoding, in which Pillow turns a TIFF upright and drops the tag. For a PNG, this decodes it.
+    rotated = _is_rotated(image)
     inverted = _stores_white_as_zero(image)
     image.load()
-    # What lies upright already would only be copied.
-    upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
+    upright = ImageOps.exif_transpose(image) if _is_rotated(image) else image  # which copies an upright one too
     if upright.mode in _HIGH_DEPTH_MODES:
-        pixels = _scaled(upright, notes)
+        pixels = _scale_high_depth(upright, notes)
     else:
-        if halved:
+        if reduced:
             _require_many_levels(upright)
             notes.append("16-bit channels: the high 8 bits kept")
-        pixels = _gray(upright, notes)
+        pixels = _convert_8_bit(upright, notes)
     if inverted:
         pixels = 255 - pixels
         notes.append("WhiteIsZero inverted")
-    if turned:
+    if rotated:
         notes.append("EXIF orientation applied")
     # Not n_frames: counting the pages of a hostile TIFF takes hours.
     if getattr(image, "is_animated", False):
@@ -122,7 +115,7 @@ def _displayed(image: Image.Image, notes: list[str]) -> Pixels:
     return pixels
 
 
-def _is_turned(image: Image.Image) -> bool:
+def _is_rotated(image: Image.Image) -> bool:
     """Whether an EXIF orientation is still to be applied."""
     return image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
 
@@ -134,16 +127,14 @@ def _stores_white_as_zero(image: Image.Image) -> bool:
 
 
 def _require_many_levels(image: Image.Image) -> None:
-    """Refuse colour of 16 bits a channel, of which Pillow keeps 8, where those 8 hold next to nothing."""
+    """Refuse 16-bit colour where the high 8 bits, which Pillow keeps, hold next to nothing."""
     highest = max(int(band.getextrema()[1]) for band in image.convert("RGB").split())  # type: ignore[arg-type]
     if highest < _FEW_LEVELS:
-        raise ValueError(
-            f"colour of 16 bits a channel that fills {highest + 1} of 256 levels; save it as gray of 16 bits"
-        )
+        raise ValueError(f"16-bit colour that uses {highest + 1} of 256 levels; save it as 16-bit gray")
 
 
-def _gray(image: Image.Image, notes: list[str]) -> Pixels:
-    """An image of 1 or 8 bits a channel as (H, W) uint8."""
+def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
+    """An image of 1 or 8 bits per channel as (H, W) uint8."""
     if image.has_transparency_data:
         notes.append("transparency laid on black")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
@@ -155,13 +146,13 @@ def _gray(image: Image.Image, notes: list[str]) -> Pixels:
     return np.array(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
 
 
-def _scaled(image: Image.Image, notes: list[str]) -> Pixels:
-    """An image of more than 8 bits as (H, W) uint8, by the rule that `radiograph.read` states."""
+def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
+    """An image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
     values = np.asarray(image)
     if values.dtype.kind == "u":
         full = _full_scale(float(values.max()), is_float=False)
         notes.append(f"16-bit scaled from 0..{full:g}")
-        return looked_up(to_levels(np.arange(full + 1), full), values)
+        return apply_lut(scale_to_uint8(np.arange(full + 1), full), values)
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("some pixels are not finite numbers")
@@ -170,16 +161,11 @@ def _scaled(image: Image.Image, notes: list[str]) -> Pixels:
         values -= values.min()
     full = _full_scale(float(values.max()), is_float=image.mode == "F")
     notes.append(f"32-bit scaled from 0..{full:g}")
-    return to_levels(values, full)
+    return scale_to_uint8(values, full)
 
 
 def _full_scale(maximum: float, is_float: bool) -> float:
     if is_float and 0 < maximum <= 1:
         return 1.0
-    fulls = (2**bits - 1 for bits in _BIT_DEPTHS)
-    return float(next((full for full in fulls if maximum <= full), maximum))
-
-
-def _is_about_size(warning: warnings.WarningMessage) -> bool:
-    """Whether Pillow warns of many pixels, for which this package has its own limit."""
-    return issubclass(warning.category, Image.DecompressionBombWarning)
+    ranges = (2**bits - 1 for bits in _BIT_DEPTHS)
+    return float(next((full for full in ranges if maximum <= full), maximum))

@@ -1,4 +1,4 @@
-"""One image file to one array of the image that it shows, whatever the encoding."""
+"""`read`: one image file of any format to one 8-bit gray array."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xrayfast.data.images import pillow
-from xrayfast.data.images.dicom import decode as dicom
+from xrayfast.data.images.dicom.parse import is_dicom
+from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import parse_window
-from xrayfast.data.images.radiograph import Pixels, Radiograph, require_regular_file
+from xrayfast.data.images.limits import require_regular_file
+from xrayfast.data.images.pillow import decode_with_pillow
+from xrayfast.data.images.radiograph import Pixels, Radiograph
 from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "fit_square", "is_image", "read"]
 
 READER_VERSION = 2
-"""Raised when any image may come out differently than before: images stored by another version are not used."""
+"""Increased when any image may come out differently: images cached by another version are not used."""
 
 _FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
@@ -26,14 +28,14 @@ _FORMATS = {
 }  # fmt: skip
 
 IMAGE_SUFFIXES = frozenset(_FORMATS)
-"""Endings, in lower case, by which a file counts as an image."""
+"""Suffixes, in lower case, by which a file counts as an image."""
 
-_PLAIN_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".yaml", ".md", ".html", ".py", ".npy", ".zip", ".gz"})
-"""Endings of files that often lie beside images, and never are one."""
+_OTHER_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".yaml", ".md", ".html", ".py", ".npy", ".zip", ".gz"})
+"""Suffixes of files that often lie beside images and never are one."""
 
 _HEAD_BYTES = 512
 
-_OTHER_STARTS = {
+_OTHER_SIGNATURES = {
     b"<": "HTML or XML text (a download may have saved an error page)",
     b"GIF8": "a GIF",
     b"%PDF": "a PDF",
@@ -48,33 +50,33 @@ _OTHER_STARTS = {
 
 
 def read(path: Path | str, window: str = "auto") -> Radiograph:
-    """Read a DICOM, PNG, JPEG, TIFF, BMP or WebP file as the gray image that it shows.
+    """Read a DICOM, PNG, JPEG, TIFF, BMP or WebP file as the gray image that a viewer shows.
 
-    What the file holds decides, not its ending; where they differ the notes say so.
+    The format is found from the content, not the suffix; where they differ the notes say so.
 
-    Values of more than 8 bits are scaled, never clipped: full scale is the smallest of the 8, 10, 12, 14, 15
-    and 16-bit ranges that holds the image's maximum, and a value v becomes `floor(v * 255 / full + 0.5)`. So a
-    12-bit film stored in 16 bits keeps its brightness whether or not it reaches 4095. Larger maxima are full
-    scale themselves, as is 1 for floating-point images within 0..1; where there are negative values the
-    minimum is taken as 0. Of colours of 16 bits a channel the high 8 are kept. Colours become luma (ITU-R BT.601),
-    transparency is laid on black, an EXIF orientation is applied, and of several frames the first is taken.
+    More than 8 bits are scaled, never clipped: full scale is the smallest of the 8, 10, 12, 14, 15 and 16-bit ranges
+    that holds the image's maximum, and a value v becomes `floor(v * 255 / full + 0.5)`. So a 12-bit image stored in 16
+    bits keeps its brightness whether or not it reaches 4095. A larger maximum is full scale itself, as is 1 for
+    floating-point images within 0..1; where there are negative values the minimum becomes 0. Of 16-bit colour channels
+    the high 8 bits are kept. Colour becomes luma (ITU-R BT.601), transparency is composited on black, an EXIF
+    orientation is applied, and of several frames the first is taken.
 
-    DICOM goes the standard's way (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes
-    0..255 as above; MONOCHROME1 is inverted, pixel padding black. `window` chooses:
+    DICOM follows the standard (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes 0..255
+    as above; MONOCHROME1 is inverted, pixel padding black. `window` is one of
 
     - "auto": the file's first VOI LUT, else its first window; but the full range where that window cuts off a tenth of
-      it or less. Where the file has none, the full range that its stored bits allow if these are 8 or fewer, or if
-      the image fills at least half of that range between its 0.5 and 99.5 percentiles; else the range between those
-      percentiles (of what is no padding).
+      it or less. Where the file has none, the full range of its stored bits if these are 8 or fewer, or if the image
+      fills at least half of that range between its 0.5 and 99.5 percentiles (without padding); else the range between
+      those percentiles.
     - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.
     - "percentile": the percentile range, whatever the file says; "full": the full range of the stored bits.
     - "CENTER/WIDTH", such as "2048/4096": this window, after the modality LUT.
 
-    Colour DICOM, and every other format, has no window.
+    Colour DICOM and all other formats have no window.
 
     Raises:
-        ReadError: the path is no regular file that can be opened, or what it holds is empty, truncated,
-            damaged, too large, too long, no image, of several frames (DICOM), or encoded in a way that is not read.
+        ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of
+            `limits`, no image, of several frames (DICOM), or of an encoding that is not read.
         ConfigError: `window` is none of the above.
     """
     path = Path(path)
@@ -84,11 +86,11 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
         with path.open("rb") as stream:
             head = stream.read(_HEAD_BYTES)
             stream.seek(0)
-            if dicom.is_dicom(head):
-                radiograph = dicom.decode(path, stream, choice)
+            if is_dicom(head):
+                radiograph = decode_dicom(path, stream, choice)
             else:
-                _require_image_bytes(path, head)
-                radiograph = pillow.decode(path, stream)
+                _require_image_signature(path, head)
+                radiograph = decode_with_pillow(path, stream)
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror or error}). Check the file.") from error
     if _FORMATS.get(path.suffix.lower(), radiograph.format) == radiograph.format:
@@ -97,28 +99,28 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 
 
 def is_image(path_text: str) -> bool:
-    """Whether a file counts as an image: by its ending, or, where that says nothing, by DICOM's first bytes.
+    """Whether a file counts as an image: by its suffix or, where that is unknown, by DICOM's first bytes.
 
-    A known ending costs no look at the file. DICOM files are often named without one, or by their UID, whose last
+    With a known suffix the file is not opened. DICOM files often have none, or are named by their UID, whose last
     number then looks like one.
     """
     suffix = os.path.splitext(path_text)[1].lower()  # noqa: PTH122 (called for each file of large trees)
     if suffix in IMAGE_SUFFIXES:
         return True
-    if suffix in _PLAIN_SUFFIXES:
+    if suffix in _OTHER_SUFFIXES:
         return False
     try:
         path = Path(path_text)
         if not path.is_file():
             return False
         with path.open("rb") as stream:
-            return dicom.is_dicom(stream.read(_HEAD_BYTES))
+            return is_dicom(stream.read(_HEAD_BYTES))
     except (OSError, ValueError):
         return False
 
 
 def fit_square(pixels: Pixels, size: int) -> Pixels:
-    """The whole image in a square: the longer side becomes `size`, the rest is black, the image centred.
+    """Resize the whole image into a square: the longer side becomes `size`, the image is centred, the rest black.
 
     Args:
         pixels: (H, W) uint8.
@@ -140,10 +142,10 @@ def fit_square(pixels: Pixels, size: int) -> Pixels:
     return square
 
 
-def _require_image_bytes(path: Path, head: bytes) -> None:
-    """Refuse by its first bytes what is often mistaken for an image."""
+def _require_image_signature(path: Path, head: bytes) -> None:
+    """Refuse, by its first bytes, a file that is often mistaken for an image."""
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    for start, name in _OTHER_STARTS.items():
+    for start, name in _OTHER_SIGNATURES.items():
         if text.startswith(start):
             raise ReadError(
                 f"{path}: found {name}; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert or remove it."

@@ -17,7 +17,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.errors import DataError, ReadError, shorten
 
 if TYPE_CHECKING:
-    from xrayfast.data.images.dicom.decode import Header
+    from xrayfast.data.images.dicom.metadata import Header
 
 # The first group is the patient, the second, where there is one, the study.
 _NAMES = {
@@ -169,7 +169,7 @@ def _headers(images: ImageRecords, keyword: str) -> list[Header | None]:
     may_be = [_may_be_dicom(path) for path in images.paths]
     if not any(may_be):
         return []
-    from xrayfast.data.images.dicom.decode import (
+    from xrayfast.data.images.dicom.metadata import (
         read_header,  # pydicom takes its time to load, and most data need none of it
     )
 

@@ -1,7 +1,7 @@
-"""What the elements of a DICOM header say, converted with care.
+"""Values of a DICOM header, converted safely.
 
-Nothing is converted before its size is known. And headers name patients, and pydicom's warnings and errors quote
-headers, so that neither is ever passed on: no message made here holds more than standard names and sizes.
+No value is converted before its size is checked. Headers name patients, and pydicom's warnings and errors quote
+headers: none is passed on, and messages made here hold only standard names and sizes.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 _MAX_VALUE_BYTES, _MAX_SEQUENCE_BYTES = 2**18, 2**21
-"""The longest values converted: twice a lookup table of 65536 entries, and eight such tables."""
+"""Longest values converted: twice a lookup table of 65536 entries, and eight such tables."""
 
-_hushed: ContextVar[bool] = ContextVar("hushed", default=False)
+_silenced: ContextVar[bool] = ContextVar("silenced", default=False)
 
 
 @contextlib.contextmanager
 def silence_pydicom() -> Iterator[list[warnings.WarningMessage]]:
-    """Keep pydicom's warnings and log records, which may quote the header, from everyone; the former are collected."""
+    """Drop pydicom's log records and collect its warnings, as both may quote the header."""
     logger = logging.getLogger("pydicom")
-    if _drop_hushed not in logger.filters:
-        logger.addFilter(_drop_hushed)
-    token = _hushed.set(True)
+    if _passes not in logger.filters:
+        logger.addFilter(_passes)
+    token = _silenced.set(True)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield caught
     finally:
-        _hushed.reset(token)
+        _silenced.reset(token)
 
 
-def _drop_hushed(_record: logging.LogRecord) -> bool:
-    return not _hushed.get()
+def _passes(_record: logging.LogRecord) -> bool:
+    return not _silenced.get()
 
 
 @dataclass(frozen=True)
 class Elements:
-    """The elements of a data set or sequence item, converted with care.
+    """The elements of a data set or sequence item, converted safely.
 
     Attributes:
         path: the file, for messages.
@@ -59,14 +59,14 @@ class Elements:
 
     @property
     def little(self) -> bool:
-        """Whether values of several bytes are little endian."""
+        """Whether multi-byte values are little endian."""
         return bool(self.dataset.original_encoding[1])
 
     def get(self, keyword: str) -> Any:
         """A converted value; None where it is absent or empty.
 
         Raises:
-            ReadError: too long, or not to be converted.
+            ReadError: too long, or can't be converted.
         """
         from pydicom.datadict import tag_for_keyword
 
@@ -84,19 +84,19 @@ class Elements:
         raise ReadError(f"{self.path}: found {size} bytes of {keyword}; expected less. Leave the file out.")
 
     def text(self, keyword: str) -> str:
-        """A value as text, "" where there is none; values of several parts joined by backslashes."""
-        return "\\".join(str(part).strip(" \0") for part in self._parts(keyword))
+        """A value as text, "" where there is none; multiple values joined by backslashes."""
+        return "\\".join(str(value).strip(" \0") for value in self._values(keyword))
 
     def numbers(self, keyword: str) -> list[float]:
-        """A value of one or several numbers, in a list; empty where there is none."""
-        parts = self._parts(keyword)
+        """The numbers of a value; empty where there is none."""
+        values = self._values(keyword)
         try:
-            return [float(part) for part in parts]
+            return [float(value) for value in values]
         except (TypeError, ValueError, OverflowError):
             raise self.damaged(keyword) from None
 
     def integer(self, keyword: str) -> int | None:
-        """The first of a value's numbers, which must be whole; None where there is none."""
+        """The first number of a value, which must be an integer; None where there is none."""
         numbers = self.numbers(keyword)
         if numbers and not numbers[0].is_integer():
             raise self.damaged(keyword)
@@ -106,16 +106,16 @@ class Elements:
         """The items of a sequence."""
         from pydicom.dataset import Dataset
 
-        items = self._parts(keyword)
+        items = self._values(keyword)
         if not all(isinstance(item, Dataset) for item in items):
             raise self.damaged(keyword)
         return [Elements(self.path, item) for item in items]
 
     def damaged(self, keyword: str) -> ReadError:
-        """The error for a value that can't be right; it does not quote the value."""
+        """The error for an impossible value; it does not quote the value."""
         return ReadError(f"{self.path}: found a damaged {keyword} in the DICOM header. Fetch the file again.")
 
-    def _parts(self, keyword: str) -> list[Any]:
+    def _values(self, keyword: str) -> list[Any]:
         from pydicom.multival import MultiValue
         from pydicom.sequence import Sequence
 

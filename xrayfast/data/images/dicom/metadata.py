@@ -1,4 +1,4 @@
-"""What a DICOM header says of patient and study; no pixel is read."""
+"""Patient and study from a DICOM header; no pixel is read."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.parse import BEFORE_PIXELS, is_dicom, open_dicom
-from xrayfast.data.images.radiograph import require_regular_file
+from xrayfast.data.images.limits import require_regular_file
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 
 _HEAD_BYTES = 512
 _FIRST_TAG = 0x00080000
-_NO_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
-_DAYS_A_YEAR = 365.25
-_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 7 / _DAYS_A_YEAR, "D": 1 / _DAYS_A_YEAR}
+_NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
+_DAYS_PER_YEAR = 365.25
+_UNITS = {"Y": 1.0, "M": 1 / 12, "W": 7 / _DAYS_PER_YEAR, "D": 1 / _DAYS_PER_YEAR}
 _OLDEST = 130.0
 
 
 @dataclass(frozen=True)
 class Header:
-    """Of the patient and the study; identifiers as they stand, to be replaced by pseudonyms before they go anywhere.
+    """Patient and study of a DICOM file. Identifiers are original: pseudonymise them before they are stored or shown.
 
     Attributes:
         patient: the identifier; "" where there is none.
@@ -44,14 +44,14 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
 
     Args:
         path: of the file.
-        patient_keyword: DICOM's keyword for the element that tells patients apart, such as "PatientID".
+        patient_keyword: DICOM keyword of the element that identifies patients, such as "PatientID".
 
     Returns:
         None where the file is not DICOM.
 
     Raises:
         ReadError: the file can't be opened, or its header is damaged; the message quotes nothing of it.
-        ConfigError: no such keyword, or one of elements that hold no plain value.
+        ConfigError: no such keyword, or not that of a text or number element.
     """
     path = Path(path)
     patient_tag = _patient_tag(patient_keyword)
@@ -65,9 +65,9 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
             return Header(
                 patient=elements.text(patient_keyword),
                 study=elements.text("StudyInstanceUID"),
-                sex=_one_of(elements, "PatientSex", "[FM]"),
+                sex=_valid_text(elements, "PatientSex", "[FM]"),
                 age=_age(elements),
-                view=_one_of(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}"),
+                view=_valid_text(elements, "ViewPosition", "[A-Z0-9_ ]{1,16}"),
             )
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
@@ -86,26 +86,26 @@ def _patient_tag(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise ConfigError(f"'{keyword}' is no DICOM keyword.{did_you_mean(keyword, keyword_dict)}")
-    if dictionary_VR(tag) in _NO_TEXT or not _FIRST_TAG <= tag < BEFORE_PIXELS:
-        raise ConfigError(f"'{keyword}' is no DICOM element that tells patients apart; try PatientID.")
+    if dictionary_VR(tag) in _NOT_TEXT or not _FIRST_TAG <= tag < BEFORE_PIXELS:
+        raise ConfigError(f"'{keyword}' is no DICOM element that identifies patients; try PatientID.")
     return tag
 
 
-def _one_of(elements: Elements, keyword: str, pattern: str) -> str:
-    """A value of the standard's form; "" for any other, which could be anything."""
+def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
+    """A value in the standard's form; "" for any other, which could be any text."""
     text = elements.text(keyword).upper()
     return text if re.fullmatch(pattern, text) else ""
 
 
 def _age(elements: Elements) -> float | None:
-    """In years: as stated ("045Y", "006M", "002W", "010D"), or from the dates of birth and study."""
+    """Age in years: as stated ("045Y", "006M", "002W", "010D"), or from the dates of birth and study."""
     stated = re.fullmatch(r"(\d{1,3})([YMWD])", elements.text("PatientAge").upper())
     if stated:
         return int(stated[1]) * _UNITS[stated[2]]
     born, studied = _date(elements, "PatientBirthDate"), _date(elements, "StudyDate")
     if born is None or studied is None:
         return None
-    years = (studied - born).days / _DAYS_A_YEAR
+    years = (studied - born).days / _DAYS_PER_YEAR
     return years if 0 <= years <= _OLDEST else None
 
 

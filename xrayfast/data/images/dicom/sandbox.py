@@ -1,8 +1,8 @@
-"""Decoders that damaged files can crash or hang, run in a process of their own, one image each.
+"""A subprocess per image for decoders that damaged files can crash or hang: lossless JPEG and JPEG-LS.
 
-GDCM, the one permissive decoder of lossless JPEG, aborts or crashes on one in a hundred damaged streams, and fills the
-rest of an image with zeros where data are missing, saying so on standard error alone; CharLS (JPEG-LS), up to 2.4.2,
-never returns from some streams that are cut off.
+GDCM, the only permissively licensed decoder of lossless JPEG, aborts or crashes on one in a hundred damaged streams,
+and fills missing data with zeros, with no more than a message on standard error; CharLS (JPEG-LS), up to 2.4.2, never
+returns from some truncated streams.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from xrayfast.errors import ReadError
 
 Codec = Literal["lossless", "jpeg-ls"]
 
-SECONDS, SECONDS_PER_MEGAPIXEL = 20.0, 1.0
-"""When to give up: a hundred times what decoding takes on a slow core."""
+TIMEOUT, TIMEOUT_PER_MEGAPIXEL = 20.0, 1.0  # seconds
+"""A hundred times what decoding takes on a slow core."""
 
-_START = (
+_SUBPROCESS_CODE = (
     "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); "
     "from xrayfast.data.images.dicom.sandbox import main; main()"
 )
@@ -30,26 +30,26 @@ _HARMLESS = b"extraneous bytes before marker 0xd9"
 
 
 def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[int, int, int], bits: int) -> bytes:
-    """Decode one codestream, whose header the caller has checked, in a process of its own.
+    """Decode one codestream, whose header the caller has checked, in a subprocess.
 
     Args:
         path: the file, for messages.
-        codec: which.
+        codec: "lossless" or "jpeg-ls".
         frame: the codestream.
-        shape: rows, columns, samples.
-        bits: of precision.
+        shape: rows, columns, samples per pixel.
+        bits: precision of the samples.
 
     Returns:
-        rows * columns * samples values of 1 byte, or 2 (little endian) where there are more than 8 bits.
+        rows * columns * samples values of 1 byte, or of 2 (little endian) above 8 bits.
 
     Raises:
-        ReadError: the process failed, complained, gave too little or took too long.
+        ReadError: the subprocess failed, wrote to standard error, returned too little or took too long.
     """
     rows, columns, samples = shape
-    limit = SECONDS + SECONDS_PER_MEGAPIXEL * rows * columns / 1e6
-    # It sees the packages that this process sees, and this one, and none of the settings that would make it print.
-    places = os.pathsep.join([*sys.path, str(Path(__file__).parents[2])])
-    command = [sys.executable, "-I", "-S", "-c", _START, places, codec, *map(str, (*shape, bits))]
+    limit = TIMEOUT + TIMEOUT_PER_MEGAPIXEL * rows * columns / 1e6
+    # -I and -S: no environment variable or site-packages hook may make it print. It imports what this process imports.
+    path_entries = os.pathsep.join([*sys.path, str(Path(__file__).parents[4])])
+    command = [sys.executable, "-I", "-S", "-c", _SUBPROCESS_CODE, path_entries, codec, *map(str, (*shape, bits))]
     try:
         done = subprocess.run(command, input=frame, capture_output=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired as error:
@@ -64,8 +64,8 @@ def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[in
     return done.stdout
 
 
-def _lossless(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
-    """GDCM's decoder; samples by pixel."""
+def _decode_lossless(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
+    """GDCM; samples pixel by pixel."""
     import gdcm
 
     fragment = gdcm.Fragment()
@@ -78,16 +78,16 @@ def _lossless(frame: bytes, rows: int, columns: int, samples: int, bits: int) ->
     image.SetNumberOfDimensions(2)
     image.SetDimensions((columns, rows, 1))
     image.SetDataElement(element)
-    kind = gdcm.PhotometricInterpretation
-    image.SetPhotometricInterpretation(kind(kind.RGB if samples > 1 else kind.MONOCHROME2))
+    photometric = gdcm.PhotometricInterpretation
+    image.SetPhotometricInterpretation(photometric(photometric.RGB if samples > 1 else photometric.MONOCHROME2))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
     image.SetPixelFormat(gdcm.PixelFormat(samples, 16 if bits > 8 else 8, bits, bits - 1, 0))
-    text: str = image.GetBuffer()  # GDCM's bytes come as a str
+    text: str = image.GetBuffer()  # bytes, as a str
     return text.encode("utf-8", "surrogateescape")
 
 
-def _jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
-    """CharLS's decoder; samples by pixel."""
+def _decode_jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> bytes:
+    """CharLS; samples pixel by pixel."""
     import jpeg_ls  # type: ignore[import-untyped]
     import numpy as np
 
@@ -98,12 +98,12 @@ def _jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: int) -> 
 
 
 def main() -> None:
-    """The process: a codestream from standard input, its values to standard output."""
-    codec, *numbers = sys.argv[2:]
+    """Run in the subprocess: a codestream from standard input, its values to standard output."""
+    codec, *shape_and_bits = sys.argv[2:]
     with contextlib.suppress(ImportError):  # Windows writes no core files.
         import resource
 
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    rows, columns, samples, bits = map(int, numbers)
-    decoder = _lossless if codec == "lossless" else _jpeg_ls
+    rows, columns, samples, bits = map(int, shape_and_bits)
+    decoder = _decode_lossless if codec == "lossless" else _decode_jpeg_ls
     sys.stdout.buffer.write(decoder(sys.stdin.buffer.read(), rows, columns, samples, bits))

@@ -1,0 +1,265 @@
+"""Pixel Data to stored values: `DECODERS`, at the end, has one decoder per transfer syntax.
+
+To read another transfer syntax, add its row. The decoders are chosen for how they treat damaged files: Pillow for JPEG
+and JPEG 2000, which Pillow keeps up to date; RLE here; lossless JPEG and JPEG-LS in a subprocess (`sandbox`).
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from xrayfast.data.images.dicom.layout import PixelLayout
+from xrayfast.data.images.dicom.parse import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from xrayfast.data.images.dicom.sandbox import Codec, decode_in_subprocess
+from xrayfast.data.images.limits import require_few_scans
+from xrayfast.errors import ReadError
+
+Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
+_LOSSLESS_FRAME, _BASELINE_FRAMES = 0xC3, frozenset({0xC0, 0xC1, 0xC2})
+_END_OF_CODESTREAM = b"\xff\xd9"
+_MAX_PADDING = 64  # bytes after the end of a codestream
+_START_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
+
+
+class StoredPixels(NamedTuple):
+    """The values of one frame as stored.
+
+    Attributes:
+        codes: (H, W), or (H, W, 3) in colour; the stored bits, unsigned. Signed values are two's complement of `bits`.
+        bits: how many bits of each code count.
+        is_rgb: whether the decoder has converted YBR to RGB.
+    """
+
+    codes: Codes
+    bits: int
+    is_rgb: bool = False
+
+
+Decoder: TypeAlias = Callable[[bytes, PixelLayout], StoredPixels]
+"""From the value of Pixel Data; raises ReadError where it is cut off, damaged, or not the image of the header."""
+
+
+def require_decoder(path: Path, syntax: str) -> Decoder:
+    """The decoder for a transfer syntax.
+
+    Raises:
+        ReadError: `DECODERS` has none.
+    """
+    if syntax not in DECODERS:
+        raise ReadError(f"{path}: found {_syntax_name(syntax)}, which is not read. Convert it, such as with dcmconv.")
+    return DECODERS[syntax]
+
+
+def _syntax_name(syntax: str) -> str:
+    """The name in PS3.6, where the syntax is a public one, and the UID."""
+    from pydicom.uid import UID
+
+    name = UID(syntax).name
+    return f"transfer syntax {syntax}" if name == syntax else f"{name}, {syntax}"
+
+
+# Uncompressed
+
+
+def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
+    """Uncompressed values, without the bits above those stored (old files keep overlays there)."""
+    size, expected = layout.allocated // 8, layout.uncompressed_bytes
+    if len(value) < expected:
+        raise _damaged(layout, f"{len(value)} of {expected} bytes")
+    codes = np.frombuffer(value, f"{'<' if layout.little else '>'}u{size}", expected // size)
+    if layout.photometric == "YBR_FULL_422":
+        # Y Y Cb Cr for two pixels; gray needs Y alone, repeated for the shape.
+        luma = codes.reshape(-1, 4)[:, :2].reshape(layout.rows, layout.columns)
+        return StoredPixels(np.repeat(luma[:, :, None], 3, axis=2), layout.stored)
+    codes = _reshape(codes, layout, layout.by_plane)
+    if layout.stored < layout.allocated:
+        codes = _lowest_bits(codes, layout.stored)
+    return StoredPixels(codes, layout.stored)
+
+
+# RLE
+
+
+def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
+    """RLE Lossless (PS3.5 annex G): one segment per byte of a sample, the high byte first."""
+    frame = _frame(value)
+    size, plane = layout.allocated // 8, layout.rows * layout.columns
+    count, *offsets = struct.unpack("<16L", frame[:64])
+    if count != layout.samples * size:
+        raise _damaged(layout, f"{count} run-length segments instead of {layout.samples * size}")
+    ends = [*offsets[1:count], len(frame)]
+    planes = np.empty((layout.samples, plane, size), np.uint8)
+    for index, (start, end) in enumerate(zip(offsets, ends, strict=False)):
+        segment = _decode_rle_segment(frame[start:end], plane)
+        if len(segment) < plane:
+            raise _damaged(layout, f"a run-length segment of {len(segment)} of {plane} bytes")
+        planes[index // size, :, size - 1 - index % size] = np.frombuffer(segment, np.uint8, plane)
+    codes = _reshape(planes.view(f"<u{size}"), layout, by_plane=True)
+    return StoredPixels(_lowest_bits(codes, layout.stored), layout.stored)
+
+
+def _decode_rle_segment(data: bytes, size: int) -> bytearray:
+    """About `size` bytes; fewer where the segment ends, and at most one run more however long the input."""
+    out = bytearray()
+    place, end = 0, len(data)
+    while len(out) < size and place < end:
+        control = data[place]
+        if control < 128:
+            out += data[place + 1 : place + control + 2]
+            place += control + 2
+        elif control > 128:
+            out += data[place + 1 : place + 2] * (257 - control)
+            place += 2
+        else:
+            place += 1
+    return out
+
+
+# JPEG and JPEG-LS
+
+
+def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
+    """8-bit JPEG (baseline, extended, progressive), by Pillow; colour comes back as RGB."""
+    frame = _codestream(value, layout)
+    marker, bits = _read_jpeg_header(frame, layout)
+    if bits != 8 or marker not in _BASELINE_FRAMES:
+        raise ReadError(
+            f"{layout.path}: found {_syntax_name(layout.syntax)} with {bits} bits; 8 are read. "
+            "Convert it, for example with dcmdjpeg."
+        )
+    require_few_scans(layout.path, frame)
+    with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
+        marked = "jfif" in image.info or "adobe_transform" in image.info
+        if layout.photometric == "RGB" and image.mode == "RGB" and not marked:
+            # libjpeg takes unmarked colour for YCbCr; asked for YCbCr it returns the stored values.
+            image.draft("YCbCr", image.size)
+        return _fit_to_header(np.asarray(image), 8, layout, is_rgb=True)
+
+
+def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> StoredPixels:
+    """Lossless JPEG or JPEG-LS, in a subprocess."""
+    frame = _codestream(value, layout)
+    marker, bits = _read_jpeg_header(frame, layout)
+    if not 2 <= bits <= 16 or (marker == _LOSSLESS_FRAME) != (codec == "lossless"):
+        raise _damaged(layout, "another codestream than the transfer syntax says")
+    shape = (layout.rows, layout.columns, layout.samples)
+    values = decode_in_subprocess(layout.path, codec, frame, shape, bits)
+    codes = np.frombuffer(values, "u1" if bits <= 8 else "<u2")
+    return _fit_to_header(_reshape(codes, layout, by_plane=False), bits, layout)
+
+
+def _read_jpeg_header(frame: bytes, layout: PixelLayout) -> tuple[int, int]:
+    """The start-of-frame marker and the bits of a JPEG or JPEG-LS; its shape must be the layout's."""
+    place = 2
+    while frame[place : place + 1] == b"\xff" and place + 10 <= len(frame):
+        marker, length = struct.unpack(">xBH", frame[place : place + 4])
+        if marker in _START_OF_FRAME:
+            bits, rows, columns, samples = struct.unpack(">BHHB", frame[place + 4 : place + 10])
+            _require_shape(layout, rows, columns, samples)
+            return marker, bits
+        place += 1 if marker == 0xFF else 2 + length
+    raise _damaged(layout, "no JPEG header")
+
+
+# JPEG 2000
+
+
+def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
+    """JPEG 2000, by Pillow, which adds half the range to signed values and shifts all to 8 or 16 bits."""
+    frame = _codestream(value, layout)
+    start = frame.find(_START_OF_JPEG_2000)
+    if start < 0 or len(frame) < start + 43:
+        raise _damaged(layout, "no JPEG 2000 header")
+    samples, precision = struct.unpack(">HB", frame[start + 40 : start + 43])
+    signed, bits = bool(precision >> 7), (precision & 0x7F) + 1
+    if bits > 16 or (samples == 3 and bits > 8):
+        raise ReadError(f"{layout.path}: found JPEG 2000 of {samples} samples of {bits} bits; that is not read.")
+    # Some files wrap the codestream in the boxes of a JP2 file, which DICOM does not provide for.
+    with Image.open(io.BytesIO(frame[start:]), formats=("JPEG2000",)) as image:
+        _require_shape(layout, image.height, image.width, len(image.getbands()))
+        shifted = np.asarray(image)
+    codes = shifted >> (8 * shifted.dtype.itemsize - bits)
+    return _fit_to_header(codes ^ codes.dtype.type(1 << bits - 1) if signed else codes, bits, layout)
+
+
+# Shared
+
+
+def _frame(value: bytes) -> bytes:
+    """The one frame of encapsulated Pixel Data."""
+    from pydicom.encaps import get_frame
+
+    return get_frame(value, 0, number_of_frames=1)
+
+
+def _codestream(value: bytes, layout: PixelLayout) -> bytes:
+    """The one frame, a JPEG, JPEG-LS or JPEG 2000 codestream that has its end."""
+    frame = _frame(value)
+    if _END_OF_CODESTREAM not in frame[-_MAX_PADDING:]:
+        raise _damaged(layout, "its end is missing")
+    return frame
+
+
+def _fit_to_header(codes: Codes, bits: int, layout: PixelLayout, is_rgb: bool = False) -> StoredPixels:
+    """Codes of the codestream's precision as codes of the header's, which may differ."""
+    if layout.signed:
+        # A wider codestream repeats the sign; a narrower one has its sign in its own highest bit.
+        bits = min(bits, layout.stored)
+        return StoredPixels(_lowest_bits(codes, bits), bits, is_rgb)
+    return StoredPixels(codes, bits if int(codes.max()) >= 2**layout.stored else min(bits, layout.stored), is_rgb)
+
+
+def _lowest_bits(codes: Codes, bits: int) -> Codes:
+    kept: Codes = codes & codes.dtype.type(2**bits - 1)
+    return kept
+
+
+def _reshape(codes: Codes, layout: PixelLayout, by_plane: bool) -> Codes:
+    if layout.samples == 1:
+        return codes.reshape(layout.rows, layout.columns)
+    if by_plane:
+        return np.moveaxis(codes.reshape(3, layout.rows, layout.columns), 0, 2)
+    return codes.reshape(layout.rows, layout.columns, 3)
+
+
+def _require_shape(layout: PixelLayout, rows: int, columns: int, samples: int) -> None:
+    """Refuse a codestream of another shape than the header's, before anything is allocated for it."""
+    if (rows, columns, samples) != (layout.rows, layout.columns, layout.samples):
+        raise _damaged(
+            layout,
+            f"a codestream of {columns} x {rows} x {samples} instead of "
+            f"{layout.columns} x {layout.rows} x {layout.samples}",
+        )
+
+
+def _damaged(layout: PixelLayout, found: str) -> ReadError:
+    return ReadError(f"{layout.path}: found damaged pixel data ({found}); expected a whole image. Fetch it again.")
+
+
+DECODERS: Mapping[str, Decoder] = {
+    IMPLICIT_LITTLE: decode_uncompressed,
+    EXPLICIT_LITTLE: decode_uncompressed,
+    EXPLICIT_BIG: decode_uncompressed,
+    DEFLATED: decode_uncompressed,
+    "1.2.840.10008.1.2.5": decode_rle,  # RLE Lossless
+    "1.2.840.10008.1.2.4.50": decode_jpeg,  # JPEG Baseline
+    "1.2.840.10008.1.2.4.51": decode_jpeg,  # JPEG Extended
+    "1.2.840.10008.1.2.4.57": partial(decode_in_sandbox, codec="lossless"),  # JPEG Lossless
+    "1.2.840.10008.1.2.4.70": partial(decode_in_sandbox, codec="lossless"),  # JPEG Lossless, first-order prediction
+    "1.2.840.10008.1.2.4.80": partial(decode_in_sandbox, codec="jpeg-ls"),  # JPEG-LS Lossless
+    "1.2.840.10008.1.2.4.81": partial(decode_in_sandbox, codec="jpeg-ls"),  # JPEG-LS Near-Lossless
+    "1.2.840.10008.1.2.4.90": decode_jpeg_2000,  # JPEG 2000 Lossless
+    "1.2.840.10008.1.2.4.91": decode_jpeg_2000,  # JPEG 2000
+}
+"""Transfer syntax UID to decoder: a file of any other syntax is refused by name."""

@@ -1,0 +1,117 @@
+"""What a DICOM header says of the pixels: shape, bits, colour. Checked before anything is decoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from xrayfast.data.images.dicom.elements import Elements
+from xrayfast.data.images.dicom.parse import DicomFile
+from xrayfast.data.images.limits import require_sensible_size
+from xrayfast.errors import ReadError
+
+GRAY, PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
+COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
+_PHOTOMETRIC = {1: (*GRAY, PALETTE), 3: COLOUR}  # by samples per pixel
+
+LAYOUT_KEYWORDS = (
+    "SOPClassUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PixelLayout:
+    """How the pixels are stored; values that are consistent with each other.
+
+    Attributes:
+        path: the file, for messages.
+        syntax: UID of the transfer syntax.
+        little: whether uncompressed values are little endian.
+        rows, columns, samples: the shape; 1 or 3 samples per pixel.
+        allocated, stored: bits per sample; 8 or 16, and at most that.
+        signed: whether the values are two's complement.
+        by_plane: whether colour is stored plane by plane, not pixel by pixel.
+        photometric: such as "MONOCHROME2".
+    """
+
+    path: Path
+    syntax: str
+    little: bool
+    rows: int
+    columns: int
+    samples: int
+    allocated: int
+    stored: int
+    signed: bool
+    by_plane: bool
+    photometric: str
+
+    @property
+    def uncompressed_bytes(self) -> int:
+        """Length of uncompressed Pixel Data."""
+        # In YBR_FULL_422 two pixels share their colour.
+        samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
+        return self.rows * self.columns * samples * self.allocated // 8
+
+
+def read_layout(file: DicomFile) -> PixelLayout:
+    """Read the layout from a header with `LAYOUT_KEYWORDS`.
+
+    Raises:
+        ReadError: an element is missing, or a size, depth or colour model is not supported.
+    """
+    path, elements = file.elements.path, file.elements
+    rows, columns = _integer(elements, "Rows"), _integer(elements, "Columns")
+    require_sensible_size(path, columns, rows)
+    samples = _integer(elements, "SamplesPerPixel", 1)
+    allocated, stored = _integer(elements, "BitsAllocated"), _integer(elements, "BitsStored")
+    high = _integer(elements, "HighBit", stored - 1)
+    if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1:
+        raise ReadError(
+            f"{path}: found {stored} bits stored of {allocated}, high bit {high}; expected up to 16, from bit 0 on. "
+            "Convert it."
+        )
+    photometric = elements.text("PhotometricInterpretation").upper()
+    if photometric not in _PHOTOMETRIC.get(samples, ()):
+        raise ReadError(
+            f"{path}: found {samples} samples per pixel and a Photometric Interpretation that does not go with them, "
+            f"or is not read; expected {', '.join((*GRAY, PALETTE, *COLOUR))}. Convert it."
+        )
+    signed = _integer(elements, "PixelRepresentation", 0) == 1
+    by_plane = _integer(elements, "PlanarConfiguration", 0) == 1
+    return PixelLayout(
+        path, file.syntax, elements.little, rows, columns, samples, allocated, stored, signed, by_plane, photometric
+    )
+
+
+def require_one_frame(file: DicomFile) -> None:
+    """Refuse objects without an image, or with several.
+
+    Raises:
+        ReadError: no integer Pixel Data, or more than one frame.
+    """
+    from pydicom.uid import UID
+
+    path, elements = file.elements.path, file.elements
+    if not file.pixels and elements.integer("Rows") is not None:
+        raise ReadError(f"{path}: found a DICOM image without its pixels; the file is cut off. Fetch it again.")
+    if file.pixels != "integer":
+        sop_class = elements.text("SOPClassUID")
+        # pydicom's name of a UID that it doesn't know is the UID itself, which could be any text.
+        name = UID(sop_class).name if UID(sop_class).name != sop_class else "of unknown class"
+        what = "floating-point pixels" if file.pixels else "no pixel data"
+        raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
+    frames = _integer(elements, "NumberOfFrames", 1)
+    if frames not in (0, 1):  # some files say 0 for a single one
+        raise ReadError(f"{path}: found a DICOM object of {frames} frames; expected one. Export the frame alone.")
+
+
+def _integer(elements: Elements, keyword: str, default: int | None = None) -> int:
+    """An integer element; required where it has no default."""
+    number = elements.integer(keyword)
+    if number is None:
+        number = default
+    if number is None:
+        raise ReadError(f"{elements.path}: found DICOM without {keyword}; expected a radiograph. Export it again.")
+    return number

@@ -1,0 +1,161 @@
+"""A DICOM file as a viewer shows it, by PS3.3 C.11: decode, modality LUT or rescale, window, MONOCHROME1, padding.
+
+The gray level of a pixel depends on its stored value alone, of at most 16 bits. So it is computed once per possible
+value, as a lookup table, and not per pixel.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from xrayfast.data.images.dicom.decoders import Codes, StoredPixels, require_decoder
+from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
+from xrayfast.data.images.dicom.layout import (
+    COLOUR,
+    LAYOUT_KEYWORDS,
+    PALETTE,
+    PixelLayout,
+    read_layout,
+    require_one_frame,
+)
+from xrayfast.data.images.dicom.lut import Values, read_lut
+from xrayfast.data.images.dicom.parse import open_dicom
+from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
+from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
+from xrayfast.errors import ReadError
+
+_PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
+_KEYWORDS = (
+    *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
+    "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence",
+    *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
+)  # fmt: skip
+
+
+def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
+    """Decode an open DICOM file as `reader.read` documents.
+
+    Args:
+        path: its name, for messages.
+        stream: the file.
+        choice: of window.
+
+    Raises:
+        ReadError: no image, several frames, an encoding that is not read, truncated, damaged or too large.
+    """
+    from pydicom.datadict import tag_for_keyword
+
+    with silence_pydicom() as caught, np.errstate(all="ignore"):
+        try:
+            file = open_dicom(path, stream, [tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS])
+            require_one_frame(file)
+            decode = require_decoder(path, file.syntax)
+            layout = read_layout(file)
+            value = file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8)
+            stored = decode(value, layout)
+            if layout.photometric in COLOUR:
+                pixels, notes = _render_colour(stored, layout)
+            else:
+                pixels, notes = _render_gray(file.elements, stored, layout, choice)
+        except ReadError:
+            raise
+        except Exception as error:  # Decoders raise nearly any type on damaged files, and quote them.
+            raise ReadError(
+                f"{path}: found a damaged DICOM file ({type(error).__name__}); expected a whole one. Fetch it again."
+            ) from None
+    n_warnings = sum(warning.category is UserWarning for warning in caught)
+    if n_warnings:
+        notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
+    return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
+
+
+def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
+    """Colour as luma; it has no window."""
+    full = 2**stored.bits - 1
+    levels = apply_lut(scale_to_uint8(np.arange(full + 1, dtype=np.float64), full), stored.codes)
+    notes = [f"{layout.photometric} converted to gray"]
+    if layout.photometric.startswith("YBR_FULL") and not stored.is_rgb:  # its Y is the luma
+        return np.ascontiguousarray(levels[:, :, 0]), notes
+    return np.array(Image.fromarray(np.ascontiguousarray(levels)).convert("L")), notes
+
+
+def _render_gray(
+    elements: Elements, pixels: StoredPixels, layout: PixelLayout, choice: WindowChoice
+) -> tuple[Pixels, list[str]]:
+    """Gray, or a palette's colours as luma."""
+    codes, bits = pixels.codes, pixels.bits
+    stored = np.arange(2**bits, dtype=np.float64)
+    if layout.signed:
+        stored[2 ** (bits - 1) :] -= 2**bits
+    notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
+    if layout.photometric == PALETTE:
+        levels = _palette_luma(elements, stored, layout)
+        return apply_lut(levels, codes), [*notes, f"{PALETTE} converted to gray"]
+    padding = _is_padding(elements, stored, layout)
+    counts = _count_codes(codes, 2**bits)
+    values, modality_notes = _apply_modality(elements, stored, layout)
+    transforms, voi_notes = read_voi_transforms(elements, bool(values.min() < 0))
+    inverted = layout.photometric == "MONOCHROME1"
+    try:
+        levels, window_notes = apply_window(
+            values, np.where(padding, 0, counts), transforms, choice, bits, inverted=inverted
+        )
+    except LookupError as error:
+        raise ReadError(f"{elements.path}: found {error}. Use --window auto.") from error
+    notes += [*modality_notes, *voi_notes, *window_notes]
+    if counts[padding].any():
+        notes.append("pixel padding made black")
+    levels[padding] = 0
+    return apply_lut(levels, codes), notes
+
+
+def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:
+    """How many pixels have each code; by blocks of rows, because np.bincount widens them to 8 bytes."""
+    counts = np.zeros(size, np.int64)
+    for rows in np.array_split(codes, 1 + codes.size // 2**22):
+        counts += np.bincount(rows.ravel(), minlength=size)
+    return counts
+
+
+def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.NDArray[np.bool_]:
+    """Which stored values are pixel padding (PS3.3 C.7.5.1.1.2)."""
+    value, limit = elements.integer("PixelPaddingValue"), elements.integer("PixelPaddingRangeLimit")
+    if value is None:
+        return np.zeros(stored.shape, np.bool_)
+    low, high = sorted(_as_stored(end, layout) for end in (value, value if limit is None else limit))
+    return (stored >= low) & (stored <= high)
+
+
+def _as_stored(number: int, layout: PixelLayout) -> int:
+    """A header's value of the pixels' type, which pydicom may have read with or without its sign."""
+    number %= 2**layout.allocated
+    return number - 2**layout.allocated if layout.signed and number >= 2 ** (layout.allocated - 1) else number
+
+
+def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:
+    """Stored values after the modality LUT, or else the rescale (PS3.3 C.11.1), and notes."""
+    sequence = elements.items("ModalityLUTSequence")
+    if sequence:
+        return read_lut(sequence[0], "LUT", layout.signed)(stored), ["modality LUT"]
+    slopes, intercepts = elements.numbers("RescaleSlope"), elements.numbers("RescaleIntercept")
+    slope, intercept = (slopes or [1.0])[0], (intercepts or [0.0])[0]
+    if not np.isfinite([slope, intercept]).all() or slope == 0:
+        raise elements.damaged("RescaleSlope")
+    if (slope, intercept) == (1, 0):
+        return stored, []
+    values = stored * slope + intercept
+    if not np.isfinite(values).all():
+        raise elements.damaged("RescaleSlope")
+    return values, [f"rescaled by {slope:g} and {intercept:+g}"]
+
+
+def _palette_luma(elements: Elements, stored: Values, layout: PixelLayout) -> Pixels:
+    """The luma of each stored value's colour (PS3.3 C.7.6.3.1.5)."""
+    luts = [read_lut(elements, keyword, layout.signed) for keyword in _PALETTE_KEYWORDS]
+    colours = np.stack([scale_to_uint8(lut(stored), lut.top) for lut in luts], axis=-1)
+    return np.array(Image.fromarray(colours[None]).convert("L")).reshape(-1)

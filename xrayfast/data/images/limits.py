@@ -1,0 +1,80 @@
+"""Limits that every decoder enforces before it decodes, against damaged and hostile files."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from xrayfast.errors import ReadError
+
+MAX_BYTES = 2**30
+"""Largest file read: an uncompressed image of MAX_PIXELS in 16-bit colour nearly fills it."""
+
+MAX_PIXELS = 150_000_000
+"""Most pixels decoded: five times the largest detectors in use, and below the limit at which Pillow itself refuses, so
+that the limit and its message are ours."""
+
+MAX_ASPECT = 20
+"""Highest aspect ratio decoded. Whole spines and legs stay below 8; a longer strip is no radiograph, and nothing of it
+is left after resizing to a square."""
+
+MAX_JPEG_SCANS = 100
+"""Most scans in a JPEG: a few kilobytes of empty scans would otherwise keep the decoder busy for hours; progressive
+files have about ten."""
+
+
+def require_regular_file(path: Path) -> None:
+    """Refuse files that would hang on opening (a FIFO), give an obscure error, or never end.
+
+    Raises:
+        ReadError: no file, a folder, a pipe, an empty file, or one of more than MAX_BYTES.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        found = "a link to nothing" if path.is_symlink() else "no such file"
+        raise ReadError(f"{path}: found {found}; expected an image file. Check the path.") from error
+    except (OSError, ValueError) as error:
+        raise ReadError(f"{path}: can't be read ({error}). Check the path and its permissions.") from error
+    if stat.S_ISDIR(status.st_mode):
+        raise ReadError(f"{path}: found a folder; expected an image file. Name the files in it.")
+    if not stat.S_ISREG(status.st_mode):
+        raise ReadError(f"{path}: found a pipe, socket or device; expected a regular image file. Remove it.")
+    if status.st_size == 0:
+        raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
+    if status.st_size > MAX_BYTES:
+        raise ReadError(
+            f"{path}: found a file of {status.st_size / 2**30:.1f} GiB; expected at most {MAX_BYTES // 2**30}. "
+            "Leave it out, or save the image alone."
+        )
+
+
+def require_sensible_size(path: Path, width: int, height: int) -> None:
+    """Refuse images by their size in pixels, before they are decoded.
+
+    Raises:
+        ReadError: no pixels, more than MAX_PIXELS, or one side more than MAX_ASPECT times the other.
+    """
+    if width < 1 or height < 1:
+        raise ReadError(f"{path}: found {width} x {height} pixels; expected an image. Fetch the file again.")
+    if width * height > MAX_PIXELS:
+        raise ReadError(
+            f"{path}: found {width} x {height} pixels; expected at most {MAX_PIXELS // 10**6} million. "
+            "Scale the image down."
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ReadError(
+            f"{path}: found {width} x {height} pixels; expected sides of at most {MAX_ASPECT} to 1. "
+            "Crop the image, or leave it out."
+        )
+
+
+def require_few_scans(path: Path, codestream: bytes) -> None:
+    """Refuse a JPEG with so many scans that decoding would not end.
+
+    Raises:
+        ReadError: more than MAX_JPEG_SCANS start-of-scan markers.
+    """
+    scans = codestream.count(b"\xff\xda")
+    if scans > MAX_JPEG_SCANS:
+        raise ReadError(f"{path}: found a JPEG of {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it anew.")
