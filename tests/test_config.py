@@ -9,14 +9,14 @@ from pydantic_core import PydanticUndefined
 
 from xrayfast.cli import options
 from xrayfast.cli.commands import fit, lr_find
-from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, ModelConfig, Options, ResultsConfig, TrainConfig
+from xrayfast.config import FIELD_SECTIONS, SECTIONS, Config, DataConfig, Options, ResultsConfig, TrainConfig, option
 from xrayfast.errors import ConfigError
 
-SECTIONS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "results": ResultsConfig}
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
 
 
 def test_field_names_are_unique_over_the_sections():
+    assert list(SECTIONS) == list(Config.model_fields)
     assert len(FIELD_SECTIONS) == sum(len(model.model_fields) for model in SECTIONS.values())
 
 
@@ -24,13 +24,45 @@ def test_python_keywords_are_the_fields_of_all_sections_but_data():
     assert set(Options.__annotations__) == set(FIELDS) - set(DataConfig.model_fields)
 
 
+def test_python_keywords_have_the_types_of_the_fields():
+    hints = typing.get_type_hints(Options)
+    for model in SECTIONS.values():
+        for name, hint in typing.get_type_hints(model).items():
+            if name in hints and typing.get_origin(hint) is not tuple:  # for which one value may stand
+                assert hints[name] == hint, name
+
+
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_group_of_options_has_its_section_s_fields(section):
-    assert set(getattr(options, section.upper() + "_SETTINGS")) == set(SECTIONS[section].model_fields)
+def test_a_section_stands_for_all_of_its_fields(section):
+    @options.takes(section)
+    def command(given):
+        pass
+
+    assert set(inspect.signature(command).parameters) == set(SECTIONS[section].model_fields)
 
 
 def test_fit_takes_an_option_for_every_field():
     assert set(inspect.signature(fit.fit).parameters) >= set(FIELDS)
+
+
+def test_a_new_field_is_an_option_of_fit(monkeypatch):
+    class Longer(TrainConfig):
+        warmup: float | None = option(None, "Fraction of the steps.", panel="Loss", metavar="X", short="-w")
+
+    monkeypatch.setitem(options.SECTIONS, "train", Longer)
+    monkeypatch.setitem(options.FIELD_SECTIONS, "warmup", "train")
+    monkeypatch.setitem(options.FIELDS, "warmup", Longer.model_fields["warmup"])
+
+    @options.takes("train")
+    def command(given):
+        assert given == {"warmup": 0.5}
+
+    annotation = inspect.signature(command).parameters["warmup"].annotation
+    kind, made = typing.get_args(annotation)
+    assert kind == float | None
+    assert ([made.default, *made.param_decls], made.rich_help_panel) == (["--warmup", "-w"], "Loss")
+    assert (made.help, made.metavar, made.show_default) == ("Fraction of the steps.", "X", False)
+    command(**dict.fromkeys(TrainConfig.model_fields), warmup=0.5)
 
 
 def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
@@ -54,8 +86,9 @@ def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
 
 @pytest.mark.parametrize("name", sorted(set(FIELDS) - {"source", "labels"}))
 def test_an_option_has_the_field_s_name_and_shows_its_default(name):
-    alias = getattr(options, "".join(split.capitalize() for split in name.split("_")))
+    alias = inspect.signature(fit.fit).parameters[name].annotation
     (option,) = typing.get_args(alias)[1:]
+    assert option.help and option.rich_help_panel
     flag = "--" + name.replace("_", "-")
     # In Annotated, Typer keeps the first spelling where a default would stand.
     declared = [option.default, *option.param_decls]

@@ -1,6 +1,7 @@
-"""Every setting of a run, once: its name, type, default and bounds.
+"""Every setting of a run, once: name, type, default, bounds, and how the command line shows it.
 
-The command line, the Python API and `config.yaml` all name these fields; a test holds the three together.
+The command line, the Python API and `config.yaml` all name these fields. The options of the command line are made from
+them, in this order; a test compares the keyword arguments of the Python API with them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
@@ -17,7 +17,7 @@ from typing_extensions import Self
 from xrayfast.errors import ConfigError, did_you_mean
 
 Task = Literal["single", "multi"]
-TaskChoice = Literal["auto", "single", "multi"]
+TaskChoice = Literal["single", "multi", "auto"]
 Schedule = Literal["one-cycle", "flat-cos", "constant"]
 OptimizerName = Literal["adam", "sgd"]
 LossName = Literal["auto", "ce", "bce", "focal"]
@@ -27,6 +27,9 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 ReuseFrozen = Literal["auto", "on", "off"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
 Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
+
+LOSS, MACHINE = "Loss", "Machine"
+"""Panels of the help besides those of the sections."""
 
 
 def _as_tuple(value: Any) -> Any:
@@ -41,78 +44,184 @@ def _as_word(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)]
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    panel: str | None = None,
+    metavar: str | None = None,
+    shown: str | None = None,
+    short: str | None = None,
+    repeated: bool = False,
+    **bounds: Any,
+) -> Any:
+    """A field, and the option that `xrayfast.cli.options` makes of it: `--` and the field's name with dashes.
+
+    Args:
+        default: of the field. The help shows it, except None and the empty tuple.
+        help: one or two sentences.
+        panel: heading in the help; that of the section where None.
+        metavar: placeholder of the value in the help; where None, the words of a Literal or the type's name.
+        shown: shown as the default instead, such as "0 on a CPU, else up to 8".
+        short: one-letter flag, such as "-e".
+        repeated: whether a tuple is given by repeating the option; else its values are separated by commas.
+        **bounds: pydantic's, such as `ge=1`.
+    """
+    extra = {"panel": panel, "metavar": metavar, "shown": shown, "short": short, "repeated": repeated}
+    return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **bounds)
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class DataConfig(_Section):
     """Which images, which labels, which split."""
 
-    source: Path = Path("data")
-    labels: Path | None = None
-    path_col: str | None = None
-    label_col: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    label_delim: str = Field("auto", min_length=1)
-    label_map: Path | None = None
-    uncertain: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    blank: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    keep_no_finding: bool = False
-    imply: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    task: TaskChoice = "auto"
-    patient_col: str | None = None
-    split_col: str | None = None
-    split_file: Path | None = None
-    valid_fraction: float = Field(0.2, gt=0, lt=1)
-    test_fraction: float = Field(0.0, ge=0, lt=1)
-    folds: int | None = Field(None, ge=2)
-    fold: int | None = Field(None, ge=1)
-    split_seed: int = Field(0, ge=0)
-    window: str = "auto"
-    cache: bool = True
-    cache_dir: Path | None = None
+    source: Path = option(Path("data"), "Folder of images in class folders, or a CSV file.", metavar="DATA")
+    labels: Path | None = option(None, "CSV file of image paths and labels.", metavar="FILE")
+    path_col: str | None = option(None, "Its column of image paths; inferred where not given.", metavar="COLUMN")
+    label_col: Texts = option((), "Its column of labels, or several columns of 0 and 1.", metavar="COLUMN[,...]")
+    label_delim: str = option("auto", "Separator between the labels in a cell.", metavar="TEXT", min_length=1)
+    label_map: Path | None = option(
+        None, "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms.", metavar="FILE"
+    )
+    uncertain: Texts = option(
+        (),
+        "Cells of -1: ignore (where not given), zeros, ones, or smooth:0.7; LABEL=POLICY for one label.",
+        metavar="POLICY",
+        repeated=True,
+    )
+    blank: Texts = option(
+        (),
+        "Blank cells: ignore or zeros; LABEL=POLICY for one label. Where not given, zeros for CheXpert and MIMIC-CXR, "
+        "else ignore.",
+        metavar="POLICY",
+        repeated=True,
+    )
+    keep_no_finding: bool = option(
+        False, "Make 'No Finding' a label of its own; otherwise it means none of the labels."
+    )
+    imply: Texts = option(
+        (), "Images of A are also labelled B, such as covid-19=pneumonia.", metavar="A=B", repeated=True
+    )
+    task: TaskChoice = option("auto", "Single-label or multi-label; auto infers it from the labels.")
+    patient_col: str | None = option(
+        None,
+        "Its column of patients, none of whom is in two splits; or dicom:PatientID, name (in the file names), none. "
+        "Inferred where not given.",
+        metavar="COLUMN",
+    )
+    split_col: str | None = option(None, "Its column of train, valid and test.", metavar="COLUMN")
+    split_file: Path | None = option(
+        None,
+        "A split.csv to replay, or a list of images named for its split, such as test_list.txt.",
+        metavar="FILE",
+    )
+    valid_fraction: float = option(0.2, "Fraction to validate on, where the data brings no split.", gt=0, lt=1)
+    test_fraction: float = option(0.0, "Fraction to test on, where the data brings no split.", ge=0, lt=1)
+    folds: int | None = option(None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2)
+    fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1)
+    split_seed: int = option(0, "Seed of the split.", ge=0)
+    window: str = option(
+        "auto",
+        "DICOM: auto takes a file's first window; or its number, percentile, full, or CENTER/WIDTH.",
+        metavar="WINDOW",
+    )
+    cache: bool = option(True, "Keep decoded images on disk for the next time.")
+    cache_dir: Path | None = option(None, "Where; by default in the user's cache folder.", metavar="DIR")
 
 
 class ModelConfig(_Section):
     """The network, and the size of the images it sees."""
 
-    arch: str = "resnet18"
-    weights: str = "imagenet"
-    head_width: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
-    size: int = Field(224, ge=32, le=2048)
+    arch: str = option("resnet18", "Network; 'xrayfast models' lists them.", metavar="NAME")
+    weights: str = option("imagenet", "Weights to start from.", metavar="imagenet|none|FILE")
+    head_width: Widths = option((), "Hidden units of the head; fastai's head where not given.", metavar="N[,M]")
+    size: int = option(224, "Side of the square that each image is fitted into.", metavar="PIXELS", ge=32, le=2048)
 
 
 class TrainConfig(_Section):
     """How the network is trained."""
 
-    unfreeze: bool = False
-    unfreeze_blocks: int | None = Field(None, ge=1)
-    freeze_epochs: int = Field(1, ge=0)
-    epochs: int = Field(6, ge=1)
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = 2e-3
-    lr_div: float | None = Field(None, ge=1)
-    schedule: Schedule = "one-cycle"
-    optimizer: OptimizerName = "adam"
-    momentum: float = Field(0.9, ge=0, lt=1)
-    wd: float = Field(0.01, ge=0)
-    loss: LossName = "auto"
-    gamma: float = Field(2.0, ge=0)
-    alpha: float | tuple[float, ...] | None = None
-    class_weights: ClassWeights = "none"
-    precision: Precision = "auto"
-    device: Device = "auto"
-    workers: int | None = Field(None, ge=0)
-    batch_size: int = Field(32, ge=2)
-    seed: int = Field(0, ge=0)
-    early_stop: int | None = Field(None, ge=1)
-    monitor: Monitor = "auto"
-    tta: bool = False
-    allow_leaks: bool = False
-    reuse_frozen: Annotated[ReuseFrozen, BeforeValidator(_as_word)] = "auto"
-    frozen_views: int = Field(2, ge=1)
-    progressive: Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)] = ()
+    unfreeze: bool = option(False, "Train all layers after the head.")
+    unfreeze_blocks: int | None = option(None, "Train the last N blocks after the head.", metavar="N", ge=1)
+    freeze_epochs: int = option(1, "Epochs on the head alone, before layers are unfrozen.", ge=0)
+    epochs: int = option(6, "Epochs, after those of --freeze-epochs.", short="-e", ge=1)
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
+        2e-3,
+        "Peak learning rate of the head; auto runs the range test first. Halved once layers are unfrozen.",
+        metavar="RATE|auto",
+    )
+    lr_div: float | None = option(
+        None,
+        "The first layers train at 1/X of the head's rate.",
+        metavar="X",
+        shown="100, or 1 without pretrained weights",
+        ge=1,
+    )
+    schedule: Schedule = option("one-cycle", "Learning rate schedule.")
+    optimizer: OptimizerName = option("adam", "Optimizer.")
+    momentum: float = option(
+        0.9, "Momentum of sgd, or adam's first beta; one-cycle moves it by 0.05 either way.", ge=0, lt=1
+    )
+    wd: float = option(0.01, "Weight decay, decoupled.", ge=0)
+    early_stop: int | None = option(None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1)
+    monitor: Monitor = option("auto", "Metric that decides which epoch is best; auto is auroc_macro.", metavar="METRIC")
+    tta: bool = option(False, "Average final predictions over augmented views.")
+    allow_leaks: bool = option(
+        False, "Train although patients or duplicates are in more than one split; the report says so."
+    )
+    progressive: Sizes = option(
+        (),
+        "Train on smaller images first, such as 128,176,224; the last is --size. Phases that reuse frozen features "
+        "don't.",
+        metavar="SIZE[,...]",
+    )
+    reuse_frozen: Annotated[ReuseFrozen, BeforeValidator(_as_word)] = option(
+        "auto",
+        "Compute frozen features once, not every epoch; auto: where a phase has more epochs than there are views, or "
+        "another phase caches them, and the disk has room.",
+    )
+    frozen_views: int = option(
+        2,
+        "Views of each training image in the frozen-feature cache, the image itself and V - 1 augmented ones; with "
+        "auto at least one for every ten epochs.",
+        metavar="V",
+        ge=1,
+    )
+    seed: int = option(0, "Seed of weights, order and augmentation.", ge=0)
+    loss: LossName = option("auto", "auto: ce for single-label, bce for multi-label.", panel=LOSS)
+    gamma: float = option(2.0, "Focal loss: focusing strength.", panel=LOSS, ge=0)
+    alpha: float | tuple[float, ...] | None = option(
+        None, "Focal loss: balance, one number or one per label.", panel=LOSS, metavar="A[,...]"
+    )
+    class_weights: ClassWeights = option("none", "auto weighs labels by inverse frequency.", panel=LOSS)
+    device: Device = option("auto", "Where to compute.", panel=MACHINE)
+    precision: Precision = option(
+        "auto",
+        "Of training; auto: bf16 where the device has units for it (CUDA, CPUs with AMX) and the network tolerates it, "
+        "fp16 on CUDA without them, else fp32. Predictions are fp32.",
+        panel=MACHINE,
+    )
+    batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2)
+    workers: int | None = option(
+        None,
+        "Processes that read images.",
+        panel=MACHINE,
+        metavar="N",
+        shown="0 on a CPU, else up to 8",
+        short="-j",
+        ge=0,
+    )
 
     @model_validator(mode="after")
-    def _growing(self) -> Self:
+    def _check_sizes_grow(self) -> Self:
         if list(self.progressive) != sorted(set(self.progressive)):
             raise PydanticCustomError(
                 "rules",
@@ -125,15 +234,31 @@ class TrainConfig(_Section):
 class ResultsConfig(_Section):
     """How probabilities become decisions, and how results are measured."""
 
-    thresholds: Thresholds = "auto"
-    target_sensitivity: float | None = Field(None, gt=0, le=1)
-    target_specificity: float | None = Field(None, gt=0, le=1)
-    calibrate: bool = True
-    prevalence: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    resamples: int = Field(1000, ge=0)
+    thresholds: Thresholds = option(
+        "auto",
+        "What each label's threshold is chosen for, on validation; half is 0.5. auto: f1 for multi-label; for "
+        "single-label, the most likely class is predicted.",
+    )
+    target_sensitivity: float | None = option(
+        None,
+        "Choose each label's threshold to reach this sensitivity on validation, such as 0.95.",
+        metavar="RATE",
+        gt=0,
+        le=1,
+    )
+    target_specificity: float | None = option(None, "The same for specificity.", metavar="RATE", gt=0, le=1)
+    calibrate: bool = option(
+        True, "Calibrate probabilities on validation: one temperature, or for multi-label a slope and bias per label."
+    )
+    prevalence: Texts = option(
+        (), "Give predictive values at this prevalence; LABEL=RATE for one label.", metavar="RATE", repeated=True
+    )
+    resamples: int = option(
+        1000, "How often patients are drawn for the 95 % intervals; 0 leaves intervals out.", metavar="N", ge=0
+    )
 
     @model_validator(mode="after")
-    def _one_rule(self) -> Self:
+    def _check_one_criterion(self) -> Self:
         given = [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
         given += ["thresholds"] if self.thresholds != "auto" else []
         if len(given) > 1:
@@ -196,7 +321,7 @@ class Config(_Section):
     results: ResultsConfig = ResultsConfig()
 
     @model_validator(mode="after")
-    def _ends_at_size(self) -> Self:
+    def _check_last_size(self) -> Self:
         sizes = self.train.progressive
         if sizes and sizes[-1] != self.model.size:
             raise PydanticCustomError(
@@ -232,6 +357,8 @@ class Config(_Section):
             ConfigError: no such file, not YAML, unknown keys or wrong values. Tags that would build Python
                 objects are refused by the safe loader.
         """
+        import yaml  # here, as `--help` needs none
+
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -249,19 +376,18 @@ class Config(_Section):
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`; `read` gives the same settings back."""
+        import yaml
+
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-FIELD_SECTIONS: dict[str, str] = {
-    name: section
-    for section, model in (
-        ("data", DataConfig),
-        ("model", ModelConfig),
-        ("train", TrainConfig),
-        ("results", ResultsConfig),
-    )
-    for name in model.model_fields
+SECTIONS: dict[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "results": ResultsConfig,
 }
+FIELD_SECTIONS = {name: section for section, model in SECTIONS.items() for name in model.model_fields}
 """In which section each field stands; names are unique over all sections."""
 
 

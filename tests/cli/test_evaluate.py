@@ -11,16 +11,16 @@ from xrayfast.synthetic import write_dataset
 
 @pytest.fixture(scope="module")
 def place(tiny_run, tiny_multi_run, tmp_path_factory):
-    """A working folder with two runs and 24 films that neither has seen."""
+    """A working folder with two runs and 24 images that neither has seen."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(tiny_multi_run.path, folder / "runs" / "multi")
     shutil.copytree(tiny_run.path, folder / "runs" / "tiny")
-    write_dataset(folder / "elsewhere", images=24, size=64, seed=11)
-    rows = (folder / "elsewhere" / "labels.csv").read_text().splitlines()
-    told = [f"{row},{'sex' if i == 0 else 'FM'[i % 2]}" for i, row in enumerate(rows)]
-    (folder / "elsewhere.csv").write_text("\n".join(told).replace(",normal,", ",Fracture,") + "\n")
-    for path in (folder / "elsewhere").rglob("*.png"):
-        path.rename(folder / "elsewhere" / path.parent.name / path.name)
+    write_dataset(folder / "external", images=24, size=64, seed=11)
+    rows = (folder / "external" / "labels.csv").read_text().splitlines()
+    rows_with_sex = [f"{row},{'sex' if i == 0 else 'FM'[i % 2]}" for i, row in enumerate(rows)]
+    (folder / "external.csv").write_text("\n".join(rows_with_sex).replace(",normal,", ",Fracture,") + "\n")
+    for path in (folder / "external").rglob("*.png"):
+        path.rename(folder / "external" / path.parent.name / path.name)
     return folder
 
 
@@ -31,9 +31,9 @@ def at(place, monkeypatch):
     return place
 
 
-def test_the_own_test_part(at):
+def test_the_run_s_own_test_split(at):
     done = call("evaluate", "runs/tiny", "--resamples", 20)
-    for words in ("tiny on ", ", part test", "measured", "with 95 % intervals", "By label", "AUROC, macro"):
+    for words in ("tiny on ", ", split test", "evaluated", "with 95 % intervals", "By label", "AUROC, macro"):
         assert words in done.stdout
     assert "Evaluation: runs/tiny/evaluations/test" in done.stdout
     assert "Report: runs/tiny/evaluations/test/evaluation.html" in done.stdout
@@ -41,29 +41,35 @@ def test_the_own_test_part(at):
         assert (at / "runs/tiny/evaluations/test" / name).is_file()
 
 
+def test_part_is_a_deprecated_name_of_split(at):
+    done = call("evaluate", "runs/tiny", "--part", "all", code=2)
+    assert "--part is now called --split" in done.output and "'all' is not one of" in done.stderr
+    assert "--part" not in call("evaluate", "--help").stdout
+
+
 def test_other_data_by_sex(at):
-    words = ("evaluate", "runs/tiny", "elsewhere", "--labels", "elsewhere.csv", "--by", "sex", "--device", "cpu")
+    words = ("evaluate", "runs/tiny", "external", "--labels", "external.csv", "--by", "sex", "--device", "cpu")
     done = call(*words, "--resamples", 20, "--prevalence", "0.1", "--name", "there")
     for shown in (
         "left out: with none of the network's classes",
-        "Labels that the network does not know",
+        "Labels of the data that the network lacks",
         "Fracture",
-        "Labels of the network that the data do not tell: normal",
+        "Labels of the network that the data lack: normal",
         "By sex",
         "stated",  # prevalence, in a header that a narrow terminal breaks
     ):
         assert shown in done.stdout
     content = json.loads(call(*words, "--resamples", 0, "--json").stdout)
-    assert content["evaluation"] == "runs/tiny/evaluations/elsewhere"
+    assert content["evaluation"] == "runs/tiny/evaluations/external"
     assert content["images"]["evaluated"] == 16 and content["labels"]["unknown"] == [["Fracture", 8]]
     assert [one["value"] for one in content["result"]["subgroups"][0]["groups"]] == ["F", "M"]
 
 
 def test_what_went_wrong_is_one_message(at):
     assert "--test-fraction" in call("evaluate", "runs/multi", code=1).stderr
-    assert "no such run" in call("evaluate", "elsewhere2", code=1).stderr
+    assert "no such run" in call("evaluate", "external2", code=1).stderr
     assert "expected some of sex, age, view" in call("evaluate", "runs/tiny", "--by", "gender", code=1).stderr
-    assert "name DATA too" in call("evaluate", "runs/tiny", "--labels", "elsewhere.csv", code=2).stderr
+    assert "name DATA too" in call("evaluate", "runs/tiny", "--labels", "external.csv", code=2).stderr
     assert "not one of train, valid, test" in call("evaluate", "runs/tiny", "--split", "all", code=2).stderr
     assert "not one of auto" in call("evaluate", "runs/tiny", "--device", "tpu", code=2).stderr
     assert not (at / "runs/multi/evaluations").exists()

@@ -1,8 +1,9 @@
-"""The commands, each imported when it is called: to make the options of all takes as long as the rest of `--help`."""
+"""The commands, each imported when it is first used: `--help` would take twice as long if it imported them all."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,25 +11,24 @@ import typer
 from typer.main import get_command
 
 SUMMARIES = {
-    "demo": "Make synthetic data, train on it from scratch and write a report, in about two minutes and without a "
-    "network.",
+    "demo": "Make synthetic data, train on it from scratch and write a report, offline, in about two minutes.",
     "synth": "Make a small data set of synthetic chest radiographs to try things on.",
-    "check": "Look a data set over before training: odd files, duplicates, leaks, rare classes, shortcuts.",
-    "split": "Split a data set as fit would, and write which image stands in which split; --split-file replays it.",
+    "check": "Check a data set before training: odd files, duplicates, leaks, rare classes, shortcuts.",
+    "split": "Split a data set as fit would, and write the split of each image; --split-file replays it.",
     "lr-find": "Find a learning rate: train some steps while it grows, and see where the loss falls fastest.",
-    "fit": "Train a network on a data set, and keep everything in a new run's folder.",
+    "fit": "Train a network on a data set, and write everything into a new run folder.",
     "evaluate": "Test a run on its own test split, or on other data, with its own calibration and thresholds.",
     "interpret": "Report on a run: tables, figures, model card and report.html, from its saved predictions.",
-    "predict": "Predict on new images: a CSV with a row per file, in input order.",
+    "predict": "Predict on new images: a CSV with one row per file, in input order.",
     "compare": "Compare runs: one table with intervals, and paired differences and tests on the same images.",
-    "models": "List the networks, with their parameters and layer groups.",
-    "cache": "Show or remove the decoded images that are kept on disk.",
+    "models": "List the networks, with their blocks and numbers of parameters.",
+    "cache": "Show or remove the decoded images that are cached on disk.",
 }
-"""What each command does, in the order to list them: the first paragraph of its own help, which a test compares."""
+"""What each command does, in the order of the list: the first paragraph of its own help, as a test checks."""
 
 
 class Commands(Mapping[str, Any]):
-    """By name, what Typer makes of a command; made when it is first looked up."""
+    """Typer's command by name, made when it is first looked up."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
@@ -56,7 +56,10 @@ def _made(name: str) -> Any:
     if hasattr(module, "app"):
         parent.add_typer(module.app, name=name)
     else:
-        parent.command(name)(getattr(module, word))
+        function = getattr(module, word)
+        paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
+        # Rich would keep the line breaks of the source.
+        parent.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
     group: Any = get_command(parent)
     return group.commands[name]
 

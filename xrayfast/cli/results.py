@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output, shown
 from xrayfast.config import Task
@@ -11,8 +11,14 @@ from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.thresholds import RULES
 
+if TYPE_CHECKING:
+    from xrayfast.report.interpretation import Interpretation
+
 BY_LABEL = ("auroc", "recall", "specificity", "f1")
 """Shown by label, and the threshold; a narrow terminal has room for the first three."""
+
+MOST_CONFUSED = 10
+"""Shown at most."""
 
 WIDE = 100
 """Columns from which all of them fit."""
@@ -29,7 +35,7 @@ def ranged(value: float | None, interval: Mapping[str, Any] | None) -> str:
     return f"{value:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
 
 
-def show_measures(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
+def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
     """The headline metrics, and those by label, with their intervals.
 
     Args:
@@ -146,3 +152,33 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
         out.line("No two groups are large enough to be compared.")
     for note in one["notes"]:
         out.line(note)
+
+
+def show_results(out: Output, found: Interpretation, top: int) -> None:
+    """The tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
+    summary = found.summary
+    show_metrics(out, summary, found.task)
+    out.line()
+    show_decision(out, found.decision)
+    for one in summary.get("subgroups", []):
+        show_subgroups(out, one, found.task)
+    if found.task == "single":
+        matrix = found.confusion_matrix()
+        out.table(
+            "Confusion: actual in rows, predicted in columns",
+            ["", *found.vocab],
+            [(label, *row) for label, row in zip(found.vocab, matrix.tolist(), strict=True)],
+        )
+    else:
+        cells = [(label, tn, fp, fn, tp) for label, ((tn, fp), (fn, tp)) in summary["confusion_per_label"].items()]
+        out.table("Confusion by label", ["label", "true neg.", "false pos.", "false neg.", "true pos."], cells)
+    confused = found.most_confused()[:MOST_CONFUSED]
+    if confused:
+        out.table("Most confused", ["actual", "predicted", "images"], confused, text_columns=2)
+    rows = [
+        (case["image"], case["actual"] or "none", case["predicted"] or "none", shown(float(case["loss"])))
+        for case in found.top_losses_table(top).to_dict("records")
+    ]
+    out.table("Largest losses", ["image", "actual", "predicted", "loss"], rows, text_columns=3)
+    for note in summary["notes"]:
+        out.note(note)

@@ -11,7 +11,7 @@ import typer
 from xrayfast.cli.options import Json
 from xrayfast.cli.output import Output
 
-app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images that are kept on disk.")
+app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images that are cached on disk.")
 
 CacheDir = Annotated[
     Path | None,
@@ -21,7 +21,7 @@ CacheDir = Annotated[
 
 @app.command()
 def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
-    """Show where decoded images are kept, and how much room they take."""
+    """Show where decoded images are cached, and how much disk space they take."""
     from datetime import datetime
 
     from xrayfast.data.cache.folders import cache_info, cache_root
@@ -35,14 +35,14 @@ def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
     if rows:
         out.table("Decoded images", ["folder", "size", "images", "MB", "last used"], rows)
     else:
-        out.line("Nothing is kept.")
+        out.line("Nothing is cached.")
     out.done("Cache", cache_root(cache_dir))
     out.json({"root": str(cache_root(cache_dir)), "folders": [asdict(folder) for folder in folders]})
 
 
 @app.command()
 def clear(cache_dir: CacheDir = None, as_json: Json = False) -> None:
-    """Remove all decoded images; they are made again when they are needed."""
+    """Remove all decoded images; they are decoded again when needed."""
     from xrayfast.data.cache.folders import cache_root, clear_cache
 
     out = Output(as_json)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.commands.fit import read_settings, show_counts
+from xrayfast.cli.common import read_settings, show_counts
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from xrayfast.audit.check import Audit
 
 
-@o.takes(o.DATA_SETTINGS, {"size": o.Size})
+@o.takes("data", "size")
 def check(
     given: dict[str, Any],
     config: o.ConfigFile = None,
@@ -28,9 +28,9 @@ def check(
     ] = Path("check"),
     as_json: o.Json = False,
 ) -> None:
-    """Look a data set over before training: odd files, duplicates, leaks, rare classes, shortcuts.
+    """Check a data set before training: odd files, duplicates, leaks, rare classes, shortcuts.
 
-    The exit code is 1 where a patient or an image stands on both sides of the split.
+    The exit code is 1 where a patient or an image is in more than one split.
     """
     out = Output(as_json)
     settings = read_settings(config, given)
@@ -41,7 +41,7 @@ def check(
         found = work(config=settings, output=output, progress=reporter.preparing)
     _show(out, found)
     out.line()
-    out.done("All of it", output / JSON)
+    out.done("Details", output / JSON)
     out.done("With images", output / PAGE)
     out.json(found.to_json())
     if found.leaks:

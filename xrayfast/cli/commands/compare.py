@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrayfast.cli.options import OUT, PREDICTED_SPLITS, Json, require_one_of
+from xrayfast.cli.options import OUT, PREDICTED_SPLITS, Json, check_choice
 from xrayfast.cli.output import Output, shown
 from xrayfast.cli.progress import reporting
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from xrayfast.workflows.compare import Comparison
 
 MOST_TESTS = 20
-"""Shown at most; --csv and --json have them all."""
+"""Tests shown at most; --csv and --json have them all."""
 
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders, or folders of runs.")],
     split: Annotated[
         str | None,
-        typer.Option(metavar="valid|test", show_default="test, where every run has one", help="Part to compare on."),
+        typer.Option(metavar="valid|test", show_default="test, where every run has one", help="Split to compare on."),
     ] = None,
     order: Annotated[
         str, typer.Option(metavar="METRIC", help="Best first by this metric, such as accuracy, f1_macro or brier.")
@@ -44,13 +44,13 @@ def compare(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How often patients are drawn for an interval.")
+        int, typer.Option(metavar="N", min=1, help="How often patients are drawn for the 95 % intervals.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare runs: one table with intervals, and paired differences and tests on the same images."""
-    require_one_of(split, PREDICTED_SPLITS, "--split")
+    check_choice(split, PREDICTED_SPLITS, "--split")
     from xrayfast.files import write_csv
     from xrayfast.workflows.compare import compare as work
 
@@ -76,7 +76,7 @@ def compare(
 
 
 def show_comparison(out: Output, found: Comparison) -> None:
-    """The runs, best first; how they were trained; the differences and tests; the notes."""
+    """Print the runs, best first; how they were trained; the differences and tests; the notes."""
     from xrayfast.metrics.measures import OVERALL_METRICS
 
     titles = {name: OVERALL_METRICS[found.task][name] for name in found.measures}

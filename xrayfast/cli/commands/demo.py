@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xrayfast.cli.commands.fit import close, open_and_show
+from xrayfast.cli.common import open_and_show, show_run
 from xrayfast.cli.options import Json
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
@@ -17,7 +17,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the data and the run.")] = Path("demo"),
     as_json: Json = False,
 ) -> None:
-    """Make synthetic data, train on it from scratch and write a report, in about two minutes and without a network."""
+    """Make synthetic data, train on it from scratch and write a report, offline, in about two minutes."""
     from xrayfast.synthetic import write_dataset
     from xrayfast.workflows import demo as choices
 
@@ -42,5 +42,5 @@ def demo(
             command="xrayfast demo",
         )
     interpret(run)
-    close(out, run)
+    show_run(out, run)
     out.done("Report", run.report_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,40 +14,47 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.commands.interpret import show_results
+from xrayfast.cli.common import command_line, open_and_show, read_settings, show_run
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
 from xrayfast.errors import Interrupted
 
 if TYPE_CHECKING:
-    from xrayfast.config import Config
-    from xrayfast.data.manifest import Manifest
-    from xrayfast.run import Run
+    pass
 
 GRACE = 2.0
-"""Seconds that a failed process waits for the first one to fail."""
+"""Seconds that a rank waits after it failed, for rank zero to fail too."""
 
 
-@o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS, o.RESULTS_SETTINGS)
+@o.takes("data", "model", "train", "results")
 def fit(
     given: dict[str, Any],
     config: o.ConfigFile = None,
     runs: o.Runs = Path("runs"),
-    name: o.Name = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            rich_help_panel=o.OUT,
+            show_default=False,
+            help="Name of the run; default the arch and a number.",
+        ),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             "--resume",
             metavar="RUN",
             rich_help_panel=o.OUT,
-            help="Go on with a run that was interrupted; its own settings apply.",
+            help="Resume a run that was interrupted, with its own settings.",
         ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
-    """Train a network on a data set, and keep everything in a new run's folder.
+    """Train a network on a data set, and write everything into a new run folder.
 
-    Without --unfreeze the head is trained alone, on a frozen body.
+    Without --unfreeze only the head is trained, on a frozen backbone.
     """
     if resume is not None and (given or config or name):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
@@ -85,14 +91,14 @@ def _fit(
                 interrupted=stop,
                 command=command_line(),
             )
-    close(out, run)
+    show_run(out, run)
 
 
 @contextmanager
 def importing(module: str) -> Iterator[None]:
-    """Import a module meanwhile: torch and fastai take one core 10 s, in which other processes decode images.
+    """Import a module in a thread: torch and fastai take one core 10 s, in which the other cores decode images.
 
-    What fails meanwhile is told at once; the thread ends with the process.
+    An error in the block is raised at once; the thread ends with the process.
     """
     thread = threading.Thread(target=_import, args=(module,), daemon=True)
     thread.start()
@@ -101,82 +107,23 @@ def importing(module: str) -> Iterator[None]:
 
 
 def _import(module: str) -> None:
-    # What fails here fails again, and is told, where the module is needed.
+    # An import that fails here fails again where the module is used, and is reported there.
     with suppress(Exception):
         importlib.import_module(module)
 
 
 @contextmanager
 def rank_zero_output() -> Iterator[None]:
-    """Of the processes that torchrun started, the first speaks; another one only where it alone fails."""
+    """Let only rank zero of a distributed run print; another rank reports an error only where rank zero has none."""
     if os.environ.get("RANK", "0") == "0":
         yield
         return
     try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        with Path(os.devnull).open("w") as null, redirect_stdout(null), redirect_stderr(null):
             yield
     except (Exception, KeyboardInterrupt) as error:
-        # torchrun ends all when one has failed: the first, where it fails too, is to close its run and to say why.
+        # torchrun kills all ranks once one has exited: where rank zero fails too, it needs time to report why.
         time.sleep(GRACE)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
             raise typer.Exit(130) from None
         raise
-
-
-def read_settings(config: Path | None, given: dict[str, object]) -> Config:
-    """The config file's settings, with the options that were given over them."""
-    from xrayfast.config import Config
-
-    return (Config.read(config) if config else Config()).updated(given)
-
-
-def open_and_show(out: Output, settings: Config) -> Manifest:
-    """Open the data set and print what was found and inferred."""
-    from xrayfast.data.manifest import open_manifest
-
-    manifest = open_manifest(settings.data)
-    kind = "one label an image (single)" if manifest.task == "single" else "several labels an image (multi)"
-    show_counts(out, f"{manifest.config.source}: {kind}", manifest)
-    for note in manifest.notes:
-        out.line(note)
-    out.line()
-    return manifest
-
-
-def show_counts(out: Output, title: str, manifest: Manifest) -> None:
-    """The images of each label by split."""
-    counts = manifest.counts()
-    out.table(
-        title,
-        ["label", *counts.columns],
-        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
-    )
-
-
-def command_line() -> str:
-    """What was typed."""
-    import shlex
-
-    return shlex.join(["xrayfast", *sys.argv[1:]])
-
-
-def close(out: Output, run: Run) -> None:
-    """The tables and the folder of a finished run."""
-    from xrayfast.workflows.interpret import read_interpretations
-
-    split, found = list(read_interpretations(run).items())[-1]
-    show_results(out, found, top=3)
-    out.line()
-    out.line(
-        f"These are the {'test' if split == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. "
-        f"For figures and a report: xrayfast interpret {run.path}"
-    )
-    out.done("Run", run.path)
-    out.json(
-        {
-            "run": str(run.path),
-            "best_epoch": run.info["best_epoch"],
-            "seconds": run.info["seconds"],
-            "metrics": run.metrics,
-        }
-    )

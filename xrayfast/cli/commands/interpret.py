@@ -8,22 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.output import Output, shown
+from xrayfast.cli.output import Output
 
 if TYPE_CHECKING:
-    from xrayfast.report.interpretation import Interpretation
     from xrayfast.run import Run
 
-MOST_CONFUSED = 10
 
-
-@o.takes(o.RESULTS_SETTINGS)
+@o.takes("results")
 def interpret(
     given: dict[str, Any],
     run: o.RunFolder = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="valid|test", show_default="test, where there is one", help="Part to report on."),
+        typer.Option(metavar="valid|test", show_default="test, where there is one", help="Split to report on."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Images with the largest losses to show.")] = 12,
     saliency: Annotated[
@@ -50,14 +47,15 @@ def interpret(
 ) -> None:
     """Report on a run: tables, figures, model card and report.html, from its saved predictions.
 
-    With an option of the results, thresholds and calibration are chosen anew on validation, and kept for all later
-    commands; all parts are measured anew.
+    An option of the results chooses thresholds and calibration anew on validation, saves them in the run, and computes
+    the metrics of all splits anew.
     """
-    o.require_one_of(split, o.PREDICTED_SPLITS, "--split")
+    o.check_choice(split, o.PREDICTED_SPLITS, "--split")
     from xrayfast.run import Run
 
     out = Output(as_json)
     chosen = Run.newest(runs) if run is None else Run(run)
+    from xrayfast.cli.results import show_results
     from xrayfast.workflows.interpret import write_report
 
     found = write_report(chosen, split=split, top=top, saliency=saliency, **given)  # type: ignore[arg-type]
@@ -71,7 +69,7 @@ def interpret(
 
 
 def _explained(run: Run, files: list[Path]) -> list[Path]:
-    """A figure of each file."""
+    """Write a saliency figure of each file."""
     if not files:
         return []
     from xrayfast.workflows.explain import explain
@@ -82,35 +80,3 @@ def _explained(run: Run, files: list[Path]) -> list[Path]:
     for explanation, path in zip(explain(run, files), paths, strict=True):
         explanation.save(path)
     return paths
-
-
-def show_results(out: Output, found: Interpretation, top: int) -> None:
-    """The tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
-    from xrayfast.cli.results import show_decision, show_measures, show_subgroups
-
-    summary = found.summary
-    show_measures(out, summary, found.task)
-    out.line()
-    show_decision(out, found.decision)
-    for one in summary.get("subgroups", []):
-        show_subgroups(out, one, found.task)
-    if found.task == "single":
-        matrix = found.confusion_matrix()
-        out.table(
-            "Confusion: actual in rows, predicted in columns",
-            ["", *found.vocab],
-            [(label, *row) for label, row in zip(found.vocab, matrix.tolist(), strict=True)],
-        )
-    else:
-        cells = [(label, tn, fp, fn, tp) for label, ((tn, fp), (fn, tp)) in summary["confusion_per_label"].items()]
-        out.table("Confusion by label", ["label", "true neg.", "false pos.", "false neg.", "true pos."], cells)
-    confused = found.most_confused()[:MOST_CONFUSED]
-    if confused:
-        out.table("Most confused", ["actual", "predicted", "images"], confused, text_columns=2)
-    rows = [
-        (case["image"], case["actual"] or "none", case["predicted"] or "none", shown(float(case["loss"])))
-        for case in found.top_losses_table(top).to_dict("records")
-    ]
-    out.table("Largest losses", ["image", "actual", "predicted", "loss"], rows, text_columns=3)
-    for note in summary["notes"]:
-        out.note(note)

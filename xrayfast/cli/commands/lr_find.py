@@ -9,22 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.commands.fit import open_and_show, read_settings
+from xrayfast.cli.common import open_and_show, read_settings, require_parent
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 
-_OF_FIT = (
+_WITHOUT = (
     "freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta", "allow_leaks", "progressive",
     "reuse_frozen", "frozen_views",
 )  # fmt: skip
-"""Settings without a meaning in a range test."""
+"""Settings that have no effect in a range test."""
 
 
-@o.takes(o.DATA_SETTINGS, o.MODEL_SETTINGS, o.TRAIN_SETTINGS, without=_OF_FIT)
+@o.takes("data", "model", "train", without=_WITHOUT)
 def lr_find(
     given: dict[str, Any],
     config: o.ConfigFile = None,
-    steps: Annotated[int, typer.Option(min=20, rich_help_panel=o.TRAIN, help="Batches to train on.")] = 100,
+    steps: Annotated[int, typer.Option(min=20, rich_help_panel=o.PANELS["train"], help="Batches to train on.")] = 100,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="STEM", rich_help_panel=o.OUT, help="Writes STEM.png and STEM.csv."),
@@ -32,11 +32,8 @@ def lr_find(
     as_json: o.Json = False,
 ) -> None:
     """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
-    from xrayfast.errors import DataError
-
     out = Output(as_json)
-    if not output.absolute().parent.is_dir():
-        raise DataError(f"{output}: there is no folder {output.absolute().parent} to write it to.")
+    require_parent(output)
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)
     from xrayfast.cli.terminal_plot import curve
@@ -54,7 +51,7 @@ def lr_find(
         ["method", "learning rate"],
         [(name, None if value is None else f"{value:.2e}") for name, value in found.suggestions.items()],
     )
-    line = shlex.join(["xrayfast", "fit", *_repeated(), "--lr", f"{found.best:.2g}"])
+    line = shlex.join(["xrayfast", "fit", *_words_for_fit(), "--lr", f"{found.best:.2g}"])
     out.line()
     out.done("Plot", image)
     out.done("Curve", table)
@@ -70,8 +67,8 @@ def lr_find(
     )
 
 
-def _repeated() -> list[str]:
-    """What was typed after `lr-find`, without what `fit` does not take."""
+def _words_for_fit() -> list[str]:
+    """The words typed after `lr-find`, without the options that `fit` does not have."""
     import sys
 
     words = sys.argv[sys.argv.index("lr-find") + 1 :] if "lr-find" in sys.argv else []

@@ -7,7 +7,7 @@ from xrayfast.cli.output import Output
 
 
 def models(as_json: Json = False) -> None:
-    """List the networks, with their parameters and layer groups."""
+    """List the networks, with their blocks and numbers of parameters."""
     from xrayfast.learning.model.backbones import describe
 
     out = Output(as_json)
@@ -18,5 +18,5 @@ def models(as_json: Json = False) -> None:
         [(row["arch"], " ".join(row["blocks"]), f"{row['parameters'] / 1e6:.1f} M", row["groups"]) for row in rows],
         text_columns=2,
     )
-    out.line("Parameters are those of the body, without a head. Each block, and the head, is a layer group.")
+    out.line("Parameters are those of the backbone, without a head. Each block, and the head, is a layer group.")
     out.json({"models": rows})

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xrayfast.cli.options import DEVICES, Json, require_one_of
+from xrayfast.cli import options as o
+from xrayfast.cli.common import require_parent
 from xrayfast.cli.output import Output
 
 
@@ -24,46 +25,42 @@ def predict(
             metavar="P",
             min=0,
             max=1,
-            help="Give no answer where its calibrated probability is below this, such as 0.8.",
+            help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
         ),
     ] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Average over augmented views.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Images a batch.")] = 32,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|mps", help="Where to compute.")] = "auto",
-    as_json: Json = False,
+    tta: o.Tta = False,
+    batch_size: o.BatchSize = 32,
+    device: o.DeviceName = "auto",
+    as_json: o.Json = False,
 ) -> None:
-    """Predict on new images: a CSV with a row per file, in input order.
+    """Predict on new images: a CSV with one row per file, in input order.
 
-    Probabilities are calibrated and labels decided as validation chose.
+    Probabilities are calibrated, and labels decided by thresholds, as chosen on validation.
 
-    A file that can't be read is a row with its error; the others go on, and the exit code is 1.
+    A file that can't be read gets a row with its error; the others are predicted, and the exit code is 1.
     """
-    require_one_of(device, DEVICES, "--device")
-    from xrayfast.errors import DataError
+    o.check_choice(device, o.DEVICES, "--device")
     from xrayfast.files import write_csv
     from xrayfast.run import Run
 
     out = Output(as_json)
     chosen = Run(run)
-    if not output.absolute().parent.is_dir():
-        raise DataError(f"{output}: there is no folder {output.absolute().parent} to write it to.")
+    require_parent(output)
     from xrayfast.workflows.predict import predict as work
 
     table = work(chosen, sources, abstain_below=abstain_below, tta=tta, batch_size=batch_size, device=device)  # type: ignore[arg-type]
     write_csv(output, table, "%.9g")
     failed = table[table["error"] != ""]
-    told = table[table["error"] == ""]
-    undecided = told["abstained"] != "" if abstain_below is not None else None
-    answers = (
-        told["predicted"]
-        if undecided is None
-        else told["predicted"].where(~undecided | (told["predicted"] != ""), "no answer")
-    )
+    read = table[table["error"] == ""]
+    answers = read["predicted"]
+    if abstain_below is not None:
+        abstained = read["abstained"] != ""
+        answers = answers.where(~abstained | (answers != ""), "no answer")
     counts = answers.value_counts()
     out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
-    if undecided is not None:
+    if abstain_below is not None:
         out.line(
-            f"{int(undecided.sum())} of {len(told)} images have no answer on one label or more, below {abstain_below}."
+            f"{int(abstained.sum())} of {len(read)} images have no answer on one label or more, below {abstain_below}."
         )
     for error in failed["error"]:
         out.note(error)

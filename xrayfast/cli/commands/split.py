@@ -8,12 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.commands.fit import read_settings
+from xrayfast.cli.common import read_settings
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 
 
-@o.takes(o.DATA_SETTINGS, {"size": o.Size})
+@o.takes("data", "size")
 def split(
     given: dict[str, Any],
     config: o.ConfigFile = None,
@@ -22,9 +22,9 @@ def split(
     ] = Path("split.csv"),
     as_json: o.Json = False,
 ) -> None:
-    """Split a data set as fit would, and write which image stands in which split; --split-file replays it.
+    """Split a data set as fit would, and write the split of each image; --split-file replays it.
 
-    Patients are kept together, and so are duplicates, for which the images are decoded once.
+    No patient is in two splits, and no image and its duplicate are, for which all images are decoded.
     """
     out = Output(as_json)
     settings = read_settings(config, given)
@@ -37,7 +37,7 @@ def split(
         out.line(note)
     table = balance(manifest)
     out.table(
-        f"{manifest.config.source}: images of each label, and their share of the part",
+        f"{manifest.config.source}: images per label, and their share of the split",
         ["label", *(name.replace("_share", " share") for name in table.columns)],
         [
             (row, *(cell if str(name).endswith("_share") else int(cell) for name, cell in cells.items()))

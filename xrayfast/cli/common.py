@@ -1,0 +1,81 @@
+"""Steps that several commands share: settings, opening the data set, the results of a run."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xrayfast.cli.output import Output
+from xrayfast.errors import DataError
+
+if TYPE_CHECKING:
+    from xrayfast.config import Config
+    from xrayfast.data.manifest import Manifest
+    from xrayfast.run import Run
+
+
+def read_settings(config: Path | None, given: dict[str, object]) -> Config:
+    """The settings of the config file, overridden by the options that were given."""
+    from xrayfast.config import Config
+
+    return (Config.read(config) if config else Config()).updated(given)
+
+
+def require_parent(output: Path) -> None:
+    """Raise an error where there is no folder to write a file to, before the work begins."""
+    folder = output.absolute().parent
+    if not folder.is_dir():
+        raise DataError(f"{output}: there is no folder {folder} to write it to.")
+
+
+def open_and_show(out: Output, settings: Config) -> Manifest:
+    """Open the data set and print what was found and inferred."""
+    from xrayfast.data.manifest import open_manifest
+
+    manifest = open_manifest(settings.data)
+    kind = "single-label" if manifest.task == "single" else "multi-label"
+    show_counts(out, f"{manifest.config.source}: {kind}", manifest)
+    for note in manifest.notes:
+        out.line(note)
+    out.line()
+    return manifest
+
+
+def show_counts(out: Output, title: str, manifest: Manifest) -> None:
+    """Print the number of images per label and split."""
+    counts = manifest.counts()
+    out.table(
+        title,
+        ["label", *counts.columns],
+        [(row, *map(int, values)) for row, values in zip(counts.index, counts.to_numpy(), strict=True)],
+    )
+
+
+def command_line() -> str:
+    """The command as it was typed, for run.json."""
+    return shlex.join(["xrayfast", *sys.argv[1:]])
+
+
+def show_run(out: Output, run: Run) -> None:
+    """Print the results and the folder of a finished run."""
+    from xrayfast.cli.results import show_results
+    from xrayfast.workflows.interpret import read_interpretations
+
+    split, found = list(read_interpretations(run).items())[-1]
+    show_results(out, found, top=3)
+    out.line()
+    out.line(
+        f"These are the {'test' if split == 'test' else 'validation'} results of epoch {run.info['best_epoch']}. "
+        f"For figures and a report: xrayfast interpret {run.path}"
+    )
+    out.done("Run", run.path)
+    out.json(
+        {
+            "run": str(run.path),
+            "best_epoch": run.info["best_epoch"],
+            "seconds": run.info["seconds"],
+            "metrics": run.metrics,
+        }
+    )
