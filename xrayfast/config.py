@@ -134,7 +134,7 @@ class DataConfig(_Section):
         metavar="WINDOW",
     )
     cache: bool = option(True, "Keep decoded images on disk for the next time.")
-    cache_dir: Path | None = option(None, "Where; by default in the user's cache folder.", metavar="DIR")
+    cache_dir: Path | None = option(None, "Folder of the cache; by default in the user's cache folder.", metavar="DIR")
 
 
 class ModelConfig(_Section):

@@ -15,7 +15,12 @@ app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images 
 
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache-dir", metavar="DIR", show_default=False, help="Where; by default the user's cache folder."),
+    typer.Option(
+        "--cache-dir",
+        metavar="DIR",
+        show_default=False,
+        help="Folder of the cache; by default in the user's cache folder.",
+    ),
 ]
 
 
