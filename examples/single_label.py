@@ -5,7 +5,7 @@ import sys
 import xrayfast as xf
 
 folder = sys.argv[1] if len(sys.argv) > 1 else "data"
-data = xf.open_data(folder, test_fraction=0.15, seed=0)
+data = xf.open_data(folder, test_fraction=0.15, split_seed=0)
 print(data.counts())
 run = xf.fit(data, arch="resnet18", weights="none", unfreeze=True, freeze_epochs=0, epochs=8, size=64)
 interpretation = xf.interpret(run)

@@ -13,7 +13,7 @@ from PIL import Image
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.shards import Facts
 from xrayfast.data.images.reader import fit_square
-from xrayfast.data.labels.targets import joined
+from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.synthetic import CONDITIONS, phantom
@@ -66,7 +66,7 @@ def manifest(truth, labels=None, *, split=None, patients=None, task="multi", dra
             "path": [f"/films/{name}" for name in names],
             "patient": pd.Series(patients if patients is not None else [None] * count, dtype=object),
             "split": split if split is not None else ["train"] * count,
-            "labels": joined(targets == 1, labels),
+            "labels": join_labels(targets == 1, labels),
         }
     )
     if views is not None:

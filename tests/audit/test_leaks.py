@@ -84,7 +84,7 @@ def test_a_drawn_split_is_mended_by_what_belongs_together():
     data = manifest(np.arange(40)[:, None] % 2, split=split, patients=patients)
     leaks = find_leaks(data, shown(data, data_dir, side=SIDE))
     assert len(leaks.images) == 6
-    redraw_leaky_splits = data.redrawn(together(data, leaks.duplicates))
+    redraw_leaky_splits = data.redraw_splits(together(data, leaks.duplicates))
     assert not leaks_between_splits(redraw_leaky_splits, leaks.duplicates)
     assert set(redraw_leaky_splits.table["split"]) == {"train", "valid"}
 

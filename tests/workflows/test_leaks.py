@@ -11,7 +11,7 @@ from tests.conftest import TINY
 from xrayfast.errors import DataError
 from xrayfast.run import Run
 from xrayfast.workflows.data import decode
-from xrayfast.workflows.leaks import sound
+from xrayfast.workflows.leaks import require_leak_free
 from xrayfast.workflows.split import balance
 from xrayfast.workflows.split import split as write_split
 
@@ -43,7 +43,7 @@ def given(data_dir, tmp_path):
 def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
     data = xf.open_data(copies)
     assert any("Drawn from" in note for note in data.notes)
-    kept, remarks, looked = sound(data, decode(data, 64), allow_leaks=False)
+    kept, remarks, looked = require_leak_free(data, decode(data, 64), allow_leaks=False)
     assert remarks == []
     assert any("No image stands in more than one split" in sentence for sentence in looked)
     table = kept.table.assign(film=kept.table["image"].str.extract(r"(p\d+_\d+)")[0])
@@ -81,7 +81,7 @@ def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseud
     table.to_csv(folder / "labels.csv", index=False)
     data = xf.open_data(folder, labels=folder / "labels.csv")
     with pytest.raises(DataError, match=r"P0000\d \(\d+ train, \d+ valid\)") as caught:
-        sound(data, decode(data, 64), allow_leaks=False)
+        require_leak_free(data, decode(data, 64), allow_leaks=False)
     assert "secret" not in str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     again = xf.open_data(copies, split_file=file)
     assert again.table["split"].tolist() == written.table["split"].tolist()
     assert not again.drawn.any()
-    assert sound(again, decode(again, 64), allow_leaks=False)[1] == []
+    assert require_leak_free(again, decode(again, 64), allow_leaks=False)[1] == []
 
 
 def test_a_run_on_a_split_that_was_mended_resumes_and_loads_on_its_own_split(copies, tmp_path):

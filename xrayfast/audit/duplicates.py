@@ -13,7 +13,7 @@ from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features, Progress
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.sources.patients import patient_groups
+from xrayfast.data.sources.patients import group_patients
 
 Kind: TypeAlias = Literal["exact", "near"]
 Groups: TypeAlias = npt.NDArray[np.integer]
@@ -60,7 +60,7 @@ def find_duplicates(data: Manifest, features: Features, progress: Progress | Non
     distinct = [copies[digest] for digest in sorted(copies)]
     exact = [_group(features, [places], "exact", 1.0) for places in distinct if len(places) > 1]
     firsts = np.array([places[0] for places in distinct], np.int64)
-    patients = patient_groups(data.table["patient"].tolist())
+    patients = group_patients(data.table["patient"].tolist())
     own = None if patients is None else patients[features.rows[firsts]]
     pairs, alike = near_pairs(features.thumbs[firsts], own, progress)
     near = [

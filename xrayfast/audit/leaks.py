@@ -12,8 +12,8 @@ from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
 from xrayfast.audit.features import Progress, collect
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.sources.patients import patient_groups
-from xrayfast.data.splits.assign import connected
+from xrayfast.data.sources.patients import group_patients
+from xrayfast.data.splits.assign import connect_groups
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten
 
@@ -110,7 +110,7 @@ def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None 
 def leaks_between_splits(
     data: Manifest, duplicates: Sequence[Duplicates], unreadable: Mapping[str, str] | None = None
 ) -> Leaks:
-    """The same from duplicates already found: after `redrawn`, nothing need be looked at again."""
+    """The same from duplicates already found: after `redraw_splits`, nothing need be looked at again."""
     image_splits, names = data.table["split"].tolist(), data.table["image"].tolist()
 
     def by_split(rows: Sequence[int]) -> dict[Split, tuple[str, ...]]:
@@ -134,7 +134,7 @@ def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
     if not leaks or not data.drawn.any():
         return data, leaks
     try:
-        data = data.redrawn(together(data, leaks.duplicates))
+        data = data.redraw_splits(together(data, leaks.duplicates))
     except DataError:
         return data, leaks
     return data, leaks_between_splits(data, leaks.duplicates, leaks.unreadable)
@@ -144,12 +144,12 @@ def together(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np
     """Which images must stay in one split: those of one patient, and those that show the same image.
 
     Returns:
-        (N,) integers, equal for images that belong together, directly or through others: for `Manifest.redrawn`.
+        (N,) integers, equal for images that belong together, directly or through others: for `Manifest.redraw_splits`.
     """
     same: dict[Kind, npt.NDArray[np.intp]] = {kind: np.arange(len(data)) for kind in ("exact", "near")}
     for group in duplicates:
         same[group.kind][list(group.rows)] = group.rows[0]
-    groups = connected(patient_groups(data.table["patient"].tolist()), *same.values())
+    groups = connect_groups(group_patients(data.table["patient"].tolist()), *same.values())
     assert groups is not None  # two groupings were given
     return groups
 

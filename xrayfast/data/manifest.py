@@ -18,13 +18,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig, Task
-from xrayfast.data.labels.resolve import settle_labels
-from xrayfast.data.labels.targets import Targets, joined, truth
+from xrayfast.data.labels.resolve import resolve_labels
+from xrayfast.data.labels.targets import Targets, join_labels, to_truth
 from xrayfast.data.sources.layout import open_layout
-from xrayfast.data.sources.patients import identify, patient_groups, pseudonyms
+from xrayfast.data.sources.patients import group_patients, identify, pseudonymize
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.split_files import splits_from_file
-from xrayfast.data.splits.assign import assign_splits, connected, given_splits
+from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
@@ -66,7 +66,7 @@ class Manifest:
     @property
     def truth(self) -> npt.NDArray[np.int8]:
         """(N, L): 1, 0, or -1 where nobody knows, because the cell is ignored or smoothed."""
-        return truth(self.targets)
+        return to_truth(self.targets)
 
     def subset(self, name: Split) -> Manifest:
         """The images of one split.
@@ -106,7 +106,7 @@ class Manifest:
         table: pd.DataFrame = self.table[["image", "patient", "split", "labels"]]
         return table
 
-    def redrawn(self, groups: npt.NDArray[np.integer]) -> Manifest:
+    def redraw_splits(self, groups: npt.NDArray[np.integer]) -> Manifest:
         """Deal the drawn images out again, so that those of one group, or of one patient, stand in one split.
 
         Given splits stay as they are; the seed, fractions and folds are those of the settings.
@@ -121,7 +121,7 @@ class Manifest:
             return self
         before: list[Split] = self.table["split"].tolist()
         given = [None if drawn else split for split, drawn in zip(before, self.drawn.tolist(), strict=True)]
-        together = connected(groups, patient_groups(self.table["patient"].tolist()))
+        together = connect_groups(groups, group_patients(self.table["patient"].tolist()))
         splits = assign_splits(given, (self.targets == 1).astype(np.uint8), together, self.config)
         outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [note for note in self.notes if note not in outdated and not note.startswith(_DRAWN_AGAIN)]
@@ -169,11 +169,11 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
     images, config = open_layout(config)
     identify(images, config)
-    labels, targets, task = settle_labels(images, config, keep_absent=not to_train)
-    known = truth(targets)
+    labels, targets, task = resolve_labels(images, config, keep_absent=not to_train)
+    known = to_truth(targets)
     if to_train:
         _require_learnable(known, labels, task)
-        groups = patient_groups(images.patients)
+        groups = group_patients(images.patients)
         splits = assign_splits(_given_splits(images, config), (known == 1).astype(np.uint8), groups, config)
         notes = [
             *splits.notes,
@@ -181,8 +181,8 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
             *_require_splits(known, labels, splits.names, task),
         ]
     else:
-        splits, notes = given_splits(_given_splits(images, config)), []
-    table = _table(images, splits.names, joined(known == 1, labels))
+        splits, notes = keep_given_splits(_given_splits(images, config)), []
+    table = _table(images, splits.names, join_labels(known == 1, labels))
     return Manifest(
         table, tuple(labels), targets, task, config, (*images.notes, *notes), splits.drawn, tuple(images.left_out)
     )
@@ -257,7 +257,7 @@ def _table(images: ImageRecords, splits: Sequence[Split], labels: Sequence[str])
     """The manifest's table; columns of which nothing is known are left out, but for the patients'."""
     n = len(images.names)
     table: pd.DataFrame = pd.DataFrame({"image": images.names, "path": images.paths})
-    table["patient"] = _texts(pseudonyms(images.patients, "P") or [None] * n)
+    table["patient"] = _texts(pseudonymize(images.patients, "P") or [None] * n)
     table["split"], table["labels"] = splits, labels
     if images.sexes is not None and any(images.sexes):
         table["sex"] = _texts(images.sexes)
@@ -265,7 +265,7 @@ def _table(images: ImageRecords, splits: Sequence[Split], labels: Sequence[str])
         table["age"] = np.array(images.ages, np.float64)
     if images.views is not None and any(images.views):
         table["view"] = _texts(images.views)
-    if studies := pseudonyms(images.studies, "S"):
+    if studies := pseudonymize(images.studies, "S"):
         table["study"] = _texts(studies)
     return table
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from typing_extensions import ParamSpec
 
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
 from xrayfast.data.cache.image_cache import DecodedImages, decoded
@@ -16,7 +18,31 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
 
+_Options = ParamSpec("_Options")
 
+
+_RENAMED = {"patient": "patient_col", "seed": "split_seed"}
+"""Keywords of `open_data` in 0.1 by their names since; they go in 0.3."""
+
+
+def _accept_old_names(function: Callable[_Options, Manifest]) -> Callable[_Options, Manifest]:
+    """Let `open_data` be called with the keywords of 0.1, with a DeprecationWarning."""
+
+    @wraps(function)
+    def call(*args: Any, **options: Any) -> Manifest:
+        for old, new in _RENAMED.items():
+            if old not in options:
+                continue
+            if new in options:
+                raise ConfigError(f"found both {new} and {old}, its old name; expected one. Leave out {old}.")
+            warnings.warn(f"open_data({old}=) is deprecated; use {new}=.", DeprecationWarning, stacklevel=2)
+            options[new] = options.pop(old)
+        return function(*args, **options)
+
+    return call
+
+
+@_accept_old_names
 def open_data(
     source: Path | str = "data",
     *,
@@ -30,44 +56,44 @@ def open_data(
     keep_no_finding: bool = False,
     imply: str | Sequence[str] = (),
     task: TaskChoice = "auto",
-    patient: str | None = None,
+    patient_col: str | None = None,
     split_col: str | None = None,
     split_file: Path | str | None = None,
     valid_fraction: float = 0.2,
     test_fraction: float = 0.0,
     folds: int | None = None,
     fold: int | None = None,
-    seed: int = 0,
+    split_seed: int = 0,
     window: str = "auto",
     cache: bool = True,
     cache_dir: Path | str | None = None,
 ) -> Manifest:
-    """Read a data set: class folders, or a CSV file of paths and labels. No image is decoded.
+    """Read a data set: class folders, or a table of image paths and labels. No image is decoded.
 
     Args:
         source: the folder of images.
-        labels: a CSV file; its paths are looked for under `source`, then beside the file.
-        path_col: its column of image paths; guessed from the usual names where not given.
-        label_col: its column of labels, or several columns of 0 and 1.
-        label_delim: what stands between several labels in one cell; "auto" looks at the cells.
-        label_map: a file of lines such as "Cardiomegaly = Enlarged heart", which joins synonyms.
-        uncertain: what cells of -1 mean: "ignore" (where not given), "zeros", "ones" or "smooth:0.7", for all labels
-            or, as "Edema=ones", for one.
-        blank: what blank cells mean: "ignore" or "zeros", likewise; where not given, zeros for CheXpert and MIMIC-CXR
-            and else ignore.
-        keep_no_finding: make "No Finding" a label of its own; else it means none of the labels.
-        imply: labels that follow from others, such as "covid-19=pneumonia".
-        task: "single", "multi" or "auto", which looks at the labels.
-        patient: its column of patients, who are never split between parts; or "dicom:PatientID" (a header), "name"
-            (in the file names) or "none". Recognised where not given.
-        split_col: its column of train, valid and test.
+        labels: a CSV or TSV file; image paths are looked up under `source`, then beside the file.
+        path_col: column of image paths; by default recognised by its name.
+        label_col: column of label names, or several columns of 0 and 1.
+        label_delim: what separates labels in one cell; "auto" infers it from the cells.
+        label_map: a file of lines such as "Cardiomegaly = Enlarged heart", which maps synonyms to one label.
+        uncertain: the target of cells that are -1: "ignore" (default), "zeros", "ones" or "smooth:0.7", for all labels
+            or for one, as in "Edema=ones".
+        blank: the target of blank cells: "ignore" or "zeros", likewise. Default: zeros for CheXpert and MIMIC-CXR,
+            ignore for all others.
+        keep_no_finding: make "No Finding" a label of its own; by default it means that no label applies.
+        imply: labels that follow from others, as in "covid-19=pneumonia".
+        task: "single", "multi" or "auto", which infers it from the labels.
+        patient_col: column of patients, who are never divided between splits; or "dicom:PatientID" (a DICOM header),
+            "name" (file names) or "none". By default recognised.
+        split_col: column of train, valid and test.
         split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
-        valid_fraction: share of the images to validate on, where the data brings no split.
-        test_fraction: share of the images to test on, likewise.
-        folds: number of equal parts of what is not test, one of which is validated on.
-        fold: which of them, from 1; the first where not given.
-        seed: of the split.
-        window: of DICOM images: "auto" (a file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
+        valid_fraction: fraction of the images for validation, where the data has no split of its own.
+        test_fraction: fraction of the images for testing, likewise.
+        folds: number of folds of all images that are not test; one of them is the validation split.
+        fold: which of them, from 1 (default).
+        split_seed: seed of the drawn split.
+        window: for DICOM images: "auto" (the file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
         cache: keep decoded images on disk for the next time.
         cache_dir: where; by default in the user's cache folder.
 
@@ -75,37 +101,13 @@ def open_data(
         A Manifest: `.table`, `.labels`, `.targets`, `.task`, `.counts()`, and `.notes` on what was inferred.
 
     Raises:
-        DataError: images, labels or parts that can't be used.
+        DataError: images, labels or splits that can't be used.
         ConfigError: options that can't be right.
     """
-    options = {
-        "source": Path(source),
-        "labels": None if labels is None else Path(labels),
-        "path_col": path_col,
-        "label_col": label_col,
-        "label_delim": label_delim,
-        "label_map": None if label_map is None else Path(label_map),
-        "uncertain": uncertain,
-        "blank": blank,
-        "keep_no_finding": keep_no_finding,
-        "imply": imply,
-        "task": task,
-        "patient_col": patient,
-        "split_col": split_col,
-        "split_file": None if split_file is None else Path(split_file),
-        "valid_fraction": valid_fraction,
-        "test_fraction": test_fraction,
-        "folds": folds,
-        "fold": fold,
-        "split_seed": seed,
-        "window": window,
-        "cache": cache,
-        "cache_dir": None if cache_dir is None else Path(cache_dir),
-    }
-    return open_manifest(Config().updated(options).data)
+    return open_manifest(Config().updated(locals()).data)  # each argument is a field of DataConfig
 
 
-def settle(
+def resolve_inputs(
     data: Manifest | Path | str | None, config: Config | None, options: Mapping[str, Any]
 ) -> tuple[Manifest, Config]:
     """The data set, and all settings with those that it was opened with; paths absolute, so that a run finds its

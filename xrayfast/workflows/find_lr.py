@@ -15,7 +15,7 @@ from xrayfast.learning.training.learner import layer_groups
 from xrayfast.learning.training.loaders import named
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan, unfreeze_blocks_of
-from xrayfast.workflows.data import decode, settle
+from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare
 
 
@@ -45,7 +45,7 @@ def find_lr(
     Raises:
         XrayfastError: settings, data or weights that can't be used.
     """
-    manifest, config = settle(data, config, options)
+    manifest, config = resolve_inputs(data, config, options)
     learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
     unfreeze_blocks_of(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
     with isolated_rng(config.train.seed, "range test"):

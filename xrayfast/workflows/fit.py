@@ -28,8 +28,8 @@ from xrayfast.metrics.summary import absent_labels
 from xrayfast.report.markdown.claim import write_claim
 from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.run import PredictedSplit, Run, now
-from xrayfast.workflows.data import decode, manifest_of, settle, split_table
-from xrayfast.workflows.leaks import sound
+from xrayfast.workflows.data import decode, manifest_of, resolve_inputs, split_table
+from xrayfast.workflows.leaks import require_leak_free
 from xrayfast.workflows.provenance import facts
 from xrayfast.workflows.results import finalize_results, prevalences
 from xrayfast.workflows.training import frozen_blocks, stages, train_phases
@@ -71,7 +71,7 @@ def fit(
         DataError: among others, patients or duplicates on both sides of a given split, unless `allow_leaks`.
         Interrupted: training was stopped; the message says how to go on.
     """
-    manifest, config = settle(data, config, options)
+    manifest, config = resolve_inputs(data, config, options)
     with joined(config.train.device) as processes:
         reporter = reporter if reporter and processes.first else NullReporter()
         return _fit(manifest, config, name, Path(runs), reporter, interrupted, command, processes)
@@ -91,7 +91,7 @@ def _fit(
     images = decode(manifest, config.model.size, reporter.preparing)
     processes.wait()  # with patience: another machine may have more to decode
     opened = manifest
-    manifest, remarks, looked = sound(
+    manifest, remarks, looked = require_leak_free(
         manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
     )
     for note in manifest.notes:

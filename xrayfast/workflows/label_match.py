@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from xrayfast.config import Task
 from xrayfast.data.labels.implications import apply_implications, parse_implications
-from xrayfast.data.labels.names import plain
-from xrayfast.data.labels.targets import Targets, infer_task, merged, truth
+from xrayfast.data.labels.names import normalize_label
+from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, to_truth
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, did_you_mean, shorten
 
@@ -62,7 +62,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
         DataError: no label is known to both.
     """
     names, notes = _renamed(data.labels, labels)
-    names, matrix = merged(data.targets, names)
+    names, matrix = merge_labels(data.targets, names)
     used = tuple(label for label in labels if label in names)
     lacking = tuple(label for label in labels if label not in names)
     unknown = [(name, int((matrix[:, j] == 1).sum())) for j, name in enumerate(names) if name not in labels]
@@ -78,7 +78,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     else:
         targets, more = _implied(targets, labels, imply, used)
         notes += more + _exclusive(matrix, unknown)
-        cells = truth(targets)
+        cells = to_truth(targets)
         kept = np.asarray((cells >= 0).any(axis=1))
         left_out = [("of which none of the network's labels is known", int((~kept).sum()))]
     return LabelMatch(
@@ -96,10 +96,10 @@ def _renamed(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], li
     """The network's spelling of each name that it knows in another; and notes on these."""
     spelt: dict[str, list[str]] = {}
     for label in labels:
-        spelt.setdefault(plain(label), []).append(label)
+        spelt.setdefault(normalize_label(label), []).append(label)
     renamed, notes = [], []
     for name in names:
-        known = [name] if name in labels else spelt.get(plain(name), [])
+        known = [name] if name in labels else spelt.get(normalize_label(name), [])
         renamed.append(known[0] if len(known) == 1 else name)
         if renamed[-1] != name:
             notes.append(f"'{name}' of the data is taken for the network's '{renamed[-1]}'.")
@@ -129,10 +129,10 @@ def _one_class(
     targets: Targets, there: Sequence[int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], list[tuple[str, int]]]:
     """Images with exactly one of the network's classes; the classes that the data lack are then absent."""
-    known = truth(targets[:, there])
+    known = to_truth(targets[:, there])
     ones, unsure = (known == 1).sum(axis=1), (known < 0).any(axis=1)
     kept = (ones == 1) & ~unsure
-    cells = np.where(truth(targets) == 1, 1, 0).astype(np.int8)
+    cells = np.where(to_truth(targets) == 1, 1, 0).astype(np.int8)
     left_out = [
         ("with none of the network's classes", int(((ones == 0) & ~unsure).sum())),
         ("with several of the network's classes", int((ones > 1).sum())),

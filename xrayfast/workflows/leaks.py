@@ -11,7 +11,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural
 
 
-def sound(
+def require_leak_free(
     data: Manifest,
     images: DecodedImages,
     *,

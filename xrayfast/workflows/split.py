@@ -13,7 +13,7 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import DataError
 from xrayfast.files import write_csv
 from xrayfast.workflows.data import decode
-from xrayfast.workflows.leaks import sound
+from xrayfast.workflows.leaks import require_leak_free
 
 
 def split(
@@ -43,7 +43,7 @@ def split(
         raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
     data = data if data is not None else open_manifest(config.data)
     images = decode(data, config.model.size, progress)
-    data, _, _ = sound(data, images, allow_leaks=False, progress=progress)
+    data, _, _ = require_leak_free(data, images, allow_leaks=False, progress=progress)
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data

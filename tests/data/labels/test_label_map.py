@@ -40,7 +40,7 @@ def test_joined_columns_and_notes(tmp_path):
     found = read_label_map(written(tmp_path))
     labels = ["Cardiomegaly", "Enlarged heart", "Edema"]
     matrix = np.array([[0, 1, 0], [NAN, 0, 1], [0.7, 0, 0], [0, 0, 0], [NAN, 1, 0]], np.float32)
-    names, merged = targets.merged(matrix, found.rename(labels))
+    names, merged = targets.merge_labels(matrix, found.rename(labels))
     assert names == ["Cardiomegaly", "Edema"]
     np.testing.assert_array_equal(merged[:, 0], np.array([1, NAN, 0.7, 0, 1], np.float32))
     assert found.notes(labels) == [

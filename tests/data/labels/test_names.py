@@ -4,13 +4,13 @@ import pytest
 
 from xrayfast.data.labels.names import (
     LIST,
-    folder_labels,
-    in_order,
+    detect_delimiter,
     is_no_finding,
-    listed_labels,
-    plain,
-    settled_delim,
-    split_labels,
+    normalize_label,
+    parse_delimited,
+    parse_folder_name,
+    parse_label_list,
+    sort_labels,
 )
 from xrayfast.errors import DataError
 
@@ -25,19 +25,19 @@ from xrayfast.errors import DataError
     ],
 )
 def test_folder_names(name, labels):
-    assert folder_labels(name) == labels
+    assert parse_folder_name(name) == labels
 
 
 @pytest.mark.parametrize(("name", "words"), [("a+", "empty label"), ("+", "empty label"), ("a|b", "without '|'")])
 def test_folder_names_that_are_no_labels(name, words):
     with pytest.raises(DataError) as caught:
-        folder_labels(name)
+        parse_folder_name(name)
     assert words in str(caught.value) and f"'{name}'" in str(caught.value)
 
 
 def test_delimited_texts():
-    assert split_labels("a | b|a", "|") == ("a", "b")
-    assert split_labels("a;b", ";") == ("a", "b")
+    assert parse_delimited("a | b|a", "|") == ("a", "b")
+    assert parse_delimited("a;b", ";") == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_delimited_texts():
     ],
 )
 def test_lists_in_a_text(text, labels):
-    assert listed_labels(text) == labels
+    assert parse_label_list(text) == labels
 
 
 @pytest.mark.parametrize("text", ["['a'", "'a']", "[a]", "['a' 'b']", "a", "['a'; 'b']", "[__import__('os')]", "["])
 def test_texts_that_are_no_lists(text):
     with pytest.raises(DataError, match="expected a list such as"):
-        listed_labels(text)
+        parse_label_list(text)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +78,18 @@ def test_texts_that_are_no_lists(text):
     ],
 )
 def test_what_separates_labels(cells, delim):
-    assert settled_delim(cells, "auto") == delim
-    assert settled_delim(cells, "/") == "/"
+    assert detect_delimiter(cells, "auto") == delim
+    assert detect_delimiter(cells, "/") == "/"
 
 
 def test_spellings_of_one_name():
-    assert plain(" Pleural_Thickening") == plain("pleural  thickening") == plain("PleuralThickening")
+    assert (
+        normalize_label(" Pleural_Thickening")
+        == normalize_label("pleural  thickening")
+        == normalize_label("PleuralThickening")
+    )
     assert is_no_finding("No finding") and is_no_finding("NO_FINDING") and not is_no_finding("normal")
 
 
 def test_order_is_natural_and_ignores_case():
-    assert in_order(["b", "A10", "a9", "B", "a"]) == ["a", "a9", "A10", "B", "b"]
+    assert sort_labels(["b", "A10", "a9", "B", "a"]) == ["a", "a9", "A10", "B", "b"]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xrayfast.data.labels.policies import apply_policies, clear_no_finding, parse_policy
+from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
 from xrayfast.errors import ConfigError
 
 NAN = np.nan
@@ -98,11 +98,11 @@ def test_policies_of_labels_that_are_not_there():
 def test_no_finding_means_that_blank_cells_are_0():
     labels = ["Mass", "No finding", "Edema"]
     raw = np.array([[NAN, 1, -1], [NAN, NAN, 1], [1, 1, NAN], [NAN, 0, NAN]], np.float32)
-    found, notes = clear_no_finding(raw, labels)
+    found, notes = fill_no_finding_rows(raw, labels)
     np.testing.assert_array_equal(found, np.array([[0, 1, -1], [NAN, NAN, 1], [1, 1, 0], [NAN, 0, NAN]], np.float32))
     assert notes == ["In 2 rows 'No finding' is 1: their blank cells are 0."]
-    assert clear_no_finding(raw[1:2], labels)[1] == []
-    assert clear_no_finding(raw, ["a", "b", "c"])[0] is raw
+    assert fill_no_finding_rows(raw[1:2], labels)[1] == []
+    assert fill_no_finding_rows(raw, ["a", "b", "c"])[0] is raw
 
 
 WORDS = {"ignore": NAN, "zeros": 0.0, "ones": 1.0, "smooth": 0.7, "smooth:0.25": 0.25}

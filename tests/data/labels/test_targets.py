@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from xrayfast.data.labels.names import LIST
 from xrayfast.data.labels.targets import (
-    cell_matrix,
-    flag_matrix,
+    encode_labels,
     infer_task,
-    joined,
+    join_labels,
     looks_like_flags,
-    merged,
-    not_single,
-    targets,
-    truth,
+    merge_labels,
+    not_single_label,
+    parse_flag_columns,
+    parse_label_cells,
+    to_truth,
 )
 from xrayfast.errors import DataError
 
@@ -36,19 +36,19 @@ def same(found, wanted):
 
 
 def test_cells_of_several_labels():
-    labels, found = cell_matrix(["a|b", " b ", "a | a", "b"], "|", row)
+    labels, found = parse_label_cells(["a|b", " b ", "a | a", "b"], "|", row)
     assert labels == ["a", "b"]
     same(found, [[1, 1], [0, 1], [1, 0], [0, 1]])
-    labels, found = cell_matrix(["['b', 'a']", "['c']"], LIST, row)
+    labels, found = parse_label_cells(["['b', 'a']", "['c']"], LIST, row)
     assert labels == ["a", "b", "c"]
     same(found, [[1, 1, 0], [0, 0, 1]])
 
 
 def test_blank_cells_where_they_are_allowed():
-    labels, found = cell_matrix(["a", "", " ", "b"], "|", row, blank_allowed=True)
+    labels, found = parse_label_cells(["a", "", " ", "b"], "|", row, blank_allowed=True)
     assert labels == ["a", "b"]
     same(found, [[1, 0], [NAN, NAN], [NAN, NAN], [0, 1]])
-    same(cell_matrix(["['a']", "[]", ""], LIST, row, blank_allowed=True)[1], [[1], [NAN], [NAN]])
+    same(parse_label_cells(["['a']", "[]", ""], LIST, row, blank_allowed=True)[1], [[1], [NAN], [NAN]])
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,19 @@ def test_blank_cells_where_they_are_allowed():
 )
 def test_cells_that_are_no_labels(cell, delim, words):
     with pytest.raises(DataError) as caught:
-        cell_matrix(["a" if delim != LIST else "['a']", cell, cell], delim, row)
+        parse_label_cells(["a" if delim != LIST else "['a']", cell, cell], delim, row)
     assert words in str(caught.value)
 
 
 def test_columns_of_flags():
     columns = {"A": ["1", "0", "1.0", "-1"], "B": ["0", " 0.0", "-1.0 ", ""]}
-    same(flag_matrix(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
+    same(parse_flag_columns(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
 
 
 @pytest.mark.parametrize("cell", ["2", "yes", "nan", "0.5", "-2", "--1"])
 def test_cells_that_are_no_flags(cell):
     with pytest.raises(DataError) as caught:
-        flag_matrix({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
+        parse_flag_columns({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
     assert f"labels.csv row 3: Effusion is '{cell}'; expected 1, 0, -1 (uncertain) or blank." in str(caught.value)
 
 
@@ -87,15 +87,15 @@ def test_which_columns_look_like_flags():
 
 
 def test_targets():
-    found = targets([("b", "a"), (), ("c",)], ["a", "b", "c"])
+    found = encode_labels([("b", "a"), (), ("c",)], ["a", "b", "c"])
     same(found, [[1, 1, 0], [0, 0, 0], [0, 0, 1]])
-    assert targets([], ["a"]).shape == (0, 1)
+    assert encode_labels([], ["a"]).shape == (0, 1)
     with pytest.raises(DataError, match=r"'pneumona'.*Did you mean 'pneumonia'"):
-        targets([("pneumona",)], ["pneumonia"])
+        encode_labels([("pneumona",)], ["pneumonia"])
 
 
 def test_truth_knows_only_what_is_certain():
-    found = truth(matrix([[1, 0, NAN, 0.7]]))
+    found = to_truth(matrix([[1, 0, NAN, 0.7]]))
     assert found.dtype == np.int8 and found.tolist() == [[1, 0, -1, -1]]
 
 
@@ -103,7 +103,7 @@ def test_truth_knows_only_what_is_certain():
 def test_joined_is_the_plain_way_and_faster(rows):
     labels = [f"l{j}" for j in range(len(rows[0]) if rows else 0)]
     present = np.array(rows, bool).reshape(len(rows), len(labels))
-    assert joined(present, labels) == ["|".join(np.array(labels)[list(row)]) for row in rows]
+    assert join_labels(present, labels) == ["|".join(np.array(labels)[list(row)]) for row in rows]
 
 
 VALUES = [0.0, 1.0, 0.7, 0.5, NAN]
@@ -122,7 +122,7 @@ VALUES = [0.0, 1.0, 0.7, 0.5, NAN]
 def test_merged_columns(case):
     """1 wins, then what is unknown, then the larger value; names that stand alone are as they were."""
     names, rows = case
-    labels, found = merged(matrix(rows), names)
+    labels, found = merge_labels(matrix(rows), names)
     assert labels == list(dict.fromkeys(names))
     for i, values in enumerate(rows):
         for j, label in enumerate(labels):
@@ -135,4 +135,4 @@ def test_task():
     assert infer_task(matrix([[1, 0], [0, 1]])) == "single"
     for other in ([1, 1], [0, 0], [NAN, 1], [0.7, 1], [0.7, 0.3]):
         found = matrix([[1, 0], other])
-        assert infer_task(found) == "multi" and not_single(found).tolist() == [1]
+        assert infer_task(found) == "multi" and not_single_label(found).tolist() == [1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
-from xrayfast.data.sources.patients import ages, ages_at, patient_groups, pseudonyms, sexes, views
+from xrayfast.data.sources.patients import ages, ages_at_study, group_patients, pseudonymize, sexes, views
 from xrayfast.errors import ConfigError, DataError, ReadError
 
 NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for label in ("a", "b")]
@@ -31,7 +31,9 @@ def test_ages():
 
 
 def test_ages_at_a_date():
-    found, notes = ages_at(["1930.0", "1950", "", "None", "2015"], ["20140915", "20141231", "20140101", "20140101", ""])
+    found, notes = ages_at_study(
+        ["1930.0", "1950", "", "None", "2015"], ["20140915", "20141231", "20140101", "20140101", ""]
+    )
     assert found[:2] == [84, 64] and np.isnan(found[2:]).all() and notes == []
 
 
@@ -48,10 +50,10 @@ def test_views():
 
 
 def test_pseudonyms_and_groups():
-    assert pseudonyms(["x", "", "y", "x"], "P") == ["P00001", None, "P00002", "P00001"]
-    assert pseudonyms(["", ""], "P") is None and pseudonyms(None, "P") is None
-    assert patient_groups(["x", "", "y", "x", None]).tolist() == [0, 2, 1, 0, 3]
-    assert patient_groups(["", ""]) is None and patient_groups(None) is None
+    assert pseudonymize(["x", "", "y", "x"], "P") == ["P00001", None, "P00002", "P00001"]
+    assert pseudonymize(["", ""], "P") is None and pseudonymize(None, "P") is None
+    assert group_patients(["x", "", "y", "x", None]).tolist() == [0, 2, 1, 0, 3]
+    assert group_patients(["", ""]) is None and group_patients(None) is None
 
 
 # In file names

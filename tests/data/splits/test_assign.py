@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest
-from xrayfast.data.splits.assign import assign_splits, connected, given_splits
+from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_given_splits
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -104,7 +104,7 @@ def test_folds_of_a_set_with_parts(tmp_path):
 @given(st.integers(1, 12).flatmap(lambda n: st.tuples(*[st.lists(st.integers(0, 5), min_size=n, max_size=n)] * 2)))
 def test_connected_groups(groupings):
     first, second = groupings
-    found = connected(np.array(first), None, np.array(second))
+    found = connect_groups(np.array(first), None, np.array(second))
     for i in range(len(first)):
         reached = {i}
         while True:
@@ -115,7 +115,7 @@ def test_connected_groups(groupings):
                 break
             reached = more
         assert {k for k in range(len(first)) if found[k] == found[i]} == reached
-    assert connected(None, None) is None
+    assert connect_groups(None, None) is None
 
 
 # Drawn again
@@ -131,13 +131,13 @@ def patients(tmp_path, count=20):
 def test_redrawn_keeps_groups_and_patients_together(tmp_path):
     data = opened(patients(tmp_path), valid_fraction=0.3)
     groups = np.array([0 if i in (0, 3, 4) else i for i in range(20)])
-    again = data.redrawn(groups)
+    again = data.redraw_splits(groups)
     assert len({splits(again)[f"images/{i}.png"] for i in range(6)}) == 1
     assert again.table.groupby("patient")["split"].nunique().max() == 1
     assert noted(again, "Drawn again, so that what belongs together stays together")
     assert again.counts().loc["images"].sum() == 20 and again.drawn.all()
-    assert (again.targets == data.targets).all() and splits(again.redrawn(groups)) == splits(again)
-    assert sum("Drawn again" in note for note in again.redrawn(groups).notes) == 1
+    assert (again.targets == data.targets).all() and splits(again.redraw_splits(groups)) == splits(again)
+    assert sum("Drawn again" in note for note in again.redraw_splits(groups).notes) == 1
 
 
 def test_redrawn_leaves_given_parts(tmp_path):
@@ -145,7 +145,7 @@ def test_redrawn_leaves_given_parts(tmp_path):
     make(tmp_path, *(f"images/{i}.png" for i in range(20)))
     table(tmp_path, text)
     data = opened(tmp_path)
-    again = data.redrawn(np.array([0 if i in (0, 1, 2) else i for i in range(20)]))
+    again = data.redraw_splits(np.array([0 if i in (0, 1, 2) else i for i in range(20)]))
     assert [name for name, split in splits(again).items() if split == "test"] == ["images/0.png", "images/10.png"]
     assert splits(again)["images/1.png"] == splits(again)["images/2.png"]
 
@@ -154,14 +154,18 @@ def test_a_given_split_is_not_redrawn(tmp_path):
     for split in ("train", "valid"):
         classes(tmp_path / split, a=4, b=4)
     data = opened(tmp_path)
-    assert data.redrawn(np.zeros(16, int)) is data and not data.drawn.any()
+    assert data.redraw_splits(np.zeros(16, int)) is data and not data.drawn.any()
 
 
 def test_redrawn_folds_stay_folds(tmp_path):
     source = patients(tmp_path)
     groups = np.array([0 if i in (0, 3) else i for i in range(20)])
     valid = [
-        {name for name, split in splits(opened(source, folds=3, fold=fold).redrawn(groups)).items() if split == "valid"}
+        {
+            name
+            for name, split in splits(opened(source, folds=3, fold=fold).redraw_splits(groups)).items()
+            if split == "valid"
+        }
         for fold in (1, 2, 3)
     ]
     assert len(set.union(*valid)) == 20 == sum(map(len, valid))
@@ -170,14 +174,14 @@ def test_redrawn_folds_stay_folds(tmp_path):
 def test_redrawing_what_cannot_be_parted(tmp_path):
     data = opened(classes(tmp_path, a=5, b=5))
     with pytest.raises(DataError, match=r"no images in the (train|valid) split"):
-        data.redrawn(np.zeros(10, int))
+        data.redraw_splits(np.zeros(10, int))
 
 
 # Sets that are only measured on
 
 
 def test_where_nothing_is_trained_nothing_is_drawn():
-    found = given_splits(["train", None, "valid", "test", None])
+    found = keep_given_splits(["train", None, "valid", "test", None])
     assert found.names == ["train", "test", "valid", "test", "test"]
     assert not found.drawn.any() and found.notes == []
 

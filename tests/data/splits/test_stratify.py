@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xrayfast.data.splits.stratify import SPLITS, k_folds, split_name, stratified_split
+from xrayfast.data.splits.stratify import SPLITS, k_folds, parse_split, stratified_split
 from xrayfast.errors import ConfigError, DataError
 
 FRACTIONS = st.sampled_from(
@@ -54,7 +54,7 @@ problems = st.builds(
      ("trainer", None)],
 )  # fmt: skip
 def test_part_names(text, split):
-    assert split_name(text) == split
+    assert parse_split(text) == split
 
 
 # Properties of splits

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from xrayfast.data.labels.names import clean_label, in_order
-from xrayfast.data.labels.targets import Targets, together
+from xrayfast.data.labels.names import clean_label, sort_labels
+from xrayfast.data.labels.targets import Targets, merge_columns
 from xrayfast.errors import ConfigError, DataError, did_you_mean
 
 
@@ -57,7 +57,7 @@ def check_implications(closure: Mapping[str, frozenset[str]], known: Iterable[st
         if left not in reachable:
             raise DataError(
                 f"imply: found the label '{left}', which no image has; expected one of "
-                f"{', '.join(in_order(names))}.{did_you_mean(left, names)}"
+                f"{', '.join(sort_labels(names))}.{did_you_mean(left, names)}"
             )
 
 
@@ -66,7 +66,7 @@ def apply_implications(
 ) -> tuple[list[str], Targets]:
     """Set what is implied to 1 wherever a label that implies it is 1.
 
-    A label that only rules name is a new column, which is as little known as those that imply it: see `merged`.
+    A label that only rules name is a new column, which is as little known as those that imply it: see `merge_labels`.
 
     Args:
         matrix: (N, L) targets.
@@ -77,11 +77,11 @@ def apply_implications(
         The labels and new ones after them, and their targets.
     """
     names, known = list(labels), matrix.copy()
-    for right in in_order(right for rights in closure.values() for right in rights):
+    for right in sort_labels(right for rights in closure.values() for right in rights):
         lefts = [j for j, label in enumerate(labels) if right in closure.get(label, ())]
         if right in labels:
             known[(matrix[:, lefts] == 1).any(1), list(labels).index(right)] = 1
         elif lefts:
             names.append(right)
-            known = np.column_stack([known, together(matrix[:, lefts])])
+            known = np.column_stack([known, merge_columns(matrix[:, lefts])])
     return names, known

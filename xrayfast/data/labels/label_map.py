@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xrayfast.data.labels.names import clean_label, plain
+from xrayfast.data.labels.names import clean_label, normalize_label
 from xrayfast.errors import ConfigError, DataError, shorten
 
 
@@ -25,24 +25,24 @@ class LabelMap:
 
     @cached_property
     def _names(self) -> dict[str, str]:
-        names = {plain(label): label for label in self.synonyms.values()}
-        return names | {plain(synonym): label for synonym, label in self.synonyms.items()}
+        names = {normalize_label(label): label for label in self.synonyms.values()}
+        return names | {normalize_label(synonym): label for synonym, label in self.synonyms.items()}
 
     def rename(self, labels: Sequence[str]) -> list[str]:
         """What the map calls the labels; those that it does not know keep their names.
 
         Case, spaces and underscores make no difference.
         """
-        return [self._names.get(plain(label), label) for label in labels]
+        return [self._names.get(normalize_label(label), label) for label in labels]
 
     def notes(self, labels: Sequence[str]) -> list[str]:
         """What the map changes in a data set, what it does not know, and what it names in vain."""
         renamed = dict(zip(labels, self.rename(labels), strict=True))
         told = [f"'{label}' is '{name}'" for label, name in renamed.items() if label != name]
-        there = {plain(label) for label in labels}
-        known = {plain(name) for pair in self.synonyms.items() for name in pair}
-        kept = [label for label in labels if plain(label) not in known]
-        vain = [synonym for synonym in self.synonyms if plain(synonym) not in there]
+        there = {normalize_label(label) for label in labels}
+        known = {normalize_label(name) for pair in self.synonyms.items() for name in pair}
+        kept = [label for label in labels if normalize_label(label) not in known]
+        vain = [synonym for synonym in self.synonyms if normalize_label(synonym) not in there]
         return [
             f"{self.name}: {shorten(told, 20) if told else 'no label is renamed'}.",
             *([f"{self.name} does not name {shorten(kept, 20)}: kept as they are."] if kept else []),
@@ -79,13 +79,13 @@ def read_label_map(path: Path) -> LabelMap:
                 "Cardiomegaly = Enlarged heart."
             ) from error
         for name in (label, *others):
-            other, first = meaning.setdefault(plain(name), (label, number))
-            if plain(other) != plain(label):
+            other, first = meaning.setdefault(normalize_label(name), (label, number))
+            if normalize_label(other) != normalize_label(label):
                 raise ConfigError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
                     "one label for each name. Remove one of them."
                 )
-        synonyms.update({name: meaning[plain(label)][0] for name in others})
+        synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:
         raise ConfigError(f"{path}: found no lines; expected some such as Cardiomegaly = Enlarged heart.")
     return LabelMap(path.name, synonyms)

@@ -39,7 +39,7 @@ def clean_label(text: str) -> str:
     return label
 
 
-def plain(name: str) -> str:
+def normalize_label(name: str) -> str:
     """The name by which two spellings of a label are the same: case, spaces and '_' make no difference.
 
     >>> plain("Pleural_Thickening") == plain("pleural thickening")
@@ -50,10 +50,10 @@ def plain(name: str) -> str:
 
 def is_no_finding(label: str) -> bool:
     """Whether the label says that there is none, in any spelling."""
-    return plain(label) == plain(NO_FINDING)
+    return normalize_label(label) == normalize_label(NO_FINDING)
 
 
-def in_order(labels: Iterable[str]) -> list[str]:
+def sort_labels(labels: Iterable[str]) -> list[str]:
     """Distinct labels in the order used everywhere: by name, ignoring case, numbers by value.
 
     >>> in_order(["grade 10", "Grade 2", "normal"])
@@ -70,7 +70,7 @@ def _natural(label: str) -> tuple[list[tuple[int, int, str]], str]:
 # Out of text
 
 
-def split_labels(text: str, delim: str) -> LabelSet:
+def parse_delimited(text: str, delim: str) -> LabelSet:
     """The distinct labels of a delimited text, in its order.
 
     Raises:
@@ -79,7 +79,7 @@ def split_labels(text: str, delim: str) -> LabelSet:
     return tuple(dict.fromkeys(clean_label(part) for part in text.split(delim)))
 
 
-def folder_labels(name: str) -> LabelSet:
+def parse_folder_name(name: str) -> LabelSet:
     """The labels that a class folder's name joins with '+'.
 
     Raises:
@@ -89,12 +89,12 @@ def folder_labels(name: str) -> LabelSet:
     ('covid-19', 'pneumonia')
     """
     try:
-        return split_labels(name, "+")
+        return parse_delimited(name, "+")
     except DataError as error:
         raise DataError(f"class folder '{name}': {error} Rename the folder.") from error
 
 
-def listed_labels(text: str) -> LabelSet:
+def parse_label_list(text: str) -> LabelSet:
     """The distinct labels of a list in a text, in its order; empty ones are left out.
 
     Raises:
@@ -113,7 +113,7 @@ def listed_labels(text: str) -> LabelSet:
     return tuple(dict.fromkeys(clean_label(item) for item in items if item.strip()))
 
 
-def settled_delim(cells: Iterable[str], chosen: str) -> str:
+def detect_delimiter(cells: Iterable[str], chosen: str) -> str:
     """What separates the labels of a cell, where `chosen` is "auto".
 
     It is '|' where that occurs; the comma of a list where most cells are lists; ';' where that occurs; ',' where parts

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.data.labels.names import is_no_finding, plain
+from xrayfast.data.labels.names import is_no_finding, normalize_label
 from xrayfast.data.labels.targets import UNCERTAIN, Targets
 from xrayfast.errors import ConfigError, did_you_mean, shorten
 
@@ -82,7 +82,7 @@ def _value(option: Option, text: str) -> float:
     return value
 
 
-def clear_no_finding(raw: Targets, labels: Sequence[str]) -> tuple[Targets, list[str]]:
+def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, list[str]]:
     """In rows where 'No Finding' is 1, blank cells are 0, whatever the policy.
 
     Returns:
@@ -126,7 +126,12 @@ def apply_policies(
 def _by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:
     values = np.full(len(labels), policy.default, np.float32)
     for label, value in policy.by_label.items():
-        columns = {j for names in (labels, mapped) for j, name in enumerate(names) if plain(name) == plain(label)}
+        columns = {
+            j
+            for names in (labels, mapped)
+            for j, name in enumerate(names)
+            if normalize_label(name) == normalize_label(label)
+        }
         if not columns:
             raise ConfigError(
                 f"{policy.option}: found the label '{label}', which the data does not have; expected one of "

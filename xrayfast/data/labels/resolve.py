@@ -9,14 +9,14 @@ import numpy as np
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import NO_FINDING, in_order, is_no_finding
-from xrayfast.data.labels.policies import apply_policies, clear_no_finding, parse_policy
-from xrayfast.data.labels.targets import Targets, infer_task, merged, not_single
+from xrayfast.data.labels.names import NO_FINDING, is_no_finding, sort_labels
+from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
+from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, not_single_label
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.errors import ConfigError, DataError, shorten
 
 
-def settle_labels(
+def resolve_labels(
     images: ImageRecords, config: DataConfig, *, keep_absent: bool = False
 ) -> tuple[list[str], Targets, Task]:
     """From the raw matrix to the labels in order, their targets, and the task.
@@ -26,7 +26,7 @@ def settle_labels(
         config: the settings.
         keep_absent: keep labels that no image has, where it is known of some that they lack them.
     """
-    raw, notes = clear_no_finding(images.raw, images.labels) if images.from_table else (images.raw, [])
+    raw, notes = fill_no_finding_rows(images.raw, images.labels) if images.from_table else (images.raw, [])
     label_map = read_label_map(config.label_map) if config.label_map else None
     policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, images.blank)]
     mapped = label_map.rename(images.labels) if label_map else ()
@@ -35,7 +35,7 @@ def settle_labels(
     images.notes += notes + told
     if label_map:
         images.notes += label_map.notes(labels)
-    labels, matrix = merged(matrix, mapped or labels)
+    labels, matrix = merge_labels(matrix, mapped or labels)
     task = _settle_task(images, labels, matrix, config)
     if task == "multi" and images.from_table and not config.keep_no_finding:
         labels, matrix = _without_no_finding(images, labels, matrix)
@@ -46,9 +46,9 @@ def settle_labels(
     present = [label for label, some_are in zip(labels, tells.any(0), strict=True) if some_are]
     if len(present) < len(labels):
         images.notes.append(
-            f"Labels without a single 1 are left out: {shorten(in_order(set(labels).difference(present)))}."
+            f"Labels without a single 1 are left out: {shorten(sort_labels(set(labels).difference(present)))}."
         )
-    ordered = in_order(present)
+    ordered = sort_labels(present)
     return ordered, np.ascontiguousarray(matrix[:, [labels.index(label) for label in ordered]]), task
 
 
@@ -61,7 +61,7 @@ def _settle_task(images: ImageRecords, labels: Sequence[str], matrix: Targets, c
         return inferred
     if config.task == "single" and config.imply:
         raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")
-    if config.task == "single" and len(strange := not_single(matrix)):
+    if config.task == "single" and len(strange := not_single_label(matrix)):
         i = int(strange[0])
         has = [label for label, value in zip(labels, matrix[i].tolist(), strict=True) if value == 1]
         unknown = "" if np.isin(matrix[i], (0, 1)).all() else " and some that nobody knows"

@@ -15,7 +15,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.data.labels.names import LABEL_JOIN, LIST, NO_FINDING, LabelSet, in_order, listed_labels, split_labels
+from xrayfast.data.labels.names import (
+    LABEL_JOIN,
+    LIST,
+    NO_FINDING,
+    LabelSet,
+    parse_delimited,
+    parse_label_list,
+    sort_labels,
+)
 from xrayfast.errors import DataError, did_you_mean
 
 Targets: TypeAlias = npt.NDArray[np.float32]
@@ -32,14 +40,14 @@ _FLAGS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN, "-1.0": U
 # Out of cells
 
 
-def cell_matrix(
+def parse_label_cells(
     cells: Sequence[str], delim: str, where: Where, blank_allowed: bool = False
 ) -> tuple[list[str], Targets]:
     """The labels in each cell of a label column, one or several.
 
     Args:
         cells: N texts.
-        delim: what stands between labels, as `settled_delim` gives it.
+        delim: what stands between labels, as `detect_delimiter` gives it.
         where: names a row.
         blank_allowed: whether a blank cell is a row of which nothing is known, and no error.
 
@@ -53,7 +61,7 @@ def cell_matrix(
     sets: list[LabelSet] = []
     for code, cell in enumerate(distinct):
         try:
-            sets.append(listed_labels(cell) if delim == LIST and cell.strip() else _split_or_blank(cell, delim))
+            sets.append(parse_label_list(cell) if delim == LIST and cell.strip() else _split_or_blank(cell, delim))
         except DataError as error:
             hint = "" if delim == LIST else ", or set --label-delim"
             raise DataError(f"{where(_first(codes, code))}: {error} Mend '{cell}'{hint}.") from error
@@ -62,17 +70,17 @@ def cell_matrix(
                 f"{where(_first(codes, code))}: found a blank label; expected at least one. Write '{NO_FINDING}' for "
                 "an image without findings, remove the row, or set --blank ignore or --blank zeros."
             )
-    labels = in_order(label for row in sets for label in row)
-    matrix = targets(sets, labels)
+    labels = sort_labels(label for row in sets for label in row)
+    matrix = encode_labels(sets, labels)
     matrix[[not row for row in sets]] = np.nan
     return labels, matrix[codes]
 
 
 def _split_or_blank(cell: str, delim: str) -> LabelSet:
-    return split_labels(cell, delim) if cell.strip() else ()
+    return parse_delimited(cell, delim) if cell.strip() else ()
 
 
-def flag_matrix(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
+def parse_flag_columns(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     """Columns of 1, 0, -1 (uncertain) and blanks.
 
     Returns:
@@ -110,7 +118,7 @@ def looks_like_flags(cells: Sequence[str], share: float = 1.0) -> bool:
 # As they are
 
 
-def targets(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:
+def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:
     """Which labels each image has.
 
     Args:
@@ -137,12 +145,12 @@ def targets(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:
     return matrix
 
 
-def truth(matrix: Targets) -> npt.NDArray[np.int8]:
+def to_truth(matrix: Targets) -> npt.NDArray[np.int8]:
     """(N, L) int8: 1, 0, or -1 where nobody knows, because the cell is ignored or smoothed."""
     return np.where(matrix == 1, 1, np.where(matrix == 0, 0, -1)).astype(np.int8)
 
 
-def joined(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
+def join_labels(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
     """The labels of each row joined by '|', "" for none.
 
     Args:
@@ -158,7 +166,7 @@ def joined(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
     return [texts[code] for code in codes.tolist()]
 
 
-def merged(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targets]:
+def merge_labels(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targets]:
     """Join columns of one name: 1 where any is 1, else NaN where any is NaN, else the largest value.
 
     Args:
@@ -171,12 +179,12 @@ def merged(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targets]:
     distinct = list(dict.fromkeys(names))
     if len(distinct) == len(names):
         return distinct, matrix
-    columns = [together(matrix[:, [j for j, other in enumerate(names) if other == name]]) for name in distinct]
+    columns = [merge_columns(matrix[:, [j for j, other in enumerate(names) if other == name]]) for name in distinct]
     return distinct, np.column_stack(columns)
 
 
-def together(columns: Targets) -> Targets:
-    """(N, K) targets of one label as its (N,) targets; see `merged`."""
+def merge_columns(columns: Targets) -> Targets:
+    """(N, K) targets of one label as its (N,) targets; see `merge_labels`."""
     one = (columns == 1).any(1)
     column: Targets = np.where(one, np.float32(1), columns.max(1))  # the maximum of NaN and anything is NaN
     return column
@@ -184,9 +192,9 @@ def together(columns: Targets) -> Targets:
 
 def infer_task(matrix: Targets) -> Task:
     """Single where each image has exactly one label and nothing is unknown, multi otherwise."""
-    return "single" if not len(not_single(matrix)) else "multi"
+    return "single" if not len(not_single_label(matrix)) else "multi"
 
 
-def not_single(matrix: Targets) -> npt.NDArray[np.intp]:
+def not_single_label(matrix: Targets) -> npt.NDArray[np.intp]:
     """The rows that have another number of labels than one, or something unknown."""
     return np.flatnonzero(((matrix == 1).sum(1) != 1) | ((matrix != 0) & (matrix != 1)).any(1))

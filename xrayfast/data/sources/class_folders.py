@@ -10,12 +10,12 @@ from typing import TypeAlias
 
 from xrayfast.config import DataConfig
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.data.labels.names import LabelSet, folder_labels, in_order
-from xrayfast.data.labels.targets import targets
+from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
+from xrayfast.data.labels.targets import encode_labels
 from xrayfast.data.sources.file_matching import top_level, walk
-from xrayfast.data.sources.patients import names_column
+from xrayfast.data.sources.patients import is_column_name
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.stratify import SPLITS, Split, split_name
+from xrayfast.data.splits.stratify import SPLITS, Split, parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 
 LAYOUTS = """Expected one of
@@ -66,12 +66,12 @@ def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose:
     start = len(str(root / "x")) - 1
     names = [path[start:].replace("\\", "/") for path, _ in found.files]
     sets = [labels for _, labels in found.files]
-    labels = in_order(label for row in sets for label in row)
+    labels = sort_labels(label for row in sets for label in row)
     return ImageRecords(
         names,
         [path for path, _ in found.files],
         labels,
-        targets(sets, labels),
+        encode_labels(sets, labels),
         where=lambda i: names[i],
         splits=given or None,
         left_out=found.left_out,
@@ -81,7 +81,7 @@ def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose:
 
 def _require_no_table_options(config: DataConfig) -> None:
     named = [name for name in _TABLE_OPTIONS if getattr(config, name)]
-    if config.patient_col and names_column(config.patient_col):
+    if config.patient_col and is_column_name(config.patient_col):
         named.append("patient_col")
     if named:
         about = f"{named[0]} is about cells" if named[0] in ("uncertain", "blank") else f"{named[0]} names a column"
@@ -92,7 +92,7 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     """The folders that are parts; none in a flat layout."""
     found: dict[Split, Path] = {}
     for folder in folders:
-        split = split_name(folder.name)
+        split = parse_split(folder.name)
         if split in found:
             raise DataError(
                 f"{source}: found both {found[split].name}/ and {folder.name}/; expected one {split} folder. "
@@ -100,7 +100,7 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
             )
         if split:
             found[split] = folder
-    others = [folder.name for folder in folders if split_name(folder.name) is None]
+    others = [folder.name for folder in folders if parse_split(folder.name) is None]
     if found and others:
         raise DataError(
             f"{source}: found {shorten(others)} beside {', '.join(f.name for f in found.values())}; expected "
@@ -128,7 +128,7 @@ def _add_classes(
         found.left_out.append((f"beside the class folders of {folder.name}", len(loose)))
     alike: dict[str, list[_File]] = {}
     for class_folder in classes:
-        labels, start = folder_labels(class_folder.name), len(str(class_folder)) + 1
+        labels, start = parse_folder_name(class_folder.name), len(str(class_folder)) + 1
         for path in _class_files(class_folder, found):
             alike.setdefault(path[start:], []).append((path, labels))
     merged = {name: list(_merged(files, config)) for name, files in alike.items()}

@@ -14,7 +14,7 @@ from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.table_records import from_table
 from xrayfast.data.sources.tables import header_of, is_table
-from xrayfast.data.splits.stratify import split_name
+from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
 
 TABLE = "labels.csv"
@@ -49,7 +49,7 @@ def open_layout(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
         return images, config
     table = _table_of(config.source, root, forms)
     if table is None:
-        if len(with_images) > 1 and not any(split_name(folder.name) for folder in with_images):
+        if len(with_images) > 1 and not any(parse_split(folder.name) for folder in with_images):
             raise DataError(
                 f"{config.source}: found {shorten(folder.name for folder in with_images)}, which look like folders of "
                 f"images and not like classes, and no table of labels. {LAYOUTS.format(config.source)}"
@@ -57,11 +57,7 @@ def open_layout(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
         return from_folders(root, config, folders, loose), config
     config = config.model_copy(update={"labels": config.source / table})
     images = from_table(root / table, root, config)
-    why = (
-        f", as {shorten(folder.name for folder in with_images)} hold images, not classes"
-        if len(with_images) > 1
-        else ""
-    )
+    why = f", as {shorten(folder.name for folder in with_images)} hold images, not classes" if len(with_images) > 1 else ""
     images.notes.insert(0, f"Labels from {table} in {config.source}{why}.")
     read = [table, *(note.partition(" beside ")[0] for note in images.notes)]
     if others := [name for name, form in forms.items() if form is not PLAIN and name not in read]:
@@ -89,7 +85,7 @@ def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:
     train_images, png) or for patients (patient00001, p10), or, with a table of a known form beside them, by numbers;
     parts are none where they hold images, or folders of such names, and no classes.
     """
-    splits = [folder for folder in folders if split_name(folder.name)]
+    splits = [folder for folder in folders if parse_split(folder.name)]
     if splits:
         inner = [top_level(folder) for folder in splits]
         return all(
@@ -107,7 +103,7 @@ def _is_image_folder(name: str, numbered: bool) -> bool:
         return numbered
     return bool(_PATIENT_FOLDER.fullmatch(name.lower())) or (
         any(_IMAGE_WORD.fullmatch(word) for word in plain)
-        and all(not word or word == "stage" or split_name(word) or _IMAGE_WORD.fullmatch(word) for word in plain)
+        and all(not word or word == "stage" or parse_split(word) or _IMAGE_WORD.fullmatch(word) for word in plain)
     )
 
 

@@ -63,7 +63,7 @@ def _years(cell: str) -> float:
     return years if years <= _OLDEST else np.nan
 
 
-def ages_at(births: Sequence[str], dates: Sequence[str]) -> tuple[list[float], list[str]]:
+def ages_at_study(births: Sequence[str], dates: Sequence[str]) -> tuple[list[float], list[str]]:
     """Years between a year of birth ("1930" or "1930.0") and a date (YYYYMMDD); see `ages`."""
     pairs = zip(births, dates, strict=True)
     return ages(
@@ -91,7 +91,7 @@ def _view(cell: str) -> str | None:
 # Patients
 
 
-def names_column(patient_col: str) -> bool:
+def is_column_name(patient_col: str) -> bool:
     """Whether the option names a column, and not another way to tell patients."""
     return patient_col not in ("none", "name") and not patient_col.startswith("dicom:")
 
@@ -192,7 +192,7 @@ def _may_be_dicom(path: str) -> bool:
     return suffix in (".dcm", ".dicom") or suffix not in IMAGE_SUFFIXES
 
 
-def patient_groups(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:
+def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:
     """(N,) a number for each patient, and for each image whose patient is unknown; None where all are."""
     if patients is None or not any(patients):
         return None
@@ -202,7 +202,7 @@ def patient_groups(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp
     return codes
 
 
-def pseudonyms(identifiers: Sequence[str] | None, letter: str) -> list[str | None] | None:
+def pseudonymize(identifiers: Sequence[str] | None, letter: str) -> list[str | None] | None:
     """N names such as P00001, P00002, ... in order of first appearance; None where blank. None where none is known."""
     if identifiers is None or not any(identifiers):
         return None

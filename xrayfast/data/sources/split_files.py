@@ -9,7 +9,7 @@ from pathlib import Path
 from xrayfast.data.sources.datasets.forms import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex
 from xrayfast.data.sources.tables import Table, read_table
-from xrayfast.data.splits.stratify import Split, split_name
+from xrayfast.data.splits.stratify import Split, parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 
 
@@ -38,7 +38,7 @@ def splits_from_file(file: Path, names: Sequence[str]) -> tuple[list[Split | Non
 
 def split_of_cell(cell: str) -> Split | None:
     """The part that a cell means, MIMIC-CXR's "validate" included; None where it means none."""
-    return "valid" if cell.strip().lower() == "validate" else split_name(cell)
+    return "valid" if cell.strip().lower() == "validate" else parse_split(cell)
 
 
 def list_splits(name: str) -> set[Split]:
@@ -47,7 +47,7 @@ def list_splits(name: str) -> set[Split]:
     >>> sorted(list_splits("train_val_list.txt"))
     ['train', 'valid']
     """
-    return {split for word in re.split(r"[\W_]+", name) if (split := split_name(word))}
+    return {split for word in re.split(r"[\W_]+", name) if (split := parse_split(word))}
 
 
 def _from_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
@@ -103,8 +103,8 @@ def _from_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
         found = index.find(line.strip().replace("\\", "/"))
         if len(found) > 1:
             raise DataError(
-                f"{file.name} line {number}: image '{line.strip()}' could be {shorten(names[i] for i in found)}; "
-                "expected one. Write its path."
+                f"{file.name} line {number}: image '{line.strip()}' could be {shorten(names[i] for i in found)}; expected "
+                "one. Write its path."
             )
         listed.update(found)
         strange += not found

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import DataConfig
-from xrayfast.data.labels.names import LABEL_JOIN, LIST, NO_FINDING, clean_label, plain, settled_delim
-from xrayfast.data.labels.targets import Targets, cell_matrix, flag_matrix, looks_like_flags
+from xrayfast.data.labels.names import LABEL_JOIN, LIST, NO_FINDING, clean_label, detect_delimiter, normalize_label
+from xrayfast.data.labels.targets import Targets, looks_like_flags, parse_flag_columns, parse_label_cells
 from xrayfast.data.sources.datasets.forms import PLAIN, DatasetSpec, form_of, usual_columns
 from xrayfast.data.sources.datasets.side_tables import add_mimic_tables, with_covidx_sister
 from xrayfast.data.sources.locate import chosen_column, locate, quoted, row_paths
-from xrayfast.data.sources.patients import ages, ages_at, names_column, sexes, views
+from xrayfast.data.sources.patients import ages, ages_at_study, is_column_name, sexes, views
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.split_files import split_of_cell
 from xrayfast.data.sources.tables import Table, read_table
@@ -88,7 +88,7 @@ def _roles(table: Table, form: DatasetSpec, config: DataConfig) -> dict[str, lis
     elif usual["split"] and not any(map(split_of_cell, set(table.columns[usual["split"][0]]))):
         usual["split"] = []  # a column of that name which holds something else
     if config.patient_col:
-        usual["patient"] = [chosen_column(table, config.patient_col)] if names_column(config.patient_col) else []
+        usual["patient"] = [chosen_column(table, config.patient_col)] if is_column_name(config.patient_col) else []
     if form.birth and not usual["age"] and all(name in table.columns for name in form.birth):
         usual["age"] = list(form.birth)
     return {role: names for role, names in usual.items() if names}
@@ -116,7 +116,7 @@ def _add_facts(
         images.sexes, notes = sexes(column)
         images.notes += notes
     if age := cells("age"):
-        images.ages, notes = ages_at(*age) if len(age) > 1 else ages(age[0])
+        images.ages, notes = ages_at_study(*age) if len(age) > 1 else ages(age[0])
         images.notes += notes
     if view := cells("view"):
         images.views = views(*view)
@@ -157,17 +157,19 @@ def _labels(table: Table, form: DatasetSpec, config: DataConfig, taken: set[str]
         return _named_labels(table, chosen[0], form, config)
     columns = chosen or _flag_columns(table, taken)
     names = [clean_label(form.flags.get(name, name)) for name in columns]
-    raw = flag_matrix({name: table.columns[column] for name, column in zip(names, columns, strict=True)}, table.where)
+    raw = parse_flag_columns(
+        {name: table.columns[column] for name, column in zip(names, columns, strict=True)}, table.where
+    )
     one = len(columns) == 1
     return _Labels(columns, names, raw, one, [f"'{names[0]}' is the only label: there or not."] if one else [])
 
 
 def _named_labels(table: Table, column: str, form: DatasetSpec, config: DataConfig) -> _Labels:
     cells = table.columns[column]
-    delim = settled_delim(set(cells), config.label_delim)
-    names, raw = cell_matrix(cells, delim, table.where, blank_allowed=bool(config.blank))
+    delim = detect_delimiter(set(cells), config.label_delim)
+    names, raw = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank))
     if form.no_finding != NO_FINDING:
-        names = [NO_FINDING if plain(name) == plain(form.no_finding) else name for name in names]
+        names = [NO_FINDING if normalize_label(name) == normalize_label(form.no_finding) else name for name in names]
     notes = []
     if config.label_delim == "auto" and delim != LABEL_JOIN:
         notes = [f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}."]

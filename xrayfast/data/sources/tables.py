@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from xrayfast.data.labels.targets import Where
-from xrayfast.data.splits.stratify import split_name
+from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".txt")
@@ -212,7 +212,7 @@ def _read_covidx(file: Path, stream: TextIO) -> Table:
             numbers.append(number)
             rows.append([cell or "" for cell in found.groups()])
     columns = dict(zip(COVIDX_COLUMNS, _by_column(iter(rows), len(COVIDX_COLUMNS)), strict=True))
-    split = next(filter(None, map(split_name, re.split(r"[\W_]+", file.name))), None)
+    split = next(filter(None, map(parse_split, re.split(r"[\W_]+", file.name))), None)
     if split:
         columns["split"] = [split] * len(rows)
     return Table(file, columns, _numbered(file, numbers))

@@ -70,7 +70,7 @@ def assign_splits(
     return SplitAssignment(names, drawn, notes)
 
 
-def given_splits(given: Sequence[Split | None]) -> SplitAssignment:
+def keep_given_splits(given: Sequence[Split | None]) -> SplitAssignment:
     """The given splits, and test for images without one: nothing is drawn where nothing is trained."""
     return SplitAssignment([split or "test" for split in given], np.zeros(len(given), np.bool_), [])
 
@@ -117,7 +117,7 @@ def _splits(names: npt.NDArray[np.str_]) -> list[Split]:
     return splits
 
 
-def connected(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
+def connect_groups(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
     """Groups of images that share a group in any of some groupings, directly or through others.
 
     Args:

@@ -38,7 +38,7 @@ _NAMES: dict[str, Split] = {
 }
 
 
-def split_name(text: str) -> Split | None:
+def parse_split(text: str) -> Split | None:
     """The part that a folder's name or a cell means, in any case; None where it means none.
 
     >>> split_name("Validation"), split_name("covid-19")

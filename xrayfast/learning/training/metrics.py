@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from xrayfast.config import Task
-from xrayfast.data.labels.targets import truth as truth_of
+from xrayfast.data.labels.targets import to_truth
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.metrics.summary import OVERALL, overall
@@ -40,7 +40,7 @@ class _Gathered:
             if not bool(torch.isfinite(logits).all()):
                 return None  # a diverged network has no metrics; the loss shows it
             probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
-            truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else truth_of(target)
+            truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
             self._values = overall(truth, probability, self.task)
         found = self._values[name]
         return None if np.isnan(found) else found

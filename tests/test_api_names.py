@@ -1,0 +1,76 @@
+"""One name for one setting: keywords of the Python API are fields of the config."""
+
+import inspect
+
+import pytest
+
+import xrayfast as xf
+from xrayfast.config import FIELD_SECTIONS, DataConfig
+from xrayfast.errors import ConfigError
+
+NOT_SETTINGS = {
+    "data": "a Manifest or the folder of a data set; `source` is only the folder",
+    "config": "all settings at once",
+    "options": "fields of the config, typed by `Options`",
+    "run": "a run, or its folder",
+    "runs": "the folder of runs, or the runs to compare",
+    "name": "of a run's or an evaluation's folder",
+    "output": "a file or folder to write",
+    "command": "the command line, for the record",
+    "progress": "called while it works",
+    "reporter": "called while it trains",
+    "interrupted": "asked whether to stop",
+    "dls": "fastai's DataLoaders",
+    "learn": "fastai's Learner",
+    "images": "decoded images; how many to synthesize",
+    "augment": "whether to augment, by split",
+    "sources": "images to predict, more than one `source`",
+    "files": "images to explain",
+    "label": "one label of the run; `labels` is a table",
+    "split": "train, valid or test; how `synth` writes them",
+    "by": "columns of subgroups",
+    "order": "of the rows",
+    "reference": "the run that others are compared with",
+    "steps": "of a learning-rate range test",
+    "top": "how many cases to show",
+    "saliency": "how many cases to explain",
+    "abstain_below": "a probability, of one call",
+    "condition": "of a phantom",
+    "patient": "of a phantom: its number",
+    "image": "of a phantom: its number",
+    "folder": "to write synthetic data to",
+    "images_per_patient": "of synthetic data",
+    "multi_label": "of synthetic data",
+}
+"""Keywords that are no settings of a run, and what they are."""
+
+FUNCTIONS = [name for name in xf.__all__ if inspect.isfunction(getattr(xf, name))]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_keyword_is_a_setting_by_its_name_in_the_config(name):
+    assert not {*inspect.signature(getattr(xf, name)).parameters} - {*FIELD_SECTIONS} - {*NOT_SETTINGS}
+
+
+def test_no_keyword_that_is_not_a_setting_has_the_name_of_one():
+    assert not {*NOT_SETTINGS} & {*FIELD_SECTIONS}
+    used = {keyword for name in FUNCTIONS for keyword in inspect.signature(getattr(xf, name)).parameters}
+    assert used >= {*NOT_SETTINGS}
+
+
+def test_open_data_takes_each_setting_of_the_data_with_its_default():
+    found = inspect.signature(xf.open_data).parameters
+    assert list(found) == list(DataConfig.model_fields)
+    defaults = {name: keyword.default for name, keyword in found.items()}
+    assert DataConfig(**defaults) == DataConfig()
+
+
+@pytest.mark.parametrize(("old", "new", "value"), [("seed", "split_seed", 3), ("patient", "patient_col", "none")])
+def test_old_keywords_of_open_data_work_with_a_warning(data_dir, old, new, value):
+    with pytest.warns(DeprecationWarning, match=rf"open_data\({old}=\) is deprecated; use {new}="):
+        data = xf.open_data(data_dir, **{old: value})
+    assert getattr(data.config, new) == value
+    with pytest.raises(ConfigError, match=f"found both {new} and {old}, its old name"):
+        xf.open_data(data_dir, **{old: value, new: value})
+    with pytest.raises(TypeError, match="sede"):
+        xf.open_data(data_dir, sede=3)
