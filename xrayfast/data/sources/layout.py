@@ -57,7 +57,11 @@ def open_layout(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
         return from_folders(root, config, folders, loose), config
     config = config.model_copy(update={"labels": config.source / table})
     images = from_table(root / table, root, config)
-    why = f", as {shorten(folder.name for folder in with_images)} hold images, not classes" if len(with_images) > 1 else ""
+    why = (
+        f", as {shorten(folder.name for folder in with_images)} hold images, not classes"
+        if len(with_images) > 1
+        else ""
+    )
     images.notes.insert(0, f"Labels from {table} in {config.source}{why}.")
     read = [table, *(note.partition(" beside ")[0] for note in images.notes)]
     if others := [name for name, form in forms.items() if form is not PLAIN and name not in read]:

@@ -103,8 +103,8 @@ def _from_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
         found = index.find(line.strip().replace("\\", "/"))
         if len(found) > 1:
             raise DataError(
-                f"{file.name} line {number}: image '{line.strip()}' could be {shorten(names[i] for i in found)}; expected "
-                "one. Write its path."
+                f"{file.name} line {number}: image '{line.strip()}' could be {shorten(names[i] for i in found)}; "
+                "expected one. Write its path."
             )
         listed.update(found)
         strange += not found
