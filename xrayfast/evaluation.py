@@ -9,6 +9,7 @@ from typing import Any
 from xrayfast.errors import RunError
 from xrayfast.files import made_folder, read_json, write_json
 from xrayfast.predictions import Predictions
+from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, validated
 
 INFO = "evaluation.json"
 METRICS = "metrics.json"
@@ -37,18 +38,26 @@ class Evaluation:
         return (path / METRICS).is_file()
 
     @property
-    def info(self) -> dict[str, Any]:
-        """Command line, time, versions."""
-        return self._json(INFO)
+    def info(self) -> EvaluationInfo:
+        """Command line, time, versions: `evaluation.json`.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        return validated(self._json(INFO), EvaluationInfo, self.path / INFO)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write `evaluation.json`."""
         write_json(self.path / INFO, dict(info))
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """`result` as `metrics.summary.summarise` gives it, and which images and labels it is of."""
-        return self._json(METRICS)
+    def metrics(self) -> EvaluationMetrics:
+        """`result` as `metrics.summary.summarise` gives it, and which images and labels it is of: `metrics.json`.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        return validated(self._json(METRICS), EvaluationMetrics, self.path / METRICS)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`; comes last, since it says that the evaluation is complete."""
@@ -56,7 +65,7 @@ class Evaluation:
 
     @property
     def predictions(self) -> Predictions:
-        """The predictions that were measured.
+        """The predictions that were evaluated.
 
         Raises:
             RunError: they can't be read.

@@ -22,6 +22,7 @@ from xrayfast.evaluation import Evaluation
 from xrayfast.files import made_folder, read_json, write_csv, write_json, write_text
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import Predictions
+from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, validated
 
 CONFIG = "config.yaml"
 INFO = "run.json"
@@ -40,6 +41,8 @@ EVALUATIONS = "evaluations"
 
 PredictedSplit = Literal["valid", "test"]
 """The splits that are predicted."""
+
+PREDICTED_SPLITS: tuple[PredictedSplit, ...] = ("valid", "test")
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """Those that every history has."""
@@ -103,7 +106,7 @@ class Run:
         for info in root.glob(f"*/{INFO}"):
             with contextlib.suppress(RunError):  # a damaged run does not stand in the way of the others
                 run = cls(info.parent)
-                found[str(run.info.get("started", ""))] = run
+                found[run.info.started] = run
         if not found:
             raise RunError(f"{root}: holds no runs. Train one with 'xrayfast fit', or name a run's folder.")
         return found[max(found)]
@@ -120,34 +123,37 @@ class Run:
         write_text(self.path / CONFIG, config.to_yaml())
 
     @property
-    def info(self) -> dict[str, Any]:
-        """Status, versions, seeds, times: `run.json`."""
-        return self._json(INFO)
+    def info(self) -> RunInfo:
+        """Status, versions, seeds, times: `run.json`.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return validated(self._json(INFO), RunInfo, self.path / INFO)
 
     def total_seconds(self, seconds: float) -> float:
         """All time spent on the run, with `seconds` more than `run.json` knows of."""
-        return round(float(self.info.get("seconds") or 0.0) + seconds, 1)
+        return round((self.info.seconds or 0.0) + seconds, 1)
 
-    def update_info(self, **facts: Any) -> None:
-        """Set some of `run.json`'s facts."""
-        write_json(self.path / INFO, {**self.info, **facts})
+    def update_info(self, **fields: Any) -> None:
+        """Set some fields of `run.json`."""
+        write_json(self.path / INFO, {**self._json(INFO), **fields})
 
     @property
     def global_batch(self) -> int:
-        """Images in a training batch, of all processes together."""
-        recorded = self.info.get("global_batch")
+        """Images per training batch over all ranks."""
+        recorded = self.info.global_batch
         return recorded if isinstance(recorded, int) else self.config.train.batch_size
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The names of the network's outputs, in order."""
-        return tuple(self._label_file()["labels"])
+        return self._labels_file().labels
 
     @property
     def task(self) -> Task:
-        """One label an image ("single") or several ("multi")."""
-        task: Task = self._label_file()["task"]
-        return task
+        """Single-label ("single") or multi-label ("multi")."""
+        return self._labels_file().task
 
     @property
     def decision(self) -> Decision:
@@ -156,9 +162,9 @@ class Run:
         Raises:
             RunError: `labels.json` is damaged.
         """
-        content = self._label_file()
+        content = self._labels_file()
         try:
-            return Decision.from_json(content, content["task"], content["labels"])
+            return Decision.from_json(content.model_dump(), content.task, content.labels)
         except ValueError as error:
             raise RunError(f"{self.path / LABELS}: {error}.") from error
 
@@ -167,20 +173,8 @@ class Run:
         content = {"task": decision.task, "labels": list(decision.labels), **decision.to_json()}
         write_json(self.path / LABELS, content)
 
-    def _label_file(self) -> dict[str, Any]:
-        content = self._json(LABELS)
-        labels, task = content.get("labels"), content.get("task")
-        if (
-            task not in ("single", "multi")
-            or not isinstance(labels, list)
-            or not labels
-            or not all(isinstance(x, str) for x in labels)
-            or len(set(labels)) < len(labels)
-        ):
-            raise RunError(
-                f"{self.path / LABELS}: expected a task ('single' or 'multi') and a list of different labels."
-            )
-        return content
+    def _labels_file(self) -> LabelsFile:
+        return validated(self._json(LABELS), LabelsFile, self.path / LABELS)
 
     @property
     def model_path(self) -> Path:
@@ -234,9 +228,13 @@ class Run:
         self._csv(HISTORY, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """By part, what `metrics.summary.summarise` gives."""
-        return self._json(METRICS)
+    def metrics(self) -> MetricsFile:
+        """By split, what `metrics.summary.summarise` gives: `metrics.json`.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        return validated(self._json(METRICS), MetricsFile, self.path / METRICS)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -245,8 +243,7 @@ class Run:
     @property
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
         """The splits whose predictions are saved, of valid and test."""
-        splits: tuple[PredictedSplit, ...] = ("valid", "test")
-        return tuple(split for split in splits if (self.path / PREDICTIONS / f"{split}.csv").is_file())
+        return tuple(split for split in PREDICTED_SPLITS if (self.path / PREDICTIONS / f"{split}.csv").is_file())
 
     def predictions(self, split: str) -> Predictions:
         """The saved predictions of a part.

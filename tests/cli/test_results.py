@@ -26,7 +26,7 @@ def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
     for name in ("report.html", "model_card.md", "claim.md", "figures/saliency.png"):
         assert (multi.path / name).is_file()
     kept = multi.metrics["saliency"]
-    assert [len(kept["cases"]), kept["part"]] == [2, "valid"]
+    assert [len(kept["cases"]), kept["split"]] == [2, "valid"]
     # Without saliency the next report has none, nor its numbers.
     call("interpret")
     assert "saliency" not in multi.metrics

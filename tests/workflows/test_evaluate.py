@@ -88,7 +88,7 @@ def test_the_own_test_part_gives_the_run_s_own_numbers(run, page):
     metrics = found.metrics
     expected = {name: value for name, value in run.metrics["test"].items() if name != "subgroups"}
     require_alike(metrics["result"], expected)
-    assert (metrics["part"], metrics["own"]) == ("test", True)
+    assert (metrics["split"], metrics["own"]) == ("test", True)
     assert metrics["warnings"] == ["There are only 7 images here: the results say little."]
     n = len(run.predictions("test"))
     assert metrics["images"] == {"found": n, "left_out": [], "evaluated": n, "own_test": n}
@@ -119,7 +119,7 @@ def test_a_second_evaluation_takes_the_next_name_and_a_given_one_is_never_overwr
 
 def test_the_validation_part_is_told_to_be_too_good(run):
     found = evaluate(run, split="valid", resamples=0).metrics
-    assert found["part"] == "valid"
+    assert found["split"] == "valid"
     assert "chosen on these images: the results are too good" in found["warnings"][0]
 
 
@@ -129,7 +129,7 @@ def test_a_run_without_a_test_part_says_what_to_do(multi_run):
     for words in ("no predictions of a test split", "--test-fraction 0.15", "--split valid", "DATA"):
         assert words in str(caught.value)
     assert not (multi_run.path / "evaluations").exists()
-    with pytest.raises(ConfigError, match="part is train; expected test or valid"):
+    with pytest.raises(ConfigError, match="split is train; expected test or valid"):
         evaluate(multi_run, split="train")
     with pytest.raises(ConfigError, match="tta without data"):
         evaluate(multi_run, split="valid", tta=True)
@@ -195,7 +195,7 @@ def test_elsewhere(run, others, page):
     metrics = found.metrics
     assert found.path.name == "elsewhere"
     assert metrics["images"] == {"found": 24, "left_out": [], "evaluated": 24, "own_test": 0}
-    assert (metrics["own"], metrics["part"], metrics["source"]) == (False, None, str(others))
+    assert (metrics["own"], metrics["split"], metrics["source"]) == (False, None, str(others))
     predictions = found.predictions
     assert np.allclose(predictions.probability, run.decision.calibrated(predictions.raw), atol=1e-6)
     table = xf.predict(run, others, device="cpu").set_index("file")
@@ -306,7 +306,7 @@ def test_parts_of_other_data(run, others, tmp_path):
     table.write_text("\n".join(lines) + "\n")
     assert evaluate(run, table, **FEW).metrics["images"]["found"] == 24
     found = evaluate(run, table, split="test", **FEW).metrics
-    assert (found["images"]["found"], found["part"]) == (8, "test")
+    assert (found["images"]["found"], found["split"]) == (8, "test")
     with pytest.raises(DataError, match="has no valid split; found train, test"):
         evaluate(run, table, split="valid", **FEW)
 

@@ -214,7 +214,7 @@ def _common_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
         if not run.predicted_splits:
             raise RunError(
                 f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-                f"'{run.info.get('status', 'unknown')}'. Leave it out, or complete it with "
+                f"'{run.info.status}'. Leave it out, or complete it with "
                 f"'xrayfast fit --resume {run.path}'."
             )
     lacking = [name for name, run in found.items() if "test" not in run.predicted_splits]
@@ -276,13 +276,13 @@ def _row(
     row: dict[str, Any] = {
         "run": name,
         "arch": config.model.arch,
-        "trained": _trained(config, "phases" in info),
+        "trained": _trained(config, info.phases is not None),
         "loss": _loss(config, run.task),
         "size": config.model.size,
         "epochs": len(run.history),
-        "best_epoch": info.get("best_epoch"),
-        "parameters": info.get("parameters"),
-        "seconds": info.get("seconds"),
+        "best_epoch": info.best_epoch,
+        "parameters": info.parameters,
+        "seconds": info.seconds,
         "images": len(predictions),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "path": str(run.path),

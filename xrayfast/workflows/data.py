@@ -169,7 +169,7 @@ def own_data(run: Run) -> Manifest | None:
     Raises:
         RunError: the run's folder is not whole.
     """
-    fingerprint = run.info.get("fingerprint")
+    fingerprint = run.info.fingerprint
     try:
         manifest = _reopened(run)
         return manifest if manifest.fingerprint() == fingerprint else None
@@ -188,7 +188,7 @@ def manifest_of(run: Run) -> Manifest:
         manifest = _reopened(run)
     except DataError as error:
         raise RunError(f"{changed} {error}") from error
-    if manifest.fingerprint() != run.info.get("fingerprint"):
+    if manifest.fingerprint() != run.info.fingerprint:
         raise RunError(f"{changed} Start a new run.")
     return manifest
 

@@ -154,7 +154,7 @@ def evaluate(
         )
         metrics = {
             "source": str((run.config.data if opened is None else opened.config).source),
-            "part": split or ("test" if opened is None else None),
+            "split": split or ("test" if opened is None else None),
             "own": opened is None,
             "images": {
                 "found": tested.found,
@@ -192,7 +192,7 @@ def _own(run: Run, split: Split | None, by: Sequence[str]) -> _Tested:
     chosen = split or "test"
     if chosen == "train":
         raise ConfigError(
-            "part is train; expected test or valid: a network's results on what it has learned say little."
+            "split is train; expected test or valid: a network's results on what it has learned say little."
         )
     if run.predicted_splits and chosen not in run.predicted_splits:
         other = "'--split valid' measures the validation split, which has also chosen epoch and thresholds"

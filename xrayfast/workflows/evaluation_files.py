@@ -64,12 +64,12 @@ def write_page(
     labels, external = metrics["labels"], not metrics["own"]
     note = "Predicted for this evaluation." if external else "From the run's saved predictions."
     split = SplitReport(
-        "external" if external else metrics["part"], metrics["result"], cases, note, evaluation.predictions
+        "external" if external else metrics["split"], metrics["result"], cases, note, evaluation.predictions
     )
     page = EvaluationData(
         run_name=run.path.name,
         created=created[:16].replace("T", " ") + " UTC",
-        source=metrics["source"] + (f", part {metrics['part']}" if metrics["part"] else ""),
+        source=metrics["source"] + (f", split {metrics['split']}" if metrics["split"] else ""),
         command=command,
         task=run.task,
         labels=run.labels,

@@ -138,7 +138,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         Interrupted: it was stopped again.
     """
     run = Run.of(run)
-    if run.info.get("status") == "completed":
+    if run.info.status == "completed":
         raise RunError(
             f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
@@ -158,7 +158,7 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     start = config if state is None else config.updated({"weights": "none"})
     # Batches are what they were, however many processes go on.
     learn = prepare(manifest, start, images, run.global_batch)
-    before = run.info.get("precision", "fp32")  # in which earlier versions trained on CPUs
+    before = run.info.precision or "fp32"  # in which earlier versions trained on CPUs
     follow_precision(learn, before)
     if (now_in := settled_precision(learn)) != before:
         reporter.note(f"This device trains on in {now_in}; the run began in {before}: its numbers will be others.")

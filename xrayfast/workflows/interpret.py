@@ -100,14 +100,11 @@ def write_report(
     splits = tuple(_split(run, split, one, top) for split, one in found.items())
     _keep(run, chosen, cases, notes, {split.name: split.cases for split in splits})
     _write_tables(run, found[chosen], top)
-    try:
-        splits = tuple(
-            replace(split, saliency=cases, saliency_notes=notes) if split.name == chosen else split for split in splits
-        )
-        report = _report(run, splits)
-        _write_figures(run, report, chosen)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise RunError(f"{run.path}: run.json is damaged or of another version ({error}).") from error
+    splits = tuple(
+        replace(split, saliency=cases, saliency_notes=notes) if split.name == chosen else split for split in splits
+    )
+    report = _report(run, splits)
+    _write_figures(run, report, chosen)
     write_page(report, run.report_path)
     write_model_card(run)
     write_claim(run)
@@ -139,25 +136,36 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     }
 
 
+_SHOWN = {
+    "single": {"scored", "notes", "most_confused", "confusion", "most_common"},
+    "multi": {"scored", "notes", "most_confused", "confusion_per_label", "cooccurrence"},
+}
+"""What the report shows of a summary and older versions did not write."""
+
+
 def _require_splits(run: Run) -> tuple[PredictedSplit, ...]:
     splits = run.predicted_splits
     if not splits:
-        status = run.info.get("status", "unknown")
         raise RunError(
             f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-            f"'{status}'. "
+            f"'{run.info.status}'. "
             f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
         )
     return splits
 
 
 def _is_measured(run: Run) -> bool:
-    """Whether `metrics.json` is there, whole, and of this version: older ones have no decision."""
+    """Whether `metrics.json` is there, whole, of the run's labels, and of this version."""
     try:
         metrics = run.metrics
     except RunError:
         return False
-    return "decision" in metrics and all(split in metrics for split in run.predicted_splits)
+    return "decision" in metrics and all(
+        split in metrics
+        and _SHOWN[run.task] <= metrics[split].keys()
+        and [row["label"] for row in metrics[split]["per_label"]] == list(run.labels)
+        for split in run.predicted_splits
+    )
 
 
 def _explained(
@@ -204,7 +212,7 @@ def _keep(
             {"image": one.image, "label": one.label, "probability": one.probability, "outside": defined(one.outside)}
             for one in explained
         ]
-        metrics["saliency"] = {"part": split, "cases": rows, "notes": list(notes)}
+        metrics["saliency"] = {"split": split, "cases": rows, "notes": list(notes)}
     if metrics != before:
         run.write_metrics(metrics)
 
@@ -245,7 +253,7 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
 
 
 def _split(run: Run, split: PredictedSplit, interpretation: Interpretation, top: int) -> SplitReport:
-    weights = "of the best epoch" if run.info.get("best_epoch") else "as they were saved"
+    weights = "of the best epoch" if run.info.best_epoch else "as they were saved"
     return SplitReport(
         split,
         interpretation.summary,
@@ -260,47 +268,47 @@ def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     info, config = run.info, run.config
     return ReportData(
         run_name=run.path.name,
-        created=str(info.get("finished", ""))[:16].replace("T", " ") + " UTC",
-        command=str(info.get("command", "")),
+        created=info.finished[:16].replace("T", " ") + " UTC",
+        command=info.command,
         facts=_facts(run),
         task=run.task,
         labels=run.labels,
-        counts=pd.DataFrame(info.get("counts", {})),
-        data_notes=tuple(str(note) for note in info.get("data_notes", [])),
+        counts=pd.DataFrame(info.counts),
+        data_notes=tuple(info.data_notes),
         history=run.history,
-        best_epoch=info.get("best_epoch"),
+        best_epoch=info.best_epoch,
         splits=splits,
-        warnings=tuple(str(remark) for remark in info.get("remarks", [])),
+        warnings=tuple(info.remarks),
         decision=run.decision,
-        flow=[(str(step), int(n)) for step, n in info.get("flow", [])],
-        audit=tuple(str(sentence) for sentence in info.get("audit", [])),
+        flow=info.flow,
+        audit=info.audit,
         source=str(config.data.source),
-        curves=history_plot(run.history, info.get("best_epoch")),
+        curves=history_plot(run.history, info.best_epoch),
     )
 
 
 def _facts(run: Run) -> dict[str, str]:
     info, config = run.info, run.config
     train, model = config.train, config.model
-    phases = [f"{phase['name']} ({phase['epochs']})" for phase in info.get("phases", [])]
-    versions = {"xrayfast": info.get("xrayfast"), **info.get("versions", {})}
+    phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
+    versions = {"xrayfast": info.xrayfast, **info.versions}
     return {
         "arch": model.arch,
         "weights": model.weights,
-        "parameters": f"{int(info.get('parameters', 0)):,}",
+        "parameters": f"{info.parameters or 0:,}",
         "size": f"{model.size} px",
         "batch size": str(run.global_batch),
         "phases (epochs)": ", ".join(phases) or "by hand",
-        "lr": f"{float(info['lr']):.2g}" if "lr" in info else "by hand",
+        "lr": "by hand" if info.lr is None else f"{info.lr:.2g}",
         "schedule": train.schedule,
         "optimizer": train.optimizer,
         "wd": str(train.wd),
-        "loss": str(info.get("loss", train.loss)),
+        "loss": info.loss or train.loss,
         "class weights": train.class_weights,
         "tta": "yes" if train.tta else "no",
-        "precision": str(info.get("precision", train.precision)),
-        "device": f"{info.get('device', '')} ({info.get('device_name', '')})",
+        "precision": info.precision or train.precision,
+        "device": f"{info.device} ({info.device_name})",
         "seed": f"{train.seed} (split {config.data.split_seed})",
-        "training time": f"{float(info.get('seconds') or 0):.0f} s",
+        "training time": f"{info.seconds or 0:.0f} s",
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
     }

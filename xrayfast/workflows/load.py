@@ -110,7 +110,7 @@ def _load(run: Run, data: Manifest, device: Device) -> Learner:
     bare = config.model.model_copy(update={"weights": "none"})
     precision = "auto" if train.precision == "fp16" else train.precision
     learn = learner_from_config(dls, bare, train.model_copy(update={"precision": precision}))
-    follow_precision(learn, run.info.get("precision"))
+    follow_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.model_path.absolute())
     return learn

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import ResultsConfig, Task
-from xrayfast.errors import ConfigError, RunError, did_you_mean
+from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.metrics.decision import Decision, choose
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
@@ -200,22 +200,18 @@ def prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np.float
 def run_context(run: Run) -> dict[str, Any]:
     """The numbers of the report that are no results: data and training, as `run.json` and `history.csv` have them."""
     info, history = run.info, run.history
-    try:
-        counts, flow = dict(info.get("counts", {})), [[str(text), int(n)] for text, n in info.get("flow", [])]
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{run.path}: run.json is damaged or of another version ({error}).") from error
     rows = history.astype(object).where(history.notna(), None).to_dict("records")
     return {
         "data": {
             "source": str(run.config.data.source),
-            "counts": counts,
-            "flow": flow,
-            "audit": [str(sentence) for sentence in info.get("audit", [])],
+            "counts": info.counts,
+            "flow": [list(step) for step in info.flow],
+            "audit": info.audit,
         },
         "training": {
             "epochs": len(rows),
-            "best_epoch": info.get("best_epoch"),
-            "seconds": info.get("seconds"),
+            "best_epoch": info.best_epoch,
+            "seconds": info.seconds,
             "history": rows,
         },
     }

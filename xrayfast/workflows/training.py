@@ -115,8 +115,8 @@ def train_phases(
         phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
     )
     monitor = monitored(settings, learn.dls.manifest.task)
-    blocks, decided = cuts(phases, settings.reuse_frozen, settings.frozen_views), run.info.get("kept_blocks")
-    if isinstance(decided, list):  # earlier versions kept whatever they could
+    blocks, decided = cuts(phases, settings.reuse_frozen, settings.frozen_views), run.info.kept_blocks
+    if decided is not None:  # earlier versions kept whatever they could
         blocks = tuple(cut if cut in decided else 0 for cut in blocks)
     done, first, kept = len(history.rows), 0, None
     if done:
@@ -177,8 +177,8 @@ def _learning_rate(
     """The head's peak learning rate: given, found before the interruption, or found now by a range test."""
     if settings.lr != "auto":
         return settings.lr
-    if "lr" in run.info:
-        return float(run.info["lr"])
+    if run.info.lr is not None:
+        return run.info.lr
     reporter.note("Range test for the learning rate, as 'xrayfast lr-find' does it.")
     unfreeze_blocks_of(learn, phase)
     return range_test(learn, interrupted=interrupted).best

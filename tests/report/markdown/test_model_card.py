@@ -25,7 +25,7 @@ markdown_it = pytest.importorskip("markdown_it")  # comes with rich
 
 LABELS = {"single": ("covid-19", "normal", "pneumonia"), "multi": ("Effusion", "Hernia", "Mass")}
 HOSTILE = "<script>alert(1)</script> a|b `c` *d* [e](http://f.g) \\ {{ 7*7 }} : # -"
-SALIENCY = {"part": "test", "cases": [{"image": "a.png"}], "notes": ["Much heat lies outside."]}
+SALIENCY = {"split": "test", "cases": [{"image": "a.png"}], "notes": ["Much heat lies outside."]}
 SECTIONS = [
     "Model details",
     "Uses",
@@ -129,7 +129,7 @@ def evaluated(run, source, name="elsewhere"):
     test.write_metrics(
         {
             "source": str(source),
-            "part": None,
+            "split": None,
             "images": {"found": 77, "left_out": [["seen in training", 17]], "evaluated": 60},
             "labels": {"used": list(run.labels), "unknown": [["Gout", 3]], "lacking": [run.labels[0]]},
             "notes": ["A note on the test."],
@@ -330,7 +330,7 @@ CHANGES = [
     ("run.json", lambda c: c["phases"][0].update(epochs=17), "17 epochs"),
     ("metrics.json", lambda c: c["test"]["overall"].update(ece=7.12345, ece_macro=7.12345), "7.123"),
     ("metrics.json", lambda c: c["test"]["intervals"].update(units=4711), "4,691 images of unknown patients"),
-    ("metrics.json", lambda c: c["test"].update(notes=["A note of a part."]), "A note of a part."),
+    ("metrics.json", lambda c: c["test"].update(notes=["A note of a split."]), "A note of a split."),
 ]
 
 

@@ -131,7 +131,7 @@ def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
 
 def _show_images(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     images, labels = metrics["images"], metrics["labels"]
-    split = f", split {metrics['part']}" if metrics["part"] else ""
+    split = f", split {metrics['split']}" if metrics["split"] else ""
     out.table(
         f"{run.path.name} on {metrics['source']}{split}",
         ["", "images"],

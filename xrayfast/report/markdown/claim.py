@@ -108,11 +108,11 @@ def _kind(facts: Facts) -> Answer:
 
 
 def _sources(facts: Facts) -> Answer:
-    images = sum(int(column.get("images") or 0) for column in (facts.info.get("counts") or {}).values())
+    images = sum(column.get("images", 0) for column in (facts.info.counts).values())
     labels = facts.config.data.labels
     given = f"The data set '{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
     given += f", {plural(images, 'image')}" if images else ""
-    mark = facts.info.get("fingerprint")
+    mark = facts.info.fingerprint
     return Answer(
         (given + (f"; fingerprint of names, labels, parts and sizes: {mark}." if mark else "."),),
         "where, when and from whom the images come, a link, their license, and how well they match the people and the "
@@ -148,8 +148,8 @@ def _missing(facts: Facts) -> Answer:
         if policies:
             given.append(f"{what} cells of the labels: {', '.join(policies)}.")
     for split, summary in facts.results.items():
-        if summary.get("unknown"):
-            told = ", ".join(f"{label} {count:,}" for label, count in summary["unknown"].items())
+        if summary.get("masked"):
+            told = ", ".join(f"{label} {count:,}" for label, count in summary["masked"].items())
             given.append(f"{SPLIT_TITLES[split]}: images left out of a label's metrics because it is unknown: {told}.")
     if facts.results and not given:
         given.append("No label of an image that was measured is unknown.")
@@ -177,7 +177,7 @@ def _test_labels(facts: Facts) -> Answer:
 
 def _assigned(facts: Facts) -> Answer:
     words = ("drawn", "part", "split", "fold", "fraction")
-    notes = [str(note) for note in facts.info.get("data_notes") or ()]
+    notes = facts.info.data_notes
     notes = [note for note in notes if any(word in note.lower() for word in words)]
     counts = say.counts_table(facts)
     given = (*notes, *([counts] if counts else []))
@@ -197,8 +197,8 @@ def _model(facts: Facts) -> Answer:
 
 
 def _software(facts: Facts) -> Answer:
-    given = f"{say.versions(facts)}. Hardware: {say.hardware(facts)}; platform: {facts.info.get('platform') or DASH}."
-    return Answer((given,), "" if facts.info.get("versions") else "the versions of the libraries.")
+    given = f"{say.versions(facts)}. Hardware: {say.hardware(facts)}; platform: {facts.info.platform or DASH}."
+    return Answer((given,), "" if facts.info.versions else "the versions of the libraries.")
 
 
 def _start(facts: Facts) -> Answer:
@@ -335,8 +335,8 @@ def _protocol(facts: Facts) -> Answer:
 
 
 def _available(facts: Facts) -> Answer:
-    release = facts.info.get("xrayfast")
-    given = f"Software: xrayfast {release or ''}".rstrip() + ", MIT license. Weights: model.safetensors of this run."
+    release = facts.info.xrayfast
+    given = f"Software: xrayfast {release}".rstrip() + ", MIT license. Weights: model.safetensors of this run."
     return Answer((given,), "where weights and data can be had, and under which conditions.")
 
 

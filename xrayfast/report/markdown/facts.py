@@ -19,10 +19,11 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from xrayfast.config import Config, Task
-from xrayfast.errors import RunError, XrayfastError, plural, shorten
+from xrayfast.errors import RunError, plural, shorten
 from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.summary import AT_THRESHOLD
-from xrayfast.run import Run
+from xrayfast.run import PREDICTED_SPLITS, Run
+from xrayfast.run_files import EvaluationMetrics, MetricsFile, RunInfo, SplitSummary
 
 PURPOSE = "For research and teaching, not for diagnosis."
 UNRECORDED = "not recorded"
@@ -80,15 +81,6 @@ def filled(run: Run, template: str, view: Callable[[Facts], Mapping[str, Any]]) 
     Raises:
         RunError: a file of the run is damaged.
     """
-    try:
-        return _filled(template, view(read(run)))
-    except XrayfastError:
-        raise
-    except (ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError) as error:
-        raise RunError(f"{run.path}: a file is damaged or of another version ({error!r}).") from error
-
-
-def _filled(template: str, view: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=False,  # for HTML; `finalize` escapes for Markdown
@@ -98,7 +90,7 @@ def _filled(template: str, view: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         finalize=plain,
     )
-    return environment.get_template(template).render(view)
+    return environment.get_template(template).render(view(read(run)))
 
 
 # The run
@@ -129,24 +121,24 @@ class Facts:
     task: Task
     labels: tuple[str, ...]
     config: Config
-    info: Mapping[str, Any]
-    results: Mapping[str, Mapping[str, Any]]
+    info: RunInfo
+    results: Mapping[str, SplitSummary]
     decision: Mapping[str, Any]
     epochs: int
     sizes: tuple[int, ...]
     global_batch: int
     saliency: Mapping[str, Any]
     split: pd.DataFrame | None
-    tests: tuple[tuple[str, Mapping[str, Any]], ...]
+    tests: tuple[tuple[str, EvaluationMetrics], ...]
     damaged: tuple[str, ...]
 
     @property
     def planned(self) -> bool:
         """Whether `fit` planned the training; of a run that was trained by hand and saved the schedule is not known."""
-        return "phases" in self.info
+        return self.info.phases is not None
 
     @property
-    def main(self) -> tuple[str, Mapping[str, Any]] | None:
+    def main(self) -> tuple[str, SplitSummary] | None:
         """The part that says most, and its summary: the test split, else validation; None where none was measured."""
         return list(self.results.items())[-1] if self.results else None
 
@@ -157,7 +149,7 @@ def read(run: Run) -> Facts:
     Raises:
         RunError: a file is damaged.
     """
-    metrics = run.metrics if run.predicted_splits else {}
+    metrics: MetricsFile = run.metrics if run.predicted_splits else {}
     history = run.history if run.predicted_splits else pd.DataFrame()
     tests, damaged = _tests(run)
     return Facts(
@@ -166,31 +158,29 @@ def read(run: Run) -> Facts:
         labels=run.labels,
         config=run.config,
         info=run.info,
-        results={split: metrics[split] for split in ("valid", "test") if metrics.get(split)},
+        results={split: metrics[split] for split in PREDICTED_SPLITS if split in metrics},
         decision=run.decision.to_json(),
         epochs=len(history),
         sizes=tuple(size for size, _ in groupby(history["size"])) if "size" in history else (),
         global_batch=run.global_batch,
-        saliency=metrics.get("saliency") or {},
+        saliency=metrics.get("saliency", {}),
         split=_split(run),
         tests=tests,
         damaged=damaged,
     )
 
 
-def _tests(run: Run) -> tuple[tuple[tuple[str, Mapping[str, Any]], ...], tuple[str, ...]]:
+def _tests(run: Run) -> tuple[tuple[tuple[str, EvaluationMetrics], ...], tuple[str, ...]]:
     """The evaluations that can be read, and the names of the others: one of them must not hide the rest."""
     found, damaged = [], []
     for test in run.evaluations:
         try:
             metrics = test.metrics
-            result, task = metrics["result"], run.task
-            whole = result["overall"].keys() >= set(HEADLINE[task]) and [
-                row["label"] for row in result["per_label"]
-            ] == list(run.labels)
-        except (RunError, KeyError, TypeError, AttributeError):
-            whole = False
-        if whole:
+        except RunError:
+            damaged.append(test.path.name)
+            continue
+        labels = [row["label"] for row in metrics["result"]["per_label"]]
+        if labels == list(run.labels) and metrics["result"]["overall"].keys() >= set(HEADLINE[run.task]):
             found.append((test.path.name, metrics))
         else:
             damaged.append(test.path.name)

@@ -104,9 +104,9 @@ def _view(facts: Facts) -> dict[str, Any]:
         "code": Markdown(json.dumps(f"runs/{facts.name}")),
         "source": facts.config.data.source.name,
         "counts": counts_table(facts) or UNRECORDED,
-        "notes": [str(note) for note in info.get("data_notes") or ()],
+        "notes": info.data_notes,
         "flow": flow_table(facts),
-        "audit": [str(sentence) for sentence in info.get("audit") or ()],
+        "audit": info.audit,
         "disjoint": disjoint(facts),
         "preparation": preparation(facts),
         "augmentation": augmentation(facts),
@@ -118,9 +118,9 @@ def _view(facts: Facts) -> dict[str, Any]:
         "examination": examination(facts),
         "hardware": hardware(facts),
         "time": duration(facts),
-        "platform": info.get("platform") or UNRECORDED,
+        "platform": info.platform or UNRECORDED,
         "versions": versions(facts),
-        "fingerprint": info.get("fingerprint") or UNRECORDED,
+        "fingerprint": info.fingerprint or UNRECORDED,
     }
 
 
@@ -143,7 +143,7 @@ def metadata(facts: Facts) -> dict[str, Any]:
     """
     results = [
         *(_result(facts, split, summary) for split, summary in facts.results.items()),
-        *(_result(facts, test.get("part") or "", test["result"], test, name) for name, test in external(facts)),
+        *(_result(facts, test.get("split") or "", test["result"], test, name) for name, test in external(facts)),
     ]
     results = [result for result in results if result["metrics"]]
     kinds = [metric["type"] for result in results for metric in result["metrics"]]

@@ -29,7 +29,7 @@ from xrayfast.report.markdown.facts import (
 
 def arch(facts: Facts) -> str:
     """The network's name."""
-    return str(facts.info.get("arch") or facts.config.model.arch)
+    return facts.info.arch or facts.config.model.arch
 
 
 def external(facts: Facts) -> list[tuple[str, Mapping[str, Any]]]:
@@ -55,7 +55,7 @@ def split_words(name: str | None) -> str:
 
 def network(facts: Facts) -> str:
     """Architecture, input, output and size."""
-    config, parameters = facts.config.model, facts.info.get("parameters")
+    config, parameters = facts.config.model, facts.info.parameters
     several = facts.task == "multi"
     widths = ", then ".join(plural(width, "hidden unit") for width in config.head_width or (512,))
     return (
@@ -95,8 +95,8 @@ def augmentation(facts: Facts) -> str:
         "Some training images are rotated by up to 5 degrees or scaled down to 0.9, most are varied in brightness "
         "and contrast; none is flipped."
     )
-    views = facts.info.get("kept_views")
-    if isinstance(views, int) and views:
+    views = facts.info.kept_views
+    if views:
         text += f" Where frozen layers were run once, it was for {plural(views, 'view')} of each training image, " + (
             f"itself and {plural(views - 1, 'augmented one')}." if views > 1 else "itself, not augmented."
         )
@@ -106,7 +106,7 @@ def augmentation(facts: Facts) -> str:
 def settings(facts: Facts) -> list[tuple[str, str]]:
     """The hyperparameters, by name; of a run that was trained by hand those that are known."""
     train, info = facts.config.train, facts.info
-    loss = str(info.get("loss") or train.loss) + (f", gamma {train.gamma:g}" if train.loss == "focal" else "")
+    loss = (info.loss or train.loss) + (f", gamma {train.gamma:g}" if train.loss == "focal" else "")
     if train.loss == "focal" and train.alpha is not None:
         loss += f", alpha {train.alpha}"
     rows = [
@@ -116,15 +116,15 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
         ("Momentum", f"{train.momentum:g}"),
         ("Weight decay", f"{train.wd:g}"),
         ("Batch size", str(facts.global_batch)),
-        ("Floating-point precision", str(info.get("precision") or train.precision)),
+        ("Floating-point precision", info.precision or train.precision),
         ("Seed", str(train.seed)),
     ]
-    if not facts.planned:
+    if info.phases is None:
         return [*rows, ("Schedule and learning rate", UNRECORDED), ("Epochs", str(facts.epochs))]
     phases = "; ".join(
-        f"{phase['name']}: {plural(phase['epochs'], 'epoch')}, peak learning rate {min(phase['lrs']):.2g}"
-        + (f" (first block) to {max(phase['lrs']):.2g} (head)" if min(phase["lrs"]) < max(phase["lrs"]) else "")
-        for phase in info["phases"]
+        f"{phase.name}: {plural(phase.epochs, 'epoch')}, peak learning rate {min(phase.lrs):.2g}"
+        + (f" (first block) to {max(phase.lrs):.2g} (head)" if min(phase.lrs) < max(phase.lrs) else "")
+        for phase in info.phases
     )
     if len(facts.sizes) > 1:
         rows.append(("Sizes of the images", ", then ".join(f"{size} px" for size in facts.sizes)))
@@ -134,7 +134,7 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
 
 def selection(facts: Facts) -> str:
     """Which epoch's weights were kept, and why."""
-    best, monitor = facts.info.get("best_epoch"), facts.config.train.monitor
+    best, monitor = facts.info.best_epoch, facts.config.train.monitor
     if not facts.planned:
         return "Kept are the weights that the network had when it was saved; no epoch was chosen."
     if best is None:
@@ -168,7 +168,7 @@ def disjoint(facts: Facts) -> list[str]:
 
 def counts_table(facts: Facts) -> Markdown | None:
     """Images, patients and labels by split; None where the counts are not recorded."""
-    counts = {split: facts.info.get("counts", {}).get(split) or {} for split in SPLIT_TITLES}
+    counts = {split: facts.info.counts.get(split, {}) for split in SPLIT_TITLES}
     counts = {split: column for split, column in counts.items() if column.get("images")}
     if not counts:
         return None
@@ -185,7 +185,7 @@ def counts_table(facts: Facts) -> Markdown | None:
 
 def flow_table(facts: Facts) -> Markdown | None:
     """From the images that were found to those that were used; None where that is not recorded."""
-    flow = facts.info.get("flow") or ()
+    flow = facts.info.flow
     return table(("Step", "Images"), [(step, number(images, ",d")) for step, images in flow]) if flow else None
 
 
@@ -226,25 +226,24 @@ def decision_blocks(facts: Facts) -> list[str]:
 
 def versions(facts: Facts) -> str:
     """The software, with its versions."""
-    known = {"xrayfast": facts.info.get("xrayfast"), **(facts.info.get("versions") or {})}
+    known = {"xrayfast": facts.info.xrayfast, **facts.info.versions}
     return ", ".join(f"{name} {version}" for name, version in known.items() if version) or UNRECORDED
 
 
 def hardware(facts: Facts) -> str:
     """What the network was trained on."""
-    names = [str(facts.info[key]) for key in ("device", "device_name") if facts.info.get(key)]
-    return ", ".join(names) or UNRECORDED
+    return ", ".join(filter(None, (facts.info.device, facts.info.device_name))) or UNRECORDED
 
 
 def duration(facts: Facts) -> str:
     """Wall-clock time of training."""
-    seconds = facts.info.get("seconds")
+    seconds = facts.info.seconds
     return f"{seconds:,.0f} s ({seconds / 3600:.2f} h)" if seconds else UNRECORDED
 
 
 def limits(facts: Facts) -> list[str]:
     """What the run itself shows to be limits of its results, its own remarks first."""
-    remarks = [str(remark) for remark in facts.info.get("remarks") or ()]
+    remarks = facts.info.remarks
     found = list(remarks)
     if "test" not in facts.results and not any("no test split" in remark for remark in remarks):
         found.append("No test split was measured: the validation images also chose the epoch, and flatter it.")
@@ -276,7 +275,7 @@ def test_blocks(facts: Facts, test: Mapping[str, Any]) -> list[str]:
     images, labels = test.get("images") or {}, test.get("labels") or {}
     left = [f"{number(n, ',d')} left out ({why})" for why, n in images.get("left_out") or ()]
     found = [f"{number(images.get('found'), ',d')} images found", *left]
-    blocks = [f"Data: {source_of(test)}, {split_words(test.get('part'))}."]
+    blocks = [f"Data: {source_of(test)}, {split_words(test.get('split'))}."]
     blocks.append(f"{'; '.join(found)}; {number(images.get('evaluated'), ',d')} evaluated.")
     if labels.get("unknown"):
         told = ", ".join(f"{label} ({plural(n, 'image')})" for label, n in labels["unknown"])
@@ -294,6 +293,6 @@ def examination(facts: Facts) -> list[str]:
     told = facts.saliency
     if not told.get("cases"):
         return []
-    shown = f"{plural(len(told['cases']), 'image')} ({split_words(told.get('part'))})"
+    shown = f"{plural(len(told['cases']), 'image')} ({split_words(told.get('split'))})"
     maps = f"Grad-CAM on the last feature map, of {shown}."
     return [maps, *(str(note) for note in told.get("notes") or ())]

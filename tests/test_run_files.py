@@ -1,0 +1,97 @@
+"""The JSON files of a run as types: defaults, keys of older versions, and errors that name file and field."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import xrayfast as xf
+from xrayfast.errors import RunError
+from xrayfast.report.html import run_page
+from xrayfast.report.markdown import sentences
+from xrayfast.report.markdown.model_card import render
+from xrayfast.run import Run
+from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, validated
+
+SUMMARY = {"images": 3, "overall": {"accuracy": 1.0, "ece": None}, "per_label": [{"label": "a", "support": 3}]}
+INTERVALS = {"overall": {"accuracy": {"low": 0.1}}}
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    return Run(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "said"),
+    [
+        ({"phases": "x"}, RunInfo, r"phases is 'x'; expected a list"),
+        ({"phases": [{"name": "head", "epochs": 1}]}, RunInfo, r"lacks phases\.0\.lrs"),
+        ({"counts": 3}, RunInfo, r"counts is 3; expected a dictionary"),
+        ({"seconds": "long"}, RunInfo, r"seconds is 'long'; expected a number"),
+        ({"flow": [["found", "many"]]}, RunInfo, r"flow\.0\.1 is 'many'; expected a\w* integer"),
+        ({"task": "none", "labels": ["a"]}, LabelsFile, r"task is 'none'; expected 'single' or 'multi'"),
+        ({"task": "multi", "labels": ["a", "a"]}, LabelsFile, r"labels is \['a', 'a'\]; expected a list of different"),
+        ({"test": {"images": 3, "per_label": []}}, MetricsFile, r"lacks test\.overall"),
+        ({"test": {**SUMMARY, "overall": []}}, MetricsFile, r"test\.overall is \[\]; expected a dictionary"),
+        ({"test": {**SUMMARY, "per_label": [{}]}}, MetricsFile, r"test\.per_label\.0 is {}; expected the name of a"),
+        ({"test": {**SUMMARY, "per_label": [{"label": "a", "f1": "b"}]}}, MetricsFile, r"expected a number or null"),
+        ({"test": {**SUMMARY, "intervals": INTERVALS}}, MetricsFile, r"lacks test\.intervals\.overall\.accuracy\.high"),
+        ({"result": SUMMARY, "images": {"left_out": [["x"]]}}, EvaluationMetrics, r"images\.left_out\.0 is \['x'\]"),
+    ],
+)
+def test_an_error_names_file_field_and_what_was_expected(content, form, said):
+    with pytest.raises(RunError, match=rf"^folder/some\.json: .*{said}.*The file is damaged or of another version"):
+        validated(content, form, Path("folder/some.json"))
+
+
+def test_keys_of_older_versions_get_their_present_names():
+    saliency = {"part": "test", "cases": []}
+    metrics = validated({"test": {**SUMMARY, "unknown": {"a": 2}}, "saliency": saliency}, MetricsFile, Path("x"))
+    assert metrics["test"] == {**SUMMARY, "masked": {"a": 2}}
+    assert metrics["saliency"] == {"split": "test", "cases": []}
+    assert validated({"part": None, "result": SUMMARY}, EvaluationMetrics, Path("x"))["split"] is None
+    assert validated({"test": {**SUMMARY, "masked": {"a": 2}}}, MetricsFile, Path("x")) == {
+        "test": {**SUMMARY, "masked": {"a": 2}}
+    }
+
+
+def test_what_a_file_lacks_has_a_default_and_what_is_not_known_is_kept():
+    info = validated({"status": "completed", "mine": 3}, RunInfo, Path("x"))
+    assert (info["status"], info.lr, info.phases, info.remarks, info["mine"]) == ("completed", None, None, [], 3)
+    with pytest.raises(KeyError):
+        info["nothing"]
+    metrics = {"test": {**SUMMARY, "mine": 3}, "yours": [4]}
+    assert validated(metrics, MetricsFile, Path("x")) == metrics
+
+
+@pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])
+def test_a_run_s_files_are_read_as_they_were_written(request, fixture):
+    run = request.getfixturevalue(fixture)
+    for name, read in (("metrics.json", run.metrics), ("run.json", run.info.model_dump(mode="json"))):
+        content = json.loads((run.path / name).read_text("utf-8").replace('"unknown": ', '"masked": '))
+        assert {key: read[key] for key in content} == content
+
+
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError])
+def test_a_bug_in_rendering_is_not_called_a_damaged_file(copy, monkeypatch, error):
+    def broken(*_):
+        raise error("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sentences, "overall_table", broken)
+        with pytest.raises(error, match="a bug"):
+            render(copy)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_page, "epochs_table", broken)
+        with pytest.raises(error, match="a bug"):
+            xf.interpret(copy)
+
+
+def test_metrics_of_another_version_are_computed_again(copy):
+    before = copy.metrics
+    del before["test"]["scored"]
+    copy.write_metrics(before)
+    xf.interpret(copy)
+    assert copy.metrics["test"]["scored"] == copy.metrics["test"]["images"]

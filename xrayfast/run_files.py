@@ -1,0 +1,355 @@
+"""The JSON files of a run and of its evaluations as types: what a damaged or foreign file is checked against.
+
+`run.json`, `labels.json` and `evaluation.json` become models with defaults for missing fields; `metrics.json` stays a
+dictionary in the form that `metrics.summary.summarise` writes. Keys that are not named here are kept as they are, and
+keys of older versions get their present names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from typing_extensions import NotRequired, TypedDict
+
+from xrayfast.config import Task
+from xrayfast.errors import RunError
+
+T = TypeVar("T")
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def __getitem__(self, name: str) -> Any:
+        """A field by its name in the file.
+
+        Raises:
+            KeyError: the file has no such field.
+        """
+        try:
+            return getattr(self, name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
+class Phase(_File):
+    """A phase of training as it was planned; `lrs` are the peak learning rates, from the first block to the head."""
+
+    name: str
+    epochs: int
+    lrs: list[float] = Field(min_length=1)
+
+
+class RunInfo(_File):
+    """`run.json`: how a run was made.
+
+    Attributes:
+        status: "created", "running", "completed", "interrupted" or "failed".
+        started: ISO 8601, UTC.
+        finished: likewise; "" before the end.
+        command: the command line; "" for a call from Python.
+        xrayfast: its version.
+        versions: of Python and of the libraries, by name.
+        counts: images per label, by split; also "images" and, where patients are known, "patients".
+        flow: from the files that were found to the images of each split: a description and a number of images each.
+        audit: sentences on duplicates and leaks.
+        fingerprint: of names, labels, splits and file sizes.
+        remarks: warnings for a reader of the results.
+        global_batch: images per training batch over all ranks.
+        kept_blocks: frozen blocks of each phase whose features were cached; None in runs of older versions.
+        kept_views: views per image of the frozen-feature cache.
+        lr: the head's peak learning rate; None where the run was not trained by `fit`.
+        phases: None where the run was not trained by `fit`.
+        seconds: wall-clock time of training.
+        best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
+    """
+
+    status: str = "unknown"
+    started: str = ""
+    finished: str = ""
+    command: str = ""
+    xrayfast: str = ""
+    versions: dict[str, str] = {}
+    platform: str = ""
+    device: str = ""
+    device_name: str = ""
+    precision: str | None = None
+    arch: str = ""
+    parameters: int | None = None
+    loss: str = ""
+    counts: dict[str, dict[str, int]] = {}
+    flow: list[tuple[str, int]] = []
+    audit: list[str] = []
+    fingerprint: str = ""
+    data_notes: list[str] = []
+    remarks: list[str] = []
+    global_batch: Any = None
+    kept_blocks: list[int] | None = None
+    kept_views: int = 0
+    lr: float | None = None
+    phases: list[Phase] | None = None
+    seconds: float | None = None
+    best_epoch: int | None = None
+
+
+class EvaluationInfo(_File):
+    """`evaluation.json`: how an evaluation was made."""
+
+    run: str = ""
+    command: str = ""
+    xrayfast: str = ""
+    started: str = ""
+    seconds: float | None = None
+
+
+def _all_different(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) < len(labels):
+        raise ValueError("expected a list of different labels")
+    return labels
+
+
+class LabelsFile(_File):
+    """`labels.json`: the task, the network's outputs in order, and what `metrics.decision.Decision.to_json` gives."""
+
+    task: Task
+    labels: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_all_different)]
+
+
+# metrics.json
+
+_partial = with_config(ConfigDict(extra="allow"))
+
+Number = float | None
+"""None where it is not defined."""
+
+
+def _label_row(row: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(row.get("label"), str):
+        raise ValueError("expected the name of a label under 'label'")
+    for name, value in row.items():
+        if name not in ("label", "intervals") and not isinstance(value, int | float | None):
+            raise ValueError(f"expected a number or null under '{name}', found {value!r}")
+    return row
+
+
+def _named_count(pair: list[Any]) -> list[Any]:
+    if [type(value) for value in pair] != [str, int]:
+        raise ValueError("expected a text and a number of images")
+    return pair
+
+
+LabelRow = Annotated[dict[str, Any], AfterValidator(_label_row)]
+"""`label`, the counts `support` and `negatives`, and the metrics of `metrics.measures.LABEL_METRICS`."""
+
+NamedCount = Annotated[list[Any], AfterValidator(_named_count)]
+"""A text and a number of images."""
+
+
+@_partial
+class Interval(TypedDict):
+    """The two ends of a confidence interval, and how it was computed."""
+
+    low: Number
+    high: Number
+    method: NotRequired[str]
+
+
+@_partial
+class Intervals(TypedDict, total=False):
+    """Confidence intervals by metric, overall and by label."""
+
+    level: float
+    resamples: int
+    seed: int
+    by: str
+    units: int
+    overall: dict[str, Interval]
+    per_label: dict[str, dict[str, Interval]]
+    delong: dict[str, dict[str, Number]]
+
+
+@_partial
+class Bin(TypedDict):
+    """A bin of a reliability diagram: `metrics.reliability.Bin`."""
+
+    low: float
+    high: float
+    count: int
+    predicted: Number
+    observed: Number
+    observed_low: Number
+    observed_high: Number
+
+
+@_partial
+class Reliability(TypedDict):
+    """Bins by label, before and after calibration."""
+
+    before: NotRequired[dict[str, list[Bin]]]
+    after: dict[str, list[Bin]]
+
+
+@_partial
+class ConfusedPair(TypedDict):
+    """Images on which the label `actual` was missed and `predicted` was wrongly called."""
+
+    actual: str
+    predicted: str
+    count: int
+
+
+@_partial
+class MostCommon(TypedDict):
+    """The most common class of a single-label split, and its share of the images."""
+
+    label: str
+    share: float
+
+
+@_partial
+class Gap(TypedDict):
+    """The two subgroups that lie furthest apart in a metric."""
+
+    measure: str
+    label: str | None
+    labels: NotRequired[int]
+    highest: str
+    lowest: str
+    highest_value: float
+    lowest_value: float
+    difference: float
+    low: Number
+    high: Number
+
+
+@_partial
+class Subgroup(TypedDict):
+    """A subgroup's own summary."""
+
+    value: str
+    images: int
+    patients: NotRequired[int | None]
+    overall: dict[str, Number]
+    per_label: list[LabelRow]
+    intervals: NotRequired[Intervals]
+    notes: NotRequired[list[str]]
+
+
+@_partial
+class Subgroups(TypedDict):
+    """The subgroups by one column, such as "sex"."""
+
+    by: str
+    missing: NotRequired[int]
+    groups: list[Subgroup]
+    gaps: NotRequired[list[Gap]]
+    notes: NotRequired[list[str]]
+
+
+@_partial
+class SplitSummary(TypedDict):
+    """The metrics of one split, as `metrics.summary.summarise` gives them."""
+
+    images: int
+    patients: NotRequired[int | None]
+    scored: NotRequired[int]
+    masked: NotRequired[Annotated[dict[str, int], Field(validation_alias=AliasChoices("masked", "unknown"))]]
+    overall: dict[str, Number]
+    per_label: list[LabelRow]
+    reliability: NotRequired[Reliability]
+    most_confused: NotRequired[list[ConfusedPair]]
+    notes: NotRequired[list[str]]
+    prevalence: NotRequired[dict[str, float]]
+    intervals: NotRequired[Intervals]
+    confusion: NotRequired[list[list[int]]]
+    most_common: NotRequired[MostCommon | None]
+    confusion_per_label: NotRequired[dict[str, list[list[int]]]]
+    cooccurrence: NotRequired[list[list[int]]]
+    at_thresholds: NotRequired[list[LabelRow]]
+    subgroups: NotRequired[list[Subgroups]]
+
+
+@_partial
+class Saliency(TypedDict):
+    """The images that were explained, and what was found."""
+
+    split: NotRequired[Annotated[str, Field(validation_alias=AliasChoices("split", "part"))]]
+    cases: list[dict[str, Any]]
+    notes: NotRequired[list[str]]
+
+
+@_partial
+class MetricsFile(TypedDict, total=False):
+    """`metrics.json` of a run."""
+
+    valid: SplitSummary
+    test: SplitSummary
+    decision: dict[str, Any]
+    data: dict[str, Any]
+    training: dict[str, Any]
+    failures: dict[str, list[dict[str, Any]]]
+    saliency: Saliency
+
+
+@_partial
+class EvaluatedImages(TypedDict, total=False):
+    """Images that were found, left out (why, and how many) and evaluated; those of the run's own test split."""
+
+    found: int
+    left_out: list[NamedCount]
+    evaluated: int
+    own_test: int
+
+
+@_partial
+class MatchedLabels(TypedDict, total=False):
+    """Labels that both the data and the network have, those of the data alone and those of the network alone."""
+
+    used: list[str]
+    unknown: list[NamedCount]
+    lacking: list[str]
+
+
+@_partial
+class EvaluationMetrics(TypedDict):
+    """`metrics.json` of an evaluation."""
+
+    source: NotRequired[str]
+    split: NotRequired[Annotated[str | None, Field(validation_alias=AliasChoices("split", "part"))]]
+    own: NotRequired[bool]
+    images: NotRequired[EvaluatedImages]
+    labels: NotRequired[MatchedLabels]
+    warnings: NotRequired[list[str]]
+    notes: NotRequired[list[str]]
+    decision: NotRequired[dict[str, Any]]
+    result: SplitSummary
+
+
+def validated(content: dict[str, Any], form: type[T], path: Path) -> T:
+    """The content of a JSON file as one of the types of this module.
+
+    Raises:
+        RunError: it is of another form; the message names file, field, what was found and what was expected.
+    """
+    try:
+        return TypeAdapter(form).validate_python(content)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        field = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "missing":
+            text = f"lacks {field}"
+        else:
+            message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+            text = f"{field} is {repr(problem['input'])[:80]}; {message.replace('a valid', 'a')}"
+        raise RunError(f"{path}: {text}. The file is damaged or of another version.") from error
