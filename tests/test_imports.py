@@ -19,7 +19,7 @@ LAYERS = [
     ["report"],
     ["run"],
     ["evaluation"],
-    ["predictions"],
+    ["predictions", "run_files"],
     ["audit"],
     ["metrics", "data"],
     ["files", "config", "synthetic"],

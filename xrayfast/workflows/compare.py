@@ -323,7 +323,7 @@ def _loss(config: Config, task: Task) -> str:
 
 
 def _stored(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:
-    """The metrics and intervals in `metrics.json`; None where an older version wrote it, without them."""
+    """The metrics and intervals in `metrics.json`; None where it lacks them, as in older versions, or can't be read."""
     try:
         summary = run.metrics[split]
         ends = summary["intervals"]["overall"]
@@ -333,7 +333,7 @@ def _stored(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, 
             )
             for name in names
         }
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, RunError):
         return None
 
 
