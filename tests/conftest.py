@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 # Before matplotlib or torch are imported. Threads that wait for each other cost more than they give on nets this
@@ -12,6 +13,10 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("COLUMNS", "120")
+
+# A busy machine is no failure; what takes long shows in the time of the whole run.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

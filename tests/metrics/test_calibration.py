@@ -35,7 +35,7 @@ def test_the_temperature_that_was_put_in_comes_out():
     assert found.reason == ""
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.integers(2, 5), st.floats(0.3, 4))
 def test_no_other_temperature_has_less_log_loss(seed, classes, by):
     truth, probability = overconfident(200, classes, by, seed)
@@ -152,7 +152,7 @@ def test_unknown_cells_count_nowhere_and_labels_are_counted():
         apply_scalings(probability, [Scaling(1.0, 0.0)] * 3)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(4, 60), st.floats(0.02, 0.98), st.floats(0.1, 12))
 def test_every_fit_comes_to_an_end(seed, n, share, spread):
     rng = np.random.default_rng(seed)

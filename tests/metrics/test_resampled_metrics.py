@@ -210,7 +210,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     assert np.isnan(found.per_label["auroc"][0]).tolist() == [False, True, False, False]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(sorted(TASKS)),
     st.integers(0, 10),
