@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from xrayfast.config import DataConfig
-from xrayfast.data.cache.shards import Facts
+from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
@@ -41,12 +41,12 @@ class Shown:
     def batch(self, paths):
         return np.stack([self.image(path) for path in paths])
 
-    def facts(self, path):
+    def info(self, path):
         pixels = self._original(path)
         height, width = pixels.shape
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
         facts = {"bits": 8, "mode": "L", "format": "PNG", "notes": (), **self.changes.get(path, {})}
-        return Facts(width=width, height=height, digest=digest, **facts)
+        return ImageInfo(width=width, height=height, digest=digest, **facts)
 
     def _original(self, path):
         if isinstance(self.originals[path], str):

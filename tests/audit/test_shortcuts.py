@@ -6,7 +6,7 @@ import pytest
 from tests.audit.sets import manifest
 from xrayfast.audit.features import Features
 from xrayfast.audit.shortcuts import ALL, NOTABLE, _held_out_auroc, _ranked, _shuffled, probe
-from xrayfast.data.cache.shards import Facts
+from xrayfast.data.cache.shards import ImageInfo
 
 COUNT = 300
 
@@ -23,7 +23,7 @@ def features(count=COUNT, seed=0, **columns):
     }
     chance.update({name: list(values) for name, values in columns.items() if name in chance})
     facts = tuple(
-        Facts(digest=str(i), notes=(), **{name: values[i] for name, values in chance.items()}) for i in range(count)
+        ImageInfo(digest=str(i), notes=(), **{name: values[i] for name, values in chance.items()}) for i in range(count)
     )
     arrays = {
         name: np.asarray(columns.get(name, rng.random((count, width))), np.float32)

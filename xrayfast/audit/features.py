@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from xrayfast.data.cache.image_cache import DecodedImages
-from xrayfast.data.cache.shards import Facts
+from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import Pixels
 
 Progress: TypeAlias = Callable[[str, int, int], None]
@@ -53,7 +53,7 @@ class Features:
     """
 
     rows: npt.NDArray[np.intp]
-    facts: tuple[Facts, ...]
+    facts: tuple[ImageInfo, ...]
     thumbs: npt.NDArray[np.uint8]
     border: Floats
     brightness: Floats
@@ -80,9 +80,9 @@ def collect(
     count = len(rows)
     thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
     border, brightness, histogram = (np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), BINS))
-    facts: list[Facts] = []
+    facts: list[ImageInfo] = []
     for i, row in enumerate(rows.tolist()):
-        fact = images.facts(paths[row])
+        fact = images.info(paths[row])
         image = without_padding(images.image(paths[row]), fact.width, fact.height)
         thumbs[i] = thumbnail(image)
         border[i] = _border(image)

@@ -13,7 +13,7 @@ import pandas as pd
 from typing_extensions import ParamSpec
 
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
-from xrayfast.data.cache.image_cache import DecodedImages, decoded
+from xrayfast.data.cache.image_cache import DecodedImages, decode_images
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
@@ -143,7 +143,7 @@ def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] 
         DataError: files that can't be read.
         WriteError: no room to keep the images.
     """
-    return decoded(
+    return decode_images(
         data.config, size, data.table["path"].tolist(), None if progress is None else partial(progress, "decoding")
     )
 
@@ -152,7 +152,7 @@ def split_table(data: Manifest, images: DecodedImages) -> pd.DataFrame:
     """What a run writes as `split.csv`: `Manifest.split_table` with a hash of each decoded image, by which it is
     known again in other data.
     """
-    digests = [images.facts(path).digest for path in data.table["path"].tolist()]
+    digests = [images.info(path).digest for path in data.table["path"].tolist()]
     table: pd.DataFrame = data.split_table().assign(digest=digests)
     return table
 

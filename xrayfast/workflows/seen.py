@@ -71,7 +71,7 @@ def exclude_seen(
         warnings.append(f"{len(unreadable)} {verb} be read: {shorten(unreadable)}.")
     rows = np.array([row for row in rows if names[row] not in unreadable], np.intp)
     own_test = 0
-    splits = seen_in(run, [images.facts(paths[row]).digest for row in rows])
+    splits = seen_in(run, [images.info(paths[row]).digest for row in rows])
     if splits is None:
         warnings.append(
             "The run is of an older version that keeps no digests of its images: whether it was trained on some of "
@@ -102,7 +102,7 @@ def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
 
     Args:
         run: whose `split.csv` has a digest an image.
-        digests: N, as `data.segments.Facts` has them: of decoded pixels, so that a copy in another lossless format
+        digests: N, as `ImageInfo` has them: of decoded pixels, so that a copy in another lossless format
             has the same.
 
     Returns:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.images.image_files import SIDE, kept, patched_reader, write_images
-from xrayfast.data.cache import decode_pool as workers
-from xrayfast.data.cache.decode import Job
+from tests.data.cache.image_files import SIDE, count_cached, patched_reader, write_images
+from xrayfast.data.cache import decode_pool
 from xrayfast.data.cache.decode_pool import cpu_count, decode_all
+from xrayfast.data.cache.decode_worker import Job
 from xrayfast.data.cache.image_cache import ImageCache, UncachedImages
 from xrayfast.errors import ConfigError, DataError
 
@@ -42,13 +42,13 @@ def test_a_file_at_which_two_processes_die_is_named_and_all_others_are_built(tmp
     assert list(problems) == [lethal]
     assert problems[lethal].startswith(f"{lethal}: decoding it ended the process, twice (SIGSEGV).")
     assert Path(once + ".seen").exists()
-    assert kept(images) == 31
+    assert count_cached(images) == 31
     assert list(UncachedImages(SIDE).build([lethal], workers=1)) == [lethal]
 
 
 @pytest.mark.usefixtures("reader_by_name")
 def test_processes_that_keep_dying_are_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_DEATHS", 2)
+    monkeypatch.setattr(decode_pool, "_MAX_DEATHS", 2)
     paths = write_images(tmp_path / "images", 2)
     lethal = named(paths, *(f"lethal{i}" for i in range(9)))
     with pytest.raises(DataError, match=r"3 processes that decode images died, the last \(SIGSEGV\) at .*lethal"):
@@ -70,7 +70,7 @@ def test_where_no_process_can_be_started_threads_decode(tmp_path, monkeypatch, e
     paths = write_images(tmp_path / "images", 20)
     images = ImageCache(SIDE, root=tmp_path / "cache")
     assert images.build(paths, workers=2) == {}
-    assert kept(images) == 20
+    assert count_cached(images) == 20
 
 
 @pytest.mark.usefixtures("reader_by_name")
@@ -81,7 +81,7 @@ def test_nothing_is_left_running(tmp_path, monkeypatch):
         started.append(real(*args, **kwargs))
         return started[-1]
 
-    monkeypatch.setattr(workers.subprocess, "Popen", start)
+    monkeypatch.setattr(decode_pool.subprocess, "Popen", start)
     paths = write_images(tmp_path / "images", 20)
     job = Job(SIDE, "auto", None)
     outcomes = decode_all(job, [paths[:10], paths[10:]], 2)
@@ -110,7 +110,7 @@ def test_chunks_of_another_run_are_waited_for(tmp_path):
     outcomes = [outcome for outcome in decode_all(Job(SIDE, "auto", None), [paths[:2], paths[2:]], 0, claim) if outcome]
     assert time.monotonic() - start >= 0.5
     assert sorted(outcome.path for outcome in outcomes) == paths
-    assert [outcome.path for outcome in outcomes if outcome.facts] == [paths[3]]
+    assert [outcome.path for outcome in outcomes if outcome.info] == [paths[3]]
 
 
 def test_cpus_are_counted():

@@ -7,8 +7,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tests.data.images.image_files import write_images
-from xrayfast.data.cache import folders as cache
+from tests.data.cache.image_files import write_images
+from xrayfast.data.cache import folders
 from xrayfast.data.cache.folders import CacheFolder, cache_info, cache_root, clear_cache
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.errors import WriteError
@@ -16,7 +16,7 @@ from xrayfast.errors import WriteError
 
 @pytest.fixture
 def root(tmp_path):
-    """A cache with 12 pictures of 16 px, used yesterday, and 10 of 24 px."""
+    """A cache with 12 images of 16 px, used yesterday, and 10 of 24 px."""
     root, paths = tmp_path / "cache", write_images(tmp_path / "images", 12)
     old = ImageCache(16, root=root)
     old.build(paths, workers=0)
@@ -25,7 +25,7 @@ def root(tmp_path):
     return root
 
 
-def test_info_tells_side_pictures_bytes_and_last_use(root):
+def test_info_tells_side_images_bytes_and_last_use(root):
     new, old = cache_info(root)
     assert (new.side, new.images, old.side, old.images) == (24, 10, 16, 12)
     assert new == CacheFolder(
@@ -102,10 +102,10 @@ def test_two_may_clear_at_once(root, monkeypatch):
 
 
 def test_the_root_is_the_one_given_or_the_variables_or_the_users(tmp_path, monkeypatch):
-    monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "variable"))
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "variable"))
     assert cache_root(tmp_path) == tmp_path
     assert cache_root() == tmp_path / "variable"
-    monkeypatch.setenv(cache.VARIABLE, "")
+    monkeypatch.setenv(folders.VARIABLE, "")
     assert cache_root() == Path(platformdirs.user_cache_dir("xrayfast", appauthor=False))
     assert cache_root().name == "xrayfast"
 

@@ -18,15 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.data.images.image_files import SIDE, assert_true_to, kept, patched_reader, write_images
+from tests.data.cache.image_files import SIDE, assert_true_to, count_cached, patched_reader, write_images
 from xrayfast.config import DataConfig
-from xrayfast.data.cache import decode as decoding
-from xrayfast.data.cache import folders as cache
-from xrayfast.data.cache import image_cache as store
-from xrayfast.data.cache import shards as segments
-from xrayfast.data.cache.image_cache import ImageCache, UncachedImages, decoded, open_images
-from xrayfast.data.cache.shards import Entry, Facts, write_shard
-from xrayfast.data.images import reader as radiograph
+from xrayfast.data.cache import decode_worker, folders, image_cache, shards
+from xrayfast.data.cache.image_cache import ImageCache, UncachedImages, decode_images, open_images
+from xrayfast.data.cache.shards import Entry, ImageInfo, write_shard
+from xrayfast.data.images import reader
 from xrayfast.data.images.reader import fit_square, read
 from xrayfast.errors import DataError, ReadError, WriteError
 
@@ -44,7 +41,7 @@ def undecodable(monkeypatch):
         raise ReadError(f"{path}: is not to be decoded again")
 
     def start():
-        for module in (store, decoding):
+        for module in (image_cache, decode_worker):
             monkeypatch.setattr(module, "read", refuse)
 
     return start
@@ -78,12 +75,12 @@ def of_every_kind(folder: Path) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-# One image through the store is one through the reader.
+# One image through the cache is one through the reader.
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
-def test_pictures_and_facts_are_the_readers(tmp_path, root, kind, workers):
+def test_images_and_infos_are_the_readers(tmp_path, root, kind, workers):
     paths = of_every_kind(tmp_path / "images")
     images = kind(SIDE, root=root) if kind is ImageCache else kind(SIDE)
     assert images.build(paths, workers=workers) == {}
@@ -92,7 +89,7 @@ def test_pictures_and_facts_are_the_readers(tmp_path, root, kind, workers):
         assert_true_to(ImageCache(SIDE, root=root), paths)
 
 
-def test_dicom_pictures_and_facts_are_the_readers(shared, root):
+def test_dicom_images_and_infos_are_the_readers(shared, root):
     paths = sorted((shared / "data" / "dicom" / "derived").glob("*.dcm"))
     images = ImageCache(SIDE, root=root)
     assert images.build(paths, workers=1) == {}
@@ -107,20 +104,20 @@ def test_what_was_built_comes_from_the_disk(tmp_path, root, undecodable):
     kept = ImageCache(SIDE, root=root)
     assert kept.build(paths, workers=0) == {}
     assert all(np.array_equal(kept.image(path), square) for path, square in zip(paths, squares, strict=True))
-    assert [kept.facts(Path(path)).format for path in paths] == ["PNG"] * 30
+    assert [kept.info(Path(path)).format for path in paths] == ["PNG"] * 30
     with pytest.raises(ReadError, match="is not to be decoded"):
         ImageCache(SIDE + 1, root=root).image(paths[0])
 
 
-def test_the_reader_remembers_facts_only(tmp_path, undecodable):
+def test_uncached_images_keep_infos_only(tmp_path, undecodable):
     paths = write_images(tmp_path / "images", 3)
-    reader = UncachedImages(SIDE)
-    reader.build(paths, workers=0)
+    images = UncachedImages(SIDE)
+    images.build(paths, workers=0)
     undecodable()
-    assert [reader.facts(path).bits for path in paths] == [8] * 3
-    assert reader.build(paths, workers=0) == {}
+    assert [images.info(path).bits for path in paths] == [8] * 3
+    assert images.build(paths, workers=0) == {}
     with pytest.raises(ReadError):
-        reader.image(paths[0])
+        images.image(paths[0])
 
 
 def test_what_was_not_built_is_read(tmp_path, root):
@@ -130,7 +127,7 @@ def test_what_was_not_built_is_read(tmp_path, root):
     assert not root.exists()
 
 
-def test_the_digest_is_of_the_picture_not_of_the_file(tmp_path, root):
+def test_the_digest_is_of_the_image_not_of_the_file(tmp_path, root):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 20), np.uint8)
     for name in ("a.png", "b.bmp", "c.tif"):
         Image.fromarray(pixels).save(tmp_path / name)
@@ -138,7 +135,7 @@ def test_the_digest_is_of_the_picture_not_of_the_file(tmp_path, root):
     Image.fromarray(pixels ^ (np.arange(600).reshape(30, 20) == 7)).save(tmp_path / "value.png")
     images = ImageCache(SIDE, root=root)
     images.build(tmp_path.glob("*.*"), workers=0)
-    digests = {path.name: images.facts(path).digest for path in tmp_path.glob("*.*")}
+    digests = {path.name: images.info(path).digest for path in tmp_path.glob("*.*")}
     assert digests["a.png"] == digests["b.bmp"] == digests["c.tif"]
     assert len(set(digests.values())) == 3
     expected = hashlib.blake2b(b"30 20 " + pixels.tobytes(), digest_size=16).hexdigest()
@@ -156,7 +153,7 @@ def test_relative_and_absolute_paths_are_the_same_file(tmp_path, root, undecodab
         assert images.image(path).any()
 
 
-def test_pillow_takes_the_picture(tmp_path, root):
+def test_pillow_takes_the_image(tmp_path, root):
     [path] = write_images(tmp_path / "images", 1)
     images = ImageCache(SIDE, root=root)
     images.build([path], workers=0)
@@ -193,19 +190,19 @@ def test_a_changed_file_is_decoded_anew(tmp_path, root, change, kind):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40), np.uint8)).save(path, "BMP")
     images = kind(SIDE, root=root) if kind is ImageCache else kind(SIDE)
     images.build([path], workers=0)
-    before, digest = images.image(path), images.facts(path).digest
+    before, digest = images.image(path), images.info(path).digest
     change(path)
     assert not np.array_equal(images.image(path), before)
-    assert images.facts(path).digest != digest
+    assert images.info(path).digest != digest
     assert_true_to(images, [path])
     assert images.build([path], workers=0) == {}
     assert_true_to(images, [path])
     if kind is ImageCache:
-        assert kept(images) == 2
+        assert count_cached(images) == 2
         assert_true_to(ImageCache(SIDE, root=root), [path])
 
 
-def test_files_that_swap_names_swap_pictures(tmp_path, root):
+def test_files_that_swap_names_swap_images(tmp_path, root):
     """Of equal size and time, as files from an archive may be."""
     a, b = (str(tmp_path / name) for name in ("a.bmp", "b.bmp"))
     for path, gray in ((a, 10), (b, 200)):
@@ -224,21 +221,21 @@ def test_a_file_written_again_at_once_has_another_key(tmp_path):
     path = tmp_path / "x.bmp"
     for _ in range(20):
         Image.new("L", (2, 2), 10).save(path)
-        entry = decoding.decode(path, 4, "auto")
+        entry = decode_worker.decode_entry(path, 4, "auto")
         Image.new("L", (2, 2), 20).save(path)
-        assert entry.key != decoding.file_key(path)
+        assert entry.key != decode_worker.file_key(path)
 
 
 def test_a_file_is_read_when_a_change_must_show_in_its_time(tmp_path, monkeypatch):
     """File systems stamp by clocks that tick: a second change within a tick would not show."""
     slept = []
-    monkeypatch.setattr(decoding.time, "sleep", slept.append)
+    monkeypatch.setattr(decode_worker.time, "sleep", slept.append)
     [path] = write_images(tmp_path / "images", 1)
     later = (int(time.time()) + 1000) * 10**9
     for stamp, now in ((later, later + 5 * 10**8), (later + 1, later + 10**7), (later + 1, later + 10**8), (later, 0)):
         os.utime(path, ns=(stamp, stamp))
-        monkeypatch.setattr(decoding.time, "time_ns", lambda now=now: now)
-        decoding.decode(path, 4, "auto")
+        monkeypatch.setattr(decode_worker.time, "time_ns", lambda now=now: now)
+        decode_worker.decode_entry(path, 4, "auto")
     assert slept == pytest.approx([1.5, 0.010000001])
 
 
@@ -254,27 +251,27 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, root, monk
         return image
 
     Image.new("L", (30, 30), 40).save(path)
-    monkeypatch.setattr(decoding, "read", restless)
+    monkeypatch.setattr(decode_worker, "read", restless)
     images = ImageCache(SIDE, root=root)
     assert images.build([path], workers=0) == {}
     monkeypatch.undo()
     assert images.image(path).max() == 60
     grays = iter(range(10, 30))
-    monkeypatch.setattr(decoding, "read", restless)
+    monkeypatch.setattr(decode_worker, "read", restless)
     os.utime(path)
     assert "changed 3 times while it was read" in images.build([path], workers=0)[str(path)]
 
 
 def test_sides_windows_and_versions_are_never_mixed(tmp_path, root, monkeypatch):
     [path] = write_images(tmp_path / "images", 1)
-    stores = [ImageCache(SIDE, root=root), ImageCache(SIDE + 1, root=root), ImageCache(SIDE, "full", root=root)]
-    monkeypatch.setattr(cache, "READER_VERSION", radiograph.READER_VERSION + 1)
-    stores.append(ImageCache(SIDE, root=root))
-    for images in stores:
-        assert kept(images) == 0
+    caches = [ImageCache(SIDE, root=root), ImageCache(SIDE + 1, root=root), ImageCache(SIDE, "full", root=root)]
+    monkeypatch.setattr(folders, "READER_VERSION", reader.READER_VERSION + 1)
+    caches.append(ImageCache(SIDE, root=root))
+    for images in caches:
+        assert count_cached(images) == 0
         images.build([path], workers=0)
-        assert kept(images) == 1
-    assert len({images.folder for images in stores}) == 4
+        assert count_cached(images) == 1
+    assert len({images.folder for images in caches}) == 4
 
 
 def test_the_window_reaches_the_reader(tmp_path, root, monkeypatch):
@@ -285,11 +282,11 @@ def test_the_window_reaches_the_reader(tmp_path, root, monkeypatch):
         asked.append(window)
         return read(source)
 
-    for module in (store, decoding):
+    for module in (image_cache, decode_worker):
         monkeypatch.setattr(module, "read", noting)
     for images in (ImageCache(SIDE, "full", root), UncachedImages(SIDE, "full")):
         images.image(path)
-        images.facts(path)
+        images.info(path)
         images.build([path], workers=0)
     assert asked == ["full"] * 6
 
@@ -321,13 +318,13 @@ def test_unreadable_files_are_named_and_the_others_built(tmp_path, root, kind, w
     assert list(images.build([*paths, *bad], workers=0)) == bad
 
 
-def test_decoded_names_all_that_is_wrong_or_gives_the_pictures(tmp_path, root):
+def test_decoded_names_all_that_is_wrong_or_gives_the_images(tmp_path, root):
     paths = write_images(tmp_path / "images", 3)
     config = DataConfig(cache_dir=root)
-    assert_true_to(decoded(config, SIDE, paths), paths)
+    assert_true_to(decode_images(config, SIDE, paths), paths)
     bad = [str(tmp_path / f"{i:02d}.png") for i in range(25)]
     with pytest.raises(DataError, match="25 of 28 images") as caught:
-        decoded(config, SIDE, paths + bad)
+        decode_images(config, SIDE, paths + bad)
     assert all(path in str(caught.value) for path in bad[:20])
     assert str(caught.value).endswith("and 5 more. 'xrayfast check' lists all.")
 
@@ -354,14 +351,14 @@ def test_an_unknown_window_is_an_error_of_the_settings(tmp_path, root):
     command = [sys.executable, "-c", code, str(root), *paths, str(tmp_path / "images" / "unknown.png")]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert ended.stdout == "hello\n" + "no such window\n" * 2
-    assert kept(ImageCache(SIDE, root=root)) == 3
+    assert count_cached(ImageCache(SIDE, root=root)) == 3
 
 
 # A batch is the images of its paths.
 
 
 @pytest.mark.parametrize("kind", [ImageCache, UncachedImages])
-def test_a_batch_is_the_pictures_of_its_paths_in_their_order(tmp_path, root, kind):
+def test_a_batch_is_the_images_of_its_paths_in_their_order(tmp_path, root, kind):
     paths = write_images(tmp_path / "images", 40)
     images = kind(SIDE, root=root) if kind is ImageCache else kind(SIDE)
     images.build(paths[:30], workers=0)  # the others are read
@@ -374,7 +371,7 @@ def test_a_batch_is_the_pictures_of_its_paths_in_their_order(tmp_path, root, kin
         images.batch([*paths[:3], tmp_path / "none.png"])
 
 
-def test_a_batch_comes_from_the_disk_and_opens_a_segment_once(tmp_path, root, undecodable, monkeypatch):
+def test_a_batch_comes_from_the_disk_and_opens_a_shard_once(tmp_path, root, undecodable, monkeypatch):
     paths = write_images(tmp_path / "images", 30)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
@@ -411,28 +408,28 @@ def test_a_batch_of_which_something_is_wrong_is_right(tmp_path, root, harm):
 # What lies on disk may be anything.
 
 
-def test_a_damaged_picture_is_decoded_and_the_next_build_mends_it(tmp_path, root, undecodable):
+def test_a_damaged_image_is_decoded_and_the_next_build_mends_it(tmp_path, root, undecodable):
     paths = write_images(tmp_path / "images", 3)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
-    [segment] = images.folder.glob("*.pictures")
-    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+    [shard] = images.folder.glob("*.pictures")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"?")
     assert_true_to(images, paths)
-    assert not segment.exists()
+    assert not shard.exists()
     assert images.build(paths, workers=0) == {}
     undecodable()
     assert all(images.image(path).any() for path in paths)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_damaged_stores_are_noticed_and_rebuilt(tmp_path, root, undecodable, seed):
+def test_damaged_caches_are_noticed_and_rebuilt(tmp_path, root, undecodable, seed):
     paths = write_images(tmp_path / "images", 20)
     ImageCache(SIDE, root=root).build(paths, workers=0)
     rng = random.Random(seed)
     for _ in range(12):
-        segments = ImageCache(SIDE, root=root).folder.glob("*.pictures")
-        for segment in rng.sample(sorted(segments, key=lambda path: path.stat().st_mtime_ns), 2):
-            damage(segment, rng)
+        written = ImageCache(SIDE, root=root).folder.glob("*.pictures")
+        for shard in rng.sample(sorted(written, key=lambda path: path.stat().st_mtime_ns), 2):
+            damage(shard, rng)
         images = ImageCache(SIDE, root=root)
         assert_true_to(images, paths)
         assert images.build(paths, workers=0) == {}
@@ -472,14 +469,14 @@ def test_damage_after_opening_is_noticed(tmp_path, root):
     assert_true_to(ImageCache(SIDE, root=root), paths)
 
 
-def test_pictures_taken_away_are_decoded(tmp_path, root):
+def test_images_taken_away_are_decoded(tmp_path, root):
     paths = write_images(tmp_path / "images", 10)
     images = ImageCache(SIDE, root=root)
     images.build(paths, workers=0)
-    cache.clear_cache(root)
+    folders.clear_cache(root)
     assert_true_to(images, paths)
     assert images.build(paths, workers=0) == {}
-    assert kept(images) == 10
+    assert count_cached(images) == 10
 
 
 def test_foreign_files_are_left_alone(tmp_path, root):
@@ -502,7 +499,7 @@ def test_foreign_files_are_left_alone(tmp_path, root):
 
 def test_too_little_room_is_said_before_anything_is_decoded(tmp_path, root, undecodable, monkeypatch):
     paths = write_images(tmp_path / "images", 3)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     undecodable()
     images = ImageCache(1000, root=root)
     with pytest.raises(WriteError) as caught:
@@ -521,15 +518,15 @@ def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, root, monkeypatch
         if len(synced) > 1:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(segments.os, "fsync", full)
+    monkeypatch.setattr(shards.os, "fsync", full)
     images = ImageCache(SIDE, root=root)
     with pytest.raises(WriteError, match=r"No space left on device.*20 images of 24 px.*--cache-dir"):
         images.build(paths, workers=0)
-    assert kept(images) == 8
+    assert count_cached(images) == 8
     assert {path.suffix for path in images.folder.iterdir()} == {".pictures"}
     monkeypatch.undo()
     assert images.build(paths, workers=0) == {}
-    assert kept(images) == 20
+    assert count_cached(images) == 20
     assert_true_to(images, paths)
 
 
@@ -561,11 +558,11 @@ def test_a_small_disk(tmp_path, monkeypatch):
         pytest.skip("no mounts here")
     try:
         paths = write_images(tmp_path / "images", 200)
-        monkeypatch.setattr(store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**9))
+        monkeypatch.setattr(image_cache.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 0, 10**9))
         images = ImageCache(SIDE, root=disk)
         with pytest.raises(WriteError, match="No space left on device"):
             images.build(paths, workers=2)
-        assert 16 <= kept(images) < 130
+        assert 16 <= count_cached(images) < 130
         assert not list(disk.rglob("*.tmp"))
         assert_true_to(images, paths)
         monkeypatch.undo()
@@ -584,7 +581,7 @@ def test_a_cache_that_can_not_be_made_is_an_error(tmp_path):
 
 def test_a_cache_that_is_closed_is_an_error(tmp_path, root, monkeypatch):
     paths = write_images(tmp_path / "images", 1)
-    monkeypatch.setattr(store.os, "access", lambda *_: False)
+    monkeypatch.setattr(image_cache.os, "access", lambda *_: False)
     with pytest.raises(WriteError, match=r"no permission.*--cache-dir"):
         ImageCache(SIDE, root=root).build(paths)
 
@@ -626,13 +623,13 @@ def test_an_index_takes_little_memory(tmp_path, root):
     """For 100,000 images, of which these are a fifth, less than 40 MB."""
     big = ImageCache(4, root=root)
     square, rng = np.zeros((4, 4), np.uint8), np.random.default_rng(0)
-    facts = [Facts(1024, 1024 + i, 16, "I;16", "PNG", rng.bytes(16).hex(), (f"scaled {i}",)) for i in range(512)]
+    infos = [ImageInfo(1024, 1024 + i, 16, "I;16", "PNG", rng.bytes(16).hex(), (f"scaled {i}",)) for i in range(512)]
     for _ in range(40):
-        write_shard(big.folder, 4, [Entry(rng.bytes(16), fact, square) for fact in facts])
+        write_shard(big.folder, 4, [Entry(rng.bytes(16), info, square) for info in infos])
     [path] = write_images(tmp_path / "images", 1)
     tracemalloc.start()
     big.image(path)
     used, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert sum(len(segment.keys()) for segment in big._segments.values()) == 40 * 512
+    assert sum(len(shard.keys()) for shard in big._shards.values()) == 40 * 512
     assert used < 8e6

@@ -15,9 +15,16 @@ from pathlib import Path
 import filelock
 import pytest
 
-from tests.data.images.image_files import SIDE, assert_true_to, go, kept, patched_reader, start_build, write_images
-from xrayfast.data.cache import folders as cache
-from xrayfast.data.cache import locks as locks
+from tests.data.cache.image_files import (
+    SIDE,
+    assert_true_to,
+    count_cached,
+    go,
+    patched_reader,
+    start_build,
+    write_images,
+)
+from xrayfast.data.cache import folders, locks
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.cache.locks import ChunkLocks
 
@@ -28,7 +35,7 @@ def root(tmp_path):
 
 
 def killed_builds(root: Path, folder: Path, environment: dict[str, str], kills: int) -> tuple[int, int]:
-    """Kill so many builds at random moments, the main process or all; how many stores got whole, how many partial."""
+    """Kill so many builds at random moments, the main process or all; how many caches became complete, partial."""
     rng = random.Random(0)
     completed = partial = killed = 0
     count = len(list(folder.iterdir()))
@@ -42,25 +49,25 @@ def killed_builds(root: Path, folder: Path, environment: dict[str, str], kills: 
                 build.kill()
             killed += 1
         build.communicate()
-        found = kept(ImageCache(SIDE, root=root))
+        found = count_cached(ImageCache(SIDE, root=root))
         partial += 0 < found < count
         if found >= count:
             completed += 1
             assert_same_as_clean(root, folder)
-            cache.clear_cache(root)
+            folders.clear_cache(root)
     return completed, partial
 
 
 def assert_same_as_clean(root: Path, folder: Path) -> None:
-    """All images of the store are, byte for byte, those of one that was never killed."""
+    """All images of the cache are, byte for byte, those of one that was never killed."""
     paths = sorted(str(path) for path in folder.iterdir())
     clean, tried = ImageCache(SIDE, root=root.parent / "clean"), ImageCache(SIDE, root=root)
     assert clean.build(paths) == {}
-    assert tried._missing(paths) == []
+    assert tried._find_missing(paths) == []
     for path in paths:
         assert tried.image(path).tobytes() == clean.image(path).tobytes()
-        assert tried.facts(path) == clean.facts(path)
-    assert len(tried._segments) == len(list(tried.folder.glob("*.pictures")))  # none was damaged
+        assert tried.info(path) == clean.info(path)
+    assert len(tried._shards) == len(list(tried.folder.glob("*.pictures")))  # none was damaged
 
 
 def slow_images(folder: Path, count: int) -> None:
@@ -80,12 +87,12 @@ def check_killed_builds(tmp_path, root, kills, count):
     return completed
 
 
-def test_builds_killed_at_random_moments_go_on_to_the_same_store(tmp_path, root):
+def test_builds_killed_at_random_moments_go_on_to_the_same_cache(tmp_path, root):
     check_killed_builds(tmp_path, root, kills=3, count=120)
 
 
 @pytest.mark.slow
-def test_builds_killed_at_fifty_random_moments_go_on_to_the_same_store(tmp_path, root):
+def test_builds_killed_at_fifty_random_moments_go_on_to_the_same_cache(tmp_path, root):
     assert check_killed_builds(tmp_path, root, kills=50, count=150) >= 2
 
 
@@ -105,7 +112,7 @@ def test_two_builds_at_once_share_the_work(tmp_path, root):
     for build in builds:
         output, errors = build.communicate(timeout=60)
         assert output.endswith("120 120\nproblems 0\n") and errors == ""
-    assert kept(ImageCache(SIDE, root=root)) == 120
+    assert count_cached(ImageCache(SIDE, root=root)) == 120
     assert_same_as_clean(root, tmp_path / "images")
     assert {path.suffix for path in ImageCache(SIDE, root=root).folder.iterdir()} == {".pictures"}
 
@@ -115,15 +122,15 @@ def test_a_chunk_of_another_run_is_left_to_it_as_long_as_it_lives(tmp_path, root
     images, told = ImageCache(SIDE, root=root), []
     images.folder.mkdir(parents=True)
     build = threading.Thread(target=images.build, args=(paths, lambda *n: told.append(n), 0))
-    with ChunkLocks(images.folder, list).claim(paths[:8]) as chunk:
+    with ChunkLocks(images.folder, list).lock(paths[:8]) as chunk:
         assert chunk == paths[:8]
         build.start()
         while (12, 20) not in told:
             time.sleep(0.01)
         build.join(0.5)
-        assert build.is_alive() and kept(images) == 12
+        assert build.is_alive() and count_cached(images) == 12
     build.join(10)
-    assert kept(images) == 20 and told[-1] == (20, 20)
+    assert count_cached(images) == 20 and told[-1] == (20, 20)
 
 
 def test_locks_that_stay_or_do_not_exist_cost_time_only(tmp_path, root, monkeypatch):
@@ -131,17 +138,17 @@ def test_locks_that_stay_or_do_not_exist_cost_time_only(tmp_path, root, monkeypa
     images = ImageCache(SIDE, root=root)
     images.folder.mkdir(parents=True)
     monkeypatch.setattr(locks, "_PATIENCE", 0.3)
-    with ChunkLocks(images.folder, list).claim(paths[:8]):
+    with ChunkLocks(images.folder, list).lock(paths[:8]):
         assert images.build(paths, workers=0) == {}
-    assert kept(images) == 20
+    assert count_cached(images) == 20
 
     def unsupported(*_, **__):
         raise NotImplementedError
 
     monkeypatch.setattr(filelock.FileLock, "acquire", unsupported)
-    cache.clear_cache(root)
+    folders.clear_cache(root)
     assert images.build(paths, workers=0) == {}
-    assert kept(images) == 20
+    assert count_cached(images) == 20
 
 
 def test_ctrl_c_stops_at_once_and_quietly_and_keeps_what_is_finished(tmp_path, root):
@@ -154,7 +161,7 @@ def test_ctrl_c_stops_at_once_and_quietly_and_keeps_what_is_finished(tmp_path, r
     assert time.monotonic() - start < 5
     assert errors == ""
     assert output.endswith("stopped\n")
-    assert 20 <= kept(ImageCache(SIDE, root=root)) < 400
+    assert 20 <= count_cached(ImageCache(SIDE, root=root)) < 400
     with pytest.raises(ProcessLookupError):
         os.killpg(build.pid, 0)
 
@@ -175,7 +182,7 @@ def test_a_cache_cleared_during_a_build_harms_nothing(tmp_path, root):
     slow_images(tmp_path / "images", 60)
     build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch")))
     while build.poll() is None:
-        cache.clear_cache(root)
+        folders.clear_cache(root)
         time.sleep(0.02)
     output, errors = build.communicate()
     assert output.endswith("problems 0\n") and errors == ""

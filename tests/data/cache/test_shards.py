@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from xrayfast.data.cache import shards as segments
-from xrayfast.data.cache.shards import DamagedError, Entry, Facts, Shard, count_images, write_shard
+from xrayfast.data.cache import shards
+from xrayfast.data.cache.shards import DamagedError, Entry, ImageInfo, Shard, count_images, write_shard
 from xrayfast.errors import WriteError
 
 SIDE = 16
@@ -20,20 +20,20 @@ def entries(count: int, seed: int = 0) -> list[Entry]:
     return [
         Entry(
             rng.bytes(16),
-            Facts(1000 + i, 70_000, 8 + i % 9, "I;16", "PNG", rng.bytes(16).hex(), ("16-bit scaled", "ä")[: i % 3]),
+            ImageInfo(1000 + i, 70_000, 8 + i % 9, "I;16", "PNG", rng.bytes(16).hex(), ("16-bit scaled", "ä")[: i % 3]),
             rng.integers(0, 256, (SIDE, SIDE), np.uint8),
         )
         for i in range(count)
     ]
 
 
-def content(segment: Shard) -> list[tuple]:
+def content(shard: Shard) -> list[tuple]:
     """All that it holds, in a form that compares."""
-    return [(key, segment.facts(row), segment.square(row).tobytes()) for row, key in enumerate(segment.keys())]
+    return [(key, shard.info(row), shard.square(row).tobytes()) for row, key in enumerate(shard.keys())]
 
 
 def as_content(written: list[Entry]) -> list[tuple]:
-    return [(entry.key, entry.facts, entry.square.tobytes()) for entry in written]
+    return [(entry.key, entry.info, entry.square.tobytes()) for entry in written]
 
 
 @pytest.mark.parametrize("count", [1, 2, 100])
@@ -46,15 +46,15 @@ def test_what_is_written_comes_back(tmp_path, count):
 
 
 def test_a_square_is_the_callers_own(tmp_path):
-    segment = Shard(write_shard(tmp_path, SIDE, entries(1)), SIDE)
-    square = segment.square(0)
+    shard = Shard(write_shard(tmp_path, SIDE, entries(1)), SIDE)
+    square = shard.square(0)
     square[:] = 0
-    assert segment.square(0).any()
+    assert shard.square(0).any()
 
 
 def test_squares_that_are_views_are_written_as_they_look(tmp_path):
     [entry] = entries(1)
-    turned = Entry(entry.key, entry.facts, entry.square.T)
+    turned = Entry(entry.key, entry.info, entry.square.T)
     assert np.array_equal(Shard(write_shard(tmp_path, SIDE, [turned]), SIDE).square(0), entry.square.T)
 
 
@@ -75,7 +75,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
             return raw[at:] + raw[:at]
 
 
-def test_damage_of_any_sort_anywhere_is_noticed_and_never_gives_another_picture(tmp_path):
+def test_damage_of_any_sort_anywhere_is_noticed_and_never_gives_another_image(tmp_path):
     written = entries(5)
     path = write_shard(tmp_path, SIDE, written)
     raw, truth, rng = path.read_bytes(), dict(zip(range(5), as_content(written), strict=True)), random.Random(0)
@@ -83,17 +83,17 @@ def test_damage_of_any_sort_anywhere_is_noticed_and_never_gives_another_picture(
         path.write_bytes(worse := damaged(raw, rng))
         noticed = False
         try:
-            segment = Shard(path, SIDE)
+            shard = Shard(path, SIDE)
         except DamagedError:
             continue
-        assert len(segment.keys()) == 5
+        assert len(shard.keys()) == 5
         for row in range(5):
             try:
-                square = segment.square(row)
+                square = shard.square(row)
             except DamagedError:
                 noticed = True
             else:
-                assert (segment.keys()[row], segment.facts(row), square.tobytes()) == truth[row]
+                assert (shard.keys()[row], shard.info(row), square.tobytes()) == truth[row]
         assert noticed or worse == raw
 
 
@@ -107,7 +107,7 @@ def test_every_byte_of_the_index_counts(tmp_path):
 
 
 @pytest.mark.parametrize("raw", [b"", b"x", b"\0" * 24, b"\xff" * 5000, json.dumps({"a": 1}).encode() * 20])
-def test_foreign_files_are_no_segments(tmp_path, raw):
+def test_foreign_files_are_no_shards(tmp_path, raw):
     path = tmp_path / "0123456789abcdef.pictures"
     path.write_bytes(raw)
     with pytest.raises(DamagedError):
@@ -115,7 +115,7 @@ def test_foreign_files_are_no_segments(tmp_path, raw):
     assert count_images(path) == 0
 
 
-def test_a_segment_of_another_side_is_none_of_ours(tmp_path):
+def test_a_shard_of_another_side_is_none_of_ours(tmp_path):
     path = write_shard(tmp_path, SIDE, entries(4))
     with pytest.raises(DamagedError):
         Shard(path, SIDE // 2)
@@ -123,33 +123,33 @@ def test_a_segment_of_another_side_is_none_of_ours(tmp_path):
 
 def test_a_file_cut_short_after_it_was_opened_is_noticed(tmp_path):
     path = write_shard(tmp_path, SIDE, entries(4))
-    segment = Shard(path, SIDE)
+    shard = Shard(path, SIDE)
     os.truncate(path, path.stat().st_size - 10)
-    segment.square(2)
+    shard.square(2)
     with pytest.raises(DamagedError):
-        segment.square(3)
+        shard.square(3)
 
 
 def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(segments.os, "fsync", full)
+    monkeypatch.setattr(shards.os, "fsync", full)
     with pytest.raises(WriteError, match="No space left on device"):
         write_shard(tmp_path, SIDE, entries(1))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_removed_in_the_middle_of_writing_is_made_again(tmp_path, monkeypatch):
-    folder, attempts = tmp_path / "store", []
+    folder, attempts = tmp_path / "cache", []
 
-    def write(path, head, written, real=segments._write):
+    def write(path, head, written, real=shards._write):
         real(path, head, written)
         attempts.append(path)
         if len(attempts) == 1:
             path.unlink()
             folder.rmdir()
 
-    monkeypatch.setattr(segments, "_write", write)
+    monkeypatch.setattr(shards, "_write", write)
     assert count_images(write_shard(folder, SIDE, entries(3))) == 3
     assert len(attempts) == 2

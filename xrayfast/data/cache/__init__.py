@@ -1,1 +1,6 @@
-"""Each image is decoded once and kept on disk."""
+"""A disk cache of decoded images: each file is decoded once per image size and window.
+
+- `image_cache`: `ImageCache` and, without a disk, `UncachedImages`; where training and audit get images from.
+- `shards`: the file format. `folders`: where the shards lie; `xrayfast cache info` and `clear`.
+- `decode_pool`: decodes in parallel; `decode_worker` is what each process runs; `locks` keeps concurrent runs apart.
+"""

@@ -1,8 +1,8 @@
-"""Processes that decode chunks of files, and the crew that keeps them busy whatever happens to one of them.
+"""A pool of processes that decode chunks of files, and survives the death of any of them.
 
-Each process is a fresh interpreter, spoken to through its pipes. Unlike a fork it takes over no lock that
-another thread holds; unlike multiprocessing's "spawn" it doesn't run the user's script again, which therefore
-needs no `__main__` guard; and where it dies, the file at which it died is known.
+Each process is a fresh interpreter that runs `decode_worker.serve`, with pipes to this one. Unlike a fork, it inherits
+no lock that another thread holds; unlike multiprocessing's "spawn", it doesn't run the user's script again, which
+therefore needs no `__main__` guard; and where it dies, the file at fault is known.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple
 from typing import Any, Protocol, TypeAlias
 
-from xrayfast.data.cache.decode import READY, Job, Outcome, decode_chunk, unpacked
+from xrayfast.data.cache.decode_worker import READY, Job, Outcome, decode_chunk, unpack_outcome
 from xrayfast.errors import ConfigError, DataError, WriteError
 
-Claim: TypeAlias = Callable[[Sequence[str]], AbstractContextManager[Sequence[str] | None]]
-"""Takes a chunk on for this run as long as the context lasts. It gives what of the chunk is still to be decoded,
-or None where another run has taken it."""
+LockChunk: TypeAlias = Callable[[Sequence[str]], AbstractContextManager[Sequence[str] | None]]
+"""Locks a chunk as `ChunkLocks.lock` does: gives its files still to be decoded, or None where another run
+has the lock."""
 
-_CODE = "import sys; sys.path[:] = sys.argv[1:]; from xrayfast.data.cache.decode import serve; serve()"
+_CODE = "import sys; sys.path[:] = sys.argv[1:]; from xrayfast.data.cache.decode_worker import serve; serve()"
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-"""glibc's allocator is to keep the memory of one image for the next: asking the system for it anew takes 8 % of the
-time, of PNG of 1024 px and of 2048."""
+"""Makes glibc reuse the memory of one image for the next: returning it and asking the system anew takes 8 % of the
+time, for PNGs of 1024 px and of 2048."""
 
-_DEATHS = 100  # of processes, after which it isn't the files
-_LAST_WORDS = 5.0  # seconds in which a stopped process may write what it has decoded
-_PAUSE = 0.2  # seconds between looks at a chunk that another run has taken
+_MAX_DEATHS = 100  # of processes; with more, the files are not at fault
+_SHUTDOWN = 5.0  # seconds for a stopped process to write what it has decoded
+_RETRY = 0.2  # seconds until a chunk that another run has locked is tried again
 _FAILURES = {"ConfigError": ConfigError, "WriteError": WriteError}
 
 
@@ -48,79 +48,79 @@ def cpu_count() -> int:
 
 
 def decode_all(
-    job: Job, chunks: Iterable[Sequence[str]], workers: int, claim: Claim = contextlib.nullcontext
+    job: Job, chunks: Iterable[Sequence[str]], workers: int, lock_chunk: LockChunk = contextlib.nullcontext
 ) -> Generator[Outcome | None, None, None]:
     """Decode chunks of files in several processes; close the generator, or interrupt it, to stop them.
 
-    A stopped process finishes its file and keeps what it has decoded. A file at which a process died is tried
-    once more, alone, before it is given up. Where no process can be started, threads of this one decode.
+    A stopped process finishes its file and writes what it has decoded. A file at which a process died is tried once
+    more, alone, before it is given up. Where no process can be started, threads of this one decode.
 
     Args:
-        job: what is made of the files.
-        chunks: what a process takes on at a time.
+        job: how files are decoded.
+        chunks: of paths; a process takes one at a time.
         workers: processes; 0 decodes in a thread of this one.
-        claim: asked before each chunk.
+        lock_chunk: entered for each chunk.
 
     Yields:
-        What became of each file, in any order, of some twice; None when nothing was heard for half a second.
+        The outcome for each file, in any order, for some twice; None after half a second without any.
 
     Raises:
-        ConfigError: there is no such window.
-        WriteError: a segment can't be written.
+        ConfigError: invalid window.
+        WriteError: a shard can't be written.
         DataError: the processes keep dying.
     """
     suspects: list[str] = []
-    yield from _Crew(job, chunks, claim, lambda path, _: suspects.append(path)).run(workers)
+    yield from _Pool(job, chunks, lock_chunk, lambda path, _: suspects.append(path)).run(workers)
     given_up: list[Outcome] = []
-    alone = _Crew(job, [[path] for path in suspects], claim, lambda path, how: given_up.append(_lethal(path, how)))
-    yield from alone.run(min(workers, 1))
+    retry = _Pool(job, [[path] for path in suspects], lock_chunk, lambda *death: given_up.append(_give_up(*death)))
+    yield from retry.run(min(workers, 1))
     yield from given_up
 
 
-class _Crew:
-    """Threads with a process each; they hand out the chunks and hear what becomes of the files."""
+class _Pool:
+    """Threads with a process each; they hand out the chunks and queue the outcomes."""
 
     def __init__(
-        self, job: Job, chunks: Iterable[Sequence[str]], claim: Claim, accuse: Callable[[str, str], None]
+        self, job: Job, chunks: Iterable[Sequence[str]], lock_chunk: LockChunk, on_death: Callable[[str, str], None]
     ) -> None:
-        self._job, self._claim, self._accuse = job, claim, accuse
+        self._job, self._lock_chunk, self._on_death = job, lock_chunk, on_death
         self._chunks = deque(chunks)
-        self._heard: queue.SimpleQueue[Outcome | Exception | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Outcome | Exception | None] = queue.SimpleQueue()
         self._stop = threading.Event()
-        self._processes: list[_Process] = []
+        self._processes: list[_WorkerProcess] = []
         self._deaths = 0
 
     def run(self, workers: int) -> Iterator[Outcome | None]:
-        """Start, and hand on what is heard until all chunks are done; what is not by then is stopped."""
+        """Start, and yield outcomes until all chunks are done; at the end, stop what still runs."""
         if not self._chunks:
             return
-        threads = [threading.Thread(target=self._drive, args=(workers > 0,), daemon=True) for _ in range(workers or 1)]
+        threads = [threading.Thread(target=self._work, args=(workers > 0,), daemon=True) for _ in range(workers or 1)]
         try:
             for thread in threads:
                 thread.start()
-            yield from self._listen(len(threads))
+            yield from self._outcomes(len(threads))
         finally:
             self._stop.set()
-            self._join(threads, _LAST_WORDS)
+            self._join(threads, _SHUTDOWN)
             for process in self._processes:
                 process.kill()
             self._join(threads, 1.0)
             for process in self._processes:
                 process.end()
 
-    def _listen(self, running: int) -> Iterator[Outcome | None]:
-        while running:
+    def _outcomes(self, n_running: int) -> Iterator[Outcome | None]:
+        while n_running:
             try:
-                heard = self._heard.get(timeout=0.5)
+                item = self._queue.get(timeout=0.5)
             except queue.Empty:
                 yield None
                 continue
-            if isinstance(heard, Exception):
-                raise heard
-            if heard is None:
-                running -= 1
+            if isinstance(item, Exception):
+                raise item
+            if item is None:
+                n_running -= 1
             else:
-                yield heard
+                yield item
 
     @staticmethod
     def _join(threads: Sequence[threading.Thread], seconds: float) -> None:
@@ -128,77 +128,77 @@ class _Crew:
         for thread in filter(threading.Thread.is_alive, threads):
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _drive(self, apart: bool) -> None:
-        """What each thread does; None is its last word."""
-        decoder: _Decoder | None = None
+    def _work(self, in_process: bool) -> None:
+        """Run in each thread: decode chunks, then queue None."""
+        worker: _Worker | None = None
         try:
             while self._chunks and not self._stop.is_set():
                 with contextlib.suppress(IndexError):  # another thread may have taken the last
-                    decoder = self._take(self._chunks.popleft(), decoder, apart)
+                    worker = self._process_chunk(self._chunks.popleft(), worker, in_process)
         except Exception as error:  # The main thread raises it.
-            self._heard.put(error)
+            self._queue.put(error)
         finally:
-            if decoder:
-                decoder.end()
-            self._heard.put(None)
+            if worker:
+                worker.end()
+            self._queue.put(None)
 
-    def _take(self, chunk: Sequence[str], decoder: _Decoder | None, apart: bool) -> _Decoder | None:
-        """One chunk; what comes back decodes the next, and is None where it died."""
-        with self._claim(chunk) as missing:
+    def _process_chunk(self, chunk: Sequence[str], worker: _Worker | None, in_process: bool) -> _Worker | None:
+        """Decode one chunk; returns the worker for the next, None where it died."""
+        with self._lock_chunk(chunk) as missing:
             if missing is None:
                 self._chunks.append(chunk)
-                self._stop.wait(_PAUSE)
-                return decoder
+                self._stop.wait(_RETRY)
+                return worker
             for path in set(chunk).difference(missing):
-                self._heard.put(Outcome(path))
+                self._queue.put(Outcome(path))
             if not missing:
-                return decoder
-            decoder = decoder or (self._started() if apart else None) or _Here(self._job)
-            return decoder if self._decoded(missing, decoder) else None
+                return worker
+            worker = worker or (self._start_process() if in_process else None) or _InThread(self._job)
+            return worker if self._survives(worker, missing) else None
 
-    def _started(self) -> _Process | None:
+    def _start_process(self) -> _WorkerProcess | None:
         try:
-            process = _Process(self._job)
+            process = _WorkerProcess(self._job)
         except (OSError, _DiedError):
             return None
         self._processes.append(process)
         return process
 
-    def _decoded(self, paths: Sequence[str], decoder: _Decoder) -> bool:
-        """Whether the decoder outlived them; if not, one file is to blame and the others are to be done again."""
-        n_heard = 0
+    def _survives(self, worker: _Worker, paths: Sequence[str]) -> bool:
+        """Decode; False where the worker died. Then one file is at fault, and the others are done again."""
+        n_done = 0
         try:
-            with contextlib.closing(decoder.decode(paths)) as outcomes:
+            with contextlib.closing(worker.decode(paths)) as outcomes:
                 for outcome in outcomes:
-                    n_heard += 1
-                    self._heard.put(outcome)
+                    n_done += 1
+                    self._queue.put(outcome)
                     if self._stop.is_set():
                         break
             return True
         except _DiedError as death:
-            decoder.end()
+            worker.end()
             if self._stop.is_set():
                 return False
             self._deaths += 1
-            at = min(n_heard, len(paths) - 1)
-            if self._deaths > _DEATHS:
+            at = min(n_done, len(paths) - 1)
+            if self._deaths > _MAX_DEATHS:
                 raise DataError(
                     f"{self._deaths} processes that decode images died, the last ({death}) at {paths[at]}. "
                     "There may be too little memory: close other programs."
                 ) from death
-            self._accuse(paths[at], str(death))
+            self._on_death(paths[at], str(death))
             if rest := [*paths[:at], *paths[at + 1 :]]:
                 self._chunks.append(rest)
             return False
 
 
-class _Decoder(Protocol):
+class _Worker(Protocol):
     def decode(self, paths: Sequence[str]) -> Generator[Outcome, None, None]: ...
 
     def end(self) -> None: ...
 
 
-class _Here:
+class _InThread:
     """Decodes in the calling thread."""
 
     def __init__(self, job: Job) -> None:
@@ -211,18 +211,18 @@ class _Here:
         pass
 
 
-class _Process:
-    """An interpreter that runs `decoding.serve`."""
+class _WorkerProcess:
+    """An interpreter that runs `decode_worker.serve`."""
 
     def __init__(self, job: Job) -> None:
-        """Start it, and wait until it answers.
+        """Start it, and wait until it is ready.
 
         Raises:
             OSError: it can't be started.
-            _DiedError: it died before it answered.
+            _DiedError: it died before it was ready.
         """
         path = [entry for entry in sys.path if isinstance(entry, str)]
-        # One thread each: together they use all cores, and a pool of threads for every core in each is memory lost.
+        # One thread each: together they use all cores, and thread pools of each for every core would waste memory.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_MALLOC}
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE, *path],
@@ -234,31 +234,31 @@ class _Process:
             errors="replace",
             env=environment,
         )
-        self._say(astuple(job))
+        self._send(astuple(job))
         assert self._process.stdout
         if not any(line == READY for line in self._process.stdout):  # its start-up may print something first
             self.end()
-            raise _DiedError(_exit(self._process.wait()))
+            raise _DiedError(_describe_exit(self._process.wait()))
 
     def decode(self, paths: Sequence[str]) -> Generator[Outcome, None, None]:
-        """What becomes of the files, in their order.
+        """The outcomes, in the order of the paths.
 
         Raises:
-            _DiedError: the process died at the file after the last that was heard of.
+            _DiedError: the process died at the file after the last one yielded.
         """
-        self._say(list(paths))
+        self._send(list(paths))
         for path in paths:
-            yield unpacked(path, *self._hear())
-        self._hear()
+            yield unpack_outcome(path, *self._receive())
+        self._receive()
 
     def end(self) -> None:
-        """Let it write what it has, and go; kill it where that takes long. A second call does nothing."""
+        """Let it write what it has and exit; kill it where that takes long. A second call does nothing."""
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 if pipe:
                     pipe.close()
         try:
-            self._process.wait(_LAST_WORDS)
+            self._process.wait(_SHUTDOWN)
         except subprocess.TimeoutExpired:
             self.kill()
             self._process.wait()
@@ -266,17 +266,17 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
 
-    def _say(self, words: Any) -> None:
+    def _send(self, message: Any) -> None:
         assert self._process.stdin
-        with contextlib.suppress(OSError):  # A dead process is noticed by what is not heard.
-            self._process.stdin.write(json.dumps(words) + "\n")
+        with contextlib.suppress(OSError):  # `_receive` notices that the process is dead
+            self._process.stdin.write(json.dumps(message) + "\n")
             self._process.stdin.flush()
 
-    def _hear(self) -> list[Any]:
+    def _receive(self) -> list[Any]:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line.endswith("\n"):
-            raise _DiedError(_exit(self._process.wait()))
+            raise _DiedError(_describe_exit(self._process.wait()))
         word, *details = list[Any](json.loads(line))
         if word == "failed":
             kind, message = details
@@ -285,13 +285,13 @@ class _Process:
 
 
 class _DiedError(Exception):
-    """A process ended in the middle; the text says how."""
+    """A process ended while decoding; the text says how."""
 
 
-def _exit(code: int) -> str:
+def _describe_exit(code: int) -> str:
     """How a process ended, by its exit code.
 
-    >>> _exit(-9), _exit(3)
+    >>> _describe_exit(-9), _describe_exit(3)
     ('SIGKILL', 'exit code 3')
     """
     try:
@@ -300,7 +300,7 @@ def _exit(code: int) -> str:
         return f"exit code {code}"
 
 
-def _lethal(path: str, how: str) -> Outcome:
+def _give_up(path: str, how: str) -> Outcome:
     return Outcome(
         path,
         f"{path}: decoding it ended the process, twice ({how}). It may be damaged, or too large for the memory here. "

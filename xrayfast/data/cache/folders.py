@@ -1,10 +1,10 @@
-"""The cache's folders: where stores of decoded pictures lie, how much they hold, and their removal.
+"""The cache's folders: location, size and removal.
 
-    <root>/pictures/v1-256px-0123abcd/    one for each side, and each window and version of the reader
-        <16 hex>.pictures                 segments
+    <root>/pictures/v1-256px-0123abcd/    one per side, window and reader version
+        <16 hex>.pictures                 shards
         <16 hex>.lock, .*.tmp             of runs that build
 
-Pictures of files that have changed since, or are gone, stay until `clear_cache`.
+Images of files that have changed or are gone stay until `clear_cache`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xrayfast.data.cache.shards import FORMAT, SUFFIX, count_images
+from xrayfast.data.cache.shards import FORMAT, SHARD_SUFFIX, count_images
 from xrayfast.data.images.reader import READER_VERSION
 from xrayfast.errors import WriteError
 
@@ -28,9 +28,10 @@ VARIABLE = "XRAYFAST_CACHE"
 
 LOCK_SUFFIX = ".lock"
 
+_IMAGES_FOLDER = "pictures"  # an older word: it stays, so that existing caches remain valid
 _FOLDER = re.compile(r"v\d+-(\d+)px-[0-9a-f]{8}")
-_FILE = re.compile(rf"[0-9a-f]{{16}}(?:{re.escape(SUFFIX)}|{re.escape(LOCK_SUFFIX)})|\..+\.tmp")
-_ABANDONED = 3600.0  # seconds after which a temporary file or a lock has no writer any more; one lives seconds
+_FILE = re.compile(rf"[0-9a-f]{{16}}(?:{re.escape(SHARD_SUFFIX)}|{re.escape(LOCK_SUFFIX)})|\..+\.tmp")
+_ABANDONED = 3600.0  # seconds after which a temporary file or lock has no owner any more; they live for seconds
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class CacheFolder:
 
     Attributes:
         path: of the folder.
-        side: of its pictures, in pixels.
-        pictures: how many there are.
-        bytes: that its files take.
+        side: of its images, in pixels.
+        images: how many it holds.
+        bytes: of its files.
         used: when a run last used it, in seconds since 1970.
     """
 
@@ -53,7 +54,7 @@ class CacheFolder:
 
 
 def cache_root(root: Path | None = None) -> Path:
-    """The cache's root: the one given, else $XRAYFAST_CACHE, else the place for this user on this system."""
+    """The cache's root: the one given, else $XRAYFAST_CACHE, else the user's cache folder of this system."""
     if root is not None:
         return Path(root).absolute()
     if named := os.environ.get(VARIABLE):
@@ -64,17 +65,17 @@ def cache_root(root: Path | None = None) -> Path:
 
 
 def image_folder(root: Path | None, side: int, window: str) -> Path:
-    """The folder of the pictures of one side, made by this version of the reader with one window."""
+    """The folder of the images of one side and window, by this version of the reader."""
     settings = hashlib.blake2b(f"{READER_VERSION} {window}".encode(), digest_size=4).hexdigest()
-    return cache_root(root) / "pictures" / f"v{FORMAT}-{side}px-{settings}"
+    return cache_root(root) / _IMAGES_FOLDER / f"v{FORMAT}-{side}px-{settings}"
 
 
 def cache_info(root: Path | None = None) -> list[CacheFolder]:
-    """The cache's folders, those used last first."""
+    """The cache's folders, the most recently used first."""
     found = []
     for folder in _folders(root):
         files = [(path, size) for path, size, _ in _files(folder)]
-        images = sum(count_images(path) for path, _ in files if path.suffix == SUFFIX)
+        images = sum(count_images(path) for path, _ in files if path.suffix == SHARD_SUFFIX)
         with contextlib.suppress(FileNotFoundError):  # another process may have removed it
             used = folder.stat().st_mtime
             found.append(CacheFolder(folder, _side(folder), images, sum(size for _, size in files), used))
@@ -82,12 +83,12 @@ def cache_info(root: Path | None = None) -> list[CacheFolder]:
 
 
 def clear_cache(root: Path | None = None) -> int:
-    """Remove all pictures that are kept, and nothing else: no file by another name, nothing behind a link.
+    """Remove all cached images and nothing else: no file by another name, nothing behind a link.
 
-    Runs that use them go on by decoding.
+    Runs that use them then decode the files.
 
     Returns:
-        The bytes that were freed.
+        The bytes freed.
 
     Raises:
         WriteError: a file can't be removed.
@@ -95,29 +96,29 @@ def clear_cache(root: Path | None = None) -> int:
     freed = 0
     for folder in _folders(root):
         for path, size, _ in _files(folder):
-            freed += size * _removed(path)
+            freed += size * _remove(path)
         with contextlib.suppress(OSError):  # something else is in it, or was put there just now
             folder.rmdir()
     with contextlib.suppress(OSError):
-        (cache_root(root) / "pictures").rmdir()
+        (cache_root(root) / _IMAGES_FOLDER).rmdir()
     return freed
 
 
 def shard_names(folder: Path) -> set[str]:
-    """The names of the segments in a folder."""
-    return {path.name for path, _, _ in _files(folder) if path.suffix == SUFFIX}
+    """The names of the shards in a folder."""
+    return {path.name for path, _, _ in _files(folder) if path.suffix == SHARD_SUFFIX}
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove what killed runs have left in the folder."""
+    """Remove temporary files and locks that killed runs have left."""
     for path, _, changed in _files(folder):
-        if path.suffix != SUFFIX and time.time() - changed > _ABANDONED:
+        if path.suffix != SHARD_SUFFIX and time.time() - changed > _ABANDONED:
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _removed(path: Path) -> bool:
-    """Remove a file; whether it was there."""
+def _remove(path: Path) -> bool:
+    """Remove a file; False where it was gone."""
     try:
         path.unlink()
     except FileNotFoundError:
@@ -133,14 +134,14 @@ def _side(folder: Path) -> int:
 
 
 def _folders(root: Path | None) -> list[Path]:
-    """The folders of stores, of any version; no links."""
-    with contextlib.suppress(OSError), os.scandir(cache_root(root) / "pictures") as entries:
+    """Folders of cached images, of any version; no links."""
+    with contextlib.suppress(OSError), os.scandir(cache_root(root) / _IMAGES_FOLDER) as entries:
         return [Path(e.path) for e in entries if _FOLDER.fullmatch(e.name) and e.is_dir(follow_symlinks=False)]
     return []
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, int, float]]:
-    """Path, bytes and time of change of the folder's files that a store has made; no links."""
+    """Path, bytes and modification time of the cache's own files in a folder; no links."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if not _FILE.fullmatch(entry.name):

@@ -1,4 +1,4 @@
-"""Who decodes what, where several runs build one store at the same time."""
+"""File locks by which runs that build one cache at the same time share the work."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ _PATIENCE = 600.0  # seconds to wait for another run's chunk; a lock only saves 
 
 
 class ChunkLocks:
-    """Locks by which runs that build at the same time leave each other's chunks alone."""
+    """One lock per chunk of files: a run skips the chunks that another run is decoding."""
 
-    def __init__(self, folder: Path, still_missing: Callable[[Sequence[str]], Sequence[str]]) -> None:
+    def __init__(self, folder: Path, find_missing: Callable[[Sequence[str]], Sequence[str]]) -> None:
         """Nothing is locked yet.
 
         Args:
-            folder: where the locks are.
-            still_missing: which of these files nobody has decoded yet; asked by one thread at a time.
+            folder: of the lock files.
+            find_missing: which of these files no run has decoded yet; called by one thread at a time.
         """
-        self._folder, self._still_missing = folder, still_missing
-        self._one_at_a_time = threading.Lock()
+        self._folder, self._find_missing = folder, find_missing
+        self._serial = threading.Lock()
         self._first_tried: dict[Path, float] = {}
 
     @contextlib.contextmanager
-    def claim(self, chunk: Sequence[str]) -> Iterator[Sequence[str] | None]:
-        """What of the chunk is still to be decoded, by this run as long as the context lasts; None: another has it."""
+    def lock(self, chunk: Sequence[str]) -> Iterator[Sequence[str] | None]:
+        """Lock a chunk: gives its files still to be decoded, or None where another run has the lock."""
         from filelock import FileLock, Timeout
 
         name = hashlib.blake2b("\0".join(chunk).encode(errors="surrogateescape"), digest_size=8).hexdigest()
         path = self._folder / (name + LOCK_SUFFIX)
-        tried = self._first_tried.setdefault(path, time.monotonic())
+        first_tried = self._first_tried.setdefault(path, time.monotonic())
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            if time.monotonic() - tried < _PATIENCE:
+            if time.monotonic() - first_tried < _PATIENCE:
                 yield None
                 return
         except (OSError, NotImplementedError):  # a file system without locks
             pass
         try:
-            with self._one_at_a_time:
-                missing = self._still_missing(chunk)
+            with self._serial:
+                missing = self._find_missing(chunk)
             yield missing
         finally:
             if lock.is_locked:

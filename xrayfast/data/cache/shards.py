@@ -1,12 +1,12 @@
-"""Segments: files of many decoded images of one size, written once and whole, every part under a checksum.
+"""Shards: files of many decoded images of one size, written once and atomically, every byte under a checksum.
 
     header    magic, side, number of images, bytes of `kinds`; CRC-32 of header, records and kinds
-    records   one an image: key, digest, size of the original, bits, kind, CRC-32 of the square
-    kinds     lines of JSON: [format, mode, [note, ...]], once for all the records that name it by number
-    squares   side * side bytes an image, in the records' order
+    records   one per image: key, digest, size of the original, bits, kind, CRC-32 of the square
+    kinds     lines of JSON: [format, mode, [note, ...]], shared by all records with its line number
+    squares   side * side bytes per image, in the records' order
 
-Squares are read by their offset, not through a mapping: a mapped page counts as resident memory, and a file
-that another process cuts short would end this one (SIGBUS).
+Squares are read by offset and not memory-mapped: a mapped page counts as resident memory, and a file that another
+process truncates would end this one (SIGBUS).
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from xrayfast.data.images.reader import Pixels
 from xrayfast.errors import WriteError
 from xrayfast.files import replacing
 
-SUFFIX = ".pictures"
+SHARD_SUFFIX = ".pictures"
+"""An older word for images: like the magic bytes it stays, so that existing caches remain valid."""
 
 KEY_BYTES = 16
 
 FORMAT = 1
-"""Raised when files are laid out differently: part of the magic, and of the folder's name."""
+"""Increased when the layout changes; part of the magic bytes and of the folder's name."""
 
 _MAGIC = b"xrayfst%d" % FORMAT
 _HEADER = struct.Struct("<8sIIII")
@@ -51,22 +52,20 @@ _RECORD = np.dtype(
 
 
 class DamagedError(Exception):
-    """A segment that doesn't hold what was written; its images are to be decoded again."""
+    """A shard that doesn't hold what was written; its images must be decoded again."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a decoded original once its pixels are gone.
+class ImageInfo:
+    """What is kept of an original image beside its square.
 
     Attributes:
-        width: of the image as displayed, in pixels.
-        height: of the same.
-        bits: bits stored a sample.
+        width, height: as displayed, in pixels.
+        bits: stored per sample.
         mode: Pillow's mode, or DICOM's photometric interpretation.
         format: of the file: "PNG", "JPEG", "TIFF", "BMP", "WEBP" or "DICOM".
-        digest: 32 hexadecimal digits over shape and decoded 8-bit pixels: equal digests are equal images,
-            whatever the files' bytes.
-        notes: what was done to the stored values on the way, in the order done.
+        digest: 32 hexadecimal digits over shape and decoded 8-bit pixels: equal for equal images in any file format.
+        notes: what was done to the stored values, in order.
     """
 
     width: int
@@ -80,15 +79,15 @@ class Facts:
 
 @dataclass(frozen=True)
 class Entry:
-    """One image to be kept: the key under which it is found, its facts and its (side, side) uint8 square."""
+    """One image to write: its key, its info and its (side, side) uint8 square."""
 
     key: bytes
-    facts: Facts
+    info: ImageInfo
     square: Pixels
 
 
 class Shard:
-    """The open index of a segment: 48 bytes an image in memory, and no open file.
+    """The index of a shard: 48 bytes per image in memory, and no open file.
 
     Attributes:
         path: of the file.
@@ -99,15 +98,15 @@ class Shard:
         """Read and check the index.
 
         Raises:
-            DamagedError: the file isn't a whole segment of that side.
+            DamagedError: no whole shard of that side.
             OSError: it can't be read.
         """
         self.path, self.side = path, side
         with path.open("rb") as file:
-            count, head = _checked_head(file, side)
+            count, head = _read_head(file, side)
         end = _HEADER.size + count * _RECORD.itemsize
         self._records = np.frombuffer(head[_HEADER.size : end], _RECORD)
-        self._kinds = head[end:]  # as text, which takes a tenth of the memory
+        self._kinds = head[end:]  # parsed on demand: as text it takes a tenth of the memory
         self._squares = len(head)
 
     def keys(self) -> list[bytes]:
@@ -115,18 +114,18 @@ class Shard:
         keys = self._records["key"].tobytes()
         return [keys[i : i + KEY_BYTES] for i in range(0, len(keys), KEY_BYTES)]
 
-    def facts(self, row: int) -> Facts:
-        """The facts of the image in that row."""
+    def info(self, row: int) -> ImageInfo:
+        """The info of the image in that row."""
         record = self._records[row]
-        form, mode, notes = json.loads(self._kinds.split(b"\n")[record["kind"]])
+        file_format, mode, notes = json.loads(self._kinds.split(b"\n")[record["kind"]])
         width, height, bits = int(record["width"]), int(record["height"]), int(record["bits"])
-        return Facts(width, height, bits, mode, form, record["digest"].tobytes().hex(), tuple(notes))
+        return ImageInfo(width, height, bits, mode, file_format, record["digest"].tobytes().hex(), tuple(notes))
 
     def square(self, row: int) -> Pixels:
-        """The image in that row: (side, side) uint8, the caller's own.
+        """The image in that row: (side, side) uint8, writeable.
 
         Raises:
-            DamagedError: its bytes are not those that were written.
+            DamagedError: wrong checksum.
             OSError: they can't be read.
         """
         square: Pixels = np.empty((self.side, self.side), np.uint8)
@@ -137,7 +136,7 @@ class Shard:
         """Read the images in those rows into arrays, each (side, side) uint8 and contiguous; opens the file once.
 
         Raises:
-            DamagedError: the bytes of one are not those that were written.
+            DamagedError: wrong checksum of one.
             OSError: they can't be read.
         """
         with self.path.open("rb", buffering=0) as file:
@@ -149,7 +148,7 @@ class Shard:
 
 
 def count_images(path: Path) -> int:
-    """How many images a segment holds by its header; 0 where that can't be told."""
+    """How many images a shard has by its header; 0 where it has no valid one."""
     try:
         with path.open("rb") as file:
             magic, _, count, _, _ = _HEADER.unpack(file.read(_HEADER.size))
@@ -159,13 +158,13 @@ def count_images(path: Path) -> int:
 
 
 def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
-    """Write a new segment of one or more, and fewer than 65536, images; it is there whole or not at all.
+    """Write a new shard of 1 to 65535 images, atomically.
 
     Raises:
         WriteError: it can't be written; nothing is left of it.
     """
-    path = folder / (secrets.token_hex(8) + SUFFIX)
-    head = _head(side, entries)
+    path = folder / (secrets.token_hex(8) + SHARD_SUFFIX)
+    head = _make_head(side, entries)
     for attempts_left in (2, 1, 0):
         try:
             with replacing(path) as temporary:
@@ -188,30 +187,30 @@ def _write(path: Path, head: bytes, entries: Sequence[Entry]) -> None:
         os.fsync(file.fileno())
 
 
-def _head(side: int, entries: Sequence[Entry]) -> bytes:
+def _make_head(side: int, entries: Sequence[Entry]) -> bytes:
     """Header, records and kinds."""
     kinds: dict[tuple[str, str, tuple[str, ...]], int] = {}
     records: npt.NDArray[np.void] = np.zeros(len(entries), _RECORD)
     for row, entry in enumerate(entries):
-        facts = entry.facts
-        kind = kinds.setdefault((facts.format, facts.mode, facts.notes), len(kinds))
-        digest, crc = bytes.fromhex(facts.digest), zlib.crc32(np.ascontiguousarray(entry.square).data)
-        records[row] = (entry.key, digest, facts.width, facts.height, facts.bits, kind, crc)
+        info = entry.info
+        kind = kinds.setdefault((info.format, info.mode, info.notes), len(kinds))
+        digest, crc = bytes.fromhex(info.digest), zlib.crc32(np.ascontiguousarray(entry.square).data)
+        records[row] = (entry.key, digest, info.width, info.height, info.bits, kind, crc)
     text = "\n".join(json.dumps(kind) for kind in kinds).encode()
     index = records.tobytes() + text
     crc = _crc(side, len(entries), len(text), index)
     return _HEADER.pack(_MAGIC, side, len(entries), len(text), crc) + index
 
 
-def _checked_head(file: BinaryIO, side: int) -> tuple[int, bytes]:
-    """The number of images, and header, records and kinds of an open segment."""
+def _read_head(file: BinaryIO, side: int) -> tuple[int, bytes]:
+    """The number of images, and header, records and kinds of an open shard, checked."""
     size = os.fstat(file.fileno()).st_size
     header = file.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise DamagedError(f"{file.name}: found {size} bytes; expected a header")
     magic, found_side, count, text_bytes, crc = _HEADER.unpack(header)
     index_bytes = count * _RECORD.itemsize + text_bytes
-    # Before anything is read whose length a flipped bit may have set.
+    # Checked before reading as many bytes as the header says, which a flipped bit may have set.
     if magic != _MAGIC or found_side != side or size != len(header) + index_bytes + count * side * side:
         raise DamagedError(f"{file.name}: found another kind of file, side or length")
     index = file.read(index_bytes)

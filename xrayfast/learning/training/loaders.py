@@ -15,7 +15,7 @@ from PIL import Image
 
 from xrayfast.config import DataConfig, Device, Task
 from xrayfast.data.cache.decode_pool import cpu_count
-from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages, decoded
+from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages, decode_images
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError
@@ -165,7 +165,9 @@ def dataloaders(
     """
     target = torch_device(device)
     if images is None:
-        images = UncachedImages(size) if is_blank(data) else decoded(data.config, size, data.table["path"].tolist())
+        images = (
+            UncachedImages(size) if is_blank(data) else decode_images(data.config, size, data.table["path"].tolist())
+        )
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images).dataloaders(

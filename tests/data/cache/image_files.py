@@ -1,4 +1,4 @@
-"""Small image files, and processes of their own that build a store of them."""
+"""Small image files, and processes of their own that build a cache of them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def write_image(path: Path | str, rng: np.random.Generator) -> None:
 
 
 def assert_true_to(images: DecodedImages, paths: Iterable[Path | str]) -> None:
-    """Images and facts are those that the reader gives."""
+    """Images and infos are those that the reader gives."""
     for path in paths:
         image = read(path)
         square = images.image(path)
         assert square.shape == (images.side,) * 2 and square.dtype == np.uint8
         assert np.array_equal(square, fit_square(image.pixels, images.side))
-        facts = images.facts(path)
-        assert (facts.height, facts.width) == image.pixels.shape
-        assert (facts.bits, facts.mode, facts.format, facts.notes) == (
+        info = images.info(path)
+        assert (info.height, info.width) == image.pixels.shape
+        assert (info.bits, info.mode, info.format, info.notes) == (
             image.bits,
             image.mode,
             image.format,
@@ -49,20 +49,20 @@ def assert_true_to(images: DecodedImages, paths: Iterable[Path | str]) -> None:
         )
 
 
-def kept(store: ImageCache) -> int:
+def count_cached(cache: ImageCache) -> int:
     """How many images are on disk, each counted as often as it is there."""
     from xrayfast.data.cache.folders import cache_info
 
-    return sum(folder.images for folder in cache_info(store._root) if folder.path == store.folder)
+    return sum(folder.images for folder in cache_info(cache._root) if folder.path == cache.folder)
 
 
 PATCH = """
 import os, signal, sys, time
 from pathlib import Path
-from xrayfast.data.images import reader as radiograph
+from xrayfast.data.images import reader
 from xrayfast.errors import ConfigError
 
-def read(path, window="auto", real=radiograph.read):
+def read(path, window="auto", real=reader.read):
     name = Path(path).stem
     if name.startswith("slow"):
         time.sleep(0.01)
@@ -80,7 +80,7 @@ def read(path, window="auto", real=radiograph.read):
         os.kill(os.getpid(), signal.SIGSEGV)
     return real(path, window)
 
-radiograph.read = read
+reader.read = read
 if "-c" in sys.orig_argv:
     print("hello", flush=True)
 """
@@ -102,11 +102,11 @@ from xrayfast.data.cache.image_cache import ImageCache
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has background jobs ignore it
 root, folder, workers = sys.argv[1:]
-store = ImageCache({SIDE}, root=Path(root))
+cache = ImageCache({SIDE}, root=Path(root))
 print("ready", flush=True)
 input()
 try:
-    problems = store.build(sorted(Path(folder).glob("*.png")), lambda *n: print(*n, flush=True), int(workers))
+    problems = cache.build(sorted(Path(folder).glob("*.png")), lambda *n: print(*n, flush=True), int(workers))
     print("problems", len(problems), flush=True)
 except KeyboardInterrupt:
     print("stopped", flush=True)
@@ -115,7 +115,7 @@ except KeyboardInterrupt:
 
 
 def start_build(root: Path, folder: Path, environment: dict[str, str], workers: int = 2) -> subprocess.Popen[str]:
-    """A process group of its own that will build the store of a folder's images once `go` is called."""
+    """A process group of its own that will build the cache of a folder's images once `go` is called."""
     script = root.parent / "build.py"
     script.write_text(BUILD)
     build = subprocess.Popen(

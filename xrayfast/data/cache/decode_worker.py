@@ -1,0 +1,214 @@
+"""Decoding files to squares: one file, a chunk of files, and `serve`, which decodes chunks for another process."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from xrayfast.data.cache.shards import KEY_BYTES, Entry, ImageInfo, write_shard
+from xrayfast.data.images.reader import Pixels, fit_square, read
+from xrayfast.errors import ConfigError, ReadError, WriteError
+
+SHARD_BYTES = 64 * 2**20
+"""A shard is written when its squares reach this size, which a process holds in memory until then."""
+
+READY = "ready to decode\n"
+"""What `serve` sends first."""
+
+_SHARD_SECONDS = 15.0  # at most this much work is lost where a process is killed
+_TRIES = 3  # for a file that changes while it is read
+_TICK, _COARSE_TICK = 20_000_000, 2_000_000_000  # ns: upper limits of the resolution of file times
+
+
+@dataclass(frozen=True)
+class Job:
+    """How files are decoded.
+
+    Attributes:
+        side: of the squares, in pixels.
+        window: for `reader.read`.
+        folder: where shards are written; None for the image infos alone.
+    """
+
+    side: int
+    window: str
+    folder: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result for one file: an error message, or key and info of the image."""
+
+    path: str
+    problem: str | None = None
+    key: bytes | None = None
+    info: ImageInfo | None = None
+
+
+def file_key(path: str | Path) -> bytes:
+    """The 16-byte key of a file in its present state: it changes with path, size and times.
+
+    The times are those of the content, which a copying program may set back, and of the inode, which it can't: two
+    files that swap names get new keys even where size and modification time are equal.
+
+    Raises:
+        OSError: there is no such file, or its folder can't be entered.
+        ValueError: no valid path.
+    """
+    status = os.stat(path)  # noqa: PTH116, as a Path takes three times as long, for each image of each epoch
+    absolute = os.path.abspath(path)  # noqa: PTH100, as Path.absolute leaves ".." in
+    stamp = f"\0{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return hashlib.blake2b(os.fsencode(absolute) + stamp.encode(), digest_size=KEY_BYTES).digest()
+
+
+def decode_info(path: str | Path, window: str) -> ImageInfo:
+    """Decode a file for its info alone.
+
+    Raises:
+        ReadError: it can't be read.
+    """
+    return _read(path, window)[1]
+
+
+def decode_entry(path: str | Path, side: int, window: str) -> Entry:
+    """Decode a file to a square, under the key that the file had both before and after.
+
+    Raises:
+        ReadError: it can't be read, or keeps changing.
+        ConfigError: invalid window.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError, ValueError):
+            _wait_for_tick(path)
+        before = _key_or_none(path)
+        pixels, info = _read(path, window)
+        if before is not None and before == _key_or_none(path):
+            return Entry(before, info, fit_square(pixels, side))
+    raise ReadError(
+        f"{path}: changed {_TRIES} times while it was read; expected a file at rest. Wait until it is whole."
+    )
+
+
+def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, None]:
+    """Decode files and write shards; however the generator ends, what it decoded is written.
+
+    Raises:
+        ConfigError: invalid window.
+        WriteError: a shard can't be written.
+    """
+    entries: list[Entry] = []
+    limit = max(1, SHARD_BYTES // job.side**2)
+    written = time.monotonic()
+    try:
+        for path in paths:
+            result = _try_decode(job, path)
+            if isinstance(result, str):
+                yield Outcome(path, result)
+                continue
+            if job.folder:
+                entries.append(result)
+            if len(entries) >= limit or time.monotonic() - written > _SHARD_SECONDS:
+                _flush(job, entries)
+                written = time.monotonic()
+            yield Outcome(path, None, result.key, result.info)
+    finally:
+        _flush(job, entries)
+
+
+def serve() -> None:
+    """Decode chunks for another process; JSON lines, requests on standard input, replies on standard output.
+
+    In: the job, then one list of paths per chunk. Out: READY, then per chunk one "done" per path and "end"; "failed"
+    for an error that is no file's fault. Ends when either pipe is closed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the main one handles it.
+    out = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)  # What decoders print must not mix with the replies.
+
+    def reply(word: str, *details: Any) -> None:
+        out.write(json.dumps([word, *details]) + "\n")
+        out.flush()
+
+    job = Job(*json.loads(sys.stdin.readline()))
+    with contextlib.suppress(OSError):  # nobody reads any more
+        out.write(READY)
+        out.flush()
+        for line in sys.stdin:
+            try:
+                with contextlib.closing(decode_chunk(job, json.loads(line))) as outcomes:
+                    for outcome in outcomes:
+                        reply("done", *_pack(outcome))
+            except (ConfigError, WriteError) as error:
+                reply("failed", type(error).__name__, str(error))
+                return
+            reply("end")
+
+
+def _pack(outcome: Outcome) -> tuple[Any, ...]:
+    key, info = outcome.key or b"", outcome.info
+    return outcome.problem, key.hex(), asdict(info) if info else {}
+
+
+def unpack_outcome(path: str, problem: str | None, key: str, info: dict[str, Any]) -> Outcome:
+    """An outcome as `serve` sends it."""
+    if problem is not None:
+        return Outcome(path, problem)
+    return Outcome(path, None, bytes.fromhex(key), ImageInfo(**{**info, "notes": tuple(info["notes"])}))
+
+
+def _try_decode(job: Job, path: str) -> Entry | str:
+    """The decoded image, or what is wrong with the file."""
+    try:
+        return decode_entry(path, job.side, job.window)
+    except ReadError as error:
+        return str(error)
+    except ConfigError:
+        raise
+    except Exception as error:  # One file must not stop all. Its message may quote the file, so only the type is given.
+        return f"{path}: can't be decoded ({type(error).__name__}). Check or convert the file."
+
+
+def _flush(job: Job, entries: list[Entry]) -> None:
+    """Write the entries as a shard, and empty the list."""
+    if entries:
+        written, entries[:] = entries[:], []
+        write_shard(Path(job.folder or ""), job.side, written)
+
+
+def _read(path: str | Path, window: str) -> tuple[Pixels, ImageInfo]:
+    image = read(path, window)
+    height, width = image.pixels.shape
+    digest = hashlib.blake2b(f"{height} {width} ".encode(), digest_size=16)
+    digest.update(image.pixels.data if image.pixels.flags.c_contiguous else image.pixels.tobytes())
+    info = ImageInfo(width, height, image.bits, image.mode, image.format, digest.hexdigest(), image.notes)
+    return image.pixels, info
+
+
+def _key_or_none(path: str | Path) -> bytes | None:
+    """None where there is no such file, which the reader reports."""
+    try:
+        return file_key(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _wait_for_tick(path: str | Path) -> None:
+    """Wait until any later change must get a new time stamp: file systems stamp by a clock that ticks.
+
+    Linux ticks every 4 or 10 ms. Where the last stamp is a whole second, ticks of two seconds are assumed, as on FAT.
+    """
+    status = Path(path).stat()
+    last = max(status.st_mtime_ns, status.st_ctime_ns)
+    tick = _COARSE_TICK if last % 1_000_000_000 == 0 else _TICK
+    age = time.time_ns() - last
+    if 0 <= age < tick:
+        time.sleep((tick - age) / 1e9)
