@@ -26,6 +26,14 @@ LAYERS = [
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+# The same for the rooms inside two of them; what is not named is used by all.
+ROOMS = {
+    "data": [["manifest"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
+    "learning": [["interpretation"], ["training", "inference"], ["model"]],
+}
+KNOWN_ARROWS = {("data/labels/resolve.py", "sources"), ("learning/inference/predictor.py", "training")}
+MOST_MODULES = 12
+LONG_LISTS = {"cli/commands": "one module per command", "workflows": "to be divided", "metrics": "to be divided"}
 HEAVY = {
     "data": {"torch", "torchvision", "fastai", "sklearn", "matplotlib"},
     "audit": {"torch", "torchvision", "fastai", "matplotlib"},
@@ -46,7 +54,7 @@ def imported(path):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
             assert "*" not in [alias.name for alias in node.names]
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
@@ -60,6 +68,35 @@ def test_imports_point_one_way(path, package):
             assert RANK[target] >= RANK[package], f"{package} imports {name}"
             assert not (package != target and RANK[target] == RANK[package]), f"{package} imports its neighbour {name}"
         assert top not in HEAVY.get(package, set()), f"{package} imports {name}"
+
+
+def rank_in_room(dotted):
+    """Top package, room and rank of a module that stands in a room of ROOMS, else None."""
+    top, room = [*dotted.split("."), "", ""][1:3]
+    return next(((top, room, i) for i, rooms in enumerate(ROOMS.get(top, [])) if room in rooms), None)
+
+
+@pytest.mark.parametrize("top", ROOMS)
+def test_no_room_imports_one_that_uses_it(top):
+    for path in sorted((PACKAGE / top).rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        here = rank_in_room(f"xrayfast.{name.removesuffix('.py').replace('/', '.')}")
+        for target in filter(None, map(rank_in_room, imported(path))):
+            if target[0] == top and (name, target[1]) not in KNOWN_ARROWS:
+                assert here, f"{name} is used by all rooms, and imports {target[1]}"
+                assert here[1] == target[1] or here[2] < target[2], f"{name} imports {target[1]}"
+
+
+def test_no_command_imports_another():
+    for path in (PACKAGE / "cli" / "commands").glob("*.py"):
+        assert not [name for name in imported(path) if name.startswith("xrayfast.cli.commands")], path.name
+
+
+def test_no_folder_has_too_many_modules_to_look_through():
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        modules = [path.stem for path in folder.glob("*.py") if path.stem[:2] != "__"]
+        if folder.relative_to(PACKAGE).as_posix() not in LONG_LISTS:
+            assert len(modules) <= MOST_MODULES, f"{folder}: {modules}"
 
 
 def test_every_public_name_is_there_and_in_all():
