@@ -26,14 +26,14 @@ LUNG_LEFT = np.s_[30:84, 22:48]
 LUNG_RIGHT = np.s_[30:84, 80:106]
 
 
-def film(condition: str, **where: int) -> np.ndarray:
+def render(condition: str, **where: int) -> np.ndarray:
     return phantom(condition, size=128, **where).astype(float)
 
 
 @cache
 def rise(condition: str, patient: int) -> np.ndarray:
-    """What a finding adds to the patient's normal film of the same exposure: anatomy and grain cancel out."""
-    return gaussian_filter(film(condition, patient=patient) - film("normal", patient=patient), 2)
+    """What a finding adds to the patient's normal image of the same exposure: anatomy and grain cancel out."""
+    return gaussian_filter(render(condition, patient=patient) - render("normal", patient=patient), 2)
 
 
 @pytest.mark.parametrize("size", [16, 63, 64, 256, 600])
@@ -48,7 +48,7 @@ def test_dtype_shape_and_range(condition, size):
     image[0, 0] = 1  # the caller's own, writeable
 
 
-def test_equal_arguments_give_equal_films():
+def test_equal_arguments_give_equal_images():
     first = phantom("covid-19", patient=5, image=2, seed=9, size=64)
     phantom("normal", patient=6, size=64)
     assert np.array_equal(first, phantom("covid-19", patient=5, image=2, seed=9, size=64))
@@ -68,11 +68,11 @@ def test_global_random_state_is_untouched():
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_films_of_one_patient_differ_but_are_more_alike_than_those_of_others(condition):
-    data_dir = [[phantom(condition, patient=p, image=i, size=64).ravel() for i in range(3)] for p in range(5)]
-    for own in data_dir:
+def test_images_of_one_patient_differ_but_are_more_alike_than_those_of_others(condition):
+    images = [[phantom(condition, patient=p, image=i, size=64).ravel() for i in range(3)] for p in range(5)]
+    for own in images:
         assert len({image.tobytes() for image in own}) == 3
-    like = np.corrcoef(np.concatenate(data_dir).astype(float))
+    like = np.corrcoef(np.concatenate(images).astype(float))
     same = np.kron(np.eye(5), np.ones((3, 3))).astype(bool)
     within, between = like[same & ~np.eye(15, dtype=bool)].mean(), like[~same].mean()
     assert within > between + 0.005
@@ -80,7 +80,7 @@ def test_films_of_one_patient_differ_but_are_more_alike_than_those_of_others(con
 
 @pytest.mark.parametrize("patient", range(12))
 def test_lungs_are_dark_mediastinum_and_abdomen_bright(patient):
-    image = film("normal", patient=patient)
+    image = render("normal", patient=patient)
     lungs = max(image[UPPER_LEFT].mean(), image[UPPER_RIGHT].mean())
     assert lungs + 40 < image[MEDIASTINUM].mean()
     assert lungs + 40 < image[BELOW_LEFT].mean()
@@ -89,7 +89,7 @@ def test_lungs_are_dark_mediastinum_and_abdomen_bright(patient):
 
 def test_heart_lies_to_the_viewers_right():
     # Averaged over patients, so that shift and dome height even out.
-    heart = np.mean([film("normal", patient=p)[72:86] for p in range(12)], axis=0)
+    heart = np.mean([render("normal", patient=p)[72:86] for p in range(12)], axis=0)
     assert heart[:, 70:92].mean() > heart[:, 36:58].mean() + 15
 
 
@@ -137,7 +137,7 @@ def test_numbers_out_of_range_are_refused(wrong):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Plain gray films, for tests of folders alone."""
+    """Plain gray images, for tests of folders alone."""
     monkeypatch.setattr(module, "phantom", lambda *_, size, **__: np.full((size, size), 99, dtype=np.uint8))
 
 
@@ -151,7 +151,7 @@ def pngs(folder: Path) -> set[str]:
 
 
 def test_class_folders_and_table_agree(tmp_path):
-    folder = tmp_path / "new" / "films"
+    folder = tmp_path / "new" / "data"
     summary = write_dataset(folder, images=20, size=32)
     rows = table(folder)
     assert list(rows[0]) == ["image", "labels", "patient"]
@@ -166,46 +166,46 @@ def test_class_folders_and_table_agree(tmp_path):
     assert summary == DatasetSummary(folder, 20, patients, counts)
     with Image.open(folder / rows[0]["image"]) as image:
         assert (image.format, image.mode, image.size) == ("PNG", "L", (32, 32))
-        number, film_number = (int(part) for part in Path(rows[0]["image"]).stem[1:].split("_"))
+        number, image_number = (int(number) for number in Path(rows[0]["image"]).stem[1:].split("_"))
         condition = rows[0]["labels"]
-        assert np.array_equal(image, phantom(condition, patient=number, image=film_number, size=32))
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["films"]
+        assert np.array_equal(image, phantom(condition, patient=number, image=image_number, size=32))
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["data"]
 
 
-def test_patients_have_one_condition_and_few_films(tmp_path, quick):
-    write_dataset(tmp_path / "films", images=60, images_per_patient=3, size=16)
-    data_dir = defaultdict(list)
-    for row in table(tmp_path / "films"):
-        data_dir[row["patient"]].append(row["labels"])
-    assert all(len(set(labels)) == 1 for labels in data_dir.values())
-    assert {len(labels) for labels in data_dir.values()} == {1, 2, 3}
+def test_patients_have_one_condition_and_few_images(tmp_path, quick):
+    write_dataset(tmp_path / "data", images=60, images_per_patient=3, size=16)
+    labels_of = defaultdict(list)
+    for row in table(tmp_path / "data"):
+        labels_of[row["patient"]].append(row["labels"])
+    assert all(len(set(labels)) == 1 for labels in labels_of.values())
+    assert {len(labels) for labels in labels_of.values()} == {1, 2, 3}
 
 
-def test_one_film_per_patient(tmp_path, quick):
-    assert write_dataset(tmp_path / "films", images=9, images_per_patient=1, size=16).patients == 9
+def test_one_image_per_patient(tmp_path, quick):
+    assert write_dataset(tmp_path / "data", images=9, images_per_patient=1, size=16).patients == 9
 
 
 def test_multi_label(tmp_path, quick):
-    summary = write_dataset(tmp_path / "films", images=9, size=16, multi_label=True)
+    summary = write_dataset(tmp_path / "data", images=9, size=16, multi_label=True)
     assert set(summary.counts) == {"normal", "pneumonia", "covid-19+pneumonia"}
-    for row in table(tmp_path / "films"):
+    for row in table(tmp_path / "data"):
         assert row["labels"].split("|") == row["image"].split("/")[0].split("+")
 
 
 @pytest.mark.parametrize("images", [6, 7, 90])
 @pytest.mark.parametrize("seed", range(3))
 def test_split_is_by_patient(tmp_path, quick, images, seed):
-    folder = tmp_path / "films"
+    folder = tmp_path / "data"
     summary = write_dataset(folder, images=images, size=16, seed=seed, split=True)
-    assert set(summary.counts) == {f"{part}/{c}" for part in ("train", "valid") for c in CONDITIONS}
+    assert set(summary.counts) == {f"{name}/{c}" for name in ("train", "valid") for c in CONDITIONS}
     assert sum(summary.counts.values()) == summary.images == len(pngs(folder)) == images
-    parts = defaultdict(set)
+    patients = defaultdict(set)
     for row in table(folder):
-        parts[row["image"].split("/")[0]].add(row["patient"])
-    assert not parts["train"] & parts["valid"]
-    assert len(parts["train"] | parts["valid"]) == summary.patients
+        patients[row["image"].split("/")[0]].add(row["patient"])
+    assert not patients["train"] & patients["valid"]
+    assert len(patients["train"] | patients["valid"]) == summary.patients
     if images == 90:
-        assert 0.12 <= len(parts["valid"]) / summary.patients <= 0.28
+        assert 0.12 <= len(patients["valid"]) / summary.patients <= 0.28
 
 
 def test_equal_seeds_give_equal_folders(tmp_path):
@@ -218,9 +218,9 @@ def test_equal_seeds_give_equal_folders(tmp_path):
 
 
 def test_an_empty_folder_is_used(tmp_path, quick):
-    (tmp_path / "films").mkdir()
-    assert write_dataset(tmp_path / "films", images=3, size=16).images == 3
-    assert len(pngs(tmp_path / "films")) == 3
+    (tmp_path / "data").mkdir()
+    assert write_dataset(tmp_path / "data", images=3, size=16).images == 3
+    assert len(pngs(tmp_path / "data")) == 3
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):
@@ -231,26 +231,26 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
 
 
 def test_a_file_in_the_way_is_refused(tmp_path):
-    (tmp_path / "films").write_text("a file")
-    with pytest.raises(DataError, match="films"):
-        write_dataset(tmp_path / "films", images=3, size=16)
-    assert (tmp_path / "films").read_text() == "a file"
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(DataError, match="/data"):
+        write_dataset(tmp_path / "data", images=3, size=16)
+    assert (tmp_path / "data").read_text() == "a file"
 
 
 def test_no_permission_names_the_folder(tmp_path, monkeypatch):
     def refuse(**_):  # chmod would not stop root
-        raise PermissionError(13, "Permission denied", str(tmp_path / ".films-x"))
+        raise PermissionError(13, "Permission denied", str(tmp_path / ".data-x"))
 
     monkeypatch.setattr(module.tempfile, "mkdtemp", refuse)
-    with pytest.raises(DataError, match=r"films.*Permission denied"):
-        write_dataset(tmp_path / "films", images=3, size=16)
+    with pytest.raises(DataError, match=r"/data.*Permission denied"):
+        write_dataset(tmp_path / "data", images=3, size=16)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("there", [True, False])
 def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error, there):
     if there:
-        (tmp_path / "films").mkdir()
+        (tmp_path / "data").mkdir()
     calls = []
 
     def fail_later(*args, **options):
@@ -261,12 +261,12 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error, there):
 
     monkeypatch.setattr(module, "phantom", fail_later)
     with pytest.raises(error):
-        write_dataset(tmp_path / "films", images=9, size=16)
-    assert list(tmp_path.rglob("*")) == ([tmp_path / "films"] if there else [])
+        write_dataset(tmp_path / "data", images=9, size=16)
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "data"] if there else [])
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"images": 2}, "at least 3"),
         ({"images": 5, "split": True}, "at least 6"),
@@ -275,7 +275,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch, error, there):
         ({"seed": -1}, "seed"),
     ],
 )
-def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path, options, told):
-    with pytest.raises(DataError, match=told):
-        write_dataset(tmp_path / "films", **options)
+def test_wrong_numbers_are_refused_before_anything_is_written(tmp_path, options, message):
+    with pytest.raises(DataError, match=message):
+        write_dataset(tmp_path / "data", **options)
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,10 @@
-"""Synthetic frontal chest radiographs: data to try, test and demonstrate with when no films are at hand.
+"""Synthetic frontal chest radiographs, for demonstrations and tests without patient data.
 
-A film is built the way it comes about: the tissue that a ray crosses is added up in a plane of canonical
-body coordinates (x to the viewer's right, which is the patient's left, y downwards, the unit square is about
-the film), air is taken away, and the sum goes through a film curve. The anatomy comes from the patient's
-seed; positioning, breathing, exposure and noise from the image's, so that the films of one patient are alike
-but never equal. The pictures resemble films at a glance and have no diagnostic meaning.
+A film is built as a real one arises: the tissue that a ray crosses is summed in a plane of canonical body coordinates
+(x to the viewer's right, which is the patient's left, y downwards, the unit square is about the film), air is
+subtracted, and the sum goes through a film curve. Anatomy comes from the patient's seed; positioning, breathing,
+exposure and noise from the image's, so that the films of one patient are alike but never equal. They resemble real
+films at a glance and have no diagnostic meaning.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _Warp: TypeAlias = npt.NDArray[np.float64]
 
 _KNOTS = 5  # of the mesh that places and warps the plane on the film, along each edge
 _REACH = 1.12  # the plane reaches beyond the film, so that a turned or shifted film has no empty corners
-_LEAST = 128  # smaller films are made at this size and reduced, so that ribs and vessels don't alias
+_MIN_SIZE = 128  # smaller films are rendered at this size and downscaled, so that ribs and vessels don't alias
 
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """What stays the same on every film of a patient: lengths in canonical units, strengths without unit."""
+    """What all films of a patient share: lengths in canonical units, strengths without unit."""
 
     width: float  # half the inner width of the rib cage
     apex: float  # y of the lung tips
@@ -60,7 +60,7 @@ class _Anatomy:
     bubble: float  # gas in the stomach
 
 
-def _anatomy(rng: np.random.Generator, breath: float) -> _Anatomy:
+def _draw_anatomy(rng: np.random.Generator, breath: float) -> _Anatomy:
     u = rng.uniform
     return _Anatomy(
         width=u(0.64, 0.76), apex=u(-0.80, -0.70), dome=u(0.36, 0.50) + breath, lift=u(0.01, 0.08),
@@ -73,14 +73,14 @@ def _anatomy(rng: np.random.Generator, breath: float) -> _Anatomy:
 
 @lru_cache(maxsize=4)
 def _axes(n: int) -> tuple[Field, Field]:
-    """The coordinates of n x n points: x (1, n) and y (n, 1), to be broadcast."""
+    """The coordinates of n x n points: x (1, n) and y (n, 1), which broadcast."""
     line = np.linspace(-_REACH, _REACH, n, dtype=np.float32)
     line.flags.writeable = False  # shared between calls
     return line[None, :], line[:, None]
 
 
 def _mirror(half: Field) -> Field:
-    """The whole plane from its right half: two sides at the price of one (a warp makes them differ later)."""
+    """The whole plane from its right half, at half the cost (a warp makes the sides differ later)."""
     return np.concatenate([half[:, ::-1], half], axis=1)
 
 
@@ -91,7 +91,7 @@ def _cloud(rng: np.random.Generator, cells: int, n: int) -> Field:
 
 
 def _round(depth: Field) -> Field:
-    """Thickness of a round body at ``depth`` (0 at its edge, 1 at its middle): steep at first, then flat."""
+    """Thickness of a round body at ``depth`` (0 at its edge, 1 at its middle): steep, then flat."""
     z = np.clip(depth, 0, 1)
     thick = 2 - z
     thick *= z
@@ -184,7 +184,7 @@ def _ribs(a: _Anatomy, ax: Field, y: Field) -> Field:
 
     A hoop leaves the spine almost level and falls to the chest wall (its back part), turns there, and comes
     back towards the middle still falling (its front part, wider and fainter, ending where cartilage begins).
-    One periodic function of the height above the hoop draws all of them at once.
+    One periodic function of the height above the hoop draws all ribs at once.
     """
     u = ax / (_cage(a, y) + 0.03)
     w = np.sqrt(np.maximum(1 - np.minimum(u, 1) ** 2, 0.003))
@@ -270,12 +270,12 @@ def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size
     Args:
         condition: one of `CONDITIONS`.
         patient: number of the patient, 0 or greater; it fixes anatomy and the places of the findings.
-        image: number of the patient's film, 0 or greater; it fixes positioning, breath, exposure and noise.
+        image: number of the patient's image, 0 or greater; it fixes positioning, breath, exposure and noise.
         seed: 0 or greater; another seed means other patients.
-        size: edge of the square film in pixels, 16 to 4096.
+        size: side of the square image in pixels, 16 to 4096.
 
     Returns:
-        uint8 (size, size), 0 (black, air) to 255 (white, bone); equal for equal arguments.
+        (size, size) uint8, 0 (black, air) to 255 (white, bone); equal for equal arguments.
 
     Raises:
         DataError: unknown condition, negative number, or size out of range.
@@ -285,13 +285,13 @@ def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size
             f"unknown condition {condition!r}; choose one of {', '.join(CONDITIONS)}."
             + did_you_mean(condition, CONDITIONS)
         )
-    _check(patient, image, seed, size)
-    own = np.random.default_rng([seed, patient, 0])
-    shot = np.random.default_rng([seed, patient, 1, image])
-    ill = np.random.default_rng([seed, patient, 2])
+    _check_ranges(patient, image, seed, size)
+    patient_rng = np.random.default_rng([seed, patient, 0])
+    image_rng = np.random.default_rng([seed, patient, 1, image])
+    finding_rng = np.random.default_rng([seed, patient, 2])
     n = 2 * min(max(13 * size // 32, 78), 208)  # soft shadows need fewer points than the grain
-    breath, density = shot.normal(0, 0.03), shot.uniform(0.85, 1.0)
-    a = _anatomy(own, breath)
+    breath, density = image_rng.normal(0, 0.03), image_rng.uniform(0.85, 1.0)
+    a = _draw_anatomy(patient_rng, breath)
     x, y = _axes(n)
     ax = x[:, n // 2 :]
     body, heart, air = _mirror(_body(a, ax, y)), _heart(a, x, y), _lungs(a, x, y)
@@ -307,31 +307,31 @@ def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size
     if a.bubble > 0.3:
         gas = np.hypot((x - 0.33) / 0.14, (y - a.dome - a.lift - 0.13) / 0.07)
         solid -= 0.18 * a.bubble * _round(1.5 - 1.5 * gas)
-    air *= 0.40 - 0.20 * a.vessels * _vessels(a, own, n) + 0.02 * _cloud(own, 40, n)
+    air *= 0.40 - 0.20 * a.vessels * _vessels(a, patient_rng, n) + 0.02 * _cloud(patient_rng, 40, n)
     if condition != "normal":
-        finding = (_consolidation if condition == "pneumonia" else _patches)(a, ill, x, y)
+        finding = (_consolidation if condition == "pneumonia" else _patches)(a, finding_rng, x, y)
         air *= 1 - density * finding
-    warp = own.normal(0, 0.018, (_KNOTS, _KNOTS, 2))
-    film = _expose(solid * body - air, warp, shot, max(size, _LEAST))
-    if size < _LEAST:
+    warp = patient_rng.normal(0, 0.018, (_KNOTS, _KNOTS, 2))
+    film = _expose(solid * body - air, warp, image_rng, max(size, _MIN_SIZE))
+    if size < _MIN_SIZE:
         film = film.resize((size, size), Image.Resampling.LANCZOS)
     pixels: npt.NDArray[np.uint8] = np.array(film)
     return pixels
 
 
-def _check(patient: int, image: int, seed: int, size: int) -> None:
+def _check_ranges(patient: int, image: int, seed: int, size: int) -> None:
     if min(patient, image, seed) < 0:
         raise DataError(f"patient, image and seed must be 0 or greater, got {patient}, {image} and {seed}")
     if not 16 <= size <= 4096:
         raise DataError(f"size must be 16 to 4096 pixels, got {size}")
 
 
-def _expose(tissue: Field, warp: _Warp, shot: np.random.Generator, size: int) -> Image.Image:
+def _expose(tissue: Field, warp: _Warp, image_rng: np.random.Generator, size: int) -> Image.Image:
     """The film of one exposure: positioning, scatter, film curve and grain; 8-bit gray.
 
     ``warp`` (_KNOTS, _KNOTS, 2) are shifts that make the patient's two sides differ.
     """
-    turn, zoom, shift = shot.normal(0, 0.03), shot.uniform(0.86, 1.01), shot.normal(0, 0.025, 2)
+    turn, zoom, shift = image_rng.normal(0, 0.03), image_rng.uniform(0.86, 1.01), image_rng.normal(0, 0.025, 2)
     knots = np.linspace(-1, 1, _KNOTS)
     turned = np.stack(np.meshgrid(knots, knots), axis=-1) @ [
         [math.cos(turn), math.sin(turn)],
@@ -345,15 +345,15 @@ def _expose(tissue: Field, warp: _Warp, shot: np.random.Generator, size: int) ->
         mesh.append(((at[i], at[j], at[i + 1], at[j + 1]), tuple(corners.ravel().tolist())))
     plane = Image.fromarray(tissue)
     t = np.asarray(plane.transform((size, size), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR))
-    scatter = shot.uniform(0.0, 0.2)
-    dots = shot.integers(0, 256, (size + 1, size + 1), dtype=np.uint8).astype(np.float32)
+    scatter = image_rng.uniform(0.0, 0.2)
+    dots = image_rng.integers(0, 256, (size + 1, size + 1), dtype=np.uint8).astype(np.float32)
     grain = dots[1:, 1:] + dots[:-1, :-1] + dots[1:, :-1] - 382.5  # shared dots: grains touch
-    t = (1 - scatter) * t + scatter * 0.5 * float(t.mean()) + shot.uniform(4e-5, 15e-5) * grain
-    level = shot.uniform(1.0, 1.35) * np.linspace(0, 2, 2048) ** shot.uniform(0.8, 1.25)
+    t = (1 - scatter) * t + scatter * 0.5 * float(t.mean()) + image_rng.uniform(4e-5, 15e-5) * grain
+    level = image_rng.uniform(1.0, 1.35) * np.linspace(0, 2, 2048) ** image_rng.uniform(0.8, 1.25)
     curve = (255 * level / (1 + level**4) ** 0.25).astype(np.uint8)  # the shoulder of the film curve
     film = Image.fromarray(curve[np.clip(t * 1024, 0, 2047).astype(np.int32)])
-    if shot.random() < 0.6:  # the side marker, L for the patient's left
-        mx, my, h = shot.uniform(0.88, 0.94) * size, shot.uniform(0.03, 0.2) * size, 0.03 * size
+    if image_rng.random() < 0.6:  # the side marker, L for the patient's left
+        mx, my, h = image_rng.uniform(0.88, 0.94) * size, image_rng.uniform(0.03, 0.2) * size, 0.03 * size
         corner = [mx, my, mx, my + h, mx + 0.6 * h, my + h]
         ImageDraw.Draw(film).line(corner, fill=230, width=max(1, size // 128))
     return film
@@ -364,9 +364,9 @@ class DatasetSummary:
     """What `write_dataset` wrote.
 
     Attributes:
-        folder: where.
-        images: how many.
-        patients: of how many patients.
+        folder: of the data set.
+        images: number of images.
+        patients: number of patients.
         counts: images by class folder, relative with forward slashes, as in ``"train/normal"``.
     """
 
@@ -376,15 +376,15 @@ class DatasetSummary:
     counts: dict[str, int]
 
 
-def _plan(images: int, most: int, rng: np.random.Generator, split: bool) -> list[tuple[str, str, int]]:
-    """The patients in the order of their numbers: condition, part ("" if not split) and number of images."""
+def _draw_patients(images: int, max_images: int, rng: np.random.Generator, split: bool) -> list[tuple[str, str, int]]:
+    """The patients in the order of their numbers: condition, folder of the split ("" without one), number of images."""
     patients = []
     for at, condition in enumerate(CONDITIONS):
         left, sizes = (images + len(CONDITIONS) - 1 - at) // len(CONDITIONS), list[int]()
         while left:
-            # With a split, the first patient leaves an image to a second one, for the other part.
+            # With a split, the first patient leaves an image to a second one, for the other split.
             limit = max(1, left - 1) if split and not sizes else left
-            sizes.append(min(int(rng.integers(1, most + 1)), limit))
+            sizes.append(min(int(rng.integers(1, max_images + 1)), limit))
             left -= sizes[-1]
         valid = max(1, round(0.2 * len(sizes))) if split else 0
         patients += [
@@ -407,15 +407,15 @@ def write_dataset(
 
     The files are ``CLASS/pNNNN_II.png`` (patient and image number) and ``labels.csv`` with the columns
     ``image`` (path relative to ``folder``, forward slashes), ``labels`` (joined with ``|``) and ``patient``
-    (``p0001``). Every patient has one condition, the conditions get equally many images to within one. All is
-    written to a temporary folder beside ``folder`` and moved at the end: what is interrupted leaves nothing.
+    (``p0001``). Every patient has one condition; the conditions get equally many images to within one. The data set is
+    written to a temporary folder beside ``folder`` and moved at the end: an interrupted call leaves nothing.
 
     Args:
-        folder: where to; it may exist if it is empty.
+        folder: of the data set; may exist if it is empty.
         images: number of images in total, at least one per condition, or two with ``split``.
-        images_per_patient: the most films of one patient; 1 to that many are drawn for each.
-        size: edge of the images in pixels.
-        seed: another seed gives other patients and films.
+        images_per_patient: the most images of one patient; 1 to that many are drawn for each.
+        size: side of the images in pixels.
+        seed: another seed gives other patients and images.
         multi_label: call the COVID-19 class ``covid-19+pneumonia``, two labels.
         split: put the class folders into ``train/`` and ``valid/``, about 80 % and 20 % of the patients of
             each condition; no patient is in both.
@@ -429,10 +429,10 @@ def write_dataset(
     folder = Path(folder)
     least = len(CONDITIONS) * (2 if split else 1)
     if images < least:
-        raise DataError(f"images must be at least {least}, for every condition in every part; got {images}")
+        raise DataError(f"images must be at least {least}, for every condition in every split; got {images}")
     if images_per_patient < 1:
         raise DataError(f"images_per_patient must be at least 1, got {images_per_patient}")
-    _check(0, 0, seed, size)
+    _check_ranges(0, 0, seed, size)
     try:
         found = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
         if found:
@@ -444,7 +444,7 @@ def write_dataset(
         target = folder.resolve()
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
-            plan = _plan(images, images_per_patient, np.random.default_rng([seed, images]), split)
+            plan = _draw_patients(images, images_per_patient, np.random.default_rng([seed, images]), split)
             counts = _write(staging / "data", plan, size, seed, multi_label)
             if target.exists():
                 target.rmdir()
@@ -463,17 +463,17 @@ def _write(into: Path, plan: list[tuple[str, str, int]], size: int, seed: int, m
     into.mkdir()
     counts: Counter[str] = Counter()
     rows = []
-    for number, (condition, part, count) in enumerate(plan, start=1):
+    for number, (condition, split_folder, count) in enumerate(plan, start=1):
         labels = ["covid-19", "pneumonia"] if multi_label and condition == "covid-19" else [condition]
-        place = part + "+".join(labels)
-        (into / place).mkdir(parents=True, exist_ok=True)
+        class_folder = split_folder + "+".join(labels)
+        (into / class_folder).mkdir(parents=True, exist_ok=True)
         for image in range(count):
-            name = f"{place}/p{number:04d}_{image:02d}.png"
+            name = f"{class_folder}/p{number:04d}_{image:02d}.png"
             film = phantom(condition, patient=number, image=image, seed=seed, size=size)
-            # Run lengths only: grain has no repeats, and the search for them costs time and bytes.
+            # Run lengths only: grain has no repeats, and searching for them costs time and bytes.
             Image.fromarray(film).save(into / name, compress_type=zlib.Z_RLE)
             rows.append((name, "|".join(labels), f"p{number:04d}"))
-        counts[place] += count
+        counts[class_folder] += count
     with (into / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([("image", "labels", "patient"), *sorted(rows)])
     return dict(sorted(counts.items()))
