@@ -1,11 +1,9 @@
-"""From files on disk to a table of images with labels and parts: numpy, pandas, Pillow and pydicom, no torch.
+"""From files on disk to a table of images with labels and splits: numpy, pandas, Pillow and pydicom, no torch.
 
-Four modules are the doors to start from; the others serve one of them.
-
-| door | behind it |
-|---|---|
-| `radiograph`: a file to an image | `image`, `pillow`; `dicom` with `dicom_file`, `dicom_elements`, `dicom_header`, `dicom_pixels`, `dicom_apart`, `dicom_display` |
-| `store`: images decoded once | `segments`, `cache`, `decoding`, `workers`, `locks` |
-| `manifest`: the table of images | how files lie: `layouts`, `folders`, `tables`, `listing`, `forms`, `paths`, `row_files`, `side_tables`, `images`; what labels mean: `labels`, `targets`, `policies`, `label_map`, `implications`, `labelling`; who and where: `patients`, `splits`, `splits`, `split_files` |
-| `phantom`: synthetic radiographs | |
-"""  # noqa: E501 (a table)
+- `images`: one file to one array.
+- `cache`: each image decoded once and cached on disk.
+- `sources`: class folders, label tables and public data sets to image records.
+- `labels`: label cells to targets; policies for uncertain labels; label maps.
+- `splits`: stratified splits and folds by patient.
+- `manifest`: the table that all of these make.
+"""

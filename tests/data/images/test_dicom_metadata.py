@@ -15,7 +15,7 @@ FILM = (np.arange(32 * 40) % 4096).astype(np.uint16).reshape(32, 40)
 
 
 def header(tmp_path, syntax=files.EXPLICIT, keyword="PatientID", **elements):
-    path = tmp_path / "film"
+    path = tmp_path / "image"
     path.write_bytes(files.dicom_bytes(FILM, syntax, **elements))
     return read_header(path, keyword)
 
