@@ -1,4 +1,4 @@
-"""The command line. Each command gathers options and makes one call; nothing heavy is imported before that."""
+"""The command line. Each command reads its options and calls one workflow; nothing heavy is imported before that."""
 
 from xrayfast.cli.app import app, main
 

@@ -1,4 +1,4 @@
-"""The commands put together, and the one place where an exception becomes a message and an exit code."""
+"""The application, and the one place where an exception becomes a message and an exit code."""
 
 from __future__ import annotations
 
@@ -20,19 +20,17 @@ from xrayfast.errors import Interrupted, XrayfastError
 
 FAILED, INTERRUPTED = 1, 130
 
-COLLECTIONS = (100_000, 20, 20)
-"""How seldom the process looks for garbage: torch and fastai are nearly a million objects that live as long as it
-does, and to look through them at Python's own pace is a tenth of the time that their import takes.
+GC_THRESHOLDS = (100_000, 20, 20)
+"""For `gc.set_threshold`. With Python's own, garbage collection is a tenth of the time of importing torch and fastai,
+whose nearly a million objects live as long as the process.
 """
 
 
 class _Group(TyperGroup):
-    """Lists the commands without importing them, and turns what one raises into a message on standard error and an
-    exit code.
-    """
+    """Lists the commands without importing them, and turns their exceptions into messages and exit codes."""
 
-    def __init__(self, **of_typer: Any) -> None:
-        super().__init__(**of_typer)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         self.commands = Commands()  # type: ignore[assignment]  # nothing is added to them
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -55,7 +53,7 @@ class _Group(TyperGroup):
             output.error("Stopped.")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read our output has gone, as `head` does; Python would complain once more on exit.
+            # The reader of the pipe has exited, as `head` does. Python would fail again when it flushes on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FAILED) from None
         except (XrayfastError, OSError) as error:
@@ -90,8 +88,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"xrayfast {__version__}")
         raise typer.Exit
 
@@ -99,7 +97,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something fails.")] = False,
 ) -> None:
@@ -108,23 +106,25 @@ def _root(
 
 def main() -> None:
     """The entry point of `xrayfast` and `python -m xrayfast`."""
-    gc.set_threshold(*COLLECTIONS)
-    ended: list[int] = []
-    atexit.register(_leave, ended)  # called after all that is registered from here on
+    gc.set_threshold(*GC_THRESHOLDS)
+    exit_codes: list[int] = []
+    atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in the reverse order of their registration
     try:
         app(prog_name="xrayfast")
     except SystemExit as end:
         if isinstance(end.code, int):
-            ended.append(end.code)
+            exit_codes.append(end.code)
         raise
 
 
-def _leave(ended: list[int]) -> None:
-    """End the process with the exit code that is known by now, as mypy does: Python would first take all modules apart,
-    which after torch and fastai takes over 2 s.
+def _exit_at_once(exit_codes: list[int]) -> None:
+    """End the process without Python's teardown of all modules, which takes over 2 s with torch and fastai.
+
+    Args:
+        exit_codes: the one exit code; empty where `main` raised something else, which is left to Python.
     """
-    with suppress(OSError, ValueError):  # what can't be flushed is Python's to report
+    with suppress(OSError, ValueError):  # Python itself reports a stream that can't be flushed
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed
             stream.flush()
-        for code in ended:
+        for code in exit_codes:
             os._exit(code)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Output:
-    """What a command says.
+    """Prints what a command reports.
 
     Args:
-        as_json: whether standard output is for one JSON object.
+        as_json: whether standard output gets one JSON object, and the text goes to standard error.
     """
 
     def __init__(self, as_json: bool = False) -> None:
@@ -26,34 +26,34 @@ class Output:
 
     @property
     def console(self) -> Console:
-        """Where people read: standard output, or standard error with --json."""
+        """The console for text: standard output, or standard error with --json."""
         return _console(sys.stderr if self.as_json else sys.stdout)
 
     def line(self, text: str = "") -> None:
-        """A line of text, as it stands."""
+        """Print a line of text, without markup."""
         self.console.print(text, markup=False)
 
     def note(self, text: str) -> None:
-        """Something worth knowing before one goes on."""
+        """Print a note in colour."""
         from rich.text import Text
 
         self.console.print(Text.assemble(("Note: ", "yellow"), text))
 
     def done(self, what: str, where: object) -> None:
-        """Something was written."""
+        """Print what was written and where."""
         from rich.text import Text
 
         self.console.print(Text.assemble(f"{what}: ", (str(where), "bold green")))
 
     def finding(self, severity: str, title: str, text: str) -> None:
-        """Something that is wrong with a data set, or worth knowing."""
+        """Print a finding of `xrayfast check`, in the colour of its severity."""
         from rich.text import Text
 
         colour = {"leak": "bold red", "warning": "yellow"}.get(severity, "cyan")
         self.console.print(Text.assemble((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}"))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
-        """A table; all but the first `text_columns` are aligned right. Numbers get three digits, None a dash."""
+        """Print a table; columns after the first `text_columns` are aligned right. Cells are as `shown` has them."""
         from rich.table import Table
         from rich.text import Text
 
@@ -70,14 +70,14 @@ class Output:
         console.print(table)
 
     def json(self, content: Any) -> None:
-        """The JSON object, where it was asked for."""
+        """Print the JSON object, with --json only."""
         if self.as_json:
             sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str) + "\n")
             sys.stdout.flush()
 
 
 def shown(cell: Any) -> str:
-    """A table's cell for people.
+    """A table's cell as text: floats with three digits, None and NaN as a dash.
 
     >>> shown(0.8361), shown(12), shown(None)
     ('0.836', '12', '–')
@@ -88,14 +88,14 @@ def shown(cell: Any) -> str:
 
 
 def error(message: str) -> None:
-    """A message on standard error."""
+    """Print an error message to standard error."""
     from rich.text import Text
 
     _console(sys.stderr).print(Text.assemble(("Error: ", "bold red"), message))
 
 
 def _console(file: TextIO) -> Console:
-    """Lines are wrapped at words in a terminal, and left whole in a file or pipe."""
+    """A console that wraps lines at words in a terminal, and leaves them whole in a file or pipe."""
     from rich.console import Console
 
     console = Console(file=file, highlight=False)

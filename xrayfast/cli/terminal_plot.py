@@ -1,4 +1,4 @@
-"""A curve in the terminal."""
+"""A plot in the terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any, width: int = 72, height: int = 14) -> str:
-    """Loss over learning rate (log scale) as text, without colours.
+def draw_curve(lrs: Sequence[float] | Any, losses: Sequence[float] | Any, width: int = 72, height: int = 14) -> str:
+    """Draw the loss over the learning rate (log scale) as text, without colours.
 
-    The losses are cut at twice their first value, so that the explosion at the end does not flatten the valley.
+    Losses above twice the first are left out, so that the divergence at the end does not flatten the valley.
     """
     import plotext as plt
 

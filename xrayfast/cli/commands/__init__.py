@@ -1,1 +1,1 @@
-"""A command a module."""
+"""One module per command."""

@@ -75,8 +75,8 @@ def _explained(run: Run, files: list[Path]) -> list[Path]:
     from xrayfast.workflows.explain import explain
 
     stems = [file.stem for file in files]
-    numbers = [f"{i}-" if stems.count(stem) > 1 else "" for i, stem in enumerate(stems, 1)]
-    paths = [run.figure_path(f"saliency-{number}{stem}") for number, stem in zip(numbers, stems, strict=True)]
+    prefixes = [f"{i}-" if stems.count(stem) > 1 else "" for i, stem in enumerate(stems, 1)]
+    paths = [run.figure_path(f"saliency-{prefix}{stem}") for prefix, stem in zip(prefixes, stems, strict=True)]
     for explanation, path in zip(explain(run, files), paths, strict=True):
         explanation.save(path)
     return paths

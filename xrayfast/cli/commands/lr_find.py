@@ -36,7 +36,7 @@ def lr_find(
     require_parent(output)
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)
-    from xrayfast.cli.terminal_plot import curve
+    from xrayfast.cli.terminal_plot import draw_curve
     from xrayfast.report.figures import save
     from xrayfast.workflows.find_lr import find_lr
 
@@ -45,7 +45,7 @@ def lr_find(
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     save(found.plot(), image)
     found.to_csv(table)
-    out.line(curve(found.lrs, found.losses))
+    out.line(draw_curve(found.lrs, found.losses))
     out.table(
         "Suggestions",
         ["method", "learning rate"],
