@@ -119,18 +119,18 @@ def test_two_builds_at_once_share_the_work(tmp_path, root):
 
 def test_a_chunk_of_another_run_is_left_to_it_as_long_as_it_lives(tmp_path, root):
     paths = write_images(tmp_path / "images", 20)
-    images, told = ImageCache(SIDE, root=root), []
+    images, reported = ImageCache(SIDE, root=root), []
     images.folder.mkdir(parents=True)
-    build = threading.Thread(target=images.build, args=(paths, lambda *n: told.append(n), 0))
+    build = threading.Thread(target=images.build, args=(paths, lambda *n: reported.append(n), 0))
     with ChunkLocks(images.folder, list).lock(paths[:8]) as chunk:
         assert chunk == paths[:8]
         build.start()
-        while (12, 20) not in told:
+        while (12, 20) not in reported:
             time.sleep(0.01)
         build.join(0.5)
         assert build.is_alive() and count_cached(images) == 12
     build.join(10)
-    assert count_cached(images) == 20 and told[-1] == (20, 20)
+    assert count_cached(images) == 20 and reported[-1] == (20, 20)
 
 
 def test_locks_that_stay_or_do_not_exist_cost_time_only(tmp_path, root, monkeypatch):
@@ -189,14 +189,14 @@ def test_a_cache_cleared_during_a_build_harms_nothing(tmp_path, root):
     assert_true_to(ImageCache(SIDE, root=root), sorted((tmp_path / "images").iterdir()))
 
 
-def test_progress_is_told_at_least_every_second(tmp_path, root):
+def test_progress_is_reported_at_least_every_second(tmp_path, root):
     slow_images(tmp_path / "images", 60)
     build = go(start_build(root, tmp_path / "images", patched_reader(tmp_path / "patch"), workers=1))
-    times, told = [], []
+    times, reported = [], []
     for line in build.stdout:
         if line.endswith(" 60\n"):
             times.append(time.monotonic())
-            told.append(int(line.split()[0]))
+            reported.append(int(line.split()[0]))
     build.communicate()
-    assert told == sorted(told) and told[-1] == 60 and len(set(told)) > 5
+    assert reported == sorted(reported) and reported[-1] == 60 and len(set(reported)) > 5
     assert max(b - a for a, b in itertools.pairwise(times)) < 1.5

@@ -539,17 +539,19 @@ def test_no_message_note_or_log_names_the_patient(tmp_path, caplog, capsys, recw
     caplog.set_level(logging.DEBUG)
     caplog.clear()  # pydicom warned of what was written, too
     recwarn.clear()
-    said = []
+    messages = []
     for content in contents:
         path.write_bytes(content)
         for act in (read, read_header):
             try:
                 found = act(path)
-                said.append(str(found.notes) if act is read else "")
+                messages.append(str(found.notes) if act is read else "")
             except ReadError as error:
-                said.append("".join(traceback.format_exception(error)))
-    assert sum("DICOM header" in text for text in said) >= 10
-    everything = "\n".join([*said, caplog.text, *capsys.readouterr(), *(str(warning.message) for warning in recwarn)])
+                messages.append("".join(traceback.format_exception(error)))
+    assert sum("DICOM header" in text for text in messages) >= 10
+    everything = "\n".join(
+        [*messages, caplog.text, *capsys.readouterr(), *(str(warning.message) for warning in recwarn)]
+    )
     assert "DOE" not in everything
 
 
@@ -630,12 +632,12 @@ from xrayfast.data.images.reader import read
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
 read(sys.argv[1])
-before, began, said = peak(), time.monotonic(), ""
+before, began, message = peak(), time.monotonic(), ""
 try:
     read(sys.argv[2])
 except Exception as error:
-    said = str(error)
-print(peak() - before, time.monotonic() - began, said)
+    message = str(error)
+print(peak() - before, time.monotonic() - began, message)
 """
 
 
@@ -649,8 +651,8 @@ def test_small_files_that_would_fill_the_memory(tmp_path, case):
     done = subprocess.run(
         [sys.executable, "-c", READ_AND_MEASURE, plain, bomb], capture_output=True, text=True, timeout=60, check=True
     )
-    mebibytes, seconds, said = [*done.stdout.split(maxsplit=2), ""][:3]
-    assert words in said if words else not said
+    mebibytes, seconds, message = [*done.stdout.split(maxsplit=2), ""][:3]
+    assert words in message if words else not message
     assert int(mebibytes) < 3 * bomb.stat().st_size / 2**20 + 150
     assert float(seconds) < 10
 

@@ -24,24 +24,24 @@ from xrayfast.data.images.dicom.metadata import read_header
 from xrayfast.data.images.reader import is_image, read
 from xrayfast.errors import ReadError
 
-SLOWEST = 30.0  # seconds a file may take; a decoder of its own process is given 21
-RARE = 40  # cases for each that is decoded in a process of its own
+SLOWEST = 30.0  # seconds a file may take; the sandbox is given 21
+RARE = 40  # cases for each that is decoded in a subprocess
 WILDNESS = 6  # cases for each DICOM file with a strange header
 
 
 def originals():
-    """Small valid files: (ending, content), the cheap ones and those that need a process to decode."""
+    """Small valid files: (ending, content), the cheap ones and those decoded in a subprocess."""
     y, x = np.mgrid[:32, :40]
     gray = ((x * 7 + y * 5) % 97 * 2).astype(np.uint8)
     deep = gray.astype(np.uint16) * 20
     colour = np.stack([gray, gray[::-1], gray[:, ::-1]], axis=-1)
     cheap = [*pillow_files(gray, deep, colour), *dicom_variants(gray, deep, colour)]
-    apart = [
+    sandboxed = [
         dicom.dicom_bytes(deep, syntax, bits=bits, photometric="MONOCHROME1")
         for syntax in (dicom.JPEG_LS, dicom.LOSSLESS)
         for bits in (12, 16)
     ]
-    return [*cheap, *((".dcm", content) for content in apart)], len(cheap)
+    return [*cheap, *((".dcm", content) for content in sandboxed)], len(cheap)
 
 
 def pillow_files(gray, deep, colour):
@@ -204,9 +204,9 @@ def test_damaged_files_are_read_or_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(5))
-def test_many_more_damaged_files_are_read_or_refused(tmp_path, part):
-    children(tmp_path, first=10_000 * (part + 1), count=4000, timeout=900)
+@pytest.mark.parametrize("batch", range(5))
+def test_many_more_damaged_files_are_read_or_refused(tmp_path, batch):
+    children(tmp_path, first=10_000 * (batch + 1), count=4000, timeout=900)
 
 
 def test_what_is_damaged_was_whole():

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
-from xrayfast.data.images.dicom.parse import BEFORE_PIXELS, is_dicom, open_dicom
+from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, is_dicom, open_dicom
 from xrayfast.data.images.limits import require_regular_file
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 
@@ -86,7 +86,7 @@ def _patient_tag(keyword: str) -> int:
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise ConfigError(f"'{keyword}' is no DICOM keyword.{did_you_mean(keyword, keyword_dict)}")
-    if dictionary_VR(tag) in _NOT_TEXT or not _FIRST_TAG <= tag < BEFORE_PIXELS:
+    if dictionary_VR(tag) in _NOT_TEXT or not _FIRST_TAG <= tag < FIRST_PIXEL_TAG:
         raise ConfigError(f"'{keyword}' is no DICOM element that identifies patients; try PatientID.")
     return tag
 

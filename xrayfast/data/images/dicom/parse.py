@@ -28,7 +28,7 @@ EXPLICIT_BIG, DEFLATED = "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 _UNCOMPRESSED = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED})
 """UIDs of the transfer syntaxes whose pixels are not compressed; all others are explicit, little endian."""
 
-_MARK, _MARK_AT = b"DICM", 128
+_MAGIC, _MAGIC_AT = b"DICM", 128
 _TRANSFER_SYNTAX, _PIXEL_DATA, _FLOAT_PIXELS = 0x00020010, 0x7FE00010, frozenset({0x7FE00008, 0x7FE00009})
 _META_GROUP, _AFTER_META = 0x0002, 0x00030000
 _FIRST_GROUPS = frozenset({_META_GROUP, 0x0008})
@@ -36,7 +36,7 @@ _SECOND_GROUPS = frozenset({*_FIRST_GROUPS, 0x0010, 0x0018, 0x0020, 0x0028})
 _LONG_LENGTH = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _UNDEFINED = 0xFFFFFFFF
 
-BEFORE_PIXELS = min(_FLOAT_PIXELS)
+FIRST_PIXEL_TAG = min(_FLOAT_PIXELS)
 """The lowest tag that holds pixels."""
 
 _MAX_READS = 100_000
@@ -53,7 +53,7 @@ def is_dicom(head: bytes) -> bool:
     Args:
         head: the first 512 bytes, or all there are.
     """
-    return head[_MARK_AT : _MARK_AT + len(_MARK)] == _MARK or any(
+    return head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC or any(
         _starts_with_elements(head, order) for order in ("<", ">")
     )
 
@@ -128,7 +128,7 @@ class DicomFile:
         return raw.value
 
 
-def open_dicom(path: Path, stream: BinaryIO, tags: Iterable[int], stop: int = BEFORE_PIXELS) -> DicomFile:
+def open_dicom(path: Path, stream: BinaryIO, tags: Iterable[int], stop: int = FIRST_PIXEL_TAG) -> DicomFile:
     """Parse the header of a DICOM file.
 
     Args:
@@ -140,8 +140,8 @@ def open_dicom(path: Path, stream: BinaryIO, tags: Iterable[int], stop: int = BE
     Raises:
         ReadError: a header that can't be parsed, or of far too many elements.
     """
-    stream.seek(_MARK_AT)
-    if stream.read(len(_MARK)) != _MARK:
+    stream.seek(_MAGIC_AT)
+    if stream.read(len(_MAGIC)) != _MAGIC:
         stream.seek(0)
     syntax = _find_syntax(path, stream)
     start = stream.tell()
