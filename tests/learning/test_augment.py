@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from fastai.vision.core import imagenet_stats
 from torch.nn import functional as F
 
 from xrayfast.learning import augment
-from xrayfast.learning.augment import Shrink, ToNetwork, lit, moved
-from xrayfast.learning.fastai_api import TensorImageBW, imagenet_stats
+from xrayfast.learning.augment import denormalize, jitter_lighting, normalize, random_affine, shrink
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def test_the_grid_is_torch_s():
     torch.testing.assert_close(augment._grid(matrix, 20, 30), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_films_that_are_not_drawn_are_untouched(images, monkeypatch):
+def test_films_that_are_not_draw_are_untouched(images, monkeypatch):
     monkeypatch.setattr(augment, "P_AFFINE", 0.3)
-    out = moved(images)
+    out = random_affine(images)
     same = [torch.equal(a, b) for a, b in zip(images, out, strict=True)]
     assert 0 < sum(same) < len(same)
     monkeypatch.setattr(augment, "P_AFFINE", 0.0)
-    assert torch.equal(moved(images), images)
+    assert torch.equal(random_affine(images), images)
 
 
 def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
@@ -46,8 +46,8 @@ def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
     monkeypatch.setattr(augment, "P_AFFINE", 1.0)
     monkeypatch.setattr(augment, "MIN_ZOOM", 1.0)
     angles = []
-    monkeypatch.setattr(augment, "_drawn", lambda *a, real=augment._drawn: angles.append(real(*a)) or angles[-1])
-    out = moved(film)[:, 0].numpy()
+    monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: angles.append(real(*a)) or angles[-1])
+    out = random_affine(film)[:, 0].numpy()
     y, x = np.mgrid[-50:51, -50:51]
     for turned, angle in zip(out, angles[0], strict=True):
         direction = 0.5 * math.atan2(2 * (turned * x * y).sum(), (turned * (x**2 - y**2)).sum())
@@ -55,21 +55,21 @@ def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
         assert abs(float(angle)) <= augment.MAX_ROTATION
 
 
-def test_zoom_shrinks_a_film_by_the_drawn_share_and_keeps_it_in_the_frame(monkeypatch):
+def test_zoom_shrinks_a_film_by_the_draw_share_and_keeps_it_in_the_frame(monkeypatch):
     film = torch.ones(32, 1, 101, 101)
     monkeypatch.setattr(augment, "P_AFFINE", 1.0)
     monkeypatch.setattr(augment, "MAX_ROTATION", 0.0)
     drawn = []
-    monkeypatch.setattr(augment, "_drawn", lambda *a, real=augment._drawn: drawn.append(real(*a)) or drawn[-1])
-    area = moved(film).mean(dim=(1, 2, 3))
+    monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: drawn.append(real(*a)) or drawn[-1])
+    area = random_affine(film).mean(dim=(1, 2, 3))
     torch.testing.assert_close(area, drawn[1] ** 2, atol=0.02, rtol=0)
     assert float(drawn[1].min()) >= augment.MIN_ZOOM
 
 
 def test_lighting_is_fastai_s_formula(images, monkeypatch):
     drawn = []
-    monkeypatch.setattr(augment, "_drawn", lambda *a, real=augment._drawn: drawn.append(real(*a)) or drawn[-1])
-    out = lit(images)
+    monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: drawn.append(real(*a)) or drawn[-1])
+    out = jitter_lighting(images)
     brightness, contrast = drawn[0].view(-1, 1, 1, 1), drawn[1].exp().view(-1, 1, 1, 1)
     # fastai: x = sigmoid((logit(x) + logit(brightness)) * contrast)
     expected = torch.sigmoid((torch.logit(images, 1e-7) + torch.logit(brightness)) * contrast)
@@ -77,7 +77,7 @@ def test_lighting_is_fastai_s_formula(images, monkeypatch):
 
 
 def test_draws_are_uniform_between_their_bounds_as_often_as_asked():
-    values = augment._drawn(20_000, 0.75, 2.0, 4.0, 7.0)
+    values = augment._draw(20_000, 0.75, 2.0, 4.0, 7.0)
     chosen = values[values != 7.0]
     assert len(chosen) / len(values) == pytest.approx(0.75, abs=0.02)
     assert float(chosen.mean()) == pytest.approx(3.0, abs=0.02)
@@ -85,19 +85,16 @@ def test_draws_are_uniform_between_their_bounds_as_often_as_asked():
 
 
 def test_normalised_by_imagenet_and_back(images):
-    out = ToNetwork()(TensorImageBW(images))
+    out = normalize(images)
     mean, std = (np.array(values)[None, :, None, None] for values in imagenet_stats)
     np.testing.assert_allclose(out.numpy(), (images.numpy() - mean) / std, atol=1e-5)
     assert out.is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(ToNetwork().decode(out).numpy(), np.broadcast_to(images, (16, 3, 40, 40)), atol=1e-6)
+    np.testing.assert_allclose(denormalize(out).numpy(), np.broadcast_to(images, (16, 3, 40, 40)), atol=1e-6)
 
 
 def test_shrinking_averages(images):
-    shrink = Shrink()
-    batch = TensorImageBW(images)
-    assert shrink(batch) is batch
-    shrink.side = 20
-    out = torch.Tensor(shrink(batch))
+    assert shrink(images, None) is images and shrink(images, 40) is images
+    out = shrink(images, 20)
     assert tuple(out.shape) == (16, 1, 20, 20)
     np.testing.assert_allclose(out.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)), atol=0.01)
     assert float(out.std()) < 0.75 * float(images.std()), "noise of single pixels is smoothed, not sampled"

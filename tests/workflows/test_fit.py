@@ -14,8 +14,8 @@ import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.model.precision import leave_autocast
 from xrayfast.learning.training.callbacks import History, NullReporter
+from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.measures import OVERALL_METRICS
 
 SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
@@ -101,9 +101,10 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
 
 def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(data, tmp_path, monkeypatch):
     from xrayfast.learning.model import precision
+    from xrayfast.learning.training import mixed_precision
 
     monkeypatch.setattr(precision, "has_amx", lambda: True)
-    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: 0.01)
+    monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: 0.01)
     settings = FROZEN | {"precision": "auto"}
     whole = xf.fit(data, runs=tmp_path, name="whole", **settings)
     assert whole.info["precision"] == "bf16"
@@ -112,7 +113,7 @@ def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(da
     shutil.copytree(tmp_path / "r", tmp_path / "elsewhere")
     earlier = Path(shutil.copytree(tmp_path / "r", tmp_path / "of-an-earlier-version")) / "run.json"
     earlier.write_text(json.dumps({k: v for k, v in json.loads(earlier.read_text()).items() if k != "precision"}))
-    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("settled again"))
+    monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: pytest.fail("settled again"))
     assert xf.resume(earlier.parent).info["precision"] == "fp32"
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     assert xf.load(whole).precision == "bf16"

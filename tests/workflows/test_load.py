@@ -9,7 +9,7 @@ import torch
 import xrayfast as xf
 from xrayfast.errors import ConfigError, DataError
 from xrayfast.learning.fastai_api import Callback, Learner
-from xrayfast.learning.model.backbones import load_body
+from xrayfast.learning.model.weights import load_backbone
 
 
 def quiet(learn):
@@ -62,7 +62,7 @@ def test_going_on_alone_with_a_callback_and_back_into_a_run(tiny_run, tmp_path):
 
 
 def test_a_run_s_weights_start_another_run(tiny_run):
-    body = load_body("resnet18", str(tiny_run.model_path))
+    body = load_backbone("resnet18", str(tiny_run.model_path))
     learn = xf.load(tiny_run)
     assert torch.equal(next(body.blocks["layer4"].parameters()), next(learn.model[0][4].parameters()).cpu())
 

@@ -1,4 +1,4 @@
-"""From stored images to what a network takes, a whole batch at once, on the device: augmented, then normalised."""
+"""Augmentation and normalisation of whole batches on their device, from (N, 1, H, W) in [0, 1] to a network's input."""
 
 from __future__ import annotations
 
@@ -8,54 +8,47 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from xrayfast.learning.fastai_api import TensorImage, TensorImageBW, Transform, imagenet_stats
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 MAX_ROTATION = 5.0
 """Degrees, either way."""
 
 MIN_ZOOM = 0.9
-"""Films are scaled down to this, never up, so that nothing of the lungs is cut off."""
+"""Images are scaled down to this at most, never up, so that nothing of the lungs leaves the frame."""
 
 MAX_LIGHTING = 0.2
-"""Brightness and contrast vary by this share."""
+"""Brightness and contrast vary by up to this fraction."""
 
 P_AFFINE = 0.25
-"""Of a rotation, and of a zoom, each.
+"""Probability of a rotation, and of a zoom, each.
 
-fastai's default of 0.75 leaves 6 % of the images as sharp as those of validation, which hurts a frozen body: accuracy
-of a head on darkcovid (resnet18, 176 px, mean of four splits) 0.76, at 0.25 about 0.78.
+fastai's default of 0.75 leaves 6 % of the images as sharp as those of validation, which hurts a frozen backbone:
+accuracy of a head on darkcovid (resnet18, 176 px, mean of four splits) 0.76, at 0.25 about 0.78.
 """
 
 P_LIGHTING = 0.75
-"""Of a change of brightness, and of contrast, each; fastai's default."""
+"""Probability of a change of brightness, and of contrast, each; fastai's default."""
 
-_EPS = 1e-7  # a black or white pixel stays one: the logit's ends are kept finite
+_EPS = 1e-7  # keeps the logits of black and white pixels finite
 
 
-class ChestAugmentation(Transform):
-    """Augmentations that leave a chest film plausible and the lungs whole; (N, 1, H, W) floats in [0, 1].
+def augment(images: Tensor) -> Tensor:
+    """Augmentations that leave a chest radiograph plausible and the lungs whole; (N, 1, H, W) floats in [0, 1].
 
     No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
-    the frame; brightness and contrast by a fifth, on the logit of a pixel as fastai does it. The draws are distributed
-    as those of fastai's `aug_transforms` with these settings; the images that are neither turned nor scaled,
-    more than half, are not resampled, and there is one channel instead of three.
+    the frame; brightness and contrast by a fifth, on the logit of a pixel as fastai does it. The draws have the
+    distribution of fastai's `aug_transforms` with these settings; images that are neither rotated nor scaled, more than
+    half, are not resampled, and there is one channel instead of three.
     """
-
-    order = 30
-    split_idx = 0  # training only
-
-    def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """A new batch."""
-        plain = images.as_subclass(Tensor)
-        return TensorImageBW(lit(moved(plain)))
+    return jitter_lighting(random_affine(images))
 
 
-def moved(images: Tensor) -> Tensor:
-    """Some of N films (N, 1, H, W) turned, some scaled down and shifted; the others as they are."""
+def random_affine(images: Tensor) -> Tensor:
+    """(N, 1, H, W) images, some rotated, some scaled down and shifted, the others as they are."""
     n = len(images)
-    angle = _drawn(n, P_AFFINE, -MAX_ROTATION, MAX_ROTATION, 0.0) * (math.pi / 180)
-    zoom = _drawn(n, P_AFFINE, MIN_ZOOM, 1.0, 1.0)
-    # The film's centre, where its edges stay in the frame.
+    angle = _draw(n, P_AFFINE, -MAX_ROTATION, MAX_ROTATION, 0.0) * (math.pi / 180)
+    zoom = _draw(n, P_AFFINE, MIN_ZOOM, 1.0, 1.0)
+    # Shifts by which the image's edges stay in the frame.
     shift = (1 / zoom - 1) * (2 * torch.rand(2, n) - 1)
     rows = torch.nonzero((angle != 0) | (zoom != 1)).flatten()
     if not len(rows):
@@ -78,12 +71,12 @@ def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
     return grid
 
 
-def lit(images: Tensor) -> Tensor:
-    """N films (N, 1, H, W) in [0, 1], brighter or darker, with more or less contrast."""
+def jitter_lighting(images: Tensor) -> Tensor:
+    """(N, 1, H, W) images in [0, 1], some brighter or darker, some with more or less contrast."""
     n = len(images)
-    brightness = _drawn(n, P_LIGHTING, 0.5 * (1 - MAX_LIGHTING), 0.5 * (1 + MAX_LIGHTING), 0.5)
-    reach = -math.log(1 - MAX_LIGHTING)
-    contrast = _drawn(n, P_LIGHTING, -reach, reach, 0.0).exp()
+    brightness = _draw(n, P_LIGHTING, 0.5 * (1 - MAX_LIGHTING), 0.5 * (1 + MAX_LIGHTING), 0.5)
+    spread = -math.log(1 - MAX_LIGHTING)
+    contrast = _draw(n, P_LIGHTING, -spread, spread, 0.0).exp()
     column = (n, 1, 1, 1)
     logits = torch.logit(images, eps=_EPS)
     logits *= contrast.view(column).to(images)
@@ -91,42 +84,37 @@ def lit(images: Tensor) -> Tensor:
     return logits.sigmoid_()
 
 
-def _drawn(n: int, p: float, low: float, high: float, otherwise: float) -> Tensor:
-    """N numbers, uniform with probability `p` and else `otherwise`; drawn on the CPU, alike for every device."""
+def _draw(n: int, p: float, low: float, high: float, otherwise: float) -> Tensor:
+    """(n,) values, uniform with probability `p` and else `otherwise`; drawn on the CPU, the same for every device."""
     values = torch.rand(n) * (high - low) + low
     return torch.where(torch.rand(n) < p, values, torch.full((n,), otherwise))
 
 
-class Shrink(Transform):
-    """Images (N, 1, H, W) to (N, 1, side, side), smoothed; as they are where `side` is None or their own."""
-
-    order = 20
-    side: int | None = None
-
-    def encodes(self, images: TensorImageBW) -> TensorImageBW:
-        """A new batch, or the same."""
-        if self.side is None or images.shape[-1] == self.side:
-            return images
-        plain = images.as_subclass(Tensor)
-        return TensorImageBW(F.interpolate(plain, (self.side, self.side), mode="bilinear", antialias=True))
+def shrink(images: Tensor, side: int | None) -> Tensor:
+    """(N, 1, H, W) to (N, 1, side, side), antialiased; the same tensor if `side` is None or the images' own."""
+    if side is None or images.shape[-1] == side:
+        return images
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
-class ToNetwork(Transform):
-    """One channel in [0, 1] to three equal ones, normalised by ImageNet's statistics: (N, 1, H, W) to (N, 3, H, W)."""
+def normalize(images: Tensor) -> Tensor:
+    """(N, 1, H, W) in [0, 1] to (N, 3, H, W), three equal channels normalised by ImageNet's statistics.
 
-    order = 99
+    In channels-last memory format, which convolutions take without a copy; on MPS in the usual one.
+    """
+    mean, std = _imagenet_stats()
+    n, _, height, width = images.shape
+    memory_format = torch.contiguous_format if images.device.type == "mps" else torch.channels_last
+    out = torch.empty((n, 3, height, width), dtype=images.dtype, device=images.device, memory_format=memory_format)
+    return torch.addcmul((-mean / std).to(images), images, (1 / std).to(images), out=out)
 
-    def encodes(self, images: TensorImageBW) -> TensorImage:
-        """In channels-last order, which convolutions take without a copy; on MPS in the usual one."""
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in imagenet_stats)
-        plain = images.as_subclass(Tensor)
-        device, dtype = plain.device, plain.dtype
-        n, _, height, width = plain.shape
-        order = torch.contiguous_format if device.type == "mps" else torch.channels_last
-        out = torch.empty((n, 3, height, width), dtype=dtype, device=device, memory_format=order)
-        return TensorImage(torch.addcmul((-mean / std).to(plain), plain, (1 / std).to(plain), out=out))
 
-    def decodes(self, images: TensorImage) -> TensorImage:
-        """Back to [0, 1], to be shown."""
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1).to(images.device) for values in imagenet_stats)
-        return TensorImage((images.as_subclass(Tensor) * std + mean).clamp(0, 1))
+def denormalize(images: Tensor) -> Tensor:
+    """The inverse of `normalize`, (N, 3, H, W) in [0, 1], for display."""
+    mean, std = (values.to(images.device) for values in _imagenet_stats())
+    return (images * std + mean).clamp(0, 1)
+
+
+def _imagenet_stats() -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, (1, 3, 1, 1) each."""
+    return torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)

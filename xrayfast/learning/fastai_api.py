@@ -37,16 +37,11 @@ with warnings.catch_warnings():
     from fastai.learner import Learner as Learner
     from fastai.learner import Metric as Metric
     from fastai.learner import Recorder as Recorder
-    from fastai.losses import BCEWithLogitsLossFlat as BCEWithLogitsLossFlat
-    from fastai.losses import CrossEntropyLossFlat as CrossEntropyLossFlat
     from fastai.optimizer import Optimizer as Optimizer
-    from fastai.torch_core import TensorBase as TensorBase
     from fastai.torch_core import TensorCategory as TensorCategory
     from fastai.torch_core import TensorImage as TensorImage
     from fastai.torch_core import TensorImageBW as TensorImageBW
     from fastai.torch_core import TensorMultiCategory as TensorMultiCategory
     from fastai.vision.core import PILImageBW as PILImageBW
-    from fastai.vision.core import imagenet_stats as imagenet_stats
-    from fastai.vision.learner import vision_learner as vision_learner
     from fastcore.basics import chunked as chunked
     from fasttransform import Transform as Transform

@@ -305,12 +305,12 @@ def _predicted(
     """(N, L) probabilities as the network gives them, and where they were computed."""
     # torch and fastai take seconds to load, and saved predictions need neither.
     from xrayfast.learning.inference.predictor import new_probability
-    from xrayfast.learning.model.fusion import exact
+    from xrayfast.learning.training.mixed_precision import fp32_inference
     from xrayfast.workflows.load import load_to_predict
 
     learn = load_to_predict(run, device)
     found = []
-    with exact(learn):
+    with fp32_inference(learn):
         for start in range(0, len(paths), CHUNK):
             chunk = list(images.batch(paths[start : start + CHUNK]))
             found.append(new_probability(learn, chunk, batch_size=batch_size, tta=tta, seed=run.config.train.seed))

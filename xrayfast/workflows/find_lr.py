@@ -48,7 +48,7 @@ def find_lr(
     manifest, config = resolve_inputs(data, config, options)
     learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
     unfreeze_blocks_of(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
-    with isolated_rng(config.train.seed, "range test"):
+    with learn.no_bar(), isolated_rng(config.train.seed, "range test"):
         try:
             return range_test(learn, steps)
         except ReadError as error:

@@ -6,22 +6,24 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from typing_extensions import Unpack
 
-from xrayfast.config import Config, Options
+from xrayfast.config import Config, Options, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, ReadError, RunError, shorten
-from xrayfast.learning.fastai_api import Learner, ProgressCallback
 from xrayfast.learning.inference.predictor import split_predictions
-from xrayfast.learning.model.precision import follow_precision, resolved, settled_precision
+from xrayfast.learning.model.precision import resolve_precision
+from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
 from xrayfast.learning.training.distributed import Processes, in_step, joined
-from xrayfast.learning.training.learner import layer_groups, learner_from_config, load_weights
+from xrayfast.learning.training.learner import RadiographLearner, layer_groups, learner_from_config
 from xrayfast.learning.training.loaders import dataloaders, named
+from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import monitored, plan
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
@@ -105,7 +107,7 @@ def _fit(
     blocks, no_room = frozen_blocks(learn, phases, config, processes)
     made_fast = stages(phases, config.train, config.model.size, blocks)
     monitored(config.train, manifest.task)
-    learn.precision = processes.told(settled_precision(learn))
+    learn.precision = cast("Precision", processes.told(training_precision(learn)))
     remarks += [*_remarks(config, learn), *filter(None, [no_room])]
     if config.train.progressive and all(stage.cut for stage in made_fast):
         remarks.append(
@@ -159,8 +161,8 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     # Batches are what they were, however many processes go on.
     learn = prepare(manifest, start, images, run.global_batch)
     before = run.info.precision or "fp32"  # in which earlier versions trained on CPUs
-    follow_precision(learn, before)
-    if (now_in := settled_precision(learn)) != before:
+    restore_precision(learn, before)
+    if (now_in := training_precision(learn)) != before:
         reporter.note(f"This device trains on in {now_in}; the run began in {before}: its numbers will be others.")
     run.update_info(precision=now_in)
     history = History()
@@ -171,8 +173,10 @@ def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], proce
     _train(run, learn, config, history, reporter, interrupted, processes)
 
 
-def prepare(manifest: Manifest, config: Config, images: DecodedImages, batch_size: int | None = None) -> Learner:
-    """The Learner that the settings describe, on its data, silent.
+def prepare(
+    manifest: Manifest, config: Config, images: DecodedImages, batch_size: int | None = None
+) -> RadiographLearner:
+    """The Learner that the settings describe, on its data.
 
     Args:
         manifest: the data set.
@@ -190,15 +194,12 @@ def prepare(manifest: Manifest, config: Config, images: DecodedImages, batch_siz
         seed=train.seed,
         images=images,
     )
-    learn = learner_from_config(dls, config.model, train)
-    learn.remove_cbs(ProgressCallback)  # it writes its bars as text where there is no notebook
-    learn.logger = lambda _: None
-    return learn
+    return learner_from_config(dls, config.model, train)
 
 
 def _train(
     run: Run,
-    learn: Learner,
+    learn: RadiographLearner,
     config: Config,
     history: History,
     reporter: Reporter,
@@ -208,7 +209,7 @@ def _train(
     began = time.perf_counter()
     run.update_info(status="running")
     try:
-        with isolated_rng(config.train.seed, "fit"), in_step(learn, processes):
+        with learn.no_bar(), learn.no_logging(), isolated_rng(config.train.seed, "fit"), in_step(learn, processes):
             train_phases(run, learn, config, history, reporter, processes.either(interrupted), processes)
         if processes.first:
             finish(run, learn, history, config, seconds=time.perf_counter() - began)
@@ -224,7 +225,7 @@ def _train(
         raise
 
 
-def finish(run: Run, learn: Learner, history: History, config: Config, *, seconds: float) -> None:
+def finish(run: Run, learn: RadiographLearner, history: History, config: Config, *, seconds: float) -> None:
     """Predict with the weights of the best epoch, measure, and close the run."""
     began = time.perf_counter()
     load_weights(learn.model, run.model_path)
@@ -246,7 +247,7 @@ def finish(run: Run, learn: Learner, history: History, config: Config, *, second
     run.tidy()
 
 
-def _remarks(config: Config, learn: Learner) -> list[str]:
+def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
     """What a person should know before reading the numbers of this run."""
     remarks = []
     train, data = config.train, learn.dls.manifest
@@ -260,7 +261,7 @@ def _remarks(config: Config, learn: Learner) -> list[str]:
             f"{config.model.weights} holds tensors that have no place in {config.model.arch}: "
             f"{shorten(learn.unused_weights)}."
         )
-    if (aimed := resolved(train.precision, learn.dls.device)) != learn.precision:
+    if (aimed := resolve_precision(train.precision, learn.dls.device)) != learn.precision:
         remarks.append(
             f"Training is in {learn.precision}: {aimed}, which this device has units for, would change what this "
             f"network gives. --precision {aimed} takes it all the same."

@@ -12,11 +12,11 @@ from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replacing
-from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.model.precision import follow_precision
+from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History
-from xrayfast.learning.training.learner import learner_from_config, load_weights, save_weights
+from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import blank_manifest, dataloaders, is_blank
+from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
 from xrayfast.workflows.data import own_data, split_table, with_absolute_paths
@@ -24,7 +24,7 @@ from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
 
-def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> Learner:
+def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> RadiographLearner:
     """A working fastai Learner with the weights of a run's best epoch, its body frozen.
 
     Nothing in the folder can run code: settings are read by a safe YAML parser and checked, weights are safetensors.
@@ -53,12 +53,12 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     return _load(run, data, device)
 
 
-def load_to_predict(run: Run, device: Device = "auto") -> Learner:
+def load_to_predict(run: Run, device: Device = "auto") -> RadiographLearner:
     """The same without looking for the run's data."""
     return _load(run, blank_manifest(run.labels, run.task, run.config.model.size), device)
 
 
-def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
+def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
     """Keep a learner that was trained by hand in a new run's folder, like one that `fit` made.
 
     Args:
@@ -100,7 +100,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     return run
 
 
-def _load(run: Run, data: Manifest, device: Device) -> Learner:
+def _load(run: Run, data: Manifest, device: Device) -> RadiographLearner:
     config = run.config
     train = config.train
     dls = dataloaders(
@@ -110,13 +110,13 @@ def _load(run: Run, data: Manifest, device: Device) -> Learner:
     bare = config.model.model_copy(update={"weights": "none"})
     precision = "auto" if train.precision == "fp16" else train.precision
     learn = learner_from_config(dls, bare, train.model_copy(update={"precision": precision}))
-    follow_precision(learn, run.info.precision)
+    restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.model_path.absolute())
     return learn
 
 
-def _recorded(learn: Learner) -> History:
+def _recorded(learn: RadiographLearner) -> History:
     """The rows of the learner's last `fit`, as far as fastai's Recorder has them."""
     recorder: Any = getattr(learn, "recorder", None)
     rows = []

@@ -19,7 +19,7 @@ from xrayfast.data.cache.decode_pool import cpu_count
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference.predictor import new_probability
-from xrayfast.learning.model.fusion import exact
+from xrayfast.learning.training.mixed_precision import fp32_inference
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import PROBABILITY, joined
 from xrayfast.run import Run
@@ -73,7 +73,7 @@ def predict(
     size, window = config.model.size, config.data.window
     tables: list[pd.DataFrame] = []
     done = 0
-    with contextlib.closing(_read_in_chunks(files, size, window)) as chunks, exact(learn):
+    with contextlib.closing(_read_in_chunks(files, size, window)) as chunks, fp32_inference(learn):
         for chunk, images in chunks:
             good = [image for image in images if isinstance(image, np.ndarray)]
             raw: NDArray[Any] = (

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from xrayfast._version import __version__
-from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.model.precision import settled_precision
+from xrayfast.learning.training.learner import RadiographLearner
+from xrayfast.learning.training.mixed_precision import training_precision
 from xrayfast.run import now
 
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 
 
-def facts(learn: Learner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()) -> dict[str, Any]:
+def facts(learn: RadiographLearner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()) -> dict[str, Any]:
     """The first content of `run.json`.
 
     Args:
@@ -38,10 +38,10 @@ def facts(learn: Learner, command: str, remarks: Sequence[str], audit: Sequence[
         "platform": platform.platform(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores",
-        "precision": settled_precision(learn),
+        "precision": training_precision(learn),
         "arch": learn.arch,
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
-        "loss": str(type(learn.loss_func).__name__.strip("_")),
+        "loss": type(learn.loss_func).__name__,
         "counts": {split: {row: int(n) for row, n in column.items()} for split, column in data.counts().items()},
         "flow": [list(step) for step in data.flow()],
         "audit": list(audit),

@@ -11,7 +11,7 @@ from pathlib import Path
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
 from xrayfast.files import replacing
-from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import EpochCheckpoint, EpochSeeds, History, Progress, Reporter
 from xrayfast.learning.training.distributed import Processes
@@ -26,7 +26,7 @@ from xrayfast.learning.training.frozen_features import (
     training_on_features,
     views_for,
 )
-from xrayfast.learning.training.learner import layer_groups, save_weights
+from xrayfast.learning.training.learner import RadiographLearner, layer_groups
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.phases import Phase, monitored, plan, run_phase, unfreeze_blocks_of
 from xrayfast.learning.training.progressive import resized, sizes_by_epoch
@@ -54,7 +54,7 @@ class Stage:
 
 
 def frozen_blocks(
-    learn: Learner, phases: Sequence[Phase], config: Config, processes: Processes
+    learn: RadiographLearner, phases: Sequence[Phase], config: Config, processes: Processes
 ) -> tuple[tuple[int, ...], str]:
     """For each phase how many blocks run once, and what is to be told where there is no room for what they give.
 
@@ -91,7 +91,7 @@ def stages(phases: Sequence[Phase], train: TrainConfig, size: int, blocks: Seque
 
 def train_phases(
     run: Run,
-    learn: Learner,
+    learn: RadiographLearner,
     config: Config,
     history: History,
     reporter: Reporter,
@@ -153,7 +153,7 @@ def train_phases(
 
 
 def _keep_frozen(
-    learn: Learner, stage: Stage, config: Config, reporter: Reporter, interrupted: Callable[[], bool]
+    learn: RadiographLearner, stage: Stage, config: Config, reporter: Reporter, interrupted: Callable[[], bool]
 ) -> FrozenFeatures:
     """What the first blocks give."""
     return keep(
@@ -172,7 +172,12 @@ def _folder(config: Config) -> Path | None:
 
 
 def _learning_rate(
-    run: Run, learn: Learner, phase: Phase, settings: TrainConfig, reporter: Reporter, interrupted: Callable[[], bool]
+    run: Run,
+    learn: RadiographLearner,
+    phase: Phase,
+    settings: TrainConfig,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
 ) -> float:
     """The head's peak learning rate: given, found before the interruption, or found now by a range test."""
     if settings.lr != "auto":
@@ -188,7 +193,7 @@ def _keep_nothing(improved: bool) -> None:
     """What all processes have, the first one keeps."""
 
 
-def _keep(run: Run, learn: Learner, history: History, improved: bool) -> None:
+def _keep(run: Run, learn: RadiographLearner, history: History, improved: bool) -> None:
     """After an epoch: history, best weights, checkpoint. The checkpoint comes last: what it tells of is there."""
     run.write_history(history.rows)
     if improved:

@@ -13,7 +13,7 @@ from torch import nn
 import xrayfast as xf
 from benchmarks.contestants.common import answer, read_orders
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.model.precision import autocast, settled_precision
+from xrayfast.learning.training.mixed_precision import autocast, training_precision
 
 TIMED = 2
 """Epochs of a phase that are timed, at most."""
@@ -37,7 +37,7 @@ def main() -> None:
             frozen = frozen_blocks(network, settings["thaw"] if phase == "all" else "none")
             seconds[phase] = timed(learn, frozen, train, valid, epochs)
     rows = [{"phase": phase, "seconds": seconds[phase]} for phase, epochs in phases for _ in range(epochs)]
-    answer(epochs=rows, precision=settled_precision(learn), **images)
+    answer(epochs=rows, precision=training_precision(learn), **images)
 
 
 def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -7,7 +7,8 @@ from torch import nn
 
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
-from xrayfast.learning.model.backbones import BACKBONES, backbone, describe, load_body
+from xrayfast.learning.model.backbones import BACKBONES, describe, find_backbone
+from xrayfast.learning.model.weights import load_backbone
 
 BLOCKS = dict.fromkeys(BACKBONES, 5) | {"efficientnet_b0": 8}
 
@@ -42,7 +43,7 @@ def test_describe_counts_every_row_without_drawing_random_numbers():
 
 def test_an_unknown_arch_is_an_error_with_a_suggestion():
     with pytest.raises(ConfigError, match="Did you mean 'resnet18'"):
-        backbone("resnet81")
+        find_backbone("resnet81")
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +52,8 @@ def donor():
     return BACKBONES["mobilenet_v2"].build(weights=None)
 
 
-def first_weight(body):
-    return next(body.blocks["stem"].parameters()).detach()
+def first_weight(backbone):
+    return next(backbone.blocks["stem"].parameters()).detach()
 
 
 @pytest.mark.parametrize("form", ["whole", "body", "half", "nested", "prefixed", "safetensors"])
@@ -71,26 +72,26 @@ def test_weights_in_every_form(donor, tmp_path, form):
         safetensors.torch.save_file(state, path)
     else:
         torch.save(state, path)
-    body = load_body("mobilenet_v2", str(path))
+    backbone = load_backbone("mobilenet_v2", str(path))
     expected = next(donor.parameters()).detach()
-    torch.testing.assert_close(first_weight(body), expected, atol=1e-3 if form == "half" else 0, rtol=0)
-    assert first_weight(body).dtype == torch.float32
-    assert body.unused == ()
+    torch.testing.assert_close(first_weight(backbone), expected, atol=1e-3 if form == "half" else 0, rtol=0)
+    assert first_weight(backbone).dtype == torch.float32
+    assert backbone.unused == ()
 
 
 def test_keys_without_a_place_are_listed(donor, tmp_path):
     torch.save(donor.state_dict() | {"extra.weight": torch.zeros(1)}, tmp_path / "w.pth")
-    assert load_body("mobilenet_v2", str(tmp_path / "w.pth")).unused == ("extra.weight",)
+    assert load_backbone("mobilenet_v2", str(tmp_path / "w.pth")).unused == ("extra.weight",)
 
 
 def test_weights_of_another_network_are_refused_with_the_keys(donor, tmp_path):
     torch.save(donor.state_dict(), tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"does not fit resnet18.*missing.*conv1\.weight"):
-        load_body("resnet18", str(tmp_path / "w.pth"))
+        load_backbone("resnet18", str(tmp_path / "w.pth"))
     wrong = donor.state_dict() | {"features.0.0.weight": torch.zeros(3, 3)}
     torch.save(wrong, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"features\.0\.0\.weight is 3x3, expected 32x3x3x3"):
-        load_body("mobilenet_v2", str(tmp_path / "x.pth"))
+        load_backbone("mobilenet_v2", str(tmp_path / "x.pth"))
 
 
 class Payload:
@@ -107,10 +108,10 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path):
         with (tmp_path / "evil.pth").open("wb") as file:
             pickle.dump(content, file)
         with pytest.raises(WeightsError, match="never loaded because they can run code"):
-            load_body("resnet18", str(tmp_path / "evil.pth"))
+            load_backbone("resnet18", str(tmp_path / "evil.pth"))
         torch.save(content, tmp_path / "evil2.pth")
         with pytest.raises(WeightsError, match="never loaded"):
-            load_body("resnet18", str(tmp_path / "evil2.pth"))
+            load_backbone("resnet18", str(tmp_path / "evil2.pth"))
     assert not trace.exists()
 
 
@@ -119,12 +120,12 @@ def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path):
 def test_damaged_weights_are_a_named_error(tmp_path, content, name):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=name):
-        load_body("resnet18", str(tmp_path / name))
+        load_backbone("resnet18", str(tmp_path / name))
 
 
 def test_a_missing_file_is_a_named_error(tmp_path):
     with pytest.raises(WeightsError, match=r"nowhere\.pth"):
-        load_body("resnet18", str(tmp_path / "nowhere.pth"))
+        load_backbone("resnet18", str(tmp_path / "nowhere.pth"))
 
 
 def test_imagenet_weights_that_cannot_be_had_name_three_ways_out(tmp_path, monkeypatch):
@@ -135,7 +136,7 @@ def test_imagenet_weights_that_cannot_be_had_name_three_ways_out(tmp_path, monke
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     with pytest.raises(WeightsError) as caught:
-        load_body("vgg16_bn", "imagenet")
+        load_backbone("vgg16_bn", "imagenet")
     message = str(caught.value)
     for words in ("vgg16_bn-6c64b313.pth", str(tmp_path), "--weights FILE", "--weights none", "Three ways out"):
         assert words in message
@@ -143,8 +144,8 @@ def test_imagenet_weights_that_cannot_be_had_name_three_ways_out(tmp_path, monke
 
 def test_real_imagenet_weights(shared, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(shared / "torch"))
-    body = load_body("resnet18", "imagenet")
-    assert float(first_weight(body).std()) == pytest.approx(0.129, abs=0.01)
-    vgg = load_body("vgg16", str(shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth"))
+    backbone = load_backbone("resnet18", "imagenet")
+    assert float(first_weight(backbone).std()) == pytest.approx(0.129, abs=0.01)
+    vgg = load_backbone("vgg16", str(shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth"))
     assert vgg.unused == ()
     assert backbones.BACKBONES["vgg16"].name == "vgg16"

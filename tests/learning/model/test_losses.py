@@ -1,5 +1,7 @@
 """The losses against torch, torchvision and fastai, in value and gradient."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
+from xrayfast.config import LossName
 from xrayfast.errors import ConfigError
-from xrayfast.learning.model.losses import FocalLoss, balanced_weights, batch_weight, make_loss
+from xrayfast.learning.model.losses import LOSSES, FocalLoss, balanced_weights, batch_weight, make_loss
 
 LOGITS = torch.tensor(
     [[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64
@@ -115,8 +118,8 @@ def test_activation_and_decodes():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "ce", "task": "multi"}, "ce is for one label"),
-        ({"name": "bce", "task": "single"}, "bce is for several"),
+        ({"name": "ce", "task": "multi"}, "ce is for single-label data, and this data is multi-label"),
+        ({"name": "bce", "task": "single"}, "bce is for multi-label data.*--task multi"),
         ({"name": "ce", "task": "single", "alpha": 0.5}, "alpha belongs to the focal loss"),
         ({"name": "focal", "task": "multi", "alpha": 1.0}, "between 0 and 1"),
         ({"name": "focal", "task": "single", "alpha": [1.0, -1.0]}, "positive"),
@@ -146,7 +149,7 @@ def test_class_weights_count_only_what_is_known():
 
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_class_weights_reach_the_loss(task):
-    loss = make_loss("auto", task, class_weights="auto", positives=[1, 3, 4], known=[8, 8, 8])
+    loss = make_loss("auto", task, class_weights="auto", positives=[1, 3, 4], unmasked=[8, 8, 8])
     plain = make_loss("auto", task)
     target = CLASSES if task == "single" else TRUTH.float()
     x = LOGITS.float() / 10
@@ -162,7 +165,7 @@ def test_class_weights_reach_the_loss(task):
 
 MULTI_LOSSES = {
     "bce": lambda: make_loss("bce", "multi"),
-    "weighted": lambda: make_loss("bce", "multi", class_weights="auto", positives=[1, 3, 4], known=[8, 7, 5]),
+    "weighted": lambda: make_loss("bce", "multi", class_weights="auto", positives=[1, 3, 4], unmasked=[8, 7, 5]),
     "focal": lambda: make_loss("focal", "multi"),
     "alpha": lambda: make_loss("focal", "multi", gamma=1.5, alpha=[0.2, 0.5, 0.9]),
 }
@@ -201,3 +204,7 @@ def test_a_smoothed_target_is_the_mixture_of_both(name):
 def test_a_batch_counts_for_its_images_or_its_known_cells():
     assert batch_weight(CLASSES) == 4
     assert batch_weight(torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])) == 1
+
+
+def test_a_configuration_names_the_losses_of_the_table():
+    assert get_args(LossName) == ("auto", *LOSSES)

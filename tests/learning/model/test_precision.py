@@ -1,203 +1,33 @@
 """What a network computes in."""
 
-import copy
-import math
-from contextlib import nullcontext
-
-import numpy as np
 import pytest
 import torch
-from fastai.learner import load_learner
 
-import xrayfast as xf
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model import precision
-from xrayfast.learning.model.backbones import BACKBONES, load_body
-from xrayfast.learning.model.fusion import exact, folded
-from xrayfast.learning.model.precision import Autocast, Float16, first_in_float32, resolved
-from xrayfast.learning.training import learner
-from xrayfast.workflows.load import load_to_predict
+from xrayfast.learning.model.fusion import fuse_batch_norm
+from xrayfast.learning.model.precision import first_conv_in_fp32, resolve_precision
+from xrayfast.learning.model.weights import load_backbone
 
 CPU = torch.device("cpu")
 
 
 def test_auto_is_bf16_only_where_the_cpu_has_units_for_it(monkeypatch):
     monkeypatch.setattr(precision, "has_amx", lambda: True)
-    assert resolved("auto", CPU) == "bf16"
+    assert resolve_precision("auto", CPU) == "bf16"
     monkeypatch.setattr(precision, "has_amx", lambda: False)
-    assert resolved("auto", CPU) == "fp32"
-    assert resolved("bf16", CPU) == "bf16"
-    assert resolved("auto", torch.device("mps")) == "fp32"
+    assert resolve_precision("auto", CPU) == "fp32"
+    assert resolve_precision("bf16", CPU) == "bf16"
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
     with pytest.raises(ConfigError, match="fp16 needs a CUDA device"):
-        resolved("fp16", CPU)
-
-
-def small(data_dir, **options):
-    """A learner on few training images."""
-    data = xf.open_data(data_dir, valid_fraction=0.6)
-    return xf.learner(xf.dataloaders(data, size=32, batch_size=8, device="cpu"), weights="none", **options)
-
-
-@pytest.fixture
-def with_units(monkeypatch):
-    """A CPU with units for bfloat16."""
-    monkeypatch.setattr(precision, "has_amx", lambda: True)
-
-
-@pytest.mark.parametrize(("moved", "settled"), [(0.03, "bf16"), (0.2, "fp32"), (math.nan, "fp32")])
-def test_auto_is_settled_once_by_what_bf16_does_to_the_network(data_dir, with_units, monkeypatch, moved, settled):
-    learn = small(data_dir)
-    tried = []
-    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: tried.append(learn) or moved)
-    types = set()
-    learn.model[1][-1].register_forward_hook(lambda *a: types.add(a[2].dtype))
-    for _ in range(2):
-        with learn.no_bar(), learn.no_logging():
-            learn.fit(1)
-    assert types == {torch.bfloat16 if settled == "bf16" else torch.float32}
-    assert precision.settled_precision(learn) == settled
-    assert tried == [learn]
-
-
-def test_an_explicit_precision_is_taken_as_it_is(data_dir, with_units, monkeypatch):
-    monkeypatch.setattr(precision, "moved_by_bfloat16", lambda learn: pytest.fail("tried"))
-    assert precision.settled_precision(small(data_dir, precision="bf16")) == "bf16"
-    assert precision.settled_precision(small(data_dir, precision="fp32")) == "fp32"
-
-
-@pytest.mark.parametrize("batch", [3, 8])
-def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_no_trace(data_dir, with_units, batch):
-    learn = small(data_dir)
-    learn.dls.train.bs = batch
-    network = learn.model.train()
-    torch.nn.init.ones_([m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)][-1].bias)  # logits' mean
-    before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    moved = precision.moved_by_bfloat16(learn)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
-    assert learn.model is network and all(module.training for module in network.modules())
-    # The same by hand: all training images, as there are fewer than are tried, as the validation split has them.
-    assert len(learn.dls.train_ds) <= precision.IMAGES_TRIED
-    x = next(iter(learn.dls.test_dl(list(learn.dls.train_ds.items["path"]))))[0].as_subclass(torch.Tensor)
-    for module in network.modules():
-        module.training = isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
-    batches = [torch.from_numpy(part) for part in np.array_split(x.numpy(), len(x) // batch)]
-    assert all(len(part) >= batch for part in batches)
-    with torch.no_grad():
-        exact = torch.cat([network(part) for part in batches])
-        with torch.autocast("cpu", torch.bfloat16):
-            reduced = torch.cat([network(part).float() for part in batches])
-    expected = ((reduced - exact).square().sum() / (exact - exact.mean(0)).square().sum()).sqrt()
-    assert moved == pytest.approx(float(expected), rel=1e-3)
-    assert 0 < moved < 1
-
-
-def test_nothing_is_measured_for_predictions_nor_on_foreign_data(data_dir, with_units, tmp_path):
-    learn = small(data_dir)
-    with learn.no_bar(), learn.no_logging():
-        learn.predict(next(data_dir.rglob("*.png")))
-        learn.get_preds()
-    assert learn.precision is None
-    learn.export(tmp_path / "learner.pkl")
-    exported = load_learner(tmp_path / "learner.pkl")
-    with exported.no_bar(), exported.no_logging():
-        exported.predict(next(data_dir.rglob("*.png")))
-    assert precision.settled_precision(exported) == "fp32", "an exported learner has no images"
-
-
-@pytest.mark.parametrize(("recorded", "followed"), [("bf16", "bf16"), ("fp32", "fp32"), ("fp16", "fp32"), (None, None)])
-def test_a_network_trains_on_as_recorded_and_in_float32_where_bf16_was_not_tried(
-    data_dir, with_units, recorded, followed
-):
-    learn = small(data_dir)
-    precision.follow_precision(learn, recorded)
-    assert learn.precision == followed
-    explicit = small(data_dir, precision="bf16")
-    precision.follow_precision(explicit, "fp32")
-    assert explicit.precision == "bf16"
-
-
-class Depth:
-    """A context that counts how often it is entered."""
-
-    depth = 0
-
-    def __enter__(self):
-        self.depth += 1
-
-    def __exit__(self, *error):
-        self.depth -= 1
-
-
-def test_fp16_that_was_broken_off_in_a_batch_is_left(data_dir):
-    learn = small(data_dir, precision="fp32")
-    mixed = Float16()
-    learn.add_cb(mixed)
-    precision.leave_autocast(learn)  # nothing was trained yet
-    mixed.autocast = context = Depth()
-    for _ in range(2):  # the second batch begins where the first was broken off
-        mixed.before_batch()
-        assert context.depth == 1
-    for _ in range(2):
-        precision.leave_autocast(learn)
-        assert context.depth == 0
-    mixed.before_batch()
-    mixed.after_loss()
-    assert context.depth == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("arch", "bears"), [("resnet18", True), ("mobilenet_v2", False)])
-def test_a_network_bears_bf16_on_radiographs_or_not_and_none_does_with_its_first_convolution_in_it(
-    arch, bears, shared, monkeypatch, tmp_path
-):
-    monkeypatch.setenv("TORCH_HOME", str(shared / "torch"))
-    data = xf.open_data(shared / "data" / "darkcovid", cache_dir=tmp_path)
-    dls = xf.dataloaders(data, size=128, batch_size=8, device="cpu")
-    learn = xf.learner(dls, arch=arch)
-    assert (precision.moved_by_bfloat16(learn) < precision.TOLERANCE) == bears
-    monkeypatch.setattr(learner, "first_in_float32", lambda model: model)
-    assert precision.moved_by_bfloat16(xf.learner(dls, arch=arch)) > precision.TOLERANCE
-
-
-def test_one_picture_tells_nothing_of_bf16(tiny_run, with_units):
-    learn = load_to_predict(tiny_run, "cpu")
-    learn.precision = None
-    assert precision.settled_precision(learn) == "fp32"
-
-
-@pytest.mark.parametrize("arch", list(BACKBONES))
-def test_folding_leaves_every_network_s_output_as_it_is_and_the_network_too(arch):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        body = load_body(arch).as_network()
-        for module in body.modules():
-            if isinstance(module, torch.nn.BatchNorm2d):
-                module.running_mean.normal_(0, 0.1)
-                module.running_var.uniform_(0.5, 2)
-        x = torch.rand(2, 3, 64, 64)
-        whole = torch.nn.Sequential(body, torch.nn.Flatten()).eval()
-        with torch.no_grad():
-            expected = whole(x)
-            found = folded(whole)(x)
-            again = whole(x)
-    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
-    assert torch.equal(again, expected)
-
-
-def test_folding_folds():
-    body = load_body("resnet18").as_network()
-    with torch.random.fork_rng():
-        whole = folded(torch.nn.Sequential(body, torch.nn.Flatten()))
-    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
+        resolve_precision("fp16", CPU)
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "vgg16", "densenet121", "efficientnet_b0", "convnext_tiny"])
-@pytest.mark.parametrize("form", [lambda body: body, folded])
+@pytest.mark.parametrize("form", [lambda body: body, fuse_batch_norm])
 def test_the_first_convolution_alone_is_in_float32_under_autocast(arch, form):
     with torch.random.fork_rng():
-        network, types = form(first_in_float32(load_body(arch).as_network())).eval(), []
+        network, types = form(first_conv_in_fp32(torch.nn.Sequential(*load_backbone(arch).blocks.values()))).eval(), []
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(lambda *a: types.append(a[2].dtype))
@@ -217,92 +47,6 @@ def test_filters_whose_weights_cancel_out_on_grey_pictures_lose_nothing_to_bfloa
     weight[:, 2] = 1e-3 * weight[:, 2] - weight[:, 0] - weight[:, 1]
     expected = stem(grey)
     with torch.autocast("cpu", torch.bfloat16):
-        plain, found = stem(grey), first_in_float32(stem)(grey)
+        plain, found = stem(grey), first_conv_in_fp32(stem)(grey)
     assert (plain - expected).std() > 0.1
     torch.testing.assert_close(found, expected)
-
-
-def test_a_learner_s_first_convolution_is_in_float32_and_an_error_leaves_autocast_on(data_dir):
-    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
-    first = xf.learner(dls, weights="none", precision="bf16").model[0][0].conv1
-    with torch.autocast("cpu", torch.bfloat16):
-        assert first(torch.rand(1, 3, 8, 8)).dtype == torch.float32
-        with pytest.raises(RuntimeError, match="channels"):
-            first(torch.rand(1, 4, 8, 8))
-        assert torch.is_autocast_enabled("cpu")
-
-
-def test_a_learner_is_as_before_whatever_happens_while_it_predicts(data_dir):
-    learn = xf.learner(
-        xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu"),
-        weights="none",
-        precision="bf16",
-    )
-    model, callbacks = learn.model, [type(callback) for callback in learn.cbs.sorted("order")]
-    with pytest.raises(RuntimeError, match="mine"), exact(learn):
-        inner = learn.model
-        with exact(learn):
-            assert learn.model is inner, "folded once"
-        assert learn.model is inner
-        raise RuntimeError("mine")
-    assert learn.model is model
-    assert [type(callback) for callback in learn.cbs.sorted("order")] == callbacks
-
-
-def test_predictions_are_fp32_whatever_a_learner_trains_in(data_dir):
-    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
-    learn = xf.learner(dls, weights="none", precision="bf16")
-    model, types = learn.model, []
-    with exact(learn):
-        assert not any(isinstance(callback, Autocast) for callback in learn.cbs)
-        learn.model.register_forward_hook(lambda *a: types.append(a[2].dtype))
-        with learn.no_bar(), learn.no_logging():
-            learn.get_preds()
-    assert set(types) == {torch.float32}
-    assert learn.model is model
-    assert any(isinstance(callback, Autocast) for callback in learn.cbs)
-
-
-class Scaled(Float16):
-    """fastai's fp16, which is hard-coded to CUDA, in float32: what is left of it is the scaler, and it starts with a
-    scale under which float32's gradients overflow.
-    """
-
-    def before_fit(self):
-        """The scaler and an empty context."""
-        self.autocast = nullcontext()
-        self.learn.scaler = torch.amp.GradScaler("cpu", init_scale=LARGEST)
-        self.scales = []
-
-
-LARGEST = 2.0**127
-
-
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_fp16_skips_a_step_whose_gradients_overflow_and_goes_on_with_a_smaller_scale(data_dir, optimizer):
-    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
-    learn = xf.learner(dls, weights="none", precision="fp32", optimizer=optimizer)
-    learn.add_cb(Scaled())
-    before = [p.detach().clone() for p in learn.model.parameters()]
-    scale, unchanged = [], []
-
-    class Watch(Callback):
-        def after_batch(self):
-            if self.training:
-                scale.append(self.scaler.get_scale())
-                now = self.model.parameters()
-                unchanged.append(all(torch.equal(p, b) for p, b in zip(now, before, strict=True)))
-
-    learn.unfreeze()
-    with learn.no_bar(), learn.no_logging(), learn.added_cbs(Watch()):
-        learn.fit(4, 1e-3)
-    assert unchanged[0], "the first step was skipped"
-    assert scale[0] == LARGEST / 2
-    assert not unchanged[-1], "later ones were not"
-    skipped = sum(a > b for a, b in zip([LARGEST, *scale], scale, strict=False))
-    assert skipped >= sum(unchanged)
-    for parameter, state in learn.opt.state.items():
-        assert all(torch.isfinite(torch.as_tensor(value)).all() for value in state.values())
-        assert torch.isfinite(parameter).all()
-        if "step" in state:
-            assert state["step"] == len(scale) - skipped

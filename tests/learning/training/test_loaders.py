@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 import torch
 from fastai.data.transforms import ColReader
+from fastai.vision.core import imagenet_stats
 from fasttransform import Pipeline
 from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
-from xrayfast.learning.augment import ChestAugmentation
-from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL, imagenet_stats
+from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import loaders
-from xrayfast.learning.training.loaders import RadiographDL, items, torch_device
+from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDL, items, torch_device
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xrayfast.learning.training.metrics import KnownLoss, epoch_metrics
+from xrayfast.learning.training.metrics import UnmaskedLoss, epoch_metrics
 from xrayfast.metrics.summary import OVERALL, overall
 
 
@@ -44,7 +44,7 @@ def test_what_is_not_defined_is_none():
 
 def test_unknown_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_weighs_what_is_known():
     metrics = epoch_metrics("multi", 2)
-    loss = KnownLoss()
+    loss = UnmaskedLoss()
     for metric in (*metrics, loss):
         metric.reset()
     nan = float("nan")

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.model.fusion import exact
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.loaders import SPLIT_INDEX
+from xrayfast.learning.training.mixed_precision import fp32_inference
 from xrayfast.predictions import Predictions, about
 
 TTA_VIEWS = 4
@@ -69,7 +69,7 @@ def new_probability(
 
 
 def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[Any]:
-    with learn.no_bar(), exact(learn), isolated_rng(seed, "tta"):
+    with learn.no_bar(), fp32_inference(learn), isolated_rng(seed, "tta"):
         dl = dl.new(shuffle=False, drop_last=False)
         if tta:
             outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0]

@@ -1,13 +1,15 @@
-"""Cross entropy, binary cross entropy and the focal loss, all fastai-compatible.
+"""The table of losses: cross entropy, binary cross entropy and focal loss. To add one: a class, and a row in `LOSSES`.
 
-In multi-label targets NaN means that nobody knows: such a cell has no loss and no gradient, and means are over the
-cells that are known. A batch in which nothing is known has the loss 0.
+(And its name in `config.LossName`, which a test compares with the table.) All are `nn.Module`s with what fastai asks
+of a loss: `reduction`, `activation` and `decodes`. In multi-label targets NaN is a masked cell: it has no loss and no
+gradient, and means are over the other cells. A batch in which all cells are masked has the loss 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,12 +18,72 @@ from torch.nn import functional as F
 
 from xrayfast.config import ClassWeights, LossName, Task
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import BCEWithLogitsLossFlat, CrossEntropyLossFlat, TensorBase
 
 Reduction = Literal["mean", "sum", "none"]
+Alpha = float | Sequence[float] | None
 
 
-class FocalLoss(nn.Module):
+class _Loss(nn.Module):
+    """What the losses share: of (N, C) logits and (N,) class indices (single-label), or of (N, L) logits and targets
+    (multi-label), where NaN is masked.
+    """
+
+    weight: Tensor | None
+
+    def __init__(self, task: Task, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__()
+        self.task: Task = task
+        self.reduction: Reduction = reduction
+        self.register_buffer("weight", weight, persistent=False)
+
+    def activation(self, logits: Tensor) -> Tensor:
+        """Probabilities from logits: softmax or sigmoid, (N, C) in [0, 1]."""
+        return logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()
+
+    def decodes(self, probability: Tensor) -> Tensor:
+        """Decisions from probabilities: (N,) class indices, or (N, L) booleans at a threshold of 0.5."""
+        return probability.argmax(dim=-1) if self.task == "single" else probability > 0.5
+
+
+class CrossEntropyLoss(_Loss):
+    """Cross entropy of single-label logits.
+
+    Args:
+        weight: (C,) class weights, by which the mean is weighted.
+        reduction: "mean", "sum" or "none", which gives (N,).
+    """
+
+    y_int = True  # fastai's MixUp mixes losses instead of class indices
+
+    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__("single", weight, reduction)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch."""
+        logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
+        return F.cross_entropy(logits, target, weight=self.weight, reduction=self.reduction)
+
+
+class BinaryCrossEntropyLoss(_Loss):
+    """Binary cross entropy of multi-label logits.
+
+    Args:
+        weight: (L,) weights of positives.
+        reduction: "mean" (over the cells that are not masked), "sum" or "none", which gives (N, L), 0 where masked.
+    """
+
+    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__("multi", weight, reduction)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch."""
+        logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
+        target, unmasked = fill_masked(target.to(logits.dtype))
+        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=self.weight)
+        return _reduced(losses * unmasked, unmasked, self.reduction)
+
+
+class FocalLoss(_Loss):
     """Focal loss for softmax (single-label) and sigmoid (multi-label) problems, element by element.
 
     FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the probability given to the truth (Lin et al. 2017,
@@ -30,14 +92,14 @@ class FocalLoss(nn.Module):
 
     Args:
         task: "single": logits (N, C), targets (N,) class indices. "multi": logits (N, L), targets (N, L) in [0, 1],
-            or NaN where unknown.
+            or NaN where masked.
         gamma: focusing strength, at least 0; 0 gives (binary) cross entropy.
         alpha: None for no balancing. "multi": a number or one per label in (0, 1), the weight of positives, 1 - alpha
             that of negatives (as in the paper and in torchvision). "single": a positive number or one per class that
             multiplies the loss of images of that class.
         weight: (C,) or (L,) weights from class counts, in the sense of the loss that gamma 0 gives: `weight` of
             cross entropy (whose mean is weighted), `pos_weight` of binary cross entropy.
-        reduction: "mean", "sum" or "none"; "none" gives (N,) for "single" and (N, L), 0 where unknown, for "multi".
+        reduction: "mean", "sum" or "none"; "none" gives (N,) for "single" and (N, L), 0 where masked, for "multi".
 
     Raises:
         ConfigError: gamma or alpha out of bounds.
@@ -48,24 +110,20 @@ class FocalLoss(nn.Module):
     """
 
     alpha: Tensor | None
-    weight: Tensor | None
 
     def __init__(
         self,
         task: Task,
         gamma: float = 2.0,
-        alpha: float | Sequence[float] | None = None,
+        alpha: Alpha = None,
         weight: Tensor | None = None,
         reduction: Reduction = "mean",
     ) -> None:
-        super().__init__()
+        super().__init__(task, weight, reduction)
         if not (gamma >= 0 and math.isfinite(gamma)):
             raise ConfigError(f"gamma is {gamma}; expected a number of at least 0.")
-        self.task: Task = task
         self.gamma = gamma
-        self.reduction: Reduction = reduction
         self.register_buffer("alpha", None if alpha is None else _checked_alpha(alpha, task), persistent=False)
-        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; see the class for shapes.
@@ -81,8 +139,8 @@ class FocalLoss(nn.Module):
                 "labels."
             )
         if self.task == "multi":
-            target, known = known_targets(target.to(logits.dtype))
-            return _reduced(self._sigmoid(logits, target) * known, known, self.reduction)
+            target, unmasked = fill_masked(target.to(logits.dtype))
+            return _reduced(self._sigmoid(logits, target) * unmasked, unmasked, self.reduction)
         losses, weights = self._softmax(logits, target)
         return _reduced(losses, torch.ones_like(losses) if weights is None else weights, self.reduction)
 
@@ -109,25 +167,14 @@ class FocalLoss(nn.Module):
             losses = losses * (self.alpha * target + (1 - self.alpha) * (1 - target))
         return losses
 
-    def activation(self, logits: Tensor) -> Tensor:
-        """Probabilities from logits: softmax or sigmoid, (N, C) in [0, 1]."""
-        return logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()
 
-    def decodes(self, probability: Tensor) -> Tensor:
-        """Decisions from probabilities: (N,) class indices, or (N, L) booleans at a threshold of 0.5."""
-        return probability.argmax(dim=-1) if self.task == "single" else probability > 0.5
-
-
-def known_targets(target: Tensor) -> tuple[Tensor, Tensor]:
-    """Multi-label targets with 0 for NaN, and 1.0 where they are known, 0.0 where not; both as (N, L)."""
-    known = ~target.isnan()
-    return target.nan_to_num(nan=0.0), known.to(target.dtype)
+def fill_masked(target: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, L) multi-label targets with 0 for NaN, and a mask of their type: 0 where they were NaN, else 1."""
+    return target.nan_to_num(nan=0.0), (~target.isnan()).to(target.dtype)
 
 
 def batch_weight(target: Tensor) -> Tensor:
-    """What the mean loss of a batch counts for in the mean over an epoch: its images or, of (N, L) targets, its known
-    cells.
-    """
+    """Weight of a batch's mean loss in an epoch's: its number of images or, of (N, L) targets, of unmasked cells."""
     target = target.as_subclass(Tensor)
     return (~target.isnan()).sum() if target.is_floating_point() else torch.tensor(len(target))
 
@@ -151,15 +198,40 @@ def _checked_alpha(alpha: float | Sequence[float], task: Task) -> Tensor:
     return values
 
 
+@dataclass(frozen=True)
+class LossRow:
+    """A row of the table.
+
+    Attributes:
+        tasks: those that it fits.
+        build: makes it for a task, with class weights, gamma and alpha.
+        takes_alpha: whether it has an alpha.
+    """
+
+    tasks: tuple[Task, ...]
+    build: Callable[[Task, Tensor | None, float, Alpha], nn.Module]
+    takes_alpha: bool = False
+
+
+LOSSES: dict[LossName, LossRow] = {
+    "ce": LossRow(("single",), lambda task, weight, gamma, alpha: CrossEntropyLoss(weight)),
+    "bce": LossRow(("multi",), lambda task, weight, gamma, alpha: BinaryCrossEntropyLoss(weight)),
+    "focal": LossRow(
+        ("single", "multi"), lambda task, weight, gamma, alpha: FocalLoss(task, gamma, alpha, weight), takes_alpha=True
+    ),
+}
+"""The losses by name. "auto" is the first that fits the task."""
+
+
 def make_loss(
     name: LossName,
     task: Task,
     *,
     gamma: float = 2.0,
-    alpha: float | Sequence[float] | None = None,
+    alpha: Alpha = None,
     class_weights: ClassWeights = "none",
     positives: Sequence[int] | None = None,
-    known: Sequence[int] | None = None,
+    unmasked: Sequence[int] | None = None,
 ) -> nn.Module:
     """The loss that a configuration asks for.
 
@@ -168,65 +240,49 @@ def make_loss(
         task: "single" or "multi".
         gamma: of the focal loss.
         alpha: of the focal loss.
-        class_weights: "auto" weighs classes by their inverse frequency in the training split.
-        positives: training images of each label; needed for class weights.
-        known: training images of which each label is known; needed for class weights.
+        class_weights: "auto" weights classes by their inverse frequency in the training split.
+        positives: training images with each label; needed for class weights.
+        unmasked: training images whose cell of each label is not masked; needed for class weights.
 
     Raises:
         ConfigError: the loss does not fit the task, or options contradict each other.
     """
+    fitting = [key for key, row in LOSSES.items() if task in row.tasks]
     if name == "auto":
-        name = "ce" if task == "single" else "bce"
-    if name == "ce" and task == "multi":
-        raise ConfigError("loss ce is for one label an image, and this data has several. Use --loss bce or focal.")
-    if name == "bce" and task == "single":
+        name = fitting[0]
+    if name not in fitting:
+        other = "multi" if task == "single" else "single"
+        instead = "" if task == "multi" else ", or --task multi"
         raise ConfigError(
-            "loss bce is for several labels an image, and this data has one. Use --loss ce or focal, or --task multi."
+            f"loss {name} is for {other}-label data, and this data is {task}-label. Use --loss {' or '.join(fitting)}"
+            f"{instead}."
         )
-    if alpha is not None and name != "focal":
+    row = LOSSES[name]
+    if alpha is not None and not row.takes_alpha:
         raise ConfigError(f"alpha belongs to the focal loss; the loss is {name}. Use --loss focal, or leave alpha out.")
     weight = None
     if class_weights == "auto":
         if alpha is not None:
             raise ConfigError("alpha and class weights both balance the classes; use one of them.")
-        if positives is None or known is None:
+        if positives is None or unmasked is None:
             raise ConfigError("class weights need the counts of the training split.")
-        weight = balanced_weights(positives, known, task)
-    if name == "ce":
-        return CrossEntropyLossFlat(weight=weight)
-    if name == "bce":
-        return _BinaryCrossEntropy(pos_weight=weight)
-    return FocalLoss(task, gamma=gamma, alpha=alpha, weight=weight)
+        weight = balanced_weights(positives, unmasked, task)
+    return row.build(task, weight, gamma, alpha)
 
 
-def balanced_weights(positives: Sequence[int], known: Sequence[int], task: Task) -> Tensor:
+def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Task) -> Tensor:
     """Inverse-frequency weights.
 
     Args:
-        positives: training images of each of the L labels.
-        known: training images of which it is known whether they have the label.
-        task: "single": known / (L x count), scikit-learn's "balanced". "multi": negatives / positives, the
+        positives: training images with each of the L labels.
+        unmasked: training images whose cell of that label is not masked.
+        task: "single": unmasked / (L x positives), scikit-learn's "balanced". "multi": negatives / positives, the
             `pos_weight` that gives both sides the same sum.
 
     Returns:
-        (L,) float32. A label without a positive gets 1: there is nothing to weigh.
+        (L,) float32. A label without a positive gets 1: there is nothing to weight.
     """
     counts = torch.as_tensor(positives, dtype=torch.float32)
-    images = torch.as_tensor(known, dtype=torch.float32)
+    images = torch.as_tensor(unmasked, dtype=torch.float32)
     raw = images / (len(counts) * counts) if task == "single" else (images - counts) / counts
     return torch.where(counts > 0, raw, torch.ones_like(raw)).clamp(min=1e-6)
-
-
-class _BinaryCrossEntropy(BCEWithLogitsLossFlat):
-    """fastai's loss, kept (N, L): flattened, a weight for each label no longer lines up with its column.
-
-    Its mean is over the known cells only, as in FocalLoss.
-    """
-
-    def __init__(self, pos_weight: Tensor | None) -> None:
-        super().__init__(flatten=False, pos_weight=pos_weight)
-
-    def __call__(self, logits: Tensor, target: Tensor, **_: object) -> Tensor:
-        logits, (target, known) = logits.as_subclass(Tensor), known_targets(target.as_subclass(Tensor).to(logits.dtype))
-        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=self.func.pos_weight)
-        return TensorBase(_reduced(losses * known, known, self.reduction))

@@ -80,16 +80,6 @@ class FrozenInference(Callback):
                 block.eval()
 
 
-class LossesToCPU(Callback):
-    """Brings the recorder's losses to the CPU when training ends, all at once, where fastai's plots expect them."""
-
-    def after_fit(self) -> None:
-        """Once for all batches."""
-        losses = self.recorder.losses
-        if losses and losses[0].device.type != "cpu":
-            self.recorder.losses = list(torch.stack(losses).cpu())
-
-
 class EpochSeeds(Callback):
     """Seeds every epoch by its number, so that a resumed run draws what an uninterrupted one would have drawn."""
 

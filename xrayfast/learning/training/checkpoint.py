@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from xrayfast.errors import RunError
 from xrayfast.files import write_json
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.training.learner import load_weights, save_tensors, save_weights
+from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
 
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from xrayfast.config import ReuseFrozen
 from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import Callback, Learner
-from xrayfast.learning.model.fusion import folded, in_order
-from xrayfast.learning.model.precision import autocast, settled_precision
+from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.mixed_precision import autocast, training_precision
 from xrayfast.learning.training.phases import Phase
 
 MEMORY_BYTES = 256 * 2**20
@@ -109,7 +109,7 @@ def keep(
     Raises:
         WriteError: there is neither memory nor disk for it.
     """
-    first = in_order(folded(nn.Sequential(*_stages(learn.model, cut)[0])), learn.dls.device)
+    first = to_channels_last(fuse_batch_norm(nn.Sequential(*_stages(learn.model, cut)[0])), learn.dls.device)
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def told(count: int) -> None:
@@ -143,7 +143,7 @@ def room(folder: Path | None) -> int:
 def key(learn: Learner, cut: int, views: int) -> str:
     """Names all that kept values depend on: kept under another key, they are stale."""
     settings, digest = learn.settings, hashlib.sha256()
-    facts = [cut, views, learn.dls.size, settings["seed"], settled_precision(learn), str(learn.dls.device)]
+    facts = [cut, views, learn.dls.size, settings["seed"], training_precision(learn), str(learn.dls.device)]
     digest.update(repr([*facts, [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]]).encode())
     for stage in _stages(learn.model, cut)[0]:
         for name, tensor in stage.state_dict().items():

@@ -1,32 +1,64 @@
-"""Put one fastai Learner together."""
+"""Builds the Learner: network, loss, optimizer, metrics and callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from xrayfast.config import ClassWeights, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
-from xrayfast.errors import ConfigError, WeightsError, WriteError, shorten
-from xrayfast.learning.fastai_api import DataLoaders, Learner, params, vision_learner
+from xrayfast.errors import ConfigError
+from xrayfast.learning.fastai_api import Learner, Recorder, params
 from xrayfast.learning.memory import keep_freed_memory
-from xrayfast.learning.model.backbones import Body, load_body
-from xrayfast.learning.model.fusion import in_order
+from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.losses import make_loss
-from xrayfast.learning.model.optimizers import make_optimizer
-from xrayfast.learning.model.precision import first_in_float32, set_precision
+from xrayfast.learning.model.network import add_head
+from xrayfast.learning.model.precision import first_conv_in_fp32
+from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callbacks import FrozenInference, LossesToCPU
-from xrayfast.learning.training.metrics import KnownLoss, SmoothLoss, epoch_metrics
+from xrayfast.learning.training.callbacks import FrozenInference
+from xrayfast.learning.training.loaders import RadiographDataLoaders
+from xrayfast.learning.training.metrics import EpochRecorder, epoch_metrics
+from xrayfast.learning.training.mixed_precision import set_precision
+from xrayfast.learning.training.optimizers import make_optimizer
+
+
+class RadiographLearner(Learner):
+    """A fastai Learner on RadiographDataLoaders, with what it was made from.
+
+    Attributes:
+        dls: its DataLoaders.
+        settings: the arguments of `learner`, and the DataLoaders' size and batch size.
+        unused_weights: keys of the weight file that have no place in the network.
+        precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
+    """
+
+    dls: RadiographDataLoaders
+
+    def __init__(
+        self,
+        dls: RadiographDataLoaders,
+        model: nn.Module,
+        *,
+        settings: dict[str, Any],
+        unused_weights: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        self.settings, self.unused_weights = settings, tuple(unused_weights)
+        self.precision: Precision | None = None
+        super().__init__(dls, model, **options)
+        self.remove_cbs(Recorder)
+        self.add_cb(EpochRecorder())
+
+    @property
+    def arch(self) -> str:
+        """Name of the backbone."""
+        return self.settings["arch"]
 
 
 def learner(
-    dls: DataLoaders,
+    dls: RadiographDataLoaders,
     *,
     arch: str = "resnet18",
     weights: str = "imagenet",
@@ -41,33 +73,35 @@ def learner(
     lr: float = 2e-3,
     precision: Precision = "auto",
     seed: int = 0,
-) -> Learner:
-    """A plain fastai Learner, its body frozen, one layer group per block of the network and one for the head.
+) -> RadiographLearner:
+    """A fastai Learner with its backbone frozen, one layer group per block and one for the head.
 
-    From now on the process keeps memory that it frees (glibc only), which training asks for again in each batch. Frozen
-    blocks run in inference mode: their batch norm neither trains nor counts, so that a frozen epoch
-    back-propagates through the head alone.
+    Frozen blocks run in inference mode: their batch norm neither trains nor updates its statistics, so that a frozen
+    epoch back-propagates through the head alone. From now on the process keeps memory that it frees (glibc only), which
+    training asks for again in each batch.
 
     Args:
         dls: from `xrayfast.dataloaders`.
         arch: a name of `xrayfast models`.
         weights: "imagenet", "none", or a file of weights.
-        head_width: hidden units of the head; () for fastai's 512.
+        head_width: hidden units of each hidden layer of the head; () for one of 512.
         loss: "auto", "ce", "bce" or "focal".
         gamma: of the focal loss.
-        alpha: of the focal loss, a number or one per label.
-        class_weights: "auto" weighs labels by inverse frequency in the training split.
+        alpha: of the focal loss, one value or one per label.
+        class_weights: "auto" weights labels by inverse frequency in the training split.
         optimizer: "adam" or "sgd".
         momentum: of SGD, or Adam's first beta.
         wd: weight decay, decoupled.
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
-        seed: of the weights that are drawn.
+        seed: of the random initial weights.
 
     Raises:
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
+    settings = {name: value for name, value in locals().items() if name != "dls"}
+    settings |= {"size": dls.size, "batch_size": dls.batch_size}
     keep_freed_memory()
     data = dls.manifest
     truth = data.subset("train").truth
@@ -78,40 +112,35 @@ def learner(
         alpha=alpha,
         class_weights=class_weights,
         positives=(truth == 1).sum(axis=0).tolist(),
-        known=(truth >= 0).sum(axis=0).tolist(),
+        unmasked=(truth >= 0).sum(axis=0).tolist(),
     )
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     with isolated_rng(seed, "init"):
-        body = load_body(arch, weights)
-        learn = _assemble(dls, body, arch, head_width, loss_func, make_optimizer(optimizer, momentum), lr, wd)
-    learn.metrics = epoch_metrics(data.task, len(data.labels))
-    learn.recorder.loss, learn.recorder.smooth_loss = KnownLoss(), SmoothLoss()
-    learn.unused_weights = body.unused
-    learn.settings = {
-        "arch": arch,
-        "weights": weights,
-        "head_width": head_width,
-        "size": dls.size,
-        "batch_size": dls.batch_size,
-        "loss": loss,
-        "gamma": gamma,
-        "alpha": alpha,
-        "class_weights": class_weights,
-        "optimizer": optimizer,
-        "momentum": momentum,
-        "wd": wd,
-        "lr": lr,
-        "precision": precision,
-        "seed": seed,
-    }
+        backbone = load_backbone(arch, weights)
+        model = add_head(backbone.blocks, len(data.labels), head_width)
+    learn = RadiographLearner(
+        dls,
+        # fastai moves it only when training begins; frozen layers run before that.
+        first_conv_in_fp32(to_channels_last(model.to(dls.device), dls.device)),
+        settings=settings,
+        unused_weights=backbone.unused,
+        loss_func=loss_func,
+        opt_func=make_optimizer(optimizer, momentum),
+        splitter=layer_groups,
+        metrics=epoch_metrics(data.task, len(data.labels)),
+        lr=lr,
+        wd=wd,
+        train_bn=False,
+        cbs=[FrozenInference()],
+    )
     set_precision(learn, precision)
     learn.freeze()
     return learn
 
 
-def learner_from_config(dls: DataLoaders, model: ModelConfig, train: TrainConfig) -> Learner:
-    """The same from the settings of a run."""
+def learner_from_config(dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig) -> RadiographLearner:
+    """`learner` with the settings of a run."""
     return learner(
         dls,
         arch=model.arch,
@@ -131,79 +160,5 @@ def learner_from_config(dls: DataLoaders, model: ModelConfig, train: TrainConfig
 
 
 def layer_groups(model: Any) -> list[list[nn.Parameter]]:
-    """The parameters of each block of the body, then of the head: fastai's splitter."""
+    """The parameters of each block of the backbone, then of the head: the learner's splitter."""
     return [params(block) for block in model[0]] + [params(model[1])]
-
-
-def _assemble(
-    dls: DataLoaders,
-    body: Body,
-    arch: str,
-    head_width: int | Sequence[int],
-    loss_func: Any,
-    opt_func: Any,
-    lr: float,
-    wd: float,
-) -> Learner:
-    widths = [head_width] if isinstance(head_width, int) else list(head_width)
-    learn = vision_learner(
-        dls,
-        body.as_network,
-        # The DataLoaders normalise: fastai adds it only for networks it knows.
-        normalize=False,
-        n_out=len(dls.manifest.labels),
-        pretrained=False,
-        loss_func=loss_func,
-        opt_func=opt_func,
-        splitter=layer_groups,
-        lin_ftrs=widths or None,
-        lr=lr,
-        wd=wd,
-        train_bn=False,
-        cbs=[FrozenInference(), LossesToCPU()],
-    )
-    # fastai moves it only when training begins; frozen layers run before that.
-    learn.model = first_in_float32(in_order(learn.model.to(dls.device), dls.device))
-    learn.arch = arch
-    return learn
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load `model.safetensors` into a network of the same arch and head.
-
-    Raises:
-        WeightsError: the file is damaged or of another network.
-    """
-    try:
-        state = safetensors.torch.load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: can't be read as safetensors ({error}).") from error
-    own = model.state_dict()
-    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape] + [
-        k for k in state if k not in own
-    ]
-    if wrong:
-        raise WeightsError(
-            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: "
-            f"{shorten(wrong)}."
-        )
-    model.load_state_dict(state)
-
-
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights and buffers of a network as safetensors."""
-    save_tensors({key: tensor.detach() for key, tensor in model.state_dict().items()}, path)
-
-
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write named tensors as safetensors.
-
-    Raises:
-        WriteError: the file can't be written.
-    """
-    try:
-        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
-    except (OSError, SafetensorError) as error:
-        raise WriteError(
-            f"{path.parent}: can't be written to ({error}). Check that it is open to you and not full."
-        ) from error

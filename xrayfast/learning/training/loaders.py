@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from xrayfast.config import DataConfig, Device, Task
 from xrayfast.data.cache.decode_pool import cpu_count
@@ -19,7 +20,7 @@ from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages, decod
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError
-from xrayfast.learning.augment import ChestAugmentation, Shrink, ToNetwork
+from xrayfast.learning.augment import augment, denormalize, normalize
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -28,6 +29,7 @@ from xrayfast.learning.fastai_api import (
     MultiCategoryBlock,
     PILImageBW,
     TensorCategory,
+    TensorImage,
     TensorImageBW,
     TensorMultiCategory,
     TfmdDL,
@@ -36,6 +38,7 @@ from xrayfast.learning.fastai_api import (
     chunked,
 )
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.progressive import Shrink
 
 SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 """The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
@@ -53,6 +56,31 @@ class OpenRadiograph(Transform):
         if isinstance(source, np.ndarray):
             return PILImageBW(Image.fromarray(fit_square(source, self.images.side)))
         return PILImageBW(Image.fromarray(self.images.image(str(source))))
+
+
+class ChestAugmentation(Transform):
+    """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`."""
+
+    order = 30
+    split_idx = 0  # training only
+
+    def encodes(self, images: TensorImageBW) -> TensorImageBW:
+        """(N, 1, H, W) in [0, 1] to the same."""
+        return TensorImageBW(augment(images.as_subclass(Tensor)))
+
+
+class Normalization(Transform):
+    """The batch transform from one channel in [0, 1] to a network's three: (N, 1, H, W) to (N, 3, H, W)."""
+
+    order = 99
+
+    def encodes(self, images: TensorImageBW) -> TensorImage:
+        """Normalised by ImageNet's statistics."""
+        return TensorImage(normalize(images.as_subclass(Tensor)))
+
+    def decodes(self, images: TensorImage) -> TensorImage:
+        """Back to [0, 1], for display."""
+        return TensorImage(denormalize(images.as_subclass(Tensor)))
 
 
 class RadiographDL(TfmdDL):
@@ -92,6 +120,37 @@ def _targets(dataset: Any, rows: pd.DataFrame) -> Any:
     return TensorMultiCategory(torch.from_numpy(np.stack(values)).float())
 
 
+class RadiographDataLoaders(DataLoaders):
+    """fastai's DataLoaders of a manifest's splits: `train`, `valid` and, where there is one, the test split.
+
+    Attributes:
+        manifest: the data set.
+        images: its decoded images.
+        batch_size: training images per batch.
+    """
+
+    def __init__(
+        self,
+        *loaders: RadiographDL,
+        manifest: Manifest,
+        images: DecodedImages,
+        batch_size: int,
+        path: Path | str = ".",
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(*loaders, path=path, device=device)
+        self.manifest, self.images, self.batch_size = manifest, images, batch_size
+
+    @property
+    def size(self) -> int:
+        """Side of the square images in pixels."""
+        return self.images.side
+
+    def new_empty(self) -> DataLoaders:
+        """Fastai's own DataLoaders without data, which is what `Learner.export` writes."""
+        return DataLoaders(*(dl.new(dl.dataset.new_empty()) for dl in self.loaders), path=self.path, device=self.device)
+
+
 def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages | None = None) -> TransformBlock:
     """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
 
@@ -106,7 +165,7 @@ def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages
             IntToFloatTensor(),
             Shrink(),
             *([ChestAugmentation()] if augment else []),
-            ToNetwork(),
+            Normalization(),
         ],
     )
 
@@ -140,11 +199,11 @@ def dataloaders(
     device: Device = "auto",
     seed: int = 0,
     images: DecodedImages | None = None,
-) -> DataLoaders:
-    """Plain fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test split, `dls[2]`.
+) -> RadiographDataLoaders:
+    """Fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test split, `dls[2]`.
 
-    In a multi-label target NaN means that nobody knows; the losses of `xrayfast.learner` leave such cells out, and so
-    must any other.
+    In a multi-label target NaN is a masked cell; the losses of `xrayfast.learner` leave such cells out, and so must any
+    other.
 
     Args:
         data: the images and their split.
@@ -180,8 +239,9 @@ def dataloaders(
             drop_last=n_train % batch_size == 1 and n_train > 1,
             wif=_ignore_interrupts,
         )
-    dls.manifest, dls.size, dls.batch_size, dls.images = data, size, batch_size, images
-    return dls
+    return RadiographDataLoaders(
+        *dls.loaders, manifest=data, images=images, batch_size=batch_size, path=dls.path, device=target
+    )
 
 
 def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xrayfast.errors import TrainingError
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
-from xrayfast.learning.model.precision import leave_autocast
+from xrayfast.learning.training.mixed_precision import leave_autocast
 
 METHODS = ("valley", "slide", "minimum", "steep")
 

@@ -9,7 +9,7 @@ import torch
 
 from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
-from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric
+from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric, Recorder
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.metrics.summary import OVERALL, overall
 
@@ -73,8 +73,8 @@ class EpochMetric(Metric):
         return self._name
 
 
-class KnownLoss(AvgLoss):
-    """fastai's mean loss of an epoch, its batches weighted by what is known in them."""
+class UnmaskedLoss(AvgLoss):
+    """fastai's mean loss of an epoch, each batch weighted by its unmasked cells."""
 
     def accumulate(self, learn: Any) -> None:
         """Add a batch."""
@@ -92,6 +92,22 @@ class SmoothLoss(AvgSmoothLoss):
         loss = learn.loss.detach().mean()
         before: torch.Tensor = self.val
         self.val: torch.Tensor = torch.lerp(loss, before.to(loss), self.beta)
+
+
+class EpochRecorder(Recorder):
+    """fastai's recorder with these losses; when training ends it brings them to the CPU, where fastai plots them."""
+
+    name = "recorder"
+    losses: list[torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss, self.smooth_loss = UnmaskedLoss(), SmoothLoss()
+
+    def after_fit(self) -> None:
+        """All batches' losses at once."""
+        if self.losses and self.losses[0].device.type != "cpu":
+            self.losses = list(torch.stack(self.losses).cpu())
 
 
 def epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:

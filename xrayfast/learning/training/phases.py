@@ -11,7 +11,7 @@ import numpy as np
 from xrayfast.config import Schedule, Task, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
-from xrayfast.learning.model.precision import leave_autocast
+from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.summary import OVERALL
 
 

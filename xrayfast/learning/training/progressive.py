@@ -6,8 +6,21 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from xrayfast.learning.augment import Shrink
-from xrayfast.learning.fastai_api import Callback, Learner
+from torch import Tensor
+
+from xrayfast.learning.augment import shrink
+from xrayfast.learning.fastai_api import Callback, Learner, TensorImageBW, Transform
+
+
+class Shrink(Transform):
+    """The batch transform that makes images smaller, to `side`; None leaves them as they are."""
+
+    order = 20
+    side: int | None = None
+
+    def encodes(self, images: TensorImageBW) -> TensorImageBW:
+        """(N, 1, H, W) to (N, 1, side, side)."""
+        return TensorImageBW(shrink(images.as_subclass(Tensor), self.side))
 
 
 def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[int, ...]:

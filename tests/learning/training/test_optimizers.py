@@ -4,8 +4,7 @@ import pytest
 import torch
 from fastai.optimizer import SGD, Adam
 from torch import nn
-
-from xrayfast.learning.model.optimizers import make_optimizer
+from xrayfast.learning.training.optimizers import make_optimizer
 
 
 def network(seed=0):

@@ -1,0 +1,34 @@
+"""Batch norm fused into convolutions."""
+
+import pytest
+import torch
+
+from xrayfast.learning.model.backbones import BACKBONES
+from xrayfast.learning.model.fusion import fuse_batch_norm
+from xrayfast.learning.model.weights import load_backbone
+
+
+@pytest.mark.parametrize("arch", list(BACKBONES))
+def test_folding_leaves_every_network_s_output_as_it_is_and_the_network_too(arch):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = torch.nn.Sequential(*load_backbone(arch).blocks.values())
+        for module in body.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 2)
+        x = torch.rand(2, 3, 64, 64)
+        whole = torch.nn.Sequential(body, torch.nn.Flatten()).eval()
+        with torch.no_grad():
+            expected = whole(x)
+            found = fuse_batch_norm(whole)(x)
+            again = whole(x)
+    torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-4)
+    assert torch.equal(again, expected)
+
+
+def test_folding_folds():
+    body = torch.nn.Sequential(*load_backbone("resnet18").blocks.values())
+    with torch.random.fork_rng():
+        whole = fuse_batch_norm(torch.nn.Sequential(body, torch.nn.Flatten()))
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in whole.modules())
