@@ -20,7 +20,7 @@ def quiet(learn):
 
 def test_load_gives_a_plain_learner_on_the_run_s_own_data(tiny_run):
     learn = xf.load(tiny_run.path)
-    assert type(learn) is Learner
+    assert isinstance(learn, Learner)
     assert len(learn.dls.manifest) == 36
     np.testing.assert_allclose(learn.get_preds()[0].numpy(), tiny_run.predictions("valid").raw, atol=1e-6)
 

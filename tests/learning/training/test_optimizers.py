@@ -4,6 +4,7 @@ import pytest
 import torch
 from fastai.optimizer import SGD, Adam
 from torch import nn
+
 from xrayfast.learning.training.optimizers import make_optimizer
 
 

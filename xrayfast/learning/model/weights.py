@@ -164,7 +164,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     ]
     if wrong:
         raise WeightsError(
-            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: {shorten(wrong)}."
+            f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: "
+            f"{shorten(wrong)}."
         )
     model.load_state_dict(state)
 
