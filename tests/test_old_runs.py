@@ -15,7 +15,7 @@ OLD = Path(__file__).parent / "old_runs"
 @pytest.fixture(scope="module")
 def weights(data_dir, tmp_path_factory):
     """Weights of the old runs' networks, by run: their values do not matter here."""
-    from xrayfast.learning.training.learner import save_weights
+    from xrayfast.learning.model.weights import save_weights
 
     folder = tmp_path_factory.mktemp("weights")
     for name, labels in (("single", None), ("multi", ("Effusion", "Opacity"))):

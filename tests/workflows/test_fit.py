@@ -428,7 +428,7 @@ def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
         ({"arch": "resnet81"}, "Did you mean 'resnet18'"),
         ({"epoch": 3}, "Did you mean 'epochs'"),
         ({"monitor": "subset_accuracy"}, "monitor is"),
-        ({"loss": "bce"}, "bce is for several"),
+        ({"loss": "bce"}, "bce is for multi-label data"),
         ({"alpha": (0.5, 0.5), "loss": "focal"}, "one for each of: covid-19, normal, pneumonia"),
         ({"unfreeze_blocks": 9}, "has 5 blocks"),
         ({"precision": "fp16"}, "needs a CUDA device"),

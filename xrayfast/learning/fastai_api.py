@@ -42,6 +42,9 @@ with warnings.catch_warnings():
     from fastai.torch_core import TensorImage as TensorImage
     from fastai.torch_core import TensorImageBW as TensorImageBW
     from fastai.torch_core import TensorMultiCategory as TensorMultiCategory
+
+    # It registers how images are drawn by `show_batch`, `show_results` and `plot_top_losses`.
+    from fastai.vision import learner as _vision_learner  # noqa: F401
     from fastai.vision.core import PILImageBW as PILImageBW
     from fastcore.basics import chunked as chunked
     from fasttransform import Transform as Transform
