@@ -65,7 +65,7 @@ def test_a_new_field_is_an_option_of_fit(monkeypatch):
     command(**dict.fromkeys(TrainConfig.model_fields), warmup=0.5)
 
 
-def test_lr_find_takes_the_fields_that_bear_on_a_range_test():
+def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
     left_out = set(FIELDS) - set(inspect.signature(lr_find.lr_find).parameters)
     assert left_out == {
         "freeze_epochs",
@@ -136,7 +136,7 @@ def test_every_wrong_field_is_reported_at_once():
         ("train:\n  epochs: [1]\n", "epochs is"),
     ],
 )
-def test_files_that_cannot_be_right(tmp_path, text, words):
+def test_wrong_files_are_reported(tmp_path, text, words):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         Config.read(tmp_path / "c.yaml")
@@ -173,7 +173,7 @@ def test_yaml_is_plain(tmp_path):
         {"target_sensitivity": 0.9, "target_specificity": 0.9},
     ],
 )
-def test_thresholds_are_chosen_by_one_rule(options):
+def test_thresholds_are_chosen_by_one_criterion(options):
     with pytest.raises(ConfigError, match="expected one"):
         Config().updated(options)
 
@@ -184,13 +184,13 @@ def test_yaml_s_on_and_off_are_words_for_reuse_frozen(tmp_path):
         assert Config.read(tmp_path / "c.yaml").train.reuse_frozen == word
 
 
-def test_sizes_that_are_no_numbers_are_told_once():
+def test_sizes_that_are_no_numbers_are_reported_once():
     with pytest.raises(ConfigError) as caught:
         Config().updated({"progressive": ("a", "b")})
     assert str(caught.value).count("valid integer") == 1
 
 
-def test_a_progressive_end_that_is_not_the_size_is_told_with_both(tmp_path):
+def test_a_last_progressive_size_that_is_not_the_size_is_reported_with_both(tmp_path):
     with pytest.raises(ConfigError, match=r"Progressive ends at 128, and size is 224.*--size 128"):
         Config().updated({"progressive": (64, 128)})
     assert Config().updated({"progressive": (64, 128), "size": 128}).train.progressive == (64, 128)

@@ -44,9 +44,9 @@ HEAVY = {
 
 def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
-        splits = path.relative_to(PACKAGE).with_suffix("").parts
-        if splits[0] not in ("__init__", "__main__"):
-            yield pytest.param(path, splits[0], id=".".join(splits))
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] not in ("__init__", "__main__"):
+            yield pytest.param(path, parts[0], id=".".join(parts))
 
 
 def imported(path):

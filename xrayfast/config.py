@@ -232,7 +232,7 @@ class TrainConfig(_Section):
 
 
 class ResultsConfig(_Section):
-    """How probabilities become decisions, and how results are measured."""
+    """How probabilities become decisions, and how metrics are computed."""
 
     thresholds: Thresholds = option(
         "auto",
@@ -333,7 +333,7 @@ class Config(_Section):
         return self
 
     def updated(self, options: Mapping[str, Any]) -> Config:
-        """A copy with some fields replaced, each named without its section.
+        """A copy with some fields replaced; a field is named without its section.
 
         Raises:
             ConfigError: one or more names or values are wrong; the message lists them all.
@@ -388,32 +388,31 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "results": ResultsConfig,
 }
 FIELD_SECTIONS = {name: section for section, model in SECTIONS.items() for name in model.model_fields}
-"""In which section each field stands; names are unique over all sections."""
+"""The section of each field; names are unique over all sections."""
 
 
 def _validated(content: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(where + line for line in _complaints(error))) from error
+        raise ConfigError("\n".join(where + line for line in _messages(error))) from error
 
 
-def _complaints(error: ValidationError) -> list[str]:
-    """One line for each wrong field; the branches of a union are one field."""
-    lines: dict[str, str] = {}
+def _messages(error: ValidationError) -> list[str]:
+    """One line per wrong field; a field of a union has one error per type."""
+    lines: dict[tuple[str, ...], str] = {}
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]][:2]
-        name = path[-1] if path else ""
+        path = tuple(map(str, problem["loc"][:2]))
+        reason = f"{problem['msg'][0].lower()}{problem['msg'][1:]}."
         if problem["type"] == "extra_forbidden":
             known = list(FIELD_SECTIONS) if len(path) == 2 else list(Config.model_fields)
-            text = f"unknown key '{'.'.join(path)}'.{did_you_mean(name, known)}"
+            text = f"unknown key '{'.'.join(path)}'.{did_you_mean(path[-1], known)}"
         elif problem["type"] == "rules":
-            text = f"{problem['msg'][0].upper()}{problem['msg'][1:]}."
+            text = f"{reason[0].upper()}{reason[1:]}"
         else:
-            text = f"{name} is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}."
-        key = ".".join(path)
-        if key not in lines:
-            lines[key] = text
-        elif (more := f"{problem['msg'][0].lower()}{problem['msg'][1:]}.") not in lines[key]:
-            lines[key] = f"{lines[key][:-1]}, or {more}"
+            text = f"{path[-1] if path else ''} is {problem['input']!r}; {reason}"
+        if path not in lines:
+            lines[path] = text
+        elif reason not in lines[path]:
+            lines[path] = f"{lines[path][:-1]}, or {reason}"
     return list(lines.values())

@@ -238,12 +238,12 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
 
 
 @pytest.mark.parametrize(("words", "code"), [("models --json", 0), ("interpret nowhere", 1), ("fit --no-such", 2)])
-def test_a_process_ends_with_all_said_and_its_handlers_called_but_is_not_taken_apart(at, words, code):
+def test_a_process_flushes_its_output_and_calls_its_exit_handlers_but_skips_the_teardown(at, words, code):
     script = """
 import atexit, os, xrayfast.cli
 
 class Last:
-    def __del__(self, write=os.write): write(1, b"taken apart\\n")
+    def __del__(self, write=os.write): write(1, b"torn down\\n")
 
 last = Last()
 register = atexit.register
@@ -253,7 +253,7 @@ xrayfast.cli.main()
     done = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True, timeout=60)
     assert done.returncode == code
     assert done.stdout.endswith("called at exit\n")
-    assert "taken apart" not in done.stdout
+    assert "torn down" not in done.stdout
     assert ("vgg16_bn" in done.stdout) if code == 0 else done.stderr
 
 
@@ -264,7 +264,7 @@ def test_a_closed_standard_output_is_no_error_at_the_end(at):
     assert "Traceback" not in done.stderr and "atexit" not in done.stderr
 
 
-def test_what_fails_while_torch_is_imported_is_told_at_once(at, data_dir, monkeypatch):
+def test_an_error_while_torch_is_imported_is_reported_at_once(at, data_dir, monkeypatch):
     from xrayfast.cli.commands import fit
     from xrayfast.errors import DataError
     from xrayfast.workflows import data
@@ -344,16 +344,16 @@ def leaky(at, data_dir):
     return at / "leaky"
 
 
-def test_check_tells_of_leaks_in_words_files_and_exit_code(leaky):
+def test_check_reports_leaks_in_words_files_and_exit_code(leaky):
     done = call("check", "leaky", "--size", 64, code=1)
     assert "Leak: " in done.stdout
     assert "again.png" in done.stdout
     assert json.loads(Path("check/check.json").read_text())["leaks"] is True
     assert "again.png" in Path("check/check.html").read_text()
     (leaky / "valid/normal/again.png").unlink()
-    content = json.loads(call("check", "leaky", "--size", 64, "--json", "-o", "elsewhere").stdout)
+    content = json.loads(call("check", "leaky", "--size", 64, "--json", "-o", "again").stdout)
     assert content["leaks"] is False
-    assert Path("elsewhere/check.html").is_file()
+    assert Path("again/check.html").is_file()
 
 
 def test_fit_refuses_leaks_unless_they_are_allowed(leaky):
@@ -375,9 +375,9 @@ def test_split_writes_what_fit_replays(at, data_dir):
 
 
 def test_the_cache_is_shown_and_cleared(at, data_dir):
-    call("check", data_dir, "--size", 64, "--cache-dir", "kept")
-    shown = json.loads(call("cache", "info", "--cache-dir", "kept", "--json").stdout)
+    call("check", data_dir, "--size", 64, "--cache-dir", "decoded")
+    shown = json.loads(call("cache", "info", "--cache-dir", "decoded", "--json").stdout)
     assert shown["folders"][0]["images"] == 36
-    assert "64 px" in call("cache", "info", "--cache-dir", "kept").stdout
-    assert json.loads(call("cache", "clear", "--cache-dir", "kept", "--json").stdout)["freed_bytes"] > 36 * 64**2
-    assert "Nothing is cached" in call("cache", "info", "--cache-dir", "kept").stdout
+    assert "64 px" in call("cache", "info", "--cache-dir", "decoded").stdout
+    assert json.loads(call("cache", "clear", "--cache-dir", "decoded", "--json").stdout)["freed_bytes"] > 36 * 64**2
+    assert "Nothing is cached" in call("cache", "info", "--cache-dir", "decoded").stdout

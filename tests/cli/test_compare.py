@@ -47,12 +47,12 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
 
 def test_many_labels_show_the_smallest_p_only(at):
     truth, probability = many_labels(labels=24, n=60)
-    labels = [f"finding-{i}" for i in range(24)]
+    labels = [f"label-{i}" for i in range(24)]
     for name, share in (("a", 0.0), ("b", 0.2)):
         kept(at / "runs", name, "multi", valid=told(truth, better(probability, truth, share), labels))
     said = call("compare", "runs/a", "runs/b", "--resamples", 20, "--csv", "all.csv").stdout
     assert "p also corrected for 25 tests; the 20 smallest p" in said
-    assert said.count("AUROC finding-") + said.count("\na    Subset accuracy ") == 20
+    assert said.count("AUROC label-") + said.count("\na    Subset accuracy ") == 20
     assert "validation images" in said
     assert len(pd.read_csv("all-differences.csv")) == 24 + 4
 

@@ -25,18 +25,18 @@ def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
     assert "CLAIM checklist: runs/m/claim.md" in done.stdout
     for name in ("report.html", "model_card.md", "claim.md", "figures/saliency.png"):
         assert (multi.path / name).is_file()
-    kept = multi.metrics["saliency"]
-    assert [len(kept["cases"]), kept["split"]] == [2, "valid"]
-    # Without saliency the next report has none, nor its numbers.
+    saliency = multi.metrics["saliency"]
+    assert [len(saliency["cases"]), saliency["split"]] == [2, "valid"]
+    # Without saliency the next report has none, nor its metrics.
     call("interpret")
     assert "saliency" not in multi.metrics
 
 
 def test_thresholds_are_chosen_anew_by_an_option(multi):
     done = call("interpret", "--target-sensitivity", 0.9, "--resamples", 30, "--json")
-    told = json.loads(done.stdout)
-    assert told["metrics"]["decision"]["operating_points"]["target"] == 0.9
-    assert told["metrics"]["valid"]["intervals"]["resamples"] == 30
+    content = json.loads(done.stdout)
+    assert content["metrics"]["decision"]["operating_points"]["target"] == 0.9
+    assert content["metrics"]["valid"]["intervals"]["resamples"] == 30
     assert multi.decision.rule == "sensitivity"
 
 
@@ -50,7 +50,7 @@ def test_thresholds_are_chosen_anew_by_an_option(multi):
         (["--prevalence", "nothing=0.1"], 1, "expected one of covid-19"),
     ],
 )
-def test_what_can_t_be_is_told_and_nothing_is_changed(words, code, said, multi):
+def test_a_wrong_option_is_reported_and_nothing_is_changed(words, code, said, multi):
     before = {path: path.read_bytes() for path in multi.path.rglob("*") if path.is_file()}
     done = call("interpret", *words, code=code)
     assert said in done.stderr
@@ -65,7 +65,7 @@ def test_predict_abstains(multi, multi_dir):
     assert f"{without} of {len(table)} images have no answer on one label or more" in done.stdout
 
 
-def test_files_of_one_s_choice_are_explained(multi, multi_dir):
+def test_chosen_files_are_explained(multi, multi_dir):
     first = sorted(multi_dir.rglob("*.png"))[0]
     other = multi.path.parent / first.name
     shutil.copy(first, other)

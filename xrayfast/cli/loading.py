@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import typer
@@ -28,17 +29,12 @@ SUMMARIES = {
 
 
 class Commands(Mapping[str, Any]):
-    """Typer's command by name, made when it is first looked up."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
+    """Typer's command by name, imported when it is first looked up."""
 
     def __getitem__(self, name: str) -> Any:
         if name not in SUMMARIES:
             raise KeyError(name)
-        if name not in self._made:
-            self._made[name] = _made(name)
-        return self._made[name]
+        return _load(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(SUMMARIES)
@@ -47,12 +43,13 @@ class Commands(Mapping[str, Any]):
         return len(SUMMARIES)
 
 
-def _made(name: str) -> Any:
-    """The command of `commands/NAME.py`: its function of that name, or its `app` of several."""
+@cache
+def _load(name: str) -> Any:
+    """Import the command of `commands/NAME.py`: its function of that name, or its `app` with several."""
     word = name.replace("-", "_")
     module = importlib.import_module(f"xrayfast.cli.commands.{word}")
     parent = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
-    parent.callback()(_nothing)  # makes it a group even of one
+    parent.callback()(lambda: None)  # without a callback, Typer makes no group of a single command
     if hasattr(module, "app"):
         parent.add_typer(module.app, name=name)
     else:
@@ -62,7 +59,3 @@ def _made(name: str) -> Any:
         parent.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
     group: Any = get_command(parent)
     return group.commands[name]
-
-
-def _nothing() -> None:
-    pass
