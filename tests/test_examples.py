@@ -1,8 +1,7 @@
-"""The examples and the README's code run as they stand."""
+"""The examples run as they stand."""
 
 import re
 import runpy
-import shutil
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import xrayfast as xf
 
 ROOT = Path(__file__).resolve().parents[1]
 GRID = ROOT / "examples" / "published_grid.py"
-EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {GRID})
+EXAMPLES = sorted(set((ROOT / "examples").glob("*.py")) - {GRID, ROOT / "examples" / "beside_fastai.py"})
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def run(tmp_path, monkeypatch, capsys):
     return script
 
 
-# The README's code goes the same ways; one example more of them is quick enough.
+# The code of README and guide goes the same ways (test_guide.py); one example more of them is quick enough.
 LONG = [path for path in EXAMPLES if path.stem != "multi_label_focal"]
 
 
@@ -140,40 +139,3 @@ def test_a_grid_cell_killed_before_training_began_is_begun_anew(grid, data_dir, 
     with pytest.raises(OSError, match="not empty"):
         grid([str(data_dir), *SMALLEST])
     assert (stump / "thesis.txt").is_file()
-
-
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
-
-
-def test_the_readme_s_python_runs(data_dir, tmp_path, run):
-    code = "\n".join(blocks("python"))
-    assert "import xrayfast as xf" in code
-    (tmp_path / "data").symlink_to(data_dir)
-    shutil.copytree(data_dir / "normal", tmp_path / "new_images")
-    shutil.copy(next(data_dir.glob("normal/*.png")), tmp_path / "new_images" / "film.png")
-    xf.synth(tmp_path / "other_data", images=12, size=64, seed=99)
-    quick = code.replace('arch="vgg16_bn"', 'arch="resnet18"').replace("size=224", "size=32")
-    quick = re.sub(r'arch="(\w+)"', r'arch="\1", weights="none"', quick).replace("epochs=6", "epochs=1")
-    run(quick, data_dir)
-
-
-def test_the_readme_s_commands_and_options_exist():
-    from typer.main import get_command
-
-    from xrayfast.cli import app
-
-    commands = get_command(app).commands
-    lines = [line.split("#")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    used = [line.split() for line in lines if line.startswith("xrayfast ")]
-    assert {words[1] for words in used} >= {"synth", "lr-find", "fit", "interpret", "predict", "models"}
-    for words in used:
-        spellings = {spelling for option in commands[words[1]].params for spelling in option.opts}
-        for word in words[2:]:
-            if word.startswith("-"):
-                assert word.split("=")[0] in spellings, word
-
-
-def test_the_readme_s_test_command_is_what_ci_runs():
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
-    assert "make test" in "".join(blocks("sh"))

@@ -1,0 +1,126 @@
+"""Make README's pictures, report.png and terminal.png, from a run of `xrayfast demo`.
+
+    python examples/images/make.py
+
+It needs Linux or macOS and a Chromium on the PATH (Debian: apt-get install chromium fonts-dejavu), which the dev extra
+does not install. The benchmarks' chart is made by `python examples/benchmarks --write-only`.
+"""
+
+import io
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.text import Text
+
+HERE = Path(__file__).parent
+COLUMNS = 100
+PAPER = (253, 253, 251)
+
+GLANCE = "section:not(#glance){display:none}"
+FIGURES = "section:not(#results-test),header,nav,footer,table,details,p,ul,#results-test h3:last-of-type{display:none}"
+"""What is hidden of report.html in its left and in its right half."""
+
+
+def main() -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        sys.exit("No Chromium on the PATH; on Debian: apt-get install chromium fonts-dejavu")
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        lines = run_in_terminal([sys.executable, "-m", "xrayfast", "demo"], work)
+        terminal(browser, lines, work)
+        report(browser, next(work.glob("demo/runs/*/report.html")), work)
+
+
+def run_in_terminal(words: list[str], folder: Path) -> list[str]:
+    """The lines that stand in a terminal at the command's end, with their colours as ANSI codes."""
+    leader, follower = pty.openpty()
+    environment = os.environ | {"COLUMNS": str(COLUMNS), "LINES": "50", "TERM": "xterm-256color"}
+    root = str(HERE.parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    process = subprocess.Popen(words, cwd=folder, env=environment, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    read = bytearray()
+    while True:
+        try:
+            chunk = os.read(leader, 65536)
+        except OSError:  # on Linux that is how the end is told
+            chunk = b""
+        if not chunk:
+            break
+        read += chunk
+    if process.wait():
+        sys.exit(read.decode(errors="replace"))
+    return screen(read.decode())
+
+
+def screen(output: str) -> list[str]:
+    """Apply what Rich's progress bars use of a terminal: carriage return, line up, erase line."""
+    lines, row = [""], 0
+    for piece in re.findall(r"\x1b\[\d*A|\x1b\[2K|\x1b\[\?25[hl]|\r|\n|(?:\x1b\[[\d;]*m|[^\x1b\r\n])+", output):
+        if piece == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif piece.endswith("A"):
+            row -= int(piece[2:-1] or 1)
+        elif piece == "\x1b[2K":
+            lines[row] = ""
+        elif piece[0] not in "\r\x1b" or piece.endswith("m") or "m" in piece[:8]:
+            lines[row] += piece
+    return lines
+
+
+def terminal(browser: str, lines: list[str], work: Path) -> None:
+    """The last epochs and the results, as Rich draws a terminal."""
+    plain = [Text.from_ansi(line).plain for line in lines]
+    epochs = [i for i, line in enumerate(plain) if line.startswith("epoch ")]
+    end = next(i for i, line in enumerate(plain) if line.startswith("Largest losses"))
+    shown = ["\x1b[1;32m$\x1b[0m xrayfast demo", *lines[:9], "\x1b[2m...\x1b[0m", *lines[epochs[-3] : end]]
+    console = Console(record=True, width=COLUMNS, file=io.StringIO())
+    for line in shown:
+        console.print(Text.from_ansi(line))
+    svg = console.export_svg(title="xrayfast demo")
+    width, height = (round(float(value)) for value in re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg).groups())
+    svg = svg.replace("<svg ", f'<svg width="{width}" height="{height}" ', 1)
+    (work / "terminal.html").write_text(f"<body style='margin:0'>{svg}</body>", encoding="utf-8")
+    screenshot(browser, work / "terminal.html", width, height).convert("P", palette=Image.Palette.ADAPTIVE).save(
+        HERE / "terminal.png", optimize=True
+    )
+
+
+def report(browser: str, page: Path, work: Path) -> None:
+    """The first page of report.html, and beside it the figures of the test results."""
+    halves = []
+    for name, hidden in (("glance", GLANCE), ("figures", FIGURES)):
+        text = page.read_text(encoding="utf-8").replace("</head>", f"<style>{hidden}</style></head>")
+        text = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)  # it forbids other styles
+        (work / f"{name}.html").write_text(text, encoding="utf-8")
+        image = screenshot(browser, work / f"{name}.html", 1000, 4000)
+        left, top, right, bottom = ImageOps.invert(image.convert("L").point(lambda v: 255 if v > 245 else v)).getbbox()
+        halves.append(image.crop((max(left - 30, 0), max(top - 30, 0), min(right + 30, 1000), bottom + 30)))
+    height = min(half.height for half in halves)
+    halves = [half.resize((half.width * height // half.height, height), Image.Resampling.LANCZOS) for half in halves]
+    whole = Image.new("RGB", (sum(half.width for half in halves), height), PAPER)
+    whole.paste(halves[0], (0, 0))
+    whole.paste(halves[1], (halves[0].width, 0))
+    whole.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "report.png", optimize=True)
+
+
+def screenshot(browser: str, page: Path, width: int, height: int) -> Image.Image:
+    target = page.with_suffix(".png")
+    switches = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
+    command = [browser, *switches, f"--window-size={width},{height}", f"--screenshot={target}", page.as_uri()]
+    subprocess.run(command, check=True, capture_output=True)
+    return Image.open(target).convert("RGB")
+
+
+if __name__ == "__main__":
+    main()
