@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xrayfast.data.images.dicom.parse import is_dicom
+from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom
 from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import parse_window
 from xrayfast.data.images.limits import require_regular_file
@@ -22,18 +22,16 @@ __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "fit_squa
 READER_VERSION = 2
 """Increased when any image may come out differently: images cached by another version are not used."""
 
-_FORMATS = {
+_FORMAT_BY_SUFFIX = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
     ".dcm": "DICOM", ".dicom": "DICOM",
 }  # fmt: skip
 
-IMAGE_SUFFIXES = frozenset(_FORMATS)
+IMAGE_SUFFIXES = frozenset(_FORMAT_BY_SUFFIX)
 """Suffixes, in lower case, by which a file counts as an image."""
 
 _OTHER_SUFFIXES = frozenset({".csv", ".tsv", ".txt", ".json", ".yaml", ".md", ".html", ".py", ".npy", ".zip", ".gz"})
 """Suffixes of files that often lie beside images and never are one."""
-
-_HEAD_BYTES = 512
 
 _OTHER_SIGNATURES = {
     b"<": "HTML or XML text (a download may have saved an error page)",
@@ -84,7 +82,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     require_regular_file(path)
     try:
         with path.open("rb") as stream:
-            head = stream.read(_HEAD_BYTES)
+            head = stream.read(HEAD_BYTES)
             stream.seek(0)
             if is_dicom(head):
                 radiograph = decode_dicom(path, stream, choice)
@@ -93,7 +91,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
                 radiograph = decode_with_pillow(path, stream)
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror or error}). Check the file.") from error
-    if _FORMATS.get(path.suffix.lower(), radiograph.format) == radiograph.format:
+    if _FORMAT_BY_SUFFIX.get(path.suffix.lower(), radiograph.format) == radiograph.format:
         return radiograph
     return replace(radiograph, notes=(*radiograph.notes, f"{radiograph.format} in a file named {path.suffix}"))
 
@@ -114,7 +112,7 @@ def is_image(path_text: str) -> bool:
         if not path.is_file():
             return False
         with path.open("rb") as stream:
-            return is_dicom(stream.read(_HEAD_BYTES))
+            return is_dicom(stream.read(HEAD_BYTES))
     except (OSError, ValueError):
         return False
 
@@ -151,7 +149,7 @@ def _require_image_signature(path: Path, head: bytes) -> None:
                 f"{path}: found {name}; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert or remove it."
             )
     is_known = head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI")
-    if _FORMATS.get(path.suffix.lower()) == "DICOM" and not is_known:
+    if _FORMAT_BY_SUFFIX.get(path.suffix.lower()) == "DICOM" and not is_known:
         raise ReadError(
             f"{path}: found no DICOM header; expected 'DICM' at byte 128, or elements of group 0002 or 0008 at the "
             "start. Fetch the file again."

@@ -8,11 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
-from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, is_dicom, open_dicom
+from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, HEAD_BYTES, is_dicom, open_dicom
 from xrayfast.data.images.limits import require_regular_file
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 
-_HEAD_BYTES = 512
 _FIRST_TAG = 0x00080000
 _NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
 _DAYS_PER_YEAR = 365.25
@@ -59,7 +58,7 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
     require_regular_file(path)
     try:
         with path.open("rb") as stream, silence_pydicom():
-            if not is_dicom(stream.read(_HEAD_BYTES)):
+            if not is_dicom(stream.read(HEAD_BYTES)):
                 return None
             elements = open_dicom(path, stream, tags, stop=max(tags) + 1).elements
             return Header(

@@ -43,6 +43,9 @@ _MAX_READS = 100_000
 """Reads to parse one header: a million empty sequence items take 8 MB of file, a gigabyte of memory and 15 seconds;
 real headers take hundreds of reads."""
 
+HEAD_BYTES = 512
+"""How much of a file `is_dicom` needs."""
+
 _HEADER_BYTES = 2**22
 """How much of a deflated file is inflated to read its header."""
 
@@ -51,7 +54,7 @@ def is_dicom(head: bytes) -> bool:
     """Whether a file is DICOM, by its first bytes: "DICM" at byte 128, or two elements that could be its first.
 
     Args:
-        head: the first 512 bytes, or all there are.
+        head: the first HEAD_BYTES, or all there are.
     """
     return head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC or any(
         _starts_with_elements(head, order) for order in ("<", ">")

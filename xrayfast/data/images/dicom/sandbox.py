@@ -23,7 +23,7 @@ TIMEOUT, TIMEOUT_PER_MEGAPIXEL = 20.0, 1.0  # seconds
 
 _SUBPROCESS_CODE = (
     "import os, sys; sys.path[:] = sys.argv[1].split(os.pathsep); "
-    "from xrayfast.data.images.dicom.sandbox import main; main()"
+    "from xrayfast.data.images.dicom.sandbox import decode_stdin; decode_stdin()"
 )
 
 _HARMLESS = b"extraneous bytes before marker 0xd9"
@@ -97,7 +97,7 @@ def _decode_jpeg_ls(frame: bytes, rows: int, columns: int, samples: int, bits: i
     return values.tobytes()
 
 
-def main() -> None:
+def decode_stdin() -> None:
     """Run in the subprocess: a codestream from standard input, its values to standard output."""
     codec, *shape_and_bits = sys.argv[2:]
     with contextlib.suppress(ImportError):  # Windows writes no core files.

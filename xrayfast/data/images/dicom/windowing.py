@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,6 @@ from xrayfast.data.images.dicom.elements import Elements
 from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.radiograph import Pixels, scale_to_uint8
 from xrayfast.errors import ConfigError
-
-Counts: TypeAlias = npt.NDArray[np.int64]
 
 _LOW, _HIGH = 0.005, 0.995
 """The percentile range: enough to exclude collimator edges, markers and dead pixels."""
@@ -134,7 +132,13 @@ def _window(center: float, width: float, function: str) -> VoiTransform | None:
 
 
 def apply_window(
-    values: Values, counts: Counts, transforms: list[VoiTransform], choice: WindowChoice, bits: int, *, inverted: bool
+    values: Values,
+    counts: npt.NDArray[np.int64],
+    transforms: list[VoiTransform],
+    choice: WindowChoice,
+    bits: int,
+    *,
+    inverted: bool,
 ) -> tuple[Pixels, tuple[str, ...]]:
     """Choose the window and apply it: the gray level of each stored code, and notes.
 
@@ -165,7 +169,7 @@ def apply_window(
 
 
 def _choose(
-    values: Values, counts: Counts, transforms: list[VoiTransform], choice: WindowChoice, bits: int
+    values: Values, counts: npt.NDArray[np.int64], transforms: list[VoiTransform], choice: WindowChoice, bits: int
 ) -> VoiTransform:
     if choice.kind == "given":
         window = _window(choice.center, choice.width, "LINEAR")
@@ -202,7 +206,7 @@ def _linear_range(name: str, low: float, high: float) -> VoiTransform:
     )
 
 
-def _percentiles(values: Values, counts: Counts) -> tuple[float, float]:
+def _percentiles(values: Values, counts: npt.NDArray[np.int64]) -> tuple[float, float]:
     """The 0.5 and 99.5 percentiles of the pixels; the full range where none is counted."""
     if not counts.any():
         return float(values.min()), float(values.max())
