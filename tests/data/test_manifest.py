@@ -45,7 +45,7 @@ def test_implied_labels(tmp_path):
     assert "task single" in message(ConfigError, tmp_path, imply=("covid=pneumonia",), task="single")
 
 
-def test_part(tmp_path):
+def test_subset(tmp_path):
     data = opened(classes(tmp_path, a=10, b=10))
     valid = data.subset("valid")
     assert len(valid) == 4 and set(valid.table["split"]) == {"valid"}
@@ -70,7 +70,7 @@ def test_fingerprint_follows_the_data_and_not_the_place(tmp_path):
         data.fingerprint()
 
 
-def test_a_patient_in_two_given_parts_is_noted(tmp_path):
+def test_a_patient_in_two_given_splits_is_noted(tmp_path):
     make(tmp_path, "a.png", "b.png", "c.png", "d.png")
     file = tmp_path / "t.csv"
     file.write_text("image,label,split,patient\na.png,x,train,7\nb.png,y,train,8\nc.png,x,valid,7\nd.png,y,valid,9\n")
@@ -94,7 +94,7 @@ def test_masks(tmp_path):
     assert opened(tmp_path, uncertain=("smooth",)).targets[3].tolist()[0] == pytest.approx(0.7)
 
 
-def test_the_fingerprint_follows_what_is_unknown(tmp_path):
+def test_the_fingerprint_follows_masked_cells(tmp_path):
     make(tmp_path, *(f"{i}.png" for i in range(10)))
     text = "image,A,B\n" + "".join(f"{i}.png,{i % 2},{int(i > 4)}\n" for i in range(10))
     table(tmp_path, text)
@@ -116,7 +116,7 @@ def test_a_single_label_table_with_uncertain_cells_is_multi_label(tmp_path):
     table(tmp_path, text.replace("3.png,1,0", "3.png,1,-1"))
     assert opened(tmp_path).task == "multi"
     assert opened(tmp_path, uncertain=("zeros",)).task == "single"
-    assert "row 5: found 1 labels (A) and some that nobody knows" in message(DataError, tmp_path, task="single")
+    assert "row 5: found 1 labels (A) and masked ones" in message(DataError, tmp_path, task="single")
 
 
 def test_no_finding_beside_one_label(tmp_path):
@@ -148,7 +148,9 @@ def test_darkcovid_as_folders(shared):
     assert data.counts().sum(axis=1).drop("patients").to_dict() == {
         "covid-19": 124, "normal": 500, "pneumonia": 500, "images": 1124
     }  # fmt: skip
-    assert data.table["patient"].notna().sum() == 1000 and noted(data, "NIH file names", "on 1000 of 1124 images")
+    assert data.table["patient"].notna().sum() == 1000 and noted(
+        data, "NIH ChestX-ray14 file names", "on 1000 of 1124 images"
+    )
     assert data.table["patient"].nunique() == 682
     assert data.table.groupby("patient")["split"].nunique().max() == 1
     share = data.counts()["valid"] / data.counts().sum(axis=1)
@@ -194,8 +196,8 @@ def test_nih_as_a_table(shared):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["plain", "NIH"])
-def test_many_images_open_in_linear_time_and_little_memory(tmp_path, form):
+@pytest.mark.parametrize("dataset", ["generic", "NIH"])
+def test_many_images_open_in_linear_time_and_little_memory(tmp_path, dataset):
     """A tenth of the 400,000 rows that must load in 20 s and 1.5 GB."""
     rng = np.random.default_rng(0)
     count = 40_000
@@ -206,7 +208,7 @@ def test_many_images_open_in_linear_time_and_little_memory(tmp_path, form):
             folder.mkdir(parents=True)
         (folder / name).touch()
     present = rng.random((count, len(LABELS))) < 0.06
-    if form == "NIH":
+    if dataset == "NIH":
         head = "Image Index,Finding Labels,Patient ID\n"
         texts = ["|".join(np.array(LABELS)[row]) or "No Finding" for row in present]
         text = head + "".join(f"{name},{labels},{name[:8]}\n" for name, labels in zip(names, texts, strict=True))

@@ -27,7 +27,7 @@ MANY = (
     *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia", "Pneumothorax"),
     *("Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening", "Hernia"),
 )
-FLOW = (("Image files", 60), (f"Left out: {HOSTILE}", 3), ("Images used", 57), ("Part train", 17), ("Part valid", 40))
+FLOW = (("Image files", 60), (f"Left out: {HOSTILE}", 3), ("Images used", 57), ("Split train", 17), ("Split valid", 40))
 
 
 def predictions(task, labels, n, seed=0):

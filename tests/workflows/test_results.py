@@ -43,7 +43,7 @@ def test_metrics_hold_the_circumstances_too(tiny_run):
     assert metrics["data"]["counts"] == tiny_run.info["counts"]
     flow = metrics["data"]["flow"]
     assert [text for text, _ in flow][:2] == ["Image files", "Images used"]
-    assert flow[1][1] == 36 == sum(n for text, n in flow if text.startswith("Part "))
+    assert flow[1][1] == 36 == sum(n for text, n in flow if text.startswith("Split "))
     assert metrics["training"]["best_epoch"] == tiny_run.info["best_epoch"]
     assert [row["epoch"] for row in metrics["training"]["history"]] == tiny_run.history["epoch"].tolist()
     assert any("near duplicates" in sentence for sentence in metrics["data"]["audit"])

@@ -1,8 +1,7 @@
-"""The table of images: which file, which patient, which split, which labels.
+"""The table of images: file, patient, split and labels of each.
 
-`open_manifest` reads class folders or a table (`layouts`) into the same plain lists, and from there on one way leads to
-the Manifest: uncertain and blank cells become what the policies say, synonyms are joined, the task is settled, what is
-implied is added, missing splits are drawn, and who the patients are is hidden.
+`open_manifest` reads a source (`sources.read`), resolves its labels (`labels.resolve`), draws the splits that it lacks
+(`splits.assign`), and replaces patients by pseudonyms.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import pandas as pd
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.resolve import resolve_labels
 from xrayfast.data.labels.targets import Targets, join_labels, to_truth
-from xrayfast.data.sources.layout import open_layout
-from xrayfast.data.sources.patients import group_patients, identify, pseudonymize
+from xrayfast.data.sources.patients import group_patients, pseudonymize
+from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.sources.split_files import splits_from_file
+from xrayfast.data.sources.split_files import read_split_file
 from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
@@ -33,21 +32,20 @@ _DRAWN_AGAIN = "Drawn again, so that what belongs together stays together"
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """All images of a data set, or of a part of it.
+    """The images of a data set, or of one of its splits.
 
     Attributes:
-        table: a row an image: `image` (unique name: the path from the source folder, with '/'), `path`
-            (absolute), `patient` (a pseudonym, None where unknown), `split` (train, valid or test), `labels` (those
-            that are 1, joined by '|', "" for none); and, in a set where they are known, `sex` ("F", "M" or None),
-            `age` (years or NaN), `view` ("PA", "AP", "LATERAL", another text or None) and `study` (a pseudonym or
-            None).
-        labels: the L labels, in the order used everywhere.
+        table: one row per image: `image` (unique name: the path from the source folder, with '/'), `path` (absolute),
+            `patient` (a pseudonym, None where unknown), `split` (train, valid or test), `labels` (those that are 1,
+            joined by '|', "" for none); and, where any are known, `sex` ("F", "M" or None), `age` (years or NaN),
+            `view` ("PA", "AP", "LATERAL", another text or None) and `study` (a pseudonym or None).
+        labels: the L labels, sorted.
         targets: (N, L) float32 from 0 to 1, rows as in the table: NaN where the cell is ignored, and strictly between
-            0 and 1 where an uncertain cell is smoothed. Exactly one 1 and no NaN in each row of a single-label task.
-        task: "single" where each image has exactly one label.
+            0 and 1 where an uncertain cell is smoothed. Exactly one 1 and no NaN per row of a single-label task.
+        task: "single" where each image has exactly one label, else "multi".
         config: the settings that it was opened with.
         notes: what was inferred, drawn or ignored, in sentences.
-        drawn: (N,) bool, whether an image's part was drawn by the seed, and not given.
+        drawn: (N,) bool, whether the split of an image was drawn, and not given.
         left_out: why image files of the source are no rows, and how many.
     """
 
@@ -65,23 +63,23 @@ class Manifest:
 
     @property
     def truth(self) -> npt.NDArray[np.int8]:
-        """(N, L): 1, 0, or -1 where nobody knows, because the cell is ignored or smoothed."""
+        """(N, L) int8: 1, 0, or -1 where masked, because the cell is ignored or smoothed."""
         return to_truth(self.targets)
 
-    def subset(self, name: Split) -> Manifest:
+    def subset(self, split: Split) -> Manifest:
         """The images of one split.
 
         Raises:
-            ConfigError: no such part.
+            ConfigError: no such split.
         """
-        if name not in SPLITS:
-            raise ConfigError(f"found the part '{name}'; expected train, valid or test.{did_you_mean(name, SPLITS)}")
-        rows = (self.table["split"] == name).to_numpy()
+        if split not in SPLITS:
+            raise ConfigError(f"found the split '{split}'; expected train, valid or test.{did_you_mean(split, SPLITS)}")
+        rows = (self.table["split"] == split).to_numpy()
         table = self.table[rows].reset_index(drop=True)
         return replace(self, table=table, targets=self.targets[rows], drawn=self.drawn[rows])
 
     def counts(self) -> pd.DataFrame:
-        """Images of each label by split (columns), then all "images" and, where known, all "patients"."""
+        """Images per label (rows) and split (columns); then rows of all "images" and, where known, all "patients"."""
         split = self.table["split"].to_numpy()
         known = self.table["patient"].notna().any()
         counts: dict[str, list[int]] = {}
@@ -95,21 +93,21 @@ class Manifest:
         return table
 
     def flow(self) -> list[tuple[str, int]]:
-        """From the image files of the source to the splits: what is told of them, and how many they are."""
+        """Descriptions and counts of images: files in the source, those left out, those used, and each split."""
         left_out = [(f"Left out: {why}", n) for why, n in self.left_out]
         found = len(self) + sum(n for _, n in self.left_out)
-        splits = [(f"Part {name}", int((self.table["split"] == name).sum())) for name in SPLITS]
+        splits = [(f"Split {name}", int((self.table["split"] == name).sum())) for name in SPLITS]
         return [("Image files", found), *left_out, ("Images used", len(self)), *(split for split in splits if split[1])]
 
     def split_table(self) -> pd.DataFrame:
-        """Image, patient, split and labels: what a run writes as `split.csv`, and `split_file` replays."""
+        """Image, patient, split and labels: a run's `split.csv`, which `split_file` replays."""
         table: pd.DataFrame = self.table[["image", "patient", "split", "labels"]]
         return table
 
     def redraw_splits(self, groups: npt.NDArray[np.integer]) -> Manifest:
-        """Deal the drawn images out again, so that those of one group, or of one patient, stand in one split.
+        """Draw the drawn splits again, so that images of one group, or of one patient, are in one split.
 
-        Given splits stay as they are; the seed, fractions and folds are those of the settings.
+        Given splits stay as they are; the seed, fractions and folds are those of the config.
 
         Args:
             groups: (N,) integers, equal for images that must stay together.
@@ -131,7 +129,7 @@ class Manifest:
         return replace(self, table=self.table.assign(split=splits.names), notes=tuple(notes))
 
     def fingerprint(self) -> str:
-        """SHA-256 over each image's name, labels, what of them is unknown, part and file size: the same anywhere.
+        """SHA-256 over each image's name, labels, masked cells, split and file size: the same on any machine.
 
         Raises:
             DataError: a file is gone.
@@ -144,54 +142,61 @@ class Manifest:
             except OSError as error:
                 raise DataError(f"{path}: can't be read ({error.strerror}); it was there when opened.") from error
             digest.update(repr((image, labels, split, size)).encode())
-        unknown = self.truth < 0
-        if unknown.any():
-            digest.update(np.packbits(unknown).tobytes())
+        masked = self.truth < 0
+        if masked.any():
+            digest.update(np.packbits(masked).tobytes())
             # NaN has many bit patterns.
-            digest.update(np.nan_to_num(self.targets[unknown], nan=-1).astype("<f4").tobytes())
+            digest.update(np.nan_to_num(self.targets[masked], nan=-1).astype("<f4").tobytes())
         return digest.hexdigest()
 
 
 def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
-    """Read a data set: class folders, or a table where one is named or is found.
+    """Read a data set: class folders, or a table where one is named or found.
 
     Args:
         config: `source` is the folder of images, or a table whose folder is the source.
-        to_train: whether it must be fit for that. Where it is only to be measured on, one image of one class will do,
-            labels that no image has are kept where some are known to lack them, given splits are kept, and images
-            without one are of the test split.
+        to_train: whether it must be fit for training. To test on it, one image of one class suffices, labels that no
+            image has are kept if some images are known to lack them, given splits are kept, and images without one are
+            test images.
 
     Raises:
-        DataError: the images, labels or parts can't be used; the message says where and what to do.
+        DataError: the images, labels or splits can't be used; the message says where and what to do.
         ConfigError: options that contradict each other or the layout.
     """
     if config.split_file and config.split_col:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
-    images, config = open_layout(config)
-    identify(images, config)
-    labels, targets, task = resolve_labels(images, config, keep_absent=not to_train)
-    known = to_truth(targets)
+    records, config = read_source(config)
+    labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train)
+    notes = records.notes + labels.notes
+    truth = to_truth(labels.targets)
     if to_train:
-        _require_learnable(known, labels, task)
-        groups = group_patients(images.patients)
-        splits = assign_splits(_given_splits(images, config), (known == 1).astype(np.uint8), groups, config)
-        notes = [
-            *splits.notes,
-            *_shared_patients(groups, images.patients, splits.names),
-            *_require_splits(known, labels, splits.names, task),
-        ]
+        _require_learnable(truth, labels.names, labels.task)
+    given, split_notes = _given_splits(records, config)
+    notes += split_notes
+    if to_train:
+        groups = group_patients(records.patients)
+        splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config)
+        notes += splits.notes
+        notes += _note_shared_patients(groups, records.patients, splits.names)
+        notes += _require_splits(truth, labels.names, splits.names, labels.task)
     else:
-        splits, notes = keep_given_splits(_given_splits(images, config)), []
-    table = _table(images, splits.names, join_labels(known == 1, labels))
+        splits = keep_given_splits(given)
     return Manifest(
-        table, tuple(labels), targets, task, config, (*images.notes, *notes), splits.drawn, tuple(images.left_out)
+        _build_table(records, splits.names, join_labels(truth == 1, labels.names)),
+        tuple(labels.names),
+        labels.targets,
+        labels.task,
+        config,
+        tuple(notes),
+        splits.drawn,
+        tuple(records.left_out),
     )
 
 
-def _require_learnable(known: npt.NDArray[np.int8], labels: Sequence[str], task: Task) -> None:
-    """There must be something to tell apart, and each class of a single-label task needs two images."""
-    totals = (known == 1).sum(0)
-    if not len(labels) or (len(labels) == 1 and not (known == 0).any()):
+def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task) -> None:
+    """Two classes at least, and two images per class of a single-label task."""
+    totals = (truth == 1).sum(0)
+    if not len(labels) or (len(labels) == 1 and not (truth == 0).any()):
         found = f"only one class, '{labels[0]}'" if labels else "no labels"
         raise DataError(f"found {found}; expected at least 2 classes. Add a folder or images of another class.")
     if task == "single" and totals.min() < 2:
@@ -201,24 +206,23 @@ def _require_learnable(known: npt.NDArray[np.int8], labels: Sequence[str], task:
         )
 
 
-def _given_splits(images: ImageRecords, config: DataConfig) -> Sequence[Split | None]:
-    """The splits of a file, or of the layout; None where an image is dealt out."""
+def _given_splits(records: ImageRecords, config: DataConfig) -> tuple[Sequence[Split | None], list[str]]:
+    """The splits of a split file or of the source, None where an image's is drawn; and notes."""
     if config.split_file is None:
-        return images.splits or [None] * len(images.names)
-    splits, notes = splits_from_file(config.split_file, images.names)
-    if images.splits is not None:
+        return records.splits or [None] * len(records.names), []
+    splits, notes = read_split_file(config.split_file, records.names)
+    if records.splits is not None:
         notes.append("The splits that the data brings itself are not used.")
-    images.notes += notes
-    return splits
+    return splits, notes
 
 
-def _shared_patients(
+def _note_shared_patients(
     groups: npt.NDArray[np.intp] | None, patients: Sequence[str] | None, splits: Sequence[Split]
 ) -> list[str]:
-    """Given splits are kept as they are, but a patient who stands in two of them is worth a word."""
+    """A note where a patient is in two given splits, which are kept as they are."""
     if groups is None or patients is None:
         return []
-    pairs = pd.DataFrame({"patient": groups, "part": splits})[np.array([bool(patient) for patient in patients])]
+    pairs = pd.DataFrame({"patient": groups, "split": splits})[np.array([bool(patient) for patient in patients])]
     shared = pairs.drop_duplicates()["patient"].value_counts()
     if not (shared > 1).any():
         return []
@@ -229,48 +233,48 @@ def _shared_patients(
 
 
 def _require_splits(
-    known: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[Split], task: Task
+    truth: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[Split], task: Task
 ) -> list[str]:
-    """Training and validation need images; a single-label class without training images can't be learned.
+    """Training and validation need images, and each class of a single-label task images to train on.
 
     Returns:
-        Notes on labels that a part lacks.
+        Notes on labels that a split lacks.
     """
     notes, column = [], np.array(splits)
     for split in ("train", "valid"):
         if split not in splits:
             raise DataError(f"no images in the {split} split; expected some in both train and valid. Add images.")
-        present = (known[column == split] == 1).any(0)
-        absent = [label for label, there in zip(labels, present, strict=True) if not there]
+        present = (truth[column == split] == 1).any(0)
+        absent = [label for label, has_images in zip(labels, present, strict=True) if not has_images]
         if absent and split == "train" and task == "single":
             others = set(labels).difference(absent)
             raise DataError(
                 f"class '{absent[0]}' has no images in the train split; expected each class there."
-                f"{did_you_mean(absent[0], others)} Name it alike in all parts, or add images."
+                f"{did_you_mean(absent[0], others)} Give it one name in all splits, or add images."
             )
         if absent:
             notes.append(f"No {split} images of {shorten(absent)}.")
     return notes
 
 
-def _table(images: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
-    """The manifest's table; columns of which nothing is known are left out, but for the patients'."""
-    n = len(images.names)
-    table: pd.DataFrame = pd.DataFrame({"image": images.names, "path": images.paths})
-    table["patient"] = _texts(pseudonymize(images.patients, "P") or [None] * n)
+def _build_table(records: ImageRecords, splits: Sequence[Split], labels: Sequence[str]) -> pd.DataFrame:
+    """The manifest's table, without columns of which nothing is known, except `patient`."""
+    n = len(records.names)
+    table: pd.DataFrame = pd.DataFrame({"image": records.names, "path": records.paths})
+    table["patient"] = _texts(pseudonymize(records.patients, "P") or [None] * n)
     table["split"], table["labels"] = splits, labels
-    if images.sexes is not None and any(images.sexes):
-        table["sex"] = _texts(images.sexes)
-    if images.ages is not None and not np.isnan(images.ages).all():
-        table["age"] = np.array(images.ages, np.float64)
-    if images.views is not None and any(images.views):
-        table["view"] = _texts(images.views)
-    if studies := pseudonymize(images.studies, "S"):
+    if records.sexes is not None and any(records.sexes):
+        table["sex"] = _texts(records.sexes)
+    if records.ages is not None and not np.isnan(records.ages).all():
+        table["age"] = np.array(records.ages, np.float64)
+    if records.views is not None and any(records.views):
+        table["view"] = _texts(records.views)
+    if studies := pseudonymize(records.studies, "S"):
         table["study"] = _texts(studies)
     return table
 
 
 def _texts(values: Sequence[str | None]) -> pd.Series[Any]:
-    """A column in which what is unknown stays None: pandas would make it NaN."""
+    """A column in which None stays None: pandas would make it NaN."""
     column: pd.Series[Any] = pd.Series(cast(Any, values), dtype=object)
     return column

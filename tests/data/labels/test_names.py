@@ -3,13 +3,10 @@ from __future__ import annotations
 import pytest
 
 from xrayfast.data.labels.names import (
-    LIST,
-    detect_delimiter,
     is_no_finding,
     normalize_label,
     parse_delimited,
     parse_folder_name,
-    parse_label_list,
     sort_labels,
 )
 from xrayfast.errors import DataError
@@ -38,48 +35,6 @@ def test_folder_names_that_are_no_labels(name, words):
 def test_delimited_texts():
     assert parse_delimited("a | b|a", "|") == ("a", "b")
     assert parse_delimited("a;b", ";") == ("a", "b")
-
-
-@pytest.mark.parametrize(
-    ("text", "labels"),
-    [
-        ("['pleural effusion', 'normal']", ("pleural effusion", "normal")),
-        ('["a", "b"]', ("a", "b")),
-        (" ['a' ,'b', ] ", ("a", "b")),
-        ("['a', '', ' a ']", ("a",)),
-        ("[\"Crohn's\", 'it\\'s']", ("Crohn's", "it's")),
-        ("['a, b', 'c]']", ("a, b", "c]")),
-        ("[]", ()),
-        ("['']", ()),
-    ],
-)
-def test_lists_in_a_text(text, labels):
-    assert parse_label_list(text) == labels
-
-
-@pytest.mark.parametrize("text", ["['a'", "'a']", "[a]", "['a' 'b']", "a", "['a'; 'b']", "[__import__('os')]", "["])
-def test_texts_that_are_no_lists(text):
-    with pytest.raises(DataError, match="expected a list such as"):
-        parse_label_list(text)
-
-
-@pytest.mark.parametrize(
-    ("cells", "delim"),
-    [
-        (["a", "b"], "|"),
-        (["a|b", "c;d"], "|"),
-        (["['a', 'b']", "['a']", ""], LIST),
-        (["['a', 'b']", "['c', 'a']", "nan"], LIST),
-        (["a;b", "a", ""], ";"),
-        (["Mass, Edema", "Mass", "Edema"], ","),
-        (["pneumonia, viral", "pneumonia, bacterial", "normal"], "|"),
-        (["a/b", "a"], "|"),
-        ([], "|"),
-    ],
-)
-def test_what_separates_labels(cells, delim):
-    assert detect_delimiter(cells, "auto") == delim
-    assert detect_delimiter(cells, "/") == "/"
 
 
 def test_spellings_of_one_name():

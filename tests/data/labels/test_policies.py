@@ -37,7 +37,7 @@ def test_policies(uncertain, blank, wanted):
     assert applied(uncertain, blank)[0] == wanted
 
 
-def test_the_form_s_policy_holds_where_none_is_given():
+def test_the_spec_s_policy_holds_where_none_is_given():
     assert applied(default="zeros")[0][0] == [1, None, 0]
     assert applied(blank=("Mass=ignore",), default="zeros")[0] == [[1, None, None], [0, 0, None], [None, 0, 1]]
 

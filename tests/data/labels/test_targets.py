@@ -5,25 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xrayfast.data.labels.names import LIST
 from xrayfast.data.labels.targets import (
     encode_labels,
     infer_task,
     join_labels,
-    looks_like_flags,
     merge_labels,
     not_single_label,
-    parse_flag_columns,
-    parse_label_cells,
     to_truth,
 )
 from xrayfast.errors import DataError
 
 NAN = np.nan
-
-
-def row(i: int) -> str:
-    return f"labels.csv row {i + 2}"
 
 
 def matrix(rows):
@@ -33,57 +25,6 @@ def matrix(rows):
 def same(found, wanted):
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, matrix(wanted))
-
-
-def test_cells_of_several_labels():
-    labels, found = parse_label_cells(["a|b", " b ", "a | a", "b"], "|", row)
-    assert labels == ["a", "b"]
-    same(found, [[1, 1], [0, 1], [1, 0], [0, 1]])
-    labels, found = parse_label_cells(["['b', 'a']", "['c']"], LIST, row)
-    assert labels == ["a", "b", "c"]
-    same(found, [[1, 1, 0], [0, 0, 1]])
-
-
-def test_blank_cells_where_they_are_allowed():
-    labels, found = parse_label_cells(["a", "", " ", "b"], "|", row, blank_allowed=True)
-    assert labels == ["a", "b"]
-    same(found, [[1, 0], [NAN, NAN], [NAN, NAN], [0, 1]])
-    same(parse_label_cells(["['a']", "[]", ""], LIST, row, blank_allowed=True)[1], [[1], [NAN], [NAN]])
-
-
-@pytest.mark.parametrize(
-    ("cell", "delim", "words"),
-    [
-        ("", "|", "row 3: found a blank label; expected at least one. Write 'No Finding'"),
-        ("  ", "|", "row 3: found a blank label"),
-        ("a||b", "|", "row 3: found an empty label"),
-        ("a|b", ";", "row 3: found the label 'a|b'; expected a name without '|'"),
-        ("['']", LIST, "row 3: found a blank label"),
-        ("[a]", LIST, "row 3: found '[a]'; expected a list such as ['Effusion', 'Mass']"),
-    ],
-)
-def test_cells_that_are_no_labels(cell, delim, words):
-    with pytest.raises(DataError) as caught:
-        parse_label_cells(["a" if delim != LIST else "['a']", cell, cell], delim, row)
-    assert words in str(caught.value)
-
-
-def test_columns_of_flags():
-    columns = {"A": ["1", "0", "1.0", "-1"], "B": ["0", " 0.0", "-1.0 ", ""]}
-    same(parse_flag_columns(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
-
-
-@pytest.mark.parametrize("cell", ["2", "yes", "nan", "0.5", "-2", "--1"])
-def test_cells_that_are_no_flags(cell):
-    with pytest.raises(DataError) as caught:
-        parse_flag_columns({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
-    assert f"labels.csv row 3: Effusion is '{cell}'; expected 1, 0, -1 (uncertain) or blank." in str(caught.value)
-
-
-def test_which_columns_look_like_flags():
-    assert looks_like_flags(["1", "0", "", "-1"])
-    assert not looks_like_flags(["0", "0"]) and not looks_like_flags(["", ""]) and not looks_like_flags(["1", "x"])
-    assert looks_like_flags(["1", "0", "x"], share=0.5) and not looks_like_flags(["1", "x", "y"], share=0.5)
 
 
 def test_targets():

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import numpy as np
 import pytest
 
 from tests.data.builders import cells, column, make, message, noted, opened, rows, splits, table
-from xrayfast.data.sources.datasets.forms import CHEXPERT_LABELS, PLAIN, form_of, usual_columns
+from xrayfast.data.sources.columns import usual_columns
+from xrayfast.data.sources.datasets import registry
+from xrayfast.data.sources.datasets.chexpert import LABELS as CHEXPERT_LABELS
+from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
+from xrayfast.data.sources.tables import HeaderlessFormat, build_table, read_table
 from xrayfast.errors import ConfigError, DataError
 
 NIH_HEADER = (
@@ -211,7 +216,7 @@ def mimic_side_tables(root):
 @pytest.mark.parametrize("dicom_ids", [False, True])
 def test_mimic(tmp_path, monkeypatch, packed, ending, dicom_ids):
     monkeypatch.setattr(
-        "xrayfast.data.sources.patients._from_headers", lambda *_, **__: None
+        "xrayfast.data.sources.patients._read_headers", lambda *_, **__: None
     )  # nothing is in these files
     data = opened(mimic(tmp_path, packed, dicom_ids, ending))
     assert data.task == "multi" and data.labels == ("Edema", "Pneumonia")
@@ -224,7 +229,7 @@ def test_mimic(tmp_path, monkeypatch, packed, ending, dicom_ids):
     assert noted(data, "is a table of MIMIC-CXR")
 
 
-def test_mimic_s_own_parts_and_views(tmp_path):
+def test_mimic_s_own_splits_and_views(tmp_path):
     mimic(tmp_path)
     mimic_side_tables(tmp_path)
     data = opened(tmp_path)
@@ -312,7 +317,7 @@ def test_covidx(tmp_path):
     assert noted(data, "train_COVIDx9A.txt is a table of COVIDx")
 
 
-def test_covidx_s_own_test_part(tmp_path):
+def test_covidx_s_own_test_split(tmp_path):
     names = [line.rsplit(".", 1)[0].split(" ", 1)[1] for line in COVIDX.splitlines()]
     make(tmp_path, *(f"train/{name}.png" for name in names), "test/9.png", "test/0004cfab.png")
     table(tmp_path, COVIDX, "train_split.txt")
@@ -407,7 +412,7 @@ def test_plain_columns_of_0_and_1(tmp_path):
     assert list(rows(data).values()) == ["", "Aortic enlargement|Cardiomegaly", "Cardiomegaly|Pleural effusion", ""]
 
 
-# What the table of forms says
+# Which table is of which data set
 
 
 @pytest.mark.parametrize(
@@ -421,36 +426,88 @@ def test_plain_columns_of_0_and_1(tmp_path):
         (RSNA.splitlines()[0].split(","), "RSNA Pneumonia"),
         (["patientId", "class"], "RSNA Pneumonia (classes)"),
         (PADCHEST_HEADER.split(","), "PadChest"),
-        (VINDR.splitlines()[0].split(","), "plain"),
-        (["image", "labels"], "plain"),
-        (["path", "patient_id", "target"], "plain"),
-        (["dicom_id", "study_id", "subject_id", "split"], "plain"),
-        ([], "plain"),
+        (VINDR.splitlines()[0].split(","), "generic"),
+        (["image", "labels"], "generic"),
+        (["path", "patient_id", "target"], "generic"),
+        (["dicom_id", "study_id", "subject_id", "split"], "generic"),
+        ([], "generic"),
     ],
 )
-def test_forms_are_known_by_their_columns(columns, name):
-    assert form_of(columns).name == name
+def test_data_sets_are_recognised_by_their_columns(columns, name):
+    assert registry.match_spec(columns).name == name
 
 
 def test_usual_columns_in_order_of_preference():
     assert usual_columns(["Path", "IMAGE", "x"], "path") == ["IMAGE", "Path"]
     assert usual_columns(["Patient Gender", "PatientSex_DICOM"], "sex") == ["Patient Gender", "PatientSex_DICOM"]
-    assert usual_columns(["x"], "view") == [] and PLAIN.blank == "ignore"
+    assert usual_columns(["x"], "view") == [] and GENERIC.blank == "ignore"
 
 
 # Each guess can be overridden
 
 
-def test_options_go_before_the_form(tmp_path):
-    nih(tmp_path, text=NIH.replace("Finding Labels,", "Finding Labels,mine,who,part,").replace(
+def test_options_go_before_the_spec(tmp_path):
+    nih(tmp_path, text=NIH.replace("Finding Labels,", "Finding Labels,mine,who,fold,").replace(
         "_000.png,", "_000.png,x,").replace("_001.png,", "_001.png,y,"))  # fmt: skip
-    text = ["Image Index,Finding Labels,mine,who,part,Patient ID"]
+    text = ["Image Index,Finding Labels,mine,who,fold,Patient ID"]
     text += [
         f"{name},Mass,{'ab'[i % 2]}/c,w{i // 2},{'train' if i < 4 else 'valid'},{i}" for i, name in enumerate(NIH_FILES)
     ]
     file = table(tmp_path, "\n".join(text), "mine.csv")
-    data = opened(tmp_path, labels=file, label_col="mine", label_delim="/", patient_col="who", split_col="part")
+    data = opened(tmp_path, labels=file, label_col="mine", label_delim="/", patient_col="who", split_col="fold")
     assert data.labels == ("a", "b", "c") and data.table["patient"].nunique() == 3
     assert list(splits(data).values()) == ["train"] * 4 + ["valid"] * 2
     data = opened(tmp_path, labels=file, label_col="mine", path_col="Image Index", patient_col="none")
     assert data.task == "single" and data.labels == ("a/c", "b/c") and data.table["patient"].isna().all()
+
+
+# A new data set is one module and one row
+
+
+def test_a_new_data_set(tmp_path, monkeypatch):
+    """All that a spec can say, of a set whose text file has no header and whose views are in a table beside it."""
+
+    def add_views(records, file):
+        views = read_table(file.with_name("views.csv")).columns
+        view_of = dict(zip(views["file"], views["view"], strict=True))
+        records.views = [view_of[name.rpartition("/")[2]] for name in records.names]
+
+    def parse(file, lines):
+        rows = [line.split() for line in lines]
+        return build_table(file, ("scan", "finding_code", "born", "taken"), rows, range(1, len(rows) + 1))
+
+    spec = DatasetSpec(
+        "Toy",
+        (frozenset({"scan", "finding_code"}),),
+        headerless=HeaderlessFormat(re.compile(r"scan\d+ .*"), ("scan", "finding_code", "born", "taken"), parse),
+        main_table=r"toy_.*\.txt",
+        image_folder=r"ward\d+",
+        image_path="{scan}",
+        label_column="finding_code",
+        no_finding="clear",
+        multi_label=True,
+        patient_in_path=re.compile(r"ward\d+/scan(\d)"),
+        age_columns=("born", "taken"),
+        ages_of=lambda born, taken: [str(int(b) - int(a)) for a, b in zip(born, taken, strict=True)],
+        note="It is a toy.",
+        complete_records=add_views,
+    )
+    monkeypatch.setattr(registry, "SPECS", (*registry.SPECS, spec))
+    names = [f"scan{i // 2}{i % 2}.png" for i in range(8)]
+    make(tmp_path, *(f"ward{1 + i // 4}/{name}" for i, name in enumerate(names)))
+    findings = ("clear", "mass", "mass|edema", "edema")
+    table(
+        tmp_path, "".join(f"{n[:6]} {findings[i % 4]} 1950 20{i:02d}\n" for i, n in enumerate(names)), "toy_labels.txt"
+    )
+    table(tmp_path, "file,view\n" + "".join(f"{n},PA\n" for n in names), "views.csv")
+    data = opened(tmp_path)
+    assert data.config.labels == tmp_path / "toy_labels.txt" and data.task == "multi"
+    assert list(rows(data).items())[:3] == [
+        ("ward1/scan00.png", ""),
+        ("ward1/scan01.png", "mass"),
+        ("ward1/scan10.png", "edema|mass"),
+    ]
+    assert column(data, "patient") == [f"P0000{1 + i // 2}" for i in range(8)]
+    assert column(data, "age")[:2] == [50, 51] and column(data, "view") == ["PA"] * 8
+    assert noted(data, "toy_labels.txt is a table of Toy, by its columns. It is a toy.")
+    assert noted(data, "Patients from the Toy file names: 4 on 8 of 8 images")

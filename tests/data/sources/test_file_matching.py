@@ -12,8 +12,8 @@ from xrayfast.data.sources.file_matching import Finder, PathIndex, walk
 from xrayfast.errors import DataError
 
 
-def found(paths, text, least=1):
-    return [paths[i] for i in PathIndex(paths).find(text, least)]
+def found(paths, text, min_parts=1):
+    return [paths[i] for i in PathIndex(paths).find(text, min_parts)]
 
 
 TREE = ["train/p1/view1.jpg", "train/p2/view1.jpg", "valid/p1/view1.jpg", "valid/p3/view2.dcm", "notes.txt"]
@@ -53,9 +53,9 @@ def test_a_path_as_written_goes_before_longer_ones():
 
 
 def test_least_says_how_much_must_agree():
-    assert found(TREE, "Set/train/p9/view2.dcm", least=3) == []
+    assert found(TREE, "Set/train/p9/view2.dcm", min_parts=3) == []
     assert found(TREE, "Set/train/p9/view2.dcm") == ["valid/p3/view2.dcm"]
-    assert found(TREE, "Set/valid/p3/view2.dcm", least=3) == ["valid/p3/view2.dcm"]
+    assert found(TREE, "Set/valid/p3/view2.dcm", min_parts=3) == ["valid/p3/view2.dcm"]
 
 
 def test_names_with_dots_are_no_endings():

@@ -9,36 +9,38 @@ import numpy as np
 import pytest
 
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
-from xrayfast.data.sources.patients import ages, ages_at_study, group_patients, pseudonymize, sexes, views
+from xrayfast.data.sources.datasets.padchest import ages_at_study
+from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views
+from xrayfast.data.sources.patients import group_patients, pseudonymize
 from xrayfast.errors import ConfigError, DataError, ReadError
 
 NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for label in ("a", "b")]
 
 
 def test_sexes():
-    found, notes = sexes(["F", "m", "Female", " MALE ", "", "Unknown", "O"])
+    found, notes = parse_sexes(["F", "m", "Female", " MALE ", "", "Unknown", "O"])
     assert found == ["F", "M", "F", "M", None, None, None]
     assert notes == ["2 images have a sex that is neither F nor M: taken as unknown."]
-    assert sexes(["F", ""])[1] == []
+    assert parse_sexes(["F", ""])[1] == []
 
 
 def test_ages():
     cells = ["58", "058Y", "57.0", "006M", "014D", "10W", "", "411", "-3", "old", "120", "121Y"]
-    found, notes = ages(cells)
+    found, notes = parse_ages(cells)
     assert found[:6] == pytest.approx([58, 58, 57, 0.5, 14 / 365.25, 70 / 365.25])
     assert np.isnan(found[6:10]).all() and found[10] == 120 and np.isnan(found[11])
     assert notes == ["4 images have an age that is no number up to 120: taken as unknown."]
 
 
 def test_ages_at_a_date():
-    found, notes = ages_at_study(
-        ["1930.0", "1950", "", "None", "2015"], ["20140915", "20141231", "20140101", "20140101", ""]
+    found, notes = parse_ages(
+        ages_at_study(["1930.0", "1950", "", "None", "2015"], ["20140915", "20141231", "20140101", "20140101", ""])
     )
     assert found[:2] == [84, 64] and np.isnan(found[2:]).all() and notes == []
 
 
 def test_views():
-    assert views(["PA", "ap ", "L", "", "LL", "AP_horizontal"]) == [
+    assert parse_views(["PA", "ap ", "L", "", "LL", "AP_horizontal"]) == [
         "PA",
         "AP",
         "LATERAL",
@@ -46,7 +48,7 @@ def test_views():
         "LATERAL",
         "AP_HORIZONTAL",
     ]
-    assert views(["AP", "", ""], ["Frontal", "Lateral", ""]) == ["AP", "LATERAL", None]
+    assert parse_views(["AP", "", ""], ["Frontal", "Lateral", ""]) == ["AP", "LATERAL", None]
 
 
 def test_pseudonyms_and_groups():
@@ -65,7 +67,7 @@ def test_nih_names(tmp_path):
     together = data.table[data.table["image"].isin(["a/00020000_000.png", "b/00020000_001.png"])]
     assert together["patient"].nunique() == 1
     assert data.table.groupby("patient")["split"].nunique().max() == 1
-    assert noted(data, "Patients from the NIH file names: 6 on 24 of 27 images", "--patient-col none")
+    assert noted(data, "Patients from the NIH ChestX-ray14 file names: 6 on 24 of 27 images", "--patient-col none")
 
 
 def test_names_can_be_switched_off_and_asked_for(tmp_path):
@@ -75,7 +77,7 @@ def test_names_can_be_switched_off_and_asked_for(tmp_path):
     assert opened(tmp_path, patient_col="name").table["patient"].nunique() == 6
     classes(tmp_path / "other", a=3, b=3)
     found = message(DataError, tmp_path / "other", patient_col="name")
-    assert "found no patients in the images' names" in found and "00000123_004.png (NIH)" in found
+    assert "found no patients in the images' names" in found and "00000123_004.png (NIH ChestX-ray14)" in found
 
 
 def test_chexpert_and_mimic_names_tell_the_study_too(tmp_path):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
-from xrayfast.data.sources.split_files import list_splits, split_of_cell, splits_from_file
+from xrayfast.data.sources.split_files import read_split_file, splits_in_name
+from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -37,10 +38,10 @@ def reversed_columns(file):
     return [row[0] for row in rows], [row[2] for row in rows]
 
 
-def test_parts_that_a_file_lacks_are_drawn(tmp_path, data_dir):
+def test_splits_that_a_file_lacks_are_drawn(tmp_path, data_dir):
     names = list(splits(opened(data_dir)))
     text = "file,set\n" + "".join(f"{name},{'test' if i < 4 else 'train'}\n" for i, name in enumerate(names))
-    data = opened(data_dir, split_file=table(tmp_path, text, "parts.csv"))
+    data = opened(data_dir, split_file=table(tmp_path, text, "splits.csv"))
     assert [splits(data)[name] for name in names[:4]] == ["test"] * 4
     assert data.counts().loc["images"].to_dict() == {"train": 13, "valid": 3, "test": 4}
     assert data.drawn.tolist() == [False] * 4 + [True] * 16
@@ -100,7 +101,7 @@ NAMES = [f"images/{i}.png" for i in range(6)]
 )
 def test_lists_say_by_their_names_what_they_are(tmp_path, name, wanted):
     (tmp_path / name).write_text("0.png\n\nimages\\1.jpg\r\n")
-    found, notes = splits_from_file(tmp_path / name, NAMES)
+    found, notes = read_split_file(tmp_path / name, NAMES)
     assert found == wanted and f"2 images that {name} lists are" in notes[0]
 
 
@@ -108,24 +109,24 @@ def test_lists_say_by_their_names_what_they_are(tmp_path, name, wanted):
 def test_lists_that_do_not_say_what_they_are(tmp_path, name):
     (tmp_path / name).write_text("0.png\n")
     with pytest.raises(ConfigError, match=f"found {name}, whose name does not say"):
-        splits_from_file(tmp_path / name, NAMES)
+        read_split_file(tmp_path / name, NAMES)
 
 
 def test_lists_of_other_images(tmp_path):
     (tmp_path / "test.txt").write_text("0.png\n7.png\n8.png\n")
-    found, notes = splits_from_file(tmp_path / "test.txt", NAMES)
+    found, notes = read_split_file(tmp_path / "test.txt", NAMES)
     assert found[0] == "test" and "2 images that test.txt lists are not in the data." in notes
     (tmp_path / "test.txt").write_text("7.png\n")
     with pytest.raises(DataError, match="found none of the data's images"):
-        splits_from_file(tmp_path / "test.txt", NAMES)
+        read_split_file(tmp_path / "test.txt", NAMES)
     (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8"):
-        splits_from_file(tmp_path / "test.txt", NAMES)
+        read_split_file(tmp_path / "test.txt", NAMES)
     with pytest.raises(DataError, match=r"nothing_test\.txt: can't be read"):
-        splits_from_file(tmp_path / "nothing_test.txt", NAMES)
+        read_split_file(tmp_path / "nothing_test.txt", NAMES)
 
 
-def test_the_rest_of_a_list_is_dealt_out(tmp_path, data_dir):
+def test_splits_of_the_other_images_of_a_list_are_drawn(tmp_path, data_dir):
     (tmp_path / "train_val_list.txt").write_text("".join(f"{x}{i:03d}.png\n" for x in "ab" for i in range(8)))
     data = opened(data_dir, split_file=tmp_path / "train_val_list.txt", valid_fraction=0.25)
     assert data.counts().loc["images"].to_dict() == {"train": 12, "valid": 4, "test": 4}
@@ -134,12 +135,12 @@ def test_the_rest_of_a_list_is_dealt_out(tmp_path, data_dir):
     }  # fmt: skip
 
 
-def test_words_for_parts():
-    assert list_splits("test_list.txt") == {"test"} and list_splits("Train-Val.txt") == {"train", "valid"}
-    assert split_of_cell(" Validate ") == "valid" and split_of_cell("test") == "test" and split_of_cell("x") is None
+def test_words_for_splits():
+    assert splits_in_name("test_list.txt") == {"test"} and splits_in_name("Train-Val.txt") == {"train", "valid"}
+    assert parse_split(" Validate ") == "valid" and parse_split("test") == "test" and parse_split("x") is None
 
 
-# Beside other ways to give parts
+# Beside other ways to give splits
 
 
 def test_a_split_file_and_a_split_column(tmp_path, data_dir):
@@ -147,7 +148,7 @@ def test_a_split_file_and_a_split_column(tmp_path, data_dir):
     assert "found both split_file and split_col" in message(ConfigError, data_dir, split_file=file, split_col="split")
 
 
-def test_a_split_file_goes_before_the_data_s_own_parts(tmp_path):
+def test_a_split_file_goes_before_the_data_s_own_splits(tmp_path):
     root = make(tmp_path / "data", *(f"images/{i}.png" for i in range(10)))
     table(root, lines("image,label,split", "images/{i}.png,{ab},train"))
     (tmp_path / "test_list.txt").write_text("1.png\n2.png\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.data.builders import cells, lines, make, message, noted, opened, rows, splits, table
-from xrayfast.data.sources.tables import header_of, is_table, read_table
+from xrayfast.data.sources.tables import is_table, read_column_names, read_table
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -36,7 +36,7 @@ def test_patients_are_pseudonyms_and_not_shared(data_dir):
     assert "secret" not in repr(data.notes) + data.table.to_csv()
 
 
-def test_images_of_unknown_patients_are_dealt_singly(data_dir):
+def test_images_of_unknown_patients_are_drawn_singly(data_dir):
     text = lines("file,labels,patient", "images/{i}.png,{ab},{p}").replace("secret-0", "").replace("secret-1", " ")
     table(data_dir, text)
     data = opened(data_dir)
@@ -115,7 +115,7 @@ def test_a_row_of_which_nothing_is_known(data_dir):
     assert cells(opened(data_dir, blank=("ignore",)), "images/3.png") == {"a": None, "b": None}
     assert opened(data_dir, blank=("ignore",)).task == "multi"
     found = message(DataError, data_dir, blank=("ignore",), task="single")
-    assert "row 5: found 0 labels (none) and some that nobody knows; a single-label task expects 1" in found
+    assert "row 5: found 0 labels (none) and masked ones; a single-label task expects 1" in found
 
 
 def test_labels_separated_by_something_else(data_dir):
@@ -235,7 +235,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (
             ONE_HOT.replace("4.png,1,0", "4.png,-1,0"),
             {"task": "single"},
-            ["row 6: found 0 labels (none) and some that nobody knows"],
+            ["row 6: found 0 labels (none) and masked ones"],
         ),
         (ONE_HOT.replace("4.png,1,0", "4.png,yes,0"), {}, ["labels.csv row 6: Mass is 'yes'; expected 1, 0, -1"]),
         (ONE_HOT.replace("4.png,1,0", "4.png,0,0"), {"task": "single"}, ["row 6: found 0 labels (none)"]),
@@ -321,7 +321,7 @@ def test_quoted_line_ends_separators_and_quotes(tmp_path, separator, end):
     file = tmp_path / "t.csv"
     file.write_bytes(text.encode())
     found = read_table(file)
-    assert list(found.columns) == rows[0] == header_of(file)
+    assert list(found.columns) == rows[0] == read_column_names(file)
     assert [list(row) for row in zip(*found.columns.values(), strict=True)] == rows[1:]
     assert [found.where(i) for i in range(2)] == ["t.csv row 2", "t.csv row 3"]
 
@@ -350,4 +350,4 @@ def test_a_table_longer_than_what_is_sniffed(tmp_path):
 def test_which_files_are_tables(tmp_path):
     assert all(map(is_table, ("a.csv", "A.CSV", "a.csv.gz", "a.tsv", "a.txt"))) and not is_table("a.xlsx")
     (tmp_path / "x.csv").write_bytes(b"\x89PNG\x00")
-    assert header_of(tmp_path / "x.csv") == [] and header_of(tmp_path / "nothing.csv") == []
+    assert read_column_names(tmp_path / "x.csv") == [] and read_column_names(tmp_path / "nothing.csv") == []

@@ -17,7 +17,7 @@ def settled(given, groups=None, **options):
     return assign_splits(given, positives, groups, DataConfig(**options))
 
 
-def test_given_parts_are_kept_and_the_missing_ones_drawn():
+def test_given_splits_are_kept_and_the_missing_ones_drawn():
     found = settled(["test"] * 4 + [None] * 8 + ["train"] * 8, valid_fraction=0.25, test_fraction=0.3)
     assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
     assert found.drawn.tolist() == [False] * 4 + [True] * 16
@@ -88,7 +88,7 @@ def test_folds_that_cannot_be(given, options, words):
         settled(given, **options)
 
 
-def test_folds_of_a_set_with_parts(tmp_path):
+def test_folds_of_a_set_with_splits(tmp_path):
     for split in ("train", "valid"):
         classes(tmp_path / "data" / split, a=4, b=4)
     assert "whose validation split is given" in message(ConfigError, tmp_path / "data", folds=3)
@@ -140,7 +140,7 @@ def test_redrawn_keeps_groups_and_patients_together(tmp_path):
     assert sum("Drawn again" in note for note in again.redraw_splits(groups).notes) == 1
 
 
-def test_redrawn_leaves_given_parts(tmp_path):
+def test_redraw_leaves_given_splits(tmp_path):
     text = lines("image,label,split", "images/{i}.png,{ab},train", 20).replace("0.png,a,train", "0.png,a,test")
     make(tmp_path, *(f"images/{i}.png" for i in range(20)))
     table(tmp_path, text)

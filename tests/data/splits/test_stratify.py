@@ -53,7 +53,7 @@ problems = st.builds(
      ("dev", "valid"), (" Test ", "test"), ("testing", "test"), ("covid-19", None), ("", None),
      ("trainer", None)],
 )  # fmt: skip
-def test_part_names(text, split):
+def test_split_names(text, split):
     assert parse_split(text) == split
 
 
@@ -61,7 +61,7 @@ def test_part_names(text, split):
 
 
 @given(problems, FRACTIONS, SEEDS)
-def test_no_group_is_shared_between_parts_and_the_first_part_has_every_label(problem, fractions, seed):
+def test_no_group_is_shared_between_splits_and_the_first_split_has_every_label(problem, fractions, seed):
     targets, groups = problem
     splits = stratified_split(targets, groups, fractions, seed)
     assert splits.shape == (len(targets),) and set(splits) <= set(fractions)
@@ -79,7 +79,7 @@ def test_single_label_without_groups_is_near_its_share(sizes, fractions, seed):
     for label, size in enumerate(sizes):
         if size > 1:
             assert set(splits[classes == label]) >= set(ranked(fractions)[:size])
-        # Where a part is brought a rare label, the others make up for it in its size; of three parts, one may owe two.
+        # Where a split is brought a rare label, the others make up for its size; of three splits, one may owe two.
         if min(fractions.values()) * min(sizes) >= 1:
             for split, fraction in fractions.items():
                 off = abs((splits[classes == label] == split).sum() - fraction * size)
@@ -251,7 +251,7 @@ def test_a_large_group_goes_where_it_fits():
     assert (splits == "valid").sum() == 20
 
 
-def test_all_parts_get_patients_of_all_sizes():
+def test_all_splits_get_patients_of_all_sizes():
     sizes = np.random.default_rng(0).geometric(0.3, 1500)
     groups = np.repeat(np.arange(len(sizes)), sizes)
     targets = one_hot(np.random.default_rng(1).integers(0, 3, len(groups)))
@@ -295,7 +295,7 @@ def test_test_gets_no_label_at_the_cost_of_another_in_train_or_valid():
         assert "test" in splits[2:4]
 
 
-def test_parts_of_other_names_come_after_the_usual_ones():
+def test_splits_of_other_names_come_after_the_usual_ones():
     splits = stratified_split(np.ones((3, 1)), None, {"a": 0.05, "test": 0.05, "train": 0.9}, 0)
     assert sorted(splits) == ["a", "test", "train"]
     for seed in range(10):
@@ -317,7 +317,7 @@ def test_the_order_of_fractions_and_zeros_do_not_matter():
     assert np.array_equal(expected, stratified_split(targets, None, {"b": 0.2, "a": 0.8}, 0))
 
 
-def test_no_images_no_parts():
+def test_no_images_no_splits():
     assert stratified_split(np.zeros((0, 3), np.uint8), None, {"train": 0.8, "valid": 0.2}, 0).shape == (0,)
     assert len(stratified_split(np.zeros((0, 3), np.uint8), np.array([], int), {"train": 1.0}, 0)) == 0
 
@@ -432,7 +432,7 @@ def test_folds_are_no_worse_than_iterative_stratification(request, name, k):
 
 
 @pytest.mark.parametrize(("name", "fraction"), list(itertools.product(["darkcovid", "nih"], [0.1, 0.2, 0.3])))
-def test_parts_are_no_worse_than_iterative_stratification(request, name, fraction):
+def test_splits_are_no_worse_than_iterative_stratification(request, name, fraction):
     """At the same size: a fraction of theirs is rounded up, ours to the nearest."""
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit
 
@@ -448,7 +448,7 @@ def test_parts_are_no_worse_than_iterative_stratification(request, name, fractio
 
 
 def test_patients_cost_little_balance(nih):
-    """By patient, with 2212 of them, each label is still within 2 images of its share in three parts."""
+    """By patient, with 2212 of them, each label is still within 2 images of its share in three splits."""
     targets, patients, _ = nih
     fractions = {"train": 0.7, "valid": 0.2, "test": 0.1}
     for seed in SEEDS_COMPARED:

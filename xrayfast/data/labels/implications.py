@@ -13,7 +13,7 @@ from xrayfast.errors import ConfigError, DataError, did_you_mean
 
 
 def parse_implications(rules: Iterable[str]) -> dict[str, frozenset[str]]:
-    """What each label implies, directly and through others.
+    """The labels that each label implies, directly and through others.
 
     Args:
         rules: texts like "covid-19=pneumonia"; several on the right are joined by '+' or ','.
@@ -28,14 +28,14 @@ def parse_implications(rules: Iterable[str]) -> dict[str, frozenset[str]]:
     for rule in rules:
         left, _, right = rule.partition("=")
         try:
-            direct.setdefault(clean_label(left), []).extend(clean_label(part) for part in re.split("[+,]", right))
+            direct.setdefault(clean_label(left), []).extend(clean_label(name) for name in re.split("[+,]", right))
         except DataError as error:
             raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, as in covid-19=pneumonia.") from error
     return {left: _implied(left, direct, (left,)) for left in direct}
 
 
 def _implied(label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, ...]) -> frozenset[str]:
-    """All that a label implies; the trail of labels gone through finds cycles."""
+    """All that a label implies; the labels on the way to it, `trail`, find cycles."""
     found: set[str] = set()
     for right in direct.get(label, ()):
         if right in trail:
@@ -45,13 +45,13 @@ def _implied(label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, 
     return frozenset(found)
 
 
-def check_implications(closure: Mapping[str, frozenset[str]], known: Iterable[str]) -> None:
-    """Refuse rules about labels that no image has; what they imply may be new.
+def check_implications(closure: Mapping[str, frozenset[str]], labels: Iterable[str]) -> None:
+    """Refuse rules for labels that no image has; the labels that they imply may be new.
 
     Raises:
-        DataError: the left side of a rule is neither a known label nor implied by one.
+        DataError: the left side of a rule is neither a label of the data nor implied by one.
     """
-    names = set(known)
+    names = set(labels)
     reachable = names.union(*(closure[left] for left in closure if left in names))
     for left in closure:
         if left not in reachable:
@@ -64,9 +64,9 @@ def check_implications(closure: Mapping[str, frozenset[str]], known: Iterable[st
 def apply_implications(
     matrix: Targets, labels: Sequence[str], closure: Mapping[str, frozenset[str]]
 ) -> tuple[list[str], Targets]:
-    """Set what is implied to 1 wherever a label that implies it is 1.
+    """Set implied labels to 1 wherever a label that implies them is 1.
 
-    A label that only rules name is a new column, which is as little known as those that imply it: see `merge_labels`.
+    A label that only the rules name becomes a new column, merged from those that imply it: see `merge_labels`.
 
     Args:
         matrix: (N, L) targets.
@@ -74,14 +74,14 @@ def apply_implications(
         closure: from `parse_implications`.
 
     Returns:
-        The labels and new ones after them, and their targets.
+        The labels, new ones last; their targets.
     """
-    names, known = list(labels), matrix.copy()
+    names, targets = list(labels), matrix.copy()
     for right in sort_labels(right for rights in closure.values() for right in rights):
         lefts = [j for j, label in enumerate(labels) if right in closure.get(label, ())]
         if right in labels:
-            known[(matrix[:, lefts] == 1).any(1), list(labels).index(right)] = 1
+            targets[(matrix[:, lefts] == 1).any(1), list(labels).index(right)] = 1
         elif lefts:
             names.append(right)
-            known = np.column_stack([known, merge_columns(matrix[:, lefts])])
-    return names, known
+            targets = np.column_stack([targets, merge_columns(matrix[:, lefts])])
+    return names, targets

@@ -1,4 +1,4 @@
-"""Synonyms of labels, so that data sets that call one finding by different names fit together."""
+"""A user's file of synonyms, so that data sets with different names for one label fit together."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from xrayfast.errors import ConfigError, DataError, shorten
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Which names mean which label.
+    """Synonyms of labels.
 
     Attributes:
         name: of the file, for messages.
-        synonyms: each synonym as it is written, and its label.
+        synonyms: label by synonym, as written.
     """
 
     name: str
@@ -29,35 +29,32 @@ class LabelMap:
         return names | {normalize_label(synonym): label for synonym, label in self.synonyms.items()}
 
     def rename(self, labels: Sequence[str]) -> list[str]:
-        """What the map calls the labels; those that it does not know keep their names.
-
-        Case, spaces and underscores make no difference.
-        """
+        """The labels by their names in the map, in any spelling; labels that it lacks keep theirs."""
         return [self._names.get(normalize_label(label), label) for label in labels]
 
     def notes(self, labels: Sequence[str]) -> list[str]:
-        """What the map changes in a data set, what it does not know, and what it names in vain."""
+        """Which labels of a data set the map renames and which it lacks, and which of its synonyms the data lacks."""
         renamed = dict(zip(labels, self.rename(labels), strict=True))
-        told = [f"'{label}' is '{name}'" for label, name in renamed.items() if label != name]
-        there = {normalize_label(label) for label in labels}
+        changes = [f"'{label}' is '{name}'" for label, name in renamed.items() if label != name]
+        present = {normalize_label(label) for label in labels}
         known = {normalize_label(name) for pair in self.synonyms.items() for name in pair}
         kept = [label for label in labels if normalize_label(label) not in known]
-        vain = [synonym for synonym in self.synonyms if normalize_label(synonym) not in there]
+        unused = [synonym for synonym in self.synonyms if normalize_label(synonym) not in present]
         return [
-            f"{self.name}: {shorten(told, 20) if told else 'no label is renamed'}.",
+            f"{self.name}: {shorten(changes, 20) if changes else 'no label is renamed'}.",
             *([f"{self.name} does not name {shorten(kept, 20)}: kept as they are."] if kept else []),
-            *([f"{self.name} names {shorten(vain, 20)}, which the data does not have."] if vain else []),
+            *([f"{self.name} names {shorten(unused, 20)}, which the data does not have."] if unused else []),
         ]
 
 
 def read_label_map(path: Path) -> LabelMap:
-    """Read a file with a line for each label, such as "Cardiomegaly = Enlarged heart, Enlarged cardiac silhouette".
+    """Read a file with one line per label, such as "Cardiomegaly = Enlarged heart, Enlarged cardiac silhouette".
 
-    Lines that begin with '#' and blank lines are left out.
+    Lines that begin with '#' and blank lines are skipped.
 
     Raises:
-        ConfigError: the file can't be read, a line has another form, or a name means two labels; the message gives
-            the line.
+        ConfigError: the file can't be read, a line has another form, or a name means two labels; the message names the
+            line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -1,4 +1,4 @@
-"""What the uncertain (-1) and the blank cells of a table count as."""
+"""Policies on uncertain (-1) and blank cells: the target that each becomes."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _CELLS: dict[Option, str] = {"uncertain": "uncertain cells (-1)", "blank": "blan
 
 @dataclass(frozen=True)
 class Policy:
-    """What takes the place of one kind of cell.
+    """The targets of one kind of cell.
 
     Attributes:
-        option: which kind.
-        default: the value for labels without one of their own; NaN where such cells are ignored.
-        by_label: values by label.
-        asked: whether the user gave any of it.
+        option: the kind.
+        default: the target of labels that `by_label` does not name; NaN where the cells are ignored.
+        by_label: targets by label.
+        is_explicit: whether the user gave any of it.
     """
 
     option: Option
     default: float
     by_label: Mapping[str, float]
-    asked: bool
+    is_explicit: bool
 
 
 def parse_policy(option: Option, items: Iterable[str], default: str = "ignore") -> Policy:
     """Read texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore".
 
     Args:
-        option: which policy.
-        items: the texts; a later one adds to those before.
-        default: the policy of labels that are not named.
+        option: the kind of cell.
+        items: the texts.
+        default: the policy on labels that are not named.
 
     Raises:
-        ConfigError: an unknown policy, a number out of bounds, or two policies for one label.
+        ConfigError: an unknown policy, a value out of bounds, or two policies for one label.
     """
     found: dict[str, float] = {}
-    for item in (part.strip() for text in items for part in text.split(",")):
+    for item in (piece.strip() for text in items for piece in text.split(",")):
         label, sign, word = item.rpartition("=")
         label = label.strip()
         if sign and not label:
@@ -86,7 +86,7 @@ def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, 
     """In rows where 'No Finding' is 1, blank cells are 0, whatever the policy.
 
     Returns:
-        (N, L) raw matrix, and notes.
+        (N, L) raw matrix; notes.
     """
     columns = [j for j, label in enumerate(labels) if is_no_finding(label)]
     cleared = np.isnan(raw) & (raw[:, columns] == 1).any(1, keepdims=True)
@@ -106,32 +106,28 @@ def apply_policies(
         raw: (N, L) raw matrix.
         labels: the L labels.
         policies: one for each kind of cell.
-        mapped: what a label map calls the labels, so that policies may name either.
+        mapped: the labels as a label map names them; policies may use either name.
 
     Returns:
-        (N, L) targets, and notes on how many cells counted as what.
+        (N, L) targets; notes on how many cells became what.
 
     Raises:
-        ConfigError: a policy names a label that is not there.
+        ConfigError: a policy names a label that the data does not have.
     """
     matrix, notes = raw.copy(), []
     for policy in policies:
-        values = _by_column(policy, labels, mapped)
+        values = _targets_by_column(policy, labels, mapped)
         cells = np.isnan(raw) if policy.option == "blank" else raw == UNCERTAIN
-        notes += _told(policy, cells.sum(0), values, labels)
+        notes += _describe(policy, cells.sum(0), values, labels)
         matrix = np.where(cells, values, matrix)
     return matrix, notes
 
 
-def _by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:
+def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:
     values = np.full(len(labels), policy.default, np.float32)
     for label, value in policy.by_label.items():
-        columns = {
-            j
-            for names in (labels, mapped)
-            for j, name in enumerate(names)
-            if normalize_label(name) == normalize_label(label)
-        }
+        key = normalize_label(label)
+        columns = {j for names in (labels, mapped) for j, name in enumerate(names) if normalize_label(name) == key}
         if not columns:
             raise ConfigError(
                 f"{policy.option}: found the label '{label}', which the data does not have; expected one of "
@@ -141,18 +137,18 @@ def _by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> 
     return values
 
 
-def _told(
+def _describe(
     policy: Policy, counts: npt.NDArray[np.int64], values: npt.NDArray[np.float32], labels: Sequence[str]
 ) -> list[str]:
-    """How many cells count as what, by label where these are few."""
+    """A note on how many cells became what, by label."""
     cells = _CELLS[policy.option]
     if not counts.any():
-        return [f"There are no {cells}."] if policy.asked else []
-    told = []
+        return [f"There are no {cells}."] if policy.is_explicit else []
+    effects = []
     for value in np.unique(values):
         alike = np.isnan(values) if np.isnan(value) else values == value
         columns = np.flatnonzero(alike & (counts > 0)).tolist()
         if columns:
             effect = "are ignored" if np.isnan(value) else f"count as {value:.4g}"
-            told.append(f"{counts[columns].sum()} {effect} ({shorten(f'{labels[j]} {counts[j]}' for j in columns)})")
-    return [f"Of the {cells}, {'; '.join(told)}."]
+            effects.append(f"{counts[columns].sum()} {effect} ({shorten(f'{labels[j]} {counts[j]}' for j in columns)})")
+    return [f"Of the {cells}, {'; '.join(effects)}."]

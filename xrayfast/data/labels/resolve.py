@@ -1,8 +1,9 @@
-"""From what a layout says of its images to labels in order, their targets, and the task."""
+"""From raw labels to sorted labels, their targets and the task."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,72 +12,89 @@ from xrayfast.data.labels.implications import apply_implications, check_implicat
 from xrayfast.data.labels.label_map import read_label_map
 from xrayfast.data.labels.names import NO_FINDING, is_no_finding, sort_labels
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
-from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, not_single_label
-from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
 from xrayfast.errors import ConfigError, DataError, shorten
 
 
-def resolve_labels(
-    images: ImageRecords, config: DataConfig, *, keep_absent: bool = False
-) -> tuple[list[str], Targets, Task]:
-    """From the raw matrix to the labels in order, their targets, and the task.
+@dataclass(frozen=True)
+class ResolvedLabels:
+    """Labels to train on.
+
+    Attributes:
+        names: L labels, sorted.
+        targets: (N, L) targets.
+        task: single-label or multi-label.
+        notes: what was inferred, in sentences.
+    """
+
+    names: list[str]
+    targets: Targets
+    task: Task
+    notes: list[str]
+
+
+def resolve_labels(raw: RawLabels, config: DataConfig, where: Where, *, keep_absent: bool = False) -> ResolvedLabels:
+    """Apply the policies on cells, the label map and implications, and infer the task.
 
     Args:
-        images: of a layout; what is inferred is added to its notes.
+        raw: of N images.
         config: the settings.
-        keep_absent: keep labels that no image has, where it is known of some that they lack them.
+        where: names an image in a message.
+        keep_absent: keep labels that no image has, if some images are known to lack them.
+
+    Raises:
+        DataError: labels that do not fit the task.
+        ConfigError: a policy, a label map or an implication that can't be used.
     """
-    raw, notes = fill_no_finding_rows(images.raw, images.labels) if images.from_table else (images.raw, [])
+    matrix, notes = fill_no_finding_rows(raw.matrix, raw.names)
     label_map = read_label_map(config.label_map) if config.label_map else None
-    policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, images.blank)]
-    mapped = label_map.rename(images.labels) if label_map else ()
-    labels = images.labels
-    matrix, told = apply_policies(raw, labels, policies, mapped)
-    images.notes += notes + told
-    if label_map:
-        images.notes += label_map.notes(labels)
-    labels, matrix = merge_labels(matrix, mapped or labels)
-    task = _settle_task(images, labels, matrix, config)
-    if task == "multi" and images.from_table and not config.keep_no_finding:
-        labels, matrix = _without_no_finding(images, labels, matrix)
+    policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, raw.blank)]
+    mapped = label_map.rename(raw.names) if label_map else raw.names
+    matrix, policy_notes = apply_policies(matrix, raw.names, policies, mapped)
+    notes += policy_notes + (label_map.notes(raw.names) if label_map else [])
+    labels, matrix = merge_labels(matrix, mapped)
+    task, task_notes = _resolve_task(raw, labels, matrix, config, where)
+    notes += task_notes
+    if task == "multi" and not (raw.keep_no_finding or config.keep_no_finding):
+        labels, matrix, none_notes = _drop_no_finding(labels, matrix)
+        notes += none_notes
     if closure := parse_implications(config.imply):
-        check_implications(closure, [label for label, one in zip(labels, (matrix == 1).any(0), strict=True) if one])
+        check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
         labels, matrix = apply_implications(matrix, labels, closure)
-    tells = (matrix == 1) | (keep_absent & (matrix == 0))
-    present = [label for label, some_are in zip(labels, tells.any(0), strict=True) if some_are]
+    kept = (matrix == 1).any(0) | (keep_absent & (matrix == 0).any(0))
+    present = [label for label, keep in zip(labels, kept.tolist(), strict=True) if keep]
     if len(present) < len(labels):
-        images.notes.append(
-            f"Labels without a single 1 are left out: {shorten(sort_labels(set(labels).difference(present)))}."
-        )
-    ordered = sort_labels(present)
-    return ordered, np.ascontiguousarray(matrix[:, [labels.index(label) for label in ordered]]), task
+        absent = shorten(sort_labels(set(labels).difference(present)))
+        notes.append(f"Labels without a single 1 are left out: {absent}.")
+    names = sort_labels(present)
+    targets = np.ascontiguousarray(matrix[:, [labels.index(label) for label in names]])
+    return ResolvedLabels(names, targets, task, notes)
 
 
-def _settle_task(images: ImageRecords, labels: Sequence[str], matrix: Targets, config: DataConfig) -> Task:
-    inferred: Task = "multi" if config.imply or images.several else infer_task(matrix)
+def _resolve_task(
+    raw: RawLabels, labels: Sequence[str], matrix: Targets, config: DataConfig, where: Where
+) -> tuple[Task, list[str]]:
     if config.task == "auto":
-        found = "Each image has one label" if inferred == "single" else "Images have several labels or none"
-        reason = "Labels imply others" if config.imply else found
-        images.notes.append(f"{reason}: a {inferred}-label task.")
-        return inferred
+        task: Task = "multi" if config.imply or raw.multi_label else infer_task(matrix)
+        found = "Each image has one label" if task == "single" else "Images have several labels or none"
+        return task, [f"{'Labels imply others' if config.imply else found}: a {task}-label task."]
     if config.task == "single" and config.imply:
         raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")
-    if config.task == "single" and len(strange := not_single_label(matrix)):
-        i = int(strange[0])
-        has = [label for label, value in zip(labels, matrix[i].tolist(), strict=True) if value == 1]
-        unknown = "" if np.isin(matrix[i], (0, 1)).all() else " and some that nobody knows"
-        found = f"{len(has)} labels ({', '.join(has) or 'none'}){unknown}"
-        raise DataError(f"{images.where(i)}: found {found}; a single-label task expects 1. Use --task multi.")
-    return config.task
+    if config.task == "single" and len(rows := not_single_label(matrix)):
+        i = int(rows[0])
+        present = [label for label, value in zip(labels, matrix[i].tolist(), strict=True) if value == 1]
+        masked = "" if np.isin(matrix[i], (0, 1)).all() else " and masked ones"
+        found = f"{len(present)} labels ({', '.join(present) or 'none'}){masked}"
+        raise DataError(f"{where(i)}: found {found}; a single-label task expects 1. Use --task multi.")
+    return config.task, []
 
 
-def _without_no_finding(images: ImageRecords, labels: list[str], matrix: Targets) -> tuple[list[str], Targets]:
-    """In a multi-label table 'No Finding' means that no label applies."""
+def _drop_no_finding(labels: list[str], matrix: Targets) -> tuple[list[str], Targets, list[str]]:
+    """Drop 'No Finding', which means in a multi-label table that no label applies."""
     none = np.array([is_no_finding(label) for label in labels], np.bool_)
     if not none.any():
-        return labels, matrix
-    beside = int(((matrix[:, none] == 1).any(1) & (matrix[:, ~none] == 1).any(1)).sum())
-    if beside:
-        images.notes.append(f"{beside} images have '{NO_FINDING}' beside other labels, which count.")
-    images.notes.append(f"'{NO_FINDING}' means none of the labels.")
-    return [label for label, drop in zip(labels, none.tolist(), strict=True) if not drop], matrix[:, ~none]
+        return labels, matrix, []
+    notes = [f"'{NO_FINDING}' means none of the labels."]
+    if both := int(((matrix[:, none] == 1).any(1) & (matrix[:, ~none] == 1).any(1)).sum()):
+        notes.insert(0, f"{both} images have '{NO_FINDING}' beside other labels, which count.")
+    return [label for label, drop in zip(labels, none.tolist(), strict=True) if not drop], matrix[:, ~none], notes

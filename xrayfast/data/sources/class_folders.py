@@ -11,9 +11,9 @@ from typing import TypeAlias
 from xrayfast.config import DataConfig
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
-from xrayfast.data.labels.targets import encode_labels
+from xrayfast.data.labels.targets import RawLabels, encode_labels
+from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
-from xrayfast.data.sources.patients import is_column_name
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import SPLITS, Split, parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
@@ -27,11 +27,11 @@ LAYOUTS = """Expected one of
 _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
 
 _File: TypeAlias = tuple[str, LabelSet]
-"""A path and the labels of the class folder that it lies in."""
+"""A path, and the labels of the class folder that it lies in."""
 
 
 @dataclass
-class _Found:
+class _ClassFiles:
     """Images of class folders, and notes on them."""
 
     files: list[_File] = field(default_factory=list)
@@ -39,22 +39,21 @@ class _Found:
     left_out: list[tuple[str, int]] = field(default_factory=list)
 
 
-def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose: Sequence[str]) -> ImageRecords:
-    """The images of class folders, in parts where the folders are parts.
+def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
+    """The images of class folders, with splits where the folders above them are splits.
 
     Args:
         root: the source folder's absolute path.
-        config: the settings; options about the columns of a table have no place here.
-        folders: the folders in the source folder.
-        loose: the names of all else there.
+        config: the settings; options that name columns of a table are refused.
 
     Raises:
-        DataError: folders that are neither classes nor parts, a class without images, or one file in two classes
+        DataError: folders that are neither classes nor splits, a class without images, or one file in two classes
             of a single-label task.
-        ConfigError: an option is about columns.
+        ConfigError: an option names a column.
     """
     _require_no_table_options(config)
-    found, given = _Found(), list[Split | None]()
+    folders, loose = top_level(root)
+    found, given = _ClassFiles(), list[Split | None]()
     splits = _split_folders(config.source, folders)
     for split, folder in splits.items():
         _add_classes(found, folder, *top_level(folder), config)
@@ -70,8 +69,7 @@ def from_folders(root: Path, config: DataConfig, folders: Sequence[Path], loose:
     return ImageRecords(
         names,
         [path for path, _ in found.files],
-        labels,
-        encode_labels(sets, labels),
+        RawLabels(labels, encode_labels(sets, labels), keep_no_finding=True),
         where=lambda i: names[i],
         splits=given or None,
         left_out=found.left_out,
@@ -89,7 +87,7 @@ def _require_no_table_options(config: DataConfig) -> None:
 
 
 def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
-    """The folders that are parts; none in a flat layout."""
+    """The folders that are splits; none in a flat layout."""
     found: dict[Split, Path] = {}
     for folder in folders:
         split = parse_split(folder.name)
@@ -112,13 +110,13 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
 
 
 def _add_classes(
-    found: _Found, folder: Path, classes: Sequence[Path], beside: Sequence[str], config: DataConfig
+    found: _ClassFiles, folder: Path, classes: Sequence[Path], beside: Sequence[str], config: DataConfig
 ) -> None:
     """Add the images of the class folders of one split."""
     loose = [name for name in beside if is_image(str(folder / name))]
     if not classes and loose:
         raise DataError(
-            f"{folder}: found {len(loose)} images outside of class folders; expected one for each class. "
+            f"{folder}: found {len(loose)} images outside of class folders; expected one per class. "
             f"{LAYOUTS.format(config.source)}"
         )
     if not classes:
@@ -126,15 +124,15 @@ def _add_classes(
     if loose:
         found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
         found.left_out.append((f"beside the class folders of {folder.name}", len(loose)))
-    alike: dict[str, list[_File]] = {}
+    same_name: dict[str, list[_File]] = {}
     for class_folder in classes:
         labels, start = parse_folder_name(class_folder.name), len(str(class_folder)) + 1
         for path in _class_files(class_folder, found):
-            alike.setdefault(path[start:], []).append((path, labels))
-    merged = {name: list(_merged(files, config)) for name, files in alike.items()}
+            same_name.setdefault(path[start:], []).append((path, labels))
+    merged = {name: list(_merge_copies(files, config)) for name, files in same_name.items()}
     added = sorted(file for files in merged.values() for file in files)
     found.files += added
-    copies = sum(map(len, alike.values())) - len(added)
+    copies = sum(map(len, same_name.values())) - len(added)
     if copies:
         found.notes.append(f"{copies} files are copies of one in another class: one image with the labels of both.")
         found.left_out.append(("copies of a file in another class", copies))
@@ -145,14 +143,14 @@ def _add_classes(
         )
 
 
-def _class_files(folder: Path, found: _Found) -> list[str]:
-    """The paths of a class's images, at any depth; what else lies there is noted."""
-    paths, ignored, odd = [], [], []
+def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
+    """The paths of a class's images, at any depth; other files are noted."""
+    paths, ignored, special = [], [], []
     for entry in walk(folder):
         if entry.is_file() and is_image(entry.path):
             paths.append(entry.path)
         elif not entry.is_file():
-            odd.append(entry.path)
+            special.append(entry.path)
         else:
             ignored.append(entry.name)
     if not paths:
@@ -162,17 +160,17 @@ def _class_files(folder: Path, found: _Found) -> list[str]:
         )
     if ignored:
         found.notes.append(f"{len(ignored)} files in {folder.name} are no images and are ignored: {shorten(ignored)}.")
-    if odd:
-        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {shorten(odd)}.")
+    if special:
+        found.notes.append(f"Left out, being links to nothing, pipes or devices and no files: {shorten(special)}.")
     return paths
 
 
-def _merged(same_name: Sequence[_File], config: DataConfig) -> Iterator[_File]:
-    """One image for each different content among files of one name, with the labels of all its copies."""
+def _merge_copies(same_name: Sequence[_File], config: DataConfig) -> Iterator[_File]:
+    """One image per distinct content among files of one name, with the labels of all its copies."""
     if len(same_name) == 1:
         yield from same_name
         return
-    for copies in _by_content(same_name):
+    for copies in _group_by_content(same_name):
         if len(copies) > 1 and config.task == "single":
             raise DataError(
                 f"{copies[0][0]} and {copies[1][0]}: found the same file in two classes; a single-label task "
@@ -181,7 +179,7 @@ def _merged(same_name: Sequence[_File], config: DataConfig) -> Iterator[_File]:
         yield copies[0][0], tuple(dict.fromkeys(label for _, labels in copies for label in labels))
 
 
-def _by_content(files: Sequence[_File]) -> Iterable[list[_File]]:
+def _group_by_content(files: Sequence[_File]) -> Iterable[list[_File]]:
     """Files grouped by their bytes; only those that share their size with another are read."""
     by_size: dict[int, list[_File]] = {}
     for file in files:

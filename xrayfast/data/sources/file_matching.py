@@ -1,4 +1,4 @@
-"""Files of a folder tree, and which of them a table means by what it writes."""
+"""The files of a folder tree, and the one that a text means."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from xrayfast.errors import DataError
 
 
 def absolute(path: Path) -> Path:
-    """Absolute and without '..', but with symbolic links as they stand: names are as the user sees them."""
+    """Absolute and without '..', but with symbolic links kept: names are as the user sees them."""
     return Path(os.path.normpath(path.absolute()))
 
 
 def visible_entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """What is visible in a folder, by name.
+    """The entries of a folder that are not hidden, by name.
 
     Raises:
         DataError: the folder can't be read.
@@ -25,7 +25,7 @@ def visible_entries(folder: Path | str) -> list[os.DirEntry[str]]:
 
 
 def top_level(folder: Path) -> tuple[list[Path], list[str]]:
-    """The folders in a folder, and the names of all else.
+    """The folders in a folder, and the names of all other entries.
 
     Raises:
         DataError: the folder can't be read.
@@ -36,7 +36,7 @@ def top_level(folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """All that is visible in a tree and no folder, folder by folder, by name; links are followed.
+    """All entries of a tree that are neither folders nor hidden, folder by folder, by name; links are followed.
 
     Raises:
         DataError: a folder can't be read, or a link leads back to a folder around it.
@@ -45,7 +45,7 @@ def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def _walk(folder: str, around: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
-    """The same, in a folder within others of these real paths."""
+    """The same for a folder inside others, whose real paths are `around`."""
     for entry in visible_entries(folder):
         try:
             is_folder = entry.is_dir()
@@ -78,10 +78,10 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 class PathIndex:
-    """Paths that are found by their ends.
+    """Finds paths by their ends.
 
     Args:
-        paths: relative paths with '/'.
+        paths: relative, with '/'.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -89,21 +89,21 @@ class PathIndex:
         self._depth = max((path.count("/") + 1 for path in paths), default=0)
         self._ends: dict[tuple[int, bool], dict[str, int | list[int]]] = {}
 
-    def find(self, text: str, least: int = 1) -> list[int]:
-        """Which paths end as the text does: those with which it shares most components.
+    def find(self, text: str, min_parts: int = 1) -> list[int]:
+        """The paths that share most components at the end with the text.
 
-        Where none has a whole name in common with it, image endings make no difference. A path that stands in the
-        index as it is written goes before longer ones.
+        Image suffixes are ignored where no path shares a whole name. A path that equals the text goes before longer
+        ones.
 
         Args:
             text: a path, with '/'.
-            least: how many components they must share.
+            min_parts: how many components they must share.
 
         Returns:
-            Positions among the paths; several where the text does not say which.
+            Positions among the paths; several where the text is ambiguous.
         """
         written = text.count("/") + 1
-        for depth in range(min(written, self._depth), least - 1, -1):
+        for depth in range(min(written, self._depth), min_parts - 1, -1):
             end = text.split("/", written - depth)[-1]
             for stems in (False, True):
                 found = self._of_depth(depth, stems).get(_stem(end) if stems else end)
@@ -114,7 +114,7 @@ class PathIndex:
         return []
 
     def _of_depth(self, depth: int, stems: bool) -> dict[str, int | list[int]]:
-        """Positions by the last components of the paths; made when first asked for, as few are."""
+        """Positions by the last components of the paths; built when first needed, as few are."""
         ends = self._ends.get((depth, stems))
         if ends is None:
             ends = self._ends[depth, stems] = {}
@@ -133,28 +133,28 @@ class PathIndex:
 
 
 def _stem(path: str) -> str:
-    """The path without an image's ending."""
+    """The path without an image suffix."""
     stem, dot, suffix = path.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else path
 
 
 class Finder:
-    """Finds the files that a table's cells mean: by exact path, and else by the end of the path.
+    """Finds the files that a table's cells mean: by exact path, else by the end of the path.
 
-    Cells may have backslashes, folders that are not there in front, and another image ending or none: see `PathIndex`.
-    Files have names, which are their paths from the root with '/'.
+    Cells may have backslashes, leading folders that do not exist, and another image suffix or none: see `PathIndex`.
+    A file's name is its path from the root, with '/'.
 
     Args:
         root: the source folder's absolute path.
-        base: another folder from which paths may start: the table's.
-        least: how many components at the end of a path must agree; more than one where names of files repeat, as
+        base: another folder that paths may be relative to: the table's.
+        min_parts: how many components at the end of a path must agree; more than one where file names repeat, as
             "view1_frontal.jpg" does.
     """
 
-    def __init__(self, root: Path, base: Path, least: int = 1) -> None:
+    def __init__(self, root: Path, base: Path, min_parts: int = 1) -> None:
         self._root = root
         self._start = f"{str(root).rstrip(os.sep)}{os.sep}"
-        self._least = least
+        self._least = min_parts
         bases = list(dict.fromkeys((root, base)))
         self._bases = [(folder, {entry.name for entry in _entries(folder)}) for folder in bases]
         self._folders: dict[str, list[tuple[str, frozenset[str]]]] = {}
@@ -163,22 +163,22 @@ class Finder:
         self._images: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
     def find(self, cell: str) -> list[str]:
-        """The name of the file that a cell means; none, or several where the cell does not say enough."""
+        """The names of the files that a cell may mean; more than one where it is ambiguous."""
         path = cell.strip()
         if "\\" in path:
             path = path.replace("\\", "/")
         folder, _, name = path.rpartition("/")
-        there = self._folders.get(folder)
-        if there is None:
-            there = self._folders[folder] = self._exact(folder if folder or path == name else "/")
-        for prefix, files in there:
+        listed = self._folders.get(folder)
+        if listed is None:
+            listed = self._folders[folder] = self._exact(folder if folder or path == name else "/")
+        for prefix, files in listed:
             if name in files:
                 return [prefix + name]
         names = self._names or self._all_names()
         return [names[i] for i in self._index.find(path, self._least)]
 
     def inside(self, path: str) -> list[str]:
-        """The names of the images in a folder, which is found by the last two components of the path.
+        """The names of the images in a folder, which is found by the last two components of its path.
 
         Raises:
             DataError: there are several such folders.
@@ -198,7 +198,7 @@ class Finder:
         return os.path.normpath(path) if name.startswith("..") else path
 
     def _all_names(self) -> list[str]:
-        """All visible files of the tree; read once, when first needed."""
+        """All files of the tree that are not hidden; listed once, when first needed."""
         if self._names is None:
             start = len(self._start)
             self._names = [entry.path[start:].replace(os.sep, "/") for entry in walk(self._root) if entry.is_file()]
@@ -206,9 +206,9 @@ class Finder:
         return self._names
 
     def _exact(self, folder: str) -> list[tuple[str, frozenset[str]]]:
-        """The folder as it is written, where there is one: the start of its files' names, and the files in it.
+        """The folder as written, under each base where it exists: the prefix of its files' names, and its files.
 
-        It may be hidden, or outside of the root. Each is read once, as 400,000 checks of single files are slow.
+        It may be hidden, or outside the root. Each is listed once, as 400,000 checks of single files are slow.
         """
         found = []
         first = folder.partition("/")[0]

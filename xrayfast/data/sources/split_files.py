@@ -1,4 +1,4 @@
-"""Splits that a file gives: a table such as a run's split.csv, or a list of images that is named for its split."""
+"""Splits from a file: a table such as a run's split.csv, or a list of images that is named for its split."""
 
 from __future__ import annotations
 
@@ -6,51 +6,46 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from xrayfast.data.sources.datasets.forms import usual_columns
+from xrayfast.data.sources.columns import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import Split, parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 
 
-def splits_from_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
+def read_split_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
     """The splits that a file gives to images.
 
-    A table has a column of images and one of splits, and must name each image of the data and no other: what a run
-    wrote is replayed as it was. A text file is a list of images; its name says which split they are, as test_list.txt
-    does, and the others are dealt out. Where it names two splits, as train_val_list.txt does, the others are the third.
+    A table has a column of images and one of splits, and must name each image of the data and no other: a run's split
+    is replayed as it was. A text file is a list of images; its name says which split they are, as test_list.txt does,
+    and the others are drawn. Where it names two splits, as train_val_list.txt does, the others are the third.
 
     Args:
         file: the table or list.
         names: of the N images.
 
     Returns:
-        (N,) parts, None for images that are dealt out; and notes.
+        (N,) splits, None for images whose split is drawn; and notes.
 
     Raises:
         DataError: the file can't be read, or does not fit the images.
-        ConfigError: a list's name does not say what the rest is.
+        ConfigError: a list's name does not say what the other images are.
     """
     if file.suffix.lower() == ".txt":
-        return _from_list(file, names)
-    return _from_table(read_table(file), names)
+        return _read_list(file, names)
+    return _read_split_table(read_table(file), names)
 
 
-def split_of_cell(cell: str) -> Split | None:
-    """The part that a cell means, MIMIC-CXR's "validate" included; None where it means none."""
-    return "valid" if cell.strip().lower() == "validate" else parse_split(cell)
-
-
-def list_splits(name: str) -> set[Split]:
+def splits_in_name(name: str) -> set[Split]:
     """The splits in the name of a list.
 
-    >>> sorted(list_splits("train_val_list.txt"))
+    >>> sorted(splits_in_name("train_val_list.txt"))
     ['train', 'valid']
     """
     return {split for word in re.split(r"[\W_]+", name) if (split := parse_split(word))}
 
 
-def _from_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
+def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
     images, split_columns = (usual_columns(table.columns, role) for role in ("path", "split"))
     if not images or not split_columns:
         raise DataError(
@@ -59,35 +54,30 @@ def _from_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None],
         )
     index = PathIndex(names)
     splits: list[Split | None] = [None] * len(names)
-    strange = []
-    for row, (cell, written) in enumerate(zip(table.columns[images[0]], table.columns[split_columns[0]], strict=True)):
-        split = split_of_cell(written)
+    unknown = []
+    for row, (image, cell) in enumerate(zip(table.columns[images[0]], table.columns[split_columns[0]], strict=True)):
+        split = parse_split(cell)
         if split is None:
-            raise DataError(f"{table.where(row)}: {split_columns[0]} is '{written}'; expected train, valid or test.")
-        found = index.find(cell.strip().replace("\\", "/"))
-        if len(found) > 1:
-            raise DataError(
-                f"{table.where(row)}: image '{cell}' could be {shorten(names[i] for i in found)}; expected one. Write "
-                "its path."
-            )
-        if not found:
-            strange.append(cell)
-        elif splits[found[0]]:
-            raise DataError(f"{table.where(row)}: image '{cell}' has another row already; expected one. Remove one.")
+            raise DataError(f"{table.where(row)}: {split_columns[0]} is '{cell}'; expected train, valid or test.")
+        i = _find_image(index, names, image, table.where(row))
+        if i is None:
+            unknown.append(image)
+        elif splits[i]:
+            raise DataError(f"{table.where(row)}: image '{image}' has another row already; expected one. Remove one.")
         else:
-            splits[found[0]] = split
+            splits[i] = split
     missing = [name for name, split in zip(names, splits, strict=True) if split is None]
-    for what, listed in (("images that are not in the data", strange), ("no split for images of the data", missing)):
+    for what, listed in (("images that are not in the data", unknown), ("no split for images of the data", missing)):
         if listed:
             raise DataError(
-                f"{table.file}: found {what}: {shorten(listed)}; expected a row for each image and no other. Give the "
+                f"{table.file}: found {what}: {shorten(listed)}; expected one row per image and no other. Give the "
                 "split file of this data, or leave out --split-file."
             )
     return splits, [f"Splits from {table.file}."]
 
 
-def _from_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
-    listed_split, other_split = _meaning(file)
+def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
+    listed_split, other_split = _splits_by_name(file)
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -95,40 +85,41 @@ def _from_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: found text that is not UTF-8; expected a list of images.") from error
     index = PathIndex(names)
-    listed: set[int] = set()
-    strange = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        found = index.find(line.strip().replace("\\", "/"))
-        if len(found) > 1:
-            raise DataError(
-                f"{file.name} line {number}: image '{line.strip()}' could be {shorten(names[i] for i in found)}; "
-                "expected one. Write its path."
-            )
-        listed.update(found)
-        strange += not found
+    found = [
+        _find_image(index, names, line.strip(), f"{file.name} line {number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    listed = set(found) - {None}
     if not listed:
-        raise DataError(f"{file}: found none of the data's images; expected a list of some, one a line.")
+        raise DataError(f"{file}: found none of the data's images; expected a list of some, one per line.")
     splits = [listed_split if i in listed else other_split for i in range(len(names))]
-    told = {None: "train and valid", "train": "train", "valid": "valid", "test": "test"}
-    notes = [f"{len(listed)} images that {file.name} lists are {told[listed_split]}, the others {told[other_split]}."]
-    if strange:
-        notes.append(f"{strange} images that {file.name} lists are not in the data.")
+    listed_text, other_text = (split or "train and valid" for split in (listed_split, other_split))
+    notes = [f"{len(listed)} images that {file.name} lists are {listed_text}, the others {other_text}."]
+    if unknown := found.count(None):
+        notes.append(f"{unknown} images that {file.name} lists are not in the data.")
     return splits, notes
 
 
-def _meaning(file: Path) -> tuple[Split | None, Split | None]:
-    """What the images of a list are, and what the others are, by the list's name; None for those dealt out."""
-    meaning: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
-        frozenset({"test"}): ("test", None),
-        frozenset({"valid"}): ("valid", None),
-        frozenset({"train", "valid"}): (None, "test"),
-    }
-    splits = frozenset(list_splits(file.name))
-    if splits not in meaning:
-        raise ConfigError(
-            f"split_file: found {file.name}, whose name does not say what the images that it lists are and what the "
-            "others; expected one such as test_list.txt or train_val_list.txt, or a table of images and parts."
-        )
-    return meaning[splits]
+def _find_image(index: PathIndex, names: Sequence[str], text: str, where: str) -> int | None:
+    """The image that a text names; None where there is none."""
+    found = index.find(text.strip().replace("\\", "/"))
+    if len(found) > 1:
+        candidates = shorten(names[i] for i in found)
+        raise DataError(f"{where}: image '{text}' could be {candidates}; expected one. Write its path.")
+    return found[0] if found else None
+
+
+def _splits_by_name(file: Path) -> tuple[Split | None, Split | None]:
+    """The split of a list's images, and that of the others, by the list's name; None where it is drawn."""
+    splits = splits_in_name(file.name)
+    if splits == {"test"}:
+        return "test", None
+    if splits == {"valid"}:
+        return "valid", None
+    if splits == {"train", "valid"}:
+        return None, "test"
+    raise ConfigError(
+        f"split_file: found {file.name}, whose name does not say what the images that it lists are and what the "
+        "others; expected one such as test_list.txt or train_val_list.txt, or a table of images and splits."
+    )

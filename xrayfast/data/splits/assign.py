@@ -1,4 +1,4 @@
-"""Which image stands in which split: given splits are kept, the missing ones are drawn."""
+"""Assign each image to a split: given splits are kept, missing ones are drawn."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SplitAssignment:
     """The splits of N images.
 
     Attributes:
-        names: of each image's part.
-        drawn: (N,) bool, whether the seed has put it there.
+        names: the split of each image.
+        drawn: (N,) bool, whether it was drawn.
         notes: on what was drawn.
     """
 
@@ -37,29 +37,27 @@ def assign_splits(
     """Keep the given splits, and draw valid and test, where they are wanted and not given, from the other images.
 
     Args:
-        given: N parts; images without one, and those of train, are the ones that are dealt out.
+        given: N splits; images without one, and those of train, are drawn from.
         positives: (N, L) 1 where the image has the label.
         groups: (N,) integers, equal for images that must stay together; None for no groups.
-        config: fractions, folds and the seed.
+        config: fractions, folds and split_seed.
 
     Raises:
         ConfigError: fractions that leave nothing to train on, or folds of a set whose validation split is given.
     """
     notes = []
-    there: set[Split | None] = set(given) - {None, "train"}
-    if "test" in there and config.test_fraction:
+    held_out: set[Split | None] = set(given) - {None, "train"}
+    if "test" in held_out and config.test_fraction:
         notes.append("The test fraction is not used: the set has a test split.")
-    test = 0.0 if "test" in there else config.test_fraction
-    valid = 0.0 if "valid" in there else config.valid_fraction
-    _require_sense(config, there, valid, test)
+    test = 0.0 if "test" in held_out else config.test_fraction
+    valid = 0.0 if "valid" in held_out else config.valid_fraction
+    _require_consistent(config, held_out, valid, test)
     drawn = np.array([split in (None, "train") for split in given], np.bool_)
     if not (test or valid):
         return SplitAssignment([split or "train" for split in given], np.zeros(len(drawn), np.bool_), notes)
     pool = np.flatnonzero(drawn)
-    dealt = _dealt(positives[pool], None if groups is None else groups[pool], valid, test, config)
-    names: list[Split] = [split or "train" for split in given]
-    for i, split in zip(pool.tolist(), dealt, strict=True):
-        names[i] = split
+    names = np.array([split or "train" for split in given], "<U5")
+    names[pool] = draw_splits(positives[pool], None if groups is None else groups[pool], valid, test, config)
     by = "stratified by label, " + ("by image, as no patients are known" if groups is None else "by patient")
     shares = [
         *([f"fold {config.fold or 1} of {config.folds} as valid"] if config.folds else []),
@@ -67,21 +65,21 @@ def assign_splits(
         *([f"{test:.0%} test"] if test else []),
     ]
     notes.append(f"Drawn from the training images with seed {config.split_seed}: {' and '.join(shares)}, {by}.")
-    return SplitAssignment(names, drawn, notes)
+    return SplitAssignment(names.tolist(), drawn, notes)
 
 
 def keep_given_splits(given: Sequence[Split | None]) -> SplitAssignment:
-    """The given splits, and test for images without one: nothing is drawn where nothing is trained."""
+    """The given splits, and test for images without one: for data that is only tested on."""
     return SplitAssignment([split or "test" for split in given], np.zeros(len(given), np.bool_), [])
 
 
-def _require_sense(config: DataConfig, there: set[Split | None], valid: float, test: float) -> None:
+def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: float, test: float) -> None:
     if config.fold is not None and config.folds is None:
         raise ConfigError(f"found fold {config.fold} without folds; expected the number of folds too. Set --folds.")
     if config.folds is not None:
         if (config.fold or 1) > config.folds:
             raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
-        if "valid" in there:
+        if "valid" in held_out:
             raise ConfigError("found folds for a set whose validation split is given. Leave out --folds, or the split.")
         return
     if valid + test >= 1 - 1e-9:
@@ -90,41 +88,45 @@ def _require_sense(config: DataConfig, there: set[Split | None], valid: float, t
         )
 
 
-def _dealt(
+def draw_splits(
     positives: npt.NDArray[np.uint8],
     groups: npt.NDArray[np.integer] | None,
     valid: float,
     test: float,
     config: DataConfig,
-) -> list[Split]:
-    """Deal all images out into train, valid and test."""
+) -> npt.NDArray[np.str_]:
+    """Draw train, valid and test, stratified and by group.
+
+    Args:
+        positives: (N, L) 1 where the image has the label.
+        groups: (N,) integers, equal for images that must stay together; None for no groups.
+        valid: fraction of validation images, unless the config has folds.
+        test: fraction of test images, the same for each fold.
+        config: folds and split_seed.
+
+    Returns:
+        (N,) names of splits.
+    """
     if config.folds is None:
-        shares = {"train": 1 - valid - test, "valid": valid, "test": test}
-        wanted = {split: share for split, share in shares.items() if share}
-        return _splits(stratified_split(positives, groups, wanted, config.split_seed))
+        fractions = {"train": 1 - valid - test, "valid": valid, "test": test}
+        return stratified_split(positives, groups, fractions, config.split_seed)
     splits = np.full(len(positives), "train", "<U5")
     if test:
-        # The same for each fold: only the seed decides.
         splits = stratified_split(positives, groups, {"train": 1 - test, "test": test}, config.split_seed).astype("<U5")
     rest = np.flatnonzero(splits == "train")
     folds = k_folds(positives[rest], None if groups is None else groups[rest], config.folds, config.split_seed)
     splits[rest[folds == (config.fold or 1) - 1]] = "valid"
-    return _splits(splits)
-
-
-def _splits(names: npt.NDArray[np.str_]) -> list[Split]:
-    splits: list[Split] = names.tolist()
     return splits
 
 
 def connect_groups(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
-    """Groups of images that share a group in any of some groupings, directly or through others.
+    """Merge groupings: images are together that share a group in any of them, directly or through others.
 
     Args:
         groupings: (N,) integers each, or None for no groups.
 
     Returns:
-        (N,) integers, equal for images that belong together; None where there are no groupings.
+        (N,) integers, equal for images that belong together; None where all groupings are None.
 
     >>> connected(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 3]

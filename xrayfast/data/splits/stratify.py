@@ -18,13 +18,13 @@ SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 Name = TypeVar("Name", bound=str)
 
 _MOVES = 100
-"""Moves and swaps at the end of a deal, at most; 6676 NIH images took 10 for three parts, 23 for twenty folds."""
+"""Most moves and swaps after dealing; 6676 NIH images took 10 for three splits, 23 for twenty folds."""
 
 _TRIED = 20
 """Groups of each split that are tried for a swap with each other split."""
 
 _GAIN = 1e-5
-"""The gain in chi-squared that is worth a move: less than one image too many where 100,000 are due."""
+"""Least gain in chi-squared for a move: that of less than one image too many where 100,000 are due."""
 
 _NAMES: dict[str, Split] = {
     "train": "train",
@@ -32,6 +32,7 @@ _NAMES: dict[str, Split] = {
     "valid": "valid",
     "val": "valid",
     "validation": "valid",
+    "validate": "valid",
     "dev": "valid",
     "test": "test",
     "testing": "test",
@@ -39,7 +40,7 @@ _NAMES: dict[str, Split] = {
 
 
 def parse_split(text: str) -> Split | None:
-    """The part that a folder's name or a cell means, in any case; None where it means none.
+    """The split that a folder's name or a cell means, in any case; None where it means none.
 
     >>> split_name("Validation"), split_name("covid-19")
     ('valid', None)
@@ -53,27 +54,26 @@ def stratified_split(
     fractions: Mapping[Name, float],
     seed: int,
 ) -> npt.NDArray[np.str_]:
-    """Deal images into parts so that each label's share is nearly the same in all of them.
+    """Deal images into splits so that each label has nearly the same share in all of them.
 
-    Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD), dealing groups in place of
-    images: the label left in fewest groups goes first; its groups, larger ones first and otherwise in random
-    order, each go to the part where they fit best, ties at random. "Any image" counts as a label of its own,
-    so that the splits' sizes are kept too and images without a label are shared out. Then each split that lacks
-    a label is brought a group of it, training first, then validation, then test, where that takes no label's
-    last group out of an earlier part. At last groups move or are swapped as long as that betters the fit of the
-    whole and takes no label's last group out of a part.
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD) of groups instead of images. The label
+    left in fewest groups goes first; its groups, larger ones first and otherwise in random order, each go to the split
+    where they fit best, ties at random. "Any image" counts as a label, so that the sizes of splits are kept too and
+    images without a label are shared out. Then each split that lacks a label gets a group of it, train first, then
+    valid, then test, unless that takes a label's last group out of an earlier split. Finally groups move or are swapped
+    as long as that improves the overall fit and takes no label's last group out of a split.
 
-    The fit is the chi-squared distance between each label's counts and its shares, summed over the group's
-    labels; for one label without groups that is near Webster's rule of apportionment. The paper's own rule, to the
-    part that wants most of the one label in absolute numbers, gives the larger part all large groups: on 6676 NIH
-    images training then had 4.0 images a patient, validation 2.2 and test 1.6; here they have 2.9 to 3.1, the sizes
-    are exact, and each label is within 1.1 images of its share.
+    The fit is the chi-squared distance between each label's counts and its shares, summed over the group's labels; for
+    one label without groups that is near Webster's rule of apportionment. The paper's rule, the split that lacks most
+    images of the one label in absolute numbers, gives the larger split all large groups: on 6676 NIH images train then
+    had 4.0 images per patient, valid 2.2 and test 1.6; here they have 2.9 to 3.1, the sizes are exact, and each label
+    is within 1.1 images of its share.
 
     Args:
         targets: (N, L) of 0 and 1 in any numeric type, 1 where the image has the label.
         groups: (N,) integers, equal for images that must stay together (one patient's); None for no groups.
-        fractions: the share of each split, above 0 where the part is wanted; they add up to 1. Any names;
-            others than train, valid and test rank after these, by name.
+        fractions: the fraction of each split; they add up to 1. Names other than train, valid and test rank after
+            these, alphabetically.
         seed: the same seed gives the same splits.
 
     Returns:
@@ -85,24 +85,24 @@ def stratified_split(
     """
     shares = _shares(fractions)
     counts, group_of = _grouped(targets, groups)
-    place = _settled(counts, np.array(list(shares.values())), range(len(shares)), seed)
+    place = _deal_groups(counts, np.array(list(shares.values())), range(len(shares)), seed)
     splits: npt.NDArray[np.str_] = np.array(list(shares))[place[group_of]]
     return splits
 
 
 def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: int, seed: int) -> npt.NDArray[np.int64]:
-    """Deal images into k folds of equal shares, as `stratified_split` deals them into parts.
+    """Deal images into k folds of equal size, as `stratified_split` deals them into splits.
 
-    A fold that lacks a label is brought a group of it where that takes no label's last group out of another.
+    A fold that lacks a label gets a group of it, unless that takes a label's last group out of another.
 
     Args:
         targets: (N, L) of 0 and 1 in any numeric type, 1 where the image has the label.
         groups: (N,) integers, equal for images that must stay together (one patient's); None for no groups.
-        k: how many folds, 2 or more.
+        k: number of folds, 2 or more.
         seed: the same seed gives the same folds.
 
     Returns:
-        (N,) int64 numbers of folds, 0 to k - 1; no fold is empty.
+        (N,) int64 folds, 0 to k - 1; none is empty.
 
     Raises:
         ConfigError: fewer than 2 folds.
@@ -114,12 +114,12 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
     if len(counts) < k:
         what = "images" if groups is None else "patients (groups of images that stay together)"
         raise DataError(f"found {len(counts)} {what} for {k} folds; expected {k} or more. Ask for fewer folds.")
-    folds: npt.NDArray[np.int64] = _settled(counts, np.full(k, 1 / k), [k] * k, seed)[group_of]
+    folds: npt.NDArray[np.int64] = _deal_groups(counts, np.full(k, 1 / k), [k] * k, seed)[group_of]
     return folds
 
 
 def _shares(fractions: Mapping[Name, float]) -> dict[str, float]:
-    """The wanted splits, training first, then validation, then test, then others by name."""
+    """The splits of more than 0: train, valid, test, then others by name."""
     if min(fractions.values(), default=0) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ConfigError(f"found the fractions {dict(fractions)}; expected none below 0 and a sum of 1.")
     by_name: dict[str, float] = dict(fractions.items())
@@ -144,16 +144,16 @@ def _grouped(
     return np.add.reduceat(rows[order], np.cumsum(sizes) - sizes), group_of
 
 
-def _settled(
+def _deal_groups(
     counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], kept: Sequence[int], seed: int
 ) -> npt.NDArray[np.int64]:
-    """The part of each group, (G,): dealt, brought where a label is missing, and evened out.
+    """The split of each group, (G,): dealt, moved where a label is missing, and evened out.
 
     Args:
         counts: (G, L) images of each label in each group; the last label is "any image".
         shares: (P,) fraction of each split.
-        kept: for each split, the number of first parts that give it no label's last group.
-        seed: of the deal; the moves after it have no chance in them.
+        kept: (P,) for each split, how many of the first splits give it no label's last group.
+        seed: of the deal; the moves after it are deterministic.
     """
     deal = _Deal(counts, shares, np.random.default_rng(seed))
     deal.all_labels()
@@ -165,10 +165,10 @@ def _settled(
 
 
 class _Deal:
-    """Groups on their way into parts.
+    """Groups that are dealt into splits.
 
     Attributes:
-        place: (G,) each group's part, -1 while it waits.
+        place: (G,) the split of each group, -1 until it is dealt.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class _Deal:
     def _deal(self, waiting: npt.NDArray[np.intp]) -> None:
         """Deal groups, each where it adds least to chi-squared, the sum of (count - due)^2 / due over labels.
 
-        Adding c to a count of f adds 2 (f + c / 2) c / due, less the same for all parts.
+        Adding c to a count of f adds 2 (f + c / 2) c / due, less a term that is equal for all splits.
         """
         counts = self.counts[waiting]
         rows, columns = np.nonzero(counts)
@@ -220,10 +220,10 @@ class _Deal:
 
 
 class _Moves:
-    """Groups that move from part to part after the deal.
+    """Groups that move between splits after the deal.
 
     Attributes:
-        place: (G,) each group's part.
+        place: (G,) the split of each group.
         due: (L, P) images that each split should have of each label.
         filled: (L, P) images that it has.
         held: (L, P) groups that it has.
@@ -241,9 +241,9 @@ class _Moves:
         self.own = counts**2 @ (1 / self.due)
 
     def bring_missing_labels(self, split: int, kept: int) -> None:
-        """Bring one group of each label that a part lacks there, but no label's last out of splits below `kept`.
+        """Move one group of each label that a split lacks there, but no label's last out of splits below `kept`.
 
-        It is the group that takes the fewest labels' last out of its split, and of these the one that fits best.
+        It is the group that is the last of fewest labels in its split, and of these the one that fits best.
         """
         for label in np.argsort(self.held.sum(1), kind="stable"):
             if self.held[label, split] or self.held[label].sum() < 2:
@@ -256,7 +256,7 @@ class _Moves:
                 self._move(holders[free[0]], split)
 
     def even_out(self) -> None:
-        """Move or swap groups while that lowers chi-squared, the best first; no label's last group leaves a part."""
+        """Move or swap groups while that lowers chi-squared, the best first; no label's last group leaves a split."""
         groups = np.arange(len(self.place))
         for _ in range(_MOVES if len(groups) else 0):
             change = np.where(self._lost(groups)[:, None] == 0, self._change(groups), np.inf)
@@ -302,7 +302,7 @@ class _Moves:
         return change
 
     def _lost(self, groups: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
-        """How many labels each group is the last of in its split, (len(groups),)."""
+        """The number of labels that each group is the last of in its split, (len(groups),)."""
         last = self.held == 1
         labels = np.flatnonzero(last.any(1))
         lost: npt.NDArray[np.int64] = (self.has[np.ix_(groups, labels)] & last.T[self.place[groups]][:, labels]).sum(1)

@@ -163,7 +163,7 @@ def flow_view(flow: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
     """
     view = []
     for text, images in flow:
-        kind = "out" if text.startswith("Left out") else "part" if text.startswith("Part ") else "step"
-        told = SPLIT_TITLES.get(text.removeprefix("Part "), text) if kind == "part" else text
+        kind = "out" if text.startswith("Left out") else "part" if text.startswith(("Split ", "Part ")) else "step"
+        told = SPLIT_TITLES.get(text.partition(" ")[2], text) if kind == "part" else text
         view.append({"kind": kind, "text": told, "images": f"{images:,}"})
     return view

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xrayfast.data.labels.cells import (
+    LIST,
+    looks_like_flags,
+    parse_flags,
+    parse_label_cells,
+    parse_label_list,
+    resolve_delimiter,
+)
+from xrayfast.errors import DataError
+
+NAN = np.nan
+
+
+def row(i: int) -> str:
+    return f"labels.csv row {i + 2}"
+
+
+def matrix(rows):
+    return np.array(rows, np.float32)
+
+
+def same(found, wanted):
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, matrix(wanted))
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("['pleural effusion', 'normal']", ("pleural effusion", "normal")),
+        ('["a", "b"]', ("a", "b")),
+        (" ['a' ,'b', ] ", ("a", "b")),
+        ("['a', '', ' a ']", ("a",)),
+        ("[\"Crohn's\", 'it\\'s']", ("Crohn's", "it's")),
+        ("['a, b', 'c]']", ("a, b", "c]")),
+        ("[]", ()),
+        ("['']", ()),
+    ],
+)
+def test_lists_in_a_text(text, labels):
+    assert parse_label_list(text) == labels
+
+
+@pytest.mark.parametrize("text", ["['a'", "'a']", "[a]", "['a' 'b']", "a", "['a'; 'b']", "[__import__('os')]", "["])
+def test_texts_that_are_no_lists(text):
+    with pytest.raises(DataError, match="expected a list such as"):
+        parse_label_list(text)
+
+
+@pytest.mark.parametrize(
+    ("cells", "delim"),
+    [
+        (["a", "b"], "|"),
+        (["a|b", "c;d"], "|"),
+        (["['a', 'b']", "['a']", ""], LIST),
+        (["['a', 'b']", "['c', 'a']", "nan"], LIST),
+        (["a;b", "a", ""], ";"),
+        (["Mass, Edema", "Mass", "Edema"], ","),
+        (["pneumonia, viral", "pneumonia, bacterial", "normal"], "|"),
+        (["a/b", "a"], "|"),
+        ([], "|"),
+    ],
+)
+def test_what_separates_labels(cells, delim):
+    assert resolve_delimiter(cells, "auto") == delim
+    assert resolve_delimiter(cells, "/") == "/"
+
+
+def test_cells_of_several_labels():
+    labels, found = parse_label_cells(["a|b", " b ", "a | a", "b"], "|", row)
+    assert labels == ["a", "b"]
+    same(found, [[1, 1], [0, 1], [1, 0], [0, 1]])
+    labels, found = parse_label_cells(["['b', 'a']", "['c']"], LIST, row)
+    assert labels == ["a", "b", "c"]
+    same(found, [[1, 1, 0], [0, 0, 1]])
+
+
+def test_blank_cells_where_they_are_allowed():
+    labels, found = parse_label_cells(["a", "", " ", "b"], "|", row, blank_allowed=True)
+    assert labels == ["a", "b"]
+    same(found, [[1, 0], [NAN, NAN], [NAN, NAN], [0, 1]])
+    same(parse_label_cells(["['a']", "[]", ""], LIST, row, blank_allowed=True)[1], [[1], [NAN], [NAN]])
+
+
+@pytest.mark.parametrize(
+    ("cell", "delim", "words"),
+    [
+        ("", "|", "row 3: found a blank label; expected at least one. Write 'No Finding'"),
+        ("  ", "|", "row 3: found a blank label"),
+        ("a||b", "|", "row 3: found an empty label"),
+        ("a|b", ";", "row 3: found the label 'a|b'; expected a name without '|'"),
+        ("['']", LIST, "row 3: found a blank label"),
+        ("[a]", LIST, "row 3: found '[a]'; expected a list such as ['Effusion', 'Mass']"),
+    ],
+)
+def test_cells_that_are_no_labels(cell, delim, words):
+    with pytest.raises(DataError) as caught:
+        parse_label_cells(["a" if delim != LIST else "['a']", cell, cell], delim, row)
+    assert words in str(caught.value)
+
+
+def test_columns_of_flags():
+    columns = {"A": ["1", "0", "1.0", "-1"], "B": ["0", " 0.0", "-1.0 ", ""]}
+    same(parse_flags(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
+
+
+@pytest.mark.parametrize("cell", ["2", "yes", "nan", "0.5", "-2", "--1"])
+def test_cells_that_are_no_flags(cell):
+    with pytest.raises(DataError) as caught:
+        parse_flags({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
+    assert f"labels.csv row 3: Effusion is '{cell}'; expected 1, 0, -1 (uncertain) or blank." in str(caught.value)
+
+
+def test_which_columns_look_like_flags():
+    assert looks_like_flags(["1", "0", "", "-1"])
+    assert not looks_like_flags(["0", "0"]) and not looks_like_flags(["", ""]) and not looks_like_flags(["1", "x"])
+    assert looks_like_flags(["1", "0", "x"], share=0.5) and not looks_like_flags(["1", "x", "y"], share=0.5)

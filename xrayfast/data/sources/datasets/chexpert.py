@@ -1,0 +1,36 @@
+"""CheXpert (Irvin et al. 2019, AAAI): `train.csv` with a column per label; images in `patient00001/study1/`."""
+
+import re
+
+from xrayfast.data.sources.datasets.spec import DatasetSpec
+
+LABELS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+SPEC = DatasetSpec(
+    "CheXpert",
+    (frozenset({"Path", "Frontal/Lateral"}), frozenset({"Path", *LABELS})),
+    main_table=r"train\.csv",
+    image_folder=r"patient\d+|study\d+",
+    image_path="{Path}",
+    min_path_parts=3,  # patient, study, view: each study has a view1_frontal.jpg
+    flag_columns={label: label for label in LABELS},
+    multi_label=True,
+    blank="zeros",
+    patient_in_path=re.compile(r"(?:^|/)(patient\d{5,})/(study\d+)/"),
+    path_example="patient00123/study1/",
+)

@@ -1,0 +1,60 @@
+"""COVIDx (Wang et al. 2020, Sci Rep): text files without a header, one per split, and images in a folder per split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from xrayfast.data.sources.datasets.spec import DatasetSpec
+from xrayfast.data.sources.tables import HeaderlessFormat, Table, build_table, read_table
+from xrayfast.data.splits.stratify import parse_split
+from xrayfast.errors import DataError
+
+_COLUMNS = ("patientid", "filename", "class", "source")
+_LINE = re.compile(r"(\S+) +(\S.*\.(?:png|jpe?g|bmp|tiff?|dcm)) +(\S+)(?: +(\S+))?", re.IGNORECASE)  # source may lack
+
+
+def parse_lines(file: Path, lines: Iterable[str]) -> Table:
+    """A table of lines such as "22 COVID (10).PNG COVID-19 sirm"; the file's name says which split they are."""
+    numbers, rows = [], []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            match = _LINE.fullmatch(line.strip())
+            if match is None:
+                raise DataError(
+                    f"{file.name} row {number}: expected a patient, an image's file name and a class, separated by "
+                    "spaces, as in the first line."
+                )
+            numbers.append(number)
+            rows.append([cell or "" for cell in match.groups()])
+    table = build_table(file, _COLUMNS, rows, numbers)
+    if split := next(filter(None, map(parse_split, re.split(r"[\W_]+", file.name))), None):
+        table.columns["split"] = [split] * len(rows)
+    return table
+
+
+_FORMAT = HeaderlessFormat(_LINE, _COLUMNS, parse_lines)
+
+
+def append_other_splits(table: Table) -> Table:
+    """The images of train.txt with those of val.txt and test.txt beside it."""
+    if not {*_COLUMNS, "split"} <= table.columns.keys() or set(table.columns["split"]) != {"train"}:
+        return table
+    for split in ("val", "test"):
+        other = table.file.with_name(re.sub("train", split, table.file.name, count=1, flags=re.IGNORECASE))
+        if other != table.file and other.is_file():
+            note = f"{other.name} beside {table.file.name} is read too: its images are the {split} split."
+            table = table.append_companion(read_table(other, [_FORMAT]), note)
+    return table
+
+
+SPEC = DatasetSpec(
+    "COVIDx",
+    (frozenset(_COLUMNS),),
+    headerless=_FORMAT,
+    main_table=r"train.*\.txt",
+    image_path="{split}/{filename}",
+    label_column="class",
+    complete_table=append_other_splits,
+)

@@ -1,0 +1,68 @@
+"""MIMIC-CXR (Johnson et al. 2019, Sci Data): a row of labels per study; splits and views in tables beside it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path, PurePosixPath
+
+from xrayfast.data.sources.datasets.chexpert import LABELS
+from xrayfast.data.sources.datasets.spec import DatasetSpec
+from xrayfast.data.sources.demographics import parse_views
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.tables import Table, read_table
+from xrayfast.data.splits.stratify import Split, parse_split
+from xrayfast.errors import DataError
+
+_STUDY_FOLDER = "files/p{subject_id:.2}/p{subject_id}/s{study_id}"
+
+
+def add_splits_and_views(records: ImageRecords, file: Path) -> None:
+    """Fill in splits and views from the tables that are published beside the labels, if they are there.
+
+    Raises:
+        DataError: such a file can't be read, or has other columns.
+    """
+    ids = [PurePosixPath(name).stem for name in records.names]
+    if records.splits is None and (table := _read_beside(file, "split", ("dicom_id", "split"))):
+        split_of: dict[str, Split] = {}
+        for row, (dicom_id, cell) in enumerate(zip(table.columns["dicom_id"], table.columns["split"], strict=True)):
+            split = parse_split(cell)
+            if split is None:
+                raise DataError(f"{table.where(row)}: split is '{cell}'; expected train, validate or test.")
+            split_of[dicom_id] = split
+        records.splits = [split_of.get(dicom_id) for dicom_id in ids]
+        records.notes.append(f"Splits from {table.file.name} beside {file.name}.")
+        if missing := records.splits.count(None):
+            records.notes.append(f"{missing} images are not in {table.file.name}: their splits are drawn.")
+    if records.views is None and (table := _read_beside(file, "metadata", ("dicom_id", "ViewPosition"))):
+        view_of = dict(zip(table.columns["dicom_id"], table.columns["ViewPosition"], strict=True))
+        records.views = parse_views([view_of.get(dicom_id, "") for dicom_id in ids])
+        records.notes.append(f"Views from {table.file.name} beside {file.name}.")
+
+
+def _read_beside(file: Path, kind: str, columns: tuple[str, ...]) -> Table | None:
+    """The table mimic-cxr-VERSION-KIND.csv, packed or not, beside another."""
+    pattern = re.compile(rf"mimic-cxr-.*-{kind}\.csv(\.gz)?")
+    found = sorted(path for path in file.absolute().parent.iterdir() if pattern.fullmatch(path.name))
+    if not found:
+        return None
+    table = read_table(found[0])
+    if missing := sorted(set(columns) - table.columns.keys()):
+        raise DataError(f"{found[0]}: lacks the columns {', '.join(missing)}. Remove the file, or fetch it again.")
+    return table
+
+
+SPEC = DatasetSpec(
+    "MIMIC-CXR",
+    tuple(frozenset({"subject_id", "study_id", label}) for label in LABELS),
+    main_table=r".*chexpert\.csv(\.gz)?",
+    image_folder=r"p\d\d|[ps]\d{8}",
+    image_path=_STUDY_FOLDER + "/{dicom_id}",
+    study_folder=_STUDY_FOLDER,
+    flag_columns={label: label for label in LABELS},
+    multi_label=True,
+    blank="zeros",
+    patient_in_path=re.compile(r"(?:^|/)p\d\d/(p\d{8})/(s\d{8})/"),
+    path_example="p10/p10000123/s50000123/",
+    complete_records=add_splits_and_views,
+)

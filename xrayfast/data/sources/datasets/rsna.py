@@ -1,0 +1,27 @@
+"""RSNA Pneumonia Detection Challenge (2018): a table of boxes, one row per box, and one of classes."""
+
+from dataclasses import replace
+
+from xrayfast.data.sources.datasets.spec import DatasetSpec
+
+BOXES = DatasetSpec(
+    "RSNA Pneumonia",
+    (frozenset({"patientId", "x", "y", "width", "height", "Target"}),),
+    main_table=r"stage_2_train_labels\.csv",
+    image_folder=r"stage_\d+_(train|test)_images",
+    image_path="{patientId}",
+    has_repeated_images=True,
+    flag_columns={"Target": "Lung Opacity"},
+    multi_label=True,
+    note="patientId names an image: whether two are of one person is not known.",
+)
+
+CLASSES = replace(
+    BOXES,
+    name="RSNA Pneumonia (classes)",
+    columns=(frozenset({"patientId", "class"}),),
+    main_table="",
+    label_column="class",
+    flag_columns={},
+    multi_label=False,
+)

@@ -1,0 +1,71 @@
+"""How one published data set writes its table and names its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xrayfast.data.labels.names import NO_FINDING
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.tables import HeaderlessFormat, Table
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What a data set's table and files look like. Defaults are those of any table.
+
+    To read the set:
+
+    Attributes:
+        name: of the data set.
+        columns: sets of columns; a table that has all of one set is of this data set.
+        headerless: the format of its text files, where they have no header.
+        main_table: regular expression of the file name of the table to read where several are of this data set.
+        image_folder: regular expression of names, in lower case, of folders that hold images and are no classes.
+        image_path: an image's path, with columns in braces; a usual column where empty, or where the table lacks one.
+        study_folder: the folder whose images share a row, likewise, where the table has no column of paths either.
+        min_path_parts: how many components at the end of a path tell files apart.
+        has_repeated_images: whether several rows may be about one image.
+        label_column: column of label names.
+        flag_columns: label by column of 1, 0, -1 and blank; those that the table lacks are left out.
+        no_finding: its name for "No Finding".
+        multi_label: whether the task is multi-label whatever the rows at hand show.
+        blank: the policy on blank cells.
+        patient_in_path: matches an image's path; the first group is the patient, the second, if any, the study.
+        path_example: a path that it matches.
+        age_columns: columns that give the age where no column holds it.
+        ages_of: ages as texts from the cells of `age_columns`.
+        test_list: name of a file beside the table that lists the set's own test split.
+        note: what a user must know.
+        complete_table: adds what the table's file alone does not hold.
+        complete_records: fills in what tables beside the table, given by its path, hold.
+    """
+
+    name: str
+    columns: tuple[frozenset[str], ...] = ()
+    headerless: HeaderlessFormat | None = None
+    main_table: str = ""
+    image_folder: str = ""
+    image_path: str = ""
+    study_folder: str = ""
+    min_path_parts: int = 1
+    has_repeated_images: bool = False
+    label_column: str = ""
+    flag_columns: Mapping[str, str] = field(default_factory=dict)
+    no_finding: str = NO_FINDING
+    multi_label: bool = False
+    blank: str = "ignore"
+    patient_in_path: re.Pattern[str] | None = None
+    path_example: str = ""
+    age_columns: tuple[str, ...] = ()
+    ages_of: Callable[..., list[str]] = list
+    test_list: str = ""
+    note: str = ""
+    complete_table: Callable[[Table], Table] = lambda table: table
+    complete_records: Callable[[ImageRecords, Path], None] = lambda records, file: None
+
+
+GENERIC = DatasetSpec("generic")
+"""A table of no known data set."""

@@ -1,0 +1,121 @@
+"""The images that a table of labels lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.config import DataConfig
+from xrayfast.data.labels.cells import LIST, parse_flags, parse_label_cells, resolve_delimiter
+from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
+from xrayfast.data.labels.targets import RawLabels
+from xrayfast.data.sources.columns import Columns, resolve_columns
+from xrayfast.data.sources.datasets.registry import read_dataset_table
+from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
+from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views
+from xrayfast.data.sources.locate import locate_files
+from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.tables import Table
+from xrayfast.data.splits.stratify import Split, parse_split
+from xrayfast.errors import DataError
+
+
+def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords:
+    """Read the table, resolve its columns, locate the files, parse the labels, and build the records.
+
+    Args:
+        file: the table.
+        root: the source folder's absolute path, where files are looked up first.
+        config: the settings.
+
+    Raises:
+        DataError: the file can't be read as a table, a column is missing, a cell can't be parsed, or an image is not
+            found, could be one of several, or has two rows.
+        ConfigError: a column of labels is named twice.
+    """
+    table, spec = read_dataset_table(file)
+    columns = resolve_columns(table, spec, config)
+    files = locate_files(table, columns, spec, root)
+    raw, label_notes = _parse_labels(table, columns, spec, config)
+    records = ImageRecords(
+        files.names,
+        files.paths,
+        replace(raw, matrix=files.merge_rows(raw.matrix)),
+        where=lambda i: table.where(int(files.first[i])),
+        companions=table.companions,
+        notes=[*table.notes],
+    )
+    if spec is not GENERIC:
+        records.notes.append(f"{file.name} is a table of {spec.name}, by its columns. {spec.note}".rstrip())
+    records.notes += [f"Columns of {file.name}: {columns}.", *label_notes]
+    if len(files.names) < len(files.rows):
+        records.notes.append(f"{len(files.rows)} rows are about {len(files.names)} images: those of one are joined.")
+    _add_metadata(records, table, columns, spec, files.first)
+    spec.complete_records(records, file)
+    if spec.test_list and records.splits is None and config.split_file is None:
+        listed = file.with_name(spec.test_list)
+        if listed.is_file():
+            records.notes.append(
+                f"{listed.name} beside {file.name} names the set's own test split: --split-file {listed} keeps it."
+            )
+    return records
+
+
+def _parse_labels(table: Table, columns: Columns, spec: DatasetSpec, config: DataConfig) -> tuple[RawLabels, list[str]]:
+    """The labels of rows, and notes."""
+    if columns.are_flags:
+        cells_of = {clean_label(spec.flag_columns.get(name, name)): table.columns[name] for name in columns.labels}
+        names, alone = list(cells_of), len(cells_of) == 1
+        raw = RawLabels(names, parse_flags(cells_of, table.where), spec.multi_label or alone, blank=spec.blank)
+        return raw, [f"'{names[0]}' is the only label: there or not."] if alone else []
+    column = columns.labels[0]
+    cells = table.columns[column]
+    delim = resolve_delimiter(set(cells), config.label_delim)
+    names, matrix = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank))
+    if spec.no_finding != NO_FINDING:
+        own_name = normalize_label(spec.no_finding)
+        names = [NO_FINDING if normalize_label(name) == own_name else name for name in names]
+    notes = []
+    if config.label_delim == "auto" and delim != LABEL_JOIN:
+        notes = [f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}."]
+    return RawLabels(names, matrix, spec.multi_label, blank=spec.blank), notes
+
+
+def _add_metadata(
+    records: ImageRecords, table: Table, columns: Columns, spec: DatasetSpec, rows: npt.NDArray[np.intp]
+) -> None:
+    """Add split, patient, study, sex, age and view from the first row of each image."""
+
+    def cells(names: Sequence[str]) -> list[list[str]]:
+        found = [table.columns[name] for name in names]
+        return found if len(rows) == len(table) else [[column[row] for row in rows] for column in found]
+
+    for column in cells(columns.split):
+        records.splits = _parse_splits(column, columns.split[0], records)
+    for column in cells(columns.patient):
+        patients = [cell.strip() for cell in column]
+        records.patients = patients if any(patients) else None
+    for column in cells(columns.study):
+        # Studies may be numbered anew for each patient.
+        owners = records.patients or [""] * len(column)
+        records.studies = [cell and f"{patient} {cell}" for patient, cell in zip(owners, column, strict=True)]
+    for column in cells(columns.sex):
+        records.sexes, notes = parse_sexes(column)
+        records.notes += notes
+    if age := cells(columns.age):
+        records.ages, notes = parse_ages(spec.ages_of(*age) if columns.age == spec.age_columns else age[0])
+        records.notes += notes
+    if view := cells(columns.view):
+        records.views = parse_views(*view)
+
+
+def _parse_splits(cells: Sequence[str], column: str, records: ImageRecords) -> list[Split | None]:
+    split_of: dict[str, Split | None] = {cell: parse_split(cell) for cell in set(cells)}
+    for i, cell in enumerate(cells):
+        if split_of[cell] is None:
+            raise DataError(f"{records.where(i)}: {column} is '{cell}'; expected train, valid or test. Mend the cell.")
+    return [split_of[cell] for cell in cells]
