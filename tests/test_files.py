@@ -5,7 +5,7 @@ import json
 import pytest
 
 from xrayfast.errors import WriteError
-from xrayfast.files import replacing, write_bytes, write_json, write_text
+from xrayfast.files import replace_atomically, write_bytes, write_json, write_text
 
 
 def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
@@ -20,7 +20,7 @@ def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
 def test_what_fails_midway_leaves_the_old_file_and_nothing_else(tmp_path, failure):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(failure), replacing(path) as temporary:
+    with pytest.raises(failure), replace_atomically(path) as temporary:
         temporary.write_text("half")
         raise failure
     assert path.read_text() == "old"

@@ -9,7 +9,7 @@ import pytest
 from xrayfast.errors import RunError
 from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import Decision
-from xrayfast.predictions import Predictions, about
+from xrayfast.predictions import Predictions, image_attributes
 
 LABELS = ("a", "b,|c".replace("|", ""), "d e")
 
@@ -25,7 +25,7 @@ def told(n=6, patients=("P00002", "", "P00001", "P00002", "", "P00003")):
         probability=raw,
         loss=random.random(n),
         raw=raw,
-        about={
+        attributes={
             "sex": np.array(["F", "M", "", "F", "M", "F"], object),
             "age": np.array([40.0, np.nan, 90, 3, 71, 55]),
             "view": np.array(["PA", "NA", "", "AP", "PA", "PA"], object),
@@ -42,21 +42,23 @@ def test_what_is_written_is_read_again(tmp_path):
     for name in ("probability", "raw", "loss"):
         np.testing.assert_allclose(getattr(again, name), getattr(first, name), rtol=1e-8)
     assert not np.allclose(again.probability, again.raw)
-    assert again.about.keys() == first.about.keys()
-    assert (again.about["view"] == first.about["view"]).all()
-    np.testing.assert_array_equal(again.about["age"], first.about["age"])
+    assert again.attributes.keys() == first.attributes.keys()
+    assert (again.attributes["view"] == first.attributes["view"]).all()
+    np.testing.assert_array_equal(again.attributes["age"], first.attributes["age"])
 
 
 def test_older_files_were_not_calibrated(tmp_path):
     first = told()
     first.write(tmp_path / "p.csv")
     table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
-    table.drop(columns=[name for name in table if name.startswith("raw_") or name in first.about]).to_csv(
+    table.drop(columns=[name for name in table if name.startswith("raw_") or name in first.attributes]).to_csv(
         tmp_path / "old.csv", index=False
     )
     old = Predictions.read(tmp_path / "old.csv", LABELS)
     assert (old.raw == old.probability).all()
-    assert old.about == {}
+    assert old.attributes == {}
+    table.rename(columns={"masked": "unknown"}).to_csv(tmp_path / "older.csv", index=False)
+    assert (Predictions.read(tmp_path / "older.csv", LABELS).truth == first.truth).all()
 
 
 def test_images_of_unknown_patients_are_drawn_alone():
@@ -67,9 +69,9 @@ def test_images_of_unknown_patients_are_drawn_alone():
 
 
 def test_rows_keep_all_columns_aligned():
-    some = told().rows(np.array([True, False, True, False, False, True]))
+    some = told().select(np.array([True, False, True, False, False, True]))
     assert some.images.tolist() == ["f0.png", "f2.png", "f5.png"]
-    assert some.about["age"].tolist() == [40, 90, 55]
+    assert some.attributes["age"].tolist() == [40, 90, 55]
     assert len(some) == len(some.raw) == len(some.loss) == 3
 
 
@@ -85,7 +87,7 @@ def test_a_probability_that_is_none_is_told(value, tmp_path):
 
 def test_ages_from_90_on_are_written_as_90():
     table = pd.DataFrame({"image": ["a", "b", "c"], "age": [89.0, 97.0, np.nan], "sex": ["F", None, "M"]})
-    found = about(table)
+    found = image_attributes(table)
     np.testing.assert_array_equal(found["age"], [89, 90, np.nan])
     assert found["sex"].tolist() == ["F", "", "M"]
     assert "view" not in found

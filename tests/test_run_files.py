@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -12,10 +11,15 @@ from xrayfast.report.html import run_page
 from xrayfast.report.markdown import sentences
 from xrayfast.report.markdown.model_card import render
 from xrayfast.run import Run
-from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, validated
+from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
 SUMMARY = {"images": 3, "overall": {"accuracy": 1.0, "ece": None}, "per_label": [{"label": "a", "support": 3}]}
 INTERVALS = {"overall": {"accuracy": {"low": 0.1}}}
+
+
+def read(folder, content, form):
+    (folder / "some.json").write_text(json.dumps(content))
+    return read_typed(folder / "some.json", form)
 
 
 @pytest.fixture
@@ -41,37 +45,37 @@ def copy(tiny_run, tmp_path):
         ({"result": SUMMARY, "images": {"left_out": [["x"]]}}, EvaluationMetrics, r"images\.left_out\.0 is \['x'\]"),
     ],
 )
-def test_an_error_names_file_field_and_what_was_expected(content, form, said):
-    with pytest.raises(RunError, match=rf"^folder/some\.json: .*{said}.*The file is damaged or of another version"):
-        validated(content, form, Path("folder/some.json"))
+def test_an_error_names_file_field_and_what_was_expected(content, form, said, tmp_path):
+    with pytest.raises(RunError, match=rf"/some\.json: .*{said}.*The file is damaged or of another version"):
+        read(tmp_path, content, form)
 
 
-def test_keys_of_older_versions_get_their_present_names():
+def test_keys_of_older_versions_get_their_present_names(tmp_path):
     saliency = {"part": "test", "cases": []}
-    metrics = validated({"test": {**SUMMARY, "unknown": {"a": 2}}, "saliency": saliency}, MetricsFile, Path("x"))
+    metrics = read(tmp_path, {"test": {**SUMMARY, "unknown": {"a": 2}}, "saliency": saliency}, MetricsFile)
     assert metrics["test"] == {**SUMMARY, "masked": {"a": 2}}
     assert metrics["saliency"] == {"split": "test", "cases": []}
-    assert validated({"part": None, "result": SUMMARY}, EvaluationMetrics, Path("x"))["split"] is None
-    assert validated({"test": {**SUMMARY, "masked": {"a": 2}}}, MetricsFile, Path("x")) == {
+    assert read(tmp_path, {"part": None, "result": SUMMARY}, EvaluationMetrics)["split"] is None
+    assert read(tmp_path, {"test": {**SUMMARY, "masked": {"a": 2}}}, MetricsFile) == {
         "test": {**SUMMARY, "masked": {"a": 2}}
     }
 
 
-def test_what_a_file_lacks_has_a_default_and_what_is_not_known_is_kept():
-    info = validated({"status": "completed", "mine": 3}, RunInfo, Path("x"))
+def test_what_a_file_lacks_has_a_default_and_what_is_not_known_is_kept(tmp_path):
+    info = read(tmp_path, {"status": "completed", "mine": 3}, RunInfo)
     assert (info["status"], info.lr, info.phases, info.remarks, info["mine"]) == ("completed", None, None, [], 3)
     with pytest.raises(KeyError):
         info["nothing"]
     metrics = {"test": {**SUMMARY, "mine": 3}, "yours": [4]}
-    assert validated(metrics, MetricsFile, Path("x")) == metrics
+    assert read(tmp_path, metrics, MetricsFile) == metrics
 
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])
 def test_a_run_s_files_are_read_as_they_were_written(request, fixture):
     run = request.getfixturevalue(fixture)
-    for name, read in (("metrics.json", run.metrics), ("run.json", run.info.model_dump(mode="json"))):
+    for name, found in (("metrics.json", run.metrics), ("run.json", run.info.model_dump(mode="json"))):
         content = json.loads((run.path / name).read_text("utf-8").replace('"unknown": ', '"masked": '))
-        assert {key: read[key] for key in content} == content
+        assert {key: found[key] for key in content} == content
 
 
 @pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError])

@@ -1,4 +1,4 @@
-"""The folder of one test of a run, on its own or on other data: the only code that knows its paths."""
+"""The folder of an evaluation of a run: the only module that knows its paths."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xrayfast.errors import RunError
-from xrayfast.files import made_folder, read_json, write_json
+from xrayfast.files import ensure_folder, write_json
 from xrayfast.predictions import Predictions
-from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, validated
+from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, read_typed
 
 INFO = "evaluation.json"
 METRICS = "metrics.json"
@@ -19,7 +18,7 @@ TABLES = "tables"
 
 
 class Evaluation:
-    """One test of a run: a folder, and what can be read from it.
+    """An evaluation of a run on its own or on other data: reads and writes the files of its folder.
 
     Args:
         path: the folder.
@@ -33,7 +32,7 @@ class Evaluation:
         return f"Evaluation('{self.path}')"
 
     @staticmethod
-    def is_one(path: Path) -> bool:
+    def is_finished(path: Path) -> bool:
         """Whether the folder holds a finished evaluation."""
         return (path / METRICS).is_file()
 
@@ -44,7 +43,7 @@ class Evaluation:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return validated(self._json(INFO), EvaluationInfo, self.path / INFO)
+        return read_typed(self.path / INFO, EvaluationInfo)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write `evaluation.json`."""
@@ -57,7 +56,7 @@ class Evaluation:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return validated(self._json(METRICS), EvaluationMetrics, self.path / METRICS)
+        return read_typed(self.path / METRICS, EvaluationMetrics)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`; comes last, since it says that the evaluation is complete."""
@@ -87,9 +86,4 @@ class Evaluation:
         Raises:
             RunError: it can't be made.
         """
-        return made_folder(self.path / TABLES) / f"{name}.csv"
-
-    def _json(self, name: str) -> dict[str, Any]:
-        if not (self.path / name).is_file():
-            raise RunError(f"{self.path}: lacks {name}; the folder is damaged, or its evaluation was not finished.")
-        return read_json(self.path / name)
+        return ensure_folder(self.path / TABLES) / f"{name}.csv"

@@ -1,4 +1,4 @@
-"""Files that are either there whole or not at all."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, to be written to; it takes `path`'s place when the block ends well.
+def replace_atomically(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to, which replaces `path` at the end of the block.
 
-    Where the block fails, or is interrupted, the old file stays and the temporary one goes.
+    Where the block fails or is interrupted, the old file stays and the temporary one is removed.
 
     Raises:
         WriteError: the file can't be written: no permission, no folder, no space.
@@ -31,8 +31,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise WriteError(
-            f"{path}: can't be written ({error.strerror or error}). Check that its folder is there, open to you and "
-            "not full."
+            f"{path}: can't be written ({error.strerror or error}). Check that its folder exists, is writable "
+            "and not full."
         ) from error
     finally:
         # After the move there is nothing to remove; where the folder is missing or closed, neither.
@@ -42,13 +42,13 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write bytes, whole or not at all."""
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with Unix line ends, whole or not at all."""
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with replace_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -61,12 +61,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
     """Write a table without its index, with Unix line ends, whole or not at all."""
-    with replacing(path) as temporary:
+    with replace_atomically(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format)
 
 
-def made_folder(path: Path) -> Path:
-    """The folder, made where it is not there.
+def ensure_folder(path: Path) -> Path:
+    """Make the folder unless it exists, and return it.
 
     Raises:
         RunError: it can't be made.
@@ -76,18 +76,3 @@ def made_folder(path: Path) -> Path:
     except OSError as error:
         raise RunError(f"{path}: can't be made ({error.strerror}).") from error
     return path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of a run.
-
-    Raises:
-        RunError: the file can't be read, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: can't be read as JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
-    return content

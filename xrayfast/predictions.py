@@ -1,4 +1,4 @@
-"""What a network says of a set of labelled images: the table in `predictions/*.csv`."""
+"""Truth and predicted probabilities of a set of images: the table in `predictions/*.csv`."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from xrayfast.errors import RunError, shorten
 from xrayfast.files import write_csv
 from xrayfast.metrics.decision import Decision
 
-PROBABILITY, RAW = "prob_", "raw_"
-"""Begin the names of the columns of calibrated probabilities and of the network's own, so that no label can take the
-name of another column."""
+PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
+"""Of the columns of calibrated probabilities and of the network's own: no label can be called like another column."""
 
-ABOUT: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
-"""What else may be known of an image, and the type of its column."""
+ATTRIBUTES: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
+"""The columns by which subgroups are formed, and their types."""
 
-OLDEST = 90.0
+MAX_AGE = 90.0
+"""Higher ages are written as this one: with the year of the image they could identify a patient."""
 
-_ALIGNED = ("images", "patients", "truth", "probability", "loss", "raw")
+_PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw")
 
 
-def joined(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
+def join_labels(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
     """The labels of one row whose cells are 1 as text: `covid-19|pneumonia`, or "" for none.
 
-    >>> joined(np.array([1, 0, 1, -1]), ["a", "b", "c", "d"])
+    >>> join_labels(np.array([1, 0, 1, -1]), ["a", "b", "c", "d"])
     'a|c'
     """
     return between.join(label for label, cell in zip(labels, row, strict=True) if cell == 1)
@@ -45,12 +45,12 @@ class Predictions:
         labels: the L names.
         images: (N,) image ids, as in the manifest.
         patients: (N,) pseudonyms, "" where unknown.
-        truth: (N, L) int64 of 1, 0, and -1 where nobody knows.
+        truth: (N, L) int64 of 1, 0, and -1 where masked.
         probability: (N, L) float64 in [0, 1], calibrated.
         loss: (N,) float64, the training loss of each image.
         raw: (N, L) float64 in [0, 1], the network's own probabilities.
-        about: (N,) columns of what else is known, of `ABOUT`: `sex` ("F", "M" or ""), `age` (float years, 90 for all
-            from 90 on, NaN where unknown) and `view` ("" where unknown).
+        attributes: (N,) columns, those of `ATTRIBUTES` that are known: `sex` ("F", "M" or ""), `age` (float years, at
+            most `MAX_AGE`, NaN where unknown) and `view` ("" where unknown).
     """
 
     labels: tuple[str, ...]
@@ -60,7 +60,7 @@ class Predictions:
     probability: NDArray[np.float64]
     loss: NDArray[np.float64]
     raw: NDArray[np.float64]
-    about: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    attributes: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -68,8 +68,9 @@ class Predictions:
 
     @property
     def groups(self) -> NDArray[np.int64] | None:
-        """(N,) patient numbers from 0, and another one below 0 for each image whose patient is unknown; None where all
-        are unknown.
+        """(N,) patient numbers from 0, a different negative one per image of an unknown patient.
+
+        None where no patient is known.
         """
         known = self.patients != ""
         if not known.any():
@@ -78,71 +79,74 @@ class Predictions:
         return np.where(known, numbers, -1 - np.arange(len(numbers))).astype(np.int64)
 
     def calibrated(self, decision: Decision) -> Predictions:
-        """The same with the probabilities that a decision makes of the network's own."""
+        """A copy whose probabilities are calibrated by a decision."""
         return replace(self, probability=decision.calibrated(self.raw))
 
-    def rows(self, chosen: NDArray[Any]) -> Predictions:
-        """Some of the images.
+    def select(self, rows: NDArray[Any]) -> Predictions:
+        """A copy with some of the images.
 
         Args:
-            chosen: (N,) bool, or row numbers.
+            rows: (N,) bool, or (K,) row numbers.
         """
-        columns = {name: getattr(self, name)[chosen] for name in _ALIGNED}
-        return replace(self, **columns, about={name: values[chosen] for name, values in self.about.items()})
+        columns = {name: getattr(self, name)[rows] for name in _PER_IMAGE}
+        return replace(self, **columns, attributes={name: values[rows] for name, values in self.attributes.items()})
 
     def write(self, path: Path) -> None:
-        """Write the CSV: image, patient, truth, loss, a calibrated and a raw probability a label, and what else is
-        known of the images; nine digits, enough for float32.
+        """Write the CSV: image, patient, truth, loss, a calibrated and a raw probability per label, and the attributes;
+        nine digits, enough for float32.
 
-        Where some cells of the truth are unknown, a column `unknown` names their labels.
+        Where cells of the truth are masked, a column `masked` names their labels.
         """
-        unknown = self.truth < 0
+        masked = self.truth < 0
         table = pd.DataFrame(
             {
                 "image": self.images,
                 "patient": self.patients,
-                "truth": [joined(row, self.labels) for row in self.truth],
-                **({"unknown": [joined(row, self.labels) for row in unknown]} if unknown.any() else {}),
+                "truth": [join_labels(row, self.labels) for row in self.truth],
+                **({"masked": [join_labels(row, self.labels) for row in masked]} if masked.any() else {}),
                 "loss": self.loss,
-                **{PROBABILITY + label: self.probability[:, i] for i, label in enumerate(self.labels)},
-                **{RAW + label: self.raw[:, i] for i, label in enumerate(self.labels)},
-                **self.about,
+                **{PROBABILITY_PREFIX + label: self.probability[:, i] for i, label in enumerate(self.labels)},
+                **{RAW_PREFIX + label: self.raw[:, i] for i, label in enumerate(self.labels)},
+                **self.attributes,
             }
         )
         write_csv(path, table, "%.9g")
 
     @classmethod
     def read(cls, path: Path, labels: Sequence[str]) -> Predictions:
-        """Read the CSV back. A file without raw probabilities, as older runs have it, was not calibrated.
+        """Read the CSV back.
+
+        Older runs were not calibrated and have no raw probabilities; they call the column of masked labels `unknown`.
 
         Raises:
             RunError: a column is missing, or a cell is not what it should be.
         """
         try:
-            text = dict.fromkeys(("image", "patient", "truth", "unknown", "sex", "view"), str)
+            text = dict.fromkeys(("image", "patient", "truth", "masked", "unknown", "sex", "view"), str)
             table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"age": [""], "loss": [""]})
-            columns = [PROBABILITY + label for label in labels]
+            table = table.rename(columns={"unknown": "masked"})
+            columns = [PROBABILITY_PREFIX + label for label in labels]
             missing = [name for name in ("image", "patient", "truth", "loss", *columns) if name not in table]
             if missing:
                 raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
-            carried = _label_sets(table["truth"])
-            unknown = _label_sets(table["unknown"]) if "unknown" in table else [set()] * len(table)
+            positive = _label_sets(table["truth"])
+            masked = _label_sets(table["masked"]) if "masked" in table else [set()] * len(table)
             probability = table[columns].to_numpy(dtype=np.float64)
-            own = [RAW + label for label in labels]
+            own = [RAW_PREFIX + label for label in labels]
             raw = table[own].to_numpy(dtype=np.float64) if set(own) <= set(table) else probability
             loss = table["loss"].to_numpy(dtype=np.float64)
-            about = {name: table[name].to_numpy(dtype=kind) for name, kind in ABOUT.items() if name in table}
+            attributes = {name: table[name].to_numpy(dtype=kind) for name, kind in ATTRIBUTES.items() if name in table}
             for values in (probability, raw):
                 if not ((values >= 0) & (values <= 1)).all():
                     raise ValueError("a probability is not a number from 0 to 1")
         except (OSError, ValueError, pd.errors.ParserError) as error:
             raise RunError(f"{path}: can't be read as predictions ({error}).") from error
-        foreign = sorted(set().union(*carried, *unknown) - set(labels))
+        foreign = sorted(set().union(*positive, *masked) - set(labels))
         if foreign:
-            raise RunError(f"{path}: has labels that the run does not know: {shorten(foreign)}.")
+            raise RunError(f"{path}: has labels that the run does not have: {shorten(foreign)}.")
         truth = [
-            [-1 if label in masked else int(label in row) for label in labels]
-            for row, masked in zip(carried, unknown, strict=True)
+            [-1 if label in hidden else int(label in row) for label in labels]
+            for row, hidden in zip(positive, masked, strict=True)
         ]
         return cls(
             labels=tuple(labels),
@@ -152,22 +156,18 @@ class Predictions:
             probability=probability,
             loss=loss,
             raw=raw,
-            about=about,
+            attributes=attributes,
         )
 
 
-def about(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """What a manifest's table tells of each image beside its labels: the columns of `ABOUT` that it has.
-
-    An age of 90 or more is written as 90: with the year of the image it could tell who a patient is.
-    """
+def image_attributes(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """The columns of `ATTRIBUTES` that a manifest's table has, ages at most `MAX_AGE`."""
     found: dict[str, NDArray[Any]] = {}
-    for name in ABOUT:
-        if name in table:
-            column = table[name]
-            found[name] = (
-                np.minimum(column.to_numpy(np.float64), OLDEST) if name == "age" else column.fillna("").to_numpy(object)
-            )
+    for name in filter(table.__contains__, ATTRIBUTES):
+        column = table[name]
+        found[name] = (
+            np.minimum(column.to_numpy(float), MAX_AGE) if name == "age" else column.fillna("").to_numpy(object)
+        )
     return found
 
 

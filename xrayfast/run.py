@@ -1,14 +1,14 @@
-"""A run's folder: the only code that knows its paths.
+"""The folder of a run: the only module that knows its paths.
 
-Nothing in it is pickled: weights are safetensors, everything else YAML, JSON, CSV, PNG and HTML. Each file is written
-to a temporary name and moved, and a folder that exists is never written into by a new run.
+Nothing in it is pickled: weights are safetensors, everything else YAML, JSON, CSV, Markdown, PNG and HTML. Each file is
+written to a temporary name and moved, and a new run never writes into a folder that exists.
 """
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
@@ -19,10 +19,10 @@ import pandas as pd
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
-from xrayfast.files import made_folder, read_json, write_csv, write_json, write_text
+from xrayfast.files import ensure_folder, write_csv, write_json, write_text
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import Predictions
-from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, validated
+from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
 
 CONFIG = "config.yaml"
 INFO = "run.json"
@@ -45,11 +45,11 @@ PredictedSplit = Literal["valid", "test"]
 PREDICTED_SPLITS: tuple[PredictedSplit, ...] = ("valid", "test")
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
-"""Those that every history has."""
+"""The columns of every history."""
 
 
 class Run:
-    """One run: a folder, and what can be read from it.
+    """A run: reads and writes the files of its folder.
 
     Args:
         path: an existing run's folder.
@@ -72,7 +72,7 @@ class Run:
 
     @classmethod
     def of(cls, run: Run | Path | str) -> Run:
-        """The run itself, or that in a folder."""
+        """The run itself, or the run in a folder."""
         return run if isinstance(run, Run) else cls(run)
 
     @classmethod
@@ -82,11 +82,8 @@ class Run:
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        if name is not None:
-            _require_plain(name, "run")
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            path = _claim(root, name, stem, first=f"{stem}-1")
+            path = _make_folder(root, name, (f"{stem}-{number}" for number in count(1)), "run")
             write_text(path / CONFIG, config.to_yaml())
             write_json(path / INFO, dict(info))
         except OSError as error:
@@ -104,19 +101,19 @@ class Run:
         """
         found = {}
         for info in root.glob(f"*/{INFO}"):
-            with contextlib.suppress(RunError):  # a damaged run does not stand in the way of the others
+            with contextlib.suppress(RunError):  # a damaged run must not hide the others
                 run = cls(info.parent)
                 found[run.info.started] = run
         if not found:
             raise RunError(f"{root}: holds no runs. Train one with 'xrayfast fit', or name a run's folder.")
         return found[max(found)]
 
-    # What stands in the folder.
+    # The files
 
     @property
     def config(self) -> Config:
         """All settings of the run."""
-        return Config.read(self._existing(CONFIG))
+        return Config.read(self._existing_file(CONFIG))
 
     def write_config(self, config: Config) -> None:
         """Replace `config.yaml`."""
@@ -129,15 +126,15 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        return validated(self._json(INFO), RunInfo, self.path / INFO)
+        return read_typed(self.path / INFO, RunInfo)
 
     def total_seconds(self, seconds: float) -> float:
-        """All time spent on the run, with `seconds` more than `run.json` knows of."""
+        """Wall-clock time of the run: that in `run.json` and `seconds` more."""
         return round((self.info.seconds or 0.0) + seconds, 1)
 
     def update_info(self, **fields: Any) -> None:
         """Set some fields of `run.json`."""
-        write_json(self.path / INFO, {**self._json(INFO), **fields})
+        write_json(self.path / INFO, {**read_json(self.path / INFO), **fields})
 
     @property
     def global_batch(self) -> int:
@@ -157,7 +154,7 @@ class Run:
 
     @property
     def decision(self) -> Decision:
-        """How the network's probabilities become calibrated ones and labels, as validation chose it.
+        """Calibration and thresholds, as chosen on the validation split.
 
         Raises:
             RunError: `labels.json` is damaged.
@@ -169,12 +166,12 @@ class Run:
             raise RunError(f"{self.path / LABELS}: {error}.") from error
 
     def write_decision(self, decision: Decision) -> None:
-        """Write what prediction needs beside the weights: labels, task, calibration and thresholds."""
+        """Write `labels.json`: task, labels, calibration and thresholds."""
         content = {"task": decision.task, "labels": list(decision.labels), **decision.to_json()}
         write_json(self.path / LABELS, content)
 
     def _labels_file(self) -> LabelsFile:
-        return validated(self._json(LABELS), LabelsFile, self.path / LABELS)
+        return read_typed(self.path / LABELS, LabelsFile)
 
     @property
     def model_path(self) -> Path:
@@ -183,7 +180,7 @@ class Run:
         Raises:
             RunError: there are none yet.
         """
-        return self._existing(MODEL, "No epoch was completed, or the file was removed.")
+        return self._existing_file(MODEL, "No epoch was completed, or the file was removed.")
 
     @property
     def new_model_path(self) -> Path:
@@ -192,40 +189,47 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The folder with what `--resume` needs; it may not exist."""
+        """The folder that `--resume` reads; it may not exist."""
         return self.path / CHECKPOINT
 
     @property
     def split_path(self) -> Path:
-        """Which image stands in which split: `split.csv`.
+        """`split.csv`: the split of each image.
 
         Raises:
             RunError: there is none.
         """
-        return self._existing(SPLIT)
+        return self._existing_file(SPLIT)
 
     def write_split(self, table: pd.DataFrame) -> None:
         """Write the rows used, as `Manifest.split_table` gives them."""
-        self._csv(SPLIT, table)
+        write_csv(self.path / SPLIT, table)
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row per epoch: phase, losses, metrics, learning rates, seconds."""
-        table = self._read_csv(HISTORY)
+        """One row per epoch: phase, losses, metrics, learning rates, seconds.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        path = self._existing_file(HISTORY)
+        try:
+            table = pd.read_csv(path)
+        except (OSError, ValueError, pd.errors.ParserError) as error:
+            raise RunError(f"{path}: can't be read as a table ({error}).") from error
         missing = [name for name in _HISTORY_COLUMNS if name not in table]
         if missing:
-            found = shorten(table.columns)
-            raise RunError(f"{self.path / HISTORY}: lacks the columns {shorten(missing)}; found {found}.")
-        # An empty column has no type of its own: a learner saved without training has no epochs.
+            raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
+        # A learner saved without training has no epochs, and so columns without a type.
         try:
             typed: pd.DataFrame = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
         except ValueError as error:
-            raise RunError(f"{self.path / HISTORY}: holds something else than numbers ({error}).") from error
+            raise RunError(f"{path}: expected numbers ({error}).") from error
         return typed
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows so far."""
-        self._csv(HISTORY, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
+        write_csv(self.path / HISTORY, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
 
     @property
     def metrics(self) -> MetricsFile:
@@ -234,7 +238,7 @@ class Run:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return validated(self._json(METRICS), MetricsFile, self.path / METRICS)
+        return read_typed(self.path / METRICS, MetricsFile)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -246,7 +250,7 @@ class Run:
         return tuple(split for split in PREDICTED_SPLITS if (self.path / PREDICTIONS / f"{split}.csv").is_file())
 
     def predictions(self, split: str) -> Predictions:
-        """The saved predictions of a part.
+        """The saved predictions of a split.
 
         Raises:
             RunError: there are none; the message says which there are.
@@ -261,7 +265,7 @@ class Run:
         return Predictions.read(path, self.labels)
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
-        """Write `predictions/PART.csv`."""
+        """Write `predictions/SPLIT.csv`."""
         (self.path / PREDICTIONS).mkdir(exist_ok=True)
         predictions.write(self.path / PREDICTIONS / f"{split}.csv")
 
@@ -282,9 +286,9 @@ class Run:
 
     @property
     def evaluations(self) -> list[Evaluation]:
-        """The finished tests of this run on its own or other data, in the order of names."""
+        """The finished evaluations of this run, in the order of names."""
         folders = sorted((self.path / EVALUATIONS).glob("*"))
-        return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_one(folder)]
+        return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_finished(folder)]
 
     def new_evaluation(self, name: str | None, stem: str) -> Evaluation:
         """Make a new folder, `evaluations/NAME` or the first free of `evaluations/STEM`, `STEM-2`, ...
@@ -292,33 +296,31 @@ class Run:
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        if name is not None:
-            _require_plain(name, "evaluation")
+        stem = _folder_name(stem)
+        candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
         try:
-            return Evaluation(
-                _claim(made_folder(self.path / EVALUATIONS), name, _plain(stem), first=_plain(stem)), self.labels
-            )
+            return Evaluation(_make_folder(self.path / EVALUATIONS, name, candidates, "evaluation"), self.labels)
         except OSError as error:
             raise RunError(f"{error.filename or self.path}: can't be written ({error.strerror}).") from error
 
     def figure_path(self, name: str) -> Path:
         """`figures/NAME.png`, in a folder that exists."""
-        return made_folder(self.path / FIGURES) / f"{name}.png"
+        return ensure_folder(self.path / FIGURES) / f"{name}.png"
 
     def table_path(self, name: str) -> Path:
         """`tables/NAME.csv`, in a folder that exists."""
-        return made_folder(self.path / "tables") / f"{name}.csv"
+        return ensure_folder(self.path / "tables") / f"{name}.csv"
 
-    def tidy(self) -> None:
-        """Remove what only `--resume` needs, and what a crash may have left: half a checkpoint, temporary files."""
+    def remove_leftovers(self) -> None:
+        """Remove the checkpoint, and what a crash may have left: half a checkpoint, temporary files."""
         for leftover in self.path.glob(f"{CHECKPOINT}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
-    # How it is read and written.
+    # Reading and writing
 
-    def _existing(self, name: str, why: str = "") -> Path:
+    def _existing_file(self, name: str, why: str = "") -> Path:
         path = self.path / name
         if not path.is_file():
             raise RunError(
@@ -327,25 +329,11 @@ class Run:
         return path
 
     def _status(self) -> Any:
+        """Also of a damaged `run.json`, for messages."""
         try:
-            return self._json(INFO).get("status", "unknown")
+            return read_json(self.path / INFO).get("status", "unknown")
         except RunError:
             return "unknown"
-
-    def _json(self, name: str) -> dict[str, Any]:
-        if not (self.path / name).is_file():
-            raise RunError(f"{self.path}: lacks {name}; the folder is damaged or of another program.")
-        return read_json(self.path / name)
-
-    def _csv(self, name: str, table: pd.DataFrame) -> None:
-        write_csv(self.path / name, table)
-
-    def _read_csv(self, name: str) -> pd.DataFrame:
-        path = self._existing(name)
-        try:
-            return pd.read_csv(path)
-        except (OSError, ValueError, pd.errors.ParserError) as error:
-            raise RunError(f"{path}: can't be read as a table ({error}).") from error
 
 
 def now() -> str:
@@ -353,30 +341,23 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
 
 
-def _require_plain(name: str, of: str) -> None:
-    if name != _plain(name):
-        raise RunError(f"{of} name '{name}': expected a plain folder name such as 'baseline'.")
-
-
-def _plain(name: str) -> str:
-    """The name as that of a visible folder inside another."""
+def _folder_name(name: str) -> str:
+    """The name of a visible folder directly inside another."""
     return Path(name).name.lstrip(".") or "data"
 
 
-def _claim(root: Path, name: str | None, stem: str, first: str) -> Path:
-    """Make the folder; whoever makes it first has it, so that two runs that start at once get two."""
-    if name is not None:
-        try:
-            (root / name).mkdir()
-        except FileExistsError:
-            raise RunError(
-                f"{root / name}: exists already, and a run never overwrites. Choose another --name."
-            ) from None
-        return root / name
-    for candidate in chain([first], (f"{stem}-{number}" for number in count(2))):
-        try:
+def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: str) -> Path:
+    """Make `root/name`, or the first of the candidates that is free; `mkdir` keeps two processes apart.
+
+    Raises:
+        RunError: the name is taken, or is not a plain folder name.
+        OSError: the folder can't be made.
+    """
+    if name is not None and name != _folder_name(name):
+        raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
+    root.mkdir(parents=True, exist_ok=True)
+    for candidate in candidates if name is None else [name]:
+        with contextlib.suppress(FileExistsError):
             (root / candidate).mkdir()
             return root / candidate
-        except FileExistsError:
-            continue
-    raise AssertionError("the numbers do not end")
+    raise RunError(f"{root / str(name)}: exists already, and a run never overwrites. Choose another --name.")

@@ -7,6 +7,7 @@ keys of older versions get their present names.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -336,14 +337,32 @@ class EvaluationMetrics(TypedDict):
     result: SplitSummary
 
 
-def validated(content: dict[str, Any], form: type[T], path: Path) -> T:
-    """The content of a JSON file as one of the types of this module.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
 
     Raises:
-        RunError: it is of another form; the message names file, field, what was found and what was expected.
+        RunError: the file is missing, can't be read, or holds something else.
+    """
+    if not path.is_file():
+        raise RunError(f"{path.parent}: lacks {path.name}; the folder is damaged or incomplete.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: can't be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
+    return content
+
+
+def read_typed(path: Path, form: type[T]) -> T:
+    """Read a JSON file as one of the types of this module.
+
+    Raises:
+        RunError: the file can't be read, or is of another form; the message names file, field, what was found and what
+            was expected.
     """
     try:
-        return TypeAdapter(form).validate_python(content)
+        return TypeAdapter(form).validate_python(read_json(path))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))

@@ -138,7 +138,7 @@ def test_a_run_without_a_test_part_says_what_to_do(multi_run):
 def test_subgroups_that_the_predictions_do_not_know(run):
     with pytest.raises(ConfigError, match=r"found 'gender'; expected some of sex, age, view"):
         evaluate(run, by="gender")
-    told = run.predictions("test").about
+    told = run.predictions("test").attributes
     missing = next(name for name in ("view", "sex", "age") if name not in told)
     with pytest.raises(ConfigError, match=f"do not tell {missing}; they tell "):
         evaluate(run, by=missing)
@@ -290,7 +290,7 @@ def test_by_subgroup(run, others, tmp_path):
     assert sum(one["images"] for one in age["groups"]) == 24
     assert sex["gaps"]
     told = found.predictions
-    assert told.about["age"].max() == 90
+    assert told.attributes["age"].max() == 90
     table = pd.read_csv(found.table_path("subgroups"))
     rows = table[(table["by"] == "sex") & (table["group"] == "F") & table["label"].isna()]
     accuracy = sex["groups"][0]["overall"]["accuracy"]

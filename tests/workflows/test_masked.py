@@ -32,7 +32,7 @@ def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, data_dir
     valid = data.subset("valid")
     predictions = run.predictions("valid")
     assert (predictions.truth == valid.truth).all()
-    assert "unknown" in pd.read_csv(run.path / "predictions" / "valid.csv")
+    assert "masked" in pd.read_csv(run.path / "predictions" / "valid.csv")
     assert sum(run.metrics["valid"]["masked"].values()) == (valid.truth < 0).sum()
     xf.interpret(run)
     assert "nobody knows" in run.report_path.read_text()

@@ -11,7 +11,7 @@ import xrayfast as xf
 from xrayfast.config import ResultsConfig
 from xrayfast.errors import ConfigError
 from xrayfast.metrics.decision import choose
-from xrayfast.workflows.results import prevalences, rule_of
+from xrayfast.workflows.results import parse_prevalences, threshold_rule
 
 
 @pytest.fixture
@@ -135,16 +135,16 @@ def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, da
 )
 def test_rules(options, single, several):
     settings = ResultsConfig(**options)
-    assert rule_of(settings, "single") == single
-    assert rule_of(settings, "multi") == several
+    assert threshold_rule(settings, "single") == single
+    assert threshold_rule(settings, "multi") == several
 
 
 def test_prevalences():
-    assert prevalences([], ["a", "b"]) is None
-    np.testing.assert_array_equal(prevalences(["a=0.1"], ["a", "b"]), [0.1, np.nan])
+    assert parse_prevalences([], ["a", "b"]) is None
+    np.testing.assert_array_equal(parse_prevalences(["a=0.1"], ["a", "b"]), [0.1, np.nan])
     for wrong, said in (("1.5", "between 0 and 1"), ("c=0.1", "expected one of a, b"), ("a=", "between 0 and 1")):
         with pytest.raises(ConfigError, match=said):
-            prevalences([wrong], ["a", "b"])
+            parse_prevalences([wrong], ["a", "b"])
 
 
 def test_a_stated_prevalence_gives_predictive_values(run):

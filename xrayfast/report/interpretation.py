@@ -16,7 +16,7 @@ from xrayfast.errors import ReadError
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import PROBABILITY, Predictions, joined
+from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_labels
 from xrayfast.report import figures, matrices
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ class Interpretation:
         rows, told = self.ranked(k), self.predictions
         columns: dict[str, Any] = {
             "image": told.images[rows],
-            "actual": [joined(told.truth[i], self.vocab) for i in rows],
-            "predicted": [joined(self.predicted[i], self.vocab) for i in rows],
+            "actual": [join_labels(told.truth[i], self.vocab) for i in rows],
+            "predicted": [join_labels(self.predicted[i], self.vocab) for i in rows],
             "loss": told.loss[rows],
-            **{PROBABILITY + label: told.probability[rows, i] for i, label in enumerate(self.vocab)},
+            **{PROBABILITY_PREFIX + label: told.probability[rows, i] for i, label in enumerate(self.vocab)},
         }
         table: pd.DataFrame = pd.DataFrame(columns)
         return table
@@ -158,7 +158,7 @@ class Interpretation:
     def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
         """The labels of a 0/1 row, each with its probability where those are given."""
         if probability is None:
-            return joined(row, self.vocab, ", ")
+            return join_labels(row, self.vocab, ", ")
         return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
 
     def _image(self, image: str) -> NDArray[np.uint8] | None:

@@ -23,14 +23,14 @@ from xrayfast.errors import ConfigError, DataError, RunError, did_you_mean, plur
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
-from xrayfast.predictions import ABOUT, Predictions, about
+from xrayfast.predictions import ATTRIBUTES, Predictions, image_attributes
 from xrayfast.report.figures import Case
 from xrayfast.report.markdown.claim import write_claim
 from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.run import Run, now
 from xrayfast.workflows.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.label_match import match_labels
-from xrayfast.workflows.results import measure, prevalences
+from xrayfast.workflows.results import compute_metrics, parse_prevalences
 from xrayfast.workflows.seen import Progress, exclude_seen
 
 CHUNK = 256
@@ -116,7 +116,7 @@ def evaluate(
     began, started = time.perf_counter(), now()
     settings = run.config.results
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
-    shares = prevalences(items, run.labels)
+    shares = parse_prevalences(items, run.labels)
     resamples = settings.resamples if resamples is None else resamples
     by = _known_columns([by] if isinstance(by, str) else by)
     opened = None if data is None and config is None else _opened(run, data, config)
@@ -131,7 +131,7 @@ def evaluate(
             )
         if progress is not None:
             progress("measuring", 0, len(tested.predictions))
-        result = measure(
+        result = compute_metrics(
             tested.predictions,
             run.decision,
             prevalence=shares,
@@ -201,7 +201,7 @@ def _own(run: Run, split: Split | None, by: Sequence[str]) -> _Tested:
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
     predictions = run.predictions(chosen)
-    _require(by, predictions.about, f"{run.path}: the saved predictions")
+    _require(by, predictions.attributes, f"{run.path}: the saved predictions")
     chosen_on = "The best epoch, calibration and thresholds were chosen on these images: the results are too good."
     warnings = (chosen_on,) if chosen == "valid" else ()
     labels = {"used": list(run.labels), "unknown": [], "lacking": []}
@@ -251,7 +251,7 @@ def _elsewhere(
     """Decode, leave out what can't be measured, predict."""
     if split is not None:
         data = _split(data, split)
-    known = about(data.table)
+    known = image_attributes(data.table)
     _require(by, known, str(data.config.source))
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
     images = open_images(data.config, run.config.model.size)
@@ -268,7 +268,7 @@ def _elsewhere(
         probability=raw,
         loss=_log_loss(truth, raw, run.task == "single"),
         raw=raw,
-        about={name: values[rows] for name, values in known.items()},
+        attributes={name: values[rows] for name, values in known.items()},
     ).calibrated(run.decision)
     labels = {
         "used": list(matched.used),
@@ -347,8 +347,10 @@ def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
 
 def _known_columns(by: Sequence[str]) -> tuple[str, ...]:
     for name in by:
-        if name not in ABOUT:
-            raise ConfigError(f"by: found '{name}'; expected some of {', '.join(ABOUT)}.{did_you_mean(name, ABOUT)}")
+        if name not in ATTRIBUTES:
+            raise ConfigError(
+                f"by: found '{name}'; expected some of {', '.join(ATTRIBUTES)}.{did_you_mean(name, ATTRIBUTES)}"
+            )
     return tuple(dict.fromkeys(by))
 
 

@@ -16,7 +16,7 @@ from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import new_probability
-from xrayfast.predictions import joined
+from xrayfast.predictions import join_labels
 from xrayfast.report import figures, overlays
 from xrayfast.report.interpretation import IMAGE_SIZE
 from xrayfast.run import Run
@@ -233,7 +233,7 @@ def _explained(run: Run, learn: Learner, images: Sequence[_Image], labels: Seque
         Explanation(
             file=image.file,
             label=run.labels[target],
-            predicted=joined(decided, run.labels),
+            predicted=join_labels(decided, run.labels),
             probabilities={name: float(p) for name, p in zip(run.labels, row, strict=True)},
             heat=heat,
             pixels=image.shown,

@@ -33,7 +33,7 @@ from xrayfast.run import PredictedSplit, Run, now
 from xrayfast.workflows.data import decode, manifest_of, resolve_inputs, split_table
 from xrayfast.workflows.leaks import require_leak_free
 from xrayfast.workflows.provenance import facts
-from xrayfast.workflows.results import finalize_results, prevalences
+from xrayfast.workflows.results import finalize_results, parse_prevalences
 from xrayfast.workflows.training import frozen_blocks, stages, train_phases
 
 
@@ -102,7 +102,7 @@ def _fit(
     batch = config.train.batch_size * processes.world
     learn = prepare(manifest, config, images, batch)
     # Contradictions between the settings show before a folder is made.
-    prevalences(config.results.prevalence, manifest.labels)
+    parse_prevalences(config.results.prevalence, manifest.labels)
     phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
     blocks, no_room = frozen_blocks(learn, phases, config, processes)
     made_fast = stages(phases, config.train, config.model.size, blocks)
@@ -244,7 +244,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     run.update_info(status="completed")
     write_model_card(run)
     write_claim(run)
-    run.tidy()
+    run.remove_leftovers()
 
 
 def _remarks(config: Config, learn: RadiographLearner) -> list[str]:

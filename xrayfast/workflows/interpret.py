@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from typing_extensions import Unpack
@@ -43,12 +43,12 @@ def interpret(
 
     Args:
         run: the run or its folder.
-        split: the part to return and to draw in `figures/`; default the test split, where there is one. The report
-            shows every part that was predicted.
+        split: the split to return and to draw in `figures/`; default the test split, where there is one. The report
+            shows every split that was predicted.
         top: images with the largest losses to show.
         saliency: on how many of them to show where the network looks; this runs the network on those.
-        options: any field of ResultsConfig, such as target_sensitivity=0.95: thresholds and calibration are chosen anew
-            on the validation split, and all parts are measured anew.
+        options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
+            again on the validation split, and the metrics of all splits computed again.
 
     Returns:
         The interpretation of that split; a fastai ClassificationInterpretation.
@@ -71,44 +71,32 @@ def write_report(
     saliency: int = 0,
     **options: Unpack[ResultsOptions],
 ) -> Interpretation:
-    """What `interpret` does, without the seconds that importing torch and fastai takes; only `saliency` needs them.
+    """Do what `interpret` does without importing torch and fastai, which takes seconds; only `saliency` needs them.
 
-    Args:
-        run: as for `interpret`.
-        split: as for `interpret`.
-        top: as for `interpret`.
-        saliency: as for `interpret`.
-        options: as for `interpret`.
+    Args and errors are those of `interpret`.
 
     Returns:
         The interpretation of that split.
-
-    Raises:
-        ConfigError: an option is wrong.
-        RunError: the run is not complete, or lacks a file.
-        WriteError: the folder can't be written to.
     """
     run = Run.of(run)
-    if options or not _is_measured(run):
+    if options or not _has_current_metrics(run):
         _require_splits(run)
         refit_decision(run, options)
-    found = read_interpretations(run)
-    chosen = split or list(found)[-1]
-    if chosen not in found:
-        run.predictions(chosen)  # says which there are
-    cases, notes = _explained(run, found[chosen], saliency)
-    splits = tuple(_split(run, split, one, top) for split, one in found.items())
-    _keep(run, chosen, cases, notes, {split.name: split.cases for split in splits})
-    _write_tables(run, found[chosen], top)
-    splits = tuple(
-        replace(split, saliency=cases, saliency_notes=notes) if split.name == chosen else split for split in splits
-    )
-    report = _report(run, splits)
-    _write_figures(run, report, chosen)
+    interpretations = read_interpretations(run)
+    chosen = split or list(interpretations)[-1]
+    if chosen not in interpretations:
+        run.predictions(chosen)  # raises, and says which splits there are
+    explained, notes = _explain(run, interpretations[chosen], saliency)
+    reports = {split: _split_report(run, split, of_split, top) for split, of_split in interpretations.items()}
+    _write_cases(run, chosen, explained, notes, {split: report.cases for split, report in reports.items()})
+    _write_tables(run, interpretations[chosen], top)
+    reports[chosen] = replace(reports[chosen], saliency=explained, saliency_notes=notes)
+    report = _report_data(run, tuple(reports.values()))
+    _write_figures(run, report, reports[chosen])
     write_page(report, run.report_path)
     write_model_card(run)
     write_claim(run)
-    return found[chosen]
+    return interpretations[chosen]
 
 
 def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
@@ -119,7 +107,7 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     """
     splits = _require_splits(run)
     metrics, decision = run.metrics, run.decision
-    # Images come from the run's own data alone: names in a stranger's predictions could point anywhere.
+    # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
     data = own_data(run)
     paths = (
         {}
@@ -140,7 +128,7 @@ _SHOWN = {
     "single": {"scored", "notes", "most_confused", "confusion", "most_common"},
     "multi": {"scored", "notes", "most_confused", "confusion_per_label", "cooccurrence"},
 }
-"""What the report shows of a summary and older versions did not write."""
+"""Keys of a split's summary that the report needs and older versions did not write."""
 
 
 def _require_splits(run: Run) -> tuple[PredictedSplit, ...]:
@@ -154,8 +142,8 @@ def _require_splits(run: Run) -> tuple[PredictedSplit, ...]:
     return splits
 
 
-def _is_measured(run: Run) -> bool:
-    """Whether `metrics.json` is there, whole, of the run's labels, and of this version."""
+def _has_current_metrics(run: Run) -> bool:
+    """Whether `metrics.json` is valid, of the run's labels and of this version."""
     try:
         metrics = run.metrics
     except RunError:
@@ -168,10 +156,8 @@ def _is_measured(run: Run) -> bool:
     )
 
 
-def _explained(
-    run: Run, interpretation: Interpretation, count: int
-) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
-    """What speaks for the most probable label of the images with the largest losses."""
+def _explain(run: Run, interpretation: Interpretation, count: int) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
+    """Saliency maps of the images with the largest losses, and notes on them."""
     if not count:
         return (), ()
     from xrayfast.workflows.explain import Asked, saliency_cases
@@ -184,15 +170,15 @@ def _explained(
     return saliency_cases(run, asked)
 
 
-def _keep(
+def _write_cases(
     run: Run,
     split: PredictedSplit,
     explained: tuple[SaliencyCase, ...],
     notes: tuple[str, ...],
     failures: Mapping[str, tuple[figures.Case, ...]],
 ) -> None:
-    """What the report says of single images stands in `metrics.json` too."""
-    before = run.metrics
+    """Write the single images of the report into `metrics.json` too."""
+    before: Mapping[str, Any] = run.metrics
     metrics = {name: value for name, value in before.items() if name not in ("saliency", "failures")}
     metrics["failures"] = {
         split: [
@@ -209,17 +195,21 @@ def _keep(
     }
     if explained or notes:
         rows = [
-            {"image": one.image, "label": one.label, "probability": one.probability, "outside": defined(one.outside)}
-            for one in explained
+            {
+                "image": case.image,
+                "label": case.label,
+                "probability": case.probability,
+                "outside": defined(case.outside),
+            }
+            for case in explained
         ]
         metrics["saliency"] = {"split": split, "cases": rows, "notes": list(notes)}
     if metrics != before:
         run.write_metrics(metrics)
 
 
-def _write_figures(run: Run, report: ReportData, chosen: PredictedSplit) -> None:
-    """The page's figures of a part as files too, and its single images."""
-    shown = next(split for split in report.splits if split.name == chosen)
+def _write_figures(run: Run, report: ReportData, shown: SplitReport) -> None:
+    """Write the figures of a split, the curves of training and the single images as PNG files."""
     plots = [plot for block in shown.blocks or () for plot in block.figures]
     for plot in [*plots, *([report.curves] if report.curves else [])]:
         plot.save(run.figure_path(plot.name))
@@ -231,28 +221,23 @@ def _write_figures(run: Run, report: ReportData, chosen: PredictedSplit) -> None
 
 
 def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
+    name, matrix = (
+        ("confusion", interpretation.confusion_matrix())
+        if run.task == "single"
+        else ("cooccurrence", interpretation.cooccurrence())
+    )
+    labels = interpretation.vocab
     tables = {
         "per_label": interpretation.label_table().reset_index(),
         "most_confused": pd.DataFrame(interpretation.most_confused(), columns=["actual", "predicted", "count"]),
         "top_losses": interpretation.top_losses_table(top),
+        name: pd.DataFrame(matrix, index=labels, columns=labels).rename_axis("actual").reset_index(),
     }
-    if run.task == "single":
-        tables["confusion"] = (
-            pd.DataFrame(interpretation.confusion_matrix(), index=interpretation.vocab, columns=interpretation.vocab)
-            .rename_axis("actual")
-            .reset_index()
-        )
-    else:
-        tables["cooccurrence"] = (
-            pd.DataFrame(interpretation.cooccurrence(), index=interpretation.vocab, columns=interpretation.vocab)
-            .rename_axis("actual")
-            .reset_index()
-        )
     for name, table in tables.items():
         write_csv(run.table_path(name), table, "%.6g")
 
 
-def _split(run: Run, split: PredictedSplit, interpretation: Interpretation, top: int) -> SplitReport:
+def _split_report(run: Run, split: PredictedSplit, interpretation: Interpretation, top: int) -> SplitReport:
     weights = "of the best epoch" if run.info.best_epoch else "as they were saved"
     return SplitReport(
         split,
@@ -264,13 +249,13 @@ def _split(run: Run, split: PredictedSplit, interpretation: Interpretation, top:
     )
 
 
-def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
+def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     info, config = run.info, run.config
     return ReportData(
         run_name=run.path.name,
         created=info.finished[:16].replace("T", " ") + " UTC",
         command=info.command,
-        facts=_facts(run),
+        facts=_training_facts(run),
         task=run.task,
         labels=run.labels,
         counts=pd.DataFrame(info.counts),
@@ -287,7 +272,7 @@ def _report(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     )
 
 
-def _facts(run: Run) -> dict[str, str]:
+def _training_facts(run: Run) -> dict[str, str]:
     info, config = run.info, run.config
     train, model = config.train, config.model
     phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]

@@ -11,7 +11,7 @@ from xrayfast.config import Config, Device
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError
-from xrayfast.files import replacing
+from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
@@ -94,7 +94,7 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
     run.write_split(split_table(manifest, open_images(manifest.config, config.model.size)))
     history = _recorded(learn)
     run.write_history(history.rows)
-    with replacing(run.new_model_path) as temporary:
+    with replace_atomically(run.new_model_path) as temporary:
         save_weights(learn.model, temporary)
     finish(run, learn, history, config, seconds=0.0)
     return run

@@ -75,7 +75,7 @@ def differences(
             f"compared with {{reference}} on the {len(rows_a)} images that both have, of {len(a)} and {len(b)}; the "
             "table's values are over all images of each."
         )
-    a, b = a.rows(rows_a), b.rows(rows_b)
+    a, b = a.select(rows_a), b.select(rows_b)
     groups = a.groups if b.groups is None else b.groups
     thresholds = decision_a.thresholds, decision_b.thresholds[columns]
     probability = a.probability, b.probability[:, columns]

@@ -21,7 +21,7 @@ from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference.predictor import new_probability
 from xrayfast.learning.training.mixed_precision import fp32_inference
 from xrayfast.metrics.decision import Decision
-from xrayfast.predictions import PROBABILITY, joined
+from xrayfast.predictions import PROBABILITY_PREFIX, join_labels
 from xrayfast.run import Run
 from xrayfast.workflows.load import load_to_predict
 
@@ -152,15 +152,15 @@ def _answers(probability: NDArray[np.float64], decision: Decision, abstain_below
     unsure = np.zeros(called.shape, bool)
     if abstain_below is not None:
         unsure = decision.certainty(probability) < abstain_below
-    columns: dict[str, Any] = {"predicted": [joined(row, labels) for row in np.where(unsure, 0, called)]}
+    columns: dict[str, Any] = {"predicted": [join_labels(row, labels) for row in np.where(unsure, 0, called)]}
     if abstain_below is not None:
         # Of one class an image, the one that would have been called stands for the image.
         without = unsure & (called == 1) if decision.task == "single" else unsure
-        columns["abstained"] = [joined(row.astype(int), labels) for row in without]
+        columns["abstained"] = [join_labels(row.astype(int), labels) for row in without]
     if decision.task == "single" and decision.points:
         above = (probability >= decision.thresholds).astype(int)
-        columns["above_threshold"] = [joined(row, labels) for row in above]
-    columns |= {PROBABILITY + label: probability[:, i] for i, label in enumerate(labels)}
+        columns["above_threshold"] = [join_labels(row, labels) for row in above]
+    columns |= {PROBABILITY_PREFIX + label: probability[:, i] for i, label in enumerate(labels)}
     table: pd.DataFrame = pd.DataFrame(columns)
     return table
 

@@ -1,4 +1,4 @@
-"""From a run's predictions to its results: what validation chooses, and every part measured with it."""
+"""From a run's predictions to its results: calibration and thresholds from validation, then metrics of each split."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from xrayfast.metrics.thresholds import Rule
 from xrayfast.predictions import Predictions
 from xrayfast.run import PredictedSplit, Run
 
-CHOSEN_ON: PredictedSplit = "valid"
-"""The part that calibration and thresholds are chosen on."""
+DECISION_SPLIT: PredictedSplit = "valid"
+"""The split on which calibration and thresholds are chosen."""
 
 
 def finalize_results(
@@ -30,14 +30,14 @@ def finalize_results(
     Args:
         run: whose history and `run.json` are written already.
         predictions: by split, "valid" among them; only their raw probabilities count.
-        settings: what to choose, and how to measure.
-        seed: of the intervals' draws.
+        settings: which thresholds to choose, and how to compute metrics.
+        seed: of the bootstrap.
 
     Raises:
-        ConfigError: a prevalence that means nothing.
+        ConfigError: a prevalence is no share, or is of an unknown label.
     """
-    chosen_on = predictions[CHOSEN_ON]
-    rule, target = rule_of(settings, run.task)
+    chosen_on = predictions[DECISION_SPLIT]
+    rule, target = threshold_rule(settings, run.task)
     decision = choose(
         chosen_on.truth,
         chosen_on.raw,
@@ -47,26 +47,26 @@ def finalize_results(
         target=target,
         calibrate=settings.calibrate,
     )
-    prevalence = prevalences(settings.prevalence, run.labels)
-    found = {split: told.calibrated(decision) for split, told in predictions.items()}
+    prevalence = parse_prevalences(settings.prevalence, run.labels)
+    calibrated = {split: raw.calibrated(decision) for split, raw in predictions.items()}
     metrics: dict[str, Any] = {
-        split: measure(told, decision, prevalence=prevalence, resamples=settings.resamples, seed=seed)
-        for split, told in found.items()
+        split: compute_metrics(found, decision, prevalence=prevalence, resamples=settings.resamples, seed=seed)
+        for split, found in calibrated.items()
     }
     run.write_decision(decision)
-    for split, told in found.items():
-        run.write_predictions(split, told)
+    for split, found in calibrated.items():
+        run.write_predictions(split, found)
     run.write_metrics({**metrics, "decision": decision.to_json(), **run_context(run)})
 
 
 def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
-    """Choose and measure anew from a run's saved predictions, as `options` say and else as the run's settings do.
+    """Choose calibration and thresholds and compute metrics again from a run's saved predictions.
 
-    What is chosen becomes the run's own settings, for all later commands; the number of resamples holds for this time.
+    The options become the run's own settings, for all later commands; only the number of resamples does not.
 
     Args:
         run: a completed run.
-        options: fields of ResultsConfig; a rule for thresholds takes the place of the run's own.
+        options: fields of ResultsConfig, over the run's settings; a rule for thresholds replaces the run's own.
 
     Raises:
         ConfigError: an option is wrong.
@@ -75,16 +75,16 @@ def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     config = run.config
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
     config = config.updated({**(rules if rules.keys() & options.keys() else {}), **options})
-    prevalences(config.results.prevalence, run.labels)
-    if CHOSEN_ON not in run.predicted_splits:
-        run.predictions(CHOSEN_ON)  # says which there are
+    parse_prevalences(config.results.prevalence, run.labels)
+    if DECISION_SPLIT not in run.predicted_splits:
+        run.predictions(DECISION_SPLIT)  # raises, and says which splits there are
     own = {"resamples": run.config.results.resamples}
     run.write_config(config.updated(own))
     found = {split: run.predictions(split) for split in run.predicted_splits}
     finalize_results(run, found, config.results, config.train.seed)
 
 
-def measure(
+def compute_metrics(
     predictions: Predictions,
     decision: Decision,
     *,
@@ -93,66 +93,38 @@ def measure(
     seed: int = 0,
     by: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """What `metrics.summary.summarise` says of predictions, and of their subgroups as `subgroups`.
+    """The metrics of predictions as `metrics.summary.summarise` gives them, with those of `subgroups`.
 
-    Of one class an image also what `one_vs_rest` says, where thresholds were chosen, as `at_thresholds`.
+    Single-label with chosen thresholds: also `at_thresholds`, what `one_vs_rest` gives.
 
     Args:
         predictions: calibrated by the decision.
         decision: gives task and thresholds.
-        prevalence: (L,) at which predictive values are given, NaN for labels without; or None.
-        resamples: how often patients are drawn; 0 for no intervals.
-        seed: of the draws.
-        by: the columns of `predictions.about` to look at; all of them where None.
+        prevalence: (L,) at which predictive values are computed, NaN for labels without; or None.
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
+        by: the columns of `predictions.attributes` that form subgroups; all of them where None.
     """
-    told, thresholds = predictions, decision.thresholds
-    summary = summarise(
-        told.truth,
-        told.probability,
-        told.labels,
-        decision.task,
-        threshold=thresholds,
-        groups=told.groups,
-        prevalence=prevalence,
-        resamples=resamples,
-        seed=seed,
-        raw=told.raw,
-    )
+    arrays = predictions.truth, predictions.probability, predictions.labels
+    bootstrap: dict[str, Any] = {"groups": predictions.groups, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"threshold": decision.thresholds, "prevalence": prevalence, **bootstrap}
+    summary = summarise(*arrays, decision.task, raw=predictions.raw, **options)
     if decision.task == "single" and decision.points:
-        summary["at_thresholds"] = one_vs_rest(
-            told.truth,
-            told.probability,
-            told.labels,
-            thresholds,
-            groups=told.groups,
-            resamples=resamples,
-            seed=seed,
-        )
-    values = subgroup_values(told, by)
+        summary["at_thresholds"] = one_vs_rest(*arrays, decision.thresholds, **bootstrap)
+    values = subgroup_values(predictions, by)
     if values:
-        summary["subgroups"] = subgroups(
-            told.truth,
-            told.probability,
-            told.labels,
-            decision.task,
-            values,
-            threshold=thresholds,
-            groups=told.groups,
-            prevalence=prevalence,
-            resamples=resamples,
-            seed=seed,
-        )
+        summary["subgroups"] = subgroups(*arrays, decision.task, values, **options)
     return summary
 
 
 def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
     """The subgroup of each image by each column, ages in bands; "" where unknown."""
-    chosen = predictions.about if by is None else {name: predictions.about[name] for name in by}
+    chosen = predictions.attributes if by is None else {name: predictions.attributes[name] for name in by}
     return {name: age_bands(column) if name == "age" else column for name, column in chosen.items()}
 
 
-def rule_of(settings: ResultsConfig, task: Task) -> tuple[Rule | None, float | None]:
-    """What thresholds are chosen for, and the target of that; None where none are chosen."""
+def threshold_rule(settings: ResultsConfig, task: Task) -> tuple[Rule | None, float | None]:
+    """The rule by which thresholds are chosen and its target; None where none are chosen, or the rule has no target."""
     if settings.target_sensitivity is not None:
         return "sensitivity", settings.target_sensitivity
     if settings.target_specificity is not None:
@@ -162,17 +134,17 @@ def rule_of(settings: ResultsConfig, task: Task) -> tuple[Rule | None, float | N
     return (None if settings.thresholds == "half" else settings.thresholds), None
 
 
-def prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64] | None:
-    """The stated prevalence of each label: (L,), NaN for labels without; None where none is stated.
+def parse_prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64] | None:
+    """Parse stated prevalences: (L,), NaN for labels without one; None where none is stated.
 
     Args:
         items: texts such as "0.05" (all labels) or "Edema=0.02" (one).
         labels: the L names.
 
     Raises:
-        ConfigError: an unknown label, or a number that is no share.
+        ConfigError: an unknown label, or a number that is not in [0, 1].
 
-    >>> prevalences(["0.05", "b=0.2"], ["a", "b"]).tolist()
+    >>> parse_prevalences(["0.05", "b=0.2"], ["a", "b"]).tolist()
     [0.05, 0.2]
     """
     if not items:
@@ -198,7 +170,7 @@ def prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np.float
 
 
 def run_context(run: Run) -> dict[str, Any]:
-    """The numbers of the report that are no results: data and training, as `run.json` and `history.csv` have them."""
+    """Data and training as `run.json` and `history.csv` have them: the numbers in the report beside the metrics."""
     info, history = run.info, run.history
     rows = history.astype(object).where(history.notna(), None).to_dict("records")
     return {

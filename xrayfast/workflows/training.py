@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
-from xrayfast.files import replacing
+from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import EpochCheckpoint, EpochSeeds, History, Progress, Reporter
@@ -197,6 +197,6 @@ def _keep(run: Run, learn: RadiographLearner, history: History, improved: bool) 
     """After an epoch: history, best weights, checkpoint. The checkpoint comes last: what it tells of is there."""
     run.write_history(history.rows)
     if improved:
-        with replacing(run.new_model_path) as temporary:
+        with replace_atomically(run.new_model_path) as temporary:
             save_weights(learn.model, temporary)
     checkpoint.save(run.checkpoint, learn, {"rows": history.rows, "best_epoch": history.best_epoch})

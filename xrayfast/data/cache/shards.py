@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from xrayfast.data.images.reader import Pixels
 from xrayfast.errors import WriteError
-from xrayfast.files import replacing
+from xrayfast.files import replace_atomically
 
 SHARD_SUFFIX = ".pictures"
 """An older word for images: like the magic bytes it stays, so that existing caches remain valid."""
@@ -167,7 +167,7 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
     head = _make_head(side, entries)
     for attempts_left in (2, 1, 0):
         try:
-            with replacing(path) as temporary:
+            with replace_atomically(path) as temporary:
                 folder.mkdir(parents=True, exist_ok=True)
                 _write(temporary, head, entries)
             return path

@@ -13,7 +13,7 @@ from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.loaders import SPLIT_INDEX
 from xrayfast.learning.training.mixed_precision import fp32_inference
-from xrayfast.predictions import Predictions, about
+from xrayfast.predictions import Predictions, image_attributes
 
 TTA_VIEWS = 4
 """Augmented views an image under test-time augmentation; fastai's default."""
@@ -39,7 +39,7 @@ def split_predictions(learn: Learner, split: str, *, tta: bool = False, seed: in
         probability=probability,
         loss=_losses(learn, found, data.targets),
         raw=probability,
-        about=about(data.table),
+        attributes=image_attributes(data.table),
     )
 
 
