@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.metrics.classification import Floats, ratio
+from xrayfast.metrics.classification import Floats, ratio, recall, specificity
 
 
 def accuracy(confusion: NDArray[Any]) -> Floats:
@@ -37,9 +37,21 @@ def balanced_accuracy(confusion: NDArray[Any]) -> Floats:
         beside the number (`metrics.summary.absent_labels`).
     """
     rows = confusion.sum(axis=-1)
-    recall = ratio(np.diagonal(confusion, axis1=-2, axis2=-1), rows)
+    of_class = ratio(np.diagonal(confusion, axis1=-2, axis2=-1), rows)
     present = rows > 0
-    return ratio(np.where(present, recall, 0.0).sum(axis=-1), present.sum(axis=-1))
+    return ratio(np.where(present, of_class, 0.0).sum(axis=-1), present.sum(axis=-1))
+
+
+def mean_of_recall_and_specificity(counts: NDArray[Any]) -> Floats:
+    """The balanced accuracy of one label against the rest.
+
+    Args:
+        counts: (..., 2, 2).
+
+    Returns:
+        (...) in [0, 1]; NaN where no image has the label, or all have it.
+    """
+    return (recall(counts) + specificity(counts)) / 2
 
 
 def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none") -> Floats:
@@ -86,18 +98,6 @@ def matthews(confusion: NDArray[Any]) -> Floats:
     of_predicted = total**2 - (predicted**2).sum(axis=-1)
     result = ratio(together, np.sqrt(of_actual * of_predicted))
     return np.where((of_predicted == 0) & (of_actual > 0), 0.0, result)
-
-
-def negative_predictive_value(counts: NDArray[Any]) -> Floats:
-    """The share of images called negative that are.
-
-    Args:
-        counts: (..., 2, 2).
-
-    Returns:
-        (...) in [0, 1]; NaN where no image is called negative.
-    """
-    return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 1, 0])
 
 
 def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[Floats, Floats]:

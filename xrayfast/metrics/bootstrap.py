@@ -14,9 +14,9 @@ from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.confidence_limits import bca, norm_limits
 from xrayfast.metrics.inputs import check_level
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
 from xrayfast.metrics.proportions import clopper_pearson
-from xrayfast.metrics.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
+from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.resampling import block_size, compute_blocks, difference, draws, left_out
 
 OFTEN_UNDEFINED = 0.05
@@ -60,8 +60,8 @@ class Intervals:
     """The intervals of one split, or of the differences between two models on it.
 
     Attributes:
-        overall: by the names of `measures.OVERALL_METRICS`.
-        per_label: L intervals by the names of `measures.LABEL_METRICS` (and `AT_PREVALENCE`).
+        overall: by the names of `registry.overall_metrics`.
+        per_label: L intervals by the names of `registry.label_metrics`.
         units: how many patients (or images) there were to draw.
         by: "patient" or "image".
         level: of confidence.
@@ -109,9 +109,8 @@ class Intervals:
         found = [("overall", [name for name, one in self.overall.items() if holds(one)])]
         for i, label in enumerate(labels):
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
-        words = {**OVERALL_METRICS["single"], **OVERALL_METRICS["multi"], **LABEL_METRICS, **AT_PREVALENCE}
-        told = [(where, [words[name].replace(",", "") for name in names]) for where, names in found if names]
-        return shorten([f"{where} ({shorten(names, 4)})" for where, names in told], 10)
+        listed = [(where, [metric_title(name).replace(",", "") for name in names]) for where, names in found if names]
+        return shorten([f"{where} ({shorten(names, 4)})" for where, names in listed], 10)
 
 
 def intervals(
@@ -136,7 +135,7 @@ def intervals(
     which noise only makes larger, gets `confidence_limits.norm_limits`.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
+        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
         groups: (N,) patient numbers, or None: images are drawn.
@@ -155,16 +154,16 @@ def intervals(
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
     _check(resamples, level)
-    sample = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
-    overall, per_label = _bca([sample], resamples, level, seed)
-    if sample.n_units >= MIN_UNITS:
-        overall = {name: _widen(found, _trials(sample, name, None), level) for name, found in overall.items()}
-        per_label = {
-            name: tuple(_widen(found, _trials(sample, name, i), level) for i, found in enumerate(row))
-            for name, row in per_label.items()
-        }
-        _invert(sample, overall, per_label, resamples, level, seed)
-    return Intervals(overall, per_label, sample.n_units, _by(groups), level, resamples, seed)
+    split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
+    overall, per_label = _bca([split], resamples, level, seed)
+    if split.n_units >= MIN_UNITS:
+        for name, metric in split.overall_metrics.items():
+            overall[name] = _widen(overall[name], _trials(split, metric), level)
+        for name, metric in split.label_metrics.items():
+            row = enumerate(per_label[name])
+            per_label[name] = tuple(_widen(found, _trials(split, metric, i), level) for i, found in row)
+        _invert(split, overall, per_label, resamples, level, seed)
+    return Intervals(overall, per_label, split.n_units, _by(groups), level, resamples, seed)
 
 
 def paired_differences(
@@ -181,10 +180,10 @@ def paired_differences(
 ) -> Intervals:
     """How much higher each metric of one model is than another's on the same images, with BCa intervals.
 
-    Both models are measured on the same drawn patients, so that what makes an image hard for both cancels.
+    Both models are evaluated on the same drawn patients, so that what makes an image hard for both cancels.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
+        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
         probability_a: (N, L) in [0, 1], of the one model.
         probability_b: (N, L) in [0, 1], of the other.
         task: "single" or "multi".
@@ -213,10 +212,10 @@ def paired_differences(
 _Tables = tuple[dict[str, Interval], dict[str, tuple[Interval, ...]]]
 
 
-def _bca(samples: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> _Tables:
+def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> _Tables:
     """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
-    values = difference([sample.as_it_is for sample in samples])
-    n_units = samples[0].n_units
+    values = difference([split.as_it_is for split in splits])
+    n_units = splits[0].n_units
     if n_units < MIN_UNITS:
         return (
             {name: Interval(float(value[0]), math.nan, math.nan, 0.0) for name, value in values.overall.items()},
@@ -225,9 +224,9 @@ def _bca(samples: Sequence[ResampledMetrics], resamples: int, level: float, seed
                 for name, row in values.per_label.items()
             },
         )
-    block = block_size(samples[0])
-    drawn = compute_blocks(samples, draws(n_units, resamples, seed, block))
-    without = compute_blocks(samples, left_out(n_units, seed, block))
+    block = block_size(splits[0])
+    drawn = compute_blocks(splits, draws(n_units, resamples, seed, block))
+    without = compute_blocks(splits, left_out(n_units, seed, block))
 
     def interval(value: float, of_drawn: Floats, of_without: Floats) -> Interval:
         undefined = float(np.isnan(of_drawn).mean())
@@ -251,30 +250,36 @@ def _bca(samples: Sequence[ResampledMetrics], resamples: int, level: float, seed
 
 
 def _invert(
-    sample: ResampledMetrics,
+    split: ResampledMetrics,
     overall: dict[str, Interval],
     per_label: dict[str, tuple[Interval, ...]],
     resamples: int,
     level: float,
     seed: int,
 ) -> None:
-    """Put the intervals of calibration errors in their place, from the same draws."""
+    """Replace the intervals of sums of absolute values, such as calibration errors, from the same draws."""
 
-    def interval(found: Interval, gaps: Floats, drawn: Floats) -> Interval:
-        low, high = norm_limits(gaps, drawn, level)
+    def inverted(found: Interval, terms: Floats, drawn: Floats) -> Interval:
+        low, high = norm_limits(terms, drawn, level)
         return replace(found, low=low, high=high, method="inversion", fixed=False)
 
-    of_all, of_labels = sample.gaps.compute(np.ones((1, sample.n_units)))
-    blocks = [sample.gaps.compute(counts) for counts in draws(sample.n_units, resamples, seed, block_size(sample))]
-    for name, gaps in of_all.items():
-        overall[name] = interval(overall[name], gaps[0], np.concatenate([block[0][name] for block in blocks]))
-    for name, gaps in of_labels.items():
-        drawn = np.concatenate([block[1][name] for block in blocks])
-        per_label[name] = tuple(interval(found, gaps[0, i], drawn[:, i]) for i, found in enumerate(per_label[name]))
+    metrics = [*split.overall_metrics.values(), *split.label_metrics.values()]
+    sums = [(metric, metric.compute.terms) for metric in metrics if isinstance(metric.compute, AbsoluteSum)]
+    blocks = []
+    for counts in draws(split.n_units, resamples, seed, block_size(split)):
+        block = Resamples(split, counts)
+        blocks.append([terms(block) for _, terms in sums])
+    for (metric, terms), drawn_terms in zip(sums, zip(*blocks, strict=True), strict=True):
+        (of_split,), drawn, name = terms(split.whole), np.concatenate(drawn_terms), metric.name
+        if metric.scope == "overall":
+            overall[name] = inverted(overall[name], of_split, drawn)
+        else:
+            row = enumerate(per_label[name])
+            per_label[name] = tuple(inverted(found, of_split[i], drawn[:, i]) for i, found in row)
 
 
 def _widen(found: Interval, trials: int, level: float) -> Interval:
-    """In place of an interval without width the exact one of a proportion of 0 or 1, or none."""
+    """In place of an interval of zero width the exact one of a proportion of 0 or 1, or none."""
     if found.low != found.high:
         return found
     if not (trials and found.low == found.value and found.value in (0.0, 1.0)):
@@ -283,22 +288,19 @@ def _widen(found: Interval, trials: int, level: float) -> Interval:
     return replace(found, low=float(low), high=float(high), method="exact")
 
 
-def _trials(sample: ResampledMetrics, name: str, label: int | None) -> int:
+def _trials(split: ResampledMetrics, metric: Metric, label: int | None = None) -> int:
     """Patients (or images) with an image in the denominator of a proportion; 0 for a metric that is none."""
-    known = sample.truth >= 0
-    counted: dict[str, NDArray[np.bool_]] = {
-        "recall": sample.truth == 1,
-        "specificity": sample.truth == 0,
-        "precision": known & (sample.called == 1),
-        "npv": known & (sample.called == 0),
-        "accuracy": known,
-        "subset_accuracy": known,
-    }
-    kind = name.removesuffix("_micro")
-    if kind not in counted:
+    if metric.denominator is None:
         return 0
-    cells = counted[kind].any(axis=1) if label is None else counted[kind][:, label]
-    return len(np.unique(sample.unit[cells]))
+    known = split.truth >= 0
+    cells: NDArray[np.bool_] = {
+        "known": known,
+        "positive": split.truth == 1,
+        "negative": split.truth == 0,
+        "called": known & (split.called == 1),
+        "not called": known & (split.called == 0),
+    }[metric.denominator]
+    return len(np.unique(split.unit[cells.any(axis=1) if label is None else cells[:, label]]))
 
 
 def _by(groups: ArrayLike | None) -> str:

@@ -109,29 +109,51 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     return np.stack([np.stack([tn, fp], axis=-1), np.stack([fn, tp], axis=-1)], axis=-2)
 
 
-def rates(counts: NDArray[Any]) -> dict[str, Floats]:
-    """Precision, recall, specificity and F1 of each label.
+def precision(counts: NDArray[Any]) -> Floats:
+    """Positive predictive value: the share of images called positive that are.
 
     Args:
-        counts: (..., L, 2, 2) as `binary_counts` gives them, with any axes before the labels'.
+        counts: (..., 2, 2) as `binary_counts` gives them.
 
     Returns:
-        Four (..., L) arrays in [0, 1]. A rate whose denominator is zero is NaN, but precision and F1 are 0 for a label
-        that is present and never predicted, as in scikit-learn. A label that no image carries has no F1, whether or
-        not it was predicted, so that a macro mean is over the same labels in every epoch.
+        (...) in [0, 1]. As in scikit-learn 0 where the label is present and never called; NaN where it is absent and
+        never called.
     """
-    tn, fp, fn, tp = counts[..., 0, 0], counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
-    precision = ratio(tp, tp + fp)
-    never_predicted = (tp + fp == 0) & (tp + fn > 0)
-    precision[never_predicted] = 0.0
-    f1 = ratio(2 * tp, 2 * tp + fp + fn)
-    f1[tp + fn == 0] = np.nan
-    return {
-        "precision": precision,
-        "recall": ratio(tp, tp + fn),
-        "specificity": ratio(tn, tn + fp),
-        "f1": f1,
-    }
+    fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
+    result = ratio(tp, tp + fp)
+    result[(tp + fp == 0) & (tp + fn > 0)] = 0.0
+    return result
+
+
+def recall(counts: NDArray[Any]) -> Floats:
+    """Sensitivity: the share of images with the label that are called positive; NaN where there is none."""
+    return ratio(counts[..., 1, 1], counts[..., 1, 1] + counts[..., 1, 0])
+
+
+def specificity(counts: NDArray[Any]) -> Floats:
+    """The share of images without the label that are called negative; NaN where there is none."""
+    return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 0, 1])
+
+
+def negative_predictive_value(counts: NDArray[Any]) -> Floats:
+    """The share of images called negative that are; NaN where none is."""
+    return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 1, 0])
+
+
+def f1(counts: NDArray[Any]) -> Floats:
+    """Harmonic mean of precision and recall.
+
+    Args:
+        counts: (..., 2, 2) as `binary_counts` gives them.
+
+    Returns:
+        (...) in [0, 1]. As in scikit-learn 0 where the label is present and never called; NaN where no image has it,
+        called or not, so that a macro mean is over the same labels in every epoch.
+    """
+    fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
+    result = ratio(2 * tp, 2 * tp + fp + fn)
+    result[tp + fn == 0] = np.nan
+    return result
 
 
 def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
@@ -148,13 +170,6 @@ def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     carried = (np.asarray(truth) == 1).astype(np.int64)
     counts: Counts = carried.T @ np.asarray(predicted, dtype=np.int64)
     return counts
-
-
-def nanmean(values: ArrayLike) -> float:
-    """The mean of the values that are defined; NaN where none is (and no warning)."""
-    array = np.asarray(values, dtype=np.float64)
-    defined = array[~np.isnan(array)]
-    return float(defined.mean()) if defined.size else float("nan")
 
 
 def defined(value: T) -> T | None:

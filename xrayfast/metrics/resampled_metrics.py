@@ -1,31 +1,36 @@
-"""Every metric of a split, for its images as they are or for many resamples of its patients at once."""
+"""A split prepared once, so that all metrics of many resamples of its patients are cheap."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.metrics import agreement
-from xrayfast.metrics.calibration_gaps import CalibrationGaps, total
-from xrayfast.metrics.classification import Floats, rates, ratio
+from xrayfast.metrics.classification import Floats, auroc, average_precision, ratio
 from xrayfast.metrics.grouped_sums import GroupedSums
-from xrayfast.metrics.inputs import sampling_units, table
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.inputs import Bools, Indices, sampling_units, table
 from xrayfast.metrics.ranking import Ranking
-from xrayfast.metrics.scoring import log_losses, one_class, squared_errors
+from xrayfast.metrics.registry import label_metrics, overall_metrics
+from xrayfast.metrics.scoring import one_class
 from xrayfast.metrics.thresholds import decide
+
+ScoreFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], float]
+CellFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], Floats]
+ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int64]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class MetricValues:
-    """Metrics under B sets of counts.
+    """Metrics of B resamples.
 
     Attributes:
-        overall: (B,) by the names of `OVERALL_METRICS`.
-        per_label: (B, L) by the names of `LABEL_METRICS` (and `AT_PREVALENCE`).
+        overall: (B,) by the names of `registry.overall_metrics`.
+        per_label: (B, L) by the names of `registry.label_metrics`.
     """
 
     overall: dict[str, Floats]
@@ -33,19 +38,29 @@ class MetricValues:
 
 
 class ResampledMetrics:
-    """One split, sorted and summed once, to be measured as it is and under many resamples.
+    """The metrics of one split, as it is and in many resamples.
 
-    A metric that has no value (a class is absent, a denominator zero) is NaN. A macro or weighted mean is over the
+    A metric without a value (a class is absent, a denominator is zero) is NaN. A macro or weighted mean is over the
     labels for which the metric has a value in the split itself; a resample in which one of these has none has no mean
-    either, because a mean over other labels would be another number.
+    either, because a mean over other labels would be another metric.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows. "single": rows that are one-hot, or -1 throughout.
+        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
         groups: (N,) patient numbers, or None where images are drawn.
         threshold: a label is called at or above it ("multi"), one number or (L,).
-        prevalence: at which `AT_PREVALENCE` is given, one number or (L,), NaN for labels without; or None for none.
+        prevalence: for the metrics at a stated prevalence, one number or (L,), NaN for labels without; None for none.
+
+    Attributes:
+        truth: (N, L) int8.
+        probability: (N, L).
+        called: (N, L) of 0 and 1.
+        unit: (N,) the patient (or image) that is drawn.
+        n_units: how many there are.
+        prevalence: (L,), or None.
+        overall_metrics: the rows of the registry that are computed over all labels, by name.
+        label_metrics: those computed by label.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `sampling_units`; a row without exactly one class ("single");
@@ -63,153 +78,257 @@ class ResampledMetrics:
     ) -> None:
         self.truth, self.probability = table(truth, probability)
         self.task = task
-        strange = ~one_class(self.truth) & (self.truth >= 0).any(axis=1)
-        if task == "single" and strange.any():
-            raise ValueError(f"truth row {np.argmax(strange)} is {self.truth[strange][0].tolist()}; expected one class")
+        invalid = ~one_class(self.truth) & (self.truth >= 0).any(axis=1)
+        if task == "single" and invalid.any():
+            raise ValueError(f"truth row {np.argmax(invalid)} is {self.truth[invalid][0].tolist()}; expected one class")
         self.unit, self.n_units = sampling_units(groups, len(self.truth))
         n_labels = self.truth.shape[1]
-        self.called = decide(self.probability, task, _each(threshold, n_labels, "threshold"))
-        self._prevalence = None if prevalence is None else _each(prevalence, n_labels, "prevalence")
-        self._sums = GroupedSums(self.n_units)
-        self._sum_labels()
-        self._sum_images()
-        self.gaps = CalibrationGaps(self.truth, self.probability, task, self.unit, self.n_units)
-        known = self.truth >= 0
-        self._rankings = [self._ranking(known & (np.arange(n_labels) == i)) for i in range(n_labels)]
-        self._micro = self._ranking(known)
-        self._defined: dict[str, NDArray[np.bool_]] | None = None
-        self.as_it_is = self.compute(np.ones((1, self.n_units)))
-        self._defined = {name: ~np.isnan(values[0]) for name, values in self.as_it_is.per_label.items()}
+        self.called = decide(self.probability, task, _per_label(threshold, n_labels, "threshold"))
+        self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")
+        if self.prevalence is not None and ((self.prevalence < 0) | (self.prevalence > 1)).any():
+            raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
+        self.overall_metrics = overall_metrics(task)
+        self.label_metrics = label_metrics(prevalence=prevalence is not None)
+        self._sums: dict[tuple[Any, ...], GroupedSums] = {}
+
+    @cached_property
+    def as_it_is(self) -> MetricValues:
+        """The metrics of the split itself, B = 1."""
+        return self._compute(self.whole)
 
     @property
     def overall(self) -> dict[str, float]:
-        """The metrics of the split as it is, by the names of `OVERALL_METRICS`."""
+        """The metrics of the split itself, by the names of `registry.overall_metrics`."""
         return {name: float(values[0]) for name, values in self.as_it_is.overall.items()}
 
     @property
     def per_label(self) -> dict[str, Floats]:
-        """(L,) of the split as it is, by the names of `LABEL_METRICS` (and `AT_PREVALENCE`)."""
+        """(L,) metrics of the split itself, by the names of `registry.label_metrics`."""
         return {name: values[0] for name, values in self.as_it_is.per_label.items()}
 
     def compute(self, counts: Floats) -> MetricValues:
-        """All metrics under B sets of counts.
+        """All metrics of B resamples.
 
         Args:
-            counts: (B, units) how often each patient (or image) is drawn.
+            counts: (B, n_units) how often each patient (or image) is drawn.
         """
-        sums = self._sums.sums(counts)
-        overall_gaps, label_gaps = self.gaps.compute(counts)
-        ranked = [ranking.compute(counts) for ranking in self._rankings]
-        per_label = {
-            **self._of_labels(sums),
-            **{name: total(gaps) for name, gaps in label_gaps.items()},
-            "auroc": np.stack([area for area, _ in ranked], axis=1),
-            "ap": np.stack([precision for _, precision in ranked], axis=1),
-        }
-        area, precision = self._micro.compute(counts)
-        of_images = self._of_classes if self.task == "single" else self._of_sets
-        overall = {
-            **self._averages(sums["cells"], per_label),
-            **of_images(sums, per_label),
-            **{name: total(gaps) for name, gaps in overall_gaps.items()},
-            "auroc_micro": area,
-            "ap_micro": precision,
-        }
-        label_names = [*LABEL_METRICS, *(AT_PREVALENCE if self._prevalence is not None else ())]
+        return self._compute(Resamples(self, counts))
+
+    def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> GroupedSums:
+        """`prepare(self, *args)`, called once."""
+        key = (prepare, *args)
+        if key not in self._sums:
+            self._sums[key] = prepare(self, *args)
+        return self._sums[key]
+
+    def label_cells(self, label: int) -> Bools:
+        """(N, L) the cells of one label that are not masked."""
+        cells: Bools = (self.truth >= 0) & (np.arange(self.truth.shape[1]) == label)
+        return cells
+
+    def take(self, cells: Bools) -> tuple[NDArray[np.int8], Floats, Indices]:
+        """(K,) truth, probability and unit of the K cells chosen by an (N, L) mask."""
+        unit = np.broadcast_to(self.unit[:, None], cells.shape)[cells]
+        return self.truth[cells], self.probability[cells], unit
+
+    @cached_property
+    def rankings(self) -> list[Ranking]:
+        """The order of each label's scores."""
+        return [self._ranking(self.label_cells(i)) for i in range(self.truth.shape[1])]
+
+    @cached_property
+    def pooled_ranking(self) -> Ranking:
+        """The order of the scores of all labels together."""
+        return self._ranking(self.truth >= 0)
+
+    @cached_property
+    def whole(self) -> Resamples:
+        """The split itself: B = 1, with each image drawn once."""
+        return Resamples(self, np.ones((1, self.n_units)))
+
+    def _compute(self, resamples: Resamples) -> MetricValues:
         return MetricValues(
-            {name: overall[name] for name in OVERALL_METRICS[self.task]},
-            {name: per_label[name] for name in label_names},
+            {name: metric.compute(resamples) for name, metric in self.overall_metrics.items()},
+            {name: resamples.label(name) for name in self.label_metrics},
         )
 
-    def _sum_labels(self) -> None:
-        truth, probability = self.truth, self.probability
-        n_labels = truth.shape[1]
-        rows, labels = np.nonzero(truth >= 0)
-        unit = self.unit[rows]
-        # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
-        cell = 4 * labels + 2 * truth[rows, labels] + self.called[rows, labels]
-        self._sums.add("cells", (n_labels, 2, 2), cell, unit)
-        self._sums.add("squared", (n_labels,), labels, unit, squared_errors(truth, probability)[rows, labels])
-        self._sums.add("logs", (n_labels,), labels, unit, log_losses(truth, probability)[rows, labels])
+    def _ranking(self, cells: Bools) -> Ranking:
+        truth, probability, unit = self.take(cells)
+        return Ranking(truth == 1, probability, unit)
 
-    def _sum_images(self) -> None:
-        truth, probability = self.truth, self.probability
-        n_labels = truth.shape[1]
-        known = truth >= 0
-        rows = np.flatnonzero(known.any(axis=1))
-        unit = self.unit[rows]
-        if self.task == "multi":
-            right = ((self.called == truth) | ~known).all(axis=1)[rows]
-            self._sums.add("sets", (2,), right.astype(np.int64), unit)
-            return
-        actual, predicted = truth[rows].argmax(axis=1), self.called[rows].argmax(axis=1)
-        self._sums.add("confusion", (n_labels, n_labels), actual * n_labels + predicted, unit)
-        one_sum = np.zeros(len(rows), dtype=np.int64)
-        self._sums.add("brier", (), one_sum, unit, squared_errors(truth, probability)[rows].sum(axis=1))
-        self._sums.add("log_loss", (), one_sum, unit, log_losses(truth, probability)[rows, actual])
 
-    def _ranking(self, cells: NDArray[np.bool_]) -> Ranking:
-        unit = np.broadcast_to(self.unit[:, None], cells.shape)[cells]
-        return Ranking(self.truth[cells] == 1, self.probability[cells], unit)
+class Resamples:
+    """B resamples of a split: the quantities that metrics are computed from, each computed when first asked for.
 
-    def _of_labels(self, sums: dict[str, Floats]) -> dict[str, Floats]:
-        cells = sums["cells"]
-        known = cells.sum(axis=(-2, -1))
-        values = {
-            **rates(cells),
-            "npv": agreement.negative_predictive_value(cells),
-            "accuracy": agreement.accuracy(cells),
-            "kappa": agreement.kappa(cells),
-            "matthews": agreement.matthews(cells),
-            "brier": ratio(sums["squared"], known),
-            "log_loss": ratio(sums["logs"], known),
-        }
-        values["balanced_accuracy"] = (values["recall"] + values["specificity"]) / 2
-        if self._prevalence is not None:
-            values["ppv_at_prevalence"], values["npv_at_prevalence"] = agreement.predictive_values(
-                values["recall"], values["specificity"], self._prevalence
-            )
-        return values
+    Args:
+        split: that patients (or images) are drawn from.
+        counts: (B, n_units) how often each is drawn.
+    """
 
-    def _averages(self, cells: Floats, per_label: dict[str, Floats]) -> dict[str, Floats]:
-        support = cells[..., 1, :].sum(axis=-1)
-        together = rates(cells.sum(axis=1, keepdims=True))
-        return {
-            **{f"{name}_micro": values[:, 0] for name, values in together.items()},
-            **{f"{name}_weighted": self._mean(name, per_label[name], support) for name in together},
-            **{f"{name}_macro": self._mean(name, per_label[name]) for name in (*together, "auroc", "ap")},
-        }
+    def __init__(self, split: ResampledMetrics, counts: Floats) -> None:
+        self.split, self.counts = split, counts
+        self._sums: dict[tuple[Any, ...], Floats] = {}
+        self._labels: dict[str, Floats] = {}
 
-    def _of_classes(self, sums: dict[str, Floats], per_label: dict[str, Floats]) -> dict[str, Floats]:
-        confusion = sums["confusion"]
-        images = confusion.sum(axis=(-2, -1))
-        return {
-            "accuracy": agreement.accuracy(confusion),
-            "balanced_accuracy": self._mean("recall", per_label["recall"]),
-            "kappa": agreement.kappa(confusion),
-            "kappa_quadratic": agreement.kappa(confusion, "quadratic"),
-            "matthews": agreement.matthews(confusion),
-            "brier": ratio(sums["brier"], images),
-            "log_loss": ratio(sums["log_loss"], images),
-        }
+    def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> Floats:
+        """(B, ...) the sums that `prepare(split, *args)` describes."""
+        key = (prepare, *args)
+        if key not in self._sums:
+            self._sums[key] = self.split.sums(prepare, *args).under(self.counts)
+        return self._sums[key]
 
-    def _of_sets(self, sums: dict[str, Floats], per_label: dict[str, Floats]) -> dict[str, Floats]:
-        names = ("balanced_accuracy", "kappa", "matthews", "brier", "log_loss")
-        return {
-            "subset_accuracy": ratio(sums["sets"][:, 1], sums["sets"].sum(axis=-1)),
-            **{f"{name}_macro": self._mean(name, per_label[name]) for name in names},
-        }
+    @property
+    def cells(self) -> Floats:
+        """(B, L, 2, 2) the confusion matrix of each label: rows actual, columns called negative, positive."""
+        return self.sums(_sum_cells)
 
-    def _mean(self, name: str, values: Floats, weights: Floats | None = None) -> Floats:
-        """The mean over the labels where `name` has a value in the split itself: (B, L) to (B,)."""
-        defined = ~np.isnan(values[0]) if self._defined is None else self._defined[name]
+    @cached_property
+    def known(self) -> Floats:
+        """(B, L) images of which the label is not masked."""
+        known: Floats = self.cells.sum(axis=(-2, -1))
+        return known
+
+    @property
+    def confusion(self) -> Floats:
+        """(B, C, C) actual by predicted class ("single")."""
+        return self.sums(_sum_confusion)
+
+    @property
+    def images(self) -> Floats:
+        """(B,) images of which some label is not masked."""
+        return self.image_sum(_one)
+
+    def cell_sum(self, function: CellFunction) -> Floats:
+        """(B, L) the sum over known cells of an (N, L) function of truth and probability."""
+        return self.sums(_sum_cell_values, function)
+
+    def image_sum(self, function: ImageFunction) -> Floats:
+        """(B,) the sum over known images of an (N,) function of (N, L) truth, probability and called labels."""
+        return self.sums(_sum_image_values, function)
+
+    @cached_property
+    def ranked(self) -> tuple[Floats, Floats]:
+        """(B, L) AUROC and (B, L) average precision."""
+        areas, precisions = zip(*(ranking.compute(self.counts) for ranking in self.split.rankings), strict=True)
+        return np.stack(areas, axis=1), np.stack(precisions, axis=1)
+
+    @cached_property
+    def pooled(self) -> Resamples:
+        """The same resamples with the cells of all labels taken for those of one label: for micro averages."""
+        return _Pooled(self)
+
+    def scores(self, function: ScoreFunction) -> Floats:
+        """(B, L) a function of a label's (K,) truth and (K,) probabilities, called for each resample and label."""
+        return np.stack([self._score(function, self.split.label_cells(i)) for i in range(self.cells.shape[1])], axis=1)
+
+    def _score(self, function: ScoreFunction, cells: Bools) -> Floats:
+        truth, probability, unit = self.split.take(cells)
+        times = self.counts[:, unit].astype(np.int64)
+        return np.array([function(np.repeat(truth, n), np.repeat(probability, n)) for n in times])
+
+    def label(self, name: str) -> Floats:
+        """(B, L) a metric of each label, by its name in `registry.label_metrics`."""
+        if name not in self._labels:
+            self._labels[name] = label_metrics(prevalence=True)[name].compute(self)
+        return self._labels[name]
+
+    def defined(self, name: str) -> Bools:
+        """(L,) for which labels a metric has a value in the split itself."""
+        defined: Bools = ~np.isnan(self.split.whole.label(name)[0])
+        return defined
+
+    def mean(self, name: str, weights: Floats | None = None) -> Floats:
+        """(B,) the mean of a metric over the labels for which it has a value in the split itself.
+
+        Args:
+            name: of `registry.label_metrics`.
+            weights: (B, L); None for equal ones.
+        """
+        values, defined = self.label(name), self.defined(name)
         share = (np.ones_like(values) if weights is None else weights)[:, defined]
         # A label that weighs nothing in a resample (no image carries it) needs no value there.
         counted = np.where(share > 0, share * values[:, defined], 0.0)
         return ratio(counted.sum(axis=1), share.sum(axis=1))
 
 
-def _each(value: ArrayLike, n_labels: int, name: str) -> Floats:
+class SingleSample(Resamples):
+    """A split as it is, once: without the sorted rankings that pay off only over many resamples.
+
+    Args:
+        split: as prepared.
+    """
+
+    def __init__(self, split: ResampledMetrics) -> None:
+        super().__init__(split, np.ones((1, split.n_units)))
+
+    @cached_property
+    def ranked(self) -> tuple[Floats, Floats]:
+        """(1, L) AUROC and (1, L) average precision."""
+        return self.scores(auroc), self.scores(average_precision)
+
+    def defined(self, name: str) -> Bools:
+        """(L,) for which labels a metric has a value."""
+        defined: Bools = ~np.isnan(self.label(name)[0])
+        return defined
+
+
+class _Pooled(Resamples):
+    def __init__(self, resamples: Resamples) -> None:
+        super().__init__(resamples.split, resamples.counts)
+        self._resamples = resamples
+
+    @property
+    def cells(self) -> Floats:
+        cells: Floats = self._resamples.cells.sum(axis=1, keepdims=True)
+        return cells
+
+    @cached_property
+    def ranked(self) -> tuple[Floats, Floats]:
+        area, precision = self.split.pooled_ranking.compute(self.counts)
+        return area[:, None], precision[:, None]
+
+    def cell_sum(self, function: CellFunction) -> Floats:
+        total: Floats = self._resamples.cell_sum(function).sum(axis=1, keepdims=True)
+        return total
+
+    def scores(self, function: ScoreFunction) -> Floats:
+        return self._score(function, self.split.truth >= 0)[:, None]
+
+
+# What is summed over images, by patient.
+
+
+def _sum_cells(split: ResampledMetrics) -> GroupedSums:
+    rows, labels = np.nonzero(split.truth >= 0)
+    # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
+    cell = 4 * labels + 2 * split.truth[rows, labels] + split.called[rows, labels]
+    return GroupedSums(split.n_units, (split.truth.shape[1], 2, 2), cell, split.unit[rows])
+
+
+def _sum_cell_values(split: ResampledMetrics, function: CellFunction) -> GroupedSums:
+    rows, labels = np.nonzero(split.truth >= 0)
+    values = function(split.truth, split.probability)[rows, labels]
+    return GroupedSums(split.n_units, (split.truth.shape[1],), labels, split.unit[rows], values)
+
+
+def _sum_confusion(split: ResampledMetrics) -> GroupedSums:
+    n_labels = split.truth.shape[1]
+    rows = np.flatnonzero((split.truth >= 0).any(axis=1))
+    actual, predicted = split.truth[rows].argmax(axis=1), split.called[rows].argmax(axis=1)
+    return GroupedSums(split.n_units, (n_labels, n_labels), actual * n_labels + predicted, split.unit[rows])
+
+
+def _sum_image_values(split: ResampledMetrics, function: ImageFunction) -> GroupedSums:
+    rows = np.flatnonzero((split.truth >= 0).any(axis=1))
+    values = np.asarray(function(split.truth[rows], split.probability[rows], split.called[rows]), dtype=np.float64)
+    return GroupedSums(split.n_units, (), np.zeros_like(rows), split.unit[rows], values)
+
+
+def _one(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> Floats:
+    return np.ones(len(truth))
+
+
+def _per_label(value: ArrayLike, n_labels: int, name: str) -> Floats:
     numbers = np.asarray(value, dtype=np.float64)
     if numbers.shape not in ((), (n_labels,)) or (name == "threshold" and np.isnan(numbers).any()):
         raise ValueError(f"{name} is {value!r}; expected one number or {n_labels}, one for each label")

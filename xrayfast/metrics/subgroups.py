@@ -17,7 +17,8 @@ from xrayfast.metrics.bootstrap import MAX_UNDEFINED
 from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.confidence_limits import bca
 from xrayfast.metrics.inputs import Bools, Indices, sampling_units
-from xrayfast.metrics.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.registry import EXACT_MATCH, overall_metrics
+from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.resampling import block_size, draws, left_out
 from xrayfast.metrics.summary import summarise
 
@@ -27,10 +28,9 @@ AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
 MIN_PATIENTS = 10
 """So many patients (or images) with the label, and without it, a subgroup needs to be compared with others."""
 
-GAP_MEASURES = ("auroc", "recall", "specificity")
+GAP_METRICS = ("auroc", "recall", "specificity")
 """What subgroups are compared by, label by label and in the mean; beside the share of images that are right."""
 
-_ALIKE: dict[Task, str] = {"single": "accuracy", "multi": "subset_accuracy"}
 _KEPT = ("images", "patients", "scored", "overall", "per_label", "intervals", "notes")
 
 
@@ -163,29 +163,29 @@ class _Split:
         ]
         # The patients of the whole split are drawn, so that one who stands in two subgroups is drawn for both at once.
         own = [np.unique(unit[rows]) for rows in members]
-        values = self._measured(samples, own, iter([np.ones((1, n_units))]))
+        values = self._compute(samples, own, iter([np.ones((1, n_units))]))
         enough = self._enough(unit, members)
         contrasts = self._contrasts(values, enough)
         ends = [(math.nan, math.nan)] * len(contrasts)
         if self.resamples and n_units > 1 and contrasts:
             block = block_size(max(samples, key=lambda sample: sample.truth.size))
-            drawn = self._measured(samples, own, draws(n_units, self.resamples, self.seed, block))
-            without = self._measured(samples, own, left_out(n_units, self.seed, block))
+            drawn = self._compute(samples, own, draws(n_units, self.resamples, self.seed, block))
+            without = self._compute(samples, own, left_out(n_units, self.seed, block))
             ends = [_ends(one.taken(drawn), one.difference, one.taken(without)) for one in contrasts]
         gaps = [self._told(one, names, values, *end) for one, end in zip(contrasts, ends, strict=True)]
         return sorted(gaps, key=lambda gap: -gap["difference"]), self._notes(names, enough, len(gaps))
 
-    def _measured(
+    def _compute(
         self, samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[Floats]
     ) -> dict[str, Floats]:
-        """(G, B, L) by the names of `GAP_MEASURES`, and the share of right images as (G, B, 1)."""
-        alike = _ALIKE[self.task]
-        found: dict[str, list[Floats]] = {name: [] for name in (*GAP_MEASURES, alike)}
+        """(G, B, L) by the names of `GAP_METRICS`, and the share of images with everything right as (G, B, 1)."""
+        exact = overall_metrics(self.task)[EXACT_MATCH[self.task]]
+        found: dict[str, list[Floats]] = {name: [] for name in (*GAP_METRICS, exact.name)}
         for block in counts:
-            compute_blocks = [sample.compute(block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
-            for name in GAP_MEASURES:
-                found[name].append(np.stack([one.per_label[name] for one in compute_blocks]))
-            found[alike].append(np.stack([one.overall[alike][:, None] for one in compute_blocks]))
+            groups = [Resamples(sample, block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
+            for name in GAP_METRICS:
+                found[name].append(np.stack([group.label(name) for group in groups]))
+            found[exact.name].append(np.stack([exact.compute(group)[:, None] for group in groups]))
         return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
 
     def _enough(self, unit: Indices, members: Sequence[Bools]) -> dict[str, Bools]:
@@ -201,7 +201,7 @@ class _Split:
         known = np.asarray((self.truth >= 0).any(axis=1, keepdims=True))
         positive, negative = counted(self.truth == 1), counted(self.truth == 0)
         both = positive & negative
-        return {"auroc": both, "recall": positive, "specificity": negative, _ALIKE[self.task]: counted(known)}
+        return {"auroc": both, "recall": positive, "specificity": negative, EXACT_MATCH[self.task]: counted(known)}
 
     def _contrasts(self, values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:
         """The two subgroups that lie furthest apart, for each measure of each label, and of all of them."""
@@ -220,7 +220,7 @@ class _Split:
     def _told(
         self, one: _Contrast, names: Sequence[str], values: Mapping[str, Floats], low: float, high: float
     ) -> dict[str, Any]:
-        of_images, together = one.compute == _ALIKE[self.task], len(one.labels) > 1
+        of_images, together = one.compute == EXACT_MATCH[self.task], len(one.labels) > 1
         high_value, low_value = values[one.compute][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
         return {
             "measure": f"{one.compute}_macro" if together else one.compute,

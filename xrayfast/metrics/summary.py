@@ -13,45 +13,16 @@ from numpy.typing import NDArray
 from xrayfast.config import Task
 from xrayfast.metrics.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.classification import (
-    auroc,
-    average_precision,
     binary_counts,
     confusion_matrix,
     cooccurrence,
     defined,
-    nanmean,
-    rates,
 )
 from xrayfast.metrics.delong import delong
+from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.metrics.reliability import reliability, top_label
-from xrayfast.metrics.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.resampled_metrics import ResampledMetrics, SingleSample
 from xrayfast.metrics.thresholds import decide
-
-OVERALL: dict[Task, dict[str, str]] = {
-    "single": {
-        "accuracy": "Accuracy",
-        "f1_macro": "F1, macro",
-        "auroc_macro": "AUROC, macro",
-    },
-    "multi": {
-        "subset_accuracy": "Subset accuracy",
-        "f1_macro": "F1, macro",
-        "auroc_macro": "AUROC, macro",
-        "ap_macro": "Mean average precision",
-    },
-}
-"""The metrics of an epoch and of a split, with the names that people read, by task."""
-
-PER_LABEL = {
-    "support": "Images",
-    "precision": "Precision",
-    "recall": "Recall (sensitivity)",
-    "specificity": "Specificity",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "ap": "Average precision",
-}
-"""The columns of the table by label, with the names that people read."""
 
 AT_THRESHOLD = ("recall", "specificity", "precision", "npv")
 """What is measured of one class against the rest at its threshold."""
@@ -60,49 +31,19 @@ MOST_LIKELY = "most likely class"
 """Names the reliability of the class that is called, beside those of the classes."""
 
 
-def label_table(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, NDArray[np.float64]]:
-    """The columns of `PER_LABEL`, each (L,); undefined cells are NaN.
+def compute_epoch_metrics(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
+    """The metrics of `registry.epoch_metrics`, of labels called at 0.5 ("multi").
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-    """
-    counts = binary_counts(truth, decide(probability, task))
-    known = [(column[column >= 0], score[column >= 0]) for column, score in zip(truth.T, probability.T, strict=True)]
-    return {
-        "support": (truth == 1).sum(axis=0).astype(np.float64),
-        **rates(counts),
-        "auroc": np.array([auroc(column, score) for column, score in known]),
-        "ap": np.array([average_precision(column, score) for column, score in known]),
-    }
-
-
-def overall(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
-    """The numbers named in `OVERALL[task]`; a macro mean is over the labels for which the metric is defined.
-
-    Cells that nobody knows count nowhere: an image's set of labels is right where its known ones are, and an image of
-    which nothing is known is left out.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
 
     Returns:
-        One float a metric, NaN where it is defined for no label.
+        One float per metric, NaN where it is defined for no label.
     """
-    table = label_table(truth, probability, task)
-    known = truth >= 0
-    right = ((decide(probability, task) == truth) | ~known).all(axis=1)[known.any(axis=1)]
-    exact = float(right.mean()) if len(right) else math.nan
-    means = {
-        "f1_macro": nanmean(table["f1"]),
-        "auroc_macro": nanmean(table["auroc"]),
-        "ap_macro": nanmean(table["ap"]),
-    }
-    values = {"accuracy": exact, "subset_accuracy": exact, **means}
-    return {name: values[name] for name in OVERALL[task]}
+    sample = SingleSample(ResampledMetrics(truth, probability, task))
+    return {name: float(metric.compute(sample)[0]) for name, metric in epoch_metrics(task).items()}
 
 
 def absent_labels(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
@@ -219,13 +160,13 @@ def one_vs_rest(
         resamples.
     """
     _, of_labels, found = _measured(truth, probability, labels, "multi", threshold, groups, None, resamples, seed)
-    told = {} if found is None else _intervals_json(found, labels)["per_label"]
+    ends = {} if found is None else _intervals_json(found, labels)["per_label"]
     return [
         {
             "label": label,
             "threshold": float(threshold[i]),
             **{name: defined(of_labels[name][i]) for name in AT_THRESHOLD},
-            "intervals": {name: told[label][name] for name in AT_THRESHOLD} if told else {},
+            "intervals": {name: ends[label][name] for name in AT_THRESHOLD} if ends else {},
         }
         for i, label in enumerate(labels)
     ]

@@ -1,0 +1,308 @@
+"""Every metric: one row each, from which all that computes, resamples, lists, orders or shows metrics takes its facts.
+
+To add a metric, write a pure function in this folder and one row in `METRICS`. It then stands in `metrics.json` with
+its interval, in the tables of the report, in `compare` and `--order`, and, as its row says, in the history of
+training, among the headline metrics and in the model card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.config import Task
+from xrayfast.metrics import agreement, classification
+from xrayfast.metrics.calibration_gaps import label_gaps, macro_gaps, top_label_gaps
+from xrayfast.metrics.classification import Floats, ratio
+from xrayfast.metrics.reliability import Binning
+from xrayfast.metrics.scoring import log_losses, squared_errors
+
+if TYPE_CHECKING:
+    from xrayfast.metrics.resampled_metrics import CellFunction, ImageFunction, Resamples, ScoreFunction
+
+Compute: TypeAlias = "Callable[[Resamples], Floats]"
+"""From B resamples to (B,) values over all labels, or to (B, L) values by label."""
+
+Scope = Literal["overall", "label", "prevalence"]
+"""Over all labels, of each label against the rest, or of each label at a prevalence that is stated."""
+
+Average = Literal["macro", "micro", "weighted"]
+"""Of a metric by label: its mean over the labels, its value for all their cells together, its mean weighted by their
+images."""
+
+Denominator = Literal["known", "positive", "negative", "called", "not called"]
+"""Which cells a proportion is counted over: those not masked, with or without the label, called or not called."""
+
+SINGLE: tuple[Task, ...] = ("single",)
+MULTI: tuple[Task, ...] = ("multi",)
+BOTH: tuple[Task, ...] = ("single", "multi")
+
+EXACT_MATCH: dict[Task, str] = {"single": "accuracy", "multi": "subset_accuracy"}
+"""The share of images of which everything is right."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric.
+
+    Attributes:
+        name: its key in `metrics.json` and column in tables; the same name in two scopes has the same title.
+        title: what people read.
+        compute: how it is computed, most simply `from_counts` of a function of 2x2 matrices.
+        scope: "overall", "label" or "prevalence".
+        tasks: for which it stands over all labels, itself (scope "overall") or by its averages.
+        averages: of a metric by label, that stand over all labels as NAME_AVERAGE.
+        higher_is_better: whether a good network has much of it.
+        denominator: of a proportion; its interval is exact where it is 0 or 1 in every resample.
+        judges: what it depends on: the labels that are called, the order of images, or the probability itself.
+        headline: whether it is among those shown first; this and what follows is of the macro average where the scope
+            is "label".
+        meaning: of a headline metric, in one sentence.
+        epochs: the tasks for which it is computed after each epoch.
+        short: its name on one line with others; "" for the title.
+        hub: what the Hugging Face Hub calls it; "" for nothing.
+    """
+
+    name: str
+    title: str
+    compute: Compute
+    scope: Scope = "label"
+    tasks: tuple[Task, ...] = BOTH
+    averages: tuple[Average, ...] = ()
+    higher_is_better: bool = True
+    denominator: Denominator | None = None
+    judges: Literal["decision", "order", "probability"] = "decision"
+    headline: bool = False
+    meaning: str = ""
+    epochs: tuple[Task, ...] = ()
+    short: str = ""
+    hub: str = ""
+
+    def over_all_labels(self) -> Iterator[Metric]:
+        """The metric itself, or those of its averages, with the scope "overall"."""
+        if self.scope == "overall":
+            yield self
+        for average in self.averages:
+            found = replace(
+                self,
+                name=f"{self.name}_{average}",
+                title=_TITLES.get(f"{self.name}_{average}", f"{self.title}, {average}"),
+                compute=_average(self, average),
+                scope="overall",
+                averages=(),
+                denominator=self.denominator if average == "micro" else None,
+            )
+            yield found if average == "macro" else replace(found, headline=False, epochs=(), hub="")
+
+
+_TITLES = {"ap_macro": "Mean average precision"}
+
+
+# How metrics are computed.
+
+
+def from_counts(function: Callable[[Floats], Floats]) -> Compute:
+    """By label: of the (..., 2, 2) matrices of counts of each label against the rest."""
+    return lambda resamples: function(resamples.cells)
+
+
+def from_confusion(function: Callable[[Floats], Floats]) -> Compute:
+    """Overall, single-label: of the (..., C, C) confusion matrix."""
+    return lambda resamples: function(resamples.confusion)
+
+
+def from_scores(function: ScoreFunction) -> Compute:
+    """By label: of (K,) truth and probabilities. Called for each resample and label, so that it has to be quick."""
+    return lambda resamples: resamples.scores(function)
+
+
+def mean_over_cells(function: CellFunction) -> Compute:
+    """By label: the mean over known images of an (N, L) function of truth and probability."""
+    return lambda resamples: ratio(resamples.cell_sum(function), resamples.known)
+
+
+def mean_over_images(function: ImageFunction) -> Compute:
+    """Overall: the mean over known images of an (N,) function of (N, L) truth, probability and called labels."""
+    return lambda resamples: ratio(resamples.image_sum(function), resamples.images)
+
+
+def macro(name: str) -> Compute:
+    """Overall: the mean over the labels of a metric by label."""
+    return lambda resamples: resamples.mean(name)
+
+
+@dataclass(frozen=True)
+class AbsoluteSum:
+    """A sum of absolute values, such as a calibration error: noise only makes it larger, and its interval is found by
+    inversion (`confidence_limits.norm_limits`).
+
+    Attributes:
+        terms: (B, K) or (B, L, K) the summands before their absolute value is taken.
+    """
+
+    terms: Compute
+
+    def __call__(self, resamples: Resamples) -> Floats:
+        """The sums."""
+        total: Floats = np.abs(self.terms(resamples)).sum(axis=-1)
+        return total
+
+
+def _average(metric: Metric, average: Average) -> Compute:
+    if average == "macro":
+        return macro(metric.name)
+    if average == "micro":
+        return lambda resamples: metric.compute(resamples.pooled)[:, 0]
+    return lambda resamples: resamples.mean(metric.name, resamples.cells[..., 1, :].sum(axis=-1))
+
+
+def _calibration_error(gaps: Callable[[Resamples, Binning], Floats], binning: Binning) -> Compute:
+    return AbsoluteSum(lambda resamples: gaps(resamples, binning))
+
+
+def _exact_match(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> NDArray[Any]:
+    exact: NDArray[np.bool_] = ((called == truth) | (truth < 0)).all(axis=1)
+    return exact
+
+
+def _class_squared_errors(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> NDArray[Any]:
+    total: Floats = squared_errors(truth, probability).sum(axis=1)
+    return total
+
+
+def _class_log_losses(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> NDArray[Any]:
+    return np.take_along_axis(log_losses(truth, probability), truth.argmax(axis=1)[:, None], axis=1)[:, 0]
+
+
+def _at_prevalence(resamples: Resamples) -> tuple[Floats, Floats]:
+    prevalence = resamples.split.prevalence
+    assert prevalence is not None  # these rows are only there where one is stated
+    return agreement.predictive_values(resamples.label("recall"), resamples.label("specificity"), prevalence)
+
+
+_quadratic_kappa = partial(agreement.kappa, weights="quadratic")
+_probability_error = partial(Metric, higher_is_better=False, judges="probability")
+_LABELS_MEAN = "then the mean over the labels"
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "accuracy", "Accuracy", from_confusion(agreement.accuracy), "overall", SINGLE,
+        denominator="known", headline=True, epochs=SINGLE, short="accuracy", hub="accuracy",
+        meaning="Share of the images whose most likely class is the right one.",
+    ),
+    Metric(
+        "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,
+        denominator="known", headline=True, epochs=MULTI, short="subset acc.", hub="accuracy",
+        meaning="Share of the images with exactly the right set of labels.",
+    ),
+    Metric(
+        "balanced_accuracy", "Balanced accuracy", macro("recall"), "overall", SINGLE, headline=True,
+        meaning="Mean over the classes of the share that is found, so that rare classes count as much.",
+    ),
+    Metric("balanced_accuracy_macro", "Balanced accuracy, macro", macro("balanced_accuracy"), "overall", MULTI),
+    Metric(
+        "precision", "Precision", from_counts(classification.precision),
+        averages=("macro", "micro", "weighted"), denominator="called",
+    ),
+    Metric(
+        "recall", "Recall (sensitivity)", from_counts(classification.recall),
+        averages=("macro", "micro", "weighted"), denominator="positive",
+    ),
+    Metric(
+        "specificity", "Specificity", from_counts(classification.specificity),
+        averages=("macro", "micro", "weighted"), denominator="negative",
+    ),
+    Metric(
+        "npv", "Negative predictive value", from_counts(classification.negative_predictive_value),
+        denominator="not called",
+    ),
+    Metric(
+        "f1", "F1", from_counts(classification.f1),
+        averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, short="F1", hub="f1",
+        meaning=f"Harmonic mean of precision and recall of each label, {_LABELS_MEAN}.",
+    ),
+    Metric("accuracy", "Accuracy", from_counts(agreement.accuracy), denominator="known"),
+    Metric("balanced_accuracy", "Balanced accuracy", from_counts(agreement.mean_of_recall_and_specificity)),
+    Metric("kappa", "Cohen's kappa", from_counts(agreement.kappa)),
+    Metric("matthews", "Matthews' correlation", from_counts(agreement.matthews)),
+    Metric(
+        "auroc", "AUROC", lambda resamples: resamples.ranked[0],
+        averages=("macro", "micro"), judges="order", headline=True, epochs=BOTH, short="AUROC", hub="roc_auc",
+        meaning=f"Chance that an image with the label scores above one without, {_LABELS_MEAN}; 0.5 is guessing.",
+    ),
+    Metric(
+        "ap", "Average precision", lambda resamples: resamples.ranked[1],
+        averages=("macro", "micro"), judges="order", headline=True, epochs=MULTI, short="mean AP",
+        hub="average_precision",
+        meaning=f"Area under each label's precision-recall curve, {_LABELS_MEAN}; guessing gives the label's share of "
+        "the images.",
+    ),
+    Metric("kappa", "Cohen's kappa", from_confusion(agreement.kappa), "overall", SINGLE),
+    Metric("kappa_quadratic", "Kappa, quadratic weights", from_confusion(_quadratic_kappa), "overall", SINGLE),
+    Metric(
+        "matthews", "Matthews' correlation", from_confusion(agreement.matthews), "overall", SINGLE,
+        hub="matthews_correlation",
+    ),
+    Metric("kappa_macro", "Cohen's kappa, macro", macro("kappa"), "overall", MULTI),
+    Metric("matthews_macro", "Matthews' correlation, macro", macro("matthews"), "overall", MULTI),
+    _probability_error(
+        "brier", "Brier score", mean_over_images(_class_squared_errors), "overall", SINGLE, hub="brier_score"
+    ),
+    _probability_error("brier", "Brier score", mean_over_cells(squared_errors), tasks=MULTI, averages=("macro",)),
+    _probability_error("log_loss", "Log loss", mean_over_images(_class_log_losses), "overall", SINGLE),
+    _probability_error("log_loss", "Log loss", mean_over_cells(log_losses), tasks=MULTI, averages=("macro",)),
+    _probability_error(
+        "ece", "Calibration error", _calibration_error(top_label_gaps, "width"), "overall", SINGLE, headline=True,
+        meaning="Mean distance between the probability of the most likely class and how often it is right; 0 is best.",
+    ),
+    _probability_error("ece", "Calibration error", _calibration_error(label_gaps, "width")),
+    _probability_error(
+        "ece_macro", "Calibration error, macro", _calibration_error(macro_gaps, "width"), "overall", MULTI,
+        headline=True,
+        meaning="Mean distance between a label's probability and how often it is there, "
+        f"{_LABELS_MEAN}; 0 is best.",
+    ),
+    _probability_error(
+        "ece_mass", "Calibration error, equal mass", _calibration_error(top_label_gaps, "mass"), "overall", SINGLE
+    ),
+    _probability_error("ece_mass", "Calibration error, equal mass", _calibration_error(label_gaps, "mass")),
+    _probability_error(
+        "ece_mass_macro", "Calibration error, equal mass, macro", _calibration_error(macro_gaps, "mass"), "overall",
+        MULTI,
+    ),
+    Metric("ppv_at_prevalence", "PPV at the stated prevalence", lambda r: _at_prevalence(r)[0], "prevalence"),
+    Metric("npv_at_prevalence", "NPV at the stated prevalence", lambda r: _at_prevalence(r)[1], "prevalence"),
+)  # fmt: skip
+"""In the order of `metrics.json` and of tables."""
+
+
+def overall_metrics(task: Task) -> dict[str, Metric]:
+    """The metrics over all labels, by name."""
+    return {each.name: each for row in METRICS for each in row.over_all_labels() if task in each.tasks}
+
+
+def label_metrics(*, prevalence: bool = False) -> dict[str, Metric]:
+    """The metrics by label, by name; `prevalence` adds those at a stated prevalence."""
+    scopes = ("label", "prevalence") if prevalence else ("label",)
+    return {metric.name: metric for metric in METRICS if metric.scope in scopes}
+
+
+def headline_metrics(task: Task) -> dict[str, Metric]:
+    """The metrics over all labels that are shown first, by name."""
+    return {name: metric for name, metric in overall_metrics(task).items() if metric.headline}
+
+
+def epoch_metrics(task: Task) -> dict[str, Metric]:
+    """The metrics over all labels that are computed after each epoch, by name."""
+    return {name: metric for name, metric in overall_metrics(task).items() if task in metric.epochs}
+
+
+def metric_title(name: str) -> str:
+    """What people read for a metric's name; the name itself where there is no such metric."""
+    every = {**label_metrics(prevalence=True), **overall_metrics("single"), **overall_metrics("multi")}
+    return every[name].title if name in every else name
