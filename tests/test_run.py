@@ -10,7 +10,8 @@ import yaml
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, RunError, WeightsError
-from xrayfast.metrics.summary import OVERALL, overall
+from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.run import Run
 
 FILES = {
@@ -50,7 +51,7 @@ def test_what_the_files_say(tiny_run, data_dir):
     assert tiny_run.labels == ("covid-19", "normal", "pneumonia")
     history = tiny_run.history
     assert history["phase"].tolist() == ["head", "all"]
-    assert set(history) >= {"train_loss", "valid_loss", *OVERALL["single"], "lr", "seconds"}
+    assert set(history) >= {"train_loss", "valid_loss", *epoch_metrics("single"), "lr", "seconds"}
     assert info["best_epoch"] == history["auroc_macro"].argmax() + 1
     lines = (tiny_run.path / "split.csv").read_text().splitlines()
     assert lines[0] == "image,patient,split,labels,digest"
@@ -79,7 +80,7 @@ def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
     best = tiny_run.history.iloc[tiny_run.info["best_epoch"] - 1]
     told = tiny_run.predictions("valid")
     # A temperature moves AUROC by a little, since it moves each image's probabilities by its own other classes.
-    found = overall(told.truth, told.raw, "single")
+    found = compute_epoch_metrics(told.truth, told.raw, "single")
     assert tiny_run.metrics["valid"]["overall"]["accuracy"] == found["accuracy"]
     assert found["accuracy"] == pytest.approx(best["accuracy"], abs=1e-6)
     assert found["auroc_macro"] == pytest.approx(best["auroc_macro"], abs=1e-6)

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.test_cli import call
 from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import better, kept, told
-from xrayfast.metrics.measures import OVERALL_METRICS
+from xrayfast.metrics.registry import overall_metrics
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_csv_and_json_hold_everything(runs):
     assert "Brier score" in done.stderr
     table, differences = pd.read_csv("all.csv"), pd.read_csv("all-differences.csv")
     assert table["run"].tolist() == ["c", "a", "b"]
-    for name in OVERALL_METRICS["single"]:
+    for name in overall_metrics("single"):
         assert {name, f"{name}_low", f"{name}_high"} <= set(table)
         for row, told_row in zip(table.to_dict("records"), content["runs"], strict=True):
             assert row[f"{name}_low"] == pytest.approx(told_row["metrics"][name]["low"], nan_ok=True)

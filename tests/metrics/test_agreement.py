@@ -10,10 +10,9 @@ from xrayfast.metrics.agreement import (
     balanced_accuracy,
     kappa,
     matthews,
-    negative_predictive_value,
     predictive_values,
 )
-from xrayfast.metrics.classification import confusion_matrix
+from xrayfast.metrics.classification import confusion_matrix, negative_predictive_value
 
 graded = st.integers(2, 5).flatmap(
     lambda c: st.tuples(

@@ -8,7 +8,7 @@ from scipy import stats
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics import resampling
 from xrayfast.metrics.bootstrap import intervals, paired_differences
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import label_metrics, overall_metrics
 from xrayfast.metrics.resampling import draws, left_out
 
 TASKS = {"single": one_class, "multi": many_labels}
@@ -24,8 +24,8 @@ def every(found):
 def test_every_metric_has_an_interval_around_its_value(task):
     truth, probability = TASKS[task]()
     found = intervals(truth, probability, task, np.arange(120) // 2, prevalence=0.1, resamples=300)
-    assert list(found.overall) == list(OVERALL_METRICS[task])
-    assert list(found.per_label) == [*LABEL_METRICS, *AT_PREVALENCE]
+    assert list(found.overall) == list(overall_metrics(task))
+    assert list(found.per_label) == list(label_metrics(prevalence=True))
     assert (found.n_units, found.by) == (60, "patient")
     for name, interval in every(found):
         assert interval.low <= interval.value <= interval.high, name

@@ -9,10 +9,10 @@ from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics, prevalence_metrics
 from xrayfast.metrics.reliability import calibration_error, top_label
-from xrayfast.metrics.resampled_metrics import ResampledMetrics
-from xrayfast.metrics.summary import OVERALL, PER_LABEL, label_table, overall
+from xrayfast.metrics.resampled_metrics import ResampledMetrics, SingleSample
+from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.metrics.thresholds import decide
 
 TASKS = {"single": one_class, "multi": many_labels}
@@ -131,22 +131,22 @@ def test_images_without_a_class_count_nowhere():
 def test_names_and_numbers_are_those_of_the_summary(task):
     truth, probability = TASKS[task]()
     found = ResampledMetrics(truth, probability, task)
-    assert list(found.overall) == list(OVERALL_METRICS[task])
-    assert list(found.per_label) == list(LABEL_METRICS)
-    assert OVERALL[task].items() <= OVERALL_METRICS[task].items()
-    assert {name: text for name, text in PER_LABEL.items() if name != "support"}.items() <= LABEL_METRICS.items()
-    assert {name: found.overall[name] for name in OVERALL[task]} == pytest.approx(overall(truth, probability, task))
-    table = label_table(truth, probability, task)
-    for name in LABEL_METRICS.keys() & table.keys():
-        np.testing.assert_allclose(found.per_label[name], table[name], atol=1e-12)
+    assert list(found.overall) == list(overall_metrics(task))
+    assert list(found.per_label) == list(label_metrics())
+    assert epoch_metrics(task).keys() <= overall_metrics(task).keys()
+    epoch = compute_epoch_metrics(truth, probability, task)
+    assert {name: found.overall[name] for name in epoch_metrics(task)} == pytest.approx(epoch)
+    sample = SingleSample(found)
+    for name in label_metrics():
+        np.testing.assert_allclose(found.per_label[name], sample.label(name)[0], atol=1e-12)
 
 
 def test_predictive_values_are_there_when_asked_for():
     truth, probability = many_labels()
     found = ResampledMetrics(truth, probability, "multi", prevalence=[0.1, 0.2, 0.3, 0.4]).per_label
-    assert list(found) == [*LABEL_METRICS, *AT_PREVALENCE]
+    assert list(found) == list(label_metrics(prevalence=True))
     expected = predictive_values(found["recall"], found["specificity"], [0.1, 0.2, 0.3, 0.4])
-    np.testing.assert_array_equal([found[name] for name in AT_PREVALENCE], expected)
+    np.testing.assert_array_equal([found[name] for name in prevalence_metrics()], expected)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -6,9 +6,9 @@ import sklearn.metrics as skm
 
 from xrayfast.metrics.bootstrap import intervals
 from xrayfast.metrics.delong import delong
-from xrayfast.metrics.measures import AT_PREVALENCE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics
 from xrayfast.metrics.reliability import reliability
-from xrayfast.metrics.summary import MOST_LIKELY, OVERALL, PER_LABEL, most_confused, overall, summarise
+from xrayfast.metrics.summary import MOST_LIKELY, compute_epoch_metrics, most_confused, summarise
 from xrayfast.metrics.thresholds import decide
 
 RNG = np.random.default_rng(1)
@@ -28,7 +28,7 @@ def multi(n=80, labels=4):
 def test_single_label_numbers_equal_scikit_learn():
     truth, probability = single()
     actual, guess = truth.argmax(1), probability.argmax(1)
-    found = overall(truth, probability, "single")
+    found = compute_epoch_metrics(truth, probability, "single")
     assert found["accuracy"] == skm.accuracy_score(actual, guess)
     assert found["f1_macro"] == pytest.approx(skm.f1_score(actual, guess, average="macro"), abs=1e-9)
     expected = skm.roc_auc_score(actual, probability, multi_class="ovr", average="macro")
@@ -38,7 +38,7 @@ def test_single_label_numbers_equal_scikit_learn():
 def test_multi_label_numbers_equal_scikit_learn():
     truth, probability = multi()
     guess = probability >= 0.5
-    found = overall(truth, probability, "multi")
+    found = compute_epoch_metrics(truth, probability, "multi")
     assert found["subset_accuracy"] == skm.accuracy_score(truth, guess)
     assert found["f1_macro"] == pytest.approx(skm.f1_score(truth, guess, average="macro"), abs=1e-9)
     assert found["auroc_macro"] == pytest.approx(skm.roc_auc_score(truth, probability), abs=1e-9)
@@ -50,11 +50,10 @@ def test_the_summary_is_json_with_the_named_keys(task):
     truth, probability = single() if task == "single" else multi(labels=3)
     summary = summarise(truth, probability, ["a", "b", "c"], task)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    assert list(summary["overall"]) == list(OVERALL_METRICS[task])
+    assert list(summary["overall"]) == list(overall_metrics(task))
     counted = {"label", "support", "negatives", *(["threshold"] if task == "multi" else [])}
-    assert set(summary["per_label"][0]) == counted | set(LABEL_METRICS)
-    assert set(OVERALL[task]) <= set(OVERALL_METRICS[task])
-    assert set(PER_LABEL) <= set(summary["per_label"][0])
+    assert set(summary["per_label"][0]) == counted | set(label_metrics())
+    assert set(epoch_metrics(task)) <= set(overall_metrics(task))
     assert "intervals" not in summary
     assert summary["images"] == 80
     if task == "single":
@@ -148,7 +147,7 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
         assert summary["overall"][name] == one.value
         assert (told["overall"][name]["low"], told["overall"][name]["high"]) == (one.low, one.high)
     for i, row in enumerate(summary["per_label"]):
-        for name in (*LABEL_METRICS, *AT_PREVALENCE):
+        for name in label_metrics(prevalence=True):
             one = found.per_label[name][i]
             assert row[name] == one.value
             assert told["per_label"][row["label"]][name]["low"] == one.low

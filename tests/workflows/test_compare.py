@@ -16,7 +16,7 @@ from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.comparison import holm
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.delong import delong_test
-from xrayfast.metrics.measures import OVERALL_METRICS
+from xrayfast.metrics.registry import overall_metrics
 from xrayfast.metrics.summary import summarise
 from xrayfast.metrics.thresholds import OperatingPoint
 from xrayfast.predictions import Predictions
@@ -93,7 +93,7 @@ def test_values_are_those_of_scikit_learn_and_scipy(three):
         assert row["f1_macro"] == pytest.approx(sk.f1_score(actual, called, average="macro"), abs=1e-9)
         assert row["auroc_macro"] == pytest.approx(sk.roc_auc_score(truth, probability), abs=1e-9)
         assert row["log_loss"] == pytest.approx(sk.log_loss(actual, probability), abs=1e-9)
-        for name in OVERALL_METRICS["single"]:
+        for name in overall_metrics("single"):
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], name
         assert (row["images"], row["patients"], row["epochs"], row["parameters"]) == (40, 40, 3, 1000)
     for name in "ab":
@@ -147,7 +147,7 @@ def test_the_order_knows_which_way_is_better(three, order, first):
     found = xf.compare(three, order=order, resamples=20)
     values = found.table[order].tolist()
     assert values == sorted(values, reverse=order == "accuracy")
-    assert order in found.measures
+    assert order in found.metrics
     if order != "ece":
         assert found.table["run"][0] == found.reference == first
 
@@ -184,11 +184,11 @@ def test_images_are_matched_by_name_and_labels_by_name(tmp_path):
     )
     shuffled = xf.compare([tmp_path / "again" / "a", tmp_path / "b"], reference="b", resamples=50)
     assert plain.split == shuffled.split == "test"
-    for measure in plain.measures:
-        assert pick(shuffled, "a", measure)["difference"] == pytest.approx(
-            pick(plain, "a", measure)["difference"], abs=1e-12
+    for metric in plain.metrics:
+        assert pick(shuffled, "a", metric)["difference"] == pytest.approx(
+            pick(plain, "a", metric)["difference"], abs=1e-12
         )
-        assert pick(shuffled, "a", measure)["p"] == pytest.approx(pick(plain, "a", measure)["p"], nan_ok=True)
+        assert pick(shuffled, "a", metric)["p"] == pytest.approx(pick(plain, "a", metric)["p"], nan_ok=True)
     for label in LABELS:
         assert pick(shuffled, "a", "auroc", label)["p"] == pytest.approx(pick(plain, "a", "auroc", label)["p"])
 
@@ -290,7 +290,7 @@ def test_two_classes_have_one_auroc(tmp_path):
         kept(tmp_path, name, valid=told(truth, better(probability, truth, share), LABELS[:2]))
     found = xf.compare(tmp_path, resamples=20)
     assert found.tests == 2
-    assert found.differences["label"].tolist().count("") == len(found.measures)
+    assert found.differences["label"].tolist().count("") == len(found.metrics)
 
 
 def test_labels_of_few_patients_are_named(tmp_path):
@@ -386,7 +386,7 @@ def test_json_holds_all_of_it_and_no_nan(three):
     found = xf.compare(three, resamples=20)
     content = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert [row["run"] for row in content["runs"]] == found.table["run"].tolist()
-    assert set(content["runs"][0]["metrics"]) == set(OVERALL_METRICS["single"])
+    assert set(content["runs"][0]["metrics"]) == set(overall_metrics("single"))
     first = content["runs"][0]["metrics"]["accuracy"]
     assert list(first.values()) == found.table.loc[0, ["accuracy", "accuracy_low", "accuracy_high"]].tolist()
     assert len(content["differences"]) == len(found.differences)

@@ -16,7 +16,7 @@ from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, Train
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.training.callbacks import History, NullReporter
 from xrayfast.learning.training.mixed_precision import leave_autocast
-from xrayfast.metrics.measures import OVERALL_METRICS
+from xrayfast.metrics.registry import overall_metrics
 
 SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
 
@@ -524,5 +524,5 @@ def test_multi_label_with_focal_loss(tiny_multi_run):
     covid, pneumonia = predictions.truth[:, 0], predictions.truth[:, 2]
     assert (pneumonia >= covid).all()
     assert covid.sum() > 0
-    assert set(run.metrics["valid"]["overall"]) == set(OVERALL_METRICS["multi"])
+    assert set(run.metrics["valid"]["overall"]) == set(overall_metrics("multi"))
     assert predictions.loss.mean() == pytest.approx(run.history["valid_loss"][run.info["best_epoch"] - 1], rel=1e-3)

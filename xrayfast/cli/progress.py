@@ -16,16 +16,6 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 15.0
 """How often a long epoch says where it is when there is no terminal."""
 
-_WORDS = {
-    "train_loss": "train",
-    "valid_loss": "valid",
-    "accuracy": "accuracy",
-    "subset_accuracy": "subset acc.",
-    "f1_macro": "F1",
-    "auroc_macro": "AUROC",
-    "ap_macro": "mean AP",
-}
-
 
 def epoch_text(row: Mapping[str, Any], best: bool) -> str:
     """An epoch's row of the history in one line.
@@ -34,7 +24,11 @@ def epoch_text(row: Mapping[str, Any], best: bool) -> str:
     >>> epoch_text(row, best=True)
     'epoch 1 (head)  train 1.000  valid 0.500  accuracy –  61 s  *best'
     """
-    numbers = [f"{word} {shown(row[name])}" for name, word in _WORDS.items() if name in row]
+    from xrayfast.metrics.registry import epoch_metrics
+
+    words = {"train_loss": "train", "valid_loss": "valid"}
+    words |= {name: metric.short or metric.title for name, metric in epoch_metrics().items()}
+    numbers = [f"{word} {shown(row[name])}" for name, word in words.items() if name in row]
     return "  ".join(
         [
             f"epoch {row['epoch']} ({row['phase']})",

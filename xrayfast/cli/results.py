@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from xrayfast.cli.output import Output, shown
 from xrayfast.config import Task
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
-from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
 from xrayfast.metrics.thresholds import RULES
 
 if TYPE_CHECKING:
@@ -50,28 +50,28 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
         f"{result['images']} images{patients}{', with 95 % intervals' if told else ''}",
         ["metric", "value"],
         [
-            (OVERALL_METRICS[task][name], ranged(result["overall"][name], told.get("overall", {}).get(name)))
-            for name in HEADLINE[task]
+            (metric.title, ranged(result["overall"][name], told.get("overall", {}).get(name)))
+            for name, metric in headline_metrics(task).items()
         ],
     )
     rows = [row for row in result["per_label"] if row["label"] not in set(without)]
     ends = told.get("per_label", {})
-    measures = BY_LABEL if out.console.width >= WIDE else BY_LABEL[:3]
+    metrics = BY_LABEL if out.console.width >= WIDE else BY_LABEL[:3]
     threshold = ["threshold"] if task == "multi" and out.console.width >= WIDE else []
     out.table(
         "By label",
-        ["label", "images", *map(_title, measures), *threshold],
+        ["label", "images", *map(_title, metrics), *threshold],
         [
-            (row["label"], row["support"], *_cells(row, ends.get(row["label"], {}), measures), *map(row.get, threshold))
+            (row["label"], row["support"], *_cells(row, ends.get(row["label"], {}), metrics), *map(row.get, threshold))
             for row in rows
         ],
     )
-    if rows and all(name in rows[0] for name in AT_PREVALENCE):
+    if rows and all(name in rows[0] for name in prevalence_metrics()):
         out.table(
             "At the stated prevalence",
             ["label", "prevalence", "PPV", "NPV"],
             [
-                (label, f"{result['prevalence'][label]:g}", *_cells(row, ends.get(label, {}), AT_PREVALENCE))
+                (label, f"{result['prevalence'][label]:g}", *_cells(row, ends.get(label, {}), prevalence_metrics()))
                 for row in rows
                 if (label := row["label"]) in result["prevalence"]
             ],
@@ -88,7 +88,7 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
 
 
 def _title(name: str) -> str:
-    return LABEL_METRICS[name].split(" (")[0]
+    return metric_title(name).split(" (")[0]
 
 
 def _cells(row: Mapping[str, Any], ends: Mapping[str, Any], names: Iterable[str]) -> list[str]:
@@ -120,12 +120,12 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
         task: "single" or "multi".
         gaps: how many to name.
     """
-    titles = OVERALL_METRICS[task]
-    names = HEADLINE[task][:3] if out.console.width >= WIDE else (HEADLINE[task][0], "auroc_macro")
+    names = list(headline_metrics(task))
+    names = names[:3] if out.console.width >= WIDE else [names[0], "auroc_macro"]
     labels = ["labels"] if task == "multi" else []  # that macro AUROC is the mean of
     out.table(
         f"By {one['by']}",
-        [one["by"], "images", "patients", *labels, *(titles[name] for name in names)],
+        [one["by"], "images", "patients", *labels, *map(metric_title, names)],
         [
             (
                 group["value"],
@@ -141,12 +141,11 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
         ],
     )
     for gap in one["gaps"][:gaps]:
-        title = titles.get(gap["measure"]) or LABEL_METRICS[gap["measure"]]
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
         between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
         out.line(
-            f"Gap: {title}{of} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} for "
-            f"{gap['lowest']}, a difference of {gap['difference']:.3f}{between}."
+            f"Gap: {metric_title(gap['measure'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
+            f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}."
         )
     if not one["gaps"] and len(one["groups"]) > 1:
         out.line("No two groups are large enough to be compared.")

@@ -14,7 +14,7 @@ from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference.predictor import split_predictions
 from xrayfast.metrics.decision import Decision
-from xrayfast.metrics.summary import OVERALL, PER_LABEL
+from xrayfast.metrics.registry import epoch_metrics, metric_title
 from xrayfast.predictions import Predictions
 from xrayfast.report.interpretation import Interpretation
 
@@ -101,10 +101,11 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
 
     def print_classification_report(self) -> None:
         """Print the table by label and the overall numbers."""
-        print(self.label_table().rename(columns=PER_LABEL).to_string(float_format="{:.3f}".format, na_rep="-"))
-        for name, title in OVERALL[self.task].items():
+        table = self.label_table().rename(columns={"support": "Images"}).rename(columns=metric_title)
+        print(table.to_string(float_format="{:.3f}".format, na_rep="-"))
+        for name, metric in epoch_metrics(self.task).items():
             value = self.summary["overall"][name]
-            print(f"{title}: {'not defined' if value is None else f'{value:.3f}'}")
+            print(f"{metric.title}: {'not defined' if value is None else f'{value:.3f}'}")
 
     def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
         """The k largest (or smallest) losses and their indices, as tensors; with `items` the images' names too."""

@@ -288,8 +288,13 @@ def overall_metrics(task: Task) -> dict[str, Metric]:
 
 def label_metrics(*, prevalence: bool = False) -> dict[str, Metric]:
     """The metrics by label, by name; `prevalence` adds those at a stated prevalence."""
-    scopes = ("label", "prevalence") if prevalence else ("label",)
-    return {metric.name: metric for metric in METRICS if metric.scope in scopes}
+    found = {metric.name: metric for metric in METRICS if metric.scope == "label"}
+    return {**found, **prevalence_metrics()} if prevalence else found
+
+
+def prevalence_metrics() -> dict[str, Metric]:
+    """The metrics by label at a stated prevalence, by name."""
+    return {metric.name: metric for metric in METRICS if metric.scope == "prevalence"}
 
 
 def headline_metrics(task: Task) -> dict[str, Metric]:
@@ -297,9 +302,10 @@ def headline_metrics(task: Task) -> dict[str, Metric]:
     return {name: metric for name, metric in overall_metrics(task).items() if metric.headline}
 
 
-def epoch_metrics(task: Task) -> dict[str, Metric]:
-    """The metrics over all labels that are computed after each epoch, by name."""
-    return {name: metric for name, metric in overall_metrics(task).items() if task in metric.epochs}
+def epoch_metrics(*tasks: Task) -> dict[str, Metric]:
+    """The metrics over all labels that are computed after each epoch, by name; without a task those of either."""
+    found = (metric for row in METRICS for metric in row.over_all_labels())
+    return {metric.name: metric for metric in found if set(metric.epochs) & set(tasks or BOTH)}
 
 
 def metric_title(name: str) -> str:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.files import write_bytes
-from xrayfast.metrics.summary import OVERALL
+from xrayfast.metrics.registry import epoch_metrics
 
 DPI = 160
 LABEL_CHARACTERS = 30
@@ -67,14 +67,14 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
 
     Args:
         history: a row an epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
-            the columns of metrics named in `metrics.summary.OVERALL`; cells may be NaN.
+            the columns of metrics named in `metrics.registry.epoch_metrics`; cells may be NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
     figure = Figure(figsize=(10, 4.1), layout="constrained")
     losses, metrics = figure.subplots(1, 2)
     loss_names = {"train_loss": "Training loss", "valid_loss": "Validation loss"}
     task: Task = "multi" if "subset_accuracy" in history else "single"
-    metric_names = {name: text for name, text in OVERALL[task].items() if name in history}
+    metric_names = {name: metric.title for name, metric in epoch_metrics(task).items() if name in history}
     _curves(losses, history, loss_names, best_epoch)
     _curves(metrics, history, metric_names, best_epoch)
     losses.set_ylabel("Loss", fontsize=TEXT, color=MUTED)

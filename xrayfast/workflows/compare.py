@@ -15,14 +15,10 @@ import pandas as pd
 from xrayfast.config import Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.metrics.bootstrap import Interval, intervals
-from xrayfast.metrics.measures import OVERALL_METRICS
-from xrayfast.metrics.summary import OVERALL
+from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.run import INFO, PredictedSplit, Run
 from xrayfast.workflows.paired import LEVEL, Side, corrected, differences
-
-LESS_IS_BETTER = ("brier", "log_loss", "ece", "ece_mass")
-"""The metrics, each also as a mean over labels ("_macro"), of which a good model has little."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +27,7 @@ class Comparison:
 
     Attributes:
         table: a row a run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
-            metric of `OVERALL_METRICS`: NAME, NAME_low and NAME_high (95 % interval).
+            metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
         differences: a row for each run, metric and label compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `measure`, `label` ("" for all), `difference` (run minus reference),
             `low`, `high` (95 %, each interval for itself), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
@@ -42,7 +38,7 @@ class Comparison:
         split: the part compared on, "valid" or "test".
         order: the metric that orders the table.
         reference: the run that the others are compared with.
-        measures: the metrics shown first: the usual ones, and `order`.
+        metrics: those shown first: of an epoch, and `order`.
         tests: how many p-values were corrected together.
     """
 
@@ -53,12 +49,12 @@ class Comparison:
     split: PredictedSplit
     order: str
     reference: str
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     tests: int
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON: undefined numbers are None."""
-        names = [name for name in OVERALL_METRICS[self.task] if name in self.table]
+        names = [name for name in overall_metrics(self.task) if name in self.table]
         ends = [name + end for name in names for end in ("", "_low", "_high")]
         runs = []
         for row in _records(self.table):
@@ -98,8 +94,7 @@ def compare(
     Args:
         runs: runs, their folders, or folders of runs.
         split: the split to compare on; default the test split where every run has one, else valid.
-        order: a name of `OVERALL_METRICS`; the best run comes first, which of losses and calibration errors is the
-            smallest.
+        order: a name of `metrics.registry.overall_metrics`; the best run comes first, by the metric's direction.
         reference: the run that the others are compared with, one of `runs` or its name; default the first of the table.
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
             `metrics.json` has none.
@@ -115,11 +110,9 @@ def compare(
     """
     found, notes = _find(runs)
     task = _common_task(found)
-    if order not in OVERALL_METRICS[task]:
-        raise ConfigError(
-            f"order is '{order}'; expected one of {', '.join(OVERALL_METRICS[task])}."
-            + did_you_mean(order, OVERALL_METRICS[task])
-        )
+    known = overall_metrics(task)
+    if order not in known:
+        raise ConfigError(f"order is '{order}'; expected one of {', '.join(known)}.{did_you_mean(order, known)}")
     against = None if reference is None else _named(reference, found)
     chosen, about_split = _common_split(found, split)
     predictions = {name: _predictions(run, chosen) for name, run in found.items()}
@@ -131,22 +124,22 @@ def compare(
         if progress is not None:
             progress("measuring", done, total)
     table = pd.DataFrame(rows).sort_values(
-        order, ascending=_less_is_better(order), na_position="last", kind="stable", ignore_index=True
+        order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
     )
     against = against or str(table["run"][0])
-    measures = tuple(dict.fromkeys([*OVERALL[task], order]))
+    metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
     pairs, remarks = [], {}
     for name in table["run"]:
         if name != against:
             one, other = (_side(found[side], predictions[side]) for side in (name, against))
-            compared, remarks[name] = differences(one, other, measures, resamples, seed)
+            compared, remarks[name] = differences(one, other, metrics, resamples, seed)
             pairs += [{"run": name, "reference": against, **row} for row in compared]
         done += len(predictions[name])
         if progress is not None:
             progress("comparing", done, total)
     differing, tests = corrected(pairs)
     notes += about_split + _together(remarks, against) + _about_tests(tests, reference is None, order, task)
-    return Comparison(table, differing, tuple(notes), task, chosen, order, against, measures, tests)
+    return Comparison(table, differing, tuple(notes), task, chosen, order, against, metrics, tests)
 
 
 # Which runs, on what.
@@ -287,7 +280,7 @@ def _row(
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "path": str(run.path),
     }
-    names = [*OVERALL[run.task], *(name for name in OVERALL_METRICS[run.task] if name not in OVERALL[run.task])]
+    names = list(dict.fromkeys([*epoch_metrics(run.task), *overall_metrics(run.task)]))
     values = _stored(run, split, names)
     if values is None:
         values = intervals(
@@ -299,9 +292,9 @@ def _row(
             resamples=resamples,
             seed=seed,
         ).overall
-    for measure in names:
-        one = values[measure]
-        row |= {measure: one.value, f"{measure}_low": one.low, f"{measure}_high": one.high}
+    for metric in names:
+        one = values[metric]
+        row |= {metric: one.value, f"{metric}_low": one.low, f"{metric}_high": one.high}
     return row
 
 
@@ -341,10 +334,6 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _less_is_better(measure: str) -> bool:
-    return measure.removesuffix("_macro") in LESS_IS_BETTER
-
-
 # What to say.
 
 
@@ -368,7 +357,7 @@ def _about_tests(tests: int, chosen: bool, order: str, task: Task) -> list[str]:
     ]
     if chosen:
         notes.append(
-            f"The reference was chosen by its result on these very images ({OVERALL_METRICS[task][order]}), which "
+            f"The reference was chosen by its result on these very images ({metric_title(order)}), which "
             "flatters it a little. Where one run was the standard beforehand, make that the reference."
         )
     return notes

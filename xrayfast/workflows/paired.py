@@ -48,14 +48,14 @@ class Side:
 
 
 def differences(
-    one: Side, other: Side, measures: Sequence[str], resamples: int, seed: int
+    one: Side, other: Side, metrics: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """How much higher the metrics of one run are than those of the other, on the images that both have.
 
     Args:
         one: the one run.
         other: the other.
-        measures: names of `OVERALL_METRICS`; of each label the AUROC is compared too.
+        metrics: names of `registry.overall_metrics`; of each label the AUROC is compared too.
         resamples: how often patients are drawn.
         seed: of the draws.
 
@@ -84,7 +84,7 @@ def differences(
     )
     size = {"images": len(a), "patients": None if groups is None else len(np.unique(groups[groups >= 0]))}
     rows = []
-    for name in measures:
+    for name in metrics:
         test: dict[str, Any] = {"test": "", "p": math.nan}
         if name in _COUNT_RIGHT_IMAGES:
             called = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
@@ -94,7 +94,7 @@ def differences(
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
         numbers = _numbers(found.per_label["auroc"][i])
         rows.append({**size, "measure": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
-    remarks = _shown(found, measures).notes(a.labels) + _few(a, groups)
+    remarks = _shown(found, metrics).notes(a.labels) + _few(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
 
 
@@ -180,7 +180,7 @@ def _numbers(interval: Interval) -> dict[str, float]:
     return {"difference": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _shown(found: Intervals, measures: Sequence[str]) -> Intervals:
+def _shown(found: Intervals, metrics: Sequence[str]) -> Intervals:
     """Only the intervals that the rows hold."""
-    overall = {name: found.overall[name] for name in measures}
+    overall = {name: found.overall[name] for name in metrics}
     return replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})

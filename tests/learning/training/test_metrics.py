@@ -5,14 +5,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from xrayfast.learning.training.metrics import UnmaskedLoss, epoch_metrics
-from xrayfast.metrics.summary import OVERALL, overall
+from xrayfast.learning.training.metrics import UnmaskedLoss, build_epoch_metrics
+from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.summary import compute_epoch_metrics
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_each_pass_starts_anew_and_batches_are_joined(task):
-    metrics = epoch_metrics(task, 3)
-    assert [metric.name for metric in metrics] == list(OVERALL[task])
+    metrics = build_epoch_metrics(task, 3)
+    assert [metric.name for metric in metrics] == list(epoch_metrics(task))
     generator = torch.manual_seed(0)
     for _ in range(2):
         logits = torch.randn(20, 3, generator=generator)
@@ -25,12 +26,12 @@ def test_each_pass_starts_anew_and_batches_are_joined(task):
             for metric in metrics:
                 metric.accumulate(SimpleNamespace(pred=logits[rows], yb=(target[rows],)))
         probability = logits.softmax(-1) if task == "single" else logits.sigmoid()
-        expected = overall(truth.numpy(), probability.numpy(), task)
+        expected = compute_epoch_metrics(truth.numpy(), probability.numpy(), task)
         assert {metric.name: metric.value for metric in metrics} == pytest.approx(expected)
 
 
 def test_what_is_not_defined_is_none():
-    metrics = {metric.name: metric for metric in epoch_metrics("single", 2)}
+    metrics = {metric.name: metric for metric in build_epoch_metrics("single", 2)}
     assert metrics["accuracy"].value is None
     for metric in metrics.values():
         metric.reset()
@@ -43,7 +44,7 @@ def test_what_is_not_defined_is_none():
 
 
 def test_unknown_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_weighs_what_is_known():
-    metrics = epoch_metrics("multi", 2)
+    metrics = build_epoch_metrics("multi", 2)
     loss = UnmaskedLoss()
     for metric in (*metrics, loss):
         metric.reset()

@@ -77,9 +77,9 @@ def compare(
 
 def show_comparison(out: Output, found: Comparison) -> None:
     """Print the runs, best first; how they were trained; the differences and tests; the notes."""
-    from xrayfast.metrics.measures import OVERALL_METRICS
+    from xrayfast.metrics.registry import metric_title
 
-    titles = {name: OVERALL_METRICS[found.task][name] for name in found.measures}
+    titles = {name: metric_title(name) for name in found.metrics}
     table = _records(found.table)
     out.table(
         f"On {_counted(found)} images, with 95 % intervals; ordered by {titles[found.order]}",

@@ -19,7 +19,7 @@ from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import FrozenInference
 from xrayfast.learning.training.loaders import RadiographDataLoaders
-from xrayfast.learning.training.metrics import EpochRecorder, epoch_metrics
+from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.learning.training.optimizers import make_optimizer
 
@@ -128,7 +128,7 @@ def learner(
         loss_func=loss_func,
         opt_func=make_optimizer(optimizer, momentum),
         splitter=layer_groups,
-        metrics=epoch_metrics(data.task, len(data.labels)),
+        metrics=build_epoch_metrics(data.task, len(data.labels)),
         lr=lr,
         wd=wd,
         train_bn=False,

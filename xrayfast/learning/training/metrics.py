@@ -11,7 +11,8 @@ from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric, Recorder
 from xrayfast.learning.model.losses import batch_weight
-from xrayfast.metrics.summary import OVERALL, overall
+from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.summary import compute_epoch_metrics
 
 
 class _Gathered:
@@ -41,7 +42,7 @@ class _Gathered:
                 return None  # a diverged network has no metrics; the loss shows it
             probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
             truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
-            self._values = overall(truth, probability, self.task)
+            self._values = compute_epoch_metrics(truth, probability, self.task)
         found = self._values[name]
         return None if np.isnan(found) else found
 
@@ -110,7 +111,7 @@ class EpochRecorder(Recorder):
             self.losses = list(torch.stack(self.losses).cpu())
 
 
-def epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:
+def build_epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:
     """The metrics to report after each epoch."""
     gathered = _Gathered(task, n_labels)
-    return [EpochMetric(name, gathered, first=i == 0) for i, name in enumerate(OVERALL[task])]
+    return [EpochMetric(name, gathered, first=i == 0) for i, name in enumerate(epoch_metrics(task))]

@@ -12,7 +12,7 @@ from xrayfast.config import Schedule, Task, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
 from xrayfast.learning.training.mixed_precision import leave_autocast
-from xrayfast.metrics.summary import OVERALL
+from xrayfast.metrics.registry import epoch_metrics
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def monitored(train: TrainConfig, task: Task) -> str:
     """
     if train.monitor == "auto":
         return "auroc_macro"
-    known = ("valid_loss", *OVERALL[task])
+    known = ("valid_loss", *epoch_metrics(task))
     if train.monitor not in known:
         raise ConfigError(f"monitor is '{train.monitor}', and this data has one of: {', '.join(known)}.")
     return train.monitor

@@ -7,25 +7,11 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.metrics.decision import Decision
-from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import headline_metrics, label_metrics, metric_title, overall_metrics
 from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.report.html.tables import SPLIT_TITLES, Cell, Column, Matrix, Table, images_text, number, percent
 
 CONFUSED_ROWS = 10
-
-MEANING = {
-    "accuracy": "Share of the images whose most likely class is the right one.",
-    "balanced_accuracy": "Mean over the classes of the share that is found, so that rare classes count as much.",
-    "subset_accuracy": "Share of the images with exactly the right set of labels.",
-    "f1_macro": "Harmonic mean of precision and recall of each label, then the mean over the labels.",
-    "auroc_macro": "Chance that an image with the label scores above one without, then the mean over the "
-    "labels; 0.5 is guessing.",
-    "ap_macro": "Area under each label's precision-recall curve, then the mean over the labels; guessing "
-    "gives the label's share of the images.",
-    "ece": "Mean distance between the probability of the most likely class and how often it is right; 0 is best.",
-    "ece_macro": "Mean distance between a label's probability and how often it is there, then the mean over the "
-    "labels; 0 is best.",
-}
 
 METHODS = {
     "bca": "BCa bootstrap",
@@ -33,34 +19,26 @@ METHODS = {
     "inversion": "bootstrap, inverted",
 }
 
-# Three tables of all measures by label, none wider than a printed page.
 FOUND = ("support", "threshold", "auroc", "ap", "recall", "specificity", "precision", "f1")
-DECIDED = ("negatives", "npv", "accuracy", "balanced_accuracy", "kappa", "matthews", *AT_PREVALENCE)
-CALIBRATED = ("brier", "log_loss", "ece", "ece_mass")
+"""The first of three tables by label, none wider than a printed page; the others hold all other metrics."""
 
-NAMES = {
-    **LABEL_METRICS,
-    **AT_PREVALENCE,
-    "support": "Images",
-    "negatives": "Images without",
-    "threshold": "Threshold",
-}
+TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
 FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 
 
 def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
-    """The few measures that stand on top, with what they mean."""
+    """The headline metrics, with what they mean."""
     found = _intervals(summary, "overall")
     return Table(
         f"{split}-overall",
         "Over all labels" if task == "multi" else "Over all classes",
-        (Column("Measure", text=True), Column("Value")),
+        (Column("Metric", text=True), Column("Value")),
         [
             [
-                Cell(OVERALL_METRICS[task][name], aside=MEANING[name]),
+                Cell(metric.title, aside=metric.meaning),
                 number(summary["overall"][name], interval=found.get(name)),
             ]
-            for name in HEADLINE[task]
+            for name, metric in headline_metrics(task).items()
             if name in summary["overall"]
         ],
         stacked=True,
@@ -68,32 +46,36 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
 
 
 def overall_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
-    """Every measure over all labels, with how its interval was found."""
+    """Every metric over all labels, with how its interval was found."""
     found = _intervals(summary, "overall")
-    names = [name for name in OVERALL_METRICS[task] if name in summary["overall"]]
-    rows = [
-        [Cell(OVERALL_METRICS[task][name]), number(summary["overall"][name], interval=found.get(name))]
-        for name in names
-    ]
-    columns = [Column("Measure", text=True), Column("Value")]
+    names = [name for name in overall_metrics(task) if name in summary["overall"]]
+    rows = [[Cell(metric_title(name)), number(summary["overall"][name], interval=found.get(name))] for name in names]
+    columns = [Column("Metric", text=True), Column("Value")]
     if found:
         columns.append(Column("Interval", text=True))
         rows = [[*row, Cell(_method(found.get(name)))] for row, name in zip(rows, names, strict=True)]
-    return Table(f"{split}-all", f"All {len(rows)} measures over all labels", columns, rows)
+    return Table(f"{split}-all", f"All {len(rows)} metrics over all labels", columns, rows)
 
 
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
-    """The measures by label: those that are looked for first, and tables of all others."""
+    """The metrics by label: those that are looked for first, and tables of all others."""
     kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
     first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, FOUND)
-    others = [
-        _label_table(f"{split}-by-label-{name}", f"By label, {kind}: {what}", summary, measures)
-        for name, what, measures in (
-            ("decided", "further measures of what is called", DECIDED),
-            ("calibrated", "how well the probabilities are calibrated", CALIBRATED),
+    others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in FOUND]
+    decided = ["negatives", *(metric.name for metric in others if metric.judges != "probability")]
+    calibrated = [metric.name for metric in others if metric.judges == "probability"]
+    further = [
+        _label_table(f"{split}-by-label-{name}", f"By label, {kind}: {what}", summary, metrics)
+        for name, what, metrics in (
+            (
+                "decided",
+                "further metrics of what is called",
+                decided,
+            ),
+            ("calibrated", "how well the probabilities are calibrated", calibrated),
         )
     ]
-    return first, [table for table in others if len(table.columns) > 1]
+    return first, [table for table in further if len(table.columns) > 1]
 
 
 def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
@@ -101,7 +83,7 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     found = summary.get("at_thresholds")
     if not found:
         return None
-    columns = [Column("Class", text=True), Column("Threshold"), *(Column(NAMES[name]) for name in AT_THRESHOLD)]
+    columns = [Column("Class", text=True), Column("Threshold"), *(Column(_title(name)) for name in AT_THRESHOLD)]
     rows = [
         [
             Cell(row["label"]),
@@ -234,13 +216,13 @@ def scalings_table(decision: Decision) -> Table | None:
     return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)
 
 
-def _label_table(id: str, caption: str, summary: Mapping[str, Any], measures: Iterable[str]) -> Table:
+def _label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str]) -> Table:
     rows, found = summary["per_label"], _intervals(summary, "per_label")
-    there = [name for name in measures if rows and name in rows[0]]
+    there = [name for name in metrics if rows and name in rows[0]]
     return Table(
         id,
         caption,
-        [Column("Label", text=True), *(Column(NAMES[name]) for name in there)],
+        [Column("Label", text=True), *(Column(_title(name)) for name in there)],
         [
             [
                 Cell(row["label"]),
@@ -250,6 +232,10 @@ def _label_table(id: str, caption: str, summary: Mapping[str, Any], measures: It
         ],
         sortable=True,
     )
+
+
+def _title(name: str) -> str:
+    return TITLES.get(name) or metric_title(name)
 
 
 def _intervals(summary: Mapping[str, Any], of: str) -> Mapping[str, Any]:

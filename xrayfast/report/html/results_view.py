@@ -106,7 +106,7 @@ def _words(split: SplitReport, task: Task) -> str:
 
 
 def _between(summary: Mapping[str, Any], name: str) -> str:
-    """A measure's interval in per cent, to follow its value."""
+    """A metric's interval in per cent, to follow its value."""
     found = summary.get("intervals", {}).get("overall", {}).get(name)
     if not found or found["low"] is None or found["high"] is None:
         return ""

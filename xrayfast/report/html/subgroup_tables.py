@@ -1,4 +1,4 @@
-"""What the page shows of subgroups: a table for each property, its measures by label, and the largest gaps in words."""
+"""What the page shows of subgroups: a table for each property, its metrics by label, and the largest gaps in words."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.metrics.measures import HEADLINE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.report.html.tables import Cell, Column, Table, number
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
 BY_LABEL = ("auroc", "recall", "specificity")
-"""The measures that are shown by label and subgroup."""
+"""The metrics that are shown by label and subgroup."""
 
 
 def subgroups_view(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
@@ -28,8 +28,8 @@ def subgroups_view(split: str, subgroups: Sequence[Mapping[str, Any]], task: Tas
             "by": one["by"],
             "table": _overall(f"{split}-by-{i}", one, task),
             "by_label": [_by_label(f"{split}-by-{i}-{name}", one, name) for name in BY_LABEL],
-            "gaps_text": _gaps_text(one, task),
-            "gaps": _gaps(f"{split}-by-{i}-gaps", one, task),
+            "gaps_text": _gaps_text(one),
+            "gaps": _gaps(f"{split}-by-{i}-gaps", one),
             "notes": one.get("notes", []),
             "group_notes": [f"{group['value']}: {note}" for group in one["groups"] for note in group["notes"]],
         }
@@ -39,7 +39,7 @@ def subgroups_view(split: str, subgroups: Sequence[Mapping[str, Any]], task: Tas
 
 def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
     """A subgroup a row."""
-    names = [name for name in HEADLINE[task] if all(name in group["overall"] for group in one["groups"])]
+    names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in one["groups"])]
     columns = [Column(_title(one["by"]), text=True), Column("Images"), Column("Patients")]
     counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in one["groups"]) else []
     columns += [Column("Labels with AUROC") for _ in counts]
@@ -53,7 +53,7 @@ def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
         ]
         for group in one["groups"]
     ]
-    columns += [Column(OVERALL_METRICS[task][name]) for name in names]
+    columns += [Column(metric_title(name)) for name in names]
     return Table(id, f"By {one['by']}; a header sorts the table", columns, rows, sortable=True)
 
 
@@ -62,7 +62,7 @@ def _by_label(id: str, one: Mapping[str, Any], name: str) -> Table:
     labels = [row["label"] for row in one["groups"][0]["per_label"]] if one["groups"] else []
     rows = [[Cell(label), *(_cell(group, label, name) for group in one["groups"])] for label in labels]
     columns = [Column("Label", text=True), *(Column(str(group["value"])) for group in one["groups"])]
-    return Table(id, f"{LABEL_METRICS[name]} by label and {one['by']}", columns, rows, sortable=True)
+    return Table(id, f"{metric_title(name)} by label and {one['by']}", columns, rows, sortable=True)
 
 
 def _cell(group: Mapping[str, Any], label: str, name: str) -> Cell:
@@ -70,27 +70,27 @@ def _cell(group: Mapping[str, Any], label: str, name: str) -> Cell:
     return number(row.get(name), interval=_found(group, "per_label").get(label, {}).get(name))
 
 
-def _gaps(id: str, one: Mapping[str, Any], task: Task) -> Table | None:
+def _gaps(id: str, one: Mapping[str, Any]) -> Table | None:
     """The largest differences between two subgroups; None where there are none."""
     gaps = one["gaps"]
     if not gaps:
         return None
     rows = [
         [
-            Cell(_measure(gap, task)),
+            Cell(_metric(gap)),
             number(gap["highest_value"], aside=str(gap["highest"])),
             number(gap["lowest_value"], aside=str(gap["lowest"])),
             number(gap["difference"], interval=gap),
         ]
         for gap in gaps[:GAPS_SHOWN]
     ]
-    columns = (Column("Measure", text=True), Column("Highest"), Column("Lowest"), Column("Difference"))
+    columns = (Column("Metric", text=True), Column("Highest"), Column("Lowest"), Column("Difference"))
     caption = f"Gaps by {one['by']}, largest first"
     caption += f"; the first {GAPS_SHOWN} of {len(gaps)}" if len(gaps) > GAPS_SHOWN else ""
     return Table(id, caption, columns, rows, sortable=True)
 
 
-def _gaps_text(one: Mapping[str, Any], task: Task) -> str:
+def _gaps_text(one: Mapping[str, Any]) -> str:
     """The largest gaps in words, and how many chance alone would seldom make."""
     gaps = one["gaps"]
     if not gaps:
@@ -100,7 +100,7 @@ def _gaps_text(one: Mapping[str, Any], task: Task) -> str:
         cell = number(gap["difference"], interval=gap)
         between = f", interval {cell.interval.text}" if cell.interval else ""
         said.append(
-            f"{_measure(gap, task)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
+            f"{_metric(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
             f"for {gap['lowest']} (difference {cell.text}{between})"
         )
     start = "The largest gap: " if len(said) == 1 else "The largest gaps: "
@@ -110,11 +110,11 @@ def _gaps_text(one: Mapping[str, Any], task: Task) -> str:
     return f"{start}{'; '.join(said)}.{many}"
 
 
-def _measure(gap: Mapping[str, Any], task: Task) -> str:
+def _metric(gap: Mapping[str, Any]) -> str:
     if gap["label"] is not None:
-        return f"{LABEL_METRICS.get(gap['measure'], gap['measure'])} of {gap['label']}"
+        return f"{metric_title(gap['measure'])} of {gap['label']}"
     over = f" over {gap['labels']} labels" if "labels" in gap else ""
-    return f"{OVERALL_METRICS[task].get(gap['measure'], gap['measure'])}{over}"
+    return f"{metric_title(gap['measure'])}{over}"
 
 
 def _found(group: Mapping[str, Any], of: str) -> Mapping[str, Any]:

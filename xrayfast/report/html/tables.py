@@ -11,7 +11,7 @@ import pandas as pd
 
 from xrayfast.config import Task
 from xrayfast.errors import plural
-from xrayfast.metrics.summary import OVERALL
+from xrayfast.metrics.registry import epoch_metrics
 
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
 """The splits of a data set, and the external test, with the names that people read."""
@@ -101,8 +101,8 @@ def percent(part: float, whole: float = 1.0) -> str:
 
 def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> Table:
     """An epoch a row."""
-    names = {"train_loss": "Training loss", "valid_loss": "Validation loss", **OVERALL[task]}
-    forms = {column: (name, ".3f") for column, name in names.items()}
+    forms = {"train_loss": ("Training loss", ".3f"), "valid_loss": ("Validation loss", ".3f")}
+    forms |= {name: (metric.title, ".3f") for name, metric in epoch_metrics(task).items()}
     forms |= {"lr": ("Learning rate", ".2g"), "seconds": ("Seconds", ".1f")}
     forms = {column: form for column, form in forms.items() if column in history}
     rows = []

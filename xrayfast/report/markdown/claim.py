@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from xrayfast.errors import plural
 from xrayfast.files import write_text
-from xrayfast.metrics.measures import LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import label_metrics, overall_metrics
 from xrayfast.report.markdown import sentences as say
 from xrayfast.report.markdown.facts import (
     DASH,
@@ -226,8 +226,9 @@ def _metrics(facts: Facts) -> Answer:
     if facts.main is None:
         return Answer(todo="the metrics, and why these.")
     summary = facts.main[1]
-    names = [name for key, name in OVERALL_METRICS[facts.task].items() if key in summary["overall"]]
-    of_labels = [name for key, name in LABEL_METRICS.items() if any(key in row for row in summary["per_label"])]
+    names = [metric.title for key, metric in overall_metrics(facts.task).items() if key in summary["overall"]]
+    rows = summary["per_label"]
+    of_labels = [metric.title for key, metric in label_metrics().items() if any(key in row for row in rows)]
     given = (f"Overall: {'; '.join(names)}.", f"For each label against the rest: {'; '.join(of_labels)}.")
     return Answer(given, "which of these is the main one, and why it fits the use.")
 

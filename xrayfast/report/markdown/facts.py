@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, plural, shorten
-from xrayfast.metrics.measures import AT_PREVALENCE, HEADLINE, LABEL_METRICS, OVERALL_METRICS
+from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
 from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.run import PREDICTED_SPLITS, Run
 from xrayfast.run_files import EvaluationMetrics, MetricsFile, RunInfo, SplitSummary
@@ -30,7 +30,7 @@ UNRECORDED = "not recorded"
 DASH = "–"
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test"}
 
-_LABEL_COLUMNS = ("auroc", "ap", "recall", "specificity", "precision", "npv", "f1", *AT_PREVALENCE)
+_LABEL_COLUMNS = ("auroc", "ap", "recall", "specificity", "precision", "npv", "f1")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -180,7 +180,7 @@ def _tests(run: Run) -> tuple[tuple[tuple[str, EvaluationMetrics], ...], tuple[s
             damaged.append(test.path.name)
             continue
         labels = [row["label"] for row in metrics["result"]["per_label"]]
-        if labels == list(run.labels) and metrics["result"]["overall"].keys() >= set(HEADLINE[run.task]):
+        if labels == list(run.labels) and metrics["result"]["overall"].keys() >= set(headline_metrics(run.task)):
             found.append((test.path.name, metrics))
         else:
             damaged.append(test.path.name)
@@ -254,15 +254,14 @@ def interval_note(summary: Mapping[str, Any]) -> str:
 
 def overall_table(facts: Facts, summary: Mapping[str, Any]) -> Markdown:
     """The headline metrics, those that the summary has, with their intervals."""
-    names = OVERALL_METRICS[facts.task]
-    rows = [(names[key], estimate(summary, key)) for key in HEADLINE[facts.task] if key in summary["overall"]]
+    names = [name for name in headline_metrics(facts.task) if name in summary["overall"]]
+    rows = [(metric_title(name), estimate(summary, name)) for name in names]
     return table(("Metric", "Value"), rows)
 
 
 def label_table(summary: Mapping[str, Any]) -> Markdown:
     """A label a row: images with and without it, and its metrics with their intervals."""
-    names = {**LABEL_METRICS, **AT_PREVALENCE}
-    keys = [key for key in _LABEL_COLUMNS if any(key in row for row in summary["per_label"])]
+    keys = [key for key in (*_LABEL_COLUMNS, *prevalence_metrics()) if any(key in row for row in summary["per_label"])]
     counts = {"support": "Images with", "negatives": "Images without"}
     counts = {key: words for key, words in counts.items() if any(key in row for row in summary["per_label"])}
     rows = [
@@ -273,7 +272,7 @@ def label_table(summary: Mapping[str, Any]) -> Markdown:
         ]
         for row in summary["per_label"]
     ]
-    return table(("Label", *counts.values(), *(names[key] for key in keys)), rows)
+    return table(("Label", *counts.values(), *map(metric_title, keys)), rows)
 
 
 def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
@@ -287,7 +286,7 @@ def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
         ends = "" if end.get("low") is None else f" ({number(end['low'])} to {number(end['high'])})"
         return number(row[name]) + ends
 
-    names = [LABEL_METRICS[name] for name in AT_THRESHOLD]
+    names = map(metric_title, AT_THRESHOLD)
     rows = [
         (row["label"], number(row["threshold"], ".4g"), *(told(row, name) for name in AT_THRESHOLD)) for row in found
     ]
@@ -296,8 +295,7 @@ def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
 
 def subgroup_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
     """For each of sex, age and so on: a table of its groups, and the largest gaps as sentences."""
-    names = OVERALL_METRICS[facts.task]
-    keys = [key for key in HEADLINE[facts.task] if key in summary["overall"]][:5]
+    keys = [key for key in headline_metrics(facts.task) if key in summary["overall"]][:5]
     blocks: list[str] = []
     for by in summary.get("subgroups") or ():
         rows = [
@@ -311,18 +309,17 @@ def subgroup_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
         ]
         missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
-        blocks.append(table((by["by"].capitalize(), "Images", "Patients", *(names[key] for key in keys)), rows))
-        blocks += [_gap(gap, names) for gap in (by.get("gaps") or ())[:3]]
+        blocks.append(table((by["by"].capitalize(), "Images", "Patients", *map(metric_title, keys)), rows))
+        blocks += [_gap(gap) for gap in (by.get("gaps") or ())[:3]]
         blocks += [str(note) for note in by.get("notes") or ()]
     return blocks
 
 
-def _gap(gap: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    measure = names.get(gap["measure"]) or LABEL_METRICS.get(gap["measure"], gap["measure"])
+def _gap(gap: Mapping[str, Any]) -> str:
     mean = f", mean over {plural(gap['labels'], 'label')}" if gap.get("labels") else ""
     of = f" of {gap['label']}" if gap.get("label") else mean
     ends = "" if gap.get("low") is None else f" ({number(gap['low'])} to {number(gap['high'])})"
     return (
-        f"Gap in {measure}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, difference "
-        f"{number(gap['difference'])}{ends}."
+        f"Gap in {metric_title(gap['measure'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
+        f"difference {number(gap['difference'])}{ends}."
     )

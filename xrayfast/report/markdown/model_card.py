@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from xrayfast.files import write_text
-from xrayfast.metrics.measures import OVERALL_METRICS
+from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
 from xrayfast.report.markdown.facts import (
     GAP,
     PURPOSE,
@@ -51,17 +51,6 @@ from xrayfast.report.markdown.sentences import (
     versions,
 )
 from xrayfast.run import Run
-
-_HUB_METRICS = {
-    "accuracy": "accuracy",
-    "subset_accuracy": "accuracy",
-    "f1_macro": "f1",
-    "auroc_macro": "roc_auc",
-    "ap_macro": "average_precision",
-    "matthews": "matthews_correlation",
-    "brier": "brier_score",
-}
-"""The overall metrics that go into the metadata, and what the Hub calls them."""
 
 _HUB_SPLITS = {"valid": "validation", "test": "test"}
 
@@ -129,10 +118,9 @@ def glance(facts: Facts) -> str:
     if facts.main is None:
         return "No results are recorded."
     split, summary = facts.main
-    key = "accuracy" if facts.task == "single" else "subset_accuracy"
-    names = OVERALL_METRICS[facts.task]
-    told = "; ".join(f"{names[name]}: {estimate(summary, name)}" for name in ("auroc_macro", key))
-    return f"{SPLIT_TITLES[split]} split, {share(summary)}. {told}. {interval_note(summary)}"
+    names = ("auroc_macro", EXACT_MATCH[facts.task])
+    values = "; ".join(f"{metric_title(name)}: {estimate(summary, name)}" for name in names)
+    return f"{SPLIT_TITLES[split]} split, {share(summary)}. {values}. {interval_note(summary)}"
 
 
 def metadata(facts: Facts) -> dict[str, Any]:
@@ -162,16 +150,16 @@ def _index(facts: Facts, results: list[dict[str, Any]]) -> dict[str, Any]:
 def _result(
     facts: Facts, split: str, summary: Mapping[str, Any], test: Mapping[str, Any] | None = None, name: str = ""
 ) -> dict[str, Any]:
-    names, overall = OVERALL_METRICS[facts.task], summary["overall"]
+    overall = summary["overall"]
     source, of = (facts.config.data.source.name, "") if test is None else (source_of(test), f" (evaluation {name})")
     dataset = {"name": _line(f"{source}, {split_words(split)}{of}"), "type": "custom"}
     return {
         "task": {"type": "image-classification", "name": f"Chest radiographs, {facts.task}-label"},
         "dataset": {**dataset, **({"split": _HUB_SPLITS[split]} if split in _HUB_SPLITS else {})},
         "metrics": [
-            {"type": kind, "name": names[key], "value": round(float(overall[key]), 6)}
-            for key, kind in _HUB_METRICS.items()
-            if key in names and overall.get(key) is not None
+            {"type": metric.hub, "name": metric.title, "value": round(float(overall[name]), 6)}
+            for name, metric in overall_metrics(facts.task).items()
+            if metric.hub and overall.get(name) is not None
         ],
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS
-from xrayfast.metrics.measures import OVERALL_METRICS
+from xrayfast.metrics.registry import metric_title
 from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.markdown.facts import (
     DASH,
@@ -139,8 +139,7 @@ def selection(facts: Facts) -> str:
         return "Kept are the weights that the network had when it was saved; no epoch was chosen."
     if best is None:
         return f"Which epoch's weights were kept is {UNRECORDED}."
-    measure = "auroc_macro" if monitor == "auto" else monitor
-    name = "loss" if measure == "valid_loss" else OVERALL_METRICS[facts.task].get(measure, measure)
+    name = "loss" if monitor == "valid_loss" else metric_title("auroc_macro" if monitor == "auto" else monitor)
     return f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
 
 
