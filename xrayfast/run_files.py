@@ -151,7 +151,7 @@ def _named_count(pair: list[Any]) -> list[Any]:
 
 
 LabelRow = Annotated[dict[str, Any], AfterValidator(_label_row)]
-"""`label`, the counts `support` and `negatives`, and the metrics of `metrics.measures.LABEL_METRICS`."""
+"""`label`, the counts `support` and `negatives`, and the metrics of `metrics.registry.label_metrics`."""
 
 NamedCount = Annotated[list[Any], AfterValidator(_named_count)]
 """A text and a number of images."""

@@ -82,7 +82,7 @@ def summarise(
     Returns:
         `images`; `patients`, or None; `scored`, the images of which something is known; `unknown`, the images left out
         by label, where any are; `overall` and `per_label` (a row a label: `label`, `support` images with it and
-        `negatives` without) with the keys of `measures.OVERALL_METRICS` and `LABEL_METRICS`; `intervals`;
+        `negatives` without) with the keys of `registry.overall_metrics` and `label_metrics`; `intervals`;
         `prevalence` of each label for which one was stated;
         `reliability`, the bins of `reliability.reliability` by label, and for one label an image of the most likely
         class; `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.

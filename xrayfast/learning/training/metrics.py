@@ -48,7 +48,7 @@ class _Gathered:
 
 
 class EpochMetric(Metric):
-    """One number of `metrics.summary.OVERALL`, by its name; None where it is not defined."""
+    """One of `metrics.registry.epoch_metrics`; None where it is not defined."""
 
     def __init__(self, name: str, gathered: _Gathered, first: bool) -> None:
         self._name, self._gathered, self._first = name, gathered, first
@@ -70,7 +70,7 @@ class EpochMetric(Metric):
 
     @property
     def name(self) -> str:
-        """The key in `OVERALL`, which is the column in `history.csv`."""
+        """Its name in the registry, which is its column in `history.csv`."""
         return self._name
 
 
