@@ -126,7 +126,7 @@ def mirrored(work: Path) -> tuple[str, str]:
 
 
 def frozen_batch_norm(work: Path) -> tuple[str, str]:
-    """The frozen phase of resnet18: how many tensors of the body are trained?"""
+    """The frozen phase of resnet18: how many tensors of the backbone are trained?"""
     plain = fv.vision_learner(folder_dls(work), resnet18, pretrained=False)
     plain.freeze()
     dls = xf.dataloaders(xf.open_data(work / "films"), size=32, batch_size=8)
@@ -181,7 +181,7 @@ ROWS = {
     "a truncated file: the error names it": corrupt_file,
     "200 images of 50 patients: patients in both training and validation": patients,
     "default augmentation: mirrored images": mirrored,
-    "frozen phase of resnet18: tensors of the body that are trained": frozen_batch_norm,
+    "frozen phase of resnet18: tensors of the backbone that are trained": frozen_batch_norm,
     "efficientnet_b0: images are normalised as ImageNet's weights expect": normalised,
     "three labels per image: `confusion_matrix()`": confusion,
     "loading a saved model can run code": saved_model,

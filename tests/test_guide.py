@@ -154,7 +154,7 @@ def test_measured_values_are_those_of_the_benchmarks(page):
 def test_pages_use_one_vocabulary(page):
     text = re.sub(r"`[^`]*`|^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
     found = re.findall(
-        r"\b(?:films?|pictures?|thaw\w*|decision rules?|nobody|kept values|the store)\b", text, flags=re.I
+        r"\b(?:films?|pictures?|body|thaw\w*|decision rules?|nobody|kept values|the store)\b", text, flags=re.I
     )
     assert not found
 
@@ -166,6 +166,11 @@ def test_the_table_beside_fastai_is_what_the_script_finds(capsys, monkeypatch):
     found = capsys.readouterr().out.strip()
     assert found.count("\n") > 10
     assert found in README.read_text(encoding="utf-8")
+
+
+def test_the_changelog_begins_with_this_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## \[([\d.]+)\]", text, flags=re.M)[:2] == [xf.__version__, "0.1.0"]
 
 
 def test_ci_runs_the_readme_s_test_command_and_the_linters():

@@ -245,7 +245,7 @@ def _fit_table(rows: list[Row]) -> str:
 
 
 CHARTED = {
-    "frozen10": "frozen body, 10 epochs",
+    "frozen10": "frozen backbone, 10 epochs",
     "last-block": "last block, 6 epochs",
     "unfrozen": "all layers, 1 + 5 epochs",
     "progressive": "the same, --progressive",

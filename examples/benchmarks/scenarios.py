@@ -315,7 +315,7 @@ class Scenario:
 
 
 SCENARIOS = {
-    "frozen10": Scenario("10 epochs with a frozen body, resnet18, 224 px, 1024 px originals", frozen10),
+    "frozen10": Scenario("10 epochs with a frozen backbone, resnet18, 224 px, 1024 px originals", frozen10),
     "unfrozen": Scenario("1 frozen and 5 unfrozen epochs, the same settings", unfrozen),
     "limit": Scenario("the same beside the limit, more rounds", beside_limit),
     "progressive": Scenario("the same with --progressive 128,176,224", progressive),
@@ -332,13 +332,13 @@ SCENARIOS = {
     "cache": Scenario("results with and without the image cache", cache),
     "precision": Scenario("results in precision auto and fp32", precision),
     "cuda": Scenario("unfrozen on a GPU", cuda, gpu=True),
-    "cuda-frozen": Scenario("5 epochs with a frozen body on a GPU", cuda_frozen, gpu=True),
+    "cuda-frozen": Scenario("5 epochs with a frozen backbone on a GPU", cuda_frozen, gpu=True),
     "distributed": Scenario("two processes against one with twice the batch", distributed),
 }
 
 
 IMAGE_MS = {"xrayfast": 5, "fastai": 105, "torchvision": 75, "timm": 70, "limit": 15}
-"""Expected milliseconds per training image with a frozen body: resnet18, 224 px, two cores with AMX."""
+"""Expected milliseconds per training image with a frozen backbone: resnet18, 224 px, two cores with AMX."""
 UNFROZEN_MS = {"xrayfast": 48, "fastai": 150, "torchvision": 130, "timm": 150, "limit": 46}
 ARCH = {"vgg16_bn": 10.0, "densenet121": 3.0}
 START = {"xrayfast": 8, "fastai": 8, "torchvision": 5, "timm": 8, "limit": 9}

@@ -231,7 +231,7 @@ def linear(results: Results, given: Options) -> Outcome | None:
     return Outcome(values, f"{', '.join(str(n) for n in counts)} images: {'; '.join(texts)}") if values else None
 
 
-_TRAINED = {"none": "frozen body", "last block": "last block unfrozen", "all": "all layers"}
+_TRAINED = {"none": "frozen backbone", "last block": "last block unfrozen", "all": "all layers"}
 
 
 def equality(jobs: Callable[[Options], list[Job]], field: str, ways: tuple[str, str]) -> Any:
@@ -303,8 +303,8 @@ def distributed(trained: str) -> Any:
 
 RATIO = "fastai's time / ours"
 TARGETS = (
-    Target("frozen10", "frozen10", "10 epochs with a frozen body, resnet18, 224 px, from 1024 px originals, everything "
-           f"counted: {RATIO}", 10, True, times(scenarios.frozen10)),
+    Target("frozen10", "frozen10", "10 epochs with a frozen backbone, resnet18, 224 px, from 1024 px originals, "
+           f"everything counted: {RATIO}", 10, True, times(scenarios.frozen10)),
     Target("unfrozen", "unfrozen", "1 frozen and 5 unfrozen epochs, the same settings, with validation each epoch: "
            f"{RATIO}", 1.4, True, times(scenarios.unfrozen)),
     Target("progressive", "progressive", "the same to the same accuracy (within the spread of seeds) with "
@@ -325,11 +325,11 @@ TARGETS = (
     Target("interpret", "interpret", "`interpret` after `fit`, imports not counted, 1,000 images", 10, False, interpret,
            "1", " s"),
     Target("help", "help", "`xrayfast --help`", 0.5, False, single(scenarios.start, "help_seconds"), "2", " s"),
-    Target("vgg16_bn", "vgg16_bn", f"10 epochs with a frozen body, vgg16_bn: {RATIO}", 6, True,
+    Target("vgg16_bn", "vgg16_bn", f"10 epochs with a frozen backbone, vgg16_bn: {RATIO}", 6, True,
            times(scenarios.vgg16_bn)),
-    Target("densenet121", "densenet121", f"10 epochs with a frozen body, densenet121: {RATIO}", 6, True,
+    Target("densenet121", "densenet121", f"10 epochs with a frozen backbone, densenet121: {RATIO}", 6, True,
            times(scenarios.densenet121)),
-    Target("16bit", "16bit", f"3 epochs with a frozen body, from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
+    Target("16bit", "16bit", f"3 epochs with a frozen backbone, from 2048 px 16-bit PNG phantoms: {RATIO}", None, True,
            times(scenarios.sixteen_bit)),
     Target("linear", "linear", "time with 1, 4 and 16 times the images (64 px phantoms): deviation from a straight "
            "line after the fixed start", 15, False, linear, "1", " %"),
@@ -342,7 +342,7 @@ TARGETS = (
     Target("cuda-limit", "cuda", "one CUDA GPU, an unfrozen epoch, resnet18, 224 px: compute-only limit / ours", 0.9,
            True, against_limit(scenarios.cuda)),
     Target("cuda", "cuda", f"one CUDA GPU, an unfrozen epoch: {RATIO}", 4, True, cuda_rate),
-    Target("cuda-frozen", "cuda-frozen", f"one CUDA GPU, 5 epochs with a frozen body, everything counted: {RATIO}",
+    Target("cuda-frozen", "cuda-frozen", f"one CUDA GPU, 5 epochs with a frozen backbone, everything counted: {RATIO}",
            None, True, times(scenarios.cuda_frozen)),
 )  # fmt: skip
 """The first ten are what a user notices first: time, memory, and what the defaults cost in accuracy."""

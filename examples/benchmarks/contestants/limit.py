@@ -49,7 +49,7 @@ def held(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def frozen_blocks(network: nn.Module, trained: str) -> int:
-    """How many of the body's blocks are frozen."""
+    """How many blocks of the backbone are frozen."""
     return {"none": len(network[0]), "last block": len(network[0]) - 1, "all": 0}[trained]
 
 
