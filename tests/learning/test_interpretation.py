@@ -39,15 +39,15 @@ def test_single_label_agrees_with_fastai_s_own(single, tiny_run):
 
 
 def test_multi_label_agrees_with_scikit_learn_where_fastai_flattens(multi):
-    told = multi.predictions
-    guess = told.probability >= multi.decision.thresholds
-    assert (multi.confusion_matrix() == skm.multilabel_confusion_matrix(told.truth, guess)).all()
-    assert (multi.cooccurrence() == told.truth.T @ guess).all()
+    truth, probability = multi.predictions.truth, multi.predictions.probability
+    predicted = probability >= multi.decision.thresholds
+    assert (multi.confusion_matrix() == skm.multilabel_confusion_matrix(truth, predicted)).all()
+    assert (multi.cooccurrence() == truth.T @ predicted).all()
     table = multi.label_table()
-    _, _, f1, support = skm.precision_recall_fscore_support(told.truth, guess, zero_division=0)
+    _, _, f1, support = skm.precision_recall_fscore_support(truth, predicted, zero_division=0)
     assert table["support"].tolist() == support.tolist()
     np.testing.assert_allclose(table["f1"], f1, atol=1e-9)
-    assert table["auroc"].tolist() == pytest.approx(skm.roc_auc_score(told.truth, told.probability, average=None))
+    assert table["auroc"].tolist() == pytest.approx(skm.roc_auc_score(truth, probability, average=None))
 
 
 def test_top_losses_know_their_files(single):
@@ -64,12 +64,12 @@ def test_top_losses_know_their_files(single):
     assert smallest[0] == single.losses.min()
 
 
-def test_a_case_of_several_labels_has_each_label_s_probability(multi):
+def test_a_multi_label_case_has_each_label_s_probability(multi):
     case, (_, order) = multi.cases(1)[0], multi.top_losses(1)
-    told = multi.predictions
     i = int(order[0])
-    for text, row in ((case.actual, told.truth[i]), (case.predicted, told.probability[i] >= multi.decision.thresholds)):
-        expected = [f"{label} {told.probability[i, j]:.2f}" for j, label in enumerate(multi.vocab) if row[j]]
+    truth, probability = multi.predictions.truth[i], multi.predictions.probability[i]
+    for text, row in ((case.actual, truth), (case.predicted, probability >= multi.decision.thresholds)):
+        expected = [f"{label} {probability[j]:.2f}" for j, label in enumerate(multi.vocab) if row[j]]
         assert text == ", ".join(expected)
     assert np.isnan(case.probability)
 
@@ -83,7 +83,7 @@ def test_from_learner_gives_the_same(single, tiny_run):
         RadiographInterpretation.from_learner(learn, dl=learn.dls.valid)
 
 
-def test_the_training_part_is_predicted_without_augmentation(tiny_run):
+def test_the_training_split_is_predicted_without_augmentation(tiny_run):
     learn = xf.load(tiny_run)
     first, second = (RadiographInterpretation.from_learner(learn, ds_idx=0).predictions for _ in range(2))
     files = [learn.dls.manifest.config.source / image for image in first.images]
@@ -97,7 +97,7 @@ def test_what_needs_a_learner_says_so(single):
         single[0]
 
 
-def test_a_picture_that_is_gone_is_left_out(tiny_run):
+def test_an_image_that_is_gone_is_left_out(tiny_run):
     found = xf.interpret(tiny_run, split="valid")
     found.paths = {}
     assert found.cases(2)[0].pixels is None

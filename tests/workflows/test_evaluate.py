@@ -1,4 +1,4 @@
-"""A run tested on its own split and elsewhere."""
+"""Evaluation on the run's own splits and on other data."""
 
 import shutil
 
@@ -81,7 +81,7 @@ def require_alike(found, expected):
 # On the run's own data
 
 
-def test_the_own_test_part_gives_the_run_s_own_numbers(run, page):
+def test_the_own_test_split_gives_the_run_s_own_metrics(run, page):
     before = files_of(run)
     found = evaluate(run, command="xrayfast evaluate tiny")
     assert found.path == run.path / "evaluations" / "test"
@@ -96,7 +96,7 @@ def test_the_own_test_part_gives_the_run_s_own_numbers(run, page):
     assert metrics["decision"] == run.decision.to_json()
     assert found.info["command"] == "xrayfast evaluate tiny"
     assert np.array_equal(found.predictions.probability, run.predictions("test").probability)
-    overall = pd.read_csv(found.table_path("overall")).set_index("measure")
+    overall = pd.read_csv(found.table_path("overall")).set_index("metric")
     assert overall.loc["accuracy", "value"] == pytest.approx(metrics["result"]["overall"]["accuracy"])
     assert overall.loc["accuracy", "low"] <= overall.loc["accuracy", "value"]
     by_label = pd.read_csv(found.table_path("per_label"))
@@ -117,13 +117,13 @@ def test_a_second_evaluation_takes_the_next_name_and_a_given_one_is_never_overwr
     assert (run.path / "evaluations" / "mine" / "metrics.json").is_file()
 
 
-def test_the_validation_part_is_told_to_be_too_good(run):
+def test_the_validation_split_comes_with_a_warning(run):
     found = evaluate(run, split="valid", resamples=0).metrics
     assert found["split"] == "valid"
     assert "chosen on these images: the results are too good" in found["warnings"][0]
 
 
-def test_a_run_without_a_test_part_says_what_to_do(multi_run):
+def test_a_run_without_a_test_split_says_what_to_do(multi_run):
     with pytest.raises(RunError) as caught:
         evaluate(multi_run)
     for words in ("no predictions of a test split", "--test-fraction 0.15", "--split valid", "DATA"):
@@ -135,12 +135,12 @@ def test_a_run_without_a_test_part_says_what_to_do(multi_run):
         evaluate(multi_run, split="valid", tta=True)
 
 
-def test_subgroups_that_the_predictions_do_not_know(run):
+def test_subgroups_that_the_predictions_do_not_give(run):
     with pytest.raises(ConfigError, match=r"found 'gender'; expected some of sex, age, view"):
         evaluate(run, by="gender")
-    told = run.predictions("test").attributes
-    missing = next(name for name in ("view", "sex", "age") if name not in told)
-    with pytest.raises(ConfigError, match=f"do not tell {missing}; they tell "):
+    known = run.predictions("test").attributes
+    missing = next(name for name in ("view", "sex", "age") if name not in known)
+    with pytest.raises(ConfigError, match=f"do not give {missing}; they give "):
         evaluate(run, by=missing)
     assert not (run.path / "evaluations").exists()
 
@@ -165,7 +165,7 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
         "evaluated": counts["test"]["images"],
         "own_test": counts["test"]["images"],
     }
-    said = "stand in the run's own test split: they are no external test"
+    said = "are in the run's own test split: on them this is no external test"
     assert any(said in one for one in found.metrics["warnings"])
     assert "External test" not in run.model_card_path.read_text()
     own, again = run.predictions("test"), found.predictions
@@ -185,13 +185,13 @@ def test_nothing_but_training_images(run, data_dir, tmp_path):
     assert f"{counts['train']['images']} seen in training; {counts['valid']['images']} seen in validation" in str(
         caught.value
     )
-    assert "neither trained on nor chosen by" in str(caught.value)
+    assert "neither trained nor selected on" in str(caught.value)
     assert not (run.path / "evaluations").exists()
 
 
-def test_elsewhere(run, others, page):
-    told = []
-    found = evaluate(run, others, progress=lambda *step: told.append(step), **FEW)
+def test_an_external_test(run, others, page):
+    steps = []
+    found = evaluate(run, others, progress=lambda *step: steps.append(step), **FEW)
     metrics = found.metrics
     assert found.path.name == "elsewhere"
     assert metrics["images"] == {"found": 24, "left_out": [], "evaluated": 24, "own_test": 0}
@@ -207,8 +207,8 @@ def test_elsewhere(run, others, page):
     actual = predictions.truth.argmax(axis=1)
     cross_entropy = -np.log(predictions.raw[np.arange(24), actual])
     assert np.allclose(predictions.loss, cross_entropy, rtol=1e-5)
-    assert {stage for stage, _, _ in told} == {"decoding", "predicting", "measuring"}
-    assert ("predicting", 24, 24) in told and told[-1] == ("measuring", 24, 24)
+    assert {stage for stage, _, _ in steps} == {"decoding", "predicting", "measuring"}
+    assert ("predicting", 24, 24) in steps and steps[-1] == ("measuring", 24, 24)
     text = found.report_path.read_text()
     assert "elsewhere" in text and "not for diagnosis" in text
 
@@ -236,7 +236,7 @@ def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
     shutil.rmtree(copy / "covid-19")
     for path in copy.rglob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"none of 17 images is left to measure on: 17 unreadable"):
+    with pytest.raises(DataError, match=r"none of 17 images is left to evaluate on: 17 unreadable"):
         evaluate(run, copy, **FEW)
 
 
@@ -255,7 +255,7 @@ def test_labels_of_another_name_are_joined_by_a_map(run, others, tmp_path):
         evaluate(run, table, **FEW)
 
 
-def test_several_labels_are_masked_where_the_data_lack_them(multi_run, others):
+def test_labels_of_a_multi_label_run_are_masked_where_the_data_lack_them(multi_run, others):
     assert multi_run.task == "multi"
     found = evaluate(
         multi_run, shutil.copytree(others, multi_run.path.parent / "o", ignore=lambda *_: ["covid-19"]), **FEW
@@ -281,7 +281,7 @@ def test_by_subgroup(run, others, tmp_path):
         path, label, _, _ = lines[i].split(",")
         lines[i] = f"{path},{label},{'FM'[i % 2] if i > 2 else ''},{i * 4}"
     table.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ConfigError, match="do not tell view; they tell sex, age"):
+    with pytest.raises(ConfigError, match="do not give view; they give sex, age"):
         evaluate(run, table, by=["sex", "view"], **FEW)
     found = evaluate(run, table, by=["sex", "age"], **FEW)
     sex, age = found.metrics["result"]["subgroups"]
@@ -289,16 +289,15 @@ def test_by_subgroup(run, others, tmp_path):
     assert [one["value"] for one in age["groups"]] == ["0-17", "18-39", "40-59", "60-79", "80+"]
     assert sum(one["images"] for one in age["groups"]) == 24
     assert sex["gaps"]
-    told = found.predictions
-    assert told.attributes["age"].max() == 90
+    assert found.predictions.attributes["age"].max() == 90
     table = pd.read_csv(found.table_path("subgroups"))
     rows = table[(table["by"] == "sex") & (table["group"] == "F") & table["label"].isna()]
     accuracy = sex["groups"][0]["overall"]["accuracy"]
-    assert rows.set_index("measure").loc["accuracy", "value"] == pytest.approx(accuracy, abs=1e-5)
+    assert rows.set_index("metric").loc["accuracy", "value"] == pytest.approx(accuracy, abs=1e-5)
     assert len(pd.read_csv(found.table_path("gaps"))) == len(sex["gaps"]) + len(age["gaps"])
 
 
-def test_parts_of_other_data(run, others, tmp_path):
+def test_splits_of_other_data(run, others, tmp_path):
     header, row = "image,labels,split", "{path},{label},{i}"
     table = listed(others, tmp_path / "t", header, row)
     lines = table.read_text().splitlines()
@@ -320,9 +319,9 @@ def test_the_window_is_the_run_s_unless_another_is_asked_for(run, others):
     settings = run.config
     changed = settings.model_copy(update={"data": settings.data.model_copy(update={"window": "percentile"})})
     run.write_config(changed)
-    assert module._opened(run, others, None).config.window == "percentile"
-    assert module._opened(run, xf.open_data(others), None).config.window == "percentile"
-    assert module._opened(run, others, Config().updated({"window": "full"})).config.window == "full"
+    assert module._open_external(run, others, None).config.window == "percentile"
+    assert module._open_external(run, xf.open_data(others), None).config.window == "percentile"
+    assert module._open_external(run, others, Config().updated({"window": "full"})).config.window == "full"
 
 
 def test_a_stated_prevalence(run, others):
@@ -333,7 +332,7 @@ def test_a_stated_prevalence(run, others):
         evaluate(run, others, prevalence="nomal=0.3", **FEW)
 
 
-def test_an_older_run_can_t_tell_what_it_has_seen(run, data_dir):
+def test_an_older_run_can_t_recognise_its_images(run, data_dir):
     split = pd.read_csv(run.path / "split.csv")
     run.write_split(split.drop(columns="digest"))
     found = evaluate(run, data_dir, **FEW).metrics
@@ -342,7 +341,7 @@ def test_an_older_run_can_t_tell_what_it_has_seen(run, data_dir):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("where", ["write_tables", "_predicted"])
+@pytest.mark.parametrize("where", ["write_tables", "_predict"])
 def test_what_is_stopped_leaves_no_half_folder(run, others, monkeypatch, kind, where):
     def stop(*_, **__):
         raise kind

@@ -11,11 +11,12 @@ from torch import nn
 import xrayfast as xf
 from xrayfast.data.images.reader import fit_square
 from xrayfast.errors import ConfigError, ReadError
+from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.saliency import grad_cam
 from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import Decision
 from xrayfast.workflows import explain as explaining
-from xrayfast.workflows.explain import Asked, saliency_cases
+from xrayfast.workflows.explain import ReportCase, explain_cases
 
 
 def files(data_dir, n=5):
@@ -25,11 +26,11 @@ def files(data_dir, n=5):
 @pytest.mark.parametrize("kind", ["single", "multi"])
 def test_probabilities_are_those_of_predict(kind, tiny_run, tiny_multi_run, data_dir):
     run = tiny_run if kind == "single" else tiny_multi_run
-    told = xf.explain(run, files(data_dir), device="cpu")
+    explanations = xf.explain(run, files(data_dir), device="cpu")
     table = xf.predict(run, [str(file) for file in files(data_dir)], device="cpu")
-    assert [one.file for one in told] == table["file"].tolist()
-    assert [one.predicted for one in told] == table["predicted"].tolist()
-    for one, (_, row) in zip(told, table.iterrows(), strict=True):
+    assert [one.file for one in explanations] == table["file"].tolist()
+    assert [one.predicted for one in explanations] == table["predicted"].tolist()
+    for one, (_, row) in zip(explanations, table.iterrows(), strict=True):
         assert list(one.probabilities) == list(run.labels)
         for label, probability in one.probabilities.items():
             assert probability == pytest.approx(row[f"prob_{label}"], abs=1e-6)
@@ -48,7 +49,7 @@ def test_probabilities_are_calibrated_as_the_run_says(tiny_run, data_dir, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_heat_is_grad_cam_of_the_label_on_the_picture_as_it_is_predicted(kind, tiny_run, tiny_multi_run, data_dir):
+def test_heat_is_grad_cam_of_the_label_on_the_image_as_it_is_predicted(kind, tiny_run, tiny_multi_run, data_dir):
     run = tiny_run if kind == "single" else tiny_multi_run
     file, label = files(data_dir)[1], run.labels[-1]
     one = xf.explain(run, file, label=label, device="cpu")
@@ -69,7 +70,7 @@ def test_a_label_that_the_network_lacks_is_an_error_with_a_suggestion(tiny_run, 
     with pytest.raises(ConfigError, match=r"label is 'pneumona'\. Did you mean 'pneumonia'\?.*covid-19, normal"):
         xf.explain(tiny_run, files(data_dir), label="pneumona")
     with pytest.raises(ConfigError, match="Did you mean 'normal'"):
-        saliency_cases(tiny_run, [("a", files(data_dir)[0], "", "", "norml")])
+        explain_cases(tiny_run, [ReportCase("a", files(data_dir)[0], "", "", "norml")])
 
 
 def test_a_file_that_cant_be_read_is_an_error_that_names_it(tiny_run, data_dir, tmp_path):
@@ -97,29 +98,27 @@ def test_each_file_is_read_once_and_chunks_change_nothing(tiny_run, data_dir, mo
 def test_an_explanation_is_drawn_and_saved(tiny_run, data_dir, tmp_path):
     one = xf.explain(tiny_run, str(files(data_dir)[0]), device="cpu")
     assert one.overlay().shape == (*one.pixels.shape, 3)
-    told = [text.get_text() for axes in one.plot().axes for text in axes.texts]
-    assert f"Explained: {one.label} ({one.probabilities[one.label]:.2f})" in told[1]
-    assert "Actual" not in told[1]
+    texts = [text.get_text() for axes in one.plot().axes for text in axes.texts]
+    assert f"Explained: {one.label} ({one.probabilities[one.label]:.2f})" in texts[1]
+    assert "Actual" not in texts[1]
     one.save(tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.fixture
 def bright(tiny_run, monkeypatch):
-    """The run with a network in its learner for whose first label what is bright speaks, by 2 x 2 pixels."""
+    """The run with a network whose first label's logit is the mean brightness, by 2 x 2 pixels."""
     conv, last = nn.Conv2d(3, 1, 2, stride=2, bias=False), nn.Linear(1, 3)
     with torch.no_grad():
         conv.weight.fill_(1 / 12)
         last.weight.copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
     body = nn.Sequential(nn.Sequential(conv, nn.ReLU(inplace=True)))
-    load = explaining.load_to_predict
+    network = nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last))
 
-    def with_bright(run, device):
-        learn = load(run, device)
-        learn.model = nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last))
-        return learn
+    def from_run(run, device):
+        return Predictor(network, run.decision, run.config.model.size)
 
-    monkeypatch.setattr(explaining, "load_to_predict", with_bright)
+    monkeypatch.setattr(Predictor, "from_run", from_run)
     return tiny_run
 
 
@@ -142,40 +141,43 @@ def test_colour_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_pa
 
 def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, data_dir, tmp_path):
     good = files(data_dir, 4)
-    asked = [
-        Asked("first", good[0], "normal", "covid-19", "covid-19"),
-        ("gone", tmp_path / "gone.png", "normal", "normal", None),
-        ("unknown", None, "normal", "normal", None),
-        Asked("second", good[1], "", "a, b"),
+    cases = [
+        ReportCase("first", good[0], "normal", "covid-19", "covid-19"),
+        ReportCase("gone", tmp_path / "gone.png", "normal", "normal"),
+        ReportCase("unknown", None, "normal", "normal"),
+        ReportCase("second", good[1], "", "a, b"),
     ]
-    cases, notes = saliency_cases(bright, asked, device="cpu")
-    assert [(case.image, case.actual, case.predicted) for case in cases] == [
+    explained, notes = explain_cases(bright, cases, device="cpu")
+    assert [(case.image, case.actual, case.predicted) for case in explained] == [
         ("first", "normal", "covid-19"),
         ("second", "", "a, b"),
     ]
-    assert cases[0].label == "covid-19"
+    assert explained[0].label == "covid-19"
     one = xf.explain(bright, good[1], device="cpu")
-    assert (cases[1].label, cases[1].probability) == (one.label, pytest.approx(one.probabilities[one.label], abs=1e-6))
-    np.testing.assert_allclose(cases[1].heat, one.heat, atol=1e-5)
+    assert (explained[1].label, explained[1].probability) == (
+        one.label,
+        pytest.approx(one.probabilities[one.label], abs=1e-6),
+    )
+    np.testing.assert_allclose(explained[1].heat, one.heat, atol=1e-5)
     assert notes[0] == "2 of 4 images can no longer be read, and are left out."
     assert "outside the central thorax" in notes[1] and "mean rank correlation" in notes[2]
     assert len(notes) == 3
 
 
 def test_a_network_that_goes_by_corner_marks_gets_a_warning(bright, tmp_path):
-    asked = []
+    cases = []
     for n in range(3):
         film = np.zeros((100, 100), np.uint8)
         film[2:12, 85:98] = 255 - n
         Image.fromarray(film).save(tmp_path / f"{n}.png")
-        asked.append(Asked(f"{n}.png", tmp_path / f"{n}.png", "", "", bright.labels[0]))
-    cases, notes = saliency_cases(bright, asked, device="cpu")
-    assert min(case.outside for case in cases) > 0.6
+        cases.append(ReportCase(f"{n}.png", tmp_path / f"{n}.png", "", "", bright.labels[0]))
+    explained, notes = explain_cases(bright, cases, device="cpu")
+    assert min(case.outside for case in explained) > 0.6
     assert notes[0].startswith("Warning sign:") and "corner marks" in notes[0]
 
 
 def test_maps_too_coarse_for_the_checks_say_so(tiny_run, data_dir):
-    cases, notes = saliency_cases(tiny_run, [Asked("a", files(data_dir)[0], "", "")], device="cpu")
+    cases, notes = explain_cases(tiny_run, [ReportCase("a", files(data_dir)[0], "", "")], device="cpu")
     assert cases[0].heat.shape == (1, 1)
     assert len(notes) == 1 and "1 × 1 cells" in notes[0]
-    assert saliency_cases(tiny_run, []) == ((), ())
+    assert explain_cases(tiny_run, []) == ((), ())

@@ -60,6 +60,7 @@ def test_tta_mixes_in_augmented_views_and_is_reproducible(tiny_run, data_dir):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir, tmp_path, monkeypatch, threads):
     """Small and large files in turn, so that later ones are read first."""
+    from xrayfast.learning.inference import reading
     from xrayfast.workflows import predict
 
     small = sorted(data_dir.glob("*/*.png"))[:8]
@@ -68,7 +69,7 @@ def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir
         files += [tmp_path / f"{i}.png", film, tmp_path / f"{i}.dcm"]
         Image.open(film).resize((1500, 1500)).save(files[-3], compress_level=1)
         files[-1].write_bytes(b"nothing")
-    monkeypatch.setattr(predict, "cpu_count", lambda: threads)
+    monkeypatch.setattr(reading, "cpu_count", lambda: threads)
     monkeypatch.setattr(predict, "CHUNK", 10)
     seen = set()
     real = predict._try_read
@@ -85,7 +86,7 @@ def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir
     np.testing.assert_allclose(table[columns][:2].astype(float), alone[columns].astype(float), atol=1e-6)
 
 
-@pytest.mark.parametrize("where", ["_try_read", "new_probability", "progress"])
+@pytest.mark.parametrize("where", ["_try_read", "Predictor.probabilities", "progress"])
 def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkeypatch, where):
     """As Ctrl-C does, wherever it comes."""
     from xrayfast.workflows import predict
@@ -94,7 +95,7 @@ def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkey
         raise KeyboardInterrupt
 
     if where != "progress":
-        monkeypatch.setattr(predict, where, stop)
+        monkeypatch.setattr(f"xrayfast.workflows.predict.{where}", stop)
     before = threading.active_count(), warnings.filters, warnings.showwarning
     with pytest.raises(KeyboardInterrupt) as caught:
         predict.predict(tiny_run, data_dir, progress=stop)

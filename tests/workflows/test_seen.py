@@ -1,4 +1,4 @@
-"""Images that a run has seen before."""
+"""Images of a run's own data, recognised by their digests."""
 
 import pandas as pd
 import pytest
@@ -18,18 +18,18 @@ def split(run, **columns):
     run.write_split(pd.DataFrame({"image": [f"{i}.png" for i in range(4)], **columns}))
 
 
-def test_each_picture_has_the_part_that_it_stands_in(run):
+def test_each_image_has_the_split_that_it_is_in(run):
     split(run, split=["train", "valid", "test", "train"], digest=["00", "1e5", "22", "33"])
     assert seen_in(run, ["33", "zz", "1e5", "22", "00", ""]).tolist() == ["train", "", "valid", "test", "train", ""]
     assert seen_in(run, []).tolist() == []
 
 
-def test_a_picture_in_two_parts_counts_for_training(run):
+def test_an_image_in_two_splits_counts_for_training(run):
     split(run, split=["test", "valid", "train", "test"], digest=["aa", "aa", "aa", "bb"])
     assert seen_in(run, ["aa", "bb"]).tolist() == ["train", "test"]
 
 
-def test_an_older_run_can_t_tell(run):
+def test_an_older_run_has_no_digests(run):
     split(run, split=["train"] * 4)
     assert seen_in(run, ["aa"]) is None
     split(run, split=["train"] * 4, digest=[""] * 4)

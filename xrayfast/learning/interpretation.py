@@ -1,4 +1,4 @@
-"""fastai's ClassificationInterpretation, right for both tasks, from saved predictions."""
+"""fastai's ClassificationInterpretation for both tasks, from saved predictions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
-from xrayfast.learning.inference.predictor import split_predictions
+from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
 from xrayfast.predictions import Predictions
@@ -20,25 +21,25 @@ from xrayfast.report.interpretation import Interpretation
 
 
 class RadiographInterpretation(Interpretation, ClassificationInterpretation):
-    """What a network got right and wrong on one part of the data.
+    """The predictions on one split, as a fastai ClassificationInterpretation.
 
-    A ClassificationInterpretation whose methods are right for several labels an image too, where fastai's flatten the
-    matrix, and that needs no second inference: it is made from saved predictions and knows the files' names.
+    Its methods are right for multi-label predictions too, where fastai's flatten the matrix. It is made from saved
+    predictions, without a second inference, and knows the names of the files.
 
     Args:
         predictions: truth, probabilities and losses of N images.
         task: "single" or "multi".
-        paths: where each image's file is, by its name in `predictions`.
+        paths: the file of each image, by its name in `predictions`.
         learn: the learner, where there is one; only `show_results` and indexing need it.
         dl: its DataLoader for these images.
-        images: where the images of single cases come from; by default from the files.
-        decision: calibration and thresholds, as validation chose them; by default none.
-        summary: all numbers, where they are known already.
+        images: where `cases` takes the images from; by default it reads the files.
+        decision: calibration and thresholds, as chosen on the validation split; by default none.
+        summary: all metrics, where they were computed before.
 
     Attributes:
         predictions: as given.
         decision: as given.
-        summary: all numbers, as `metrics.summary.summarise` gives them.
+        summary: all metrics, from `metrics.summary.summarise`.
         losses: (N,) tensor.
         vocab: the labels.
     """
@@ -54,21 +55,21 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         decision: Decision | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> None:
-        # fastai's own __init__ takes the labels from a DataLoader, which saved predictions don't have.
+        # fastai's own __init__ takes the labels from a DataLoader, which saved predictions do not have.
         Interpretation.__init__(self, predictions, task, paths, images=images, decision=decision, summary=summary)
         self.learn, self.dl, self.act = learn, dl, None
         self.losses = torch.tensor(predictions.loss)
 
     @classmethod
-    def of(cls, found: Interpretation) -> RadiographInterpretation:
-        """The same as a fastai interpretation."""
+    def of(cls, plain: Interpretation) -> RadiographInterpretation:
+        """A fastai interpretation of the same predictions."""
         return cls(
-            found.predictions,
-            found.task,
-            found.paths,
-            images=found.images,
-            decision=found.decision,
-            summary=found.summary,
+            plain.predictions,
+            plain.task,
+            plain.paths,
+            images=plain.images,
+            decision=plain.decision,
+            summary=plain.summary,
         )
 
     @classmethod
@@ -78,17 +79,17 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         """From a learner on `xrayfast.dataloaders`, with one pass over train (0), valid (1) or test (2).
 
         Raises:
-            DataError: `dl` or `act` is given; those have no names of files, and no meaning here.
+            DataError: `dl` or `act` is given, which this has no use for.
         """
         if dl is not None or act is not None:
             raise DataError("RadiographInterpretation.from_learner takes ds_idx: 0 for train, 1 for valid, 2 for test.")
-        split = ("train", "valid", "test")[ds_idx]
+        split = SPLITS[ds_idx]
         table = learn.dls.manifest.subset(split).table
         paths = {image: Path(path) for image, path in zip(table["image"], table["path"], strict=True)}
-        return cls(split_predictions(learn, split), learn.dls.manifest.task, paths, learn, learn.dls[ds_idx])
+        return cls(predict_split(learn, split), learn.dls.manifest.task, paths, learn, learn.dls[ds_idx])
 
     def __getitem__(self, idxs: Any) -> Any:
-        """Inputs, predictions, targets, decisions and losses, by inference.
+        """Inputs, predictions, targets, decoded predictions and losses, by inference.
 
         Raises:
             DataError: there is no learner.
@@ -100,7 +101,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         return super().__getitem__(idxs)
 
     def print_classification_report(self) -> None:
-        """Print the table by label and the overall numbers."""
+        """Print the metrics of each label and over all labels."""
         table = self.label_table().rename(columns={"support": "Images"}).rename(columns=metric_title)
         print(table.to_string(float_format="{:.3f}".format, na_rep="-"))
         for name, metric in epoch_metrics(self.task).items():

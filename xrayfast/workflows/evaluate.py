@@ -1,4 +1,4 @@
-"""Test a run: on the part of its own data that it has not seen, or on other data."""
+"""Evaluate a run on the test split of its own data, or on other data."""
 
 from __future__ import annotations
 
@@ -33,25 +33,23 @@ from xrayfast.workflows.label_match import match_labels
 from xrayfast.workflows.results import compute_metrics, parse_prevalences
 from xrayfast.workflows.seen import Progress, exclude_seen
 
-CHUNK = 256
-"""Images in memory at a time."""
-
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
+CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are too good."
 
 
 @dataclass(frozen=True, eq=False)
-class _Tested:
-    """Predictions of a test, and how they came about.
+class _EvaluatedData:
+    """The predictions to evaluate, and where they come from.
 
     Attributes:
-        found: images that there were.
-        left_out: why some were not measured, and how many.
-        labels: which are used, unknown to the network and lacking in the data, as `metrics.json` has them.
-        warnings: why the numbers may be too good, in sentences.
-        notes: what was taken for what, in sentences.
-        facts: for `evaluation.json`.
-        own_test: images that stand in the run's own test split.
-        cases: the images that went most wrong.
+        found: images in the data.
+        left_out: reason and number of images for each reason to leave images out.
+        labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
+        warnings: sentences on why the metrics may be too good.
+        notes: sentences on how labels were matched.
+        info: further items of `evaluation.json`.
+        own_test: images that are in the run's own test split.
+        cases: the images with the largest losses.
     """
 
     predictions: Predictions
@@ -60,7 +58,7 @@ class _Tested:
     labels: dict[str, Any]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    facts: dict[str, Any]
+    info: dict[str, Any]
     own_test: int
     cases: tuple[Case, ...] = ()
 
@@ -81,36 +79,35 @@ def evaluate(
     command: str = "",
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Measure a run on the test split of its own data, or on another data set, with its own calibration and thresholds.
+    """Metrics of a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
-    Of other data, images that the run was trained on or chosen by are left out, known by their pixels; labels are
-    matched by name as `label_match.match_labels` says.
+    Of other data, images that the run was trained or selected on are recognised by their pixels and left out; labels
+    are matched by name as in `label_match.match_labels`.
 
     Args:
         run: the run or its folder.
-        data: a Manifest, or the folder or table of a data set, of which one image is enough; where neither it nor
-            `config` is given, the run's own saved predictions are measured, without running the network.
-        config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is the
-            one that the run was trained with.
-        by: by what to look at subgroups: "sex", "age" (in bands), "view".
-        split: of the run's own data "test" (where not given) or "valid"; of other data one of its splits, all where not
-            given.
-        name: of the evaluation's folder; by default that of the data.
-        tta: average over augmented views.
-        prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; by default as the run's settings.
-        resamples: how often patients are drawn for intervals, 0 for none; by default as the run's settings.
-        device: where to run.
-        batch_size: images a batch.
-        command: the command line, kept in `evaluation.json`.
-        progress: called with what is being done, the images done and the images in all.
+        data: a Manifest, or the folder or table of a data set of one image or more; where neither it nor `config` is
+            given, the run's own saved predictions are evaluated, without running the network.
+        config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is that
+            of the run.
+        by: subgroups to compare: "sex", "age" (in bands), "view".
+        split: of the run's own data "test" (default) or "valid"; of other data one of its splits, default all images.
+        name: of the evaluation's folder; default that of the data.
+        tta: average over augmented views, which the seed of the run draws.
+        prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; default the run's settings.
+        resamples: number of bootstrap resamples, 0 for no intervals; default the run's settings.
+        device: where to compute.
+        batch_size: images per batch.
+        command: the command line, recorded in `evaluation.json`.
+        progress: called with the stage, the number of images done and of all images.
 
     Returns:
         The Evaluation, a new folder in the run's: `.metrics`, `.predictions`, `.path`.
 
     Raises:
-        DataError: the data can't be used, share no label with the run, or nothing of them is left to measure on.
-        ConfigError: an option that can't be right, or a subgroup of which nothing is known.
-        RunError: the run is not complete, has no such part, or the name is taken.
+        DataError: the data can't be used, share no label with the run, or no image of them can be evaluated.
+        ConfigError: a wrong option, or a subgroup that the data do not give.
+        RunError: the run is not complete, has no such split, or the name is taken.
     """
     run = Run.of(run)
     began, started = time.perf_counter(), now()
@@ -118,21 +115,23 @@ def evaluate(
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
     resamples = settings.resamples if resamples is None else resamples
-    by = _known_columns([by] if isinstance(by, str) else by)
-    opened = None if data is None and config is None else _opened(run, data, config)
-    if opened is None and tta:
+    by = _checked_columns([by] if isinstance(by, str) else by)
+    external = None if data is None and config is None else _open_external(run, data, config)
+    if external is None and tta:
         raise ConfigError("found tta without data; the run's own predictions are saved as they were made.")
-    with _new_folder(run, name, split or "test" if opened is None else _stem(opened)) as evaluation:
-        if opened is None:
-            tested = _own(run, split, by)
+    stem = split or "test" if external is None else external.config.source.absolute().name or "data"
+    with _new_folder(run, name, stem) as evaluation:
+        if external is None:
+            evaluated = _read_own(run, split, by)
         else:
-            tested = _elsewhere(
-                run, opened, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
+            evaluated = _predict_external(
+                run, external, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
             )
+        predictions = evaluated.predictions
         if progress is not None:
-            progress("measuring", 0, len(tested.predictions))
+            progress("measuring", 0, len(predictions))
         result = compute_metrics(
-            tested.predictions,
+            predictions,
             run.decision,
             prevalence=shares,
             resamples=resamples,
@@ -140,8 +139,8 @@ def evaluate(
             by=by,
         )
         if progress is not None:
-            progress("measuring", len(tested.predictions), len(tested.predictions))
-        evaluation.write_predictions(tested.predictions)
+            progress("measuring", len(predictions), len(predictions))
+        evaluation.write_predictions(predictions)
         evaluation.write_info(
             {
                 "run": run.path.name,
@@ -149,95 +148,84 @@ def evaluate(
                 "xrayfast": __version__,
                 "started": started,
                 "seconds": round(time.perf_counter() - began, 1),
-                **tested.facts,
+                **evaluated.info,
             }
         )
         metrics = {
-            "source": str((run.config.data if opened is None else opened.config).source),
-            "split": split or ("test" if opened is None else None),
-            "own": opened is None,
+            "source": str((run.config.data if external is None else external.config).source),
+            "split": split or ("test" if external is None else None),
+            "own": external is None,
             "images": {
-                "found": tested.found,
-                "left_out": [list(one) for one in tested.left_out],
-                "evaluated": len(tested.predictions),
-                "own_test": tested.own_test,
+                "found": evaluated.found,
+                "left_out": [list(pair) for pair in evaluated.left_out],
+                "evaluated": len(predictions),
+                "own_test": evaluated.own_test,
             },
-            "labels": tested.labels,
-            "warnings": [*tested.warnings, *_few(result)],
-            "notes": list(tested.notes),
+            "labels": evaluated.labels,
+            "warnings": [*evaluated.warnings, *_size_warnings(result)],
+            "notes": list(evaluated.notes),
             "decision": run.decision.to_json(),
             "result": result,
         }
         write_tables(evaluation, result)
-        write_page(run, evaluation, metrics, started, command, tested.cases)
+        write_page(run, evaluation, metrics, started, command, evaluated.cases)
         evaluation.write_metrics(metrics)
     write_model_card(run)
     write_claim(run)
     return evaluation
 
 
-def _few(result: Mapping[str, Any]) -> list[str]:
-    """A warning where there is little to measure on."""
+def _size_warnings(result: Mapping[str, Any]) -> list[str]:
     units = result.get("intervals", {}).get("units", result["images"])
     if units >= FEW_UNITS:
         return []
     return [f"There are only {plural(result['images'], 'image')} here: the results say little."]
 
 
-# On the run's own data
-
-
-def _own(run: Run, split: Split | None, by: Sequence[str]) -> _Tested:
-    """The saved predictions of a part."""
+def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedData:
+    """The saved predictions of the run on one of its own splits."""
     chosen = split or "test"
     if chosen == "train":
         raise ConfigError(
             "split is train; expected test or valid: a network's results on what it has learned say little."
         )
     if run.predicted_splits and chosen not in run.predicted_splits:
-        other = "'--split valid' measures the validation split, which has also chosen epoch and thresholds"
+        other = "'--split valid' evaluates the validation split, which has also chosen epoch and thresholds"
         raise RunError(
             f"{run.path}: has no predictions of a {chosen} split. '--test-fraction 0.15' of 'xrayfast fit' makes one, "
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
     predictions = run.predictions(chosen)
-    _require(by, predictions.attributes, f"{run.path}: the saved predictions")
-    chosen_on = "The best epoch, calibration and thresholds were chosen on these images: the results are too good."
-    warnings = (chosen_on,) if chosen == "valid" else ()
-    labels = {"used": list(run.labels), "unknown": [], "lacking": []}
-    facts = {"tta": run.config.train.tta}
-    own_test = len(predictions) if chosen == "test" else 0
-    return _Tested(predictions, len(predictions), (), labels, warnings, (), facts, own_test)
+    _require_columns(by, predictions.attributes, f"{run.path}: the saved predictions")
+    return _EvaluatedData(
+        predictions,
+        found=len(predictions),
+        left_out=(),
+        labels={"used": list(run.labels), "unknown": [], "lacking": []},
+        warnings=(CHOSEN_HERE,) if chosen == "valid" else (),
+        notes=(),
+        info={"tta": run.config.train.tta},
+        own_test=len(predictions) if chosen == "test" else 0,
+    )
 
 
-# On other data
-
-
-def _opened(run: Run, data: Manifest | Path | str | None, config: Config | None) -> Manifest:
-    """The data set, opened to be measured on: nothing is drawn, and one image is enough."""
+def _open_external(run: Run, data: Manifest | Path | str | None, config: Config | None) -> Manifest:
+    """The data set for evaluation alone: no split is drawn, and one image is enough."""
+    settings = data.config if isinstance(data, Manifest) else (config or Config()).data
+    changed: dict[str, Any] = {"window": run.config.data.window if settings.window == "auto" else settings.window}
     if isinstance(data, Manifest):
-        return replace(data, config=data.config.model_copy(update={"window": _window(run, data.config.window)}))
-    settings = (config or Config()).data
+        return replace(data, config=settings.model_copy(update=changed))
     if data is not None:
-        settings = settings.model_copy(update={"source": Path(data)})
-    changed: dict[str, Any] = {"window": _window(run, settings.window)}
+        changed["source"] = Path(data)
     if settings.task == "auto":
-        # What the labels mean is for `match_labels` to say; a table of a few images may look like one class each.
+        # `match_labels` decides what the labels mean; a table of a few images may look single-label.
         changed["task"] = "multi"
     if any(map(is_no_finding, run.labels)):
         changed["keep_no_finding"] = True
     return open_manifest(settings.model_copy(update=changed), to_train=False)
 
 
-def _window(run: Run, chosen: str) -> str:
-    return run.config.data.window if chosen == "auto" else chosen
-
-
-def _stem(data: Manifest) -> str:
-    return data.config.source.absolute().name or "data"
-
-
-def _elsewhere(
+def _predict_external(
     run: Run,
     data: Manifest,
     split: Split | None,
@@ -247,18 +235,18 @@ def _elsewhere(
     device: Device,
     batch_size: int,
     progress: Progress | None,
-) -> _Tested:
-    """Decode, leave out what can't be measured, predict."""
+) -> _EvaluatedData:
+    """Decode the images, leave out those that can't be evaluated, and predict on the others."""
     if split is not None:
-        data = _split(data, split)
+        data = _subset(data, split)
     known = image_attributes(data.table)
-    _require(by, known, str(data.config.source))
+    _require_columns(by, known, str(data.config.source))
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
     images = open_images(data.config, run.config.model.size)
-    sifted = exclude_seen(run, data, matched, images, progress)
-    rows = sifted.rows
+    unseen = exclude_seen(run, data, matched, images, progress)
+    rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
-    raw, computed = _predicted(run, paths, images, tta=tta, device=device, batch_size=batch_size, progress=progress)
+    raw, computed = _predict(run, paths, images, tta=tta, device=device, batch_size=batch_size, progress=progress)
     truth = matched.truth[rows]
     predictions = Predictions(
         labels=run.labels,
@@ -270,20 +258,24 @@ def _elsewhere(
         raw=raw,
         attributes={name: values[rows] for name, values in known.items()},
     ).calibrated(run.decision)
-    labels = {
-        "used": list(matched.used),
-        "unknown": [list(one) for one in matched.unknown],
-        "lacking": list(matched.lacking),
-    }
-    facts = {"tta": tta, "device": computed, "data_notes": list(data.notes), "unreadable": sifted.unreadable}
-    files = dict(zip(predictions.images.tolist(), paths, strict=True))
-    cases = worst_cases(run, predictions, files, images)
-    notes = (*matched.notes, PATIENTS_UNKNOWN)
-    left_out, warnings, own_test = sifted.left_out, sifted.warnings, sifted.own_test
-    return _Tested(predictions, len(data), left_out, labels, warnings, notes, facts, own_test, cases)
+    return _EvaluatedData(
+        predictions,
+        found=len(data),
+        left_out=unseen.left_out,
+        labels={
+            "used": list(matched.used),
+            "unknown": [list(pair) for pair in matched.unknown],
+            "lacking": list(matched.lacking),
+        },
+        warnings=unseen.warnings,
+        notes=(*matched.notes, PATIENTS_UNKNOWN),
+        info={"tta": tta, "device": computed, "data_notes": list(data.notes), "unreadable": unseen.unreadable},
+        own_test=unseen.own_test,
+        cases=worst_cases(run, predictions, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
+    )
 
 
-def _split(data: Manifest, split: Split) -> Manifest:
+def _subset(data: Manifest, split: Split) -> Manifest:
     there = [name for name in SPLITS if (data.table["split"] == name).any()]
     if split not in there:
         raise DataError(
@@ -292,7 +284,7 @@ def _split(data: Manifest, split: Split) -> Manifest:
     return data.subset(split)
 
 
-def _predicted(
+def _predict(
     run: Run,
     paths: Sequence[str],
     images: DecodedImages,
@@ -302,39 +294,35 @@ def _predicted(
     batch_size: int,
     progress: Progress | None,
 ) -> tuple[NDArray[np.float64], str]:
-    """(N, L) probabilities as the network gives them, and where they were computed."""
-    # torch and fastai take seconds to load, and saved predictions need neither.
-    from xrayfast.learning.inference.predictor import new_probability
-    from xrayfast.learning.training.mixed_precision import fp32_inference
-    from xrayfast.workflows.load import load_to_predict
+    """(N, L) raw probabilities, and the device that they were computed on."""
+    # Torch takes seconds to import, and saved predictions do not need it.
+    from xrayfast.learning.inference.predictor import Predictor
+    from xrayfast.learning.inference.reading import CHUNK, reading
 
-    learn = load_to_predict(run, device)
-    found = []
-    with fp32_inference(learn):
+    predictor = Predictor.from_run(run, device)
+    raw = []
+    with reading(paths, images.image) as lazy:
         for start in range(0, len(paths), CHUNK):
-            chunk = list(images.batch(paths[start : start + CHUNK]))
-            found.append(new_probability(learn, chunk, batch_size=batch_size, tta=tta, seed=run.config.train.seed))
+            chunk = lazy[start : start + CHUNK]
+            raw.append(predictor.probabilities(chunk, tta=tta, batch_size=batch_size).raw)
             if progress is not None:
                 progress("predicting", min(start + CHUNK, len(paths)), len(paths))
-    return np.concatenate(found).astype(np.float64), str(learn.dls.device)
+    return np.concatenate(raw).astype(np.float64), predictor.device.type
 
 
 def _log_loss(truth: NDArray[np.int64], raw: NDArray[np.float64], single: bool) -> NDArray[np.float64]:
-    """(N,) log loss of each image: of its class, or the mean over the labels that are known."""
-    costs = log_losses(truth.astype(np.int8), raw)
+    """(N,) log loss per image: of its class (single-label), or the mean over its labels that are not masked."""
+    losses = log_losses(truth.astype(np.int8), raw)
     if single:
-        chosen: NDArray[np.float64] = costs[np.arange(len(truth)), truth.argmax(axis=1)]
-        return chosen
-    mean: NDArray[np.float64] = costs.sum(axis=1) / (truth >= 0).sum(axis=1)
+        of_class: NDArray[np.float64] = losses[np.arange(len(truth)), truth.argmax(axis=1)]
+        return of_class
+    mean: NDArray[np.float64] = losses.sum(axis=1) / (truth >= 0).sum(axis=1)
     return mean
-
-
-# Both
 
 
 @contextlib.contextmanager
 def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
-    """A new evaluation, which is gone again where the block fails or is interrupted."""
+    """A new evaluation's folder, removed again where the block fails or is interrupted."""
     evaluation = run.new_evaluation(name, stem)
     try:
         yield evaluation
@@ -345,7 +333,7 @@ def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
         raise
 
 
-def _known_columns(by: Sequence[str]) -> tuple[str, ...]:
+def _checked_columns(by: Sequence[str]) -> tuple[str, ...]:
     for name in by:
         if name not in ATTRIBUTES:
             raise ConfigError(
@@ -354,12 +342,11 @@ def _known_columns(by: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(by))
 
 
-def _require(by: Sequence[str], known: Iterable[str], where: str) -> None:
+def _require_columns(by: Sequence[str], known: Iterable[str], where: str) -> None:
     missing = [name for name in by if name not in known]
     if missing:
-        there = shorten(known)
-        told = f"they tell {there}" if there else "they tell none of sex, age and view"
+        there = shorten(known) or "none of sex, age and view"
         raise ConfigError(
-            f"by: {where} do not tell {' and '.join(missing)}; {told}. A table of labels with such a "
-            "column tells, and so do DICOM headers."
+            f"by: {where} do not give {' and '.join(missing)}; they give {there}. Add such a column to the table of "
+            "labels; DICOM headers give it too."
         )

@@ -1,8 +1,8 @@
-"""An evaluation for people: its page, and its numbers as CSV files, a number a row."""
+"""The page and the tables of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +19,29 @@ from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.run import Run
 
 _COUNTS = ("label", "support", "negatives", "threshold")
-_WORST = 12
-"""Images with the largest losses are shown."""
+_WORST = 12  # images with the largest losses are shown
 
 
 def worst_cases(
     run: Run, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
 ) -> tuple[Case, ...]:
-    """The images of other data that went most wrong, with their images.
+    """The images of other data with the largest losses.
 
     Args:
-        run: that was tested.
+        run: that was evaluated.
         predictions: of the images.
         paths: of their files, by name.
-        images: decoded before; where they are small the files are read again.
+        images: decoded for the network; the files are read again where these are too small to look at.
     """
-    shown = Interpretation(
+    interpretation = Interpretation(
         predictions,
         run.task,
         {image: Path(path) for image, path in paths.items()},
         images=images if images.side >= IMAGE_SIZE // 2 else None,
         decision=run.decision,
-        summary={"per_label": []},  # measured elsewhere; cases need none of it
+        summary={"per_label": []},  # `cases` needs no metrics
     )
-    return shown.cases(_WORST)
+    return interpretation.cases(_WORST)
 
 
 def write_page(
@@ -51,12 +50,12 @@ def write_page(
     """Write `evaluation.html`.
 
     Args:
-        run: that was tested.
-        evaluation: whose predictions are written already.
-        metrics: as they go into `metrics.json`.
-        created: when, as `run.now` gives it.
+        run: that was evaluated.
+        evaluation: with its predictions written.
+        metrics: the content of `metrics.json`.
+        created: the time, from `run.now`.
         command: the command line.
-        cases: of images from elsewhere; the run's own stand in its report.
+        cases: of an external test; those of the run's own data are in its report.
 
     Raises:
         WriteError: the folder can't be written to.
@@ -91,45 +90,44 @@ def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
     Raises:
         WriteError: the folder can't be written to.
     """
-    _write(evaluation, "overall", _overall(result))
-    _write(evaluation, "per_label", _per_label(result))
+    tables: dict[str, Iterable[dict[str, Any]]] = {"overall": _overall_rows(result), "per_label": _label_rows(result)}
     if "subgroups" in result:
-        _write(evaluation, "subgroups", _subgroups(result["subgroups"]))
-        gaps = [{"by": one["by"], **gap} for one in result["subgroups"] for gap in one["gaps"]]
-        if gaps:
-            _write(evaluation, "gaps", gaps)
+        tables["subgroups"] = _subgroup_rows(result["subgroups"])
+        tables["gaps"] = [{"by": column["by"], **gap} for column in result["subgroups"] for gap in column["gaps"]]
+    for name, rows in tables.items():
+        if table := list(rows):
+            write_csv(evaluation.table_path(name), pd.DataFrame(table), "%.6g")
 
 
-def _write(evaluation: Evaluation, name: str, rows: Any) -> None:
-    write_csv(evaluation.table_path(name), pd.DataFrame(list(rows)), "%.6g")
+def _overall_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row per metric over all labels."""
+    intervals = summary.get("intervals", {}).get("overall", {})
+    for metric, value in summary["overall"].items():
+        yield {"metric": metric, "value": value, **_limits(intervals.get(metric))}
 
 
-def _overall(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    ends = summary.get("intervals", {}).get("overall", {})
-    for measure, value in summary["overall"].items():
-        yield {"measure": measure, "value": value, **_ends(ends.get(measure))}
-
-
-def _per_label(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    ends = summary.get("intervals", {}).get("per_label", {})
+def _label_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One row per label and metric."""
+    intervals = summary.get("intervals", {}).get("per_label", {})
     for row in summary["per_label"]:
         counts = {name: row[name] for name in _COUNTS if name in row}
-        for measure, value in row.items():
-            if measure not in _COUNTS:
-                found = ends.get(row["label"], {}).get(measure)
-                yield {**counts, "measure": measure, "value": value, **_ends(found)}
+        for metric, value in row.items():
+            if metric not in _COUNTS:
+                interval = intervals.get(row["label"], {}).get(metric)
+                yield {**counts, "metric": metric, "value": value, **_limits(interval)}
 
 
-def _subgroups(ways: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for one in ways:
-        for group in one["groups"]:
+def _subgroup_rows(columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of `_overall_rows` and `_label_rows` of every subgroup."""
+    for column in columns:
+        for group in column["groups"]:
             counts = {name: group[name] for name in ("images", "patients", "scored")}
-            where = {"by": one["by"], "group": group["value"], **counts}
-            for row in _overall(group):
-                yield {**where, "label": None, **row}
-            for row in _per_label(group):
-                yield {**where, **row}
+            subgroup = {"by": column["by"], "group": group["value"], **counts}
+            for row in _overall_rows(group):
+                yield {**subgroup, "label": None, **row}
+            for row in _label_rows(group):
+                yield {**subgroup, **row}
 
 
-def _ends(interval: Mapping[str, Any] | None) -> dict[str, Any]:
+def _limits(interval: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"low": None, "high": None} if interval is None else {"low": interval["low"], "high": interval["high"]}

@@ -14,7 +14,7 @@ from xrayfast.config import Config, Options, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, ReadError, RunError, shorten
-from xrayfast.learning.inference.predictor import split_predictions
+from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
@@ -232,7 +232,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     splits: tuple[PredictedSplit, ...] = ("valid", "test")
     train = config.train
     predictions = {
-        split: split_predictions(learn, split, tta=train.tta, seed=train.seed)
+        split: predict_split(learn, split, tta=train.tta, seed=train.seed)
         for split in splits[: len(learn.dls.loaders) - 1]
     }
     run.update_info(

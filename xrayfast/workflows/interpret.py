@@ -160,14 +160,16 @@ def _explain(run: Run, interpretation: Interpretation, count: int) -> tuple[tupl
     """Saliency maps of the images with the largest losses, and notes on them."""
     if not count:
         return (), ()
-    from xrayfast.workflows.explain import Asked, saliency_cases
+    from xrayfast.workflows.explain import ReportCase, explain_cases
 
     paths = interpretation.paths
-    asked = [
-        Asked(case.image, paths.get(case.image), case.actual, case.predicted, None)
-        for case in interpretation.cases(count)
-    ]
-    return saliency_cases(run, asked)
+    return explain_cases(
+        run,
+        [
+            ReportCase(case.image, paths.get(case.image), case.actual, case.predicted)
+            for case in interpretation.cases(count)
+        ],
+    )
 
 
 def _write_cases(

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from xrayfast.config import Config, Device
-from xrayfast.data.cache.image_cache import open_images
+from xrayfast.config import Config, DataConfig, Device, Task
+from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
-from xrayfast.learning.training.loaders import blank_manifest, dataloaders, is_blank
+from xrayfast.learning.training.loaders import dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
@@ -42,7 +43,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     run = Run.of(run)
     known = (run.labels, run.task)
     if data is None:
-        data = own_data(run) or blank_manifest(run.labels, run.task, run.config.model.size)
+        data = own_data(run) or _blank_manifest(run.labels, run.task, run.config.model.size)
         if (data.labels, data.task) != known:
             raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
     elif (data.labels, data.task) != known:
@@ -51,11 +52,6 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
     return _load(run, data, device)
-
-
-def load_to_predict(run: Run, device: Device = "auto") -> RadiographLearner:
-    """The same without looking for the run's data."""
-    return _load(run, blank_manifest(run.labels, run.task, run.config.model.size), device)
 
 
 def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
@@ -78,7 +74,7 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
             "run's folder."
         )
     manifest = learn.dls.manifest
-    if is_blank(manifest):
+    if _is_blank(manifest):
         raise DataError(
             "This learner holds no data set, only a stand-in: load the run with data=xrayfast.open_data(...)."
         )
@@ -104,7 +100,13 @@ def _load(run: Run, data: Manifest, device: Device) -> RadiographLearner:
     config = run.config
     train = config.train
     dls = dataloaders(
-        data, size=config.model.size, batch_size=train.batch_size, workers=0, device=device, seed=train.seed
+        data,
+        size=config.model.size,
+        batch_size=train.batch_size,
+        workers=0,
+        device=device,
+        seed=train.seed,
+        images=UncachedImages(config.model.size) if _is_blank(data) else None,
     )
     # The body's weights are in the run's own file; fp16 is the one precision that another machine may lack.
     bare = config.model.model_copy(update={"weights": "none"})
@@ -114,6 +116,30 @@ def _load(run: Run, data: Manifest, device: Device) -> RadiographLearner:
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.model_path.absolute())
     return learn
+
+
+def _blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
+    """A stand-in for data that are gone: one black image each in train and valid."""
+    black = np.zeros((size, size), dtype=np.uint8)
+    targets = np.zeros((2, len(labels)), dtype=np.float32)
+    targets[:, 0] = 1
+    table = pd.DataFrame(
+        {
+            "image": ["blank-1", "blank-2"],
+            "path": pd.Series([black, black], dtype=object),
+            "patient": pd.Series([None, None], dtype=object),
+            "split": ["train", "valid"],
+            "labels": [labels[0], labels[0]],
+        }
+    )
+    return Manifest(
+        table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=(), drawn=np.zeros(2, bool)
+    )
+
+
+def _is_blank(data: Manifest) -> bool:
+    """Whether this is a stand-in from `_blank_manifest`."""
+    return isinstance(data.table["path"].iloc[0], np.ndarray)
 
 
 def _recorded(learn: RadiographLearner) -> History:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import glob
-import warnings
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Device
-from xrayfast.data.cache.decode_pool import cpu_count
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError
-from xrayfast.learning.inference.predictor import new_probability
-from xrayfast.learning.training.mixed_precision import fp32_inference
+from xrayfast.learning.inference.predictor import Predictor
+from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import PROBABILITY_PREFIX, join_labels
 from xrayfast.run import Run
-from xrayfast.workflows.load import load_to_predict
-
-CHUNK = 256
-"""Files read before they are predicted on: bounds memory, and lets progress be told."""
-
-_MOST_THREADS = 8  # each holds an original; more wait for the interpreter anyway
 
 
 def predict(
@@ -41,23 +31,23 @@ def predict(
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Labels and calibrated probabilities of new images, decided at the thresholds that validation chose.
+    """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
 
     Args:
         run: the run or its folder.
         sources: files, folders (searched for images) and glob patterns.
-        abstain_below: give no answer where it is less probable than this, by the calibrated probabilities themselves:
-            on one label of several, or on the class.
-        tta: average over augmented views.
-        batch_size: images a batch.
-        device: where to run.
-        progress: called with the files done and the files in all.
+        abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
+            (multi-label) or on the image's class (single-label).
+        tta: average over augmented views, which the seed of the run draws.
+        batch_size: images per batch.
+        device: where to compute.
+        progress: called with the number of files done and of all files.
 
     Returns:
-        A row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
-        (those on which there is no answer; of one class an image the most likely one); where a run of one class an
-        image has thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` a label; and
-        `error`, "" or why the file can't be read: such a row has no prediction, and the others go on.
+        One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
+        (the labels abstained on; single-label, the most likely class); where a single-label run has thresholds,
+        `above_threshold` (each class against the rest); one column `prob_LABEL` per label; and `error`, "" or why the
+        file can't be read: such a row has no prediction.
 
     Raises:
         DataError: a source does not exist, or no images are found.
@@ -68,34 +58,30 @@ def predict(
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     run = Run.of(run)
     files = find_images([sources] if isinstance(sources, (str, Path)) else sources)
-    decision, config = run.decision, run.config
-    learn = load_to_predict(run, device)
-    size, window = config.model.size, config.data.window
+    predictor = Predictor.from_run(run, device)
+    window, size = run.config.data.window, predictor.size
     tables: list[pd.DataFrame] = []
-    done = 0
-    with contextlib.closing(_read_in_chunks(files, size, window)) as chunks, fp32_inference(learn):
-        for chunk, images in chunks:
-            good = [image for image in images if isinstance(image, np.ndarray)]
-            raw: NDArray[Any] = (
-                new_probability(learn, good, batch_size=batch_size, tta=tta) if good else np.empty((0, len(run.labels)))
-            )
-            answers = _answers(decision.calibrated(raw), decision, abstain_below)
-            errors = [image if isinstance(image, str) else "" for image in images]
-            tables.append(_rows(chunk, errors, answers))
-            done += len(chunk)
+    with reading(files, lambda file: _try_read(file, window, size)) as contents:
+        for start in range(0, len(files), CHUNK):
+            chunk = contents[start : start + CHUNK]
+            images = [content for content in chunk if isinstance(content, np.ndarray)]
+            errors = [content if isinstance(content, str) else "" for content in chunk]
+            probability = predictor.probabilities(images, tta=tta, batch_size=batch_size).calibrated
+            answers = _decide(probability, predictor.decision, abstain_below)
+            tables.append(_with_files(answers, files[start : start + CHUNK], errors))
             if progress is not None:
-                progress(done, len(files))
+                progress(min(start + CHUNK, len(files)), len(files))
     table: pd.DataFrame = pd.concat(tables, ignore_index=True)
     return table
 
 
 def find_images(sources: Sequence[Path | str]) -> list[str]:
-    """The files that the sources name, in input order, each once; folders and patterns in the order of names.
+    """The files of the sources in input order, without duplicates; those of a folder or pattern sorted by name.
 
-    A file that is named itself is taken whatever its ending; a folder gives the files that end as images do.
+    A file given by name is taken whatever its suffix, of a folder those with the suffix of an image.
 
     Raises:
-        DataError: a source names nothing.
+        DataError: a source matches nothing.
     """
     found: dict[str, None] = {}
     for source in map(str, sources):
@@ -118,45 +104,25 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
     return list(found)
 
 
-def _read_in_chunks(
-    files: Sequence[str], size: int, window: str
-) -> Generator[tuple[Sequence[str], list[NDArray[np.uint8] | str]]]:
-    """Chunks of the files, in their order, and of each file its square or why it can't be read.
-
-    A thread a CPU reads; decoders leave the interpreter to the other threads. Reading and predicting take turns: each
-    keeps all CPUs busy by itself, and at the same time they would wait for each other.
-    """
-    # Recording warnings changes settings of the process, and threads put back what they found, in any order: so they
-    # find silence, as pydicom's warnings may quote a header, and here all is put back.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        pool = ThreadPoolExecutor(min(_MOST_THREADS, cpu_count()))
-        try:
-            for start in range(0, len(files), CHUNK):
-                chunk = files[start : start + CHUNK]
-                yield chunk, list(pool.map(lambda file: _try_read(file, size, window), chunk))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _try_read(file: str, size: int, window: str) -> NDArray[np.uint8] | str:
+def _try_read(file: str, window: str, size: int) -> NDArray[np.uint8] | str:
+    """The image in its square, or why it can't be read."""
     try:
         return fit_square(read(file, window).pixels, size)
     except ReadError as error:
         return str(error)
 
 
-def _answers(probability: NDArray[np.float64], decision: Decision, abstain_below: float | None) -> pd.DataFrame:
-    """What is said of N images, a row each."""
-    labels, called = decision.labels, decision.decide(probability)
-    unsure = np.zeros(called.shape, bool)
+def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below: float | None) -> pd.DataFrame:
+    """One row per image: the columns of `predict` from "predicted" to the probabilities."""
+    labels, positive = decision.labels, decision.decide(probability)
+    unsure = np.zeros(positive.shape, bool)
     if abstain_below is not None:
         unsure = decision.certainty(probability) < abstain_below
-    columns: dict[str, Any] = {"predicted": [join_labels(row, labels) for row in np.where(unsure, 0, called)]}
+    columns: dict[str, Any] = {"predicted": [join_labels(row, labels) for row in np.where(unsure, 0, positive)]}
     if abstain_below is not None:
-        # Of one class an image, the one that would have been called stands for the image.
-        without = unsure & (called == 1) if decision.task == "single" else unsure
-        columns["abstained"] = [join_labels(row.astype(int), labels) for row in without]
+        # Single-label, all cells of an image are unsure together; its most likely class stands for them.
+        abstained = unsure & (positive == 1) if decision.task == "single" else unsure
+        columns["abstained"] = [join_labels(row.astype(int), labels) for row in abstained]
     if decision.task == "single" and decision.points:
         above = (probability >= decision.thresholds).astype(int)
         columns["above_threshold"] = [join_labels(row, labels) for row in above]
@@ -165,8 +131,8 @@ def _answers(probability: NDArray[np.float64], decision: Decision, abstain_below
     return table
 
 
-def _rows(files: Sequence[str], errors: Sequence[str], answers: pd.DataFrame) -> pd.DataFrame:
-    """The answers beside their files, with empty rows for files that could not be read."""
+def _with_files(answers: pd.DataFrame, files: Sequence[str], errors: Sequence[str]) -> pd.DataFrame:
+    """The answers with the columns "file" and "error", and empty rows for files that can't be read."""
     read = [i for i, error in enumerate(errors) if not error]
     table: pd.DataFrame = answers.set_axis(read).reindex(range(len(files)))
     table.insert(0, "file", list(files))

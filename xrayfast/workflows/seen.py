@@ -1,6 +1,6 @@
-"""Which images of other data a network can be tested on: those that can be read and that it has not seen before.
+"""Images of other data that a network may be evaluated on: readable, and not seen in training.
 
-An image is known by what is decoded from it, whatever its file is called.
+Images are compared by their decoded pixels, whatever their files are called.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from xrayfast.run import Run
 from xrayfast.workflows.label_match import LabelMatch
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the images done and the images in all."""
+"""Called with the stage, the number of images done and of all images."""
 
 REASONS = {"train": "seen in training", "valid": "seen in validation"}
-"""Why an image says nothing of a network: it has learned it, or its best epoch and thresholds were chosen on it."""
+"""Why images of a run's own split are left out; on valid, the best epoch and the thresholds were chosen."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sifted:
-    """The images that are left to test on.
+class UnseenImages:
+    """The images to evaluate on, and those left out.
 
     Attributes:
         rows: of the manifest, ascending; at least one.
-        left_out: why the others are not among them, and how many.
-        warnings: what a reader must know, in sentences.
-        unreadable: what is wrong with each file that can't be read, by the image's name.
-        own_test: images that are left and stand in the run's own test split.
+        left_out: reason and number of images for each reason to leave images out.
+        warnings: for the reader, in sentences.
+        unreadable: the error of each file that can't be read, by the image's name.
+        own_test: images that are in the run's own test split.
     """
 
     rows: npt.NDArray[np.intp]
@@ -47,18 +47,18 @@ class Sifted:
 
 def exclude_seen(
     run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: Progress | None = None
-) -> Sifted:
-    """Leave out images that have no known label, can't be read, or have taught the network something.
+) -> UnseenImages:
+    """Leave out images without a label known to the run, unreadable ones, and those seen in training or validation.
 
     Args:
-        run: that is tested.
+        run: to be evaluated.
         data: all images.
-        matched: which of them have labels that the run knows.
-        images: of the data; those that are left are built.
-        progress: told of the stage "decoding".
+        matched: says which images have labels known to the run.
+        images: of the data; they are decoded here.
+        progress: called during the stage "decoding".
 
     Raises:
-        DataError: none is left; the message says why.
+        DataError: no image is left; the message says why.
     """
     paths, names = data.table["path"].tolist(), data.table["image"].tolist()
     rows = np.flatnonzero(matched.kept)
@@ -74,7 +74,7 @@ def exclude_seen(
     splits = seen_in(run, [images.info(paths[row]).digest for row in rows])
     if splits is None:
         warnings.append(
-            "The run is of an older version that keeps no digests of its images: whether it was trained on some of "
+            "The run is of an older version that recorded no digests of its images: whether it was trained on some of "
             "these images could not be checked."
         )
     else:
@@ -85,29 +85,29 @@ def exclude_seen(
         raise DataError(_nothing_left(data, left_out))
     if own_test:
         warnings.append(
-            f"{plural(own_test, 'image')} of {len(rows)} stand in the run's own test split: they are no external test."
+            f"{plural(own_test, 'image')} of {len(rows)} are in the run's own test split: on them this is no external "
+            "test."
         )
-    return Sifted(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
+    return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
 
 
 def _nothing_left(data: Manifest, left_out: Sequence[tuple[str, int]]) -> str:
     reasons = "; ".join(f"{n} {why}" for why, n in left_out)
     seen = any(why in REASONS.values() for why, _ in left_out)
-    advice = "Test on images that the network was neither trained on nor chosen by." if seen else "Use other images."
-    return f"{data.config.source}: none of {len(data)} images is left to measure on: {reasons}. {advice}"
+    advice = "Evaluate on images that the network was neither trained nor selected on." if seen else "Use other images."
+    return f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. {advice}"
 
 
 def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
-    """The part of a run's own data in which each image stands.
+    """The split of the run's own data that each image is in.
 
     Args:
-        run: whose `split.csv` has a digest an image.
-        digests: N, as `ImageInfo` has them: of decoded pixels, so that a copy in another lossless format
-            has the same.
+        run: whose `split.csv` has a digest per image.
+        digests: N, from `ImageInfo.digest`, of the decoded pixels: a copy in another lossless format has the same.
 
     Returns:
-        (N,) "train", "valid", "test", or "" for images that are in none; None where the run is of an older version
-        and has no digests.
+        (N,) "train", "valid", "test", or "" for images in none; None where the run is of an older version that
+        recorded no digests.
 
     Raises:
         RunError: `split.csv` is missing or damaged.
@@ -121,10 +121,10 @@ def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
         return None
     if "split" not in table:
         raise RunError(f"{path}: lacks the column split; found {shorten(table.columns)}.")
-    # An image in two splits counts for the one that has taught the network more.
+    # Of an image in two splits, the one that biases the evaluation more counts.
     rank = {split: i for i, split in enumerate(("test", "valid", "train"))}
-    places: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for digest, split in zip(table["digest"], table["split"], strict=True):
-        if digest and rank.get(split, -1) >= rank.get(places.get(digest, ""), -1):
-            places[digest] = split
-    return np.array([places.get(digest, "") for digest in digests], dtype=object)
+        if digest and rank.get(split, -1) >= rank.get(split_of.get(digest, ""), -1):
+            split_of[digest] = split
+    return np.array([split_of.get(digest, "") for digest in digests], dtype=object)

@@ -1,4 +1,4 @@
-"""Grad-CAM against numbers worked out by hand and an independent derivation; the share outside; random weights."""
+"""Grad-CAM against results by hand and an independent derivation; the share outside; random weights."""
 
 import functools
 import random
@@ -12,32 +12,36 @@ from torch import nn
 from xrayfast.data.images.reader import fit_square
 from xrayfast.errors import ConfigError
 from xrayfast.learning.inference import saliency
-from xrayfast.learning.inference.saliency import central_thorax, grad_cam, image_maps, share_outside
+from xrayfast.learning.inference.predictor import Predictor
+from xrayfast.learning.inference.saliency import central_thorax, grad_cam, grad_cam_images, share_outside
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.training.learner import learner
-from xrayfast.learning.training.loaders import blank_manifest, dataloaders
+from xrayfast.learning.model.network import build_network
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.metrics.decision import Decision
 
 LABELS = ("covid-19", "normal", "pneumonia")
 
 
+def predictor_of(network, size=64):
+    return Predictor(network, Decision("single", LABELS), size)
+
+
 @functools.cache
-def make_learner(arch="resnet18", task="single", size=64):
-    dls = dataloaders(blank_manifest(LABELS, task, size), size=size, batch_size=4, workers=0, device="cpu")
-    return learner(dls, arch=arch, weights="none", seed=1)
+def make_predictor(arch="resnet18", size=64):
+    with isolated_rng(1):
+        return predictor_of(build_network(arch, len(LABELS)), size)
 
 
 @pytest.fixture(scope="module")
 def bright():
-    """A learner whose one channel is the mean brightness of 8 x 8 pixels, for which its first label speaks."""
-    learn = make_learner.__wrapped__()
+    """A network whose one channel is the mean brightness of 8 x 8 pixels, which raises its first label's logit."""
     conv, last = nn.Conv2d(3, 1, 8, stride=8), nn.Linear(1, 3)
     with torch.no_grad():
         conv.weight.fill_(1 / (3 * 64))
         conv.bias.fill_(3.0)  # normalised black is -2.1
         last.weight.copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
     body = nn.Sequential(nn.Sequential(conv, nn.ReLU(inplace=True)))
-    learn.model = nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last))
-    return learn
+    return predictor_of(nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last)))
 
 
 # By hand: two channels, a 1 x 1 convolution of one input channel by 1 and -2, global average pooling, two outputs.
@@ -96,9 +100,9 @@ def test_a_layer_without_feature_map_is_an_error():
     assert not net[-1]._forward_hooks
 
 
-def reference(learn, image, label):
-    """One image by the formula: the Jacobian of one logit by the last map, from the splits of the network."""
-    body, head = learn.model[0], learn.model[1]
+def reference(network, image, label):
+    """One image by the formula: the Jacobian of one logit by the last map, from the layers before and after it."""
+    body, head = network[0], network[1]
     layers = [layer for block in body for layer in block] if isinstance(body[-1][-1], nn.MaxPool2d) else list(body)
     cut = len(layers) - 1 if isinstance(layers[-1], nn.MaxPool2d) else len(layers)
     with torch.no_grad():
@@ -111,21 +115,19 @@ def reference(learn, image, label):
 
 @pytest.mark.parametrize("arch", BACKBONES)
 def test_every_arch_agrees_with_an_independent_derivation(arch):
-    task = "multi" if arch in ("resnet34", "vgg16_bn") else "single"
-    learn = make_learner(arch, task)
+    network = make_predictor(arch).network
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    heat = grad_cam(learn.model, images, torch.tensor([0, 1, 2]))
+    heat = grad_cam(network, images, torch.tensor([0, 1, 2]))
     assert heat.shape == ((3, 4, 4) if arch.startswith("vgg") else (3, 2, 2))
     assert heat.amax() == 1
-    learn.model.eval()
     for label in range(3):
-        torch.testing.assert_close(heat[label], reference(learn, images[label], label), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(heat[label], reference(network, images[label], label), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("frozen", ["body", "all", "nothing"])
 def test_the_network_is_left_as_it_was(frozen):
-    learn = make_learner.__wrapped__()
-    model = learn.model.train()
+    predictor = make_predictor.__wrapped__()
+    model = predictor.network.train()
     model[0][1].eval()  # as FrozenInference leaves a frozen block
     if frozen != "body":
         model.requires_grad_(frozen == "nothing")
@@ -150,18 +152,18 @@ def test_the_network_is_left_as_it_was(frozen):
     with torch.no_grad():
         assert torch.equal(grad_cam(model, images, wanted), heat)
         assert not torch.is_grad_enabled()
-    saliency.randomised(model, 1)
-    image_maps(learn, [np.zeros((64, 64), np.uint8)], [0])
+    saliency.randomize_weights(model, 1)
+    grad_cam_images(predictor, [np.zeros((64, 64), np.uint8)], [0])
     assert state() == before
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (160, 80), (70, 200)])
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
-def test_heat_peaks_where_the_picture_is_bright(bright, height, width, down, right):
+def test_heat_peaks_where_the_image_is_bright(bright, height, width, down, right):
     image = np.full((height, width), 20, np.uint8)
     rows, columns = height // 4, width // 4
     image[down * 3 * rows : (down * 3 + 1) * rows, right * 3 * columns : (right * 3 + 1) * columns] = 255
-    (heat,) = image_maps(bright, [image], [0])
+    (heat,) = grad_cam_images(bright, [image], [0])
     assert heat.shape == (8, 8)
     row, column = np.unravel_index(heat.argmax(), heat.shape)
     brightness = fit_square(image, 64).reshape(8, 8, 8, 8).mean(axis=(1, 3))
@@ -172,14 +174,14 @@ def test_heat_peaks_where_the_picture_is_bright(bright, height, width, down, rig
 
 def test_maps_do_not_depend_on_the_batch_and_keep_the_order(bright):
     images = list(np.random.default_rng(0).integers(0, 256, (5, 64, 64), dtype=np.uint8))
-    at_once = image_maps(bright, images, [0, 2, 0, 0, 2])
-    by_two = image_maps(bright, images, [0, 2, 0, 0, 2], batch_size=2)
+    at_once = grad_cam_images(bright, images, [0, 2, 0, 0, 2])
+    by_two = grad_cam_images(bright, images, [0, 2, 0, 0, 2], batch_size=2)
     assert at_once.dtype == np.float32
     np.testing.assert_allclose(at_once, by_two, atol=1e-6)
-    assert len(np.unique(at_once, axis=0)) == 4  # label 2 has nothing that speaks for it
+    assert len(np.unique(at_once, axis=0)) == 4  # brightness lowers label 2's logit
 
 
-def test_the_central_thorax_is_that_of_the_picture_not_of_its_padding():
+def test_the_central_thorax_is_that_of_the_image_not_of_its_padding():
     assert central_thorax(100, 100) == pytest.approx((0.1, 0.1, 0.9, 0.9))
     assert central_thorax(50, 100) == pytest.approx((0.3, 0.1, 0.7, 0.9))
     top, left, bottom, right = central_thorax(400, 100)
@@ -226,7 +228,7 @@ def test_all_weights_of_the_copy_are_random_and_the_seed_decides():
     for tensor in model[1].state_dict().values():
         tensor.fill_(7)
     before = {name: values.clone() for name, values in model.state_dict().items()}
-    first, again, other = (saliency.randomised(model, seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (saliency.randomize_weights(model, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(values, before[name]) for name, values in model.state_dict().items())
     for name, values in before.items():
         assert not torch.equal(first[name], values), name
@@ -240,17 +242,17 @@ def test_all_weights_of_the_copy_are_random_and_the_seed_decides():
 def test_random_weights_give_maps_with_differences_without_batch_norm():
     """As torch resets them, 13 layers of a vgg leave nothing but their biases."""
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(2))
-    body = saliency.randomised(make_learner("vgg16").model[0], 3)
+    body = saliency.randomize_weights(make_predictor("vgg16").network[0], 3)
     with torch.no_grad():
         spread = body.eval()(image).std(dim=(2, 3))
     assert torch.isfinite(spread).all() and float(spread.max()) > 0.1
 
 
-def test_maps_that_need_no_weights_are_found_out(bright):
+def test_maps_that_need_no_weights_are_detected(bright, monkeypatch):
     images = list(np.random.default_rng(0).integers(0, 256, (6, 64, 64), dtype=np.uint8))
 
     class Fixed(nn.Module):
-        """What is bright speaks for every label, whatever the weights."""
+        """Brightness raises every logit, whatever the weights."""
 
         def __init__(self):
             super().__init__()
@@ -259,39 +261,35 @@ def test_maps_that_need_no_weights_are_found_out(bright):
         def forward(self, images):
             return self.body(images).mean(dim=(1, 2, 3))[:, None].expand(-1, 3)
 
-    own = bright.model
-    try:
-        bright.model = Fixed()
-        maps = image_maps(bright, images, [0] * 6)
-        fixed = saliency.weight_dependence(bright, images, [0] * 6, maps)
-    finally:
-        bright.model = own
+    monkeypatch.setattr(bright, "network", Fixed())
+    maps = grad_cam_images(bright, images, [0] * 6)
+    fixed = saliency.weight_dependence(bright, images, [0] * 6, maps)
     assert fixed == pytest.approx(1)
     assert saliency.dependence_note(fixed, 6).startswith("Warning sign: the maps hardly change")
 
 
 def test_maps_of_a_network_depend_on_its_weights():
-    learn = make_learner(size=128)
+    predictor = make_predictor(size=128)
     images = list(np.random.default_rng(0).integers(0, 256, (4, 128, 128), dtype=np.uint8))
-    before = {name: values.clone() for name, values in learn.model.state_dict().items()}
-    maps = image_maps(learn, images, [0, 1, 2, 0])
-    found = saliency.weight_dependence(learn, images, [0, 1, 2, 0], maps, draws=2)
+    before = {name: values.clone() for name, values in predictor.network.state_dict().items()}
+    maps = grad_cam_images(predictor, images, [0, 1, 2, 0])
+    found = saliency.weight_dependence(predictor, images, [0, 1, 2, 0], maps, draws=2)
     assert abs(found) < 0.5
-    assert found == saliency.weight_dependence(learn, images, [0, 1, 2, 0], maps, draws=2)
-    assert all(torch.equal(values, before[name]) for name, values in learn.model.state_dict().items())
+    assert found == saliency.weight_dependence(predictor, images, [0, 1, 2, 0], maps, draws=2)
+    assert all(torch.equal(values, before[name]) for name, values in predictor.network.state_dict().items())
     assert saliency.dependence_note(found, 4).startswith("The maps depend on the trained weights: mean rank")
 
 
 def test_sentences_state_the_median_and_its_limit():
     calm = saliency.outside_note([0.1, 0.2, 0.9, float("nan")])
     assert "Spread evenly it would be 36%" in calm
-    assert calm.endswith("In 1 more images nothing speaks for the label that is explained.")
+    assert calm.endswith("In 1 more images no region supports the explained label.")
     assert calm.startswith("20% of the heat (median over 3 images) lies outside the central thorax")
     assert "above 50% would be a warning sign" in calm
     alarm = saliency.outside_note([0.6, 0.51, 0.8])
     assert alarm.startswith("Warning sign: 60% of the heat (median over 3 images)")
     assert "corner marks" in alarm
     assert "no heat" in saliency.outside_note([float("nan")])
-    assert "can't be told" in saliency.dependence_note(float("nan"), 3)
+    assert "can't be determined" in saliency.dependence_note(float("nan"), 3)
     assert "2 × 3 cells" in saliency.coarse_note((2, 3))
     assert saliency.coarse_note((4, 4)) is None

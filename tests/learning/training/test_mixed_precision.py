@@ -13,8 +13,7 @@ import xrayfast as xf
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model import precision
 from xrayfast.learning.training import learner, mixed_precision
-from xrayfast.learning.training.mixed_precision import Autocast, Float16, fp32_inference
-from xrayfast.workflows.load import load_to_predict
+from xrayfast.learning.training.mixed_precision import Float16
 
 
 def small(data_dir, **options):
@@ -145,8 +144,9 @@ def test_a_network_tolerates_bf16_on_radiographs_or_not_and_none_does_with_its_f
     assert mixed_precision.bf16_logit_error(xf.learner(dls, arch=arch)) > mixed_precision.TOLERANCE
 
 
-def test_one_picture_tells_nothing_of_bf16(tiny_run, with_units):
-    learn = load_to_predict(tiny_run, "cpu")
+def test_one_image_says_nothing_of_bf16(tiny_run, with_units, monkeypatch):
+    monkeypatch.setattr("xrayfast.workflows.load.own_data", lambda run: None)
+    learn = xf.load(tiny_run, device="cpu")
     learn.precision = None
     assert mixed_precision.training_precision(learn) == "fp32"
 
@@ -159,37 +159,6 @@ def test_a_learner_s_first_convolution_is_in_float32_and_an_error_leaves_autocas
         with pytest.raises(RuntimeError, match="channels"):
             first(torch.rand(1, 4, 8, 8))
         assert torch.is_autocast_enabled("cpu")
-
-
-def test_a_learner_is_as_before_whatever_happens_while_it_predicts(data_dir):
-    learn = xf.learner(
-        xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu"),
-        weights="none",
-        precision="bf16",
-    )
-    model, callbacks = learn.model, [type(callback) for callback in learn.cbs.sorted("order")]
-    with pytest.raises(RuntimeError, match="mine"), fp32_inference(learn):
-        inner = learn.model
-        with fp32_inference(learn):
-            assert learn.model is inner, "folded once"
-        assert learn.model is inner
-        raise RuntimeError("mine")
-    assert learn.model is model
-    assert [type(callback) for callback in learn.cbs.sorted("order")] == callbacks
-
-
-def test_predictions_are_fp32_whatever_a_learner_trains_in(data_dir):
-    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
-    learn = xf.learner(dls, weights="none", precision="bf16")
-    model, types = learn.model, []
-    with fp32_inference(learn):
-        assert not any(isinstance(callback, Autocast) for callback in learn.cbs)
-        learn.model.register_forward_hook(lambda *a: types.append(a[2].dtype))
-        with learn.no_bar(), learn.no_logging():
-            learn.get_preds()
-    assert set(types) == {torch.float32}
-    assert learn.model is model
-    assert any(isinstance(callback, Autocast) for callback in learn.cbs)
 
 
 class Scaled(Float16):

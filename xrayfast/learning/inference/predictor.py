@@ -1,89 +1,201 @@
-"""Predictions of a learner, with or without truth."""
+"""Probabilities of images, from a run or a learner after training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from xrayfast.learning.fastai_api import Learner
+from xrayfast.config import Device
+from xrayfast.data.images.reader import fit_square
+from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.learning.augment import augment, normalize
+from xrayfast.learning.device import torch_device
+from xrayfast.learning.inference.reading import reading
+from xrayfast.learning.memory import keep_freed_memory
+from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
+from xrayfast.learning.model.network import build_network
+from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.loaders import SPLIT_INDEX
-from xrayfast.learning.training.mixed_precision import fp32_inference
+from xrayfast.metrics.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
+from xrayfast.run import Run
+
+if TYPE_CHECKING:
+    from xrayfast.learning.fastai_api import Learner
 
 TTA_VIEWS = 4
-"""Augmented views an image under test-time augmentation; fastai's default."""
+"""Augmented views per image under test-time augmentation; fastai's default."""
+
+TTA_WEIGHT = 0.25
+"""Of the image as it is, against the mean over its views; fastai's default."""
 
 
-def split_predictions(learn: Learner, split: str, *, tta: bool = False, seed: int = 0) -> Predictions:
+class Probabilities(NamedTuple):
+    """Probabilities of N images and L labels.
+
+    Attributes:
+        raw: (N, L) float32 in [0, 1], the network's own: softmax (single-label) or sigmoid (multi-label) of its logits.
+        calibrated: (N, L) float64 in [0, 1], after the calibration that was fitted on the validation split.
+    """
+
+    raw: NDArray[np.float32]
+    calibrated: NDArray[np.float64]
+
+
+class Predictor:
+    """Preprocessing, network and decision of a classifier.
+
+    It computes in float32 with batch norm fused into the convolutions, whatever precision the network was trained in,
+    so that probabilities are the same on every machine to float32's rounding. It loads torch, not fastai.
+
+    Attributes:
+        network: (N, 3, size, size) normalised float32 to (N, L) logits; in evaluation mode, not fused.
+        decision: labels, task, calibration and thresholds.
+        size: side of the square in pixels.
+        device: where it computes.
+        seed: of the views of test-time augmentation.
+    """
+
+    def __init__(self, network: nn.Sequential, decision: Decision, size: int, seed: int = 0) -> None:
+        """Fuse the network.
+
+        Args:
+            network: backbone and head in sequence, on its device; is put into evaluation mode.
+            decision: labels, task, calibration and thresholds.
+            size: side of the square in pixels.
+            seed: of the views of test-time augmentation.
+        """
+        self.network, self.decision, self.size, self.seed = network.eval(), decision, size, seed
+        self.device = next(network.parameters()).device
+        self._fused = to_channels_last(fuse_batch_norm(network), self.device)
+
+    @classmethod
+    def from_run(cls, run: Run, device: Device = "auto") -> Predictor:
+        """The network of a run's best epoch, with the run's calibration, thresholds and seed.
+
+        Raises:
+            RunError: the folder is not a whole run.
+            WeightsError: the weights are not those of the network that the folder describes.
+            ConfigError: no such device here.
+        """
+        keep_freed_memory()
+        config, decision, target = run.config, run.decision, torch_device(device)
+        with torch.device("meta"):  # draws no weights
+            network = build_network(config.model.arch, len(decision.labels), config.model.head_width)
+        network.to_empty(device=target)
+        to_channels_last(network, target)
+        load_weights(network, run.model_path)
+        return cls(network, decision, config.model.size, config.train.seed)
+
+    @classmethod
+    def from_learner(cls, learn: Learner) -> Predictor:
+        """The network of a learner on `xrayfast.dataloaders`, as it is now; without calibration and thresholds."""
+        dls = learn.dls
+        return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size)
+
+    def inputs(self, images: Sequence[NDArray[np.uint8]], *, augmented: bool = False) -> Tensor:
+        """Images as the network takes them.
+
+        Args:
+            images: N arrays (H, W) uint8.
+            augmented: as in training, by torch's global generator.
+
+        Returns:
+            (N, 3, size, size) float32 on the device, normalised.
+        """
+        squares = np.stack([fit_square(image, self.size) for image in images])
+        batch = torch.from_numpy(squares).unsqueeze(1).to(self.device).float().div_(255)
+        return normalize(augment(batch) if augmented else batch)
+
+    def logits(self, images: Sequence[NDArray[np.uint8]], *, batch_size: int = 32) -> NDArray[np.float32]:
+        """The network's outputs.
+
+        Args:
+            images: N arrays (H, W) uint8.
+            batch_size: images per batch.
+
+        Returns:
+            (N, L) float32.
+        """
+        return self._logits(images, batch_size).numpy()
+
+    def probabilities(
+        self,
+        images: Sequence[NDArray[np.uint8]],
+        *,
+        tta: bool = False,
+        seed: int | None = None,
+        batch_size: int = 32,
+    ) -> Probabilities:
+        """Probabilities of images, raw and calibrated.
+
+        Args:
+            images: N arrays (H, W) uint8.
+            tta: average over augmented views; they depend on the seed and on an image's place among the N.
+            seed: of those views; that of training by default.
+            batch_size: images per batch.
+        """
+        with isolated_rng(self.seed if seed is None else seed, "tta"):
+            views = [self._view(images, batch_size) for _ in range(TTA_VIEWS if tta else 0)]
+        raw = self._activation(self._logits(images, batch_size))
+        if tta:
+            raw = torch.lerp(torch.stack(views).mean(dim=0), raw, TTA_WEIGHT)
+        return Probabilities(raw.numpy(), self.decision.calibrated(raw.numpy()))
+
+    def _view(self, images: Sequence[NDArray[np.uint8]], batch_size: int) -> Tensor:
+        # As a DataLoader does at the start of a pass, on which the views of each seed have depended from the first.
+        torch.empty((), dtype=torch.int64).random_()
+        return self._activation(self._logits(images, batch_size, augmented=True))
+
+    def _logits(self, images: Sequence[NDArray[np.uint8]], batch_size: int, *, augmented: bool = False) -> Tensor:
+        logits = [torch.empty(0, len(self.decision.labels))]
+        with torch.no_grad(), _no_autocast(self.device.type):
+            for start in range(0, len(images), batch_size):
+                batch = self.inputs(images[start : start + batch_size], augmented=augmented)
+                logits.append(self._fused(batch).float().cpu())
+        return torch.cat(logits)
+
+    def _activation(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1) if self.decision.task == "single" else logits.sigmoid()
+
+
+def predict_split(learn: Learner, split: Split, *, tta: bool = False, seed: int = 0) -> Predictions:
     """Predictions and losses of one split of the learner's own data, not calibrated.
 
     Args:
         learn: a learner on `xrayfast.dataloaders`.
         split: "train", "valid" or "test".
-        tta: mix in the mean over augmented views, as fastai's `Learner.tta`.
+        tta: average over augmented views.
         seed: of those views.
     """
-    data = learn.dls.manifest.subset(split)
-    found = _probability(learn, learn.dls[SPLIT_INDEX[split]], tta=tta, seed=seed)
-    probability = found.astype(np.float64)
+    data, dls = learn.dls.manifest.subset(split), learn.dls
+    with reading(data.table["path"].tolist(), dls.images.image) as images:
+        raw, probability = Predictor.from_learner(learn).probabilities(
+            images, tta=tta, seed=seed, batch_size=dls[SPLITS.index(split)].bs
+        )
     return Predictions(
         labels=data.labels,
         images=data.table["image"].to_numpy(dtype=object),
         patients=data.table["patient"].fillna("").to_numpy(dtype=object),
         truth=data.truth.astype(np.int64),
         probability=probability,
-        loss=_losses(learn, found, data.targets),
+        loss=_losses(learn, raw, data.targets),
         raw=probability,
         attributes=image_attributes(data.table),
     )
 
 
-def new_probability(
-    learn: Learner,
-    images: Sequence[NDArray[np.uint8]],
-    *,
-    batch_size: int = 32,
-    tta: bool = False,
-    seed: int = 0,
-) -> NDArray[Any]:
-    """Probabilities of new images.
+def _losses(learn: Learner, probability: NDArray[np.float32], targets: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The training loss of each image; multi-label, the mean over its labels that are not masked.
 
-    Args:
-        learn: a learner.
-        images: N arrays (H, W) uint8.
-        batch_size: images a batch.
-        tta: as in `split_predictions`.
-        seed: of the augmented views.
-
-    Returns:
-        (N, L) float32.
-    """
-    with isolated_rng(seed, "loader"):  # each new DataLoader draws from Python's generator
-        dl = learn.dls.test_dl(list(images), rm_type_tfms=0, bs=batch_size, num_workers=0)
-    return _probability(learn, dl, tta=tta, seed=seed)
-
-
-def _probability(learn: Learner, dl: Any, *, tta: bool, seed: int) -> NDArray[Any]:
-    with learn.no_bar(), fp32_inference(learn), isolated_rng(seed, "tta"):
-        dl = dl.new(shuffle=False, drop_last=False)
-        if tta:
-            outputs = learn.tta(dl=dl, n=TTA_VIEWS)[0]
-        else:
-            with dl.dataset.set_split_idx(1):  # without augmentation, also on the training split
-                outputs = learn.get_preds(dl=dl)[0]
-    return outputs.as_subclass(torch.Tensor).float().cpu().numpy()
-
-
-def _losses(learn: Learner, probability: NDArray[Any], targets: NDArray[Any]) -> NDArray[np.float64]:
-    """The training loss of each image, from its probabilities; with several labels, the mean over the known ones.
-
-    Logits that give the same probabilities give the same loss, so nothing needs a second pass; probabilities are kept
-    1e-7, float32's resolution, away from 0 and 1.
+    It is computed from the probabilities: logits that give the same probabilities give the same loss. Probabilities
+    are kept 1e-7, float32's resolution, away from 0 and 1.
     """
     clipped = torch.from_numpy(probability).clamp(1e-7, 1 - 1e-7)
     single = learn.dls.manifest.task == "single"
@@ -92,7 +204,13 @@ def _losses(learn: Learner, probability: NDArray[Any], targets: NDArray[Any]) ->
     device = next(learn.model.parameters()).device
     with learn.loss_not_reduced():
         losses = learn.loss_func(logits.to(device), truth.to(device))
-    total = losses.as_subclass(torch.Tensor).reshape(len(truth), -1).sum(dim=1).double().cpu().numpy()
+    total = losses.as_subclass(Tensor).reshape(len(truth), -1).sum(dim=1).double().cpu().numpy()
     cells = 1 if single else np.maximum((~np.isnan(targets)).sum(axis=1), 1)
     per_image: NDArray[np.float64] = total / cells
     return per_image
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Float32 also where training that was interrupted within a batch has left autocast on."""
+    autocasts = device_type in ("cpu", "cuda") and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if autocasts else nullcontext()

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM, how much of it lies outside the chest, and whether it depends on the weights."""
+"""Grad-CAM saliency maps, their share outside the chest, and whether they depend on the trained weights."""
 
 from __future__ import annotations
 
@@ -12,65 +12,65 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.randomness import isolated_rng
 
 Box = tuple[float, float, float, float]
-"""Top, left, bottom and right edge, as fractions of the square that the network sees."""
+"""Top, left, bottom and right edge, as fractions of the network's square input."""
 
 MARGIN = 0.1
-"""What of an image's height and width at each side is not central thorax.
+"""Fraction of an image's height and width, at each side, that is outside the central thorax.
 
-In the mean of 150 films each of darkcovid and of NIH ChestX-ray14 both lungs lie within; corner marks, borders and
-shoulders don't. Of heat that is even over a square image, 0.36 lies outside.
+In the mean of 150 radiographs each of darkcovid and of NIH ChestX-ray14 both lungs lie inside; corner marks, borders
+and shoulders don't. Of a uniform map of a square image, 0.36 lies outside.
 """
 
 OUTSIDE_LIMIT = 0.5
-"""Above this median share of heat outside the central thorax, a network may look at something other than the chest."""
+"""Median share of heat outside the central thorax above which a network may rely on something other than the chest."""
 
 CORRELATION_LIMIT = 0.5
-"""Above this mean rank correlation with maps of random weights, maps say little about what a network learned."""
+"""Mean rank correlation with maps of random weights above which maps say little about what a network learned."""
 
-FEWEST_CELLS = 4
-"""Cells a side of the coarsest map in which a corner can be told from the thorax."""
+MIN_CELLS = 4
+"""Cells per side of the coarsest map that separates a corner from the thorax."""
 
 
 def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module | None = None) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017) of one output for each image.
 
-    Each channel of a feature map is weighted by the mean of the logit's gradient over the channel's cells; their sum,
-    where it is positive, speaks for the label. The logit is that of a class (single) or of a label by itself (multi).
-    The network runs in inference mode, frozen or not, and is left as it was found: modes, gradients and hooks.
+    Each channel of a feature map is weighted by the mean of the logit's gradient over the channel's cells; the map is
+    the positive part of their sum. The network runs in evaluation mode, frozen or not; its modes, gradients and hooks
+    are restored.
 
     Args:
         model: gives (N, L) logits.
         batch: (N, ...) its input, normalised.
         targets: (N,) int64, the output to explain for each image.
-        layer: the module whose (N, C, h, w) output is weighed; default `feature_layer(model)`.
+        layer: the module whose (N, C, h, w) output is weighted; default `feature_layer(model)`.
 
     Returns:
-        (N, h, w) in [0, 1], each map divided by its own maximum; one without positive cells is 0 everywhere.
+        (N, h, w) in [0, 1], each map divided by its own maximum; 0 everywhere where no cell is positive.
 
     Raises:
-        ConfigError: the layer gives no feature map.
+        ConfigError: the layer's output is no feature map.
     """
     layer = feature_layer(model) if layer is None else layer
     maps: list[Tensor] = []
 
-    def cut(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    def record(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         if not isinstance(output, Tensor) or output.ndim != 4:
             return None
-        # A leaf, so that only what follows is differentiated; a clone of it goes on, so that an in-place ReLU there
-        # leaves it as it is.
+        # A leaf, so that only the layers after it are differentiated; they get a clone, which an in-place ReLU may
+        # change.
         torch.set_grad_enabled(True)
         maps.append(output.detach().requires_grad_())
         return maps[-1].clone()
 
     modes = [(module, module.training) for module in model.modules()]
-    hook = layer.register_forward_hook(cut)
+    hook = layer.register_forward_hook(record)
     try:
         model.eval()
-        with torch.no_grad():  # until `cut`; what stood before is restored at the end
+        with torch.no_grad():  # until `record`; restored at the end
             logits = model(batch)
             if not maps:
                 raise ConfigError(f"{type(layer).__name__} gives no feature map (N, C, h, w) of this network.")
@@ -85,10 +85,10 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
 
 
 def feature_layer(model: nn.Module) -> nn.Module:
-    """The module of a learner's network that gives the last feature map with a spatial extent: the body's last block.
+    """The module of a classifier whose output is its last feature map: the last block of the backbone.
 
-    Of a vgg it is the last ReLU, before the block's max pooling: the map of the last convolution, which Selvaraju et
-    al. take too, and twice as fine. In other networks a block ends with that map.
+    Of a vgg it is the last ReLU, before the block's max pooling: the map of the last convolution, as in Selvaraju et
+    al., and twice as fine.
     """
     body: Any = next(model.children())
     block = list(body.children())[-1]
@@ -96,43 +96,41 @@ def feature_layer(model: nn.Module) -> nn.Module:
     return before[-1] if isinstance(last, nn.MaxPool2d) else block
 
 
-def image_maps(
-    learn: Learner,
+def grad_cam_images(
+    predictor: Predictor,
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[int],
     *,
-    model: nn.Module | None = None,
+    network: nn.Module | None = None,
     batch_size: int = 16,
 ) -> NDArray[np.float32]:
-    """Grad-CAM of images, prepared and normalised as the learner does it for predictions.
+    """Grad-CAM of images, prepared as for prediction.
 
     Args:
-        learn: a learner.
+        predictor: prepares the images.
         images: N arrays (H, W) uint8.
-        targets: N numbers of labels.
-        model: a network to explain in place of the learner's.
-        batch_size: images a batch.
+        targets: N indices of labels.
+        network: to explain; default the predictor's.
+        batch_size: images per batch.
 
     Returns:
-        (N, h, w) as `grad_cam`; row and column run as in the images that `fit_square` makes.
+        (N, h, w) as `grad_cam`; rows and columns as in the squares that `fit_square` makes.
     """
-    model = learn.model if model is None else model
-    wanted = torch.as_tensor(list(targets), dtype=torch.int64)
+    network = predictor.network if network is None else network
     maps = []
-    with isolated_rng(0, "loader"):  # each new DataLoader draws from Python's and torch's generators
-        dl = learn.dls.test_dl(list(images), rm_type_tfms=0, bs=batch_size, num_workers=0)
-        for (batch, *_), chosen in zip(dl, wanted.split(batch_size), strict=True):
-            heat = grad_cam(model, batch.as_subclass(Tensor), chosen.to(batch.device))
-            maps.append(heat.float().cpu().numpy())
+    for start in range(0, len(images), batch_size):
+        batch = predictor.inputs(images[start : start + batch_size])
+        chosen = torch.as_tensor(targets[start : start + batch_size], dtype=torch.int64, device=batch.device)
+        maps.append(grad_cam(network, batch, chosen).float().cpu().numpy())
     return np.concatenate(maps)
 
 
 def central_thorax(height: int, width: int) -> Box:
-    """The image without a tenth of its height and width at each side, within the square it is fitted into.
+    """The image without `MARGIN` of its height and width at each side, within the square it is fitted into.
 
     Args:
         height: of the image before it was padded with black; any unit.
-        width: the same.
+        width: in the same unit.
     """
     rows, columns = height / max(height, width), width / max(height, width)
     top, left = (1 - rows) / 2 + MARGIN * rows, (1 - columns) / 2 + MARGIN * columns
@@ -140,11 +138,11 @@ def central_thorax(height: int, width: int) -> Box:
 
 
 def share_outside(heat: NDArray[Any], box: Box) -> float:
-    """The share of the heat that lies outside a box; each cell counts by its area. NaN where there is no heat.
+    """The share of the heat outside a box, cells at its edge counted by area; NaN where the map is 0 everywhere.
 
     Args:
-        heat: (h, w), 0 or more, over the whole square.
-        box: as `central_thorax` gives it.
+        heat: (h, w), at least 0, over the whole square.
+        box: from `central_thorax`.
 
     >>> share_outside(np.ones((5, 5)), central_thorax(100, 100))
     0.36
@@ -153,15 +151,15 @@ def share_outside(heat: NDArray[Any], box: Box) -> float:
     if total == 0:
         return float("nan")
     top, left, bottom, right = box
-    inside = _covered(heat.shape[0], top, bottom) @ heat @ _covered(heat.shape[1], left, right)
+    inside = _overlaps(heat.shape[0], top, bottom) @ heat @ _overlaps(heat.shape[1], left, right)
     return round(1 - float(inside) / total, 9)
 
 
-def randomised(model: nn.Module, *seed: int | str) -> nn.Module:
-    """A copy of a network with all its weights drawn anew and its batch norms as they start.
+def randomize_weights(model: nn.Module, *seed: int | str) -> nn.Module:
+    """A copy of a network with new random weights and reset batch norms.
 
     Args:
-        model: is left as it is.
+        model: not changed.
         seed: of the weights.
     """
     model = copy.deepcopy(model)
@@ -169,39 +167,41 @@ def randomised(model: nn.Module, *seed: int | str) -> nn.Module:
         for module in model.modules():
             reset = getattr(module, "reset_parameters", None)
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                # torch's own reset shrinks the signal by layer until, in a vgg, only the biases are left.
+                # torch's own reset shrinks the signal layer by layer: of a vgg's only the biases would be left.
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif callable(reset):
                 reset()
             else:  # such as ConvNeXt's scale of each layer
-                for own in module.parameters(recurse=False):
-                    own.copy_(own.flatten()[torch.randperm(own.numel()).to(own.device)].view_as(own))
+                for values in module.parameters(recurse=False):
+                    values.copy_(values.flatten()[torch.randperm(values.numel()).to(values.device)].view_as(values))
     return model
 
 
 def rank_correlations(maps: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """Spearman's rank correlation of each map with the other of its place.
+    """Spearman's rank correlation of each map with the other map of the same image.
 
     Args:
         maps: (N, h, w).
         others: (N, h, w).
 
     Returns:
-        (N,) in [-1, 1]; 0 where only the other is the same everywhere, NaN where the map itself is.
+        (N,) in [-1, 1]; 0 where only the other map is constant, NaN where the map itself is.
     """
     from scipy.stats import spearmanr
 
-    found = []
-    for one, other in zip(maps, others, strict=True):
-        flat = np.ptp(one) == 0, np.ptp(other) == 0
-        found.append(np.nan if flat[0] else 0.0 if flat[1] else float(spearmanr(one.ravel(), other.ravel())[0]))
-    return np.array(found)
+    correlations = []
+    for heat, other in zip(maps, others, strict=True):
+        if np.ptp(heat) == 0:
+            correlations.append(np.nan)
+        else:
+            correlations.append(0.0 if np.ptp(other) == 0 else float(spearmanr(heat.ravel(), other.ravel())[0]))
+    return np.array(correlations)
 
 
 def weight_dependence(
-    learn: Learner,
+    predictor: Predictor,
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[int],
     maps: NDArray[Any],
@@ -209,66 +209,71 @@ def weight_dependence(
     draws: int = 3,
     seed: int = 0,
 ) -> float:
-    """How much maps stay the same when the network's weights are random: the sanity check of Adebayo et al. 2018.
+    """How similar maps are to those of the network with random weights: the sanity check of Adebayo et al. 2018.
 
     Args:
-        learn: a learner; its network is left as it is.
+        predictor: its network is not changed.
         images: N arrays (H, W) uint8.
-        targets: N numbers of labels.
-        maps: (N, h, w), the network's own, as `image_maps` gives them.
+        targets: N indices of labels.
+        maps: (N, h, w), the network's own, from `grad_cam_images`.
         draws: networks with random weights.
         seed: of those weights.
 
     Returns:
-        The mean rank correlation over images and draws, near 0 where the maps depend on the trained weights; NaN where
-        no map has any differences.
+        The mean rank correlation over images and draws, near 0 where maps depend on the trained weights; NaN where
+        all maps are constant.
     """
-    found = [
-        rank_correlations(
-            maps, image_maps(learn, images, targets, model=randomised(learn.model, seed, "saliency", draw))
-        )
-        for draw in range(draws)
-    ]
-    known = np.array(found)[:, ~np.isnan(found[0])]
-    return float(known.mean()) if known.size else float("nan")
+    correlations = np.array(
+        [
+            rank_correlations(
+                maps,
+                grad_cam_images(
+                    predictor, images, targets, network=randomize_weights(predictor.network, seed, "saliency", draw)
+                ),
+            )
+            for draw in range(draws)
+        ]
+    )
+    defined = correlations[:, ~np.isnan(correlations[0])]
+    return float(defined.mean()) if defined.size else float("nan")
 
 
 def outside_note(shares: Sequence[float]) -> str:
-    """What the shares of heat outside the central thorax mean, as a sentence.
+    """A sentence on the shares of heat outside the central thorax.
 
     Args:
-        shares: one an image, as `share_outside` gives them.
+        shares: one per image, from `share_outside`.
     """
     known = np.array([share for share in shares if not np.isnan(share)])
     if not known.size:
-        return "No part of any image speaks for the label that is explained: there is no heat to look at."
-    found = (
+        return "No region of any image supports the explained label: there is no heat to look at."
+    median = (
         f"{np.median(known):.0%} of the heat (median over {known.size} images) lies outside the central thorax, the "
         f"image without {MARGIN:.0%} at each side"
     )
     cold = len(shares) - known.size
-    rest = f" In {cold} more images nothing speaks for the label that is explained." if cold else ""
+    rest = f" In {cold} more images no region supports the explained label." if cold else ""
     if np.median(known) > OUTSIDE_LIMIT:
         return (
-            f"Warning sign: {found}, and more than {OUTSIDE_LIMIT:.0%} is too much. The network may go by corner "
+            f"Warning sign: {median}, and more than {OUTSIDE_LIMIT:.0%} is too much. The network may rely on corner "
             "marks, borders or devices; look at the images, and run 'xrayfast check'." + rest
         )
     even = 1 - (1 - 2 * MARGIN) ** 2
     return (
-        f"{found}. Spread evenly it would be {even:.0%}; above {OUTSIDE_LIMIT:.0%} would be a warning sign of corner "
+        f"{median}. Spread evenly it would be {even:.0%}; above {OUTSIDE_LIMIT:.0%} would be a warning sign of corner "
         "marks, borders or devices." + rest
     )
 
 
 def dependence_note(correlation: float, images: int) -> str:
-    """What `weight_dependence` means, as a sentence.
+    """A sentence on `weight_dependence`.
 
     Args:
-        correlation: as it gives it.
-        images: whose maps have any heat.
+        correlation: from `weight_dependence`.
+        images: whose maps are not 0 everywhere.
     """
     if np.isnan(correlation):
-        return "Whether the maps depend on the trained weights can't be told: none has any differences in it."
+        return "Whether the maps depend on the trained weights can't be determined: all of them are constant."
     over = f"mean rank correlation {correlation:.2f} with maps of random weights, over {images} images"
     if correlation > CORRELATION_LIMIT:
         return (
@@ -279,17 +284,17 @@ def dependence_note(correlation: float, images: int) -> str:
 
 
 def coarse_note(shape: tuple[int, ...]) -> str | None:
-    """A sentence where maps of (h, w) cells are too coarse for both checks; None where they aren't."""
-    if min(shape) >= FEWEST_CELLS:
+    """A sentence where maps of (h, w) cells are too coarse for both checks, else None."""
+    if min(shape) >= MIN_CELLS:
         return None
     return (
-        f"The maps have {shape[0]} × {shape[1]} cells, too few to tell the border of an image from the thorax, or one "
-        "map from another; training with a larger --size gives finer ones."
+        f"The maps have {shape[0]} × {shape[1]} cells, too few to separate the border of an image from the thorax, or "
+        "to compare maps; training with a larger --size gives finer ones."
     )
 
 
-def _covered(cells: int, low: float, high: float) -> NDArray[np.float64]:
-    """(cells,): how much of each of so many equal parts of [0, 1] lies between low and high."""
+def _overlaps(cells: int, low: float, high: float) -> NDArray[np.float64]:
+    """(cells,): the fraction of each of so many equal intervals of [0, 1] that lies between low and high."""
     edges = np.clip(np.linspace(0, 1, cells + 1), low, high)
-    covered: NDArray[np.float64] = np.diff(edges) * cells
-    return covered
+    overlaps: NDArray[np.float64] = np.diff(edges) * cells
+    return overlaps

@@ -27,8 +27,8 @@ from torchvision.ops import StochasticDepth
 
 from xrayfast.config import Device
 from xrayfast.errors import ConfigError, TrainingError
+from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
-from xrayfast.learning.training.loaders import torch_device
 
 TIMEOUT = timedelta(minutes=30)
 """Between two batches nobody waits longer for the others, a checkpoint included."""

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xrayfast.config import DataConfig, Device, Task
+from xrayfast.config import Device, Task
 from xrayfast.data.cache.decode_pool import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages, decode_images
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError, ReadError
+from xrayfast.errors import ReadError
 from xrayfast.learning.augment import augment, denormalize, normalize
+from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
@@ -224,9 +225,7 @@ def dataloaders(
     """
     target = torch_device(device)
     if images is None:
-        images = (
-            UncachedImages(size) if is_blank(data) else decode_images(data.config, size, data.table["path"].tolist())
-        )
+        images = decode_images(data.config, size, data.table["path"].tolist())
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images).dataloaders(
@@ -242,49 +241,6 @@ def dataloaders(
     return RadiographDataLoaders(
         *dls.loaders, manifest=data, images=images, batch_size=batch_size, path=dls.path, device=target
     )
-
-
-def blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
-    """A stand-in for the data of a model that only predicts: one black image in each of train and valid."""
-    black = np.zeros((size, size), dtype=np.uint8)
-    targets = np.zeros((2, len(labels)), dtype=np.float32)
-    targets[:, 0] = 1
-    table = pd.DataFrame(
-        {
-            "image": ["blank-1", "blank-2"],
-            "path": pd.Series([black, black], dtype=object),
-            "patient": pd.Series([None, None], dtype=object),
-            "split": ["train", "valid"],
-            "labels": [labels[0], labels[0]],
-        }
-    )
-    return Manifest(
-        table=table, labels=labels, targets=targets, task=task, config=DataConfig(), notes=(), drawn=np.zeros(2, bool)
-    )
-
-
-def is_blank(data: Manifest) -> bool:
-    """Whether this is a stand-in from `blank_manifest`."""
-    return isinstance(data.table["path"].iloc[0], np.ndarray)
-
-
-def torch_device(name: Device) -> torch.device:
-    """The device of that name; "auto" is the first of CUDA, MPS and CPU that is here.
-
-    Raises:
-        ConfigError: it is not here.
-    """
-    here: dict[str, bool] = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    kinds = [kind for kind, available in here.items() if available]
-    if name == "auto":
-        return torch.device(kinds[0])
-    if name not in kinds:
-        raise ConfigError(f"device is {name}, and torch finds none here. Use auto, or one of: {', '.join(kinds)}.")
-    return torch.device(name)
 
 
 def named(error: ReadError) -> ReadError:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xrayfast.config import Precision
 from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
-from xrayfast.learning.model.fusion import FusedNetwork, fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.randomness import isolated_rng
 
@@ -156,26 +154,3 @@ def leave_autocast(learn: Learner) -> None:
     for callback in learn.cbs:
         if isinstance(callback, (Autocast, Float16)):
             callback.leave()
-
-
-@contextmanager
-def fp32_inference(learn: Learner) -> Iterator[None]:
-    """Within it a learner predicts in float32, whatever it trains in, with batch norm fused into convolutions.
-
-    So its predictions are the same on any machine, to float32's rounding. Nested calls change nothing: around a loop,
-    the network is fused once. A learner is for one thread at a time.
-    """
-    model = learn.model
-    if isinstance(model, FusedNetwork):
-        yield
-        return
-    device = next(model.parameters()).device
-    reduced = [callback for callback in learn.cbs if isinstance(callback, (Autocast, MixedPrecision))]
-    leave_autocast(learn)
-    try:
-        learn.remove_cbs(reduced)
-        learn.model = to_channels_last(fuse_batch_norm(model), device)
-        yield
-    finally:
-        learn.model = model
-        learn.add_cbs(reduced)

@@ -1,0 +1,139 @@
+"""The predictor against fastai's own inference, its seeds, and what importing it costs."""
+
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import xrayfast as xf
+from xrayfast.errors import WeightsError
+from xrayfast.learning.inference.predictor import TTA_VIEWS, Predictor, predict_split
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.metrics.decision import Decision
+
+IMAGES = list(np.random.default_rng(0).integers(0, 256, (7, 50, 40), dtype=np.uint8))
+
+
+@pytest.fixture(params=["single", "multi"])
+def run(request, tiny_run, tiny_multi_run):
+    return tiny_run if request.param == "single" else tiny_multi_run
+
+
+def quiet(learn):
+    learn.remove_cb(learn.progress)
+    return learn
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_probabilities_are_those_of_fastai(run, tta):
+    learn = quiet(xf.load(run, device="cpu"))
+    dl = learn.dls.test_dl(IMAGES, rm_type_tfms=0, bs=3, num_workers=0)
+    with isolated_rng(5, "tta"):
+        expected = (learn.tta(dl=dl, n=TTA_VIEWS) if tta else learn.get_preds(dl=dl))[0].numpy()
+    found = Predictor.from_run(run, "cpu").probabilities(IMAGES, tta=tta, seed=5, batch_size=3)
+    np.testing.assert_allclose(found.raw, expected, atol=1e-5)
+    np.testing.assert_array_equal(found.calibrated, run.decision.calibrated(found.raw))
+
+
+def test_raw_probabilities_are_softmax_or_sigmoid_of_the_logits(run):
+    predictor = Predictor.from_run(run, "cpu")
+    logits = predictor.logits(IMAGES)
+    assert (logits.shape, logits.dtype) == ((7, len(run.labels)), np.float32)
+    odds = np.exp(logits)
+    expected = odds / odds.sum(axis=1, keepdims=True) if run.task == "single" else odds / (1 + odds)
+    np.testing.assert_allclose(predictor.probabilities(IMAGES).raw, expected, rtol=1e-5)
+    np.testing.assert_allclose(predictor.logits(IMAGES, batch_size=2), logits, atol=1e-5)
+    assert predictor.probabilities([], tta=True).calibrated.shape == (0, len(run.labels))
+
+
+def test_a_learner_and_its_run_predict_the_same_to_the_bit(run):
+    learn, plain = xf.load(run, device="cpu"), Predictor.from_run(run, "cpu").probabilities(IMAGES)
+    with torch.autocast("cpu", torch.bfloat16):  # as training that was interrupted may leave it
+        found = Predictor.from_learner(learn).probabilities(IMAGES)
+    assert np.array_equal(found.raw, plain.raw) and np.array_equal(found.calibrated, found.raw)
+    saved = run.predictions("valid")
+    again = predict_split(learn, "valid")
+    assert again.images.tolist() == saved.images.tolist()
+    np.testing.assert_allclose(again.raw, saved.raw, rtol=1e-8)
+    np.testing.assert_allclose(again.loss, saved.loss, rtol=1e-8)
+
+
+def test_views_are_drawn_by_the_seed_of_the_run_and_global_generators_are_left_alone(tiny_run, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.write_config(run.config.updated({"seed": 7}))
+
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    predictor = Predictor.from_run(run, "cpu")
+    own, seventh, other = (predictor.probabilities(IMAGES, tta=True, seed=seed).raw for seed in (None, 7, 8))
+    assert states() == before
+    assert np.array_equal(own, seventh)
+    assert not np.allclose(own, other, atol=1e-6)
+
+
+def test_predict_and_evaluate_give_one_file_one_probability_under_tta(tiny_run, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.write_config(run.config.updated({"seed": 7}))
+    file = tmp_path / "data" / "normal" / "image.png"
+    file.parent.mkdir(parents=True)
+    Image.fromarray(IMAGES[0]).save(file)
+    evaluated = xf.evaluate(run, tmp_path / "data", tta=True, device="cpu", resamples=0).predictions
+    predicted = xf.predict(run, file, tta=True, device="cpu").filter(like="prob_").to_numpy(dtype=float)
+    np.testing.assert_allclose(evaluated.probability, predicted, rtol=1e-8)
+    plain = xf.predict(run, file, device="cpu").filter(like="prob_").to_numpy(dtype=float)
+    assert not np.allclose(plain, predicted, atol=1e-6)
+
+
+def test_the_network_is_evaluated_in_float32_with_fused_batch_norm(tiny_run):
+    predictor = Predictor.from_run(tiny_run, "cpu")
+    assert not any(module.training for module in predictor.network.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in predictor.network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in predictor._fused.modules())
+    batch = predictor.inputs(IMAGES)
+    assert (batch.dtype, tuple(batch.shape)) == (torch.float32, (7, 3, 32, 32))
+    with torch.no_grad():
+        logits = predictor.network(batch).numpy()
+    np.testing.assert_allclose(predictor.logits(IMAGES), logits, atol=1e-4)
+
+
+def test_a_learner_predicts_in_float32_and_is_left_as_it_was_whatever_it_trains_in(data_dir):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, weights="none", precision="bf16")
+    model, callbacks, types = learn.model, list(learn.cbs), []
+    predictor = Predictor.from_learner(learn)
+    for module in predictor._fused.modules():
+        module.register_forward_hook(lambda *a: types.append(a[2].dtype))
+    predictor.probabilities(IMAGES)
+    assert set(types) == {torch.float32}
+    assert learn.model is model and list(learn.cbs) == callbacks
+
+
+def test_weights_of_another_network_are_refused(tiny_run, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    run.write_decision(Decision("single", ("a", "b")))
+    with pytest.raises(WeightsError, match="is of another network than config"):
+        Predictor.from_run(run, "cpu")
+
+
+def test_predict_evaluate_and_explain_load_no_fastai(tiny_run, data_dir, tmp_path):
+    run = shutil.copytree(tiny_run.path, tmp_path / "run")
+    script = (
+        "import sys\n"
+        "import xrayfast as xf\n"
+        f"run, file = xf.Run({str(run)!r}), {str(next(data_dir.glob('normal/*.png')))!r}\n"
+        "xf.predict(run, file, device='cpu', tta=True)\n"
+        f"xf.evaluate(run, {str(data_dir)!r}, device='cpu', resamples=0)\n"
+        "xf.explain(run, file, device='cpu')\n"
+        "assert 'torch' in sys.modules\n"
+        "print([name for name in sys.modules if name.partition('.')[0] in ('fastai', 'fastcore', 'fastprogress')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
