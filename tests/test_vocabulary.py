@@ -31,13 +31,14 @@ ALLOWED = {
     r"audit\.|cli\.output\.Output\.finding": "what an audit finds, in the usual sense",
     r".*\.set_\w+": "a verb",
     r"data\.labels\.(names\.LabelSet|targets\.encode_labels\(label_sets\))": "sets in the mathematical sense",
+    r"data\.sources\..*min_(path_)?parts": "parts of a path, as pathlib has them",
     r"cli\.commands\.evaluate\.evaluate\(part\)": "the deprecated name of --split",
 }
 """Patterns of names that have such a word in another sense, and which sense."""
 
 KNOWN = (
     r"learning\.(training\.frozen_features|model\.backbones)\.|workflows\.|metrics\.measures|report\.html\.|"
-    r"workflows\.results\."
+    r"run_files\."
 )
 """Names still to be renamed."""
 
