@@ -53,7 +53,7 @@ class Output:
         self.console.print(Text.assemble((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}"))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
-        """Print a table; columns after the first `text_columns` are aligned right. Cells are as `shown` has them."""
+        """Print a table of cells as in `format_cell`; columns after the first `text_columns` are aligned right."""
         from rich.table import Table
         from rich.text import Text
 
@@ -61,7 +61,7 @@ class Output:
         for i, column in enumerate(columns):
             table.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(shown(cell)) for cell in row))
+            table.add_row(*(Text(format_cell(cell)) for cell in row))
         console = self.console
         console.soft_wrap = False
         console.print()
@@ -76,10 +76,10 @@ class Output:
             sys.stdout.flush()
 
 
-def shown(cell: Any) -> str:
+def format_cell(cell: Any) -> str:
     """A table's cell as text: floats with three digits, None and NaN as a dash.
 
-    >>> shown(0.8361), shown(12), shown(None)
+    >>> format_cell(0.8361), format_cell(12), format_cell(None)
     ('0.836', '12', '–')
     """
     if cell is None or (isinstance(cell, float) and cell != cell):

@@ -1,11 +1,11 @@
-"""Screens of results that several commands show."""
+"""Results in the terminal, as several commands print them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.cli.output import Output, shown
+from xrayfast.cli.output import Output, format_cell
 from xrayfast.config import Task
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
@@ -15,54 +15,59 @@ if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation
 
 BY_LABEL = ("auroc", "recall", "specificity", "f1")
-"""Shown by label, and the threshold; a narrow terminal has room for the first three."""
+"""Metrics of the table by label; a narrow terminal has room for the first three."""
 
 MOST_CONFUSED = 10
-"""Shown at most."""
+"""Most pairs of classes in the table."""
 
 WIDE = 100
-"""Columns from which all of them fit."""
+"""Columns of a terminal that has room for all metrics."""
 
 
-def ranged(value: float | None, interval: Mapping[str, Any] | None) -> str:
-    """A value and its interval, which a narrow terminal breaks in two lines.
+def format_estimate(value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """Format a value with its interval; a narrow terminal breaks it in two lines.
 
-    >>> ranged(0.953, {"low": 0.93, "high": 0.971})
+    >>> format_estimate(0.953, {"low": 0.93, "high": 0.971})
     '0.953 (0.930–0.971)'
     """
     if value is None or interval is None or interval["low"] is None:
-        return shown(value)
+        return format_cell(value)
     return f"{value:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
 
 
 def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
-    """The headline metrics, and those by label, with their intervals.
+    """Print the headline metrics and those by label, with their intervals.
 
     Args:
-        out: where to.
+        out: prints them.
         result: as `metrics.summary.summarise` gives it.
         task: "single" or "multi".
         without: labels to leave out.
     """
-    told = result.get("intervals", {})
+    intervals = result.get("intervals", {})
     patients = "" if result["patients"] is None else f" of {result['patients']} patients"
     out.table(
-        f"{result['images']} images{patients}{', with 95 % intervals' if told else ''}",
+        f"{result['images']} images{patients}{', with 95 % intervals' if intervals else ''}",
         ["metric", "value"],
         [
-            (metric.title, ranged(result["overall"][name], told.get("overall", {}).get(name)))
+            (metric.title, format_estimate(result["overall"][name], intervals.get("overall", {}).get(name)))
             for name, metric in headline_metrics(task).items()
         ],
     )
     rows = [row for row in result["per_label"] if row["label"] not in set(without)]
-    ends = told.get("per_label", {})
+    by_label = intervals.get("per_label", {})
     metrics = BY_LABEL if out.console.width >= WIDE else BY_LABEL[:3]
     threshold = ["threshold"] if task == "multi" and out.console.width >= WIDE else []
     out.table(
         "By label",
         ["label", "images", *map(_title, metrics), *threshold],
         [
-            (row["label"], row["support"], *_cells(row, ends.get(row["label"], {}), metrics), *map(row.get, threshold))
+            (
+                row["label"],
+                row["support"],
+                *_cells(row, by_label.get(row["label"], {}), metrics),
+                *map(row.get, threshold),
+            )
             for row in rows
         ],
     )
@@ -71,7 +76,7 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
             "At the stated prevalence",
             ["label", "prevalence", "PPV", "NPV"],
             [
-                (label, f"{result['prevalence'][label]:g}", *_cells(row, ends.get(label, {}), prevalence_metrics()))
+                (label, f"{result['prevalence'][label]:g}", *_cells(row, by_label.get(label, {}), prevalence_metrics()))
                 for row in rows
                 if (label := row["label"]) in result["prevalence"]
             ],
@@ -91,12 +96,12 @@ def _title(name: str) -> str:
     return metric_title(name).split(" (")[0]
 
 
-def _cells(row: Mapping[str, Any], ends: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    return [ranged(row[name], ends.get(name)) for name in names]
+def _cells(row: Mapping[str, Any], intervals: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [format_estimate(row[name], intervals.get(name)) for name in names]
 
 
 def show_decision(out: Output, decision: Decision) -> None:
-    """A line on what validation chose."""
+    """Print how probabilities were calibrated and thresholds chosen on validation."""
     fitted = decision.calibration
     if fitted is None:
         out.line("Probabilities are the network's own.")
@@ -111,21 +116,21 @@ def show_decision(out: Output, decision: Decision) -> None:
             out.line(MOST_LIKELY_STAYS)
 
 
-def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 3) -> None:
-    """A table of subgroups, and their largest gaps in words.
+def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: int = 3) -> None:
+    """Print a table of subgroups, and their largest gaps in words.
 
     Args:
-        out: where to.
-        one: of `metrics.subgroups.subgroups`.
+        out: prints them.
+        grouping: as `metrics.subgroups.subgroups` gives it.
         task: "single" or "multi".
-        gaps: how many to name.
+        gaps: how many to print.
     """
     names = list(headline_metrics(task))
     names = names[:3] if out.console.width >= WIDE else [names[0], "auroc_macro"]
     labels = ["labels"] if task == "multi" else []  # that macro AUROC is the mean of
     out.table(
-        f"By {one['by']}",
-        [one["by"], "images", "patients", *labels, *map(metric_title, names)],
+        f"By {grouping['by']}",
+        [grouping["by"], "images", "patients", *labels, *map(metric_title, names)],
         [
             (
                 group["value"],
@@ -133,34 +138,34 @@ def show_subgroups(out: Output, one: Mapping[str, Any], task: Task, gaps: int = 
                 group["patients"],
                 *(group["with_auroc"] for _ in labels),
                 *(
-                    ranged(group["overall"][name], group.get("intervals", {}).get("overall", {}).get(name))
+                    format_estimate(group["overall"][name], group.get("intervals", {}).get("overall", {}).get(name))
                     for name in names
                 ),
             )
-            for group in one["groups"]
+            for group in grouping["groups"]
         ],
     )
-    for gap in one["gaps"][:gaps]:
+    for gap in grouping["gaps"][:gaps]:
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
         between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
         out.line(
             f"Gap: {metric_title(gap['measure'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
             f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}."
         )
-    if not one["gaps"] and len(one["groups"]) > 1:
+    if not grouping["gaps"] and len(grouping["groups"]) > 1:
         out.line("No two groups are large enough to be compared.")
-    for note in one["notes"]:
+    for note in grouping["notes"]:
         out.line(note)
 
 
 def show_results(out: Output, found: Interpretation, top: int) -> None:
-    """The tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
+    """Print the tables of an interpretation: overall, by label, subgroups, confusions, largest losses."""
     summary = found.summary
     show_metrics(out, summary, found.task)
     out.line()
     show_decision(out, found.decision)
-    for one in summary.get("subgroups", []):
-        show_subgroups(out, one, found.task)
+    for grouping in summary.get("subgroups", []):
+        show_subgroups(out, grouping, found.task)
     if found.task == "single":
         matrix = found.confusion_matrix()
         out.table(
@@ -175,7 +180,7 @@ def show_results(out: Output, found: Interpretation, top: int) -> None:
     if confused:
         out.table("Most confused", ["actual", "predicted", "images"], confused, text_columns=2)
     rows = [
-        (case["image"], case["actual"] or "none", case["predicted"] or "none", shown(float(case["loss"])))
+        (case["image"], case["actual"] or "none", case["predicted"] or "none", format_cell(float(case["loss"])))
         for case in found.top_losses_table(top).to_dict("records")
     ]
     out.table("Largest losses", ["image", "actual", "predicted", "loss"], rows, text_columns=3)

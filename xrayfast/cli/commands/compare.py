@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli.options import OUT, PREDICTED_SPLITS, Json, check_choice
-from xrayfast.cli.output import Output, shown
+from xrayfast.cli.output import Output, format_cell
 from xrayfast.cli.progress import reporting
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def show_comparison(out: Output, found: Comparison) -> None:
     titles = {name: metric_title(name) for name in found.metrics}
     table = _records(found.table)
     out.table(
-        f"On {_counted(found)} images, with 95 % intervals; ordered by {titles[found.order]}",
+        f"On {_test_images(found)} images, with 95 % intervals; ordered by {titles[found.order]}",
         ["run", *titles.values()],
-        [(row["run"], *(_ranged(row, name) for name in titles)) for row in table],
+        [(row["run"], *(_estimate(row, name) for name in titles)) for row in table],
     )
     out.table(
         "How they were trained",
@@ -111,10 +111,10 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )
     tested = [row for row in rows if row["test"]]
-    shown_rows = sorted(tested, key=lambda row: row["p"])[:MOST_TESTS] if len(tested) > MOST_TESTS else tested
+    too_many = len(tested) > MOST_TESTS
     out.table(
         f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong), p also corrected for {found.tests} tests"
-        + (f"; the {MOST_TESTS} smallest p" if len(tested) > MOST_TESTS else ""),
+        + (f"; the {MOST_TESTS} smallest p" if too_many else ""),
         ["run", "of", "difference", "p", "corrected", "clear"],
         [
             (
@@ -125,33 +125,34 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
                 _p(row["p_corrected"]),
                 None if row["clear"] is None else "yes" if row["clear"] else "no",
             )
-            for row in shown_rows
+            for row in (sorted(tested, key=lambda row: row["p"])[:MOST_TESTS] if too_many else tested)
         ],
         text_columns=2,
     )
 
 
-def _counted(found: Comparison) -> str:
+def _test_images(found: Comparison) -> str:
+    """How many images of which split: `60 test`, or `55 to 60 test` where the runs differ."""
     counts = sorted(set(found.table["images"]))
     split = "test" if found.split == "test" else "validation"
-    return f"{' to '.join(str(count) for count in (counts[0], counts[-1])[: len(counts)])} {split}"
+    return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} {split}"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): cell for name, cell in row.items()} for row in table.to_dict("records")]
 
 
-def _ranged(row: dict[str, Any], name: str) -> str:
-    from xrayfast.cli.results import ranged
+def _estimate(row: dict[str, Any], name: str) -> str:
+    from xrayfast.cli.results import format_estimate
 
     low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return ranged(row[name], None if math.isnan(low) else {"low": low, "high": high})
+    return format_estimate(row[name], None if math.isnan(low) else {"low": low, "high": high})
 
 
 def _difference(row: dict[str, Any]) -> str:
-    """`+0.012 −0.003…+0.027`, without a space in the interval, so that a narrow terminal does not break it."""
+    """Format as `+0.012 −0.003…+0.027`; a narrow terminal does not break the interval, as it has no space."""
     if math.isnan(row["difference"]):
-        return shown(None)
+        return format_cell(None)
     value, low, high = (f"{row[name]:+.3f}".replace("-", "−") for name in ("difference", "low", "high"))
     return value if math.isnan(row["low"]) else f"{value} {low}…{high}"
 
@@ -167,13 +168,13 @@ def _sizes(row: dict[str, Any]) -> tuple[int, int, str | None, str | None]:
 
 
 def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    return value is None or value != value
 
 
 def _p(value: float) -> str:
-    """A p-value for people: no more digits than it deserves.
+    """Format a p-value with three digits, or as below 0.001.
 
     >>> _p(0.0004), _p(0.0312)
     ('<0.001', '0.031')
     """
-    return "<0.001" if value < 0.001 else shown(value)
+    return "<0.001" if value < 0.001 else format_cell(value)

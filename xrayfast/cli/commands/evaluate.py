@@ -122,8 +122,8 @@ def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     show_metrics(out, result, task, metrics["labels"]["lacking"] if task == "multi" else [])
     out.line()
     show_decision(out, run.decision)
-    for one in result.get("subgroups", []):
-        show_subgroups(out, one, task)
+    for grouping in result.get("subgroups", []):
+        show_subgroups(out, grouping, task)
     out.line()
     for note in [*metrics["warnings"], *metrics["notes"], *result["notes"]]:
         out.note(note)
