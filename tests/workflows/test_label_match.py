@@ -1,4 +1,4 @@
-"""A data set in the terms of a network."""
+"""A data set's labels as those of a network."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_a_column_without_a_1_tells_that_images_lack_the_label(tmp_path):
     assert match_labels(data, ("Effusion", "Mass"), "multi").truth.tolist() == [[0, 1], [0, 0], [0, 1]]
 
 
-def test_unknown_cells_stay_unknown_and_images_of_which_nothing_is_known_are_left_out(tmp_path):
+def test_masked_cells_stay_masked_and_images_with_no_others_are_left_out(tmp_path):
     data = flags(tmp_path, "Effusion,Mass,Fracture", "-1,1,1", "-1,,1", "0,0,1")
     found = match_labels(data, ("Effusion", "Mass"), "multi")
     assert found.truth.tolist() == [[-1, 1], [-1, -1], [0, 0]]
@@ -84,7 +84,7 @@ def test_nothing_in_common(tmp_path):
         assert words in str(caught.value)
 
 
-def test_several_labels_on_class_folders(tmp_path):
+def test_multi_label_on_class_folders(tmp_path):
     data = opened(classes(tmp_path, mass=1, normal=2))
     found = match_labels(data, ("edema", "mass"), "multi")
     assert found.truth.tolist() == [[-1, 1], [-1, 0], [-1, 0]]
@@ -96,7 +96,7 @@ def test_several_labels_on_class_folders(tmp_path):
     assert found.kept.all()
 
 
-def test_what_training_implied_holds_elsewhere_too(tmp_path):
+def test_implications_of_training_hold_in_an_external_test(tmp_path):
     data = opened(classes(tmp_path / "a", covid=1, normal=1, pneumonia=1))
     found = match_labels(data, ("covid", "pneumonia"), "multi", ["covid=pneumonia"])
     assert found.truth.tolist() == [[1, 1], [0, 0], [0, 1]]
@@ -107,7 +107,7 @@ def test_what_training_implied_holds_elsewhere_too(tmp_path):
     assert lacking.truth.tolist() == [[1, -1], [0, -1]]
 
 
-def test_one_class_an_image_on_class_folders(tmp_path):
+def test_single_label_on_class_folders(tmp_path):
     data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
     found = match_labels(data, ("covid", "mass", "normal"), "single")
     kept = np.flatnonzero(found.kept)
@@ -116,7 +116,7 @@ def test_one_class_an_image_on_class_folders(tmp_path):
     assert found.left_out == (("with none of the network's classes", 2),)
 
 
-def test_one_class_an_image_on_several_labels(tmp_path):
+def test_single_label_on_multi_label_data(tmp_path):
     data = flags(tmp_path, "Effusion,Mass,Fracture", "1,0,0", "1,1,0", "0,0,1", "0,1,1", "1,-1,0")
     found = match_labels(data, ("Effusion", "Mass"), "single")
     assert found.kept.tolist() == [True, False, False, True, False]

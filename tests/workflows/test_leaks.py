@@ -1,4 +1,4 @@
-"""The gate before training: patients and images stand on one side of the split."""
+"""The gate before training: patients and images are in one split each."""
 
 import shutil
 
@@ -102,7 +102,7 @@ def test_a_run_on_a_split_that_was_mended_resumes_and_loads_on_its_own_split(cop
     assert found.to_dict() == expected.to_dict()
 
 
-def test_the_balance_counts_labels_by_part(data_dir):
+def test_the_balance_counts_labels_by_split(data_dir):
     data = xf.open_data(data_dir, labels=data_dir / "labels.csv", test_fraction=0.2)
     table = balance(data)
     for split in ("train", "valid", "test"):

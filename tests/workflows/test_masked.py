@@ -1,4 +1,4 @@
-"""Cells that nobody knows, from the table to the report."""
+"""Masked cells, from the table to the report."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from tests.conftest import TINY
 
 @pytest.fixture(scope="module")
 def uncertain(data_dir, tmp_path_factory):
-    """The films with three columns of 1, 0, -1 and blank, and one batch's worth of images of which nothing is known."""
+    """The films with three columns of 1, 0, -1 and blank, and one batch's worth of images of which all cells are masked."""
     table = pd.read_csv(data_dir / "labels.csv")
     rng = np.random.default_rng(0)
     for name in ("covid-19", "pneumonia"):

@@ -6,7 +6,7 @@ import pytest
 from xrayfast.config import Config
 from xrayfast.errors import RunError
 from xrayfast.run import Run
-from xrayfast.workflows.seen import seen_in
+from xrayfast.workflows.seen import find_run_splits
 
 
 @pytest.fixture
@@ -20,25 +20,32 @@ def split(run, **columns):
 
 def test_each_image_has_the_split_that_it_is_in(run):
     split(run, split=["train", "valid", "test", "train"], digest=["00", "1e5", "22", "33"])
-    assert seen_in(run, ["33", "zz", "1e5", "22", "00", ""]).tolist() == ["train", "", "valid", "test", "train", ""]
-    assert seen_in(run, []).tolist() == []
+    assert find_run_splits(run, ["33", "zz", "1e5", "22", "00", ""]).tolist() == [
+        "train",
+        "",
+        "valid",
+        "test",
+        "train",
+        "",
+    ]
+    assert find_run_splits(run, []).tolist() == []
 
 
 def test_an_image_in_two_splits_counts_for_training(run):
     split(run, split=["test", "valid", "train", "test"], digest=["aa", "aa", "aa", "bb"])
-    assert seen_in(run, ["aa", "bb"]).tolist() == ["train", "test"]
+    assert find_run_splits(run, ["aa", "bb"]).tolist() == ["train", "test"]
 
 
 def test_an_older_run_has_no_digests(run):
     split(run, split=["train"] * 4)
-    assert seen_in(run, ["aa"]) is None
+    assert find_run_splits(run, ["aa"]) is None
     split(run, split=["train"] * 4, digest=[""] * 4)
-    assert seen_in(run, ["aa"]) is None
+    assert find_run_splits(run, ["aa"]) is None
 
 
 def test_a_damaged_split(run):
     with pytest.raises(RunError, match=r"lacks split\.csv"):
-        seen_in(run, ["aa"])
+        find_run_splits(run, ["aa"])
     split(run, digest=["aa"] * 4)
     with pytest.raises(RunError, match="lacks the column split; found image, digest"):
-        seen_in(run, ["aa"])
+        find_run_splits(run, ["aa"])

@@ -1,4 +1,4 @@
-"""Look a data set over before anything is trained on it."""
+"""Audit a data set before training on it."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def check(
     output: Path | str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Audit:
-    """Find what spoils results: odd files, duplicates, leaks, rare classes, shortcuts.
+    """Find what distorts results: odd files, duplicates, leaks, rare classes, shortcuts.
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings of the data set.
-        size: side in pixels of the images that are looked at; with that of later training, these are decoded
-            already. By default 224; at least 64.
+        size: side in pixels of the images that are compared, at least 64. That of later training leaves its images
+            cached. Default: the config's.
         output: a folder to write `check.json` and `check.html` to.
-        progress: called with what is being done, the images done and the images in all.
+        progress: called with the stage, the images done and the total.
 
     Returns:
         The Audit: `.leaks`, `.findings`, `.duplicates`, `.shortcuts`, `.to_json()`.
@@ -48,7 +48,7 @@ def check(
     if not isinstance(data, Manifest):
         data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
-    folder = None if output is None else _made(Path(output))
+    folder = None if output is None else _make_folder(Path(output))
     found = audit(data, images, progress)
     if folder is not None:
         write_json(folder / JSON, found.to_json())
@@ -56,7 +56,7 @@ def check(
     return found
 
 
-def _made(folder: Path) -> Path:
+def _make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

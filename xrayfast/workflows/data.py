@@ -110,13 +110,15 @@ def open_data(
 def resolve_inputs(
     data: Manifest | Path | str | None, config: Config | None, options: Mapping[str, Any]
 ) -> tuple[Manifest, Config]:
-    """The data set, and all settings with those that it was opened with; paths absolute, so that a run finds its
-    files from any working folder.
+    """Open the data and merge all settings, with absolute paths, so that a run finds its files from any working folder.
 
     Args:
-        data: a manifest; a folder, opened as `config` says otherwise; or None for the folder in `config`.
+        data: a manifest; a folder, opened with the other settings of `config`; or None for the folder in `config`.
         config: settings to start from.
-        options: fields of ModelConfig and TrainConfig that go over them.
+        options: fields of the other sections than `data`, which override them.
+
+    Returns:
+        The data set; the config, with the data settings that it was opened with.
 
     Raises:
         ConfigError: an option is unknown or wrong, or belongs to `open_data`.
@@ -137,11 +139,11 @@ def resolve_inputs(
 
 
 def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] | None = None) -> DecodedImages:
-    """The data set's images at one size, each file decoded unless it was before.
+    """The data set's images at one size, decoded unless they are cached.
 
     Raises:
         DataError: files that can't be read.
-        WriteError: no room to keep the images.
+        WriteError: no disk space for the cache.
     """
     return decode_images(
         data.config, size, data.table["path"].tolist(), None if progress is None else partial(progress, "decoding")
@@ -149,9 +151,7 @@ def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] 
 
 
 def split_table(data: Manifest, images: DecodedImages) -> pd.DataFrame:
-    """What a run writes as `split.csv`: `Manifest.split_table` with a hash of each decoded image, by which it is
-    known again in other data.
-    """
+    """A run's `split.csv`: `Manifest.split_table` with a hash of each decoded image, which finds it in other data."""
     digests = [images.info(path).digest for path in data.table["path"].tolist()]
     table: pd.DataFrame = data.split_table().assign(digest=digests)
     return table
@@ -163,38 +163,35 @@ def with_absolute_paths(config: DataConfig) -> DataConfig:
     return config.model_copy(update={name: path.absolute() for name, path in files.items() if path is not None})
 
 
-def own_data(run: Run) -> Manifest | None:
-    """The data that a run was trained on, where it is still there, unchanged; else None.
+def reopen_data(run: Run) -> Manifest:
+    """The data that a run was trained on, with its split, checked to be unchanged.
 
     Raises:
-        RunError: the run's folder is not whole.
+        RunError: it is gone, or images, labels or the split have changed; or the run's folder is incomplete.
     """
-    fingerprint = run.info.fingerprint
     try:
-        manifest = _reopened(run)
-        return manifest if manifest.fingerprint() == fingerprint else None
-    except DataError:
-        return None  # moved or gone
-
-
-def manifest_of(run: Run) -> Manifest:
-    """The data that a run was trained on, opened anew and found unchanged.
-
-    Raises:
-        RunError: it is gone, or images, labels or the split are not what they were.
-    """
-    changed = f"{run.path}: the data in {run.config.data.source} is not what it was when the run began."
-    try:
-        manifest = _reopened(run)
+        return _reopen(run)
     except DataError as error:
-        raise RunError(f"{changed} {error}") from error
-    if manifest.fingerprint() != run.info.fingerprint:
-        raise RunError(f"{changed} Start a new run.")
-    return manifest
+        source = run.config.data.source
+        raise RunError(f"{run.path}: the data in {source} is not what it was when the run began. {error}") from error
 
 
-def _reopened(run: Run) -> Manifest:
-    """The run's data with the run's own split: what was drawn then need not be drawn again."""
-    config = run.config.data
+def find_data(run: Run) -> Manifest | None:
+    """The same, None where it is gone or has changed.
+
+    Raises:
+        RunError: the run's folder is incomplete.
+    """
+    try:
+        return _reopen(run)
+    except DataError:
+        return None
+
+
+def _reopen(run: Run) -> Manifest:
+    fingerprint, config = run.info.fingerprint, run.config.data
     replayed = {"split_file": run.split_path, "split_col": None, "folds": None, "fold": None}
-    return replace(open_manifest(config.model_copy(update=replayed)), config=config)
+    data = replace(open_manifest(config.model_copy(update=replayed)), config=config)
+    if data.fingerprint() != fingerprint:
+        raise DataError("Start a new run.")
+    return data

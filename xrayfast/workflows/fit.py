@@ -30,7 +30,7 @@ from xrayfast.metrics.summary import absent_labels
 from xrayfast.report.markdown.claim import write_claim
 from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.run import PredictedSplit, Run, now
-from xrayfast.workflows.data import decode, manifest_of, resolve_inputs, split_table
+from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.leaks import require_leak_free
 from xrayfast.workflows.provenance import facts
 from xrayfast.workflows.results import finalize_results, parse_prevalences
@@ -152,7 +152,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
 def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], processes: Processes) -> None:
     """`resume`, as one of the processes that train together, in a folder of its own."""
     config = run.config
-    manifest = manifest_of(run)
+    manifest = reopen_data(run)
     images = decode(manifest, config.model.size, reporter.preparing)
     processes.wait()
     state = checkpoint.read_state(run.checkpoint)

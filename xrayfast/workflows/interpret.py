@@ -24,7 +24,7 @@ from xrayfast.report.markdown.claim import write_claim
 from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import PredictedSplit, Run
-from xrayfast.workflows.data import own_data
+from xrayfast.workflows.data import find_data
 from xrayfast.workflows.results import refit_decision
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     splits = _require_splits(run)
     metrics, decision = run.metrics, run.decision
     # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
-    data = own_data(run)
+    data = find_data(run)
     paths = (
         {}
         if data is None

@@ -1,4 +1,4 @@
-"""A data set in the terms of a network: which of its labels the network knows, and which images can be measured."""
+"""Match a data set's labels to those of a network, for an external test."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"
 
 @dataclass(frozen=True, eq=False)
 class LabelMatch:
-    """What of a data set's labels a network can be measured on.
+    """Labels of N images as a network's L labels.
 
     Attributes:
-        truth: (N, L) int64 of 1, 0, and -1 where nobody knows, in the order of the network's labels. With one class an
-            image, exactly one 1 in the rows that are kept.
-        kept: (N,) which images can be measured.
-        used: the labels that both know.
-        unknown: the labels that the network does not know, and how many images have each.
-        lacking: the labels of the network of which the data tell nothing.
-        left_out: why images can't be measured, and how many.
-        notes: what was taken for what, in sentences.
+        truth: (N, L) int64: 1, 0, or -1 where masked, columns as the network's labels. If single-label, exactly one 1 per
+            kept row.
+        kept: (N,) bool, which images can be tested on.
+        used: the labels that both have.
+        unknown: the labels that the network lacks, and how many images have each.
+        lacking: the labels that the data lack.
+        left_out: why images are not kept, and how many.
+        notes: which names were matched, in sentences.
     """
 
     truth: npt.NDArray[np.int64]
@@ -43,25 +43,24 @@ class LabelMatch:
 
 
 def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Sequence[str] = ()) -> LabelMatch:
-    """Put a data set's labels in the terms of a network.
+    """Match a data set's labels to a network's by name.
 
-    Names that differ only in case, spaces or underscores are one label, which a note says. Others are never guessed.
+    Names that differ only in case, spaces or underscores match, with a note; others never do.
 
-    Several labels an image: labels that the network does not know are dropped, and of those that the data lack nothing
-    is known, so that they count nowhere. Where each image of the data has one label, the others are taken to be absent.
-
-    One class an image: only images with exactly one of the network's classes are kept.
+    Multi-label: labels that the network lacks are dropped, and those that the data lack are masked. Where each image of
+    the data has one label, it is taken to lack the others. Single-label: only images with exactly one of the network's
+    classes are kept.
 
     Args:
-        data: all its images.
-        labels: the network's L names.
+        data: N images.
+        labels: the network's L labels.
         task: the network's.
-        imply: what the network was trained to think of as implied, as "covid-19=pneumonia"; for several labels.
+        imply: the implications that the network was trained with, such as "covid-19=pneumonia"; multi-label only.
 
     Raises:
-        DataError: no label is known to both.
+        DataError: they share no label.
     """
-    names, notes = _renamed(data.labels, labels)
+    names, notes = _rename(data.labels, labels)
     names, matrix = merge_labels(data.targets, names)
     used = tuple(label for label in labels if label in names)
     lacking = tuple(label for label in labels if label not in names)
@@ -72,12 +71,12 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     targets = np.full((len(data), len(labels)), np.nan, np.float32)
     for label in used:
         targets[:, labels.index(label)] = matrix[:, names.index(label)]
-    there = [labels.index(label) for label in used]
+    columns = [labels.index(label) for label in used]
     if task == "single":
-        cells, kept, left_out = _one_class(targets, there)
+        cells, kept, left_out = _keep_single_label(targets, columns)
     else:
-        targets, more = _implied(targets, labels, imply, used)
-        notes += more + _exclusive(matrix, unknown)
+        targets, more = _imply(targets, labels, imply, used)
+        notes += more + _note_single_label(matrix, unknown)
         cells = to_truth(targets)
         kept = np.asarray((cells >= 0).any(axis=1))
         left_out = [("of which none of the network's labels is known", int((~kept).sum()))]
@@ -92,14 +91,14 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     )
 
 
-def _renamed(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The network's spelling of each name that it knows in another; and notes on these."""
-    spelt: dict[str, list[str]] = {}
+def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Each name as the network spells it, where it has it; and notes on those that differ."""
+    spellings: dict[str, list[str]] = {}
     for label in labels:
-        spelt.setdefault(normalize_label(label), []).append(label)
+        spellings.setdefault(normalize_label(label), []).append(label)
     renamed, notes = [], []
     for name in names:
-        known = [name] if name in labels else spelt.get(normalize_label(name), [])
+        known = [name] if name in labels else spellings.get(normalize_label(name), [])
         renamed.append(known[0] if len(known) == 1 else name)
         if renamed[-1] != name:
             notes.append(f"'{name}' of the data is taken for the network's '{renamed[-1]}'.")
@@ -107,7 +106,7 @@ def _renamed(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], li
 
 
 def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
-    """Labels that may be one under two names."""
+    """Notes on labels that may be one under two names."""
     found = [(name, did_you_mean(name, lacking)) for name, _ in unknown]
     return [
         f"The network does not know '{name}'.{hint} {_MAP.format(known=hint.split(chr(39))[1], other=name)}."
@@ -125,11 +124,11 @@ def _nothing_shared(data: Manifest, labels: Sequence[str]) -> str:
     )
 
 
-def _one_class(
-    targets: Targets, there: Sequence[int]
+def _keep_single_label(
+    targets: Targets, columns: Sequence[int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], list[tuple[str, int]]]:
-    """Images with exactly one of the network's classes; the classes that the data lack are then absent."""
-    known = to_truth(targets[:, there])
+    """Truth, kept rows and exclusions: images with exactly one of the network's classes, and so none that data lack."""
+    known = to_truth(targets[:, columns])
     ones, unsure = (known == 1).sum(axis=1), (known < 0).any(axis=1)
     kept = (ones == 1) & ~unsure
     cells = np.where(to_truth(targets) == 1, 1, 0).astype(np.int8)
@@ -141,10 +140,10 @@ def _one_class(
     return cells, kept, left_out
 
 
-def _implied(
+def _imply(
     targets: Targets, labels: Sequence[str], imply: Sequence[str], used: Sequence[str]
 ) -> tuple[Targets, list[str]]:
-    """What the network has learned to imply holds for these images too, of the labels that the data tell."""
+    """Apply the network's implications to labels that the data have; and a note."""
     if not imply:
         return targets, []
     matrix = apply_implications(targets, labels, parse_implications(imply))[1][:, : len(labels)]
@@ -153,7 +152,7 @@ def _implied(
     return matrix, [f"As in training, {shorten(imply)}: {added} labels were added."] if added else []
 
 
-def _exclusive(matrix: Targets, unknown: Sequence[tuple[str, int]]) -> list[str]:
+def _note_single_label(matrix: Targets, unknown: Sequence[tuple[str, int]]) -> list[str]:
     if infer_task(matrix) == "multi":
         return []
     none = f" Those of {shorten([name for name, _ in unknown])} have none of the network's labels." if unknown else ""

@@ -1,4 +1,4 @@
-"""The gate before training: no patient and no image on both sides of the split."""
+"""The gate before training: no patient and no image in two splits."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ def require_leak_free(
     allow_leaks: bool,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[Manifest, list[str], list[str]]:
-    """The data set with parts that share neither patients nor duplicates.
+    """Make sure that splits share neither patients nor duplicates.
 
-    Splits that were drawn are drawn again, with what belongs together kept together. Splits that were given are not
-    touched.
+    Drawn splits are drawn again where they do; given splits are kept.
 
     Args:
-        data: all images, of all parts.
-        images: of those images; where they are smaller than 64 px, larger ones are looked at.
-        allow_leaks: go on although given splits have leaks.
-        progress: called with what is being done, the images done and the images in all.
+        data: the images of all splits.
+        images: decoded; below 64 px, larger ones are compared instead.
+        allow_leaks: accept leaks of given splits.
+        progress: called with the stage, the images done and the total.
 
     Returns:
-        The data set; a warning where it has leaks all the same; and what was looked for and found, in sentences.
+        The data set; a warning where it has leaks nonetheless; and what was looked for and found, in sentences.
 
     Raises:
         DataError: given splits have leaks, and they are not allowed; the message names them.
@@ -38,7 +37,7 @@ def require_leak_free(
     if images.side < LEAST_SIDE:
         images = open_images(data.config, LEAST_SIDE)
     data, leaks = redraw_leaky_splits(data, find_leaks(data, images, progress))
-    looked = _looked(data, leaks)
+    looked = _describe_search(data, leaks)
     if not leaks:
         return data, [], looked
     found = " ".join(leaks.sentences())
@@ -51,8 +50,8 @@ def require_leak_free(
     return data, [f"Trained with leaks allowed: results are too good. {found}"], looked
 
 
-def _looked(data: Manifest, leaks: Leaks) -> list[str]:
-    """What the gate looked for, and what it found."""
+def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:
+    """What was looked for, and what was found."""
     kinds = [group.kind for group in leaks.duplicates]
     exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
     known = int(data.table["patient"].notna().sum())

@@ -20,7 +20,7 @@ from xrayfast.learning.training.loaders import dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
-from xrayfast.workflows.data import own_data, split_table, with_absolute_paths
+from xrayfast.workflows.data import find_data, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish
 from xrayfast.workflows.provenance import facts
 
@@ -43,7 +43,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     run = Run.of(run)
     known = (run.labels, run.task)
     if data is None:
-        data = own_data(run) or _blank_manifest(run.labels, run.task, run.config.model.size)
+        data = find_data(run) or _blank_manifest(run.labels, run.task, run.config.model.size)
         if (data.labels, data.task) != known:
             raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
     elif (data.labels, data.task) != known:

@@ -71,7 +71,7 @@ def exclude_seen(
         warnings.append(f"{len(unreadable)} {verb} be read: {shorten(unreadable)}.")
     rows = np.array([row for row in rows if names[row] not in unreadable], np.intp)
     own_test = 0
-    splits = seen_in(run, [images.info(paths[row]).digest for row in rows])
+    splits = find_run_splits(run, [images.info(paths[row]).digest for row in rows])
     if splits is None:
         warnings.append(
             "The run is of an older version that recorded no digests of its images: whether it was trained on some of "
@@ -98,7 +98,7 @@ def _nothing_left(data: Manifest, left_out: Sequence[tuple[str, int]]) -> str:
     return f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. {advice}"
 
 
-def seen_in(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
+def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
     """The split of the run's own data that each image is in.
 
     Args:

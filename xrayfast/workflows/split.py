@@ -1,4 +1,4 @@
-"""Split a data set once, for many runs."""
+"""Split a data set once for many runs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def split(
     output: Path | str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Manifest:
-    """Settle which image stands in which split, as `fit` does: patients and duplicates are never divided.
+    """Draw the split of each image as `fit` does: patients and duplicates are never divided.
 
     Args:
         data: a Manifest from `open_data`; by default what `config` says.
-        config: settings; its `size` is that of the images compared.
-        output: a CSV file to write, with the columns image, patient, split and labels; `split_file` replays it.
-        progress: called with what is being done, the images done and the images in all.
+        config: settings; images are compared at its `size`.
+        output: a CSV file to write: image, patient, split and labels; `split_file` replays it.
+        progress: called with the stage, the images done and the total.
 
     Returns:
-        The manifest with its final parts.
+        The manifest with its final splits.
 
     Raises:
         DataError: the data can't be used, images can't be read, or a given split has leaks.
@@ -50,18 +50,20 @@ def split(
 
 
 def balance(data: Manifest) -> pd.DataFrame:
-    """How often each label stands in each split: a row a label, for each split that has images a column of their number
-    and one of their share, `train` and `train_share`, of the images of which it is known; then a row "images", and
-    "patients" where they are known, with their shares of the whole set.
+    """Counts and shares of labels by split.
+
+    Returns:
+        Rows: each label, "images" and, where known, "patients". Columns, for each split with images: `train`, the
+        count, and `train_share`, of the images whose cell is not masked; for images and patients, of the whole set.
     """
     counts, truth, image_splits = data.counts(), data.truth, data.table["split"].to_numpy()
     columns: dict[str, list[float]] = {}
     for split in counts.columns[counts.loc["images"] > 0]:
-        known = (truth[image_splits == split] >= 0).sum(axis=0)
+        unmasked = (truth[image_splits == split] >= 0).sum(axis=0)
         totals = counts.iloc[len(data.labels) :]
         columns[split] = counts[split].tolist()
         columns[f"{split}_share"] = [
-            *(counts[split].iloc[: len(data.labels)] / np.maximum(known, 1)),
+            *(counts[split].iloc[: len(data.labels)] / np.maximum(unmasked, 1)),
             *(totals[split] / totals.sum(axis=1)),
         ]
     table: pd.DataFrame = pd.DataFrame(columns, index=counts.index)
