@@ -10,7 +10,7 @@ from tests.conftest import TINY
 
 @pytest.fixture(scope="module")
 def uncertain(data_dir, tmp_path_factory):
-    """The films with three columns of 1, 0, -1 and blank, and one batch's worth of images of which all cells are masked."""
+    """The films with three columns of 1, 0, -1 and blank; the cells of a batch of images are all masked."""
     table = pd.read_csv(data_dir / "labels.csv")
     rng = np.random.default_rng(0)
     for name in ("covid-19", "pneumonia"):

@@ -23,8 +23,8 @@ class LabelMatch:
     """Labels of N images as a network's L labels.
 
     Attributes:
-        truth: (N, L) int64: 1, 0, or -1 where masked, columns as the network's labels. If single-label, exactly one 1 per
-            kept row.
+        truth: (N, L) int64: 1, 0, or -1 where masked, columns as the network's labels. If single-label, exactly one 1
+            per kept row.
         kept: (N,) bool, which images can be tested on.
         used: the labels that both have.
         unknown: the labels that the network lacks, and how many images have each.

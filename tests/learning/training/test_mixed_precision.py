@@ -145,7 +145,7 @@ def test_a_network_tolerates_bf16_on_radiographs_or_not_and_none_does_with_its_f
 
 
 def test_one_image_says_nothing_of_bf16(tiny_run, with_units, monkeypatch):
-    monkeypatch.setattr("xrayfast.workflows.load.own_data", lambda run: None)
+    monkeypatch.setattr("xrayfast.workflows.load.find_data", lambda run: None)
     learn = xf.load(tiny_run, device="cpu")
     learn.precision = None
     assert mixed_precision.training_precision(learn) == "fp32"
