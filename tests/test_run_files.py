@@ -55,6 +55,11 @@ def test_keys_of_older_versions_get_their_present_names(tmp_path):
     metrics = read(tmp_path, {"test": {**SUMMARY, "unknown": {"a": 2}}, "saliency": saliency}, MetricsFile)
     assert metrics["test"] == {**SUMMARY, "masked": {"a": 2}}
     assert metrics["saliency"] == {"split": "test", "cases": []}
+    gap = {"label": None, "highest": "F", "lowest": "M", "highest_value": 0.9, "lowest_value": 0.7, "difference": 0.2}
+    gaps = [{**gap, "measure": "accuracy", "low": None, "high": None}]
+    subgroups = [{"by": "sex", "groups": [], "gaps": gaps}]
+    metrics = read(tmp_path, {"test": {**SUMMARY, "subgroups": subgroups}}, MetricsFile)
+    assert metrics["test"]["subgroups"][0]["gaps"][0]["metric"] == "accuracy"
     assert read(tmp_path, {"part": None, "result": SUMMARY}, EvaluationMetrics)["split"] is None
     assert read(tmp_path, {"test": {**SUMMARY, "masked": {"a": 2}}}, MetricsFile) == {
         "test": {**SUMMARY, "masked": {"a": 2}}

@@ -222,7 +222,7 @@ class MostCommon(TypedDict):
 class Gap(TypedDict):
     """The two subgroups that lie furthest apart in a metric."""
 
-    measure: str
+    metric: Annotated[str, Field(validation_alias=AliasChoices("metric", "measure"))]
     label: str | None
     labels: NotRequired[int]
     highest: str

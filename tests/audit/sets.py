@@ -55,7 +55,7 @@ class Shown:
 
 
 def manifest(truth, labels=None, *, split=None, patients=None, task="multi", drawn=True, views=None):
-    """Images i0000.png, ... with that (N, L) truth: 1, 0 or NaN where nobody knows."""
+    """Images i0000.png, ... with that (N, L) truth: 1, 0 or NaN where masked."""
     targets = np.asarray(truth, np.float32)
     count = len(targets)
     labels = tuple(labels or "abcdefgh"[: targets.shape[1]])

@@ -78,7 +78,7 @@ def test_a_group_s_intervals_are_those_of_a_split_of_its_own():
 
 
 def by_loop(counts, truth, probability, called, first, second, group, metric):
-    """A measure of one label in `first` minus that in `second`, with rows repeated as often as they are drawn."""
+    """A metric of one label in `first` minus that in `second`, with rows repeated as often as they are drawn."""
     differences = []
     for drawn in counts:
         ends = []
@@ -109,10 +109,10 @@ def test_a_gap_s_interval_is_that_of_a_plain_loop_over_drawn_patients(by):
     assert len(looked) == 3
     for gap in looked:
         given = (truth[:, 1], probability[:, 1], called[:, 1], column == gap["highest"], column == gap["lowest"], group)
-        (value,) = by_loop(np.ones((1, 60)), *given, gap["measure"])
+        (value,) = by_loop(np.ones((1, 60)), *given, gap["metric"])
         assert gap["difference"] == pytest.approx(value, abs=1e-12) and value >= 0
         assert gap["highest_value"] - gap["lowest_value"] == pytest.approx(value, abs=1e-12)
-        low, high = bca(by_loop(drawn, *given, gap["measure"]), value, by_loop(without, *given, gap["measure"]))
+        low, high = bca(by_loop(drawn, *given, gap["metric"]), value, by_loop(without, *given, gap["metric"]))
         assert (gap["low"], gap["high"]) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
 
 
@@ -121,17 +121,17 @@ def test_gaps_are_the_largest_first_and_find_what_was_put_in():
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=100)
     differences = [gap["difference"] for gap in by["gaps"]]
     assert differences == sorted(differences, reverse=True)
-    auroc = {gap["label"]: gap for gap in by["gaps"] if gap["measure"] == "auroc"}
+    auroc = {gap["label"]: gap for gap in by["gaps"] if gap["metric"] == "auroc"}
     for gap in auroc.values():
         assert (gap["highest"], gap["lowest"]) == ("M", "F")
         assert gap["low"] > 0.1
-    (macro,) = [gap for gap in by["gaps"] if gap["measure"] == "auroc_macro"]
+    (macro,) = [gap for gap in by["gaps"] if gap["metric"] == "auroc_macro"]
     assert macro["labels"] == 3 and macro["label"] is None
     mean = np.mean([gap["difference"] for gap in auroc.values()])
     assert macro["difference"] == pytest.approx(mean, abs=1e-12)
     overall = [group["overall"]["auroc_macro"] for group in by["groups"]]
     assert macro["difference"] == pytest.approx(overall[1] - overall[0], abs=1e-12)
-    assert {gap["measure"] for gap in by["gaps"] if gap["label"] is None} == {
+    assert {gap["metric"] for gap in by["gaps"] if gap["label"] is None} == {
         "auroc_macro",
         "recall_macro",
         "specificity_macro",
@@ -145,7 +145,7 @@ def test_of_several_groups_the_two_furthest_apart_are_named():
     third = np.array(["x", "y", "z"])[np.random.default_rng(1).integers(3, size=200)][group]
     (by,) = subgroups(truth, probability, LABELS, "multi", {"third": third}, groups=group)
     recall = {one["value"]: one["per_label"][0]["recall"] for one in by["groups"]}
-    (gap,) = [gap for gap in by["gaps"] if (gap["measure"], gap["label"]) == ("recall", "a")]
+    (gap,) = [gap for gap in by["gaps"] if (gap["metric"], gap["label"]) == ("recall", "a")]
     assert gap["highest"] == max(recall, key=recall.get) and gap["lowest"] == min(recall, key=recall.get)
     assert gap["low"] is None and gap["high"] is None  # nothing was drawn
 
@@ -168,8 +168,8 @@ def test_a_measure_is_compared_where_there_is_enough_for_it():
     truth, probability, sex, _, group = case(patients=100)
     truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: MIN_PATIENTS - 1]), 0] = 0
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
-    assert [gap["measure"] for gap in by["gaps"] if gap["label"] == "a"] == ["specificity"]
-    together = {gap["measure"]: gap["labels"] for gap in by["gaps"] if gap["measure"].endswith("_macro")}
+    assert [gap["metric"] for gap in by["gaps"] if gap["label"] == "a"] == ["specificity"]
+    together = {gap["metric"]: gap["labels"] for gap in by["gaps"] if gap["metric"].endswith("_macro")}
     assert together == {"auroc_macro": 2, "recall_macro": 2, "specificity_macro": 3}
 
 
@@ -183,18 +183,18 @@ def test_many_images_of_few_patients_are_few():
 
 def test_unknown_cells_count_nowhere():
     truth, probability, sex, _, group = case()
-    truth[:, 1] = -1  # nobody knows
-    truth[sex == "F", 2] = -1  # of women nobody knows
+    truth[:, 1] = -1  # masked
+    truth[sex == "F", 2] = -1  # masked for women
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=20)
     assert {gap["label"] for gap in by["gaps"]} == {"a", None}
-    assert {gap["measure"] for gap in by["gaps"] if gap["label"] is None} == {"subset_accuracy"}
+    assert {gap["metric"] for gap in by["gaps"] if gap["label"] is None} == {"subset_accuracy"}
     assert by["groups"][0]["per_label"][2]["auroc"] is None
 
 
 def test_one_class_an_image():
     truth, probability, sex, _, group = case(task="single")
     (by,) = subgroups(truth, probability, LABELS, "single", {"sex": sex}, groups=group, resamples=20)
-    names = {gap["measure"] for gap in by["gaps"] if gap["label"] is None}
+    names = {gap["metric"] for gap in by["gaps"] if gap["label"] is None}
     assert names == {"accuracy", "auroc_macro", "recall_macro", "specificity_macro"}
     assert all(gap["low"] <= gap["difference"] <= gap["high"] for gap in by["gaps"])
 

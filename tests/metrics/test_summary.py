@@ -98,8 +98,8 @@ def test_cells_that_nobody_knows_count_nowhere():
     some_known = ~hidden.all(axis=1)
     exact = ((guess == truth) | hidden).all(axis=1)[some_known].mean()
     assert summary["overall"]["subset_accuracy"] == pytest.approx(exact)
-    assert summary["unknown"] == dict(zip("abcd", hidden.sum(axis=0).tolist(), strict=True))
-    assert "nobody knows" in summary["notes"][-1]
+    assert summary["masked"] == dict(zip("abcd", hidden.sum(axis=0).tolist(), strict=True))
+    assert "masked" in summary["notes"][-1]
     # What the network says of an unknown cell changes nothing.
     elsewhere = np.where(hidden, 1 - probability, probability)
     again = summarise(masked, elsewhere, ["a", "b", "c", "d"], "multi")

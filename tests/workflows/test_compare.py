@@ -62,9 +62,9 @@ def better(probability, truth, share):
     return (1 - share) * probability + share * truth
 
 
-def pick(found, run, measure, label=""):
+def pick(found, run, metric, label=""):
     rows = found.differences
-    row = rows[(rows["run"] == run) & (rows["measure"] == measure) & (rows["label"] == label)]
+    row = rows[(rows["run"] == run) & (rows["metric"] == metric) & (rows["label"] == label)]
     assert len(row) == 1
     return row.iloc[0]
 

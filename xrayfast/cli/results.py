@@ -149,7 +149,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
         between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
         out.line(
-            f"Gap: {metric_title(gap['measure'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
+            f"Gap: {metric_title(gap['metric'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
             f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}."
         )
     if not grouping["gaps"] and len(grouping["groups"]) > 1:

@@ -115,7 +115,7 @@ def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
     """The scaling of each label by itself, as `fit_scaling`.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
         probability: (N, L) in [0, 1].
 
     Raises:
@@ -132,7 +132,7 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
     told apart without a mistake would get a slope without end.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
 
     Returns:

@@ -1,6 +1,6 @@
 """Metrics of one label or of a table of labels.
 
-Truths are arrays of 1, 0 and, in tables of labels, -1 where nobody knows; scores are floats where higher means more
+Truths are arrays of 1, 0 and, in tables of labels, -1 where masked; scores are floats where higher means more
 likely. A number that has no value, because a class is absent or a denominator is zero, is NaN here;
 `metrics.summary` says so in words.
 """
@@ -94,7 +94,7 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """One 2x2 matrix a label, laid out as scikit-learn's `multilabel_confusion_matrix`.
 
     Args:
-        truth: (N, L) 1, 0, or -1 where nobody knows, which is not counted.
+        truth: (N, L) 1, 0, or -1 where masked, which is not counted.
         predicted: (N, L) 0 or 1.
 
     Returns:
@@ -160,7 +160,7 @@ def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """How often label j was predicted on images that carry label i.
 
     Args:
-        truth: (N, L) 1, 0, or -1 where nobody knows.
+        truth: (N, L) 1, 0, or -1 where masked.
         predicted: (N, L) 0 or 1.
 
     Returns:

@@ -36,7 +36,7 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
 
     Args:
         right_a: (N,) whether a has the image right.
-        right_b: (N,) the same of b. Leave out images of which nobody knows what is right.
+        right_b: (N,) the same of b. Leave out images whose labels are masked.
         groups: (N,) patient numbers, or None where images are independent.
 
     Returns:

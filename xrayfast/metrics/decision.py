@@ -156,7 +156,7 @@ def choose(
     """Fit the calibration, then choose thresholds on what it gives, both on the same validation images.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        truth: (N, L) of 1, 0, and -1 where masked.
         raw: (N, L) in [0, 1], the network's own probabilities.
         labels: the L names.
         task: "single" or "multi".

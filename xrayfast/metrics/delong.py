@@ -61,7 +61,7 @@ def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None, 
     """AUROC with DeLong's interval, which is symmetric and cut off at 0 and 1.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which is left out.
         score: (N,) finite; only the order counts.
         groups: (N,) patient numbers, of whom several images are not independent, or None where they are.
         level: of confidence.
@@ -89,7 +89,7 @@ def delong_test(
     """Whether two scores of the same images differ in AUROC.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which is left out.
         score_a: (N,) finite; only the order counts.
         score_b: (N,) the same of the other.
         groups: (N,) patient numbers, of whom several images are not independent, or None where they are.

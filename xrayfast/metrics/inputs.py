@@ -20,7 +20,7 @@ def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], F
     """A table of labels and its probabilities, checked.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1], for unknown cells too.
 
     Returns:
@@ -43,7 +43,7 @@ def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
     """The known cells of one label.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows.
+        truth: (N,) of 1, 0, and -1 where masked.
         score: (N,) finite floats.
 
     Returns:
@@ -95,4 +95,4 @@ def check_level(level: float) -> None:
 def _check_truth(truth: NDArray[Any]) -> None:
     strange = ~np.isin(truth, (-1, 0, 1))
     if strange.any():
-        raise ValueError(f"truth holds {truth[strange][0]}; expected 1, 0, or -1 where nobody knows")
+        raise ValueError(f"truth holds {truth[strange][0]}; expected 1, 0, or -1 where masked")

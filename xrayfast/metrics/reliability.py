@@ -96,7 +96,7 @@ def reliability(
     """The data of a reliability diagram of one label (or of `top_label`).
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
         bins: how many.
         binning: "width" or "mass", as in `inner_edges`.
@@ -131,7 +131,7 @@ def calibration_error(truth: ArrayLike, probability: ArrayLike, bins: int = BINS
     """Expected calibration error: the mean distance between a bin's mean probability and its share of positives.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
         bins: how many.
         binning: "width" or "mass", as in `inner_edges`.

@@ -14,12 +14,12 @@ not infinity."""
 
 
 def squared_errors(truth: NDArray[np.int8], probability: Floats) -> Floats:
-    """(N, L) squared distance of probability and truth, in [0, 1]; 0 where nobody knows (truth -1)."""
+    """(N, L) squared distance of probability and truth, in [0, 1]; 0 where masked (truth -1)."""
     return np.where(truth >= 0, (probability - truth) ** 2, 0.0)
 
 
 def log_losses(truth: NDArray[np.int8], probability: Floats) -> Floats:
-    """(N, L) minus the logarithm of the probability given to what is true, in nats; 0 where nobody knows (truth -1)."""
+    """(N, L) minus the logarithm of the probability given to what is true, in nats; 0 where masked (truth -1)."""
     given = np.where(truth == 1, probability, 1 - probability)
     return np.where(truth >= 0, -np.log(given.clip(EPSILON, 1 - EPSILON)), 0.0)
 
@@ -34,7 +34,7 @@ def brier(truth: ArrayLike, probability: ArrayLike) -> Floats:
     """Brier score of each label: the mean squared distance of probability and truth.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
         probability: (N, L) in [0, 1].
 
     Returns:
@@ -53,7 +53,7 @@ def log_loss(truth: ArrayLike, probability: ArrayLike) -> Floats:
     """Log loss (binary cross entropy) of each label.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
         probability: (N, L) in [0, 1]; kept `EPSILON` away from both ends.
 
     Returns:

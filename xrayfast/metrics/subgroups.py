@@ -1,4 +1,4 @@
-"""The metrics of splits of a split, such as women and men, and how far these lie apart."""
+"""The metrics of subgroups of a split, such as women and men, and the largest differences between them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
 """The bands of age, and the years that each begins with."""
 
 MIN_PATIENTS = 10
-"""So many patients (or images) with the label, and without it, a subgroup needs to be compared with others."""
+"""Patients (or images) with the label, and without it, that a subgroup needs to be compared with others."""
 
 GAP_METRICS = ("auroc", "recall", "specificity")
-"""What subgroups are compared by, label by label and in the mean; beside the share of images that are right."""
+"""What subgroups are compared by, per label and as a mean over the labels; also by `registry.EXACT_MATCH`."""
 
 _KEPT = ("images", "patients", "scored", "overall", "per_label", "intervals", "notes")
 
@@ -38,10 +38,10 @@ def age_bands(age: ArrayLike) -> NDArray[np.str_]:
     """The band of each age.
 
     Args:
-        age: (N,) years, NaN where unknown.
+        age: (N,) years, NaN where missing.
 
     Returns:
-        (N,) names of `AGES`, "" where unknown.
+        (N,) names of `AGES`, "" where missing.
 
     >>> age_bands([17.9, 18, 90, float("nan")]).tolist()
     ['0-17', '18-39', '80+', '']
@@ -67,44 +67,52 @@ def subgroups(
     """What `summary.summarise` gives, for each subgroup by itself, and the largest gaps between two of them.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         labels: the L names.
         task: "single" or "multi".
-        values: (N,) texts for each way to divide the images, "" where unknown: `{"sex": ["F", "M", ...]}`.
+        values: (N,) texts per attribute to divide the images by, "" where missing: `{"sex": ["F", "M", ...]}`.
         threshold: a label is called at or above it ("multi"), one number or (L,).
-        groups: (N,) patient numbers, or None where patients are unknown.
+        groups: (N,) patient numbers, or None where none is known.
         prevalence: at which predictive values are given, one number or (L,), or None for none.
         resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
         seed: of the draws.
 
     Returns:
-        For each way: `by`; `missing`, the images of which the value is unknown; `groups`, a summary each with its
+        Per attribute: `by`; `missing`, the images without a value; `groups`, a summary each with its
         `value` and `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first:
-        `compute`, `label` (None for all together, `labels` then tells how many the mean is over), the values `highest`
-        and `lowest`, what is measured there (`highest_value`, `lowest_value`), their `difference` and its interval
+        `metric`, `label` (None for a mean over `labels` labels), the values `highest`
+        and `lowest`, the metric there (`highest_value`, `lowest_value`), their `difference` and its interval
         `low` to `high`; `notes`. Undefined numbers are None.
 
     Raises:
-        ValueError: As `ResampledMetrics`; a column that has not N values.
+        ValueError: As `ResampledMetrics`; a column without N values.
     """
     split = _Split(truth, probability, tuple(labels), task, threshold, groups, prevalence, resamples, seed)
-    return [split.divided(by, np.asarray(column, dtype=np.str_)) for by, column in values.items()]
+    return [split.compare(by, np.asarray(column, dtype=np.str_)) for by, column in values.items()]
 
 
 @dataclass(frozen=True)
 class _Contrast:
-    """Two subgroups, the first above the second by some measure of some labels (none: of the images)."""
+    """Two subgroups and the difference of a metric between them, averaged over some labels.
 
-    compute: str
+    Attributes:
+        metric: of `GAP_METRICS`, or the exact match.
+        labels: their indices; (0,) for the exact match.
+        high: index of the subgroup with the higher value.
+        low: of the other.
+        difference: at least 0.
+    """
+
+    metric: str
     labels: tuple[int, ...]
     high: int
     low: int
     difference: float
 
-    def taken(self, compute_blocks: Mapping[str, Floats]) -> Floats:
-        """(B,) differences out of the measures of G subgroups, (G, B, L) each."""
-        values = compute_blocks[self.compute][:, :, list(self.labels)].mean(axis=2)
+    def differences(self, values_by_metric: Mapping[str, Floats]) -> Floats:
+        """(B,) differences from the (G, B, L) values of G subgroups."""
+        values = values_by_metric[self.metric][:, :, list(self.labels)].mean(axis=2)
         difference: Floats = values[self.high] - values[self.low]
         return difference
 
@@ -121,7 +129,7 @@ class _Split:
     resamples: int
     seed: int
 
-    def divided(self, by: str, column: NDArray[np.str_]) -> dict[str, Any]:
+    def compare(self, by: str, column: NDArray[np.str_]) -> dict[str, Any]:
         if column.shape != (len(self.truth),):
             raise ValueError(f"{by} has shape {column.shape}; expected one value for each of {len(self.truth)} images")
         names = [value for value in np.unique(column).tolist() if value]
@@ -171,8 +179,8 @@ class _Split:
             block = block_size(max(samples, key=lambda sample: sample.truth.size))
             drawn = self._compute(samples, own, draws(n_units, self.resamples, self.seed, block))
             without = self._compute(samples, own, left_out(n_units, self.seed, block))
-            ends = [_ends(one.taken(drawn), one.difference, one.taken(without)) for one in contrasts]
-        gaps = [self._told(one, names, values, *end) for one, end in zip(contrasts, ends, strict=True)]
+            ends = [_interval(one.differences(drawn), one.difference, one.differences(without)) for one in contrasts]
+        gaps = [self._gap_json(one, names, values, *end) for one, end in zip(contrasts, ends, strict=True)]
         return sorted(gaps, key=lambda gap: -gap["difference"]), self._notes(names, enough, len(gaps))
 
     def _compute(
@@ -189,7 +197,7 @@ class _Split:
         return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
 
     def _enough(self, unit: Indices, members: Sequence[Bools]) -> dict[str, Bools]:
-        """(G, L) whether a subgroup has enough patients for a measure of a label; (G, 1) for the share of images."""
+        """(G, L) whether a subgroup has enough patients for a metric of a label; (G, 1) for the share of images."""
 
         def patients(cells: Bools) -> list[int]:
             return [len(np.unique(unit[column])) for column in cells.T]
@@ -204,26 +212,26 @@ class _Split:
         return {"auroc": both, "recall": positive, "specificity": negative, EXACT_MATCH[self.task]: counted(known)}
 
     def _contrasts(self, values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:
-        """The two subgroups that lie furthest apart, for each measure of each label, and of all of them."""
+        """The two subgroups that lie furthest apart, for each metric per label, and for its mean over labels."""
         found = []
         for name, there in enough.items():
             sets = [(i,) for i in range(there.shape[1])]
             for labels in sets:
                 pairs = combinations(np.flatnonzero(there[:, labels[0]]).tolist(), 2)
-                found.append(_furthest(values[name][:, 0], name, [(pair, labels) for pair in pairs]))
+                found.append(_largest_contrast(values[name][:, 0], name, [(pair, labels) for pair in pairs]))
             if len(sets) > 1:
-                shared = [(pair, _both(there, pair)) for pair in combinations(range(len(there)), 2)]
+                shared = [(pair, _labels_of_both(there, pair)) for pair in combinations(range(len(there)), 2)]
                 several = [(pair, both) for pair, both in shared if len(both) > 1]
-                found.append(_furthest(values[name][:, 0], name, several))
+                found.append(_largest_contrast(values[name][:, 0], name, several))
         return [one for one in found if one is not None]
 
-    def _told(
+    def _gap_json(
         self, one: _Contrast, names: Sequence[str], values: Mapping[str, Floats], low: float, high: float
     ) -> dict[str, Any]:
-        of_images, together = one.compute == EXACT_MATCH[self.task], len(one.labels) > 1
-        high_value, low_value = values[one.compute][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
+        of_images, together = one.metric == EXACT_MATCH[self.task], len(one.labels) > 1
+        high_value, low_value = values[one.metric][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
         return {
-            "measure": f"{one.compute}_macro" if together else one.compute,
+            "metric": f"{one.metric}_macro" if together else one.metric,
             "label": None if of_images or together else self.labels[one.labels[0]],
             **({"labels": len(one.labels)} if together else {}),
             "highest": names[one.high],
@@ -235,7 +243,7 @@ class _Split:
             "high": defined(high),
         }
 
-    def _notes(self, names: Sequence[str], enough: Mapping[str, Bools], looked_at: int) -> list[str]:
+    def _notes(self, names: Sequence[str], enough: Mapping[str, Bools], n_gaps: int) -> list[str]:
         unit = "images" if self.patients is None else "patients"
         few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
         notes = [
@@ -244,33 +252,33 @@ class _Split:
         ]
         if few:
             notes.append(f"Too small to be compared at all: {shorten(few)}.")
-        if looked_at > 1:
+        if n_gaps > 1:
             notes.append(
-                f"The largest of many differences looks larger than it is: {looked_at} were looked at, each of the two "
+                f"The largest of many differences looks larger than it is: {n_gaps} were looked at, each of the two "
                 "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
             )
         return notes
 
 
-def _ends(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
+def _interval(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
     """The interval of a difference, or NaN where too many resamples have none."""
     if np.isnan(drawn).mean() > MAX_UNDEFINED:
         return math.nan, math.nan
     return bca(drawn, difference, without)
 
 
-def _furthest(
-    values: Floats, compute: str, candidates: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
+def _largest_contrast(
+    values: Floats, metric: str, candidates: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
 ) -> _Contrast | None:
-    """Of some pairs of subgroups and labels the one that differs most, by the measure's (G, L) values."""
+    """The pair of subgroups that differs most among the candidates, by (G, L) values."""
     best: _Contrast | None = None
     for (a, b), labels in candidates:
         difference = float(values[a, list(labels)].mean() - values[b, list(labels)].mean())
         if best is None or abs(difference) > best.difference:
             high, low = (a, b) if difference >= 0 else (b, a)
-            best = _Contrast(compute, labels, high, low, abs(difference))
+            best = _Contrast(metric, labels, high, low, abs(difference))
     return best
 
 
-def _both(there: Bools, pair: tuple[int, int]) -> tuple[int, ...]:
+def _labels_of_both(there: Bools, pair: tuple[int, int]) -> tuple[int, ...]:
     return tuple(np.flatnonzero(there[pair[0]] & there[pair[1]]).tolist())

@@ -67,7 +67,7 @@ def summarise(
     """Everything that is reported about one split, ready for JSON: undefined numbers are None.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         labels: the L names.
         task: "single" or "multi".
@@ -97,7 +97,7 @@ def summarise(
         "images": len(truth),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
-        "unknown": _unknown(truth, labels),
+        "masked": _count_masked(truth, labels),
         "overall": {name: defined(value) for name, value in values.items()},
         "per_label": [
             {
@@ -178,7 +178,7 @@ def most_confused(
     """Which label was taken for which, most often first.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows.
+        truth: (N, L) of 1, 0, and -1 where masked.
         predicted: (N, L) of 0 and 1.
         labels: the L names.
         min_count: images that a pair needs to be listed.
@@ -223,15 +223,15 @@ def _measured(
 def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
     """What a reader must know of the truth."""
     notes = []
-    absent, unknown = absent_labels(truth, labels), _unknown(truth, labels)
+    absent, masked = absent_labels(truth, labels), _count_masked(truth, labels)
     if absent:
         notes.append(
             f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
             f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
         )
-    if unknown:
-        left_out = ", ".join(f"{label} {n}" for label, n in unknown.items())
-        notes.append(f"Left out, because nobody knows whether the image has the label: {left_out}.")
+    if masked:
+        left_out = ", ".join(f"{label} {n}" for label, n in masked.items())
+        notes.append(f"Images left out per label, because the label is masked: {left_out}.")
     return notes
 
 
@@ -265,7 +265,7 @@ def _drawn_alone(groups: NDArray[Any] | None) -> list[str]:
     return [f"{alone} images whose patient is unknown are drawn as patients of their own."] if alone else []
 
 
-def _unknown(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
+def _count_masked(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
     return {label: int(n) for label, n in zip(labels, (truth < 0).sum(axis=0), strict=True) if n}
 
 

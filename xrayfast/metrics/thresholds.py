@@ -69,7 +69,7 @@ def choose_thresholds(
     """The threshold of each label by itself.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
         probability: (N, L) in [0, 1].
         rule: what for.
         target: that sensitivity or specificity must reach; for these two rules only.
@@ -93,7 +93,7 @@ def choose_threshold(
     comes out different in its last digits is called as before. Of equally good thresholds the highest is taken.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
         rule: "sensitivity" takes the highest threshold that reaches the target, and so the best specificity with it;
             "specificity" the threshold of the best sensitivity among those that reach the target.

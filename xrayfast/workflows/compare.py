@@ -29,7 +29,7 @@ class Comparison:
         table: a row a run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
             metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
         differences: a row for each run, metric and label compared with the reference on the same images: `run`,
-            `reference`, `images`, `patients`, `measure`, `label` ("" for all), `difference` (run minus reference),
+            `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
             `low`, `high` (95 %, each interval for itself), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
             (Holm, over all tests here) and `clear` (p_corrected below 0.05, and 0 outside the interval; None without
             a test).
@@ -87,7 +87,7 @@ def compare(
 ) -> Comparison:
     """Put runs into one table, and compare each with the best one (or another) on the same images.
 
-    Differences are paired: both runs are measured on the same drawn patients. The accuracy (or subset accuracy) is
+    Differences are paired: both runs are evaluated on the same drawn patients. The accuracy (or subset accuracy) is
     tested by McNemar's exact test and the AUROC of each label by DeLong's, both patient by patient where patients are
     known; all p-values of the comparison are corrected together by Holm's method.
 

@@ -89,18 +89,18 @@ def differences(
         if name in _COUNT_RIGHT_IMAGES:
             called = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *called, groups)}
-        rows.append({**size, "measure": name, "label": "", **_numbers(found.overall[name]), **test})
+        rows.append({**size, "metric": name, "label": "", **_numbers(found.overall[name]), **test})
     for i, label in _told_apart(a.labels, decision_a):
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
         numbers = _numbers(found.per_label["auroc"][i])
-        rows.append({**size, "measure": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
+        rows.append({**size, "metric": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
     remarks = _shown(found, metrics).notes(a.labels) + _few(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
 
 
 def corrected(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
     """The differences with p-values corrected by Holm's method for all tests among them, and how many these are."""
-    columns = ["run", "reference", "images", "patients", "measure", "label", "difference", "low", "high", "test", "p"]
+    columns = ["run", "reference", "images", "patients", "metric", "label", "difference", "low", "high", "test", "p"]
     table = pd.DataFrame(list(rows), columns=columns)
     p = holm(table["p"].to_numpy(dtype=np.float64))
     table["p_corrected"] = p

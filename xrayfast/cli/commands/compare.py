@@ -104,7 +104,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
     by_run: dict[str, dict[str, str]] = {}
     for row in rows:
         if not row["label"]:
-            by_run.setdefault(row["run"], {})[row["measure"]] = _difference(row)
+            by_run.setdefault(row["run"], {})[row["metric"]] = _difference(row)
     out.table(
         f"Difference from {found.reference} on the same images, with 95 % intervals",
         ["run", *titles.values()],
@@ -119,7 +119,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         [
             (
                 row["run"],
-                f"AUROC {row['label']}" if row["label"] else titles[row["measure"]],
+                f"AUROC {row['label']}" if row["label"] else titles[row["metric"]],
                 _difference(row),
                 _p(row["p"]),
                 _p(row["p_corrected"]),

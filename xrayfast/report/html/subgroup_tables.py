@@ -112,9 +112,9 @@ def _gaps_text(one: Mapping[str, Any]) -> str:
 
 def _metric(gap: Mapping[str, Any]) -> str:
     if gap["label"] is not None:
-        return f"{metric_title(gap['measure'])} of {gap['label']}"
+        return f"{metric_title(gap['metric'])} of {gap['label']}"
     over = f" over {gap['labels']} labels" if "labels" in gap else ""
-    return f"{metric_title(gap['measure'])}{over}"
+    return f"{metric_title(gap['metric'])}{over}"
 
 
 def _found(group: Mapping[str, Any], of: str) -> Mapping[str, Any]:

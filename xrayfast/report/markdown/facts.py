@@ -320,6 +320,6 @@ def _gap(gap: Mapping[str, Any]) -> str:
     of = f" of {gap['label']}" if gap.get("label") else mean
     ends = "" if gap.get("low") is None else f" ({number(gap['low'])} to {number(gap['high'])})"
     return (
-        f"Gap in {metric_title(gap['measure'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
+        f"Gap in {metric_title(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
         f"difference {number(gap['difference'])}{ends}."
     )
