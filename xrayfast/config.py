@@ -119,9 +119,7 @@ class DataConfig(_Section):
     )
     split_col: str | None = option(None, "Its column of train, valid and test.", metavar="COLUMN")
     split_file: Path | None = option(
-        None,
-        "A split.csv to replay, or a list of images named for its split, such as test_list.txt.",
-        metavar="FILE",
+        None, "A split.csv to replay, or a list of images named for its split, such as test_list.txt.", metavar="FILE"
     )
     valid_fraction: float = option(0.2, "Fraction to validate on, where the data brings no split.", gt=0, lt=1)
     test_fraction: float = option(0.0, "Fraction to test on, where the data brings no split.", ge=0, lt=1)

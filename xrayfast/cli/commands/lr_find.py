@@ -56,15 +56,7 @@ def lr_find(
     out.done("Plot", image)
     out.done("Curve", table)
     out.done("Train with", line)
-    out.json(
-        {
-            "suggestions": found.suggestions,
-            "best": found.best,
-            "fit": line,
-            "plot": str(image),
-            "csv": str(table),
-        }
-    )
+    out.json({"suggestions": found.suggestions, "best": found.best, "fit": line, "plot": str(image), "csv": str(table)})
 
 
 def _words_for_fit() -> list[str]:

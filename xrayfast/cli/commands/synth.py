@@ -17,8 +17,7 @@ def synth(
     size: Annotated[int, typer.Option(min=32, max=2048, help="Side of each image in pixels.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Seed of patients, opacities and noise.")] = 0,
     multi_label: Annotated[
-        bool,
-        typer.Option("--multi-label", help="Label covid-19 images as pneumonia too: a folder covid-19+pneumonia."),
+        bool, typer.Option("--multi-label", help="Label covid-19 images as pneumonia too: a folder covid-19+pneumonia.")
     ] = False,
     split: Annotated[bool, typer.Option("--split", help="Write train and valid folders, split by patient.")] = False,
     as_json: Json = False,
