@@ -45,8 +45,6 @@ def small(code):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_the_python_code_of_a_page_runs(page, project):
-    if page.stem == "contributing":
-        pytest.skip("its code is added to the package: test_contributing.py")
     code = "\n".join(blocks(page, "python"))
     assert "import xrayfast as xf" in code
     exec(compile(small(code), page.name, "exec"), {"__name__": "__main__"})
@@ -124,14 +122,15 @@ def test_readme_links_every_page():
 def test_files_that_the_pages_name_exist(page):
     text = page.read_text(encoding="utf-8")
     for name in re.findall(r"\b(?:examples|tests|xrayfast)/[\w./]*\w", text):
-        assert (ROOT / name).exists(), name
+        assert (ROOT / name).exists() or name.endswith("/lakeside.py"), name  # contributing.md makes that one
     for module in re.findall(r"-m (tests[\w.]+)", text):
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
 
 
 @pages
 def test_pages_are_short(page):
-    assert len(page.read_text(encoding="utf-8").splitlines()) <= (200 if page == README else 150)
+    longest = {"README": 200, "contributing": 180}.get(page.stem, 150)
+    assert len(page.read_text(encoding="utf-8").splitlines()) <= longest
 
 
 @pytest.mark.parametrize("name", ["report.png", "terminal.png"])

@@ -1,0 +1,141 @@
+"""The contributing page's examples, applied to a copy of the package as the page says, do what it says."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import xrayfast as xf
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "examples" / "guide" / "contributing.md"
+COMMANDS = (
+    "xrayfast fit --arch mobilenet_v3_small --unfreeze-blocks 2",
+    "xrayfast fit --task multi --loss asymmetric --gamma 4",
+    "xrayfast compare runs/ --order informedness_macro",
+    "xrayfast split lakeside/ -o split.csv",
+)
+
+# One process for all: it first imports torch.
+SCRIPT = """
+import contextlib, json, os, sys
+import torch
+from torch.nn import functional as F
+import xrayfast as xf
+from xrayfast.cli import app
+from xrayfast.learning.model.losses import make_loss
+assert xf.__file__.startswith(os.getcwd()), xf.__file__
+
+def run(line):
+    try:
+        app(line.split()[1:], prog_name="xrayfast")
+    except SystemExit as end:
+        assert not end.code, line
+
+small = " --weights none --size 32 --batch-size 8 --epochs 1 --workers 0 --device cpu --precision fp32 --resamples 50"
+commands = json.loads(sys.argv[1])
+run(commands[0] + small + " --labels data/labels.csv")
+run(commands[1] + small + " --labels data/labels.csv --name asymmetric")
+run(commands[2] + " --json --resamples 20")
+run("xrayfast models --json")
+data = xf.open_data("lakeside")
+logits, target = torch.randn(6, 2), torch.randint(2, (6, 2)).float()
+target[0, 0] = torch.nan
+plain = F.binary_cross_entropy_with_logits(logits[~target.isnan()], target[~target.isnan()])
+assert torch.allclose(make_loss("asymmetric", "multi", gamma=0.0)(logits, target), plain)
+assert make_loss("asymmetric", "multi", gamma=2.0)(logits, target) < plain
+run(commands[3])
+print(json.dumps({"labels": data.labels, "task": data.task, "notes": data.notes,
+                  "patients": int(data.table["patient"].nunique())}), file=sys.stderr)
+"""
+
+
+def apply(page, root):
+    """Apply the page's diff blocks, each to the file that was named last before it."""
+    file = None
+    for name, block in re.findall(r"`(xrayfast/[\w/]+\.py)`|^```diff\n(.*?)^```", page, flags=re.S | re.M):
+        if name:
+            file = root / name
+            continue
+        lines = block.splitlines(keepends=True)
+        before = "".join(line[1:] or "\n" for line in lines if line[0] != "+")
+        after = "".join(line[1:] for line in lines if line[0] != "-")
+        if not before:
+            assert not file.exists(), file
+            file.write_text(after, encoding="utf-8")
+            continue
+        text = file.read_text(encoding="utf-8")
+        assert text.count(before) == 1, f"{file}: expected once\n{before}"
+        file.write_text(text.replace(before, after), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """A folder with the changed package, data to train on and a data set of the new form; and what the script wrote."""
+    root = tmp_path_factory.mktemp("changed")
+    shutil.copytree(ROOT / "xrayfast", root / "xrayfast", ignore=shutil.ignore_patterns("__pycache__"))
+    apply(PAGE.read_text(encoding="utf-8"), root)
+    xf.synth(root / "data", images=36, size=64, seed=3, multi_label=True)
+    xf.synth(root / "made", images=12, size=64, seed=4)
+    (root / "lakeside" / "scans").mkdir(parents=True)
+    scans = [f"P{i // 2}_{i % 2}" for i in range(12)]
+    for scan, file in zip(scans, sorted(root.glob("made/*/*.png")), strict=True):
+        file.rename(root / "lakeside" / "scans" / f"{scan}.png")
+    flags = {"Eff": [1, None, 0] * 4, "Cardio": [0, 1] * 6}
+    pd.DataFrame({"ScanID": scans, **flags}).to_csv(root / "lakeside" / "lakeside.csv", index=False)
+    words = [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS)]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return root, done.stdout, done.stderr
+
+
+def test_the_page_shows_the_commands_that_are_run_here():
+    page = PAGE.read_text(encoding="utf-8")
+    assert all(command in page for command in COMMANDS)
+
+
+def test_the_new_backbone_is_listed_and_trains_block_by_block(changed):
+    root, out, _ = changed
+    row = re.search(r'\{[^{}]*"mobilenet_v3_small"[^{}]*\}', out)
+    assert json.loads(row[0])["blocks"] == ["stem", "stage1", "stage2", "stage3", "stage4"]
+    run = xf.Run(root / "runs" / "mobilenet_v3_small-1")
+    assert run.info["status"] == "completed"
+    assert run.config.train.unfreeze_blocks == 2
+
+
+def test_the_new_loss_trains(changed):
+    run = xf.Run(changed[0] / "runs" / "asymmetric")
+    assert run.info["status"] == "completed"
+    config = (run.path / "config.yaml").read_text()
+    assert "loss: asymmetric" in config
+    assert "gamma: 4.0" in config
+
+
+def test_the_new_metric_is_in_metrics_json_with_its_interval_and_in_compare(changed):
+    root, out, _ = changed
+    metrics = json.loads((root / "runs" / "asymmetric" / "metrics.json").read_text())["valid"]
+    for label in metrics["per_label"]:
+        if label["recall"] is not None and label["specificity"] is not None:
+            assert label["informedness"] == pytest.approx(label["recall"] + label["specificity"] - 1)
+    assert "informedness_macro" in metrics["overall"]
+    assert "informedness_macro" in metrics["intervals"]["overall"]
+    assert '"informedness_macro"' in out  # compare --json
+
+
+def test_the_new_data_set_is_recognised(changed):
+    root, _, err = changed
+    found = json.loads(err.strip().splitlines()[-1])
+    assert sorted(found["labels"]) == ["Cardiomegaly", "Effusion"]
+    assert found["task"] == "multi"
+    assert found["patients"] == 6
+    assert any("Lakeside" in note for note in found["notes"])
+    split = pd.read_csv(root / "split.csv")
+    assert len(split) == 12
+    assert (split.groupby("patient")["split"].nunique() == 1).all()
