@@ -263,11 +263,11 @@ def _build_table(records: ImageRecords, splits: Sequence[Split], labels: Sequenc
     table: pd.DataFrame = pd.DataFrame({"image": records.names, "path": records.paths})
     table["patient"] = _texts(pseudonymize(records.patients, "P") or [None] * n)
     table["split"], table["labels"] = splits, labels
-    if records.sexes is not None and any(records.sexes):
+    if records.sexes and any(records.sexes):
         table["sex"] = _texts(records.sexes)
-    if records.ages is not None and not np.isnan(records.ages).all():
+    if records.ages and not np.isnan(records.ages).all():
         table["age"] = np.array(records.ages, np.float64)
-    if records.views is not None and any(records.views):
+    if records.views and any(records.views):
         table["view"] = _texts(records.views)
     if studies := pseudonymize(records.studies, "S"):
         table["study"] = _texts(studies)

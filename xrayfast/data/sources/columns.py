@@ -40,10 +40,7 @@ class Columns:
         is_folder: whether the path is that of a folder of images, which share the row.
         labels: one column of label names, or a column of 1, 0, -1 and blank per label.
         are_flags: which of the two.
-        split: one column.
-        patient: one column.
-        study: one column.
-        sex: one column.
+        split, patient, study, sex: one column each.
         age: one column of ages, or the spec's `age_columns`.
         view: columns, the preferred first.
     """
@@ -62,17 +59,10 @@ class Columns:
 
     def __str__(self) -> str:
         """As "images from 'image'; labels from 'Mass', 'Edema'; patients from 'patient'"."""
-        by_content = {
-            "images": self.path,
-            "labels": self.labels,
-            "splits": self.split,
-            "patients": self.patient,
-            "studies": self.study,
-            "sex": self.sex,
-            "age": self.age,
-            "views": self.view,
-        }
-        return "; ".join(f"{what} from {quote(names)}" for what, names in by_content.items() if names)
+        contents = ("images", "labels", "splits", "patients", "studies", "sex", "age", "views")
+        fields = (self.path, self.labels, self.split, self.patient, self.study, self.sex, self.age, self.view)
+        found = [(what, names) for what, names in zip(contents, fields, strict=True) if names]
+        return "; ".join(f"{what} from {quote(names)}" for what, names in found)
 
 
 def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig) -> Columns:
@@ -87,10 +77,8 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig) -> Colu
     split = _named_or_first(table, config.split_col, usual["split"])
     if not config.split_col and split and not any(map(parse_split, set(table.columns[split[0]]))):
         split = ()  # a column of that name that holds something else
-    if config.patient_col and not is_column_name(config.patient_col):
-        patient: tuple[str, ...] = ()
-    else:
-        patient = _named_or_first(table, config.patient_col, usual["patient"])
+    no_patients = config.patient_col and not is_column_name(config.patient_col)
+    patient = () if no_patients else _named_or_first(table, config.patient_col, usual["patient"])
     study, sex, age = (tuple(usual[role][:1]) for role in ("study", "sex", "age"))
     if not age and all(name in table.columns for name in spec.age_columns):
         age = spec.age_columns

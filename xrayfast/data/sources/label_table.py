@@ -20,8 +20,7 @@ from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_vi
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables import Table
-from xrayfast.data.splits.stratify import Split, parse_split
-from xrayfast.errors import DataError
+from xrayfast.data.splits.stratify import parse_splits
 
 
 def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords:
@@ -95,7 +94,7 @@ def _add_metadata(
         return found if len(rows) == len(table) else [[column[row] for row in rows] for column in found]
 
     for column in cells(columns.split):
-        records.splits = _parse_splits(column, columns.split[0], records)
+        records.splits = parse_splits(column, columns.split[0], records.where)
     for column in cells(columns.patient):
         patients = [cell.strip() for cell in column]
         records.patients = patients if any(patients) else None
@@ -111,11 +110,3 @@ def _add_metadata(
         records.notes += notes
     if view := cells(columns.view):
         records.views = parse_views(*view)
-
-
-def _parse_splits(cells: Sequence[str], column: str, records: ImageRecords) -> list[Split | None]:
-    split_of: dict[str, Split | None] = {cell: parse_split(cell) for cell in set(cells)}
-    for i, cell in enumerate(cells):
-        if split_of[cell] is None:
-            raise DataError(f"{records.where(i)}: {column} is '{cell}'; expected train, valid or test. Mend the cell.")
-    return [split_of[cell] for cell in cells]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +80,14 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) 
     rows = np.array(row_of, np.intp)
     first = np.full(len(image_of), -1, np.intp)
     first[images[::-1]] = rows[::-1]
-    if not spec.has_repeated_images:
-        _require_one_row_each(rows, first[images], table, texts)
+    repeats = np.flatnonzero(rows != first[images])
+    if len(repeats) and not spec.has_repeated_images:
+        row, earlier = int(rows[repeats[0]]), int(first[images[repeats[0]]])
+        other = "" if texts[row] == texts[earlier] else f" as '{texts[earlier]}'"
+        raise DataError(
+            f"{table.where(row)}: image '{texts[row]}' stands in {table.where(earlier)} already{other}; "
+            "expected one row per image. Remove or join them."
+        )
     return RowFiles(list(image_of), [finder.path(name) for name in image_of], rows, images, first)
 
 
@@ -93,14 +98,3 @@ def _path_texts(table: Table, columns: Columns) -> list[str]:
         return cells[0]
     rows = zip(*(map(str.strip, column) for column in cells), strict=True)
     return [columns.path_template.format_map(dict(zip(columns.path, row, strict=True))) for row in rows]
-
-
-def _require_one_row_each(
-    rows: npt.NDArray[np.intp], first: npt.NDArray[np.intp], table: Table, texts: Sequence[str]
-) -> None:
-    for row, earlier in zip(rows[rows != first].tolist(), first[rows != first].tolist(), strict=True):
-        other = "" if texts[row] == texts[earlier] else f" as '{texts[earlier]}'"
-        raise DataError(
-            f"{table.where(row)}: image '{texts[row]}' stands in {table.where(earlier)} already{other}; "
-            "expected one row per image. Remove or join them."
-        )

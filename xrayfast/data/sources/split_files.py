@@ -9,7 +9,7 @@ from pathlib import Path
 from xrayfast.data.sources.columns import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex
 from xrayfast.data.sources.tables import Table, read_table
-from xrayfast.data.splits.stratify import Split, parse_split
+from xrayfast.data.splits.stratify import Split, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
 
 
@@ -55,10 +55,8 @@ def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | 
     index = PathIndex(names)
     splits: list[Split | None] = [None] * len(names)
     unknown = []
-    for row, (image, cell) in enumerate(zip(table.columns[images[0]], table.columns[split_columns[0]], strict=True)):
-        split = parse_split(cell)
-        if split is None:
-            raise DataError(f"{table.where(row)}: {split_columns[0]} is '{cell}'; expected train, valid or test.")
+    given = parse_splits(table.columns[split_columns[0]], split_columns[0], table.where)
+    for row, (image, split) in enumerate(zip(table.columns[images[0]], given, strict=True)):
         i = _find_image(index, names, image, table.where(row))
         if i is None:
             unknown.append(image)

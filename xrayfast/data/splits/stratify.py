@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias, TypeVar
 
@@ -46,6 +46,20 @@ def parse_split(text: str) -> Split | None:
     ('valid', None)
     """
     return _NAMES.get(text.strip().lower())
+
+
+def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
+    """The splits of a column's cells.
+
+    Raises:
+        DataError: a cell means none; the message begins with `where(i)`.
+    """
+    split_of = {cell: parse_split(cell) for cell in set(cells)}
+    splits = [split for cell in cells if (split := split_of[cell])]
+    if len(splits) < len(cells):
+        i, cell = next((i, cell) for i, cell in enumerate(cells) if not split_of[cell])
+        raise DataError(f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Mend the cell.")
+    return splits
 
 
 def stratified_split(

@@ -10,7 +10,7 @@ from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.demographics import parse_views
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables import Table, read_table
-from xrayfast.data.splits.stratify import Split, parse_split
+from xrayfast.data.splits.stratify import parse_splits
 from xrayfast.errors import DataError
 
 _STUDY_FOLDER = "files/p{subject_id:.2}/p{subject_id}/s{study_id}"
@@ -24,12 +24,8 @@ def add_splits_and_views(records: ImageRecords, file: Path) -> None:
     """
     ids = [PurePosixPath(name).stem for name in records.names]
     if records.splits is None and (table := _read_beside(file, "split", ("dicom_id", "split"))):
-        split_of: dict[str, Split] = {}
-        for row, (dicom_id, cell) in enumerate(zip(table.columns["dicom_id"], table.columns["split"], strict=True)):
-            split = parse_split(cell)
-            if split is None:
-                raise DataError(f"{table.where(row)}: split is '{cell}'; expected train, validate or test.")
-            split_of[dicom_id] = split
+        cells = parse_splits(table.columns["split"], "split", table.where)
+        split_of = dict(zip(table.columns["dicom_id"], cells, strict=True))
         records.splits = [split_of.get(dicom_id) for dicom_id in ids]
         records.notes.append(f"Splits from {table.file.name} beside {file.name}.")
         if missing := records.splits.count(None):
