@@ -22,6 +22,8 @@ import xrayfast as xf
 from xrayfast.data.images.reader import read
 
 SMALL = {"weights": "none", "size": 32, "batch_size": 8, "epochs": 1, "device": "cpu", "workers": 0, "resamples": 200}
+IMAGES: list[str] = []
+"""24 synthetic images, relative to the working folder; filled by `main`."""
 
 
 def sixteen_bits(work: Path) -> tuple[str, str]:
@@ -129,7 +131,7 @@ def frozen_batch_norm(work: Path) -> tuple[str, str]:
     """The frozen phase of resnet18: how many tensors of the backbone are trained?"""
     plain = fv.vision_learner(folder_dls(work), resnet18, pretrained=False)
     plain.freeze()
-    dls = xf.dataloaders(xf.open_data(work / "films"), size=32, batch_size=8)
+    dls = xf.dataloaders(xf.open_data(work / "images"), size=32, batch_size=8)
     ours = xf.learner(dls, arch="resnet18", weights="none")
     ours.freeze()
     return tuple(str(sum(p.requires_grad for p in learn.model[0].parameters())) for learn in (plain, ours))
@@ -138,13 +140,13 @@ def frozen_batch_norm(work: Path) -> tuple[str, str]:
 def normalised(work: Path) -> tuple[str, str]:
     """efficientnet_b0 with ImageNet's weights: are images normalised as it was trained?"""
     plain = "stats" in fv.model_meta.get(efficientnet_b0, {})  # what vision_learner normalises with
-    ours = xf.dataloaders(xf.open_data(work / "films"), size=32, batch_size=8)
+    ours = xf.dataloaders(xf.open_data(work / "images"), size=32, batch_size=8)
     low = float(torch.Tensor(ours.valid.one_batch()[0]).min())
     return "yes" if plain else "no", "yes" if low < -1 else "no"
 
 
 def folder_dls(work: Path) -> fv.DataLoaders:
-    return fv.ImageDataLoaders.from_folder(work / "films", valid_pct=0.2, seed=0, item_tfms=fv.Resize(32), bs=8)
+    return fv.ImageDataLoaders.from_folder(work / "images", valid_pct=0.2, seed=0, item_tfms=fv.Resize(32), bs=8)
 
 
 def confusion(work: Path) -> tuple[str, str]:
@@ -194,15 +196,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         os.environ.setdefault("XRAYFAST_CACHE", str(work / "cache"))
-        for name, multi in (("films", False), ("multi", True)):
+        for name, multi in (("images", False), ("multi", True)):
             xf.synth(work / name, images=24, size=64, seed=3, multi_label=multi)
-        IMAGES.extend(str(file.relative_to(work)) for file in sorted((work / "films").rglob("*.png")))
+        IMAGES.extend(str(file.relative_to(work)) for file in sorted((work / "images").rglob("*.png")))
         for title, show in ROWS.items():
             plain, ours = show(work)
             print(f"| {title} | {plain} | {ours} |", flush=True)
 
-
-IMAGES: list[str] = []
 
 if __name__ == "__main__":
     sys.exit(main())

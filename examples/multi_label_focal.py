@@ -1,4 +1,4 @@
-"""Multi-label classification: a covid-19 film is also a pneumonia film, and the focal loss minds the rare labels."""
+"""Multi-label classification: covid-19 implies pneumonia, and the focal loss gives hard images more weight."""
 
 import sys
 
@@ -14,5 +14,5 @@ run = xf.fit(
 )  # fmt: skip
 interpretation = xf.interpret(run)
 print("Subset accuracy", interpretation.summary["overall"]["subset_accuracy"])
-print("Label predicted on images that carry each label:", interpretation.cooccurrence(), sep="\n")
+print("Images by actual (rows) and predicted label (columns):", interpretation.cooccurrence(), sep="\n")
 print(run.report_path)

@@ -1,4 +1,4 @@
-"""Take the plain fastai Learner, go on alone with a callback of your own, and come back into a run's folder."""
+"""Train with the plain fastai Learner and a callback of your own, then save it as a run."""
 
 import sys
 
@@ -30,5 +30,5 @@ print("largest loss", watch.largest)
 
 run = xf.save(learn)  # a folder like any other run's
 print(xf.interpret(run).label_table())
-again = xf.load(run)  # and a Learner again
+again = xf.load(run)  # a Learner again
 print(again.validate())

@@ -4,8 +4,8 @@ Student reports train ImageNet networks on sets of chest radiographs that are no
 trained and the loss. This script trains the same grid on DATA and prints the published tables with your numbers and
 their intervals beside the published ones:
 
-    python examples/published_grid.py DATA                              # one label an image
-    python examples/published_grid.py DATA --imply covid-19=pneumonia   # several labels an image
+    python examples/published_grid.py DATA                              # single-label
+    python examples/published_grid.py DATA --imply covid-19=pneumonia   # multi-label
     python examples/published_grid.py phantom --quick                   # minutes on a CPU; made where missing
 
 It can be stopped, or killed, at any time: started again it leaves what is done, goes on with what was interrupted and
@@ -71,7 +71,7 @@ def main(words: list[str] | None = None) -> None:
 
 
 def trained(args: argparse.Namespace, data: xf.Manifest, arch: str, depth: str, loss: str, place: str) -> xf.Run:
-    """The run of one experiment: as it is where it is complete, else trained to its end."""
+    """The run of one experiment: as it is where it is complete, else trained or resumed."""
     name = f"{arch}-{depth}-{loss}".replace(" ", "-")
     settings = {"arch": arch, "size": args.size, "epochs": args.epochs, "weights": args.weights, "seed": 0}
     settings |= {"optimizer": args.optimizer, "lr": args.lr, "batch_size": 8 if args.quick else 32}
@@ -88,7 +88,7 @@ def trained(args: argparse.Namespace, data: xf.Manifest, arch: str, depth: str, 
             return run
         print(f"{place}: {name} goes on")
         return xf.resume(run)
-    if folder.exists():  # killed before training began: there is nothing but these
+    if folder.exists():  # killed before training began: it holds nothing but these
         for file in (*folder.glob(".*.tmp"), *(folder / known for known in ("config.yaml", "run.json", "labels.json"))):
             file.unlink(missing_ok=True)
         folder.rmdir()
@@ -104,8 +104,8 @@ def report(folder: Path, comparison, cells: dict[str, tuple[str, str, str]]) -> 
     for column, place in (("network", 0), ("trained", 1), ("loss", 2)):
         table[column] = [cells[run][place] for run in table["run"]]
     names = ["run", "network", "trained", "loss", "images", "patients"]
-    measured = [name + end for name in (exact, "f1_macro") for end in ("", "_low", "_high")]
-    table = table[names + measured]
+    columns = [name + end for name in (exact, "f1_macro") for end in ("", "_low", "_high")]
+    table = table[names + columns]
     for name in (exact, "f1_macro"):
         table[f"{name}_published"] = [row[name] for row in published]
     table.to_csv(folder / "published.csv", index=False)
@@ -127,7 +127,7 @@ def report(folder: Path, comparison, cells: dict[str, tuple[str, str, str]]) -> 
 
 
 def beside(task: str, arch: str, depth: str, loss: str) -> dict[str, object]:
-    """What was published for an experiment: of one label an image the accuracy, of several labels ranges."""
+    """What was published for an experiment: the accuracy of single-label ones, ranges of multi-label ones."""
     if task == "multi":
         return PUBLISHED_THREE_LABELS
     known = PUBLISHED_ACCURACY.get((arch.removesuffix("_bn"), depth)) if loss == "plain" else None
@@ -152,7 +152,7 @@ def options(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--arch", action="append", help="a network; may be repeated (resnet18 and vgg16)")
     parser.add_argument("--depth", action="append", choices=DEPTHS, help="what is trained; may be repeated (all four)")
     parser.add_argument("--loss", action="append", choices=LOSSES, help="may be repeated (both)")
-    parser.add_argument("--epochs", type=int, help="after the first of the head (6)")
+    parser.add_argument("--epochs", type=int, help="after the first, of the head (6)")
     parser.add_argument("--size", type=int, help="side of the images in pixels (224)")
     parser.add_argument("--weights", choices=["imagenet", "none"])
     parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has momentum 0.9")

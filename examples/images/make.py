@@ -1,4 +1,4 @@
-"""Make README's pictures, report.png and terminal.png, from a run of `xrayfast demo`.
+"""Make README's screenshots, report.png and terminal.png, from a run of `xrayfast demo`.
 
     python examples/images/make.py
 
@@ -52,7 +52,7 @@ def run_in_terminal(words: list[str], folder: Path) -> list[str]:
     while True:
         try:
             chunk = os.read(leader, 65536)
-        except OSError:  # on Linux that is how the end is told
+        except OSError:  # Linux raises at the end
             chunk = b""
         if not chunk:
             break
