@@ -41,7 +41,7 @@ def multi_run(tiny_multi_run, tmp_path):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """24 films that no run has seen, in three class folders."""
+    """24 images that no run has seen, in three class folders."""
     folder = tmp_path_factory.mktemp("others") / "elsewhere"
     write_dataset(folder, images=24, size=64, seed=11)
     (folder / "labels.csv").unlink(missing_ok=True)
@@ -49,7 +49,7 @@ def others(tmp_path_factory):
 
 
 def listed(others, folder, header="image,labels", row="{path},{label}"):
-    """The same films in a table of their own."""
+    """The same images in a table of their own."""
     shutil.copytree(others, folder / "images")
     data_dir = sorted(path for path in (folder / "images").rglob("*.png"))
     rows = [row.format(path=path.relative_to(folder), label=path.parent.name, i=i) for i, path in enumerate(data_dir)]

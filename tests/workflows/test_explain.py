@@ -15,8 +15,13 @@ from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.saliency import grad_cam
 from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import Decision
+from xrayfast.report.figures import Case
 from xrayfast.workflows import explain as explaining
-from xrayfast.workflows.explain import ReportCase, explain_cases
+from xrayfast.workflows.explain import explain_cases
+
+
+def case(image, actual="", predicted=""):
+    return Case(image, actual, predicted, 0.5, 1.0, None)
 
 
 def files(data_dir, n=5):
@@ -70,7 +75,7 @@ def test_a_label_that_the_network_lacks_is_an_error_with_a_suggestion(tiny_run, 
     with pytest.raises(ConfigError, match=r"label is 'pneumona'\. Did you mean 'pneumonia'\?.*covid-19, normal"):
         xf.explain(tiny_run, files(data_dir), label="pneumona")
     with pytest.raises(ConfigError, match="Did you mean 'normal'"):
-        explain_cases(tiny_run, [ReportCase("a", files(data_dir)[0], "", "", "norml")])
+        explain_cases(tiny_run, [case("a")], {"a": files(data_dir)[0]}, label="norml")
 
 
 def test_a_file_that_cant_be_read_is_an_error_that_names_it(tiny_run, data_dir, tmp_path):
@@ -125,39 +130,34 @@ def bright(tiny_run, monkeypatch):
 @pytest.mark.parametrize(("height", "width"), [(100, 100), (240, 120), (120, 240)])
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (0, 1), (1, 0), (1, 1)])
 def test_colour_lies_on_the_bright_corner_of_a_file_of_any_aspect(bright, tmp_path, height, width, down, right):
-    film = np.full((height, width), 30, np.uint8)
+    image = np.full((height, width), 30, np.uint8)
     rows, columns = height // 3, width // 3
-    film[down * 2 * rows : down * 2 * rows + rows, right * 2 * columns : right * 2 * columns + columns] = 220
-    Image.fromarray(film).save(tmp_path / "film.png")
-    one = xf.explain(bright, tmp_path / "film.png", label=bright.labels[0], device="cpu")
+    image[down * 2 * rows : down * 2 * rows + rows, right * 2 * columns : right * 2 * columns + columns] = 220
+    Image.fromarray(image).save(tmp_path / "image.png")
+    one = xf.explain(bright, tmp_path / "image.png", label=bright.labels[0], device="cpu")
     laid = one.overlay().astype(int)
     colour = laid.max(axis=2) - laid.min(axis=2)
     spot = one.pixels > 200
     assert colour[spot].mean() > 10 * colour[~spot].mean()
     assert spot[np.unravel_index(colour.argmax(), colour.shape)]
-    # Of a third of the film's height and width, seven tenths each lie inside; the black beside the film doesn't count.
+    # Of a third of the image's height and width, seven tenths each lie inside; the black beside it doesn't count.
     assert one.outside == pytest.approx(1 - 0.7**2, abs=0.1)
 
 
 def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, data_dir, tmp_path):
     good = files(data_dir, 4)
-    cases = [
-        ReportCase("first", good[0], "normal", "covid-19", "covid-19"),
-        ReportCase("gone", tmp_path / "gone.png", "normal", "normal"),
-        ReportCase("unknown", None, "normal", "normal"),
-        ReportCase("second", good[1], "", "a, b"),
-    ]
-    explained, notes = explain_cases(bright, cases, device="cpu")
+    cases = [case("first", "normal", "covid-19"), case("gone"), case("unknown"), case("second", "", "a, b")]
+    paths = {"first": good[0], "gone": tmp_path / "gone.png", "second": good[1]}
+    explained, notes = explain_cases(bright, cases, paths, device="cpu")
     assert [(case.image, case.actual, case.predicted) for case in explained] == [
         ("first", "normal", "covid-19"),
         ("second", "", "a, b"),
     ]
-    assert explained[0].label == "covid-19"
+    labelled, _ = explain_cases(bright, cases, paths, label="covid-19", device="cpu")
+    assert [case.label for case in labelled] == ["covid-19"] * 2
     one = xf.explain(bright, good[1], device="cpu")
-    assert (explained[1].label, explained[1].probability) == (
-        one.label,
-        pytest.approx(one.probabilities[one.label], abs=1e-6),
-    )
+    assert explained[1].label == one.label
+    assert explained[1].probability == pytest.approx(one.probabilities[one.label], abs=1e-6)
     np.testing.assert_allclose(explained[1].heat, one.heat, atol=1e-5)
     assert notes[0] == "2 of 4 images can no longer be read, and are left out."
     assert "outside the central thorax" in notes[1] and "mean rank correlation" in notes[2]
@@ -165,19 +165,18 @@ def test_cases_keep_names_order_and_labels_and_leave_out_what_is_gone(bright, da
 
 
 def test_a_network_that_goes_by_corner_marks_gets_a_warning(bright, tmp_path):
-    cases = []
-    for n in range(3):
-        film = np.zeros((100, 100), np.uint8)
-        film[2:12, 85:98] = 255 - n
-        Image.fromarray(film).save(tmp_path / f"{n}.png")
-        cases.append(ReportCase(f"{n}.png", tmp_path / f"{n}.png", "", "", bright.labels[0]))
-    explained, notes = explain_cases(bright, cases, device="cpu")
+    paths = {f"{n}.png": tmp_path / f"{n}.png" for n in range(3)}
+    for n, path in enumerate(paths.values()):
+        image = np.zeros((100, 100), np.uint8)
+        image[2:12, 85:98] = 255 - n
+        Image.fromarray(image).save(path)
+    explained, notes = explain_cases(bright, [case(name) for name in paths], paths, label=bright.labels[0])
     assert min(case.outside for case in explained) > 0.6
     assert notes[0].startswith("Warning sign:") and "corner marks" in notes[0]
 
 
 def test_maps_too_coarse_for_the_checks_say_so(tiny_run, data_dir):
-    cases, notes = explain_cases(tiny_run, [ReportCase("a", files(data_dir)[0], "", "")], device="cpu")
+    cases, notes = explain_cases(tiny_run, [case("a")], {"a": files(data_dir)[0]}, device="cpu")
     assert cases[0].heat.shape == (1, 1)
     assert len(notes) == 1 and "1 × 1 cells" in notes[0]
-    assert explain_cases(tiny_run, []) == ((), ())
+    assert explain_cases(tiny_run, [], {}) == ((), ())

@@ -65,9 +65,9 @@ def test_files_are_read_by_several_threads_and_stand_in_order(tiny_run, data_dir
 
     small = sorted(data_dir.glob("*/*.png"))[:8]
     files = []
-    for i, film in enumerate(small):
-        files += [tmp_path / f"{i}.png", film, tmp_path / f"{i}.dcm"]
-        Image.open(film).resize((1500, 1500)).save(files[-3], compress_level=1)
+    for i, image in enumerate(small):
+        files += [tmp_path / f"{i}.png", image, tmp_path / f"{i}.dcm"]
+        Image.open(image).resize((1500, 1500)).save(files[-3], compress_level=1)
         files[-1].write_bytes(b"nothing")
     monkeypatch.setattr(reading, "cpu_count", lambda: threads)
     monkeypatch.setattr(predict, "CHUNK", 10)

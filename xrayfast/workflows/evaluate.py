@@ -42,24 +42,22 @@ class _EvaluatedData:
     """The predictions to evaluate, and where they come from.
 
     Attributes:
-        found: images in the data.
         left_out: reason and number of images for each reason to leave images out.
+        own_test: images that are in the run's own test split.
         labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
         warnings: sentences on why the metrics may be too good.
         notes: sentences on how labels were matched.
         info: further items of `evaluation.json`.
-        own_test: images that are in the run's own test split.
         cases: the images with the largest losses.
     """
 
     predictions: Predictions
-    found: int
     left_out: tuple[tuple[str, int], ...]
+    own_test: int
     labels: dict[str, Any]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     info: dict[str, Any]
-    own_test: int
     cases: tuple[Case, ...] = ()
 
 
@@ -156,7 +154,7 @@ def evaluate(
             "split": split or ("test" if external is None else None),
             "own": external is None,
             "images": {
-                "found": evaluated.found,
+                "found": len(predictions) + sum(n for _, n in evaluated.left_out),
                 "left_out": [list(pair) for pair in evaluated.left_out],
                 "evaluated": len(predictions),
                 "own_test": evaluated.own_test,
@@ -199,13 +197,12 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
     _require_columns(by, predictions.attributes, f"{run.path}: the saved predictions")
     return _EvaluatedData(
         predictions,
-        found=len(predictions),
         left_out=(),
+        own_test=len(predictions) if chosen == "test" else 0,
         labels={"used": list(run.labels), "unknown": [], "lacking": []},
         warnings=(CHOSEN_HERE,) if chosen == "valid" else (),
         notes=(),
         info={"tta": run.config.train.tta},
-        own_test=len(predictions) if chosen == "test" else 0,
     )
 
 
@@ -260,8 +257,8 @@ def _predict_external(
     ).calibrated(run.decision)
     return _EvaluatedData(
         predictions,
-        found=len(data),
         left_out=unseen.left_out,
+        own_test=unseen.own_test,
         labels={
             "used": list(matched.used),
             "unknown": [list(pair) for pair in matched.unknown],
@@ -270,7 +267,6 @@ def _predict_external(
         warnings=unseen.warnings,
         notes=(*matched.notes, PATIENTS_UNKNOWN),
         info={"tta": tta, "device": computed, "data_notes": list(data.notes), "unreadable": unseen.unreadable},
-        own_test=unseen.own_test,
         cases=worst_cases(run, predictions, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
     )
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,22 +59,14 @@ class Explanation:
         """The image with its map in colour, (S, S, 3) uint8."""
         return overlays.overlay(self.pixels, self.heat)
 
-    def case(
-        self, image: str | None = None, actual: str | None = None, predicted: str | None = None
-    ) -> overlays.SaliencyCase:
-        """The explanation as a case of a report.
-
-        Args:
-            image: its name; default the file.
-            actual: its labels, for display; None where they are masked.
-            predicted: its predicted labels, for display; default as predicted here.
-        """
+    def case(self, reported: figures.Case | None = None) -> overlays.SaliencyCase:
+        """The explanation as a case of a report, with name, actual and predicted labels as reported there."""
         return overlays.SaliencyCase(
-            image=self.file if image is None else image,
+            image=reported.image if reported else self.file,
             label=self.label,
             probability=self.probabilities[self.label],
-            actual=actual,
-            predicted=self.predicted if predicted is None else predicted,
+            actual=reported.actual if reported else None,
+            predicted=reported.predicted if reported else self.predicted,
             pixels=self.pixels,
             heat=self.heat,
             outside=self.outside,
@@ -92,24 +84,6 @@ class Explanation:
             WriteError: the file can't be written.
         """
         figures.save(self.plot(), Path(path))
-
-
-class ReportCase(NamedTuple):
-    """An image for a report to explain.
-
-    Attributes:
-        image: its name in the report.
-        path: its file, or None where it is not known.
-        actual: its labels, for display.
-        predicted: its predicted labels, for display.
-        label: to explain; None for the most probable label.
-    """
-
-    image: str
-    path: Path | None
-    actual: str
-    predicted: str
-    label: str | None = None
 
 
 # A str is a Sequence[str] too, and means one file.
@@ -151,21 +125,25 @@ def explain(
     explanations: list[Explanation] = []
     for start in range(0, len(paths), CHUNK):
         images = [_read(run, path) for path in paths[start : start + CHUNK]]
-        explanations += _explain_images(predictor, images, [label] * len(images))
+        explanations += _explain_images(predictor, images, label)
     return explanations[0] if isinstance(files, (str, Path)) else explanations
 
 
 def explain_cases(
     run: Run | Path | str,
-    cases: Sequence[ReportCase],
+    cases: Sequence[figures.Case],
+    paths: Mapping[str, Path],
     *,
+    label: str | None = None,
     device: Device = "auto",
 ) -> tuple[tuple[overlays.SaliencyCase, ...], tuple[str, ...]]:
-    """Explanations for a report, and notes on them.
+    """Explanations of the cases of a report, and notes on them.
 
     Args:
         run: the run or its folder.
         cases: what to explain; images that can no longer be read are left out.
+        paths: the file of each image, by its name.
+        label: to explain; default each image's most probable label.
         device: where to compute.
 
     Returns:
@@ -177,20 +155,16 @@ def explain_cases(
         RunError: the folder is not a whole run.
     """
     run = Run.of(run)
-    for case in cases:
-        _require_label(run, case.label)
-    found = [(case, image) for case in cases if (image := _try_read(run, case.path)) is not None]
-    lost = len(cases) - len(found)
+    _require_label(run, label)
+    readable = [(case, image) for case in cases if (image := _try_read(run, paths.get(case.image))) is not None]
+    lost = len(cases) - len(readable)
     notes = [f"{lost} of {len(cases)} images can no longer be read, and are left out."] if lost else []
-    if not found:
+    if not readable:
         return (), tuple(notes)
-    images = [image for _, image in found]
+    images = [image for _, image in readable]
     predictor = Predictor.from_run(run, device)
-    explanations = _explain_images(predictor, images, [case.label for case, _ in found])
-    explained = tuple(
-        explanation.case(case.image, case.actual, case.predicted)
-        for (case, _), explanation in zip(found, explanations, strict=True)
-    )
+    explanations = _explain_images(predictor, images, label)
+    explained = tuple(explanation.case(case) for (case, _), explanation in zip(readable, explanations, strict=True))
     return explained, (*notes, *_map_notes(predictor, images, explanations))
 
 
@@ -220,17 +194,13 @@ def _try_read(run: Run, path: Path | None) -> _Image | None:
         return None
 
 
-def _explain_images(predictor: Predictor, images: Sequence[_Image], labels: Sequence[str | None]) -> list[Explanation]:
-    """Explain of each image the label at its place in `labels`, or its most probable one."""
+def _explain_images(predictor: Predictor, images: Sequence[_Image], label: str | None) -> list[Explanation]:
     if not images:
         return []
     decision, squares = predictor.decision, [image.square for image in images]
     probability = predictor.probabilities(squares).calibrated
     predicted = decision.decide(probability)
-    targets = [
-        int(row.argmax()) if label is None else decision.labels.index(label)
-        for row, label in zip(probability, labels, strict=True)
-    ]
+    targets = [int(row.argmax()) if label is None else decision.labels.index(label) for row in probability]
     maps = saliency.grad_cam_images(predictor, squares, targets)
     return [
         Explanation(
@@ -256,12 +226,12 @@ def _map_notes(predictor: Predictor, images: Sequence[_Image], explanations: Seq
     correlation = saliency.weight_dependence(
         predictor,
         [image.square for image in images[:MAX_COMPARED]],
-        [predictor.decision.labels.index(one.label) for one in compared],
-        np.stack([one.heat for one in compared]),
+        [predictor.decision.labels.index(explanation.label) for explanation in compared],
+        np.stack([explanation.heat for explanation in compared]),
     )
     return [
-        saliency.outside_note([one.outside for one in explanations]),
-        saliency.dependence_note(correlation, sum(bool(one.heat.any()) for one in compared)),
+        saliency.outside_note([explanation.outside for explanation in explanations]),
+        saliency.dependence_note(correlation, sum(bool(explanation.heat.any()) for explanation in compared)),
     ]
 
 

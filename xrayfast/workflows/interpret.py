@@ -160,16 +160,9 @@ def _explain(run: Run, interpretation: Interpretation, count: int) -> tuple[tupl
     """Saliency maps of the images with the largest losses, and notes on them."""
     if not count:
         return (), ()
-    from xrayfast.workflows.explain import ReportCase, explain_cases
+    from xrayfast.workflows.explain import explain_cases
 
-    paths = interpretation.paths
-    return explain_cases(
-        run,
-        [
-            ReportCase(case.image, paths.get(case.image), case.actual, case.predicted)
-            for case in interpretation.cases(count)
-        ],
-    )
+    return explain_cases(run, interpretation.cases(count), interpretation.paths)
 
 
 def _write_cases(

@@ -1,4 +1,4 @@
-"""Probabilities of images, from a run or a learner after training."""
+"""Probabilities of images from a trained network, with or without test-time augmentation (`--tta`)."""
 
 from __future__ import annotations
 
@@ -55,22 +55,15 @@ class Predictor:
     so that probabilities are the same on every machine to float32's rounding. It loads torch, not fastai.
 
     Attributes:
-        network: (N, 3, size, size) normalised float32 to (N, L) logits; in evaluation mode, not fused.
+        network: backbone and head in sequence, not fused, put into evaluation mode: (N, 3, size, size) normalised
+            float32 to (N, L) logits.
         decision: labels, task, calibration and thresholds.
         size: side of the square in pixels.
-        device: where it computes.
+        device: the network's.
         seed: of the views of test-time augmentation.
     """
 
     def __init__(self, network: nn.Sequential, decision: Decision, size: int, seed: int = 0) -> None:
-        """Fuse the network.
-
-        Args:
-            network: backbone and head in sequence, on its device; is put into evaluation mode.
-            decision: labels, task, calibration and thresholds.
-            size: side of the square in pixels.
-            seed: of the views of test-time augmentation.
-        """
         self.network, self.decision, self.size, self.seed = network.eval(), decision, size, seed
         self.device = next(network.parameters()).device
         self._fused = to_channels_last(fuse_batch_norm(network), self.device)
