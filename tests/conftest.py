@@ -105,5 +105,5 @@ def quick(monkeypatch):
     def one_pixel(figure, transparent=False):
         return buffer.getvalue()
 
-    for module in ("figures", "html.figure_blocks"):
+    for module in ("figures", "html.plots"):
         monkeypatch.setattr(f"xrayfast.report.{module}.png_bytes", one_pixel)

@@ -68,7 +68,7 @@ def test_images_of_unknown_patients_are_drawn_alone():
     assert told(patients=[""] * 6).groups is None
 
 
-def test_rows_keep_all_columns_aligned():
+def test_selected_rows_keep_all_columns_aligned():
     some = told().select(np.array([True, False, True, False, False, True]))
     assert some.images.tolist() == ["f0.png", "f2.png", "f5.png"]
     assert some.attributes["age"].tolist() == [40, 90, 55]
@@ -76,7 +76,7 @@ def test_rows_keep_all_columns_aligned():
 
 
 @pytest.mark.parametrize("value", ["2", "-0.1", "", "x", "nan"])
-def test_a_probability_that_is_none_is_told(value, tmp_path):
+def test_a_probability_out_of_range_is_an_error(value, tmp_path):
     told().write(tmp_path / "p.csv")
     table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
     table.loc[2, "prob_a"] = value

@@ -65,7 +65,7 @@ def test_what_the_files_say(tiny_run, data_dir):
         assert tiny_run.metrics[split]["images"] == len(predictions)
 
 
-def test_the_batch_is_that_of_all_processes_in_report_and_card(copy):
+def test_the_batch_is_that_of_all_ranks_in_report_and_card(copy):
     assert copy.global_batch == copy.config.train.batch_size
     copy.update_info(global_batch="many")
     assert copy.global_batch == copy.config.train.batch_size
@@ -191,7 +191,7 @@ def test_damaged_labels_are_a_named_error(copy, content):
         xf.load(copy)
 
 
-def test_pictures_come_from_the_run_s_own_data_alone(copy, data_dir):
+def test_images_come_from_the_run_s_own_data_alone(copy, data_dir):
     path = copy.path / "predictions" / "test.csv"
     secret = next(data_dir.glob("normal/*.png"))
     lines = path.read_text().splitlines()

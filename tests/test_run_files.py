@@ -8,8 +8,8 @@ import pytest
 import xrayfast as xf
 from xrayfast.errors import RunError
 from xrayfast.report.html import run_page
-from xrayfast.report.markdown import sentences
-from xrayfast.report.markdown.model_card import render
+from xrayfast.report.markdown import descriptions
+from xrayfast.report.markdown.model_card import render_model_card
 from xrayfast.run import Run
 from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
@@ -89,9 +89,9 @@ def test_a_bug_in_rendering_is_not_called_a_damaged_file(copy, monkeypatch, erro
         raise error("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sentences, "overall_table", broken)
+        patch.setattr(descriptions, "headline_markdown", broken)
         with pytest.raises(error, match="a bug"):
-            render(copy)
+            render_model_card(copy)
     with monkeypatch.context() as patch:
         patch.setattr(run_page, "epochs_table", broken)
         with pytest.raises(error, match="a bug"):

@@ -27,9 +27,9 @@ from xrayfast.metrics.registry import (
 )
 from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.summary import compute_epoch_metrics, summarise
-from xrayfast.report.html.results_tables import headline_table, label_tables, overall_table
-from xrayfast.report.markdown.facts import read
-from xrayfast.report.markdown.model_card import metadata, render
+from xrayfast.report.html.results_tables import all_metrics_table, headline_table, label_tables
+from xrayfast.report.markdown.model_card import metadata, render_model_card
+from xrayfast.report.markdown.run_facts import read_run_facts
 
 CASES = {"single": one_class, "multi": many_labels}
 
@@ -70,7 +70,7 @@ def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, 
     ):
         assert intervals["low"] < intervals["high"]
     # The report.
-    assert "Youden's index, macro" in [row[0].text for row in overall_table("valid", summary, task).rows]
+    assert "Youden's index, macro" in [row[0].text for row in all_metrics_table("valid", summary, task).rows]
     headline = headline_table("valid", summary, task).rows[-1][0]
     assert (headline.text, headline.aside) == ("Youden's index, macro", YOUDEN.meaning)
     assert "Youden's index" in [column.name for table in label_tables("valid", summary)[1] for column in table.columns]
@@ -85,8 +85,8 @@ def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, 
     compared = xf.compare(tmp_path, order="youden_macro", resamples=30)
     assert compared.table["run"].tolist() == ["a", "b"]
     assert "youden_macro" in compared.metrics
-    assert "Youden's index, macro" in render(run)
-    results = metadata(read(run))["model-index"][0]["results"][0]["metrics"]
+    assert "Youden's index, macro" in render_model_card(run)
+    results = metadata(read_run_facts(run))["model-index"][0]["results"][0]["metrics"]
     assert {"type": "youden", "name": "Youden's index, macro"}.items() <= results[-1].items()
 
 

@@ -14,8 +14,8 @@ from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
 from xrayfast.report.html.evaluation_page import EvaluationData
-from xrayfast.report.html.results import SplitReport
 from xrayfast.report.html.run_page import ReportData
+from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.overlays import SaliencyCase
 
 HOSTILE = "<script>alert('x')</script>\"'&{{ 7*7 }}$\\frac{$"

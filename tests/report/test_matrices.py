@@ -62,7 +62,7 @@ def test_text_from_strangers_is_not_read_as_tex():
         assert png_bytes(figure)
 
 
-def test_binary_has_one_panel_a_label_with_named_cells():
+def test_binary_has_one_panel_per_label_with_named_cells():
     counts = {f"label {i}": [[10, 1], [2, 7]] for i in range(7)}
     panels = matrices.binary_figure(counts).axes
     assert [panel.get_title() for panel in panels] == list(counts)

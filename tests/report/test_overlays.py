@@ -86,7 +86,7 @@ def test_each_case_is_shown_beside_its_overlay_with_its_caption():
     assert "Dashed: the central thorax" in figure.texts[0].get_text()
 
 
-def test_what_nobody_knows_is_not_told_as_no_label():
+def test_a_masked_label_is_not_shown_as_no_label():
     assert "Actual" not in texts(overlays_figure([case(actual=None)]))[1]
 
 

@@ -24,7 +24,7 @@ def multi(tiny_multi_run, tmp_path):
     return xf.Run(shutil.copytree(tiny_multi_run.path, tmp_path / "multi"))
 
 
-def test_a_run_decides_as_its_validation_part_alone_chose(tiny_multi_run):
+def test_a_run_decides_as_its_validation_split_alone_chose(tiny_multi_run):
     told = tiny_multi_run.predictions("valid")
     expected = choose(told.truth, told.raw, told.labels, "multi", rule="f1")
     found = tiny_multi_run.decision
@@ -37,7 +37,7 @@ def test_a_run_decides_as_its_validation_part_alone_chose(tiny_multi_run):
         assert counts[:, 1, 1].tolist() == (called & (here.truth == 1)).sum(axis=0).tolist()
 
 
-def test_metrics_hold_the_circumstances_too(tiny_run):
+def test_metrics_hold_the_context_of_the_run_too(tiny_run):
     metrics = tiny_run.metrics
     assert metrics["decision"] == tiny_run.decision.to_json()
     assert metrics["data"]["counts"] == tiny_run.info["counts"]
@@ -76,7 +76,7 @@ def test_calibration_can_be_left_out(run):
     assert json.loads((run.path / "labels.json").read_text())["calibration"] is None
 
 
-def test_an_older_run_is_measured_when_it_is_first_reported(run):
+def test_metrics_of_an_older_run_are_computed_when_it_is_first_reported(run):
     """Its labels.json has no decision, its predictions no raw probabilities, its metrics no intervals."""
     (run.path / "labels.json").write_text(json.dumps({"task": "single", "labels": list(run.labels), "threshold": None}))
     (run.path / "metrics.json").write_text(json.dumps({"valid": {}, "test": {}}))
@@ -90,7 +90,7 @@ def test_an_older_run_is_measured_when_it_is_first_reported(run):
     assert "intervals" in run.metrics["test"]
 
 
-def test_a_run_of_one_class_an_image_flags_each_class_at_its_threshold(run, data_dir):
+def test_a_single_label_run_flags_each_class_at_its_threshold(run, data_dir):
     files = sorted(data_dir.rglob("*.png"))[:8]
     assert "above_threshold" not in xf.predict(run, files)
     xf.interpret(run, target_sensitivity=1.0)
@@ -175,7 +175,7 @@ def test_each_class_is_measured_against_the_rest_at_its_threshold(run):
         assert "against the rest" in text
 
 
-def test_the_stated_prevalence_is_told(run):
+def test_the_stated_prevalence_is_noted(run):
     xf.interpret(run, prevalence=["0.05", f"{run.labels[0]}=0.2"])
     summary = run.metrics["test"]
     assert summary["prevalence"] == {run.labels[0]: 0.2, run.labels[1]: 0.05, run.labels[2]: 0.05}
@@ -195,7 +195,7 @@ def test_the_report_s_failures_stand_in_the_metrics(run):
     assert kept[0]["loss"] == pytest.approx(found.predictions.loss.max())
 
 
-def test_cards_leave_out_a_damaged_evaluation_and_tell_of_other_thresholds(multi):
+def test_cards_leave_out_a_damaged_evaluation_and_mention_other_thresholds(multi):
     xf.evaluate(multi, split="valid", name="first")
     assert "other thresholds" not in multi.model_card_path.read_text()
     bad = multi.path / "evaluations" / "bad"
@@ -203,6 +203,6 @@ def test_cards_leave_out_a_damaged_evaluation_and_tell_of_other_thresholds(multi
     (bad / "metrics.json").write_text(json.dumps({"result": [1, 2]}))
     xf.interpret(multi, thresholds="youden")
     card = multi.model_card_path.read_text()
-    assert "Measured with other thresholds or another calibration than the run has now." in card
+    assert "Computed with other thresholds or another calibration than the run has now." in card
     assert "first" in card
     assert "Evaluations that can't be read are left out here: bad." in card

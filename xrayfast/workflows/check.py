@@ -12,8 +12,8 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ReadError, WriteError
-from xrayfast.files import write_json
-from xrayfast.report.html.check_page import shown_groups, shown_rows, write_check_page
+from xrayfast.files import write_json, write_text
+from xrayfast.report.html.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.run import now
 
 JSON, PAGE = "check.json", "check.html"
@@ -73,4 +73,4 @@ def _write_page(found: Audit, images: DecodedImages, path: Path) -> None:
         except ReadError:  # gone since; the page says so
             shown[row] = None
     title = found.data.config.source.absolute().name
-    write_check_page(found, shown, title, now()[:16].replace("T", " ") + " UTC", path)
+    write_text(path, render_check_page(found, shown, title, now()[:16].replace("T", " ") + " UTC"))

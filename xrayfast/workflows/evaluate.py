@@ -25,12 +25,10 @@ from xrayfast.metrics.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.predictions import ATTRIBUTES, Predictions, image_attributes
 from xrayfast.report.figures import Case
-from xrayfast.report.markdown.claim import write_claim
-from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.run import Run, now
 from xrayfast.workflows.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.label_match import match_labels
-from xrayfast.workflows.results import compute_metrics, parse_prevalences
+from xrayfast.workflows.results import compute_metrics, parse_prevalences, write_cards
 from xrayfast.workflows.seen import Progress, exclude_seen
 
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
@@ -168,8 +166,7 @@ def evaluate(
         write_tables(evaluation, result)
         write_page(run, evaluation, metrics, started, command, evaluated.cases)
         evaluation.write_metrics(metrics)
-    write_model_card(run)
-    write_claim(run)
+    write_cards(run)
     return evaluation
 
 

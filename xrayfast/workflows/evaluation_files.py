@@ -10,11 +10,11 @@ import pandas as pd
 
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.evaluation import Evaluation
-from xrayfast.files import write_csv
+from xrayfast.files import write_csv, write_text
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
-from xrayfast.report.html.evaluation_page import EvaluationData, write_evaluation
-from xrayfast.report.html.results import SplitReport
+from xrayfast.report.html.evaluation_page import EvaluationData, render_evaluation_page
+from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.run import Run
 
@@ -81,7 +81,7 @@ def write_page(
         warnings=tuple(metrics["warnings"]),
         notes=tuple(metrics["notes"]),
     )
-    write_evaluation(page, evaluation.report_path)
+    write_text(evaluation.report_path, render_evaluation_page(page))
 
 
 def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:

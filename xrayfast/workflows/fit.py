@@ -27,13 +27,11 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.phases import monitored, plan
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
-from xrayfast.report.markdown.claim import write_claim
-from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.run import PredictedSplit, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.leaks import require_leak_free
 from xrayfast.workflows.provenance import facts
-from xrayfast.workflows.results import finalize_results, parse_prevalences
+from xrayfast.workflows.results import finalize_results, parse_prevalences, write_cards
 from xrayfast.workflows.training import frozen_blocks, stages, train_phases
 
 
@@ -242,8 +240,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     )
     finalize_results(run, predictions, config.results, train.seed)
     run.update_info(status="completed")
-    write_model_card(run)
-    write_claim(run)
+    write_cards(run)
     run.remove_leftovers()
 
 

@@ -13,19 +13,17 @@ from typing_extensions import Unpack
 from xrayfast.config import ResultsOptions
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import RunError
-from xrayfast.files import write_csv
+from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import defined
 from xrayfast.report import figures
-from xrayfast.report.html.figure_blocks import history_plot, result_blocks
-from xrayfast.report.html.results import SplitReport
-from xrayfast.report.html.run_page import ReportData, write_page
+from xrayfast.report.html.plots import figure_blocks, history_plot
+from xrayfast.report.html.run_page import ReportData, render_run_page
+from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
-from xrayfast.report.markdown.claim import write_claim
-from xrayfast.report.markdown.model_card import write_model_card
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import PredictedSplit, Run
 from xrayfast.workflows.data import find_data
-from xrayfast.workflows.results import refit_decision
+from xrayfast.workflows.results import refit_decision, write_cards
 
 if TYPE_CHECKING:
     from xrayfast.learning.interpretation import RadiographInterpretation
@@ -93,9 +91,8 @@ def write_report(
     reports[chosen] = replace(reports[chosen], saliency=explained, saliency_notes=notes)
     report = _report_data(run, tuple(reports.values()))
     _write_figures(run, report, reports[chosen])
-    write_page(report, run.report_path)
-    write_model_card(run)
-    write_claim(run)
+    write_text(run.report_path, render_run_page(report))
+    write_cards(run)
     return interpretations[chosen]
 
 
@@ -240,7 +237,7 @@ def _split_report(run: Run, split: PredictedSplit, interpretation: Interpretatio
         interpretation.cases(top),
         f"From the weights {weights}" + (", averaged over augmented views." if run.config.train.tta else "."),
         predictions=interpretation.predictions,
-        blocks=result_blocks(split, interpretation.summary, run.task, interpretation.predictions),
+        blocks=figure_blocks(split, interpretation.summary, run.task, interpretation.predictions),
     )
 
 
@@ -290,5 +287,5 @@ def _training_facts(run: Run) -> dict[str, str]:
         "device": f"{info.device} ({info.device_name})",
         "seed": f"{train.seed} (split {config.data.split_seed})",
         "training time": f"{info.seconds or 0:.0f} s",
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
+        "versions": ", ".join(f"{name} {number_cell}" for name, number_cell in versions.items()),
     }

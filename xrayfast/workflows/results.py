@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from xrayfast.config import ResultsConfig, Task
 from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.files import write_text
 from xrayfast.metrics.decision import Decision, choose
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.metrics.thresholds import Rule
 from xrayfast.predictions import Predictions
+from xrayfast.report.markdown.claim import render_claim
+from xrayfast.report.markdown.model_card import render_model_card
 from xrayfast.run import PredictedSplit, Run
 
 DECISION_SPLIT: PredictedSplit = "valid"
@@ -187,3 +190,14 @@ def run_context(run: Run) -> dict[str, Any]:
             "history": rows,
         },
     }
+
+
+def write_cards(run: Run) -> None:
+    """Write `model_card.md` and `claim.md`.
+
+    Raises:
+        RunError: a file of the run is damaged.
+        WriteError: the folder can't be written to.
+    """
+    write_text(run.model_card_path, render_model_card(run))
+    write_text(run.claim_path, render_claim(run))

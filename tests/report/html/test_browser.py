@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from tests.report.samples import MANY, evaluation, report
-from xrayfast.report.html.evaluation_page import render_evaluation
-from xrayfast.report.html.run_page import render
+from xrayfast.report.html.evaluation_page import render_evaluation_page
+from xrayfast.report.html.run_page import render_run_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -80,7 +80,11 @@ def looked_at(page, folder, *flags):
 @pytest.mark.parametrize("kind", ["report", pytest.param("evaluation", marks=pytest.mark.slow)])
 def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind):
     settings = {"n": 60, "labels": MANY, "resamples": 5}
-    page = render(report("multi", **settings)) if kind == "report" else render_evaluation(evaluation(**settings))
+    page = (
+        render_run_page(report("multi", **settings))
+        if kind == "report"
+        else render_evaluation_page(evaluation(**settings))
+    )
     told, complaints = looked_at(page, tmp_path)
     assert "CONSOLE" not in complaints
     assert [(frame["width"], frame["needed"]) for frame in told] == [(390, 390), (1440, 1440)]
@@ -100,7 +104,7 @@ def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind)
 
 
 def test_a_dark_page_has_figures_and_paper_of_its_own(tmp_path):
-    page = render(report())
+    page = render_run_page(report())
     (light, *_), _ = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=1")
     (dark, *_), complaints = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert (light["paper"], dark["paper"]) == ("rgb(252, 252, 251)", "rgb(19, 23, 28)")

@@ -12,7 +12,7 @@ from xrayfast.audit.check import audit
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import open_manifest
-from xrayfast.report.html.check_page import COPIES_SHOWN, render_check, shown_groups, shown_rows
+from xrayfast.report.html.check_page import COPIES_SHOWN, render_check_page, shown_groups, shown_rows
 
 HOSTILE = "<script>alert(1)<"
 
@@ -49,10 +49,10 @@ def page(found):
     paths = found.audit.data.table["path"].tolist()
     rows = {row for group in shown_groups(found.audit) for row in shown_rows(group)}
     shown = {row: found.images.image(paths[row]) for row in rows}
-    return render_check(found.audit, shown, f"set {HOSTILE}", "today")
+    return render_check_page(found.audit, shown, f"set {HOSTILE}", "today")
 
 
-def test_every_finding_and_the_pictures_of_a_pair_are_there(found, page):
+def test_every_finding_and_the_images_of_a_pair_are_there(found, page):
     assert found.audit.findings
     text = re.sub(r"\s+", " ", page.replace("&#39;", "'"))
     for finding in found.audit.findings:
@@ -83,10 +83,10 @@ def test_a_set_without_findings_has_a_page_too(found):
     from dataclasses import replace
 
     empty = replace(found.audit, findings=(), duplicates=())
-    page = render_check(empty, {}, "set", "today")
+    page = render_check_page(empty, {}, "set", "today")
     assert "Nothing was found." in page
     assert "No image was found twice." in page
 
 
-def test_a_picture_that_is_gone_is_said_to_be(found):
-    assert "The file can't be read" in render_check(found.audit, {}, "set", "today")
+def test_an_image_that_is_gone_is_said_to_be(found):
+    assert "The file can't be read" in render_check_page(found.audit, {}, "set", "today")

@@ -9,13 +9,13 @@ from sklearn.metrics import confusion_matrix
 
 from tests.report.samples import LABELS, evaluation, numbers, report, split_report, visible
 from xrayfast.metrics.decision import Decision, choose
-from xrayfast.report.html.decision_view import decision_view
-from xrayfast.report.html.evaluation_page import render_evaluation
-from xrayfast.report.html.results_tables import delong_table, label_tables, overall_table, thresholds_table
-from xrayfast.report.html.results_view import intervals_text, results_view
-from xrayfast.report.html.run_page import render
-from xrayfast.report.html.subgroup_tables import subgroups_view
-from xrayfast.report.html.tables import number
+from xrayfast.report.html.decision_section import decision_section
+from xrayfast.report.html.evaluation_page import render_evaluation_page
+from xrayfast.report.html.results_tables import all_metrics_table, delong_table, label_tables, thresholds_table
+from xrayfast.report.html.run_page import render_run_page
+from xrayfast.report.html.split_section import intervals_text, split_section
+from xrayfast.report.html.subgroup_tables import subgroup_sections
+from xrayfast.report.html.tables import number_cell
 
 CELL = re.compile(r'(?s)<td class="num"(?: data-value="([^"]*)")?>(.*?)</td>')
 
@@ -49,10 +49,10 @@ def tables(page):
 def test_every_number_of_the_results_stands_in_the_metrics(quick, task, kind):
     if kind == "report":
         data = report(task, splits=("valid", "test"), n=60)
-        page, splits = render(data), data.splits
+        page, splits = render_run_page(data), data.splits
     else:
         data = evaluation(task, n=60)
-        page, splits = render_evaluation(data), [data.split]
+        page, splits = render_evaluation_page(data), [data.split]
     stored = {"decision": numbers(data.decision.to_json())}
     stored |= {split.name: numbers(split.summary) for split in splits}
     seen = 0
@@ -73,16 +73,16 @@ def test_every_number_of_the_results_stands_in_the_metrics(quick, task, kind):
     assert seen > 300
 
 
-def test_the_overall_table_has_all_measures_and_the_first_table_a_few(made, task):
+def test_the_overall_table_has_all_metrics_and_the_first_table_a_few(made, task):
     summary = made[0].summary
-    everything = overall_table("valid", summary, task)
+    everything = all_metrics_table("valid", summary, task)
     values = [row[1].value for row in everything.rows]
     assert values == list(summary["overall"].values())
-    assert len(results_view(made[0], task)["tiles"]) <= 6 < 20 < len(everything.rows)
+    assert len(split_section(made[0], task)["tiles"]) <= 6 < 20 < len(everything.rows)
     assert {row[2].text for row in everything.rows} == {"BCa bootstrap", "bootstrap, inverted"}
 
 
-def test_all_measures_of_a_label_stand_in_one_table_each(made):
+def test_all_metrics_of_a_label_stand_in_one_table_each(made):
     summary = made[0].summary
     first, others = label_tables("valid", summary)
     shown = sum(len(table.columns) - 1 for table in (first, *others))
@@ -90,7 +90,7 @@ def test_all_measures_of_a_label_stand_in_one_table_each(made):
     assert all(len(table.columns) <= 9 for table in (first, *others))
 
 
-def test_intervals_are_told_once_with_what_was_drawn(made):
+def test_intervals_are_described_once_with_their_units(made):
     summary = made[0].summary
     units = summary["intervals"]["units"]
     assert intervals_text(summary) == f"95% intervals from 25 resamples of {units} patients."
@@ -126,23 +126,23 @@ def test_operating_points_have_exact_intervals_of_their_counts():
 
 
 @pytest.mark.parametrize("calibrate", [True, False])
-def test_a_decision_is_told_in_words(task, calibrate):
+def test_calibration_and_thresholds_are_described_in_words(task, calibrate):
     told = split_report(task, LABELS[task])[0].predictions
     rule = "sensitivity" if task == "multi" else None
     target = 0.9 if task == "multi" else None
     decision = choose(told.truth, told.raw, told.labels, task, rule=rule, target=target, calibrate=calibrate)
-    view = decision_view(decision)
+    view = decision_section(decision)
     words = {"single": "Temperature scaling", "multi": "Platt"}[task] if calibrate else "they were not calibrated"
     assert words in view["calibration_text"]
     assert ("at least 0.9" in view["thresholds_text"]) == (task == "multi")
     assert (view["scalings"] is not None) == (task == "multi" and calibrate)
-    plain = decision_view(Decision("multi", ("a", "b")))
+    plain = decision_section(Decision("multi", ("a", "b")))
     assert "probability of 0.5 or more" in plain["thresholds_text"] and plain["thresholds"] is None
 
 
 def test_subgroups_have_a_table_each_and_the_largest_gaps_in_words(made, task):
     found = made[0].summary["subgroups"]
-    by_sex, by_view = subgroups_view("valid", found, task)
+    by_sex, by_view = subgroup_sections("valid", found, task)
     assert [row[0].text for row in by_sex["table"].rows] == ["F", "M"]
     assert [row[1].value for row in by_view["table"].rows] == [group["images"] for group in found[1]["groups"]]
     gap = found[0]["gaps"][0]
@@ -152,18 +152,18 @@ def test_subgroups_have_a_table_each_and_the_largest_gaps_in_words(made, task):
     assert f"Of {len(found[0]['gaps'])} intervals of gaps, {above or 'none'} lie" in by_sex["gaps_text"]
     assert "whose sex is unknown" in by_sex["notes"][0]
     assert by_sex["by_label"][0].columns[1].name == "F" and len(by_sex["by_label"][0].rows) == len(LABELS[task])
-    nothing = subgroups_view("valid", [{**found[0], "gaps": []}], task)[0]
+    nothing = subgroup_sections("valid", [{**found[0], "gaps": []}], task)[0]
     assert nothing["gaps"] is None and nothing["gaps_text"].startswith("No two groups")
 
 
 def test_a_number_without_a_value_has_no_interval():
-    assert number(None, interval={"low": 0.1, "high": 0.2}).interval is None
-    assert number(0.5, interval={"low": None, "high": None}).interval is None
-    cell = number(0.5, ".2f", {"low": 0.4, "high": 0.61})
+    assert number_cell(None, interval={"low": 0.1, "high": 0.2}).interval is None
+    assert number_cell(0.5, interval={"low": None, "high": None}).interval is None
+    cell = number_cell(0.5, ".2f", {"low": 0.4, "high": 0.61})
     assert (cell.text, cell.interval.text) == ("0.50", "0.40 to 0.61")
 
 
-def test_a_split_of_which_nothing_is_known_is_said_to_be():
+def test_a_split_that_is_masked_throughout_is_said_to_be():
     split, _ = split_report("multi", LABELS["multi"], divided=False, resamples=0)
     empty = dataclasses.replace(split, summary={**split.summary, "scored": 0})
-    assert "Nothing is known" in results_view(empty, "multi")["words"]
+    assert "masked" in split_section(empty, "multi")["words"]

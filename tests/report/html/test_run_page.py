@@ -19,9 +19,10 @@ from tests.report.samples import (
     visible,
 )
 from xrayfast.errors import WriteError
+from xrayfast.files import write_text
 from xrayfast.metrics.summary import summarise
-from xrayfast.report.html.evaluation_page import render_evaluation, write_evaluation
-from xrayfast.report.html.run_page import render, write_page
+from xrayfast.report.html.evaluation_page import render_evaluation_page
+from xrayfast.report.html.run_page import render_run_page
 
 SECTIONS = ["glance", "warnings", "data", "training", "decision", "results-valid", "failures", "saliency", "limits"]
 SECTIONS += ["reproduce"]
@@ -41,7 +42,7 @@ def kind(request):
 
 @pytest.fixture(scope="module")
 def page(task, kind):
-    return render(report(task)) if kind == "report" else render_evaluation(evaluation(task))
+    return render_run_page(report(task)) if kind == "report" else render_evaluation_page(evaluation(task))
 
 
 def test_the_page_has_exactly_its_sections(page, kind):
@@ -52,7 +53,7 @@ def test_the_page_has_exactly_its_sections(page, kind):
 
 
 def test_a_test_split_has_its_own_section_and_takes_back_the_limit(quick):
-    text = render(report(splits=("valid", "test")))
+    text = render_run_page(report(splits=("valid", "test")))
     assert Outline(text).sections == [*SECTIONS[:6], "results-test", *SECTIONS[6:]]
     assert "No test split" not in text
 
@@ -100,7 +101,7 @@ def test_the_policy_allows_this_script_and_this_style_alone(page):
     assert not [attrs for _, attrs in Outline(page).elements if "style" in attrs]
 
 
-def test_the_table_by_label_sorts_by_buttons_and_tells_its_order(page, task):
+def test_the_table_by_label_sorts_by_buttons_and_shows_its_order(page, task):
     table = next(table for table in re.findall(r'(?s)<table class="sortable">.*?</table>', page) if "by-label" in table)
     head = re.findall(r'<th scope="col"( class="num")? aria-sort="none"><button type="button">(.*?)<span', table)
     threshold = ["Threshold"] if task == "multi" else []
@@ -133,7 +134,7 @@ def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind)
 
 
 def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(quick):
-    table = re.search(r'(?s)<caption id="counts">.*?</table>', render(report("multi")))[0]
+    table = re.search(r'(?s)<caption id="counts">.*?</table>', render_run_page(report("multi")))[0]
     body, foot = table.split("<tfoot>")
     assert body.count('scope="row"') == 4 and foot.count('scope="row"') == 2
     assert "All images" in foot and "All patients" in foot
@@ -141,13 +142,13 @@ def test_counts_keep_labels_and_totals_apart_even_where_a_label_is_named_images(
 
 
 def test_unknown_patients_are_named_among_the_limits(quick):
-    assert "which images are of one patient" in render(report(patients=False))
-    assert "which images are of one patient" not in render(report())
+    assert "which images are of one patient" in render_run_page(report(patients=False))
+    assert "which images are of one patient" not in render_run_page(report())
 
 
 def test_without_epochs_and_splits_the_page_says_so():
     data = dataclasses.replace(report(epochs=0), splits=(), warnings=(), best_epoch=None)
-    words = visible(render(data))
+    words = visible(render_run_page(data))
     assert "No epoch was finished" in words and "No split has been evaluated" in words
     assert "raised no warning" in words
 
@@ -156,7 +157,7 @@ def test_without_epochs_and_splits_the_page_says_so():
 def test_a_thousand_images_of_fourteen_labels_stay_small():
     split, decision = split_report("multi", MANY, "valid", n=100, cases=12, saliency=12)
     split = dataclasses.replace(split, predictions=predictions("multi", MANY, 1000))
-    text = render(dataclasses.replace(report("multi", (), labels=MANY), splits=(split,), decision=decision))
+    text = render_run_page(dataclasses.replace(report("multi", (), labels=MANY), splits=(split,), decision=decision))
     # Validation and test have twice as much.
     assert 2 * len(text.encode()) < 5_000_000
     images = [image for image in Outline(text).of("img") if "plot" not in image.get("class", "")]
@@ -167,14 +168,15 @@ def test_a_thousand_images_of_fourteen_labels_stay_small():
 
 def test_the_page_is_the_same_twice_and_survives_names_that_are_no_unicode(tmp_path, quick):
     data = dataclasses.replace(report(cases=0), run_name="bad \udcff\x00 name")
-    assert render(data) == render(data)
-    write_page(data, tmp_path / "report.html")
+    assert render_run_page(data) == render_run_page(data)
+    write_text(tmp_path / "report.html", render_run_page(data))
     text = (tmp_path / "report.html").read_text("utf-8")
     assert "<h1>bad \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER} name</h1>" in text
-    write_evaluation(dataclasses.replace(evaluation(), run_name=data.run_name), tmp_path / "evaluation.html")
+    test = dataclasses.replace(evaluation(), run_name=data.run_name)
+    write_text(tmp_path / "evaluation.html", render_evaluation_page(test))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["evaluation.html", "report.html"]
     with pytest.raises(WriteError, match="can't be written"):
-        write_page(data, tmp_path / "nowhere" / "report.html")
+        write_text(tmp_path / "nowhere" / "report.html", render_run_page(data))
 
 
 def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
@@ -183,7 +185,7 @@ def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
     split = data.splits[0]
     summary = summarise(split.predictions.truth, split.predictions.probability, data.labels, task)
     bare = dataclasses.replace(split, summary=summary, predictions=None, saliency=(), saliency_notes=())
-    text = render(dataclasses.replace(data, splits=(bare,), decision=None, flow=(), audit=(), source=""))
+    text = render_run_page(dataclasses.replace(data, splits=(bare,), decision=None, flow=(), audit=(), source=""))
     assert Outline(text).sections == [id for id in SECTIONS if id != "saliency"]
     words = " ".join(visible(text).split())
     assert "resamples" not in words and "ROC and precision-recall" not in words and "From the files" not in words
@@ -192,31 +194,31 @@ def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
 
 
 def test_the_limits_say_what_was_chosen_on_validation(quick):
-    words = " ".join(visible(render(report("multi"))).split())
+    words = " ".join(visible(render_run_page(report("multi"))).split())
     assert "Chosen on the validation images: the best epoch, the calibration, the thresholds." in words
     assert "point estimates" not in words and "threshold of 0.5" not in words
-    words = " ".join(visible(render(dataclasses.replace(report(), decision=None, best_epoch=None))).split())
+    words = " ".join(visible(render_run_page(dataclasses.replace(report(), decision=None, best_epoch=None))).split())
     assert "Chosen on the validation images" not in words
 
 
-def test_the_flow_goes_from_the_files_to_the_parts(quick):
-    chart = re.search(r'(?s)<ol class="flow">.*?</ol>', render(report()))[0]
-    assert re.findall(r'<li class="(\w+)">', chart) == ["step", "out", "step", "part", "part"]
+def test_the_flow_goes_from_the_files_to_the_splits(quick):
+    chart = re.search(r'(?s)<ol class="flow">.*?</ol>', render_run_page(report()))[0]
+    assert re.findall(r'<li class="(\w+)">', chart) == ["step", "out", "step", "split", "split"]
     assert " ".join(visible(chart).split()).endswith("57 Images used 17 Training 40 Validation")
 
 
 def test_an_evaluation_names_labels_and_what_was_left_out(quick):
-    words = " ".join(visible(render_evaluation(evaluation("multi"))).split())
+    words = " ".join(visible(render_evaluation_page(evaluation("multi"))).split())
     assert "50 Images found 7 Left out: seen in training 3 Left out: " in words
     assert "Fracture 1,200 images" in words
     assert f"not told by the data {' '.join(HOSTILE.split())} " in words
     assert "One external data set is one other place" in words
-    own = " ".join(visible(render_evaluation(evaluation("multi", "test"))).split())
+    own = " ".join(visible(render_evaluation_page(evaluation("multi", "test"))).split())
     assert "These images come from the data set that the network was trained on" in own
 
 
-def test_pictures_and_maps_tell_what_they_show(quick):
-    text = render(report(saliency=2))
+def test_images_and_maps_say_what_they_show(quick):
+    text = render_run_page(report(saliency=2))
     maps = re.search(r'(?s)<ol class="saliency">.*?</ol>', text)[0]
     images = Outline(maps).of("img")
     assert len(images) == 4 and all(image["alt"] for image in images)

@@ -17,9 +17,10 @@ from xrayfast.metrics.decision import choose
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
-from xrayfast.report.markdown.facts import DASH, GAP, PURPOSE, plain, table
-from xrayfast.report.markdown.model_card import render, write_model_card
+from xrayfast.report.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table
+from xrayfast.report.markdown.model_card import render_model_card
 from xrayfast.run import Run
+from xrayfast.workflows.results import write_cards
 
 markdown_it = pytest.importorskip("markdown_it")  # comes with rich
 
@@ -190,7 +191,7 @@ def run(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def card(run):
-    return render(run)
+    return render_model_card(run)
 
 
 # Markdown
@@ -201,7 +202,7 @@ def card(run):
 def test_plain_text_is_shown_as_it_is(text):
     shown = "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in " ".join(text.split()))
     for before in ("x: ", "- x ", "## x ", "", "## ", "| h |\n| --- |\n| "):
-        inline = [token for token in tokens(before + plain(text)) if token.type == "inline"]
+        inline = [token for token in tokens(before + escape(text)) if token.type == "inline"]
         content = "".join(child.content for child in inline[-1].children) if inline else ""
         assert not inline or {child.type for child in inline[-1].children} <= {"text"}
         assert not shown or content.removeprefix("x: ").removeprefix("x ") == shown
@@ -211,19 +212,19 @@ def test_plain_text_is_shown_as_it_is(text):
     "text", ["# a", "- a", "+ a", "1. a", "2) a", "---", "===", "> a", "    a", "```", "| a |", "*"]
 )
 def test_plain_text_begins_nothing(text):
-    assert [token.type for token in tokens(plain(text))] == ["paragraph_open", "inline", "paragraph_close"]
-    assert html.unescape(markdown_it.MarkdownIt().render(plain(text))).strip() == f"<p>{text.strip()}</p>"
+    assert [token.type for token in tokens(escape(text))] == ["paragraph_open", "inline", "paragraph_close"]
+    assert html.unescape(markdown_it.MarkdownIt().render(escape(text))).strip() == f"<p>{text.strip()}</p>"
 
 
 def test_addresses_are_no_links():
     text = "http://a.b www.a.b c@d.e"
-    assert "http://" not in plain(text) and "www." not in plain(text) and "@" not in plain(text)
-    assert html.unescape(markdown_it.MarkdownIt().renderInline(plain(text))) == text
+    assert "http://" not in escape(text) and "www." not in escape(text) and "@" not in escape(text)
+    assert html.unescape(markdown_it.MarkdownIt().renderInline(escape(text))) == text
 
 
 def test_cells_keep_their_columns_whatever_they_hold():
     made_of = [[HOSTILE, "a\nb", "1"], ["x\\", "|", "-"]]
-    (found,) = tables(table(("a|b", "c", "d"), made_of))
+    (found,) = tables(markdown_table(("a|b", "c", "d"), made_of))
     assert [len(row) for row in found] == [3, 3, 3]
     assert found[1][0] == HOSTILE and found[2][:2] == ["x\\", "|"]
 
@@ -268,7 +269,7 @@ def test_the_hubs_own_library_reads_it(card):
 
 def test_a_metric_without_a_value_is_left_out(run, tmp_path):
     copy = changed(run, tmp_path, "metrics.json", lambda m: m["test"]["overall"].update(auroc_macro=None))
-    metadata, text = parted(render(copy))
+    metadata, text = parted(render_model_card(copy))
     kinds = [[metric["type"] for metric in result["metrics"]] for result in metadata["model-index"][0]["results"]]
     assert "roc_auc" in kinds[0] and "roc_auc" not in kinds[1]
     assert f"| AUROC, macro | {DASH} |" in text
@@ -307,7 +308,7 @@ def test_every_label_and_subgroup_has_its_row(run, card):
 def test_an_absent_label_has_dashes(tmp_path):
     (hernia,) = [
         row
-        for found in tables(parted(render(made(tmp_path, "multi", test=False)))[1])
+        for found in tables(parted(render_model_card(made(tmp_path, "multi", test=False)))[1])
         for row in found
         if row[0] == "Hernia" and len(row) > 8
     ]
@@ -337,7 +338,7 @@ CHANGES = [
 @pytest.mark.parametrize(("file", "change", "expected"), CHANGES)
 def test_what_the_card_says_is_what_the_files_say(run, card, tmp_path, file, change, expected):
     assert expected not in card
-    assert expected in render(changed(run, tmp_path, file, change))
+    assert expected in render_model_card(changed(run, tmp_path, file, change))
 
 
 @pytest.mark.parametrize(
@@ -359,10 +360,10 @@ def test_settings_are_those_of_the_config(run, card, tmp_path, options, expected
     copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
     (copy.path / "config.yaml").write_text(run.config.updated(options).to_yaml())
     assert expected not in card
-    assert expected in render(copy)
+    assert expected in render_model_card(copy)
 
 
-def test_disjoint_parts_are_read_from_the_split(run, card, tmp_path):
+def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
     assert "By patient as far as patients are known, which is on 180 of 180 images: none stands" in card
     assert "No image stands in more than one split" in card
     copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
@@ -370,7 +371,7 @@ def test_disjoint_parts_are_read_from_the_split(run, card, tmp_path):
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     split.loc[100, "digest"] = split.loc[0, "digest"]
     copy.write_split(split)
-    leaked = render(copy)
+    leaked = render_model_card(copy)
     assert "1 of 59 stand in more than one split" in leaked and "1 image stand" in leaked
 
 
@@ -386,16 +387,16 @@ def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):
         assert "chosen on validation for the highest F1" in card
 
 
-def test_evaluations_elsewhere_are_told_and_those_at_home_are_not_called_so(run, card, tmp_path):
+def test_external_tests_are_listed_and_those_on_own_data_are_not_called_so(run, card, tmp_path):
     assert "It was not evaluated on other data" in card
     copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
     evaluated(copy, copy.config.data.source, "test")
-    assert "It was not evaluated on other data" in render(copy)
+    assert "It was not evaluated on other data" in render_model_card(copy)
     result = evaluated(copy, "/far/away/hospital")
-    metadata, text = parted(render(copy))
+    metadata, text = parted(render_model_card(copy))
     assert "It was not evaluated on other data" not in text
     assert "Data: hospital, all images." in text and "77 images found; 17 left out (seen in training); 60 eval" in text
-    assert "Gout (3 images)" in text and f"do not tell: {copy.labels[0]}." in text and "A note on the test." in text
+    assert "Gout (3 images)" in text and f"do not have: {copy.labels[0]}." in text and "A note on the test." in text
     assert_hub(metadata)
     last = metadata["model-index"][0]["results"][-1]
     assert len(metadata["model-index"][0]["results"]) == 3
@@ -403,7 +404,7 @@ def test_evaluations_elsewhere_are_told_and_those_at_home_are_not_called_so(run,
     assert last["metrics"][0]["value"] == pytest.approx(next(iter(result["overall"].values())), abs=1e-6)
 
 
-def test_no_path_of_the_machine_is_told(run, card):
+def test_no_path_of_the_machine_is_given(run, card):
     assert "secret" not in card and str(run.path.parent) not in card
 
 
@@ -433,7 +434,7 @@ def test_what_strangers_named_stays_text(tmp_path, task):
         ),
     )
     bad.write_metrics({**bad.metrics, "saliency": {**SALIENCY, "notes": [HOSTILE]}})
-    metadata, text = parted(render(bad))
+    metadata, text = parted(render_model_card(bad))
     assert_hub(metadata)
     assert all("\n" not in result["dataset"]["name"] for result in metadata["model-index"][0]["results"])
     assert metadata["tags"][-1] == HOSTILE and "license" not in metadata
@@ -451,7 +452,7 @@ def test_an_older_run_that_lacks_much_has_a_card(run, tmp_path):
     (old.path / "labels.json").write_text(json.dumps({"task": run.task, "labels": run.labels, "threshold": 0.5}))
     keep = ("images", "overall", "per_label")
     (old.path / "metrics.json").write_text(json.dumps({"valid": {key: run.metrics["valid"][key] for key in keep}}))
-    metadata, text = parted(render(old))
+    metadata, text = parted(render_model_card(old))
     assert_hub(metadata)
     assert_clean(text)
     assert text.count("not recorded") >= 5
@@ -461,13 +462,13 @@ def test_an_older_run_that_lacks_much_has_a_card(run, tmp_path):
 
 def test_a_run_without_results_says_so(run, tmp_path):
     bare = Run(shutil.copytree(run.path, tmp_path / "bare", ignore=shutil.ignore_patterns("predictions", "metrics*")))
-    metadata, text = parted(render(bare))
+    metadata, text = parted(render_model_card(bare))
     assert "model-index" not in metadata and "metrics" not in metadata
     assert "No results are recorded." in text
 
 
-def test_without_patients_and_test_part_the_limits_say_so(tmp_path):
-    text = render(made(tmp_path, people=0, test=False, resamples=0))
+def test_without_patients_and_test_split_the_limits_say_so(tmp_path):
+    text = render_model_card(made(tmp_path, people=0, test=False, resamples=0))
     assert "By image: no patients are known" in text and "Patients are not known" in text
     assert "No test split was measured" in text and "these are point estimates" in text
     assert "of 0 patients" not in text and "| Patients | –" in text
@@ -487,13 +488,14 @@ def test_without_patients_and_test_part_the_limits_say_so(tmp_path):
 def test_a_damaged_run_is_named(run, tmp_path, file, change):
     copy = changed(run, tmp_path, file, change)
     with pytest.raises(RunError, match=re.escape(str(copy.path))):
-        render(copy)
+        render_model_card(copy)
 
 
 @pytest.mark.parametrize("fixture", ["tiny_run", "tiny_multi_run"])
 def test_a_run_that_fit_made_gets_its_card(fixture, request, tmp_path):
     copy = Run(shutil.copytree(request.getfixturevalue(fixture).path, tmp_path / "copy"))
-    path = write_model_card(copy)
+    write_cards(copy)
+    path = copy.model_card_path
     assert path == copy.path / "model_card.md"
     metadata, text = parted(path.read_text("utf-8"))
     assert_hub(metadata)

@@ -1,9 +1,8 @@
-"""An audit as one self-contained HTML page: what `check.html` holds."""
+"""`check.html`: the audit of a data set as one self-contained page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,8 @@ from xrayfast.audit.check import Audit
 from xrayfast.audit.classes import ClassFacts, Spread
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.shortcuts import ALL, NOTABLE
-from xrayfast.files import write_text
 from xrayfast.report.html.render import image_view, render_template
-from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number
+from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number_cell
 
 GROUPS_SHOWN, COPIES_SHOWN, NAMES_SHOWN = 60, 4, 40
 
@@ -35,7 +33,7 @@ GROUP_NAMES = {
 
 
 def shown_groups(audit: Audit) -> list[Duplicates]:
-    """The groups of duplicates whose images the page shows: those across parts first, then across classes."""
+    """The groups of duplicates whose images the page shows: those across splits first, then across classes."""
     split, labels = audit.data.table["split"].tolist(), audit.data.table["labels"].tolist()
 
     def weight(group: Duplicates) -> tuple[bool, bool, bool]:
@@ -51,26 +49,15 @@ def shown_rows(group: Duplicates) -> tuple[int, ...]:
     return group.rows[:COPIES_SHOWN]
 
 
-def write_check_page(
-    audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str, path: Path
-) -> None:
-    """Write the page, whole or not at all.
+def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str) -> str:
+    """The whole page as one HTML document that needs no other file.
 
     Args:
-        audit: what was found.
+        audit: the findings.
         images: by row of the manifest, (H, W) uint8; those of `shown_rows` of `shown_groups`.
         title: of the data set.
         created: date and time, for people.
-        path: of the page.
-
-    Raises:
-        WriteError: the file can't be written.
     """
-    write_text(path, render_check(audit, images, title, created))
-
-
-def render_check(audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str) -> str:
-    """The whole page as one HTML document that needs no other file; see `write_check_page`."""
     data = audit.data
     counted = {severity: sum(f.severity == severity for f in audit.findings) for severity in SEVERITY_NAMES}
     patients = data.table["patient"].nunique()
@@ -112,13 +99,13 @@ def render_check(audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], t
 
 
 def shortcuts_table(audit: Audit) -> Table:
-    """A label a row, a group of properties a column, the AUROC in the cells; an aside where it is notable."""
+    """The AUROC per label and group of properties, with a remark where it is notable."""
     probed = audit.shortcuts
     names = [name for name in probed.auroc if any(value is not None for value in probed.auroc[name].values())]
     rows = []
     for label in audit.data.labels:
         notable = probed.notable(label)
-        cells = [number(probed.auroc[name][label], ".2f") for name in names]
+        cells = [number_cell(probed.auroc[name][label], ".2f") for name in names]
         marked = [
             Cell(cell.text, cell.value, "notable" if name in notable else "")
             for name, cell in zip(names, cells, strict=True)
@@ -129,7 +116,7 @@ def shortcuts_table(audit: Audit) -> Table:
 
 
 def files_table(classes: Sequence[ClassFacts]) -> Table:
-    """A class a row: the originals' sizes, aspects, bit depths, formats and modes."""
+    """Per class: the original files' sizes, aspects, bit depths, formats and modes."""
     columns = [Column("Class", text=True), *(Column(name) for name in ("Images", "Width", "Height", "Aspect"))]
     columns += [Column(name, text=True) for name in ("Bits", "Formats", "Modes")]
     rows = [

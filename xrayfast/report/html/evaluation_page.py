@@ -1,21 +1,18 @@
-"""A run tested on its own or on other images, as one self-contained HTML page: what `evaluation.html` holds."""
+"""`evaluation.html`: an evaluation of a run on its own or on other data as one self-contained page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.files import write_text
 from xrayfast.metrics.decision import Decision
-from xrayfast.report.html.decision_view import decision_view
+from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.render import render_template
-from xrayfast.report.html.results import SplitReport
-from xrayfast.report.html.results_view import results_view
 from xrayfast.report.html.run_page import task_text
-from xrayfast.report.html.tables import flow_view
+from xrayfast.report.html.split_section import SplitReport, split_section
+from xrayfast.report.html.tables import flow_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,16 +20,16 @@ class EvaluationData:
     """Everything that the page shows.
 
     Attributes:
-        run_name: of the run that was tested.
+        run_name: of the evaluated run.
         created: date and time, for people.
         source: of the images.
         command: the command line or call.
         task: "single" or "multi".
         labels: the network's labels, in order.
         images: {"found": n, "left_out": [(why, n), ...], "evaluated": n}.
-        used: labels that both know.
-        unknown: labels of the data that the network has not, with their images.
-        lacking: labels of the network that the data do not tell.
+        used: labels that both the data and the network have.
+        unknown: labels of the data that the network does not have, with their images.
+        lacking: labels of the network that the data do not have.
         split: the results, named "external" or "test".
         decision: the run's calibration and thresholds.
         warnings: sentences that a reader must see first.
@@ -55,22 +52,13 @@ class EvaluationData:
     notes: tuple[str, ...] = ()
 
 
-def write_evaluation(data: EvaluationData, path: Path) -> None:
-    """Write the page; `path` holds the old file or the whole new one, never a part.
-
-    Raises:
-        WriteError: the file can't be written.
-    """
-    write_text(path, render_evaluation(data))
-
-
-def render_evaluation(data: EvaluationData) -> str:
+def render_evaluation_page(data: EvaluationData) -> str:
     """The whole page as one HTML document that needs no other file.
 
     Args:
         data: what to show; names and sentences are plain text and are escaped here.
     """
-    result = results_view(data.split, data.task)
+    result = split_section(data.split, data.task)
     images = data.images
     flow = [
         ("Images found", images["found"]),
@@ -83,7 +71,7 @@ def render_evaluation(data: EvaluationData) -> str:
         ("data", "Data"),
         (f"results-{data.split.name}", "Results"),
         *([("failures", "Predicted against actual")] if data.split.cases else []),
-        *([("saliency", "What the network looks at")] if data.split.saliency or data.split.saliency_notes else []),
+        *([("saliency", "What the network looks at")] if data.split.explained else []),
         ("decision", "Calibration and thresholds"),
         ("limits", "Limits and intended use"),
         ("reproduce", "How to reproduce"),
@@ -96,12 +84,12 @@ def render_evaluation(data: EvaluationData) -> str:
         "task_text": task_text(data.task, data.labels),
         "contents": contents,
         "warnings": data.warnings,
-        "flow": flow_view(flow),
+        "flow": flow_steps(flow),
         "used": data.used,
         "unknown": [(label, f"{n:,}") for label, n in data.unknown],
         "lacking": data.lacking,
         "notes_on_data": data.notes,
-        "decision": decision_view(data.decision or Decision(data.task, tuple(data.labels))),
+        "decision": decision_section(data.decision or Decision(data.task, tuple(data.labels))),
         "splits": [result],
         "external": data.split.name == "external",
         "has_patients": bool(data.split.summary.get("patients")),

@@ -1,4 +1,4 @@
-"""The tables of a split's results: every number in them stands in its summary, and so in `metrics.json`."""
+"""The tables of a split's results; every number in them is one of its summary, and so of `metrics.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from xrayfast.config import Task
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.registry import headline_metrics, label_metrics, metric_title, overall_metrics
 from xrayfast.metrics.summary import AT_THRESHOLD
-from xrayfast.report.html.tables import SPLIT_TITLES, Cell, Column, Matrix, Table, images_text, number, percent
+from xrayfast.report.html.tables import Cell, Column, Matrix, Table, number_cell
+from xrayfast.report.wording import percent, split_images
 
 CONFUSED_ROWS = 10
 
@@ -36,7 +37,7 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
         [
             [
                 Cell(metric.title, aside=metric.meaning),
-                number(summary["overall"][name], interval=found.get(name)),
+                number_cell(summary["overall"][name], interval=found.get(name)),
             ]
             for name, metric in headline_metrics(task).items()
             if name in summary["overall"]
@@ -45,11 +46,13 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     )
 
 
-def overall_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
-    """Every metric over all labels, with how its interval was found."""
+def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
+    """Every metric over all labels, with the method of its interval."""
     found = _intervals(summary, "overall")
     names = [name for name in overall_metrics(task) if name in summary["overall"]]
-    rows = [[Cell(metric_title(name)), number(summary["overall"][name], interval=found.get(name))] for name in names]
+    rows = [
+        [Cell(metric_title(name)), number_cell(summary["overall"][name], interval=found.get(name))] for name in names
+    ]
     columns = [Column("Metric", text=True), Column("Value")]
     if found:
         columns.append(Column("Interval", text=True))
@@ -58,8 +61,8 @@ def overall_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
 
 
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
-    """The metrics by label: those that are looked for first, and tables of all others."""
-    kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
+    """The metrics by label: a table of the most used, and tables of all others."""
+    kind = split_images(split, summary["images"])
     first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, FOUND)
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in FOUND]
     decided = ["negatives", *(metric.name for metric in others if metric.judges != "probability")]
@@ -87,8 +90,8 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     rows = [
         [
             Cell(row["label"]),
-            number(row["threshold"], FORMS["threshold"]),
-            *(number(row[name], interval=row["intervals"].get(name)) for name in AT_THRESHOLD),
+            number_cell(row["threshold"], FORMS["threshold"]),
+            *(number_cell(row[name], interval=row["intervals"].get(name)) for name in AT_THRESHOLD),
         ]
         for row in found
     ]
@@ -105,25 +108,25 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     rows = [
         [
             Cell(row["label"]),
-            number(row["auroc"], interval=by_label[row["label"]].get("auroc")),
-            number(found[row["label"]]["auroc"], interval=found[row["label"]]),
+            number_cell(row["auroc"], interval=by_label[row["label"]].get("auroc")),
+            number_cell(found[row["label"]]["auroc"], interval=found[row["label"]]),
         ]
         for row in summary["per_label"]
         if row["label"] in found
     ]
     columns = (Column("Label", text=True), Column("AUROC, bootstrap"), Column("AUROC, DeLong"))
-    return Table(f"{split}-delong", "The same AUROC with intervals found in two ways", columns, rows, sortable=True)
+    return Table(f"{split}-delong", "The same AUROC with intervals by two methods", columns, rows, sortable=True)
 
 
 def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
-    """A pair of classes a row, most mistakes first."""
+    """One row per pair of classes, most mistakes first."""
     support = {row["label"]: row["support"] for row in summary["per_label"]}
     cells = summary["most_confused"]
     rows = [
         [
             Cell(cell["actual"]),
             Cell(cell["predicted"]),
-            number(cell["count"], ",d", aside=percent(cell["count"], support[cell["actual"]])),
+            number_cell(cell["count"], ",d", aside=percent(cell["count"], support[cell["actual"]])),
         ]
         for cell in cells[:CONFUSED_ROWS]
     ]
@@ -144,7 +147,10 @@ def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int
         f"{split}-binary",
         "Images by label",
         (Column("Label", text=True), *map(Column, columns)),
-        [[Cell(label), *(number(n, ",d") for row in rows for n in row)] for label, rows in counts_by_label.items()],
+        [
+            [Cell(label), *(number_cell(n, ",d") for row in rows for n in row)]
+            for label, rows in counts_by_label.items()
+        ],
         sortable=True,
     )
 
@@ -162,7 +168,7 @@ def cooccurrence_matrix(split: str, summary: Mapping[str, Any], labels: Sequence
 
 
 def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
-    """A bin a row, of each label before and after calibration; bins without an image are left out."""
+    """One row per bin, of each label before and after calibration; empty bins are left out."""
     columns = (
         Column("Label", text=True),
         Column("Calibration", text=True),
@@ -176,9 +182,9 @@ def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequenc
             Cell(label),
             Cell(when),
             Cell(f"{one['low']:.2f} to {one['high']:.2f}"),
-            number(one["count"], ",d"),
-            number(one["predicted"]),
-            number(one["observed"], interval={"low": one["observed_low"], "high": one["observed_high"]}),
+            number_cell(one["count"], ",d"),
+            number_cell(one["predicted"]),
+            number_cell(one["observed"], interval={"low": one["observed_low"], "high": one["observed_high"]}),
         ]
         for when, by_label in reliability.items()
         for label, bins in by_label.items()
@@ -193,11 +199,11 @@ def thresholds_table(decision: Decision) -> Table:
     rows = []
     for label, point in zip(decision.labels, decision.points, strict=True):
         cells = [
-            number(point.sensitivity, interval=point.interval("sensitivity")),
-            number(point.specificity, interval=point.interval("specificity")),
+            number_cell(point.sensitivity, interval=point.interval("sensitivity")),
+            number_cell(point.specificity, interval=point.interval("specificity")),
         ]
-        threshold = number(point.threshold, "#.3g", aside="" if point.threshold is not None else "0.5 is used")
-        counts = (number(point.positives, ",d"), number(point.negatives, ",d"))
+        threshold = number_cell(point.threshold, "#.3g", aside="" if point.threshold is not None else "0.5 is used")
+        counts = (number_cell(point.positives, ",d"), number_cell(point.negatives, ",d"))
         rows.append([Cell(label), threshold, *cells, *counts, Cell(point.reason or "chosen")])
     columns = [Column("Label", text=True), Column("Threshold"), Column("Sensitivity"), Column("Specificity")]
     columns += [Column("Images with"), Column("Images without"), Column("Choice", text=True)]
@@ -205,11 +211,11 @@ def thresholds_table(decision: Decision) -> Table:
 
 
 def scalings_table(decision: Decision) -> Table | None:
-    """Slope and bias of each label's logit; None where the calibration is none of that kind."""
+    """Slope and bias of each label's logit; None where there is no calibration by label."""
     if not isinstance(decision.calibration, tuple):
         return None
     rows = [
-        [Cell(label), number(one.slope, "#.3g"), number(one.bias, "#.3g"), Cell(one.reason or "fitted")]
+        [Cell(label), number_cell(one.slope, "#.3g"), number_cell(one.bias, "#.3g"), Cell(one.reason or "fitted")]
         for label, one in zip(decision.labels, decision.calibration, strict=True)
     ]
     columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
@@ -226,7 +232,10 @@ def _label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Ite
         [
             [
                 Cell(row["label"]),
-                *(number(row[name], FORMS.get(name, ".3f"), found.get(row["label"], {}).get(name)) for name in there),
+                *(
+                    number_cell(row[name], FORMS.get(name, ".3f"), found.get(row["label"], {}).get(name))
+                    for name in there
+                ),
             ]
             for row in rows
         ],

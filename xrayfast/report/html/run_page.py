@@ -1,25 +1,20 @@
-"""A run as one self-contained HTML page: what `report.html` holds."""
+"""`report.html`: a run as one self-contained page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.files import write_text
 from xrayfast.metrics.decision import Decision
-from xrayfast.report.figures import Case
-from xrayfast.report.html.decision_view import decision_view
-from xrayfast.report.html.figure_blocks import Plot, history_plot
+from xrayfast.report.html.decision_section import decision_section
+from xrayfast.report.html.plots import Plot, history_plot
 from xrayfast.report.html.render import render_template
-from xrayfast.report.html.results import SplitReport
-from xrayfast.report.html.results_view import results_view
-from xrayfast.report.html.tables import SPLIT_TITLES, counts_table, epochs_table, flow_view
-
-__all__ = ["Case", "ReportData", "SplitReport", "render", "task_text", "write_page"]
+from xrayfast.report.html.split_section import SplitReport, split_section
+from xrayfast.report.html.tables import counts_table, epochs_table, flow_steps
+from xrayfast.report.wording import SPLIT_TITLES
 
 FACT_NAMES = {
     "arch": "Network",
@@ -39,21 +34,21 @@ class ReportData:
         run_name: the run's name, the page's title.
         created: date and time, for people.
         command: the command line or call that started the run.
-        facts: how it was trained, by name: arch, weights, loss, optimizer, seed, device, versions and so on.
+        facts: on model and training, by name: arch, weights, loss, optimizer, seed, device, versions and so on.
         task: "single" or "multi".
         labels: the names, in the order of the network's outputs.
         counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
             and by split (columns among train, valid and test).
         data_notes: sentences on the data.
-        history: a row an epoch, as `figures.loss_and_metric_curves` takes it.
+        history: one row per epoch, as `figures.loss_and_metric_curves` takes it.
         best_epoch: the epoch whose weights were kept, or None.
-        splits: the evaluated splits.
+        splits: the evaluated splits, valid before test.
         warnings: sentences that a reader must see first.
         decision: calibration and thresholds; None for the network's own probabilities.
-        flow: from the image files that were found to the splits: what is told of them, and how many.
-        audit: sentences on what was looked for in the data, and found.
-        source: of the data; "" where it is not known.
-        curves: `blocks.history_plot` of the history, where it was drawn before.
+        flow: from the image files that were found to the splits: descriptions and numbers of images.
+        audit: sentences on duplicates and leaks.
+        source: of the data; "" where unknown.
+        curves: `plots.history_plot` of the history, where it is drawn already.
     """
 
     run_name: str
@@ -75,22 +70,13 @@ class ReportData:
     curves: Plot | None = None
 
 
-def write_page(data: ReportData, path: Path) -> None:
-    """Write the page; `path` holds the old file or the whole new one, never a part.
-
-    Raises:
-        WriteError: the file can't be written.
-    """
-    write_text(path, render(data))
-
-
-def render(data: ReportData) -> str:
+def render_run_page(data: ReportData) -> str:
     """The whole page as one HTML document that needs no other file.
 
     Args:
         data: what to show; names and sentences are plain text and are escaped here.
     """
-    splits = [results_view(split, data.task) for split in data.splits]
+    splits = [split_section(split, data.task) for split in data.splits]
     view = {
         "run_name": data.run_name,
         "created": data.created,
@@ -100,14 +86,14 @@ def render(data: ReportData) -> str:
         "warnings": data.warnings,
         "source": data.source,
         "counts": counts_table(data.counts, data.labels, data.task),
-        "flow": flow_view(data.flow),
+        "flow": flow_steps(data.flow),
         "audit": data.audit,
         "data_notes": data.data_notes,
         "facts": [(_fact_name(name), value) for name, value in data.facts.items()],
         "curves": data.curves or history_plot(data.history, data.best_epoch),
         "epochs": epochs_table(data.history, data.best_epoch, data.task),
         "best_epoch": data.best_epoch,
-        "decision": decision_view(data.decision or Decision(data.task, tuple(data.labels))),
+        "decision": decision_section(data.decision or Decision(data.task, tuple(data.labels))),
         "splits": splits,
         "has_patients": "patients" in data.counts.index[len(data.labels) :],
         "has_intervals": any(split["intervals_text"] for split in splits),
@@ -126,21 +112,16 @@ def _contents(data: ReportData) -> list[tuple[str, str]]:
         ("decision", "Calibration and thresholds"),
         *results,
         ("failures", "Predicted against actual"),
-        *([("saliency", "What the network looks at")] if any(map(_explained, data.splits)) else []),
+        *([("saliency", "What the network looks at")] if any(split.explained for split in data.splits) else []),
         ("limits", "Limits and intended use"),
         ("reproduce", "How to reproduce"),
     ]
 
 
-def _explained(split: SplitReport) -> bool:
-    return bool(split.saliency or split.saliency_notes)
-
-
 def task_text(task: Task, labels: Sequence[str]) -> str:
-    """What the network tells, in a line."""
-    if task == "single":
-        return f"Chest radiographs, one of {len(labels)} classes an image"
-    return f"Chest radiographs, any of {len(labels)} labels an image"
+    """The task in a line."""
+    kind = f"one of {len(labels)} classes" if task == "single" else f"any of {len(labels)} labels"
+    return f"Chest radiographs, {kind} per image"
 
 
 def _fact_name(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.metrics.registry import headline_metrics, metric_title
-from xrayfast.report.html.tables import Cell, Column, Table, number
+from xrayfast.report.html.tables import Cell, Column, Table, number_cell
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -15,7 +15,7 @@ BY_LABEL = ("auroc", "recall", "specificity")
 """The metrics that are shown by label and subgroup."""
 
 
-def subgroups_view(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
+def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
     """What the templates show of each property by which a split was divided.
 
     Args:
@@ -46,10 +46,10 @@ def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
     rows = [
         [
             Cell(str(group["value"])),
-            number(group["images"], ",d"),
-            number(group.get("patients"), ",d"),
-            *(number(group[name], ",d") for name in counts),
-            *(number(group["overall"][name], interval=_found(group, "overall").get(name)) for name in names),
+            number_cell(group["images"], ",d"),
+            number_cell(group.get("patients"), ",d"),
+            *(number_cell(group[name], ",d") for name in counts),
+            *(number_cell(group["overall"][name], interval=_found(group, "overall").get(name)) for name in names),
         ]
         for group in one["groups"]
     ]
@@ -67,7 +67,7 @@ def _by_label(id: str, one: Mapping[str, Any], name: str) -> Table:
 
 def _cell(group: Mapping[str, Any], label: str, name: str) -> Cell:
     row: Mapping[str, Any] = next((row for row in group["per_label"] if row["label"] == label), {})
-    return number(row.get(name), interval=_found(group, "per_label").get(label, {}).get(name))
+    return number_cell(row.get(name), interval=_found(group, "per_label").get(label, {}).get(name))
 
 
 def _gaps(id: str, one: Mapping[str, Any]) -> Table | None:
@@ -78,9 +78,9 @@ def _gaps(id: str, one: Mapping[str, Any]) -> Table | None:
     rows = [
         [
             Cell(_metric(gap)),
-            number(gap["highest_value"], aside=str(gap["highest"])),
-            number(gap["lowest_value"], aside=str(gap["lowest"])),
-            number(gap["difference"], interval=gap),
+            number_cell(gap["highest_value"], aside=str(gap["highest"])),
+            number_cell(gap["lowest_value"], aside=str(gap["lowest"])),
+            number_cell(gap["difference"], interval=gap),
         ]
         for gap in gaps[:GAPS_SHOWN]
     ]
@@ -97,7 +97,7 @@ def _gaps_text(one: Mapping[str, Any]) -> str:
         return "No two groups are large enough to be compared."
     said = []
     for gap in gaps[:GAPS_NAMED]:
-        cell = number(gap["difference"], interval=gap)
+        cell = number_cell(gap["difference"], interval=gap)
         between = f", interval {cell.interval.text}" if cell.interval else ""
         said.append(
             f"{_metric(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "

@@ -1,4 +1,4 @@
-"""Tables as the pages show them, and those of a run's data and training."""
+"""Tables of the HTML pages: their cells, and the tables of a run's data and training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.errors import plural
 from xrayfast.metrics.registry import epoch_metrics
-
-SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
-"""The splits of a data set, and the external test, with the names that people read."""
+from xrayfast.report.wording import SPLIT_TITLES, percent
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class Cell:
-    """Its text (None for a number that is not defined), the number to sort by, a smaller remark, and an interval."""
+    """A table cell: text (None for an undefined number), the number to sort by, a smaller remark, and an interval."""
 
     text: str | None
     value: float | None = None
@@ -38,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """Its header, and whether its cells are words or numbers."""
+    """A column: its header, and whether its cells are words instead of numbers."""
 
     name: str
     text: bool = False
@@ -59,7 +56,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A square table of counts: the labels name its rows, actual, and its columns, predicted."""
+    """A square table of counts: one row per actual and one column per predicted label."""
 
     id: str
     caption: str
@@ -67,8 +64,8 @@ class Matrix:
     rows: Sequence[Sequence[int]]
 
 
-def number(value: Any, form: str = ".3f", interval: Mapping[str, Any] | None = None, aside: str = "") -> Cell:
-    """A cell of a number; what is missing or not finite has no text.
+def number_cell(value: Any, form: str = ".3f", interval: Mapping[str, Any] | None = None, aside: str = "") -> Cell:
+    """The cell of a number; one that is missing or not finite has no text.
 
     Args:
         value: the number, or None.
@@ -89,18 +86,8 @@ def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
     return Ends(low, high, f"{low:{form}} to {high:{form}}")
 
 
-def images_text(count: int, kind: str = "") -> str:
-    """As in "1,024 validation images"."""
-    return plural(count, " ".join(filter(None, (kind, "image"))))
-
-
-def percent(part: float, whole: float = 1.0) -> str:
-    """A share with one decimal; `whole` is above 0."""
-    return f"{100 * part / whole:.1f}%"
-
-
 def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> Table:
-    """An epoch a row."""
+    """One row per epoch."""
     forms = {"train_loss": ("Training loss", ".3f"), "valid_loss": ("Validation loss", ".3f")}
     forms |= {name: (metric.title, ".3f") for name, metric in epoch_metrics(task).items()}
     forms |= {"lr": ("Learning rate", ".2g"), "seconds": ("Seconds", ".1f")}
@@ -108,7 +95,7 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
     rows = []
     for record in history.to_dict("records"):
         epoch = int(record["epoch"])
-        cells = [number(float(record[column]), form) for column, (_, form) in forms.items()]
+        cells = [number_cell(float(record[column]), form) for column, (_, form) in forms.items()]
         rows.append(
             [
                 Cell(str(epoch), aside="best" if epoch == best_epoch else ""),
@@ -126,7 +113,7 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
 
 
 def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
-    """Images by label and split; the rows after the labels are totals, whatever a label is called."""
+    """Images by label and split; the rows after the labels are totals, whatever the names of the labels."""
     n_labels = len(labels)
     split_names = [str(column) for column in counts.columns]
     records = [
@@ -140,7 +127,7 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
         cells = [Cell(name)]
         for value, whole in zip(values, images, strict=True):
             known = shares and math.isfinite(value) and whole > 0
-            cells.append(number(value, ",.0f", aside=percent(value, whole) if known else ""))
+            cells.append(number_cell(value, ",.0f", aside=percent(value, whole) if known else ""))
         return cells
 
     return Table(
@@ -155,15 +142,15 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
     )
 
 
-def flow_view(flow: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
-    """The flow of images as what the templates draw: what is told, the number, and whether the step leads on.
+def flow_steps(flow: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
+    """The steps of the flow chart: text, number of images, and whether images are kept, left out or of one split.
 
     Args:
-        flow: as `data.manifest.Manifest.flow` gives it.
+        flow: as `data.manifest.Manifest.flow` gives it; older versions began the splits with "Part".
     """
-    view = []
+    steps = []
     for text, images in flow:
-        kind = "out" if text.startswith("Left out") else "part" if text.startswith(("Split ", "Part ")) else "step"
-        told = SPLIT_TITLES.get(text.partition(" ")[2], text) if kind == "part" else text
-        view.append({"kind": kind, "text": told, "images": f"{images:,}"})
-    return view
+        kind = "out" if text.startswith("Left out") else "split" if text.startswith(("Split ", "Part ")) else "step"
+        title = SPLIT_TITLES.get(text.partition(" ")[2], text) if kind == "split" else text
+        steps.append({"kind": kind, "text": title, "images": f"{images:,}"})
+    return steps

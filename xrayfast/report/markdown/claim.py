@@ -9,27 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from xrayfast.errors import plural
-from xrayfast.files import write_text
 from xrayfast.metrics.registry import label_metrics, overall_metrics
-from xrayfast.report.markdown import sentences as say
-from xrayfast.report.markdown.facts import (
-    DASH,
-    PURPOSE,
-    SPLIT_TITLES,
-    Facts,
-    filled,
+from xrayfast.report.markdown import descriptions as say
+from xrayfast.report.markdown.markup import DASH, PURPOSE, markdown_table, render_markdown
+from xrayfast.report.markdown.metric_blocks import (
+    format_number,
+    headline_markdown,
     interval_note,
-    label_table,
-    number,
-    overall_table,
-    share,
+    labels_markdown,
     subgroup_blocks,
-    table,
 )
+from xrayfast.report.markdown.run_facts import RunFacts, read_run_facts
+from xrayfast.report.wording import SPLIT_TITLES, images_of_patients
 from xrayfast.run import Run
 
 Status = Literal["filled", "partly", "author"]
@@ -39,7 +33,7 @@ _MISTAKES = 5
 
 
 class Answer(NamedTuple):
-    """What a run says to an item, and what is left for the author to write; either may be empty."""
+    """What a run's files say to an item, and what is left for the author to write; either may be empty."""
 
     given: tuple[str, ...] = ()
     todo: str = ""
@@ -58,174 +52,167 @@ class Item:
         number: 1 to 44.
         section: of the checklist.
         asks: what is to be reported.
-        answer: what a run says to it, or what the author is to write where a run can't know.
+        answer: from a run's files, or what the author is to write where these can't know.
     """
 
     number: int
     section: str
     asks: str
-    answer: Callable[[Facts], Answer] | str
+    answer: Callable[[RunFacts], Answer] | str
 
-    def of(self, facts: Facts) -> Answer:
+    def of(self, facts: RunFacts) -> Answer:
         """The answer that a run gives."""
         return Answer(todo=self.answer) if isinstance(self.answer, str) else self.answer(facts)
 
 
-def write_claim(run: Run) -> Path:
-    """Write `claim.md` into the run's folder.
-
-    Raises:
-        RunError: a file of the run is damaged.
-        WriteError: the checklist can't be written.
-    """
-    write_text(run.claim_path, render(run))
-    return run.claim_path
-
-
-def render(run: Run) -> str:
+def render_claim(run: Run) -> str:
     """The checklist of a run, as Markdown.
 
     Raises:
         RunError: a file of the run is damaged.
     """
-    return filled(run, "claim.md.j2", _view)
+    return render_markdown("claim.md.j2", _context(read_run_facts(run)))
 
 
-def _view(facts: Facts) -> dict[str, Any]:
-    """What the template shows."""
+def _context(facts: RunFacts) -> dict[str, Any]:
+    """The variables of the template."""
     answers = [(item, item.of(facts)) for item in ITEMS]
     counts = {name: sum(answer.status == name for _, answer in answers) for name in ("filled", "partly", "author")}
     sections = [(name, list(rows)) for name, rows in groupby(answers, key=lambda row: row[0].section)]
     return {"name": facts.name, "purpose": PURPOSE, "items": len(answers), "counts": counts, "sections": sections}
 
 
-# What a run says
+# The answers
 
 
-def _kind(facts: Facts) -> Answer:
+def _kind(facts: RunFacts) -> Answer:
     text = f"Supervised deep learning: a convolutional network ({say.arch(facts)}) classifies chest radiographs."
     return Answer((text,), "the title and abstract that say so.")
 
 
-def _sources(facts: Facts) -> Answer:
-    images = sum(column.get("images", 0) for column in (facts.info.counts).values())
+def _sources(facts: RunFacts) -> Answer:
+    images = sum(column.get("images", 0) for column in facts.info.counts.values())
     labels = facts.config.data.labels
     given = f"The data set '{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
     given += f", {plural(images, 'image')}" if images else ""
     mark = facts.info.fingerprint
     return Answer(
-        (given + (f"; fingerprint of names, labels, parts and sizes: {mark}." if mark else "."),),
+        (given + (f"; fingerprint of names, labels, splits and sizes: {mark}." if mark else "."),),
         "where, when and from whom the images come, a link, their license, and how well they match the people and the "
         "setting that the network is meant for.",
     )
 
 
-def _criteria(facts: Facts) -> Answer:
-    flow = say.flow_table(facts)
+def _criteria(facts: RunFacts) -> Answer:
+    flow = say.flow_markdown(facts)
     todo = "who was eligible and who was not, and how, where and when they were found."
     return Answer(("Among the files that were there:", flow), todo) if flow else Answer(todo=todo)
 
 
-def _prepared(facts: Facts) -> Answer:
+def _prepared(facts: RunFacts) -> Answer:
     return Answer((say.preparation(facts),))
 
 
-def _subset(facts: Facts) -> Answer:
+def _subset(facts: RunFacts) -> Answer:
     given = "Each image was used whole: no region was cut out."
     return Answer((given,), "whether the images are a selection from a larger collection, and how they were chosen.")
 
 
-def _deidentified(facts: Facts) -> Answer:
+def _deidentified(facts: RunFacts) -> Answer:
     split = facts.split
     known = split is not None and (split["patient"] != "").any()
     given = ("xrayfast names patients by pseudonyms (P00001, ...) in all files of the run; file names are kept.",)
     return Answer(given if known else (), "how the images and their file names were de-identified before.")
 
 
-def _missing(facts: Facts) -> Answer:
+def _missing(facts: RunFacts) -> Answer:
     data, given = facts.config.data, []
     for what, policies in (("Uncertain", data.uncertain), ("Blank", data.blank)):
         if policies:
             given.append(f"{what} cells of the labels: {', '.join(policies)}.")
     for split, summary in facts.results.items():
         if summary.get("masked"):
-            told = ", ".join(f"{label} {count:,}" for label, count in summary["masked"].items())
-            given.append(f"{SPLIT_TITLES[split]}: images left out of a label's metrics because it is unknown: {told}.")
+            masked = ", ".join(f"{label} {count:,}" for label, count in summary["masked"].items())
+            given.append(f"{SPLIT_TITLES[split]}: images left out of a label's metrics, as it is masked: {masked}.")
     if facts.results and not given:
-        given.append("No label of an image that was measured is unknown.")
+        given.append("No label of an evaluated image is masked.")
     return Answer(tuple(given), "why data are missing, and what was done about images or records that lack.")
 
 
-def _reference(facts: Facts) -> Answer:
+def _reference(facts: RunFacts) -> Answer:
     labels = facts.config.data.labels
     origin = f"the table {labels.name}" if labels else "the data set"
-    kind = "one label an image" if facts.task == "single" else "several labels an image, or none"
+    kind = "one label per image" if facts.task == "single" else "several labels or none per image"
     given = f"Labels were taken as given by {origin}: {kind}, of {', '.join(facts.labels)}."
     implied = facts.config.data.imply
     return Answer(
         (given, *([f"Labels that imply another: {', '.join(implied)}."] if implied else [])),
-        "how these labels came about, in enough detail to do it again.",
+        "how these labels were made, in enough detail to do it again.",
     )
 
 
-def _test_labels(facts: Facts) -> Answer:
+def _test_labels(facts: RunFacts) -> Answer:
     todo = "by whom, with which instructions and which software the test images were labelled."
     if "test" not in facts.results:
         return Answer(todo=todo)
     return Answer(("The test split's labels come from the same source as those of the other splits.",), todo)
 
 
-def _assigned(facts: Facts) -> Answer:
-    words = ("drawn", "part", "split", "fold", "fraction")
+def _assigned(facts: RunFacts) -> Answer:
+    words = ("drawn", "part", "split", "fold", "fraction")  # runs of older versions say "part"
     notes = facts.info.data_notes
     notes = [note for note in notes if any(word in note.lower() for word in words)]
-    counts = say.counts_table(facts)
+    counts = say.counts_markdown(facts)
     given = (*notes, *([counts] if counts else []))
     return Answer(given, "" if notes and counts else "how images were assigned to training, validation and test.")
 
 
-def _disjoint(facts: Facts) -> Answer:
-    sentences, split = tuple(say.disjoint(facts)), facts.split
+def _disjoint(facts: RunFacts) -> Answer:
+    sentences, split = tuple(say.split_overlap(facts)), facts.split
     if split is None:
         return Answer(todo="at which level the splits are disjoint.")
     todo = "" if (split["patient"] != "").all() else "whether images of one patient can stand in more than one split."
     return Answer(sentences, todo)
 
 
-def _model(facts: Facts) -> Answer:
+def _model(facts: RunFacts) -> Answer:
     return Answer((say.network(facts), *say.decision_blocks(facts)))
 
 
-def _software(facts: Facts) -> Answer:
+def _software(facts: RunFacts) -> Answer:
     given = f"{say.versions(facts)}. Hardware: {say.hardware(facts)}; platform: {facts.info.platform or DASH}."
     return Answer((given,), "" if facts.info.versions else "the versions of the libraries.")
 
 
-def _start(facts: Facts) -> Answer:
+def _start(facts: RunFacts) -> Answer:
     weights = facts.config.model.weights
     file = weights not in ("imagenet", "none")
-    return Answer((say.start(facts),), "where this file comes from, and what it was trained on." if file else "")
+    return Answer(
+        (say.initial_weights(facts),), "where this file comes from, and what it was trained on." if file else ""
+    )
 
 
-def _training(facts: Facts) -> Answer:
+def _training(facts: RunFacts) -> Answer:
     todo = "" if facts.planned else "the schedule and the learning rates, which are not recorded."
-    rows = table(("Setting", "Value"), say.settings(facts))
+    rows = markdown_table(("Setting", "Value"), say.hyperparameters(facts))
     return Answer((say.augmentation(facts), rows, f"Time: {say.duration(facts)}."), todo)
 
 
-def _selected(facts: Facts) -> Answer:
-    return Answer((say.selection(facts),), "how many other runs were tried, and how this one was chosen among them.")
+def _selected(facts: RunFacts) -> Answer:
+    return Answer(
+        (say.epoch_selection(facts),), "how many other runs were tried, and how this one was chosen among them."
+    )
 
 
-def _ensemble(facts: Facts) -> Answer:
+def _ensemble(facts: RunFacts) -> Answer:
     views = " Its predictions are averaged over augmented views of an image." if facts.config.train.tta else ""
     return Answer((f"None: one network.{views}",))
 
 
-def _metrics(facts: Facts) -> Answer:
-    if facts.main is None:
+def _metrics(facts: RunFacts) -> Answer:
+    if facts.main_split is None:
         return Answer(todo="the metrics, and why these.")
-    summary = facts.main[1]
+    summary = facts.main_split[1]
     names = [metric.title for key, metric in overall_metrics(facts.task).items() if key in summary["overall"]]
     rows = summary["per_label"]
     of_labels = [metric.title for key, metric in label_metrics().items() if any(key in row for row in rows)]
@@ -233,101 +220,109 @@ def _metrics(facts: Facts) -> Answer:
     return Answer(given, "which of these is the main one, and why it fits the use.")
 
 
-def _statistics(facts: Facts) -> Answer:
+def _statistics(facts: RunFacts) -> Answer:
     notes = [f"{SPLIT_TITLES[split]}: {interval_note(summary)}" for split, summary in facts.results.items()]
     certain = bool(notes) and all(summary.get("intervals") for summary in facts.results.values())
     return Answer(tuple(notes), "" if certain else "how uncertain the results are, such as by 95 % intervals.")
 
 
-def _robust(facts: Facts) -> Answer:
-    splits = [(split, subgroup_blocks(facts, summary)) for split, summary in facts.results.items()]
+def _robust(facts: RunFacts) -> Answer:
+    splits = [(split, subgroup_blocks(summary, facts.task)) for split, summary in facts.results.items()]
     blocks = [text for split, found in splits if found for text in (f"{SPLIT_TITLES[split]} split.", *found)]
     todo = "how results change with what may change in use: devices, views, thresholds, who is examined."
     return Answer(tuple(blocks), todo)
 
 
-def _explained(facts: Facts) -> Answer:
-    sentences = tuple(say.examination(facts))
+def _explained(facts: RunFacts) -> Answer:
+    sentences = tuple(say.saliency_notes(facts))
     if not sentences:
         return Answer(todo="the methods, if any (xrayfast interpret --saliency makes Grad-CAM maps).")
     return Answer(sentences, "what readers concluded from the maps.")
 
 
-def _internal(facts: Facts) -> Answer:
-    given = tuple(f"{SPLIT_TITLES[split]} split: {share(summary)}." for split, summary in facts.results.items())
+def _internal(facts: RunFacts) -> Answer:
+    given = tuple(
+        f"{SPLIT_TITLES[split]} split: {images_of_patients(summary)}." for split, summary in facts.results.items()
+    )
     if "test" in facts.results:
         todo = "" if facts.planned else "whether the test split was looked at while the network was trained by hand."
         return Answer((*given, "Calibration and thresholds were chosen on the validation split alone."), todo)
     return Answer(given, "a test on images that chose nothing: the validation split also chose the model.")
 
 
-def _external(facts: Facts) -> Answer:
-    tests = say.external(facts)
+def _external(facts: RunFacts) -> Answer:
+    tests = say.external_tests(facts)
     if not tests:
         return Answer(todo="a test on other data (xrayfast evaluate), or that there was none, and why.")
-    blocks = [block for name, test in tests for block in (f"Evaluation {name}.", *say.test_blocks(facts, test))]
+    blocks = [
+        block for name, metrics in tests for block in (f"Evaluation {name}.", *say.evaluation_blocks(facts, metrics))
+    ]
     return Answer(tuple(blocks), "how these data differ from those of training.")
 
 
-def _participants(facts: Facts) -> Answer:
-    flow, counts = say.flow_table(facts), say.counts_table(facts)
+def _participants(facts: RunFacts) -> Answer:
+    flow, counts = say.flow_markdown(facts), say.counts_markdown(facts)
     given = tuple(block for block in (flow, counts) if block)
     return Answer(given, "" if flow and counts else "numbers included and excluded by each criterion, as a flowchart.")
 
 
-def _characteristics(facts: Facts) -> Answer:
-    counts = say.counts_table(facts)
+def _characteristics(facts: RunFacts) -> Answer:
+    counts = say.counts_markdown(facts)
     given: list[str] = [counts] if counts else []
     for split, summary in facts.results.items():
         for by in summary.get("subgroups") or ():
-            told = [f"{group['value']} {number(group.get('images'), ',d')}" for group in by["groups"]]
+            groups = [f"{group['value']} {format_number(group.get('images'), ',d')}" for group in by["groups"]]
             missing = f", unknown {by['missing']:,}" if by.get("missing") else ""
-            given.append(f"{SPLIT_TITLES[split]}, images by {by['by']}: {', '.join(told)}{missing}.")
+            given.append(f"{SPLIT_TITLES[split]}, images by {by['by']}: {', '.join(groups)}{missing}.")
     return Answer(tuple(given), "age, sex and clinical characteristics in each split, as far as they are not here.")
 
 
-def _performance(facts: Facts) -> Answer:
+def _performance(facts: RunFacts) -> Answer:
     given = [
         block
         for split, summary in facts.results.items()
         for block in (
-            f"{SPLIT_TITLES[split]}, {share(summary)}. {interval_note(summary)}",
-            overall_table(facts, summary),
+            f"{SPLIT_TITLES[split]}, {images_of_patients(summary)}. {interval_note(summary)}",
+            headline_markdown(summary, facts.task),
         )
     ]
     certain = all(summary.get("intervals") for summary in facts.results.values())
     return Answer(tuple(given), "" if given and certain else "the results, with their uncertainty.")
 
 
-def _diagnostic(facts: Facts) -> Answer:
-    if facts.main is None:
+def _diagnostic(facts: RunFacts) -> Answer:
+    if facts.main_split is None:
         return Answer(todo="sensitivity, specificity and their precision.")
-    split, summary = facts.main
+    split, summary = facts.main_split
     todo = "" if summary.get("intervals") else "the precision of these estimates."
     return Answer(
-        (f"{SPLIT_TITLES[split]}, each label against the rest. {interval_note(summary)}", label_table(summary)), todo
+        (f"{SPLIT_TITLES[split]}, each label against the rest. {interval_note(summary)}", labels_markdown(summary)),
+        todo,
     )
 
 
-def _failures(facts: Facts) -> Answer:
-    if facts.main is None:
+def _failures(facts: RunFacts) -> Answer:
+    if facts.main_split is None:
         return Answer(todo="which images are wrong, and why.")
-    split, summary = facts.main
+    split, summary = facts.main_split
     pairs = (summary.get("most_confused") or ())[:_MISTAKES]
-    rows = [(pair["actual"], pair["predicted"], number(pair["count"], ",d")) for pair in pairs]
+    rows = [(pair["actual"], pair["predicted"], format_number(pair["count"], ",d")) for pair in pairs]
     found: tuple[str, ...] = (f"{SPLIT_TITLES[split]}: no label was missed for another.",)
     if rows:
-        found = (f"{SPLIT_TITLES[split]}, most frequent mistakes:", table(("Actual", "Predicted", "Images"), rows))
+        found = (
+            f"{SPLIT_TITLES[split]}, most frequent mistakes:",
+            markdown_table(("Actual", "Predicted", "Images"), rows),
+        )
     return Answer(
         (*found, "The images with the largest losses are shown by xrayfast interpret."), "what these have in common."
     )
 
 
-def _limitations(facts: Facts) -> Answer:
-    return Answer(tuple(say.limits(facts)), "limitations of the study, such as bias in how images were collected.")
+def _limitations(facts: RunFacts) -> Answer:
+    return Answer(tuple(say.limitations(facts)), "limitations of the study, such as bias in how images were collected.")
 
 
-def _protocol(facts: Facts) -> Answer:
+def _protocol(facts: RunFacts) -> Answer:
     given = (
         "Technical details are in the run's folder: config.yaml (all settings; xrayfast fit --config replays them), "
         "split.csv, history.csv, metrics.json and model_card.md."
@@ -335,7 +330,7 @@ def _protocol(facts: Facts) -> Answer:
     return Answer((given,), "where the protocol of the study is found.")
 
 
-def _available(facts: Facts) -> Answer:
+def _available(facts: RunFacts) -> Answer:
     release = facts.info.xrayfast
     given = f"Software: xrayfast {release}".rstrip() + ", MIT license. Weights: model.safetensors of this run."
     return Answer((given,), "where weights and data can be had, and under which conditions.")

@@ -7,76 +7,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from xrayfast.files import write_text
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
-from xrayfast.report.markdown.facts import (
-    GAP,
-    PURPOSE,
-    SPLIT_TITLES,
-    UNRECORDED,
-    Facts,
-    Markdown,
-    estimate,
-    filled,
-    interval_note,
-    share,
-    table,
-)
-from xrayfast.report.markdown.sentences import (
-    arch,
-    augmentation,
-    counts_table,
-    decision_blocks,
-    disjoint,
-    duration,
-    examination,
-    external,
-    flow_table,
-    hardware,
-    limits,
-    network,
-    preparation,
-    result_blocks,
-    selection,
-    settings,
-    source_of,
-    split_words,
-    start,
-    test_blocks,
-    versions,
-)
+from xrayfast.report.markdown import descriptions as say
+from xrayfast.report.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
+from xrayfast.report.markdown.metric_blocks import estimate, interval_note
+from xrayfast.report.markdown.run_facts import RunFacts, read_run_facts
+from xrayfast.report.wording import SPLIT_TITLES, images_of_patients
 from xrayfast.run import Run
+from xrayfast.run_files import EvaluationMetrics
 
 _HUB_SPLITS = {"valid": "validation", "test": "test"}
 
 
-def write_model_card(run: Run) -> Path:
-    """Write `model_card.md` into the run's folder.
-
-    Raises:
-        RunError: a file of the run is damaged.
-        WriteError: the card can't be written.
-    """
-    write_text(run.model_card_path, render(run))
-    return run.model_card_path
-
-
-def render(run: Run) -> str:
+def render_model_card(run: Run) -> str:
     """The model card of a run: YAML metadata, then Markdown.
 
     Raises:
         RunError: a file of the run is damaged.
     """
-    return filled(run, "model_card.md.j2", _view)
+    return render_markdown("model_card.md.j2", _context(read_run_facts(run)))
 
 
-def _view(facts: Facts) -> dict[str, Any]:
-    """What the template shows."""
+def _context(facts: RunFacts) -> dict[str, Any]:
+    """The variables of the template."""
     info = facts.info
     return {
         "metadata": Markdown(yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()),
@@ -85,74 +42,94 @@ def _view(facts: Facts) -> dict[str, Any]:
         "gap": GAP,
         "kind": "one of" if facts.task == "single" else "any of",
         "labels": ", ".join(facts.labels),
-        "summary": glance(facts),
-        "arch": arch(facts),
-        "network": network(facts),
-        "start": start(facts),
-        "limits": limits(facts),
+        "summary": main_result(facts),
+        "arch": say.arch(facts),
+        "network": say.network(facts),
+        "start": say.initial_weights(facts),
+        "limits": say.limitations(facts),
         "code": Markdown(json.dumps(f"runs/{facts.name}")),
         "source": facts.config.data.source.name,
-        "counts": counts_table(facts) or UNRECORDED,
+        "counts": say.counts_markdown(facts) or UNRECORDED,
         "notes": info.data_notes,
-        "flow": flow_table(facts),
+        "flow": say.flow_markdown(facts),
         "audit": info.audit,
-        "disjoint": disjoint(facts),
-        "preparation": preparation(facts),
-        "augmentation": augmentation(facts),
-        "settings": table(("Setting", "Value"), settings(facts)),
-        "selection": selection(facts),
-        "results": [(SPLIT_TITLES[split], result_blocks(facts, summary)) for split, summary in facts.results.items()],
-        "tests": [(name, test_blocks(facts, test)) for name, test in facts.tests],
-        "decision": decision_blocks(facts),
-        "examination": examination(facts),
-        "hardware": hardware(facts),
-        "time": duration(facts),
+        "disjoint": say.split_overlap(facts),
+        "preparation": say.preparation(facts),
+        "augmentation": say.augmentation(facts),
+        "settings": markdown_table(("Setting", "Value"), say.hyperparameters(facts)),
+        "selection": say.epoch_selection(facts),
+        "results": [
+            (SPLIT_TITLES[split], say.result_blocks(facts, summary)) for split, summary in facts.results.items()
+        ],
+        "tests": [(name, say.evaluation_blocks(facts, metrics)) for name, metrics in facts.evaluations],
+        "decision": say.decision_blocks(facts),
+        "examination": say.saliency_notes(facts),
+        "hardware": say.hardware(facts),
+        "time": say.duration(facts),
         "platform": info.platform or UNRECORDED,
-        "versions": versions(facts),
+        "versions": say.versions(facts),
         "fingerprint": info.fingerprint or UNRECORDED,
     }
 
 
-def glance(facts: Facts) -> str:
+def main_result(facts: RunFacts) -> str:
     """The main result in a sentence."""
-    if facts.main is None:
+    if facts.main_split is None:
         return "No results are recorded."
-    split, summary = facts.main
+    split, summary = facts.main_split
     names = ("auroc_macro", EXACT_MATCH[facts.task])
     values = "; ".join(f"{metric_title(name)}: {estimate(summary, name)}" for name in names)
-    return f"{SPLIT_TITLES[split]} split, {share(summary)}. {values}. {interval_note(summary)}"
+    return f"{SPLIT_TITLES[split]} split, {images_of_patients(summary)}. {values}. {interval_note(summary)}"
 
 
-def metadata(facts: Facts) -> dict[str, Any]:
-    """What the Hub reads: plain values only.
+def metadata(facts: RunFacts) -> dict[str, Any]:
+    """The metadata for the Hub: plain values only.
 
     No license, since that of the weights is their author's choice; no base model and no data set, since the Hub takes
     only identifiers of its own for these.
     """
     results = [
         *(_result(facts, split, summary) for split, summary in facts.results.items()),
-        *(_result(facts, test.get("split") or "", test["result"], test, name) for name, test in external(facts)),
+        *(
+            _result(facts, metrics.get("split") or "", metrics["result"], metrics, name)
+            for name, metrics in say.external_tests(facts)
+        ),
     ]
     results = [result for result in results if result["metrics"]]
     kinds = [metric["type"] for result in results for metric in result["metrics"]]
     return {
         "library_name": "xrayfast",
         "pipeline_tag": "image-classification",
-        "tags": ["xrayfast", "fastai", "image-classification", "medical-imaging", "chest-x-ray", _line(arch(facts))],
-        **({"metrics": list(dict.fromkeys(kinds)), "model-index": [_index(facts, results)]} if results else {}),
+        "tags": [
+            "xrayfast",
+            "fastai",
+            "image-classification",
+            "medical-imaging",
+            "chest-x-ray",
+            _line(say.arch(facts)),
+        ],
+        **(
+            {"metrics": list(dict.fromkeys(kinds)), "model-index": [{"name": _line(facts.name), "results": results}]}
+            if results
+            else {}
+        ),
     }
 
 
-def _index(facts: Facts, results: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"name": _line(facts.name), "results": results}
-
-
 def _result(
-    facts: Facts, split: str, summary: Mapping[str, Any], test: Mapping[str, Any] | None = None, name: str = ""
+    facts: RunFacts,
+    split: str,
+    summary: Mapping[str, Any],
+    evaluation: EvaluationMetrics | None = None,
+    name: str = "",
 ) -> dict[str, Any]:
     overall = summary["overall"]
-    source, of = (facts.config.data.source.name, "") if test is None else (source_of(test), f" (evaluation {name})")
-    dataset = {"name": _line(f"{source}, {split_words(split)}{of}"), "type": "custom"}
+    data, of = (
+        (facts.config.data.source.name, "")
+        if evaluation is None
+        else (say.source_name(evaluation), f" (evaluation {name})")
+    )
+    dataset = {"name": _line(f"{data}, {say.split_phrase(split)}{of}"), "type": "custom"}
     return {
         "task": {"type": "image-classification", "name": f"Chest radiographs, {facts.task}-label"},
         "dataset": {**dataset, **({"split": _HUB_SPLITS[split]} if split in _HUB_SPLITS else {})},
@@ -165,5 +142,5 @@ def _result(
 
 
 def _line(text: str) -> str:
-    """One line without what YAML can't hold."""
+    """The text as one line without characters that YAML can't hold."""
     return "".join(c if c.isprintable() else " " for c in text).strip() or UNRECORDED

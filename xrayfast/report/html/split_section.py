@@ -1,29 +1,30 @@
-"""What the templates show of one split's results, on the report's page and on that of an evaluation."""
+"""The section of a page on the results of one split: what it is made of, and what its template shows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from xrayfast.config import Task
-from xrayfast.errors import plural
+from xrayfast.metrics.registry import EXACT_MATCH
+from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
-from xrayfast.report.html.figure_blocks import result_blocks
+from xrayfast.report.html.plots import FigureBlock, figure_blocks
 from xrayfast.report.html.render import image_view, outlined
-from xrayfast.report.html.results import SplitReport
 from xrayfast.report.html.results_tables import (
+    all_metrics_table,
     at_thresholds_table,
     confused_table,
     delong_table,
     headline_table,
     label_tables,
-    overall_table,
 )
-from xrayfast.report.html.subgroup_tables import subgroups_view
-from xrayfast.report.html.tables import SPLIT_TITLES, images_text, number, percent
-from xrayfast.report.markdown.facts import drawn_units
+from xrayfast.report.html.subgroup_tables import subgroup_sections
+from xrayfast.report.html.tables import number_cell
 from xrayfast.report.overlays import SaliencyCase, overlay
+from xrayfast.report.wording import SPLIT_TITLES, images_of_patients, percent, resampled_units, split_images
 
 SALIENCY_SIDE = 224
 
@@ -33,8 +34,38 @@ DASHES = (
 )
 
 
-def results_view(split: SplitReport, task: Task) -> dict[str, Any]:
-    """Everything that `results.html.j2` shows of one split."""
+@dataclass(frozen=True, eq=False)
+class SplitReport:
+    """The results of one split, or of an external test.
+
+    Attributes:
+        name: which split; "external" for an external test.
+        summary: as `metrics.summary.summarise` returns it, with "subgroups" where there are some.
+        cases: the top losses, in the order to show.
+        predictions_note: a sentence on where the predictions come from, or "".
+        predictions: from which ROC and precision-recall curves are drawn; None for no curves.
+        saliency: saliency maps of single images, in the order to show.
+        saliency_notes: sentences on the maps, such as that of the check on random weights.
+        blocks: the figures, where they are drawn already.
+    """
+
+    name: Literal["valid", "test", "external"]
+    summary: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    predictions_note: str
+    predictions: Predictions | None = None
+    saliency: tuple[SaliencyCase, ...] = ()
+    saliency_notes: tuple[str, ...] = ()
+    blocks: Sequence[FigureBlock] | None = None
+
+    @property
+    def explained(self) -> bool:
+        """Whether there is anything to show of saliency."""
+        return bool(self.saliency or self.saliency_notes)
+
+
+def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
+    """The variables of `results.html.j2` for one split."""
     summary, name = split.summary, split.name
     headlines, (by_label, further) = headline_table(name, summary, task), label_tables(name, summary)
     cells = [cell for table in (headlines, by_label) for row in table.rows for cell in row]
@@ -42,21 +73,21 @@ def results_view(split: SplitReport, task: Task) -> dict[str, Any]:
     return {
         "name": name,
         "title": SPLIT_TITLES[name],
-        "images_text": _counted(summary),
+        "images_text": images_of_patients(summary),
         "predictions_note": split.predictions_note,
         "intervals_text": intervals_text(summary),
         "words": _words(split, task),
         "tiles": [(row[0].text, row[1]) for row in headlines.rows],
         "headlines": headlines,
-        "overall": overall_table(name, summary, task),
+        "overall": all_metrics_table(name, summary, task),
         "by_label": by_label,
         "further": further,
         "delong": delong_table(name, summary),
         "at_thresholds": at_thresholds_table(name, summary),
         "notes": [*summary["notes"], *([DASHES] if lacking else [])],
-        "blocks": result_blocks(name, summary, task, split.predictions) if split.blocks is None else split.blocks,
+        "blocks": figure_blocks(name, summary, task, split.predictions) if split.blocks is None else split.blocks,
         "confused": confused_table(name, summary) if task == "single" else None,
-        "subgroups": subgroups_view(name, summary.get("subgroups", ()), task),
+        "subgroups": subgroup_sections(name, summary.get("subgroups", ()), task),
         "cases": [_case_view(case) for case in split.cases],
         "saliency": [_saliency_view(case) for case in split.saliency],
         "framed": any(case.thorax is not None for case in split.saliency),
@@ -65,33 +96,26 @@ def results_view(split: SplitReport, task: Task) -> dict[str, Any]:
 
 
 def intervals_text(summary: Mapping[str, Any]) -> str:
-    """Once for all intervals: their level, and what was drawn how often; "" where there are none."""
+    """Level, resamples and units of the bootstrap, once for all intervals; "" where there are none."""
     found = summary.get("intervals")
     if not found or found["units"] < 2:
         return ""
-    text = f"{found['level']:.0%} intervals from {found['resamples']:,} resamples of "
-    text += f"{drawn_units(summary)}."
+    text = f"{found['level']:.0%} intervals from {found['resamples']:,} resamples of {resampled_units(summary)}."
     return text if found["by"] == "patient" else f"{text} No patients are known, so images were drawn."
 
 
-def _counted(summary: Mapping[str, Any]) -> str:
-    """As in "1,024 images of 312 patients"."""
-    text = images_text(summary["images"])
-    return f"{text} of {plural(summary['patients'], 'patient')}" if summary.get("patients") else text
-
-
 def _words(split: SplitReport, task: Task) -> str:
-    """The result as sentences, with what no skill would give beside it."""
+    """The main result in sentences, with that of always answering the most common class."""
     summary, n = split.summary, int(split.summary["scored"])
     if n == 0:
-        return "This split holds no images." if not summary["images"] else "Nothing is known of this split's images."
-    kind, name = SPLIT_TITLES[split.name].lower(), "accuracy" if task == "single" else "subset_accuracy"
+        return "All labels of this split's images are masked." if summary["images"] else "This split holds no images."
+    name = EXACT_MATCH[task]
     exact = summary["overall"][name]
     share = f"{round(exact * n):,} ({percent(exact)}{_between(summary, name)})"
     if task == "single":
         common = summary["most_common"]
         return (
-            f"Of {images_text(n, kind)}, {share} were given the right class. Always answering "
+            f"Of {split_images(split.name, n)}, {share} were given the right class. Always answering "
             f"“{common['label']}”, the most common class here, would be right for "
             f"{percent(common['share'])}."
         )
@@ -102,7 +126,7 @@ def _words(split: SplitReport, task: Task) -> str:
         else "Averaged over the labels, an image with the label scores above one without in "
         f"{percent(auroc)} of pairs (AUROC{_between(summary, 'auroc_macro')})."
     )
-    return f"Of {images_text(n, kind)}, {share} were given exactly the right set of labels. {ranking}"
+    return f"Of {split_images(split.name, n)}, {share} were given exactly the right set of labels. {ranking}"
 
 
 def _between(summary: Mapping[str, Any], name: str) -> str:
@@ -118,8 +142,8 @@ def _case_view(case: Case) -> dict[str, Any]:
         "image": case.image,
         "actual": case.actual,
         "predicted": case.predicted,
-        "probability": number(case.probability, ".2f").text,
-        "loss": number(case.loss).text,
+        "probability": number_cell(case.probability, ".2f").text,
+        "loss": number_cell(case.loss).text,
         **image_view(case.pixels),
     }
 
@@ -131,8 +155,8 @@ def _saliency_view(case: SaliencyCase) -> dict[str, Any]:
         "label": case.label,
         "actual": "not known" if case.actual is None else case.actual or "no label",
         "predicted": case.predicted or "no label",
-        "probability": number(case.probability, ".2f").text,
+        "probability": number_cell(case.probability, ".2f").text,
         "outside": None if math.isnan(case.outside) else percent(case.outside),
-        "picture": image_view(case.pixels, SALIENCY_SIDE),
+        "radiograph": image_view(case.pixels, SALIENCY_SIDE),
         "overlay": image_view(heat if case.thorax is None else outlined(heat, case.thorax), SALIENCY_SIDE),
     }

@@ -1,4 +1,8 @@
-"""What is told of a run in sentences, in its model card and in its CLAIM checklist alike."""
+"""A run described in sentences, lists and tables, for its model card and its CLAIM checklist alike.
+
+Nothing is made up: what a file does not hold is "not recorded", and an undefined number a dash. Paths are cut to the
+last name, since the documents are passed on.
+"""
 
 from __future__ import annotations
 
@@ -7,53 +11,51 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.errors import plural, shorten
+from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.registry import metric_title
 from xrayfast.metrics.thresholds import RULES
-from xrayfast.report.markdown.facts import (
-    DASH,
-    SPLIT_TITLES,
-    UNRECORDED,
-    Facts,
-    Markdown,
+from xrayfast.report.markdown.markup import DASH, UNRECORDED, Markdown, markdown_table
+from xrayfast.report.markdown.metric_blocks import (
+    format_number,
+    headline_markdown,
     interval_note,
-    label_table,
-    number,
-    overall_table,
-    share,
+    labels_markdown,
     subgroup_blocks,
-    table,
     threshold_blocks,
 )
+from xrayfast.report.markdown.run_facts import RunFacts
+from xrayfast.report.wording import NOT_CALIBRATED, SPLIT_TITLES, images_of_patients
+from xrayfast.run_files import EvaluationMetrics
 
 
-def arch(facts: Facts) -> str:
+def arch(facts: RunFacts) -> str:
     """The network's name."""
     return facts.info.arch or facts.config.model.arch
 
 
-def external(facts: Facts) -> list[tuple[str, Mapping[str, Any]]]:
+def external_tests(facts: RunFacts) -> list[tuple[str, EvaluationMetrics]]:
     """The evaluations on data that are not the run's own, nor copies of them."""
     own = facts.config.data.source.absolute()
     return [
-        (name, test)
-        for name, test in facts.tests
-        if Path(str(test.get("source"))).absolute() != own
-        and (test.get("images") or {}).get("own_test", 0) < (test.get("images") or {}).get("evaluated", 1)
+        (name, metrics)
+        for name, metrics in facts.evaluations
+        if Path(str(metrics.get("source"))).absolute() != own
+        and metrics.get("images", {}).get("own_test", 0) < metrics.get("images", {}).get("evaluated", 1)
     ]
 
 
-def source_of(test: Mapping[str, Any]) -> str:
+def source_name(evaluation: EvaluationMetrics) -> str:
     """The name of the data of an evaluation, without the folders above it."""
-    return Path(str(test.get("source") or UNRECORDED)).name
+    return Path(evaluation.get("source") or UNRECORDED).name
 
 
-def split_words(name: str | None) -> str:
-    """A part in words; without a name all images are meant."""
-    return f"{SPLIT_TITLES.get(name, name).lower()} split" if name else "all images"
+def split_phrase(split: str | None) -> str:
+    """As in "validation split"; "all images" without a split."""
+    return f"{SPLIT_TITLES.get(split, split).lower()} split" if split else "all images"
 
 
-def network(facts: Facts) -> str:
+def network(facts: RunFacts) -> str:
     """Architecture, input, output and size."""
     config, parameters = facts.config.model, facts.info.parameters
     several = facts.task == "multi"
@@ -68,8 +70,8 @@ def network(facts: Facts) -> str:
     )
 
 
-def start(facts: Facts) -> str:
-    """What the network started from."""
+def initial_weights(facts: RunFacts) -> str:
+    """The weights that training started from."""
     weights = facts.config.model.weights
     if weights == "none":
         return "All weights were drawn at random."
@@ -78,8 +80,8 @@ def start(facts: Facts) -> str:
     return f"The body started from the weights in the file {Path(weights).name}, the head from random weights."
 
 
-def preparation(facts: Facts) -> str:
-    """How a file becomes what the network sees."""
+def preparation(facts: RunFacts) -> str:
+    """How a file becomes the network's input."""
     window = facts.config.data.window
     return (
         f"Each file is read as one gray 8-bit image (16-bit values scaled to the bit depth that they use, DICOM "
@@ -89,8 +91,8 @@ def preparation(facts: Facts) -> str:
     )
 
 
-def augmentation(facts: Facts) -> str:
-    """What is varied in training and, with test-time augmentation, in prediction."""
+def augmentation(facts: RunFacts) -> str:
+    """Augmentation in training and, with test-time augmentation, in prediction."""
     text = (
         "Some training images are rotated by up to 5 degrees or scaled down to 0.9, most are varied in brightness "
         "and contrast; none is flipped."
@@ -103,8 +105,8 @@ def augmentation(facts: Facts) -> str:
     return text + (" Predictions are averaged over augmented views." if facts.config.train.tta else "")
 
 
-def settings(facts: Facts) -> list[tuple[str, str]]:
-    """The hyperparameters, by name; of a run that was trained by hand those that are known."""
+def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
+    """The hyperparameters by name; of a run that was trained by hand, those that are known."""
     train, info = facts.config.train, facts.info
     loss = (info.loss or train.loss) + (f", gamma {train.gamma:g}" if train.loss == "focal" else "")
     if train.loss == "focal" and train.alpha is not None:
@@ -132,7 +134,7 @@ def settings(facts: Facts) -> list[tuple[str, str]]:
     return [*rows, ("Schedule", train.schedule), ("Phases", phases), ("Early stopping", stop)]
 
 
-def selection(facts: Facts) -> str:
+def epoch_selection(facts: RunFacts) -> str:
     """Which epoch's weights were kept, and why."""
     best, monitor = facts.info.best_epoch, facts.config.train.monitor
     if not facts.planned:
@@ -143,8 +145,8 @@ def selection(facts: Facts) -> str:
     return f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
 
 
-def disjoint(facts: Facts) -> list[str]:
-    """At which level the splits are disjoint, as `split.csv` shows it."""
+def split_overlap(facts: RunFacts) -> list[str]:
+    """At which level the splits are disjoint, according to `split.csv`."""
     split = facts.split
     if split is None:
         return [f"The split is {UNRECORDED}: there is no split.csv."]
@@ -165,7 +167,7 @@ def disjoint(facts: Facts) -> list[str]:
     return [people, f"{images}, by a hash of the decoded pixels."]
 
 
-def counts_table(facts: Facts) -> Markdown | None:
+def counts_markdown(facts: RunFacts) -> Markdown | None:
     """Images, patients and labels by split; None where the counts are not recorded."""
     counts = {split: facts.info.counts.get(split, {}) for split in SPLIT_TITLES}
     counts = {split: column for split, column in counts.items() if column.get("images")}
@@ -173,80 +175,88 @@ def counts_table(facts: Facts) -> Markdown | None:
         return None
     names = {"images": "All images", "patients": "Patients"}
     rows = ["images", "patients", *facts.labels]
-    return table(
+    return markdown_table(
         ("", *(SPLIT_TITLES[split] for split in counts)),
         [
-            [names.get(row, row) if i < 2 else row, *(number(column.get(row), ",d") for column in counts.values())]
+            [
+                names.get(row, row) if i < 2 else row,
+                *(format_number(column.get(row), ",d") for column in counts.values()),
+            ]
             for i, row in enumerate(rows)
         ],
     )
 
 
-def flow_table(facts: Facts) -> Markdown | None:
+def flow_markdown(facts: RunFacts) -> Markdown | None:
     """From the images that were found to those that were used; None where that is not recorded."""
     flow = facts.info.flow
-    return table(("Step", "Images"), [(step, number(images, ",d")) for step, images in flow]) if flow else None
+    return (
+        markdown_table(("Step", "Images"), [(step, format_number(images, ",d")) for step, images in flow])
+        if flow
+        else None
+    )
 
 
-def decision_blocks(facts: Facts) -> list[str]:
-    """How probabilities are calibrated and turned into labels, chosen on validation."""
-    calibration, points = facts.decision.get("calibration"), facts.decision.get("operating_points")
-    blocks = []
-    if not calibration:
-        blocks.append("Probabilities are the network's own; they were not calibrated.")
-    elif calibration["method"] == "temperature":
-        why = f" ({calibration['reason']})" if calibration.get("reason") else ""
-        blocks.append(f"Calibrated by a temperature of {calibration['temperature']:.3g}, fitted on validation{why}.")
+def decision_blocks(facts: RunFacts) -> list[str]:
+    """Calibration and thresholds, as chosen on validation."""
+    decision, calibration = facts.decision, facts.decision.calibration
+    if calibration is None:
+        blocks = [NOT_CALIBRATED]
+    elif isinstance(calibration, Temperature):
+        why = f" ({calibration.reason})" if calibration.reason else ""
+        blocks = [f"Calibrated by a temperature of {calibration.temperature:.3g}, fitted on validation{why}."]
     else:
-        blocks.append("Calibrated label by label on validation: slope times logit plus bias.")
-        rows = [
-            (row["label"], number(row["slope"]), number(row["bias"]), row.get("reason") or DASH)
-            for row in calibration["labels"]
+        scalings = [
+            (label, format_number(scaling.slope), format_number(scaling.bias), scaling.reason or DASH)
+            for label, scaling in zip(decision.labels, calibration, strict=True)
         ]
-        blocks.append(table(("Label", "Slope", "Bias", "Remark"), rows))
-    if not points:
+        blocks = [
+            "Calibrated label by label on validation: slope times logit plus bias.",
+            markdown_table(("Label", "Slope", "Bias", "Remark"), scalings),
+        ]
+    if decision.rule is None:
         called = "The most likely class is taken." if facts.task == "single" else "A label is called at 0.5 and above."
         return [*blocks, called]
-    called = f"Thresholds were chosen on validation for {RULES[points['rule']].format(points.get('target'))}; there:"
-    chosen = [
+    called = f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}; there:"
+    points = [
         (
-            row["label"],
-            number(row["threshold"], ".4g") if row["threshold"] is not None else "0.5, as none could be chosen",
-            number(row.get("sensitivity")),
-            number(row.get("specificity")),
-            row.get("reason") or DASH,
+            label,
+            "0.5, as none could be chosen" if point.threshold is None else format_number(point.threshold, ".4g"),
+            format_number(point.sensitivity),
+            format_number(point.specificity),
+            point.reason or DASH,
         )
-        for row in points["labels"]
+        for label, point in zip(decision.labels, decision.points, strict=True)
     ]
     if facts.task == "single":
         called = f"{MOST_LIKELY_STAYS} {called}"
-    return [*blocks, called, table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), chosen)]
+    return [*blocks, called, markdown_table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), points)]
 
 
-def versions(facts: Facts) -> str:
+def versions(facts: RunFacts) -> str:
     """The software, with its versions."""
     known = {"xrayfast": facts.info.xrayfast, **facts.info.versions}
     return ", ".join(f"{name} {version}" for name, version in known.items() if version) or UNRECORDED
 
 
-def hardware(facts: Facts) -> str:
+def hardware(facts: RunFacts) -> str:
     """What the network was trained on."""
     return ", ".join(filter(None, (facts.info.device, facts.info.device_name))) or UNRECORDED
 
 
-def duration(facts: Facts) -> str:
+def duration(facts: RunFacts) -> str:
     """Wall-clock time of training."""
     seconds = facts.info.seconds
     return f"{seconds:,.0f} s ({seconds / 3600:.2f} h)" if seconds else UNRECORDED
 
 
-def limits(facts: Facts) -> list[str]:
-    """What the run itself shows to be limits of its results, its own remarks first."""
+def limitations(facts: RunFacts) -> list[str]:
+    """Limitations that the run itself shows, its own remarks first."""
     remarks = facts.info.remarks
     found = list(remarks)
-    if "test" not in facts.results and not any("no test split" in remark for remark in remarks):
+    if "test" not in facts.results and not any("no test " in remark for remark in remarks):
         found.append("No test split was measured: the validation images also chose the epoch, and flatter it.")
-    if not external(facts):
+    if not external_tests(facts):
         found.append("It was not evaluated on other data. Other hospitals, devices and patients usually lower results.")
     if facts.split is not None and (facts.split["patient"] == "").all():
         found.append("Patients are not known: where one stands in two splits, results are too good.")
@@ -257,41 +267,42 @@ def limits(facts: Facts) -> list[str]:
     return found
 
 
-def result_blocks(facts: Facts, summary: Mapping[str, Any]) -> list[str]:
+def result_blocks(facts: RunFacts, summary: Mapping[str, Any]) -> list[str]:
     """Metrics overall, by label and by subgroup."""
     return [
-        f"{share(summary).capitalize()}. {interval_note(summary)}",
-        overall_table(facts, summary),
-        label_table(summary),
+        f"{images_of_patients(summary).capitalize()}. {interval_note(summary)}",
+        headline_markdown(summary, facts.task),
+        labels_markdown(summary),
         *threshold_blocks(summary),
-        *subgroup_blocks(facts, summary),
-        *(str(note) for note in summary.get("notes") or ()),
+        *subgroup_blocks(summary, facts.task),
+        *summary.get("notes", ()),
     ]
 
 
-def test_blocks(facts: Facts, test: Mapping[str, Any]) -> list[str]:
-    """An evaluation: its data, what of them was left out, and its results."""
-    images, labels = test.get("images") or {}, test.get("labels") or {}
-    left = [f"{number(n, ',d')} left out ({why})" for why, n in images.get("left_out") or ()]
-    found = [f"{number(images.get('found'), ',d')} images found", *left]
-    blocks = [f"Data: {source_of(test)}, {split_words(test.get('split'))}."]
-    blocks.append(f"{'; '.join(found)}; {number(images.get('evaluated'), ',d')} evaluated.")
+def evaluation_blocks(facts: RunFacts, evaluation: EvaluationMetrics) -> list[str]:
+    """An evaluation: its data, what was left out of them, and its results."""
+    images, labels = evaluation.get("images", {}), evaluation.get("labels", {})
+    left_out = [f"{format_number(n, ',d')} left out ({why})" for why, n in images.get("left_out", ())]
+    found = "; ".join([f"{format_number(images.get('found'), ',d')} images found", *left_out])
+    blocks = [
+        f"Data: {source_name(evaluation)}, {split_phrase(evaluation.get('split'))}.",
+        f"{found}; {format_number(images.get('evaluated'), ',d')} evaluated.",
+    ]
     if labels.get("unknown"):
-        told = ", ".join(f"{label} ({plural(n, 'image')})" for label, n in labels["unknown"])
-        blocks.append(f"Labels of the data that the network does not know: {told}.")
+        names = ", ".join(f"{label} ({plural(n, 'image')})" for label, n in labels["unknown"])
+        blocks.append(f"Labels of the data that the network does not have: {names}.")
     if labels.get("lacking"):
-        blocks.append(f"Labels of the network that the data do not tell: {', '.join(labels['lacking'])}.")
-    if test.get("decision") != facts.decision:
-        blocks.append("Measured with other thresholds or another calibration than the run has now.")
-    blocks += [str(note) for key in ("warnings", "notes") for note in test.get(key) or ()]
-    return [*blocks, *result_blocks(facts, test["result"])]
+        blocks.append(f"Labels of the network that the data do not have: {', '.join(labels['lacking'])}.")
+    if evaluation.get("decision") != facts.decision.to_json():
+        blocks.append("Computed with other thresholds or another calibration than the run has now.")
+    notes = (*evaluation.get("warnings", ()), *evaluation.get("notes", ()))
+    return [*blocks, *notes, *result_blocks(facts, evaluation["result"])]
 
 
-def examination(facts: Facts) -> list[str]:
-    """What was looked at of how the network decides."""
-    told = facts.saliency
-    if not told.get("cases"):
+def saliency_notes(facts: RunFacts) -> list[str]:
+    """Which images were explained by saliency maps, and what was found; empty where none was."""
+    found = facts.saliency
+    if not found or not found["cases"]:
         return []
-    shown = f"{plural(len(told['cases']), 'image')} ({split_words(told.get('split'))})"
-    maps = f"Grad-CAM on the last feature map, of {shown}."
-    return [maps, *(str(note) for note in told.get("notes") or ())]
+    shown = f"{plural(len(found['cases']), 'image')} ({split_phrase(found.get('split'))})"
+    return [f"Grad-CAM on the last feature map, of {shown}.", *found.get("notes", ())]

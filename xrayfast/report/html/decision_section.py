@@ -10,7 +10,7 @@ from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.html.results_tables import scalings_table, thresholds_table
 
 
-def decision_view(decision: Decision) -> dict[str, Any]:
+def decision_section(decision: Decision) -> dict[str, Any]:
     """What the templates show of a decision."""
     return {
         "calibrated": decision.calibration is not None,

@@ -21,8 +21,9 @@ from xrayfast.predictions import Predictions
 from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
 from xrayfast.report.html.results_tables import binary_table, confusion_matrix, cooccurrence_matrix, reliability_table
-from xrayfast.report.html.tables import SPLIT_TITLES, Matrix, Table, images_text, number
+from xrayfast.report.html.tables import Matrix, Table, number_cell
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
+from xrayfast.report.wording import split_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +77,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Block:
+class FigureBlock:
     """Figures with their heading, a sentence and the same numbers as a table; None where another table has them."""
 
     title: str
@@ -106,7 +107,7 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
 
 
-def result_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Predictions | None) -> list[Block]:
+def figure_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Predictions | None) -> list[FigureBlock]:
     """Every figure of a split's results, in the order to show.
 
     Args:
@@ -151,14 +152,14 @@ def label_curves(summary: Mapping[str, Any], task: Task, told: Predictions) -> t
     return roc, precision_recall
 
 
-def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> Block:
+def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> FigureBlock:
     """ROC, and precision and recall."""
-    kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
+    kind = split_images(split, summary["images"])
     roc, precision_recall = label_curves(summary, task, told)
     dots = " A dot is where the label's threshold stands." if task == "multi" else ""
     areas = "; ".join(": ".join(filter(None, (curve.label, curve.said or "not defined"))) for curve in roc)
     precisions = "; ".join(f"{curve.label}: {curve.said or 'not defined'}" for curve in precision_recall)
-    return Block(
+    return FigureBlock(
         "ROC and precision-recall curves",
         "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
         f"how common the label is.{dots}",
@@ -175,18 +176,18 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Pred
 
 
 def _said(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
-    cell = number(value, interval=interval)
+    cell = number_cell(value, interval=interval)
     if cell.text is None:
         return ""
     return f"{name} {cell.text}" + (f" ({cell.interval.text})" if cell.interval else "")
 
 
-def _reliability_block(split: str, summary: Mapping[str, Any]) -> Block:
+def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
     """Whether probabilities mean what they say."""
     bins = summary["reliability"]
     before, after = bins.get("before"), bins["after"]
     compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
-    return Block(
+    return FigureBlock(
         "Calibration",
         "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
         f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
@@ -196,7 +197,7 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> Block:
                 reliability_figure(after, before),
                 "reliability",
                 "Reliability diagrams",
-                f"Reliability diagrams of {images_text(summary['images'], SPLIT_TITLES[split].lower())}, "
+                f"Reliability diagrams of {split_images(split, summary['images'])}, "
                 f"{len(after)} panels; the numbers are in the table below.",
             ),
         ),
@@ -204,13 +205,13 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> Block:
     )
 
 
-def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Block:
+def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> FigureBlock:
     """What a single-label task has: the confusion matrix."""
     matrix = summary["confusion"]
     right = sum(matrix[i][i] for i in range(len(matrix)))
-    kind = images_text(sum(map(sum, matrix)), SPLIT_TITLES[split].lower())
+    kind = split_images(split, sum(map(sum, matrix)))
     alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
-    return Block(
+    return FigureBlock(
         "Confusion matrix",
         "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
         (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
@@ -218,10 +219,10 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
     )
 
 
-def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[Block]:
+def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
     """What a multi-label task has: a matrix a label, and which labels are predicted together."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
-    kind = images_text(summary["images"], SPLIT_TITLES[split].lower())
+    kind = split_images(split, summary["images"])
     by_label = plot(
         binary_figure(counts),
         "confusion",
@@ -235,14 +236,14 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
         f"Matrix of actual by predicted labels of {kind}; the numbers are in the table below.",
     )
     return [
-        Block(
+        FigureBlock(
             "Right and wrong by label",
             "For each label the images that carry it (yes) and those that don't (no), by what was predicted "
             "at its threshold. Per cent and shade are shares of the row.",
             (by_label,),
             binary_table(split, counts),
         ),
-        Block(
+        FigureBlock(
             "Which labels are predicted together",
             "How often the label of the column was predicted on images that carry the label of the row. An "
             "image may carry several labels, so a cell beside the diagonal is not always a mistake.",

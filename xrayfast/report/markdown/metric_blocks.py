@@ -1,0 +1,122 @@
+"""The metrics of a split's summary as sentences and Markdown tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from xrayfast.config import Task
+from xrayfast.errors import plural
+from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
+from xrayfast.metrics.summary import AT_THRESHOLD
+from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
+from xrayfast.report.wording import resampled_units
+
+_LABEL_COLUMNS = ("auroc", "ap", "recall", "specificity", "precision", "npv", "f1")
+
+
+def format_number(value: Any, form: str = ".3f") -> str:
+    """A number, or a dash for one that is missing or not finite.
+
+    >>> format_number(0.25), format_number(None)
+    ('0.250', '–')
+    """
+    return DASH if value is None or not math.isfinite(value) else format(value, form)
+
+
+def with_interval(value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """A value with its interval, such as "0.941 (0.905 to 0.967)"."""
+    text = format_number(value)
+    if value is None or not interval or interval.get("low") is None or interval.get("high") is None:
+        return text
+    return f"{text} ({format_number(interval['low'])} to {format_number(interval['high'])})"
+
+
+def estimate(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
+    """A metric of a summary with its interval; of a label where its row of `per_label` is given."""
+    intervals = summary.get("intervals", {})
+    if row is None:
+        return with_interval(summary["overall"].get(name), intervals.get("overall", {}).get(name))
+    return with_interval(row.get(name), intervals.get("per_label", {}).get(row["label"], {}).get(name))
+
+
+def interval_note(summary: Mapping[str, Any]) -> str:
+    """How the intervals were computed, or that there are none."""
+    found = summary.get("intervals")
+    if not found:
+        return "No intervals were computed: these are point estimates."
+    units = f" over {resampled_units(summary)}" if "units" in found and "by" in found else ""
+    how = f", {found['resamples']:,} resamples with replacement, seed {found['seed']}" if "resamples" in found else ""
+    return f"In parentheses: {found.get('level', 0.95):.0%} intervals by bootstrap{units}{how}."
+
+
+def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
+    """The headline metrics, those that the summary has, with their intervals."""
+    names = [name for name in headline_metrics(task) if name in summary["overall"]]
+    rows = [(metric_title(name), estimate(summary, name)) for name in names]
+    return markdown_table(("Metric", "Value"), rows)
+
+
+def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
+    """One row per label: images with and without it, and its metrics with their intervals."""
+    keys = [key for key in (*_LABEL_COLUMNS, *prevalence_metrics()) if any(key in row for row in summary["per_label"])]
+    counts = {"support": "Images with", "negatives": "Images without"}
+    counts = {key: words for key, words in counts.items() if any(key in row for row in summary["per_label"])}
+    rows = [
+        [
+            row["label"],
+            *(format_number(row.get(key), ",d") for key in counts),
+            *(estimate(summary, key, row) for key in keys),
+        ]
+        for row in summary["per_label"]
+    ]
+    return markdown_table(("Label", *counts.values(), *map(metric_title, keys)), rows)
+
+
+def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
+    """Single-label with chosen thresholds: each class against the rest at its threshold."""
+    found = summary.get("at_thresholds")
+    if not found:
+        return []
+    columns = ("Class against the rest, at its threshold", "Threshold", *map(metric_title, AT_THRESHOLD))
+    rows = [
+        (
+            row["label"],
+            format_number(row["threshold"], ".4g"),
+            *(with_interval(row[name], row["intervals"].get(name)) for name in AT_THRESHOLD),
+        )
+        for row in found
+    ]
+    return [markdown_table(columns, rows)]
+
+
+def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
+    """For each of sex, age and so on: a table of its groups, and the largest gaps as sentences."""
+    keys = [key for key in headline_metrics(task) if key in summary["overall"]][:5]
+    blocks: list[str] = []
+    for by in summary.get("subgroups") or ():
+        rows = [
+            [
+                group["value"],
+                format_number(group.get("images"), ",d"),
+                format_number(group.get("patients"), ",d"),
+                *(estimate(group, key) for key in keys),
+            ]
+            for group in by["groups"]
+        ]
+        missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
+        blocks.append(f"By {by['by']}{missing}:")
+        blocks.append(markdown_table((by["by"].capitalize(), "Images", "Patients", *map(metric_title, keys)), rows))
+        blocks += [_gap(gap) for gap in (by.get("gaps") or ())[:3]]
+        blocks += [str(note) for note in by.get("notes") or ()]
+    return blocks
+
+
+def _gap(gap: Mapping[str, Any]) -> str:
+    mean = f", mean over {plural(gap['labels'], 'label')}" if gap.get("labels") else ""
+    of = f" of {gap['label']}" if gap.get("label") else mean
+    return (
+        f"Gap in {metric_title(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
+        f"difference {with_interval(gap['difference'], gap)}."
+    )

@@ -1,0 +1,121 @@
+"""What a run's files hold, read once for `model_card.md` and `claim.md`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
+
+import pandas as pd
+
+from xrayfast.config import Config, Task
+from xrayfast.errors import RunError, shorten
+from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.registry import headline_metrics
+from xrayfast.run import PREDICTED_SPLITS, Run
+from xrayfast.run_files import EvaluationMetrics, MetricsFile, RunInfo, Saliency, SplitSummary
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """The content of a run's folder.
+
+    Attributes:
+        name: of the run.
+        task: "single" or "multi".
+        labels: the names of the network's outputs, in order.
+        config: all settings.
+        info: `run.json`.
+        results: the summary of each evaluated split, valid before test.
+        decision: calibration and operating points.
+        epochs: rows of the history.
+        sizes: of the images in training, in px, in order.
+        global_batch: images per training batch over all ranks.
+        saliency: the images that were explained, their split, and notes; None where none was.
+        split: image, patient and split of each image, all text; None where there is no `split.csv`.
+        evaluations: the finished ones: their names and `metrics.json`.
+        damaged: the names of evaluations that can't be read.
+    """
+
+    name: str
+    task: Task
+    labels: tuple[str, ...]
+    config: Config
+    info: RunInfo
+    results: Mapping[str, SplitSummary]
+    decision: Decision
+    epochs: int
+    sizes: tuple[int, ...]
+    global_batch: int
+    saliency: Saliency | None
+    split: pd.DataFrame | None
+    evaluations: tuple[tuple[str, EvaluationMetrics], ...]
+    damaged: tuple[str, ...]
+
+    @property
+    def planned(self) -> bool:
+        """Whether `fit` trained the run; the schedule of one that was trained by hand is not known."""
+        return self.info.phases is not None
+
+    @property
+    def main_split(self) -> tuple[str, SplitSummary] | None:
+        """The test split and its summary, else validation; None where no split was evaluated."""
+        return list(self.results.items())[-1] if self.results else None
+
+
+def read_run_facts(run: Run) -> RunFacts:
+    """Read a run's folder; that of an older or incomplete run may lack files.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    metrics: MetricsFile = run.metrics if run.predicted_splits else {}
+    history = run.history if run.predicted_splits else pd.DataFrame()
+    evaluations, damaged = _evaluations(run)
+    return RunFacts(
+        name=run.path.resolve().name,
+        task=run.task,
+        labels=run.labels,
+        config=run.config,
+        info=run.info,
+        results={split: metrics[split] for split in PREDICTED_SPLITS if split in metrics},
+        decision=run.decision,
+        epochs=len(history),
+        sizes=tuple(size for size, _ in groupby(history["size"])) if "size" in history else (),
+        global_batch=run.global_batch,
+        saliency=metrics.get("saliency"),
+        split=_split(run),
+        evaluations=evaluations,
+        damaged=damaged,
+    )
+
+
+def _evaluations(run: Run) -> tuple[tuple[tuple[str, EvaluationMetrics], ...], tuple[str, ...]]:
+    """The evaluations that can be read, and the names of the damaged ones, which must not hide the rest."""
+    found, damaged = [], []
+    for evaluation in run.evaluations:
+        try:
+            metrics = evaluation.metrics
+        except RunError:
+            damaged.append(evaluation.path.name)
+            continue
+        labels = [row["label"] for row in metrics["result"]["per_label"]]
+        if labels == list(run.labels) and metrics["result"]["overall"].keys() >= set(headline_metrics(run.task)):
+            found.append((evaluation.path.name, metrics))
+        else:
+            damaged.append(evaluation.path.name)
+    return tuple(found), tuple(damaged)
+
+
+def _split(run: Run) -> pd.DataFrame | None:
+    try:
+        path = run.split_path
+    except RunError:  # there is none
+        return None
+    try:
+        split = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise RunError(f"{path}: can't be read as a table ({error}).") from error
+    if not {"image", "patient", "split"} <= set(split):
+        raise RunError(f"{path}: expected the columns image, patient and split; found {shorten(split.columns)}.")
+    return split

@@ -1,0 +1,38 @@
+"""Words and counts that the pages and the Markdown documents share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xrayfast.errors import plural
+
+SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
+"""What people read for the splits of a data set, and for an external test."""
+
+NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
+
+
+def percent(part: float, whole: float = 1.0) -> str:
+    """A share in per cent with one decimal; `whole` is above 0."""
+    return f"{100 * part / whole:.1f}%"
+
+
+def split_images(split: str, count: int) -> str:
+    """As in "1,024 validation images"."""
+    return plural(count, f"{SPLIT_TITLES[split].lower()} image")
+
+
+def images_of_patients(summary: Mapping[str, Any]) -> str:
+    """As in "1,024 images of 312 patients"."""
+    patients = summary.get("patients")
+    return plural(summary["images"], "image") + (f" of {plural(patients, 'patient')}" if patients else "")
+
+
+def resampled_units(summary: Mapping[str, Any]) -> str:
+    """What the bootstrap draws, such as "136 patients and 25 images of unknown patients"."""
+    intervals, patients = summary["intervals"], summary.get("patients")
+    alone = intervals["units"] - patients if intervals["by"] == "patient" and patients is not None else 0
+    if alone <= 0:
+        return plural(intervals["units"], intervals["by"])
+    return f"{plural(patients or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
