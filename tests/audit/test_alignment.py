@@ -23,13 +23,13 @@ def test_the_same_is_alike_and_noise_is_not():
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_flat_pictures_are_like_nothing(value):
+def test_flat_images_are_like_nothing(value):
     flat = np.full((1, 40, 40), value, np.uint8)
     assert aligned_correlation(flat, flat)[0] < 0.5
     assert aligned_correlation(flat, thumbs(film(0)))[0] < 0.5
 
 
-def test_the_inverted_picture_is_not_alike():
+def test_the_inverted_image_is_not_alike():
     one = thumbs(film(0))
     assert aligned_correlation(one, 255 - one)[0] < 0
 

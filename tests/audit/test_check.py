@@ -8,7 +8,7 @@ import pytest
 
 from tests.audit.sets import cropped, film, jpeg, manifest, resized, shown
 from xrayfast.audit.check import audit
-from xrayfast.audit.findings import SEVERITIES, by_weight
+from xrayfast.audit.findings import SEVERITIES, sort_by_severity
 from xrayfast.data.splits.stratify import SPLITS
 
 LABELS = ("effusion", "mass")
@@ -64,7 +64,7 @@ def test_leaks_come_first_and_are_said(sound):
     assert weights == sorted(weights)
 
 
-def test_parts_that_were_drawn_are_those_that_fit_would_use(sound):
+def test_splits_that_were_drawn_are_those_that_fit_would_use(sound):
     data = replace(sound[0], drawn=np.ones(ROWS, bool))
     found = looked(sound, {30: film(0).copy()}, data=data)
     assert not found.leaks
@@ -72,7 +72,7 @@ def test_parts_that_were_drawn_are_those_that_fit_would_use(sound):
     assert found.data.table["split"].iloc[list(group.rows)].nunique() == 1
 
 
-def test_contradicting_labels_and_patients_of_one_picture(sound):
+def test_contradicting_labels_and_patients_of_one_image(sound):
     data, originals = sound
     same, other = 7, 4  # row 3 has both labels, as row 7 has; row 4 has none
     found = kinds(looked(sound, {other: originals[3].copy()}))
@@ -108,7 +108,7 @@ def test_nothing_that_can_be_read(sound):
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def test_odd_pictures(sound):
+def test_odd_images(sound):
     x = film(3, size=256)
     odd = {
         "constant": (0, np.full((200, 200), 90, np.uint8)),
@@ -232,7 +232,7 @@ def test_json_is_strict_complete_and_without_secrets(sound):
     assert looked(sound, patient=[None] * ROWS).to_json()["images_per_patient"] is None
 
 
-def test_it_is_reproducible_and_each_picture_is_loaded_once(sound):
+def test_it_is_reproducible_and_each_image_is_loaded_once(sound):
     data, data_dir = sound
     images = shown(data, data_dir)
     told = []
@@ -245,6 +245,6 @@ def test_it_is_reproducible_and_each_picture_is_loaded_once(sound):
     )
 
 
-def test_by_weight_keeps_the_order_within(sound):
+def test_sorting_by_severity_keeps_the_order_within(sound):
     found = looked(sound, {30: film(0).copy()}, patient=[None] * ROWS).findings
-    assert by_weight(reversed(by_weight(found))) == by_weight(reversed(found))
+    assert sort_by_severity(reversed(sort_by_severity(found))) == sort_by_severity(reversed(found))

@@ -20,7 +20,7 @@ from tests.audit.sets import (
 )
 from xrayfast.audit.alignment import aligned_correlation, warp
 from xrayfast.audit.duplicates import ALIKE, Duplicates, components, find_duplicates, near_pairs
-from xrayfast.audit.features import collect, thumbnail
+from xrayfast.audit.features import compute_features, thumbnail
 from xrayfast.audit.neighbours import candidates
 
 COPIES = {
@@ -49,7 +49,7 @@ PATIENTS = 40
 def find(data_dir, side=128, **columns):
     data = manifest(np.zeros((len(data_dir), 1)), **columns)
     images = shown(data, data_dir, side=side)
-    return find_duplicates(data, collect(data.table["path"].tolist(), np.arange(len(data_dir)), images))
+    return find_duplicates(data, compute_features(data.table["path"].tolist(), np.arange(len(data_dir)), images))
 
 
 @pytest.fixture(scope="module")
@@ -107,21 +107,21 @@ def test_near_groups_have_the_exact_copies_too(data_dir):
     assert ALIKE <= found[1].similarity < 1
 
 
-def test_thousands_of_one_picture_are_one_group(data_dir):
+def test_thousands_of_one_image_are_one_group(data_dir):
     rng = np.random.default_rng(0)
     noisy = [np.clip(data_dir[0] + rng.normal(0, 3, data_dir[0].shape), 0, 255).astype(np.uint8) for _ in range(200)]
     found = find([*noisy, *data_dir[1:], *([data_dir[1]] * 500)], side=64)
     assert [(group.kind, len(group.rows)) for group in found] == [("exact", 501), ("near", 200)]
 
 
-def test_flat_pictures_do_not_all_count_as_one():
+def test_flat_images_do_not_all_count_as_one():
     rng = np.random.default_rng(0)
     grays = [np.full((100, 100), value, np.uint8) for value in range(0, 250, 5)]
     noise = [rng.normal(value, 2, (100, 100)).clip(0, 255).astype(np.uint8) for value in range(0, 250, 5)]
     assert find([*grays, *noise]) == ()
 
 
-def test_fewer_than_two_pictures_have_no_duplicates(data_dir):
+def test_fewer_than_two_images_have_no_duplicates(data_dir):
     assert find([]) == find(data_dir[:1]) == ()
     assert [group.rows for group in find([data_dir[0], jpeg(data_dir[0], 60)])] == [(0, 1)]
 
@@ -185,7 +185,7 @@ def mixed(count, seed=0):
     )
 
 
-def test_candidates_are_few_however_alike_the_pictures_are():
+def test_candidates_are_few_however_alike_the_images_are():
     for thumbs in (mixed(600), np.zeros((600, 40, 40), np.uint8), np.repeat(mixed(3), 200, axis=0)):
         pairs = candidates(thumbs)
         assert len(pairs) <= 4 * len(thumbs)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.audit.sets import SIDE, Shown, cropped, film, manifest, resized, shown
-from xrayfast.audit.features import THUMB, collect, without_padding
+from xrayfast.audit.features import THUMB, compute_features, without_padding
 from xrayfast.data.images.reader import fit_square
 
 
@@ -21,7 +21,7 @@ def test_the_padding_that_fit_square_adds_is_taken_off(width, height, side):
 
 def features(*data_dir, **options):
     data = manifest(np.zeros((len(data_dir), 1)))
-    return collect(data.table["path"].tolist(), np.arange(len(data_dir)), shown(data, data_dir, **options))
+    return compute_features(data.table["path"].tolist(), np.arange(len(data_dir)), shown(data, data_dir, **options))
 
 
 def test_the_aspect_changes_no_thumbnail_and_the_padding_no_brightness():
@@ -55,11 +55,11 @@ def test_border_tells_the_sides_apart():
     assert 0 < black[0] == black[2] < 0.2
 
 
-def test_each_picture_is_loaded_once_and_only_those_asked_for():
+def test_each_image_is_loaded_once_and_only_those_asked_for():
     data = manifest(np.zeros((4, 1)))
     images = shown(data, [film(i) for i in range(4)])
     told = []
-    found = collect(
+    found = compute_features(
         data.table["path"].tolist(),
         np.array([1, 3]),
         images,
@@ -70,8 +70,8 @@ def test_each_picture_is_loaded_once_and_only_those_asked_for():
     assert told == [("looking", 2, 2)]
 
 
-def test_no_pictures_are_no_features():
-    found = collect([], np.zeros(0, np.intp), Shown({}))
+def test_no_images_are_no_features():
+    found = compute_features([], np.zeros(0, np.intp), Shown({}))
     assert len(found) == 0
     assert found.thumbs.shape == (0, THUMB, THUMB)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.audit.sets import SIDE, cropped, film, jpeg, manifest, shown
 from xrayfast.audit.duplicates import Duplicates
-from xrayfast.audit.leaks import Leaks, find_leaks, leaks_between_splits, together
+from xrayfast.audit.leaks import Leaks, find_leaks, group_linked_images, leaks_between_splits
 from xrayfast.data.splits.stratify import SPLITS
 
 ROWS = 30
@@ -84,9 +84,9 @@ def test_a_drawn_split_is_mended_by_what_belongs_together():
     data = manifest(np.arange(40)[:, None] % 2, split=split, patients=patients)
     leaks = find_leaks(data, shown(data, data_dir, side=SIDE))
     assert len(leaks.images) == 6
-    redraw_leaky_splits = data.redraw_splits(together(data, leaks.duplicates))
-    assert not leaks_between_splits(redraw_leaky_splits, leaks.duplicates)
-    assert set(redraw_leaky_splits.table["split"]) == {"train", "valid"}
+    redrawn = data.redraw_splits(group_linked_images(data, leaks.duplicates))
+    assert not leaks_between_splits(redrawn, leaks.duplicates)
+    assert set(redrawn.table["split"]) == {"train", "valid"}
 
 
 groups_of = st.lists(st.sets(st.integers(0, ROWS - 1), min_size=2, max_size=5), max_size=6)
@@ -109,7 +109,7 @@ def test_together_joins_patients_and_duplicates_and_nothing_else(exact, near, pa
     data = manifest(np.zeros((ROWS, 1)), patients=names, split=[random.choice(SPLITS) for _ in range(ROWS)])
     groups = [Duplicates(rows, "exact", 1.0) for rows in apart(exact)]
     groups += [Duplicates(rows, "near", 0.99) for rows in apart(near)]
-    found = together(data, groups)
+    found = group_linked_images(data, groups)
     wanted = list(range(ROWS))
     links = [(group.rows[0], row) for group in groups for row in group.rows[1:]]
     links += [(names.index(name), row) for row, name in enumerate(names) if name]

@@ -6,7 +6,7 @@ import pytest
 from tests.audit.sets import Shown, cropped, gamma, jpeg, resized
 from xrayfast.audit.check import audit
 from xrayfast.audit.duplicates import find_duplicates
-from xrayfast.audit.features import collect
+from xrayfast.audit.features import compute_features
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import ImageCache
 from xrayfast.data.images.reader import read
@@ -69,7 +69,7 @@ def test_copies_of_real_films_are_found_and_nothing_else(shared, darkcovid):
                            darkcovid.drawn[:120])  # fmt: skip
     paths = [str(i) for i in range(120)]
     images = Shown(dict(zip(paths, [*data_dir, *copies], strict=True)))
-    found = {group.rows for group in find_duplicates(data, collect(paths, np.arange(120), images))}
+    found = {group.rows for group in find_duplicates(data, compute_features(paths, np.arange(120), images))}
     right = {(i, 60 + i) for i in range(60)}
     assert found <= right
     assert len(found) >= 57

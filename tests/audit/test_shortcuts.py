@@ -154,7 +154,7 @@ def test_a_property_that_is_known_to_be_the_same_where_the_label_is_known():
     assert found.auroc["bits"]["a"] is not None
 
 
-def test_one_picture_unlike_all_others():
+def test_one_image_unlike_all_others():
     """Where it is held out, there is nothing to learn from."""
     found = asked(coin(), features(bits=[16] + [8] * (COUNT - 1)))
     assert 0.4 < found.auroc["bits"]["a"] < 0.6

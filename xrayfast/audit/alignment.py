@@ -1,7 +1,7 @@
-"""How alike two thumbnails are once one is laid over the other.
+"""The correlation of two thumbnails after aligning one with the other.
 
-Films of one chest taken minutes apart are as alike as a film and its cropped copy, unless the two are aligned
-first: a copy then fits everywhere, another film nowhere exactly. So the second thumbnail is moved and stretched by
+Two images of one chest, taken minutes apart, correlate as an image and its cropped copy do, unless the two are aligned
+first: a copy then fits everywhere, another image nowhere exactly. So the second thumbnail is shifted and scaled by
 Gauss-Newton steps that maximise the correlation (Evangelidis and Psarakis 2008, doi 10.1109/TPAMI.2008.113, with
 axis-parallel affine maps), from coarse to fine, and what counts is the correlation of the fine structure.
 
@@ -31,15 +31,15 @@ _BLOCK = 64  # pairs at a time, which stay in the processor's cache
 
 
 def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
-    """How alike pairs of thumbnails are.
+    """The correlation of aligned pairs of thumbnails.
 
     Args:
         first: (P, n, n) with an even n.
         second: (P, n, n).
 
     Returns:
-        (P,) correlation in [-1, 1]; -1 where the coarse look already ruled the pair out or too little is left to
-        compare. Which of the two comes first hardly matters.
+        (P,) correlation in [-1, 1]; -1 where the coarse scale already ruled the pair out, or too little is left to
+        compare. Nearly symmetric.
     """
     result = np.full(len(first), -1, np.float32)
     coarse, place = _in_blocks(_align_coarse, first, second)
@@ -51,12 +51,12 @@ def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uin
     return result
 
 
-def _in_blocks(look: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-    """A look at all pairs, some at a time: correlations (P,) and places (P, 4)."""
+def _in_blocks(align: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """Align all pairs, some at a time: correlations (P,) and places (P, 4)."""
     correlation, place = np.zeros(len(pairs[0]), np.float32), np.zeros((len(pairs[0]), 4), np.float32)
     for start in range(0, len(pairs[0]), _BLOCK):
         block = slice(start, start + _BLOCK)
-        correlation[block], place[block] = look(*(part[block].astype(np.float32) for part in pairs))
+        correlation[block], place[block] = align(*(values[block].astype(np.float32) for values in pairs))
     return correlation, place
 
 

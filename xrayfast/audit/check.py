@@ -1,4 +1,4 @@
-"""The whole audit of a data set."""
+"""Audit a data set: leaks, duplicates, shortcuts and odd files in one result."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import numpy as np
 
 from xrayfast.audit.classes import ClassFacts, class_facts
 from xrayfast.audit.duplicates import Duplicates, find_duplicates
-from xrayfast.audit.features import Progress, collect
+from xrayfast.audit.features import Progress, compute_features
 from xrayfast.audit.findings import (
     Finding,
-    by_weight,
     class_findings,
     duplicate_findings,
     image_findings,
@@ -23,9 +22,10 @@ from xrayfast.audit.findings import (
     patient_findings,
     probe_findings,
     shortcut_findings,
+    sort_by_severity,
     unreadable_findings,
 )
-from xrayfast.audit.leaks import Leaks, leaks_between_splits, redraw_leaky_splits, rows_by_patient, together
+from xrayfast.audit.leaks import Leaks, group_linked_images, leaks_between_splits, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
@@ -34,16 +34,16 @@ from xrayfast.data.splits.stratify import SPLITS
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What is wrong with a data set.
+    """The result of an audit.
 
     Attributes:
-        data: what was audited, with its final parts.
-        findings: in order of weight.
+        data: the audited data set, with its final splits.
+        findings: the most severe first.
         shared: patients and images in more than one split.
-        duplicates: the same images, wherever they are.
-        classes: what the files of each class are like.
-        shortcuts: what can be told without looking at the lungs.
-        reading_notes: images by what was done to them on reading, numbers replaced by "#".
+        duplicates: in all splits.
+        classes: properties of each class's files.
+        shortcuts: how well labels are predicted without the lungs.
+        reading_notes: number of images by what was done on reading, numbers replaced by "#".
         unreadable: what is wrong with each image that can't be read.
     """
 
@@ -62,16 +62,16 @@ class Audit:
         return bool(self.shared)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, as numbers, texts, lists and objects only; what has no value is null.
+        """Everything as plain JSON values; missing values are null.
 
         Patients are pseudonyms.
 
         Returns:
             - `images`, `patients` (null where none is known), `task`, `labels`
-            - `leaks`: whether anything is shared between parts
+            - `leaks`: whether anything is shared between splits
             - `splits`: by split, `images` and `patients`
             - `notes`: how the data set was opened: what was inferred, drawn or ignored
-            - `findings`: in order of weight: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
+            - `findings`: the most severe first: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
               `count`, `images`
             - `shared_patients`: `patient`, `images` by split
             - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `images`: a list of `image`,
@@ -121,14 +121,14 @@ class Audit:
 
 
 def audit(data: Manifest, images: DecodedImages, progress: Progress | None = None, seed: int = 0) -> Audit:
-    """Look a data set over before anything is trained on it.
+    """Audit a data set.
 
-    Splits that were drawn are those that `fit` would use: with duplicates kept together.
+    Drawn splits are those that `fit` would use, with duplicates kept together.
 
     Args:
-        data: all images, of all parts. Those that can't be read are reported and left out of the rest.
-        images: of a side of at least `features.LEAST_SIDE`; built where they are not.
-        progress: told of the stages "decoding", "looking", "comparing" and "probing".
+        data: the images of all splits. Those that can't be read are reported and otherwise left out.
+        images: decoded where they are not yet, with a side of at least `features.LEAST_SIDE`.
+        progress: called at the stages "decoding", "looking", "comparing" and "probing".
         seed: of the shortcut probe's folds and shuffles.
     """
     paths, names = data.table["path"].tolist(), data.table["image"].tolist()
@@ -136,15 +136,15 @@ def audit(data: Manifest, images: DecodedImages, progress: Progress | None = Non
     problems = images.build(paths, decoding)
     unreadable = {name: problems[path] for name, path in zip(names, paths, strict=True) if path in problems}
     rows = np.array([row for row, path in enumerate(paths) if path not in problems], np.intp)
-    features = collect(paths, rows, images, progress)
+    features = compute_features(paths, rows, images, progress)
     duplicates = find_duplicates(data, features, progress)
     data, shared = redraw_leaky_splits(data, leaks_between_splits(data, duplicates, problems))
     if progress is not None:
         progress("probing", 0, len(rows))
-    shortcuts = probe(data, features, together(data, duplicates), seed)
+    shortcuts = probe(data, features, group_linked_images(data, duplicates), seed)
     if progress is not None:
         progress("probing", len(rows), len(rows))
-    findings = by_weight(
+    findings = sort_by_severity(
         [
             *leak_findings(shared),
             *unreadable_findings(unreadable),
@@ -181,7 +181,7 @@ def _images_per_patient(counts: list[int]) -> dict[str, Any] | None:
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to four digits, throughout."""
+    """The value with all floats in it rounded to four digits."""
     if isinstance(value, dict):
-        return {key: _rounded(split) for key, split in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     return round(value, 4) if isinstance(value, float) else value

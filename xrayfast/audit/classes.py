@@ -1,4 +1,4 @@
-"""What the images of each class are like as files: a difference is a first sign of different sources."""
+"""Properties of each class's files: a difference is a first sign of different sources."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 
 @dataclass(frozen=True)
 class Spread:
-    """Some numbers in short.
+    """A summary of some values.
 
     Attributes:
         least: the smallest.
-        median: the middle one.
+        median: half of them are below.
         most: the largest.
         commonest: the most frequent, the smallest of several.
     """
@@ -33,16 +33,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """The readable images of one label; one of several labels counts for each.
+    """The readable images of one label; an image with several labels counts for each.
 
     Attributes:
         label: None for the images without any label.
-        images: how many there are.
-        parts: how many of them in train, valid and test.
+        images: their number.
+        splits: their number in train, valid and test.
         width: in pixels, of the originals; None where there are no images.
         height: the same.
         aspect: width by height.
-        bits: images by bits stored a sample, as texts; the most frequent first, as in the next two.
+        bits: images by bits stored per sample, as texts; the most frequent first, as in the next two.
         formats: images by format.
         modes: images by Pillow's mode or DICOM's photometric interpretation.
     """
@@ -59,7 +59,7 @@ class ClassFacts:
 
 
 def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:
-    """A row a label, in their order, and one for images without any label where there are such."""
+    """One per label, in their order, and one for images without any label if there are such."""
     truth = data.truth[features.rows]
     split = data.table["split"].to_numpy()[features.rows]
     found = [_facts(label, truth[:, j] == 1, features, split) for j, label in enumerate(data.labels)]

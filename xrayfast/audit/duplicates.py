@@ -1,4 +1,4 @@
-"""Groups of images that show the same image: equal pixel by pixel, or all but equal."""
+"""Groups of duplicate images: equal pixel by pixel, or nearly equal."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from xrayfast.data.sources.patients import group_patients
 Kind: TypeAlias = Literal["exact", "near"]
 Groups: TypeAlias = npt.NDArray[np.integer]
 
-ALIKE, ALIKE_IMAGES = 0.97, 0.98
-"""From here on two images count as one; two of the same patient only from the second, because films of one chest
-are alike, and stay together anyway. In NIH at 128 px the highest of 25,816 pairs of films of one patient is 0.9648, and
-0.895 of different patients, but for one pair whose files are equal; 99 % of copies cropped by up to 5 % a side exceed
-the first. In phantoms, whose patients differ less, it is 0.952 between patients."""
+ALIKE, SAME_PATIENT_ALIKE = 0.97, 0.98
+"""From this correlation two images are duplicates; of one patient only from the second, as images of one chest are
+similar, and share a split anyway. In NIH at 128 px the highest of 25,816 pairs of one patient is 0.9648, and 0.895 of
+different patients, except for one pair whose files are equal; 99 % of copies cropped by up to 5 % per side exceed the
+first. In phantoms, whose patients differ less, it is 0.952 between patients."""
 
 _CHUNK = 4096  # pairs between two reports of progress
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Images that show the same image.
+    """Duplicates of one image.
 
     Attributes:
         rows: two or more rows of the manifest, ascending.
-        kind: "exact" where all are equal once decoded; "near" where at least two differ, but only by coding,
-            scale, a small crop or brightness. Exact copies of members of a near group are in both.
-        similarity: the correlation of the least alike pair that holds the group together; 1 for "exact".
+        kind: "exact" where all decode to equal pixels; "near" where at least two differ, but only by coding, scale, a
+            small crop or brightness. Exact copies of members of a near group are in both.
+        similarity: the lowest correlation of two linked images; 1 for "exact".
     """
 
     rows: tuple[int, ...]
@@ -44,19 +44,19 @@ class Duplicates:
 
 
 def find_duplicates(data: Manifest, features: Features, progress: Progress | None = None) -> tuple[Duplicates, ...]:
-    """All groups of duplicates: the exact, then the near, each by its first row.
+    """All groups of duplicates: exact, then near, by their first row.
 
     The result does not depend on the order of the images.
 
     Args:
         data: all images.
         features: of those that can be read.
-        progress: told of the stage "comparing".
+        progress: called at the stage "comparing".
     """
     copies: dict[str, list[int]] = {}
     for place, fact in enumerate(features.facts):
         copies.setdefault(fact.digest, []).append(place)
-    # In the order of their content, so that chance falls alike whatever the order of the table.
+    # Sorted by content, so that random choices do not depend on the order of the table.
     distinct = [copies[digest] for digest in sorted(copies)]
     exact = [_group(features, [places], "exact", 1.0) for places in distinct if len(places) > 1]
     firsts = np.array([places[0] for places in distinct], np.int64)
@@ -65,7 +65,7 @@ def find_duplicates(data: Manifest, features: Features, progress: Progress | Non
     pairs, alike = near_pairs(features.thumbs[firsts], own, progress)
     near = [
         _group(features, [distinct[member] for member in members], "near", least)
-        for members, least in _joined(len(firsts), pairs, alike)
+        for members, least in _connected_members(len(firsts), pairs, alike)
     ]
     return (*sorted(exact, key=_first), *sorted(near, key=_first))
 
@@ -75,35 +75,35 @@ def near_pairs(
     patients: npt.NDArray[np.integer] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
-    """Pairs of thumbnails of all but equal images.
+    """Pairs of thumbnails of nearly equal images.
 
     Args:
         thumbs: (N, n, n), without exact copies.
         patients: (N,) equal for those of one patient; None where none is known.
-        progress: told of the stage "comparing".
+        progress: called at the stage "comparing".
 
     Returns:
         (P, 2) indices and (P,) similarities.
     """
     count = len(thumbs)
 
-    def tell(share: float) -> None:
+    def report(share: float) -> None:
         if progress is not None:
             progress("comparing", round(share * count), count)
 
-    pairs = candidates(thumbs, tell=lambda share: tell(share / 3))
+    pairs = candidates(thumbs, report=lambda share: report(share / 3))
     alike = np.zeros(len(pairs), np.float32)
     for start in range(0, len(pairs), _CHUNK):
         chunk = pairs[start : start + _CHUNK]
         alike[start : start + _CHUNK] = aligned_correlation(thumbs[chunk[:, 0]], thumbs[chunk[:, 1]])
-        tell(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
-    films = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
-    found = alike >= np.where(films, ALIKE_IMAGES, ALIKE)
+        report(1 / 3 + 2 / 3 * min(1, (start + _CHUNK) / len(pairs)))
+    same_patient = patients is not None and patients[pairs[:, 0]] == patients[pairs[:, 1]]
+    found = alike >= np.where(same_patient, SAME_PATIENT_ALIKE, ALIKE)
     return pairs[found], alike[found]
 
 
 def components(count: int, pairs: Pairs) -> Groups:
-    """(count,) equal numbers for what pairs connect, directly or through others."""
+    """(count,) equal integers for what pairs connect, directly or through others."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -112,7 +112,7 @@ def components(count: int, pairs: Pairs) -> Groups:
     return numbers
 
 
-def _joined(count: int, pairs: Pairs, alike: npt.NDArray[np.float32]) -> list[tuple[list[int], float]]:
+def _connected_members(count: int, pairs: Pairs, alike: npt.NDArray[np.float32]) -> list[tuple[list[int], float]]:
     """The members of each component of two or more, and the least similarity in it."""
     if not len(pairs):
         return []

@@ -1,4 +1,4 @@
-"""What the audit keeps of each image: its facts, a thumbnail, and how dark it is where."""
+"""What the audit computes of each image: thumbnail, border, brightness and histogram."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import Pixels
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, how many images of it are done and how many there are."""
+"""Called with the stage, the images done and the total."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 THUMB = 40
-"""The side of a thumbnail. On pairs of one patient's films and on re-encoded, scaled and cropped copies, 40, 48
-and 64 tell the two apart equally well, and 32 worse; 100,000 thumbnails of 40 are 160 MB."""
+"""The side of a thumbnail. 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and cropped
+copies equally well, 32 worse; 100,000 thumbnails of 40 are 160 MB."""
 
 LEAST_SIDE = 64
-"""Of the images that are looked at: in smaller ones, films of different chests look alike."""
+"""Of the images that are compared: in smaller ones, different chests look alike."""
 
 BINS = 16
-"""Of the histogram."""
+"""Bins of the histogram."""
 
 NEAR_BLACK = 20
 """Values below are black, or what JPEG makes of black beside letters."""
@@ -41,11 +41,11 @@ _BIN_STARTS = np.arange(0, 256, 256 // BINS)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What was taken from N images.
+    """Features of N images.
 
     Attributes:
         rows: (N,) their rows in the manifest, ascending.
-        facts: of each decoded original.
+        facts: of each original file.
         thumbs: (N, 40, 40) uint8, the image without its padding, stretched to a square.
         border: (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1].
         brightness: (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1].
@@ -63,16 +63,16 @@ class Features:
         return len(self.rows)
 
 
-def collect(
+def compute_features(
     paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: Progress | None = None
 ) -> Features:
-    """Take the features of images, each of which is loaded once.
+    """Compute the features of images, each of which is loaded once.
 
     Args:
         paths: of all the manifest's images.
-        rows: (N,) which of them to take.
-        images: of a side of at least `LEAST_SIDE`.
-        progress: told of the stage "looking".
+        rows: (N,) which of them.
+        images: decoded, with a side of at least `LEAST_SIDE`.
+        progress: called at the stage "looking".
 
     Raises:
         ReadError: one can't be read.
@@ -103,7 +103,7 @@ def without_padding(square: Pixels, width: int, height: int) -> Pixels:
 
 
 def thumbnail(image: Pixels) -> Pixels:
-    """(H, W) as (40, 40), the aspect given up, which alignment finds again."""
+    """(H, W) as (40, 40), without its aspect, which alignment recovers."""
     small = Image.fromarray(np.ascontiguousarray(image)).resize((THUMB, THUMB), Image.Resampling.BILINEAR)
     return np.asarray(small)
 

@@ -1,4 +1,4 @@
-"""What the audit says, in words, and how much it weighs."""
+"""The findings of an audit in words, with their severity."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from xrayfast.errors import plural, shorten
 Severity: TypeAlias = Literal["leak", "warning", "note"]
 
 SEVERITIES: tuple[Severity, ...] = ("leak", "warning", "note")
-"""In order of weight."""
+"""The most severe first."""
 
 LEAST_TO_LEARN = 10
-"""Training images of a label; fewer are learned by heart."""
+"""Training images of a label; fewer are memorised."""
 
-LEAST_TO_MEASURE = 10
-"""Images with and without a label in a part. With 10 the 95 % interval of an AUROC of 0.8 is already about ±0.15
+LEAST_TO_EVALUATE = 10
+"""Images with and without a label in a split. With 10 the 95 % interval of an AUROC of 0.8 is already about ±0.15
 (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
 
 _TINY = 64  # pixels
-_LONG = 2.0  # times as long as wide, or wide as long; chest films are within 0.7 and 1.4
+_LONG = 2.0  # times as long as wide, or wide as long; chest radiographs are within 0.7 and 1.4
 _CONSTANT, _FLAT, _DARK, _BRIGHT = 0.01, 0.25, 0.25, 0.75  # of the range from black to white
 
 
@@ -56,8 +56,8 @@ class Finding:
     images: tuple[str, ...] = ()
 
 
-def by_weight(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Leaks first, then warnings, then notes; otherwise as they come."""
+def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Leaks first, then warnings, then notes; otherwise in the given order."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
 
 
@@ -127,7 +127,7 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
 
 
 def _contradicting(data: Manifest, group: Duplicates) -> tuple[int, int]:
-    """Two of the group that contradict each other."""
+    """Two rows of the group whose labels contradict each other."""
     truth = data.truth[list(group.rows)]
     label = int(((truth == 1).any(0) & (truth == 0).any(0)).argmax())
     return group.rows[int((truth[:, label] == 1).argmax())], group.rows[int((truth[:, label] == 0).argmax())]
@@ -138,7 +138,7 @@ def _labels(data: Manifest, row: int) -> str:
 
 
 def class_findings(data: Manifest) -> list[Finding]:
-    """Labels too rare to be learned, or to be measured."""
+    """Labels too rare to be learned, or to be evaluated."""
     truth, image_splits = data.truth, data.table["split"].to_numpy()
     train = image_splits == "train"
     found = []
@@ -153,9 +153,11 @@ def class_findings(data: Manifest) -> list[Finding]:
         least = {
             label: int(min((known[:, j] == 1).sum(), (known[:, j] == 0).sum())) for j, label in enumerate(data.labels)
         }
-        few = {label: count for label, count in least.items() if count < LEAST_TO_MEASURE}
+        few = {label: count for label, count in least.items() if count < LEAST_TO_EVALUATE}
         if few and len(known):
-            text = f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_MEASURE} an AUROC is "
+            text = (
+                f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_EVALUATE} an AUROC is "
+            )
             text += "known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
             title = f"{plural(len(few), 'label')} too rare to measure in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
@@ -169,11 +171,11 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 
 def patient_findings(data: Manifest) -> list[Finding]:
-    """Patients unknown, and patients with images of more than one class."""
+    """Unknown patients, and patients with images of more than one class."""
     names, rows = data.table["image"].tolist(), rows_by_patient(data)
     unknown = len(data) - sum(map(len, rows.values()))
     if not rows:
-        text = "Films of one patient may stand in training and validation, and no check can tell. Name the column of "
+        text = "Images of one patient may stand in training and validation, and no check can tell. Name the column of "
         text += "patients with --patient-col, or take it from the headers with --patient-col dicom:PatientID."
         return [Finding("no_patients", "warning", "No patients are known", text, len(data))]
     found = []
@@ -208,7 +210,7 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         title = f"'{label}' can be told without looking at the lungs"
         if value >= RIVAL:
             text += "That rivals a network, whose results may then show how and where an image was taken and not the "
-            text += "disease. Balance the classes for it, and test on data from elsewhere."
+            text += "disease. Balance the classes for it, and run an external test."
             found.append(Finding("shortcut", "warning", title, text, 1))
         else:
             text += "Compare a network's AUROC with that, not with 0.5."
@@ -217,7 +219,7 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
 
 
 def image_findings(data: Manifest, features: Features) -> list[Finding]:
-    """Images out of the ordinary."""
+    """Odd images: constant, dark, bright, tiny, long, inverted, turned, saturated, of several frames."""
     names = data.table["image"].tolist()
     deviation, (low, high) = features.brightness[:, 1], features.brightness[:, [2, 6]].T
     width, height = (np.array([getattr(fact, side) for fact in features.facts]) for side in ("width", "height"))
@@ -241,7 +243,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
         "long": (
             "note",
             f"more than {_LONG:g} times as long as wide, or wide as long",
-            "Chest films are nearly square: they may show something else, or several films.",
+            "Chest radiographs are nearly square: they may show something else, or several radiographs.",
             np.maximum(width, height) > _LONG * np.minimum(width, height),
         ),
         "several_frames": ("note", "of several frames", "Only the first is used.", _noted(features, "frames")),
@@ -268,7 +270,7 @@ def _noted(features: Features, word: str) -> list[bool]:
 
 
 def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
-    """Labels for which the probe has no number."""
+    """Labels that the shortcut probe left out."""
     if not shortcuts.too_few:
         return []
     text = "; ".join(f"'{label}': {why}" for label, why in list(shortcuts.too_few.items())[:5])

@@ -1,4 +1,4 @@
-"""What training would see of validation and test: patients and images that stand in more than one split."""
+"""Leaks: patients and duplicate images in more than one split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
-from xrayfast.audit.features import Progress, collect
+from xrayfast.audit.features import Progress, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
@@ -37,11 +37,11 @@ class SharedPatient:
 
 @dataclass(frozen=True)
 class SharedImage:
-    """An image that stands in more than one split.
+    """An image that is in more than one split.
 
     Attributes:
         kind: "exact" or "near", as in `Duplicates`.
-        similarity: of the least alike pair that holds the group together.
+        similarity: the lowest correlation of two linked images.
         images: their names by split, in the order train, valid, test.
     """
 
@@ -57,13 +57,13 @@ class SharedImage:
 
 @dataclass(frozen=True)
 class Leaks:
-    """What stands in more than one split; false where nothing does.
+    """All leaks of a data set; false where there are none.
 
     Attributes:
-        patients: each of whom has images in more than one split.
-        images: each of which, or of whose near copies, are in more than one split.
-        duplicates: all duplicates of the data set, also those within one split: for `together`.
-        unreadable: what is wrong with each file that could not be read, by path.
+        patients: with images in more than one split.
+        images: in more than one split, as exact or near copies.
+        duplicates: all of the data set, also within one split: for `group_linked_images`.
+        unreadable: what is wrong with each file that can't be read, by path.
     """
 
     patients: tuple[SharedPatient, ...] = ()
@@ -75,10 +75,10 @@ class Leaks:
         return bool(self.patients or self.images)
 
     def sentences(self, limit: int = 5) -> list[str]:
-        """What leaks, by name, a sentence each for patients, exact and near duplicates.
+        """The leaks by name: one sentence each for patients, exact and near duplicates.
 
         Args:
-            limit: how many of each kind are named.
+            limit: the most names per sentence.
         """
         shared = "in more than one split"
         kinds = (
@@ -92,25 +92,25 @@ class Leaks:
 
 
 def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> Leaks:
-    """Patients and duplicates that stand in more than one split.
+    """Find patients and duplicates in more than one split.
 
     Args:
-        data: all images, of all parts.
-        images: built where they are not; those that can't be read are left out.
-        progress: told of the stages "decoding", "looking" and "comparing".
+        data: the images of all splits.
+        images: decoded where they are not yet; those that can't be read are left out.
+        progress: called at the stages "decoding", "looking" and "comparing".
     """
     paths = data.table["path"].tolist()
     decoding = None if progress is None else lambda done, total: progress("decoding", done, total)
     unreadable = images.build(paths, decoding)
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)
-    features = collect(paths, rows, images, progress)
+    features = compute_features(paths, rows, images, progress)
     return leaks_between_splits(data, find_duplicates(data, features, progress), unreadable)
 
 
 def leaks_between_splits(
     data: Manifest, duplicates: Sequence[Duplicates], unreadable: Mapping[str, str] | None = None
 ) -> Leaks:
-    """The same from duplicates already found: after `redraw_splits`, nothing need be looked at again."""
+    """The same from duplicates that were found before: after `redraw_splits` no image is compared again."""
     image_splits, names = data.table["split"].tolist(), data.table["image"].tolist()
 
     def by_split(rows: Sequence[int]) -> dict[Split, tuple[str, ...]]:
@@ -128,20 +128,22 @@ def leaks_between_splits(
 
 
 def redraw_leaky_splits(data: Manifest, leaks: Leaks) -> tuple[Manifest, Leaks]:
-    """The data set with drawn splits drawn again where there are leaks, and the leaks that remain: of given splits, or
-    of all where so much belongs together that a split would be left without images.
+    """Draw drawn splits again where there are leaks.
+
+    Returns:
+        The data set, and the leaks that remain: of given splits, or all where a split would be left without images.
     """
     if not leaks or not data.drawn.any():
         return data, leaks
     try:
-        data = data.redraw_splits(together(data, leaks.duplicates))
+        data = data.redraw_splits(group_linked_images(data, leaks.duplicates))
     except DataError:
         return data, leaks
     return data, leaks_between_splits(data, leaks.duplicates, leaks.unreadable)
 
 
-def together(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np.intp]:
-    """Which images must stay in one split: those of one patient, and those that show the same image.
+def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np.intp]:
+    """Group images that must share a split: those of one patient, and duplicates.
 
     Returns:
         (N,) integers, equal for images that belong together, directly or through others: for `Manifest.redraw_splits`.
@@ -155,7 +157,7 @@ def together(data: Manifest, duplicates: Sequence[Duplicates]) -> npt.NDArray[np
 
 
 def rows_by_patient(data: Manifest) -> dict[str, list[int]]:
-    """The rows of each known patient, in the order of the table."""
+    """Rows by patient, in the order of the table; patients that are unknown are left out."""
     rows: dict[str, list[int]] = {}
     for row, patient in enumerate(data.table["patient"].tolist()):
         if isinstance(patient, str) and patient:

@@ -1,11 +1,11 @@
-"""Which images could be copies of each other, without comparing all with all.
+"""Candidate pairs of duplicates, without comparing all images with all.
 
-Chest films are all alike, so hashes that keep what most images have in common collide. Here a thumbnail becomes
-the few numbers in which the images at hand differ most, measured by how much the same numbers change when one
-image is cropped (linear discriminant analysis with each image a class of its own, its random crops the
-members). Near images in that space are found by a forest of random-projection trees (Dasgupta and Freund 2008,
-doi 10.1145/1374376.1374452): each tree halves the images by rank until few are left, and only those few are
-compared with each other. The work is in proportion to N log N, whatever the images, alike or not.
+Chest radiographs are all similar, so that perceptual hashes collide. Here a thumbnail is projected to the few
+directions in which the images at hand differ most, relative to how much they change when one image is cropped (linear
+discriminant analysis: each image is a class, its random crops are the members). Near images in that space are found by
+a forest of random-projection trees (Dasgupta and Freund 2008, doi 10.1145/1374376.1374452): each tree halves the images
+by rank until few are left, and only those few are compared with each other. That takes time in N log N, however similar
+the images are.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
 NEIGHBOURS = 4
-"""Of each image are candidates: a pair is found where either is among the nearest of the other. Of crops of 5 % on
-all four sides, darker, coarser and coded again, 3 neighbours find 99 % among 6,676 NIH films."""
+"""Candidates per image: a pair is found where either is among the nearest of the other. Of crops of 5 % on all four
+sides, darker, coarser and re-encoded, 3 neighbours find 99 % among 6,676 NIH images."""
 
 _FEW = 40  # images, up to which all are compared with all
 _TREES, _LEAF = 20, 256
 _DIMENSIONS = 48
 _CROP = 0.05  # of a side, at most
-_SAMPLE = 2000  # images that teach the projection
+_SAMPLE = 2000  # images that the projection is fitted to
 _CROPPED = 4000  # pairs of crops; fewer overfit the scatter of 400 numbers
 _RIDGE = 0.01  # of the mean variance, added to it so that no direction seems to be free of change
 
 
-def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[float], None] | None = None) -> Pairs:
+def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, report: Callable[[float], None] | None = None) -> Pairs:
     """Pairs of images that could be copies of each other.
 
     Args:
         thumbs: (N, n, n), all different. Another order gives other pairs where it is close.
         seed: of the crops and the trees.
-        tell: called with the share of the work that is done.
+        report: called with the fraction of the work done.
 
     Returns:
         (P, 2) indices, the smaller first, each pair once, in ascending order; at most 20 N pairs for
@@ -51,7 +51,7 @@ def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[flo
         return np.stack(np.triu_indices(count, 1), 1)
     rng = np.random.default_rng(seed)
     points = _project(thumbs, _projection(thumbs, rng))
-    near = _nearest(points, rng, tell)
+    near = _nearest(points, rng, report)
     first = np.repeat(np.arange(count), near.shape[1])
     second = near.ravel().astype(np.int64)
     first, second = first[second >= 0], second[second >= 0]
@@ -60,7 +60,7 @@ def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, tell: Callable[[flo
 
 
 def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
-    """(numbers of an image, dimensions): the directions that tell most images apart for what a crop changes."""
+    """(features, dimensions): the directions of most variance between images, relative to that between crops."""
     sample = thumbs[rng.permutation(len(thumbs))[:_SAMPLE]]
     crops = [_flatten(_crop(sample, rng)) - _flatten(_crop(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))]
     changes = np.concatenate(crops).astype(np.float64)
@@ -85,14 +85,14 @@ def _flatten(thumbs: npt.NDArray[np.uint8] | Floats) -> Floats:
 
 
 def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
-    """Each without a random part of up to 5 % at each edge."""
+    """Each without a random margin of up to 5 % at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
     return warp(thumbs.astype(np.float32), place)
 
 
-def _nearest(points: Floats, rng: np.random.Generator, tell: Callable[[float], None] | None) -> Pairs:
-    """(N, k) the nearest that any tree has brought together, in no order; -1 where there are fewer."""
+def _nearest(points: Floats, rng: np.random.Generator, report: Callable[[float], None] | None) -> Pairs:
+    """(N, k) the nearest of all leaves that an image is in, unordered; -1 where there are fewer."""
     count = len(points)
     keep = min(NEIGHBOURS, count - 1)
     near, far = np.full((count, keep), -1, np.int64), np.full((count, keep), np.inf, np.float32)
@@ -109,15 +109,15 @@ def _nearest(points: Floats, rng: np.random.Generator, tell: Callable[[float], N
                 np.concatenate([far[leaf], np.take_along_axis(distance, nearest, 1)], 1),
                 keep,
             )
-        if tell is not None:
-            tell((tree + 1) / trees)
+        if report is not None:
+            report((tree + 1) / trees)
     return near
 
 
 def _leaves(points: Floats, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
     """The leaves of one tree: the indices halved along random directions until at most `_LEAF` are left.
 
-    By rank, not by value, so that images that are all alike are halved too.
+    By rank, not by value, so that equal images are halved too.
     """
     waiting = [np.arange(len(points))]
     while waiting:

@@ -1,8 +1,8 @@
-"""How well each label is predicted by what has nothing to do with the lungs.
+"""The shortcut probe: how well is each label predicted by properties that have nothing to do with the lungs?
 
-A network that learns the hospital in place of the disease is as good in validation as one that doesn't, and useless
-elsewhere. So a plain model is asked first: from the size of an image, its coding, its border, how bright it is and
-its view, each and all of them, what is the AUROC of each label? Folds are by patient, and duplicates stay together.
+A network that learns the hospital instead of the disease validates as well as one that doesn't, and fails an external
+test. So a linear model is fitted first, to the size of an image, its coding, border, brightness and view, each and all
+of them, and its AUROC is reported by label. Folds are by patient, and duplicates stay together.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ Floats: TypeAlias = npt.NDArray[np.float64]
 Groups: TypeAlias = npt.NDArray[np.integer]
 
 ALL = "all"
-"""The name of all groups of properties together."""
+"""The name for all groups of properties combined."""
 
 RIVAL = 0.8
-"""An AUROC from here on rivals a network: on the 14 findings of NIH published networks have a mean of 0.75 (Wang et
+"""An AUROC from here on rivals a network: on the 14 labels of NIH published networks have a mean of 0.75 (Wang et
 al. 2017, doi 10.1109/CVPR.2017.369) to 0.84 (Rajpurkar et al. 2017, arXiv 1711.05225)."""
 
 NOTABLE = 0.7
-"""From here on it is worth knowing, and tested against chance."""
+"""An AUROC from here on is reported, and tested against chance."""
 
 LEAST_IMAGES = 10
-"""With a label, and without it, in at least `FOLDS` patients each, for a number to be given."""
+"""Images with a label, and without it, of at least `FOLDS` patients each, that the probe needs."""
 
 SHUFFLES = 99
-"""Of a label among the patients: what beats all of them is better than chance at a level of 1 %."""
+"""Permutations of a label among the patients: an AUROC above all of them is significant at 1 %."""
 
 FOLDS = 5
 
@@ -74,30 +74,30 @@ class Shortcuts:
 
 
 def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> Shortcuts:
-    """Predict each label without looking at the lungs.
+    """Predict each label without the lungs.
 
-    Numbers become ranks and fifths, so that one width of all may tell as much as a large one. The model is a ridge
-    regression in which each group of properties has equal weight, however many numbers it has. It adds up and misses
-    what only several properties together tell: from all of them, gradient-boosted trees reach 0.03 more on darkcovid
-    and 0.02 more on NIH's frequent findings, but less on its rare ones, in ten times the time.
+    Numeric properties become ranks and indicators of their fifth, so that one common width can predict as well as a large
+    one. The model is a ridge regression in which each group of properties has equal weight, however many columns
+    it has. It is additive and has no interactions: gradient-boosted trees reach 0.03 more on darkcovid and 0.02 more on
+    NIH's frequent labels, but less on its rare ones, in ten times the time.
 
     Args:
         data: all images.
         features: of those that can be read.
         groups: (N,) equal for images that must stay in one fold, rows as in the manifest.
-        seed: of folds, shuffles, and the choice where there are more than 20,000 images.
+        seed: of folds, permutations, and the sample where there are more than 20,000 images.
     """
     rng = np.random.default_rng(seed)
-    chosen = _drawn(groups[features.rows], rng)
+    chosen = _sample_rows(groups[features.rows], rng)
     rows = features.rows[chosen]
     truth, own = data.truth[rows], groups[rows]
     too_few = {label: why for label, column in zip(data.labels, truth.T, strict=True) if (why := _too_few(column, own))}
     wanted = [j for j, label in enumerate(data.labels) if label not in too_few]
     blocks = _blocks(data, features, chosen)
-    measured: dict[str, dict[str, float | None]] = {name: dict.fromkeys(data.labels) for name in blocks}
+    aurocs: dict[str, dict[str, float | None]] = {name: dict.fromkeys(data.labels) for name in blocks}
     chance: dict[str, dict[str, float]] = {name: {} for name in blocks}
     folds = k_folds(truth == 1, own, FOLDS, seed) if wanted else own
-    for same in _same_known(truth, wanted):
+    for same in _by_mask(truth, wanted):
         known = truth[:, same[0]] >= 0
         actual = (truth[known][:, same] == 1).astype(np.float64)
         for name, block in blocks.items():
@@ -106,16 +106,16 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> 
                 continue
             values = _held_out_auroc(x, actual, folds[known])
             for j, one, value in zip(same, actual.T, values, strict=True):
-                measured[name][data.labels[j]] = value
+                aurocs[name][data.labels[j]] = value
                 if value >= NOTABLE:
                     shuffled = np.stack([_shuffled(one, own[known], rng) for _ in range(SHUFFLES)], 1)
                     luck = _held_out_auroc(x, shuffled, folds[known])
                     chance[name][data.labels[j]] = max(luck)
-    return Shortcuts(len(rows), measured, chance, too_few)
+    return Shortcuts(len(rows), aurocs, chance, too_few)
 
 
 def _blocks(data: Manifest, features: Features, chosen: npt.NDArray[np.intp]) -> dict[str, Floats]:
-    """The properties by group, (N, columns), standardised and of equal weight; no column where all are the same."""
+    """Properties by group, (N, columns), standardised and of equal weight, without constant columns."""
     facts = [features.facts[i] for i in chosen.tolist()]
     width, height = (np.array([getattr(fact, side) for fact in facts], np.float64) for side in ("width", "height"))
     views = data.table["view"].tolist() if "view" in data.table else [None] * len(data)
@@ -142,13 +142,13 @@ def _ranked(values: npt.NDArray[np.floating]) -> Floats:
 
 
 def _coded(values: Sequence[object]) -> Floats:
-    """(N, K) one column of 0 and 1 a value."""
+    """(N, K) one column of 0 and 1 per value."""
     codes, distinct = pd.factorize(np.array([str(value) for value in values], object), sort=True)
     return np.eye(len(distinct))[codes]
 
 
 def _weighed(columns: Floats) -> Floats:
-    """The columns that vary, standardised, their squares adding up to 1 a row on average."""
+    """The columns that vary, standardised; their squares add up to 1 per row on average."""
     varying = columns[:, _varying(columns)]
     if not varying.shape[1]:
         return varying
@@ -180,7 +180,7 @@ def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:
 
 
 def _shuffled(actual: Floats, groups: Groups, rng: np.random.Generator) -> Floats:
-    """The values dealt to other images, those of one patient mostly still to one patient."""
+    """The values permuted among images, so that those of one patient mostly go to one patient."""
     taken, given = (_by_group(groups, rng) for _ in range(2))
     shuffled = np.empty_like(actual)
     shuffled[given] = actual[taken]
@@ -193,14 +193,14 @@ def _by_group(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
     return np.argsort(rng.permutation(numbers.max(initial=0) + 1)[numbers], kind="stable")
 
 
-def _drawn(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """All rows, ascending; of too many, whole groups until there are enough."""
+def _sample_rows(groups: Groups, rng: np.random.Generator) -> npt.NDArray[np.intp]:
+    """All rows, ascending; if too many, a sample of whole groups."""
     rows = np.arange(len(groups))
     return rows if len(rows) <= _MOST_IMAGES else np.sort(_by_group(groups, rng)[:_MOST_IMAGES])
 
 
 def _too_few(truth: npt.NDArray[np.int8], groups: Groups) -> str:
-    """Why the label can't be probed; "" where it can."""
+    """Why a label can't be probed; "" where it can."""
     for value, state in ((1, "with"), (0, "without")):
         found = truth == value
         if found.sum() < LEAST_IMAGES:
@@ -210,8 +210,8 @@ def _too_few(truth: npt.NDArray[np.int8], groups: Groups) -> str:
     return ""
 
 
-def _same_known(truth: npt.NDArray[np.int8], wanted: Sequence[int]) -> list[list[int]]:
-    """Labels by which of their cells are known: those alike are solved for together."""
+def _by_mask(truth: npt.NDArray[np.int8], wanted: Sequence[int]) -> list[list[int]]:
+    """Labels grouped by which of their cells are masked: each group is solved at once."""
     alike: dict[bytes, list[int]] = {}
     for j in wanted:
         alike.setdefault((truth[:, j] >= 0).tobytes(), []).append(j)
