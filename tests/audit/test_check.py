@@ -21,7 +21,7 @@ def kinds(found):
 
 @pytest.fixture(scope="module")
 def sound():
-    """48 films of as many patients, half with each label, in three parts that were given."""
+    """48 films of as many patients, half with each label, in three given splits."""
     truth = np.stack([np.arange(ROWS) % 2, np.arange(ROWS) // 2 % 2], 1).astype(float)
     split = ["train"] * 20 + ["valid"] * 14 + ["test"] * 14
     data = manifest(truth, LABELS, split=split, patients=[f"P{i:05d}" for i in range(ROWS)], drawn=False)

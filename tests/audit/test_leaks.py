@@ -15,7 +15,7 @@ ROWS = 30
 
 @pytest.fixture(scope="module")
 def planted():
-    """30 films: two patients, one exact and two near copies across parts, and some within."""
+    """30 films: two patients, one exact and two near copies across splits, and some within."""
     data_dir = [film(i) for i in range(ROWS)]
     data_dir[20] = data_dir[0].copy()  # train = valid
     data_dir[25] = jpeg(data_dir[1], 50)  # train ~ test

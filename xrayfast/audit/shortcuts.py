@@ -76,10 +76,10 @@ class Shortcuts:
 def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> Shortcuts:
     """Predict each label without the lungs.
 
-    Numeric properties become ranks and indicators of their fifth, so that one common width can predict as well as a large
-    one. The model is a ridge regression in which each group of properties has equal weight, however many columns
-    it has. It is additive and has no interactions: gradient-boosted trees reach 0.03 more on darkcovid and 0.02 more on
-    NIH's frequent labels, but less on its rare ones, in ten times the time.
+    Numeric properties become ranks and indicators of their fifth, so that one common width can predict as well as a
+    large one. The model is a ridge regression in which each group of properties has equal weight, however many columns
+    it has. It is additive: gradient-boosted trees reach 0.03 more on darkcovid and 0.02 more on NIH's frequent labels,
+    but less on its rare ones, in ten times the time.
 
     Args:
         data: all images.
