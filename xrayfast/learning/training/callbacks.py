@@ -1,4 +1,4 @@
-"""fastai callbacks: frozen blocks, seeds, progress, and what is kept after each epoch."""
+"""fastai callbacks: frozen blocks, seeds, progress, and the checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -11,67 +11,58 @@ from typing import Any, Protocol
 import torch
 
 from xrayfast.errors import TrainingError, XrayfastError
-from xrayfast.learning.fastai_api import Callback, CancelFitException, Recorder, TrainEvalCallback
+from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.randomness import reseed
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.phases import Phase
 
 Row = dict[str, Any]
 
 SECONDS_BETWEEN_REPORTS = 0.1
-"""How often a Reporter is told of batches, at most."""
+"""Shortest interval between two reports of batches."""
 
 
 class Reporter(Protocol):
-    """Who is told how training goes. The command line shows it; a notebook may show it differently."""
+    """Receives the progress of training. The command line displays it; a notebook may do so differently."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing."""
+        """A sentence to display."""
 
     def preparing(self, stage: str, done: int, total: int) -> None:
-        """Before training, or a phase of it: of `total` images, `done` are through a stage such as "decoding"."""
+        """Before training or a phase of it, `done` of `total` images are through a stage such as "decoding"."""
 
     def phase(self, phase: Phase) -> None:
         """A phase begins."""
 
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
-        """Some batches of split "train" or "valid" of the (1-based) epoch are done, `done` of `total` so far.
+        """`done` of `total` batches of split "train" or "valid" of the (1-based) epoch are done.
 
-        Told about ten times a second, and of the last batch. `loss` is the smoothed training loss; `images` and
-        `seconds` are those of this split of the epoch so far.
+        Called about ten times per second, and for the last batch. `loss` is the smoothed training loss; `images` and
+        `seconds` count this split of this epoch.
         """
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
-        """An epoch is done; the row is that of `history.csv`, `best` whether its weights are the best so far."""
+        """An epoch is done; `row` is its row of `history.csv`, `best` whether it is the best so far."""
 
 
 class NullReporter:
-    """A Reporter that says nothing."""
+    """A Reporter that displays nothing."""
 
-    def note(self, text: str) -> None:
-        """Say nothing."""
+    def _ignore(self, *_: Any, **__: Any) -> None:
+        pass
 
-    def preparing(self, stage: str, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def phase(self, phase: Phase) -> None:
-        """Say nothing."""
-
-    def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
-        """Say nothing."""
-
-    def epoch(self, row: Mapping[str, Any], best: bool) -> None:
-        """Say nothing."""
+    note = preparing = phase = batch = epoch = _ignore
 
 
 class FrozenInference(Callback):
-    """Blocks of the body in which nothing is trained run in inference mode, batch norm and dropout included.
+    """Frozen blocks of the backbone run in inference mode, batch norm and dropout included.
 
     fastai's `freeze` leaves batch norm training, so that a "frozen" epoch still back-propagates through the whole
-    body: 10.9 instead of 23.5 images a second for resnet18 at 224 px on two cores.
+    backbone: 10.9 instead of 23.5 images per second for resnet18 at 224 px on two cores.
     """
 
-    run_after = TrainEvalCallback
+    order = CALLBACK_ORDER["FrozenInference"]
 
     def before_train(self) -> None:
         """After fastai has put the whole model into training mode."""
@@ -81,24 +72,24 @@ class FrozenInference(Callback):
 
 
 class EpochSeeds(Callback):
-    """Seeds every epoch by its number, so that a resumed run draws what an uninterrupted one would have drawn."""
+    """Seeds every epoch by its number, so that a resumed run draws the same as an uninterrupted one."""
 
-    order = -50
+    order = CALLBACK_ORDER["EpochSeeds"]
 
     def __init__(self, seed: int, first_epoch: int) -> None:
         self.seed, self.first_epoch = seed, first_epoch
 
     def before_train(self) -> None:
-        """Seed the augmentation, the dropout and the order of the images."""
+        """Seed augmentation, dropout and the order of the images."""
         epoch = self.first_epoch + self.epoch
         reseed(self.seed, "epoch", epoch)
         self.dls.train.rng = random.Random(f"{self.seed} order {epoch}")
 
 
 class Progress(Callback):
-    """Tells a Reporter of each batch, and stops training between two batches when asked to."""
+    """Reports batches to a Reporter, and stops training between two batches when `interrupted` returns True."""
 
-    order = Recorder.order + 1
+    order = CALLBACK_ORDER["Progress"]
 
     def __init__(self, reporter: Reporter, first_epoch: int, interrupted: Callable[[], bool]) -> None:
         self.reporter, self.first_epoch, self.interrupted = reporter, first_epoch, interrupted
@@ -113,14 +104,14 @@ class Progress(Callback):
 
     def _start(self) -> None:
         self.images, self.began = 0, time.perf_counter()
-        self.told = self.began
+        self.reported = self.began
 
     def after_batch(self) -> None:
-        """Count, and tell now and then: reading the loss makes the CPU wait for the device."""
+        """Count, and report now and then: reading the loss makes the CPU wait for the device."""
         self.images += len(self.xb[0])
         now = time.perf_counter()
-        if now - self.told >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter:
-            self.told = now
+        if now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter:
+            self.reported = now
             self.reporter.batch(
                 split="train" if self.training else "valid",
                 done=self.iter + 1,
@@ -135,27 +126,27 @@ class Progress(Callback):
 
 
 class EpochCheckpoint(Callback):
-    """After each epoch: its row of the history, the best weights, and whether to go on.
+    """After each epoch: adds its row to the history, saves, and stops training early or if it diverged.
 
     Args:
-        state: what is known from before, which a checkpoint brings back.
+        history: of the epochs so far.
         phase: the phase that is trained.
-        first_epoch: epochs before it.
+        first_epoch: number of epochs before it.
         monitor: the column that decides which epoch is best.
         patience: epochs without improvement after which training stops, or None.
-        save: called with (improved) when the state is up to date.
-        reporter: told of the row.
+        save: called when the history is up to date, with whether the epoch is the best so far.
+        reporter: receives the row.
         sizes: the side of the images in each epoch of the phase.
 
     Attributes:
         failure: why training can't go on, to be raised when `fit` returns; or None.
     """
 
-    order = Recorder.order + 2
+    order = CALLBACK_ORDER["EpochCheckpoint"]
 
     def __init__(
         self,
-        state: History,
+        history: History,
         phase: Phase,
         first_epoch: int,
         monitor: str,
@@ -164,15 +155,8 @@ class EpochCheckpoint(Callback):
         reporter: Reporter,
         sizes: Sequence[int],
     ) -> None:
-        self.first_epoch, self.sizes = first_epoch, sizes
-        self.state, self.phase, self.monitor, self.patience, self.save, self.reporter = (
-            state,
-            phase,
-            monitor,
-            patience,
-            save,
-            reporter,
-        )
+        self.history, self.phase, self.first_epoch, self.monitor = history, phase, first_epoch, monitor
+        self.patience, self.save, self.reporter, self.sizes = patience, save, reporter, sizes
         self.failure: XrayfastError | None = None
 
     def before_train(self) -> None:
@@ -183,7 +167,7 @@ class EpochCheckpoint(Callback):
         self.weight: torch.Tensor | float = 0.0
 
     def after_batch(self) -> None:
-        """Sum up the training loss. fastai's smoothed one runs on over epochs, so that resuming would change it."""
+        """Sum up the training loss: fastai's smoothed one runs on over epochs, so that resuming would change it."""
         if self.training:
             weight = batch_weight(self.yb[0])
             self.total += self.loss.detach() * weight
@@ -194,39 +178,39 @@ class EpochCheckpoint(Callback):
         self.trained = False
 
     def after_epoch(self) -> None:
-        """Keep the row and the best weights."""
+        """Add the row, save, and decide whether to go on."""
         if not self.trained:
             return
         names = self.recorder.metric_names[1:-1]  # between "epoch" and "time"
         values = dict(zip(names, self.recorder.values[-1], strict=True))
         hypers = [hyper["lr"] for hyper in self.opt.hypers]
         row: Row = {
-            "epoch": len(self.state.rows) + 1,
+            "epoch": len(self.history.rows) + 1,
             "phase": self.phase.name,
             "size": self.sizes[self.epoch],
             **{name: None if value is None else float(value) for name, value in values.items()},
             "train_loss": float(self.total) / max(float(self.weight), 1.0),
             "lr": float(hypers[-1]),
-            "lr_lowest": float(hypers[self.phase.frozen]),
+            "lr_lowest": float(hypers[self.phase.frozen_groups]),
             "seconds": round(time.perf_counter() - self.began, 3),
         }
         diverged = [name for name in ("train_loss", "valid_loss") if not math.isfinite(row[name] or 0.0)]
         if diverged:
-            # Kept for the caller: fastai writes its own words over the message of what a callback raises.
+            # Not raised here: fastai replaces the message of an exception that a callback raises.
             self.failure = TrainingError(
                 f"The {diverged[0].replace('_', ' ')} is {row[diverged[0]]} in epoch {row['epoch']}: training "
                 f"diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); 'xrayfast lr-find' "
                 "suggests one."
             )
             raise CancelFitException
-        improved = self.state.add(row, self.monitor)
+        improved = self.history.add(row, self.monitor)
         try:
             self.save(improved)
         except XrayfastError as error:
             self.failure = error
             raise CancelFitException from error
         self.reporter.epoch(row, improved)
-        if self.patience is not None and self.state.stale(self.first_epoch, self.sizes[-1]) >= self.patience:
+        if self.patience is not None and self.history.stale_epochs(self.first_epoch, self.sizes[-1]) >= self.patience:
             raise CancelFitException
 
 
@@ -234,17 +218,17 @@ class History:
     """The rows of `history.csv` and which of them is best.
 
     Attributes:
-        rows: one a finished epoch.
-        best_epoch: 1-based number of the best, or None before the first.
+        rows: one per finished epoch.
+        best_epoch: 1-based number of the best one, or None before the first.
     """
 
     def __init__(self, rows: list[Row] | None = None, best_epoch: int | None = None) -> None:
         self.rows = rows or []
         self.best_epoch = best_epoch
 
-    def stale(self, first_epoch: int, size: int) -> int:
-        """Finished epochs after the best one, of those after `first_epoch` on images of that size: on smaller ones
-        none can be the best.
+    def stale_epochs(self, first_epoch: int, size: int) -> int:
+        """Number of epochs since the best one, after `first_epoch` and on images of that size: no epoch on smaller
+        images can be the best.
         """
         since = self.rows[max(self.best_epoch or 0, first_epoch) :]
         return sum(row["size"] == size for row in since)
@@ -253,18 +237,18 @@ class History:
         """Append a row; True where it is the best so far."""
         self.rows.append(row)
         best = None if self.best_epoch is None else self.rows[self.best_epoch - 1]
-        if best is None or _merit(row, monitor) > _merit(best, monitor):
+        if best is None or _quality(row, monitor) > _quality(best, monitor):
             self.best_epoch = row["epoch"]
             return True
         return False
 
 
-def _merit(row: Row, monitor: str) -> tuple[int, float, float]:
-    """Higher is better. An epoch on larger images beats any on smaller ones: the network is made for them. A metric
-    without a value (a class absent from validation) loses to any that has one, and the validation loss breaks ties; so
-    early stopping goes on working where the metric is never defined.
+def _quality(row: Row, monitor: str) -> tuple[int, float, float]:
+    """Sort key, the best epoch last. An epoch on larger images beats any on smaller ones: predictions use the largest
+    size. An undefined metric (a class absent from validation) loses to any defined one, and the validation loss breaks
+    ties; so early stopping works even if the metric is never defined.
     """
     loss = row["valid_loss"]
-    merit = -math.inf if loss is None or math.isnan(loss) else -loss
-    value = merit if monitor == "valid_loss" else row.get(monitor)
-    return row["size"], (-math.inf if value is None or math.isnan(value) else value), merit
+    negative_loss = -math.inf if loss is None or math.isnan(loss) else -loss
+    value = negative_loss if monitor == "valid_loss" else row.get(monitor)
+    return row["size"], (-math.inf if value is None or math.isnan(value) else value), negative_loss

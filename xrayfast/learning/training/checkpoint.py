@@ -1,4 +1,4 @@
-"""What `--resume` needs: weights, the optimiser's averages and where training stood; tensors and JSON, no pickle."""
+"""The checkpoint from which `--resume` continues: weights, optimiser and history, as tensors and JSON; no pickle."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.j
 
 
 def save(folder: Path, learn: Learner, state: dict[str, Any]) -> None:
-    """Write a checkpoint in place of the one before; at any moment one of the two is whole."""
+    """Replace the checkpoint by a new one; at any moment one of the two is complete."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     save_weights(learn.model, fresh / MODEL)
-    tensors, numbers = {}, []
+    tensors, scalars = {}, []
     for i, entry in enumerate(learn.opt.state_dict()["state"]):
-        numbers.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
+        scalars.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
         tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, torch.Tensor)})
     save_tensors(tensors, fresh / OPTIMIZER)
-    write_json(fresh / STATE, {**state, "optimizer": numbers})
+    write_json(fresh / STATE, {**state, "optimizer": scalars})
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -39,59 +39,59 @@ def save(folder: Path, learn: Learner, state: dict[str, Any]) -> None:
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """Where training stood, or None where no epoch was finished.
+    """The state that was saved with the last finished epoch, or None if there is none.
 
     Raises:
         RunError: the checkpoint is damaged.
     """
-    place = _whole(folder)
-    if place is None:
+    checkpoint = _newest(folder)
+    if checkpoint is None:
         return None
     try:
-        state = json.loads((place / STATE).read_text(encoding="utf-8"))
+        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunError(f"{place / STATE}: can't be read ({error}). Start a new run.") from error
+        raise RunError(f"{checkpoint / STATE}: can't be read ({error}). Start a new run.") from error
     if not isinstance(state, dict):
-        raise RunError(f"{place / STATE}: expected a JSON object. Start a new run.")
+        raise RunError(f"{checkpoint / STATE}: expected a JSON object. Start a new run.")
     return state
 
 
 def restore_weights(folder: Path, learn: Learner) -> None:
-    """Bring back the weights of the last finished epoch.
+    """Load the weights of the last finished epoch.
 
     Raises:
         RunError: there is no checkpoint.
         WeightsError: the weights are damaged or of another network.
     """
-    load_weights(learn.model, _there(folder) / MODEL)
+    load_weights(learn.model, _existing(folder) / MODEL)
 
 
 def restore_optimizer(folder: Path, learn: Learner) -> None:
-    """Bring back the optimiser's averages; needed only within a phase, each phase starts them anew.
+    """Load the optimiser's state; needed only within a phase, since each phase resets it.
 
     Raises:
         RunError: there is no checkpoint, or the optimiser's file is damaged.
     """
-    place, state = _there(folder), read_state(folder) or {}
+    checkpoint, state = _existing(folder), read_state(folder) or {}
     device = next(learn.model.parameters()).device
     try:
-        entries: list[dict[str, Any]] = [dict(numbers) for numbers in state["optimizer"]]
-        for key, tensor in safetensors.torch.load_file(place / OPTIMIZER).items():
-            number, name = key.split(".", 1)
-            entries[int(number)][name] = tensor.to(device)
+        entries: list[dict[str, Any]] = [dict(scalars) for scalars in state["optimizer"]]
+        for key, tensor in safetensors.torch.load_file(checkpoint / OPTIMIZER).items():
+            index, name = key.split(".", 1)
+            entries[int(index)][name] = tensor.to(device)
         learn.opt.load_state_dict({"state": entries, "hypers": learn.opt.hypers})
     except (OSError, SafetensorError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise RunError(f"{place}: the optimiser's state is damaged ({error}). Start a new run.") from error
+        raise RunError(f"{checkpoint}: the optimiser's state is damaged ({error}). Start a new run.") from error
 
 
-def _there(folder: Path) -> Path:
-    place = _whole(folder)
-    if place is None:
+def _existing(folder: Path) -> Path:
+    checkpoint = _newest(folder)
+    if checkpoint is None:
         raise RunError(f"{folder}: the checkpoint is gone. Start a new run.")
-    return place
+    return checkpoint
 
 
-def _whole(folder: Path) -> Path | None:
-    """The checkpoint, or the one before where a crash hit the moment between two renames."""
+def _newest(folder: Path) -> Path | None:
+    """The checkpoint, or the one before if a crash came between two renames."""
     candidates = (folder, folder.with_name(folder.name + ".old"))
-    return next((place for place in candidates if (place / STATE).is_file()), None)
+    return next((path for path in candidates if (path / STATE).is_file()), None)

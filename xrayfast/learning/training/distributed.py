@@ -1,9 +1,9 @@
-"""Several processes that train as one would with the batches of all: `torchrun --nproc-per-node 2 -m xrayfast fit`.
+"""Distributed training, equal to training in one process: `torchrun --nproc-per-node 2 -m xrayfast fit`.
 
-Every process reads and augments whole batches, with the same random numbers, which costs little beside the network,
-and takes its own rows through the network. Batch norm uses the statistics of the whole batch, dropout its rows of the
-whole batch's mask. The outputs are gathered, so that losses, metrics and decisions are those of the whole batch in
-every process, and gradients are summed. What is left between this and one process is the rounding of sums.
+Every rank reads and augments whole batches, with the same random numbers, which costs little beside the network, and
+runs the network on its own rows. Batch norm uses the statistics of the whole batch, dropout its rows of the whole
+batch's mask. Outputs are gathered, so that losses, metrics and decisions are those of the whole batch on every rank,
+and gradients are summed. The one difference from a single process is the rounding of sums.
 """
 
 from __future__ import annotations
@@ -28,132 +28,136 @@ from torchvision.ops import StochasticDepth
 from xrayfast.config import Device
 from xrayfast.errors import ConfigError, TrainingError
 from xrayfast.learning.device import torch_device
-from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
+from xrayfast.learning.fastai_api import Callback, Learner
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 
-TIMEOUT = timedelta(minutes=30)
-"""Between two batches nobody waits longer for the others, a checkpoint included."""
+STEP_TIMEOUT = timedelta(minutes=30)
+"""How long a rank waits for the others between two batches, writing a checkpoint included."""
 
-PATIENCE = timedelta(days=7)
-"""For what one process does alone, such as the final predictions. Where it fails, torchrun ends the others at once."""
+SOLO_TIMEOUT = timedelta(days=7)
+"""How long the other ranks wait for what rank zero does alone, such as the final predictions. Where it fails, torchrun
+ends the others at once.
+"""
 
 
-class _LostError(RuntimeError):
-    """Another process does not answer."""
+class _LostRankError(RuntimeError):
+    """Another rank does not answer."""
 
 
 @dataclass(frozen=True, eq=False)
-class Processes:
-    """Those that train together, as one of them sees them.
+class World:
+    """The processes that train together, as seen from one of them.
 
     Attributes:
-        rank: the number of this one, from 0.
-        world: how many there are.
-        waiting: the group in which the others wait for the first, with patience; None for one process.
+        rank: of this process, from 0.
+        world_size: number of processes.
+        group: the process group in which the other ranks wait for rank zero; None for a single process.
     """
 
     rank: int = 0
-    world: int = 1
-    waiting: Any = None
+    world_size: int = 1
+    group: Any = None
 
     @property
-    def first(self) -> bool:
-        """Whether this one writes the run and talks to people."""
+    def is_rank_zero(self) -> bool:
+        """Whether this process writes the run and reports progress."""
         return self.rank == 0
 
     def rows(self, total: int) -> slice:
-        """The rows of this process in a batch of `total`; counts differ by one at most.
+        """This rank's rows of a batch of `total`; numbers of rows differ by one at most.
 
-        >>> [Processes(rank, 3).rows(7) for rank in range(3)]
+        >>> [World(rank, 3).rows(7) for rank in range(3)]
         [slice(0, 3, None), slice(3, 5, None), slice(5, 7, None)]
         """
-        size, more = divmod(total, self.world)
+        size, more = divmod(total, self.world_size)
         start = self.rank * size + min(self.rank, more)
         return slice(start, start + size + (self.rank < more))
 
-    def either(self, asked: Callable[[], bool]) -> Callable[[], bool]:
-        """Whether any of the processes is asked; to be called by all of them equally often."""
-        if self.world == 1:
-            return asked
-        return lambda: bool(_summed(torch.tensor([int(asked())])))
+    def any(self, condition: Callable[[], bool]) -> Callable[[], bool]:
+        """Whether the condition holds on any rank; to be called by all ranks equally often."""
+        if self.world_size == 1:
+            return condition
+        return lambda: bool(_all_reduce(torch.tensor([int(condition())])))
 
     def broadcast_number(self, number: float) -> float:
-        """The number that the first process has, in all."""
-        if self.world == 1:
+        """Rank zero's number, on all ranks."""
+        if self.world_size == 1:
             return number
-        return float(_summed(torch.tensor([number if self.first else 0.0], dtype=torch.float64)))
+        return float(_all_reduce(torch.tensor([number if self.is_rank_zero else 0.0], dtype=torch.float64)))
 
-    def wait(self) -> None:
-        """Go on when all are here."""
-        if self.world > 1:
-            with _answering():
-                dist.barrier(group=self.waiting)
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        if self.world_size > 1:
+            with _naming_lost_ranks():
+                dist.barrier(group=self.group)
 
-    def told(self, text: str) -> str:
-        """The text that the first process has, in all; the others wait for it with patience."""
-        if self.world == 1:
+    def broadcast_text(self, text: str) -> str:
+        """Rank zero's text, on all ranks."""
+        if self.world_size == 1:
             return text
-        content = text.encode() if self.first else b""
-        with _answering():
+        content = text.encode() if self.is_rank_zero else b""
+        with _naming_lost_ranks():
             size = torch.tensor([len(content)])
-            dist.broadcast(size, 0, group=self.waiting)
-            told = torch.tensor(list(content)) if self.first else torch.zeros(int(size), dtype=torch.int64)
-            dist.broadcast(told, 0, group=self.waiting)
-        return bytes(told.tolist()).decode()
+            dist.broadcast(size, 0, group=self.group)
+            received = torch.tensor(list(content)) if self.is_rank_zero else torch.zeros(int(size), dtype=torch.int64)
+            dist.broadcast(received, 0, group=self.group)
+        return bytes(received.tolist()).decode()
 
     @contextmanager
-    def folder(self, path: Path) -> Iterator[Path]:
-        """Where this process writes: the first to `path`, the others to a folder that is thrown away."""
-        if self.first:
+    def output_folder(self, path: Path) -> Iterator[Path]:
+        """Where this process writes: `path` for rank zero, a temporary folder for the others."""
+        if self.is_rank_zero:
             yield path
             return
         with tempfile.TemporaryDirectory() as scratch:
             yield Path(scratch)
 
     @contextmanager
-    def own_copy(self, path: Path) -> Iterator[Path]:
-        """A folder to go on in: for the first the folder itself, for the others a copy that is thrown away."""
-        with self.folder(path) as place:
-            if not self.first:
-                shutil.copytree(path, place, dirs_exist_ok=True)
-            self.wait()  # until all have copied it, it stays as it is
-            yield place
+    def working_copy(self, path: Path) -> Iterator[Path]:
+        """An existing folder to continue in: itself for rank zero, a temporary copy for the others."""
+        with self.output_folder(path) as folder:
+            if not self.is_rank_zero:
+                shutil.copytree(path, folder, dirs_exist_ok=True)
+            self.barrier()  # rank zero changes nothing until all have copied it
+            yield folder
 
 
 @contextmanager
-def joined(device: Device) -> Iterator[Processes]:
-    """Join the processes that torchrun started with this one; one process where it didn't.
+def join_process_group(device: Device) -> Iterator[World]:
+    """Join the processes that torchrun started with this one; without torchrun, a world of one process.
 
-    Within, "cuda" is the GPU of this process.
+    Within, "cuda" is the GPU of this rank.
 
     Args:
         device: where the network is trained.
 
     Raises:
-        ConfigError: no such device, or none for this process.
-        TrainingError: another process has ended.
+        ConfigError: no such device, or none for this rank.
+        TrainingError: another rank has ended.
     """
     started = dist.is_available() and dist.is_initialized()
     if not started and (int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ):
-        yield Processes()
+        yield World()
         return
     backend = _backend(device)
     if not started:
-        dist.init_process_group(backend, timeout=TIMEOUT)
-    waiting = dist.new_group(backend="gloo", timeout=PATIENCE)
-    # fastai reads these by itself: in all processes but the first, `Learner.save` and with it the range test would
-    # write nothing without a word, and `Learner.load` would wait for the others.
+        dist.init_process_group(backend, timeout=STEP_TIMEOUT)
+    group = dist.new_group(backend="gloo", timeout=SOLO_TIMEOUT)
+    # fastai reads these by itself: on all ranks but zero, `Learner.save` and with it the range test would silently
+    # write nothing, and `Learner.load` would wait for the others.
     hidden = {name: os.environ.pop(name) for name in ("RANK", "WORLD_SIZE") if name in os.environ}
-    rank, world = dist.get_rank(), dist.get_world_size()
+    rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
-        yield Processes(rank, world, waiting)
-    except _LostError as error:
+        yield World(rank, world_size, group)
+    except _LostRankError as error:
         raise TrainingError(
-            f"Process {rank} of {world} lost the others: one has ended, or did not answer in {TIMEOUT.seconds // 60} "
-            "minutes. Its own message says why; 'xrayfast fit --resume' goes on from the last epoch."
+            f"Rank {rank} of {world_size} lost the others: one has ended, or did not answer in "
+            f"{STEP_TIMEOUT.seconds // 60} minutes. Its own message says why; 'xrayfast fit --resume' continues from "
+            "the last epoch."
         ) from error
     finally:
         os.environ.update(hidden)
-    # Not after an error, of which the others know nothing: NCCL would wait for them.
+    # Not after an error, of which the others do not know: NCCL would wait for them.
     if not started:
         dist.destroy_process_group()
 
@@ -164,34 +168,34 @@ def _backend(device: Device) -> str:
         return "gloo"
     if target.type != "cuda":
         raise ConfigError(
-            f"device is {target.type}, and several processes train on CPUs or CUDA devices. Use --device cpu, or start "
-            "one process, without torchrun."
+            f"device is {target.type}, and distributed training is for CPUs or CUDA devices. Use --device cpu, or "
+            "start one process, without torchrun."
         )
-    local, found = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if local >= found:
+    local_rank, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if local_rank >= devices:
+        needed = os.environ.get("LOCAL_WORLD_SIZE", f"at least {local_rank + 1}")
         raise ConfigError(
-            f"Found {found} CUDA devices for {os.environ.get('LOCAL_WORLD_SIZE', f'at least {local + 1}')} processes. "
-            f"Use --nproc-per-node {found}, or --device cpu."
+            f"Found {devices} CUDA devices for {needed} processes. Use --nproc-per-node {devices}, or --device cpu."
         )
-    torch.cuda.set_device(local)
+    torch.cuda.set_device(local_rank)
     return "cpu:gloo,cuda:nccl"
 
 
 @contextmanager
-def in_step(learn: Learner, processes: Processes) -> Iterator[None]:
-    """Within, the learner trains and validates as one of these processes, the same calls in all of them.
+def train_as_rank(learn: Learner, world: World) -> Iterator[None]:
+    """Within it the learner trains and validates as one rank; all ranks make the same calls.
 
     Args:
-        learn: equal in all processes, with DataLoaders that give the batches of all.
-        processes: from `joined`.
+        learn: equal on all ranks, with DataLoaders that give whole batches.
+        world: from `join_process_group`.
     """
-    if processes.world == 1:
+    if world.world_size == 1:
         yield
         return
-    share = _Share(processes)
-    callback = InStep(share)
+    own = _OwnRows(world)
+    callback = SplitBatches(own)
     learn.add_cb(callback)
-    replaced = _as_one(learn.model, share)
+    replaced = _use_whole_batch(learn.model, own)
     try:
         yield
     finally:
@@ -200,113 +204,111 @@ def in_step(learn: Learner, processes: Processes) -> Iterator[None]:
             del module.forward
 
 
-class _Share:
-    """Which rows of the current batch are this process's own."""
+class _OwnRows:
+    """Which rows of the current batch are this rank's own."""
 
-    def __init__(self, processes: Processes) -> None:
-        self.processes = processes
+    def __init__(self, world: World) -> None:
+        self.world = world
         self.total = 0
 
     @property
     def rows(self) -> slice:
-        return self.processes.rows(self.total)
+        return self.world.rows(self.total)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Share:
-        """A copy of a network, such as one folded for inference, is of the same processes, which can't be copied."""
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OwnRows:
+        """Copies of a network, such as a fused one, share it: a process group can't be copied."""
         return self
 
 
-class InStep(Callback):
-    """Takes this process's rows through the network, and gives everyone the outputs of all; sums the gradients.
+class SplitBatches(Callback):
+    """Runs the network on this rank's rows, gathers the outputs of all ranks, and sums their gradients.
 
     Targets stay those of the whole batch. After the network, `xb` is the whole batch again.
     """
 
-    # Later than whatever else makes a batch; but fastai's fp16 takes its step in `before_step`, for which the
-    # gradients must be there.
-    order = MixedPrecision.order - 1
+    order = CALLBACK_ORDER["SplitBatches"]
 
-    def __init__(self, share: _Share) -> None:
-        self.share = share
+    def __init__(self, own: _OwnRows) -> None:
+        self.own = own
 
     def before_batch(self) -> None:
-        """To the network go the own rows."""
+        """The network gets the rank's own rows."""
         self.whole = self.xb
-        self.share.total = len(self.xb[0])
-        self.learn.xb = tuple(x[self.share.rows] for x in self.xb)
+        self.own.total = len(self.xb[0])
+        self.learn.xb = tuple(x[self.own.rows] for x in self.xb)
 
     def after_pred(self) -> None:
-        """To the loss go all rows, as float32."""
+        """The loss gets the outputs of all rows, at least in float32."""
         kind = type(self.pred)
-        self.learn.pred = _Gathered.apply(_wide(self.pred.as_subclass(Tensor)), self.share).as_subclass(kind)
+        self.learn.pred = _GatherRows.apply(_at_least_fp32(self.pred.as_subclass(Tensor)), self.own).as_subclass(kind)
         self.learn.xb = self.whole
 
     def before_step(self) -> None:
-        """The loss is that of the whole batch, so its gradient is the sum over all rows, wherever they are."""
+        """The loss is that of the whole batch, so its gradient is the sum of all ranks' gradients."""
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        flat = _summed(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        flat = _all_reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(total.view_as(gradient))
 
 
-class _Gathered(torch.autograd.Function):
-    """The rows of all processes, in order; the gradient goes back to the own rows."""
+class _GatherRows(torch.autograd.Function):
+    """The rows of all ranks in order; the gradient goes back to the own rows."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor, share: _Share) -> Tensor:
-        ctx.rows = share.rows
-        whole = own.new_zeros((share.total, *own.shape[1:]))
-        whole[share.rows] = own
-        return _summed(whole)
+    def forward(ctx: Any, x: Tensor, own: _OwnRows) -> Tensor:
+        ctx.rows = own.rows
+        whole = x.new_zeros((own.total, *x.shape[1:]))
+        whole[own.rows] = x
+        return _all_reduce(whole)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient[ctx.rows], None
 
 
-def _as_one(model: nn.Module, share: _Share) -> list[nn.Module]:
-    """Let each layer that mixes or draws by batch do so by the whole batch.
+def _use_whole_batch(model: nn.Module, own: _OwnRows) -> list[nn.Module]:
+    """Let each layer that mixes or draws by batch do so by the whole batch; returns these layers.
 
-    The modules, their parameters and their keys stay; what is replaced is `forward`, on the instance, so that deleting
-    it there undoes it. (`nn.SyncBatchNorm` needs a GPU, and fastai takes its weights for ones that decay.)
+    Modules, parameters and keys stay; `forward` is replaced on the instance, so that deleting it there undoes it.
+    (`nn.SyncBatchNorm` needs a GPU, and fastai would apply weight decay to its weights.)
     """
-    kinds: dict[type[nn.Module], Any] = {
-        nn.BatchNorm1d: _normalised,
-        nn.BatchNorm2d: _normalised,
-        nn.Dropout: _dropped,
-        StochasticDepth: _skipped,
+    forwards: dict[type[nn.Module], Any] = {
+        nn.BatchNorm1d: _batch_norm,
+        nn.BatchNorm2d: _batch_norm,
+        nn.Dropout: _dropout,
+        StochasticDepth: _stochastic_depth,
     }
-    replaced = [module for module in model.modules() if type(module) in kinds]
+    replaced = [module for module in model.modules() if type(module) in forwards]
     for module in replaced:
-        module.forward = partial(kinds[type(module)], module, share)
+        module.forward = partial(forwards[type(module)], module, own)
     return replaced
 
 
-def _dropped(layer: nn.Dropout, share: _Share, x: Tensor) -> Tensor:
+def _dropout(layer: nn.Dropout, own: _OwnRows, x: Tensor) -> Tensor:
     if not layer.training:
         return x
-    # The draw of one process: same shape, same kernel, same generator.
-    return x * F.dropout(x.new_ones((share.total, *x.shape[1:])), layer.p)[share.rows]
+    # The draw of a single process: same shape, same kernel, same generator.
+    return x * F.dropout(x.new_ones((own.total, *x.shape[1:])), layer.p)[own.rows]
 
 
-def _skipped(layer: StochasticDepth, share: _Share, x: Tensor) -> Tensor:
+def _stochastic_depth(layer: StochasticDepth, own: _OwnRows, x: Tensor) -> Tensor:
     if not layer.training or layer.p == 0:
         return x
-    lead = share.total if layer.mode == "row" else 1
+    lead = own.total if layer.mode == "row" else 1
     mask = x.new_empty((lead, *[1] * (x.dim() - 1))).bernoulli_(1 - layer.p)
     if layer.p < 1:
         mask = mask.div_(1 - layer.p)
-    return x * (mask[share.rows] if layer.mode == "row" else mask)
+    return x * (mask[own.rows] if layer.mode == "row" else mask)
 
 
-def _normalised(norm: Any, share: _Share, x: Tensor) -> Tensor:
-    """Batch norm over the rows of all processes, in training; else the layer's own."""
+def _batch_norm(norm: Any, own: _OwnRows, x: Tensor) -> Tensor:
+    """Batch norm over the rows of all ranks in training; else the layer's own."""
     if not norm.training:
         return type(norm).forward(norm, x)
     x = x.as_subclass(Tensor)
-    total = share.total * x.shape[2:].numel()
+    total = own.total * x.shape[2:].numel()
     with torch.no_grad():
-        mean, variance = _moments(x, share)
+        mean, variance = _moments(x, own)
         if norm.running_mean is not None:
             norm.num_batches_tracked.add_(1)
             momentum = 1 / int(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
@@ -314,29 +316,29 @@ def _normalised(norm: Any, share: _Share, x: Tensor) -> Tensor:
             norm.running_var.lerp_((variance * (total / max(total - 1, 1))).to(norm.running_var), momentum)
     # Parameters, and with them statistics, are float32 where the rows are bfloat16.
     mean, variance = mean.to(norm.weight), variance.to(norm.weight)
-    return _Normalised.apply(x, norm.weight, norm.bias, mean, variance, norm.eps, total)
+    return _BatchNorm.apply(x, norm.weight, norm.bias, mean, variance, norm.eps, total)
 
 
-def _moments(x: Tensor, share: _Share) -> tuple[Tensor, Tensor]:
-    """Mean and (biased) variance of each channel over all rows, (C,) float64, from those of each process.
+def _moments(x: Tensor, own: _OwnRows) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel over all rows, (C,) float64, from those of each rank.
 
-    As Chan, Golub and LeVeque (1979) do it: squares are summed about each process's own mean, so that nothing cancels.
+    As in Chan, Golub and LeVeque (1979): squares are summed about each rank's own mean, so that nothing cancels.
     """
-    processes, positions = share.processes, x.shape[2:].numel()
-    pieces = torch.zeros((processes.world, 2, x.shape[1]), dtype=torch.float64, device=x.device)
+    world, positions = own.world, x.shape[2:].numel()
+    by_rank = torch.zeros((world.world_size, 2, x.shape[1]), dtype=torch.float64, device=x.device)
     if len(x):
-        variance, mean = torch.var_mean(_wide(x), _all_but_channels(x), correction=0)
-        pieces[processes.rank] = torch.stack([mean, variance]).double()
-    means, variances = _summed(pieces).unbind(1)
-    ranks = [Processes(rank, processes.world).rows(share.total) for rank in range(processes.world)]
-    counts = pieces.new_tensor([(rows.stop - rows.start) * positions for rows in ranks]).unsqueeze(1)
+        variance, mean = torch.var_mean(_at_least_fp32(x), _all_but_channels(x), correction=0)
+        by_rank[world.rank] = torch.stack([mean, variance]).double()
+    means, variances = _all_reduce(by_rank).unbind(1)
+    slices = [World(rank, world.world_size).rows(own.total) for rank in range(world.world_size)]
+    counts = by_rank.new_tensor([(rows.stop - rows.start) * positions for rows in slices]).unsqueeze(1)
     weights = counts / counts.sum()
     mean = (weights * means).sum(0)
     return mean, (weights * (variances + (means - mean) ** 2)).sum(0)
 
 
-def _wide(x: Tensor) -> Tensor:
-    """At least float32."""
+def _at_least_fp32(x: Tensor) -> Tensor:
+    """In float32, or wider if it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -344,7 +346,7 @@ def _all_but_channels(x: Tensor) -> list[int]:
     return [0, *range(2, x.dim())]
 
 
-class _Normalised(torch.autograd.Function):
+class _BatchNorm(torch.autograd.Function):
     """Rows (n, C, ...) by the mean and variance (C,) of all `total` values of a channel, which depend on them."""
 
     @staticmethod
@@ -359,27 +361,27 @@ class _Normalised(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale = ctx.saved_tensors
         column = (1, -1, *[1] * (x.dim() - 2))
-        gradient = _wide(gradient)
-        centred = _wide(x) - mean.view(column)
+        gradient = _at_least_fp32(gradient)
+        centred = _at_least_fp32(x) - mean.view(column)
         dims = _all_but_channels(x)
         # (2, C): the gradients of bias and weight, of the own rows.
         own = torch.stack([gradient.sum(dims), (gradient * centred).sum(dims) * scale])
-        by_bias, by_weight = _summed(own.clone()) / ctx.total
+        by_bias, by_weight = _all_reduce(own.clone()) / ctx.total
         of_x = gradient - by_bias.view(column) - centred * (by_weight * scale).view(column)
         of_x *= (weight * scale).view(column)
         return of_x.to(x.dtype), own[1], own[0], None, None, None, None
 
 
-def _summed(tensor: Tensor) -> Tensor:
-    """The sum over all processes, in place; equal to the last bit in all of them."""
-    with _answering():
+def _all_reduce(tensor: Tensor) -> Tensor:
+    """The sum over all ranks, in place; equal to the bit on all of them."""
+    with _naming_lost_ranks():
         dist.all_reduce(tensor)
     return tensor
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
+def _naming_lost_ranks() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what torch's backends raise when a peer is gone or too late
-        raise _LostError(str(error)) from error
+        raise _LostRankError(str(error)) from error

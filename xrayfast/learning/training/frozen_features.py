@@ -1,4 +1,4 @@
-"""Frozen layers computed once: what they give for each image is kept, and the layers after them are trained on it."""
+"""The frozen-feature cache: outputs of frozen blocks, computed once per image and view, on which later layers train."""
 
 from __future__ import annotations
 
@@ -22,147 +22,151 @@ from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import Callback, Learner
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import autocast, training_precision
 from xrayfast.learning.training.phases import Phase
 
 MEMORY_BYTES = 256 * 2**20
-"""Up to this much is kept in memory; more goes into an unnamed file, which the operating system drops with it."""
+"""Largest cache that is kept in memory; a larger one is an unnamed file, which the operating system removes with it."""
 
-EPOCHS_A_VIEW = 10
-"""In how many epochs a view is trained on at most, unless "on" is asked for."""
+EPOCHS_PER_VIEW = 10
+"""Largest number of epochs that train on one view, unless reuse_frozen is "on"."""
 
 _FLOAT16_MAX = 65504.0
-_BATCH = 64
-_AT_ONCE = 16
-"""Images of a batch that run at once: on a CPU as fast as the whole, in a quarter of the memory."""
+_BATCH_SIZE = 64
+_CHUNK_SIZE = 16
+"""Images per forward pass: on a CPU as fast as the whole batch, in a quarter of the memory."""
 
 
-def cuts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, ...]:
-    """For each phase, how many of the network's first blocks are not run in it, because what they give is kept.
+def frozen_block_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, ...]:
+    """For each phase, how many of the network's first blocks it does not run, because their features are cached.
 
-    With "auto" a phase keeps what it does not train where it has more epochs than there are views: then it runs the
-    blocks less often. A shorter phase takes what another one keeps anyway.
+    With "auto" a phase caches the features of its frozen blocks if it has more epochs than there are views, so that the
+    blocks run less often. A shorter phase uses the cache of another one, if there is any.
 
     >>> head, last = Phase("head", 1, 5, ()), Phase("last block", 6, 4, ())
-    >>> cuts([head, last], "auto", 2), cuts([head], "auto", 2), cuts([head], "on", 2), cuts([last], "off", 2)
-    ((4, 4), (0,), (5,), (0,))
+    >>> frozen_block_counts([head, last], "auto", 2), frozen_block_counts([head], "auto", 2)
+    ((4, 4), (0,))
+    >>> frozen_block_counts([head], "on", 2), frozen_block_counts([last], "off", 2)
+    ((5,), (0,))
     """
     if mode == "off":
         return (0,) * len(phases)
-    own = [phase.frozen if mode == "on" or phase.epochs > views else 0 for phase in phases]
+    own = [phase.frozen_groups if mode == "on" or phase.epochs > views else 0 for phase in phases]
     return tuple(
-        cut or max((other for other in own if other <= phase.frozen), default=0)
-        for cut, phase in zip(own, phases, strict=True)
+        count or max((other for other in own if other <= phase.frozen_groups), default=0)
+        for count, phase in zip(own, phases, strict=True)
     )
 
 
-def views_for(phases: Sequence[Phase], cut_by_phase: Sequence[int], mode: ReuseFrozen, views: int) -> int:
-    """How many views are kept: with "auto" at least so many that each is trained on in ten epochs at most.
+def view_count(phases: Sequence[Phase], block_counts: Sequence[int], mode: ReuseFrozen, views: int) -> int:
+    """How many views are cached: with "auto" at least so many that none is trained on for more than ten epochs.
 
-    >>> [views_for([Phase("head", epochs, 5, ())], [5], "auto", 2) for epochs in (10, 30, 31)]
+    >>> [view_count([Phase("head", epochs, 5, ())], [5], "auto", 2) for epochs in (10, 30, 31)]
     [2, 3, 4]
     """
-    epochs = sum(phase.epochs for phase, cut in zip(phases, cut_by_phase, strict=True) if cut)
-    return max(views, math.ceil(epochs / EPOCHS_A_VIEW)) if mode == "auto" else views
+    epochs = sum(phase.epochs for phase, count in zip(phases, block_counts, strict=True) if count)
+    return max(views, math.ceil(epochs / EPOCHS_PER_VIEW)) if mode == "auto" else views
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenFeatures:
-    """What the first blocks of a network give for the images of a learner.
+    """Features of all images of a learner, after the first blocks of its network.
 
     Attributes:
-        cut: how many blocks of the body.
-        train: (V, N, ...) float16: of each of the N training images as it is, and of V - 1 augmented views.
+        n_blocks: how many blocks.
+        train: (V, N, ...) float16: of each of the N training images, not augmented, and V - 1 augmented views of it.
         valid: (M, ...) float16.
         targets: of the training and of the validation split.
-        key: names the blocks' weights, the images, their size, the views and the precision.
+        key: see `cache_key`.
     """
 
-    cut: int
+    n_blocks: int
     train: Tensor
     valid: Tensor
     targets: tuple[Tensor, Tensor]
     key: str
 
 
-def keep(
-    learn: Learner,
-    cut: int,
+def cache_features(
+    learn: RadiographLearner,
+    n_blocks: int,
     views: int,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     interrupted: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
 ) -> FrozenFeatures:
-    """Run the first `cut` blocks on every image of the training split, V views of each, and of the validation split.
+    """Run the first blocks on V views of each training image and on each validation image.
 
-    Their batch norm is in inference mode, as in any frozen block. Kept values are saturated at float16's ends.
+    Their batch norm is in inference mode, as in any frozen block. Features are clipped to float16's range.
 
     Args:
         learn: a learner of `xrayfast.learner`.
-        cut: blocks of the body that stay frozen.
+        n_blocks: blocks of the backbone that stay frozen.
         views: V.
-        progress: told how many images of how many are done.
-        interrupted: asked after each batch whether to stop, with a KeyboardInterrupt.
-        folder: for what is too large for memory; None for the system's temporary files.
+        progress: called with the number of images done and in all.
+        interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
+        folder: for a cache that is too large for memory; None for the system's temporary files.
 
     Raises:
         WriteError: there is neither memory nor disk for it.
     """
-    first = to_channels_last(fuse_batch_norm(nn.Sequential(*_stages(learn.model, cut)[0])), learn.dls.device)
+    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(*_split(learn.model, n_blocks)[0])), learn.dls.device)
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
-    def told(count: int) -> None:
+    def after_batch(images: int) -> None:
         nonlocal done
-        done += count
+        done += images
         progress(done, total)
         if interrupted():
             raise KeyboardInterrupt
 
-    valid, valid_targets = _run(learn, first, _in_order_of_rows(learn.dls.valid), 1, told, folder)
-    train, targets = _run(learn, first, _in_order_of_rows(learn.dls.train), views, told, folder)
-    return FrozenFeatures(cut, train, valid[0], (targets, valid_targets), key(learn, cut, views))
+    valid, valid_targets = _compute(learn, frozen, learn.dls.valid, 1, after_batch, folder)
+    train, targets = _compute(learn, frozen, learn.dls.train, views, after_batch, folder)
+    return FrozenFeatures(n_blocks, train, valid[0], (targets, valid_targets), cache_key(learn, n_blocks, views))
 
 
-def bytes_needed(learn: Learner, cut: int, views: int) -> int:
-    """What `keep` would keep, in bytes; found by one blank image."""
+def cache_bytes(learn: RadiographLearner, n_blocks: int, views: int) -> int:
+    """Size of such a cache, from the features of one blank image."""
     size, device = learn.dls.size, learn.dls.device
     with torch.no_grad():
         x = torch.zeros(1, 3, size, size, device=device)
-        for stage in _stages(learn.model.eval(), cut)[0]:
-            x = stage(x)
+        for layer in _split(learn.model.eval(), n_blocks)[0]:
+            x = layer(x)
     return 2 * x.numel() * (views * len(learn.dls.train_ds) + len(learn.dls.valid_ds))
 
 
-def room(folder: Path | None) -> int:
-    """Bytes that are free where `keep` keeps what memory is too small for."""
-    place = Path(folder or tempfile.gettempdir())
-    return shutil.disk_usage(next(found for found in (place, *place.absolute().parents) if found.exists())).free
+def free_disk_bytes(folder: Path | None) -> int:
+    """Free bytes on the disk of a cache that is too large for memory."""
+    path = Path(folder or tempfile.gettempdir())
+    return shutil.disk_usage(next(parent for parent in (path, *path.absolute().parents) if parent.exists())).free
 
 
-def key(learn: Learner, cut: int, views: int) -> str:
-    """Names all that kept values depend on: kept under another key, they are stale."""
-    settings, digest = learn.settings, hashlib.sha256()
-    facts = [cut, views, learn.dls.size, settings["seed"], training_precision(learn), str(learn.dls.device)]
-    digest.update(repr([*facts, [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]]).encode())
-    for stage in _stages(learn.model, cut)[0]:
-        for name, tensor in stage.state_dict().items():
+def cache_key(learn: RadiographLearner, n_blocks: int, views: int) -> str:
+    """Hash of all that features depend on: weights, images, their size, views and precision."""
+    digest, paths = hashlib.sha256(), [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]
+    settings = [learn.dls.size, learn.settings["seed"], training_precision(learn), str(learn.dls.device)]
+    digest.update(repr([n_blocks, views, *settings, paths]).encode())
+    for layer in _split(learn.model, n_blocks)[0]:
+        for name, tensor in layer.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
-class FeatureBatches:
-    """A loader's batches, in its order, with kept values in place of images.
+class FeatureLoader:
+    """A DataLoader's batches, with features in place of images.
 
     Args:
-        loader: whose order and batch size it takes.
-        values: (V, N, ...); each image's view is drawn anew for each batch.
+        loader: gives order and batch size.
+        features: (V, N, ...); each image's view is drawn anew for each batch.
         targets: (N, ...).
     """
 
-    def __init__(self, loader: Any, values: Tensor, targets: Tensor) -> None:
-        self.loader, self.values, self.targets = loader, values, targets
+    def __init__(self, loader: Any, features: Tensor, targets: Tensor) -> None:
+        self.loader, self.features, self.targets = loader, features, targets
 
     def __len__(self) -> int:
         return len(self.loader)
@@ -170,45 +174,47 @@ class FeatureBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.loader.randomize()
         order = torch.tensor(self.loader.get_idxs())
-        n_views, device = len(self.values), self.loader.device
+        n_views, device = len(self.features), self.loader.device
         for rows in order.split(self.loader.bs):
             if self.loader.drop_last and len(rows) < self.loader.bs:
                 return
             views = torch.randint(n_views, (len(rows),)) if n_views > 1 else torch.zeros(len(rows), dtype=torch.long)
-            yield self.values[views, rows].to(device).float(), self.targets[rows].to(device)
+            yield self.features[views, rows].to(device).float(), self.targets[rows].to(device)
 
 
-class _FromKept(Callback):
-    """Hands the learner kept values instead of images."""
+class UseFrozenFeatures(Callback):
+    """Replaces the learner's images by features."""
 
-    order = -40
+    order = CALLBACK_ORDER["UseFrozenFeatures"]
 
-    def __init__(self, train: FeatureBatches, valid: FeatureBatches) -> None:
+    def __init__(self, train: FeatureLoader, valid: FeatureLoader) -> None:
         self.train, self.valid = train, valid
 
     def before_train(self) -> None:
+        """Training features."""
         self.learn.dl = self.train
 
     def before_validate(self) -> None:
+        """Validation features."""
         self.learn.dl = self.valid
 
 
 @contextmanager
-def training_on_features(learn: Learner, kept: FrozenFeatures) -> Iterator[None]:
-    """Within it `learn.fit` trains the blocks after the cut and the head on kept values; the first blocks are not run.
+def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[None]:
+    """Within it `learn.fit` trains the later blocks and the head on features; the first blocks are not run.
 
-    The network keeps all its weights, and its optimiser and checkpoints are those of the whole.
+    The network keeps all its weights; optimiser and checkpoints are those of the whole network.
     """
-    rest, (targets, valid_targets), model = _stages(learn.model, kept.cut)[1], kept.targets, learn.model
+    later, (targets, valid_targets), model = _split(learn.model, features.n_blocks)[1], features.targets, learn.model
 
     def forward(x: Tensor) -> Tensor:
-        for stage in rest:
-            x = stage(x)
+        for layer in later:
+            x = layer(x)
         return x
 
-    callback = _FromKept(
-        FeatureBatches(learn.dls.train, kept.train, targets),
-        FeatureBatches(learn.dls.valid, kept.valid.unsqueeze(0), valid_targets),
+    callback = UseFrozenFeatures(
+        FeatureLoader(learn.dls.train, features.train, targets),
+        FeatureLoader(learn.dls.valid, features.valid.unsqueeze(0), valid_targets),
     )
     model.forward = forward  # the instance's own, before the class's
     try:
@@ -218,70 +224,66 @@ def training_on_features(learn: Learner, kept: FrozenFeatures) -> Iterator[None]
         del model.forward
 
 
-def _stages(model: Any, cut: int) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The layers whose outputs are kept, and those after them.
+def _split(model: Any, n_blocks: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """The layers whose outputs are cached, and those after them.
 
-    Behind a body that is frozen altogether the head's pooling is kept too: it has nothing to train, and makes the
-    values fifty times smaller.
+    If the whole backbone is frozen, the head's pooling is among the former: it has nothing to train, and its outputs
+    are fifty times smaller.
     """
-    stages, end = [*model[0], *model[1]], cut
-    if cut == len(model[0]):
-        fixed = [isinstance(stage, nn.Dropout) or bool(stage.state_dict()) for stage in stages[cut:]]
-        end += fixed.index(True)
-    return stages[:end], stages[end:]
+    layers, end = [*model[0], *model[1]], n_blocks
+    if n_blocks == len(model[0]):
+        end += [isinstance(layer, nn.Dropout) or bool(layer.state_dict()) for layer in layers[n_blocks:]].index(True)
+    return layers[:end], layers[end:]
 
 
-def _in_order_of_rows(loader: Any) -> Any:
-    return loader.new(shuffle=False, drop_last=False, bs=_BATCH)
-
-
-def _run(
-    learn: Learner,
-    first: nn.Module,
+def _compute(
+    learn: RadiographLearner,
+    frozen: nn.Module,
     loader: Any,
     views: int,
-    told: Callable[[int], None],
+    after_batch: Callable[[int], None],
     folder: Path | None,
 ) -> tuple[Tensor, Tensor]:
-    """The values (V, N, ...) and targets (N, ...) of a loader's images; the first view is the image itself."""
-    values, targets = torch.empty(0), []
+    """Features (V, N, ...) and targets (N, ...) of a DataLoader's images in their order; view 0 is not augmented."""
+    loader = loader.new(shuffle=False, drop_last=False, bs=_BATCH_SIZE)
+    features, targets = torch.empty(0), []
     for view in range(views):
         start = 0
         with isolated_rng(learn.settings["seed"], "view", view), loader.dataset.set_split_idx(0 if view else 1):
             for x, y in loader:
                 with torch.no_grad(), autocast(learn):
-                    found = torch.cat([first(part).float() for part in x.as_subclass(Tensor).split(_AT_ONCE)])
-                found = found.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
-                if not len(values):
-                    values = _room((views, len(loader.dataset), *found.shape[1:]), folder)
-                values[view, start : start + len(found)] = found.to(values)
-                start += len(found)
+                    batch = torch.cat([frozen(chunk).float() for chunk in x.as_subclass(Tensor).split(_CHUNK_SIZE)])
+                batch = batch.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
+                if not len(features):
+                    features = _allocate((views, len(loader.dataset), *batch.shape[1:]), folder)
+                features[view, start : start + len(batch)] = batch.to(features)
+                start += len(batch)
                 if not view:
                     targets.append(y.as_subclass(Tensor).cpu())
-                told(len(found))
-    return values, torch.cat(targets)
+                after_batch(len(batch))
+    return features, torch.cat(targets)
 
 
-def _room(shape: tuple[int, ...], folder: Path | None) -> Tensor:
-    """An empty float16 tensor in memory or, where that is too large, in a file without a name."""
+def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:
+    """An empty float16 tensor in memory or, if that is too large, in an unnamed file."""
     size = 2 * int(np.prod(shape))
     if size <= MEMORY_BYTES:
         return torch.empty(shape, dtype=torch.float16)
-    place = Path(folder or tempfile.gettempdir())
+    path = Path(folder or tempfile.gettempdir())
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (free := room(place)) < size:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (free := free_disk_bytes(path)) < size:
             other = "--cache-dir" if folder else "the environment variable TMPDIR"
             raise WriteError(
-                f"{place}: found {free / 1e9:.1f} GB free; what the frozen layers give needs {size / 1e9:.1f} GB. Make "
-                f"room there. A new run can also keep it elsewhere ({other}), keep fewer --frozen-views, or compute it "
-                "anew each epoch (--reuse-frozen off)."
+                f"{path}: found {free / 1e9:.1f} GB free; the frozen-feature cache needs {size / 1e9:.1f} GB. Free some "
+                f"space there. A new run can also use another folder ({other}), fewer --frozen-views, or no cache "
+                "(--reuse-frozen off)."
             )
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=path) as file:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a signal later
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a signal later
             return torch.from_numpy(np.memmap(file, dtype=np.float16, mode="w+", shape=shape))
     except OSError as error:
         raise WriteError(
-            f"{place}: can't be written to ({error.strerror}). --cache-dir names another folder for a new run."
+            f"{path}: can't be written to ({error.strerror}). --cache-dir names another folder for a new run."
         ) from error

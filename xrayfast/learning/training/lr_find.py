@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xrayfast.errors import TrainingError
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.mixed_precision import leave_autocast
 
 METHODS = ("valley", "slide", "minimum", "steep")
@@ -24,7 +25,7 @@ METHODS = ("valley", "slide", "minimum", "steep")
 
 @dataclass(frozen=True, eq=False)
 class LRCurve:
-    """What a range test measured.
+    """The result of a range test.
 
     Attributes:
         lrs: (N,) learning rates, growing geometrically.
@@ -38,16 +39,16 @@ class LRCurve:
 
     @property
     def best(self) -> float:
-        """The suggestion to use: the valley's, fastai's default, or the first that there is.
+        """The suggestion to use: the valley, which is fastai's default, or the first that is defined.
 
         Raises:
             TrainingError: there is none.
         """
         for name in METHODS:
-            if (found := self.suggestions[name]) is not None:
-                return found
+            if (suggestion := self.suggestions[name]) is not None:
+                return suggestion
         raise TrainingError(
-            "The range test gave no usable curve: it diverged at once, or had too few steps. Give --lr a number."
+            "The range test gave no usable curve: it diverged at once, or had too few steps. Give --lr a value."
         )
 
     def to_csv(self, path: Path) -> None:
@@ -61,13 +62,16 @@ class LRCurve:
         return lr_figure(self.lrs, self.losses, self.suggestions)
 
 
-class _Stop(Callback):
-    """Stops the test between two batches when asked to."""
+class InterruptRangeTest(Callback):
+    """Stops the test between two batches when `interrupted` returns True."""
+
+    order = CALLBACK_ORDER["InterruptRangeTest"]
 
     def __init__(self, interrupted: Callable[[], bool]) -> None:
         self.interrupted = interrupted
 
     def after_batch(self) -> None:
+        """Raise KeyboardInterrupt."""
         if self.interrupted():
             raise KeyboardInterrupt
 
@@ -77,14 +81,14 @@ def range_test(learn: Learner, steps: int = 100, interrupted: Callable[[], bool]
 
     Args:
         learn: a learner, frozen as it is to be trained.
-        steps: batches to train on, at least 20; fewer are used where the loss diverges.
-        interrupted: asked after each batch whether to stop, with a KeyboardInterrupt.
+        steps: batches to train on, at least 20; the test ends early if the loss diverges.
+        interrupted: called after each batch; the test stops with a KeyboardInterrupt if it returns True.
     """
     path = learn.path
     with tempfile.TemporaryDirectory() as scratch:
         learn.path = Path(scratch)  # fastai saves the model there; its default is the data's or the working folder
         try:
-            with learn.added_cbs(_Stop(interrupted)):
+            with learn.added_cbs(InterruptRangeTest(interrupted)):
                 learn.lr_find(num_it=max(steps, 20), show_plot=False, suggest_funcs=None)
         finally:
             leave_autocast(learn)
@@ -96,15 +100,15 @@ def range_test(learn: Learner, steps: int = 100, interrupted: Callable[[], bool]
 
 
 def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[str, float | None]:
-    """Fastai's suggestions on what fastai gives them: without the first tenth, the last five and all after a NaN."""
-    bad = torch.nonzero(~losses.isfinite())
-    end = min(len(losses) - 5, int(bad[0]) if len(bad) else len(losses))
+    """Fastai's suggestions, without the first tenth, the last five losses and all from a NaN on, as in fastai."""
+    undefined = torch.nonzero(~losses.isfinite())
+    end = min(len(losses) - 5, int(undefined[0]) if len(undefined) else len(losses))
     lrs, losses = lrs[steps // 10 : max(end, 0)], losses[steps // 10 : max(end, 0)]
-    found: dict[str, float | None] = {}
+    suggestions: dict[str, float | None] = {}
     for name in METHODS:
         try:
             value = float(getattr(SuggestionMethod, name.capitalize())(lrs, losses, steps)[0])
         except (IndexError, ValueError, RuntimeError):
             value = math.nan  # too few points for this method
-        found[name] = value if math.isfinite(value) and value > 0 else None
-    return found
+        suggestions[name] = value if math.isfinite(value) and value > 0 else None
+    return suggestions

@@ -11,12 +11,13 @@ from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric, Recorder
 from xrayfast.learning.model.losses import batch_weight
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 
 
-class _Gathered:
-    """The outputs and targets of one validation pass, shared by the metrics of a learner."""
+class _ValidationOutputs:
+    """Outputs and targets of one validation pass, shared by the metrics of a learner."""
 
     def __init__(self, task: Task, n_labels: int) -> None:
         self.task: Task = task
@@ -36,37 +37,37 @@ class _Gathered:
         if not self.outputs:
             return None  # a pass without targets
         if self._values is None:
-            logits = torch.cat([part.as_subclass(torch.Tensor) for part in self.outputs]).float().cpu()
-            target = torch.cat([part.as_subclass(torch.Tensor) for part in self.targets]).cpu().numpy()
+            logits = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.outputs]).float().cpu()
+            target = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.targets]).cpu().numpy()
             if not bool(torch.isfinite(logits).all()):
                 return None  # a diverged network has no metrics; the loss shows it
             probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
             truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
             self._values = compute_epoch_metrics(truth, probability, self.task)
-        found = self._values[name]
-        return None if np.isnan(found) else found
+        value = self._values[name]
+        return None if np.isnan(value) else value
 
 
 class EpochMetric(Metric):
     """One of `metrics.registry.epoch_metrics`; None where it is not defined."""
 
-    def __init__(self, name: str, gathered: _Gathered, first: bool) -> None:
-        self._name, self._gathered, self._first = name, gathered, first
+    def __init__(self, name: str, outputs: _ValidationOutputs, first: bool) -> None:
+        self._name, self._outputs, self._first = name, outputs, first
 
     def reset(self) -> None:
         """Forget the last pass."""
         if self._first:
-            self._gathered.clear()
+            self._outputs.clear()
 
     def accumulate(self, learn: Any) -> None:
-        """Keep this batch's outputs; the first metric does so for all."""
+        """Store this batch's outputs; the first metric does so for all."""
         if self._first:
-            self._gathered.add(learn.pred, learn.yb[0])
+            self._outputs.add(learn.pred, learn.yb[0])
 
     @property
     def value(self) -> float | None:
         """The metric over all batches since `reset`."""
-        return self._gathered.value(self._name)
+        return self._outputs.value(self._name)
 
     @property
     def name(self) -> str:
@@ -99,6 +100,7 @@ class EpochRecorder(Recorder):
     """fastai's recorder with these losses; when training ends it brings them to the CPU, where fastai plots them."""
 
     name = "recorder"
+    order = CALLBACK_ORDER["EpochRecorder"]
     losses: list[torch.Tensor]
 
     def __init__(self) -> None:
@@ -113,5 +115,5 @@ class EpochRecorder(Recorder):
 
 def build_epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:
     """The metrics to report after each epoch."""
-    gathered = _Gathered(task, n_labels)
-    return [EpochMetric(name, gathered, first=i == 0) for i, name in enumerate(epoch_metrics(task))]
+    outputs = _ValidationOutputs(task, n_labels)
+    return [EpochMetric(name, outputs, first=i == 0) for i, name in enumerate(epoch_metrics(task))]

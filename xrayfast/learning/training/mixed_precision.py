@@ -17,6 +17,7 @@ from xrayfast.config import Precision
 from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 
 TOLERANCE = 0.1
 """Largest difference of bf16 logits from fp32 logits with which "auto" takes bf16, relative to the logits' spread over
@@ -91,7 +92,7 @@ def autocast(learn: Learner) -> AbstractContextManager[Any]:
 class Autocast(Callback):
     """bfloat16 on any device; fastai's own is hard-coded to CUDA."""
 
-    order = 10
+    order = CALLBACK_ORDER["Autocast"]
 
     def __init__(self) -> None:
         self.context: AbstractContextManager[Any] | None = None
@@ -125,6 +126,7 @@ class Autocast(Callback):
 class Float16(MixedPrecision):
     """fastai's float16 with scaled gradients, whose context can be left."""
 
+    order = CALLBACK_ORDER["Float16"]
     entered = False
 
     def before_fit(self) -> None:

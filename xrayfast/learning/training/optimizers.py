@@ -1,7 +1,7 @@
-"""fastai's Adam and SGD, a layer group's parameters in one step.
+"""fastai's Adam and SGD with one fused step per layer group.
 
-fastai steps parameter by parameter, a dozen small operations each: for the 62 parameters of resnet18 some 700 kernels a
-step. The numbers, the hyperparameters by layer group and the state that a checkpoint keeps are fastai's.
+fastai steps parameter by parameter, a dozen small operations each: for the 62 parameters of resnet18 some 700 kernels
+per step. Results, hyperparameters per layer group and the state of a checkpoint are those of fastai's optimizers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BETA2, _EPS = 0.99, 1e-5  # fastai's defaults for Adam
 
 
 def make_optimizer(name: OptimizerName, momentum: float) -> Any:
-    """The optimiser of that name, to be given a learner as `opt_func`.
+    """The optimizer of that name, a learner's `opt_func`.
 
     Args:
         name: "adam" or "sgd"; weight decay is decoupled in both, and spares biases and batch norm.
@@ -30,37 +30,37 @@ def make_optimizer(name: OptimizerName, momentum: float) -> Any:
     return partial(FusedAdam if name == "adam" else FusedSGD, mom=momentum)
 
 
-class _Grouped(Optimizer):
-    """An optimiser whose step takes all parameters of a layer group that share their weight decay at once."""
+class _FusedOptimizer(Optimizer):
+    """An optimizer whose step takes all parameters of a layer group with the same weight decay at once."""
 
     def step(self, closure: None = None) -> None:
         """One step on every parameter that has a gradient."""
         with torch.no_grad():
-            for parameters, decay, hyper in self._alike():
+            for parameters, decay, hyper in self._batches():
                 self._step_on(parameters, decay, hyper)
 
     def load_state_dict(self, sd: dict[str, Any]) -> None:
-        """Take a state over, each average in its parameter's memory order: the kernels walk them side by side."""
+        """Load a state, each average in its parameter's memory format, which the fused kernels need."""
         super().load_state_dict(sd)
         for parameter, state in self.state.items():
             for name, value in state.items():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     state[name] = torch.empty_like(parameter, memory_format=torch.preserve_format).copy_(value)
-            if "step" in state:  # a plain number in fastai's own Adam
+            if "step" in state:  # a scalar in fastai's own Adam
                 state["step"] = torch.as_tensor(state["step"], dtype=torch.float32, device=_step_device(parameter))
 
     def zero_grad(self) -> None:
-        """Drop the gradients: the next backward pass writes them, instead of adding to zeros."""
+        """Set gradients to None: the next backward pass writes them, instead of adding to zeros."""
         for parameters in self.param_lists:
             for parameter in parameters:
                 parameter.grad = None
 
-    def _alike(self) -> Iterator[tuple[list[Tensor], float, dict[str, float]]]:
+    def _batches(self) -> Iterator[tuple[list[Tensor], float, dict[str, float]]]:
         for parameters, hyper in zip(self.param_lists, self.hypers, strict=True):
             for decayed in (True, False):
-                alike = [p for p in parameters if p.grad is not None and self.state[p].get("do_wd", True) is decayed]
-                if alike:
-                    yield alike, hyper["wd"] if decayed else 0.0, hyper
+                batch = [p for p in parameters if p.grad is not None and self.state[p].get("do_wd", True) is decayed]
+                if batch:
+                    yield batch, hyper["wd"] if decayed else 0.0, hyper
 
     def _averages(self, parameters: list[Tensor], name: str) -> list[Tensor]:
         for parameter in parameters:
@@ -72,7 +72,7 @@ class _Grouped(Optimizer):
         raise NotImplementedError
 
 
-class FusedAdam(_Grouped):
+class FusedAdam(_FusedOptimizer):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's fused kernel."""
 
     def __init__(self, params: Any, lr: float, mom: float = 0.9, wd: float = 0.01) -> None:
@@ -105,11 +105,11 @@ def _has_kernel(parameter: Tensor) -> bool:
 
 
 def _step_device(parameter: Tensor) -> torch.device:
-    """Where the count of steps lies: without the kernel it is read at each step, which must not wait for the device."""
+    """Device of the step count: without the fused kernel each step reads it, which must not wait for an accelerator."""
     return parameter.device if _has_kernel(parameter) else torch.device("cpu")
 
 
-class FusedSGD(_Grouped):
+class FusedSGD(_FusedOptimizer):
     """SGD with momentum and decoupled weight decay."""
 
     def __init__(self, params: Any, lr: float, mom: float = 0.9, wd: float = 0.01) -> None:

@@ -1,4 +1,4 @@
-"""What is trained when, and with which learning rates."""
+"""The phases of training: which blocks are frozen, for how many epochs, at which learning rates."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from xrayfast.metrics.registry import epoch_metrics
 
 @dataclass(frozen=True)
 class Phase:
-    """Some epochs with the same layers thawed.
+    """Epochs that train the same layer groups.
 
     Attributes:
-        name: for people: "head", "last 2 blocks", "all".
-        epochs: how many.
-        frozen: layer groups that stay as they are, counted from the input.
+        name: of what is trained, for display: "head", "last 2 blocks", "all".
+        epochs: number of epochs.
+        frozen_groups: number of frozen layer groups, from the input.
         lrs: the peak learning rate of each layer group, from the input to the head.
     """
 
     name: str
     epochs: int
-    frozen: int
+    frozen_groups: int
     lrs: tuple[float, ...]
 
 
@@ -36,18 +36,18 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
     """The phases of a run.
 
     Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
-    everything, or the last `unfreeze_blocks` blocks, for `epochs`. As in fastai's `fine_tune`, a second phase has half
-    the first one's learning rate. Thawed groups have it spread geometrically, from lr / lr_div at the input to lr at
-    the head; the default spread is 100 for pretrained weights and none for a network from scratch.
+    everything, or the last `unfreeze_blocks` blocks, for `epochs`. As in fastai's `fine_tune`, the second phase has
+    half the learning rate. It is spread geometrically over the layer groups, from lr / lr_div at the input to lr at the
+    head; the default lr_div is 100 for pretrained weights and 1 for a network from scratch.
 
     Args:
         train: the settings.
-        groups: layer groups of the network, its head included.
+        groups: number of layer groups of the network, its head included.
         lr: peak learning rate of the head.
-        pretrained: whether the body starts with trained weights.
+        pretrained: whether the backbone starts with trained weights.
 
     Raises:
-        ConfigError: more blocks are to be thawed than there are, or both ways of unfreezing are asked for.
+        ConfigError: more blocks are to be unfrozen than there are, or both options for unfreezing are given.
     """
     blocks = groups - 1
     if train.unfreeze_blocks is not None and train.unfreeze_blocks > blocks:
@@ -55,22 +55,22 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
             f"unfreeze_blocks is {train.unfreeze_blocks}, and this network has {blocks} blocks; see 'xrayfast models'."
         )
     if train.unfreeze and train.unfreeze_blocks is not None:
-        raise ConfigError("--unfreeze thaws everything, --unfreeze-blocks a part; use one of them.")
+        raise ConfigError("--unfreeze trains all blocks, --unfreeze-blocks some of them; use one of the two.")
     head = Phase("head", train.epochs, blocks, (lr,) * groups)
     if not train.unfreeze and train.unfreeze_blocks is None:
         return (head,)
-    thawed = blocks if train.unfreeze_blocks is None else train.unfreeze_blocks
+    unfrozen = blocks if train.unfreeze_blocks is None else train.unfreeze_blocks
     div = train.lr_div if train.lr_div is not None else (100.0 if pretrained else 1.0)
-    name = "all" if thawed == blocks else f"last {thawed} blocks" if thawed > 1 else "last block"
+    name = "all" if unfrozen == blocks else f"last {unfrozen} blocks" if unfrozen > 1 else "last block"
     peak = lr / 2 if train.freeze_epochs else lr
-    rest = Phase(name, train.epochs, blocks - thawed, _spread(peak, div, groups))
+    rest = Phase(name, train.epochs, blocks - unfrozen, _spread(peak, div, groups))
     if train.freeze_epochs == 0:
         return (rest,)
     return (Phase("head", train.freeze_epochs, blocks, (lr,) * groups), rest)
 
 
 def monitored(train: TrainConfig, task: Task) -> str:
-    """The column of the history that decides which epoch is best; "auto" is the macro AUROC, which uses all of a
+    """The column of the history that decides which epoch is best; "auto" is the macro AUROC, which depends on the whole
     ranking where accuracy jumps with single images.
 
     Raises:
@@ -78,9 +78,9 @@ def monitored(train: TrainConfig, task: Task) -> str:
     """
     if train.monitor == "auto":
         return "auroc_macro"
-    known = ("valid_loss", *epoch_metrics(task))
-    if train.monitor not in known:
-        raise ConfigError(f"monitor is '{train.monitor}', and this data has one of: {', '.join(known)}.")
+    choices = ("valid_loss", *epoch_metrics(task))
+    if train.monitor not in choices:
+        raise ConfigError(f"monitor is '{train.monitor}', and {task}-label data has one of: {', '.join(choices)}.")
     return train.monitor
 
 
@@ -95,7 +95,7 @@ def run_phase(
 ) -> None:
     """Train one phase, or the rest of it from `start_epoch`.
 
-    The schedule spans the whole phase wherever it starts, which fastai's `fit_flat_cos` does not do.
+    The schedule spans the whole phase even then, unlike in fastai's `fit_flat_cos`.
     """
     learn.opt.set_hyper("lr", list(phase.lrs))
     schedulers = [ParamScheduler(scheds)] if (scheds := _schedulers(schedule, np.array(phase.lrs), momentum)) else []
@@ -105,9 +105,9 @@ def run_phase(
         leave_autocast(learn)
 
 
-def unfreeze_blocks_of(learn: Learner, phase: Phase) -> None:
-    """Freeze the phase's frozen groups, thaw the others, and start the optimiser's averages anew."""
-    learn.freeze_to(phase.frozen)
+def unfreeze_phase(learn: Learner, phase: Phase) -> None:
+    """Freeze the phase's frozen groups, unfreeze the others, and reset the optimiser's state."""
+    learn.freeze_to(phase.frozen_groups)
     for parameter in learn.model.parameters():
         parameter.grad = None  # fastai's optimisers step on whatever still has a gradient, frozen or not
 

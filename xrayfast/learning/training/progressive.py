@@ -10,6 +10,7 @@ from torch import Tensor
 
 from xrayfast.learning.augment import shrink
 from xrayfast.learning.fastai_api import Callback, Learner, TensorImageBW, Transform
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 
 
 class Shrink(Transform):
@@ -24,11 +25,11 @@ class Shrink(Transform):
 
 
 def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[int, ...]:
-    """The side of the images in each epoch: the second size gets twice as many as the first, the third three times,
-    and so on, since what was learned on small images has to be learned anew, in part, on large ones.
+    """The side of the images in each epoch: the second size gets twice as many epochs as the first, the third three
+    times as many, and so on, since what was learned on small images has to be relearned, in part, on large ones.
 
     Args:
-        epochs: how many there are.
+        epochs: number of epochs.
         progressive: growing sizes that end at the network's, or none.
         size: the network's own.
 
@@ -43,19 +44,22 @@ def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[
 @contextmanager
 def resized(learn: Learner, sizes: Sequence[int]) -> Iterator[None]:
     """Within it epoch e of `learn.fit` trains and validates on images of `sizes[e]`."""
-    shrink = next(transform for transform in learn.dls.train.after_batch.fs if isinstance(transform, Shrink))
+    transform = next(transform for transform in learn.dls.train.after_batch.fs if isinstance(transform, Shrink))
     try:
-        with learn.added_cbs(_Resizing(shrink, sizes)):
+        with learn.added_cbs(ProgressiveSizes(transform, sizes)):
             yield
     finally:
-        shrink.side = None
+        transform.side = None
 
 
-class _Resizing(Callback):
-    """Sets the size of the coming epoch."""
+class ProgressiveSizes(Callback):
+    """Sets the size of each epoch's images."""
 
-    def __init__(self, shrink: Shrink, sizes: Sequence[int]) -> None:
-        self.shrink, self.sizes = shrink, sizes
+    order = CALLBACK_ORDER["ProgressiveSizes"]
+
+    def __init__(self, transform: Shrink, sizes: Sequence[int]) -> None:
+        self.transform, self.sizes = transform, sizes
 
     def before_epoch(self) -> None:
-        self.shrink.side = self.sizes[self.epoch]
+        """Of the coming epoch."""
+        self.transform.side = self.sizes[self.epoch]

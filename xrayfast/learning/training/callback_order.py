@@ -1,0 +1,22 @@
+"""The order in which callbacks run within each event, lowest first: fastai's and ours in one table.
+
+Ours take their `order` from here. A callback that sets none has fastai's default, 0.
+"""
+
+CALLBACK_ORDER: dict[str, float] = {
+    "EpochSeeds": -50,  # before anything of the epoch is drawn
+    "UseFrozenFeatures": -40,  # replaces images by cached features
+    "ProgressiveSizes": -30,
+    "TrainEvalCallback": -10,  # fastai's: sets the mode of the whole network
+    "FrozenInference": -9,  # then that of frozen blocks
+    "CastToTensor": 9,  # fastai's
+    "SplitBatches": 9.5,  # after whatever else makes a batch; before fp16 steps, for which gradients must be summed
+    "Autocast": 10,
+    "Float16": 10,
+    "EpochRecorder": 50,
+    "Progress": 51,
+    "EpochCheckpoint": 52,  # last to see an epoch: it may end training
+    "InterruptRangeTest": 53,
+    "ParamScheduler": 60,  # fastai's
+    "ProgressCallback": 60,  # fastai's
+}
