@@ -68,8 +68,9 @@ class RunInfo(_File):
         fingerprint: of names, labels, splits and file sizes.
         remarks: warnings for a reader of the results.
         global_batch: images per training batch over all ranks.
-        kept_blocks: frozen blocks of each phase whose features were cached; None in runs of older versions.
-        kept_views: views per image of the frozen-feature cache.
+        world_size: number of ranks.
+        frozen_feature_blocks: frozen blocks of each phase whose features were cached; None in runs of older versions.
+        frozen_feature_views: views per image of the frozen-feature cache.
         lr: the head's peak learning rate; None where the run was not trained by `fit`.
         phases: None where the run was not trained by `fit`.
         seconds: wall-clock time of training.
@@ -96,8 +97,11 @@ class RunInfo(_File):
     data_notes: list[str] = []
     remarks: list[str] = []
     global_batch: Any = None
-    kept_blocks: list[int] | None = None
-    kept_views: int = 0
+    world_size: int = Field(1, validation_alias=AliasChoices("world_size", "processes"))
+    frozen_feature_blocks: list[int] | None = Field(
+        None, validation_alias=AliasChoices("frozen_feature_blocks", "kept_blocks")
+    )
+    frozen_feature_views: int = Field(0, validation_alias=AliasChoices("frozen_feature_views", "kept_views"))
     lr: float | None = None
     phases: list[Phase] | None = None
     seconds: float | None = None

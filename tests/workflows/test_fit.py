@@ -1,4 +1,4 @@
-"""Training end to end on tiny films: reproducible, resumable, in every form."""
+"""Training end to end on tiny images: reproducible, resumable, with every option."""
 
 import json
 import shutil
@@ -39,7 +39,7 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run that was not interrupted: one frozen epoch, two thawed."""
+    """A run that was not interrupted: one frozen epoch, two unfrozen."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("whole"), unfreeze=True, epochs=2, seed=7, **TINY)
 
 
@@ -84,11 +84,12 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     from xrayfast.workflows import training
 
     computed = []
-    monkeypatch.setattr(training, "keep", lambda *a, real=training.keep, **k: computed.append(a[1:]) or real(*a, **k))
+    real = training.cache_features
+    monkeypatch.setattr(training, "cache_features", lambda *a, **k: computed.append(a[1:]) or real(*a, **k))
     whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)
     assert computed == [(5, 2)]
-    told = "run once, it was for 2 views of each training image, itself and 1 augmented one."
-    assert all(told in (whole.path / name).read_text() for name in ("model_card.md", "claim.md"))
+    sentence = "run once, it was for 2 views of each training image, itself and 1 augmented one."
+    assert all(sentence in (whole.path / name).read_text() for name in ("model_card.md", "claim.md"))
     with pytest.raises(Interrupted):
         # Fifteen batches are asked about while frozen layers run, then those of the epochs.
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
@@ -96,10 +97,10 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     slow = xf.fit(data, runs=tmp_path, reuse_frozen="off", **FROZEN)
     assert len(computed) == 3
-    assert slow.info["kept_blocks"] == [0] and whole.info["kept_blocks"] == [5]
+    assert slow.info["frozen_feature_blocks"] == [0] and whole.info["frozen_feature_blocks"] == [5]
 
 
-def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(data, tmp_path, monkeypatch):
+def test_a_resumed_run_trains_in_the_precision_that_was_decided_when_it_began(data, tmp_path, monkeypatch):
     from xrayfast.learning.model import precision
     from xrayfast.learning.training import mixed_precision
 
@@ -113,7 +114,7 @@ def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(da
     shutil.copytree(tmp_path / "r", tmp_path / "elsewhere")
     earlier = Path(shutil.copytree(tmp_path / "r", tmp_path / "of-an-earlier-version")) / "run.json"
     earlier.write_text(json.dumps({k: v for k, v in json.loads(earlier.read_text()).items() if k != "precision"}))
-    monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: pytest.fail("settled again"))
+    monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: pytest.fail("decided again"))
     assert xf.resume(earlier.parent).info["precision"] == "fp32"
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     assert xf.load(whole).precision == "bf16"
@@ -121,31 +122,32 @@ def test_a_resumed_run_trains_in_the_precision_that_was_settled_when_it_began(da
     assert xf.resume(tmp_path / "elsewhere").info["precision"] == "fp32"
 
 
-def test_the_head_s_phase_takes_what_the_last_block_s_keeps(data, tmp_path, monkeypatch):
+def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, monkeypatch):
     from xrayfast.workflows import training
 
     computed = []
-    monkeypatch.setattr(training, "keep", lambda *a, real=training.keep, **k: computed.append(a[1:]) or real(*a, **k))
+    real = training.cache_features
+    monkeypatch.setattr(training, "cache_features", lambda *a, **k: computed.append(a[1:]) or real(*a, **k))
     run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=3, **TINY)
     assert computed == [(4, 2)]
     assert run.history["phase"].tolist() == ["head", "last block", "last block", "last block"]
 
 
-def test_what_one_phase_kept_makes_room_for_what_the_next_keeps(data, tmp_path, monkeypatch):
+def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(data, tmp_path, monkeypatch):
     from xrayfast.workflows import training
 
-    kept, still_there = [], []
+    caches, still_there = [], []
 
-    def keep(*arguments, real=training.keep, **more):
-        still_there.extend(old() for old in kept)
-        found = real(*arguments, **more)
-        kept.append(weakref.ref(found))
-        return found
+    def cache_features(*arguments, real=training.cache_features, **more):
+        still_there.extend(old() for old in caches)
+        features = real(*arguments, **more)
+        caches.append(weakref.ref(features))
+        return features
 
-    monkeypatch.setattr(training, "keep", keep)
+    monkeypatch.setattr(training, "cache_features", cache_features)
     run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=1, reuse_frozen="on", **TINY)
-    assert run.info["kept_blocks"] == [5, 4]
-    assert len(kept) == 2 and still_there == [None]
+    assert run.info["frozen_feature_blocks"] == [5, 4]
+    assert len(caches) == 2 and still_there == [None]
 
 
 def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(data, tmp_path):
@@ -175,12 +177,12 @@ def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(da
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
 
 
-def test_frozen_layers_that_need_too_much_room_are_computed_anew_with_a_note(data, tmp_path, monkeypatch):
+def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note(data, tmp_path, monkeypatch):
     from xrayfast.workflows import training
 
     monkeypatch.setattr(training, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(training, "room", lambda _: 100_000)
-    monkeypatch.setattr(training, "keep", None)
+    monkeypatch.setattr(training, "free_disk_bytes", lambda _: 100_000)
+    monkeypatch.setattr(training, "cache_features", None)
     notes = []
 
     class Notes(NullReporter):
@@ -189,12 +191,12 @@ def test_frozen_layers_that_need_too_much_room_are_computed_anew_with_a_note(dat
 
     run = xf.fit(data, runs=tmp_path, epochs=3, reporter=Notes(), **TINY)
     assert len(run.history) == 3
-    assert any("computed anew in each epoch" in note for note in notes)
-    assert any("computed anew in each epoch" in remark for remark in run.info["remarks"])
-    assert run.info["kept_blocks"] == [0]
+    assert any("frozen layers run in each epoch" in note for note in notes)
+    assert any("frozen layers run in each epoch" in remark for remark in run.info["remarks"])
+    assert run.info["frozen_feature_blocks"] == [0]
 
 
-def test_a_run_goes_on_as_it_began_however_much_room_there_is_by_then(data, tmp_path, monkeypatch):
+def test_a_run_resumes_as_it_began_however_much_disk_is_free_by_then(data, tmp_path, monkeypatch):
     from xrayfast.workflows import training
 
     monkeypatch.setattr(training, "MEMORY_BYTES", 0)
@@ -202,13 +204,13 @@ def test_a_run_goes_on_as_it_began_however_much_room_there_is_by_then(data, tmp_
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(15), **FROZEN)
     assert 0 < len(xf.Run(tmp_path / "r").history) < 4
-    monkeypatch.setattr(training, "room", lambda _: 0)
+    monkeypatch.setattr(training, "free_disk_bytes", lambda _: 0)
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     grows = TINY | {"size": 48, "progressive": (32, 48), "epochs": 3}
     assert xf.fit(data, runs=tmp_path, **grows).history["size"].tolist() == [32, 48, 48]
 
 
-def test_after_training_was_broken_off_in_a_batch_the_process_computes_in_float32(data, tmp_path, monkeypatch):
+def test_after_training_was_aborted_in_a_batch_the_process_computes_in_float32(data, tmp_path, monkeypatch):
     from xrayfast.learning.model import losses
 
     monkeypatch.setattr(losses.FocalLoss, "forward", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -260,12 +262,12 @@ QUICK_TO_TRAIN = ["resnet18", "vgg16", "mobilenet_v2", "efficientnet_b0"]
 def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path):
     small = TINY | {"arch": arch, "batch_size": 16}
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=0, epochs=1, **small)
-    told = run.predictions("valid")
-    assert np.isfinite(told.probability).all()
-    table = xf.predict(run, [data_dir / image for image in told.images])
-    assert np.abs(table.filter(like="prob_").to_numpy(dtype=float) - told.probability).max() < 1e-6
+    valid = run.predictions("valid")
+    assert np.isfinite(valid.probability).all()
+    table = xf.predict(run, [data_dir / image for image in valid.images])
+    assert np.abs(table.filter(like="prob_").to_numpy(dtype=float) - valid.probability).max() < 1e-6
     learn = xf.load(run)
-    assert np.abs(learn.get_preds()[0].numpy() - told.raw).max() < 1e-6
+    assert np.abs(learn.get_preds()[0].numpy() - valid.raw).max() < 1e-6
 
 
 @pytest.mark.slow
@@ -313,11 +315,11 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     assert reporter.rows == len(run.history) < 12
     best = run.info["best_epoch"]
     assert best == len(run.history) - 1
-    # What is kept and predicted with is that epoch, not the last.
+    # Weights and predictions are those of that epoch, not of the last.
     assert run.metrics["valid"]["overall"]["accuracy"] == pytest.approx(run.history["accuracy"][best - 1])
     assert run.metrics["valid"]["overall"]["auroc_macro"] == pytest.approx(run.history["auroc_macro"][best - 1])
-    kept = xf.load(run).get_preds()[0].numpy()
-    np.testing.assert_allclose(run.predictions("valid").probability, kept, atol=1e-6)
+    loaded = xf.load(run).get_preds()[0].numpy()
+    np.testing.assert_allclose(run.predictions("valid").probability, loaded, atol=1e-6)
 
 
 def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tmp_path, monkeypatch):
@@ -337,17 +339,17 @@ def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tm
 
 
 def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
-    """Were the head's epochs counted, the thawed phase would end after its first."""
+    """Were the head's epochs counted, the unfrozen phase would end after its first."""
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=4, epochs=3, early_stop=2, lr=1e-7,
                  schedule="constant", monitor="accuracy", **TINY)  # fmt: skip
     assert (run.history["phase"] == "all").sum() >= 2
 
 
 @pytest.mark.parametrize(
-    ("settings", "thawed"),
+    ("settings", "trained_groups"),
     [({}, 1), ({"unfreeze": True, "freeze_epochs": 0}, 6), ({"unfreeze_blocks": 2, "freeze_epochs": 0}, 3)],
 )
-def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, thawed):
+def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, trained_groups):
     from xrayfast.learning.training.lr_find import METHODS, LRCurve
     from xrayfast.workflows import find_lr, training
 
@@ -361,7 +363,7 @@ def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, mo
     monkeypatch.setattr(find_lr, "range_test", look)
     run = xf.fit(data, runs=tmp_path, epochs=1, lr="auto", **settings, **TINY)
     assert run.info["lr"] == 3e-4 == xf.find_lr(data, **settings, **TINY).best
-    assert tested == [thawed, thawed]
+    assert tested == [trained_groups] * 2
 
 
 def test_lr_auto_runs_the_range_test_first(data, tmp_path):
@@ -504,15 +506,15 @@ def test_history_prefers_defined_values_then_higher_ones_then_lower_loss():
     ]
     assert improved == [True, True, False, True, True, False]
     assert history.best_epoch == 5
-    assert history.stale(0, size=64) == 1
-    assert history.stale(6, size=64) == 0
+    assert history.stale_epochs(0, size=64) == 1
+    assert history.stale_epochs(6, size=64) == 0
 
 
-def test_an_epoch_on_larger_pictures_beats_any_on_smaller_ones_and_only_such_epochs_go_stale():
+def test_an_epoch_on_larger_images_beats_any_on_smaller_ones_and_only_such_epochs_go_stale():
     history = History()
     for epoch, (size, value) in enumerate([(32, 0.9), (32, 0.8), (32, 0.7), (64, 0.5), (64, 0.4)], 1):
         history.add({"epoch": epoch, "size": size, "auroc_macro": value, "valid_loss": 1.0}, "auroc_macro")
-        assert history.stale(0, size=64) == max(0, epoch - 4)
+        assert history.stale_epochs(0, size=64) == max(0, epoch - 4)
     assert history.best_epoch == 4
 
 

@@ -18,7 +18,7 @@ def quiet(learn):
     return learn
 
 
-def test_load_gives_a_plain_learner_on_the_run_s_own_data(tiny_run):
+def test_load_gives_a_fastai_learner_on_the_run_s_own_data(tiny_run):
     learn = xf.load(tiny_run.path)
     assert isinstance(learn, Learner)
     assert len(learn.dls.manifest) == 36
@@ -36,7 +36,7 @@ def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
     np.testing.assert_allclose(run.decision.calibrated(own)[0], expected, atol=1e-6)
 
 
-def test_going_on_alone_with_a_callback_and_back_into_a_run(tiny_run, tmp_path):
+def test_a_learner_trained_by_hand_is_saved_as_a_run(tiny_run, tmp_path):
     seen = []
 
     class Count(Callback):
@@ -62,9 +62,9 @@ def test_going_on_alone_with_a_callback_and_back_into_a_run(tiny_run, tmp_path):
 
 
 def test_a_run_s_weights_start_another_run(tiny_run):
-    body = load_backbone("resnet18", str(tiny_run.model_path))
+    backbone = load_backbone("resnet18", str(tiny_run.model_path))
     learn = xf.load(tiny_run)
-    assert torch.equal(next(body.blocks["layer4"].parameters()), next(learn.model[0][4].parameters()).cpu())
+    assert torch.equal(next(backbone.blocks["layer4"].parameters()), next(learn.model[0][4].parameters()).cpu())
 
 
 def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
@@ -72,11 +72,11 @@ def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
         xf.load(tiny_run, xf.open_data(multi_dir))
 
 
-def test_a_stand_in_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):
+def test_a_placeholder_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
-    with pytest.raises(DataError, match="only a stand-in"):
+    with pytest.raises(DataError, match="only a placeholder"):
         xf.save(xf.load(run), runs=tmp_path)
 
 
@@ -89,8 +89,8 @@ def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path
     assert run.config.model.weights == str(tiny_run.model_path)
 
 
-def test_a_learner_of_unknown_make_is_not_saved(tiny_run, tmp_path):
+def test_a_learner_that_xrayfast_did_not_make_is_not_saved(tiny_run, tmp_path):
     learn = xf.load(tiny_run)
-    del learn.settings
+    learn = Learner(learn.dls, learn.model, learn.loss_func)
     with pytest.raises(ConfigError, match="was not made by"):
         xf.save(learn, runs=tmp_path)

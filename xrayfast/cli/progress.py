@@ -163,7 +163,7 @@ class StopRequest:
 
 def format_phase(phase: Phase) -> str:
     """Format a phase as one line: what is trained, for how long, at which learning rates."""
-    trained = phase.lrs[phase.frozen :]
+    trained = phase.lrs[phase.frozen_groups :]
     rates = list(dict.fromkeys((f"{trained[0]:.2g}", f"{trained[-1]:.2g}")))
     return f"Training {phase.name}: {plural(phase.epochs, 'epoch')}, learning rate {' to '.join(rates)}"
 

@@ -12,9 +12,9 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.learner import layer_groups
-from xrayfast.learning.training.loaders import named
+from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
-from xrayfast.learning.training.phases import plan, unfreeze_blocks_of
+from xrayfast.learning.training.phases import plan, unfreeze_phase
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare
 
@@ -29,14 +29,14 @@ def find_lr(
 ) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.
 
-    Trained is what the last phase of `fit` with the same options trains, at one rate for all layers: the head alone,
-    or with `unfreeze` everything.
+    The trained layers are those of the last phase of `fit` with the same options, all at one rate: the head alone, or
+    with `unfreeze` the whole network.
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
-        config: settings to start from; `options` go over them.
-        steps: batches.
-        progress: called with what is being done, the images done and the images in all, before training begins.
+        config: settings; `options` override them.
+        steps: number of batches.
+        progress: called with a stage's name and its number of images done and in all, before training begins.
         options: any field of ModelConfig and TrainConfig.
 
     Returns:
@@ -47,9 +47,9 @@ def find_lr(
     """
     manifest, config = resolve_inputs(data, config, options)
     learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
-    unfreeze_blocks_of(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
+    unfreeze_phase(learn, plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"):
         try:
             return range_test(learn, steps)
         except ReadError as error:
-            raise named(error) from error
+            raise as_read_error(error) from error

@@ -1,4 +1,4 @@
-"""From a run's folder to a fastai Learner, and from a Learner back into a run's folder."""
+"""Load a run's folder as a fastai Learner, and save a Learner to a new run's folder."""
 
 from __future__ import annotations
 
@@ -16,34 +16,35 @@ from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
-from xrayfast.learning.training.loaders import dataloaders
+from xrayfast.learning.training.loaders import RadiographDataLoaders, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish
-from xrayfast.workflows.provenance import facts
+from xrayfast.workflows.provenance import collect_provenance
 
 
 def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> RadiographLearner:
-    """A working fastai Learner with the weights of a run's best epoch, its body frozen.
+    """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
 
     Nothing in the folder can run code: settings are read by a safe YAML parser and checked, weights are safetensors.
 
     Args:
         run: the run or its folder.
-        data: what the learner's DataLoaders are to hold; by default the run's own data where it still lies unchanged,
-            else one black image, which is enough to predict on new files.
+        data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
+            black image, which is enough to predict on new files.
         device: where to run.
 
     Raises:
-        RunError: the folder is not a whole run.
+        RunError: the folder is not a complete run.
+        DataError: `data` has other labels than the run.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     run = Run.of(run)
     known = (run.labels, run.task)
     if data is None:
-        data = find_data(run) or _blank_manifest(run.labels, run.task, run.config.model.size)
+        data = find_data(run) or _placeholder_manifest(run.labels, run.task, run.config.model.size)
         if (data.labels, data.task) != known:
             raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
     elif (data.labels, data.task) != known:
@@ -55,40 +56,33 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
 
 
 def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
-    """Keep a learner that was trained by hand in a new run's folder, like one that `fit` made.
+    """Save a learner that was trained by hand to a new run's folder, like one of `fit`.
 
     Args:
         learn: a learner from `xrayfast.learner` or `xrayfast.load`; its last `fit` gives the history.
-        name: of the run; default the arch and a number that counts up.
-        runs: the folder that runs are kept in.
+        name: of the run; by default the arch and a number that counts up.
+        runs: the folder of runs.
 
     Raises:
-        ConfigError: the learner was not made by xrayfast, so that its network can't be described.
-        DataError: it holds no data set.
+        ConfigError: the learner was not made by xrayfast, so that its settings are not known.
+        DataError: it has no data set.
         RunError: the folder can't be written.
     """
-    settings = getattr(learn, "settings", None)
-    if settings is None:
+    if not isinstance(learn, RadiographLearner):
         raise ConfigError(
-            "This learner was not made by xrayfast.learner or xrayfast.load, so its network can't be described in a "
-            "run's folder."
+            "This learner was not made by xrayfast.learner or xrayfast.load, so its settings are not known."
+        )
+    if not isinstance(learn.dls, RadiographDataLoaders) or _is_placeholder(learn.dls.manifest):
+        raise DataError(
+            "This learner has no data set, only a placeholder: load the run with data=xrayfast.open_data(...)."
         )
     manifest = learn.dls.manifest
-    if _is_blank(manifest):
-        raise DataError(
-            "This learner holds no data set, only a stand-in: load the run with data=xrayfast.open_data(...)."
-        )
-    config = Config().updated(settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
-    run = Run.create(
-        Path(runs),
-        name,
-        learn.arch,
-        config,
-        facts(learn, "", remarks=["Trained by hand, in Python."]),
-    )
+    config = Config().updated(learn.settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
+    info = collect_provenance(learn, "", remarks=["Trained by hand, in Python."])
+    run = Run.create(Path(runs), name, learn.arch, config, info)
     run.write_decision(Decision(manifest.task, manifest.labels))
     run.write_split(split_table(manifest, open_images(manifest.config, config.model.size)))
-    history = _recorded(learn)
+    history = _recorded_history(learn)
     run.write_history(history.rows)
     with replace_atomically(run.new_model_path) as temporary:
         save_weights(learn.model, temporary)
@@ -97,29 +91,28 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
 
 
 def _load(run: Run, data: Manifest, device: Device) -> RadiographLearner:
-    config = run.config
-    train = config.train
+    model, train = run.config.model, run.config.train
     dls = dataloaders(
         data,
-        size=config.model.size,
+        size=model.size,
         batch_size=train.batch_size,
         workers=0,
         device=device,
         seed=train.seed,
-        images=UncachedImages(config.model.size) if _is_blank(data) else None,
+        images=UncachedImages(model.size) if _is_placeholder(data) else None,
     )
-    # The body's weights are in the run's own file; fp16 is the one precision that another machine may lack.
-    bare = config.model.model_copy(update={"weights": "none"})
-    precision = "auto" if train.precision == "fp16" else train.precision
-    learn = learner_from_config(dls, bare, train.model_copy(update={"precision": precision}))
+    # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
+    model = model.model_copy(update={"weights": "none"})
+    train = train.model_copy(update={"precision": "auto" if train.precision == "fp16" else train.precision})
+    learn = learner_from_config(dls, model, train)
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings["weights"] = str(run.model_path.absolute())
     return learn
 
 
-def _blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
-    """A stand-in for data that are gone: one black image each in train and valid."""
+def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
+    """A placeholder for data that is gone: one black image each in train and valid."""
     black = np.zeros((size, size), dtype=np.uint8)
     targets = np.zeros((2, len(labels)), dtype=np.float32)
     targets[:, 0] = 1
@@ -137,28 +130,26 @@ def _blank_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
     )
 
 
-def _is_blank(data: Manifest) -> bool:
-    """Whether this is a stand-in from `_blank_manifest`."""
+def _is_placeholder(data: Manifest) -> bool:
+    """Whether this is from `_placeholder_manifest`."""
     return isinstance(data.table["path"].iloc[0], np.ndarray)
 
 
-def _recorded(learn: RadiographLearner) -> History:
-    """The rows of the learner's last `fit`, as far as fastai's Recorder has them."""
-    recorder: Any = getattr(learn, "recorder", None)
+def _recorded_history(learn: RadiographLearner) -> History:
+    """The epochs of the learner's last `fit` as fastai's Recorder has them; none is marked as the best, since the
+    weights are those that the learner has now.
+    """
+    recorder: Any = learn.recorder
     rows = []
-    for number, values in enumerate(getattr(recorder, "values", []), 1):
-        named = dict(zip(recorder.metric_names[1:], values, strict=False))
+    for epoch, values in enumerate(getattr(recorder, "values", []), 1):
+        metrics = dict(zip(recorder.metric_names[1:], values, strict=False))
         rows.append(
             {
-                "epoch": number,
+                "epoch": epoch,
                 "phase": "by hand",
                 "size": learn.dls.size,
-                **{
-                    key: None if value is None or np.isnan(float(value)) else float(value)
-                    for key, value in named.items()
-                },
-                "lr": float(recorder.lrs[recorder.iters[number - 1] - 1]),
+                **{k: None if v is None or np.isnan(float(v)) else float(v) for k, v in metrics.items()},
+                "lr": float(recorder.lrs[recorder.iters[epoch - 1] - 1]),
             }
         )
-    # Kept are the weights that the learner has now; no epoch was chosen.
     return History(rows)

@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, machine, settings in words, fingerprint of the data."""
+"""The provenance of a run: versions, device, network, and fingerprint of the data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from xrayfast.run import now
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 
 
-def facts(learn: RadiographLearner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()) -> dict[str, Any]:
+def collect_provenance(
+    learn: RadiographLearner, command: str, remarks: Sequence[str], audit: Sequence[str] = ()
+) -> dict[str, Any]:
     """The first content of `run.json`.
 
     Args:
         learn: the learner, on its data.
         command: the command line, or "".
-        remarks: what a reader of the results must know.
-        audit: what was looked for in the data and found.
+        remarks: warnings for a reader of the results.
+        audit: findings on duplicates and leaks.
     """
     data = learn.dls.manifest
     device = learn.dls.device

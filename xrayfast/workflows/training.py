@@ -1,4 +1,4 @@
-"""The phases of a run, one after the other, each epoch kept as it ends."""
+"""The phases of a run, one after the other, each epoch saved as it ends."""
 
 from __future__ import annotations
 
@@ -14,189 +14,197 @@ from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import EpochCheckpoint, EpochSeeds, History, Progress, Reporter
-from xrayfast.learning.training.distributed import Processes
+from xrayfast.learning.training.distributed import World
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
     FrozenFeatures,
-    bytes_needed,
-    cuts,
-    keep,
-    key,
-    room,
+    cache_bytes,
+    cache_features,
+    cache_key,
+    free_disk_bytes,
+    frozen_block_counts,
     training_on_features,
-    views_for,
+    view_count,
 )
 from xrayfast.learning.training.learner import RadiographLearner, layer_groups
 from xrayfast.learning.training.lr_find import range_test
-from xrayfast.learning.training.phases import Phase, monitored, plan, run_phase, unfreeze_blocks_of
+from xrayfast.learning.training.phases import Phase, monitored, plan, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resized, sizes_by_epoch
 from xrayfast.run import Run
 
-SHARE_OF_DISK = 0.25
-"""Of what is free, what frozen layers give may take, unless it is asked for."""
+DISK_FRACTION = 0.25
+"""Largest fraction of the free disk that the frozen-feature cache takes, unless reuse_frozen is "on"."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A phase and how it is made fast.
+class ScheduledPhase:
+    """A phase with its use of the frozen-feature cache and its image sizes.
 
     Attributes:
         phase: what is trained.
-        cut: blocks of the body that are not run in it, because what they give is kept; 0 for none.
-        views: of each training image that this is kept for.
+        cached_blocks: number of first blocks that it does not run, because their features are cached; 0 for none.
+        views: cached views per training image.
         sizes: the side of the images in each epoch.
     """
 
     phase: Phase
-    cut: int
+    cached_blocks: int
     views: int
     sizes: tuple[int, ...]
 
 
-def frozen_blocks(
-    learn: RadiographLearner, phases: Sequence[Phase], config: Config, processes: Processes
+def choose_cached_blocks(
+    learn: RadiographLearner, phases: Sequence[Phase], config: Config, world: World
 ) -> tuple[tuple[int, ...], str]:
-    """For each phase how many blocks run once, and what is to be told where there is no room for what they give.
+    """For each phase how many blocks' features are cached, and a note if there is too little disk space, else "".
 
-    Decided once a run, for all processes by the first: on a disk that fills up meanwhile, or has room on one machine
-    alone, a run that goes on would be another one.
+    Decided once per run, by rank zero for all ranks: if it depended on the space that is free later, or on another
+    machine, a resumed run would differ.
     """
     train = config.train
-    by_phase = cuts(phases, train.reuse_frozen, train.frozen_views)
-    views = views_for(phases, by_phase, train.reuse_frozen, train.frozen_views)
-    free, note, too_large = room(_folder(config)), "", set()
-    for cut in sorted(set(by_phase) - {0}) if train.reuse_frozen == "auto" else []:
-        needed = bytes_needed(learn, cut, views)
-        if needed > MEMORY_BYTES and needed * processes.world > free * SHARE_OF_DISK:
-            too_large.add(cut)
+    counts = frozen_block_counts(phases, train.reuse_frozen, train.frozen_views)
+    views = view_count(phases, counts, train.reuse_frozen, train.frozen_views)
+    free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
+    for count in sorted(set(counts) - {0}) if train.reuse_frozen == "auto" else []:
+        needed = cache_bytes(learn, count, views)
+        if needed > MEMORY_BYTES and needed * world.world_size > free * DISK_FRACTION:
+            too_large.add(count)
             note = (
-                f"What frozen layers give would take {needed * processes.world / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
-                "are free: they are computed anew in each epoch. --reuse-frozen on keeps it all the same."
+                f"The frozen-feature cache would need {needed * world.world_size / 1e9:.1f} GB, and {free / 1e9:.1f} "
+                "GB are free: frozen layers run in each epoch instead. --reuse-frozen on caches their features "
+                "nevertheless."
             )
-    return tuple(int(processes.broadcast_number(0 if cut in too_large else cut)) for cut in by_phase), note
+    return tuple(int(world.broadcast_number(0 if count in too_large else count)) for count in counts), note
 
 
-def stages(phases: Sequence[Phase], train: TrainConfig, size: int, blocks: Sequence[int]) -> list[Stage]:
-    """How each phase is trained, given how many blocks run once in it. Progressive sizes are for the phases that run
-    the whole network: where frozen layers run once, smaller images would only make them run once more.
+def schedule_phases(
+    phases: Sequence[Phase], train: TrainConfig, size: int, block_counts: Sequence[int]
+) -> list[ScheduledPhase]:
+    """How each phase is trained, given how many blocks' features it has cached. Progressive sizes are for the phases
+    without a cache, which run the whole network; cached features are of the last size.
     """
-    whole = sum(phase.epochs for phase, cut in zip(phases, blocks, strict=True) if not cut)
-    sizes = iter(sizes_by_epoch(whole, train.progressive, size))
-    views = views_for(phases, blocks, train.reuse_frozen, train.frozen_views)
+    uncached = sum(phase.epochs for phase, count in zip(phases, block_counts, strict=True) if not count)
+    sizes = iter(sizes_by_epoch(uncached, train.progressive, size))
+    views = view_count(phases, block_counts, train.reuse_frozen, train.frozen_views)
     return [
-        Stage(phase, cut, views, tuple(size if cut else next(sizes) for _ in range(phase.epochs)))
-        for phase, cut in zip(phases, blocks, strict=True)
+        ScheduledPhase(phase, count, views, tuple(size if count else next(sizes) for _ in range(phase.epochs)))
+        for phase, count in zip(phases, block_counts, strict=True)
     ]
 
 
-def train_phases(
-    run: Run,
-    learn: RadiographLearner,
-    config: Config,
-    history: History,
-    reporter: Reporter,
-    interrupted: Callable[[], bool],
-    processes: Processes,
-) -> None:
-    """Train all phases, or what is left of them after the epochs in `history`; the first process keeps the epochs.
+@dataclass(frozen=True)
+class Training:
+    """The training of one run, on one rank.
 
-    Raises:
-        TrainingError: training diverged.
-        WriteError: an epoch can't be kept.
-        KeyboardInterrupt: `interrupted` said so.
+    Attributes:
+        run: its folder.
+        learn: its learner.
+        config: its settings.
+        history: of the epochs so far; grows.
+        reporter: receives progress.
+        interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
+        world: the ranks; rank zero saves the epochs.
     """
-    settings = config.train
-    groups, pretrained = len(layer_groups(learn.model)), config.model.weights != "none"
-    lr = _learning_rate(run, learn, plan(settings, groups, 1.0, pretrained)[0], settings, reporter, interrupted)
-    lr = processes.broadcast_number(lr)
-    phases = plan(settings, groups, lr, pretrained)
-    run.update_info(
-        lr=lr,
-        phases=[{"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen, "lrs": list(p.lrs)} for p in phases],
-    )
-    monitor = monitored(settings, learn.dls.manifest.task)
-    blocks, decided = cuts(phases, settings.reuse_frozen, settings.frozen_views), run.info.kept_blocks
-    if decided is not None:  # earlier versions kept whatever they could
-        blocks = tuple(cut if cut in decided else 0 for cut in blocks)
-    done, first, kept = len(history.rows), 0, None
-    if done:
-        checkpoint.restore_weights(run.checkpoint, learn)
-    for stage in stages(phases, settings, config.model.size, blocks):
-        phase = stage.phase
-        patience = settings.early_stop if phase is phases[-1] else None
-        start = min(max(done - first, 0), phase.epochs)
-        stopped_early = start > 0 and patience is not None and history.stale(first, stage.sizes[-1]) >= patience
-        if start < phase.epochs and not stopped_early:
-            unfreeze_blocks_of(learn, phase)
-            if start:
-                checkpoint.restore_optimizer(run.checkpoint, learn)
-            if kept is not None and not (stage.cut and kept.key == key(learn, stage.cut, stage.views)):
-                kept = None  # makes room for what the next phase keeps
-            if stage.cut and kept is None:
-                kept = _keep_frozen(learn, stage, config, reporter, interrupted)
-            reporter.phase(phase)
-            save = partial(_keep, run, learn, history) if processes.first else _keep_nothing
-            keeper = EpochCheckpoint(history, phase, first, monitor, patience, save, reporter, stage.sizes)
-            callbacks = [EpochSeeds(settings.seed, first), Progress(reporter, first, interrupted), keeper]
-            with training_on_features(learn, kept) if kept else nullcontext(), resized(learn, stage.sizes):
-                run_phase(
-                    learn,
-                    phase,
-                    schedule=settings.schedule,
-                    momentum=settings.momentum,
-                    callbacks=callbacks,
-                    start_epoch=start,
+
+    run: Run
+    learn: RadiographLearner
+    config: Config
+    history: History
+    reporter: Reporter
+    interrupted: Callable[[], bool]
+    world: World
+
+    def run_phases(self) -> None:
+        """Train all phases, or what is left of them after the epochs in `history`.
+
+        Raises:
+            TrainingError: training diverged.
+            WriteError: an epoch can't be saved.
+            KeyboardInterrupt: `interrupted` returned True.
+        """
+        run, learn, history, settings = self.run, self.learn, self.history, self.config.train
+        groups, pretrained = len(layer_groups(learn.model)), self.config.model.weights != "none"
+        lr = self.world.broadcast_number(self._learning_rate(plan(settings, groups, 1.0, pretrained)[0]))
+        phases = plan(settings, groups, lr, pretrained)
+        run.update_info(
+            lr=lr,
+            phases=[
+                {"name": p.name, "epochs": p.epochs, "frozen_groups": p.frozen_groups, "lrs": list(p.lrs)}
+                for p in phases
+            ],
+        )
+        monitor = monitored(settings, learn.dls.manifest.task)
+        counts = frozen_block_counts(phases, settings.reuse_frozen, settings.frozen_views)
+        recorded = run.info.frozen_feature_blocks
+        if recorded is not None:  # runs of earlier versions cached whatever they could
+            counts = tuple(count if count in recorded else 0 for count in counts)
+        done, first_epoch, features = len(history.rows), 0, None
+        if done:
+            checkpoint.restore_weights(run.checkpoint, learn)
+        for scheduled in schedule_phases(phases, settings, self.config.model.size, counts):
+            phase, n_blocks, sizes = scheduled.phase, scheduled.cached_blocks, scheduled.sizes
+            patience = settings.early_stop if phase is phases[-1] else None
+            start = min(max(done - first_epoch, 0), phase.epochs)
+            stopped = start > 0 and patience is not None and history.stale_epochs(first_epoch, sizes[-1]) >= patience
+            if start < phase.epochs and not stopped:
+                unfreeze_phase(learn, phase)
+                if start:
+                    checkpoint.restore_optimizer(run.checkpoint, learn)
+                if features and not (n_blocks and features.key == cache_key(learn, n_blocks, scheduled.views)):
+                    features = None  # frees its memory before the next cache is filled
+                if n_blocks and features is None:
+                    features = self._cache_features(scheduled)
+                self.reporter.phase(phase)
+                epoch_checkpoint = EpochCheckpoint(
+                    history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes
                 )
-            if keeper.failure is not None:
-                raise keeper.failure
-        first += phase.epochs
+                progress = Progress(self.reporter, first_epoch, self.interrupted)
+                callbacks = [EpochSeeds(settings.seed, first_epoch), progress, epoch_checkpoint]
+                with training_on_features(learn, features) if features else nullcontext(), resized(learn, sizes):
+                    run_phase(
+                        learn,
+                        phase,
+                        schedule=settings.schedule,
+                        momentum=settings.momentum,
+                        callbacks=callbacks,
+                        start_epoch=start,
+                    )
+                if epoch_checkpoint.failure is not None:
+                    raise epoch_checkpoint.failure
+            first_epoch += phase.epochs
+
+    def _learning_rate(self, first_phase: Phase) -> float:
+        """The head's peak learning rate: as set, as found before an interruption, or found now by a range test."""
+        if self.config.train.lr != "auto":
+            return self.config.train.lr
+        if self.run.info.lr is not None:
+            return self.run.info.lr
+        self.reporter.note("Range test for the learning rate, as in 'xrayfast lr-find'.")
+        unfreeze_phase(self.learn, first_phase)
+        return range_test(self.learn, interrupted=self.interrupted).best
+
+    def _cache_features(self, scheduled: ScheduledPhase) -> FrozenFeatures:
+        return cache_features(
+            self.learn,
+            scheduled.cached_blocks,
+            scheduled.views,
+            progress=partial(self.reporter.preparing, "frozen layers"),
+            interrupted=self.interrupted,
+            folder=_cache_folder(self.config),
+        )
+
+    def _save_epoch(self, improved: bool) -> None:
+        """Save history, best weights and checkpoint, the last of which needs the others; on rank zero only."""
+        if not self.world.is_rank_zero:
+            return
+        self.run.write_history(self.history.rows)
+        if improved:
+            with replace_atomically(self.run.new_model_path) as temporary:
+                save_weights(self.learn.model, temporary)
+        state = {"rows": self.history.rows, "best_epoch": self.history.best_epoch}
+        checkpoint.save(self.run.checkpoint, self.learn, state)
 
 
-def _keep_frozen(
-    learn: RadiographLearner, stage: Stage, config: Config, reporter: Reporter, interrupted: Callable[[], bool]
-) -> FrozenFeatures:
-    """What the first blocks give."""
-    return keep(
-        learn,
-        stage.cut,
-        stage.views,
-        progress=partial(reporter.preparing, "frozen layers"),
-        interrupted=interrupted,
-        folder=_folder(config),
-    )
-
-
-def _folder(config: Config) -> Path | None:
-    """For what is too large for memory; None for the system's temporary files."""
+def _cache_folder(config: Config) -> Path | None:
+    """For a frozen-feature cache that is too large for memory; None for the system's temporary files."""
     return cache_root(config.data.cache_dir) if config.data.cache else None
-
-
-def _learning_rate(
-    run: Run,
-    learn: RadiographLearner,
-    phase: Phase,
-    settings: TrainConfig,
-    reporter: Reporter,
-    interrupted: Callable[[], bool],
-) -> float:
-    """The head's peak learning rate: given, found before the interruption, or found now by a range test."""
-    if settings.lr != "auto":
-        return settings.lr
-    if run.info.lr is not None:
-        return run.info.lr
-    reporter.note("Range test for the learning rate, as 'xrayfast lr-find' does it.")
-    unfreeze_blocks_of(learn, phase)
-    return range_test(learn, interrupted=interrupted).best
-
-
-def _keep_nothing(improved: bool) -> None:
-    """What all processes have, the first one keeps."""
-
-
-def _keep(run: Run, learn: RadiographLearner, history: History, improved: bool) -> None:
-    """After an epoch: history, best weights, checkpoint. The checkpoint comes last: what it tells of is there."""
-    run.write_history(history.rows)
-    if improved:
-        with replace_atomically(run.new_model_path) as temporary:
-            save_weights(learn.model, temporary)
-    checkpoint.save(run.checkpoint, learn, {"rows": history.rows, "best_epoch": history.best_epoch})

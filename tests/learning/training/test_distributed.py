@@ -18,12 +18,12 @@ from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import distributed
-from xrayfast.learning.training.distributed import Processes, _as_one, _Share, in_step, joined
+from xrayfast.learning.training.distributed import World, _OwnRows, _use_whole_batch, join_process_group, train_as_rank
 
 ROOT = Path(__file__).resolve().parents[2]
-WORLD = 2
+WORLD_SIZE = 2
 SETTINGS = TINY | {"unfreeze": True, "epochs": 2, "seed": 7, "batch_size": 16, "lr": 5e-6}
-"""One frozen and two thawed epochs; of the batches of 16 images the last one has 13, 7 and 6 for each process.
+"""One frozen and two unfrozen epochs; of the batches of 16 images the last one has 13, 7 and 6 for the ranks.
 
 With smaller batches, or rates that one would train with, rounding alone, such as that of another convolution kernel in
 one process, moves the losses of so small a network by 0.01 within three epochs.
@@ -33,8 +33,8 @@ SINGLE = {"class_weights": "auto"}
 MULTI = {"loss": "focal", "class_weights": "auto", "epochs": 1}
 
 
-def known_in_part(folder):
-    """Several labels an image, with cells that nobody knows."""
+def partly_masked(folder):
+    """Multi-label data with masked cells."""
     data = xf.open_data(folder)
     targets = data.targets.copy()
     targets[::5, 0] = np.nan
@@ -43,18 +43,18 @@ def known_in_part(folder):
 
 
 class StopLast:
-    """Asks the last process alone to stop after a number of batches."""
+    """Asks the last rank alone to stop after a number of batches."""
 
     def __init__(self, rank, batches):
         self.rank, self.left = rank, batches
 
     def __call__(self):
         self.left -= 1
-        return self.rank == WORLD - 1 and self.left < 0
+        return self.rank == WORLD_SIZE - 1 and self.left < 0
 
 
 class EndLast(StopLast):
-    """Ends the last process instead, without a word."""
+    """Ends the last rank instead, without an error."""
 
     def __call__(self):
         if super().__call__():
@@ -63,38 +63,38 @@ class EndLast(StopLast):
 
 
 def run_two(*arguments):
-    """This file, in two processes, as torchrun would start them."""
+    """This file, in two world, as torchrun would start them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(WORLD)}
+    shared = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(WORLD_SIZE)}
     shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     command = [sys.executable, "-m", "tests.learning.training.test_distributed", *map(str, arguments)]
     started = [
         subprocess.Popen(
             command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE, text=True
         )
-        for rank in range(WORLD)
+        for rank in range(WORLD_SIZE)
     ]
     said = [process.communicate(timeout=300)[1] for process in started]
-    assert [process.returncode for process in started] == [0] * WORLD, said
+    assert [process.returncode for process in started] == [0] * WORLD_SIZE, said
 
 
 def in_one_of_two(data_dir, multi_dir, out):
-    """What each of the two processes does."""
-    small = SETTINGS | {"batch_size": SETTINGS["batch_size"] // WORLD}
+    """What each of the two ranks does."""
+    small = SETTINGS | {"batch_size": SETTINGS["batch_size"] // WORLD_SIZE}
     rank = int(os.environ["RANK"])
-    with joined("cpu") as processes:
-        assert (processes.rank, processes.world) == (rank, WORLD)
-        np.savez(out / f"norm{rank}.npz", **by_two(processes))
-        np.save(out / f"double{rank}.npy", in_float64(data_dir, processes))
+    with join_process_group("cpu") as world:
+        assert (world.rank, world.world_size) == (rank, WORLD_SIZE)
+        np.savez(out / f"norm{rank}.npz", **by_two(world))
+        np.save(out / f"double{rank}.npy", in_float64(data_dir, world))
         with pytest.raises(Interrupted):
             xf.fit(data_dir, runs=out, name="single", interrupted=StopLast(rank, batches=4), **small | SINGLE)
         run = xf.resume(out / "single")
         assert run.path == out / "single"
         assert run.info["status"] == "completed"
-        xf.fit(known_in_part(multi_dir), runs=out, name="multi", **small | MULTI)
-        with pytest.raises(TrainingError, match=r"Process 0 of 2 lost the others.*Its own message says why"):
+        xf.fit(partly_masked(multi_dir), runs=out, name="multi", **small | MULTI)
+        with pytest.raises(TrainingError, match=r"Rank 0 of 2 lost the others.*Its own message says why"):
             xf.fit(data_dir, runs=out, name="lost", interrupted=EndLast(rank, batches=2), **small)
         assert xf.Run(out / "lost").info["status"] == "failed"
 
@@ -106,8 +106,8 @@ class InDouble(Callback):
         self.learn.xb = tuple(torch.Tensor(x).double() for x in self.xb)
 
 
-def in_float64(data_dir, processes):
-    """The losses of three thawed epochs at a rate that one would train with, in a type whose rounding is too small to
+def in_float64(data_dir, world):
+    """The losses of three unfrozen epochs at a rate that one would train with, in a type whose rounding is too small to
     grow into any difference within them.
     """
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=SETTINGS["batch_size"], device="cpu", seed=7)
@@ -115,7 +115,7 @@ def in_float64(data_dir, processes):
     learn.model.double()
     learn.unfreeze()
     learn.add_cb(InDouble())
-    with isolated_rng(7, "fit"), in_step(learn, processes), learn.no_bar(), learn.no_logging():
+    with isolated_rng(7, "fit"), train_as_rank(learn, world), learn.no_bar(), learn.no_logging():
         learn.fit_one_cycle(3, 2e-3)
     return np.array([row[:2] for row in learn.recorder.values], dtype=float)
 
@@ -143,16 +143,16 @@ def trained(net, x, weights, rows):
     return {name: tensor.detach().numpy() for name, tensor in found.items()}
 
 
-def by_two(processes):
-    """`trained` on this process's rows."""
+def by_two(world):
+    """`trained` on this rank's rows."""
     net, x, weights = layers()
     keys = list(net.state_dict())
-    share = _Share(processes)
-    share.total = len(x)
-    replaced = _as_one(net, share)
+    own = _OwnRows(world)
+    own.total = len(x)
+    replaced = _use_whole_batch(net, own)
     assert len(replaced) == 3
     assert list(net.state_dict()) == keys
-    return trained(net, x, weights, processes.rows(len(x)))
+    return trained(net, x, weights, world.rows(len(x)))
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def assert_same_curve(run, reference, within=1e-4):
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(two, multi_dir, tmp_path):
-    reference = xf.fit(known_in_part(multi_dir), runs=tmp_path, **SETTINGS | MULTI)
+    reference = xf.fit(partly_masked(multi_dir), runs=tmp_path, **SETTINGS | MULTI)
     assert_same_curve(xf.Run(two / "multi"), reference)
     mine, other = (run.predictions("valid").raw for run in (xf.Run(two / "multi"), reference))
     assert np.abs(mine - other).max() < 1e-4
@@ -187,21 +187,21 @@ def test_stopped_in_one_of_two_they_resume_to_the_numbers_of_one_that_was_not(tw
 
 def test_at_any_rate_they_differ_from_one_by_rounding_alone(two, data_dir):
     """In float32 rounding grows, as it does between one process of one thread and one of two."""
-    with joined("cpu") as alone:
+    with join_process_group("cpu") as alone:
         expected = in_float64(data_dir, alone)
     assert expected.shape == (3, 2)
-    for rank in range(WORLD):
+    for rank in range(WORLD_SIZE):
         np.testing.assert_allclose(np.load(two / f"double{rank}.npy"), expected, atol=1e-6)
 
 
-def test_the_run_tells_how_many_trained_and_stands_there_once(two):
+def test_the_run_records_the_world_size_and_is_written_once(two):
     arrays = ["double0.npy", "double1.npy", "norm0.npz", "norm1.npz"]
     assert sorted(path.name for path in two.iterdir()) == sorted([*arrays, "lost", "multi", "single"])
     run = xf.Run(two / "single")
-    assert run.info["processes"] == WORLD
+    assert run.info["world_size"] == WORLD_SIZE
     assert run.global_batch == SETTINGS["batch_size"]
     assert f"| Batch size | {SETTINGS['batch_size']} |" in run.model_card_path.read_text()
-    assert run.config.train.batch_size == SETTINGS["batch_size"] // WORLD
+    assert run.config.train.batch_size == SETTINGS["batch_size"] // WORLD_SIZE
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv", "metrics.json",
         "predictions", "model_card.md", "claim.md",
@@ -211,7 +211,7 @@ def test_the_run_tells_how_many_trained_and_stands_there_once(two):
 def test_batch_norm_and_dropout_are_those_of_the_whole_batch(two):
     net, x, weights = layers()
     whole = trained(net, x, weights, slice(None))
-    parts = [np.load(two / f"norm{rank}.npz") for rank in range(WORLD)]
+    parts = [np.load(two / f"norm{rank}.npz") for rank in range(WORLD_SIZE)]
     for name, value in whole.items():
         if name in ("out", "x"):
             found = np.concatenate([part[name] for part in parts])
@@ -223,33 +223,33 @@ def test_batch_norm_and_dropout_are_those_of_the_whole_batch(two):
         assert np.abs(found - value).max() < 2e-5 * max(np.abs(value).max(), 1), name
 
 
-def test_every_row_is_of_one_process():
+def test_every_row_is_of_one_rank():
     for total in (0, 1, 2, 5, 8):
-        rows = [np.arange(total)[Processes(rank, 3).rows(total)] for rank in range(3)]
+        rows = [np.arange(total)[World(rank, 3).rows(total)] for rank in range(3)]
         assert np.array_equal(np.concatenate(rows), np.arange(total))
         assert max(map(len, rows)) - min(map(len, rows)) <= 1
 
 
-def test_one_process_is_left_as_it_is(monkeypatch):
+def test_a_single_process_is_left_as_it_is(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with joined("cpu") as processes:
-        assert (processes.first, processes.world) == (True, 1)
-        assert processes.broadcast_number(0.5) == 0.5
-        assert processes.either(bool) is bool
-        processes.wait()
+    with join_process_group("cpu") as world:
+        assert (world.is_rank_zero, world.world_size) == (True, 1)
+        assert world.broadcast_number(0.5) == 0.5
+        assert world.any(bool) is bool
+        world.barrier()
 
 
 @pytest.mark.parametrize(
     ("kind", "message"),
     [("mps", "Use --device cpu, or start one process"), ("cuda", "Found 1 CUDA devices for 2 processes")],
 )
-def test_devices_that_several_processes_cannot_share_are_refused(monkeypatch, kind, message):
+def test_devices_on_which_ranks_cannot_train_are_refused(monkeypatch, kind, message):
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setattr(distributed, "torch_device", lambda name: torch.device(kind))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match=message), joined("auto"):
+    with pytest.raises(ConfigError, match=message), join_process_group("auto"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""Layers that are computed once give what layers that are computed every epoch give."""
+"""Frozen layers that run once give the same as frozen layers that run in each epoch."""
 
 import os
 
@@ -12,8 +12,13 @@ from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import frozen_features as frozen
-from xrayfast.learning.training.frozen_features import cuts, keep, key, training_on_features
-from xrayfast.learning.training.phases import Phase, unfreeze_blocks_of
+from xrayfast.learning.training.frozen_features import (
+    cache_features,
+    cache_key,
+    frozen_block_counts,
+    training_on_features,
+)
+from xrayfast.learning.training.phases import Phase, unfreeze_phase
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +31,32 @@ def learner(data, *, arch="resnet18", size=32, precision="fp32", seed=0):
     return xf.learner(dls, arch=arch, weights="none", precision=precision, seed=seed)
 
 
-def phase(learn, thawed=0):
+def phase(learn, unfrozen=0):
     blocks = len(learn.model[0])
-    return Phase("some", 1, blocks - thawed, (1e-3,) * (blocks + 1))
+    return Phase("some", 1, blocks - unfrozen, (1e-3,) * (blocks + 1))
 
 
-# Every network at one cut and one at every cut; the rest is slow.
-CUTS = [
-    pytest.param(arch, thawed, marks=[pytest.mark.slow] * (arch != "resnet18" and thawed != 1), id=f"{arch}-{thawed}")
+# Every network with one unfrozen block, and one network with each number of them; the rest is slow.
+CASES = [
+    pytest.param(
+        arch, unfrozen, marks=[pytest.mark.slow] * (arch != "resnet18" and unfrozen != 1), id=f"{arch}-{unfrozen}"
+    )
     for arch in BACKBONES
-    for thawed in (0, 1, 2)
+    for unfrozen in (0, 1, 2)
 ]
 
 
-@pytest.mark.parametrize(("arch", "thawed"), CUTS)
-def test_kept_values_lead_to_the_network_s_own_outputs_at_any_cut(data, arch, thawed):
+@pytest.mark.parametrize(("arch", "unfrozen"), CASES)
+def test_features_of_any_number_of_blocks_lead_to_the_network_s_own_outputs(data, arch, unfrozen):
     learn = learner(data, arch=arch)
-    unfreeze_blocks_of(learn, phase(learn, thawed))
-    kept = keep(learn, phase(learn, thawed).frozen, 1)
+    unfreeze_phase(learn, phase(learn, unfrozen))
+    features = cache_features(learn, phase(learn, unfrozen).frozen_groups, 1)
     x = torch.cat([torch.Tensor(x) for x, _ in learn.dls.valid])
     learn.model.eval()
     with torch.no_grad():
         expected = torch.Tensor(learn.model(x))
-        with training_on_features(learn, kept):
-            found = torch.Tensor(learn.model(kept.valid.float()))
+        with training_on_features(learn, features):
+            found = torch.Tensor(learn.model(features.valid.float()))
         again = torch.Tensor(learn.model(x))
     scale = float(expected.abs().max())
     torch.testing.assert_close(found, expected, atol=5e-3 * scale, rtol=0)  # float16 has 11 bits
@@ -58,12 +65,14 @@ def test_kept_values_lead_to_the_network_s_own_outputs_at_any_cut(data, arch, th
 
 def test_targets_and_rows_stay_together(data):
     learn = learner(data)
-    kept = keep(learn, 5, 3)
-    assert kept.train.shape[:2] == (3, len(learn.dls.train_ds)) and kept.valid.shape[0] == len(learn.dls.valid_ds)
-    assert kept.train.dtype == kept.valid.dtype == torch.float16
-    assert kept.targets[0].tolist() == data.subset("train").targets.argmax(axis=1).tolist()
-    assert kept.targets[1].tolist() == data.subset("valid").targets.argmax(axis=1).tolist()
-    first, *others = kept.train
+    features = cache_features(learn, 5, 3)
+    assert features.train.shape[:2] == (3, len(learn.dls.train_ds)) and features.valid.shape[0] == len(
+        learn.dls.valid_ds
+    )
+    assert features.train.dtype == features.valid.dtype == torch.float16
+    assert features.targets[0].tolist() == data.subset("train").targets.argmax(axis=1).tolist()
+    assert features.targets[1].tolist() == data.subset("valid").targets.argmax(axis=1).tolist()
+    first, *others = features.train
     assert all(not torch.equal(first, other) for other in others), "further views are augmented"
     plain = learn.dls.train.new(shuffle=False, drop_last=False)
     with plain.dataset.set_split_idx(1):
@@ -83,7 +92,7 @@ class Order(Callback):
             self.losses.append(float(self.loss.detach()))
 
 
-def test_training_on_kept_values_is_training_the_slow_way(data):
+def test_training_on_features_is_training_without_a_cache(data):
     """In the same order, the same losses and weights, to float16's rounding."""
 
     def trained(fast):
@@ -95,13 +104,13 @@ def test_training_on_kept_values_is_training_the_slow_way(data):
         for transform in list(learn.dls.train.after_batch.fs):
             if getattr(transform, "split_idx", None) == 0:
                 learn.dls.train.after_batch.fs.remove(transform)
-        unfreeze_blocks_of(learn, phase(learn))
+        unfreeze_phase(learn, phase(learn))
         order = Order()
-        kept = keep(learn, 5, 1)
+        features = cache_features(learn, 5, 1)
         learn.dls.train.rng.seed(5)
         with isolated_rng(1), learn.no_bar(), learn.no_logging():
             if fast:
-                with training_on_features(learn, kept):
+                with training_on_features(learn, features):
                     learn.fit(2, 1e-3, cbs=order)
             else:
                 learn.fit(2, 1e-3, cbs=order)
@@ -120,80 +129,80 @@ def test_training_on_kept_values_is_training_the_slow_way(data):
 
 def test_frozen_layers_are_not_run_while_training(data):
     learn = learner(data)
-    unfreeze_blocks_of(learn, phase(learn))
-    kept = keep(learn, 5, 2)
+    unfreeze_phase(learn, phase(learn))
+    features = cache_features(learn, 5, 2)
     calls = []
     learn.model[0][0].register_forward_hook(lambda *_: calls.append(1))
-    with training_on_features(learn, kept), learn.no_bar(), learn.no_logging():
+    with training_on_features(learn, features), learn.no_bar(), learn.no_logging():
         learn.fit(1)
     assert not calls
 
 
-def test_the_key_names_all_that_values_depend_on(data, multi_dir):
+def test_the_key_depends_on_all_that_features_depend_on(data, multi_dir):
     learn = learner(data)
-    before = key(learn, 5, 2)
-    assert before == key(learner(data), 5, 2)
-    assert before != key(learn, 4, 2) and before != key(learn, 5, 3)
-    assert before != key(learner(data, size=48), 5, 2)
-    assert before != key(learner(data, precision="bf16"), 5, 2)
-    assert before != key(learner(xf.open_data(multi_dir)), 5, 2)
+    before = cache_key(learn, 5, 2)
+    assert before == cache_key(learner(data), 5, 2)
+    assert before != cache_key(learn, 4, 2) and before != cache_key(learn, 5, 3)
+    assert before != cache_key(learner(data, size=48), 5, 2)
+    assert before != cache_key(learner(data, precision="bf16"), 5, 2)
+    assert before != cache_key(learner(xf.open_data(multi_dir)), 5, 2)
     with torch.no_grad():
         learn.model[0][0].conv1.weight[0, 0, 0, 0] += 1e-3
-    assert before != key(learn, 5, 2)
+    assert before != cache_key(learn, 5, 2)
     head = learner(data)
     with torch.no_grad():
         head.model[1][-1].weight += 1
-    assert before == key(head, 5, 2), "the head is not among the frozen layers"
+    assert before == cache_key(head, 5, 2), "the head is not among the frozen layers"
 
 
-def test_more_than_memory_takes_goes_into_a_file_without_a_name(data, monkeypatch, tmp_path):
+def test_a_cache_too_large_for_memory_is_an_unnamed_file(data, monkeypatch, tmp_path):
     learn = learner(data)
-    expected = keep(learn, 4, 2)
+    expected = cache_features(learn, 4, 2)
     monkeypatch.setattr(frozen, "MEMORY_BYTES", 0)
-    kept = keep(learn, 4, 2, folder=tmp_path / "cache")
-    assert torch.equal(kept.train, expected.train) and torch.equal(kept.valid, expected.valid)
+    features = cache_features(learn, 4, 2, folder=tmp_path / "cache")
+    assert torch.equal(features.train, expected.train) and torch.equal(features.valid, expected.valid)
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_a_full_disk_is_told_with_what_to_do(data, monkeypatch, tmp_path):
+def test_a_full_disk_is_an_error_that_says_what_to_do(data, monkeypatch, tmp_path):
     monkeypatch.setattr(frozen, "MEMORY_BYTES", 0)
-    monkeypatch.setattr(frozen, "room", lambda _: 10)
+    monkeypatch.setattr(frozen, "free_disk_bytes", lambda _: 10)
     with pytest.raises(WriteError, match=r"found 0\.0 GB free.*--reuse-frozen off"):
-        keep(learner(data), 4, 2, folder=tmp_path)
+        cache_features(learner(data), 4, 2, folder=tmp_path)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="POSIX only")
-def test_a_disk_that_fills_up_meanwhile_is_told_too(data, monkeypatch, tmp_path):
+def test_a_disk_that_fills_up_meanwhile_is_an_error_too(data, monkeypatch, tmp_path):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(frozen, "MEMORY_BYTES", 0)
     monkeypatch.setattr(frozen.os, "posix_fallocate", full)
     with pytest.raises(WriteError, match="No space left"):
-        keep(learner(data), 4, 2, folder=tmp_path)
+        cache_features(learner(data), 4, 2, folder=tmp_path)
 
 
-def test_values_beyond_float16_are_saturated_not_infinite(data):
+def test_features_beyond_float16_are_clipped_not_infinite(data):
     learn = learner(data)
     with torch.no_grad():
         learn.model[0][4][1].bn2.weight.fill_(1e6)
         learn.model[0][4][1].bn2.bias.fill_(1e6)
-    kept = keep(learn, 5, 1)
-    assert kept.train.isfinite().all() and float(kept.train.max()) == 65504.0
+    features = cache_features(learn, 5, 1)
+    assert features.train.isfinite().all() and float(features.train.max()) == 65504.0
 
 
 def test_an_interruption_stops_between_two_batches(data):
-    told = []
+    done = []
     with pytest.raises(KeyboardInterrupt):
-        keep(learner(data), 5, 2, progress=lambda *a: told.append(a), interrupted=lambda: len(told) == 2)
-    assert len(told) == 2
+        cache_features(learner(data), 5, 2, progress=lambda *a: done.append(a), interrupted=lambda: len(done) == 2)
+    assert len(done) == 2
 
 
-def test_room_that_is_needed_is_known_before(data):
+def test_the_size_of_a_cache_is_known_before(data):
     learn = learner(data)
-    for cut in (3, 5):
-        kept = keep(learn, cut, 2)
-        assert frozen.bytes_needed(learn, cut, 2) == 2 * (kept.train.numel() + kept.valid.numel())
+    for n_blocks in (3, 5):
+        features = cache_features(learn, n_blocks, 2)
+        assert frozen.cache_bytes(learn, n_blocks, 2) == 2 * (features.train.numel() + features.valid.numel())
 
 
 def phases(*frozen_and_epochs):
@@ -213,5 +222,5 @@ def phases(*frozen_and_epochs):
         ([(0, 6)], "on", 2, (0,)),
     ],
 )
-def test_which_phases_keep_what(plan, mode, views, expected):
-    assert cuts(phases(*plan), mode, views) == expected
+def test_which_phases_cache_which_blocks(plan, mode, views, expected):
+    assert frozen_block_counts(phases(*plan), mode, views) == expected

@@ -1,12 +1,19 @@
 """The Learner: fastai's own, with what is ours in typed attributes."""
 
+import importlib
+import pkgutil
+
 import pytest
 import torch
 from fastai.interpret import ClassificationInterpretation
 from fastai.learner import load_learner
 
 import xrayfast as xf
-from xrayfast.learning.fastai_api import DataLoaders, Learner
+import xrayfast.learning.training
+from tests.conftest import TINY
+from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.callbacks import EpochSeeds
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.metrics import EpochRecorder
@@ -45,3 +52,37 @@ def test_fastai_s_own_methods_work(learn, data_dir, tmp_path):
     with exported.no_bar():
         torch.testing.assert_close(exported.predict(file)[2], expected)
     assert type(exported.dls) is DataLoaders, "without the manifest"
+
+
+FASTAI_S = ("TrainEvalCallback", "CastToTensor", "ParamScheduler", "ProgressCallback")
+
+
+def subclasses(kind):
+    for found in kind.__subclasses__():
+        yield found
+        yield from subclasses(found)
+
+
+def test_the_order_of_every_callback_is_that_of_the_table():
+    for module in pkgutil.iter_modules(xrayfast.learning.training.__path__):
+        importlib.import_module(f"xrayfast.learning.training.{module.name}")
+    kinds = {kind.__name__: kind for kind in subclasses(Callback) if kind.__module__.startswith("xrayfast.")}
+    kinds |= {kind.__name__: kind for kind in subclasses(Callback) if kind.__name__ in FASTAI_S}
+    assert {name: kind.order for name, kind in kinds.items()} == CALLBACK_ORDER
+    assert list(CALLBACK_ORDER.values()) == sorted(CALLBACK_ORDER.values())
+
+
+@pytest.mark.parametrize("reuse_frozen", ["on", "off"])
+def test_callbacks_run_in_the_order_of_the_table_while_a_run_trains(data_dir, tmp_path, monkeypatch, reuse_frozen):
+    orders = []
+
+    def before_fit(self):
+        orders.append([type(callback).__name__ for callback in self.learn.cbs.sorted("order")])
+
+    monkeypatch.setattr(EpochSeeds, "before_fit", before_fit, raising=False)
+    options = TINY | {"epochs": 1, "precision": "bf16", "reuse_frozen": reuse_frozen}
+    xf.fit(data_dir, runs=tmp_path, **options)
+    (names,) = orders
+    absent = {"SplitBatches", "Float16", "InterruptRangeTest", "ProgressCallback"}
+    absent |= {"UseFrozenFeatures"} if reuse_frozen == "off" else set()
+    assert names == [name for name in CALLBACK_ORDER if name not in absent]

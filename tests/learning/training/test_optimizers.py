@@ -1,4 +1,4 @@
-"""Our steps against fastai's own optimisers, number by number."""
+"""Our steps against fastai's own optimizers, number by number."""
 
 import pytest
 import torch

@@ -9,7 +9,7 @@ from tests.conftest import TINY
 from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training.phases import monitored, plan, run_phase, unfreeze_blocks_of
+from xrayfast.learning.training.phases import monitored, plan, run_phase, unfreeze_phase
 
 NET = {k: TINY[k] for k in ("arch", "weights")}
 
@@ -27,7 +27,7 @@ NET = {k: TINY[k] for k in ("arch", "weights")}
 )
 def test_the_plan(settings, expected):
     phases = plan(TrainConfig(**settings), groups=6, lr=1e-3, pretrained=True)
-    assert [(p.name, p.epochs, p.frozen) for p in phases] == expected
+    assert [(p.name, p.epochs, p.frozen_groups) for p in phases] == expected
 
 
 def test_learning_rates_are_discriminative():
@@ -46,7 +46,7 @@ def test_the_learning_rate_is_halved_only_after_a_head_phase():
 def test_impossible_plans_are_refused():
     with pytest.raises(ConfigError, match="has 5 blocks"):
         plan(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
-    with pytest.raises(ConfigError, match="use one of them"):
+    with pytest.raises(ConfigError, match="use one of the two"):
         plan(TrainConfig(unfreeze=True, unfreeze_blocks=1), 6, 1e-3, pretrained=True)
 
 
@@ -61,9 +61,8 @@ def test_the_monitor_must_fit_the_task():
 def learn(data_dir):
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     learner = xf.learner(dls, **NET)
-    learner.remove_cb(learner.progress)
-    learner.logger = lambda _: None
-    return learner
+    with learner.no_bar(), learner.no_logging():
+        yield learner
 
 
 def snapshot(learn):
@@ -82,21 +81,21 @@ def moved(before, after):
         ({"unfreeze": True}, [True] * 6),
     ],
 )
-def test_only_thawed_groups_move_buffers_included(learn, settings, expected):
+def test_only_unfrozen_groups_move_buffers_included(learn, settings, expected):
     phase = plan(TrainConfig(epochs=1, freeze_epochs=0, **settings), 6, 1e-3, pretrained=True)[-1]
     before = snapshot(learn)
-    unfreeze_blocks_of(learn, phase)
+    unfreeze_phase(learn, phase)
     run_phase(learn, phase, schedule="one-cycle", momentum=0.9, callbacks=[])
     assert moved(before, snapshot(learn)) == expected
 
 
-def test_a_frozen_block_stays_frozen_after_a_thawed_phase_has_left_gradients(learn):
+def test_a_frozen_block_stays_frozen_after_a_unfrozen_phase_has_left_gradients(learn):
     everything = plan(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
-    unfreeze_blocks_of(learn, everything)
+    unfreeze_phase(learn, everything)
     run_phase(learn, everything, schedule="constant", momentum=0.9, callbacks=[])
     before = snapshot(learn)
     head = plan(TrainConfig(epochs=1), 6, 1e-3, pretrained=True)[0]
-    unfreeze_blocks_of(learn, head)
+    unfreeze_phase(learn, head)
     run_phase(learn, head, schedule="constant", momentum=0.9, callbacks=[])
     assert moved(before, snapshot(learn)) == [False] * 5 + [True]
 
@@ -124,7 +123,7 @@ def test_the_schedules_are_fastai_s_and_reach_each_group(learn, schedule):
                 rates.append([hyper["lr"] for hyper in self.opt.hypers])
 
     phase = plan(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=2, lr_div=10), 6, 2e-3, pretrained=True)[0]
-    unfreeze_blocks_of(learn, phase)
+    unfreeze_phase(learn, phase)
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
     rates = np.array(rates)
     np.testing.assert_allclose(rates[:, 0] * 10, rates[:, -1])
@@ -144,7 +143,7 @@ def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, sch
                 rates.setdefault(self.epoch, []).append(self.opt.hypers[-1]["lr"])
 
     phase = plan(TrainConfig(epochs=2), 6, 1e-3, pretrained=True)[0]
-    unfreeze_blocks_of(learn, phase)
+    unfreeze_phase(learn, phase)
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
     whole = rates.pop(1)
     rates.clear()
@@ -153,7 +152,7 @@ def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, sch
 
 
 def test_a_network_is_on_its_device_before_training_begins(data_dir):
-    """fastai moves it when training begins, but what frozen layers give is computed before."""
+    """fastai moves it when training begins, but features of frozen layers are computed before."""
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     dls.device = torch.device("meta")
     learn = xf.learner(dls, weights="none", precision="fp32")

@@ -1,4 +1,4 @@
-"""The checkpoint from which `--resume` continues: weights, optimiser and history, as tensors and JSON; no pickle."""
+"""The checkpoint from which `--resume` continues: weights, optimizer and history, as tensors and JSON; no pickle."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def restore_weights(folder: Path, learn: Learner) -> None:
 
 
 def restore_optimizer(folder: Path, learn: Learner) -> None:
-    """Load the optimiser's state; needed only within a phase, since each phase resets it.
+    """Load the optimizer's state; needed only within a phase, since each phase resets it.
 
     Raises:
-        RunError: there is no checkpoint, or the optimiser's file is damaged.
+        RunError: there is no checkpoint, or the optimizer's file is damaged.
     """
     checkpoint, state = _existing(folder), read_state(folder) or {}
     device = next(learn.model.parameters()).device
@@ -81,7 +81,7 @@ def restore_optimizer(folder: Path, learn: Learner) -> None:
             entries[int(index)][name] = tensor.to(device)
         learn.opt.load_state_dict({"state": entries, "hypers": learn.opt.hypers})
     except (OSError, SafetensorError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise RunError(f"{checkpoint}: the optimiser's state is damaged ({error}). Start a new run.") from error
+        raise RunError(f"{checkpoint}: the optimizer's state is damaged ({error}). Start a new run.") from error
 
 
 def _existing(folder: Path) -> Path:

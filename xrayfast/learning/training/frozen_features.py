@@ -203,7 +203,7 @@ class UseFrozenFeatures(Callback):
 def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[None]:
     """Within it `learn.fit` trains the later blocks and the head on features; the first blocks are not run.
 
-    The network keeps all its weights; optimiser and checkpoints are those of the whole network.
+    The network keeps all its weights; optimizer and checkpoints are those of the whole network.
     """
     later, (targets, valid_targets), model = _split(learn.model, features.n_blocks)[1], features.targets, learn.model
 
@@ -275,8 +275,8 @@ def _allocate(shape: tuple[int, ...], folder: Path | None) -> Tensor:
         if (free := free_disk_bytes(path)) < size:
             other = "--cache-dir" if folder else "the environment variable TMPDIR"
             raise WriteError(
-                f"{path}: found {free / 1e9:.1f} GB free; the frozen-feature cache needs {size / 1e9:.1f} GB. Free some "
-                f"space there. A new run can also use another folder ({other}), fewer --frozen-views, or no cache "
+                f"{path}: found {free / 1e9:.1f} GB free; the frozen-feature cache needs {size / 1e9:.1f} GB. Make "
+                f"room there. A new run can also use another folder ({other}), fewer --frozen-views, or no cache "
                 "(--reuse-frozen off)."
             )
         with tempfile.TemporaryFile(dir=path) as file:

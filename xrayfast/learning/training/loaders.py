@@ -243,8 +243,8 @@ def dataloaders(
     )
 
 
-def named(error: ReadError) -> ReadError:
-    """The error as the reader raised it: torch puts a worker's traceback before the message."""
+def as_read_error(error: ReadError) -> ReadError:
+    """The error as the image reader raised it: torch puts a worker's traceback before the message."""
     return ReadError(str(error).rsplit("xrayfast.errors.ReadError: ", 1)[-1].strip())
 
 

@@ -106,10 +106,10 @@ def run_phase(
 
 
 def unfreeze_phase(learn: Learner, phase: Phase) -> None:
-    """Freeze the phase's frozen groups, unfreeze the others, and reset the optimiser's state."""
+    """Freeze the phase's frozen groups, unfreeze the others, and reset the optimizer's state."""
     learn.freeze_to(phase.frozen_groups)
     for parameter in learn.model.parameters():
-        parameter.grad = None  # fastai's optimisers step on whatever still has a gradient, frozen or not
+        parameter.grad = None  # fastai's optimizers step on whatever still has a gradient, frozen or not
 
 
 def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]:

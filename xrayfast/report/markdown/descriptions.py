@@ -97,7 +97,7 @@ def augmentation(facts: RunFacts) -> str:
         "Some training images are rotated by up to 5 degrees or scaled down to 0.9, most are varied in brightness "
         "and contrast; none is flipped."
     )
-    views = facts.info.kept_views
+    views = facts.info.frozen_feature_views
     if views:
         text += f" Where frozen layers were run once, it was for {plural(views, 'view')} of each training image, " + (
             f"itself and {plural(views - 1, 'augmented one')}." if views > 1 else "itself, not augmented."
