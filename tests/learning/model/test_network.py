@@ -53,7 +53,7 @@ def test_a_network_is_built_without_computing_weights_on_the_meta_device(arch):
 
 
 def test_networks_losses_and_augmentation_load_no_fastai():
-    modules = ("backbones", "fusion", "losses", "network", "precision", "weights")
+    modules = ("backbones", "fusion", "losses", "network", "precision", "weights")  # optimizers are fastai's
     code = "import sys\n" + "".join(f"import xrayfast.learning.model.{name}\n" for name in modules)
     code += "import xrayfast.learning.augment\nprint('fastai' in sys.modules, 'fastcore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)

@@ -14,6 +14,7 @@ from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.network import add_head
+from xrayfast.learning.model.optimizers import make_optimizer
 from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
@@ -21,7 +22,6 @@ from xrayfast.learning.training.callbacks import FrozenInference
 from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
-from xrayfast.learning.training.optimizers import make_optimizer
 
 
 class RadiographLearner(Learner):

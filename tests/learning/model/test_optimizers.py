@@ -5,7 +5,7 @@ import torch
 from fastai.optimizer import SGD, Adam
 from torch import nn
 
-from xrayfast.learning.training.optimizers import make_optimizer
+from xrayfast.learning.model.optimizers import make_optimizer
 
 
 def network(seed=0):
