@@ -147,7 +147,7 @@ ERRORS = {
     "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 1, ["a -> b -> a"]),
     "unknown arch": (["fit", "two", "--arch", "resnet81"], 1, ["Did you mean 'resnet18'"]),
     "wrong value": (["fit", "two", "--loss", "hinge", "--epochs", "0"], 1, ["loss is 'hinge'", "epochs is 0"]),
-    "two ways to unfreeze": (["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"], 1, ["use one of them"]),
+    "two ways to unfreeze": (["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"], 1, ["use one of the two"]),
     "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: can't be read"]),
     "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwrites"]),
     "not a folder": (["fit", "two", *TINY, "--runs", "good.csv"], 1, ["good.csv", "can't be written"]),
