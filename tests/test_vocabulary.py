@@ -37,7 +37,7 @@ ALLOWED = {
 """Patterns of names that have such a word in another sense, and which sense."""
 
 KNOWN = (
-    r"learning\.(training\.frozen_features|model\.backbones)\.|workflows\.|metrics\.measures|report\.html\.|"
+    r"learning\.(training\.frozen_features|model\.backbones)\.|workflows\.|report\.html\.|"
     r"run_files\."
 )
 """Names still to be renamed."""

@@ -35,7 +35,7 @@ def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, data_dir
     assert "masked" in pd.read_csv(run.path / "predictions" / "valid.csv")
     assert sum(run.metrics["valid"]["masked"].values()) == (valid.truth < 0).sum()
     xf.interpret(run)
-    assert "nobody knows" in run.report_path.read_text()
+    assert "because the label is masked" in run.report_path.read_text()
 
 
 def test_policies_change_what_is_learned(uncertain, data_dir):

@@ -1,7 +1,7 @@
-"""Agreement of two ways to name classes, from their confusion matrices.
+"""Agreement of actual and predicted classes, from confusion matrices.
 
 A matrix has the actual classes as rows and the predicted ones as columns. Every function takes a stack of matrices with
-any axes before the last two: one matrix, one 2x2 matrix a label, or those of a thousand resamples.
+any axes before the last two: one matrix, a 2x2 matrix per label, or those of a thousand resamples.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def balanced_accuracy(confusion: NDArray[Any]) -> Floats:
         confusion: (..., C, C) counts.
 
     Returns:
-        (...) in [0, 1]; NaN for an empty matrix. Classes without an image are left out, as in scikit-learn: say so
-        beside the number (`metrics.summary.absent_labels`).
+        (...) in [0, 1]; NaN for an empty matrix. Classes without an image are left out, as in scikit-learn
+        (`metrics.summary.absent_labels` lists them).
     """
     rows = confusion.sum(axis=-1)
     of_class = ratio(np.diagonal(confusion, axis1=-2, axis2=-1), rows)
@@ -55,16 +55,16 @@ def mean_of_recall_and_specificity(counts: NDArray[Any]) -> Floats:
 
 
 def kappa(confusion: NDArray[Any], weights: Literal["none", "quadratic"] = "none") -> Floats:
-    """Cohen's kappa: agreement beyond what the two margins would give by chance.
+    """Cohen's kappa: agreement beyond that expected by chance from the two margins.
 
     Args:
         confusion: (..., C, C) counts.
         weights: "quadratic" counts a disagreement as the square of the distance of the two classes in their order, and
-            means something only where the classes are grades.
+            is meaningful only where the classes are ordered.
 
     Returns:
-        (...) at most 1, where 0 is chance; NaN where chance alone agrees fully (one class on both sides) and for an
-        empty matrix.
+        (...) at most 1, where 0 is chance; NaN where chance agreement is perfect (one class on both sides) and for
+        an empty matrix.
 
     Cohen 1960; with weights Cohen 1968.
     """
@@ -101,10 +101,10 @@ def matthews(confusion: NDArray[Any]) -> Floats:
 
 
 def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: ArrayLike) -> tuple[Floats, Floats]:
-    """What a call would be worth where the label is as frequent as stated, by Bayes' theorem.
+    """Predictive values at a stated prevalence, by Bayes' theorem.
 
-    A test set is seldom as ill as the ward where the network is to be used, and precision moves with prevalence while
-    recall and specificity, under the usual assumption, do not.
+    A label is seldom as frequent in the test split as where the network will be used. Precision depends on prevalence;
+    recall and specificity are usually assumed not to.
 
     Args:
         recall: (...) in [0, 1].

@@ -1,4 +1,4 @@
-"""Intervals on every metric, by drawing patients again and again with replacement."""
+"""Confidence intervals of every metric, by a bootstrap over patients."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.resampling import block_size, compute_blocks, difference, draws, left_out
 
 OFTEN_UNDEFINED = 0.05
-"""The share of resamples without a value above which `Intervals.notes` says so."""
+"""The share of resamples without a value above which `Intervals.notes` warns."""
 
 MAX_UNDEFINED = 0.2
-"""The share above which there is no interval: the resamples that are left have the rare images more often than chance
-gives them, and would make it too narrow."""
+"""The share above which there is no interval: the remaining resamples have rare images more often than by chance, and
+would make it too narrow."""
 
 MIN_UNITS = 5
-"""With fewer patients there are no intervals: resamples of so few hardly differ."""
+"""With fewer patients there are no intervals, since resamples hardly differ."""
 
 FEW_UNITS = 30
-"""With fewer patients the resamples differ too little from each other: `Intervals.notes` says so."""
+"""With fewer patients `Intervals.notes` warns that the intervals are likely too narrow."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Interval:
     """A metric's value and its interval.
 
     Attributes:
-        value: of the images as they are; NaN where it has none.
+        value: of the split itself; NaN where it has none.
         low: lower end; NaN where there is no value, where more than `MAX_UNDEFINED` of the resamples have none,
-            where all have the same, or where fewer than `MIN_UNITS` patients were there.
+            where all have the same value, or with fewer than `MIN_UNITS` patients.
         high: upper end.
-        undefined: the share of resamples without a value, in [0, 1], which the interval leaves out.
+        undefined: the share of resamples without a value, which are left out.
         method: "bca", "exact" or "inversion", as `intervals` says.
-        fixed: whether all resamples have the same value, so that they do not tell how sure it is.
+        fixed: whether all resamples have the same value, and there is no interval.
     """
 
     value: float
@@ -62,7 +62,7 @@ class Intervals:
     Attributes:
         overall: by the names of `registry.overall_metrics`.
         per_label: L intervals by the names of `registry.label_metrics`.
-        units: how many patients (or images) there were to draw.
+        units: how many patients (or images) are drawn from.
         by: "patient" or "image".
         level: of confidence.
         resamples: how often they were drawn.
@@ -78,7 +78,7 @@ class Intervals:
     seed: int
 
     def notes(self, labels: Sequence[str]) -> list[str]:
-        """What a reader must know of these intervals, as sentences.
+        """Warnings about these intervals, as sentences.
 
         Args:
             labels: the L names.
@@ -88,25 +88,25 @@ class Intervals:
             notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
         elif self.n_units < FEW_UNITS:
             notes.append(f"The intervals rest on {self.n_units} {self.by}s and are likely too narrow.")
-        lost = self._where(labels, lambda one: one.undefined > MAX_UNDEFINED and not math.isnan(one.value))
+        lost = self._where(labels, lambda found: found.undefined > MAX_UNDEFINED and not math.isnan(found.value))
         if lost:
             notes.append(
                 f"No interval, because a class was not drawn in more than {MAX_UNDEFINED:.0%} of the resamples: {lost}."
             )
-        often = self._where(labels, lambda one: one.undefined > OFTEN_UNDEFINED and not math.isnan(one.low))
+        often = self._where(labels, lambda found: found.undefined > OFTEN_UNDEFINED and not math.isnan(found.low))
         if often:
             notes.append(
                 f"Without a value in more than {OFTEN_UNDEFINED:.0%} of the resamples, because a class was not drawn; "
                 f"the interval is over the others, and is likely too narrow: {often}."
             )
-        fixed = self._where(labels, lambda one: one.fixed)
+        fixed = self._where(labels, lambda found: found.fixed)
         if fixed:
             notes.append(f"No interval, because every resample has the same value: {fixed}.")
         return notes
 
     def _where(self, labels: Sequence[str], holds: Callable[[Interval], bool]) -> str:
-        """The metrics for which something holds, label by label; "" where it holds for none."""
-        found = [("overall", [name for name, one in self.overall.items() if holds(one)])]
+        """The metrics for which a condition holds, by label, as text; "" where there are none."""
+        found = [("overall", [name for name, interval in self.overall.items() if holds(interval)])]
         for i, label in enumerate(labels):
             found.append((label, [name for name, row in self.per_label.items() if holds(row[i])]))
         listed = [(where, [metric_title(name).replace(",", "") for name in names]) for where, names in found if names]
@@ -126,8 +126,8 @@ def intervals(
 ) -> Intervals:
     """Every metric with the interval of a bootstrap over patients.
 
-    Images of one patient resemble each other, and so do the network's mistakes on them: drawing images would pretend
-    to more information than there is. Thresholds are kept as they are, since they were not chosen on these images.
+    Images of one patient, and the network's errors on them, are correlated: drawing images would make intervals too
+    narrow. Thresholds are fixed, since they were not chosen on these images.
 
     The ends are those of `confidence_limits.bca`, with two exceptions. A metric with the same value in every resample
     would have an interval of zero width: a proportion of 0 or 1 gets the exact one of Clopper and Pearson, in which
@@ -143,7 +143,7 @@ def intervals(
         prevalence: at which predictive values are given, one number or (L,), or None for none.
         resamples: how often patients are drawn.
         level: of confidence.
-        seed: of the draws, which are the same whatever the memory at hand.
+        seed: of the draws.
 
     Returns:
         Intervals with the value of each metric.
@@ -180,12 +180,12 @@ def paired_differences(
 ) -> Intervals:
     """How much higher each metric of one model is than another's on the same images, with BCa intervals.
 
-    Both models are evaluated on the same drawn patients, so that what makes an image hard for both cancels.
+    Both models are evaluated on the same drawn patients, so that what is hard for both cancels.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
-        probability_a: (N, L) in [0, 1], of the one model.
-        probability_b: (N, L) in [0, 1], of the other.
+        probability_a: (N, L) in [0, 1], of the first model.
+        probability_b: (N, L) in [0, 1], of the second.
         task: "single" or "multi".
         groups: (N,) patient numbers, or None: images are drawn.
         threshold_a: a label is called at or above it ("multi"), one number or (L,).
@@ -195,9 +195,9 @@ def paired_differences(
         seed: of the draws.
 
     Returns:
-        Intervals of a minus b. Of Brier scores, log losses and calibration errors, where less is better, a positive
-        difference speaks for b. Noise makes both calibration errors too large, not always by as much: take the
-        interval of their difference for a rough one.
+        Intervals of a minus b. Where less is better (Brier score, log loss, calibration error), a positive difference
+        favours b. Noise biases both calibration errors upwards, not always equally: the interval of their difference is
+        approximate.
 
     Raises:
         ValueError: As `intervals`.
@@ -279,7 +279,7 @@ def _invert(
 
 
 def _widen(found: Interval, trials: int, level: float) -> Interval:
-    """In place of an interval of zero width the exact one of a proportion of 0 or 1, or none."""
+    """Replace an interval of zero width by the exact one of a proportion of 0 or 1, or by none."""
     if found.low != found.high:
         return found
     if not (trials and found.low == found.value and found.value in (0.0, 1.0)):

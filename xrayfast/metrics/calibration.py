@@ -1,4 +1,4 @@
-"""Probabilities made to mean what they say, by scalings that are fitted on validation and keep the order of images."""
+"""Calibration: scalings of logits that are fitted on validation and keep the order of the images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from xrayfast.metrics.inputs import Bools, column, table
 from xrayfast.metrics.scoring import one_class
 
 FLOOR = 1e-12
-"""Probabilities are kept this far from 0 (and from 1, for one label) before their logarithm is taken."""
+"""Probabilities are clipped this far from 0 (and from 1, for one label) before their logarithm is taken."""
 
 TEMPERATURES = (0.05, 20.0)
-"""Between these a temperature is sought; an optimum beyond them means that there is none to be found."""
+"""The range searched for a temperature; an optimum outside it counts as none."""
 
 
 @dataclass(frozen=True)
 class Temperature:
-    """One number by which the logits of all classes are divided: above 1 makes probabilities less extreme.
+    """A number that the logits of all classes are divided by: above 1 makes probabilities less extreme.
 
     Attributes:
-        temperature: 1 where none could be fitted.
-        reason: why not; "" where it could.
+        temperature: 1 where none was fitted.
+        reason: why not; "" where it was.
     """
 
     temperature: float
@@ -37,9 +37,9 @@ class Scaling:
     """How the logit of one label is scaled: slope * logit + bias.
 
     Attributes:
-        slope: above 0; 1 where none could be fitted.
-        bias: 0 where none could be fitted.
-        reason: why not both could; "" where they could.
+        slope: above 0; 1 where it was not fitted.
+        bias: 0 where it was not fitted.
+        reason: why not both were fitted; "" where they were.
     """
 
     slope: float
@@ -50,16 +50,16 @@ class Scaling:
 def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
     """The temperature that gives one-class probabilities the least log loss.
 
-    The logits need not be kept: the logarithms of the probabilities differ from them by a constant an image, which a
-    softmax takes no notice of.
+    Logits are not needed: the logarithms of the probabilities differ from them by a constant per image, which a softmax
+    cancels.
 
     Args:
-        truth: (N, C) one-hot; a row that is not (all unknown) is left out.
+        truth: (N, C) one-hot; a row that is not (masked) is left out.
         probability: (N, C) in [0, 1], rows that sum to one.
 
     Returns:
         Temperature 1 with the reason where there is no image, or no optimum within `TEMPERATURES`: every image right
-        with room to spare, or probabilities that say nothing of the class.
+        by a margin, or probabilities unrelated to the class.
 
     Raises:
         ValueError: As in `metrics.inputs.table`.
@@ -112,7 +112,7 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
 
 
 def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
-    """The scaling of each label by itself, as `fit_scaling`.
+    """The scaling of each label, as `fit_scaling` fits it.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked, which is left out.
@@ -128,21 +128,21 @@ def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
 def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
     """The slope and bias of one label's logits that give the least log loss against Platt's targets.
 
-    The targets lie a little inside 0 and 1, by the number of images of each class, without which a label that is
-    told apart without a mistake would get a slope without end.
+    The targets lie inside 0 and 1 by an amount that shrinks with the number of images; with targets of 0 and 1 a
+    perfectly separated label would get an infinite slope.
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
 
     Returns:
-        Slope 1 and bias 0 with the reason where a class is absent or the best slope is not above 0, which would turn
-        the order of images around; slope 1 and the best bias where all probabilities are equal.
+        Slope 1 and bias 0 with the reason where a class is absent or the best slope is not above 0, which would
+        reverse the order of the images; slope 1 and the best bias where all probabilities are equal.
 
     Raises:
         ValueError: As in `metrics.inputs.column`.
 
-    Platt 1999, on logits; the optimum by Newton's method on a convex function of two numbers.
+    Platt 1999, on logits; optimum by Newton's method on a convex function of two parameters.
     """
     from scipy.optimize import minimize
     from scipy.special import expit
@@ -169,17 +169,17 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
         matrix: Floats = (design * (share * (1 - share))) @ design.T / len(targets)
         return matrix
 
-    found = minimize(loss, np.array([spread, centre]), jac=True, hess=curvature, method="trust-exact", tol=1e-12)
-    slope = float(found.x[0]) / spread
-    if not (np.abs(loss(found.x)[1]) < 1e-8).all():
+    fit = minimize(loss, np.array([spread, centre]), jac=True, hess=curvature, method="trust-exact", tol=1e-12)
+    slope = float(fit.x[0]) / spread
+    if not (np.abs(loss(fit.x)[1]) < 1e-8).all():
         return Scaling(1.0, 0.0, "the fit did not come to an end")
     if slope <= 0:
         return Scaling(1.0, 0.0, "the probabilities rank the label no better than chance")
-    return Scaling(slope, float(found.x[1]) - slope * centre)
+    return Scaling(slope, float(fit.x[1]) - slope * centre)
 
 
 def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:
-    """Probabilities of labels, each scaled by its own slope and bias.
+    """The calibrated probabilities of labels, each by its own slope and bias.
 
     Args:
         probability: (N, L) in [0, 1].
@@ -208,8 +208,8 @@ def _platt_targets(positive: Bools) -> Floats:
 
 
 def _logit(values: Floats) -> Floats:
-    kept = values.clip(FLOOR, 1 - FLOOR)
-    result: Floats = np.log(kept) - np.log1p(-kept)
+    clipped = values.clip(FLOOR, 1 - FLOOR)
+    result: Floats = np.log(clipped) - np.log1p(-clipped)
     return result
 
 

@@ -22,16 +22,16 @@ def label_gaps(resamples: Resamples, binning: Binning) -> Floats:
         binning: "width" or "mass", as in `reliability.inner_edges`.
 
     Returns:
-        (B, L, K); NaN for a label of which nothing is known.
+        (B, L, K); NaN for a label that is masked throughout.
     """
     return _share(resamples.sums(_sum_label_gaps, binning), resamples.known[..., None])
 
 
 def macro_gaps(resamples: Resamples, binning: Binning) -> Floats:
-    """The same over all labels of which the split knows something, so that their absolute values sum to the mean error.
+    """`label_gaps` of all labels not masked throughout the split, scaled to sum to their mean calibration error.
 
     Returns:
-        (B, K); NaN where a resample lacks one of these labels, or there is none.
+        (B, K); NaN where a resample has no image of one of these labels, or there is no such label.
     """
     gaps, known = label_gaps(resamples, binning), (resamples.split.truth >= 0).any(axis=0)
     if not known.any():

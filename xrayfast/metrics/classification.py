@@ -1,8 +1,8 @@
-"""Metrics of one label or of a table of labels.
+"""Metrics of one label, and counts of one label or several.
 
-Truths are arrays of 1, 0 and, in tables of labels, -1 where masked; scores are floats where higher means more
-likely. A number that has no value, because a class is absent or a denominator is zero, is NaN here;
-`metrics.summary` says so in words.
+Truths are arrays of 1, 0 and, for several labels, -1 where masked; scores are floats where higher means more
+likely. A metric without a value, because a class is absent or a denominator is zero, is NaN here;
+`metrics.summary` notes it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def midranks(values: ArrayLike) -> Floats:
     """Ranks from 1, equal values sharing the mean of theirs.
 
     Args:
-        values: (N,) numbers, none of them NaN.
+        values: (N,) without NaN.
 
     Returns:
         (N,) in [1, N].
@@ -91,7 +91,7 @@ def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, n_classes: int) ->
 
 
 def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
-    """One 2x2 matrix a label, laid out as scikit-learn's `multilabel_confusion_matrix`.
+    """A 2x2 matrix per label, laid out as scikit-learn's `multilabel_confusion_matrix`.
 
     Args:
         truth: (N, L) 1, 0, or -1 where masked, which is not counted.
@@ -193,5 +193,5 @@ def _pair(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], Floats
     if positive.ndim != 1 or positive.shape != values.shape:
         raise ValueError(f"truth has shape {positive.shape}, score {values.shape}; expected two equal lengths")
     if np.isnan(values).any():
-        raise ValueError("score holds NaN; a network that diverged gives no metric")
+        raise ValueError("score holds NaN; a network that diverged has no metrics")
     return positive, values

@@ -1,4 +1,4 @@
-"""Tests of two models on the same images, and what many tests at once ask for."""
+"""Tests of two models on the same images, and the correction for many tests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xrayfast.metrics.inputs import sampling_units
 
 @dataclass(frozen=True)
 class McNemar:
-    """Which of two models is right more often on the same images.
+    """How often each of two models alone is right on the same images.
 
     Attributes:
         only_a: images that a has right and b has wrong.
@@ -27,12 +27,11 @@ class McNemar:
 
 
 def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = None) -> McNemar:
-    """McNemar's exact test, patient by patient where there are several images of one.
+    """McNemar's exact test, clustered by patient.
 
-    Were the models alike, each patient's balance (images that only a has right minus those that only b has right)
-    would have either sign with the same chance. The p-value is the share of all ways to choose these signs of which
-    the sum is at least as far from 0 as the observed one. With one image a patient this is the binomial test of the
-    images on which the two differ.
+    Under the null hypothesis each patient's balance (images that only a has right minus those that only b has right) is
+    as likely positive as negative. The p-value is the share of all assignments of signs whose sum is at least as far
+    from 0 as the observed one. With one image per patient this is the binomial test of the discordant images.
 
     Args:
         right_a: (N,) whether a has the image right.
@@ -40,7 +39,7 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
         groups: (N,) patient numbers, or None where images are independent.
 
     Returns:
-        p is 1 where no image tells the models apart.
+        p is 1 where there is no discordant image.
 
     Raises:
         ValueError: The shapes differ.
@@ -63,10 +62,10 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
 
 
 def holm(p: ArrayLike) -> Floats:
-    """P-values corrected for being many, so that the chance of any false finding stays below the level.
+    """P-values corrected for multiple testing: the family-wise error rate stays below the level.
 
     Args:
-        p: (K,) in [0, 1]; NaN is no test and is not counted.
+        p: (K,) in [0, 1]; NaN is no test and does not count.
 
     Returns:
         (K,) adjusted p-values, each at least its own p and at most 1; NaN where p is.

@@ -1,4 +1,4 @@
-"""From the values of a metric in many resamples to the two ends of its interval."""
+"""The confidence limits of a metric from its values in many resamples."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> 
     patients and a metric near 1 (AUROC, specificity) it covers closer to its level (tests/metrics/test_coverage.py).
 
     Args:
-        values: (R,) of the resamples, NaN where one has no value, which is left out.
-        value: of the images as they are.
-        left_out: (J,) the value without one patient, or one of J equal shares of the patients; NaN is left out.
+        values: (R,) of the resamples; NaN is left out.
+        value: of the split itself.
+        left_out: (J,) without one patient each, or without one of J equal shares of the patients; NaN is left out.
         level: of confidence.
 
     Returns:
@@ -35,7 +35,7 @@ def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> 
     defined = values[~np.isnan(values)]
     if math.isnan(value) or not len(defined):
         return math.nan, math.nan
-    # Half of those equal to the value, up to rounding, count as below; neither side is ever taken for empty.
+    # Half of those equal to the value, up to rounding, count as below; neither side is treated as empty.
     below = float((defined < value - _ROUNDING).sum() + (defined <= value + _ROUNDING).sum()) / 2
     shift = _NORMAL.inv_cdf(min(max(below, 0.5), len(defined) - 0.5) / len(defined))
     influence = left_out[~np.isnan(left_out)]
@@ -61,7 +61,7 @@ def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float
     to that error and with the resamples' noise added, give neither a larger nor a smaller sum in nearly all resamples.
 
     Args:
-        gaps: (K,) each bin's gap, of the images as they are; the metric is the sum of their absolute values.
+        gaps: (K,) each bin's gap, of the split itself; the metric is the sum of their absolute values.
         drawn: (R, K) the same of the resamples; a row with NaN is left out.
         level: of confidence.
 
@@ -79,13 +79,13 @@ def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float
     def sum_at(error: float, share: float) -> float:
         return float(np.quantile(np.abs(error * direction + noise).sum(axis=1), share))
 
-    low = _first(lambda error: sum_at(error, 0.5 + level / 2) >= value, top)
-    high = _first(lambda error: sum_at(error, 0.5 - level / 2) > value, top)
+    low = _smallest(lambda error: sum_at(error, 0.5 + level / 2) >= value, top)
+    high = _smallest(lambda error: sum_at(error, 0.5 - level / 2) > value, top)
     return min(low, value), max(high, value)
 
 
-def _first(holds: Callable[[float], bool], top: float) -> float:
-    """The smallest number in [0, top] for which a condition holds that holds from some number on."""
+def _smallest(holds: Callable[[float], bool], top: float) -> float:
+    """The smallest value in [0, top] for which a monotone condition holds, by bisection."""
     if holds(0.0):
         return 0.0
     low, high = 0.0, top

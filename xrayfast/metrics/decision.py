@@ -1,4 +1,4 @@
-"""How a network's probabilities become calibrated ones, and labels: chosen on validation images alone."""
+"""Calibration and thresholds of a network, chosen on the validation split alone."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.thresholds import OperatingPoint, Rule, choose_thresholds, decide, threshold_array
 
 Calibration = Temperature | tuple[Scaling, ...] | None
-"""One temperature (single), a scaling a label (multi), or None: the network's own probabilities."""
+"""A temperature (single), a scaling per label (multi), or None: the network's own probabilities."""
 
 MOST_LIKELY_STAYS = (
     "Thresholds are of each class against the rest; the class that is called remains the most likely one."
 )
-"""What thresholds mean where there is one class an image."""
+"""What thresholds mean for single-label tasks."""
 
-MOST_IMAGES = 10**9
+_MAX_IMAGES = 10**9
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Decision:
         calibration: of the network's probabilities.
         points: L operating points on calibrated probabilities, each label against the rest; () where none were
             chosen, and a label is called at 0.5.
-        rule: what the thresholds were chosen for; None where they were not.
-        target: that the rule's rate had to reach; None for other rules.
+        rule: by which the thresholds were chosen; None where they were not.
+        target: the sensitivity or specificity to reach; None for other rules.
     """
 
     task: Task
@@ -78,14 +78,14 @@ class Decision:
         return decide(probability, self.task, self.thresholds)
 
     def certainty(self, probability: NDArray[Any]) -> Floats:
-        """How probable each answer is by the calibrated probabilities themselves.
+        """The probability of each answer being right, by the calibrated probabilities themselves.
 
         Args:
             probability: (N, L) in [0, 1].
 
         Returns:
-            (N, L): of a label that is called its probability, of one that is not the rest to 1. With one class an
-            image the class that is called stands in all columns.
+            (N, L): the probability of a label that is called, 1 minus it of one that is not. For single-label tasks
+            the probability of the called class, in all columns.
         """
         called = self.decide(probability) == 1
         if self.task == "multi":
@@ -93,7 +93,7 @@ class Decision:
         return np.broadcast_to(probability.max(axis=1, keepdims=True), probability.shape).astype(np.float64)
 
     def to_json(self) -> dict[str, Any]:
-        """What `labels.json` holds of it beside labels and task; numbers that are undefined are None."""
+        """Its part of `labels.json`, beside labels and task; undefined values are None."""
         return {"calibration": self._calibration_json(), "operating_points": self._points_json()}
 
     def _calibration_json(self) -> dict[str, Any] | None:
@@ -122,10 +122,10 @@ class Decision:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], task: Task, labels: Sequence[str]) -> Decision:
-        """Read it back; what an older file lacks was not chosen.
+        """Read it back; keys that an older file lacks were not chosen.
 
         Raises:
-            ValueError: it is not of this form, or not of these labels.
+            ValueError: it has another form or other labels.
         """
         calibration, points = content.get("calibration"), content.get("operating_points")
         if not (isinstance(calibration, dict | None) and isinstance(points, dict | None)):
@@ -160,8 +160,8 @@ def choose(
         raw: (N, L) in [0, 1], the network's own probabilities.
         labels: the L names.
         task: "single" or "multi".
-        rule: what thresholds are chosen for; None for none.
-        target: for the rules of a sensitivity or specificity.
+        rule: by which thresholds are chosen; None for none.
+        target: of the rules "sensitivity" and "specificity".
         calibrate: whether to fit a calibration.
 
     Raises:
@@ -205,8 +205,8 @@ def _read_point(row: Mapping[str, Any]) -> OperatingPoint:
         reason=str(row.get("reason", "")),
         sensitivity=rate("sensitivity"),
         specificity=rate("specificity"),
-        positives=int(_number(row.get("positives"), "positives", 0, MOST_IMAGES)),
-        negatives=int(_number(row.get("negatives"), "negatives", 0, MOST_IMAGES)),
+        positives=int(_number(row.get("positives"), "positives", 0, _MAX_IMAGES)),
+        negatives=int(_number(row.get("negatives"), "negatives", 0, _MAX_IMAGES)),
     )
 
 
@@ -220,7 +220,7 @@ def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mappin
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float:
-    """The number, where it is one that this module could have written."""
+    """The number, if it is in range."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} is {str(value)[:40]}; expected a number from {low:g} to {high:g}")
     return float(value)

@@ -1,4 +1,4 @@
-"""AUROC's interval and the paired test of two AUROCs by formula, as a cross-check on the bootstrap."""
+"""DeLong's interval of an AUROC and paired test of two, as a cross-check on the bootstrap."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class AurocTest:
     """Two AUROCs on the same images and the test that they are equal; NaN where undefined.
 
     Attributes:
-        auroc_a: of the one score.
-        auroc_b: of the other.
+        auroc_a: of the first score.
+        auroc_b: of the second.
         difference: a minus b.
         error: standard error of the difference.
         low: lower end of the difference's interval.
@@ -58,22 +58,22 @@ class AurocTest:
 
 
 def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> AurocInterval:
-    """AUROC with DeLong's interval, which is symmetric and cut off at 0 and 1.
+    """AUROC with DeLong's interval, which is symmetric and clipped to [0, 1].
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
         score: (N,) finite; only the order counts.
-        groups: (N,) patient numbers, of whom several images are not independent, or None where they are.
+        groups: (N,) patient numbers, to account for several images of one; None where images are independent.
         level: of confidence.
 
     Returns:
         NaN throughout where a class is absent; no error and interval where only one patient has it. A perfect AUROC
-        has error 0 and an interval without width, which says nothing of how sure it is.
+        has error 0 and an interval of zero width, which does not mean that it is certain.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `sampling_units`; a level outside (0, 1).
 
-    DeLong, DeLong and Clarke-Pearson 1988; of patients with several images Obuchowski 1997.
+    DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
     """
     check_level(level)
     (auroc,), covariance = _aurocs(truth, [score], groups)
@@ -91,32 +91,32 @@ def delong_test(
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
         score_a: (N,) finite; only the order counts.
-        score_b: (N,) the same of the other.
-        groups: (N,) patient numbers, of whom several images are not independent, or None where they are.
+        score_b: (N,) likewise.
+        groups: (N,) patient numbers, to account for several images of one; None where images are independent.
         level: of confidence.
 
     Returns:
         NaN as in `delong`. Scores that order the images alike have difference 0, z 0 and p 1; where the error is 0 and
-        the difference is not (both AUROCs at an end), z and p are NaN.
+        the difference is not (AUROCs of 0 and 1), z and p are NaN.
 
     Raises:
         ValueError: As `delong`.
 
-    DeLong, DeLong and Clarke-Pearson 1988; of patients with several images Obuchowski 1997.
+    DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
     """
     check_level(level)
     (a, b), covariance = _aurocs(truth, [score_a, score_b], groups, contrast=True)
     difference, error = float(a - b), float(np.sqrt(covariance[2, 2]))
     half = _NORMAL.inv_cdf(0.5 + level / 2) * error
-    at_an_end = 0.0 if difference == 0 else math.nan
-    z = difference / error if error != 0 else at_an_end
+    at_limit = 0.0 if difference == 0 else math.nan
+    z = difference / error if error != 0 else at_limit
     return AurocTest(
         float(a), float(b), difference, error, difference - half, difference + half, z, math.erfc(abs(z) / math.sqrt(2))
     )
 
 
 def placements(positive: Bools, scores: Floats) -> tuple[Floats, Floats]:
-    """How each image stands among those of the other class: DeLong's structural components.
+    """DeLong's structural components: how each image ranks among those of the other class.
 
     Args:
         positive: (N,) with M positives.
@@ -162,7 +162,7 @@ def _aurocs(
 def _covariance(
     of_positive: Floats, of_negative: Floats, unit_positive: Indices, unit_negative: Indices, n_units: int
 ) -> Floats:
-    """Obuchowski's covariance of K AUROCs, which is DeLong's where every image is a patient of its own."""
+    """Obuchowski's covariance of K AUROCs, which is DeLong's where each patient has one image."""
     x = _sums(of_positive - of_positive.mean(axis=1, keepdims=True), unit_positive, n_units) / len(unit_positive)
     y = _sums(of_negative - of_negative.mean(axis=1, keepdims=True), unit_negative, n_units) / len(unit_negative)
     with_positive, with_negative = len(np.unique(unit_positive)), len(np.unique(unit_negative))
@@ -175,7 +175,7 @@ def _covariance(
         + with_negative / (with_negative - 1) * y @ y.T
         + either / (either - 1) * (across + across.T)
     )
-    # A sum that is 0 but for rounding has no root otherwise.
+    # Rounding can make a variance of 0 negative.
     np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
     return covariance
 

@@ -1,4 +1,4 @@
-"""What the metrics accept, checked in one place."""
+"""Checks of what the metrics are given."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ Indices = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 ROUNDING = 1e-6
-"""How far outside [0, 1] a probability may lie: a softmax in single precision does not always sum to one."""
+"""How far outside [0, 1] a probability may lie, for rounding in single precision."""
 
 
 def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], Floats]:
-    """A table of labels and its probabilities, checked.
+    """Check a table of labels and its probabilities.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1], for unknown cells too.
+        probability: (N, L) in [0, 1], for masked cells too.
 
     Returns:
-        (N, L) int8 and (N, L) float64, the latter rounded into [0, 1].
+        (N, L) int8 and (N, L) float64, the latter clipped to [0, 1].
 
     Raises:
-        ValueError: The shapes differ or have not two axes, or a value is none of the above.
+        ValueError: The shapes differ or are not 2-D, or a value is out of range.
     """
     known, values = np.asarray(truth), np.asarray(probability, dtype=np.float64)
     if known.ndim != 2 or known.shape != values.shape or known.shape[1] == 0:
@@ -40,40 +40,40 @@ def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], F
 
 
 def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
-    """The known cells of one label.
+    """The cells of one label that are not masked.
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked.
         score: (N,) finite floats.
 
     Returns:
-        (K,) whether positive, (K,) scores and (K,) row numbers of the K known cells.
+        (K,) whether positive, (K,) scores and (K,) row numbers of the K cells.
 
     Raises:
-        ValueError: The shapes differ, a truth is none of the three or a score is not finite.
+        ValueError: The shapes differ, a truth is out of range or a score is not finite.
     """
     known, values = np.asarray(truth), np.asarray(score, dtype=np.float64)
     if known.ndim != 1 or known.shape != values.shape:
         raise ValueError(f"truth has shape {known.shape}, score {values.shape}; expected two equal lengths")
     _check_truth(known)
     if not np.isfinite(values).all():
-        raise ValueError("score holds NaN or infinity; a network that diverged gives no metric")
+        raise ValueError("score holds NaN or infinity; a network that diverged has no metrics")
     rows = np.flatnonzero(known >= 0)
     return known[rows] == 1, values[rows], rows
 
 
 def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
-    """What is drawn in a resample: patients, or images where there are none.
+    """The sampling units of a bootstrap: patients, or images where no patients are known.
 
     Args:
         groups: (N,) patient numbers, any integers, or None.
         n: N.
 
     Returns:
-        (N,) numbers from 0, and how many different ones there are.
+        (N,) the unit of each image, from 0, and how many units there are.
 
     Raises:
-        ValueError: There are not N numbers, or they are not integers.
+        ValueError: Not N integers.
     """
     if groups is None:
         return np.arange(n), n
@@ -87,12 +87,12 @@ def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
 
 
 def check_level(level: float) -> None:
-    """Refuse a confidence level that is not strictly between 0 and 1, with a ValueError."""
+    """Raise a ValueError for a confidence level outside (0, 1)."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; expected a confidence level between 0 and 1, such as 0.95")
 
 
 def _check_truth(truth: NDArray[Any]) -> None:
-    strange = ~np.isin(truth, (-1, 0, 1))
-    if strange.any():
-        raise ValueError(f"truth holds {truth[strange][0]}; expected 1, 0, or -1 where masked")
+    invalid = ~np.isin(truth, (-1, 0, 1))
+    if invalid.any():
+        raise ValueError(f"truth holds {truth[invalid][0]}; expected 1, 0, or -1 where masked")

@@ -1,4 +1,4 @@
-"""Intervals for one proportion of independent trials, by formula."""
+"""Intervals of a proportion of independent trials, in closed form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xrayfast.metrics.inputs import check_level
 
 
 def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """Wilson's score interval: near its level on average, and sensible at 0 and 1.
+    """Wilson's score interval: coverage near the level on average, and not degenerate at 0 and 1.
 
     Args:
         successes: (...) counts.
@@ -21,11 +21,11 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
         level: of confidence.
 
     Returns:
-        Low and high, each (...) in [0, 1]; NaN where there is no trial. Images of one patient are not independent
-        trials: the interval is too narrow for them (`metrics.bootstrap` draws patients).
+        Low and high, each (...) in [0, 1]; NaN where there is no trial. Too narrow for several images per patient,
+        which are not independent (`metrics.bootstrap` draws patients).
 
     Raises:
-        ValueError: Counts that can't be, or a level outside (0, 1).
+        ValueError: Successes outside [0, trials], or a level outside (0, 1).
 
     Wilson 1927; recommended by Newcombe 1998 and by Brown, Cai and DasGupta 2001.
     """
@@ -42,7 +42,7 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
 
 
 def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
-    """The exact interval: covers at least at its level, whatever the proportion, and is wider for it.
+    """The exact interval: coverage at least the level for every proportion, at the price of width.
 
     Args:
         successes: (...) counts.
@@ -50,10 +50,10 @@ def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95
         level: of confidence.
 
     Returns:
-        Low and high, each (...) in [0, 1]; NaN where there is no trial. For images of one patient see `wilson`.
+        Low and high, each (...) in [0, 1]; NaN where there is no trial. For several images per patient see `wilson`.
 
     Raises:
-        ValueError: Counts that can't be, or a level outside (0, 1).
+        ValueError: Successes outside [0, trials], or a level outside (0, 1).
 
     Clopper and Pearson 1934.
     """
@@ -61,7 +61,7 @@ def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95
 
     x, n = _counts(successes, trials, level)
     tail = (1 - level) / 2
-    # Where an end is 0 or 1 by definition, the arguments of the inverse are only kept legal.
+    # Where an end is 0 or 1 by definition, the arguments only have to be valid.
     low = np.where(x > 0, betaincinv(np.maximum(x, 1), n - x + 1, tail), 0.0)
     high = np.where(x < n, betaincinv(x + 1, np.maximum(n - x, 1), 1 - tail), 1.0)
     return np.where(n > 0, low, np.nan), np.where(n > 0, high, np.nan)

@@ -1,4 +1,4 @@
-"""AUROC and average precision of one label under many sets of counts, sorted once."""
+"""AUROC and average precision of one label in many resamples, with one sort."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from xrayfast.metrics.inputs import Bools, Indices
 
 
 class Ranking:
-    """The order of one label's scores, kept so that a resample costs two running sums and no sorting.
+    """One label's scores, sorted once, so that a resample costs two cumulative sums.
 
-    Both metrics change only at scores that some positive has: for each of these, from the highest, it is kept how many
-    negatives come before it and how many are tied with it.
+    Both metrics change only at the scores of positives: for each distinct one, from the highest, the negatives before
+    it and those tied with it are counted.
 
     Args:
         positive: (K,) whether an image has the label.
@@ -48,7 +48,7 @@ class Ranking:
             true = np.cumsum(here)
             if negatives[-1] > 0:
                 areas[i] = 1 - here @ (before + through) / (2 * true[-1] * negatives[-1])
-            # Scores before the first positive that was drawn add nothing, and are 0 / 0 where no negative was either.
+            # Before the first drawn positive, precision is 0, or 0 / 0 without a drawn negative.
             precision = true / np.maximum(true + through, 1.0)
             precisions[i] = here @ precision / true[-1]
         return areas, precisions

@@ -1,4 +1,4 @@
-"""Whether a probability means what it says: bins of the reliability diagram, and the calibration error over them."""
+"""Reliability diagrams and the calibration error over their bins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xrayfast.metrics.proportions import wilson
 from xrayfast.metrics.scoring import one_class
 
 Binning = Literal["width", "mass"]
-"""Bins of equal width, or with equally many images."""
+"""Bins of equal width, or of equally many images."""
 
 BINS = 15
 """As in Guo et al. 2017."""
@@ -22,7 +22,7 @@ BINS = 15
 
 @dataclass(frozen=True)
 class Bin:
-    """One bin of a reliability diagram; an empty one has `count` 0 and NaN for what it would hold.
+    """One bin of a reliability diagram; an empty one has `count` 0 and NaN otherwise.
 
     Attributes:
         low: left end, not in the bin (0 is in the first one).
@@ -44,19 +44,19 @@ class Bin:
 
 
 def inner_edges(probability: ArrayLike, bins: int = BINS, binning: Binning = "width") -> Floats:
-    """Where one bin ends and the next begins; a value on an edge belongs to the lower bin, as in scikit-learn.
+    """The edges between bins; a value on an edge belongs to the lower bin, as in scikit-learn.
 
     Args:
         probability: (N,) in [0, 1].
         bins: how many.
-        binning: "width" divides [0, 1] evenly; "mass" takes the quantiles, of which equal ones (many equal
+        binning: "width" divides [0, 1] evenly; "mass" takes the quantiles; equal ones (of many equal
             probabilities) are one edge, so that there can be fewer bins.
 
     Returns:
         (K,) rising, K at most bins - 1. `np.searchsorted(edges, probability)` is the bin.
 
     Raises:
-        ValueError: No bin is asked for.
+        ValueError: bins is below 1.
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}; expected at least 1")
@@ -72,10 +72,10 @@ def inner_edges(probability: ArrayLike, bins: int = BINS, binning: Binning = "wi
 
 
 def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats, Indices]:
-    """Of one class an image: whether the most likely class is right, and how likely it was said to be.
+    """Single-label: whether the most likely class is right, and its probability.
 
     Args:
-        truth: (N, C) one-hot; a row that is not (all unknown) is left out.
+        truth: (N, C) one-hot; a row that is not (masked) is left out.
         probability: (N, C) in [0, 1].
 
     Returns:
@@ -93,14 +93,14 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 def reliability(
     truth: ArrayLike, probability: ArrayLike, bins: int = BINS, binning: Binning = "width", level: float = 0.95
 ) -> list[Bin]:
-    """The data of a reliability diagram of one label (or of `top_label`).
+    """The bins of the reliability diagram of one label (or of `top_label`).
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
         bins: how many.
         binning: "width" or "mass", as in `inner_edges`.
-        level: of confidence of the interval, which takes images for independent.
+        level: of confidence of the interval, which treats images as independent.
 
     Returns:
         Every bin from 0 to 1, empty ones too.
@@ -137,8 +137,8 @@ def calibration_error(truth: ArrayLike, probability: ArrayLike, bins: int = BINS
         binning: "width" or "mass", as in `inner_edges`.
 
     Returns:
-        A value in [0, 1], 0 is best; NaN where nothing is known. It is above 0 for a perfectly calibrated network too,
-        the more so the fewer images a bin has.
+        A value in [0, 1], 0 is best; NaN where all is masked. Above 0 for a perfectly calibrated network too, the
+        more so the fewer images per bin.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `inner_edges`.

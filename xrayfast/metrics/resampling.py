@@ -1,4 +1,4 @@
-"""Draws of patients, and a split's metrics in each of them."""
+"""Bootstrap and jackknife resamples of patients, and the metrics of a split in each."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.resampled_metrics import MetricValues, ResampledMetrics
 
 SHARES = 200
-"""Into how many equal shares patients are dealt at most, to be left out one share at a time: however many patients
-there are, this costs a fifth of a thousand resamples."""
+"""Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""
 
 _CELLS = 2**22
-"""Numbers held in one array while resampling: the size of a block is chosen for it (32 MB)."""
+"""Values per array while resampling (32 MB): the size of a block is chosen for it."""
 
 
 def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Floats]:
-    """Counts of resamples, a block at a time; their sequence does not depend on the block's size.
+    """Counts of bootstrap resamples, a block at a time; the draws do not depend on the size of the block.
 
     Args:
-        n_units: how many patients (or images) there are, and how many are drawn, with replacement, in each resample.
+        n_units: how many patients (or images) there are; as many are drawn, with replacement, in each resample.
         resamples: how many in all.
         seed: of the generator.
         block: how many at a time.
@@ -37,11 +36,11 @@ def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Float
 
 
 def left_out(n_units: int, seed: int, block: int, at_most: int = SHARES) -> Iterator[Floats]:
-    """Counts without one patient at a time, or, where they are many, without one of equal shares of them.
+    """Counts of jackknife resamples: without one patient each, or, of many, without one of equal shares of them.
 
     Args:
         n_units: how many patients (or images) there are.
-        seed: of the generator that deals them to shares.
+        seed: of the generator that assigns patients to shares.
         block: how many at a time.
         at_most: how many shares.
 
@@ -54,32 +53,32 @@ def left_out(n_units: int, seed: int, block: int, at_most: int = SHARES) -> Iter
         yield (share_of != np.arange(start, min(start + block, shares))[:, None]).astype(np.float64)
 
 
-def block_size(sample: ResampledMetrics) -> int:
-    """How many resamples to measure at a time."""
-    return max(4, _CELLS // max(sample.truth.size, 1))
+def block_size(split: ResampledMetrics) -> int:
+    """How many resamples to compute at a time."""
+    return max(4, _CELLS // max(split.truth.size, 1))
 
 
-def compute_blocks(samples: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> MetricValues:
-    """The metrics of one split, or the differences of the first and the second of two, under all counts.
+def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[Floats]) -> MetricValues:
+    """The metrics of one split, or of the first minus the second of two, in all resamples.
 
     Args:
-        samples: one, or two of the same patients.
+        splits: one, or two of the same patients.
         blocks: (B, units) counts, as `draws` and `left_out` yield them.
 
     Returns:
-        (R,) and (R, L) arrays, R the counts of all blocks.
+        (R,) and (R, L) arrays, R the resamples of all blocks.
     """
-    found = [difference([sample.compute(counts) for sample in samples]) for counts in blocks]
+    found = [difference([split.compute(counts) for split in splits]) for counts in blocks]
     return _combined(found, np.concatenate)
 
 
-def difference(of: Sequence[MetricValues]) -> MetricValues:
-    """The metrics of one, or of the first minus the second of two."""
-    return of[0] if len(of) == 1 else _combined(of, lambda values: values[0] - values[1])
+def difference(values: Sequence[MetricValues]) -> MetricValues:
+    """The values of one, or of the first minus the second of two."""
+    return values[0] if len(values) == 1 else _combined(values, lambda pair: pair[0] - pair[1])
 
 
 def _combined(several: Sequence[MetricValues], combine: Callable[[list[Floats]], Floats]) -> MetricValues:
     return MetricValues(
-        {name: combine([one.overall[name] for one in several]) for name in several[0].overall},
-        {name: combine([one.per_label[name] for one in several]) for name in several[0].per_label},
+        {name: combine([values.overall[name] for values in several]) for name in several[0].overall},
+        {name: combine([values.per_label[name] for values in several]) for name in several[0].per_label},
     )

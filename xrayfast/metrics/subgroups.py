@@ -261,7 +261,7 @@ class _Split:
 
 
 def _interval(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
-    """The interval of a difference, or NaN where too many resamples have none."""
+    """The interval of a difference; NaN where too many resamples have none."""
     if np.isnan(drawn).mean() > MAX_UNDEFINED:
         return math.nan, math.nan
     return bca(drawn, difference, without)

@@ -1,4 +1,4 @@
-"""Everything that is reported about one split, as one plain dictionary: what `metrics.json` holds."""
+"""The summary of a split that `metrics.json` holds: metrics, intervals, confusion, reliability and notes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from xrayfast.metrics.resampled_metrics import ResampledMetrics, SingleSample
 from xrayfast.metrics.thresholds import decide
 
 AT_THRESHOLD = ("recall", "specificity", "precision", "npv")
-"""What is measured of one class against the rest at its threshold."""
+"""The metrics of one class against the rest at its threshold."""
 
 MOST_LIKELY = "most likely class"
-"""Names the reliability of the class that is called, beside those of the classes."""
+"""The key of the reliability of the most likely class, beside those of the classes."""
 
 
 def compute_epoch_metrics(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
@@ -64,7 +64,7 @@ def summarise(
     seed: int = 0,
     raw: NDArray[Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything that is reported about one split, ready for JSON: undefined numbers are None.
+    """Summarise the predictions of one split, ready for JSON: undefined values are None.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
@@ -72,25 +72,24 @@ def summarise(
         labels: the L names.
         task: "single" or "multi".
         threshold: a label is called at or above it ("multi"), one number or (L,).
-        groups: (N,) patient numbers, a different one below 0 for each image of an unknown patient, which is drawn by
-            itself; or None where all patients are unknown.
+        groups: (N,) patient numbers, with a different one below 0 for each image without a patient; None where no
+            patients are known.
         prevalence: at which predictive values are given, one number or (L,), or None for none.
         resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
         seed: of the draws.
         raw: (N, L) in [0, 1], the probabilities before calibration, for the reliability diagram.
 
     Returns:
-        `images`; `patients`, or None; `scored`, the images of which something is known; `unknown`, the images left out
-        by label, where any are; `overall` and `per_label` (a row a label: `label`, `support` images with it and
-        `negatives` without) with the keys of `registry.overall_metrics` and `label_metrics`; `intervals`;
-        `prevalence` of each label for which one was stated;
-        `reliability`, the bins of `reliability.reliability` by label, and for one label an image of the most likely
-        class; `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi); `most_confused`; `notes`.
+        `images`; `patients`, or None; `scored`, the images with an unmasked label; `masked`, the images left out per
+        label, where any are; `overall` and `per_label` (one row per label: `label`, `support` images with it and
+        `negatives` without) with the keys of `registry.overall_metrics` and `label_metrics`; `intervals`; `prevalence`
+        of each label for which one was stated; `reliability`, the bins of `reliability.reliability` by label, and of
+        the most likely class (single); `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi);
+        `most_confused`; `notes`.
     """
     predicted = decide(probability, task, threshold)
-    values, of_labels, intervals = _measured(
-        truth, probability, labels, task, threshold, groups, prevalence, resamples, seed
-    )
+    inputs = {"truth": truth, "probability": probability, "groups": groups, "threshold": threshold}
+    overall, per_label, found = _compute(resamples, seed, task=task, prevalence=prevalence, **inputs)
     stated = _stated(prevalence, labels)
     notes = [*_notes(truth, labels), *_prevalence_note(stated)]
     summary: dict[str, Any] = {
@@ -98,13 +97,13 @@ def summarise(
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
         "masked": _count_masked(truth, labels),
-        "overall": {name: defined(value) for name, value in values.items()},
+        "overall": {name: defined(value) for name, value in overall.items()},
         "per_label": [
             {
                 "label": label,
                 "support": int((truth[:, i] == 1).sum()),
                 "negatives": int((truth[:, i] == 0).sum()),
-                **{name: defined(column[i]) for name, column in of_labels.items()},
+                **{name: defined(column[i]) for name, column in per_label.items()},
                 **({"threshold": float(np.broadcast_to(threshold, len(labels))[i])} if task == "multi" else {}),
             }
             for i, label in enumerate(labels)
@@ -118,10 +117,12 @@ def summarise(
     }
     if stated:
         summary["prevalence"] = stated
-    if intervals is not None:
-        summary["intervals"] = _intervals_json(intervals, labels)
-        summary["intervals"]["delong"] = _delong(truth, probability, labels, groups)
-        notes += [*_drawn_alone(groups), *intervals.notes(labels)]
+    if found is not None:
+        summary["intervals"] = {
+            **_intervals_json(found, labels),
+            "delong": _delong(truth, probability, labels, groups),
+        }
+        notes += [*_without_patient_note(groups), *found.notes(labels)]
     if task == "single":
         known = (truth >= 0).any(axis=1)
         matrix = confusion_matrix(truth[known].argmax(axis=1), predicted[known].argmax(axis=1), len(labels))
@@ -144,7 +145,7 @@ def one_vs_rest(
     resamples: int = 0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Of one class an image: each class against the rest, called at its own threshold and not where most likely.
+    """Single-label: each class against the rest, called at its own threshold instead of where it is most likely.
 
     Args:
         truth: (N, L), rows one-hot, or -1 throughout.
@@ -156,16 +157,17 @@ def one_vs_rest(
         seed: of the draws.
 
     Returns:
-        A row a class: `label`, `threshold`, the measures `AT_THRESHOLD`, and their `intervals`, empty without
+        One row per class: `label`, `threshold`, the metrics `AT_THRESHOLD`, and their `intervals`, empty without
         resamples.
     """
-    _, of_labels, found = _measured(truth, probability, labels, "multi", threshold, groups, None, resamples, seed)
+    inputs = {"truth": truth, "probability": probability, "groups": groups, "threshold": threshold}
+    _, per_label, found = _compute(resamples, seed, task="multi", **inputs)
     ends = {} if found is None else _intervals_json(found, labels)["per_label"]
     return [
         {
             "label": label,
             "threshold": float(threshold[i]),
-            **{name: defined(of_labels[name][i]) for name in AT_THRESHOLD},
+            **{name: defined(per_label[name][i]) for name in AT_THRESHOLD},
             "intervals": {name: ends[label][name] for name in AT_THRESHOLD} if ends else {},
         }
         for i, label in enumerate(labels)
@@ -175,21 +177,21 @@ def one_vs_rest(
 def most_confused(
     truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str], min_count: int = 1
 ) -> list[dict[str, Any]]:
-    """Which label was taken for which, most often first.
+    """Which label was called in place of which, most often first.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         predicted: (N, L) of 0 and 1.
         labels: the L names.
-        min_count: images that a pair needs to be listed.
+        min_count: least number of images of a pair.
 
     Returns:
-        Pairs as actual, predicted and count: the images on which `actual` was missed and `predicted` wrongly given.
-        With one label an image these are the cells beside the diagonal of the confusion matrix.
+        Pairs as actual, predicted and count: the images on which `actual` was missed and `predicted` wrongly called.
+        For single-label tasks these are the cells off the diagonal of the confusion matrix.
     """
     missed = ((truth == 1) & (predicted == 0)).astype(np.int64)
-    invented = ((truth == 0) & (predicted == 1)).astype(np.int64)
-    counts = missed.T @ invented
+    false = ((truth == 0) & (predicted == 1)).astype(np.int64)
+    counts = missed.T @ false
     pairs = [
         {"actual": labels[i], "predicted": labels[j], "count": int(counts[i, j])}
         for i, j in zip(*np.nonzero(counts >= min_count), strict=True)
@@ -197,31 +199,29 @@ def most_confused(
     return sorted(pairs, key=lambda pair: -pair["count"])
 
 
-def _measured(
-    truth: NDArray[Any],
-    probability: NDArray[Any],
-    labels: Sequence[str],
-    task: Task,
-    threshold: float | NDArray[Any],
-    groups: NDArray[Any] | None,
-    prevalence: float | NDArray[Any] | None,
-    resamples: int,
-    seed: int,
+def _compute(
+    resamples: int, seed: int, **inputs: Any
 ) -> tuple[dict[str, float], dict[str, list[float]], Intervals | None]:
-    """The metrics overall and by label, and their intervals where they are asked for."""
+    """The metrics overall and by label, and their intervals where `resamples` is above 0.
+
+    Args:
+        resamples: as in `summarise`.
+        seed: of the draws.
+        inputs: of `ResampledMetrics`.
+    """
     if not resamples:
-        sample = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
-        return sample.overall, {name: column.tolist() for name, column in sample.per_label.items()}, None
-    found = intervals(truth, probability, task, groups, threshold, prevalence, resamples, seed=seed)
+        split = ResampledMetrics(**inputs)
+        return split.overall, {name: column.tolist() for name, column in split.per_label.items()}, None
+    found = intervals(**inputs, resamples=resamples, seed=seed)
     return (
-        {name: one.value for name, one in found.overall.items()},
-        {name: [one.value for one in row] for name, row in found.per_label.items()},
+        {name: interval.value for name, interval in found.overall.items()},
+        {name: [interval.value for interval in row] for name, row in found.per_label.items()},
         found,
     )
 
 
 def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """What a reader must know of the truth."""
+    """Notes on labels that are absent or masked."""
     notes = []
     absent, masked = absent_labels(truth, labels), _count_masked(truth, labels)
     if absent:
@@ -236,7 +236,7 @@ def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
 
 
 def _most_common(rows: Sequence[Mapping[str, Any]], scored: int) -> dict[str, Any] | None:
-    """What always answering the same would achieve."""
+    """The accuracy of always calling the most common class."""
     if not scored:
         return None
     row = max(rows, key=lambda row: row["support"])
@@ -255,12 +255,11 @@ def _prevalence_note(stated: Mapping[str, float]) -> list[str]:
     if not stated:
         return []
     shares = sorted(set(stated.values()))
-    told = f"{shares[0]:g}" if len(shares) == 1 else ", ".join(f"{label} {share:g}" for label, share in stated.items())
-    return [f"Predictive values at a stated prevalence are for: {told}."]
+    text = f"{shares[0]:g}" if len(shares) == 1 else ", ".join(f"{label} {share:g}" for label, share in stated.items())
+    return [f"Predictive values at a stated prevalence are for: {text}."]
 
 
-def _drawn_alone(groups: NDArray[Any] | None) -> list[str]:
-    """How images are drawn whose patient is unknown, where those of others are known."""
+def _without_patient_note(groups: NDArray[Any] | None) -> list[str]:
     alone = 0 if groups is None else int((groups < 0).sum())
     return [f"{alone} images whose patient is unknown are drawn as patients of their own."] if alone else []
 
@@ -270,7 +269,7 @@ def _count_masked(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
 
 
 def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
-    def one(interval: Interval) -> dict[str, Any]:
+    def to_json(interval: Interval) -> dict[str, Any]:
         ends = {"low": defined(interval.low), "high": defined(interval.high)}
         return {**ends, "method": interval.method, "undefined": interval.undefined}
 
@@ -280,9 +279,9 @@ def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
         "seed": found.seed,
         "by": found.by,
         "units": found.n_units,
-        "overall": {name: one(interval) for name, interval in found.overall.items()},
+        "overall": {name: to_json(interval) for name, interval in found.overall.items()},
         "per_label": {
-            label: {name: one(row[i]) for name, row in found.per_label.items()} for i, label in enumerate(labels)
+            label: {name: to_json(row[i]) for name, row in found.per_label.items()} for i, label in enumerate(labels)
         },
     }
 
@@ -290,7 +289,7 @@ def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
 def _delong(
     truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], groups: NDArray[Any] | None
 ) -> dict[str, dict[str, float | None]]:
-    """DeLong's interval of each AUROC, against which the bootstrap's can be checked."""
+    """DeLong's interval of each AUROC, to check the bootstrap's against."""
     found = [delong(truth[:, i], probability[:, i], groups) for i in range(len(labels))]
     return {
         label: {"auroc": defined(one.auroc), "low": defined(one.low), "high": defined(one.high)}
@@ -301,7 +300,7 @@ def _delong(
 def _reliability(
     truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task
 ) -> dict[str, list[dict[str, float | None]]]:
-    """The bins of each label, first of the most likely class where there is one an image."""
+    """The bins of each label; for single-label tasks those of the most likely class first."""
     bins = {label: reliability(truth[:, i], probability[:, i]) for i, label in enumerate(labels)}
     if task == "single":
         right, confidence, _ = top_label(truth, probability)

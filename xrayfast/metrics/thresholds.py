@@ -1,4 +1,4 @@
-"""At which probability a label is called: chosen on validation, never on the images that are reported."""
+"""Thresholds of labels: chosen on validation, never on the images that are reported."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from xrayfast.metrics.inputs import column, table
 from xrayfast.metrics.proportions import clopper_pearson
 
 Rule = Literal["f1", "youden", "sensitivity", "specificity"]
-"""What a threshold is chosen for: the highest F1, the highest sensitivity + specificity - 1 (Youden 1950), or the best
-of the one rate at which the other reaches a target."""
+"""What a threshold maximizes: F1, sensitivity + specificity - 1 (Youden 1950), or one rate while the other reaches a
+target."""
 
 RULES: dict[Rule, str] = {
     "f1": "the highest F1",
@@ -25,12 +25,12 @@ RULES: dict[Rule, str] = {
     "sensitivity": "the best specificity at a sensitivity of at least {:g}",
     "specificity": "the best sensitivity at a specificity of at least {:g}",
 }
-"""What a threshold is chosen for, in words; `format` takes the target."""
+"""The same in words; `format` takes the target."""
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A threshold and what it did on the images it was chosen on.
+    """A threshold and its rates on the images that it was chosen on.
 
     Attributes:
         threshold: a label is called at or above it; None where none could be chosen.
@@ -49,7 +49,7 @@ class OperatingPoint:
     negatives: int
 
     def interval(self, rate: Literal["sensitivity", "specificity"]) -> dict[str, float] | None:
-        """Clopper and Pearson's 95 % interval of a rate, which takes images for independent; None where there is no
+        """Clopper and Pearson's 95 % interval of a rate, which treats images as independent; None where there is no
         rate.
 
         Returns:
@@ -66,13 +66,13 @@ class OperatingPoint:
 def choose_thresholds(
     truth: ArrayLike, probability: ArrayLike, rule: Rule, target: float | None = None
 ) -> list[OperatingPoint]:
-    """The threshold of each label by itself.
+    """The threshold of each label.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked, which is left out.
         probability: (N, L) in [0, 1].
-        rule: what for.
-        target: that sensitivity or specificity must reach; for these two rules only.
+        rule: what to maximize.
+        target: sensitivity or specificity to reach; for these two rules only.
 
     Returns:
         L operating points.
@@ -89,8 +89,8 @@ def choose_threshold(
 ) -> OperatingPoint:
     """The threshold of one label.
 
-    It lies halfway between the lowest probability that it calls and the next lower one, so that a probability that
-    comes out different in its last digits is called as before. Of equally good thresholds the highest is taken.
+    It lies halfway between the lowest probability that is called and the next lower one, so that rounding does not
+    change a call. Of equally good thresholds the highest is taken.
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
@@ -130,7 +130,7 @@ def choose_threshold(
 
 
 def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:
-    """The thresholds as an (L,) array for `summary.decide`, with a fallback where none could be chosen."""
+    """The thresholds as an (L,) array for `decide`, with a fallback where none could be chosen."""
     return np.array([fallback if point.threshold is None else point.threshold for point in points])
 
 
@@ -164,7 +164,7 @@ def _between(levels: Floats, step: int) -> float:
     lowest_called = float(levels[step])
     below = float(levels[step + 1]) if step + 1 < len(levels) else 0.0
     middle = (lowest_called + below) / 2
-    # Two neighbours of which the mean rounds to the lower one.
+    # The mean of two neighbouring floats can round to the lower one.
     return middle if middle > below else lowest_called
 
 
@@ -173,7 +173,7 @@ def _f1(true: Counts, false: Counts, target: float) -> int | None:
 
 
 def _youden(true: Counts, false: Counts, target: float) -> int | None:
-    # In whole numbers, so that ties are ties.
+    # In integers, so that ties are exact.
     index = true * false[-1] - false * true[-1]
     best = int(np.argmax(index))
     return best if index[best] > 0 else None
