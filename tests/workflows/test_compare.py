@@ -1,4 +1,4 @@
-"""Runs side by side: the table, and what is said of their differences."""
+"""The table of compared runs, and their differences."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from xrayfast.metrics.summary import summarise
 from xrayfast.metrics.thresholds import OperatingPoint
 from xrayfast.predictions import Predictions
 from xrayfast.run import Run
-from xrayfast.workflows.paired import corrected
+from xrayfast.workflows.paired import correct_p_values
 
 LABELS = ("covid-19", "normal", "pneumonia", "tumour")
 
@@ -121,11 +121,11 @@ def test_clear_needs_the_corrected_p_and_the_interval():
     p = [0.001, 0.001, 0.04, np.nan]
     low, high = [0.1, -0.1, 0.1, 0.1], [0.3, 0.3, 0.3, 0.3]
     rows = [{"run": "a", "p": one, "low": left, "high": right} for one, left, right in zip(p, low, high, strict=True)]
-    table, tests = corrected([*rows, {"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])
+    table, tests = correct_p_values([*rows, {"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])
     assert tests == 4
     np.testing.assert_allclose(table["p_corrected"], [0.004, 0.004, 0.06, np.nan, 0.06], atol=1e-12)
     assert table["clear"].tolist() == [True, False, False, None, False]
-    assert corrected([{"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])[0]["clear"].tolist() == [True]
+    assert correct_p_values([{"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])[0]["clear"].tolist() == [True]
 
 
 def test_intervals_come_from_metrics_json_where_it_has_them(three):
@@ -251,7 +251,7 @@ def test_only_shared_images_are_compared_and_the_notes_say_how_many(tmp_path):
 
 DIFFERENT = {
     "images": ({"images": [f"other/{i}" for i in range(60)]}, "no image in common"),
-    "labels": ({"labels": ("covid-19", "normal", "pneumonia", "fracture")}, "its labels are others"),
+    "labels": ({"labels": ("covid-19", "normal", "pneumonia", "fracture")}, "its labels differ"),
 }
 
 
@@ -280,7 +280,7 @@ def test_another_truth_or_another_picture_under_one_name_is_no_pair(tmp_path):
     found = xf.compare(tmp_path, resamples=20)
     assert set(found.differences["run"]) == {"b"}  # b's images are unknown, as in older runs
     text = " ".join(found.notes)
-    assert "mended: not compared with a: 1 of the 60 images of the same name have another truth, '7.png'" in text
+    assert "mended: not compared with a: 1 of the 60 images of the same name have different labels, '7.png'" in text
     assert "other: not compared with a: 2 of the 60 images of the same name are other images: 0.png, 1.png" in text
 
 
@@ -300,7 +300,7 @@ def test_labels_of_few_patients_are_named(tmp_path):
     for name, share in (("a", 0.0), ("b", 0.2)):
         kept(tmp_path, name, "multi", valid=told(truth, better(probability, truth, share)))
     notes = xf.compare(tmp_path, resamples=20).notes
-    assert any("fewer than 10 patients with, or without, pneumonia (4): DeLong's p is rough" in note for note in notes)
+    assert any("fewer than 10 patients with, or without, pneumonia (4): DeLong's p is approximate" in n for n in notes)
 
 
 def test_how_runs_were_trained(tmp_path):
@@ -368,7 +368,7 @@ def test_errors_say_what_to_do(three, tmp_path):
         xf.compare([three / "a", three / "unfinished"])
     truth, probability = many_labels()
     kept(three, "multi", "multi", valid=told(truth, probability))
-    with pytest.raises(RunError, match=r"one label an image \(a\) and with several \(multi\)"):
+    with pytest.raises(RunError, match=r"Single-label runs \(a\) and multi-label runs \(multi\)"):
         xf.compare([three / "a", three / "multi"])
     with pytest.raises(ConfigError, match=r"order is 'auroc'.*Did you mean"):
         xf.compare([three / "a", three / "b"], order="auroc")
@@ -378,7 +378,7 @@ def test_errors_say_what_to_do(three, tmp_path):
         xf.compare([three / "a", three / "b"], split="train")
     doubled = told(truth, probability, images=["x.png"] * len(truth))
     kept(three, "doubled", "multi", valid=doubled)
-    with pytest.raises(RunError, match=r"'x\.png' stands more than once"):
+    with pytest.raises(RunError, match=r"'x\.png' is in its predictions of split 'valid' more than once"):
         xf.compare([three / "multi", three / "doubled"])
 
 

@@ -1,4 +1,4 @@
-"""Runs side by side: one table, and on the same images how far apart they are."""
+"""Compare runs: one table of all metrics, and paired differences on the same images."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ import pandas as pd
 from xrayfast.config import Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.metrics.bootstrap import Interval, intervals
+from xrayfast.metrics.classification import defined
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.run import INFO, PredictedSplit, Run
-from xrayfast.workflows.paired import LEVEL, Side, corrected, differences
+from xrayfast.workflows.paired import LEVEL, Side, compare_pair, correct_p_values
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """What `compare` found.
+    """The result of `compare`.
 
     Attributes:
-        table: a row a run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
+        table: one row per run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
             metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
-        differences: a row for each run, metric and label compared with the reference on the same images: `run`,
+        differences: one row per run, metric and label, compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
-            `low`, `high` (95 %, each interval for itself), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
+            `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
             (Holm, over all tests here) and `clear` (p_corrected below 0.05, and 0 outside the interval; None without
             a test).
-        notes: what a reader must know, as sentences.
+        notes: on what was compared and how, as sentences.
         task: "single" or "multi".
-        split: the part compared on, "valid" or "test".
+        split: compared on, "valid" or "test".
         order: the metric that orders the table.
         reference: the run that the others are compared with.
         metrics: those shown first: of an epoch, and `order`.
@@ -53,7 +54,7 @@ class Comparison:
     tests: int
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, ready for JSON: undefined numbers are None."""
+        """All of it, ready for JSON: undefined values are None."""
         names = [name for name in overall_metrics(self.task) if name in self.table]
         ends = [name + end for name in names for end in ("", "_low", "_high")]
         runs = []
@@ -88,7 +89,7 @@ def compare(
     """Put runs into one table, and compare each with the best one (or another) on the same images.
 
     Differences are paired: both runs are evaluated on the same drawn patients. The accuracy (or subset accuracy) is
-    tested by McNemar's exact test and the AUROC of each label by DeLong's, both patient by patient where patients are
+    tested by McNemar's exact test and the AUROC of each label by DeLong's, both clustered by patient where patients are
     known; all p-values of the comparison are corrected together by Holm's method.
 
     Args:
@@ -99,7 +100,7 @@ def compare(
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
             `metrics.json` has none.
         seed: of the draws.
-        progress: called with what is being done, the images done and the images in all.
+        progress: called with the name of a stage, the images done and the images in all.
 
     Returns:
         The Comparison: `.table`, `.differences`, `.notes`, `.to_json()`.
@@ -108,53 +109,53 @@ def compare(
         RunError: fewer than two runs, no run's folder, no predictions, or runs of different tasks.
         ConfigError: the metric or the reference is unknown.
     """
-    found, notes = _find(runs)
+    found, notes = _collect_runs(runs)
     task = _common_task(found)
     known = overall_metrics(task)
     if order not in known:
         raise ConfigError(f"order is '{order}'; expected one of {', '.join(known)}.{did_you_mean(order, known)}")
-    against = None if reference is None else _named(reference, found)
-    chosen, about_split = _common_split(found, split)
-    predictions = {name: _predictions(run, chosen) for name, run in found.items()}
+    reference_name = None if reference is None else _reference_name(reference, found)
+    chosen, split_notes = _choose_split(found, split)
+    predictions = {name: _read_predictions(run, chosen) for name, run in found.items()}
     total, done = 2 * sum(map(len, predictions.values())), 0
     rows = []
     for name, run in found.items():
-        rows.append(_row(name, run, chosen, predictions[name], resamples, seed))
+        rows.append(_run_row(name, run, chosen, predictions[name], resamples, seed))
         done += len(predictions[name])
         if progress is not None:
             progress("measuring", done, total)
     table = pd.DataFrame(rows).sort_values(
         order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
     )
-    against = against or str(table["run"][0])
+    reference_name = reference_name or str(table["run"][0])
     metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
     pairs, remarks = [], {}
     for name in table["run"]:
-        if name != against:
-            one, other = (_side(found[side], predictions[side]) for side in (name, against))
-            compared, remarks[name] = differences(one, other, metrics, resamples, seed)
-            pairs += [{"run": name, "reference": against, **row} for row in compared]
+        if name != reference_name:
+            one, other = (_side(found[side], predictions[side]) for side in (name, reference_name))
+            compared, remarks[name] = compare_pair(one, other, metrics, resamples, seed)
+            pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
         done += len(predictions[name])
         if progress is not None:
             progress("comparing", done, total)
-    differing, tests = corrected(pairs)
-    notes += about_split + _together(remarks, against) + _about_tests(tests, reference is None, order, task)
-    return Comparison(table, differing, tuple(notes), task, chosen, order, against, metrics, tests)
+    difference_table, tests = correct_p_values(pairs)
+    notes += split_notes + _merge_remarks(remarks, reference_name) + _test_notes(tests, reference is None, order)
+    return Comparison(table, difference_table, tuple(notes), task, chosen, order, reference_name, metrics, tests)
 
 
-# Which runs, on what.
+# Which runs, on which images.
 
 
-def _find(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]:
+def _collect_runs(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]:
     """The runs by name, and what was left out."""
     found: dict[Path, Run] = {}
     notes, twice, without = [], [], []
-    for one in [given] if isinstance(given, (str, Path, Run)) else given:
-        inside = _inside(one)
+    for item in [given] if isinstance(given, (str, Path, Run)) else given:
+        inside = _runs_in(item)
         for run in inside:
             if run.path.resolve() in found:
                 twice.append(run.path)
-            elif inside != [one] and len(inside) > 1 and not run.predicted_splits:
+            elif inside != [item] and len(inside) > 1 and not run.predicted_splits:
                 without.append(run.path)
             else:
                 found[run.path.resolve()] = run
@@ -172,11 +173,11 @@ def _find(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]
     return {run.path.name if names.count(run.path.name) == 1 else str(run.path): run for run in found.values()}, notes
 
 
-def _inside(one: Run | Path | str) -> list[Run]:
-    """The run itself, or the runs in a folder, in the order of names."""
-    if isinstance(one, Run):
-        return [one]
-    path = Path(one)
+def _runs_in(item: Run | Path | str) -> list[Run]:
+    """The run itself, or the runs in a folder by name."""
+    if isinstance(item, Run):
+        return [item]
+    path = Path(item)
     if path.is_dir() and not (path / INFO).is_file():
         inside = sorted(info.parent for info in path.glob(f"*/{INFO}"))
         if not inside:
@@ -193,14 +194,14 @@ def _common_task(found: dict[str, Run]) -> Task:
         tasks[run.task].append(name)
     if tasks["single"] and tasks["multi"]:
         raise RunError(
-            f"Runs with one label an image ({shorten(tasks['single'])}) and with several ({shorten(tasks['multi'])}) "
-            "have no metric in common. Compare each kind for itself."
+            f"Single-label runs ({shorten(tasks['single'])}) and multi-label runs ({shorten(tasks['multi'])}) have no "
+            "metric in common. Compare them separately."
         )
     return "single" if tasks["single"] else "multi"
 
 
-def _common_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
-    """The part to compare on, and what to say of it."""
+def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
+    """The split to compare on, and notes on it."""
     if split not in (None, "valid", "test"):
         raise ConfigError(f"split is '{split}'; expected valid or test.")
     for run in found.values():
@@ -217,20 +218,20 @@ def _common_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
         why = f" Used because there is no test split in {shorten(lacking)}." if split is None else ""
         notes.append(
             "These are validation images. They also chose each run's epoch, calibration and thresholds: all values are "
-            f"a little too good, by how much differs between runs.{why}"
+            f"a little too good, by an amount that differs between runs.{why}"
         )
     return chosen, notes
 
 
-def _predictions(run: Run, split: PredictedSplit) -> Predictions:
+def _read_predictions(run: Run, split: PredictedSplit) -> Predictions:
     predictions = run.predictions(split)
     if not len(predictions):
         raise RunError(f"{run.path}: its predictions of split '{split}' are empty. Leave the run out.")
     images = pd.Index(predictions.images)
     if images.has_duplicates:
         raise RunError(
-            f"{run.path}: '{images[images.duplicated()][0]}' stands more than once in its predictions of split "
-            f"'{split}'; expected a row an image. Leave the run out, or train it again."
+            f"{run.path}: '{images[images.duplicated()][0]}' is in its predictions of split '{split}' more than "
+            "once; expected one row per image. Leave the run out, or train it again."
         )
     return predictions
 
@@ -243,8 +244,8 @@ def _side(run: Run, predictions: Predictions) -> Side:
     return Side(predictions, run.decision, hashes, run.config.data.window)
 
 
-def _named(reference: Run | Path | str, found: dict[str, Run]) -> str:
-    """The name of the run that `reference` means."""
+def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:
+    """The name of the reference among the runs."""
     if isinstance(reference, str) and reference in found:
         return reference
     path = (reference.path if isinstance(reference, Run) else Path(reference)).resolve()
@@ -260,10 +261,10 @@ def _named(reference: Run | Path | str, found: dict[str, Run]) -> str:
 # The table.
 
 
-def _row(
+def _run_row(
     name: str, run: Run, split: PredictedSplit, predictions: Predictions, resamples: int, seed: int
 ) -> dict[str, Any]:
-    """One run: how it was trained, and its metrics with their intervals."""
+    """One row of the table: how a run was trained, and its metrics with their intervals."""
     info, config = run.info, run.config
     groups = predictions.groups
     row: dict[str, Any] = {
@@ -281,7 +282,7 @@ def _row(
         "path": str(run.path),
     }
     names = list(dict.fromkeys([*epoch_metrics(run.task), *overall_metrics(run.task)]))
-    values = _stored(run, split, names)
+    values = _read_metrics(run, split, names)
     if values is None:
         values = intervals(
             predictions.truth,
@@ -293,8 +294,8 @@ def _row(
             seed=seed,
         ).overall
     for metric in names:
-        one = values[metric]
-        row |= {metric: one.value, f"{metric}_low": one.low, f"{metric}_high": one.high}
+        interval = values[metric]
+        row |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     return row
 
 
@@ -315,7 +316,7 @@ def _loss(config: Config, task: Task) -> str:
     return f"focal, gamma {train.gamma:g}" if train.loss == "focal" else train.loss
 
 
-def _stored(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:
+def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:
     """The metrics and intervals in `metrics.json`; None where it lacks them, as in older versions, or can't be read."""
     try:
         summary = run.metrics[split]
@@ -334,45 +335,37 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-# What to say.
+# Notes.
 
 
-def _together(remarks: dict[str, list[str]], reference: str) -> list[str]:
-    """Remarks on runs as sentences; those that hold for several runs once."""
-    of: dict[str, list[str]] = {}
+def _merge_remarks(remarks: dict[str, list[str]], reference: str) -> list[str]:
+    """Remarks on runs as sentences; those on several runs once."""
+    runs: dict[str, list[str]] = {}
     for name, lines in remarks.items():
         for line in lines:
-            of.setdefault(line.format(reference=reference), []).append(name)
+            runs.setdefault(line.format(reference=reference), []).append(name)
     everyone = len(remarks) if len(remarks) > 1 else 0
-    return [f"{'Every other run' if len(names) == everyone else shorten(names)}: {line}" for line, names in of.items()]
+    return [
+        f"{'Every other run' if len(names) == everyone else shorten(names)}: {line}" for line, names in runs.items()
+    ]
 
 
-def _about_tests(tests: int, chosen: bool, order: str, task: Task) -> list[str]:
+def _test_notes(tests: int, chosen: bool, order: str) -> list[str]:
     if not tests:
         return []
     notes = [
         f"{tests} tests, corrected together by Holm's method. A difference is called clear where its corrected p is "
-        f"below {LEVEL} and its interval lies on one side of 0; one that is not clear may still be there, and its "
-        "interval says how large it may be. Intervals are not corrected: each is for its own difference."
+        f"below {LEVEL} and its interval excludes 0; one that is not clear may still exist, and its interval says how "
+        "large it may be. Intervals are not corrected."
     ]
     if chosen:
         notes.append(
-            f"The reference was chosen by its result on these very images ({metric_title(order)}), which "
-            "flatters it a little. Where one run was the standard beforehand, make that the reference."
+            f"The reference was chosen by its result on these very images ({metric_title(order)}), which is "
+            "biased in its favour. If one run was the standard beforehand, make it the reference."
         )
     return notes
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where there is none."""
-    return [
-        {
-            str(name): None if value is None or (isinstance(value, float) and math.isnan(value)) else _plain(value)
-            for name, value in row.items()
-        }
-        for row in table.to_dict("records")
-    ]
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return [{str(name): defined(value) for name, value in row.items()} for row in table.to_dict("records")]

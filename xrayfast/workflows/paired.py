@@ -1,4 +1,4 @@
-"""Two runs on the same images: how far apart they are, with intervals and tests."""
+"""Paired differences of two runs on the same images, with intervals and tests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from xrayfast.metrics.delong import delong_test
 from xrayfast.predictions import Predictions
 
 LEVEL = 0.05
-"""A difference is called clear where its corrected p-value lies below, and its 95 % interval on one side of 0."""
+"""A difference is called clear where its corrected p-value is below and its 95 % interval excludes 0."""
 
 FEW = 10
-"""With fewer patients (or images) that have a label, or that have it not, DeLong's p-value is rough."""
+"""With fewer patients (or images) with, or without, a label DeLong's p-value is approximate."""
 
 _COUNT_RIGHT_IMAGES = ("accuracy", "subset_accuracy")
-"""The metrics that McNemar's test is about."""
+"""The metrics that McNemar's test compares."""
 
 _Rows = NDArray[np.intp]
 
@@ -35,10 +35,10 @@ class Side:
     """One of two runs.
 
     Attributes:
-        predictions: of a split, each image once.
+        predictions: of a split, one row per image.
         decision: how the run calls labels.
-        hashes: of the images' content by image; empty where unknown, as in older runs.
-        window: with which DICOM files were read, and so hashed.
+        hashes: of the content of each image; empty in older runs.
+        window: that DICOM files were read with before hashing.
     """
 
     predictions: Predictions
@@ -47,25 +47,25 @@ class Side:
     window: str = "auto"
 
 
-def differences(
+def compare_pair(
     one: Side, other: Side, metrics: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """How much higher the metrics of one run are than those of the other, on the images that both have.
+    """The metrics of one run minus those of another, on the images that both have.
 
     Args:
-        one: the one run.
-        other: the other.
+        one: the run.
+        other: the reference.
         metrics: names of `registry.overall_metrics`; of each label the AUROC is compared too.
         resamples: how often patients are drawn.
         seed: of the draws.
 
     Returns:
-        A row for each difference, as in `Comparison.differences` but uncorrected, none where the two can't be
-        compared; and what a reader must know, as ends of sentences in which "{reference}" stands for the other's name.
+        One row per difference, as in `Comparison.differences` without corrections, none if the two can't be compared;
+        and notes, as ends of sentences in which "{reference}" is the name of the reference.
     """
     a, b = one.predictions, other.predictions
     decision_a, decision_b = one.decision, other.decision
-    aligned = _aligned(one, other)
+    aligned = _align(one, other)
     if isinstance(aligned, str):
         return [], [f"not compared with {{reference}}: {aligned}."]
     rows_a, rows_b, columns = aligned
@@ -90,16 +90,16 @@ def differences(
             called = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *called, groups)}
         rows.append({**size, "metric": name, "label": "", **_numbers(found.overall[name]), **test})
-    for i, label in _told_apart(a.labels, decision_a):
+    for i, label in _distinct_labels(a.labels, decision_a):
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
         numbers = _numbers(found.per_label["auroc"][i])
         rows.append({**size, "metric": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
-    remarks = _shown(found, metrics).notes(a.labels) + _few(a, groups)
+    remarks = _keep_shown(found, metrics).notes(a.labels) + _few_patients_note(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
 
 
-def corrected(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
-    """The differences with p-values corrected by Holm's method for all tests among them, and how many these are."""
+def correct_p_values(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
+    """The differences as a table with p-values corrected by Holm's method, and the number of tests."""
     columns = ["run", "reference", "images", "patients", "metric", "label", "difference", "low", "high", "test", "p"]
     table = pd.DataFrame(list(rows), columns=columns)
     p = holm(table["p"].to_numpy(dtype=np.float64))
@@ -112,39 +112,37 @@ def corrected(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
     return table, int((~np.isnan(p)).sum())
 
 
-def _aligned(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
-    """The rows of the shared images in each, and for the one's labels the columns of the other; or why there is no
-    comparison.
+def _align(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
+    """The rows of the shared images in each, and the columns of the other's labels in the order of the first's; or why
+    there is no comparison.
     """
     a, b = one.predictions, other.predictions
     if set(a.labels) != set(b.labels):
-        return f"its labels are others ({shorten(a.labels)}, not {shorten(b.labels)})"
+        return f"its labels differ ({shorten(a.labels)}, not {shorten(b.labels)})"
     columns = np.array([b.labels.index(label) for label in a.labels], dtype=np.intp)
     place = pd.Index(b.images).get_indexer(pd.Index(a.images))
     rows_a = np.flatnonzero(place >= 0)
     rows_b = place[rows_a]
     if not len(rows_a):
         return "they have no image in common"
-    differing = (a.truth[rows_a] != b.truth[rows_b][:, columns]).any(axis=1)
-    if differing.any():
-        first = a.images[rows_a[np.argmax(differing)]]
-        count = f"{int(differing.sum())} of the {len(rows_a)} images of the same name"
-        return f"{count} have another truth, '{first}' among them"
-    strange = [] if one.window != other.window else _other_images(a.images[rows_a], one.hashes, other.hashes)
-    if strange:
-        return f"{len(strange)} of the {len(rows_a)} images of the same name are other images: {shorten(strange)}"
+    difference_table = (a.truth[rows_a] != b.truth[rows_b][:, columns]).any(axis=1)
+    if difference_table.any():
+        first = a.images[rows_a[np.argmax(difference_table)]]
+        count = f"{int(difference_table.sum())} of the {len(rows_a)} images of the same name"
+        return f"{count} have different labels, '{first}' among them"
+    different = [] if one.window != other.window else _different_images(a.images[rows_a], one.hashes, other.hashes)
+    if different:
+        return f"{len(different)} of the {len(rows_a)} images of the same name are other images: {shorten(different)}"
     return rows_a, rows_b, columns
 
 
-def _other_images(images: NDArray[np.object_], a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
-    """The images whose images differ, by the hashes that both sides have: names such as normal/1.png stand in many
-    data sets.
-    """
+def _different_images(images: NDArray[np.object_], a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """The names under which the two sides have different images, by their hashes: many datasets have a normal/1.png."""
     return [image for image in images if a.get(image) and b.get(image) and a[image] != b[image]]
 
 
-def _few(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:
-    """A warning of labels that few patients have, or have not."""
+def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:
+    """A note on labels that few patients have, or lack."""
     units = np.arange(len(predictions)) if groups is None else groups
     found = []
     for label, truth in zip(predictions.labels, predictions.truth.T, strict=True):
@@ -152,15 +150,14 @@ def _few(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str
         if fewest < FEW:
             found.append(f"{label} ({fewest})")
     kind = "images" if groups is None else "patients"
-    return (
-        [f"fewer than {FEW} {kind} with, or without, {shorten(found, 20)}: DeLong's p is rough there."] if found else []
-    )
+    text = f"fewer than {FEW} {kind} with, or without, {shorten(found, 20)}: DeLong's p is approximate there."
+    return [text] if found else []
 
 
-def _told_apart(labels: Sequence[str], decision: Decision) -> Iterator[tuple[int, str]]:
-    """The labels with an AUROC of their own: that of two classes, whose probabilities sum to one, is the same."""
-    both_alike = decision.task == "single" and len(labels) == 2
-    yield from enumerate(labels[:1] if both_alike else labels)
+def _distinct_labels(labels: Sequence[str], decision: Decision) -> Iterator[tuple[int, str]]:
+    """The labels with an AUROC of their own: two classes, whose probabilities sum to one, share it."""
+    same_auroc = decision.task == "single" and len(labels) == 2
+    yield from enumerate(labels[:1] if same_auroc else labels)
 
 
 def _mcnemar(
@@ -169,7 +166,7 @@ def _mcnemar(
     called_b: NDArray[np.int64],
     groups: NDArray[np.int64] | None,
 ) -> float:
-    """Of which run has more images right, in all that is known of an image."""
+    """The p-value of which run has more images with all unmasked labels right."""
     known = truth >= 0
     rows = known.any(axis=1)
     right_a, right_b = (((called == truth) | ~known).all(axis=1)[rows] for called in (called_a, called_b))
@@ -180,7 +177,7 @@ def _numbers(interval: Interval) -> dict[str, float]:
     return {"difference": interval.value, "low": interval.low, "high": interval.high}
 
 
-def _shown(found: Intervals, metrics: Sequence[str]) -> Intervals:
-    """Only the intervals that the rows hold."""
+def _keep_shown(found: Intervals, metrics: Sequence[str]) -> Intervals:
+    """Only the intervals of the metrics in the rows."""
     overall = {name: found.overall[name] for name in metrics}
     return replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
