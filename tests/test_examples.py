@@ -70,7 +70,7 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
         """In the second run's second epoch, and without a word to run.json, as kill -9 does it."""
         if name == "resnet18-head-plain":
             return fit(*arguments, name=name, **options)
-        from xrayfast.workflows import training as module
+        from xrayfast.workflows.steps import training as module
 
         keep = module._keep
 

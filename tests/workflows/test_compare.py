@@ -21,7 +21,7 @@ from xrayfast.metrics.summary import summarise
 from xrayfast.metrics.thresholds import OperatingPoint
 from xrayfast.predictions import Predictions
 from xrayfast.run import Run
-from xrayfast.workflows.paired import correct_p_values
+from xrayfast.workflows.steps.paired import correct_p_values
 
 LABELS = ("covid-19", "normal", "pneumonia", "tumour")
 

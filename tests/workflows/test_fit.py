@@ -81,7 +81,7 @@ FROZEN = TINY | {"epochs": 4, "seed": 7}
 
 
 def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers(data, tmp_path, monkeypatch):
-    from xrayfast.workflows import training
+    from xrayfast.workflows.steps import training
 
     computed = []
     real = training.cache_features
@@ -123,7 +123,7 @@ def test_a_resumed_run_trains_in_the_precision_that_was_decided_when_it_began(da
 
 
 def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, monkeypatch):
-    from xrayfast.workflows import training
+    from xrayfast.workflows.steps import training
 
     computed = []
     real = training.cache_features
@@ -134,7 +134,7 @@ def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, 
 
 
 def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(data, tmp_path, monkeypatch):
-    from xrayfast.workflows import training
+    from xrayfast.workflows.steps import training
 
     caches, still_there = [], []
 
@@ -178,7 +178,7 @@ def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(da
 
 
 def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note(data, tmp_path, monkeypatch):
-    from xrayfast.workflows import training
+    from xrayfast.workflows.steps import training
 
     monkeypatch.setattr(training, "MEMORY_BYTES", 0)
     monkeypatch.setattr(training, "free_disk_bytes", lambda _: 100_000)
@@ -197,7 +197,7 @@ def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note
 
 
 def test_a_run_resumes_as_it_began_however_much_disk_is_free_by_then(data, tmp_path, monkeypatch):
-    from xrayfast.workflows import training
+    from xrayfast.workflows.steps import training
 
     monkeypatch.setattr(training, "MEMORY_BYTES", 0)
     whole = xf.fit(data, runs=tmp_path, name="whole", **FROZEN)

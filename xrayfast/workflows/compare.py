@@ -19,7 +19,7 @@ from xrayfast.metrics.classification import defined
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.run import INFO, PredictedSplit, Run
-from xrayfast.workflows.paired import LEVEL, Side, compare_pair, correct_p_values
+from xrayfast.workflows.steps.paired import LEVEL, Side, compare_pair, correct_p_values
 
 
 @dataclass(frozen=True, eq=False)

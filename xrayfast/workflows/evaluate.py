@@ -26,10 +26,10 @@ from xrayfast.metrics.scoring import log_losses
 from xrayfast.predictions import ATTRIBUTES, Predictions, image_attributes
 from xrayfast.report.figures import Case
 from xrayfast.run import Run, now
-from xrayfast.workflows.evaluation_files import worst_cases, write_page, write_tables
-from xrayfast.workflows.label_match import match_labels
-from xrayfast.workflows.results import compute_metrics, parse_prevalences, write_cards
-from xrayfast.workflows.seen import Progress, exclude_seen
+from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
+from xrayfast.workflows.steps.label_match import match_labels
+from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, write_cards
+from xrayfast.workflows.steps.seen import Progress, exclude_seen
 
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are too good."

@@ -29,10 +29,10 @@ from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import absent_labels
 from xrayfast.run import PredictedSplit, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
-from xrayfast.workflows.leaks import require_leak_free
-from xrayfast.workflows.provenance import collect_provenance
-from xrayfast.workflows.results import finalize_results, parse_prevalences, write_cards
-from xrayfast.workflows.training import Training, choose_cached_blocks, schedule_phases
+from xrayfast.workflows.steps.leaks import require_leak_free
+from xrayfast.workflows.steps.provenance import collect_provenance
+from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
+from xrayfast.workflows.steps.training import Training, choose_cached_blocks, schedule_phases
 
 
 def never() -> bool:

@@ -23,7 +23,7 @@ from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import PredictedSplit, Run
 from xrayfast.workflows.data import find_data
-from xrayfast.workflows.results import refit_decision, write_cards
+from xrayfast.workflows.steps.results import refit_decision, write_cards
 
 if TYPE_CHECKING:
     from xrayfast.learning.interpretation import RadiographInterpretation

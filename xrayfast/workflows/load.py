@@ -22,7 +22,7 @@ from xrayfast.metrics.decision import Decision
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish
-from xrayfast.workflows.provenance import collect_provenance
+from xrayfast.workflows.steps.provenance import collect_provenance
 
 
 def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> RadiographLearner:

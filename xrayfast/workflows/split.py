@@ -13,7 +13,7 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import DataError
 from xrayfast.files import write_csv
 from xrayfast.workflows.data import decode
-from xrayfast.workflows.leaks import require_leak_free
+from xrayfast.workflows.steps.leaks import require_leak_free
 
 
 def split(

@@ -19,7 +19,7 @@ from xrayfast.errors import RunError
 from xrayfast.report.markdown.claim import ITEMS, render_claim
 from xrayfast.report.markdown.markup import DASH, PURPOSE
 from xrayfast.run import Run
-from xrayfast.workflows.results import write_cards
+from xrayfast.workflows.steps.results import write_cards
 
 SECTIONS = {
     "Title": [1],

@@ -20,7 +20,7 @@ from xrayfast.predictions import Predictions
 from xrayfast.report.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table
 from xrayfast.report.markdown.model_card import render_model_card
 from xrayfast.run import Run
-from xrayfast.workflows.results import write_cards
+from xrayfast.workflows.steps.results import write_cards
 
 markdown_it = pytest.importorskip("markdown_it")  # comes with rich
 

@@ -11,7 +11,7 @@ import xrayfast as xf
 from xrayfast.config import ResultsConfig
 from xrayfast.errors import ConfigError
 from xrayfast.metrics.decision import choose
-from xrayfast.workflows.results import parse_prevalences, threshold_rule
+from xrayfast.workflows.steps.results import parse_prevalences, threshold_rule
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, RunError, plural, shorten
 from xrayfast.run import Run
-from xrayfast.workflows.label_match import LabelMatch
+from xrayfast.workflows.steps.label_match import LabelMatch
 
 Progress = Callable[[str, int, int], None]
 """Called with the stage, the number of images done and of all images."""

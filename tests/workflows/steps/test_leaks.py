@@ -11,9 +11,9 @@ from tests.conftest import TINY
 from xrayfast.errors import DataError
 from xrayfast.run import Run
 from xrayfast.workflows.data import decode
-from xrayfast.workflows.leaks import require_leak_free
 from xrayfast.workflows.split import balance
 from xrayfast.workflows.split import split as write_split
+from xrayfast.workflows.steps.leaks import require_leak_free
 
 
 @pytest.fixture

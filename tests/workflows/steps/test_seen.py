@@ -6,7 +6,7 @@ import pytest
 from xrayfast.config import Config
 from xrayfast.errors import RunError
 from xrayfast.run import Run
-from xrayfast.workflows.seen import find_run_splits
+from xrayfast.workflows.steps.seen import find_run_splits
 
 
 @pytest.fixture

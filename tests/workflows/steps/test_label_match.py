@@ -7,7 +7,7 @@ from tests.data.builders import classes, make, table
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import DataError
-from xrayfast.workflows.label_match import match_labels
+from xrayfast.workflows.steps.label_match import match_labels
 
 
 def opened(source, **options):
