@@ -1,1 +1,9 @@
-"""From class folders or a table to image records."""
+"""From files on disk to image records: `read.read_source`.
+
+- `layout` decides between `class_folders` and `label_table`.
+- A table is read by `tables`, its columns are resolved by `columns`, its files are found by `locate` (`file_matching`),
+  its label cells are parsed by `labels.cells`, and `label_table` builds the records.
+- `datasets`: what is particular to a public data set.
+- `patients`, `demographics`: patients from file names and DICOM headers; sex, age and view.
+- `split_files`: a run's split.csv, or a list such as test_list.txt.
+"""
