@@ -1,5 +1,6 @@
 """Pages to look at, made of drawn numbers, and what the tests read in them."""
 
+import dataclasses
 import html
 import json
 import re
@@ -8,15 +9,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from xrayfast.metrics.decision import choose
+from xrayfast.metrics.decision import Decision, choose
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
 from xrayfast.report.html.evaluation_page import EvaluationData
+from xrayfast.report.html.plots import history_plot
 from xrayfast.report.html.run_page import ReportData
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.overlays import SaliencyCase
+from xrayfast.run_files import RunInfo
 
 HOSTILE = "<script>alert('x')</script>\"'&{{ 7*7 }}$\\frac{$"
 LABELS = {
@@ -110,24 +113,33 @@ def report(task="single", splits=("valid",), epochs=3, patients=True, labels=Non
     history = history.assign(**dict.fromkeys(metrics, 0.5), lr=1e-3, seconds=2.0)
     history["auroc_macro"] = np.nan
     rows = [*labels, "images", *(["patients"] if patients else [])]
+    info = RunInfo.model_construct(
+        finished="2025-11-22T10:30:00",
+        command=f"xrayfast fit --labels {HOSTILE}",
+        data_notes=[HOSTILE],
+        best_epoch=2,
+        remarks=[HOSTILE],
+        flow=FLOW,
+        audit=[HOSTILE],
+    )
     return ReportData(
         run_name=HOSTILE,
-        created="22 November 2025",
-        command=f"xrayfast fit --labels {HOSTILE}",
-        facts={"arch": "resnet18", "batch_size": HOSTILE, "seed": "0"},
+        info=info,
+        facts={"Network": "resnet18", "Batch size": HOSTILE, "Seed": "0"},
         task=task,
         labels=labels,
         counts=pd.DataFrame({"train": 10.0, "valid": 40.0, "test": np.nan}, index=rows),
-        data_notes=(HOSTILE,),
         history=history,
-        best_epoch=2,
         splits=tuple(split for split, _ in made),
-        warnings=(HOSTILE,),
-        decision=made[0][1] if made else None,
-        flow=FLOW,
-        audit=(HOSTILE,),
+        decision=made[0][1] if made else Decision(task, tuple(labels)),
         source=HOSTILE,
+        curves=history_plot(history, 2),
     )
+
+
+def with_info(data, **fields):
+    """The same report with other fields of `run.json`."""
+    return dataclasses.replace(data, info=data.info.model_copy(update=fields))
 
 
 def evaluation(task="single", name="external", labels=None, **settings):
@@ -137,18 +149,19 @@ def evaluation(task="single", name="external", labels=None, **settings):
     return EvaluationData(
         run_name=HOSTILE,
         created="22 November 2025",
-        source=HOSTILE,
         command=f"xrayfast evaluate {HOSTILE}",
         task=task,
         labels=labels,
-        images={"found": 50, "left_out": [["seen in training", 7], [HOSTILE, 3]], "evaluated": 40},
-        used=labels[:-1],
-        unknown=[("Fracture", 1200), (HOSTILE, 2)],
-        lacking=labels[-1:],
+        metrics={
+            "source": HOSTILE,
+            "split": None,
+            "images": {"found": 50, "left_out": [["seen in training", 7], [HOSTILE, 3]], "evaluated": 40},
+            "labels": {"used": labels[:-1], "unknown": [["Fracture", 1200], [HOSTILE, 2]], "lacking": labels[-1:]},
+            "warnings": [HOSTILE],
+            "notes": [HOSTILE],
+        },
         split=split,
         decision=decision,
-        warnings=(HOSTILE,),
-        notes=(HOSTILE,),
     )
 
 

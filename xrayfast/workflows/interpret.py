@@ -242,25 +242,19 @@ def _split_report(run: Run, split: PredictedSplit, interpretation: Interpretatio
 
 
 def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
-    info, config = run.info, run.config
+    history, info = run.history, run.info
     return ReportData(
         run_name=run.path.name,
-        created=info.finished[:16].replace("T", " ") + " UTC",
-        command=info.command,
+        info=info,
         facts=_training_facts(run),
         task=run.task,
         labels=run.labels,
         counts=pd.DataFrame(info.counts),
-        data_notes=tuple(info.data_notes),
-        history=run.history,
-        best_epoch=info.best_epoch,
+        history=history,
         splits=splits,
-        warnings=tuple(info.remarks),
         decision=run.decision,
-        flow=info.flow,
-        audit=info.audit,
-        source=str(config.data.source),
-        curves=history_plot(run.history, info.best_epoch),
+        source=str(run.config.data.source),
+        curves=history_plot(history, info.best_epoch),
     )
 
 
@@ -270,22 +264,22 @@ def _training_facts(run: Run) -> dict[str, str]:
     phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
     versions = {"xrayfast": info.xrayfast, **info.versions}
     return {
-        "arch": model.arch,
-        "weights": model.weights,
-        "parameters": f"{info.parameters or 0:,}",
-        "size": f"{model.size} px",
-        "batch size": str(run.global_batch),
-        "phases (epochs)": ", ".join(phases) or "by hand",
-        "lr": "by hand" if info.lr is None else f"{info.lr:.2g}",
-        "schedule": train.schedule,
-        "optimizer": train.optimizer,
-        "wd": str(train.wd),
-        "loss": info.loss or train.loss,
-        "class weights": train.class_weights,
-        "tta": "yes" if train.tta else "no",
-        "precision": info.precision or train.precision,
-        "device": f"{info.device} ({info.device_name})",
-        "seed": f"{train.seed} (split {config.data.split_seed})",
-        "training time": f"{info.seconds or 0:.0f} s",
-        "versions": ", ".join(f"{name} {number_cell}" for name, number_cell in versions.items()),
+        "Network": model.arch,
+        "Weights": model.weights,
+        "Parameters": f"{info.parameters or 0:,}",
+        "Image size": f"{model.size} px",
+        "Batch size": str(run.global_batch),
+        "Phases (epochs)": ", ".join(phases) or "by hand",
+        "Learning rate": "by hand" if info.lr is None else f"{info.lr:.2g}",
+        "Schedule": train.schedule,
+        "Optimizer": train.optimizer,
+        "Weight decay": str(train.wd),
+        "Loss": info.loss or train.loss,
+        "Class weights": train.class_weights,
+        "Test-time augmentation": "yes" if train.tta else "no",
+        "Precision": info.precision or train.precision,
+        "Device": f"{info.device} ({info.device_name})",
+        "Seed": f"{train.seed} (split {config.data.split_seed})",
+        "Training time": f"{info.seconds or 0:.0f} s",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }

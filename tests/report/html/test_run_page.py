@@ -17,9 +17,11 @@ from tests.report.samples import (
     report,
     split_report,
     visible,
+    with_info,
 )
 from xrayfast.errors import WriteError
 from xrayfast.files import write_text
+from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.report.html.evaluation_page import render_evaluation_page
 from xrayfast.report.html.run_page import render_run_page
@@ -147,7 +149,7 @@ def test_unknown_patients_are_named_among_the_limits(quick):
 
 
 def test_without_epochs_and_splits_the_page_says_so():
-    data = dataclasses.replace(report(epochs=0), splits=(), warnings=(), best_epoch=None)
+    data = dataclasses.replace(with_info(report(epochs=0), remarks=[], best_epoch=None), splits=())
     words = visible(render_run_page(data))
     assert "No epoch was finished" in words and "No split has been evaluated" in words
     assert "raised no warning" in words
@@ -185,7 +187,9 @@ def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
     split = data.splits[0]
     summary = summarise(split.predictions.truth, split.predictions.probability, data.labels, task)
     bare = dataclasses.replace(split, summary=summary, predictions=None, saliency=(), saliency_notes=())
-    text = render_run_page(dataclasses.replace(data, splits=(bare,), decision=None, flow=(), audit=(), source=""))
+    data = with_info(data, flow=[], audit=[])
+    decision = Decision(task, tuple(data.labels))
+    text = render_run_page(dataclasses.replace(data, splits=(bare,), decision=decision, source=""))
     assert Outline(text).sections == [id for id in SECTIONS if id != "saliency"]
     words = " ".join(visible(text).split())
     assert "resamples" not in words and "ROC and precision-recall" not in words and "From the files" not in words
@@ -197,7 +201,8 @@ def test_the_limits_say_what_was_chosen_on_validation(quick):
     words = " ".join(visible(render_run_page(report("multi"))).split())
     assert "Chosen on the validation images: the best epoch, the calibration, the thresholds." in words
     assert "point estimates" not in words and "threshold of 0.5" not in words
-    words = " ".join(visible(render_run_page(dataclasses.replace(report(), decision=None, best_epoch=None))).split())
+    undecided = dataclasses.replace(report(), decision=Decision("single", LABELS["single"]))
+    words = " ".join(visible(render_run_page(with_info(undecided, best_epoch=None))).split())
     assert "Chosen on the validation images" not in words
 
 

@@ -22,34 +22,22 @@ class EvaluationData:
     Attributes:
         run_name: of the evaluated run.
         created: date and time, for people.
-        source: of the images.
         command: the command line or call.
         task: "single" or "multi".
         labels: the network's labels, in order.
-        images: {"found": n, "left_out": [(why, n), ...], "evaluated": n}.
-        used: labels that both the data and the network have.
-        unknown: labels of the data that the network does not have, with their images.
-        lacking: labels of the network that the data do not have.
+        metrics: the content of the evaluation's `metrics.json`.
         split: the results, named "external" or "test".
         decision: the run's calibration and thresholds.
-        warnings: sentences that a reader must see first.
-        notes: sentences on the data.
     """
 
     run_name: str
     created: str
-    source: str
     command: str
     task: Task
     labels: Sequence[str]
-    images: Mapping[str, Any]
-    used: Sequence[str]
-    unknown: Sequence[tuple[str, int]]
-    lacking: Sequence[str]
+    metrics: Mapping[str, Any]
     split: SplitReport
-    decision: Decision | None = None
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    decision: Decision
 
 
 def render_evaluation_page(data: EvaluationData) -> str:
@@ -59,7 +47,7 @@ def render_evaluation_page(data: EvaluationData) -> str:
         data: what to show; names and sentences are plain text and are escaped here.
     """
     result = split_section(data.split, data.task)
-    images = data.images
+    metrics, images, labels = data.metrics, data.metrics["images"], data.metrics["labels"]
     flow = [
         ("Images found", images["found"]),
         *((f"Left out: {why}", n) for why, n in images["left_out"]),
@@ -79,17 +67,17 @@ def render_evaluation_page(data: EvaluationData) -> str:
     view = {
         "run_name": data.run_name,
         "created": data.created,
-        "source": data.source,
+        "source": metrics["source"] + (f", split {metrics['split']}" if metrics["split"] else ""),
         "command": data.command,
         "task_text": task_text(data.task, data.labels),
         "contents": contents,
-        "warnings": data.warnings,
+        "warnings": metrics["warnings"],
         "flow": flow_steps(flow),
-        "used": data.used,
-        "unknown": [(label, f"{n:,}") for label, n in data.unknown],
-        "lacking": data.lacking,
-        "notes_on_data": data.notes,
-        "decision": decision_section(data.decision or Decision(data.task, tuple(data.labels))),
+        "used": labels["used"],
+        "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],
+        "lacking": labels["lacking"],
+        "notes_on_data": metrics["notes"],
+        "decision": decision_section(data.decision),
         "splits": [result],
         "external": data.split.name == "external",
         "has_patients": bool(data.split.summary.get("patients")),

@@ -10,20 +10,12 @@ import pandas as pd
 from xrayfast.config import Task
 from xrayfast.metrics.decision import Decision
 from xrayfast.report.html.decision_section import decision_section
-from xrayfast.report.html.plots import Plot, history_plot
+from xrayfast.report.html.plots import Plot
 from xrayfast.report.html.render import render_template
 from xrayfast.report.html.split_section import SplitReport, split_section
 from xrayfast.report.html.tables import counts_table, epochs_table, flow_steps
 from xrayfast.report.wording import SPLIT_TITLES
-
-FACT_NAMES = {
-    "arch": "Network",
-    "lr": "Learning rate",
-    "lr_div": "Learning rate divisor",
-    "wd": "Weight decay",
-    "tta": "Test-time augmentation",
-    "size": "Image size",
-}
+from xrayfast.run_files import RunInfo
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,42 +24,30 @@ class ReportData:
 
     Attributes:
         run_name: the run's name, the page's title.
-        created: date and time, for people.
-        command: the command line or call that started the run.
-        facts: on model and training, by name: arch, weights, loss, optimizer, seed, device, versions and so on.
+        info: the content of `run.json`.
+        facts: on model and training, by the names that people read.
         task: "single" or "multi".
         labels: the names, in the order of the network's outputs.
         counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
             and by split (columns among train, valid and test).
-        data_notes: sentences on the data.
         history: one row per epoch, as `figures.loss_and_metric_curves` takes it.
-        best_epoch: the epoch whose weights were kept, or None.
         splits: the evaluated splits, valid before test.
-        warnings: sentences that a reader must see first.
-        decision: calibration and thresholds; None for the network's own probabilities.
-        flow: from the image files that were found to the splits: descriptions and numbers of images.
-        audit: sentences on duplicates and leaks.
+        decision: calibration and thresholds.
         source: of the data; "" where unknown.
-        curves: `plots.history_plot` of the history, where it is drawn already.
+        curves: `plots.history_plot` of the history.
     """
 
     run_name: str
-    created: str
-    command: str
+    info: RunInfo
     facts: Mapping[str, str]
     task: Task
     labels: Sequence[str]
     counts: pd.DataFrame
-    data_notes: tuple[str, ...]
     history: pd.DataFrame
-    best_epoch: int | None
     splits: tuple[SplitReport, ...]
-    warnings: tuple[str, ...]
-    decision: Decision | None = None
-    flow: Sequence[tuple[str, int]] = ()
-    audit: Sequence[str] = ()
-    source: str = ""
-    curves: Plot | None = None
+    decision: Decision
+    source: str
+    curves: Plot | None
 
 
 def render_run_page(data: ReportData) -> str:
@@ -76,24 +56,25 @@ def render_run_page(data: ReportData) -> str:
     Args:
         data: what to show; names and sentences are plain text and are escaped here.
     """
+    info = data.info
     splits = [split_section(split, data.task) for split in data.splits]
     view = {
         "run_name": data.run_name,
-        "created": data.created,
-        "command": data.command,
+        "created": info.finished[:16].replace("T", " ") + " UTC",
+        "command": info.command,
         "task_text": task_text(data.task, data.labels),
         "contents": _contents(data),
-        "warnings": data.warnings,
+        "warnings": info.remarks,
         "source": data.source,
         "counts": counts_table(data.counts, data.labels, data.task),
-        "flow": flow_steps(data.flow),
-        "audit": data.audit,
-        "data_notes": data.data_notes,
-        "facts": [(_fact_name(name), value) for name, value in data.facts.items()],
-        "curves": data.curves or history_plot(data.history, data.best_epoch),
-        "epochs": epochs_table(data.history, data.best_epoch, data.task),
-        "best_epoch": data.best_epoch,
-        "decision": decision_section(data.decision or Decision(data.task, tuple(data.labels))),
+        "flow": flow_steps(info.flow),
+        "audit": info.audit,
+        "data_notes": info.data_notes,
+        "facts": data.facts.items(),
+        "curves": data.curves,
+        "epochs": epochs_table(data.history, info.best_epoch, data.task),
+        "best_epoch": info.best_epoch,
+        "decision": decision_section(data.decision),
         "splits": splits,
         "has_patients": "patients" in data.counts.index[len(data.labels) :],
         "has_intervals": any(split["intervals_text"] for split in splits),
@@ -122,8 +103,3 @@ def task_text(task: Task, labels: Sequence[str]) -> str:
     """The task in a line."""
     kind = f"one of {len(labels)} classes" if task == "single" else f"any of {len(labels)} labels"
     return f"Chest radiographs, {kind} per image"
-
-
-def _fact_name(name: str) -> str:
-    words = name.replace("_", " ")
-    return FACT_NAMES.get(name, words[:1].upper() + words[1:])

@@ -60,27 +60,13 @@ def write_page(
     Raises:
         WriteError: the folder can't be written to.
     """
-    labels, external = metrics["labels"], not metrics["own"]
+    external = not metrics["own"]
     note = "Predicted for this evaluation." if external else "From the run's saved predictions."
     split = SplitReport(
         "external" if external else metrics["split"], metrics["result"], cases, note, evaluation.predictions
     )
-    page = EvaluationData(
-        run_name=run.path.name,
-        created=created[:16].replace("T", " ") + " UTC",
-        source=metrics["source"] + (f", split {metrics['split']}" if metrics["split"] else ""),
-        command=command,
-        task=run.task,
-        labels=run.labels,
-        images=metrics["images"],
-        used=labels["used"],
-        unknown=labels["unknown"],
-        lacking=labels["lacking"],
-        split=split,
-        decision=run.decision,
-        warnings=tuple(metrics["warnings"]),
-        notes=tuple(metrics["notes"]),
-    )
+    created = created[:16].replace("T", " ") + " UTC"
+    page = EvaluationData(run.path.name, created, command, run.task, run.labels, metrics, split, run.decision)
     write_text(evaluation.report_path, render_evaluation_page(page))
 
 
