@@ -131,7 +131,7 @@ def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
     assert ends == [[one["observed_low"], one["observed_high"]] for one in held]
     heights = [bar.get_height() for bar in strip.patches]
     assert heights == [one["count"] for one in after["a"]] * 2
-    assert "nothing is known\nof it" in [text.get_text() for text in empty.texts]
+    assert "masked on all\nimages" in [text.get_text() for text in empty.texts]
     assert texts(figure)[-2:] == ["before calibration", "after calibration"]
     assert texts(reliability_figure(after))[-1] == "as reported"
 

@@ -48,16 +48,16 @@ class Curve:
 
     Attributes:
         label: its name.
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which are left out.
         score: (N,) in [0, 1].
-        said: what the legend says of it: the area and its interval, or "".
+        area: under it, with its interval, for the legend; or "".
         mark: x and y of the operating point, or None.
     """
 
     label: str
     truth: NDArray[np.int64]
     score: Floats
-    said: str = ""
+    area: str = ""
     mark: tuple[float, float] | None = None
 
 
@@ -65,7 +65,7 @@ def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | No
     """False and true positive rates, from (0, 0) to (1, 1).
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which are left out.
         score: (N,) finite.
 
     Returns:
@@ -81,7 +81,7 @@ def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats,
     """Recalls and precisions, from the highest score down.
 
     Args:
-        truth: (N,) of 1, 0, and -1 where nobody knows, which is left out.
+        truth: (N,) of 1, 0, and -1 where masked, which are left out.
         score: (N,) finite.
 
     Returns:
@@ -121,7 +121,7 @@ def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def reliability_figure(after: Mapping[str, Sequence[Bin]], before: Mapping[str, Sequence[Bin]] | None = None) -> Figure:
-    """Observed share against mean probability, a panel a label, with the number of images in each bin below.
+    """Observed share against mean probability, one panel per label, with the number of images in each bin below.
 
     Args:
         after: bins by label, with the fields of `metrics.reliability.Bin`: of the probabilities that are reported.
@@ -139,7 +139,7 @@ def reliability_figure(after: Mapping[str, Sequence[Bin]], before: Mapping[str, 
         _points(axes, bins, AFTER)
         _images(strip, bins, color=SERIES[0], alpha=0.55)
         if not any(one["count"] for one in bins):
-            _say(axes, "nothing is known of it")
+            _say(axes, "masked on all images")
     handles = [Line2D([], [], linestyle="", color=SERIES[0], marker=AFTER["marker"])]
     if before is None:
         return panels.done("Mean probability", "Observed share", handles, ["as reported"])
@@ -164,7 +164,7 @@ def _curves(
         panels = Panels(len(curves), 1.75)
         for index, curve in enumerate(curves):
             lacking = _lacking(curve, both)
-            axes = panels.panel(index, curve.label, "" if lacking else curve.said)
+            axes = panels.panel(index, curve.label, "" if lacking else curve.area)
             draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
             _mark(axes, curve, SERIES[0])
             _say(axes, lacking)
@@ -178,7 +178,7 @@ def _curves(
         _mark(axes, curve, colour)
         lacking = _lacking(curve, both)
         handles.append(Line2D([], [], **({"linestyle": ""} if lacking else style)))
-        names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.said))))
+        names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.area))))
     return panels.done(x, y, handles, names)
 
 
@@ -222,7 +222,7 @@ def _lacking(curve: Curve, both: bool) -> str:
     """Why a label has no curve; "" where it has one."""
     known = curve.truth[curve.truth >= 0]
     if not len(known):
-        return "nothing is known of it"
+        return "masked on all images"
     if not (known == 1).any():
         return "no image with the label"
     return "no image without the label" if both and (known == 1).all() else ""

@@ -1,7 +1,7 @@
 """Figures of a run: pure functions to a matplotlib `Figure`; no pyplot, no global state, drawn with Agg.
 
-Names of labels and files come from strangers, so no such text is read as TeX (a `$` in a label would be), and
-each is cut in its middle where it would not fit.
+Names of labels and files are foreign texts: none is read as TeX (a `$` in a label would be), and each is cut in its
+middle where it would not fit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Case:
         image: file name or path, as the person knows it.
         actual: the label or labels that the data set gives, joined for reading; "" for none.
         predicted: the predicted label or labels, joined for reading; "" for none.
-        probability: of what was predicted, in [0, 1]; NaN where there is no one such number.
+        probability: of the predicted class, in [0, 1]; NaN for multi-label.
         loss: the image's loss.
         pixels: (height, width) uint8, or None where the file can no longer be read.
     """
@@ -66,7 +66,7 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
     """Losses (left) and validation metrics (right) by epoch, with the phases named and the best epoch ringed.
 
     Args:
-        history: a row an epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
+        history: one row per epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
             the columns of metrics named in `metrics.registry.epoch_metrics`; cells may be NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
@@ -94,7 +94,7 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
         columns: images in a row.
     """
     if not cases:
-        return _message("No predictions to show")
+        return message_figure("No predictions to show")
     columns = max(1, min(columns, len(cases)))
     rows = math.ceil(len(cases) / columns)
     side, caption, gap = 2.3, 1.15, 0.22
@@ -105,15 +105,7 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
         left, top = gap + column * (side + gap), height - gap - row * (side + caption)
         axes = figure.add_axes((left / width, (top - side) / height, side / width, side / height))
         _image(axes, case)
-        lines = _caption_lines(case)
-        style: dict[str, Any] = {
-            "transform": axes.transAxes,
-            "va": "top",
-            "fontsize": 7.5,
-            "parse_math": False,
-        }
-        axes.text(0, -0.03, lines[0], color=INK, fontweight="bold", **style)
-        axes.text(0, -0.10, "\n".join(lines[1:]), color=INK, linespacing=1.3, **style)
+        write_caption(axes, _caption_lines(case))
     return figure
 
 
@@ -130,7 +122,7 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
     rates, values = rates[known], values[known]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    _plain(axes)
+    _style_axes(axes)
     axes.set_xscale("log")
     axes.plot(rates, values, color=INK, linewidth=1.6, marker="o" if len(rates) == 1 else None)
     for index, (name, rate) in enumerate(suggestions.items()):
@@ -163,7 +155,7 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
 
 
 def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
-    """The figure as a PNG of 160 dots an inch, cut to what is drawn; the same figure gives the same bytes.
+    """The figure as a PNG of 160 dots per inch, cut to what is drawn; the same figure gives the same bytes.
 
     Args:
         figure: what to draw.
@@ -184,7 +176,7 @@ def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG; `path` holds the old file or the whole new one, never a part.
+    """Write the figure as a PNG, whole or not at all.
 
     Raises:
         WriteError: the file can't be written.
@@ -206,7 +198,14 @@ def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def _plain(axes: Axes) -> None:
+def write_caption(axes: Axes, lines: Sequence[str]) -> None:
+    """Write lines below an image, the first in bold."""
+    style: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": INK, "fontsize": 7.5}
+    axes.text(0, -0.03, lines[0], fontweight="bold", parse_math=False, **style)
+    axes.text(0, -0.10, "\n".join(lines[1:]), linespacing=1.3, parse_math=False, **style)
+
+
+def _style_axes(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
@@ -231,7 +230,7 @@ def _legend_above(axes: Axes, columns: int) -> None:
 
 def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_epoch: int | None) -> None:
     """Lines of one panel; a series without any value stays in the legend and says so."""
-    _plain(axes)
+    _style_axes(axes)
     epochs = history["epoch"].to_numpy(dtype=float)
     at_best = epochs == best_epoch
     for index, (column, name) in enumerate(names.items()):
@@ -271,7 +270,7 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
 
 
 def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str]) -> None:
-    """A line where the phase changes, and each phase's name above its split of the panel."""
+    """A line where the phase changes, and each phase's name above its range of the panel."""
     starts = [0] + [i for i in range(1, len(phases)) if phases[i] != phases[i - 1]]
     ends = [*starts[1:], len(phases)]
     # A panel is some 60 characters of this size wide.
@@ -297,7 +296,8 @@ def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str])
         )
 
 
-def _message(text: str) -> Figure:
+def message_figure(text: str) -> Figure:
+    """A small figure of one line of text, in place of an empty one."""
     figure = Figure(figsize=(5, 1.2))
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=TEXT, color=MUTED)
     return figure

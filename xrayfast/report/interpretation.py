@@ -1,4 +1,4 @@
-"""What a network got right and wrong on one part of the data, from its saved predictions."""
+"""What a network got right and wrong on one split, from its saved predictions."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ IMAGE_SIZE = 256
 """Side in pixels of the images of single cases."""
 
 RESAMPLES = 1000
-"""Of the intervals of predictions that no run has measured; those of a run are as its settings say."""
+"""Of the bootstrap for predictions without a run; for those of a run its settings say."""
 
 
 class Interpretation:
-    """What a network got right and wrong on one part of the data.
+    """What a network got right and wrong on one split.
 
     Needs neither the network nor torch; `learning.interpretation` makes fastai's interpretation of it.
 
@@ -40,12 +40,12 @@ class Interpretation:
         paths: where each image's file is, by its name in `predictions`.
         images: where the images of single cases come from; by default from the files.
         decision: calibration and thresholds, as validation chose them; by default none.
-        summary: all numbers, where they are known already.
+        summary: the metrics, where they are computed already.
 
     Attributes:
         predictions: as given.
         decision: as given.
-        summary: all numbers, as `metrics.summary.summarise` gives them.
+        summary: the metrics, as `metrics.summary.summarise` gives them.
         vocab: the labels.
     """
 
@@ -75,7 +75,7 @@ class Interpretation:
         self.predicted = self.decision.decide(predictions.probability)
 
     def confusion_matrix(self) -> NDArray[np.int64]:
-        """(C, C) counts, rows actual (single); (L, 2, 2), a matrix a label, rows actual negative, positive (multi)."""
+        """Counts: (C, C), rows actual (single); (L, 2, 2), rows actual negative and positive (multi)."""
         if self.task == "single":
             return np.array(self.summary["confusion"])
         return np.array([self.summary["confusion_per_label"][label] for label in self.vocab])
@@ -85,7 +85,7 @@ class Interpretation:
         return cooccurrence(self.predictions.truth, self.predicted)
 
     def plot_confusion_matrix(self, normalize: bool = False, **_: Any) -> Figure:
-        """The confusion matrix (single) or a matrix a label (multi) as a Figure."""
+        """The confusion matrix (single) or one matrix per label (multi) as a Figure."""
         if self.task == "single":
             return matrices.confusion_figure(self.confusion_matrix(), self.vocab, normalize=normalize)
         return matrices.binary_figure(self.summary["confusion_per_label"])
@@ -113,13 +113,13 @@ class Interpretation:
 
     def top_losses_table(self, k: int | None = None) -> pd.DataFrame:
         """The k images with the largest losses: predicted against actual, with all probabilities."""
-        rows, told = self.ranked(k), self.predictions
+        rows, predictions = self.ranked(k), self.predictions
         columns: dict[str, Any] = {
-            "image": told.images[rows],
-            "actual": [join_labels(told.truth[i], self.vocab) for i in rows],
+            "image": predictions.images[rows],
+            "actual": [join_labels(predictions.truth[i], self.vocab) for i in rows],
             "predicted": [join_labels(self.predicted[i], self.vocab) for i in rows],
-            "loss": told.loss[rows],
-            **{PROBABILITY_PREFIX + label: told.probability[rows, i] for i, label in enumerate(self.vocab)},
+            "loss": predictions.loss[rows],
+            **{PROBABILITY_PREFIX + label: predictions.probability[rows, i] for i, label in enumerate(self.vocab)},
         }
         table: pd.DataFrame = pd.DataFrame(columns)
         return table
@@ -149,7 +149,7 @@ class Interpretation:
             image=image,
             actual=self._names(truth, None if single else probability),
             predicted=self._names(predicted, None if single else probability),
-            # Of several labels each has its own, beside its name.
+            # Multi-label: each label has its own, beside its name.
             probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
             pixels=self._image(image),

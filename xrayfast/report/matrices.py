@@ -48,7 +48,7 @@ def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool =
 
 
 def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
-    """One 2x2 matrix a label, as small multiples, shaded by each row's shares.
+    """One 2x2 matrix per label, as small multiples, shaded by each row's shares.
 
     Args:
         counts_by_label: [[tn, fp], [fn, tp]] by label.

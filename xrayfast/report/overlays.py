@@ -22,7 +22,7 @@ from xrayfast.report import figures
 
 COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
 """From purple to orange: perceptually uniform, and in grey print still from dark to bright. Without inferno's ends,
-which would look like the film's own black and white.
+which would look like the radiograph's own black and white.
 """
 
 OPACITY = 0.6
@@ -34,13 +34,13 @@ SIDE, CAPTION, GAP, LEGEND = 2.3, 1.02, 0.22, 0.55
 
 @dataclass(frozen=True, eq=False)
 class SaliencyCase:
-    """One image and what of it speaks for a label.
+    """One image with the saliency map of a label.
 
     Attributes:
         image: file name or path, as the person knows it.
         label: the label that is explained.
         probability: of that label, in [0, 1].
-        actual: the label or labels that the data set gives, joined for reading; "" for none, None where nobody knows.
+        actual: the label or labels that the data set gives, joined for reading; "" for none, None where unknown.
         predicted: the predicted label or labels, joined for reading; "" for none.
         pixels: (S, S) uint8, the whole image padded with black as the network sees it, at any size.
         heat: (h, w) in [0, 1] over that square.
@@ -86,7 +86,7 @@ def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
         columns: pairs in a row.
     """
     if not cases:
-        return _nothing()
+        return figures.message_figure("No images to explain")
     columns = max(1, min(columns, len(cases)))
     rows = math.ceil(len(cases) / columns)
     width = columns * (2 * SIDE + 2 * GAP) + GAP
@@ -111,7 +111,7 @@ def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
         if offset:
             _outline(axes, case)
         else:
-            _caption(axes, case)
+            figures.write_caption(axes, _caption_lines(case))
 
 
 def _outline(axes: Axes, case: SaliencyCase) -> None:
@@ -122,13 +122,6 @@ def _outline(axes: Axes, case: SaliencyCase) -> None:
     top, left, bottom, right = case.thorax
     place = (left * columns - 0.5, top * rows - 0.5), (right - left) * columns, (bottom - top) * rows
     axes.add_patch(Rectangle(*place, fill=False, edgecolor="white", linewidth=0.7, linestyle=(0, (4, 4)), gid="thorax"))
-
-
-def _caption(axes: Axes, case: SaliencyCase) -> None:
-    first, *rest = _caption_lines(case)
-    style: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": figures.INK, "fontsize": 7.5}
-    axes.text(0, -0.03, first, fontweight="bold", parse_math=False, **style)
-    axes.text(0, -0.10, "\n".join(rest), linespacing=1.3, parse_math=False, **style)
 
 
 def _caption_lines(case: SaliencyCase) -> list[str]:
@@ -165,9 +158,3 @@ def _legend(figure: Figure) -> None:
         color=figures.MUTED,
         linespacing=1.3,
     )
-
-
-def _nothing() -> Figure:
-    figure = Figure(figsize=(5, 1.2))
-    figure.text(0.5, 0.5, "No images to explain", ha="center", va="center", fontsize=figures.TEXT, color=figures.MUTED)
-    return figure

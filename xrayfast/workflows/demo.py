@@ -6,7 +6,7 @@ from xrayfast.config import Config, DataConfig, ModelConfig, TrainConfig
 
 IMAGES = 600
 SIZE = 128
-"""Films made, and their side in pixels."""
+"""The number of synthetic films, and their side in pixels."""
 
 SETTINGS = Config(
     data=DataConfig(test_fraction=0.15),

@@ -216,7 +216,7 @@ def test_an_evaluation_names_labels_and_what_was_left_out(quick):
     words = " ".join(visible(render_evaluation_page(evaluation("multi"))).split())
     assert "50 Images found 7 Left out: seen in training 3 Left out: " in words
     assert "Fracture 1,200 images" in words
-    assert f"not told by the data {' '.join(HOSTILE.split())} " in words
+    assert f"In the network alone {' '.join(HOSTILE.split())} " in words
     assert "One external data set is one other place" in words
     own = " ".join(visible(render_evaluation_page(evaluation("multi", "test"))).split())
     assert "These images come from the data set that the network was trained on" in own

@@ -1,4 +1,4 @@
-"""How probabilities were calibrated and thresholds chosen, in words and tables."""
+"""The section of a page on calibration and thresholds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from xrayfast.metrics.calibration import Temperature
 from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.html.results_tables import scalings_table, thresholds_table
+from xrayfast.report.wording import NOT_CALIBRATED
 
 
 def decision_section(decision: Decision) -> dict[str, Any]:
-    """What the templates show of a decision."""
+    """The variables of the templates for a decision."""
     return {
         "calibrated": decision.calibration is not None,
         "chosen": bool(decision.points),
@@ -25,7 +26,7 @@ def decision_section(decision: Decision) -> dict[str, Any]:
 def _calibration_text(decision: Decision) -> str:
     fitted = decision.calibration
     if fitted is None:
-        return "Probabilities are the network's own; they were not calibrated."
+        return NOT_CALIBRATED
     if isinstance(fitted, Temperature):
         if fitted.reason:
             return f"No temperature could be fitted ({fitted.reason}): probabilities are the network's own."
@@ -35,7 +36,7 @@ def _calibration_text(decision: Decision) -> str:
             f"the validation images and makes probabilities {effect} extreme. Which class is the most likely one does "
             "not change."
         )
-    failed = sum(bool(one.reason) for one in fitted)
+    failed = sum(bool(scaling.reason) for scaling in fitted)
     exceptions = f" For {failed} of {len(fitted)} labels that could not be done in full; the table says why." * bool(
         failed
     )

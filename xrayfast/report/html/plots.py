@@ -1,4 +1,4 @@
-"""Figures as the page holds them: in the page itself, and with a heading, a sentence and their numbers."""
+"""Figures as a page embeds them, with a heading, a sentence and their numbers as a table."""
 
 from __future__ import annotations
 
@@ -44,28 +44,28 @@ class Plot:
 
     @cached_property
     def data(self) -> str:
-        """For a data URI: of at most 256 colours, which no eye tells from all of them, and a third as large."""
+        """For a data URI: quantized to 256 colours, which looks the same and is a third as large."""
         buffer = io.BytesIO()
         self.image.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG")
         return base64.b64encode(buffer.getvalue()).decode()
 
     @property
     def width(self) -> int:
-        """In CSS pixels, 100 an inch."""
+        """In CSS pixels, 100 per inch."""
         return round(self.image.width * 100 / DPI)
 
     @property
     def height(self) -> int:
-        """In CSS pixels, 100 an inch."""
+        """In CSS pixels, 100 per inch."""
         return round(self.image.height * 100 / DPI)
 
     @property
     def wide(self) -> bool:
-        """Whether two do not fit beside each other."""
+        """Whether it takes a whole row."""
         return self.width > 600
 
     def save(self, path: Path) -> None:
-        """Write it on white as a PNG; `path` holds the old file or the whole new one, never a part.
+        """Write it on white as a PNG, whole or not at all.
 
         Raises:
             WriteError: the file can't be written.
@@ -78,7 +78,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """Figures with their heading, a sentence and the same numbers as a table; None where another table has them."""
+    """Figures with a heading, a sentence and their numbers as a table; None where another table has these."""
 
     title: str
     text: str
@@ -92,7 +92,7 @@ class FigureBlock:
 
 
 def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
-    """The figure without a background, so that it suits a dark page as well."""
+    """Draw the figure without a background, so that it suits a dark page as well."""
     image = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
     return Plot(name, title, alt, image)
 
@@ -107,58 +107,60 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
 
 
-def figure_blocks(split: str, summary: Mapping[str, Any], task: Task, told: Predictions | None) -> list[FigureBlock]:
+def figure_blocks(
+    split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions | None
+) -> list[FigureBlock]:
     """Every figure of a split's results, in the order to show.
 
     Args:
         split: its name.
         summary: as `metrics.summary.summarise` returns it.
         task: "single" or "multi".
-        told: from which the curves are drawn; None for no curves.
+        predictions: from which the curves are drawn; None for no curves.
     """
     labels = [row["label"] for row in summary["per_label"]]
-    blocks = [] if told is None or not len(told) else [_curves_block(split, summary, task, told)]
+    blocks = [] if predictions is None or not len(predictions) else [_curves_block(split, summary, task, predictions)]
     blocks += [_reliability_block(split, summary)] if summary.get("reliability") else []
     if task == "single":
         return [*blocks, _confusion_block(split, summary, labels)]
     return [*blocks, *_multi_blocks(split, summary, labels)]
 
 
-def label_curves(summary: Mapping[str, Any], task: Task, told: Predictions) -> tuple[list[Curve], list[Curve]]:
-    """What `roc_figure` and `precision_recall_figure` draw: every label that the summary knows.
+def label_curves(summary: Mapping[str, Any], task: Task, predictions: Predictions) -> tuple[list[Curve], list[Curve]]:
+    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary.
 
     Args:
         summary: as `metrics.summary.summarise` returns it.
         task: "single" or "multi".
-        told: the predictions that it is of.
+        predictions: those that it is of.
     """
-    place = {label: i for i, label in enumerate(told.labels)}
+    place = {label: i for i, label in enumerate(predictions.labels)}
     intervals = summary.get("intervals", {}).get("per_label", {})
     roc: list[Curve] = []
     precision_recall: list[Curve] = []
     for row in summary["per_label"]:
         label, i = row["label"], place[row["label"]]
-        truth, score, found = told.truth[:, i], told.probability[:, i], intervals.get(row["label"], {})
+        truth, score, found = predictions.truth[:, i], predictions.probability[:, i], intervals.get(row["label"], {})
         rates = {name: np.nan if row[name] is None else row[name] for name in ("recall", "specificity", "precision")}
         # The most likely class has no one threshold, and so no place on the curves.
         marked = task == "multi" and not np.isnan(list(rates.values())).any()
         marks = (1 - rates["specificity"], rates["recall"]), (rates["recall"], rates["precision"])
-        for curves, name, measure, mark in (
+        for curves, title, metric, mark in (
             (roc, "AUROC", "auroc", marks[0]),
             (precision_recall, "AP", "ap", marks[1]),
         ):
-            said = _said(name, row[measure], found.get(measure))
-            curves.append(Curve(label, truth, score, said, mark if marked else None))
+            area = _area(title, row[metric], found.get(metric))
+            curves.append(Curve(label, truth, score, area, mark if marked else None))
     return roc, precision_recall
 
 
-def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Predictions) -> FigureBlock:
+def _curves_block(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> FigureBlock:
     """ROC, and precision and recall."""
     kind = split_images(split, summary["images"])
-    roc, precision_recall = label_curves(summary, task, told)
+    roc, precision_recall = label_curves(summary, task, predictions)
     dots = " A dot is where the label's threshold stands." if task == "multi" else ""
-    areas = "; ".join(": ".join(filter(None, (curve.label, curve.said or "not defined"))) for curve in roc)
-    precisions = "; ".join(f"{curve.label}: {curve.said or 'not defined'}" for curve in precision_recall)
+    areas = "; ".join(": ".join(filter(None, (curve.label, curve.area or "not defined"))) for curve in roc)
+    precisions = "; ".join(f"{curve.label}: {curve.area or 'not defined'}" for curve in precision_recall)
     return FigureBlock(
         "ROC and precision-recall curves",
         "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
@@ -175,7 +177,7 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, told: Pred
     )
 
 
-def _said(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
+def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
     cell = number_cell(value, interval=interval)
     if cell.text is None:
         return ""
@@ -206,7 +208,7 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
 
 
 def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> FigureBlock:
-    """What a single-label task has: the confusion matrix."""
+    """Single-label: the confusion matrix."""
     matrix = summary["confusion"]
     right = sum(matrix[i][i] for i in range(len(matrix)))
     kind = split_images(split, sum(map(sum, matrix)))
@@ -220,14 +222,14 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
 
 
 def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
-    """What a multi-label task has: a matrix a label, and which labels are predicted together."""
+    """Multi-label: one matrix per label, and which labels are predicted together."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
     kind = split_images(split, summary["images"])
     by_label = plot(
         binary_figure(counts),
         "confusion",
-        "One matrix a label",
-        f"{len(counts)} two-by-two matrices, one a label, of {kind}; the numbers are in the table below.",
+        "One matrix per label",
+        f"{len(counts)} two-by-two matrices, one per label, of {kind}; the numbers are in the table below.",
     )
     predicted = plot(
         cooccurrence_figure(together, labels),

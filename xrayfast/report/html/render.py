@@ -1,4 +1,4 @@
-"""What all pages share: one file that asks nothing of a network, and in which strangers' texts are only text.
+"""Rendering of all pages: one self-contained file each, in which foreign texts are escaped.
 
 The Content-Security-Policy allows the one style sheet and the one script by their hashes, and images from within
 the page.
@@ -25,12 +25,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_SIDE = 160
 
 
-def render_template(name: str, view: Mapping[str, Any]) -> str:
+def render_template(name: str, context: Mapping[str, Any]) -> str:
     """A page as one HTML document that needs no other file.
 
     Args:
         name: of the template.
-        view: what it shows; names and sentences are plain text and are escaped here.
+        context: its variables; names and sentences are plain text and are escaped here.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -38,22 +38,22 @@ def render_template(name: str, view: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_showable,
+        finalize=_without_controls,
     )
     style, script = (
         (TEMPLATES / "report.css").read_text("utf-8"),
         (TEMPLATES / "report.js").read_text("utf-8"),
     )
     shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
-    return environment.get_template(name).render({**view, **shell})
+    return environment.get_template(name).render({**context, **shell})
 
 
 def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict[str, Any]:
-    """An image as what the templates put in a page; `data` is None where there is none.
+    """The variables of an image in a template; `data` is None where there is no image.
 
     Args:
         pixels: (H, W) or (H, W, 3) uint8, or None.
-        side: the longest that it may have, in pixels.
+        side: the longest side it may have, in pixels.
     """
     if pixels is None:
         return {"data": None}
@@ -66,7 +66,7 @@ def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict
 
 
 def outlined(pixels: NDArray[np.uint8], box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
-    """An image with a thin white frame drawn on it.
+    """The image with a thin white frame drawn on it.
 
     Args:
         pixels: (H, W, 3) uint8.
@@ -90,8 +90,8 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _showable(value: Any) -> Any:
-    """Plain text without what HTML can't hold; what is marked as safe stays as it is."""
+def _without_controls(value: Any) -> Any:
+    """Text without characters that HTML can't hold; markup stays as it is."""
     if isinstance(value, str) and not isinstance(value, Markup):
         return "\n".join(readable(line) for line in value.split("\n"))
     return value

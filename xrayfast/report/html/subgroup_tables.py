@@ -1,4 +1,4 @@
-"""What the page shows of subgroups: a table for each property, its metrics by label, and the largest gaps in words."""
+"""Subgroups on a page: a table per attribute, its metrics by label, and the largest gaps in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BY_LABEL = ("auroc", "recall", "specificity")
 
 
 def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
-    """What the templates show of each property by which a split was divided.
+    """The variables of the templates for each attribute that forms subgroups.
 
     Args:
         split: its name, which begins the ids.
@@ -38,7 +38,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
 
 
 def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
-    """A subgroup a row."""
+    """One row per subgroup."""
     names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in one["groups"])]
     columns = [Column(_title(one["by"]), text=True), Column("Images"), Column("Patients")]
     counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in one["groups"]) else []
@@ -58,7 +58,7 @@ def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
 
 
 def _by_label(id: str, one: Mapping[str, Any], name: str) -> Table:
-    """A label a row, a subgroup a column."""
+    """One row per label, one column per subgroup."""
     labels = [row["label"] for row in one["groups"][0]["per_label"]] if one["groups"] else []
     rows = [[Cell(label), *(_cell(group, label, name) for group in one["groups"])] for label in labels]
     columns = [Column("Label", text=True), *(Column(str(group["value"])) for group in one["groups"])]
@@ -95,19 +95,19 @@ def _gaps_text(one: Mapping[str, Any]) -> str:
     gaps = one["gaps"]
     if not gaps:
         return "No two groups are large enough to be compared."
-    said = []
+    sentences = []
     for gap in gaps[:GAPS_NAMED]:
         cell = number_cell(gap["difference"], interval=gap)
         between = f", interval {cell.interval.text}" if cell.interval else ""
-        said.append(
+        sentences.append(
             f"{_metric(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
             f"for {gap['lowest']} (difference {cell.text}{between})"
         )
-    start = "The largest gap: " if len(said) == 1 else "The largest gaps: "
+    start = "The largest gap: " if len(sentences) == 1 else "The largest gaps: "
     known = [gap for gap in gaps if gap["low"] is not None]
     clear = sum(gap["low"] > 0 for gap in known)
     many = f" Of {len(known)} intervals of gaps, {clear or 'none'} lie wholly above 0." if known else ""
-    return f"{start}{'; '.join(said)}.{many}"
+    return f"{start}{'; '.join(sentences)}.{many}"
 
 
 def _metric(gap: Mapping[str, Any]) -> str:

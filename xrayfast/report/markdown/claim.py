@@ -351,7 +351,7 @@ ITEMS: tuple[Item, ...] = (
     Item(7, _DATA, "Where the data come from", _sources),
     Item(8, _DATA, "Who was eligible and who was not", _criteria),
     Item(9, _DATA, "What is done to images before the network sees them", _prepared),
-    Item(10, _DATA, "Choice of some of the images, or of parts of them", _subset),
+    Item(10, _DATA, "Choice of some of the images, or of regions of them", _subset),
     Item(11, _DATA, "How patients' identities were removed", _deidentified),
     Item(12, _DATA, "What was done where data are missing", _missing),
     Item(13, _DATA, "How images were acquired", "devices, projections, exposure, and how images were stored."),

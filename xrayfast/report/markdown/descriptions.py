@@ -255,13 +255,13 @@ def limitations(facts: RunFacts) -> list[str]:
     remarks = facts.info.remarks
     found = list(remarks)
     if "test" not in facts.results and not any("no test " in remark for remark in remarks):
-        found.append("No test split was measured: the validation images also chose the epoch, and flatter it.")
+        found.append("No test split was evaluated: the validation images also chose the epoch, and flatter it.")
     if not external_tests(facts):
         found.append("It was not evaluated on other data. Other hospitals, devices and patients usually lower results.")
     if facts.split is not None and (facts.split["patient"] == "").all():
         found.append("Patients are not known: where one stands in two splits, results are too good.")
     if not any(summary.get("subgroups") for summary in facts.results.values()):
-        found.append("How it does on subgroups, such as by sex or age, was not measured.")
+        found.append("Results on subgroups, such as by sex or age, were not computed.")
     if facts.damaged:
         found.append(f"Evaluations that can't be read are left out here: {shorten(facts.damaged)}.")
     return found

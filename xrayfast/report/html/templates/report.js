@@ -1,5 +1,5 @@
 // Tables sort by their header buttons: numbers from the highest, texts from A, a second press the other way.
-// Rows without a value stay last. aria-sort tells the order to screen readers, and to the style sheet.
+// Rows without a value stay last. aria-sort gives the order to screen readers, and to the style sheet.
 for (const table of document.querySelectorAll("table.sortable")) {
   const headers = [...table.tHead.rows[0].cells];
   headers.forEach((header, column) => {

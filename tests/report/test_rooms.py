@@ -1,0 +1,23 @@
+"""Imports inside report/ point one way: html/ and markdown/ import from its root, and not from each other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from xrayfast import report
+
+ROOT = Path(report.__file__).parent
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"), [("", r"\w+"), ("html", r"(html\.)?\w+"), ("markdown", r"(markdown\.)?\w+")]
+)
+def test_a_room_imports_only_itself_and_the_root(room, allowed):
+    modules = list((ROOT / room).glob("*.py"))
+    assert modules
+    for path in modules:
+        for name in re.findall(r"^\s*from xrayfast\.report\.([\w.]+) import", path.read_text("utf-8"), re.MULTILINE):
+            assert re.fullmatch(allowed, name), f"{path.name} imports {name}"
+            assert name.split(".")[0] != "html" or room == "html"
+            assert name.split(".")[0] != "markdown" or room == "markdown"
