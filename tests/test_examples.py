@@ -70,16 +70,16 @@ def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the
         """In the second run's second epoch, and without a word to run.json, as kill -9 does it."""
         if name == "resnet18-head-plain":
             return fit(*arguments, name=name, **options)
-        from xrayfast.workflows.steps import training as module
+        from xrayfast.workflows.steps.training import Training
 
-        keep = module._keep
+        save_epoch = Training._save_epoch
 
-        def keep_and_die(run, *rest):
-            keep(run, *rest)
+        def save_and_die(training, improved):
+            save_epoch(training, improved)
             raise SystemExit("killed")
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_keep", keep_and_die)
+            patch.setattr(Training, "_save_epoch", save_and_die)
             return fit(*arguments, name=name, **options)
 
     with monkeypatch.context() as patch:
