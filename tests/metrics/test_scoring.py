@@ -6,7 +6,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels
-from xrayfast.metrics.scoring import brier, log_loss
+from xrayfast.metrics.resampled_metrics import ResampledMetrics
+
+
+def brier(truth, probability):
+    return ResampledMetrics(truth, probability, "multi").per_label["brier"]
+
+
+def log_loss(truth, probability):
+    return ResampledMetrics(truth, probability, "multi").per_label["log_loss"]
+
 
 certain = st.integers(1, 30).flatmap(
     lambda n: st.tuples(

@@ -26,22 +26,6 @@ def accuracy(confusion: NDArray[Any]) -> Floats:
     return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
-def balanced_accuracy(confusion: NDArray[Any]) -> Floats:
-    """The mean recall of the classes that some image has.
-
-    Args:
-        confusion: (..., C, C) counts.
-
-    Returns:
-        (...) in [0, 1]; NaN for an empty matrix. Classes without an image are left out, as in scikit-learn
-        (`metrics.summary.absent_labels` lists them).
-    """
-    rows = confusion.sum(axis=-1)
-    of_class = ratio(np.diagonal(confusion, axis1=-2, axis2=-1), rows)
-    present = rows > 0
-    return ratio(np.where(present, of_class, 0.0).sum(axis=-1), present.sum(axis=-1))
-
-
 def mean_of_recall_and_specificity(counts: NDArray[Any]) -> Floats:
     """The balanced accuracy of one label against the rest.
 

@@ -16,7 +16,7 @@ from xrayfast.metrics.confidence_limits import bca, norm_limits
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.proportions import clopper_pearson
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
-from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
+from xrayfast.metrics.resampled_metrics import MetricValues, ResampledMetrics, Resamples
 from xrayfast.metrics.resampling import block_size, compute_blocks, difference, draws, left_out
 
 OFTEN_UNDEFINED = 0.05
@@ -217,13 +217,7 @@ def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed:
     values = difference([split.as_it_is for split in splits])
     n_units = splits[0].n_units
     if n_units < MIN_UNITS:
-        return (
-            {name: Interval(float(value[0]), math.nan, math.nan, 0.0) for name, value in values.overall.items()},
-            {
-                name: tuple(Interval(value, math.nan, math.nan, 0.0) for value in row[0].tolist())
-                for name, row in values.per_label.items()
-            },
-        )
+        return _for_each(lambda value: Interval(value, math.nan, math.nan, 0.0), values)
     block = block_size(splits[0])
     drawn = compute_blocks(splits, draws(n_units, resamples, seed, block))
     without = compute_blocks(splits, left_out(n_units, seed, block))
@@ -234,19 +228,20 @@ def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed:
             return Interval(value, math.nan, math.nan, undefined)
         return Interval(value, *bca(of_drawn, value, of_without, level), undefined)
 
-    return (
-        {
-            name: interval(float(value[0]), drawn.overall[name], without.overall[name])
-            for name, value in values.overall.items()
-        },
-        {
-            name: tuple(
-                interval(float(value), drawn.per_label[name][:, i], without.per_label[name][:, i])
-                for i, value in enumerate(row[0])
-            )
-            for name, row in values.per_label.items()
-        },
-    )
+    return _for_each(interval, values, drawn, without)
+
+
+def _for_each(make: Callable[..., Interval], values: MetricValues, *resampled: MetricValues) -> _Tables:
+    """An interval of every metric, and of every label, from its value and (R,) values of each of `resampled`."""
+    overall = {
+        name: make(float(value[0]), *(each.overall[name] for each in resampled))
+        for name, value in values.overall.items()
+    }
+    per_label = {
+        name: tuple(make(value, *(each.per_label[name][:, i] for each in resampled)) for i, value in enumerate(row))
+        for name, (row,) in ((name, array.tolist()) for name, array in values.per_label.items())
+    }
+    return overall, per_label
 
 
 def _invert(
