@@ -1,8 +1,8 @@
 """Every metric: one row each, from which all that computes, resamples, lists, orders or shows metrics takes its facts.
 
-To add a metric, write a pure function in this folder and one row in `METRICS`. It then stands in `metrics.json` with
-its interval (`bootstrap`), in the tables of the report, in `compare` and `--order`, and, as its row says, in the history of
-training, among the headline metrics and in the model card.
+To add a metric, write a pure function in this folder and one row in `METRICS`. It is then in `metrics.json` with its
+interval (from `bootstrap`), in the tables of the report, in `compare` and `--order`, and, as its row says, in the
+history of training, among the headline metrics and in the model card.
 """
 
 from __future__ import annotations
