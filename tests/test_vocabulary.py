@@ -32,14 +32,12 @@ ALLOWED = {
     r".*\.set_\w+": "a verb",
     r"data\.labels\.(names\.LabelSet|targets\.encode_labels\(label_sets\))": "sets in the mathematical sense",
     r"data\.sources\..*min_(path_)?parts": "parts of a path, as pathlib has them",
+    r"(report|run_files|workflows)\..*\.unknown": "labels that a network lacks",
     r"cli\.commands\.evaluate\.evaluate\(part\)": "the deprecated name of --split",
 }
 """Patterns of names that have such a word in another sense, and which sense."""
 
-KNOWN = (
-    r"learning\.(training\.frozen_features|model\.backbones)\.|workflows\.|report\.html\.|"
-    r"run_files\."
-)
+KNOWN = r"report\."
 """Names still to be renamed."""
 
 PHRASES = {
@@ -57,7 +55,7 @@ PHRASES = {
 
 OTHER_SENSES = {
     r"synthetic|workflows/demo": r"films?|findings?",  # what `synth` draws
-    r"audit/|cli/output|report/html/(check_page|templates/check)": r"findings?",  # what an audit finds
+    r"audit/|cli/output|report/html/\w*/?check|workflows/steps/provenance": r"findings?",  # of an audit
     r"report/markdown/templates/model_card": r"findings?",  # of radiologists
     r"report/html/templates/check": "from elsewhere",  # other hospitals
     r"data/sources/(columns|layout|datasets)|data/labels/cells": r"findings?|films?|pictures?",  # words in users' data
@@ -66,7 +64,7 @@ OTHER_SENSES = {
 }
 """Files, and the words that they have in another sense."""
 
-KNOWN_TEXTS = r"audit/|learning/|metrics/|report/|workflows/"
+KNOWN_TEXTS = r"report/|learning/training/loaders"
 """Files still to be reworded."""
 
 

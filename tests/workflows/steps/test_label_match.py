@@ -27,7 +27,7 @@ def test_labels_unknown_to_the_network_are_dropped_and_lacking_ones_are_masked(t
     found = match_labels(data, ("Edema", "Effusion", "Mass"), "multi")
     assert found.truth.tolist() == [[-1, 1, 0], [-1, 0, 0], [-1, 0, 1]]
     assert (found.used, found.unknown, found.lacking) == (("Effusion", "Mass"), (("Fracture", 2),), ("Edema",))
-    assert found.kept.all() and found.left_out == ()
+    assert found.usable.all() and found.left_out == ()
 
 
 def test_a_column_without_a_1_tells_that_images_lack_the_label(tmp_path):
@@ -41,7 +41,7 @@ def test_masked_cells_stay_masked_and_images_with_no_others_are_left_out(tmp_pat
     data = flags(tmp_path, "Effusion,Mass,Fracture", "-1,1,1", "-1,,1", "0,0,1")
     found = match_labels(data, ("Effusion", "Mass"), "multi")
     assert found.truth.tolist() == [[-1, 1], [-1, -1], [0, 0]]
-    assert found.kept.tolist() == [True, False, True]
+    assert found.usable.tolist() == [True, False, True]
     assert found.left_out == (("of which none of the network's labels is known", 1),)
 
 
@@ -93,7 +93,7 @@ def test_multi_label_on_class_folders(tmp_path):
         "Each image of the data has one label: it is taken to lack the others. Those of normal have none of the "
         "network's labels."
     )
-    assert found.kept.all()
+    assert found.usable.all()
 
 
 def test_implications_of_training_hold_in_an_external_test(tmp_path):
@@ -110,7 +110,7 @@ def test_implications_of_training_hold_in_an_external_test(tmp_path):
 def test_single_label_on_class_folders(tmp_path):
     data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
     found = match_labels(data, ("covid", "mass", "normal"), "single")
-    kept = np.flatnonzero(found.kept)
+    kept = np.flatnonzero(found.usable)
     assert found.truth[kept].tolist() == [[0, 1, 0], [0, 0, 1]]
     assert (found.unknown, found.lacking) == ((("effusion", 2),), ("covid",))
     assert found.left_out == (("with none of the network's classes", 2),)
@@ -119,8 +119,8 @@ def test_single_label_on_class_folders(tmp_path):
 def test_single_label_on_multi_label_data(tmp_path):
     data = flags(tmp_path, "Effusion,Mass,Fracture", "1,0,0", "1,1,0", "0,0,1", "0,1,1", "1,-1,0")
     found = match_labels(data, ("Effusion", "Mass"), "single")
-    assert found.kept.tolist() == [True, False, False, True, False]
-    assert found.truth[found.kept].tolist() == [[1, 0], [0, 1]]
+    assert found.usable.tolist() == [True, False, False, True, False]
+    assert found.truth[found.usable].tolist() == [[1, 0], [0, 1]]
     assert found.left_out == (
         ("with none of the network's classes", 1),
         ("with several of the network's classes", 1),

@@ -24,17 +24,17 @@ class LabelMatch:
 
     Attributes:
         truth: (N, L) int64: 1, 0, or -1 where masked, columns as the network's labels. If single-label, exactly one 1
-            per kept row.
-        kept: (N,) bool, which images can be tested on.
+            per usable row.
+        usable: (N,) bool, which images can be tested on.
         used: the labels that both have.
         unknown: the labels that the network lacks, and how many images have each.
         lacking: the labels that the data lack.
-        left_out: why images are not kept, and how many.
+        left_out: why images are not usable, and how many.
         notes: which names were matched, in sentences.
     """
 
     truth: npt.NDArray[np.int64]
-    kept: npt.NDArray[np.bool_]
+    usable: npt.NDArray[np.bool_]
     used: tuple[str, ...]
     unknown: tuple[tuple[str, int], ...]
     lacking: tuple[str, ...]
@@ -49,7 +49,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
 
     Multi-label: labels that the network lacks are dropped, and those that the data lack are masked. Where each image of
     the data has one label, it is taken to lack the others. Single-label: only images with exactly one of the network's
-    classes are kept.
+    classes are usable.
 
     Args:
         data: N images.
@@ -73,16 +73,16 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
         targets[:, labels.index(label)] = matrix[:, names.index(label)]
     columns = [labels.index(label) for label in used]
     if task == "single":
-        cells, kept, left_out = _keep_single_label(targets, columns)
+        cells, usable, left_out = _keep_single_label(targets, columns)
     else:
         targets, more = _imply(targets, labels, imply, used)
         notes += more + _note_single_label(matrix, unknown)
         cells = to_truth(targets)
-        kept = np.asarray((cells >= 0).any(axis=1))
-        left_out = [("of which none of the network's labels is known", int((~kept).sum()))]
+        usable = np.asarray((cells >= 0).any(axis=1))
+        left_out = [("of which none of the network's labels is known", int((~usable).sum()))]
     return LabelMatch(
         cells.astype(np.int64),
-        kept,
+        usable,
         used,
         tuple(unknown),
         lacking,
@@ -127,17 +127,17 @@ def _nothing_shared(data: Manifest, labels: Sequence[str]) -> str:
 def _keep_single_label(
     targets: Targets, columns: Sequence[int]
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.bool_], list[tuple[str, int]]]:
-    """Truth, kept rows and exclusions: images with exactly one of the network's classes, and so none that data lack."""
+    """Truth, usable rows and exclusions: rows with exactly one of the network's classes, so none that data lack."""
     known = to_truth(targets[:, columns])
     ones, unsure = (known == 1).sum(axis=1), (known < 0).any(axis=1)
-    kept = (ones == 1) & ~unsure
+    usable = (ones == 1) & ~unsure
     cells = np.where(to_truth(targets) == 1, 1, 0).astype(np.int8)
     left_out = [
         ("with none of the network's classes", int(((ones == 0) & ~unsure).sum())),
         ("with several of the network's classes", int((ones > 1).sum())),
         ("whose class is not certain", int((unsure & (ones < 2)).sum())),
     ]
-    return cells, kept, left_out
+    return cells, usable, left_out
 
 
 def _imply(

@@ -61,7 +61,7 @@ def exclude_seen(
         DataError: no image is left; the message says why.
     """
     paths, names = data.table["path"].tolist(), data.table["image"].tolist()
-    rows = np.flatnonzero(matched.kept)
+    rows = np.flatnonzero(matched.usable)
     left_out, warnings = list(matched.left_out), list[str]()
     problems = images.build([paths[row] for row in rows], None if progress is None else partial(progress, "decoding"))
     unreadable = {names[row]: problems[paths[row]] for row in rows if paths[row] in problems}
