@@ -14,7 +14,7 @@ from xrayfast.predictions import Predictions, image_attributes
 LABELS = ("a", "b,|c".replace("|", ""), "d e")
 
 
-def told(n=6, patients=("P00002", "", "P00001", "P00002", "", "P00003")):
+def example(n=6, patients=("P00002", "", "P00001", "P00002", "", "P00003")):
     random = np.random.default_rng(0)
     raw = random.dirichlet(np.ones(3), n)
     return Predictions(
@@ -34,7 +34,7 @@ def told(n=6, patients=("P00002", "", "P00001", "P00002", "", "P00003")):
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    first = told().calibrated(Decision("single", LABELS, Temperature(1.7)))
+    first = example().calibrated(Decision("single", LABELS, Temperature(1.7)))
     first.write(tmp_path / "p.csv")
     again = Predictions.read(tmp_path / "p.csv", LABELS)
     for name in ("images", "patients", "truth"):
@@ -48,7 +48,7 @@ def test_what_is_written_is_read_again(tmp_path):
 
 
 def test_older_files_were_not_calibrated(tmp_path):
-    first = told()
+    first = example()
     first.write(tmp_path / "p.csv")
     table = pd.read_csv(tmp_path / "p.csv", keep_default_na=False)
     table.drop(columns=[name for name in table if name.startswith("raw_") or name in first.attributes]).to_csv(
@@ -62,14 +62,14 @@ def test_older_files_were_not_calibrated(tmp_path):
 
 
 def test_images_of_unknown_patients_are_drawn_alone():
-    groups = told().groups
+    groups = example().groups
     assert groups[0] == groups[3]
     assert len(set(groups.tolist())) == 5
-    assert told(patients=[""] * 6).groups is None
+    assert example(patients=[""] * 6).groups is None
 
 
 def test_selected_rows_keep_all_columns_aligned():
-    some = told().select(np.array([True, False, True, False, False, True]))
+    some = example().select(np.array([True, False, True, False, False, True]))
     assert some.images.tolist() == ["f0.png", "f2.png", "f5.png"]
     assert some.attributes["age"].tolist() == [40, 90, 55]
     assert len(some) == len(some.raw) == len(some.loss) == 3
@@ -77,7 +77,7 @@ def test_selected_rows_keep_all_columns_aligned():
 
 @pytest.mark.parametrize("value", ["2", "-0.1", "", "x", "nan"])
 def test_a_probability_out_of_range_is_an_error(value, tmp_path):
-    told().write(tmp_path / "p.csv")
+    example().write(tmp_path / "p.csv")
     table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
     table.loc[2, "prob_a"] = value
     table.to_csv(tmp_path / "p.csv", index=False)
@@ -94,7 +94,7 @@ def test_ages_from_90_on_are_written_as_90():
 
 
 def test_a_copy_with_other_probabilities_leaves_the_first_alone():
-    first = told()
+    first = example()
     second = first.calibrated(Decision("single", LABELS, Temperature(3.0)))
     assert dataclasses.replace(second, probability=first.probability).raw is first.raw
     assert (first.probability == first.raw).all()

@@ -78,9 +78,9 @@ def test_the_batch_is_that_of_all_ranks_in_report_and_card(copy):
 
 def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
     best = tiny_run.history.iloc[tiny_run.info["best_epoch"] - 1]
-    told = tiny_run.predictions("valid")
+    valid = tiny_run.predictions("valid")
     # A temperature moves AUROC by a little, since it moves each image's probabilities by its own other classes.
-    found = compute_epoch_metrics(told.truth, told.raw, "single")
+    found = compute_epoch_metrics(valid.truth, valid.raw, "single")
     assert tiny_run.metrics["valid"]["overall"]["accuracy"] == found["accuracy"]
     assert found["accuracy"] == pytest.approx(best["accuracy"], abs=1e-6)
     assert found["auroc_macro"] == pytest.approx(best["auroc_macro"], abs=1e-6)

@@ -34,7 +34,7 @@ FLOW = (("Image files", 60), (f"Left out: {HOSTILE}", 3), ("Images used", 57), (
 
 
 def predictions(task, labels, n, seed=0):
-    """Of n images of n / 2 patients: probabilities that are too sure of themselves, cells that nobody knows, and with
+    """Of n images of n / 2 patients: probabilities that are too sure of themselves, masked cells, and with
     several labels one ("Hernia") that no image has."""
     random = np.random.default_rng(seed)
     shape = n, len(labels)
@@ -54,31 +54,31 @@ def predictions(task, labels, n, seed=0):
 
 def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resamples=25, divided=True, seed=0):
     """A split with everything there is, and the decision that was chosen on it."""
-    told = predictions(task, labels, n, seed)
-    decision = choose(told.truth, told.raw, labels, task, rule="f1" if task == "multi" else "youden")
-    told = told.calibrated(decision)
-    settings = {"threshold": decision.thresholds, "groups": told.groups, "resamples": resamples, "prevalence": 0.05}
-    summary = summarise(told.truth, told.probability, labels, task, raw=told.raw, **settings)
+    sample = predictions(task, labels, n, seed)
+    decision = choose(sample.truth, sample.raw, labels, task, rule="f1" if task == "multi" else "youden")
+    sample = sample.calibrated(decision)
+    settings = {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples, "prevalence": 0.05}
+    summary = summarise(sample.truth, sample.probability, labels, task, raw=sample.raw, **settings)
     if divided:
         random = np.random.default_rng(seed)
         values = {"sex": random.choice(["F", "M", ""], n, p=[0.45, 0.45, 0.1]), "view": random.choice(["AP", "PA"], n)}
-        summary["subgroups"] = subgroups(told.truth, told.probability, labels, task, values, **settings)
+        summary["subgroups"] = subgroups(sample.truth, sample.probability, labels, task, values, **settings)
     split = SplitReport(
-        name, summary, top_losses(cases), HOSTILE, told, explained(saliency, labels), (HOSTILE,) if saliency else ()
+        name, summary, top_losses(cases), HOSTILE, sample, explained(saliency, labels), (HOSTILE,) if saliency else ()
     )
     return split, decision
 
 
 def top_losses(n):
     """Cases with an image and a hostile name, and one whose file is gone."""
-    pixels = film((700, 600))
+    pixels = noise((700, 600))
     shown = [Case(f"{HOSTILE}{'w' * 200}{i}.png", HOSTILE, "", 0.9, 3.0, pixels) for i in range(n)]
     return (*shown, Case("gone.png", "covid-19", "pneumonia", float("nan"), float("nan"), None))
 
 
 def explained(n, labels):
-    """Cases with a heat map; the first has no heat and is of an image whose labels nobody knows."""
-    pixels, heat = film((320, 320)), np.eye(7)
+    """Cases with a heat map; the first has no heat and is of an image whose labels are unknown."""
+    pixels, heat = noise((320, 320)), np.eye(7)
     return tuple(
         SaliencyCase(
             f"{HOSTILE}{i}.png",
@@ -95,7 +95,7 @@ def explained(n, labels):
     )
 
 
-def film(shape):
+def noise(shape):
     """Noise on a slope: harder to compress than most radiographs."""
     random = np.random.default_rng(0)
     slope = np.linspace(0, 200, shape[1])

@@ -118,8 +118,8 @@ def bins(truth, score):
 
 
 def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
-    told = predictions("single", ("a", "b", "c"), 80)
-    after = {"a": bins(told.truth[:, 0], told.raw[:, 0]), "none known": bins([-1, -1], [0.1, 0.2])}
+    sample = predictions("single", ("a", "b", "c"), 80)
+    after = {"a": bins(sample.truth[:, 0], sample.raw[:, 0]), "none known": bins([-1, -1], [0.1, 0.2])}
     figure = reliability_figure(after, after)
     square, strip, empty, _ = figure.axes
     points = {one.get_gid(): one.get_offsets() for one in square.collections if one.get_gid()}

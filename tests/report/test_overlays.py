@@ -10,11 +10,11 @@ FILM = np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)
 
 
 def case(**changed):
-    told = {
+    shown = {
         "image": "a.png", "label": "pneumonia", "probability": 0.876, "actual": "normal", "predicted": "pneumonia",
         "pixels": FILM, "heat": np.eye(4), "outside": 0.345, "thorax": (0.1, 0.2, 0.9, 0.8),
     }  # fmt: skip
-    return SaliencyCase(**(told | changed))
+    return SaliencyCase(**(shown | changed))
 
 
 def texts(figure):
@@ -22,16 +22,16 @@ def texts(figure):
 
 
 def test_where_there_is_no_heat_the_radiograph_is_untouched():
-    film = np.random.default_rng(1).integers(0, 256, (30, 50), dtype=np.uint8)
-    plain = overlay(film, np.zeros((3, 5)))
+    radiograph = np.random.default_rng(1).integers(0, 256, (30, 50), dtype=np.uint8)
+    plain = overlay(radiograph, np.zeros((3, 5)))
     assert plain.shape == (30, 50, 3) and plain.dtype == np.uint8
-    assert (plain == film[..., None]).all()
+    assert (plain == radiograph[..., None]).all()
     heat = np.zeros((3, 5))
     heat[0, 4] = 1
-    laid = overlay(film, heat)
-    assert (laid[:, :30] == film[:, :30, None]).all()
-    assert (laid[20:] == film[20:, :, None]).all()
-    assert (laid[:5, 45:] != film[:5, 45:, None]).any(axis=2).all()
+    laid = overlay(radiograph, heat)
+    assert (laid[:, :30] == radiograph[:, :30, None]).all()
+    assert (laid[20:] == radiograph[20:, :, None]).all()
+    assert (laid[:5, 45:] != radiograph[:5, 45:, None]).any(axis=2).all()
 
 
 @pytest.mark.parametrize("shape", [(40, 80), (80, 40)])
@@ -72,9 +72,9 @@ def test_each_case_is_shown_beside_its_overlay_with_its_caption():
     images = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert [image.shape for image in images] == [(40, 40), (40, 40, 3)] * 2
     assert (images[1] == overlay(FILM, np.eye(4))).all()
-    first, told, second, other = texts(figure)
+    first, shown, second, other = texts(figure)
     assert (first, second) == ("a.png", "b.png")
-    assert told.splitlines() == [
+    assert shown.splitlines() == [
         "Explained: pneumonia (0.88)",
         "Actual: normal. Predicted: pneumonia",
         "Heat outside the central thorax: 34%",

@@ -1,4 +1,4 @@
-"""Words and counts that the pages and the Markdown documents share."""
+"""What the pages and the Markdown documents share: words, counts, and the interval of a metric."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def resampled_units(summary: Mapping[str, Any]) -> str:
     if alone <= 0:
         return plural(intervals["units"], intervals["by"])
     return f"{plural(patients or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
+
+
+def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = None) -> Mapping[str, Any] | None:
+    """The interval of a metric over all labels, or of one label; None where there is none."""
+    intervals = summary.get("intervals", {})
+    by_metric = intervals.get("overall", {}) if label is None else intervals.get("per_label", {}).get(label, {})
+    found: Mapping[str, Any] | None = by_metric.get(metric)
+    return found

@@ -73,8 +73,8 @@ def looked_at(page, folder, *flags):
     (folder / "around.html").write_text(AROUND, "utf-8")
     command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", (folder / "around.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    told = json.loads(re.search("(?s)<pre>(.*?)</pre>", done.stdout)[1])
-    return sorted(told, key=lambda frame: frame["width"]), done.stderr
+    frames = json.loads(re.search("(?s)<pre>(.*?)</pre>", done.stdout)[1])
+    return sorted(frames, key=lambda frame: frame["width"]), done.stderr
 
 
 @pytest.mark.parametrize("kind", ["report", pytest.param("evaluation", marks=pytest.mark.slow)])
@@ -85,10 +85,10 @@ def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind)
         if kind == "report"
         else render_evaluation_page(evaluation(**settings))
     )
-    told, complaints = looked_at(page, tmp_path)
+    frames, complaints = looked_at(page, tmp_path)
     assert "CONSOLE" not in complaints
-    assert [(frame["width"], frame["needed"]) for frame in told] == [(390, 390), (1440, 1440)]
-    for frame in told:
+    assert [(frame["width"], frame["needed"]) for frame in frames] == [(390, 390), (1440, 1440)]
+    for frame in frames:
         before, in_print, after = frame["folded"]
         assert in_print == 0 < before == after
         ids = {table["id"] for table in frame["tables"]}

@@ -127,10 +127,10 @@ def test_operating_points_have_exact_intervals_of_their_counts():
 
 @pytest.mark.parametrize("calibrate", [True, False])
 def test_calibration_and_thresholds_are_described_in_words(task, calibrate):
-    told = split_report(task, LABELS[task])[0].predictions
+    shown = split_report(task, LABELS[task])[0].predictions
     rule = "sensitivity" if task == "multi" else None
     target = 0.9 if task == "multi" else None
-    decision = choose(told.truth, told.raw, told.labels, task, rule=rule, target=target, calibrate=calibrate)
+    decision = choose(shown.truth, shown.raw, shown.labels, task, rule=rule, target=target, calibrate=calibrate)
     view = decision_section(decision)
     words = {"single": "Temperature scaling", "multi": "Platt"}[task] if calibrate else "they were not calibrated"
     assert words in view["calibration_text"]

@@ -107,8 +107,8 @@ def test_the_table_by_label_sorts_by_buttons_and_shows_its_order(page, task):
     table = next(table for table in re.findall(r'(?s)<table class="sortable">.*?</table>', page) if "by-label" in table)
     head = re.findall(r'<th scope="col"( class="num")? aria-sort="none"><button type="button">(.*?)<span', table)
     threshold = ["Threshold"] if task == "multi" else []
-    measures = ["AUROC", "Average precision", "Recall (sensitivity)", "Specificity", "Precision", "F1"]
-    assert [name for _, name in head] == ["Label", "Images", *threshold, *measures]
+    metrics = ["AUROC", "Average precision", "Recall (sensitivity)", "Specificity", "Precision", "F1"]
+    assert [name for _, name in head] == ["Label", "Images", *threshold, *metrics]
     assert table.count('<th scope="row">') == len(LABELS[task])
     values = re.findall(r'data-value="([^"]*)"', table)
     assert values and all(np.isfinite(float(value)) for value in values)

@@ -105,7 +105,7 @@ def test_a_whole_run_fills_what_it_can(claim):
 CHANGES = [
     (1, "run.json", lambda c: c.update(arch="vgg16"), "vgg16"),
     (7, "run.json", lambda c: c.update(fingerprint="c0ffee"), "c0ffee"),
-    (8, "run.json", lambda c: c.update(flow=[["films", 12345]]), "| films | 12,345 |"),
+    (8, "run.json", lambda c: c.update(flow=[["radiographs", 12345]]), "| radiographs | 12,345 |"),
     (12, "metrics.json", lambda c: c["test"].update(masked={"Zebra": 12}), "Zebra 12"),
     (19, "run.json", lambda c: c.update(data_notes=["Splits from the folders a, b."]), "Splits from the folders a, b."),
     (22, "run.json", lambda c: c.update(parameters=1234567), "1,234,567 parameters"),

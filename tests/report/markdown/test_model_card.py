@@ -58,12 +58,12 @@ def predicted(task, labels, seed, people=20):
     return Predictions(labels, images, patients, truth, raw, np.ones(60), raw)
 
 
-def measured(told, decision, resamples=20, by_sex=True):
-    options = {"threshold": decision.thresholds, "groups": told.groups, "resamples": resamples}
-    summary = summarise(told.truth, told.probability, told.labels, decision.task, raw=told.raw, **options)
+def measured(sample, decision, resamples=20, by_sex=True):
+    options = {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples}
+    summary = summarise(sample.truth, sample.probability, sample.labels, decision.task, raw=sample.raw, **options)
     if by_sex:
         sex = {"sex": np.where(np.arange(60) % 2, "F", "M")}
-        summary["subgroups"] = subgroups(told.truth, told.probability, told.labels, decision.task, sex, **options)
+        summary["subgroups"] = subgroups(sample.truth, sample.probability, sample.labels, decision.task, sex, **options)
     return summary
 
 
@@ -78,7 +78,7 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
     info = {
         "status": "completed",
         "started": "2026-01-01",
-        "command": f"xrayfast fit {folder}/secret/films",
+        "command": f"xrayfast fit {folder}/secret/radiographs",
         "xrayfast": "9.8.7",
         "versions": {"python": "3.11.0", "torch": "2.0.1"},
         "platform": "Linux",
@@ -97,7 +97,7 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
         "seconds": 7200.0,
         "best_epoch": 2,
     }
-    config = Config().updated({"source": f"{folder}/secret/films", "size": 96})
+    config = Config().updated({"source": f"{folder}/secret/radiographs", "size": 96})
     run = Run.create(folder / "runs", name, "stem", config, info)
     decision = choose(
         predicted(task, labels, 0).truth,
@@ -115,9 +115,9 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
     run.write_history([{"epoch": i, "phase": "all", "train_loss": 1.0, "valid_loss": 1.0} for i in (1, 2, 3)])
     metrics = {}
     for seed, split in enumerate(splits):
-        told = predicted(task, labels, seed, people).calibrated(decision)
-        run.write_predictions(split, told)
-        metrics[split] = measured(told, decision, resamples)
+        sample = predicted(task, labels, seed, people).calibrated(decision)
+        run.write_predictions(split, sample)
+        metrics[split] = measured(sample, decision, resamples)
     run.write_metrics({**metrics, "decision": decision.to_json()})
     return run
 
@@ -125,8 +125,8 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
 def evaluated(run, source, name="elsewhere"):
     """A finished evaluation of a run."""
     test = run.new_evaluation(name, "stem")
-    told = predicted(run.task, run.labels, 5).calibrated(run.decision)
-    result = measured(told, run.decision, by_sex=False)
+    sample = predicted(run.task, run.labels, 5).calibrated(run.decision)
+    result = measured(sample, run.decision, by_sex=False)
     test.write_metrics(
         {
             "source": str(source),
@@ -257,7 +257,7 @@ def test_metadata_are_those_of_the_hub_and_of_the_metrics(run, card):
     for result, split in zip(results, ("valid", "test"), strict=True):
         values = {metric["name"]: metric["value"] for metric in result["metrics"]}
         assert values["AUROC, macro"] == pytest.approx(run.metrics[split]["overall"]["auroc_macro"], abs=1e-6)
-        assert result["dataset"]["name"] == f"films, {'validation' if split == 'valid' else 'test'} split"
+        assert result["dataset"]["name"] == f"radiographs, {'validation' if split == 'valid' else 'test'} split"
 
 
 def test_the_hubs_own_library_reads_it(card):
@@ -300,7 +300,7 @@ def test_every_label_and_subgroup_has_its_row(run, card):
     expected = f"{first['auroc']:.3f} ({ends['auroc']['low']:.3f} to {ends['auroc']['high']:.3f})"
     assert [run.labels[0], f"{first['support']}", f"{first['negatives']}", expected] in [row[:4] for row in rows]
     for label in run.labels:
-        assert sum(row[0] == label for row in rows) >= 3  # counts, and both parts
+        assert sum(row[0] == label for row in rows) >= 3  # counts, and both splits
     assert sum(row[0] in ("F", "M") for row in rows) == 4
     assert "By sex" in card
 
@@ -324,7 +324,7 @@ CHANGES = [
     ("run.json", lambda c: c["versions"].update(torch="7.7.7"), "torch 7.7.7"),
     ("run.json", lambda c: c.update(xrayfast="0.0.7"), "xrayfast 0.0.7"),
     ("run.json", lambda c: c.update(audit=["Two patients leak."]), "Two patients leak."),
-    ("run.json", lambda c: c.update(flow=[["films", 12345]]), "| films | 12,345 |"),
+    ("run.json", lambda c: c.update(flow=[["radiographs", 12345]]), "| radiographs | 12,345 |"),
     ("run.json", lambda c: c["counts"]["train"].update(images=4321), "4,321"),
     ("run.json", lambda c: c.update(remarks=["Beware of it."]), "Beware of it."),
     ("metrics.json", lambda c: c.update(saliency=SALIENCY), "Much heat lies outside."),
@@ -376,12 +376,12 @@ def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
 
 
 def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):
-    told = run.decision.to_json()
+    sample = run.decision.to_json()
     if run.task == "single":
-        assert f"a temperature of {told['calibration']['temperature']:.3g}" in card
+        assert f"a temperature of {sample['calibration']['temperature']:.3g}" in card
         assert "The most likely class is taken." in card
     else:
-        first, second = told["operating_points"]["labels"][:2]
+        first, second = sample["operating_points"]["labels"][:2]
         assert f"| Effusion | {first['threshold']:.4g} |" in card
         assert second["threshold"] is None and second["reason"] in html.unescape(card)
         assert "chosen on validation for the highest F1" in card

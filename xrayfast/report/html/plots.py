@@ -23,7 +23,7 @@ from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
 from xrayfast.report.html.results_tables import binary_table, confusion_matrix, cooccurrence_matrix, reliability_table
 from xrayfast.report.html.tables import Matrix, Table, number_cell
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
-from xrayfast.report.wording import split_images
+from xrayfast.report.wording import interval_of, split_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +135,11 @@ def label_curves(summary: Mapping[str, Any], task: Task, predictions: Prediction
         predictions: those that it is of.
     """
     place = {label: i for i, label in enumerate(predictions.labels)}
-    intervals = summary.get("intervals", {}).get("per_label", {})
     roc: list[Curve] = []
     precision_recall: list[Curve] = []
     for row in summary["per_label"]:
         label, i = row["label"], place[row["label"]]
-        truth, score, found = predictions.truth[:, i], predictions.probability[:, i], intervals.get(row["label"], {})
+        truth, score = predictions.truth[:, i], predictions.probability[:, i]
         rates = {name: np.nan if row[name] is None else row[name] for name in ("recall", "specificity", "precision")}
         # The most likely class has no one threshold, and so no place on the curves.
         marked = task == "multi" and not np.isnan(list(rates.values())).any()
@@ -149,7 +148,7 @@ def label_curves(summary: Mapping[str, Any], task: Task, predictions: Prediction
             (roc, "AUROC", "auroc", marks[0]),
             (precision_recall, "AP", "ap", marks[1]),
         ):
-            area = _area(title, row[metric], found.get(metric))
+            area = _area(title, row[metric], interval_of(summary, metric, label))
             curves.append(Curve(label, truth, score, area, mark if marked else None))
     return roc, precision_recall
 

@@ -9,8 +9,8 @@ from xrayfast.config import Task
 from xrayfast.metrics.decision import Decision
 from xrayfast.metrics.registry import headline_metrics, label_metrics, metric_title, overall_metrics
 from xrayfast.metrics.summary import AT_THRESHOLD
-from xrayfast.report.html.tables import Cell, Column, Matrix, Table, number_cell
-from xrayfast.report.wording import percent, split_images
+from xrayfast.report.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell
+from xrayfast.report.wording import interval_of, percent, split_images
 
 CONFUSED_ROWS = 10
 
@@ -29,16 +29,12 @@ FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 
 def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     """The headline metrics, with what they mean."""
-    found = _intervals(summary, "overall")
     return Table(
         f"{split}-overall",
         "Over all labels" if task == "multi" else "Over all classes",
         (Column("Metric", text=True), Column("Value")),
         [
-            [
-                Cell(metric.title, aside=metric.meaning),
-                number_cell(summary["overall"][name], interval=found.get(name)),
-            ]
+            [Cell(metric.title, aside=metric.meaning), metric_cell(summary, name)]
             for name, metric in headline_metrics(task).items()
             if name in summary["overall"]
         ],
@@ -48,15 +44,12 @@ def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
 
 def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     """Every metric over all labels, with the method of its interval."""
-    found = _intervals(summary, "overall")
     names = [name for name in overall_metrics(task) if name in summary["overall"]]
-    rows = [
-        [Cell(metric_title(name)), number_cell(summary["overall"][name], interval=found.get(name))] for name in names
-    ]
+    rows = [[Cell(metric_title(name)), metric_cell(summary, name)] for name in names]
     columns = [Column("Metric", text=True), Column("Value")]
-    if found:
+    if "intervals" in summary:
         columns.append(Column("Interval", text=True))
-        rows = [[*row, Cell(_method(found.get(name)))] for row, name in zip(rows, names, strict=True)]
+        rows = [[*row, Cell(_method(interval_of(summary, name)))] for row, name in zip(rows, names, strict=True)]
     return Table(f"{split}-all", f"All {len(rows)} metrics over all labels", columns, rows)
 
 
@@ -70,11 +63,7 @@ def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Ta
     further = [
         _label_table(f"{split}-by-label-{name}", f"By label, {kind}: {what}", summary, metrics)
         for name, what, metrics in (
-            (
-                "decided",
-                "further metrics of what is called",
-                decided,
-            ),
+            ("decided", "further metrics of what is called", decided),
             ("calibrated", "how well the probabilities are calibrated", calibrated),
         )
     ]
@@ -104,11 +93,10 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     found = summary.get("intervals", {}).get("delong")
     if not found:
         return None
-    by_label = _intervals(summary, "per_label")
     rows = [
         [
             Cell(row["label"]),
-            number_cell(row["auroc"], interval=by_label[row["label"]].get("auroc")),
+            metric_cell(summary, "auroc", row),
             number_cell(found[row["label"]]["auroc"], interval=found[row["label"]]),
         ]
         for row in summary["per_label"]
@@ -215,42 +203,32 @@ def scalings_table(decision: Decision) -> Table | None:
     if not isinstance(decision.calibration, tuple):
         return None
     rows = [
-        [Cell(label), number_cell(one.slope, "#.3g"), number_cell(one.bias, "#.3g"), Cell(one.reason or "fitted")]
-        for label, one in zip(decision.labels, decision.calibration, strict=True)
+        [
+            Cell(label),
+            number_cell(scaling.slope, "#.3g"),
+            number_cell(scaling.bias, "#.3g"),
+            Cell(scaling.reason or "fitted"),
+        ]
+        for label, scaling in zip(decision.labels, decision.calibration, strict=True)
     ]
     columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
     return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)
 
 
 def _label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str]) -> Table:
-    rows, found = summary["per_label"], _intervals(summary, "per_label")
+    rows = summary["per_label"]
     there = [name for name in metrics if rows and name in rows[0]]
-    return Table(
-        id,
-        caption,
-        [Column("Label", text=True), *(Column(_title(name)) for name in there)],
-        [
-            [
-                Cell(row["label"]),
-                *(
-                    number_cell(row[name], FORMS.get(name, ".3f"), found.get(row["label"], {}).get(name))
-                    for name in there
-                ),
-            ]
-            for row in rows
-        ],
-        sortable=True,
-    )
+    columns = [Column("Label", text=True), *(Column(_title(name)) for name in there)]
+    cells = [
+        [Cell(row["label"]), *(metric_cell(summary, name, row, FORMS.get(name, ".3f")) for name in there)]
+        for row in rows
+    ]
+    return Table(id, caption, columns, cells, sortable=True)
 
 
 def _title(name: str) -> str:
     return TITLES.get(name) or metric_title(name)
 
 
-def _intervals(summary: Mapping[str, Any], of: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = summary.get("intervals", {}).get(of, {})
-    return found
-
-
 def _method(interval: Mapping[str, Any] | None) -> str | None:
-    return None if not interval or interval.get("low") is None else METHODS[interval["method"]]
+    return None if not interval or interval.get("low") is None else METHODS.get(interval.get("method", ""))

@@ -24,7 +24,14 @@ from xrayfast.report.html.results_tables import (
 from xrayfast.report.html.subgroup_tables import subgroup_sections
 from xrayfast.report.html.tables import number_cell
 from xrayfast.report.overlays import SaliencyCase, overlay
-from xrayfast.report.wording import SPLIT_TITLES, images_of_patients, percent, resampled_units, split_images
+from xrayfast.report.wording import (
+    SPLIT_TITLES,
+    images_of_patients,
+    interval_of,
+    percent,
+    resampled_units,
+    split_images,
+)
 
 SALIENCY_SIDE = 224
 
@@ -131,7 +138,7 @@ def _words(split: SplitReport, task: Task) -> str:
 
 def _between(summary: Mapping[str, Any], name: str) -> str:
     """A metric's interval in per cent, to follow its value."""
-    found = summary.get("intervals", {}).get("overall", {}).get(name)
+    found = interval_of(summary, name)
     if not found or found["low"] is None or found["high"] is None:
         return ""
     return f"; interval {percent(found['low'])} to {percent(found['high'])}"

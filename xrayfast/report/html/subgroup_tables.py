@@ -7,7 +7,7 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.metrics.registry import headline_metrics, metric_title
-from xrayfast.report.html.tables import Cell, Column, Table, number_cell
+from xrayfast.report.html.tables import Cell, Column, Table, metric_cell, number_cell
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -25,23 +25,29 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
     """
     return [
         {
-            "by": one["by"],
-            "table": _overall(f"{split}-by-{i}", one, task),
-            "by_label": [_by_label(f"{split}-by-{i}-{name}", one, name) for name in BY_LABEL],
-            "gaps_text": _gaps_text(one),
-            "gaps": _gaps(f"{split}-by-{i}-gaps", one),
-            "notes": one.get("notes", []),
-            "group_notes": [f"{group['value']}: {note}" for group in one["groups"] for note in group["notes"]],
+            "by": attribute["by"],
+            "table": _overall(f"{split}-by-{i}", attribute, task),
+            "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in BY_LABEL],
+            "gaps_text": _gaps_text(attribute),
+            "gaps": _gaps(f"{split}-by-{i}-gaps", attribute),
+            "notes": attribute.get("notes", []),
+            "group_notes": [
+                f"{group['value']}: {note}" for group in attribute["groups"] for note in group.get("notes", ())
+            ],
         }
-        for i, one in enumerate(subgroups)
+        for i, attribute in enumerate(subgroups)
     ]
 
 
-def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
+def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
     """One row per subgroup."""
-    names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in one["groups"])]
-    columns = [Column(_title(one["by"]), text=True), Column("Images"), Column("Patients")]
-    counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in one["groups"]) else []
+    names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in attribute["groups"])]
+    columns = [
+        Column(attribute["by"][:1].upper() + attribute["by"][1:], text=True),
+        Column("Images"),
+        Column("Patients"),
+    ]
+    counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in attribute["groups"]) else []
     columns += [Column("Labels with AUROC") for _ in counts]
     rows = [
         [
@@ -49,30 +55,29 @@ def _overall(id: str, one: Mapping[str, Any], task: Task) -> Table:
             number_cell(group["images"], ",d"),
             number_cell(group.get("patients"), ",d"),
             *(number_cell(group[name], ",d") for name in counts),
-            *(number_cell(group["overall"][name], interval=_found(group, "overall").get(name)) for name in names),
+            *(metric_cell(group, name) for name in names),
         ]
-        for group in one["groups"]
+        for group in attribute["groups"]
     ]
     columns += [Column(metric_title(name)) for name in names]
-    return Table(id, f"By {one['by']}; a header sorts the table", columns, rows, sortable=True)
+    return Table(id, f"By {attribute['by']}; a header sorts the table", columns, rows, sortable=True)
 
 
-def _by_label(id: str, one: Mapping[str, Any], name: str) -> Table:
+def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
     """One row per label, one column per subgroup."""
-    labels = [row["label"] for row in one["groups"][0]["per_label"]] if one["groups"] else []
-    rows = [[Cell(label), *(_cell(group, label, name) for group in one["groups"])] for label in labels]
-    columns = [Column("Label", text=True), *(Column(str(group["value"])) for group in one["groups"])]
-    return Table(id, f"{metric_title(name)} by label and {one['by']}", columns, rows, sortable=True)
+    groups = attribute["groups"]
+    by_row = zip(*(group["per_label"] for group in groups), strict=True)
+    rows = [
+        [Cell(row[0]["label"]), *(metric_cell(group, name, cell) for group, cell in zip(groups, row, strict=True))]
+        for row in by_row
+    ]
+    columns = [Column("Label", text=True), *(Column(str(group["value"])) for group in attribute["groups"])]
+    return Table(id, f"{metric_title(name)} by label and {attribute['by']}", columns, rows, sortable=True)
 
 
-def _cell(group: Mapping[str, Any], label: str, name: str) -> Cell:
-    row: Mapping[str, Any] = next((row for row in group["per_label"] if row["label"] == label), {})
-    return number_cell(row.get(name), interval=_found(group, "per_label").get(label, {}).get(name))
-
-
-def _gaps(id: str, one: Mapping[str, Any]) -> Table | None:
+def _gaps(id: str, attribute: Mapping[str, Any]) -> Table | None:
     """The largest differences between two subgroups; None where there are none."""
-    gaps = one["gaps"]
+    gaps = attribute.get("gaps", [])
     if not gaps:
         return None
     rows = [
@@ -85,14 +90,14 @@ def _gaps(id: str, one: Mapping[str, Any]) -> Table | None:
         for gap in gaps[:GAPS_SHOWN]
     ]
     columns = (Column("Metric", text=True), Column("Highest"), Column("Lowest"), Column("Difference"))
-    caption = f"Gaps by {one['by']}, largest first"
+    caption = f"Gaps by {attribute['by']}, largest first"
     caption += f"; the first {GAPS_SHOWN} of {len(gaps)}" if len(gaps) > GAPS_SHOWN else ""
     return Table(id, caption, columns, rows, sortable=True)
 
 
-def _gaps_text(one: Mapping[str, Any]) -> str:
+def _gaps_text(attribute: Mapping[str, Any]) -> str:
     """The largest gaps in words, and how many chance alone would seldom make."""
-    gaps = one["gaps"]
+    gaps = attribute.get("gaps", [])
     if not gaps:
         return "No two groups are large enough to be compared."
     sentences = []
@@ -115,12 +120,3 @@ def _metric(gap: Mapping[str, Any]) -> str:
         return f"{metric_title(gap['metric'])} of {gap['label']}"
     over = f" over {gap['labels']} labels" if "labels" in gap else ""
     return f"{metric_title(gap['metric'])}{over}"
-
-
-def _found(group: Mapping[str, Any], of: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = group.get("intervals", {}).get(of, {})
-    return found
-
-
-def _title(by: str) -> str:
-    return by[:1].upper() + by[1:]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from xrayfast.config import Task
 from xrayfast.metrics.registry import epoch_metrics
-from xrayfast.report.wording import SPLIT_TITLES, percent
+from xrayfast.report.wording import SPLIT_TITLES, interval_of, percent
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,13 @@ def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
         return None
     low, high = float(interval["low"]), float(interval["high"])
     return Ends(low, high, f"{low:{form}} to {high:{form}}")
+
+
+def metric_cell(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None, form: str = ".3f") -> Cell:
+    """The cell of a metric of a summary with its interval; of a label where its row of `per_label` is given."""
+    if row is None:
+        return number_cell(summary["overall"][name], form, interval_of(summary, name))
+    return number_cell(row.get(name), form, interval_of(summary, name, row["label"]))
 
 
 def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> Table:

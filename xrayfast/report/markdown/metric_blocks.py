@@ -11,7 +11,7 @@ from xrayfast.errors import plural
 from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
 from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.report.wording import resampled_units
+from xrayfast.report.wording import interval_of, resampled_units
 
 _LABEL_COLUMNS = ("auroc", "ap", "recall", "specificity", "precision", "npv", "f1")
 
@@ -35,10 +35,9 @@ def with_interval(value: float | None, interval: Mapping[str, Any] | None) -> st
 
 def estimate(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
     """A metric of a summary with its interval; of a label where its row of `per_label` is given."""
-    intervals = summary.get("intervals", {})
     if row is None:
-        return with_interval(summary["overall"].get(name), intervals.get("overall", {}).get(name))
-    return with_interval(row.get(name), intervals.get("per_label", {}).get(row["label"], {}).get(name))
+        return with_interval(summary["overall"].get(name), interval_of(summary, name))
+    return with_interval(row.get(name), interval_of(summary, name, row["label"]))
 
 
 def interval_note(summary: Mapping[str, Any]) -> str:
