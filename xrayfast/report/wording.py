@@ -13,9 +13,9 @@ SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "ext
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
 
 
-def percent(part: float, whole: float = 1.0) -> str:
-    """A share in per cent with one decimal; `whole` is above 0."""
-    return f"{100 * part / whole:.1f}%"
+def percent(count: float, total: float = 1.0) -> str:
+    """A share in per cent with one decimal; `total` is above 0."""
+    return f"{100 * count / total:.1f}%"
 
 
 def split_images(split: str, count: int) -> str:

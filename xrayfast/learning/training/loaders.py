@@ -209,7 +209,7 @@ def dataloaders(
     Args:
         data: the images and their split.
         size: side of the square in pixels.
-        batch_size: images a batch; the last training batch is dropped where it would hold a single image, on which
+        batch_size: images per batch; the last training batch is dropped where it would hold a single image, on which
             batch norm can't train.
         workers: processes that read images; None for none on a CPU, which the network keeps busy anyway, and up to
             eight beside an accelerator.
