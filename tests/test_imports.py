@@ -32,7 +32,7 @@ ROOMS = {
     "learning": [["interpretation"], ["training", "inference"], ["model"]],
 }
 MOST_MODULES = 12
-LONG_LISTS = {"cli/commands": "one module per command", "metrics": "to be divided"}
+LONG_LISTS = {"cli/commands": "one module per command"}
 HEAVY = {
     "data": {"torch", "torchvision", "fastai", "sklearn", "matplotlib"},
     "audit": {"torch", "torchvision", "fastai", "matplotlib"},

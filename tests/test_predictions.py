@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from xrayfast.errors import RunError
-from xrayfast.metrics.calibration import Temperature
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.calibration import Temperature
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
 
 LABELS = ("a", "b,|c".replace("|", ""), "d e")

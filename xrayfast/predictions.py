@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xrayfast.data.labels.names import LABEL_JOIN
 from xrayfast.errors import RunError, shorten
 from xrayfast.files import write_csv
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 
 PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
 """Of the columns of calibrated probabilities and of the network's own: no label can be called like another column."""

@@ -20,7 +20,7 @@ from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import ensure_folder, write_csv, write_json, write_text
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
 

@@ -125,7 +125,7 @@ def _all_different(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class LabelsFile(_File):
-    """`labels.json`: the task, the network's outputs in order, and what `metrics.decision.Decision.to_json` gives."""
+    """`labels.json`: the task, the network's outputs in order, and the operating points of `Decision.to_json`."""
 
     task: Task
     labels: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_all_different)]

@@ -12,7 +12,7 @@ from xrayfast.metrics.agreement import (
     predictive_values,
 )
 from xrayfast.metrics.classification import confusion_matrix, negative_predictive_value
-from xrayfast.metrics.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 
 graded = st.integers(2, 5).flatmap(
     lambda c: st.tuples(

@@ -3,7 +3,10 @@ import sys
 
 import pytest
 
-MODULES = ("bootstrap", "calibration", "comparison", "delong", "proportions", "reliability", "thresholds")
+MODULES = (
+    *("intervals.bootstrap", "intervals.comparison", "intervals.delong", "operating_points.calibration"),
+    *("operating_points.thresholds", "proportions", "reliability"),
+)
 
 
 @pytest.mark.parametrize("heavy", ["scipy", "sklearn"])

@@ -12,6 +12,7 @@ from xrayfast.cli.progress import format_epoch
 from xrayfast.config import Monitor
 from xrayfast.metrics import registry
 from xrayfast.metrics.classification import auroc, recall, specificity
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.registry import (
     BOTH,
     EXACT_MATCH,
@@ -25,7 +26,6 @@ from xrayfast.metrics.registry import (
     metric_title,
     overall_metrics,
 )
-from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.summary import compute_epoch_metrics, summarise
 from xrayfast.report.html.results_tables import all_metrics_table, headline_table, label_tables
 from xrayfast.report.markdown.model_card import metadata, render_model_card

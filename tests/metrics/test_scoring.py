@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels
-from xrayfast.metrics.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 
 
 def brier(truth, probability):

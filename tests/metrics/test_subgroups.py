@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from xrayfast.metrics.confidence_limits import bca
-from xrayfast.metrics.resampling import draws, left_out
+from xrayfast.metrics.intervals.confidence_limits import bca
+from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.subgroups import MIN_PATIENTS, age_bands, subgroups
 from xrayfast.metrics.summary import summarise
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import sklearn.metrics as skm
 
-from xrayfast.metrics.bootstrap import intervals
-from xrayfast.metrics.delong import delong
+from xrayfast.metrics.intervals.bootstrap import intervals
+from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics
 from xrayfast.metrics.reliability import reliability
 from xrayfast.metrics.summary import MOST_LIKELY, compute_epoch_metrics, most_confused, summarise
-from xrayfast.metrics.thresholds import decide
 
 RNG = np.random.default_rng(1)
 

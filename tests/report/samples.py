@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from xrayfast.metrics.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, choose
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions

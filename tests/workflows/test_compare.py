@@ -13,12 +13,12 @@ import xrayfast as xf
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, RunError
-from xrayfast.metrics.comparison import holm
-from xrayfast.metrics.decision import Decision
-from xrayfast.metrics.delong import delong_test
+from xrayfast.metrics.intervals.comparison import holm
+from xrayfast.metrics.intervals.delong import delong_test
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.metrics.summary import summarise
-from xrayfast.metrics.thresholds import OperatingPoint
 from xrayfast.predictions import Predictions
 from xrayfast.run import Run
 from xrayfast.workflows.steps.paired import correct_p_values

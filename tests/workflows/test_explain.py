@@ -13,8 +13,8 @@ from xrayfast.data.images.reader import fit_square
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.saliency import grad_cam
-from xrayfast.metrics.calibration import Temperature
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.calibration import Temperature
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.report.figures import Case
 from xrayfast.workflows import explain as explaining
 from xrayfast.workflows.explain import explain_cases

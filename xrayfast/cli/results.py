@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.config import Task
-from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
+from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
+from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
-from xrayfast.metrics.thresholds import RULES
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation

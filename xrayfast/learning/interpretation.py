@@ -14,7 +14,7 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference.predictor import predict_split
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
 from xrayfast.predictions import Predictions
 from xrayfast.report.interpretation import Interpretation

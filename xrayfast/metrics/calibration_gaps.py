@@ -11,7 +11,7 @@ from xrayfast.metrics.grouped_sums import GroupedSums
 from xrayfast.metrics.reliability import Binning, inner_edges, top_label
 
 if TYPE_CHECKING:
-    from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
+    from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 
 
 def label_gaps(resamples: Resamples, binning: Binning) -> Floats:

@@ -23,7 +23,7 @@ from xrayfast.metrics.reliability import Binning
 from xrayfast.metrics.scoring import log_losses, squared_errors
 
 if TYPE_CHECKING:
-    from xrayfast.metrics.resampled_metrics import CellFunction, ImageFunction, Resamples, ScoreFunction
+    from xrayfast.metrics.intervals.resampled_metrics import CellFunction, ImageFunction, Resamples, ScoreFunction
 
 Compute: TypeAlias = "Callable[[Resamples], Floats]"
 """From B resamples to (B,) values over all labels, or to (B, L) values by label."""

@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.errors import shorten
-from xrayfast.metrics.bootstrap import MAX_UNDEFINED
 from xrayfast.metrics.classification import Floats, defined
-from xrayfast.metrics.confidence_limits import bca
 from xrayfast.metrics.inputs import Bools, Indices, sampling_units
+from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED
+from xrayfast.metrics.intervals.confidence_limits import bca
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
+from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
 from xrayfast.metrics.registry import EXACT_MATCH, overall_metrics
-from xrayfast.metrics.resampled_metrics import ResampledMetrics, Resamples
-from xrayfast.metrics.resampling import block_size, draws, left_out
 from xrayfast.metrics.summary import summarise
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}

@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
-from xrayfast.metrics.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.classification import (
     binary_counts,
     confusion_matrix,
     cooccurrence,
     defined,
 )
-from xrayfast.metrics.delong import delong
+from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
+from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
+from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.metrics.reliability import reliability, top_label
-from xrayfast.metrics.resampled_metrics import ResampledMetrics, SingleSample
-from xrayfast.metrics.thresholds import decide
 
 AT_THRESHOLD = ("recall", "specificity", "precision", "npv")
 """The metrics of one class against the rest at its threshold."""

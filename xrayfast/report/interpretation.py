@@ -14,7 +14,7 @@ from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.errors import ReadError
 from xrayfast.metrics.classification import cooccurrence
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_labels
 from xrayfast.report import figures, matrices

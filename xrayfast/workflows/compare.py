@@ -14,8 +14,8 @@ import pandas as pd
 
 from xrayfast.config import Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
-from xrayfast.metrics.bootstrap import Interval, intervals
 from xrayfast.metrics.classification import defined
+from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.run import INFO, PredictedSplit, Run

@@ -21,7 +21,7 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, did_you_mean, plural, shorten
 from xrayfast.evaluation import Evaluation
-from xrayfast.metrics.bootstrap import FEW_UNITS
+from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.predictions import ATTRIBUTES, Predictions, image_attributes
 from xrayfast.report.figures import Case

@@ -25,7 +25,7 @@ from xrayfast.learning.training.learner import RadiographLearner, layer_groups, 
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import monitored, plan
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import absent_labels
 from xrayfast.run import PredictedSplit, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table

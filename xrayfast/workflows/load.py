@@ -18,7 +18,7 @@ from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import RadiographDataLoaders, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish

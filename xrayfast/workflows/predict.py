@@ -16,7 +16,7 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square, is_image, re
 from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import PROBABILITY_PREFIX, join_labels
 from xrayfast.run import Run
 

@@ -15,7 +15,7 @@ import xrayfast as xf
 from xrayfast.errors import WeightsError
 from xrayfast.learning.inference.predictor import TTA_VIEWS, Predictor, predict_split
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (7, 50, 40), dtype=np.uint8))
 

@@ -17,7 +17,7 @@ from xrayfast.learning.inference.saliency import central_thorax, grad_cam, grad_
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 
 LABELS = ("covid-19", "normal", "pneumonia")
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from tests.report.samples import LABELS, evaluation, numbers, report, split_report, visible
-from xrayfast.metrics.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, choose
 from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.evaluation_page import render_evaluation_page
 from xrayfast.report.html.results_tables import all_metrics_table, delong_table, label_tables, thresholds_table

@@ -21,7 +21,7 @@ from tests.report.samples import (
 )
 from xrayfast.errors import WriteError
 from xrayfast.files import write_text
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.report.html.evaluation_page import render_evaluation_page
 from xrayfast.report.html.run_page import render_run_page

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from xrayfast.config import Config
 from xrayfast.errors import RunError
-from xrayfast.metrics.decision import choose
+from xrayfast.metrics.operating_points.decision import choose
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions

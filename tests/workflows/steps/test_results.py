@@ -10,7 +10,7 @@ import pytest
 import xrayfast as xf
 from xrayfast.config import ResultsConfig
 from xrayfast.errors import ConfigError
-from xrayfast.metrics.decision import choose
+from xrayfast.metrics.operating_points.decision import choose
 from xrayfast.workflows.steps.results import parse_prevalences, threshold_rule
 
 

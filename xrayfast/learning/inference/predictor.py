@@ -22,7 +22,7 @@ from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
 from xrayfast.run import Run
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xrayfast.metrics.calibration import Temperature
-from xrayfast.metrics.decision import MOST_LIKELY_STAYS, Decision
-from xrayfast.metrics.thresholds import RULES
+from xrayfast.metrics.operating_points.calibration import Temperature
+from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
+from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.report.html.results_tables import scalings_table, thresholds_table
 from xrayfast.report.wording import NOT_CALIBRATED
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.render import render_template
 from xrayfast.report.html.run_page import task_text

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics, label_metrics, metric_title, overall_metrics
 from xrayfast.metrics.summary import AT_THRESHOLD
 from xrayfast.report.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell

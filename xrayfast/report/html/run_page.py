@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.plots import Plot
 from xrayfast.report.html.render import render_template

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from xrayfast.errors import plural, shorten
-from xrayfast.metrics.calibration import Temperature
-from xrayfast.metrics.decision import MOST_LIKELY_STAYS
+from xrayfast.metrics.operating_points.calibration import Temperature
+from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
+from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import metric_title
-from xrayfast.metrics.thresholds import RULES
 from xrayfast.report.markdown.markup import DASH, UNRECORDED, Markdown, markdown_table
 from xrayfast.report.markdown.metric_blocks import (
     format_number,

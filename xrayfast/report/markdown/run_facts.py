@@ -10,7 +10,7 @@ import pandas as pd
 
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, shorten
-from xrayfast.metrics.decision import Decision
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.run import PREDICTED_SPLITS, Run
 from xrayfast.run_files import EvaluationMetrics, MetricsFile, RunInfo, Saliency, SplitSummary

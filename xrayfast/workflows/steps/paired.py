@@ -12,10 +12,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.errors import shorten
-from xrayfast.metrics.bootstrap import Interval, Intervals, paired_differences
-from xrayfast.metrics.comparison import holm, mcnemar
-from xrayfast.metrics.decision import Decision
-from xrayfast.metrics.delong import delong_test
+from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, paired_differences
+from xrayfast.metrics.intervals.comparison import holm, mcnemar
+from xrayfast.metrics.intervals.delong import delong_test
+from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions
 
 LEVEL = 0.05

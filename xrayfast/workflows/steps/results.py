@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from xrayfast.config import ResultsConfig, Task
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.files import write_text
-from xrayfast.metrics.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, choose
+from xrayfast.metrics.operating_points.thresholds import Rule
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
-from xrayfast.metrics.thresholds import Rule
 from xrayfast.predictions import Predictions
 from xrayfast.report.markdown.claim import render_claim
 from xrayfast.report.markdown.model_card import render_model_card

@@ -6,10 +6,10 @@ import pytest
 from scipy import stats
 
 from tests.metrics.cases import many_labels, one_class
-from xrayfast.metrics import resampling
-from xrayfast.metrics.bootstrap import intervals, paired_differences
+from xrayfast.metrics.intervals import resampling
+from xrayfast.metrics.intervals.bootstrap import intervals, paired_differences
+from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.registry import label_metrics, overall_metrics
-from xrayfast.metrics.resampling import draws, left_out
 
 TASKS = {"single": one_class, "multi": many_labels}
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_resampled_is_refused():
 
 SPEED = """
 import resource, time, numpy as np
-from xrayfast.metrics.bootstrap import intervals
+from xrayfast.metrics.intervals.bootstrap import intervals
 rng = np.random.default_rng(0)
 truth = (rng.random((10_000, 14)) < rng.uniform(0.02, 0.5, 14)).astype(int)
 probability = 1 / (1 + np.exp(-(rng.normal(size=truth.shape) + 2 * truth - 1)))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels
-from xrayfast.metrics.thresholds import choose_threshold, choose_thresholds, decide, threshold_array
+from xrayfast.metrics.operating_points.thresholds import choose_threshold, choose_thresholds, decide, threshold_array
 
 RULES = [("f1", None), ("youden", None), ("sensitivity", 0.8), ("specificity", 0.8)]
 scored = st.integers(2, 30).flatmap(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.resampled_metrics import MetricValues, ResampledMetrics
+from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics
 
 SHARES = 200
 """Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""

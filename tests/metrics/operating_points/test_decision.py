@@ -7,9 +7,9 @@ import pytest
 from scipy.special import expit, softmax
 from scipy.stats import binomtest
 
-from xrayfast.metrics.calibration import Scaling, Temperature, fit_scalings, fit_temperature
-from xrayfast.metrics.decision import Decision, choose
-from xrayfast.metrics.thresholds import choose_thresholds, decide
+from xrayfast.metrics.operating_points.calibration import Scaling, Temperature, fit_scalings, fit_temperature
+from xrayfast.metrics.operating_points.decision import Decision, choose
+from xrayfast.metrics.operating_points.thresholds import choose_thresholds, decide
 
 LABELS = ("a", "b", "c")
 

@@ -1,16 +1,16 @@
 """How often a nominal 95 % interval holds the truth, where patients have several images that resemble each other.
 
 The truth is known exactly: a patient's images share a disposition, and the score of an image is normal in either class.
-`python -m tests.metrics.test_coverage 1000 200 6 500` prints the figures; the numbers are studies, patients, most
-images of a patient, and resamples.
+`python -m tests.metrics.intervals.test_coverage 1000 200 6 500` prints the figures; its arguments are studies,
+patients, most images per patient, and resamples.
 """
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from xrayfast.metrics.bootstrap import intervals, paired_differences
-from xrayfast.metrics.delong import delong
+from xrayfast.metrics.intervals.bootstrap import intervals, paired_differences
+from xrayfast.metrics.intervals.delong import delong
 
 PREVALENCE, APART, ALIKE = 0.3, 2.0, 0.7
 """Of the label; the distance of the class means in standard deviations; the share of the score's variance that is the

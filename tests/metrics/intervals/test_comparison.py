@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from xrayfast.metrics.comparison import holm, mcnemar
+from xrayfast.metrics.intervals.comparison import holm, mcnemar
 
 
 def images(only_a, only_b, both=5):

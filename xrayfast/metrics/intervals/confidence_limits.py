@@ -19,7 +19,7 @@ def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> 
 
     The plain percentile interval takes the resamples' 2.5th and 97.5th percentile. This one shifts both, by how far the
     resamples lie to one side of the value, and by how much the metric's spread changes with its value. With few
-    patients and a metric near 1 (AUROC, specificity) it covers closer to its level (tests/metrics/test_coverage.py).
+    patients and a metric near 1 (AUROC, specificity) it covers closer to its level (`test_coverage.py`).
 
     Args:
         values: (R,) of the resamples; NaN is left out.

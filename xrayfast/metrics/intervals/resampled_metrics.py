@@ -14,10 +14,10 @@ from xrayfast.config import Task
 from xrayfast.metrics.classification import Floats, auroc, average_precision, ratio
 from xrayfast.metrics.grouped_sums import GroupedSums
 from xrayfast.metrics.inputs import Bools, Indices, sampling_units, table
+from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.ranking import Ranking
 from xrayfast.metrics.registry import label_metrics, overall_metrics
 from xrayfast.metrics.scoring import one_class
-from xrayfast.metrics.thresholds import decide
 
 ScoreFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], float]
 CellFunction: TypeAlias = Callable[[NDArray[np.int8], Floats], Floats]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from xrayfast.metrics.confidence_limits import bca, norm_limits
+from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
 
 
 def skewness(data):

@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.confidence_limits import bca, norm_limits
 from xrayfast.metrics.inputs import check_level
+from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
+from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics, Resamples
+from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, difference, draws, left_out
 from xrayfast.metrics.proportions import clopper_pearson
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
-from xrayfast.metrics.resampled_metrics import MetricValues, ResampledMetrics, Resamples
-from xrayfast.metrics.resampling import block_size, compute_blocks, difference, draws, left_out
 
 OFTEN_UNDEFINED = 0.05
 """The share of resamples without a value above which `Intervals.notes` warns."""

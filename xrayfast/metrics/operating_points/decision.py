@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.metrics.calibration import (
+from xrayfast.metrics.classification import Floats, defined
+from xrayfast.metrics.operating_points.calibration import (
     Scaling,
     Temperature,
     apply_scalings,
@@ -19,8 +20,13 @@ from xrayfast.metrics.calibration import (
     fit_scalings,
     fit_temperature,
 )
-from xrayfast.metrics.classification import Floats, defined
-from xrayfast.metrics.thresholds import OperatingPoint, Rule, choose_thresholds, decide, threshold_array
+from xrayfast.metrics.operating_points.thresholds import (
+    OperatingPoint,
+    Rule,
+    choose_thresholds,
+    decide,
+    threshold_array,
+)
 
 Calibration = Temperature | tuple[Scaling, ...] | None
 """A temperature (single), a scaling per label (multi), or None: the network's own probabilities."""

@@ -7,7 +7,8 @@ from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 
 from tests.metrics.cases import many_labels
-from xrayfast.metrics.calibration import (
+from xrayfast.metrics.classification import auroc
+from xrayfast.metrics.operating_points.calibration import (
     Scaling,
     apply_scalings,
     apply_temperature,
@@ -15,7 +16,6 @@ from xrayfast.metrics.calibration import (
     fit_scalings,
     fit_temperature,
 )
-from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.reliability import calibration_error
 
 

@@ -9,11 +9,11 @@ from hypothesis.extra import numpy as hnp
 
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
+from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics, prevalence_metrics
 from xrayfast.metrics.reliability import calibration_error, top_label
-from xrayfast.metrics.resampled_metrics import ResampledMetrics, SingleSample
 from xrayfast.metrics.summary import compute_epoch_metrics
-from xrayfast.metrics.thresholds import decide
 
 TASKS = {"single": one_class, "multi": many_labels}
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from xrayfast.metrics.classification import auroc
-from xrayfast.metrics.delong import delong, delong_test, placements
+from xrayfast.metrics.intervals.delong import delong, delong_test, placements
 
 rated = st.tuples(st.integers(2, 15), st.integers(2, 15)).flatmap(
     lambda sizes: st.tuples(

@@ -1,0 +1,1 @@
+"""How probabilities become calls: calibration and thresholds, chosen on the validation split."""
