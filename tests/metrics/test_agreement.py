@@ -41,7 +41,7 @@ def test_agreement_equals_scikit_learn(case):
 
 
 @given(graded)
-def test_a_stack_of_matrices_gives_each_ones_number(case):
+def test_a_stack_of_matrices_gives_each_metric_per_matrix(case):
     classes, (actual, predicted) = case
     stack = np.stack([confusion_matrix(actual, predicted, classes), confusion_matrix(predicted, actual, classes)])
     for metric in (accuracy, kappa, matthews):

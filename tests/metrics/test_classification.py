@@ -55,7 +55,7 @@ def test_auroc_of_named_cases(truth, score, expected):
     assert np.isnan(found) if expected is None else found == pytest.approx(expected)
 
 
-def test_a_score_that_is_no_number_is_refused():
+def test_a_score_of_nan_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         auroc([0, 1], [0.1, np.nan])
     with pytest.raises(ValueError, match="shape"):

@@ -19,7 +19,7 @@ drawn = st.integers(1, 25).flatmap(
 
 
 @given(drawn)
-def test_a_resample_has_the_numbers_of_its_repeated_rows(case):
+def test_a_resample_has_the_metrics_of_its_repeated_rows(case):
     positive, score, unit, counts = case
     areas, precisions = Ranking(positive, score, unit).compute(counts)
     for i, times in enumerate(counts):

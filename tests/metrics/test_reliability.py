@@ -69,7 +69,7 @@ def test_the_interval_of_a_bin_is_wilsons():
         assert (each.observed_low, each.observed_high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
-def test_unknown_cells_ties_and_the_ends():
+def test_masked_cells_ties_and_the_ends():
     truth, probability = np.array([1, 0, -1, 1]), np.array([1.0, 0.0, 0.7, 1.0])
     assert calibration_error(truth, probability) == 0
     assert calibration_error([0, 1, -1, 0], probability) == 1

@@ -34,7 +34,7 @@ def test_one_label_equals_scikit_learn(case):
     assert log_loss(truth, probability)[0] == pytest.approx(skm.log_loss(actual, given_, labels=[0, 1]), abs=1e-9)
 
 
-def test_unknown_cells_and_images_count_nowhere():
+def test_masked_cells_and_images_count_nowhere():
     truth, probability = many_labels(hidden=0.4)
     known = truth[:, 1] >= 0
     expected = skm.brier_score_loss(truth[known, 1], probability[known, 1])

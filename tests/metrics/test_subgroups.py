@@ -150,7 +150,7 @@ def test_of_several_groups_the_two_furthest_apart_are_named():
     assert gap["low"] is None and gap["high"] is None  # nothing was drawn
 
 
-def test_small_groups_are_told_and_not_compared():
+def test_small_groups_are_noted_and_not_compared():
     truth, probability, sex, _, group = case(patients=60)
     few = sex.astype("<U5").copy()
     few[group < MIN_PATIENTS - 1] = "other"
@@ -163,7 +163,7 @@ def test_small_groups_are_told_and_not_compared():
     assert "Too small to be compared at all: other." in by["notes"]
 
 
-def test_a_measure_is_compared_where_there_is_enough_for_it():
+def test_a_metric_is_compared_where_there_are_enough_patients():
     """Of nine women alone it is known that they have the label: too few for AUROC and recall, not for specificity."""
     truth, probability, sex, _, group = case(patients=100)
     truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: MIN_PATIENTS - 1]), 0] = 0
@@ -181,7 +181,7 @@ def test_many_images_of_few_patients_are_few():
     assert len(by["gaps"]) == 13
 
 
-def test_unknown_cells_count_nowhere():
+def test_masked_cells_count_nowhere():
     truth, probability, sex, _, group = case()
     truth[:, 1] = -1  # masked
     truth[sex == "F", 2] = -1  # masked for women
@@ -191,7 +191,7 @@ def test_unknown_cells_count_nowhere():
     assert by["groups"][0]["per_label"][2]["auroc"] is None
 
 
-def test_one_class_an_image():
+def test_single_label():
     truth, probability, sex, _, group = case(task="single")
     (by,) = subgroups(truth, probability, LABELS, "single", {"sex": sex}, groups=group, resamples=20)
     names = {gap["metric"] for gap in by["gaps"] if gap["label"] is None}

@@ -25,7 +25,7 @@ def multi(n=80, labels=4):
     return truth, 1 / (1 + np.exp(-(RNG.normal(size=(n, labels)) + 2 * truth - 1)))
 
 
-def test_single_label_numbers_equal_scikit_learn():
+def test_single_label_metrics_equal_scikit_learn():
     truth, probability = single()
     actual, guess = truth.argmax(1), probability.argmax(1)
     found = compute_epoch_metrics(truth, probability, "single")
@@ -35,7 +35,7 @@ def test_single_label_numbers_equal_scikit_learn():
     assert found["auroc_macro"] == pytest.approx(expected, abs=1e-9)
 
 
-def test_multi_label_numbers_equal_scikit_learn():
+def test_multi_label_metrics_equal_scikit_learn():
     truth, probability = multi()
     guess = probability >= 0.5
     found = compute_epoch_metrics(truth, probability, "multi")
@@ -79,7 +79,7 @@ def test_an_absent_class_leaves_its_cells_empty_and_says_so():
     assert "2 of 3" in summary["notes"][0]
 
 
-def test_cells_that_nobody_knows_count_nowhere():
+def test_masked_cells_count_nowhere():
     truth, probability = multi()
     hidden = RNG.random(truth.shape) < 0.4
     hidden[:5] = True  # images of which nothing is known

@@ -268,7 +268,7 @@ def test_other_data_stand_in_the_table_untested_and_the_notes_say_why(tmp_path, 
     assert any("odd: not compared with a: " in note and why in note for note in found.notes)
 
 
-def test_another_truth_or_another_picture_under_one_name_is_no_pair(tmp_path):
+def test_images_of_one_name_with_other_labels_or_pixels_are_not_paired(tmp_path):
     truth, probability = one_class(n=60)
     changed = truth.copy()
     changed[7] = np.roll(changed[7], 1)
@@ -321,7 +321,7 @@ def test_how_runs_were_trained(tmp_path):
     assert table["seconds"].tolist() == [2.5] * 4
 
 
-def test_the_test_part_where_all_have_one_else_validation_which_is_said(tmp_path):
+def test_the_test_split_where_all_have_one_else_validation_with_a_note(tmp_path):
     truth, probability = one_class(n=20)
     split = told(truth, probability)
     kept(tmp_path, "a", valid=split, test=split)
@@ -347,7 +347,7 @@ def test_runs_named_twice_and_unfinished_ones_in_a_folder_are_left_out_with_a_no
     assert "unfinished" in found.notes[1]
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(three):
+def test_runs_of_one_name_are_distinguished_by_their_paths(three):
     valid = Run(three / "a").predictions("valid")
     other = kept(three / "elsewhere", "a", valid=valid)
     found = xf.compare([three / "a", other, three / "b"], reference=other, resamples=20)
@@ -396,7 +396,7 @@ def test_json_holds_all_of_it_and_no_nan(three):
     assert math.isfinite(untested["low"])
 
 
-def test_the_same_draws_give_the_same_numbers(three):
+def test_the_same_draws_give_the_same_intervals(three):
     first, second, other = (xf.compare(three, resamples=50, seed=seed) for seed in (3, 3, 4))
     pd.testing.assert_frame_equal(first.differences, second.differences)
     assert (first.differences["low"] != other.differences["low"]).any()

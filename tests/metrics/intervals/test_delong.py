@@ -105,7 +105,7 @@ def test_the_error_of_clustered_images_is_that_of_repeated_studies():
     assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.1)
 
 
-def test_a_monotone_map_and_unknown_cells_change_nothing():
+def test_a_monotone_map_and_masked_cells_change_nothing():
     rng = np.random.default_rng(2)
     truth = rng.integers(0, 2, 50)
     score = rng.random(50)

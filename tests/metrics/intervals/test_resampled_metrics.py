@@ -58,7 +58,7 @@ def of_one_label(truth, guess, probability):
     }
 
 
-def test_one_class_an_image_equals_scikit_learn():
+def test_single_label_equals_scikit_learn():
     truth, probability = one_class()
     guess = decide(probability, "single")
     actual, chosen = truth.argmax(axis=1), probability.argmax(axis=1)
@@ -83,7 +83,7 @@ def test_one_class_an_image_equals_scikit_learn():
         assert of_label == pytest.approx(of_one_label(truth[:, i], guess[:, i], probability[:, i]), abs=1e-9)
 
 
-def test_many_labels_an_image_equal_scikit_learn():
+def test_multi_label_equals_scikit_learn():
     truth, probability = many_labels()
     threshold = np.array([0.2, 0.4, 0.5, 0.7])
     guess = (probability >= threshold).astype(int)
@@ -100,7 +100,7 @@ def test_many_labels_an_image_equal_scikit_learn():
         assert {name: values[i] for name, values in found.per_label.items()} == pytest.approx(label, abs=1e-9)
 
 
-def test_cells_that_nobody_knows_count_nowhere():
+def test_masked_cells_count_nowhere():
     truth, probability = many_labels(hidden=0.4)
     truth[:5] = -1
     found = ResampledMetrics(truth, probability, "multi")
@@ -128,7 +128,7 @@ def test_images_without_a_class_count_nowhere():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_names_and_numbers_are_those_of_the_summary(task):
+def test_names_are_those_of_the_registry_and_a_single_sample_has_the_same_values(task):
     truth, probability = TASKS[task]()
     found = ResampledMetrics(truth, probability, task)
     assert list(found.overall) == list(overall_metrics(task))
@@ -150,7 +150,7 @@ def test_predictive_values_are_there_when_asked_for():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_absent_class_leaves_its_numbers_empty_and_means_to_the_others(task):
+def test_an_absent_class_has_no_metrics_and_is_in_no_mean(task):
     truth, probability = TASKS[task]()
     kept = truth[:, 2] == 0
     truth, probability = truth[kept], probability[kept]
@@ -175,7 +175,7 @@ def test_a_label_of_which_nothing_is_known_is_in_no_mean():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_resamples_have_the_numbers_of_their_repeated_rows(task):
+def test_resamples_have_the_metrics_of_their_repeated_rows(task):
     truth, probability = TASKS[task](n=60)
     if task == "multi":
         truth = np.where(np.random.default_rng(3).random(truth.shape) < 0.2, -1, truth)
@@ -227,7 +227,7 @@ def test_the_order_of_images_and_the_numbers_of_patients_do_not_count(task, seed
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_no_image_no_number(task):
+def test_no_image_no_metric(task):
     nothing = ResampledMetrics(np.empty((0, 3), dtype=int), np.empty((0, 3)), task)
     assert np.isnan(list(nothing.overall.values())).all()
     assert np.isnan(list(nothing.per_label.values())).all()
@@ -246,7 +246,7 @@ def test_constant_and_certain_probabilities():
     }
 
 
-def test_what_cannot_be_measured_is_refused():
+def test_invalid_input_is_refused():
     truth, probability = one_class(n=10)
     with pytest.raises(ValueError, match=r"truth row 3 is \[1, 1, 1, 1\]; expected one class"):
         ResampledMetrics(np.where(np.arange(10)[:, None] == 3, 1, truth), probability, "single")

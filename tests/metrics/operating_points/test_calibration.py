@@ -120,7 +120,7 @@ def test_a_scaling_mends_and_keeps_the_order():
     np.testing.assert_allclose(apply_scalings(off, [Scaling(1.0, 0.0)] * 2), off, atol=1e-9)
 
 
-def test_certain_probabilities_and_a_label_told_apart_without_a_mistake():
+def test_certain_probabilities_and_a_perfectly_separated_label():
     found = fit_scaling([1, 1, 0, 0, 0], [1.0, 1.0, 0.0, 0.0, 0.0])
     assert 0 < found.slope < 1
     after = apply_scalings([[1.0], [0.0]], [found])[:, 0]
@@ -144,7 +144,7 @@ def test_where_no_scaling_can_be_fitted_the_reason_is_given(truth, probability, 
     assert reason in found.reason
 
 
-def test_unknown_cells_count_nowhere_and_labels_are_counted():
+def test_masked_cells_count_nowhere_and_labels_are_counted():
     truth, probability = many_labels(hidden=0.3)
     known = truth[:, 1] >= 0
     assert fit_scalings(truth, probability)[1] == fit_scaling(truth[known, 1], probability[known, 1])

@@ -34,7 +34,7 @@ def test_the_calibration_comes_first_and_thresholds_are_chosen_on_what_it_gives(
     assert [one.slope for one in decision.calibration] == pytest.approx([1 / 3] * 3, abs=0.12)
 
 
-def test_one_temperature_for_one_class_an_image():
+def test_one_temperature_for_single_label():
     truth, raw = drawn("single")
     decision = choose(truth, raw, LABELS, "single", rule=None)
     assert decision.calibration == fit_temperature(truth, raw)
@@ -116,7 +116,7 @@ def pointed(**changed):
         ("multi", {"operating_points": {"rule": "f1", "labels": [{"label": x} for x in "abc"]}}, "positives is None"),
     ],
 )
-def test_a_damaged_file_is_told(task, content, said):
+def test_a_damaged_file_is_refused(task, content, said):
     with pytest.raises(ValueError, match=said):
         Decision.from_json(content, task, LABELS)
 

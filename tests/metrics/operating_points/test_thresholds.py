@@ -119,7 +119,7 @@ def test_where_no_threshold_can_be_chosen_the_reason_is_given(truth, score, rule
     assert reason in point.reason
 
 
-def test_labels_by_themselves_with_unknown_cells_and_a_fallback():
+def test_each_label_with_masked_cells_and_a_fallback():
     truth, probability = many_labels(hidden=0.3)
     truth[:, 2] = np.minimum(truth[:, 2], 0)
     points = choose_thresholds(truth, probability, "youden")
