@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 HERE = Path(__file__).parent
-COLUMNS = 100
+COLUMNS = 120
 PAPER = (253, 253, 251)
 
 GLANCE = "section:not(#glance){display:none}"
@@ -83,7 +83,7 @@ def terminal(browser: str, lines: list[str], work: Path) -> None:
     plain = [Text.from_ansi(line).plain for line in lines]
     epochs = [i for i, line in enumerate(plain) if line.startswith("epoch ")]
     end = next(i for i, line in enumerate(plain) if line.startswith("Largest losses"))
-    shown = ["\x1b[1;32m$\x1b[0m xrayfast demo", *lines[:9], "\x1b[2m...\x1b[0m", *lines[epochs[-3] : end]]
+    shown = ["\x1b[1;32m$\x1b[0m xrayfast demo", *lines[:9], "\x1b[2m...\x1b[0m", *lines[epochs[-3] : end - 1]]
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     for line in shown:
         console.print(Text.from_ansi(line))
