@@ -30,7 +30,7 @@ def test_the_grid_is_torch_s():
     torch.testing.assert_close(augment._grid(matrix, 20, 30), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_films_that_are_not_draw_are_untouched(images, monkeypatch):
+def test_images_that_are_not_drawn_are_untouched(images, monkeypatch):
     monkeypatch.setattr(augment, "P_AFFINE", 0.3)
     out = random_affine(images)
     same = [torch.equal(a, b) for a, b in zip(images, out, strict=True)]
@@ -41,13 +41,13 @@ def test_films_that_are_not_draw_are_untouched(images, monkeypatch):
 
 def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
     """A bar through the centre, turned: its direction by moments is the drawn angle."""
-    film = torch.zeros(8, 1, 101, 101)
-    film[:, :, 48:53, 10:91] = 1.0
+    image = torch.zeros(8, 1, 101, 101)
+    image[:, :, 48:53, 10:91] = 1.0
     monkeypatch.setattr(augment, "P_AFFINE", 1.0)
     monkeypatch.setattr(augment, "MIN_ZOOM", 1.0)
     angles = []
     monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: angles.append(real(*a)) or angles[-1])
-    out = random_affine(film)[:, 0].numpy()
+    out = random_affine(image)[:, 0].numpy()
     y, x = np.mgrid[-50:51, -50:51]
     for turned, angle in zip(out, angles[0], strict=True):
         direction = 0.5 * math.atan2(2 * (turned * x * y).sum(), (turned * (x**2 - y**2)).sum())
@@ -55,13 +55,13 @@ def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
         assert abs(float(angle)) <= augment.MAX_ROTATION
 
 
-def test_zoom_shrinks_a_film_by_the_draw_share_and_keeps_it_in_the_frame(monkeypatch):
-    film = torch.ones(32, 1, 101, 101)
+def test_zoom_shrinks_an_image_by_the_drawn_factor_and_keeps_it_in_the_frame(monkeypatch):
+    image = torch.ones(32, 1, 101, 101)
     monkeypatch.setattr(augment, "P_AFFINE", 1.0)
     monkeypatch.setattr(augment, "MAX_ROTATION", 0.0)
     drawn = []
     monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: drawn.append(real(*a)) or drawn[-1])
-    area = random_affine(film).mean(dim=(1, 2, 3))
+    area = random_affine(image).mean(dim=(1, 2, 3))
     torch.testing.assert_close(area, drawn[1] ** 2, atol=0.02, rtol=0)
     assert float(drawn[1].min()) >= augment.MIN_ZOOM
 

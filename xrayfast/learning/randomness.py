@@ -1,4 +1,4 @@
-"""Seeds as arguments: random numbers for a piece of work, with the global generators left as they were."""
+"""Seeded random numbers that leave the global generators as they were."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def isolated_rng(*seed: int | str) -> Iterator[None]:
     """Seed the generators that fastai and torch draw from, and restore their states afterwards.
 
     Args:
-        seed: any numbers and words; together they name one stream, e.g. (seed, "epoch", 3).
+        seed: numbers and words that together seed one stream, such as (seed, "epoch", 3).
     """
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
@@ -31,7 +31,7 @@ def isolated_rng(*seed: int | str) -> Iterator[None]:
 
 def reseed(*seed: int | str) -> None:
     """Seed the global generators; call it inside `isolated_rng` only."""
-    number = int.from_bytes(hashlib.sha256(repr(seed).encode()).digest()[:4], "little")
-    random.seed(number)
-    np.random.seed(number)
-    torch.manual_seed(number)
+    hashed = int.from_bytes(hashlib.sha256(repr(seed).encode()).digest()[:4], "little")
+    random.seed(hashed)
+    np.random.seed(hashed)
+    torch.manual_seed(hashed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,7 @@ from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
-from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
+from xrayfast.learning.training.distributed import join_process_group, train_as_rank
 from xrayfast.learning.training.learner import RadiographLearner, layer_groups, learner_from_config
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
@@ -75,58 +75,39 @@ def fit(
     manifest, config = resolve_inputs(data, config, options)
     with join_process_group(config.train.device) as world:
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
-        return _fit(manifest, config, name, Path(runs), reporter, interrupted, command, world)
-
-
-def _fit(
-    manifest: Manifest,
-    config: Config,
-    name: str | None,
-    runs: Path,
-    reporter: Reporter,
-    interrupted: Callable[[], bool],
-    command: str,
-    world: World,
-) -> Run:
-    """`fit` on one rank."""
-    images = decode(manifest, config.model.size, reporter.preparing)
-    world.barrier()  # another machine may have more to decode
-    opened = manifest
-    manifest, remarks, audit = require_leak_free(
-        manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
-    )
-    for note in manifest.notes:
-        if note not in opened.notes:
-            reporter.note(note)
-    global_batch = config.train.batch_size * world.world_size
-    learn = prepare(manifest, config, images, global_batch)
-    # Contradictory settings are errors before a folder is made.
-    parse_prevalences(config.results.prevalence, manifest.labels)
-    phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
-    block_counts, no_space = choose_cached_blocks(learn, phases, config, world)
-    scheduled = schedule_phases(phases, config.train, config.model.size, block_counts)
-    monitored(config.train, manifest.task)
-    learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-    remarks += [*_remarks(config, learn), *filter(None, [no_space])]
-    if config.train.progressive and all(block_counts):
-        remarks.append(
-            "All epochs train on cached features, computed at the last size: --progressive changes nothing. "
-            "--reuse-frozen off runs frozen layers in each epoch, on growing images."
+        images = decode(manifest, config.model.size, reporter.preparing)
+        world.barrier()  # another machine may have more to decode
+        opened = manifest
+        manifest, remarks, audit = require_leak_free(
+            manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
         )
-    for remark in remarks:
-        reporter.note(remark)
-    info = collect_provenance(learn, command, remarks, audit) | {
-        "world_size": world.world_size,
-        "global_batch": global_batch,
-        "frozen_feature_blocks": block_counts,
-        "frozen_feature_views": scheduled[0].views if any(block_counts) else 0,
-    }
-    with world.output_folder(runs) as folder:
-        run = Run.create(folder, name, config.model.arch, config, info)
-        run.write_decision(Decision(manifest.task, manifest.labels))
-        run.write_split(split_table(manifest, images))
-        path = world.broadcast_text(str(run.path))
-        _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world))
+        for note in manifest.notes:
+            if note not in opened.notes:
+                reporter.note(note)
+        global_batch = config.train.batch_size * world.world_size
+        learn = prepare(manifest, config, images, global_batch)
+        # Contradictory settings are errors before a folder is made.
+        parse_prevalences(config.results.prevalence, manifest.labels)
+        phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
+        block_counts, no_space = choose_cached_blocks(learn, phases, config, world)
+        scheduled = schedule_phases(phases, config.train, config.model.size, block_counts)
+        monitored(config.train, manifest.task)
+        learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
+        remarks += [*_remarks(config, learn, block_counts), *filter(None, [no_space])]
+        for remark in remarks:
+            reporter.note(remark)
+        info = collect_provenance(learn, command, remarks, audit) | {
+            "world_size": world.world_size,
+            "global_batch": global_batch,
+            "frozen_feature_blocks": block_counts,
+            "frozen_feature_views": scheduled[0].views if any(block_counts) else 0,
+        }
+        with world.output_folder(Path(runs)) as folder:
+            run = Run.create(folder, name, config.model.arch, config, info)
+            run.write_decision(Decision(manifest.task, manifest.labels))
+            run.write_split(split_table(manifest, images))
+            path = world.broadcast_text(str(run.path))
+            _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world))
     return Run(path)
 
 
@@ -147,44 +128,41 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         raise RunError(
             f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
-    with join_process_group(run.config.train.device) as world, world.working_copy(run.path) as folder:
-        _resume(Run(folder), reporter if reporter and world.is_rank_zero else NullReporter(), interrupted, world)
+    config = run.config
+    with join_process_group(config.train.device) as world, world.working_copy(run.path) as folder:
+        copy = Run(folder)
+        reporter = reporter if reporter and world.is_rank_zero else NullReporter()
+        manifest = reopen_data(copy)
+        images = decode(manifest, config.model.size, reporter.preparing)
+        world.barrier()
+        state = checkpoint.read_state(copy.checkpoint)
+        # The checkpoint's weights replace those that the run started from.
+        start = config if state is None else config.updated({"weights": "none"})
+        # The global batch stays, whatever the world size is now.
+        learn = prepare(manifest, start, images, copy.global_batch)
+        recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
+        restore_precision(learn, recorded)
+        if (precision := training_precision(learn)) != recorded:
+            reporter.note(f"This device trains in {precision}; the run began in {recorded}: its results will differ.")
+        copy.update_info(precision=precision)
+        history = History()
+        if state is not None:
+            # Rows of earlier versions have no size.
+            rows = [{**row, "size": row.get("size", config.model.size)} for row in state["rows"]]
+            history = History(rows, state["best_epoch"])
+        _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world))
     return run
 
 
-def _resume(run: Run, reporter: Reporter, interrupted: Callable[[], bool], world: World) -> None:
-    """`resume` on one rank, in its own working copy."""
-    config = run.config
-    manifest = reopen_data(run)
-    images = decode(manifest, config.model.size, reporter.preparing)
-    world.barrier()
-    state = checkpoint.read_state(run.checkpoint)
-    # The checkpoint's weights replace those that the run started from.
-    start = config if state is None else config.updated({"weights": "none"})
-    # The global batch stays, whatever the world size is now.
-    learn = prepare(manifest, start, images, run.global_batch)
-    recorded = run.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
-    restore_precision(learn, recorded)
-    if (precision := training_precision(learn)) != recorded:
-        reporter.note(f"This device trains in {precision}, and the run began in {recorded}: its results will differ.")
-    run.update_info(precision=precision)
-    history = History()
-    if state is not None:
-        # Rows of earlier versions have no size.
-        rows = [{**row, "size": row.get("size", config.model.size)} for row in state["rows"]]
-        history = History(rows, state["best_epoch"])
-    _train(Training(run, learn, config, history, reporter, world.any(interrupted), world))
-
-
 def prepare(
-    manifest: Manifest, config: Config, images: DecodedImages, batch_size: int | None = None
+    manifest: Manifest, config: Config, images: DecodedImages | None = None, batch_size: int | None = None
 ) -> RadiographLearner:
     """The learner of a configuration, on its data.
 
     Args:
         manifest: the data set.
         config: the settings.
-        images: decoded images of the data set.
+        images: decoded images of the data set; by default they are decoded now unless they are cached.
         batch_size: over all ranks; by default the setting's, which is per rank.
     """
     train = config.train
@@ -244,7 +222,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     run.remove_leftovers()
 
 
-def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
+def _remarks(config: Config, learn: RadiographLearner, block_counts: Sequence[int]) -> list[str]:
     """Warnings for a reader of this run's results."""
     remarks = []
     train, data = config.train, learn.dls.manifest
@@ -273,5 +251,10 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
         remarks.append(
             "There is no test split: the best epoch was chosen by the validation metrics, which are therefore slightly "
             "optimistic. --test-fraction 0.15 makes one."
+        )
+    if train.progressive and all(block_counts):
+        remarks.append(
+            "All epochs train on cached features, computed at the last size: --progressive changes nothing. "
+            "--reuse-frozen off runs frozen layers in each epoch, on growing images."
         )
     return remarks

@@ -15,13 +15,13 @@ from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History
-from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
-from xrayfast.learning.training.loaders import RadiographDataLoaders, dataloaders
+from xrayfast.learning.training.learner import RadiographLearner
+from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, split_table, with_absolute_paths
-from xrayfast.workflows.fit import finish
+from xrayfast.workflows.fit import finish, prepare
 from xrayfast.workflows.steps.provenance import collect_provenance
 
 
@@ -91,23 +91,15 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
 
 
 def _load(run: Run, data: Manifest, device: Device) -> RadiographLearner:
-    model, train = run.config.model, run.config.train
-    dls = dataloaders(
-        data,
-        size=model.size,
-        batch_size=train.batch_size,
-        workers=0,
-        device=device,
-        seed=train.seed,
-        images=UncachedImages(model.size) if _is_placeholder(data) else None,
-    )
     # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
-    model = model.model_copy(update={"weights": "none"})
-    train = train.model_copy(update={"precision": "auto" if train.precision == "fp16" else train.precision})
-    learn = learner_from_config(dls, model, train)
+    settings = {"weights": "none", "device": device, "workers": 0}
+    if run.config.train.precision == "fp16":
+        settings["precision"] = "auto"
+    config = run.config.updated(settings)
+    learn = prepare(data, config, UncachedImages(config.model.size) if _is_placeholder(data) else None)
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
-    learn.settings["weights"] = str(run.model_path.absolute())
+    learn.settings |= {"weights": str(run.model_path.absolute())}
     return learn
 
 

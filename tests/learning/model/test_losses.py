@@ -143,7 +143,7 @@ def test_class_weights_balance():
     torch.testing.assert_close(balanced_weights([20, 0], [100, 100], "multi"), torch.tensor([4.0, 1.0]))
 
 
-def test_class_weights_count_only_what_is_known():
+def test_class_weights_count_only_unmasked_cells():
     torch.testing.assert_close(balanced_weights([20, 20], [100, 40], "multi"), torch.tensor([4.0, 1.0]))
 
 
@@ -174,20 +174,20 @@ MULTI_LOSSES = {
 @pytest.mark.parametrize("name", MULTI_LOSSES)
 def test_a_cell_that_nobody_knows_has_no_loss_and_no_gradient(name):
     loss = MULTI_LOSSES[name]()
-    known = torch.tensor([[True, False, True], [False, False, False], [True, True, False], [True, True, True]])
+    unmasked = torch.tensor([[True, False, True], [False, False, False], [True, True, False], [True, True, True]])
     x, target = LOGITS.float() / 10, TRUTH.float()
-    value, gradient = value_and_gradient(loss, x, target.masked_fill(~known, torch.nan))
-    assert (gradient[~known] == 0).all()
+    value, gradient = value_and_gradient(loss, x, target.masked_fill(~unmasked, torch.nan))
+    assert (gradient[~unmasked] == 0).all()
     loss.reduction = "none"
     cells, cell_gradient = value_and_gradient(loss, x, target)
-    torch.testing.assert_close(torch.Tensor(value), torch.Tensor(cells)[known].mean())
-    torch.testing.assert_close(gradient[known], cell_gradient[known] / known.sum())
-    masked = torch.Tensor(loss(x, target.masked_fill(~known, torch.nan)))
-    torch.testing.assert_close(masked, torch.Tensor(cells) * known)
+    torch.testing.assert_close(torch.Tensor(value), torch.Tensor(cells)[unmasked].mean())
+    torch.testing.assert_close(gradient[unmasked], cell_gradient[unmasked] / unmasked.sum())
+    masked = torch.Tensor(loss(x, target.masked_fill(~unmasked, torch.nan)))
+    torch.testing.assert_close(masked, torch.Tensor(cells) * unmasked)
 
 
 @pytest.mark.parametrize("name", MULTI_LOSSES)
-def test_a_batch_in_which_nothing_is_known_teaches_nothing(name):
+def test_a_batch_in_which_all_cells_are_masked_has_no_gradient(name):
     value, gradient = value_and_gradient(MULTI_LOSSES[name](), LOGITS.float(), torch.full((4, 3), torch.nan))
     assert value == 0
     assert (gradient == 0).all()
@@ -201,7 +201,7 @@ def test_a_smoothed_target_is_the_mixture_of_both(name):
     torch.testing.assert_close(soft, 0.7 * ones + 0.3 * zeros)
 
 
-def test_a_batch_counts_for_its_images_or_its_known_cells():
+def test_the_weight_of_a_batch_is_its_images_or_its_unmasked_cells():
     assert batch_weight(CLASSES) == 4
     assert batch_weight(torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan]])) == 1
 

@@ -32,7 +32,7 @@ def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert isinstance(learn.dls, DataLoaders) and type(learn.dls) is RadiographDataLoaders
     assert (learn.arch, learn.precision, learn.unused_weights) == ("resnet18", "fp32", ())
     assert learn.settings["seed"] == 3
-    assert (learn.dls.size, learn.dls.batch_size, len(learn.dls.manifest)) == (32, 8, 36)
+    assert (learn.dls.size, learn.dls.bs, len(learn.dls.manifest)) == (32, 8, 36)
     assert type(learn.recorder) is EpochRecorder
     assert [type(callback).__name__ for callback in learn.cbs].count("Recorder") == 0
 

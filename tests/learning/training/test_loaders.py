@@ -34,7 +34,7 @@ def denormalised(x):
     return torch.Tensor(x) * std + mean
 
 
-def test_parts_and_batches(dls, data):
+def test_splits_and_batches(dls, data):
     assert isinstance(dls, DataLoaders)
     assert [len(dl.dataset) for dl in dls] == [len(data.subset(name)) for name in ("train", "valid", "test")]
     x, y = dls.one_batch()
@@ -133,16 +133,16 @@ def test_augmentation_never_flips_and_cuts_nothing_off():
     yy, xx = torch.meshgrid(torch.linspace(-1, 1, 96), torch.linspace(-1, 1, 96), indexing="ij")
     # A pair of "lungs" that reach to 2 % of the edge, the one on the left half as bright as the other.
     inside = (xx.abs() < 0.96) & (yy.abs() < 0.9) & (xx.abs() > 0.1) & ((xx / 0.98) ** 2 + (yy / 0.98) ** 2 < 1)
-    film = torch.where(inside, torch.where(xx < 0, 0.4, 0.8), 0.0)
+    image = torch.where(inside, torch.where(xx < 0, 0.4, 0.8), 0.0)
     area = float(inside.float().mean())
-    out = augmented(TensorImageBW(film.expand(64, 1, 96, 96).clone()), seed=0)
+    out = augmented(TensorImageBW(image.expand(64, 1, 96, 96).clone()), seed=0)
     seen = out > 0.15
     assert (out[..., :48].mean(dim=(1, 2, 3)) < out[..., 48:].mean(dim=(1, 2, 3))).all(), "left and right are swapped"
     share = seen.float().mean(dim=(1, 2, 3)) / area
     assert share.min() > 0.9**2 - 0.03, "something was cut off: scaling alone goes to 0.9"
     edge = torch.cat([seen[..., 0, :], seen[..., -1, :], seen[..., :, 0], seen[..., :, -1]], dim=-1)
     assert edge.float().mean() < 0.02
-    assert (out - film).abs().mean(dim=(1, 2, 3)).max() > 0.02, "nothing was augmented"
+    assert (out - image).abs().mean(dim=(1, 2, 3)).max() > 0.02, "nothing was augmented"
 
 
 def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, data_dir):
@@ -191,7 +191,7 @@ def test_images_are_decoded_once_and_then_come_from_the_store(data, monkeypatch,
         assert torch.equal(torch.cat([torch.Tensor(x) for x, _ in each.valid]), expected)
 
 
-def test_without_a_cache_nothing_is_kept_and_the_pictures_are_the_same(data, tmp_path, monkeypatch):
+def test_without_a_cache_no_file_is_written_and_the_images_are_the_same(data, tmp_path, monkeypatch):
     monkeypatch.setenv("XRAYFAST_CACHE", str(tmp_path / "cache"))
     bare = replace(data, config=data.config.model_copy(update={"cache": False}))
     found = torch.cat([torch.Tensor(x) for x, _ in xf.dataloaders(bare, size=48, device="cpu").valid])

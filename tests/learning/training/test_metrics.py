@@ -43,7 +43,7 @@ def test_what_is_not_defined_is_none():
     assert metrics["accuracy"].value is None
 
 
-def test_unknown_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_weighs_what_is_known():
+def test_masked_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_is_weighted_by_unmasked_cells():
     metrics = build_epoch_metrics("multi", 2)
     loss = UnmaskedLoss()
     for metric in (*metrics, loss):
@@ -60,5 +60,5 @@ def test_unknown_and_smoothed_cells_are_left_out_of_metrics_and_the_loss_weighs_
             metric.accumulate(learn)
     found = {metric.name: metric.value for metric in metrics}
     assert found == {"subset_accuracy": 1.0, "f1_macro": 1.0, "auroc_macro": 1.0, "ap_macro": 1.0}
-    # 3 known cells (a smoothed one trains), none, and 4.
+    # 3 unmasked cells (a smoothed one trains), none, and 4.
     assert float(loss.value) == pytest.approx((0.5 * 3 + 1.5 * 4) / 7)

@@ -28,18 +28,18 @@ def with_units(monkeypatch):
     monkeypatch.setattr(precision, "has_amx", lambda: True)
 
 
-@pytest.mark.parametrize(("moved", "settled"), [(0.03, "bf16"), (0.2, "fp32"), (math.nan, "fp32")])
-def test_auto_is_settled_once_by_what_bf16_does_to_the_network(data_dir, with_units, monkeypatch, moved, settled):
+@pytest.mark.parametrize(("error", "decided"), [(0.03, "bf16"), (0.2, "fp32"), (math.nan, "fp32")])
+def test_auto_is_decided_once_by_the_error_of_bf16_logits(data_dir, with_units, monkeypatch, error, decided):
     learn = small(data_dir)
     tried = []
-    monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: tried.append(learn) or moved)
+    monkeypatch.setattr(mixed_precision, "bf16_logit_error", lambda learn: tried.append(learn) or error)
     types = set()
     learn.model[1][-1].register_forward_hook(lambda *a: types.add(a[2].dtype))
     for _ in range(2):
         with learn.no_bar(), learn.no_logging():
             learn.fit(1)
-    assert types == {torch.bfloat16 if settled == "bf16" else torch.float32}
-    assert mixed_precision.training_precision(learn) == settled
+    assert types == {torch.bfloat16 if decided == "bf16" else torch.float32}
+    assert mixed_precision.training_precision(learn) == decided
     assert tried == [learn]
 
 
@@ -50,13 +50,13 @@ def test_an_explicit_precision_is_taken_as_it_is(data_dir, with_units, monkeypat
 
 
 @pytest.mark.parametrize("batch", [3, 8])
-def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_no_trace(data_dir, with_units, batch):
+def test_the_error_of_bf16_logits_is_computed_on_training_images_and_leaves_no_trace(data_dir, with_units, batch):
     learn = small(data_dir)
     learn.dls.train.bs = batch
     network = learn.model.train()
     torch.nn.init.ones_([m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d)][-1].bias)  # logits' mean
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    moved = mixed_precision.bf16_logit_error(learn)
+    error = mixed_precision.bf16_logit_error(learn)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], now) for name, now in network.state_dict().items())
     assert learn.model is network and all(module.training for module in network.modules())
@@ -68,15 +68,15 @@ def test_how_far_bf16_moves_logits_is_measured_on_training_pictures_and_leaves_n
     batches = [torch.from_numpy(part) for part in np.array_split(x.numpy(), len(x) // batch)]
     assert all(len(part) >= batch for part in batches)
     with torch.no_grad():
-        exact = torch.cat([network(part) for part in batches])
+        full = torch.cat([network(batch) for batch in batches])
         with torch.autocast("cpu", torch.bfloat16):
-            reduced = torch.cat([network(part).float() for part in batches])
-    expected = ((reduced - exact).square().sum() / (exact - exact.mean(0)).square().sum()).sqrt()
-    assert moved == pytest.approx(float(expected), rel=1e-3)
-    assert 0 < moved < 1
+            reduced = torch.cat([network(batch).float() for batch in batches])
+    expected = ((reduced - full).square().sum() / (full - full.mean(0)).square().sum()).sqrt()
+    assert error == pytest.approx(float(expected), rel=1e-3)
+    assert 0 < error < 1
 
 
-def test_nothing_is_measured_for_predictions_nor_on_foreign_data(data_dir, with_units, tmp_path):
+def test_bf16_is_not_tried_for_predictions_nor_on_foreign_data(data_dir, with_units, tmp_path):
     learn = small(data_dir)
     with learn.no_bar(), learn.no_logging():
         learn.predict(next(data_dir.rglob("*.png")))
@@ -113,13 +113,13 @@ class Depth:
         self.depth -= 1
 
 
-def test_fp16_that_was_broken_off_in_a_batch_is_left(data_dir):
+def test_fp16_that_was_aborted_in_a_batch_is_left(data_dir):
     learn = small(data_dir, precision="fp32")
     mixed = Float16()
     learn.add_cb(mixed)
     mixed_precision.leave_autocast(learn)  # nothing was trained yet
     mixed.autocast = context = Depth()
-    for _ in range(2):  # the second batch begins where the first was broken off
+    for _ in range(2):  # the second batch begins where the first was aborted
         mixed.before_batch()
         assert context.depth == 1
     for _ in range(2):

@@ -95,16 +95,11 @@ class Progress(Callback):
         self.reporter, self.first_epoch, self.interrupted = reporter, first_epoch, interrupted
 
     def before_train(self) -> None:
-        """Start the clock of the training split."""
-        self._start()
-
-    def before_validate(self) -> None:
-        """Start the clock of the validation split."""
-        self._start()
-
-    def _start(self) -> None:
+        """Start the clock of the split."""
         self.images, self.began = 0, time.perf_counter()
         self.reported = self.began
+
+    before_validate = before_train
 
     def after_batch(self) -> None:
         """Count, and report now and then: reading the loss makes the CPU wait for the device."""

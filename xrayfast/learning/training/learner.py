@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -101,7 +102,7 @@ def learner(
         WeightsError: weights that can't be had or don't fit.
     """
     settings = {name: value for name, value in locals().items() if name != "dls"}
-    settings |= {"size": dls.size, "batch_size": dls.batch_size}
+    settings |= {"size": dls.size, "batch_size": dls.train.bs}
     keep_freed_memory()
     data = dls.manifest
     truth = data.subset("train").truth
@@ -141,22 +142,8 @@ def learner(
 
 def learner_from_config(dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig) -> RadiographLearner:
     """`learner` with the settings of a run."""
-    return learner(
-        dls,
-        arch=model.arch,
-        weights=model.weights,
-        head_width=model.head_width,
-        loss=train.loss,
-        gamma=train.gamma,
-        alpha=train.alpha,
-        class_weights=train.class_weights,
-        optimizer=train.optimizer,
-        momentum=train.momentum,
-        wd=train.wd,
-        lr=train.lr if train.lr != "auto" else 2e-3,
-        precision=train.precision,
-        seed=train.seed,
-    )
+    settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})
+    return learner(dls, **{name: settings[name] for name in signature(learner).parameters if name != "dls"})
 
 
 def layer_groups(model: Any) -> list[list[nn.Parameter]]:

@@ -46,14 +46,14 @@ SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 
 
 class OpenRadiograph(Transform):
-    """A file, or an array read before, to a square 8-bit gray image: whole, padded with black."""
+    """A file or an array to a square 8-bit gray image, padded with black."""
 
     def __init__(self, images: DecodedImages) -> None:
         super().__init__()
         self.images = images
 
     def encodes(self, source: str | Path | np.ndarray) -> PILImageBW:
-        """Take the stored image, read the file, or fit the array."""
+        """The cached image, the file or the array."""
         if isinstance(source, np.ndarray):
             return PILImageBW(Image.fromarray(fit_square(source, self.images.side)))
         return PILImageBW(Image.fromarray(self.images.image(str(source))))
@@ -85,9 +85,9 @@ class Normalization(Transform):
 
 
 class RadiographDL(TfmdDL):
-    """A DataLoader that reads the rows of a manifest a batch at a time, without a transform for each image.
+    """A DataLoader that reads the images of a manifest a batch at a time, without a transform per image.
 
-    Of anything else, files or arrays to predict on, it reads as any TfmdDL does.
+    Other items, such as files to predict on, it reads as any TfmdDL does.
     """
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
@@ -99,25 +99,25 @@ class RadiographDL(TfmdDL):
         images, target = self.dataset.tls[0].tfms[-1].images, _targets(self.dataset, rows)
         paths = rows["path"].to_numpy(dtype=object)
         for chunk in chunked(samps, self.bs, self.drop_last):
-            found = torch.from_numpy(_stacked(images, paths[chunk])).unsqueeze(1)
-            yield (TensorImageBW(found),) if target is None else (TensorImageBW(found), target[chunk])
+            batch = TensorImageBW(torch.from_numpy(_read_batch(images, paths[chunk])).unsqueeze(1))
+            yield (batch,) if target is None else (batch, target[chunk])
 
 
-def _stacked(images: DecodedImages, sources: Any) -> NDArray[np.uint8]:
-    """(N, side, side) of files or, for a stand-in, arrays."""
+def _read_batch(images: DecodedImages, sources: Any) -> NDArray[np.uint8]:
+    """(N, side, side) images of files or, in a placeholder manifest, of arrays."""
     if isinstance(sources[0], np.ndarray):
         return np.stack([fit_square(source, images.side) for source in sources])
     return images.batch(sources)
 
 
 def _targets(dataset: Any, rows: pd.DataFrame) -> Any:
-    """The targets of all rows, as the dataset's own transform would make them one by one."""
+    """The targets of all rows, equal to those of the dataset's own transform."""
     if len(dataset.tls) < 2:
         return None
     values, vocab = rows["target"].tolist(), list(dataset.tls[1].vocab)
     if isinstance(values[0], str):
-        numbers = {label: number for number, label in enumerate(vocab)}
-        return TensorCategory(torch.tensor([numbers[label] for label in values]))
+        indices = {label: index for index, label in enumerate(vocab)}
+        return TensorCategory(torch.tensor([indices[label] for label in values]))
     return TensorMultiCategory(torch.from_numpy(np.stack(values)).float())
 
 
@@ -127,7 +127,6 @@ class RadiographDataLoaders(DataLoaders):
     Attributes:
         manifest: the data set.
         images: its decoded images.
-        batch_size: training images per batch.
     """
 
     def __init__(
@@ -135,12 +134,11 @@ class RadiographDataLoaders(DataLoaders):
         *loaders: RadiographDL,
         manifest: Manifest,
         images: DecodedImages,
-        batch_size: int,
         path: Path | str = ".",
         device: torch.device | None = None,
     ) -> None:
         super().__init__(*loaders, path=path, device=device)
-        self.manifest, self.images, self.batch_size = manifest, images, batch_size
+        self.manifest, self.images = manifest, images
 
     @property
     def size(self) -> int:
@@ -158,21 +156,17 @@ def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages
     Args:
         size: side of the square in pixels.
         augment: whether the training split is augmented.
-        images: where decoded images of that size are kept; by default each is read anew.
+        images: decoded images of that size; by default each file is read every time.
     """
+    augmentation = [ChestAugmentation()] if augment else []
     return TransformBlock(
         type_tfms=OpenRadiograph(images or UncachedImages(size)),
-        batch_tfms=[
-            IntToFloatTensor(),
-            Shrink(),
-            *([ChestAugmentation()] if augment else []),
-            Normalization(),
-        ],
+        batch_tfms=[IntToFloatTensor(), Shrink(), *augmentation, Normalization()],
     )
 
 
 def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages) -> DataBlock:
-    """The DataBlock for rows of a manifest's table with a `target` column, as `items` gives them."""
+    """The DataBlock for the table that `items` returns."""
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
@@ -209,19 +203,19 @@ def dataloaders(
     Args:
         data: the images and their split.
         size: side of the square in pixels.
-        batch_size: images per batch; the last training batch is dropped where it would hold a single image, on which
-            batch norm can't train.
-        workers: processes that read images; None for none on a CPU, which the network keeps busy anyway, and up to
-            eight beside an accelerator.
+        batch_size: images per batch; the last training batch is dropped if it has a single image, on which batch norm
+            can't train.
+        workers: processes that read images; by default none on a CPU, which the network keeps busy anyway, and up to
+            eight with an accelerator.
         device: where batches go.
-        seed: of the order in which images are drawn.
-        images: where decoded images of that size are kept; by default as the data set's settings say, and each
-            image is decoded now unless it was before.
+        seed: of the order of training images.
+        images: decoded images of that size; by default from the cache of the data set's settings, which decodes now
+            what it lacks.
 
     Raises:
         ConfigError: no such device here.
         DataError: images that can't be read, the first of them named.
-        WriteError: no room to keep decoded images.
+        WriteError: no disk space for decoded images.
     """
     target = torch_device(device)
     if images is None:
@@ -238,9 +232,7 @@ def dataloaders(
             drop_last=n_train % batch_size == 1 and n_train > 1,
             wif=_ignore_interrupts,
         )
-    return RadiographDataLoaders(
-        *dls.loaders, manifest=data, images=images, batch_size=batch_size, path=dls.path, device=target
-    )
+    return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, path=dls.path, device=target)
 
 
 def as_read_error(error: ReadError) -> ReadError:
@@ -248,19 +240,19 @@ def as_read_error(error: ReadError) -> ReadError:
     return ReadError(str(error).rsplit("xrayfast.errors.ReadError: ", 1)[-1].strip())
 
 
-def _workers(asked: int | None, device: torch.device) -> int:
-    if asked is not None:
-        return asked
+def _workers(workers: int | None, device: torch.device) -> int:
+    if workers is not None:
+        return workers
     return 0 if device.type == "cpu" else min(8, cpu_count())
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of the terminal; only the main one is to act on it."""
+    """Ctrl-C reaches all processes of the terminal; only the main one should act on it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _path(row: pd.Series | str | Path | np.ndarray) -> Any:
-    """A row of the manifest, or what a user hands to `test_dl` or `predict`; fastai reads the annotation to tell."""
+    """The path in a manifest's row, or an item of `test_dl` or `predict`, which fastai tells by the annotation."""
     return row["path"] if isinstance(row, pd.Series) else row
 
 

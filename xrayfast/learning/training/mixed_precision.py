@@ -97,10 +97,6 @@ class Autocast(Callback):
     def __init__(self) -> None:
         self.context: AbstractContextManager[Any] | None = None
 
-    def before_fit(self) -> None:
-        """Leave a context that an aborted batch has left open: weights stay cast as long as it is."""
-        self.leave()
-
     def before_batch(self) -> None:
         """Enter autocast for the forward pass and the loss, but not within `get_preds`, which computes in float32."""
         self.leave()
@@ -112,15 +108,13 @@ class Autocast(Callback):
         """Losses and metrics in float32."""
         self.learn.pred = self.pred.float()
 
-    def after_loss(self) -> None:
-        """Leave autocast before the backward pass."""
-        self.leave()
-
     def leave(self) -> None:
-        """Leave autocast, if it is entered."""
+        """Leave autocast, if it is entered: before the backward pass, and after a batch that was aborted."""
         if self.context is not None:
             context, self.context = self.context, None
             context.__exit__(None, None, None)
+
+    before_fit = after_loss = leave
 
 
 class Float16(MixedPrecision):
@@ -130,7 +124,7 @@ class Float16(MixedPrecision):
     entered = False
 
     def before_fit(self) -> None:
-        """Leave a context that an aborted batch has left open, and make context and scaler."""
+        """Make context and scaler."""
         self.leave()
         super().before_fit()
 
@@ -140,15 +134,13 @@ class Float16(MixedPrecision):
         super().before_batch()
         self.entered = True
 
-    def after_loss(self) -> None:
-        """Leave it before the backward pass."""
-        self.leave()
-
     def leave(self) -> None:
-        """Leave autocast, if it is entered."""
+        """Leave autocast, if it is entered: before the backward pass, and after a batch that was aborted."""
         if self.entered:
             self.entered = False
             super().after_loss()
+
+    after_loss = leave
 
 
 def leave_autocast(learn: Learner) -> None:

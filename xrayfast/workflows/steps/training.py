@@ -134,10 +134,9 @@ class Training:
             ],
         )
         monitor = monitored(settings, learn.dls.manifest.task)
-        counts = frozen_block_counts(phases, settings.reuse_frozen, settings.frozen_views)
-        recorded = run.info.frozen_feature_blocks
-        if recorded is not None:  # runs of earlier versions cached whatever they could
-            counts = tuple(count if count in recorded else 0 for count in counts)
+        counts: Sequence[int] | None = run.info.frozen_feature_blocks
+        if counts is None:  # runs of earlier versions cached whatever they could
+            counts = frozen_block_counts(phases, settings.reuse_frozen, settings.frozen_views)
         done, first_epoch, features = len(history.rows), 0, None
         if done:
             checkpoint.restore_weights(run.checkpoint, learn)
