@@ -351,7 +351,8 @@ def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
 )
 def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, trained_groups):
     from xrayfast.learning.training.lr_find import METHODS, LRCurve
-    from xrayfast.workflows import find_lr, training
+    from xrayfast.workflows import find_lr
+    from xrayfast.workflows.steps import training
 
     tested = []
 
