@@ -63,10 +63,7 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
 
 
 def stratified_split(
-    targets: npt.ArrayLike,
-    groups: npt.NDArray[np.integer] | None,
-    fractions: Mapping[Name, float],
-    seed: int,
+    targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, fractions: Mapping[Name, float], seed: int
 ) -> npt.NDArray[np.str_]:
     """Deal images into splits so that each label has nearly the same share in all of them.
 

@@ -12,11 +12,7 @@ from xrayfast.errors import DataError, plural
 
 
 def require_leak_free(
-    data: Manifest,
-    images: DecodedImages,
-    *,
-    allow_leaks: bool,
-    progress: Callable[[str, int, int], None] | None = None,
+    data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: Callable[[str, int, int], None] | None = None
 ) -> tuple[Manifest, list[str], list[str]]:
     """Make sure that splits share neither patients nor duplicates.
 
