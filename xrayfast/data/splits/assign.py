@@ -15,13 +15,7 @@ from xrayfast.errors import ConfigError
 
 @dataclass(frozen=True)
 class SplitAssignment:
-    """The splits of N images.
-
-    Attributes:
-        names: the split of each image.
-        drawn: (N,) bool, whether it was drawn.
-        notes: on what was drawn.
-    """
+    """The split of each of N images, whether it was drawn, (N,) bool, and notes on what was drawn."""
 
     names: list[Split]
     drawn: npt.NDArray[np.bool_]
@@ -74,15 +68,13 @@ def keep_given_splits(given: Sequence[Split | None]) -> SplitAssignment:
 
 
 def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: float, test: float) -> None:
-    if config.fold is not None and config.folds is None:
+    if config.folds is None and config.fold is not None:
         raise ConfigError(f"found fold {config.fold} without folds; expected the number of folds too. Set --folds.")
-    if config.folds is not None:
-        if (config.fold or 1) > config.folds:
-            raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
-        if "valid" in held_out:
-            raise ConfigError("found folds for a set whose validation split is given. Leave out --folds, or the split.")
-        return
-    if valid + test >= 1 - 1e-9:
+    if config.folds is not None and (config.fold or 1) > config.folds:
+        raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
+    if config.folds is not None and "valid" in held_out:
+        raise ConfigError("found folds for a set whose validation split is given. Leave out --folds, or the split.")
+    if config.folds is None and valid + test >= 1 - 1e-9:
         raise ConfigError(
             f"valid_fraction {valid:g} and test_fraction {test:g} leave nothing to train on; expected a sum below 1."
         )
@@ -95,17 +87,9 @@ def draw_splits(
     test: float,
     config: DataConfig,
 ) -> npt.NDArray[np.str_]:
-    """Draw train, valid and test, stratified and by group.
+    """Draw (N,) names of splits, stratified and by group; the test images are the same for each fold.
 
-    Args:
-        positives: (N, L) 1 where the image has the label.
-        groups: (N,) integers, equal for images that must stay together; None for no groups.
-        valid: fraction of validation images, unless the config has folds.
-        test: fraction of test images, the same for each fold.
-        config: folds and split_seed.
-
-    Returns:
-        (N,) names of splits.
+    `positives` and `groups` are those of `assign_splits`, `valid` and `test` fractions; with folds `valid` is not used.
     """
     if config.folds is None:
         fractions = {"train": 1 - valid - test, "valid": valid, "test": test}
@@ -122,13 +106,9 @@ def draw_splits(
 def connect_groups(*groupings: npt.NDArray[np.integer] | None) -> npt.NDArray[np.intp] | None:
     """Merge groupings: images are together that share a group in any of them, directly or through others.
 
-    Args:
-        groupings: (N,) integers each, or None for no groups.
+    Each grouping is (N,) integers, or None for no groups, and so is what they are merged to.
 
-    Returns:
-        (N,) integers, equal for images that belong together; None where all groupings are None.
-
-    >>> connected(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    >>> connect_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 3]
     """
     known = [np.unique(groups, return_inverse=True)[1] for groups in groupings if groups is not None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,6 @@ Split: TypeAlias = Literal["train", "valid", "test"]
 
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 
-Name = TypeVar("Name", bound=str)
-
 _MOVES = 100
 """Most moves and swaps after dealing; 6676 NIH images took 10 for three splits, 23 for twenty folds."""
 
@@ -26,26 +24,21 @@ _TRIED = 20
 _GAIN = 1e-5
 """Least gain in chi-squared for a move: that of less than one image too many where 100,000 are due."""
 
-_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "validate": "valid",
-    "dev": "valid",
-    "test": "test",
-    "testing": "test",
+_WORDS: Mapping[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "validate", "dev"),
+    "test": ("test", "testing"),
 }
 
 
 def parse_split(text: str) -> Split | None:
     """The split that a folder's name or a cell means, in any case; None where it means none.
 
-    >>> split_name("Validation"), split_name("covid-19")
+    >>> parse_split("Validation"), parse_split("covid-19")
     ('valid', None)
     """
-    return _NAMES.get(text.strip().lower())
+    word = text.strip().lower()
+    return next((split for split, words in _WORDS.items() if word in words), None)
 
 
 def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
@@ -63,22 +56,21 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
 
 
 def stratified_split(
-    targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, fractions: Mapping[Name, float], seed: int
+    targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, fractions: Mapping[str, float], seed: int
 ) -> npt.NDArray[np.str_]:
     """Deal images into splits so that each label has nearly the same share in all of them.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD) of groups instead of images. The label
     left in fewest groups goes first; its groups, larger ones first and otherwise in random order, each go to the split
-    where they fit best, ties at random. "Any image" counts as a label, so that the sizes of splits are kept too and
-    images without a label are shared out. Then each split that lacks a label gets a group of it, train first, then
-    valid, then test, unless that takes a label's last group out of an earlier split. Finally groups move or are swapped
-    as long as that improves the overall fit and takes no label's last group out of a split.
+    where they fit best, ties at random. "Any image" counts as a label, so that the sizes of splits are kept too. Then
+    each split that lacks a label gets a group of it, train first, then valid, then test, unless that takes a label's
+    last group out of an earlier split. Finally groups move or are swapped as long as that improves the overall fit and
+    takes no label's last group out of a split.
 
-    The fit is the chi-squared distance between each label's counts and its shares, summed over the group's labels; for
-    one label without groups that is near Webster's rule of apportionment. The paper's rule, the split that lacks most
-    images of the one label in absolute numbers, gives the larger split all large groups: on 6676 NIH images train then
-    had 4.0 images per patient, valid 2.2 and test 1.6; here they have 2.9 to 3.1, the sizes are exact, and each label
-    is within 1.1 images of its share.
+    The fit is the chi-squared distance between each label's counts and its shares, summed over the group's labels. The
+    paper's rule, the split that lacks most images of the one label, gives the larger split all large groups: on 6676
+    NIH images train then had 4.0 images per patient, valid 2.2 and test 1.6; here they have 2.9 to 3.1, the sizes are
+    exact, and each label is within 1.1 images of its share.
 
     Args:
         targets: (N, L) of 0 and 1 in any numeric type, 1 where the image has the label.
@@ -97,20 +89,13 @@ def stratified_split(
     shares = _shares(fractions)
     counts, group_of = _grouped(targets, groups)
     place = _deal_groups(counts, np.array(list(shares.values())), range(len(shares)), seed)
-    splits: npt.NDArray[np.str_] = np.array(list(shares))[place[group_of]]
-    return splits
+    return np.array(list(shares)).take(place[group_of])
 
 
 def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: int, seed: int) -> npt.NDArray[np.int64]:
     """Deal images into k folds of equal size, as `stratified_split` deals them into splits.
 
     A fold that lacks a label gets a group of it, unless that takes a label's last group out of another.
-
-    Args:
-        targets: (N, L) of 0 and 1 in any numeric type, 1 where the image has the label.
-        groups: (N,) integers, equal for images that must stay together (one patient's); None for no groups.
-        k: number of folds, 2 or more.
-        seed: the same seed gives the same folds.
 
     Returns:
         (N,) int64 folds, 0 to k - 1; none is empty.
@@ -129,13 +114,12 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
     return folds
 
 
-def _shares(fractions: Mapping[Name, float]) -> dict[str, float]:
+def _shares(fractions: Mapping[str, float]) -> dict[str, float]:
     """The splits of more than 0: train, valid, test, then others by name."""
     if min(fractions.values(), default=0) < 0 or abs(sum(fractions.values()) - 1) > 1e-6:
         raise ConfigError(f"found the fractions {dict(fractions)}; expected none below 0 and a sum of 1.")
-    by_name: dict[str, float] = dict(fractions.items())
-    names = [*SPLITS, *sorted(set(by_name).difference(SPLITS))]
-    return {name: by_name[name] for name in names if by_name.get(name, 0) > 0}
+    names = [*SPLITS, *sorted(set(fractions).difference(SPLITS))]
+    return {name: fractions[name] for name in names if fractions.get(name, 0) > 0}
 
 
 def _grouped(
@@ -160,74 +144,65 @@ def _deal_groups(
 ) -> npt.NDArray[np.int64]:
     """The split of each group, (G,): dealt, moved where a label is missing, and evened out.
 
-    Args:
-        counts: (G, L) images of each label in each group; the last label is "any image".
-        shares: (P,) fraction of each split.
-        kept: (P,) for each split, how many of the first splits give it no label's last group.
-        seed: of the deal; the moves after it are deterministic.
+    `counts` is (G, L), the images of each label in each group, the last label being "any image"; `shares` the fraction
+    of each of P splits; `kept` for each of them how many of the first splits give it no label's last group.
     """
-    deal = _Deal(counts, shares, np.random.default_rng(seed))
-    deal.all_labels()
-    moves = _Moves(counts, shares, deal.place)
+    moves = _Moves(counts, shares, _deal(counts, shares, np.random.default_rng(seed)))
     for split, first in enumerate(kept):
         moves.bring_missing_labels(split, first)
     moves.even_out()
     return moves.place
 
 
-class _Deal:
-    """Groups that are dealt into splits.
+def _deal(
+    counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """The split of each group, (G,), dealt label by label, the rarest first."""
+    place = np.full(len(counts), -1, np.int64)
+    # Lists, not arrays: the dealing is a loop over single numbers, four times faster on lists.
+    filled = [[0.0] * counts.shape[1] for _ in shares]
+    totals, has = counts.sum(0), counts > 0
+    left = has.sum(0)
+    while left.any():
+        label = int(np.argmin(np.where(left > 0, left, np.inf)))
+        waiting = rng.permutation(np.flatnonzero(has[:, label] & (place < 0)))
+        waiting = waiting[np.argsort(-counts[waiting, -1], kind="stable")]
+        place[waiting] = _deal_in_order(counts[waiting], totals, filled, shares, rng)
+        left -= has[waiting].sum(0)
+    return place
 
-    Attributes:
-        place: (G,) the split of each group, -1 until it is dealt.
+
+def _deal_in_order(
+    counts: npt.NDArray[np.float64],
+    totals: npt.NDArray[np.float64],
+    filled: Sequence[list[float]],
+    shares: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+) -> list[int]:
+    """The split of each group, where it adds least to chi-squared, the sum of (count - due)^2 / due over labels.
+
+    Adding c to a count of f adds 2 (f + c / 2) c / due, less a term that is equal for all splits. `filled` is updated.
     """
-
-    def __init__(
-        self, counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
-    ) -> None:
-        self.counts, self.totals, self.shares, self.rng = counts, counts.sum(0), shares, rng
-        self.place = np.full(len(counts), -1, np.int64)
-        # Lists, not arrays: the dealing is a loop over single numbers, four times faster on lists.
-        self.filled = [[0.0] * counts.shape[1] for _ in shares]
-
-    def all_labels(self) -> None:
-        """Deal all groups, label by label, the rarest first."""
-        has = self.counts > 0
-        left = has.sum(0)
-        while left.any():
-            label = int(np.argmin(np.where(left > 0, left, np.inf)))
-            waiting = self.rng.permutation(np.flatnonzero(has[:, label] & (self.place < 0)))
-            self._deal(waiting[np.argsort(-self.counts[waiting, -1], kind="stable")])
-            left -= has[waiting].sum(0)
-
-    def _deal(self, waiting: npt.NDArray[np.intp]) -> None:
-        """Deal groups, each where it adds least to chi-squared, the sum of (count - due)^2 / due over labels.
-
-        Adding c to a count of f adds 2 (f + c / 2) c / due, less a term that is equal for all splits.
-        """
-        counts = self.counts[waiting]
-        rows, columns = np.nonzero(counts)
-        images = counts[rows, columns]
-        weights = images / self.totals[columns]
-        halves = np.bincount(rows, images * weights / 2).tolist()
-        cells = list(zip(columns.tolist(), images.tolist(), weights.tolist(), strict=True))
-        ends = np.searchsorted(rows, np.arange(len(waiting)), side="right").tolist()
-        chances = self.rng.random((len(waiting), len(self.shares))).tolist()
-        splits = list(enumerate(zip(self.filled, self.shares.tolist(), strict=True)))
-        places, start = [], 0
-        for end, half, chance in zip(ends, halves, chances, strict=True):
-            own = cells[start:end]
-            start = end
-            fits = [
-                ((sum([filled[column] * weight for column, _, weight in own]) + half) / share, chance[p], p)
-                for p, (filled, share) in splits
-            ]
-            best = min(fits)[2]
-            places.append(best)
-            filled = self.filled[best]
-            for column, count, _ in own:
-                filled[column] += count
-        self.place[waiting] = places
+    rows, columns = np.nonzero(counts)
+    images = counts[rows, columns]
+    weights = images / totals[columns]
+    halves = np.bincount(rows, images * weights / 2).tolist()
+    cells = list(zip(columns.tolist(), images.tolist(), weights.tolist(), strict=True))
+    ends = np.searchsorted(rows, np.arange(len(counts)), side="right").tolist()
+    chances = rng.random((len(counts), len(shares))).tolist()
+    splits = list(enumerate(zip(filled, shares.tolist(), strict=True)))
+    places, start = list[int](), 0
+    for end, half, chance in zip(ends, halves, chances, strict=True):
+        own = cells[start:end]
+        start = end
+        fits = [
+            ((sum([counted[column] * weight for column, _, weight in own]) + half) / share, chance[p], p)
+            for p, (counted, share) in splits
+        ]
+        places.append(min(fits)[2])
+        for column, count, _ in own:
+            filled[places[-1]][column] += count
+    return places
 
 
 class _Moves:
