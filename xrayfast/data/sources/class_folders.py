@@ -40,11 +40,7 @@ class _ClassFiles:
 
 
 def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
-    """The images of class folders, with splits where the folders above them are splits.
-
-    Args:
-        root: the source folder's absolute path.
-        config: the settings; options that name columns of a table are refused.
+    """The images of class folders under `root`, an absolute path, with splits where the folders above them are splits.
 
     Raises:
         DataError: folders that are neither classes nor splits, a class without images, or one file in two classes
@@ -54,21 +50,20 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
     _require_no_table_options(config)
     folders, loose = top_level(root)
     found, given = _ClassFiles(), list[Split | None]()
-    splits = _split_folders(config.source, folders)
-    for split, folder in splits.items():
-        _add_classes(found, folder, *top_level(folder), config)
-        given += [split] * (len(found.files) - len(given))
-    if splits:
+    if splits := _split_folders(config.source, folders):
+        for split, folder in splits.items():
+            _add_classes(found, folder, *top_level(folder), config)
+            given += [split] * (len(found.files) - len(given))
         found.notes.append(f"Splits from the folders {', '.join(f.name for f in splits.values())}.")
     else:
         _add_classes(found, config.source, folders, loose, config)
+    paths, sets = [path for path, _ in found.files], [labels for _, labels in found.files]
     start = len(str(root / "x")) - 1
-    names = [path[start:].replace("\\", "/") for path, _ in found.files]
-    sets = [labels for _, labels in found.files]
+    names = [path[start:].replace("\\", "/") for path in paths]
     labels = sort_labels(label for row in sets for label in row)
     return ImageRecords(
         names,
-        [path for path, _ in found.files],
+        paths,
         RawLabels(labels, encode_labels(sets, labels), keep_no_finding=True),
         where=lambda i: names[i],
         splits=given or None,

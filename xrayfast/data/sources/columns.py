@@ -6,6 +6,7 @@ import re
 import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.labels.cells import looks_like_flags
@@ -35,14 +36,11 @@ class Columns:
     """The columns of a table by what they hold; an empty tuple where none holds it.
 
     Attributes:
-        path: of which an image's path is made: one column of paths, or those in `path_template`.
-        path_template: the path with columns in braces; "" where `path` is one column.
+        path_template: an image's path with the `path` columns in braces; "" where it is the cell of one column.
         is_folder: whether the path is that of a folder of images, which share the row.
-        labels: one column of label names, or a column of 1, 0, -1 and blank per label.
-        are_flags: which of the two.
-        split, patient, study, sex: one column each.
-        age: one column of ages, or the spec's `age_columns`.
-        view: columns, the preferred first.
+        are_flags: whether `labels` are a column of 1, 0, -1 and blank per label, and not one of label names.
+        age: one column, or the spec's `age_columns`.
+        view: the preferred first.
     """
 
     path: tuple[str, ...]
@@ -59,10 +57,9 @@ class Columns:
 
     def __str__(self) -> str:
         """As "images from 'image'; labels from 'Mass', 'Edema'; patients from 'patient'"."""
-        contents = ("images", "labels", "splits", "patients", "studies", "sex", "age", "views")
-        fields = (self.path, self.labels, self.split, self.patient, self.study, self.sex, self.age, self.view)
-        found = [(what, names) for what, names in zip(contents, fields, strict=True) if names]
-        return "; ".join(f"{what} from {quote(names)}" for what, names in found)
+        known = {"images": self.path, "labels": self.labels, "splits": self.split, "patients": self.patient}
+        known |= {"studies": self.study, "sex": self.sex, "age": self.age, "views": self.view}
+        return "; ".join(f"{what} from {quote(names)}" for what, names in known.items() if names)
 
 
 def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig) -> Columns:
@@ -74,18 +71,19 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig) -> Colu
     """
     path, template, is_folder = _path_columns(table, spec, config.path_col)
     usual = {role: usual_columns(table.columns, role) for role in _USUAL_NAMES}
-    split = _named_or_first(table, config.split_col, usual["split"])
-    if not config.split_col and split and not any(map(parse_split, set(table.columns[split[0]]))):
+    split, patient, study, sex, age = (tuple(usual[role][:1]) for role in ("split", "patient", "study", "sex", "age"))
+    if config.split_col:
+        split = (_require_column(table, config.split_col),)
+    elif split and not any(map(parse_split, set(table.columns[split[0]]))):
         split = ()  # a column of that name that holds something else
-    no_patients = config.patient_col and not is_column_name(config.patient_col)
-    patient = () if no_patients else _named_or_first(table, config.patient_col, usual["patient"])
-    study, sex, age = (tuple(usual[role][:1]) for role in ("study", "sex", "age"))
+    if config.patient_col:
+        patient = (_require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
     if not age and all(name in table.columns for name in spec.age_columns):
         age = spec.age_columns
-    view = tuple(usual["view"])
-    taken = {*path, *split, *patient, *study, *sex, *age, *view}
+    further = (split, patient, study, sex, age, tuple(usual["view"]))
+    taken = {*path, *chain(*further)}
     labels, are_flags = _label_columns(table, spec, config, [name for name in table.columns if name not in taken])
-    return Columns(path, template, is_folder, labels, are_flags, split, patient, study, sex, age, view)
+    return Columns(path, template, is_folder, labels, are_flags, *further)
 
 
 def usual_columns(columns: Iterable[str], role: str) -> list[str]:
@@ -103,11 +101,6 @@ def is_column_name(patient_col: str) -> bool:
     return patient_col not in ("none", "name") and not patient_col.startswith("dicom:")
 
 
-def template_fields(template: str) -> tuple[str, ...]:
-    """The columns that a template names in braces."""
-    return tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name))
-
-
 def quote(names: Iterable[str]) -> str:
     """Names in quotes, comma separated."""
     return shorten((f"'{name}'" for name in names), 20)
@@ -117,13 +110,16 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
     """The columns of an image's path, its template, and whether it is that of a folder."""
     if chosen:
         return (_require_column(table, chosen),), "", False
-    fields = template_fields(spec.image_path)
-    if fields and all(name in table.columns for name in fields):
-        return fields, spec.image_path, False
+    in_image_path, in_study_folder = (
+        tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name))
+        for template in (spec.image_path, spec.study_folder)
+    )
+    if in_image_path and table.columns.keys() >= set(in_image_path):
+        return in_image_path, spec.image_path, False
     if usual := usual_columns(table.columns, "path"):
         return (usual[0],), "", False
     if spec.study_folder:
-        return template_fields(spec.study_folder), spec.study_folder, True
+        return in_study_folder, spec.study_folder, True
     raise DataError(
         f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold image "
         "paths; expected one like 'image' or 'file'. Name it with --path-col."
@@ -150,10 +146,6 @@ def _label_columns(
             "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col."
         )
     return tuple(chosen), True
-
-
-def _named_or_first(table: Table, chosen: str | None, usual: Sequence[str]) -> tuple[str, ...]:
-    return (_require_column(table, chosen),) if chosen else tuple(usual[:1])
 
 
 def _require_column(table: Table, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,20 +17,19 @@ _LATERAL = {"L", "LL", "RL", "LAT", "LATERAL", "LLAT", "RLAT"}
 def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
     """F, M or, for all else, None; and notes on cells that are neither and not blank."""
     sex_of = {cell: _SEXES.get(cell.strip().upper()) for cell in set(cells)}
-    unknown = {cell for cell, sex in sex_of.items() if sex is None}
-    return [sex_of[cell] for cell in cells], _note_unknown("a sex that is neither F nor M", cells, unknown)
+    sexes = [sex_of[cell] for cell in cells]
+    unknown = sum(sex is None and bool(cell.strip()) for cell, sex in zip(cells, sexes, strict=True))
+    return sexes, [f"{unknown} images have a sex that is neither F nor M: taken as unknown."] if unknown else []
 
 
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     """Years from texts such as "58", "058Y" or "11M", NaN for blank, odd and impossible ones; and notes on these."""
     age_of = {cell: _years(cell) for cell in set(cells)}
-    unknown = {cell for cell, age in age_of.items() if age != age}
-    return [age_of[cell] for cell in cells], _note_unknown(f"an age that is no number up to {_OLDEST}", cells, unknown)
-
-
-def _note_unknown(what: str, cells: Sequence[str], unknown: Collection[str]) -> list[str]:
-    count = sum(cell in unknown and bool(cell.strip()) for cell in cells) if unknown else 0
-    return [f"{count} images have {what}: taken as unknown."] if count else []
+    ages = [age_of[cell] for cell in cells]
+    unknown = sum(age != age and bool(cell.strip()) for cell, age in zip(cells, ages, strict=True))
+    return ages, [
+        f"{unknown} images have an age that is no number up to {_OLDEST}: taken as unknown."
+    ] if unknown else []
 
 
 def _years(cell: str) -> float:
@@ -47,11 +46,7 @@ def parse_views(*columns: Sequence[str]) -> list[str | None]:
     """PA, AP, LATERAL or another text in capitals: of several columns the first that is not blank."""
     views: list[str | None] = [None] * len(columns[0])
     for cells in columns:
-        view_of = {cell: _view(cell) for cell in set(cells)}
+        capitals = {cell: cell.strip().upper() for cell in set(cells)}
+        view_of = {cell: "LATERAL" if view in _LATERAL else view or None for cell, view in capitals.items()}
         views = [view or view_of[cell] for view, cell in zip(views, cells, strict=True)]
     return views
-
-
-def _view(cell: str) -> str | None:
-    view = cell.strip().upper()
-    return "LATERAL" if view in _LATERAL else view or None

@@ -15,38 +15,27 @@ def absolute(path: Path) -> Path:
     return Path(os.path.normpath(path.absolute()))
 
 
-def visible_entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    """The entries of a folder that are not hidden, by name.
-
-    Raises:
-        DataError: the folder can't be read.
-    """
-    return [entry for entry in _entries(folder) if not entry.name.startswith(".")]
-
-
 def top_level(folder: Path) -> tuple[list[Path], list[str]]:
     """The folders in a folder, and the names of all other entries.
 
     Raises:
         DataError: the folder can't be read.
     """
-    entries = visible_entries(folder)
+    entries = _visible_entries(folder)
     folders = [Path(entry.path) for entry in entries if entry.is_dir()]
     return folders, [entry.name for entry in entries if not entry.is_dir()]
 
 
-def walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+def walk(folder: Path | str, around: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
     """All entries of a tree that are neither folders nor hidden, folder by folder, by name; links are followed.
+
+    `around` are the real paths of the folder and of those around it, if known.
 
     Raises:
         DataError: a folder can't be read, or a link leads back to a folder around it.
     """
-    yield from _walk(str(folder), (os.path.realpath(folder),))
-
-
-def _walk(folder: str, around: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
-    """The same for a folder inside others, whose real paths are `around`."""
-    for entry in visible_entries(folder):
+    around = around or (os.path.realpath(folder),)
+    for entry in _visible_entries(folder):
         try:
             is_folder = entry.is_dir()
         except OSError as error:
@@ -59,7 +48,11 @@ def _walk(folder: str, around: tuple[str, ...]) -> Iterator[os.DirEntry[str]]:
         real = os.path.realpath(entry.path) if entry.is_symlink() else beside
         if real in around:
             raise DataError(f"{entry.path}: can't be followed (it leads back to a folder around it). Remove the link.")
-        yield from _walk(entry.path, (*around, real))
+        yield from walk(entry.path, (*around, real))
+
+
+def _visible_entries(folder: Path | str) -> list[os.DirEntry[str]]:
+    return [entry for entry in _entries(folder) if not entry.name.startswith(".")]
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -78,11 +71,7 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 class PathIndex:
-    """Finds paths by their ends.
-
-    Args:
-        paths: relative, with '/'.
-    """
+    """Finds relative paths, with '/', by their ends."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
@@ -90,17 +79,10 @@ class PathIndex:
         self._ends: dict[tuple[int, bool], dict[str, int | list[int]]] = {}
 
     def find(self, text: str, min_parts: int = 1) -> list[int]:
-        """The paths that share most components at the end with the text.
+        """The positions of the paths that share most components at the end with the text, and at least `min_parts`.
 
         Image suffixes are ignored where no path shares a whole name. A path that equals the text goes before longer
-        ones.
-
-        Args:
-            text: a path, with '/'.
-            min_parts: how many components they must share.
-
-        Returns:
-            Positions among the paths; several where the text is ambiguous.
+        ones. There are several where the text is ambiguous.
         """
         written = text.count("/") + 1
         for depth in range(min(written, self._depth), min_parts - 1, -1):
@@ -142,13 +124,8 @@ class Finder:
     """Finds the files that a table's cells mean: by exact path, else by the end of the path.
 
     Cells may have backslashes, leading folders that do not exist, and another image suffix or none: see `PathIndex`.
-    A file's name is its path from the root, with '/'.
-
-    Args:
-        root: the source folder's absolute path.
-        base: another folder that paths may be relative to: the table's.
-        min_parts: how many components at the end of a path must agree; more than one where file names repeat, as
-            "view1_frontal.jpg" does.
+    Paths may be relative to the absolute paths `root`, of the source folder, and `base`, of the table's; `min_parts`
+    components at their ends must agree. A file's name is its path from the root, with '/'.
     """
 
     def __init__(self, root: Path, base: Path, min_parts: int = 1) -> None:
@@ -174,7 +151,7 @@ class Finder:
         for prefix, files in listed:
             if name in files:
                 return [prefix + name]
-        names = self._names or self._all_names()
+        names = self._all_names()
         return [names[i] for i in self._index.find(path, self._least)]
 
     def inside(self, path: str) -> list[str]:

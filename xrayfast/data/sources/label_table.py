@@ -26,10 +26,7 @@ from xrayfast.data.splits.stratify import parse_splits
 def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords:
     """Read the table, resolve its columns, locate the files, parse the labels, and build the records.
 
-    Args:
-        file: the table.
-        root: the source folder's absolute path, where files are looked up first.
-        config: the settings.
+    Files are looked up first under `root`, the source folder's absolute path.
 
     Raises:
         DataError: the file can't be read as a table, a column is missing, a cell can't be parsed, or an image is not
@@ -55,12 +52,11 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
         records.notes.append(f"{len(files.rows)} rows are about {len(files.names)} images: those of one are joined.")
     _add_metadata(records, table, columns, spec, files.first)
     spec.complete_records(records, file)
-    if spec.test_list and records.splits is None and config.split_file is None:
-        listed = file.with_name(spec.test_list)
-        if listed.is_file():
-            records.notes.append(
-                f"{listed.name} beside {file.name} names the set's own test split: --split-file {listed} keeps it."
-            )
+    no_splits = records.splits is None and config.split_file is None
+    if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
+        records.notes.append(
+            f"{listed.name} beside {file.name} names the set's own test split: --split-file {listed} keeps it."
+        )
     return records
 
 

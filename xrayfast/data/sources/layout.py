@@ -13,7 +13,7 @@ from xrayfast.data.sources.columns import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.file_matching import absolute, top_level, walk
-from xrayfast.data.sources.tables import is_table
+from xrayfast.data.sources.tables import is_table, read_column_names
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
 
@@ -25,67 +25,53 @@ _IMAGE_WORD = re.compile(r"(image|img|film|picture|photo|radiograph|xray|cxr|png
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images and labels of a data set are.
+    """The folder of images, as the user wrote it, and the table of labels; None for class folders.
 
-    Attributes:
-        source: the folder of images, as the user wrote it.
-        root: its absolute path.
-        table: the table of labels; None for class folders.
-        reason: why this table is read where the user named none.
-        other_tables: names of further tables in the folder that hold labels.
+    `reason` says why this table is read where the user named none; `other_tables` in the folder hold labels too.
     """
 
     source: Path
-    root: Path
     table: Path | None = None
     reason: str = ""
     other_tables: tuple[str, ...] = ()
 
 
 def detect_layout(source: Path, labels: Path | None) -> Layout:
-    """Decide what to read.
-
-    Args:
-        source: a folder, or a table whose folder is the source.
-        labels: the table that the user named.
+    """Decide what to read from a folder, or a table whose folder is the source, and the table that the user named.
 
     Raises:
         DataError: nothing that can be read, or several tables.
     """
     if labels is None and is_table(source.name) and not source.is_dir():
         source, labels = source.parent, source
-    root = _require_folder(source)
+    if not source.exists():
+        raise DataError(f"{source}: found no such folder. {LAYOUTS.format(source)}")
+    if not source.is_dir():
+        raise DataError(f"{source}: found a file; expected a folder or a .csv file. {LAYOUTS.format(source.parent)}")
     if labels is not None:
-        return Layout(source, root, labels)
+        return Layout(source, labels)
+    root = absolute(source)
     folders, loose = top_level(root)
-    names_of = {name: registry.column_names(root / name) for name in loose if is_table(name)}
+    formats = registry.headerless_formats()
+    names_of = {name: read_column_names(root / name, formats) for name in loose if is_table(name)}
     spec_of = {name: registry.match_spec(names) for name, names in names_of.items()}
     recognised = [name for name, spec in spec_of.items() if spec is not GENERIC]
     with_images = [folder for folder in folders if any(is_image(entry.path) for entry in walk(folder))]
     if not _are_image_folders(with_images, numbered=bool(recognised)):
         unused = tuple(name for name in spec_of if name == TABLE or name in recognised)
-        return Layout(source, root, other_tables=unused)
+        return Layout(source, other_tables=unused)
     table = _choose_table(source, names_of, spec_of)
     listed = shorten(folder.name for folder in with_images)
     if table is not None:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
         others = tuple(name for name in recognised if name != table)
-        return Layout(source, root, source / table, f"Labels from {table} in {source}{reason}.", others)
+        return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     if len(with_images) > 1 and not any(parse_split(folder.name) for folder in with_images):
         raise DataError(
             f"{source}: found {listed}, which look like folders of images and not like classes, and no table of "
             f"labels. {LAYOUTS.format(source)}"
         )
-    return Layout(source, root)
-
-
-def _require_folder(source: Path) -> Path:
-    """The absolute path of a folder that exists."""
-    if not source.exists():
-        raise DataError(f"{source}: found no such folder. {LAYOUTS.format(source)}")
-    if not source.is_dir():
-        raise DataError(f"{source}: found a file; expected a folder or a .csv file. {LAYOUTS.format(source.parent)}")
-    return absolute(source)
+    return Layout(source)
 
 
 def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:
@@ -107,7 +93,7 @@ def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:
 
 
 def _is_image_folder(name: str, numbered: bool) -> bool:
-    words = [word for word in re.split(r"[\W_]+", re.sub(r"x-?ray", "xray", name.lower())) if word]
+    words = re.split(r"[\W_]+", re.sub(r"x-?ray", "xray", name.lower()))
     words = [re.sub(r"\d+$", "", word) for word in words]
     if not any(words):
         return numbered

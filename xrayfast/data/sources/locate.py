@@ -18,14 +18,9 @@ from xrayfast.errors import DataError, shorten
 
 @dataclass(frozen=True)
 class RowFiles:
-    """The files of rows. A row may have several, and a file several rows.
+    """Names and absolute paths of M images, (M,) first row of each, and (K,) row and image of each pair of the two.
 
-    Attributes:
-        names: of M images.
-        paths: absolute, of the same.
-        rows: (K,) row of each pair of a row and its image.
-        images: (K,) image of each pair.
-        first: (M,) first row of each image.
+    A row may have several images, and an image several rows.
     """
 
     names: list[str]
@@ -43,13 +38,7 @@ class RowFiles:
 
 
 def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) -> RowFiles:
-    """Find the file of each row, by path and else by the end of its path.
-
-    Args:
-        table: N rows.
-        columns: which of its columns make up the path.
-        spec: how many components of a path must agree, and whether an image may have several rows.
-        root: absolute path of the folder that is searched.
+    """Find the file of each row under `root`, an absolute path: by its path, else by the end of its path.
 
     Raises:
         DataError: a file is not there, could be one of several, or has two rows.

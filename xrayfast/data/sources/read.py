@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xrayfast.config import DataConfig
 from xrayfast.data.sources.class_folders import read_class_folders
+from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.layout import detect_layout
 from xrayfast.data.sources.patients import find_patients
@@ -20,17 +21,18 @@ def read_source(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
     """
     layout = detect_layout(config.source, config.labels)
     config = config.model_copy(update={"source": layout.source, "labels": layout.table})
-    others = layout.other_tables
+    root = absolute(layout.source)
     if layout.table is None:
-        records = read_class_folders(layout.root, config)
-        if others:
+        records = read_class_folders(root, config)
+        if layout.other_tables:
+            unused = shorten(layout.other_tables)
             records.notes.append(
-                f"{shorten(others)} is not used, because there are class folders. --labels reads it, patients included."
+                f"{unused} is not used, because there are class folders. --labels reads it, patients included."
             )
     else:
-        records = read_label_table(layout.table, layout.root, config)
+        records = read_label_table(layout.table, root, config)
         notes = [layout.reason] if layout.reason else []
-        if unread := [name for name in others if name not in records.companions]:
+        if unread := [name for name in layout.other_tables if name not in records.companions]:
             notes.append(f"{shorten(unread)} beside it is not read; --labels reads another table.")
         records.notes[:0] = notes
     find_patients(records, config)

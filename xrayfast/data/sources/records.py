@@ -16,11 +16,9 @@ class ImageRecords:
     Attributes:
         names: unique: the path from the source folder, with '/'.
         paths: absolute.
-        labels: before policies.
         where: names an image in a message.
         splits: None where an image has none.
-        patients: identifiers, "" where unknown.
-        studies: identifiers, "" where unknown.
+        patients, studies: identifiers, "" where unknown.
         sexes: "F" or "M"; None where unknown.
         ages: in years; NaN where unknown.
         views: such as "PA" or "LATERAL"; None where unknown.

@@ -12,6 +12,13 @@ from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import Split, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
 
+_BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
+    frozenset({"test"}): ("test", None),
+    frozenset({"valid"}): ("valid", None),
+    frozenset({"train", "valid"}): (None, "test"),
+}
+"""By the splits in a list's name, the split of its images and that of the others; None where it is drawn."""
+
 
 def read_split_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
     """The splits that a file gives to images.
@@ -20,12 +27,8 @@ def read_split_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None
     is replayed as it was. A text file is a list of images; its name says which split they are, as test_list.txt does,
     and the others are drawn. Where it names two splits, as train_val_list.txt does, the others are the third.
 
-    Args:
-        file: the table or list.
-        names: of the N images.
-
     Returns:
-        (N,) splits, None for images whose split is drawn; and notes.
+        The split of each of the N names of images, None where it is drawn; and notes.
 
     Raises:
         DataError: the file can't be read, or does not fit the images.
@@ -75,7 +78,13 @@ def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | 
 
 
 def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
-    listed_split, other_split = _splits_by_name(file)
+    try:
+        listed_split, other_split = _BY_NAME[frozenset(splits_in_name(file.name))]
+    except KeyError:
+        raise ConfigError(
+            f"split_file: found {file.name}, whose name does not say what the images that it lists are and what the "
+            "others; expected one such as test_list.txt or train_val_list.txt, or a table of images and splits."
+        ) from None
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -106,18 +115,3 @@ def _find_image(index: PathIndex, names: Sequence[str], text: str, where: str) -
         candidates = shorten(names[i] for i in found)
         raise DataError(f"{where}: image '{text}' could be {candidates}; expected one. Write its path.")
     return found[0] if found else None
-
-
-def _splits_by_name(file: Path) -> tuple[Split | None, Split | None]:
-    """The split of a list's images, and that of the others, by the list's name; None where it is drawn."""
-    splits = splits_in_name(file.name)
-    if splits == {"test"}:
-        return "test", None
-    if splits == {"valid"}:
-        return "valid", None
-    if splits == {"train", "valid"}:
-        return None, "test"
-    raise ConfigError(
-        f"split_file: found {file.name}, whose name does not say what the images that it lists are and what the "
-        "others; expected one such as test_list.txt or train_val_list.txt, or a table of images and splits."
-    )

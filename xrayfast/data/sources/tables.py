@@ -28,14 +28,9 @@ _BATCH = 1000
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a file by column.
+    """The N cells of each column of a file; `where` names the i-th row with its number as a spreadsheet shows it.
 
-    Attributes:
-        file: that it was read from.
-        columns: N texts by name.
-        where: names the i-th row in a message, with its number as a spreadsheet shows it.
-        companions: names of the files beside it whose rows follow its own.
-        notes: what was done to read it.
+    `companions` are the names of files beside it whose rows follow its own, `notes` what was done to read it.
     """
 
     file: Path
@@ -61,12 +56,9 @@ class Table:
 
 @dataclass(frozen=True)
 class HeaderlessFormat:
-    """A published format of text files without a header.
+    """A published format of text files without a header: a pattern of the first line, stripped, and the columns' names.
 
-    Attributes:
-        first_line: matches the first line, stripped.
-        columns: what the columns are called.
-        parse: the table from a file's path and its lines; see `build_table`.
+    `parse` makes the table from a file's path and its lines; see `build_table`.
     """
 
     first_line: re.Pattern[str]
@@ -84,10 +76,7 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
 
     The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
     separator is the one of ',', ';' and tab that divides the first rows alike; line ends may be any, also in quotes.
-
-    Args:
-        file: CSV or TSV, also packed with gzip.
-        headerless: formats without a header that are recognised.
+    The file may be packed with gzip, or in one of the formats without a header.
 
     Raises:
         DataError: not a file of text, no rows, a column twice, or rows longer or shorter than the header.
@@ -99,8 +88,8 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
         except UnicodeDecodeError:
             if encoding != "utf-8-sig":
                 raise
-        table = _read(file, "cp1252", headerless)
-        return replace(table, notes=(f"{file.name} is not UTF-8: read as Windows-1252.",))
+            note = f"{file.name} is not UTF-8: read as Windows-1252."
+            return replace(_read(file, "cp1252", headerless), notes=(note,))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file}: found a damaged gzip file ({error}). Fetch the file again.") from error
     except OSError as error:
@@ -160,13 +149,9 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
 
 
 def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int]) -> Table:
-    """A table from rows.
+    """A table from N rows of as many cells as there are names of columns; those without a name are dropped.
 
-    Args:
-        file: that they are from.
-        names: of the columns; those without a name are dropped.
-        rows: N rows of as many cells.
-        numbers: N numbers of rows as an editor shows them; may be filled as the rows are read.
+    `numbers` are those of the N rows as an editor shows them, and may be filled as the rows are read.
     """
     columns: list[list[str]] = [[] for _ in names]
     # Equal cells of a column are one object, or 400,000 rows would not fit in memory.

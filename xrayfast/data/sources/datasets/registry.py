@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xrayfast.data.sources.datasets import chexpert, covidx, mimic, nih, padchest, rsna
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.tables import HeaderlessFormat, Table, read_column_names, read_table
+from xrayfast.data.sources.tables import HeaderlessFormat, Table, read_table
 
 SPECS: tuple[DatasetSpec, ...] = (
     nih.SPEC,
@@ -20,6 +20,11 @@ SPECS: tuple[DatasetSpec, ...] = (
 )
 
 
+def headerless_formats() -> list[HeaderlessFormat]:
+    """The formats of tables without a header."""
+    return [spec.headerless for spec in SPECS if spec.headerless]
+
+
 def match_spec(columns: Collection[str]) -> DatasetSpec:
     """The first data set one of whose sets of columns is among these; `GENERIC` where none is."""
     return next((spec for spec in SPECS if any(needed <= set(columns) for needed in spec.columns)), GENERIC)
@@ -27,15 +32,6 @@ def match_spec(columns: Collection[str]) -> DatasetSpec:
 
 def read_dataset_table(file: Path) -> tuple[Table, DatasetSpec]:
     """Read a table and recognise its data set; see `read_table`."""
-    table = read_table(file, _headerless())
+    table = read_table(file, headerless_formats())
     spec = match_spec(table.columns)
     return spec.complete_table(table), spec
-
-
-def column_names(file: Path) -> list[str]:
-    """The columns of a table; empty where the file is none."""
-    return read_column_names(file, _headerless())
-
-
-def _headerless() -> list[HeaderlessFormat]:
-    return [spec.headerless for spec in SPECS if spec.headerless]
