@@ -24,7 +24,7 @@ from xrayfast.learning.training.distributed import join_process_group, train_as_
 from xrayfast.learning.training.learner import RadiographLearner, layer_groups, learner_from_config
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
-from xrayfast.learning.training.phases import monitored, plan
+from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import absent_labels
 from xrayfast.run import PredictedSplit, Run, now
@@ -88,10 +88,12 @@ def fit(
         learn = prepare(manifest, config, images, global_batch)
         # Contradictory settings are errors before a folder is made.
         parse_prevalences(config.results.prevalence, manifest.labels)
-        phases = plan(config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none")
+        phases = plan_phases(
+            config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none"
+        )
         block_counts, no_space = choose_cached_blocks(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, block_counts)
-        monitored(config.train, manifest.task)
+        resolve_monitor(config.train, manifest.task)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
         remarks += [*_remarks(config, learn, block_counts), *filter(None, [no_space])]
         for remark in remarks:

@@ -52,7 +52,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
-    return _load(run, data, device)
+    return _load_on(run, data, device)
 
 
 def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
@@ -90,7 +90,7 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
     return run
 
 
-def _load(run: Run, data: Manifest, device: Device) -> RadiographLearner:
+def _load_on(run: Run, data: Manifest, device: Device) -> RadiographLearner:
     # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
     settings = {"weights": "none", "device": device, "workers": 0}
     if run.config.train.precision == "fp16":

@@ -7,7 +7,7 @@ from torch import nn
 
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
-from xrayfast.learning.model.backbones import BACKBONES, describe, find_backbone
+from xrayfast.learning.model.backbones import BACKBONES, describe_backbones, find_backbone
 from xrayfast.learning.model.weights import load_backbone
 
 BLOCKS = dict.fromkeys(BACKBONES, 5) | {"efficientnet_b0": 8}
@@ -34,7 +34,7 @@ def test_the_blocks_in_order_compute_what_torchvision_computes(name):
 
 def test_describe_counts_every_row_without_drawing_random_numbers():
     before = torch.get_rng_state()
-    rows = {row["arch"]: row for row in describe()}
+    rows = {row["arch"]: row for row in describe_backbones()}
     assert torch.equal(torch.get_rng_state(), before)
     assert {name: len(row["blocks"]) for name, row in rows.items()} == BLOCKS
     assert rows["resnet18"]["parameters"] == 11_176_512

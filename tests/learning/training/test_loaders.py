@@ -16,7 +16,7 @@ from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import loaders
-from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDL, items, torch_device
+from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDL, target_table, torch_device
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_the_order_comes_from_the_seed_and_global_state_is_left_alone(data):
 
 
 def test_items_show_as_a_table(data):
-    table = items(data)
+    table = target_table(data)
     assert list(table.columns) == ["image", "path", "patient", "split", "labels", "target"]
     assert table["target"].tolist() == table["labels"].tolist()
 
@@ -156,7 +156,7 @@ def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, data_dir):
             np.testing.assert_allclose(calibrated, expected, atol=1e-6)
             assert label == tiny_run.labels[int(expected.argmax())]
         rows = learn.dls.manifest.subset("valid")
-        preds, truth = learn.get_preds(dl=learn.dls.test_dl(items(rows), with_labels=True))
+        preds, truth = learn.get_preds(dl=learn.dls.test_dl(target_table(rows), with_labels=True))
     np.testing.assert_allclose(preds.numpy(), tiny_run.predictions("valid").raw, atol=1e-6)
     assert truth.tolist() == rows.targets.argmax(axis=1).tolist()
 

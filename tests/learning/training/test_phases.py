@@ -9,7 +9,7 @@ from tests.conftest import TINY
 from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training.phases import monitored, plan, run_phase, unfreeze_phase
+from xrayfast.learning.training.phases import plan_phases, resolve_monitor, run_phase, unfreeze_phase
 
 NET = {k: TINY[k] for k in ("arch", "weights")}
 
@@ -26,35 +26,35 @@ NET = {k: TINY[k] for k in ("arch", "weights")}
     ],
 )
 def test_the_plan(settings, expected):
-    phases = plan(TrainConfig(**settings), groups=6, lr=1e-3, pretrained=True)
+    phases = plan_phases(TrainConfig(**settings), groups=6, lr=1e-3, pretrained=True)
     assert [(p.name, p.epochs, p.frozen_groups) for p in phases] == expected
 
 
 def test_learning_rates_are_discriminative():
-    head, everything = plan(TrainConfig(unfreeze=True, lr_div=16), groups=5, lr=1e-2, pretrained=True)
+    head, everything = plan_phases(TrainConfig(unfreeze=True, lr_div=16), groups=5, lr=1e-2, pretrained=True)
     assert head.lrs == (1e-2,) * 5
     assert everything.lrs == pytest.approx([5e-3 / 16, 5e-3 / 8, 5e-3 / 4, 5e-3 / 2, 5e-3])
-    assert plan(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=True)[1].lrs[0] == pytest.approx(5e-5)
-    assert plan(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=False)[1].lrs == pytest.approx([5e-3] * 5)
+    assert plan_phases(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=True)[1].lrs[0] == pytest.approx(5e-5)
+    assert plan_phases(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=False)[1].lrs == pytest.approx([5e-3] * 5)
 
 
 def test_the_learning_rate_is_halved_only_after_a_head_phase():
-    (only,) = plan(TrainConfig(unfreeze=True, freeze_epochs=0), 5, 1e-2, pretrained=False)
+    (only,) = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0), 5, 1e-2, pretrained=False)
     assert only.lrs == pytest.approx([1e-2] * 5)
 
 
 def test_impossible_plans_are_refused():
     with pytest.raises(ConfigError, match="has 5 blocks"):
-        plan(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
+        plan_phases(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match="use one of the two"):
-        plan(TrainConfig(unfreeze=True, unfreeze_blocks=1), 6, 1e-3, pretrained=True)
+        plan_phases(TrainConfig(unfreeze=True, unfreeze_blocks=1), 6, 1e-3, pretrained=True)
 
 
 def test_the_monitor_must_fit_the_task():
-    assert monitored(TrainConfig(), "single") == "auroc_macro"
-    assert monitored(TrainConfig(monitor="ap_macro"), "multi") == "ap_macro"
+    assert resolve_monitor(TrainConfig(), "single") == "auroc_macro"
+    assert resolve_monitor(TrainConfig(monitor="ap_macro"), "multi") == "ap_macro"
     with pytest.raises(ConfigError, match=r"'subset_accuracy'.*accuracy"):
-        monitored(TrainConfig(monitor="subset_accuracy"), "single")
+        resolve_monitor(TrainConfig(monitor="subset_accuracy"), "single")
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def moved(before, after):
     ],
 )
 def test_only_unfrozen_groups_move_buffers_included(learn, settings, expected):
-    phase = plan(TrainConfig(epochs=1, freeze_epochs=0, **settings), 6, 1e-3, pretrained=True)[-1]
+    phase = plan_phases(TrainConfig(epochs=1, freeze_epochs=0, **settings), 6, 1e-3, pretrained=True)[-1]
     before = snapshot(learn)
     unfreeze_phase(learn, phase)
     run_phase(learn, phase, schedule="one-cycle", momentum=0.9, callbacks=[])
@@ -90,11 +90,11 @@ def test_only_unfrozen_groups_move_buffers_included(learn, settings, expected):
 
 
 def test_a_frozen_block_stays_frozen_after_a_unfrozen_phase_has_left_gradients(learn):
-    everything = plan(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
+    everything = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
     unfreeze_phase(learn, everything)
     run_phase(learn, everything, schedule="constant", momentum=0.9, callbacks=[])
     before = snapshot(learn)
-    head = plan(TrainConfig(epochs=1), 6, 1e-3, pretrained=True)[0]
+    head = plan_phases(TrainConfig(epochs=1), 6, 1e-3, pretrained=True)[0]
     unfreeze_phase(learn, head)
     run_phase(learn, head, schedule="constant", momentum=0.9, callbacks=[])
     assert moved(before, snapshot(learn)) == [False] * 5 + [True]
@@ -122,7 +122,7 @@ def test_the_schedules_are_fastai_s_and_reach_each_group(learn, schedule):
             if self.training:
                 rates.append([hyper["lr"] for hyper in self.opt.hypers])
 
-    phase = plan(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=2, lr_div=10), 6, 2e-3, pretrained=True)[0]
+    phase = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=2, lr_div=10), 6, 2e-3, pretrained=True)[0]
     unfreeze_phase(learn, phase)
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
     rates = np.array(rates)
@@ -142,7 +142,7 @@ def test_a_phase_that_is_resumed_goes_on_at_its_place_in_the_schedule(learn, sch
             if self.training:
                 rates.setdefault(self.epoch, []).append(self.opt.hypers[-1]["lr"])
 
-    phase = plan(TrainConfig(epochs=2), 6, 1e-3, pretrained=True)[0]
+    phase = plan_phases(TrainConfig(epochs=2), 6, 1e-3, pretrained=True)[0]
     unfreeze_phase(learn, phase)
     run_phase(learn, phase, schedule=schedule, momentum=0.9, callbacks=[Watch()])
     whole = rates.pop(1)

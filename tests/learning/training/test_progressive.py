@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 import xrayfast as xf
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.training.progressive import resized, sizes_by_epoch
+from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 
 SIZES = st.lists(st.integers(32, 300), min_size=1, max_size=5, unique=True).map(lambda found: tuple(sorted(found)))
 
@@ -34,7 +34,7 @@ def test_training_and_validation_see_the_epoch_s_size_and_afterwards_the_network
     dls = xf.dataloaders(xf.open_data(data_dir), size=64, batch_size=8, device="cpu")
     learn = xf.learner(dls, weights="none", precision="fp32")
     seen = Seen()
-    with learn.no_bar(), learn.no_logging(), resized(learn, (32, 64)):
+    with learn.no_bar(), learn.no_logging(), resize_progressively(learn, (32, 64)):
         learn.fit(2, cbs=seen)
     assert {(epoch, training): size for epoch, training, size in seen.sizes} == {
         (0, True): 32,
@@ -42,7 +42,7 @@ def test_training_and_validation_see_the_epoch_s_size_and_afterwards_the_network
         (1, True): 64,
         (1, False): 64,
     }
-    with pytest.raises(RuntimeError), resized(learn, (32,)):
+    with pytest.raises(RuntimeError), resize_progressively(learn, (32,)):
         learn.dls.train.after_batch.fs[1].side = 32
         raise RuntimeError
     assert dls.one_batch()[0].shape[-1] == 64

@@ -8,10 +8,10 @@ from xrayfast.cli.output import Output
 
 def models(as_json: Json = False) -> None:
     """List the networks, with their blocks and numbers of parameters."""
-    from xrayfast.learning.model.backbones import describe
+    from xrayfast.learning.model.backbones import describe_backbones
 
     out = Output(as_json)
-    rows = describe()
+    rows = describe_backbones()
     out.table(
         "Networks",
         ["arch", "blocks, from the input", "parameters", "groups"],

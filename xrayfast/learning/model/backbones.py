@@ -122,7 +122,7 @@ def find_backbone(name: str) -> Backbone:
         raise ConfigError(f"arch is '{name}'.{hint} Expected one of: {', '.join(BACKBONES)}.") from None
 
 
-def describe() -> list[dict[str, Any]]:
+def describe_backbones() -> list[dict[str, Any]]:
     """Of each backbone: arch, names of its blocks, number of parameters, and layer groups (blocks and head)."""
     rows = []
     for row in BACKBONES.values():

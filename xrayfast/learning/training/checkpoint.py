@@ -19,7 +19,7 @@ from xrayfast.learning.model.weights import load_weights, save_tensors, save_wei
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
-def save(folder: Path, learn: Learner, state: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any]) -> None:
     """Replace the checkpoint by a new one; at any moment one of the two is complete."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)

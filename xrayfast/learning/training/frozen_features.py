@@ -113,7 +113,9 @@ def cache_features(
     Raises:
         WriteError: there is neither memory nor disk for it.
     """
-    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(*_split(learn.model, n_blocks)[0])), learn.dls.device)
+    frozen = to_channels_last(
+        fuse_batch_norm(nn.Sequential(*_split_network(learn.model, n_blocks)[0])), learn.dls.device
+    )
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def after_batch(images: int) -> None:
@@ -123,8 +125,8 @@ def cache_features(
         if interrupted():
             raise KeyboardInterrupt
 
-    valid, valid_targets = _compute(learn, frozen, learn.dls.valid, 1, after_batch, folder)
-    train, targets = _compute(learn, frozen, learn.dls.train, views, after_batch, folder)
+    valid, valid_targets = _compute_features(learn, frozen, learn.dls.valid, 1, after_batch, folder)
+    train, targets = _compute_features(learn, frozen, learn.dls.train, views, after_batch, folder)
     return FrozenFeatures(n_blocks, train, valid[0], (targets, valid_targets), cache_key(learn, n_blocks, views))
 
 
@@ -133,7 +135,7 @@ def cache_bytes(learn: RadiographLearner, n_blocks: int, views: int) -> int:
     size, device = learn.dls.size, learn.dls.device
     with torch.no_grad():
         x = torch.zeros(1, 3, size, size, device=device)
-        for layer in _split(learn.model.eval(), n_blocks)[0]:
+        for layer in _split_network(learn.model.eval(), n_blocks)[0]:
             x = layer(x)
     return 2 * x.numel() * (views * len(learn.dls.train_ds) + len(learn.dls.valid_ds))
 
@@ -149,7 +151,7 @@ def cache_key(learn: RadiographLearner, n_blocks: int, views: int) -> str:
     digest, paths = hashlib.sha256(), [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]
     settings = [learn.dls.size, learn.settings["seed"], training_precision(learn), str(learn.dls.device)]
     digest.update(repr([n_blocks, views, *settings, paths]).encode())
-    for layer in _split(learn.model, n_blocks)[0]:
+    for layer in _split_network(learn.model, n_blocks)[0]:
         for name, tensor in layer.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
@@ -205,7 +207,11 @@ def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[N
 
     The network keeps all its weights; optimizer and checkpoints are those of the whole network.
     """
-    later, (targets, valid_targets), model = _split(learn.model, features.n_blocks)[1], features.targets, learn.model
+    later, (targets, valid_targets), model = (
+        _split_network(learn.model, features.n_blocks)[1],
+        features.targets,
+        learn.model,
+    )
 
     def forward(x: Tensor) -> Tensor:
         for layer in later:
@@ -224,7 +230,7 @@ def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[N
         del model.forward
 
 
-def _split(model: Any, n_blocks: int) -> tuple[list[nn.Module], list[nn.Module]]:
+def _split_network(model: Any, n_blocks: int) -> tuple[list[nn.Module], list[nn.Module]]:
     """The layers whose outputs are cached, and those after them.
 
     If the whole backbone is frozen, the head's pooling is among the former: it has nothing to train, and its outputs
@@ -236,7 +242,7 @@ def _split(model: Any, n_blocks: int) -> tuple[list[nn.Module], list[nn.Module]]
     return layers[:end], layers[end:]
 
 
-def _compute(
+def _compute_features(
     learn: RadiographLearner,
     frozen: nn.Module,
     loader: Any,

@@ -166,7 +166,7 @@ def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages
 
 
 def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages) -> DataBlock:
-    """The DataBlock for the table that `items` returns."""
+    """The DataBlock for the table that `target_table` returns."""
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
@@ -176,7 +176,7 @@ def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages) -> Dat
     return DataBlock(blocks=(block, target), dl_type=RadiographDL, get_x=_path, get_y=_target, splitter=_splits)
 
 
-def items(data: Manifest) -> pd.DataFrame:
+def target_table(data: Manifest) -> pd.DataFrame:
     """The manifest's table with a `target` column: the label (single) or the (L,) float32 vector (multi)."""
     if data.task == "single":
         targets: list[Any] = [data.labels[i] for i in data.targets.argmax(axis=1)]
@@ -223,7 +223,7 @@ def dataloaders(
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images).dataloaders(
-            items(data),
+            target_table(data),
             bs=batch_size,
             val_bs=2 * batch_size,
             num_workers=_workers(workers, target),

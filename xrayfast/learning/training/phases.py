@@ -32,7 +32,7 @@ class Phase:
     lrs: tuple[float, ...]
 
 
-def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[Phase, ...]:
+def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[Phase, ...]:
     """The phases of a run.
 
     Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
@@ -63,13 +63,13 @@ def plan(train: TrainConfig, groups: int, lr: float, pretrained: bool) -> tuple[
     div = train.lr_div if train.lr_div is not None else (100.0 if pretrained else 1.0)
     name = "all" if unfrozen == blocks else f"last {unfrozen} blocks" if unfrozen > 1 else "last block"
     peak = lr / 2 if train.freeze_epochs else lr
-    rest = Phase(name, train.epochs, blocks - unfrozen, _spread(peak, div, groups))
+    rest = Phase(name, train.epochs, blocks - unfrozen, _discriminative_rates(peak, div, groups))
     if train.freeze_epochs == 0:
         return (rest,)
     return (Phase("head", train.freeze_epochs, blocks, (lr,) * groups), rest)
 
 
-def monitored(train: TrainConfig, task: Task) -> str:
+def resolve_monitor(train: TrainConfig, task: Task) -> str:
     """The column of the history that decides which epoch is best; "auto" is the macro AUROC, which depends on the whole
     ranking where accuracy jumps with single images.
 
@@ -123,5 +123,5 @@ def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]
     return {"lr": combined_cos(0.25, lrs / 25, lrs, lrs / 1e5), "mom": combined_cos(0.25, high, low, high)}
 
 
-def _spread(lr: float, div: float, groups: int) -> tuple[float, ...]:
+def _discriminative_rates(lr: float, div: float, groups: int) -> tuple[float, ...]:
     return tuple(float(x) for x in np.geomspace(lr / div, lr, groups))

@@ -42,7 +42,7 @@ def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[
 
 
 @contextmanager
-def resized(learn: Learner, sizes: Sequence[int]) -> Iterator[None]:
+def resize_progressively(learn: Learner, sizes: Sequence[int]) -> Iterator[None]:
     """Within it epoch e of `learn.fit` trains and validates on images of `sizes[e]`."""
     transform = next(transform for transform in learn.dls.train.after_batch.fs if isinstance(transform, Shrink))
     try:

@@ -28,8 +28,8 @@ from xrayfast.learning.training.frozen_features import (
 )
 from xrayfast.learning.training.learner import RadiographLearner, layer_groups
 from xrayfast.learning.training.lr_find import range_test
-from xrayfast.learning.training.phases import Phase, monitored, plan, run_phase, unfreeze_phase
-from xrayfast.learning.training.progressive import resized, sizes_by_epoch
+from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
+from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.run import Run
 
 DISK_FRACTION = 0.25
@@ -124,8 +124,8 @@ class Training:
         """
         run, learn, history, settings = self.run, self.learn, self.history, self.config.train
         groups, pretrained = len(layer_groups(learn.model)), self.config.model.weights != "none"
-        lr = self.world.broadcast_number(self._learning_rate(plan(settings, groups, 1.0, pretrained)[0]))
-        phases = plan(settings, groups, lr, pretrained)
+        lr = self.world.broadcast_number(self._learning_rate(plan_phases(settings, groups, 1.0, pretrained)[0]))
+        phases = plan_phases(settings, groups, lr, pretrained)
         run.update_info(
             lr=lr,
             phases=[
@@ -133,7 +133,7 @@ class Training:
                 for p in phases
             ],
         )
-        monitor = monitored(settings, learn.dls.manifest.task)
+        monitor = resolve_monitor(settings, learn.dls.manifest.task)
         counts: Sequence[int] | None = run.info.frozen_feature_blocks
         if counts is None:  # runs of earlier versions cached whatever they could
             counts = frozen_block_counts(phases, settings.reuse_frozen, settings.frozen_views)
@@ -159,7 +159,10 @@ class Training:
                 )
                 progress = Progress(self.reporter, first_epoch, self.interrupted)
                 callbacks = [EpochSeeds(settings.seed, first_epoch), progress, epoch_checkpoint]
-                with training_on_features(learn, features) if features else nullcontext(), resized(learn, sizes):
+                with (
+                    training_on_features(learn, features) if features else nullcontext(),
+                    resize_progressively(learn, sizes),
+                ):
                     run_phase(
                         learn,
                         phase,
@@ -201,7 +204,7 @@ class Training:
             with replace_atomically(self.run.new_model_path) as temporary:
                 save_weights(self.learn.model, temporary)
         state = {"rows": self.history.rows, "best_epoch": self.history.best_epoch}
-        checkpoint.save(self.run.checkpoint, self.learn, state)
+        checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state)
 
 
 def _cache_folder(config: Config) -> Path | None:
