@@ -11,12 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
-from xrayfast.metrics.classification import (
-    binary_counts,
-    confusion_matrix,
-    cooccurrence,
-    defined,
-)
+from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, defined
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
@@ -118,10 +113,7 @@ def summarise(
     if stated:
         summary["prevalence"] = stated
     if found is not None:
-        summary["intervals"] = {
-            **_intervals_json(found, labels),
-            "delong": _delong(truth, probability, labels, groups),
-        }
+        summary["intervals"] = {**_intervals_json(found, labels), "delong": _delong(truth, probability, labels, groups)}
         notes += [*_without_patient_note(groups), *found.notes(labels)]
     if task == "single":
         known = (truth >= 0).any(axis=1)

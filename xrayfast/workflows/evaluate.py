@@ -127,12 +127,7 @@ def evaluate(
         if progress is not None:
             progress("measuring", 0, len(predictions))
         result = compute_metrics(
-            predictions,
-            run.decision,
-            prevalence=shares,
-            resamples=resamples,
-            seed=run.config.train.seed,
-            by=by,
+            predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
         if progress is not None:
             progress("measuring", len(predictions), len(predictions))

@@ -119,12 +119,7 @@ class Predictor:
         return self._logits(images, batch_size).numpy()
 
     def probabilities(
-        self,
-        images: Sequence[NDArray[np.uint8]],
-        *,
-        tta: bool = False,
-        seed: int | None = None,
-        batch_size: int = 32,
+        self, images: Sequence[NDArray[np.uint8]], *, tta: bool = False, seed: int | None = None, batch_size: int = 32
     ) -> Probabilities:
         """Probabilities of images, raw and calibrated.
 
