@@ -6,6 +6,7 @@ import sklearn.metrics as skm
 
 from xrayfast.metrics.intervals.bootstrap import intervals
 from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics
 from xrayfast.metrics.reliability import reliability
@@ -139,7 +140,7 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
         seed=3, raw=raw,
     )  # fmt: skip
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
-    found = intervals(truth, probability, task, groups, thresholds, 0.1, 50, seed=3)
+    found = intervals(ResampledMetrics(truth, probability, task, groups, thresholds, 0.1), resamples=50, seed=3)
     told = summary["intervals"]
     assert (told["by"], told["units"], told["resamples"], told["level"], told["seed"]) == ("patient", 40, 50, 0.95, 3)
     assert summary["patients"] == 40

@@ -83,8 +83,9 @@ def summarise(
         `most_confused`; `notes`.
     """
     predicted = decide(probability, task, threshold)
-    inputs = {"truth": truth, "probability": probability, "groups": groups, "threshold": threshold}
-    overall, per_label, found = _compute(resamples, seed, task=task, prevalence=prevalence, **inputs)
+    split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
+    found = intervals(split, resamples, seed=seed) if resamples else None
+    per_label = {name: column.tolist() for name, column in split.per_label.items()}
     stated = _stated(prevalence, labels)
     notes = [*_notes(truth, labels), *_prevalence_note(stated)]
     summary: dict[str, Any] = {
@@ -92,7 +93,7 @@ def summarise(
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
         "masked": _count_masked(truth, labels),
-        "overall": {name: defined(value) for name, value in overall.items()},
+        "overall": {name: defined(value) for name, value in split.overall.items()},
         "per_label": [
             {
                 "label": label,
@@ -152,9 +153,9 @@ def one_vs_rest(
         One row per class: `label`, `threshold`, the metrics `AT_THRESHOLD`, and their `intervals`, empty without
         resamples.
     """
-    inputs = {"truth": truth, "probability": probability, "groups": groups, "threshold": threshold}
-    _, per_label, found = _compute(resamples, seed, task="multi", **inputs)
-    ends = {} if found is None else _intervals_json(found, labels)["per_label"]
+    split = ResampledMetrics(truth, probability, "multi", groups, threshold)
+    per_label = {name: split.per_label[name].tolist() for name in AT_THRESHOLD}
+    ends = _intervals_json(intervals(split, resamples, seed=seed), labels)["per_label"] if resamples else {}
     return [
         {
             "label": label,
@@ -189,27 +190,6 @@ def most_confused(
         for i, j in zip(*np.nonzero(counts >= min_count), strict=True)
     ]
     return sorted(pairs, key=lambda pair: -pair["count"])
-
-
-def _compute(
-    resamples: int, seed: int, **inputs: Any
-) -> tuple[dict[str, float], dict[str, list[float]], Intervals | None]:
-    """The metrics overall and by label, and their intervals where `resamples` is above 0.
-
-    Args:
-        resamples: as in `summarise`.
-        seed: of the draws.
-        inputs: of `ResampledMetrics`.
-    """
-    if not resamples:
-        split = ResampledMetrics(**inputs)
-        return split.overall, {name: column.tolist() for name, column in split.per_label.items()}, None
-    found = intervals(**inputs, resamples=resamples, seed=seed)
-    return (
-        {name: interval.value for name, interval in found.overall.items()},
-        {name: [interval.value for interval in row] for name, row in found.per_label.items()},
-        found,
-    )
 
 
 def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:

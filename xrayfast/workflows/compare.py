@@ -16,6 +16,7 @@ from xrayfast.config import Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.metrics.classification import defined
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.run import INFO, PredictedSplit, Run
@@ -284,15 +285,8 @@ def _run_row(
     names = list(dict.fromkeys([*epoch_metrics(run.task), *overall_metrics(run.task)]))
     values = _read_metrics(run, split, names)
     if values is None:
-        values = intervals(
-            predictions.truth,
-            predictions.probability,
-            run.task,
-            groups,
-            run.decision.thresholds,
-            resamples=resamples,
-            seed=seed,
-        ).overall
+        table = ResampledMetrics(predictions.truth, predictions.probability, run.task, groups, run.decision.thresholds)
+        values = intervals(table, resamples, seed=seed).overall
     for metric in names:
         interval = values[metric]
         row |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}

@@ -8,6 +8,7 @@ from scipy import stats
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.intervals import resampling
 from xrayfast.metrics.intervals.bootstrap import intervals, paired_differences
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.registry import label_metrics, overall_metrics
 
@@ -23,7 +24,7 @@ def every(found):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_metric_has_an_interval_around_its_value(task):
     truth, probability = TASKS[task]()
-    found = intervals(truth, probability, task, np.arange(120) // 2, prevalence=0.1, resamples=300)
+    found = intervals(ResampledMetrics(truth, probability, task, np.arange(120) // 2, prevalence=0.1), resamples=300)
     assert list(found.overall) == list(overall_metrics(task))
     assert list(found.per_label) == list(label_metrics(prevalence=True))
     assert (found.n_units, found.by) == (60, "patient")
@@ -37,10 +38,10 @@ def test_every_metric_has_an_interval_around_its_value(task):
 
 def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
     truth, probability = many_labels(n=50)
-    found = intervals(truth, probability, "multi", resamples=60)
+    found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=60)
     monkeypatch.setattr(resampling, "_CELLS", 200 * 7)
-    assert intervals(truth, probability, "multi", resamples=60) == found
-    assert intervals(truth, probability, "multi", resamples=60, seed=1) != found
+    assert intervals(ResampledMetrics(truth, probability, "multi"), resamples=60) == found
+    assert intervals(ResampledMetrics(truth, probability, "multi"), resamples=60, seed=1) != found
     blocks = list(draws(9, 20, seed=3, block=6))
     assert [len(block) for block in blocks] == [6, 6, 6, 2]
     np.testing.assert_array_equal(np.concatenate(blocks), next(draws(9, 20, seed=3, block=20)))
@@ -48,7 +49,7 @@ def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
     # NumPy's global generator is not touched.
     np.random.seed(0)
     before = np.random.get_state()[1].copy()
-    intervals(truth, probability, "multi", resamples=5)
+    intervals(ResampledMetrics(truth, probability, "multi"), resamples=5)
     assert (np.random.get_state()[1] == before).all()
 
 
@@ -64,7 +65,9 @@ def test_patients_are_left_out_once_each():
 
 def test_a_wider_level_contains_a_narrower():
     truth, probability = one_class()
-    narrow, wide = (intervals(truth, probability, "single", resamples=200, level=level) for level in (0.8, 0.99))
+    narrow, wide = (
+        intervals(ResampledMetrics(truth, probability, "single"), resamples=200, level=level) for level in (0.8, 0.99)
+    )
     for (name, inner), (_, outer) in zip(every(narrow), every(wide), strict=True):
         assert outer.low <= inner.low <= inner.high <= outer.high, name
 
@@ -73,7 +76,7 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     truth, probability = many_labels(n=60)
     truth[:, 1] = 0
     truth[:2, 1] = 1
-    found = intervals(truth, probability, "multi", resamples=400)
+    found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=400)
     rare = found.per_label["auroc"][1]
     # Neither of two images is drawn in (1 - 2/60) ** 60 of the resamples.
     assert rare.undefined == pytest.approx((1 - 2 / 60) ** 60, abs=0.05)
@@ -84,7 +87,7 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     assert "more than 5%" in note
     assert "overall (Balanced accuracy macro, Recall (sensitivity) macro, F1 macro, AUROC macro and 2 more)" in note
     truth[:2, 1] = 0
-    absent = intervals(truth, probability, "multi", resamples=50)
+    absent = intervals(ResampledMetrics(truth, probability, "multi"), resamples=50)
     assert np.isnan([absent.per_label["auroc"][1].low, absent.per_label["auroc"][1].high]).all()
     assert absent.overall["auroc_macro"].undefined == 0
     assert absent.notes("abcd") == ["No interval, because every resample has the same value: b (Cohen's kappa)."]
@@ -93,12 +96,12 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
 def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
     truth = np.eye(2, dtype=int)[np.arange(60) % 2]
     patients = np.arange(60) // 3
-    found = intervals(truth, truth.astype(float), "single", patients, resamples=50)
+    found = intervals(ResampledMetrics(truth, truth.astype(float), "single", patients), resamples=50)
     expected = stats.binomtest(20, 20).proportion_ci(method="exact")
     assert (found.overall["accuracy"].low, found.overall["accuracy"].high) == pytest.approx(tuple(expected))
     assert found.overall["accuracy"].method == "exact"
     assert found.per_label["recall"][0].low == pytest.approx(expected.low)
-    wrong = intervals(truth, 1.0 - truth, "single", patients, resamples=50)
+    wrong = intervals(ResampledMetrics(truth, 1.0 - truth, "single", patients), resamples=50)
     assert wrong.overall["accuracy"].high == pytest.approx(1 - expected.low)
     # AUROC is no proportion of trials: it has no interval, and a note says so.
     assert np.isnan([found.overall["auroc_macro"].low, found.overall["auroc_macro"].high]).all()
@@ -112,7 +115,7 @@ def test_there_is_no_interval_where_too_many_resamples_have_no_value():
     truth, probability = many_labels(n=60, labels=2)
     truth[:, 1] = 0
     truth[:1, 1] = 1
-    found = intervals(truth, probability, "multi", resamples=200)
+    found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=200)
     rare = found.per_label["auroc"][1]
     assert rare.undefined > 0.3
     assert not np.isnan(rare.value)
@@ -124,23 +127,24 @@ def test_there_is_no_interval_where_too_many_resamples_have_no_value():
 @pytest.mark.parametrize("task", TASKS)
 def test_one_patient_or_no_image_gives_values_and_no_interval(task):
     truth, probability = TASKS[task](n=20)
-    found = intervals(truth, probability, task, np.zeros(20, dtype=int))
+    found = intervals(ResampledMetrics(truth, probability, task, np.zeros(20, dtype=int)))
     assert found.notes("abcd") == ["No intervals: with fewer than 5 patients there are too few to draw from."]
-    four = intervals(truth, probability, task, np.arange(20) % 4)
+    four = intervals(ResampledMetrics(truth, probability, task, np.arange(20) % 4))
     assert all(np.isnan(interval.low) for _, interval in every(four))
     for name, interval in every(found):
         assert not np.isnan(interval.value), name
         assert np.isnan([interval.low, interval.high]).all(), name
-    few = intervals(truth, probability, task, np.arange(20), resamples=20)
+    few = intervals(ResampledMetrics(truth, probability, task, np.arange(20)), resamples=20)
     assert "20 patients" in few.notes("abcd")[0]
-    nothing = intervals(truth[:0], probability[:0], task)
+    nothing = intervals(ResampledMetrics(truth[:0], probability[:0], task))
     assert np.isnan([interval.value for _, interval in every(nothing)]).all()
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_differences_of_a_model_and_itself_are_nothing(task):
     truth, probability = TASKS[task](n=40)
-    found = paired_differences(truth, probability, probability, task, resamples=40)
+    split = ResampledMetrics(truth, probability, task)
+    found = paired_differences(split, split, resamples=40)
     for name, interval in every(found):
         assert (interval.value, interval.low, interval.high) == (0, 0, 0), name
 
@@ -148,10 +152,11 @@ def test_differences_of_a_model_and_itself_are_nothing(task):
 def test_differences_turn_with_the_order_of_models_and_are_narrow_where_models_err_together():
     truth, a = many_labels(n=150, labels=2)
     b = np.clip(a + np.random.default_rng(1).normal(0, 0.05, a.shape), 0, 1)
-    found, back = (paired_differences(truth, *models, "multi", resamples=300) for models in ((a, b), (b, a)))
+    splits = [ResampledMetrics(truth, model, "multi") for model in (a, b)]
+    found, back = (paired_differences(*pair, resamples=300) for pair in (splits, splits[::-1]))
     for (name, one), (_, other) in zip(every(found), every(back), strict=True):
         assert (one.value, one.low, one.high) == pytest.approx((-other.value, -other.high, -other.low), abs=1e-9), name
-    first, second = (intervals(truth, model, "multi", resamples=300) for model in (a, b))
+    first, second = (intervals(split, resamples=300) for split in splits)
     difference = found.per_label["auroc"][0]
     assert difference.value == pytest.approx(first.per_label["auroc"][0].value - second.per_label["auroc"][0].value)
     alone = first.per_label["auroc"][0].high - first.per_label["auroc"][0].low
@@ -161,21 +166,22 @@ def test_differences_turn_with_the_order_of_models_and_are_narrow_where_models_e
 def test_what_cannot_be_resampled_is_refused():
     truth, probability = one_class(n=10)
     with pytest.raises(ValueError, match="resamples is 0"):
-        intervals(truth, probability, "single", resamples=0)
+        intervals(ResampledMetrics(truth, probability, "single"), resamples=0)
     with pytest.raises(ValueError, match="level is 1"):
-        intervals(truth, probability, "single", level=1)
+        intervals(ResampledMetrics(truth, probability, "single"), level=1)
     with pytest.raises(ValueError, match="shape"):
-        paired_differences(truth, probability, probability[:, :2], "single")
+        ResampledMetrics(truth, probability[:, :2], "single")
 
 
 SPEED = """
 import resource, time, numpy as np
 from xrayfast.metrics.intervals.bootstrap import intervals
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 rng = np.random.default_rng(0)
 truth = (rng.random((10_000, 14)) < rng.uniform(0.02, 0.5, 14)).astype(int)
 probability = 1 / (1 + np.exp(-(rng.normal(size=truth.shape) + 2 * truth - 1)))
 start = time.process_time()
-intervals(truth, probability, "multi", np.arange(10_000) // 2)
+intervals(ResampledMetrics(truth, probability, "multi", np.arange(10_000) // 2))
 print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 

@@ -11,6 +11,7 @@ from scipy import integrate, stats
 
 from xrayfast.metrics.intervals.bootstrap import intervals, paired_differences
 from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 
 PREVALENCE, APART, ALIKE = 0.3, 2.0, 0.7
 """Of the label; the distance of the class means in standard deviations; the share of the score's variance that is the
@@ -86,13 +87,14 @@ def coverage(studies, patients, most_images, resamples, seed=0):
     for i in range(studies):
         truth, probability, patient, other = study(rng, patients, most_images)
         for by, groups in enumerate((patient, None)):
-            found = intervals(truth, probability, "multi", groups, resamples=resamples, seed=i)
+            found = intervals(ResampledMetrics(truth, probability, "multi", groups), resamples=resamples, seed=i)
             for name, value in known.items():
                 interval = found.per_label[name][0]
                 hits[name][by] += interval.low <= value <= interval.high
             formula = delong(truth[:, 0], probability[:, 0], groups)
             hits["delong"][by] += formula.low <= known["auroc"] <= formula.high
-        paired = paired_differences(truth, probability, other, "multi", patient, resamples=resamples, seed=i)
+        pair = (ResampledMetrics(truth, of_model, "multi", patient) for of_model in (probability, other))
+        paired = paired_differences(*pair, resamples=resamples, seed=i)
         interval = paired.per_label["auroc"][0]
         hits["auroc_difference"] += interval.low <= difference <= interval.high
     return {name: tuple((counts / studies).tolist()) for name, counts in hits.items()}
@@ -100,7 +102,7 @@ def coverage(studies, patients, most_images, resamples, seed=0):
 
 def test_the_known_truths_are_those_of_many_images():
     truth, probability, _, other = study(np.random.default_rng(0), 40_000, 1)
-    found = intervals(truth, probability, "multi", resamples=50).per_label
+    found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=50).per_label
     for name, value in truths().items():
         tolerance = 0.02 if "ece" in name else 0.012
         assert found[name][0].value == pytest.approx(value, abs=tolerance), name

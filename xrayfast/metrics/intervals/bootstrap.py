@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from xrayfast.config import Task
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
-from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics, Resamples
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, difference, draws, left_out
 from xrayfast.metrics.proportions import clopper_pearson
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
@@ -62,7 +61,7 @@ class Intervals:
     Attributes:
         overall: by the names of `registry.overall_metrics`.
         per_label: L intervals by the names of `registry.label_metrics`.
-        units: how many patients (or images) are drawn from.
+        n_units: how many patients (or images) are drawn from.
         by: "patient" or "image".
         level: of confidence.
         resamples: how often they were drawn.
@@ -78,11 +77,7 @@ class Intervals:
     seed: int
 
     def notes(self, labels: Sequence[str]) -> list[str]:
-        """Warnings about these intervals, as sentences.
-
-        Args:
-            labels: the L names.
-        """
+        """Warnings about these intervals, as sentences; `labels` are the L names."""
         notes = []
         if self.n_units < MIN_UNITS:
             notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
@@ -113,17 +108,7 @@ class Intervals:
         return shorten([f"{where} ({shorten(names, 4)})" for where, names in listed], 10)
 
 
-def intervals(
-    truth: ArrayLike,
-    probability: ArrayLike,
-    task: Task,
-    groups: ArrayLike | None = None,
-    threshold: ArrayLike = 0.5,
-    prevalence: ArrayLike | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Intervals:
+def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Intervals:
     """Every metric with the interval of a bootstrap over patients.
 
     Images of one patient, and the network's errors on them, are correlated: drawing images would make intervals too
@@ -135,61 +120,52 @@ def intervals(
     which noise only makes larger, gets `confidence_limits.norm_limits`.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
-        probability: (N, L) in [0, 1].
-        task: "single" or "multi".
-        groups: (N,) patient numbers, or None: images are drawn.
-        threshold: a label is called at or above it ("multi"), one number or (L,).
-        prevalence: at which predictive values are given, one number or (L,), or None for none.
-        resamples: how often patients are drawn.
+        split: whose patients (or images) are drawn.
+        resamples: how often.
         level: of confidence.
         seed: of the draws.
 
-    Returns:
-        Intervals with the value of each metric.
-
     Raises:
-        ValueError: As `ResampledMetrics`; fewer than one resample; a level outside (0, 1).
+        ValueError: Fewer than one resample; a level outside (0, 1).
 
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
-    _check(resamples, level)
-    split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
-    overall, per_label = _bca([split], resamples, level, seed)
-    if split.n_units >= MIN_UNITS:
-        for name, metric in split.overall_metrics.items():
-            overall[name] = _widen(overall[name], _trials(split, metric), level)
-        for name, metric in split.label_metrics.items():
-            row = enumerate(per_label[name])
-            per_label[name] = tuple(_widen(found, _trials(split, metric, i), level) for i, found in row)
-        _invert(split, overall, per_label, resamples, level, seed)
-    return Intervals(overall, per_label, split.n_units, _by(groups), level, resamples, seed)
+    found = _bca([split], resamples, level, seed)
+    if split.n_units < MIN_UNITS:
+        return found
+    metrics = [*split.overall_metrics.values(), *split.label_metrics.values()]
+    sums = [metric.compute for metric in metrics if isinstance(metric.compute, AbsoluteSum)]
+    blocks = [
+        [total.terms(block) for total in sums]
+        for block in (Resamples(split, counts) for counts in draws(split.n_units, resamples, seed, block_size(split)))
+    ]
+    drawn = {total: np.concatenate(terms) for total, terms in zip(sums, zip(*blocks, strict=True), strict=True)}
+
+    def corrected(interval: Interval, metric: Metric, label: int | None = None) -> Interval:
+        if not isinstance(metric.compute, AbsoluteSum):
+            return _widen(interval, _trials(split, metric, label), level)
+        cell = (...,) if label is None else (..., label, slice(None))
+        low, high = norm_limits(metric.compute.terms(split.whole)[0][cell], drawn[metric.compute][cell], level)
+        return replace(interval, low=low, high=high, method="inversion")
+
+    overall = {name: corrected(found.overall[name], metric) for name, metric in split.overall_metrics.items()}
+    per_label = {
+        name: tuple(corrected(interval, metric, i) for i, interval in enumerate(found.per_label[name]))
+        for name, metric in split.label_metrics.items()
+    }
+    return replace(found, overall=overall, per_label=per_label)
 
 
 def paired_differences(
-    truth: ArrayLike,
-    probability_a: ArrayLike,
-    probability_b: ArrayLike,
-    task: Task,
-    groups: ArrayLike | None = None,
-    threshold_a: ArrayLike = 0.5,
-    threshold_b: ArrayLike = 0.5,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    a: ResampledMetrics, b: ResampledMetrics, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Intervals:
     """How much higher each metric of one model is than another's on the same images, with BCa intervals.
 
     Both models are evaluated on the same drawn patients, so that what is hard for both cancels.
 
     Args:
-        truth: (N, L) of 1, 0, and -1 where masked. "single": rows that are one-hot, or -1 throughout.
-        probability_a: (N, L) in [0, 1], of the first model.
-        probability_b: (N, L) in [0, 1], of the second.
-        task: "single" or "multi".
-        groups: (N,) patient numbers, or None: images are drawn.
-        threshold_a: a label is called at or above it ("multi"), one number or (L,).
-        threshold_b: the same for the other model.
+        a: the split with the first model's probabilities.
+        b: the same images, labels and patients with the second's.
         resamples: how often patients are drawn.
         level: of confidence.
         seed: of the draws.
@@ -202,75 +178,39 @@ def paired_differences(
     Raises:
         ValueError: As `intervals`.
     """
-    _check(resamples, level)
-    a = ResampledMetrics(truth, probability_a, task, groups, threshold_a)
-    b = ResampledMetrics(truth, probability_b, task, groups, threshold_b)
-    overall, per_label = _bca([a, b], resamples, level, seed)
-    return Intervals(overall, per_label, a.n_units, _by(groups), level, resamples, seed)
+    return _bca([a, b], resamples, level, seed)
 
 
-_Tables = tuple[dict[str, Interval], dict[str, tuple[Interval, ...]]]
-
-
-def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> _Tables:
+def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> Intervals:
     """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
-    values = difference([split.as_it_is for split in splits])
-    n_units = splits[0].n_units
-    if n_units < MIN_UNITS:
-        return _for_each(lambda value: Interval(value, math.nan, math.nan, 0.0), values)
-    block = block_size(splits[0])
-    drawn = compute_blocks(splits, draws(n_units, resamples, seed, block))
-    without = compute_blocks(splits, left_out(n_units, seed, block))
+    check_level(level)
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; expected at least 1")
+    values, n_units, resampled = difference([split.as_it_is for split in splits]), splits[0].n_units, []
+    if n_units >= MIN_UNITS:
+        block = block_size(splits[0])
+        counts = draws(n_units, resamples, seed, block), left_out(n_units, seed, block)
+        resampled = [compute_blocks(splits, blocks) for blocks in counts]
 
-    def interval(value: float, of_drawn: Floats, of_without: Floats) -> Interval:
-        undefined = float(np.isnan(of_drawn).mean())
-        if undefined > MAX_UNDEFINED:
+    def interval(value: float, *of_resamples: Floats) -> Interval:
+        undefined = float(np.isnan(of_resamples[0]).mean()) if of_resamples else 0.0
+        if not of_resamples or undefined > MAX_UNDEFINED:
             return Interval(value, math.nan, math.nan, undefined)
-        return Interval(value, *bca(of_drawn, value, of_without, level), undefined)
+        drawn, without = of_resamples
+        return Interval(value, *bca(drawn, value, without, level), undefined)
 
-    return _for_each(interval, values, drawn, without)
-
-
-def _for_each(make: Callable[..., Interval], values: MetricValues, *resampled: MetricValues) -> _Tables:
-    """An interval of every metric, and of every label, from its value and (R,) values of each of `resampled`."""
     overall = {
-        name: make(float(value[0]), *(each.overall[name] for each in resampled))
+        name: interval(float(value[0]), *(each.overall[name] for each in resampled))
         for name, value in values.overall.items()
     }
     per_label = {
-        name: tuple(make(value, *(each.per_label[name][:, i] for each in resampled)) for i, value in enumerate(row))
-        for name, (row,) in ((name, array.tolist()) for name, array in values.per_label.items())
+        name: tuple(
+            interval(value, *(each.per_label[name][:, i] for each in resampled))
+            for i, value in enumerate(row[0].tolist())
+        )
+        for name, row in values.per_label.items()
     }
-    return overall, per_label
-
-
-def _invert(
-    split: ResampledMetrics,
-    overall: dict[str, Interval],
-    per_label: dict[str, tuple[Interval, ...]],
-    resamples: int,
-    level: float,
-    seed: int,
-) -> None:
-    """Replace the intervals of sums of absolute values, such as calibration errors, from the same draws."""
-
-    def inverted(found: Interval, terms: Floats, drawn: Floats) -> Interval:
-        low, high = norm_limits(terms, drawn, level)
-        return replace(found, low=low, high=high, method="inversion", fixed=False)
-
-    metrics = [*split.overall_metrics.values(), *split.label_metrics.values()]
-    sums = [(metric, metric.compute.terms) for metric in metrics if isinstance(metric.compute, AbsoluteSum)]
-    blocks = []
-    for counts in draws(split.n_units, resamples, seed, block_size(split)):
-        block = Resamples(split, counts)
-        blocks.append([terms(block) for _, terms in sums])
-    for (metric, terms), drawn_terms in zip(sums, zip(*blocks, strict=True), strict=True):
-        (of_split,), drawn, name = terms(split.whole), np.concatenate(drawn_terms), metric.name
-        if metric.scope == "overall":
-            overall[name] = inverted(overall[name], of_split, drawn)
-        else:
-            row = enumerate(per_label[name])
-            per_label[name] = tuple(inverted(found, of_split[i], drawn[:, i]) for i, found in row)
+    return Intervals(overall, per_label, n_units, splits[0].by, level, resamples, seed)
 
 
 def _widen(found: Interval, trials: int, level: float) -> Interval:
@@ -296,13 +236,3 @@ def _trials(split: ResampledMetrics, metric: Metric, label: int | None = None) -
         "not called": known & (split.called == 0),
     }[metric.denominator]
     return len(np.unique(split.unit[cells.any(axis=1) if label is None else cells[:, label]]))
-
-
-def _by(groups: ArrayLike | None) -> str:
-    return "image" if groups is None else "patient"
-
-
-def _check(resamples: int, level: float) -> None:
-    check_level(level)
-    if resamples < 1:
-        raise ValueError(f"resamples is {resamples}; expected at least 1")

@@ -58,6 +58,7 @@ class ResampledMetrics:
         called: (N, L) of 0 and 1.
         unit: (N,) the patient (or image) that is drawn.
         n_units: how many there are.
+        by: which of the two, "patient" or "image".
         prevalence: (L,), or None.
         overall_metrics: the rows of the registry that are computed over all labels, by name.
         label_metrics: those computed by label.
@@ -82,6 +83,7 @@ class ResampledMetrics:
         if task == "single" and invalid.any():
             raise ValueError(f"truth row {np.argmax(invalid)} is {self.truth[invalid][0].tolist()}; expected one class")
         self.unit, self.n_units = sampling_units(groups, len(self.truth))
+        self.by = "image" if groups is None else "patient"
         n_labels = self.truth.shape[1]
         self.called = decide(self.probability, task, _per_label(threshold, n_labels, "threshold"))
         self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")

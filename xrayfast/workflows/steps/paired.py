@@ -15,6 +15,7 @@ from xrayfast.errors import shorten
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar
 from xrayfast.metrics.intervals.delong import delong_test
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions
 
@@ -77,10 +78,12 @@ def compare_pair(
         )
     a, b = a.select(rows_a), b.select(rows_b)
     groups = a.groups if b.groups is None else b.groups
-    thresholds = decision_a.thresholds, decision_b.thresholds[columns]
     probability = a.probability, b.probability[:, columns]
     found = paired_differences(
-        a.truth, *probability, decision_a.task, groups, *thresholds, resamples=resamples, seed=seed
+        ResampledMetrics(a.truth, probability[0], decision_a.task, groups, decision_a.thresholds),
+        ResampledMetrics(a.truth, probability[1], decision_a.task, groups, decision_b.thresholds[columns]),
+        resamples,
+        seed=seed,
     )
     size = {"images": len(a), "patients": None if groups is None else len(np.unique(groups[groups >= 0]))}
     rows = []
