@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats
 from sklearn.calibration import calibration_curve
 
-from tests.metrics.cases import one_class
-from xrayfast.metrics.reliability import calibration_error, inner_edges, reliability, top_label
+from tests.metrics.cases import calibration_error, one_class
+from xrayfast.metrics.reliability import inner_edges, reliability, top_label
 
 BINNINGS = {"width": "uniform", "mass": "quantile"}
 scored = st.integers(1, 60).flatmap(

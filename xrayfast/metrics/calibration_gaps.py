@@ -24,16 +24,16 @@ def label_gaps(resamples: Resamples, binning: Binning) -> Floats:
     Returns:
         (B, L, K); NaN for a label that is masked throughout.
     """
-    return _share(resamples.sums(_sum_label_gaps, binning), resamples.known[..., None])
+    return ratio(resamples.sums(_sum_label_gaps, binning), resamples.known[..., None])
 
 
-def macro_gaps(resamples: Resamples, binning: Binning) -> Floats:
-    """`label_gaps` of all labels not masked throughout the split, scaled to sum to their mean calibration error.
+def macro_gaps(resamples: Resamples, gaps: Floats) -> Floats:
+    """The (B, L, K) gaps of all labels not masked throughout the split, scaled to sum to their mean calibration error.
 
     Returns:
-        (B, K); NaN where a resample has no image of one of these labels, or there is no such label.
+        (B, L K); NaN where a resample has no image of one of these labels, or there is no such label.
     """
-    gaps, known = label_gaps(resamples, binning), (resamples.split.truth >= 0).any(axis=0)
+    known = (resamples.split.truth >= 0).any(axis=0)
     if not known.any():
         return np.full((len(gaps), 1), np.nan)
     flat: Floats = gaps[:, known].reshape(len(gaps), -1) / known.sum()
@@ -46,7 +46,7 @@ def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:
     Returns:
         (B, K); NaN for a resample without an image.
     """
-    return _share(resamples.sums(_sum_top_label_gaps, binning), resamples.images[:, None])
+    return ratio(resamples.sums(_sum_top_label_gaps, binning), resamples.images[:, None])
 
 
 def _sum_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:
@@ -66,7 +66,3 @@ def _sum_top_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSum
     ends = inner_edges(confidence, binning=binning)
     which = np.searchsorted(ends, confidence)
     return GroupedSums(split.n_units, (len(ends) + 1,), which, split.unit[rows], right - confidence)
-
-
-def _share(gaps: Floats, images: Floats) -> Floats:
-    return ratio(gaps, np.broadcast_to(images, gaps.shape))

@@ -182,8 +182,8 @@ def defined(value: T) -> T | None:
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
-    """Element by element, NaN where the denominator is not above zero (and no warning). Shapes must be equal."""
-    result = np.full(numerator.shape, np.nan)
+    """Element by element, NaN where the denominator is not above zero (and no warning)."""
+    result = np.full(np.broadcast_shapes(numerator.shape, denominator.shape), np.nan)
     np.divide(numerator, denominator, out=result, where=denominator > 0)
     return result
 

@@ -154,6 +154,9 @@ class AbsoluteSum:
 
 
 def _average(metric: Metric, average: Average) -> Compute:
+    if isinstance(metric.compute, AbsoluteSum):
+        terms = metric.compute.terms
+        return AbsoluteSum(lambda resamples: macro_gaps(resamples, terms(resamples)))
     if average == "macro":
         return macro(metric.name)
     if average == "micro":
@@ -260,20 +263,17 @@ METRICS: tuple[Metric, ...] = (
         "ece", "Calibration error", _calibration_error(top_label_gaps, "width"), "overall", SINGLE, headline=True,
         meaning="Mean distance between the probability of the most likely class and how often it is right; 0 is best.",
     ),
-    _probability_error("ece", "Calibration error", _calibration_error(label_gaps, "width")),
     _probability_error(
-        "ece_macro", "Calibration error, macro", _calibration_error(macro_gaps, "width"), "overall", MULTI,
+        "ece", "Calibration error", _calibration_error(label_gaps, "width"), tasks=MULTI, averages=("macro",),
         headline=True,
-        meaning="Mean distance between a label's probability and how often it is there, "
-        f"{_LABELS_MEAN}; 0 is best.",
+        meaning=f"Mean distance between a label's probability and how often it is there, {_LABELS_MEAN}; 0 is best.",
     ),
     _probability_error(
         "ece_mass", "Calibration error, equal mass", _calibration_error(top_label_gaps, "mass"), "overall", SINGLE
     ),
-    _probability_error("ece_mass", "Calibration error, equal mass", _calibration_error(label_gaps, "mass")),
     _probability_error(
-        "ece_mass_macro", "Calibration error, equal mass, macro", _calibration_error(macro_gaps, "mass"), "overall",
-        MULTI,
+        "ece_mass", "Calibration error, equal mass", _calibration_error(label_gaps, "mass"), tasks=MULTI,
+        averages=("macro",),
     ),
     Metric("ppv_at_prevalence", "PPV at the stated prevalence", lambda r: _at_prevalence(r)[0], "prevalence"),
     Metric("npv_at_prevalence", "NPV at the stated prevalence", lambda r: _at_prevalence(r)[1], "prevalence"),

@@ -1,4 +1,4 @@
-"""Reliability diagrams and the calibration error over their bins."""
+"""Reliability diagrams."""
 
 from __future__ import annotations
 
@@ -125,27 +125,3 @@ def reliability(
             count, zip(*(values.tolist() for values in columns), strict=True), strict=True
         )
     ]
-
-
-def calibration_error(truth: ArrayLike, probability: ArrayLike, bins: int = BINS, binning: Binning = "width") -> float:
-    """Expected calibration error: the mean distance between a bin's mean probability and its share of positives.
-
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
-        probability: (N,) in [0, 1].
-        bins: how many.
-        binning: "width" or "mass", as in `inner_edges`.
-
-    Returns:
-        A value in [0, 1], 0 is best; NaN where all is masked. Above 0 for a perfectly calibrated network too, the
-        more so the fewer images per bin.
-
-    Raises:
-        ValueError: As in `metrics.inputs.column` and `inner_edges`.
-
-    Guo et al. 2017 (equal width); Nguyen and O'Connor 2015 (equal mass).
-    """
-    positive, values, _ = column(truth, probability)
-    which = np.searchsorted(inner_edges(values, bins, binning), values)
-    gaps = np.bincount(which, weights=positive - values)
-    return float(np.abs(gaps).sum() / len(values)) if len(values) else float("nan")

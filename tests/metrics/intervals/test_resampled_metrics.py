@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tests.metrics.cases import many_labels, one_class
+from tests.metrics.cases import calibration_error, many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
-from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples, SingleSample
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics, prevalence_metrics
-from xrayfast.metrics.reliability import calibration_error, top_label
+from xrayfast.metrics.reliability import top_label
 from xrayfast.metrics.summary import compute_epoch_metrics
 
 TASKS = {"single": one_class, "multi": many_labels}
@@ -182,7 +182,7 @@ def test_resamples_have_the_metrics_of_their_repeated_rows(task):
     groups = np.random.default_rng(4).integers(10, 35, 60)
     sample = ResampledMetrics(truth, probability, task, groups, prevalence=0.1)
     counts = np.random.default_rng(5).integers(0, 3, (4, sample.n_units)).astype(float)
-    found = sample.compute(counts)
+    found = Resamples(sample, counts).values
     for i, times in enumerate(counts):
         rows = np.repeat(np.arange(60), times[sample.unit].astype(int))
         again = ResampledMetrics(truth[rows], probability[rows], task, prevalence=0.1)
@@ -201,7 +201,7 @@ def test_a_resample_that_lacks_a_class_has_no_mean_over_the_others():
     sample = ResampledMetrics(truth, probability, "multi")
     counts = np.ones((2, 40))
     counts[0, 7] = 0
-    found = sample.compute(counts)
+    found = Resamples(sample, counts).values
     for name in ("auroc_macro", "f1_macro", "recall_macro"):
         assert np.isnan(found.overall[name][0])
         assert found.overall[name][1] == sample.overall[name]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 
-from tests.metrics.cases import many_labels
+from tests.metrics.cases import calibration_error, many_labels
 from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.operating_points.calibration import (
     Scaling,
@@ -16,7 +16,6 @@ from xrayfast.metrics.operating_points.calibration import (
     fit_scalings,
     fit_temperature,
 )
-from xrayfast.metrics.reliability import calibration_error
 
 
 def overconfident(n=4000, classes=4, by=2.0, seed=0):

@@ -186,7 +186,7 @@ def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed:
     check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
-    values, n_units, resampled = difference([split.as_it_is for split in splits]), splits[0].n_units, []
+    values, n_units, resampled = difference([split.whole.values for split in splits]), splits[0].n_units, []
     if n_units >= MIN_UNITS:
         block = block_size(splits[0])
         counts = draws(n_units, resamples, seed, block), left_out(n_units, seed, block)

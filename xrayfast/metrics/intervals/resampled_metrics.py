@@ -93,28 +93,15 @@ class ResampledMetrics:
         self.label_metrics = label_metrics(prevalence=prevalence is not None)
         self._sums: dict[tuple[Any, ...], GroupedSums] = {}
 
-    @cached_property
-    def as_it_is(self) -> MetricValues:
-        """The metrics of the split itself, B = 1."""
-        return self._compute(self.whole)
-
     @property
     def overall(self) -> dict[str, float]:
         """The metrics of the split itself, by the names of `registry.overall_metrics`."""
-        return {name: float(values[0]) for name, values in self.as_it_is.overall.items()}
+        return {name: float(values[0]) for name, values in self.whole.values.overall.items()}
 
     @property
     def per_label(self) -> dict[str, Floats]:
         """(L,) metrics of the split itself, by the names of `registry.label_metrics`."""
-        return {name: values[0] for name, values in self.as_it_is.per_label.items()}
-
-    def compute(self, counts: Floats) -> MetricValues:
-        """All metrics of B resamples.
-
-        Args:
-            counts: (B, n_units) how often each patient (or image) is drawn.
-        """
-        return self._compute(Resamples(self, counts))
+        return {name: values[0] for name, values in self.whole.values.per_label.items()}
 
     def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> GroupedSums:
         """`prepare(self, *args)`, called once."""
@@ -148,12 +135,6 @@ class ResampledMetrics:
         """The split itself: B = 1, with each image drawn once."""
         return Resamples(self, np.ones((1, self.n_units)))
 
-    def _compute(self, resamples: Resamples) -> MetricValues:
-        return MetricValues(
-            {name: metric.compute(resamples) for name, metric in self.overall_metrics.items()},
-            {name: resamples.label(name) for name in self.label_metrics},
-        )
-
     def _ranking(self, cells: Bools) -> Ranking:
         truth, probability, unit = self.take(cells)
         return Ranking(truth == 1, probability, unit)
@@ -171,6 +152,14 @@ class Resamples:
         self.split, self.counts = split, counts
         self._sums: dict[tuple[Any, ...], Floats] = {}
         self._labels: dict[str, Floats] = {}
+
+    @cached_property
+    def values(self) -> MetricValues:
+        """All metrics."""
+        return MetricValues(
+            {name: metric.compute(self) for name, metric in self.split.overall_metrics.items()},
+            {name: self.label(name) for name in self.split.label_metrics},
+        )
 
     def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> Floats:
         """(B, ...) the sums that `prepare(split, *args)` describes."""
@@ -198,7 +187,7 @@ class Resamples:
     @property
     def images(self) -> Floats:
         """(B,) images of which some label is not masked."""
-        return self.image_sum(_one)
+        return self.sums(_sum_image_values)
 
     def cell_sum(self, function: CellFunction) -> Floats:
         """(B, L) the sum over known cells of an (N, L) function of truth and probability."""
@@ -254,11 +243,7 @@ class Resamples:
 
 
 class SingleSample(Resamples):
-    """A split as it is, once: without the sorted rankings that pay off only over many resamples.
-
-    Args:
-        split: as prepared.
-    """
+    """A split as it is, once: without the sorted rankings that pay off only over many resamples."""
 
     def __init__(self, split: ResampledMetrics) -> None:
         super().__init__(split, np.ones((1, split.n_units)))
@@ -320,14 +305,12 @@ def _sum_confusion(split: ResampledMetrics) -> GroupedSums:
     return GroupedSums(split.n_units, (n_labels, n_labels), actual * n_labels + predicted, split.unit[rows])
 
 
-def _sum_image_values(split: ResampledMetrics, function: ImageFunction) -> GroupedSums:
+def _sum_image_values(split: ResampledMetrics, function: ImageFunction | None = None) -> GroupedSums:
     rows = np.flatnonzero((split.truth >= 0).any(axis=1))
-    values = np.asarray(function(split.truth[rows], split.probability[rows], split.called[rows]), dtype=np.float64)
+    values = None
+    if function is not None:
+        values = np.asarray(function(split.truth[rows], split.probability[rows], split.called[rows]), dtype=np.float64)
     return GroupedSums(split.n_units, (), np.zeros_like(rows), split.unit[rows], values)
-
-
-def _one(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> Floats:
-    return np.ones(len(truth))
 
 
 def _per_label(value: ArrayLike, n_labels: int, name: str) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics
+from xrayfast.metrics.intervals.resampled_metrics import MetricValues, ResampledMetrics, Resamples
 
 SHARES = 200
 """Groups of a grouped jackknife: at most a fifth of the cost of a thousand resamples, however many patients."""
@@ -68,7 +68,7 @@ def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[Floats])
     Returns:
         (R,) and (R, L) arrays, R the resamples of all blocks.
     """
-    found = [difference([split.compute(counts) for split in splits]) for counts in blocks]
+    found = [difference([Resamples(split, counts).values for split in splits]) for counts in blocks]
     return _combined(found, np.concatenate)
 
 
