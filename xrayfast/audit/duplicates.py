@@ -71,9 +71,7 @@ def find_duplicates(data: Manifest, features: Features, progress: Progress | Non
 
 
 def near_pairs(
-    thumbs: npt.NDArray[np.uint8],
-    patients: npt.NDArray[np.integer] | None = None,
-    progress: Progress | None = None,
+    thumbs: npt.NDArray[np.uint8], patients: npt.NDArray[np.integer] | None = None, progress: Progress | None = None
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
     """Pairs of thumbnails of nearly equal images.
 
