@@ -315,8 +315,7 @@ def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size
     film = _expose(solid * body - air, warp, image_rng, max(size, _MIN_SIZE))
     if size < _MIN_SIZE:
         film = film.resize((size, size), Image.Resampling.LANCZOS)
-    pixels: npt.NDArray[np.uint8] = np.array(film)
-    return pixels
+    return np.array(film)
 
 
 def _check_ranges(patient: int, image: int, seed: int, size: int) -> None:

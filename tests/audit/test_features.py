@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from tests.audit.sets import SIDE, Shown, cropped, film, manifest, resized, shown
-from xrayfast.audit.features import THUMB, compute_features, without_padding
-from xrayfast.data.images.reader import fit_square
+from xrayfast.audit.features import THUMB, compute_features
+from xrayfast.data.images.reader import filled_area, fit_square
 
 
 @pytest.mark.parametrize(
@@ -14,9 +14,10 @@ from xrayfast.data.images.reader import fit_square
 )
 @pytest.mark.parametrize("side", [64, 96, 225])
 def test_the_padding_that_fit_square_adds_is_taken_off(width, height, side):
-    inner = without_padding(fit_square(np.full((height, width), 200, np.uint8), side), width, height)
+    square = fit_square(np.full((height, width), 200, np.uint8), side)
+    inner = square[filled_area(width, height, side)]
     assert inner.min() == 200
-    assert inner.size == (fit_square(np.full((height, width), 200, np.uint8), side) == 200).sum()
+    assert inner.size == (square == 200).sum()
 
 
 def features(*data_dir, **options):

@@ -64,12 +64,6 @@ def _align_coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     return _align(halve(a), halve(b), np.zeros((len(a), 4), np.float32), steps=6)
 
 
-def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
-    if steps:
-        _, place = _align(a, b, place, steps)
-    return _fine_correlation(a, b, place), place
-
-
 def halve(x: Floats) -> Floats:
     """(P, n, n) at half the size: the mean of each four pixels."""
     even, odd = x[:, ::2], x[:, 1::2]
@@ -107,23 +101,20 @@ def warp(x: Floats, place: Floats) -> Floats:
         place: (P, 4) stretch and shift along x, then along y, where the image reaches from -1 to 1: the value
             at u is that of the given image at u + stretch u + shift.
     """
-    along_x, _ = _sampling(place[:, 0], place[:, 1], x.shape[-1])
-    along_y, _ = _sampling(place[:, 2], place[:, 3], x.shape[-1])
-    result: Floats = along_y @ x @ along_x.transpose(0, 2, 1)
+    along_y, along_x, _, _ = _sampling(place, x.shape[-1])
+    result: Floats = along_y @ x @ along_x
     return result
 
 
 def _align(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
     """The best correlation found, (P,), and where b must be put for it, (P, 4)."""
-    side = a.shape[-1]
     target, source = normalize_contrast(a, _SIGMA_ALIGN), normalize_contrast(b, _SIGMA_ALIGN)
     open_a, open_b = _unclipped(a), _unclipped(b)
     slopes, inverse = _slopes(target)
     best, best_place = np.full(len(a), -1, np.float32), place
     for step in range(steps + 1):
-        along_x, at_x = _sampling(place[:, 0], place[:, 1], side)
-        along_y, at_y = _sampling(place[:, 2], place[:, 3], side)
-        image, unclipped = (along_y @ x @ along_x.transpose(0, 2, 1) for x in (source, open_b))
+        along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
+        image, unclipped = (along_y @ x @ along_x for x in (source, open_b))
         # The outermost pixels are left out: their neighbourhood is not the other's.
         where = _overlap(at_x, at_y, margin=1) * open_a * (unclipped > 0.99)
         correlation, residual, scale = _correlation(target, image, where)
@@ -148,16 +139,16 @@ def _slopes(x: Floats) -> tuple[Floats, Floats]:
     return slopes, np.linalg.inv(products)
 
 
-def _fine_correlation(a: Floats, b: Floats, place: Floats) -> Floats:
-    """The correlation at a place, of structure taken from what the two have in common and nothing beyond."""
-    side = a.shape[-1]
-    along_x, at_x = _sampling(place[:, 0], place[:, 1], side)
-    along_y, at_y = _sampling(place[:, 2], place[:, 3], side)
-    image = along_y @ b @ along_x.transpose(0, 2, 1)
+def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
+    """Some more steps; the correlation then of structure from what the two have in common alone, and the place."""
+    if steps:
+        _, place = _align(a, b, place, steps)
+    along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
+    image = along_y @ b @ along_x
     # Half a pixel in, lest a bright frame count that one of the two has lost.
     where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
     a, image = normalize_contrast(a, _SIGMA_FINE, where), normalize_contrast(image, _SIGMA_FINE, where)
-    return _correlation(a, image, where)[0]
+    return _correlation(a, image, where)[0], place
 
 
 def _correlation(a: Floats, b: Floats, where: Floats) -> tuple[Floats, Floats, Floats]:
@@ -192,12 +183,17 @@ def _overlap(at_x: Floats, at_y: Floats, margin: float) -> Floats:
     return both
 
 
-def _sampling(stretch: Floats, shift: Floats, side: int) -> tuple[Floats, Floats]:
-    """(P, n, n) weights that interpolate along one axis, and (P, n) where each value is taken from, in pixels."""
-    at = ((1 + stretch)[:, None] * _grid(side) + shift[:, None] + 1) * (side / 2) - 0.5
-    inside = np.clip(at, 0, side - 1)[:, :, None]
-    weights = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
-    return weights, at
+def _sampling(place: Floats, side: int) -> tuple[Floats, Floats, Floats, Floats]:
+    """(P, n, n) matrices that interpolate along y and x, from left and right; (P, n) where each row and column is
+    taken from, in pixels.
+    """
+    stretch, shift = 1 + place[:, ::2, None], place[:, 1::2, None]
+    at_x, at_y = ((stretch * _grid(side) + shift + 1) * (side / 2) - 0.5).swapaxes(0, 1)
+    along_x, along_y = (
+        np.maximum(0, 1 - np.abs(np.clip(at, 0, side - 1)[:, :, None] - np.arange(side, dtype=np.float32)))
+        for at in (at_x, at_y)
+    )
+    return along_y, along_x.transpose(0, 2, 1), at_y, at_x
 
 
 @lru_cache(maxsize=4)

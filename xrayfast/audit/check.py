@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from xrayfast.audit.classes import ClassFacts, class_facts
-from xrayfast.audit.duplicates import Duplicates, find_duplicates
-from xrayfast.audit.features import Progress, compute_features
+from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.features import Progress
 from xrayfast.audit.findings import (
     Finding,
     class_findings,
@@ -25,7 +25,7 @@ from xrayfast.audit.findings import (
     sort_by_severity,
     unreadable_findings,
 )
-from xrayfast.audit.leaks import Leaks, group_linked_images, leaks_between_splits, redraw_leaky_splits, rows_by_patient
+from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
@@ -131,19 +131,15 @@ def audit(data: Manifest, images: DecodedImages, progress: Progress | None = Non
         progress: called at the stages "decoding", "looking", "comparing" and "probing".
         seed: of the shortcut probe's folds and shuffles.
     """
-    paths, names = data.table["path"].tolist(), data.table["image"].tolist()
-    decoding = None if progress is None else lambda done, total: progress("decoding", done, total)
-    problems = images.build(paths, decoding)
-    unreadable = {name: problems[path] for name, path in zip(names, paths, strict=True) if path in problems}
-    rows = np.array([row for row, path in enumerate(paths) if path not in problems], np.intp)
-    features = compute_features(paths, rows, images, progress)
-    duplicates = find_duplicates(data, features, progress)
-    data, shared = redraw_leaky_splits(data, leaks_between_splits(data, duplicates, problems))
+    features, leaks = compare_images(data, images, progress)
+    data, shared = redraw_leaky_splits(data, leaks)
+    duplicates, files = leaks.duplicates, zip(data.table["image"], data.table["path"], strict=True)
+    unreadable = {name: leaks.unreadable[path] for name, path in files if path in leaks.unreadable}
     if progress is not None:
-        progress("probing", 0, len(rows))
+        progress("probing", 0, len(features))
     shortcuts = probe(data, features, group_linked_images(data, duplicates), seed)
     if progress is not None:
-        progress("probing", len(rows), len(rows))
+        progress("probing", len(features), len(features))
     findings = sort_by_severity(
         [
             *leak_findings(shared),
@@ -157,16 +153,8 @@ def audit(data: Manifest, images: DecodedImages, progress: Progress | None = Non
         ]
     )
     notes = Counter(re.sub(r"\d+(\.\d+)?", "#", note) for fact in features.facts for note in set(fact.notes))
-    return Audit(
-        data,
-        findings,
-        shared,
-        duplicates,
-        class_facts(data, features),
-        shortcuts,
-        dict(notes.most_common()),
-        unreadable,
-    )
+    classes, reading_notes = class_facts(data, features), dict(notes.most_common())
+    return Audit(data, findings, shared, duplicates, classes, shortcuts, reading_notes, unreadable)
 
 
 def _images_per_patient(counts: list[int]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from xrayfast.audit.alignment import aligned_correlation
 from xrayfast.audit.features import Features, Progress
@@ -63,11 +64,9 @@ def find_duplicates(data: Manifest, features: Features, progress: Progress | Non
     patients = group_patients(data.table["patient"].tolist())
     own = None if patients is None else patients[features.rows[firsts]]
     pairs, alike = near_pairs(features.thumbs[firsts], own, progress)
-    near = [
-        _group(features, [distinct[member] for member in members], "near", least)
-        for members, least in _connected_members(len(firsts), pairs, alike)
-    ]
-    return (*sorted(exact, key=_first), *sorted(near, key=_first))
+    linked = _connected_members(len(firsts), pairs, alike)
+    near = [_group(features, [distinct[member] for member in members], "near", least) for members, least in linked]
+    return tuple(group for groups in (exact, near) for group in sorted(groups, key=lambda group: group.rows[0]))
 
 
 def near_pairs(
@@ -112,22 +111,12 @@ def components(count: int, pairs: Pairs) -> Groups:
 
 def _connected_members(count: int, pairs: Pairs, alike: npt.NDArray[np.float32]) -> list[tuple[list[int], float]]:
     """The members of each component of two or more, and the least similarity in it."""
-    if not len(pairs):
-        return []
-    numbers = components(count, pairs)
-    members: dict[int, list[int]] = {}
-    for member in np.unique(pairs).tolist():
-        members.setdefault(int(numbers[member]), []).append(member)
-    least = dict.fromkeys(members, 1.0)
-    for number, value in zip(numbers[pairs[:, 0]].tolist(), alike.tolist(), strict=True):
-        least[number] = min(least[number], value)
-    return [(members[number], least[number]) for number in members]
+    numbers, members = components(count, pairs), np.unique(pairs)
+    groups = pd.Series(members).groupby(numbers[members]).agg(list)
+    least = pd.Series(alike.astype(np.float64)).groupby(numbers[pairs[:, 0]]).min().clip(upper=1)
+    return list(zip(groups.tolist(), least.tolist(), strict=True))
 
 
 def _group(features: Features, distinct: Sequence[list[int]], kind: Kind, least: float) -> Duplicates:
     rows = features.rows[[place for places in distinct for place in places]]
     return Duplicates(tuple(sorted(rows.tolist())), kind, round(least, 4))
-
-
-def _first(group: Duplicates) -> int:
-    return group.rows[0]

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from xrayfast.audit.alignment import Floats
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
-from xrayfast.data.images.reader import Pixels
+from xrayfast.data.images.reader import Pixels, filled_area
 
 Progress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
-
-Floats: TypeAlias = npt.NDArray[np.float32]
 
 THUMB = 40
 """The side of a thumbnail. 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and cropped
@@ -54,7 +53,7 @@ class Features:
 
     rows: npt.NDArray[np.intp]
     facts: tuple[ImageInfo, ...]
-    thumbs: npt.NDArray[np.uint8]
+    thumbs: Pixels
     border: Floats
     brightness: Floats
     histogram: Floats
@@ -83,7 +82,7 @@ def compute_features(
     facts: list[ImageInfo] = []
     for i, row in enumerate(rows.tolist()):
         fact = images.info(paths[row])
-        image = without_padding(images.image(paths[row]), fact.width, fact.height)
+        image = images.image(paths[row])[filled_area(fact.width, fact.height, images.side)]
         thumbs[i] = thumbnail(image)
         border[i] = _border(image)
         brightness[i], histogram[i] = _brightness(image)
@@ -91,15 +90,6 @@ def compute_features(
         if progress is not None and ((i + 1) % _EVERY == 0 or i + 1 == count):
             progress("looking", i + 1, count)
     return Features(rows, tuple(facts), thumbs, border, brightness, histogram)
-
-
-def without_padding(square: Pixels, width: int, height: int) -> Pixels:
-    """The part of a (side, side) square that `fit_square` filled, from the original's width and height."""
-    side = len(square)
-    scale = side / max(width, height)
-    inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
-    top, left = (side - inner_height) // 2, (side - inner_width) // 2
-    return square[top : top + inner_height, left : left + inner_width]
 
 
 def thumbnail(image: Pixels) -> Pixels:
@@ -111,10 +101,7 @@ def thumbnail(image: Pixels) -> Pixels:
 def _border(image: Pixels) -> Floats:
     deep, wide = (max(1, round(n * _BORDER)) for n in image.shape)
     strips = image[:deep], image[:, -wide:], image[-deep:], image[:, :wide]
-    values = [
-        (strip.sum(dtype=np.int64) / (255 * strip.size), np.count_nonzero(strip < NEAR_BLACK) / strip.size)
-        for strip in strips
-    ]
+    values = [(x.sum(dtype=np.int64) / (255 * x.size), np.count_nonzero(x < NEAR_BLACK) / x.size) for x in strips]
     return np.array(values, np.float32).ravel()
 
 

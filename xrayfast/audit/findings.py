@@ -64,28 +64,16 @@ def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def leak_findings(leaks: Leaks) -> list[Finding]:
     """Patients and images in more than one split."""
     mend = "Give each to one split, or leave out the given split and let it be drawn."
-    exact = [image for image in leaks.images if image.kind == "exact"]
-    near = [image for image in leaks.images if image.kind == "near"]
     found = []
-    for kind, title, shared in (
-        ("shared_patients", "{} in more than one split", leaks.patients),
-        ("shared_exact", "{} in more than one split", exact),
-        ("shared_near", "{} all but equal in more than one split", near),
-    ):
-        if shared:
-            name = plural(len(shared), "patient" if kind == "shared_patients" else "image")
-            names = tuple(chain.from_iterable(chain.from_iterable(one.images.values()) for one in shared))
-            text = f"{shorten(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
-            found.append(Finding(kind, "leak", title.format(name), text, len(shared), names))
+    for kind, title, shared in leaks.by_kind():
+        names = tuple(chain.from_iterable(chain.from_iterable(leak.images.values()) for leak in shared))
+        text = f"{shorten(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
+        found.append(Finding(f"shared_{kind}", "leak", title, text, len(shared), names))
     return found
 
 
 def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
-    """Files that can't be read.
-
-    Args:
-        unreadable: what is wrong, by image.
-    """
+    """Files that can't be read, from what is wrong, by image."""
     if not unreadable:
         return []
     text = f"{' '.join(list(unreadable.values())[:2])} Training stops at them: fetch them again, or take them out."
@@ -142,32 +130,27 @@ def class_findings(data: Manifest) -> list[Finding]:
     truth, image_splits = data.truth, data.table["split"].to_numpy()
     train = image_splits == "train"
     found = []
-    rare = {label: int((truth[train, j] == 1).sum()) for j, label in enumerate(data.labels)}
-    if rare := {label: count for label, count in rare.items() if count < LEAST_TO_LEARN}:
+    positives = zip(data.labels, (truth[train] == 1).sum(0).tolist(), strict=True)
+    if rare := {label: count for label, count in positives if count < LEAST_TO_LEARN}:
         text = f"{_listed(rare)} training images; below {LEAST_TO_LEARN} a network learns them by heart. "
         text += "Add images, join the label with another (--label-map), or leave it out."
         title = f"{plural(len(rare), 'label')} too rare to learn"
         found.append(Finding("too_few_to_learn", "warning", title, text, len(rare)))
     for split in SPLITS[1:]:
         known = truth[image_splits == split]
-        least = {
-            label: int(min((known[:, j] == 1).sum(), (known[:, j] == 0).sum())) for j, label in enumerate(data.labels)
-        }
-        few = {label: count for label, count in least.items() if count < LEAST_TO_EVALUATE}
+        least = np.minimum((known == 1).sum(0), (known == 0).sum(0)).tolist()
+        few = {label: count for label, count in zip(data.labels, least, strict=True) if count < LEAST_TO_EVALUATE}
         if few and len(known):
-            text = (
-                f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_EVALUATE} an AUROC is "
-            )
-            text += "known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
+            text = f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_EVALUATE} an AUROC "
+            text += "is known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
             title = f"{plural(len(few), 'label')} too rare to measure in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
     return found
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    return "; ".join(f"'{label}' has {count}" for label, count in list(counts.items())[:5]) + (
-        f" and {len(counts) - 5} more have few" if len(counts) > 5 else ""
-    )
+    listed = "; ".join(f"'{label}' has {count}" for label, count in list(counts.items())[:5])
+    return listed + (f" and {len(counts) - 5} more have few" if len(counts) > 5 else "")
 
 
 def patient_findings(data: Manifest) -> list[Finding]:
@@ -181,8 +164,8 @@ def patient_findings(data: Manifest) -> list[Finding]:
     found = []
     if unknown:
         text = f"{unknown:,} of {len(data):,} images have no patient, and count as a patient each."
-        found.append(Finding("some_patients_unknown", "note", f"{plural(unknown, 'image')} without patient", text,
-                             unknown))  # fmt: skip
+        title = f"{plural(unknown, 'image')} without patient"
+        found.append(Finding("some_patients_unknown", "note", title, text, unknown))
     labels = data.table["labels"].tolist()
     if data.task == "single" and (
         several := {patient: own for patient, own in rows.items() if len({labels[row] for row in own}) > 1}
@@ -258,8 +241,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     }
     found = []
     for kind, (severity, title, text, members) in odd.items():
-        images = tuple(names[row] for row in features.rows[np.fromiter(members, bool, len(features))].tolist())
-        if images:
+        if images := tuple(names[row] for row in features.rows[np.array(members, bool)].tolist()):
             said = f"{shorten(images, 3)}. {text}"
             found.append(Finding(kind, severity, f"{plural(len(images), 'image')} {title}", said, len(images), images))
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
-from xrayfast.audit.features import Progress, compute_features
+from xrayfast.audit.features import Features, Progress, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
@@ -74,25 +74,31 @@ class Leaks:
     def __bool__(self) -> bool:
         return bool(self.patients or self.images)
 
-    def sentences(self, limit: int = 5) -> list[str]:
-        """The leaks by name: one sentence each for patients, exact and near duplicates.
-
-        Args:
-            limit: the most names per sentence.
-        """
-        shared = "in more than one split"
-        kinds = (
-            ("patient", shared, self.patients),
-            ("image", shared, [image for image in self.images if image.kind == "exact"]),
-            ("image", "all but equal in more than one split", [p for p in self.images if p.kind == "near"]),
-        )
+    def by_kind(self) -> list[tuple[str, str, Sequence[SharedPatient | SharedImage]]]:
+        """Kind, title and leaks of each kind that there is: "patients", "exact" and "near" duplicates."""
+        exact, near = (tuple(image for image in self.images if image.kind == kind) for kind in ("exact", "near"))
+        kinds: list[tuple[str, str, str, Sequence[SharedPatient | SharedImage]]] = [
+            ("patients", "patient", "", self.patients), ("exact", "image", "", exact),
+            ("near", "image", " all but equal", near),
+        ]  # fmt: skip
         return [
-            f"{plural(len(found), noun)} {where}: {shorten(found, limit)}." for noun, where, found in kinds if found
+            (kind, f"{plural(len(shared), noun)}{how} in more than one split", shared)
+            for kind, noun, how, shared in kinds
+            if shared
         ]
+
+    def sentences(self, limit: int = 5) -> list[str]:
+        """The leaks by name: one sentence per kind, of at most `limit` names."""
+        return [f"{title}: {shorten(shared, limit)}." for _, title, shared in self.by_kind()]
 
 
 def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> Leaks:
-    """Find patients and duplicates in more than one split.
+    """Find patients and duplicates in more than one split, as `compare_images` does."""
+    return compare_images(data, images, progress)[1]
+
+
+def compare_images(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> tuple[Features, Leaks]:
+    """The features of all images, and the patients and duplicates in more than one split.
 
     Args:
         data: the images of all splits.
@@ -104,7 +110,7 @@ def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None 
     unreadable = images.build(paths, decoding)
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)
     features = compute_features(paths, rows, images, progress)
-    return leaks_between_splits(data, find_duplicates(data, features, progress), unreadable)
+    return features, leaks_between_splits(data, find_duplicates(data, features, progress), unreadable)
 
 
 def leaks_between_splits(

@@ -16,9 +16,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.alignment import halve, normalize_contrast, warp
+from xrayfast.audit.alignment import Floats, halve, normalize_contrast, warp
 
-Floats: TypeAlias = npt.NDArray[np.float32]
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
 NEIGHBOURS = 4

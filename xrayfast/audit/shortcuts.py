@@ -65,12 +65,9 @@ class Shortcuts:
 
     def notable(self, label: str) -> dict[str, float]:
         """The AUROC by group where it is notable and better than any by chance, the highest first."""
-        found = {
-            group: values[label]
-            for group, values in self.auroc.items()
-            if (values[label] or 0) > self.chance.get(group, {}).get(label, np.inf)
-        }
-        return dict(sorted(((group, value) for group, value in found.items() if value), key=lambda item: -item[1]))
+        values = ((group, values[label]) for group, values in self.auroc.items())
+        found = [(g, value) for g, value in values if value and value > self.chance.get(g, {}).get(label, np.inf)]
+        return dict(sorted(found, key=lambda item: -item[1]))
 
 
 def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> Shortcuts:
@@ -101,7 +98,7 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> 
         known = truth[:, same[0]] >= 0
         actual = (truth[known][:, same] == 1).astype(np.float64)
         for name, block in blocks.items():
-            x = block[known][:, _varying(block[known])]
+            x = _drop_constant(block[known])
             if not x.shape[1]:
                 continue
             values = _held_out_auroc(x, actual, folds[known])
@@ -109,8 +106,7 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> 
                 aurocs[name][data.labels[j]] = value
                 if value >= NOTABLE:
                     shuffled = np.stack([_shuffled(one, own[known], rng) for _ in range(SHUFFLES)], 1)
-                    luck = _held_out_auroc(x, shuffled, folds[known])
-                    chance[name][data.labels[j]] = max(luck)
+                    chance[name][data.labels[j]] = max(_held_out_auroc(x, shuffled, folds[known]))
     return Shortcuts(len(rows), aurocs, chance, too_few)
 
 
@@ -149,18 +145,15 @@ def _coded(values: Sequence[object]) -> Floats:
 
 def _weighed(columns: Floats) -> Floats:
     """The columns that vary, standardised; their squares add up to 1 per row on average."""
-    varying = columns[:, _varying(columns)]
+    varying = _drop_constant(columns)
     if not varying.shape[1]:
         return varying
     weighed: Floats = (varying - varying.mean(0)) / varying.std(0) / np.sqrt(varying.shape[1])
     return weighed
 
 
-def _varying(columns: Floats) -> npt.NDArray[np.bool_]:
-    if not len(columns):
-        return np.zeros(columns.shape[1], np.bool_)
-    varying: npt.NDArray[np.bool_] = columns.std(0) > 1e-9
-    return varying
+def _drop_constant(columns: Floats) -> Floats:
+    return columns[:, columns.std(0) > 1e-9] if len(columns) else columns[:, :0]
 
 
 def _held_out_auroc(x: Floats, actual: Floats, folds: Groups) -> list[float]:

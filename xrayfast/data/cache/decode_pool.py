@@ -20,14 +20,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import astuple
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 from xrayfast.data.cache.decode_worker import READY, Job, Outcome, decode_chunk, unpack_outcome
 from xrayfast.errors import ConfigError, DataError, WriteError
 
 LockChunk: TypeAlias = Callable[[Sequence[str]], AbstractContextManager[Sequence[str] | None]]
-"""Locks a chunk as `ChunkLocks.lock` does: gives its files still to be decoded, or None where another run
-has the lock."""
+"""Locks a chunk as `ChunkLocks.lock` does."""
 
 _CODE = "import sys; sys.path[:] = sys.argv[1:]; from xrayfast.data.cache.decode_worker import serve; serve()"
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
@@ -153,7 +152,7 @@ class _Pool:
                 self._queue.put(Outcome(path))
             if not missing:
                 return worker
-            worker = worker or (self._start_process() if in_process else None) or _InThread(self._job)
+            worker = worker or (self._start_process() if in_process else None) or _Worker(self._job)
             return worker if self._survives(worker, missing) else None
 
     def _start_process(self) -> _WorkerProcess | None:
@@ -192,13 +191,7 @@ class _Pool:
             return False
 
 
-class _Worker(Protocol):
-    def decode(self, paths: Sequence[str]) -> Generator[Outcome, None, None]: ...
-
-    def end(self) -> None: ...
-
-
-class _InThread:
+class _Worker:
     """Decodes in the calling thread."""
 
     def __init__(self, job: Job) -> None:
@@ -211,21 +204,16 @@ class _InThread:
         pass
 
 
-class _WorkerProcess:
+class _WorkerProcess(_Worker):
     """An interpreter that runs `decode_worker.serve`."""
 
     def __init__(self, job: Job) -> None:
-        """Start it, and wait until it is ready.
-
-        Raises:
-            OSError: it can't be started.
-            _DiedError: it died before it was ready.
-        """
-        path = [entry for entry in sys.path if isinstance(entry, str)]
+        """Start it, and wait until it is ready; raises OSError or _DiedError."""
+        super().__init__(job)
         # One thread each: together they use all cores, and thread pools of each for every core would waste memory.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **_MALLOC}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _CODE, *path],
+            [sys.executable, "-c", _CODE, *(entry for entry in sys.path if isinstance(entry, str))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what decoders print there may quote a header
@@ -241,11 +229,7 @@ class _WorkerProcess:
             raise _DiedError(_describe_exit(self._process.wait()))
 
     def decode(self, paths: Sequence[str]) -> Generator[Outcome, None, None]:
-        """The outcomes, in the order of the paths.
-
-        Raises:
-            _DiedError: the process died at the file after the last one yielded.
-        """
+        """The outcomes, in the order of the paths; _DiedError at the file where the process died."""
         self._send(list(paths))
         for path in paths:
             yield unpack_outcome(path, *self._receive())
@@ -301,8 +285,5 @@ def _describe_exit(code: int) -> str:
 
 
 def _give_up(path: str, how: str) -> Outcome:
-    return Outcome(
-        path,
-        f"{path}: decoding it ended the process, twice ({how}). It may be damaged, or too large for the memory here. "
-        "Convert or remove it.",
-    )
+    found = f"decoding it ended the process, twice ({how}). It may be damaged, or too large for the memory here"
+    return Outcome(path, f"{path}: {found}. Convert or remove it.")

@@ -70,6 +70,14 @@ def file_key(path: str | Path) -> bytes:
     return hashlib.blake2b(os.fsencode(absolute) + stamp.encode(), digest_size=KEY_BYTES).digest()
 
 
+def key_or_none(path: str | Path) -> bytes | None:
+    """`file_key`; None where there is no such file, which the reader reports."""
+    try:
+        return file_key(path)
+    except (OSError, ValueError):
+        return None
+
+
 def decode_info(path: str | Path, window: str) -> ImageInfo:
     """Decode a file for its info alone.
 
@@ -89,13 +97,12 @@ def decode_entry(path: str | Path, side: int, window: str) -> Entry:
     for _ in range(_TRIES):
         with contextlib.suppress(OSError, ValueError):
             _wait_for_tick(path)
-        before = _key_or_none(path)
+        before = key_or_none(path)
         pixels, info = _read(path, window)
-        if before is not None and before == _key_or_none(path):
+        if before is not None and before == key_or_none(path):
             return Entry(before, info, fit_square(pixels, side))
-    raise ReadError(
-        f"{path}: changed {_TRIES} times while it was read; expected a file at rest. Wait until it is whole."
-    )
+    found = f"changed {_TRIES} times while it was read"
+    raise ReadError(f"{path}: {found}; expected a file at rest. Wait until it is whole.")
 
 
 def decode_chunk(job: Job, paths: Sequence[str]) -> Generator[Outcome, None, None]:
@@ -191,14 +198,6 @@ def _read(path: str | Path, window: str) -> tuple[Pixels, ImageInfo]:
     digest.update(image.pixels.data if image.pixels.flags.c_contiguous else image.pixels.tobytes())
     info = ImageInfo(width, height, image.bits, image.mode, image.format, digest.hexdigest(), image.notes)
     return image.pixels, info
-
-
-def _key_or_none(path: str | Path) -> bytes | None:
-    """None where there is no such file, which the reader reports."""
-    try:
-        return file_key(path)
-    except (OSError, ValueError):
-        return None
 
 
 def _wait_for_tick(path: str | Path) -> None:

@@ -29,7 +29,7 @@ VARIABLE = "XRAYFAST_CACHE"
 LOCK_SUFFIX = ".lock"
 
 _IMAGES_FOLDER = "pictures"  # an older word: it stays, so that existing caches remain valid
-_FOLDER = re.compile(r"v\d+-(\d+)px-[0-9a-f]{8}")
+_FOLDER = re.compile(r"v\d+-\d+px-[0-9a-f]{8}")
 _FILE = re.compile(rf"[0-9a-f]{{16}}(?:{re.escape(SHARD_SUFFIX)}|{re.escape(LOCK_SUFFIX)})|\..+\.tmp")
 _ABANDONED = 3600.0  # seconds after which a temporary file or lock has no owner any more; they live for seconds
 
@@ -74,11 +74,12 @@ def cache_info(root: Path | None = None) -> list[CacheFolder]:
     """The cache's folders, the most recently used first."""
     found = []
     for folder in _folders(root):
-        files = [(path, size) for path, size, _ in _files(folder)]
-        images = sum(count_images(path) for path, _ in files if path.suffix == SHARD_SUFFIX)
+        files = list(_files(folder))
+        images = sum(count_images(path) for path, _, _ in files if path.suffix == SHARD_SUFFIX)
+        side = int(folder.name.split("-")[1].removesuffix("px"))
         with contextlib.suppress(FileNotFoundError):  # another process may have removed it
             used = folder.stat().st_mtime
-            found.append(CacheFolder(folder, _side(folder), images, sum(size for _, size in files), used))
+            found.append(CacheFolder(folder, side, images, sum(size for _, size, _ in files), used))
     return sorted(found, key=lambda folder: folder.used, reverse=True)
 
 
@@ -96,7 +97,14 @@ def clear_cache(root: Path | None = None) -> int:
     freed = 0
     for folder in _folders(root):
         for path, size, _ in _files(folder):
-            freed += size * _remove(path)
+            try:
+                path.unlink()
+                freed += size
+            except FileNotFoundError:  # another process may have removed it
+                continue
+            except OSError as error:
+                problem = f"can't be removed ({error.strerror})"
+                raise WriteError(f"{path}: {problem}. Check who owns the cache's folder.") from error
         with contextlib.suppress(OSError):  # something else is in it, or was put there just now
             folder.rmdir()
     with contextlib.suppress(OSError):
@@ -115,22 +123,6 @@ def remove_abandoned(folder: Path) -> None:
         if path.suffix != SHARD_SUFFIX and time.time() - changed > _ABANDONED:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _remove(path: Path) -> bool:
-    """Remove a file; False where it was gone."""
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise WriteError(f"{path}: can't be removed ({error.strerror}). Check who owns the cache's folder.") from error
-    return True
-
-
-def _side(folder: Path) -> int:
-    match = _FOLDER.fullmatch(folder.name)
-    return int(match[1]) if match else 0
 
 
 def _folders(root: Path | None) -> list[Path]:

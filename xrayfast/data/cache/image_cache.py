@@ -14,7 +14,7 @@ import numpy as np
 
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.decode_pool import LockChunk, cpu_count, decode_all
-from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, file_key
+from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, key_or_none
 from xrayfast.data.cache.folders import cache_root, image_folder, remove_abandoned, shard_names
 from xrayfast.data.cache.locks import ChunkLocks
 from xrayfast.data.cache.shards import DamagedError, ImageInfo, Shard
@@ -153,10 +153,8 @@ class UncachedImages(DecodedImages):
         self._infos: dict[bytes, ImageInfo] = {}
 
     def _known_info(self, path: str | Path) -> ImageInfo | None:
-        try:
-            return self._infos.get(file_key(path))
-        except (OSError, ValueError):
-            return None
+        key = key_or_none(path)
+        return self._infos.get(key) if key else None
 
     def _find_missing(self, paths: Iterable[str]) -> list[str]:
         return [path for path in paths if self._known_info(path) is None]
@@ -231,19 +229,15 @@ class ImageCache(DecodedImages):
             squares[index] = self.image(paths[index])
 
     def _known_info(self, path: str | Path) -> ImageInfo | None:
-        if place := self._find(path):
-            shard, row = place
-            return shard.info(row)
-        return None
+        place = self._find(path)
+        return place[0].info(place[1]) if place else None
 
     def _find(self, path: str | Path) -> tuple[Shard, int] | None:
         """The shard and row of a file in its present state."""
         if self._shards is None:
             self._scan()
-        try:
-            return self._places.get(file_key(path))
-        except (OSError, ValueError):  # no such file, which the reader reports
-            return None
+        key = key_or_none(path)
+        return self._places.get(key) if key else None
 
     def _find_missing(self, paths: Iterable[str]) -> list[str]:
         self._scan()

@@ -39,15 +39,10 @@ FORMAT = 1
 _MAGIC = b"xrayfst%d" % FORMAT
 _HEADER = struct.Struct("<8sIIII")
 _RECORD = np.dtype(
-    [
-        ("key", f"V{KEY_BYTES}"),
-        ("digest", "V16"),
-        ("width", "<u4"),
-        ("height", "<u4"),
-        ("bits", "<u2"),
-        ("kind", "<u2"),
-        ("crc", "<u4"),
-    ]
+    {
+        "names": ["key", "digest", "width", "height", "bits", "kind", "crc"],
+        "formats": [f"V{KEY_BYTES}", "V16", "<u4", "<u4", "<u2", "<u2", "<u4"],
+    }
 )
 
 
@@ -169,22 +164,18 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
         try:
             with replace_atomically(path) as temporary:
                 folder.mkdir(parents=True, exist_ok=True)
-                _write(temporary, head, entries)
+                with temporary.open("wb") as file:
+                    file.write(head)
+                    for entry in entries:
+                        file.write(np.ascontiguousarray(entry.square).data)
+                    file.flush()
+                    os.fsync(file.fileno())
             return path
         except WriteError as error:
             # Another process may clear the cache, folder and all, at any moment.
             if not (attempts_left and isinstance(error.__cause__, FileNotFoundError)):
                 raise
     raise AssertionError("the last attempt returns or raises")
-
-
-def _write(path: Path, head: bytes, entries: Sequence[Entry]) -> None:
-    with path.open("wb") as file:
-        file.write(head)
-        for entry in entries:
-            file.write(np.ascontiguousarray(entry.square).data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _make_head(side: int, entries: Sequence[Entry]) -> bytes:

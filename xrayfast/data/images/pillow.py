@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +15,6 @@ from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale
 from xrayfast.errors import ReadError
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-_JPEG_START = b"\xff\xd8"
 _HIGH_DEPTH_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 _BIT_DEPTHS = (8, 10, 12, 14, 15, 16)
 _ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
@@ -35,49 +33,39 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     Raises:
         ReadError: no image that Pillow reads, damaged, truncated, or over a limit.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        radiograph = _decode(path, stream)
-    # Not about many pixels, for which `limits` has its own.
-    messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
-    return replace(radiograph, notes=(*radiograph.notes, *(f"Pillow: {message}" for message in sorted(messages))))
-
-
-def _decode(path: Path, stream: BinaryIO) -> Radiograph:
-    """Decode the stream; any failure of Pillow is a ReadError with the path."""
+    notes: list[str] = []
     try:
-        with Image.open(_with_few_scans(path, stream), formats=_FORMATS) as image:
-            require_sensible_size(path, *image.size)
-            notes: list[str] = []
-            # Pillow calls a JPEG with embedded previews MPO.
-            file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
-            pixels = _to_gray(image, notes)
-        return Radiograph(pixels, tuple(notes), file_format, mode, bits)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with Image.open(_require_few_scans(path, stream), formats=_FORMATS) as image:
+                require_sensible_size(path, *image.size)
+                # Pillow calls a JPEG with embedded previews MPO.
+                file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
+                pixels = _to_gray(image, notes)
     except ReadError:
         raise
+    except UnidentifiedImageError as error:
+        formats = "DICOM, PNG, JPEG, TIFF, BMP or WebP"
+        raise ReadError(f"{path}: found no image that can be read; expected {formats}. Convert it.") from error
+    except Image.DecompressionBombError as error:
+        raise ReadError(f"{path}: found an image of far too many pixels ({error}). Scale it down.") from error
     except Exception as error:  # Pillow's decoders raise nearly any type on damaged files.
-        raise _read_error(path, error) from error
+        found = f"a damaged or truncated image ({error})"
+        raise ReadError(f"{path}: found {found}; expected a whole one. Fetch it again.") from error
+    # Not about many pixels, for which `limits` has its own.
+    messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
+    notes += [f"Pillow: {message}" for message in sorted(messages)]
+    return Radiograph(pixels, tuple(notes), file_format, mode, bits)
 
 
-def _with_few_scans(path: Path, stream: BinaryIO) -> BinaryIO:
+def _require_few_scans(path: Path, stream: BinaryIO) -> BinaryIO:
     """The same content, once it is no JPEG of too many scans."""
-    start = stream.read(len(_JPEG_START))
+    is_jpeg = stream.read(2) == b"\xff\xd8"
     stream.seek(0)
-    if start != _JPEG_START:
-        return stream
-    content = stream.read()
-    require_few_scans(path, content)
-    return io.BytesIO(content)
-
-
-def _read_error(path: Path, error: Exception) -> ReadError:
-    if isinstance(error, UnidentifiedImageError):
-        return ReadError(
-            f"{path}: found no image that can be read; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert it."
-        )
-    if isinstance(error, Image.DecompressionBombError):
-        return ReadError(f"{path}: found an image of far too many pixels ({error}). Scale it down.")
-    return ReadError(f"{path}: found a damaged or truncated image ({error}); expected a whole one. Fetch it again.")
+    if is_jpeg:
+        stream = io.BytesIO(stream.read())
+        require_few_scans(path, stream.getvalue())
+    return stream
 
 
 def _bits(image: Image.Image) -> int:
@@ -94,7 +82,9 @@ def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
     reduced = _bits(image) == 16 and image.mode not in _HIGH_DEPTH_MODES
     # Before decoding, in which Pillow turns a TIFF upright and drops the tag. For a PNG, this decodes it.
     rotated = _is_rotated(image)
-    inverted = _stores_white_as_zero(image)
+    # Pillow inverts WhiteIsZero TIFFs of up to 8 bits itself, but not those of 16.
+    tags = getattr(image, "tag_v2", {})
+    inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     image.load()
     upright = ImageOps.exif_transpose(image) if _is_rotated(image) else image  # which copies an upright one too
     if upright.mode in _HIGH_DEPTH_MODES:
@@ -118,12 +108,6 @@ def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
 def _is_rotated(image: Image.Image) -> bool:
     """Whether an EXIF orientation is still to be applied."""
     return image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
-
-
-def _stores_white_as_zero(image: Image.Image) -> bool:
-    """Whether a TIFF is WhiteIsZero; Pillow inverts those of up to 8 bits itself, but not those of 16."""
-    tags = getattr(image, "tag_v2", {})
-    return image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
 
 
 def _require_many_levels(image: Image.Image) -> None:

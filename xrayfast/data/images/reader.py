@@ -17,7 +17,7 @@ from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
 from xrayfast.errors import ReadError
 
-__all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "fit_square", "is_image", "read"]
+__all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
 READER_VERSION = 2
 """Increased when any image may come out differently: images cached by another version are not used."""
@@ -120,24 +120,30 @@ def is_image(path_text: str) -> bool:
 def fit_square(pixels: Pixels, size: int) -> Pixels:
     """Resize the whole image into a square: the longer side becomes `size`, the image is centred, the rest black.
 
+    Bilinear, with Pillow's antialiasing when it shrinks.
+
     Args:
         pixels: (H, W) uint8.
         size: the side of the square in pixels.
 
     Returns:
-        (size, size) uint8; the same array where it already has that shape. Bilinear, with Pillow's
-        antialiasing when it shrinks.
+        (size, size) uint8; the same array where it already has that shape.
     """
     if pixels.shape == (size, size):
         return pixels
     height, width = pixels.shape
-    scale = size / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
-    resized = Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
-    top, left = (size - new_height) // 2, (size - new_width) // 2
     square = np.zeros((size, size), np.uint8)
-    square[top : top + new_height, left : left + new_width] = np.asarray(resized)
+    area = square[filled_area(width, height, size)]
+    area[:] = np.asarray(Image.fromarray(pixels).resize((area.shape[1], area.shape[0]), Image.Resampling.BILINEAR))
     return square
+
+
+def filled_area(width: int, height: int, size: int) -> tuple[slice, slice]:
+    """The rows and columns of the square that an image of that width and height fills in `fit_square`."""
+    scale = size / max(height, width)
+    rows, columns = (max(1, round(side * scale)) for side in (height, width))
+    top, left = (size - rows) // 2, (size - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def _require_image_signature(path: Path, head: bytes) -> None:

@@ -69,9 +69,6 @@ def _syntax_name(syntax: str) -> str:
     return f"transfer syntax {syntax}" if name == syntax else f"{name}, {syntax}"
 
 
-# Uncompressed
-
-
 def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
     """Uncompressed values, without the bits above those stored (old files keep overlays there)."""
     size, expected = layout.allocated // 8, layout.uncompressed_bytes
@@ -86,9 +83,6 @@ def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
     if layout.stored < layout.allocated:
         codes = _lowest_bits(codes, layout.stored)
     return StoredPixels(codes, layout.stored)
-
-
-# RLE
 
 
 def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
@@ -124,9 +118,6 @@ def _decode_rle_segment(data: bytes, size: int) -> bytearray:
         else:
             place += 1
     return out
-
-
-# JPEG and JPEG-LS
 
 
 def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
@@ -172,9 +163,6 @@ def _read_jpeg_header(frame: bytes, layout: PixelLayout) -> tuple[int, int]:
     raise _damaged(layout, "no JPEG header")
 
 
-# JPEG 2000
-
-
 def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
     """JPEG 2000, by Pillow, which adds half the range to signed values and shifts all to 8 or 16 bits."""
     frame = _codestream(value, layout)
@@ -191,9 +179,6 @@ def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
         shifted = np.asarray(image)
     codes = shifted >> (8 * shifted.dtype.itemsize - bits)
     return _fit_to_header(codes ^ codes.dtype.type(1 << bits - 1) if signed else codes, bits, layout)
-
-
-# Shared
 
 
 def _frame(value: bytes) -> bytes:
@@ -226,21 +211,17 @@ def _lowest_bits(codes: Codes, bits: int) -> Codes:
 
 
 def _reshape(codes: Codes, layout: PixelLayout, by_plane: bool) -> Codes:
+    shape = layout.rows, layout.columns
     if layout.samples == 1:
-        return codes.reshape(layout.rows, layout.columns)
-    if by_plane:
-        return np.moveaxis(codes.reshape(3, layout.rows, layout.columns), 0, 2)
-    return codes.reshape(layout.rows, layout.columns, 3)
+        return codes.reshape(shape)
+    return np.moveaxis(codes.reshape(3, *shape), 0, 2) if by_plane else codes.reshape(*shape, 3)
 
 
 def _require_shape(layout: PixelLayout, rows: int, columns: int, samples: int) -> None:
     """Refuse a codestream of another shape than the header's, before anything is allocated for it."""
     if (rows, columns, samples) != (layout.rows, layout.columns, layout.samples):
-        raise _damaged(
-            layout,
-            f"a codestream of {columns} x {rows} x {samples} instead of "
-            f"{layout.columns} x {layout.rows} x {layout.samples}",
-        )
+        expected = f"{layout.columns} x {layout.rows} x {layout.samples}"
+        raise _damaged(layout, f"a codestream of {columns} x {rows} x {samples} instead of {expected}")
 
 
 def _damaged(layout: PixelLayout, found: str) -> ReadError:

@@ -68,16 +68,14 @@ def read_layout(file: DicomFile) -> PixelLayout:
     allocated, stored = _integer(elements, "BitsAllocated"), _integer(elements, "BitsStored")
     high = _integer(elements, "HighBit", stored - 1)
     if allocated not in (8, 16) or not 1 <= stored <= allocated or high != stored - 1:
-        raise ReadError(
-            f"{path}: found {stored} bits stored of {allocated}, high bit {high}; expected up to 16, from bit 0 on. "
-            "Convert it."
-        )
+        found = f"{stored} bits stored of {allocated}, high bit {high}"
+        raise ReadError(f"{path}: found {found}; expected up to 16, from bit 0 on. Convert it.")
     photometric = elements.text("PhotometricInterpretation").upper()
     if photometric not in _PHOTOMETRIC.get(samples, ()):
-        raise ReadError(
-            f"{path}: found {samples} samples per pixel and a Photometric Interpretation that does not go with them, "
-            f"or is not read; expected {', '.join((*GRAY, PALETTE, *COLOUR))}. Convert it."
+        found = (
+            f"{samples} samples per pixel and a Photometric Interpretation that does not go with them, or is not read"
         )
+        raise ReadError(f"{path}: found {found}; expected {', '.join((*GRAY, PALETTE, *COLOUR))}. Convert it.")
     signed = _integer(elements, "PixelRepresentation", 0) == 1
     by_plane = _integer(elements, "PlanarConfiguration", 0) == 1
     return PixelLayout(
@@ -110,8 +108,7 @@ def require_one_frame(file: DicomFile) -> None:
 def _integer(elements: Elements, keyword: str, default: int | None = None) -> int:
     """An integer element; required where it has no default."""
     number = elements.integer(keyword)
-    if number is None:
-        number = default
+    number = default if number is None else number
     if number is None:
         raise ReadError(f"{elements.path}: found DICOM without {keyword}; expected a radiograph. Export it again.")
     return number

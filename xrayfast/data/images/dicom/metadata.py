@@ -12,11 +12,12 @@ from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, HEAD_BYTES, is_dic
 from xrayfast.data.images.limits import require_regular_file
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 
+_KEYWORDS = ("StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition")
 _FIRST_TAG = 0x00080000
 _NOT_TEXT = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN", "AT"})
 _DAYS_PER_YEAR = 365.25
 _UNITS = {"Y": 1.0, "M": 1 / 12, "W": 7 / _DAYS_PER_YEAR, "D": 1 / _DAYS_PER_YEAR}
-_OLDEST = 130.0
+_OLDEST = 130.0  # years
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
 
     Args:
         path: of the file.
-        patient_keyword: DICOM keyword of the element that identifies patients, such as "PatientID".
+        patient_keyword: of the element that identifies patients.
 
     Returns:
         None where the file is not DICOM.
@@ -53,14 +54,13 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
         ConfigError: no such keyword, or not that of a text or number element.
     """
     path = Path(path)
-    patient_tag = _patient_tag(patient_keyword)
-    tags = _tags() | {patient_tag}
+    _require_identifier(patient_keyword)
     require_regular_file(path)
     try:
         with path.open("rb") as stream, silence_pydicom():
             if not is_dicom(stream.read(HEAD_BYTES)):
                 return None
-            elements = open_dicom(path, stream, tags, stop=max(tags) + 1).elements
+            elements = open_dicom(path, stream, [*_KEYWORDS, patient_keyword], to_pixels=False).elements
             return Header(
                 patient=elements.text(patient_keyword),
                 study=elements.text("StudyInstanceUID"),
@@ -72,14 +72,8 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
         raise ReadError(f"{path}: can't be read ({error.strerror}). Check the path and its permissions.") from error
 
 
-def _tags() -> set[int]:
-    from pydicom.datadict import tag_for_keyword
-
-    keywords = ("StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition")
-    return {tag for keyword in keywords if (tag := tag_for_keyword(keyword))}
-
-
-def _patient_tag(keyword: str) -> int:
+def _require_identifier(keyword: str) -> None:
+    """Refuse a keyword that is not of a text or number element in the header."""
     from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
     tag = tag_for_keyword(keyword)
@@ -87,7 +81,6 @@ def _patient_tag(keyword: str) -> int:
         raise ConfigError(f"'{keyword}' is no DICOM keyword.{did_you_mean(keyword, keyword_dict)}")
     if dictionary_VR(tag) in _NOT_TEXT or not _FIRST_TAG <= tag < FIRST_PIXEL_TAG:
         raise ConfigError(f"'{keyword}' is no DICOM element that identifies patients; try PatientID.")
-    return tag
 
 
 def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
@@ -98,8 +91,7 @@ def _valid_text(elements: Elements, keyword: str, pattern: str) -> str:
 
 def _age(elements: Elements) -> float | None:
     """Age in years: as stated ("045Y", "006M", "002W", "010D"), or from the dates of birth and study."""
-    stated = re.fullmatch(r"(\d{1,3})([YMWD])", elements.text("PatientAge").upper())
-    if stated:
+    if stated := re.fullmatch(r"(\d{1,3})([YMWD])", elements.text("PatientAge").upper()):
         return int(stated[1]) * _UNITS[stated[2]]
     born, studied = _date(elements, "PatientBirthDate"), _date(elements, "StudyDate")
     if born is None or studied is None:

@@ -131,18 +131,22 @@ class DicomFile:
         return raw.value
 
 
-def open_dicom(path: Path, stream: BinaryIO, tags: Iterable[int], stop: int = FIRST_PIXEL_TAG) -> DicomFile:
-    """Parse the header of a DICOM file.
+def open_dicom(path: Path, stream: BinaryIO, keywords: Iterable[str], to_pixels: bool = True) -> DicomFile:
+    """Parse the header of a DICOM file, and keep the elements of some keywords.
 
     Args:
-        path: its name, for messages.
+        path: for messages.
         stream: the file.
-        tags: the elements to keep.
-        stop: the lowest tag that is not parsed.
+        keywords: of the standard.
+        to_pixels: parse up to the pixels; if false, up to the last of the keywords.
 
     Raises:
         ReadError: a header that can't be parsed, or of far too many elements.
     """
+    from pydicom.datadict import tag_for_keyword
+
+    tags = [cast(int, tag_for_keyword(keyword)) for keyword in keywords]
+    stop = FIRST_PIXEL_TAG if to_pixels else max(tags) + 1
     stream.seek(_MAGIC_AT)
     if stream.read(len(_MAGIC)) != _MAGIC:
         stream.seek(0)
@@ -187,19 +191,14 @@ def _find_syntax(path: Path, stream: BinaryIO) -> str:
 
 
 def _parse_elements(
-    path: Path, stream: BinaryIO, implicit: bool, little: bool, tags: Iterable[int], is_end: Callable[[int], bool]
+    path: Path, stream: BinaryIO, implicit: bool, little: bool, tags: list[int], is_end: Callable[[int], bool]
 ) -> Dataset:
     """Parse some elements of the data set at the stream's position, up to the first tag that ends it."""
     from pydicom.filereader import read_dataset
 
     try:
-        return read_dataset(
-            cast(BinaryIO, _LimitedStream(stream)),
-            implicit,
-            little,
-            stop_when=lambda tag, _vr, _length: is_end(tag),
-            specific_tags=list(tags),
-        )
+        limited = cast(BinaryIO, _LimitedStream(stream))
+        return read_dataset(limited, implicit, little, lambda tag, _vr, _length: is_end(tag), specific_tags=list(tags))
     except Exception:  # pydicom raises nearly any type on damaged files, and quotes them.
         raise ReadError(
             f"{path}: found a DICOM header that can't be parsed, or of too many elements. Fetch the file again."

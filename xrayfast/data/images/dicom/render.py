@@ -48,16 +48,13 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
     Raises:
         ReadError: no image, several frames, an encoding that is not read, truncated, damaged or too large.
     """
-    from pydicom.datadict import tag_for_keyword
-
     with silence_pydicom() as caught, np.errstate(all="ignore"):
         try:
-            file = open_dicom(path, stream, [tag_for_keyword(keyword) or 0 for keyword in _KEYWORDS])
+            file = open_dicom(path, stream, _KEYWORDS)
             require_one_frame(file)
             decode = require_decoder(path, file.syntax)
             layout = read_layout(file)
-            value = file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8)
-            stored = decode(value, layout)
+            stored = decode(file.pixel_data(layout.uncompressed_bytes, of_bytes=layout.allocated == 8), layout)
             if layout.photometric in COLOUR:
                 pixels, notes = _render_colour(stored, layout)
             else:
@@ -68,8 +65,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
             raise ReadError(
                 f"{path}: found a damaged DICOM file ({type(error).__name__}); expected a whole one. Fetch it again."
             ) from None
-    n_warnings = sum(warning.category is UserWarning for warning in caught)
-    if n_warnings:
+    if n_warnings := sum(warning.category is UserWarning for warning in caught):
         notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
 
@@ -94,17 +90,14 @@ def _render_gray(
         stored[2 ** (bits - 1) :] -= 2**bits
     notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
     if layout.photometric == PALETTE:
-        levels = _palette_luma(elements, stored, layout)
-        return apply_lut(levels, codes), [*notes, f"{PALETTE} converted to gray"]
+        return apply_lut(_palette_luma(elements, stored, layout), codes), [*notes, f"{PALETTE} converted to gray"]
     padding = _is_padding(elements, stored, layout)
     counts = _count_codes(codes, 2**bits)
     values, modality_notes = _apply_modality(elements, stored, layout)
     transforms, voi_notes = read_voi_transforms(elements, bool(values.min() < 0))
-    inverted = layout.photometric == "MONOCHROME1"
+    inverted, unpadded_counts = layout.photometric == "MONOCHROME1", np.where(padding, 0, counts)
     try:
-        levels, window_notes = apply_window(
-            values, np.where(padding, 0, counts), transforms, choice, bits, inverted=inverted
-        )
+        levels, window_notes = apply_window(values, unpadded_counts, transforms, choice, bits, inverted=inverted)
     except LookupError as error:
         raise ReadError(f"{elements.path}: found {error}. Use --window auto.") from error
     notes += [*modality_notes, *voi_notes, *window_notes]
@@ -139,17 +132,14 @@ def _as_stored(number: int, layout: PixelLayout) -> int:
 
 def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:
     """Stored values after the modality LUT, or else the rescale (PS3.3 C.11.1), and notes."""
-    sequence = elements.items("ModalityLUTSequence")
-    if sequence:
+    if sequence := elements.items("ModalityLUTSequence"):
         return read_lut(sequence[0], "LUT", layout.signed)(stored), ["modality LUT"]
     slopes, intercepts = elements.numbers("RescaleSlope"), elements.numbers("RescaleIntercept")
     slope, intercept = (slopes or [1.0])[0], (intercepts or [0.0])[0]
-    if not np.isfinite([slope, intercept]).all() or slope == 0:
-        raise elements.damaged("RescaleSlope")
     if (slope, intercept) == (1, 0):
         return stored, []
     values = stored * slope + intercept
-    if not np.isfinite(values).all():
+    if slope == 0 or not np.isfinite(values).all():
         raise elements.damaged("RescaleSlope")
     return values, [f"rescaled by {slope:g} and {intercept:+g}"]
 
