@@ -102,7 +102,7 @@ def warp(x: Floats, place: Floats) -> Floats:
             at u is that of the given image at u + stretch u + shift.
     """
     along_y, along_x, _, _ = _sampling(place, x.shape[-1])
-    result: Floats = along_y @ x @ along_x
+    result: Floats = along_y @ x @ along_x.transpose(0, 2, 1)
     return result
 
 
@@ -114,7 +114,7 @@ def _align(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Flo
     best, best_place = np.full(len(a), -1, np.float32), place
     for step in range(steps + 1):
         along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
-        image, unclipped = (along_y @ x @ along_x for x in (source, open_b))
+        image, unclipped = (along_y @ x @ along_x.transpose(0, 2, 1) for x in (source, open_b))
         # The outermost pixels are left out: their neighbourhood is not the other's.
         where = _overlap(at_x, at_y, margin=1) * open_a * (unclipped > 0.99)
         correlation, residual, scale = _correlation(target, image, where)
@@ -144,7 +144,7 @@ def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats
     if steps:
         _, place = _align(a, b, place, steps)
     along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
-    image = along_y @ b @ along_x
+    image = along_y @ b @ along_x.transpose(0, 2, 1)
     # Half a pixel in, lest a bright frame count that one of the two has lost.
     where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
     a, image = normalize_contrast(a, _SIGMA_FINE, where), normalize_contrast(image, _SIGMA_FINE, where)
@@ -184,16 +184,12 @@ def _overlap(at_x: Floats, at_y: Floats, margin: float) -> Floats:
 
 
 def _sampling(place: Floats, side: int) -> tuple[Floats, Floats, Floats, Floats]:
-    """(P, n, n) matrices that interpolate along y and x, from left and right; (P, n) where each row and column is
-    taken from, in pixels.
-    """
+    """(P, n, n) weights that interpolate along y and x; (P, n) where each row and column is taken from, in pixels."""
     stretch, shift = 1 + place[:, ::2, None], place[:, 1::2, None]
-    at_x, at_y = ((stretch * _grid(side) + shift + 1) * (side / 2) - 0.5).swapaxes(0, 1)
-    along_x, along_y = (
-        np.maximum(0, 1 - np.abs(np.clip(at, 0, side - 1)[:, :, None] - np.arange(side, dtype=np.float32)))
-        for at in (at_x, at_y)
-    )
-    return along_y, along_x.transpose(0, 2, 1), at_y, at_x
+    at: Floats = (stretch * _grid(side) + shift + 1) * (side / 2) - 0.5
+    inside = np.clip(at, 0, side - 1)[:, :, :, None]
+    along: Floats = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
+    return along[:, 1], along[:, 0], at[:, 1], at[:, 0]
 
 
 @lru_cache(maxsize=4)

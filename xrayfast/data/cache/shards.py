@@ -164,18 +164,22 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
         try:
             with replace_atomically(path) as temporary:
                 folder.mkdir(parents=True, exist_ok=True)
-                with temporary.open("wb") as file:
-                    file.write(head)
-                    for entry in entries:
-                        file.write(np.ascontiguousarray(entry.square).data)
-                    file.flush()
-                    os.fsync(file.fileno())
+                _write(temporary, head, entries)
             return path
         except WriteError as error:
             # Another process may clear the cache, folder and all, at any moment.
             if not (attempts_left and isinstance(error.__cause__, FileNotFoundError)):
                 raise
     raise AssertionError("the last attempt returns or raises")
+
+
+def _write(path: Path, head: bytes, entries: Sequence[Entry]) -> None:
+    with path.open("wb") as file:
+        file.write(head)
+        for entry in entries:
+            file.write(np.ascontiguousarray(entry.square).data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _make_head(side: int, entries: Sequence[Entry]) -> bytes:

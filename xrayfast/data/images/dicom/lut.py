@@ -30,7 +30,8 @@ class Lut:
     def __call__(self, values: Values) -> Values:
         """Look up; same shape."""
         indices = np.clip(np.floor(values + 0.5) - self.first, 0, len(self.entries) - 1)
-        return self.entries.take(indices.astype(np.int64))
+        mapped: Values = self.entries[indices.astype(np.int64)]
+        return mapped
 
     def to_unit(self, values: Values) -> Values:
         """Look up, as a share of `top`."""

@@ -198,7 +198,7 @@ def _parse_elements(
 
     try:
         limited = cast(BinaryIO, _LimitedStream(stream))
-        return read_dataset(limited, implicit, little, lambda tag, _vr, _length: is_end(tag), specific_tags=list(tags))
+        return read_dataset(limited, implicit, little, stop_when=lambda tag, *_: is_end(tag), specific_tags=tags)
     except Exception:  # pydicom raises nearly any type on damaged files, and quotes them.
         raise ReadError(
             f"{path}: found a DICOM header that can't be parsed, or of too many elements. Fetch the file again."
