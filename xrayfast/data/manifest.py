@@ -105,12 +105,9 @@ class Manifest:
         return table
 
     def redraw_splits(self, groups: npt.NDArray[np.integer]) -> Manifest:
-        """Draw the drawn splits again, so that images of one group, or of one patient, are in one split.
+        """Draw the drawn splits again, so that images of one of the (N,) groups, or of one patient, are in one split.
 
         Given splits stay as they are; the seed, fractions and folds are those of the config.
-
-        Args:
-            groups: (N,) integers, equal for images that must stay together.
 
         Raises:
             DataError: a split would be left without images, or a class without images to train on.
@@ -153,11 +150,8 @@ class Manifest:
 def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     """Read a data set: class folders, or a table where one is named or found.
 
-    Args:
-        config: `source` is the folder of images, or a table whose folder is the source.
-        to_train: whether it must be fit for training. To test on it, one image of one class suffices, labels that no
-            image has are kept if some images are known to lack them, given splits are kept, and images without one are
-            test images.
+    It must be fit for training unless `to_train` is False. To test on it, one image of one class suffices, labels that
+    no image has are kept if some images are known to lack them, given splits are kept, and other images are test.
 
     Raises:
         DataError: the images, labels or splits can't be used; the message says where and what to do.
@@ -224,22 +218,14 @@ def _note_shared_patients(
         return []
     pairs = pd.DataFrame({"patient": groups, "split": splits})[np.array([bool(patient) for patient in patients])]
     shared = pairs.drop_duplicates()["patient"].value_counts()
-    if not (shared > 1).any():
-        return []
-    return [
-        f"{(shared > 1).sum()} of {len(shared)} patients stand in more than one split of the given split: results on "
-        "valid and test will be too good."
-    ]
+    note = f"{(shared > 1).sum()} of {len(shared)} patients stand in more than one split of the given split: "
+    return [note + "results on valid and test will be too good."] if (shared > 1).any() else []
 
 
 def _require_splits(
     truth: npt.NDArray[np.int8], labels: Sequence[str], splits: Sequence[Split], task: Task
 ) -> list[str]:
-    """Training and validation need images, and each class of a single-label task images to train on.
-
-    Returns:
-        Notes on labels that a split lacks.
-    """
+    """Notes on labels that train or valid lacks; an error where one is empty, or train lacks a single-label class."""
     notes, column = [], np.array(splits)
     for split in ("train", "valid"):
         if split not in splits:

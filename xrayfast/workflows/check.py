@@ -48,20 +48,16 @@ def check(
     if not isinstance(data, Manifest):
         data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
-    folder = None if output is None else _make_folder(Path(output))
-    found = audit(data, images, progress)
-    if folder is not None:
-        write_json(folder / JSON, found.to_json())
-        _write_page(found, images, folder / PAGE)
-    return found
-
-
-def _make_folder(folder: Path) -> Path:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if output is not None:
+            Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WriteError(f"{folder}: can't be made ({error.strerror}). Choose another folder with --output.") from error
-    return folder
+        raise WriteError(f"{output}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+    found = audit(data, images, progress)
+    if output is not None:
+        write_json(Path(output, JSON), found.to_json())
+        _write_page(found, images, Path(output, PAGE))
+    return found
 
 
 def _write_page(found: Audit, images: DecodedImages, path: Path) -> None:

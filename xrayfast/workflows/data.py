@@ -20,7 +20,6 @@ from xrayfast.run import Run
 
 _Options = ParamSpec("_Options")
 
-
 _RENAMED = {"patient": "patient_col", "seed": "split_seed"}
 """Keywords of `open_data` in 0.1 by their names since; they go in 0.3."""
 
@@ -112,10 +111,8 @@ def resolve_inputs(
 ) -> tuple[Manifest, Config]:
     """Open the data and merge all settings, with absolute paths, so that a run finds its files from any working folder.
 
-    Args:
-        data: a manifest; a folder, opened with the other settings of `config`; or None for the folder in `config`.
-        config: settings to start from.
-        options: fields of the other sections than `data`, which override them.
+    `data` may be a folder, opened with the other settings of `config`, or None for the folder in it; `options` are
+    fields of the other sections, which override `config`.
 
     Returns:
         The data set; the config, with the data settings that it was opened with.

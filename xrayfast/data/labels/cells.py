@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -50,13 +51,9 @@ def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
 def parse_label_cells(
     cells: Sequence[str], delim: str, where: Where, blank_allowed: bool = False
 ) -> tuple[list[str], Targets]:
-    """The labels in each cell of a column of label names.
+    """The labels in each of N cells of a column of label names.
 
-    Args:
-        cells: N texts.
-        delim: what separates labels, as `resolve_delimiter` gives it.
-        where: names a row.
-        blank_allowed: whether a blank cell is a row of blanks, and no error.
+    `delim` is what `resolve_delimiter` gives. A blank cell is a row of blanks, where that is allowed.
 
     Returns:
         The labels, sorted; (N, L) raw matrix of 1, 0 and, in blank rows, NaN.
@@ -65,13 +62,11 @@ def parse_label_cells(
         DataError: a blank cell, an empty label or one with '|'; the message begins with `where(i)`.
     """
     codes, distinct = pd.factorize(np.array(cells, dtype=object))
+    parse = parse_label_list if delim == LIST else partial(parse_delimited, delim=delim)
     sets: list[LabelSet] = []
     for code, cell in enumerate(distinct):
         try:
-            if not cell.strip():
-                sets.append(())
-            else:
-                sets.append(parse_label_list(cell) if delim == LIST else parse_delimited(cell, delim))
+            sets.append(parse(cell) if cell.strip() else ())
         except DataError as error:
             hint = "" if delim == LIST else ", or set --label-delim"
             raise DataError(f"{where(_first(codes, code))}: {error} Mend '{cell}'{hint}.") from error
@@ -109,17 +104,10 @@ def parse_label_list(text: str) -> LabelSet:
 
 
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
-    """Columns of 1, 0, -1 (uncertain) and blanks.
-
-    Args:
-        columns: N texts by label.
-        where: names a row.
-
-    Returns:
-        (N, L) raw matrix.
+    """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and blanks: N texts by label.
 
     Raises:
-        DataError: a cell holds something else.
+        DataError: a cell holds something else; the message begins with `where(i)`.
     """
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)
     for j, (name, cells) in enumerate(columns.items()):

@@ -13,10 +13,7 @@ from xrayfast.errors import ConfigError, DataError, did_you_mean
 
 
 def parse_implications(rules: Iterable[str]) -> dict[str, frozenset[str]]:
-    """The labels that each label implies, directly and through others.
-
-    Args:
-        rules: texts like "covid-19=pneumonia"; several on the right are joined by '+' or ','.
+    """The labels that each label implies, directly and through others, by rules such as "covid-19=pneumonia+opacity".
 
     Raises:
         ConfigError: a rule has no '=' or an empty side, or rules form a cycle, which is named.
@@ -64,14 +61,9 @@ def check_implications(closure: Mapping[str, frozenset[str]], labels: Iterable[s
 def apply_implications(
     matrix: Targets, labels: Sequence[str], closure: Mapping[str, frozenset[str]]
 ) -> tuple[list[str], Targets]:
-    """Set implied labels to 1 wherever a label that implies them is 1.
+    """Set implied labels to 1 in (N, L) targets wherever a label that implies them is 1.
 
     A label that only the rules name becomes a new column, merged from those that imply it: see `merge_labels`.
-
-    Args:
-        matrix: (N, L) targets.
-        labels: the L labels.
-        closure: from `parse_implications`.
 
     Returns:
         The labels, new ones last; their targets.

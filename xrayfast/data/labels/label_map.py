@@ -13,12 +13,7 @@ from xrayfast.errors import ConfigError, DataError, shorten
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Synonyms of labels.
-
-    Attributes:
-        name: of the file, for messages.
-        synonyms: label by synonym, as written.
-    """
+    """The name of a file, for messages, and the labels by their synonyms, as written."""
 
     name: str
     synonyms: Mapping[str, str]

@@ -22,44 +22,33 @@ _CELLS: dict[Option, str] = {"uncertain": "uncertain cells (-1)", "blank": "blan
 
 @dataclass(frozen=True)
 class Policy:
-    """The targets of one kind of cell.
-
-    Attributes:
-        option: the kind.
-        default: the target of labels that `by_label` does not name; NaN where the cells are ignored.
-        by_label: targets by label.
-        is_explicit: whether the user gave any of it.
-    """
+    """The targets of one kind of cell, by label and for all others; NaN where they are ignored."""
 
     option: Option
     default: float
     by_label: Mapping[str, float]
     is_explicit: bool
+    """Whether the user gave any of it."""
 
 
 def parse_policy(option: Option, items: Iterable[str], default: str = "ignore") -> Policy:
-    """Read texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore".
-
-    Args:
-        option: the kind of cell.
-        items: the texts.
-        default: the policy on labels that are not named.
+    """Read texts such as "zeros", "smooth:0.6" or "Edema=ones,Mass=ignore"; `default` is the policy on other labels.
 
     Raises:
         ConfigError: an unknown policy, a value out of bounds, or two policies for one label.
     """
-    found: dict[str, float] = {}
+    by_label: dict[str, float] = {}
     for item in (piece.strip() for text in items for piece in text.split(",")):
         label, sign, word = item.rpartition("=")
         label = label.strip()
         if sign and not label:
             raise ConfigError(f"{option}: found '{item}'; expected LABEL={word.strip()}, or '{word.strip()}' for all.")
-        if label in found:
+        if label in by_label:
             named = f"for '{label}'" if label else "for all labels"
             raise ConfigError(f"{option}: found two policies {named}; expected one. Remove '{item}'.")
-        found[label] = _value(option, word.strip())
-    by_label = {label: value for label, value in found.items() if label}
-    return Policy(option, found.get("", _VALUES[default]), by_label, bool(found))
+        by_label[label] = _value(option, word.strip())
+    is_explicit = bool(by_label)
+    return Policy(option, by_label.pop("", _VALUES[default]), by_label, is_explicit)
 
 
 def _value(option: Option, text: str) -> float:
@@ -83,11 +72,7 @@ def _value(option: Option, text: str) -> float:
 
 
 def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, list[str]]:
-    """In rows where 'No Finding' is 1, blank cells are 0, whatever the policy.
-
-    Returns:
-        (N, L) raw matrix; notes.
-    """
+    """The (N, L) raw matrix with 0 in blank cells of rows where 'No Finding' is 1, whatever the policy; and notes."""
     columns = [j for j, label in enumerate(labels) if is_no_finding(label)]
     cleared = np.isnan(raw) & (raw[:, columns] == 1).any(1, keepdims=True)
     if not cleared.any():
@@ -100,13 +85,9 @@ def fill_no_finding_rows(raw: Targets, labels: Sequence[str]) -> tuple[Targets, 
 def apply_policies(
     raw: Targets, labels: Sequence[str], policies: Sequence[Policy], mapped: Sequence[str] = ()
 ) -> tuple[Targets, list[str]]:
-    """Turn a raw matrix into targets.
+    """Turn an (N, L) raw matrix into targets, by one policy for each kind of cell.
 
-    Args:
-        raw: (N, L) raw matrix.
-        labels: the L labels.
-        policies: one for each kind of cell.
-        mapped: the labels as a label map names them; policies may use either name.
+    `mapped` are the L labels as a label map names them; policies may use either name.
 
     Returns:
         (N, L) targets; notes on how many cells became what.

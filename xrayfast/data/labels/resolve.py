@@ -18,14 +18,7 @@ from xrayfast.errors import ConfigError, DataError, shorten
 
 @dataclass(frozen=True)
 class ResolvedLabels:
-    """Labels to train on.
-
-    Attributes:
-        names: L labels, sorted.
-        targets: (N, L) targets.
-        task: single-label or multi-label.
-        notes: what was inferred, in sentences.
-    """
+    """L labels to train on, sorted, their (N, L) targets, the task, and what was inferred, in sentences."""
 
     names: list[str]
     targets: Targets
@@ -36,11 +29,7 @@ class ResolvedLabels:
 def resolve_labels(raw: RawLabels, config: DataConfig, where: Where, *, keep_absent: bool = False) -> ResolvedLabels:
     """Apply the policies on cells, the label map and implications, and infer the task.
 
-    Args:
-        raw: of N images.
-        config: the settings.
-        where: names an image in a message.
-        keep_absent: keep labels that no image has, if some images are known to lack them.
+    Labels that no image has are left out; with `keep_absent` only those that no image is known to lack either.
 
     Raises:
         DataError: labels that do not fit the task.

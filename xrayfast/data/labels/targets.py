@@ -27,11 +27,9 @@ UNCERTAIN = -1.0
 
 @dataclass(frozen=True)
 class RawLabels:
-    """The labels of N images as a source has them.
+    """L labels of N images as a source has them, and their (N, L) raw matrix.
 
     Attributes:
-        names: L labels.
-        matrix: (N, L) raw matrix.
         multi_label: whether the task is multi-label whatever the matrix shows.
         keep_no_finding: whether "No Finding" is a label like any other.
         blank: the policy on blank cells where the config has none.
@@ -45,14 +43,7 @@ class RawLabels:
 
 
 def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:
-    """One-hot encode sets of labels.
-
-    Args:
-        label_sets: N sets of labels.
-        labels: the L labels, in the order of the columns.
-
-    Returns:
-        (N, L) float32, 1 where the image has the label, else 0.
+    """One-hot encode N sets of labels: (N, L) float32, 1 where the image has the label, else 0.
 
     Raises:
         DataError: a set holds a label that is not among `labels`.
@@ -77,12 +68,7 @@ def to_truth(targets: Targets) -> npt.NDArray[np.int8]:
 
 
 def join_labels(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[str]:
-    """The labels of each row joined by '|', "" for none.
-
-    Args:
-        present: (N, L) whether the row has the label.
-        labels: the L labels.
-    """
+    """The labels of each row joined by '|', "" for none; `present` is (N, L), whether the row has the label."""
     if not present.size:
         return [""] * len(present)
     bits = np.ascontiguousarray(np.packbits(present, axis=1))
@@ -93,11 +79,7 @@ def join_labels(present: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[s
 
 
 def merge_labels(matrix: Targets, names: Sequence[str]) -> tuple[list[str], Targets]:
-    """Merge columns of one name: 1 where any is 1, else NaN where any is NaN, else the largest value.
-
-    Args:
-        matrix: (N, L) targets.
-        names: a name for each column.
+    """Merge columns of (N, L) targets that have one name: 1 where any is 1, else NaN where any is, else the largest.
 
     Returns:
         The distinct names in order of appearance, and (N, number of names) targets.

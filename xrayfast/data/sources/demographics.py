@@ -19,7 +19,8 @@ def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
     sex_of = {cell: _SEXES.get(cell.strip().upper()) for cell in set(cells)}
     sexes = [sex_of[cell] for cell in cells]
     unknown = sum(sex is None and bool(cell.strip()) for cell, sex in zip(cells, sexes, strict=True))
-    return sexes, [f"{unknown} images have a sex that is neither F nor M: taken as unknown."] if unknown else []
+    note = f"{unknown} images have a sex that is neither F nor M: taken as unknown."
+    return sexes, [note] if unknown else []
 
 
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
@@ -27,9 +28,8 @@ def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     age_of = {cell: _years(cell) for cell in set(cells)}
     ages = [age_of[cell] for cell in cells]
     unknown = sum(age != age and bool(cell.strip()) for cell, age in zip(cells, ages, strict=True))
-    return ages, [
-        f"{unknown} images have an age that is no number up to {_OLDEST}: taken as unknown."
-    ] if unknown else []
+    note = f"{unknown} images have an age that is no number up to {_OLDEST}: taken as unknown."
+    return ages, [note] if unknown else []
 
 
 def _years(cell: str) -> float:

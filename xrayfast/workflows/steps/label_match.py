@@ -23,8 +23,7 @@ class LabelMatch:
     """Labels of N images as a network's L labels.
 
     Attributes:
-        truth: (N, L) int64: 1, 0, or -1 where masked, columns as the network's labels. If single-label, exactly one 1
-            per usable row.
+        truth: (N, L) int64: 1, 0, or -1 where masked. If single-label, exactly one 1 per usable row.
         usable: (N,) bool, which images can be tested on.
         used: the labels that both have.
         unknown: the labels that the network lacks, and how many images have each.
@@ -48,30 +47,28 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     Names that differ only in case, spaces or underscores match, with a note; others never do.
 
     Multi-label: labels that the network lacks are dropped, and those that the data lack are masked. Where each image of
-    the data has one label, it is taken to lack the others. Single-label: only images with exactly one of the network's
-    classes are usable.
-
-    Args:
-        data: N images.
-        labels: the network's L labels.
-        task: the network's.
-        imply: the implications that the network was trained with, such as "covid-19=pneumonia"; multi-label only.
+    the data has one label, it is taken to lack the others; and the implications that the network was trained with,
+    such as "covid-19=pneumonia", are applied. Single-label: only images with exactly one of the network's classes are
+    usable.
 
     Raises:
         DataError: they share no label.
     """
-    names, notes = _rename(data.labels, labels)
-    names, matrix = merge_labels(data.targets, names)
+    renamed, notes = _rename(data.labels, labels)
+    names, matrix = merge_labels(data.targets, renamed)
     used = tuple(label for label in labels if label in names)
     lacking = tuple(label for label in labels if label not in names)
     unknown = [(name, int((matrix[:, j] == 1).sum())) for j, name in enumerate(names) if name not in labels]
     if not used:
-        raise DataError(_nothing_shared(data, labels))
+        example = _MAP.format(known=labels[0], other=data.labels[0] if data.labels else "OTHER NAME")
+        raise DataError(
+            f"{data.config.source}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
+            f"{shorten(data.labels, 20) or 'no labels'}. {example}."
+        )
     notes += _hints(unknown, lacking)
     targets = np.full((len(data), len(labels)), np.nan, np.float32)
-    for label in used:
-        targets[:, labels.index(label)] = matrix[:, names.index(label)]
     columns = [labels.index(label) for label in used]
+    targets[:, columns] = matrix[:, [names.index(label) for label in used]]
     if task == "single":
         cells, usable, left_out = _keep_single_label(targets, columns)
     else:
@@ -80,15 +77,8 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
         cells = to_truth(targets)
         usable = np.asarray((cells >= 0).any(axis=1))
         left_out = [("of which none of the network's labels is known", int((~usable).sum()))]
-    return LabelMatch(
-        cells.astype(np.int64),
-        usable,
-        used,
-        tuple(unknown),
-        lacking,
-        tuple((why, n) for why, n in left_out if n),
-        tuple(notes),
-    )
+    left_out = [(why, n) for why, n in left_out if n]
+    return LabelMatch(cells.astype(np.int64), usable, used, tuple(unknown), lacking, tuple(left_out), tuple(notes))
 
 
 def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -107,21 +97,11 @@ def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], lis
 
 def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
     """Notes on labels that may be one under two names."""
-    found = [(name, did_you_mean(name, lacking)) for name, _ in unknown]
     return [
         f"The network does not know '{name}'.{hint} {_MAP.format(known=hint.split(chr(39))[1], other=name)}."
-        for name, hint in found
-        if hint
+        for name, _ in unknown
+        if (hint := did_you_mean(name, lacking))
     ]
-
-
-def _nothing_shared(data: Manifest, labels: Sequence[str]) -> str:
-    theirs = shorten(data.labels, 20) or "no labels"
-    example = _MAP.format(known=labels[0], other=data.labels[0] if data.labels else "OTHER NAME")
-    return (
-        f"{data.config.source}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
-        f"{theirs}. {example}."
-    )
 
 
 def _keep_single_label(

@@ -16,13 +16,7 @@ def require_leak_free(
 ) -> tuple[Manifest, list[str], list[str]]:
     """Make sure that splits share neither patients nor duplicates.
 
-    Drawn splits are drawn again where they do; given splits are kept.
-
-    Args:
-        data: the images of all splits.
-        images: decoded; below 64 px, larger ones are compared instead.
-        allow_leaks: accept leaks of given splits.
-        progress: called with the stage, the images done and the total.
+    Drawn splits are drawn again where they do; given splits are kept. Images below 64 px are compared at 64 px.
 
     Returns:
         The data set; a warning where it has leaks nonetheless; and what was looked for and found, in sentences.

@@ -32,8 +32,7 @@ class UnseenImages:
 
     Attributes:
         rows: of the manifest, ascending; at least one.
-        left_out: reason and number of images for each reason to leave images out.
-        warnings: for the reader, in sentences.
+        left_out: reasons to leave images out, and the number of images.
         unreadable: the error of each file that can't be read, by the image's name.
         own_test: images that are in the run's own test split.
     """
@@ -50,12 +49,7 @@ def exclude_seen(
 ) -> UnseenImages:
     """Leave out images without a label known to the run, unreadable ones, and those seen in training or validation.
 
-    Args:
-        run: to be evaluated.
-        data: all images.
-        matched: says which images have labels known to the run.
-        images: of the data; they are decoded here.
-        progress: called during the stage "decoding".
+    The images are decoded here; `progress` is called during that stage.
 
     Raises:
         DataError: no image is left; the message says why.
@@ -99,11 +93,7 @@ def _nothing_left(data: Manifest, left_out: Sequence[tuple[str, int]]) -> str:
 
 
 def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
-    """The split of the run's own data that each image is in.
-
-    Args:
-        run: whose `split.csv` has a digest per image.
-        digests: N, from `ImageInfo.digest`, of the decoded pixels: a copy in another lossless format has the same.
+    """The split of the run's own data that each image is in, found by the N digests of decoded pixels.
 
     Returns:
         (N,) "train", "valid", "test", or "" for images in none; None where the run is of an older version that
@@ -122,9 +112,7 @@ def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_]
     if "split" not in table:
         raise RunError(f"{path}: lacks the column split; found {shorten(table.columns)}.")
     # Of an image in two splits, the one that biases the evaluation more counts.
-    rank = {split: i for i, split in enumerate(("test", "valid", "train"))}
     split_of: dict[str, str] = {}
-    for digest, split in zip(table["digest"], table["split"], strict=True):
-        if digest and rank.get(split, -1) >= rank.get(split_of.get(digest, ""), -1):
-            split_of[digest] = split
+    for split in ("test", "valid", "train"):
+        split_of |= dict.fromkeys(table["digest"][(table["split"] == split) & (table["digest"] != "")], split)
     return np.array([split_of.get(digest, "") for digest in digests], dtype=object)
