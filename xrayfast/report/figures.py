@@ -133,13 +133,7 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
         height = float(np.interp(math.log(rate), np.log(rates), values))
         axes.axvline(rate, color=colour, linewidth=0.8, alpha=0.5)
         axes.plot(
-            [rate],
-            [height],
-            color=colour,
-            marker=marker,
-            markersize=9,
-            linestyle="",
-            label=f"{name}: {rate:.2g}",
+            [rate], [height], color=colour, marker=marker, markersize=9, linestyle="", label=f"{name}: {rate:.2g}"
         )
     axes.set_xlabel("Learning rate", fontsize=TEXT, color=MUTED)
     axes.set_ylabel("Training loss, smoothed", fontsize=TEXT, color=MUTED)

@@ -138,11 +138,7 @@ class Interpretation:
         return figures.top_losses_figure([self._case(i) for i in chosen])
 
     def _case(self, i: int) -> figures.Case:
-        truth, predicted, probability = (
-            self.predictions.truth[i],
-            self.predicted[i],
-            self.predictions.probability[i],
-        )
+        truth, predicted, probability = (self.predictions.truth[i], self.predicted[i], self.predictions.probability[i])
         image = str(self.predictions.images[i])
         single = self.task == "single"
         return figures.Case(

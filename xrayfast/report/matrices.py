@@ -87,12 +87,7 @@ def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
     shades = np.sqrt(counts / max(1, int(counts.max(initial=0))))
     texts = [[str(count) for count in row] for row in counts]
     return _labelled_matrix(
-        shades,
-        texts,
-        labels,
-        title="Predicted labels by actual label",
-        note="Counts; the diagonal is right",
-        lines=1,
+        shades, texts, labels, title="Predicted labels by actual label", note="Counts; the diagonal is right", lines=1
     )
 
 

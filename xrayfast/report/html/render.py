@@ -40,10 +40,7 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         finalize=_without_controls,
     )
-    style, script = (
-        (TEMPLATES / "report.css").read_text("utf-8"),
-        (TEMPLATES / "report.js").read_text("utf-8"),
-    )
+    style, script = ((TEMPLATES / "report.css").read_text("utf-8"), (TEMPLATES / "report.js").read_text("utf-8"))
     shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
     return environment.get_template(name).render({**context, **shell})
 

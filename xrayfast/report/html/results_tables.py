@@ -14,11 +14,7 @@ from xrayfast.report.wording import interval_of, percent, split_images
 
 CONFUSED_ROWS = 10
 
-METHODS = {
-    "bca": "BCa bootstrap",
-    "exact": "exact (Clopper-Pearson)",
-    "inversion": "bootstrap, inverted",
-}
+METHODS = {"bca": "BCa bootstrap", "exact": "exact (Clopper-Pearson)", "inversion": "bootstrap, inverted"}
 
 FOUND = ("support", "threshold", "auroc", "ap", "recall", "specificity", "precision", "f1")
 """The first of three tables by label, none wider than a printed page; the others hold all other metrics."""

@@ -117,11 +117,7 @@ def metadata(facts: RunFacts) -> dict[str, Any]:
 
 
 def _result(
-    facts: RunFacts,
-    split: str,
-    summary: Mapping[str, Any],
-    evaluation: EvaluationMetrics | None = None,
-    name: str = "",
+    facts: RunFacts, split: str, summary: Mapping[str, Any], evaluation: EvaluationMetrics | None = None, name: str = ""
 ) -> dict[str, Any]:
     overall = summary["overall"]
     data, of = (

@@ -164,10 +164,7 @@ def _distinct_labels(labels: Sequence[str], decision: Decision) -> Iterator[tupl
 
 
 def _mcnemar(
-    truth: NDArray[np.int64],
-    called_a: NDArray[np.int64],
-    called_b: NDArray[np.int64],
-    groups: NDArray[np.int64] | None,
+    truth: NDArray[np.int64], called_a: NDArray[np.int64], called_b: NDArray[np.int64], groups: NDArray[np.int64] | None
 ) -> float:
     """The p-value of which run has more images with all unmasked labels right."""
     known = truth >= 0

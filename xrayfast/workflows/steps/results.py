@@ -42,13 +42,7 @@ def finalize_results(
     chosen_on = predictions[DECISION_SPLIT]
     rule, target = threshold_rule(settings, run.task)
     decision = choose(
-        chosen_on.truth,
-        chosen_on.raw,
-        run.labels,
-        run.task,
-        rule=rule,
-        target=target,
-        calibrate=settings.calibrate,
+        chosen_on.truth, chosen_on.raw, run.labels, run.task, rule=rule, target=target, calibrate=settings.calibrate
     )
     prevalence = parse_prevalences(settings.prevalence, run.labels)
     calibrated = {split: raw.calibrated(decision) for split, raw in predictions.items()}
@@ -183,12 +177,7 @@ def run_context(run: Run) -> dict[str, Any]:
             "flow": [list(step) for step in info.flow],
             "audit": info.audit,
         },
-        "training": {
-            "epochs": len(rows),
-            "best_epoch": info.best_epoch,
-            "seconds": info.seconds,
-            "history": rows,
-        },
+        "training": {"epochs": len(rows), "best_epoch": info.best_epoch, "seconds": info.seconds, "history": rows},
     }
 
 
