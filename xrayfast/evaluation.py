@@ -10,11 +10,7 @@ from xrayfast.files import ensure_folder, write_json
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, read_typed
 
-INFO = "evaluation.json"
-METRICS = "metrics.json"
-PREDICTIONS = "predictions.csv"
-REPORT = "evaluation.html"
-TABLES = "tables"
+INFO, METRICS, PREDICTIONS = "evaluation.json", "metrics.json", "predictions.csv"
 
 
 class Evaluation:
@@ -23,10 +19,13 @@ class Evaluation:
     Args:
         path: the folder.
         labels: of the run, in order.
+
+    Attributes:
+        report_path: `evaluation.html`.
     """
 
     def __init__(self, path: Path, labels: Sequence[str]) -> None:
-        self.path, self.labels = path, tuple(labels)
+        self.path, self.labels, self.report_path = path, tuple(labels), path / "evaluation.html"
 
     def __repr__(self) -> str:
         return f"Evaluation('{self.path}')"
@@ -75,15 +74,10 @@ class Evaluation:
         """Write `predictions.csv`."""
         predictions.write(self.path / PREDICTIONS)
 
-    @property
-    def report_path(self) -> Path:
-        """`evaluation.html`."""
-        return self.path / REPORT
-
     def table_path(self, name: str) -> Path:
         """`tables/NAME.csv`, in a folder that exists.
 
         Raises:
             RunError: it can't be made.
         """
-        return ensure_folder(self.path / TABLES) / f"{name}.csv"
+        return ensure_folder(self.path / "tables") / f"{name}.csv"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and tables that are read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import RunError, WriteError
+from xrayfast.errors import RunError, WriteError, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +63,23 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) 
     """Write a table without its index, with Unix line ends, whole or not at all."""
     with replace_atomically(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format)
+
+
+def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
+    """Read a run's table by `pandas.read_csv` with the options.
+
+    Raises:
+        RunError: it can't be read, or lacks some of the columns.
+    """
+    import pandas as pd
+
+    try:
+        table: pd.DataFrame = pd.read_csv(path, **options)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise RunError(f"{path}: can't be read as a table ({error}).") from error
+    if missing := [name for name in columns if name not in table]:
+        raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
+    return table
 
 
 def ensure_folder(path: Path) -> Path:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xrayfast.data.labels.names import LABEL_JOIN
 from xrayfast.errors import RunError, shorten
-from xrayfast.files import write_csv
+from xrayfast.files import read_csv, write_csv
 from xrayfast.metrics.operating_points.decision import Decision
 
 PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
@@ -123,12 +123,10 @@ class Predictions:
         """
         try:
             text = dict.fromkeys(("image", "patient", "truth", "masked", "unknown", "sex", "view"), str)
-            table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"age": [""], "loss": [""]})
-            table = table.rename(columns={"unknown": "masked"})
             columns = [PROBABILITY_PREFIX + label for label in labels]
-            missing = [name for name in ("image", "patient", "truth", "loss", *columns) if name not in table]
-            if missing:
-                raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
+            expected, missing = ("image", "patient", "truth", "loss", *columns), {"age": [""], "loss": [""]}
+            table = read_csv(path, expected, dtype=text, keep_default_na=False, na_values=missing)
+            table = table.rename(columns={"unknown": "masked"})
             positive = _label_sets(table["truth"])
             masked = _label_sets(table["masked"]) if "masked" in table else [set()] * len(table)
             probability = table[columns].to_numpy(dtype=np.float64)
@@ -139,7 +137,7 @@ class Predictions:
             for values in (probability, raw):
                 if not ((values >= 0) & (values <= 1)).all():
                     raise ValueError("a probability is not a number from 0 to 1")
-        except (OSError, ValueError, pd.errors.ParserError) as error:
+        except ValueError as error:
             raise RunError(f"{path}: can't be read as predictions ({error}).") from error
         foreign = sorted(set().union(*positive, *masked) - set(labels))
         if foreign:

@@ -19,7 +19,7 @@ import pandas as pd
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
-from xrayfast.files import ensure_folder, write_csv, write_json, write_text
+from xrayfast.files import ensure_folder, read_csv, write_csv, write_json, write_text
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
@@ -31,12 +31,7 @@ MODEL = "model.safetensors"
 SPLIT = "split.csv"
 HISTORY = "history.csv"
 METRICS = "metrics.json"
-REPORT = "report.html"
 CHECKPOINT = "checkpoint"
-PREDICTIONS = "predictions"
-FIGURES = "figures"
-MODEL_CARD = "model_card.md"
-CLAIM = "claim.md"
 EVALUATIONS = "evaluations"
 
 PredictedSplit = Literal["valid", "test"]
@@ -54,12 +49,23 @@ class Run:
     Args:
         path: an existing run's folder.
 
+    Attributes:
+        path: the folder.
+        report_path: `report.html`; written by `interpret`.
+        model_card_path: `model_card.md`.
+        claim_path: `claim.md`.
+        new_model_path: where the weights of the best epoch go.
+        checkpoint: the folder that `--resume` reads; it may not exist.
+
     Raises:
         RunError: the folder does not exist or is not a run's.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+        self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
+        self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL
+        self.checkpoint = self.path / CHECKPOINT
         if not self.path.is_dir():
             raise RunError(
                 f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'."
@@ -183,16 +189,6 @@ class Run:
         return self._existing_file(MODEL, "No epoch was completed, or the file was removed.")
 
     @property
-    def new_model_path(self) -> Path:
-        """Where the weights of the best epoch go."""
-        return self.path / MODEL
-
-    @property
-    def checkpoint(self) -> Path:
-        """The folder that `--resume` reads; it may not exist."""
-        return self.path / CHECKPOINT
-
-    @property
     def split_path(self) -> Path:
         """`split.csv`: the split of each image.
 
@@ -213,19 +209,13 @@ class Run:
             RunError: the file is missing or damaged.
         """
         path = self._existing_file(HISTORY)
-        try:
-            table = pd.read_csv(path)
-        except (OSError, ValueError, pd.errors.ParserError) as error:
-            raise RunError(f"{path}: can't be read as a table ({error}).") from error
-        missing = [name for name in _HISTORY_COLUMNS if name not in table]
-        if missing:
-            raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
+        table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS)
         # A learner saved without training has no epochs, and so columns without a type.
         try:
-            typed: pd.DataFrame = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
+            table = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
         except ValueError as error:
             raise RunError(f"{path}: expected numbers ({error}).") from error
-        return typed
+        return table
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows so far."""
@@ -247,7 +237,7 @@ class Run:
     @property
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
         """The splits whose predictions are saved, of valid and test."""
-        return tuple(split for split in PREDICTED_SPLITS if (self.path / PREDICTIONS / f"{split}.csv").is_file())
+        return tuple(split for split in PREDICTED_SPLITS if self._predictions_path(split).is_file())
 
     def predictions(self, split: str) -> Predictions:
         """The saved predictions of a split.
@@ -255,7 +245,7 @@ class Run:
         Raises:
             RunError: there are none; the message says which there are.
         """
-        path = self.path / PREDICTIONS / f"{split}.csv"
+        path = self._predictions_path(split)
         if not path.is_file():
             there = shorten(self.predicted_splits) or "none"
             raise RunError(
@@ -266,23 +256,12 @@ class Run:
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         """Write `predictions/SPLIT.csv`."""
-        (self.path / PREDICTIONS).mkdir(exist_ok=True)
-        predictions.write(self.path / PREDICTIONS / f"{split}.csv")
+        path = self._predictions_path(split)
+        path.parent.mkdir(exist_ok=True)
+        predictions.write(path)
 
-    @property
-    def report_path(self) -> Path:
-        """`report.html`; written by `interpret`."""
-        return self.path / REPORT
-
-    @property
-    def model_card_path(self) -> Path:
-        """`model_card.md`."""
-        return self.path / MODEL_CARD
-
-    @property
-    def claim_path(self) -> Path:
-        """`claim.md`."""
-        return self.path / CLAIM
+    def _predictions_path(self, split: str) -> Path:
+        return self.path / "predictions" / f"{split}.csv"
 
     @property
     def evaluations(self) -> list[Evaluation]:
@@ -305,7 +284,7 @@ class Run:
 
     def figure_path(self, name: str) -> Path:
         """`figures/NAME.png`, in a folder that exists."""
-        return ensure_folder(self.path / FIGURES) / f"{name}.png"
+        return ensure_folder(self.path / "figures") / f"{name}.png"
 
     def table_path(self, name: str) -> Path:
         """`tables/NAME.csv`, in a folder that exists."""
@@ -323,17 +302,11 @@ class Run:
     def _existing_file(self, name: str, why: str = "") -> Path:
         path = self.path / name
         if not path.is_file():
-            raise RunError(
-                f"{self.path}: lacks {name}. {why}".strip() + " The run's status is '" + str(self._status()) + "'."
-            )
+            status = "unknown"
+            with contextlib.suppress(RunError):  # `run.json` may be damaged too
+                status = read_json(self.path / INFO).get("status", status)
+            raise RunError(f"{self.path}: lacks {name}. {why}".strip() + f" The run's status is '{status}'.")
         return path
-
-    def _status(self) -> Any:
-        """Also of a damaged `run.json`, for messages."""
-        try:
-            return read_json(self.path / INFO).get("status", "unknown")
-        except RunError:
-            return "unknown"
 
 
 def now() -> str:

@@ -44,6 +44,11 @@ class _File(BaseModel):
             raise KeyError(name) from None
 
 
+def _renamed(name: str, old: str, default: Any = ...) -> Any:
+    """A field that older versions called by another name."""
+    return Field(default, validation_alias=AliasChoices(name, old))
+
+
 class Phase(_File):
     """A phase of training as it was planned; `lrs` are the peak learning rates, from the first block to the head."""
 
@@ -97,11 +102,9 @@ class RunInfo(_File):
     data_notes: list[str] = []
     remarks: list[str] = []
     global_batch: Any = None
-    world_size: int = Field(1, validation_alias=AliasChoices("world_size", "processes"))
-    frozen_feature_blocks: list[int] | None = Field(
-        None, validation_alias=AliasChoices("frozen_feature_blocks", "kept_blocks")
-    )
-    frozen_feature_views: int = Field(0, validation_alias=AliasChoices("frozen_feature_views", "kept_views"))
+    world_size: int = _renamed("world_size", "processes", 1)
+    frozen_feature_blocks: list[int] | None = _renamed("frozen_feature_blocks", "kept_blocks", None)
+    frozen_feature_views: int = _renamed("frozen_feature_views", "kept_views", 0)
     lr: float | None = None
     phases: list[Phase] | None = None
     seconds: float | None = None
@@ -133,7 +136,11 @@ class LabelsFile(_File):
 
 # metrics.json
 
-_partial = with_config(ConfigDict(extra="allow"))
+
+@with_config(ConfigDict(extra="allow"))
+class _Part(TypedDict):
+    """A part of `metrics.json`; keys that are not named here are kept."""
+
 
 Number = float | None
 """None where it is not defined."""
@@ -161,8 +168,7 @@ NamedCount = Annotated[list[Any], AfterValidator(_named_count)]
 """A text and a number of images."""
 
 
-@_partial
-class Interval(TypedDict):
+class Interval(_Part):
     """The two ends of a confidence interval, and how it was computed."""
 
     low: Number
@@ -170,8 +176,7 @@ class Interval(TypedDict):
     method: NotRequired[str]
 
 
-@_partial
-class Intervals(TypedDict, total=False):
+class Intervals(_Part, total=False):
     """Confidence intervals by metric, overall and by label."""
 
     level: float
@@ -184,8 +189,7 @@ class Intervals(TypedDict, total=False):
     delong: dict[str, dict[str, Number]]
 
 
-@_partial
-class Bin(TypedDict):
+class Bin(_Part):
     """A bin of a reliability diagram: `metrics.reliability.Bin`."""
 
     low: float
@@ -197,16 +201,14 @@ class Bin(TypedDict):
     observed_high: Number
 
 
-@_partial
-class Reliability(TypedDict):
+class Reliability(_Part):
     """Bins by label, before and after calibration."""
 
     before: NotRequired[dict[str, list[Bin]]]
     after: dict[str, list[Bin]]
 
 
-@_partial
-class ConfusedPair(TypedDict):
+class ConfusedPair(_Part):
     """Images on which the label `actual` was missed and `predicted` was wrongly called."""
 
     actual: str
@@ -214,19 +216,17 @@ class ConfusedPair(TypedDict):
     count: int
 
 
-@_partial
-class MostCommon(TypedDict):
+class MostCommon(_Part):
     """The most common class of a single-label split, and its share of the images."""
 
     label: str
     share: float
 
 
-@_partial
-class Gap(TypedDict):
+class Gap(_Part):
     """The two subgroups that lie furthest apart in a metric."""
 
-    metric: Annotated[str, Field(validation_alias=AliasChoices("metric", "measure"))]
+    metric: Annotated[str, _renamed("metric", "measure")]
     label: str | None
     labels: NotRequired[int]
     highest: str
@@ -238,8 +238,7 @@ class Gap(TypedDict):
     high: Number
 
 
-@_partial
-class Subgroup(TypedDict):
+class Subgroup(_Part):
     """A subgroup's own summary."""
 
     value: str
@@ -251,8 +250,7 @@ class Subgroup(TypedDict):
     notes: NotRequired[list[str]]
 
 
-@_partial
-class Subgroups(TypedDict):
+class Subgroups(_Part):
     """The subgroups by one column, such as "sex"."""
 
     by: str
@@ -262,14 +260,13 @@ class Subgroups(TypedDict):
     notes: NotRequired[list[str]]
 
 
-@_partial
-class SplitSummary(TypedDict):
+class SplitSummary(_Part):
     """The metrics of one split, as `metrics.summary.summarise` gives them."""
 
     images: int
     patients: NotRequired[int | None]
     scored: NotRequired[int]
-    masked: NotRequired[Annotated[dict[str, int], Field(validation_alias=AliasChoices("masked", "unknown"))]]
+    masked: NotRequired[Annotated[dict[str, int], _renamed("masked", "unknown")]]
     overall: dict[str, Number]
     per_label: list[LabelRow]
     reliability: NotRequired[Reliability]
@@ -285,17 +282,15 @@ class SplitSummary(TypedDict):
     subgroups: NotRequired[list[Subgroups]]
 
 
-@_partial
-class Saliency(TypedDict):
+class Saliency(_Part):
     """The images that were explained, and what was found."""
 
-    split: NotRequired[Annotated[str, Field(validation_alias=AliasChoices("split", "part"))]]
+    split: NotRequired[Annotated[str, _renamed("split", "part")]]
     cases: list[dict[str, Any]]
     notes: NotRequired[list[str]]
 
 
-@_partial
-class MetricsFile(TypedDict, total=False):
+class MetricsFile(_Part, total=False):
     """`metrics.json` of a run."""
 
     valid: SplitSummary
@@ -307,8 +302,7 @@ class MetricsFile(TypedDict, total=False):
     saliency: Saliency
 
 
-@_partial
-class EvaluatedImages(TypedDict, total=False):
+class EvaluatedImages(_Part, total=False):
     """Images that were found, left out (why, and how many) and evaluated; those of the run's own test split."""
 
     found: int
@@ -317,8 +311,7 @@ class EvaluatedImages(TypedDict, total=False):
     own_test: int
 
 
-@_partial
-class MatchedLabels(TypedDict, total=False):
+class MatchedLabels(_Part, total=False):
     """Labels that both the data and the network have, those of the data alone and those of the network alone."""
 
     used: list[str]
@@ -326,12 +319,11 @@ class MatchedLabels(TypedDict, total=False):
     lacking: list[str]
 
 
-@_partial
-class EvaluationMetrics(TypedDict):
+class EvaluationMetrics(_Part):
     """`metrics.json` of an evaluation."""
 
     source: NotRequired[str]
-    split: NotRequired[Annotated[str | None, Field(validation_alias=AliasChoices("split", "part"))]]
+    split: NotRequired[Annotated[str | None, _renamed("split", "part")]]
     own: NotRequired[bool]
     images: NotRequired[EvaluatedImages]
     labels: NotRequired[MatchedLabels]

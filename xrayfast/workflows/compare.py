@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 
 from xrayfast.config import Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
+from xrayfast.files import read_csv
 from xrayfast.metrics.classification import defined
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -56,15 +56,13 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON: undefined values are None."""
-        names = [name for name in overall_metrics(self.task) if name in self.table]
-        ends = [name + end for name in names for end in ("", "_low", "_high")]
-        runs = []
-        for row in _records(self.table):
-            facts = {name: value for name, value in row.items() if name not in ends}
-            metrics = {
-                name: {"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]} for name in names
+        runs = _records(self.table)
+        for row in runs:
+            row["metrics"] = {
+                name: {"value": row.pop(name), "low": row.pop(f"{name}_low"), "high": row.pop(f"{name}_high")}
+                for name in overall_metrics(self.task)
+                if name in row
             }
-            runs.append({**facts, "metrics": metrics})
         return {
             "task": self.task,
             "split": self.split,
@@ -190,15 +188,13 @@ def _runs_in(item: Run | Path | str) -> list[Run]:
 
 
 def _common_task(found: dict[str, Run]) -> Task:
-    tasks: dict[Task, list[str]] = {"single": [], "multi": []}
-    for name, run in found.items():
-        tasks[run.task].append(name)
-    if tasks["single"] and tasks["multi"]:
+    single, multi = ([name for name, run in found.items() if run.task == task] for task in ("single", "multi"))
+    if single and multi:
         raise RunError(
-            f"Single-label runs ({shorten(tasks['single'])}) and multi-label runs ({shorten(tasks['multi'])}) have no "
-            "metric in common. Compare them separately."
+            f"Single-label runs ({shorten(single)}) and multi-label runs ({shorten(multi)}) have no metric in common. "
+            "Compare them separately."
         )
-    return "single" if tasks["single"] else "multi"
+    return "single" if single else "multi"
 
 
 def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
@@ -209,8 +205,7 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
         if not run.predicted_splits:
             raise RunError(
                 f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-                f"'{run.info.status}'. Leave it out, or complete it with "
-                f"'xrayfast fit --resume {run.path}'."
+                f"'{run.info.status}'. Leave it out, or complete it with 'xrayfast fit --resume {run.path}'."
             )
     lacking = [name for name, run in found.items() if "test" not in run.predicted_splits]
     chosen: PredictedSplit = split or ("valid" if lacking else "test")
@@ -239,8 +234,8 @@ def _read_predictions(run: Run, split: PredictedSplit) -> Predictions:
 
 def _side(run: Run, predictions: Predictions) -> Side:
     hashes: dict[str, str] = {}
-    with contextlib.suppress(RunError, OSError, ValueError, KeyError):  # older runs lack them
-        table = pd.read_csv(run.split_path, dtype=str, keep_default_na=False)
+    with contextlib.suppress(RunError):  # older runs lack them
+        table = read_csv(run.split_path, ("image", "digest"), dtype=str, keep_default_na=False)
         hashes = dict(zip(table["image"], table["digest"], strict=True))
     return Side(predictions, run.decision, hashes, run.config.data.window)
 
@@ -314,19 +309,12 @@ def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict
     """The metrics and intervals in `metrics.json`; None where it lacks them, as in older versions, or can't be read."""
     try:
         summary = run.metrics[split]
-        ends = summary["intervals"]["overall"]
-        return {
-            name: Interval(
-                _number(summary["overall"][name]), _number(ends[name]["low"]), _number(ends[name]["high"]), 0.0
-            )
-            for name in names
-        }
+        overall, ends = summary["overall"], summary["intervals"]["overall"]
+        rows = [(overall[name], ends[name]["low"], ends[name]["high"]) for name in names]
     except (KeyError, RunError):
         return None
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+    rows = np.array(rows, dtype=np.float64).tolist()  # None becomes NaN
+    return {name: Interval(value, low, high, 0.0) for name, (value, low, high) in zip(names, rows, strict=True)}
 
 
 # Notes.
@@ -338,9 +326,9 @@ def _merge_remarks(remarks: dict[str, list[str]], reference: str) -> list[str]:
     for name, lines in remarks.items():
         for line in lines:
             runs.setdefault(line.format(reference=reference), []).append(name)
-    everyone = len(remarks) if len(remarks) > 1 else 0
     return [
-        f"{'Every other run' if len(names) == everyone else shorten(names)}: {line}" for line, names in runs.items()
+        f"{'Every other run' if len(names) == len(remarks) > 1 else shorten(names)}: {line}"
+        for line, names in runs.items()
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,25 +58,16 @@ def interpret(
     """
     from xrayfast.learning.interpretation import RadiographInterpretation
 
-    return RadiographInterpretation.of(write_report(run, split=split, top=top, saliency=saliency, **options))
+    return RadiographInterpretation.of(write_report(Run.of(run), split, top, saliency, options))
 
 
 def write_report(
-    run: Run | Path | str,
-    *,
-    split: PredictedSplit | None = None,
-    top: int = 12,
-    saliency: int = 0,
-    **options: Unpack[ResultsOptions],
+    run: Run, split: PredictedSplit | None, top: int, saliency: int, options: ResultsOptions
 ) -> Interpretation:
-    """Do what `interpret` does without importing torch and fastai, which takes seconds; only `saliency` needs them.
+    """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
 
-    Args and errors are those of `interpret`.
-
-    Returns:
-        The interpretation of that split.
+    Arguments and errors are those of `interpret`.
     """
-    run = Run.of(run)
     if options or not _has_current_metrics(run):
         _require_splits(run)
         refit_decision(run, options)
@@ -106,11 +97,7 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
     metrics, decision = run.metrics, run.decision
     # Images come only from the run's own data: names in a foreign predictions file could point anywhere.
     data = find_data(run)
-    paths = (
-        {}
-        if data is None
-        else {image: Path(path) for image, path in zip(data.table["image"], data.table["path"], strict=True)}
-    )
+    paths = {} if data is None else dict(zip(data.table["image"], map(Path, data.table["path"]), strict=True))
     side = run.config.model.size
     images = open_images(run.config.data, side) if side >= IMAGE_SIZE // 2 else None
     return {
@@ -133,8 +120,7 @@ def _require_splits(run: Run) -> tuple[PredictedSplit, ...]:
     if not splits:
         raise RunError(
             f"{run.path}: has no predictions; they are saved when a run completes, and this one's status is "
-            f"'{run.info.status}'. "
-            f"'xrayfast fit --resume {run.path}' goes on with an interrupted run."
+            f"'{run.info.status}'. 'xrayfast fit --resume {run.path}' goes on with an interrupted run."
         )
     return splits
 
@@ -172,32 +158,17 @@ def _write_cases(
     """Write the single images of the report into `metrics.json` too."""
     before: Mapping[str, Any] = run.metrics
     metrics = {name: value for name, value in before.items() if name not in ("saliency", "failures")}
-    metrics["failures"] = {
-        split: [
-            {
-                "image": case.image,
-                "actual": case.actual,
-                "predicted": case.predicted,
-                "probability": defined(case.probability),
-                "loss": defined(case.loss),
-            }
-            for case in cases
-        ]
-        for split, cases in failures.items()
-    }
+    fields = ("image", "actual", "predicted", "probability", "loss")
+    metrics["failures"] = {split: _to_json(cases, fields) for split, cases in failures.items()}
     if explained or notes:
-        rows = [
-            {
-                "image": case.image,
-                "label": case.label,
-                "probability": case.probability,
-                "outside": defined(case.outside),
-            }
-            for case in explained
-        ]
-        metrics["saliency"] = {"split": split, "cases": rows, "notes": list(notes)}
+        cases = _to_json(explained, ("image", "label", "probability", "outside"))
+        metrics["saliency"] = {"split": split, "cases": cases, "notes": list(notes)}
     if metrics != before:
         run.write_metrics(metrics)
+
+
+def _to_json(cases: Iterable[Any], fields: Sequence[str]) -> list[dict[str, Any]]:
+    return [{name: defined(getattr(case, name)) for name in fields} for case in cases]
 
 
 def _write_figures(run: Run, report: ReportData, shown: SplitReport) -> None:
@@ -213,17 +184,14 @@ def _write_figures(run: Run, report: ReportData, shown: SplitReport) -> None:
 
 
 def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
-    name, matrix = (
-        ("confusion", interpretation.confusion_matrix())
-        if run.task == "single"
-        else ("cooccurrence", interpretation.cooccurrence())
-    )
-    labels = interpretation.vocab
+    single, labels = run.task == "single", interpretation.vocab
+    matrix = interpretation.confusion_matrix() if single else interpretation.cooccurrence()
+    counts = pd.DataFrame(matrix, index=labels, columns=labels).rename_axis("actual").reset_index()
     tables = {
         "per_label": interpretation.label_table().reset_index(),
         "most_confused": pd.DataFrame(interpretation.most_confused(), columns=["actual", "predicted", "count"]),
         "top_losses": interpretation.top_losses_table(top),
-        name: pd.DataFrame(matrix, index=labels, columns=labels).rename_axis("actual").reset_index(),
+        "confusion" if single else "cooccurrence": counts,
     }
     for name, table in tables.items():
         write_csv(run.table_path(name), table, "%.6g")

@@ -58,7 +58,7 @@ def interpret(
     from xrayfast.cli.results import show_results
     from xrayfast.workflows.interpret import write_report
 
-    found = write_report(chosen, split=split, top=top, saliency=saliency, **given)  # type: ignore[arg-type]
+    found = write_report(chosen, split, top, saliency, given)  # type: ignore[arg-type]
     show_results(out, found, top=min(top, 5))
     for figure in _explained(chosen, explain or []):
         out.done("Saliency", figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
@@ -9,7 +10,8 @@ from itertools import groupby
 import pandas as pd
 
 from xrayfast.config import Config, Task
-from xrayfast.errors import RunError, shorten
+from xrayfast.errors import RunError
+from xrayfast.files import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.run import PREDICTED_SPLITS, Run
@@ -92,19 +94,16 @@ def read_run_facts(run: Run) -> RunFacts:
 
 def _evaluations(run: Run) -> tuple[tuple[tuple[str, EvaluationMetrics], ...], tuple[str, ...]]:
     """The evaluations that can be read, and the names of the damaged ones, which must not hide the rest."""
-    found, damaged = [], []
+    valid, damaged = [], []
     for evaluation in run.evaluations:
-        try:
+        with contextlib.suppress(RunError):
             metrics = evaluation.metrics
-        except RunError:
-            damaged.append(evaluation.path.name)
-            continue
-        labels = [row["label"] for row in metrics["result"]["per_label"]]
-        if labels == list(run.labels) and metrics["result"]["overall"].keys() >= set(headline_metrics(run.task)):
-            found.append((evaluation.path.name, metrics))
-        else:
-            damaged.append(evaluation.path.name)
-    return tuple(found), tuple(damaged)
+            labels = tuple(row["label"] for row in metrics["result"]["per_label"])
+            if labels == run.labels and metrics["result"]["overall"].keys() >= set(headline_metrics(run.task)):
+                valid.append((evaluation.path.name, metrics))
+                continue
+        damaged.append(evaluation.path.name)
+    return tuple(valid), tuple(damaged)
 
 
 def _split(run: Run) -> pd.DataFrame | None:
@@ -112,10 +111,4 @@ def _split(run: Run) -> pd.DataFrame | None:
         path = run.split_path
     except RunError:  # there is none
         return None
-    try:
-        split = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise RunError(f"{path}: can't be read as a table ({error}).") from error
-    if not {"image", "patient", "split"} <= set(split):
-        raise RunError(f"{path}: expected the columns image, patient and split; found {shorten(split.columns)}.")
-    return split
+    return read_csv(path, ("image", "patient", "split"), dtype=str, keep_default_na=False)

@@ -16,6 +16,7 @@ from xrayfast.report.figures import Case
 from xrayfast.report.html.evaluation_page import EvaluationData, render_evaluation_page
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.report.wording import interval_of
 from xrayfast.run import Run
 
 _COUNTS = ("label", "support", "negatives", "threshold")
@@ -33,15 +34,11 @@ def worst_cases(
         paths: of their files, by name.
         images: decoded for the network; the files are read again where these are too small to look at.
     """
-    interpretation = Interpretation(
-        predictions,
-        run.task,
-        {image: Path(path) for image, path in paths.items()},
-        images=images if images.side >= IMAGE_SIZE // 2 else None,
-        decision=run.decision,
-        summary={"per_label": []},  # `cases` needs no metrics
-    )
-    return interpretation.cases(_WORST)
+    files = {image: Path(path) for image, path in paths.items()}
+    shown = images if images.side >= IMAGE_SIZE // 2 else None
+    no_metrics: dict[str, Any] = {"per_label": []}  # `cases` needs none
+    found = Interpretation(predictions, run.task, files, images=shown, decision=run.decision, summary=no_metrics)
+    return found.cases(_WORST)
 
 
 def write_page(
@@ -87,20 +84,16 @@ def write_tables(evaluation: Evaluation, result: Mapping[str, Any]) -> None:
 
 def _overall_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One row per metric over all labels."""
-    intervals = summary.get("intervals", {}).get("overall", {})
     for metric, value in summary["overall"].items():
-        yield {"metric": metric, "value": value, **_limits(intervals.get(metric))}
+        yield _row(metric, value, interval_of(summary, metric))
 
 
 def _label_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One row per label and metric."""
-    intervals = summary.get("intervals", {}).get("per_label", {})
     for row in summary["per_label"]:
         counts = {name: row[name] for name in _COUNTS if name in row}
-        for metric, value in row.items():
-            if metric not in _COUNTS:
-                interval = intervals.get(row["label"], {}).get(metric)
-                yield {**counts, "metric": metric, "value": value, **_limits(interval)}
+        for metric in [name for name in row if name not in counts]:
+            yield {**counts, **_row(metric, row[metric], interval_of(summary, metric, row["label"]))}
 
 
 def _subgroup_rows(columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -115,5 +108,6 @@ def _subgroup_rows(columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
                 yield {**subgroup, **row}
 
 
-def _limits(interval: Mapping[str, Any] | None) -> dict[str, Any]:
-    return {"low": None, "high": None} if interval is None else {"low": interval["low"], "high": interval["high"]}
+def _row(metric: str, value: Any, interval: Mapping[str, Any] | None) -> dict[str, Any]:
+    low, high = (None, None) if interval is None else (interval["low"], interval["high"])
+    return {"metric": metric, "value": value, "low": low, "high": high}

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.errors import shorten
-from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, paired_differences
+from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
 from xrayfast.metrics.intervals.comparison import holm, mcnemar
 from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
@@ -64,8 +64,7 @@ def compare_pair(
         One row per difference, as in `Comparison.differences` without corrections, none if the two can't be compared;
         and notes, as ends of sentences in which "{reference}" is the name of the reference.
     """
-    a, b = one.predictions, other.predictions
-    decision_a, decision_b = one.decision, other.decision
+    a, b, decision_a, decision_b = one.predictions, other.predictions, one.decision, other.decision
     aligned = _align(one, other)
     if isinstance(aligned, str):
         return [], [f"not compared with {{reference}}: {aligned}."]
@@ -97,7 +96,9 @@ def compare_pair(
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
         numbers = _numbers(found.per_label["auroc"][i])
         rows.append({**size, "metric": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
-    remarks = _keep_shown(found, metrics).notes(a.labels) + _few_patients_note(a, groups)
+    overall = {name: found.overall[name] for name in metrics}
+    shown = replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
+    remarks = shown.notes(a.labels) + _few_patients_note(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
 
 
@@ -105,13 +106,9 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, i
     """The differences as a table with p-values corrected by Holm's method, and the number of tests."""
     columns = ["run", "reference", "images", "patients", "metric", "label", "difference", "low", "high", "test", "p"]
     table = pd.DataFrame(list(rows), columns=columns)
-    p = holm(table["p"].to_numpy(dtype=np.float64))
-    table["p_corrected"] = p
-    one_sided = (table["low"] > 0) | (table["high"] < 0)
-    clear = [
-        None if math.isnan(value) else bool(value < LEVEL and apart) for value, apart in zip(p, one_sided, strict=True)
-    ]
-    table["clear"] = pd.Series(clear, dtype=object)
+    table["p_corrected"] = p = holm(table["p"].to_numpy(dtype=np.float64))
+    clear = (p < LEVEL) & ((table["low"] > 0) | (table["high"] < 0))
+    table["clear"] = clear.astype(object).where(~np.isnan(p), None)
     return table, int((~np.isnan(p)).sum())
 
 
@@ -125,23 +122,19 @@ def _align(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
     columns = np.array([b.labels.index(label) for label in a.labels], dtype=np.intp)
     place = pd.Index(b.images).get_indexer(pd.Index(a.images))
     rows_a = np.flatnonzero(place >= 0)
-    rows_b = place[rows_a]
-    if not len(rows_a):
+    rows_b, images = place[rows_a], a.images[rows_a]
+    if not len(images):
         return "they have no image in common"
-    difference_table = (a.truth[rows_a] != b.truth[rows_b][:, columns]).any(axis=1)
-    if difference_table.any():
-        first = a.images[rows_a[np.argmax(difference_table)]]
-        count = f"{int(difference_table.sum())} of the {len(rows_a)} images of the same name"
-        return f"{count} have different labels, '{first}' among them"
-    different = [] if one.window != other.window else _different_images(a.images[rows_a], one.hashes, other.hashes)
-    if different:
-        return f"{len(different)} of the {len(rows_a)} images of the same name are other images: {shorten(different)}"
+    differs = (a.truth[rows_a] != b.truth[rows_b][:, columns]).any(axis=1)
+    count = f"of the {len(images)} images of the same name"
+    if differs.any():
+        return f"{differs.sum()} {count} have different labels, '{images[np.argmax(differs)]}' among them"
+    if one.window == other.window:  # many data sets have a normal/1.png
+        hashes = [(image, one.hashes.get(image), other.hashes.get(image)) for image in images]
+        different = [image for image, hash_a, hash_b in hashes if hash_a and hash_b and hash_a != hash_b]
+        if different:
+            return f"{len(different)} {count} are other images: {shorten(different)}"
     return rows_a, rows_b, columns
-
-
-def _different_images(images: NDArray[np.object_], a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
-    """The names under which the two sides have different images, by their hashes: many datasets have a normal/1.png."""
-    return [image for image in images if a.get(image) and b.get(image) and a[image] != b[image]]
 
 
 def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | None) -> list[str]:
@@ -175,9 +168,3 @@ def _mcnemar(
 
 def _numbers(interval: Interval) -> dict[str, float]:
     return {"difference": interval.value, "low": interval.low, "high": interval.high}
-
-
-def _keep_shown(found: Intervals, metrics: Sequence[str]) -> Intervals:
-    """Only the intervals of the metrics in the rows."""
-    overall = {name: found.overall[name] for name in metrics}
-    return replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
