@@ -27,7 +27,7 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import absent_labels
-from xrayfast.run import PredictedSplit, Run, now
+from xrayfast.run import PREDICTED_SPLITS, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
@@ -207,11 +207,10 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     """Predict with the weights of the best epoch, compute metrics, and complete the run."""
     began = time.perf_counter()
     load_weights(learn.model, run.model_path)
-    splits: tuple[PredictedSplit, ...] = ("valid", "test")
     train = config.train
     predictions = {
         split: predict_split(learn, split, tta=train.tta, seed=train.seed)
-        for split in splits[: len(learn.dls.loaders) - 1]
+        for split in PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]
     }
     run.update_info(
         finished=now(),

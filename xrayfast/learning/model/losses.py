@@ -1,8 +1,8 @@
-"""The table of losses: cross entropy, binary cross entropy and focal loss. To add one: a class, and a row in `LOSSES`.
+"""The table of losses. To add one: a class, a row in `LOSSES`, and its name in `config.LossName`, which a test compares.
 
-(And its name in `config.LossName`, which a test compares with the table.) All are `nn.Module`s with what fastai asks
-of a loss: `reduction`, `activation` and `decodes`. In multi-label targets NaN is a masked cell: it has no loss and no
-gradient, and means are over the other cells. A batch in which all cells are masked has the loss 0.
+All are `nn.Module`s with the attributes that fastai expects of a loss: `reduction`, `activation` and `decodes`. In
+multi-label targets NaN is a masked cell: it has no loss and no gradient, and means are over the other cells. A batch in
+which all cells are masked has the loss 0.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Alpha = float | Sequence[float] | None
 
 
 class _Loss(nn.Module):
-    """What the losses share: of (N, C) logits and (N,) class indices (single-label), or of (N, L) logits and targets
-    (multi-label), where NaN is masked.
+    """Base class: a loss of (N, C) logits and (N,) class indices (single-label), or of (N, L) logits and targets
+    (multi-label).
     """
 
     weight: Tensor | None

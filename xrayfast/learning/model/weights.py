@@ -59,7 +59,7 @@ def load_backbone(arch: str, weights: str = "none") -> LoadedBackbone:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict or safetensors file. Nothing in the file can run code.
+    """The tensors of a state dict or safetensors file, read without running code.
 
     Raises:
         WeightsError: no such file, another format, or pickled objects other than tensors.
@@ -72,11 +72,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: can't be read as weights ({error}). Expected a .pth state dict or .safetensors file."
         ) from error
-    except Exception as error:  # the restricted unpickler fails with whatever its parser trips over
+    except Exception as error:  # the restricted unpickler raises whatever its parser does
         raise WeightsError(
             f"{path}: is not a plain state dict: it is damaged, or holds Python objects, which are never loaded "
-            "because they "
-            "can run code. Save the tensors alone: torch.save(model.state_dict(), 'weights.pth')."
+            "because they can run code. Save the tensors alone: torch.save(model.state_dict(), 'weights.pth')."
         ) from error
     if isinstance(content, Mapping):
         for name in ("state_dict", "model_state_dict", "model"):

@@ -113,9 +113,8 @@ def cache_features(
     Raises:
         WriteError: there is neither memory nor disk for it.
     """
-    frozen = to_channels_last(
-        fuse_batch_norm(nn.Sequential(*_split_network(learn.model, n_blocks)[0])), learn.dls.device
-    )
+    layers, _ = _split_network(learn.model, n_blocks)
+    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(*layers)), learn.dls.device)
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def after_batch(images: int) -> None:
@@ -207,11 +206,8 @@ def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[N
 
     The network keeps all its weights; optimizer and checkpoints are those of the whole network.
     """
-    later, (targets, valid_targets), model = (
-        _split_network(learn.model, features.n_blocks)[1],
-        features.targets,
-        learn.model,
-    )
+    model, (targets, valid_targets) = learn.model, features.targets
+    _, later = _split_network(model, features.n_blocks)
 
     def forward(x: Tensor) -> Tensor:
         for layer in later:

@@ -1,4 +1,4 @@
-"""The metrics of an epoch, as fastai metrics: each is computed once, on all of the validation split."""
+"""Metrics and losses of an epoch for fastai; metrics are computed once, on the whole validation split."""
 
 from __future__ import annotations
 

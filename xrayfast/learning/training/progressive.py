@@ -1,4 +1,4 @@
-"""Progressive resizing: the first epochs on smaller images, with the schedule running on over all of them."""
+"""Progressive resizing: the first epochs train on smaller images; the learning-rate schedule spans all epochs."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def sizes_by_epoch(epochs: int, progressive: Sequence[int], size: int) -> tuple[
     >>> sizes_by_epoch(6, (128, 176, 224), 224), sizes_by_epoch(2, (128, 176, 224), 224), sizes_by_epoch(2, (), 224)
     ((128, 176, 176, 224, 224, 224), (176, 224), (224, 224))
     """
-    steps = tuple(progressive) or (size,)
-    ends = [epochs * number * (number + 1) // (len(steps) * (len(steps) + 1)) for number in range(1, len(steps) + 1)]
-    return tuple(steps[bisect_right(ends, epoch)] for epoch in range(epochs))
+    sizes = tuple(progressive) or (size,)
+    ends = [epochs * n * (n + 1) // (len(sizes) * (len(sizes) + 1)) for n in range(1, len(sizes) + 1)]
+    return tuple(sizes[bisect_right(ends, epoch)] for epoch in range(epochs))
 
 
 @contextmanager

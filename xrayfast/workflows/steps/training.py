@@ -159,10 +159,8 @@ class Training:
                 )
                 progress = Progress(self.reporter, first_epoch, self.interrupted)
                 callbacks = [EpochSeeds(settings.seed, first_epoch), progress, epoch_checkpoint]
-                with (
-                    training_on_features(learn, features) if features else nullcontext(),
-                    resize_progressively(learn, sizes),
-                ):
+                on_features = training_on_features(learn, features) if features else nullcontext()
+                with on_features, resize_progressively(learn, sizes):
                     run_phase(
                         learn,
                         phase,
