@@ -1,4 +1,4 @@
-"""The table of losses. To add one: a class, a row in `LOSSES`, and its name in `config.LossName`, which a test compares.
+"""The table of losses. To add one: a class, a row in `LOSSES`, and its name in `config.LossName` (a test compares).
 
 All are `nn.Module`s with the attributes that fastai expects of a loss: `reduction`, `activation` and `decodes`. In
 multi-label targets NaN is a masked cell: it has no loss and no gradient, and means are over the other cells. A batch in
