@@ -31,11 +31,7 @@ _BLOCK = 64  # pairs at a time, which stay in the processor's cache
 
 
 def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
-    """The correlation of aligned pairs of thumbnails.
-
-    Args:
-        first: (P, n, n) with an even n.
-        second: (P, n, n).
+    """The correlation of aligned pairs of thumbnails, (P, n, n) each with an even n.
 
     Returns:
         (P,) correlation in [-1, 1]; -1 where the coarse scale already ruled the pair out, or too little is left to

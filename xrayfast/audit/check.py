@@ -13,18 +13,7 @@ import numpy as np
 from xrayfast.audit.classes import ClassFacts, class_facts
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import Progress
-from xrayfast.audit.findings import (
-    Finding,
-    class_findings,
-    duplicate_findings,
-    image_findings,
-    leak_findings,
-    patient_findings,
-    probe_findings,
-    shortcut_findings,
-    sort_by_severity,
-    unreadable_findings,
-)
+from xrayfast.audit.findings import Finding, list_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.cache.image_cache import DecodedImages
@@ -140,18 +129,7 @@ def audit(data: Manifest, images: DecodedImages, progress: Progress | None = Non
     shortcuts = probe(data, features, group_linked_images(data, duplicates), seed)
     if progress is not None:
         progress("probing", len(features), len(features))
-    findings = sort_by_severity(
-        [
-            *leak_findings(shared),
-            *unreadable_findings(unreadable),
-            *shortcut_findings(data, shortcuts),
-            *duplicate_findings(data, duplicates),
-            *class_findings(data),
-            *patient_findings(data),
-            *image_findings(data, features),
-            *probe_findings(shortcuts),
-        ]
-    )
+    findings = list_findings(data, features, shared, unreadable, shortcuts)
     notes = Counter(re.sub(r"\d+(\.\d+)?", "#", note) for fact in features.facts for note in set(fact.notes))
     classes, reading_notes = class_facts(data, features), dict(notes.most_common())
     return Audit(data, findings, shared, duplicates, classes, shortcuts, reading_notes, unreadable)

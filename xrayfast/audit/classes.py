@@ -16,46 +16,27 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 
 @dataclass(frozen=True)
 class Spread:
-    """A summary of some values.
-
-    Attributes:
-        least: the smallest.
-        median: half of them are below.
-        most: the largest.
-        commonest: the most frequent, the smallest of several.
-    """
+    """A summary of some values."""
 
     least: float
     median: float
     most: float
-    commonest: float
+    commonest: float  # the smallest of several
 
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """The readable images of one label; an image with several labels counts for each.
+    """The readable images of one label; an image with several labels counts for each."""
 
-    Attributes:
-        label: None for the images without any label.
-        images: their number.
-        splits: their number in train, valid and test.
-        width: in pixels, of the originals; None where there are no images.
-        height: the same.
-        aspect: width by height.
-        bits: images by bits stored per sample, as texts; the most frequent first, as in the next two.
-        formats: images by format.
-        modes: images by Pillow's mode or DICOM's photometric interpretation.
-    """
-
-    label: str | None
-    images: int
-    splits: dict[Split, int]
-    width: Spread | None
+    label: str | None  # None for the images without any label
+    images: int  # their number
+    splits: dict[Split, int]  # their number in train, valid and test
+    width: Spread | None  # in pixels, of the originals; None where there are no images
     height: Spread | None
-    aspect: Spread | None
-    bits: dict[str, int]
-    formats: dict[str, int]
-    modes: dict[str, int]
+    aspect: Spread | None  # width by height
+    bits: dict[str, int]  # images by bits stored per sample, as texts; the most frequent first, as in the next two
+    formats: dict[str, int]  # images by format
+    modes: dict[str, int]  # images by Pillow's mode or DICOM's photometric interpretation
 
 
 def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:

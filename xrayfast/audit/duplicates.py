@@ -30,29 +30,19 @@ _CHUNK = 4096  # pairs between two reports of progress
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Duplicates of one image.
-
-    Attributes:
-        rows: two or more rows of the manifest, ascending.
-        kind: "exact" where all decode to equal pixels; "near" where at least two differ, but only by coding, scale, a
-            small crop or brightness. Exact copies of members of a near group are in both.
-        similarity: the lowest correlation of two linked images; 1 for "exact".
+    """Duplicates of one image: "exact" where all decode to equal pixels; "near" where at least two differ, but only by
+    coding, scale, a small crop or brightness. Exact copies of members of a near group are in both.
     """
 
-    rows: tuple[int, ...]
+    rows: tuple[int, ...]  # two or more rows of the manifest, ascending
     kind: Kind
-    similarity: float
+    similarity: float  # the lowest correlation of two linked images; 1 for "exact"
 
 
 def find_duplicates(data: Manifest, features: Features, progress: Progress | None = None) -> tuple[Duplicates, ...]:
-    """All groups of duplicates: exact, then near, by their first row.
+    """All groups of duplicates: exact, then near, by their first row; whatever the order of the images.
 
-    The result does not depend on the order of the images.
-
-    Args:
-        data: all images.
-        features: of those that can be read.
-        progress: called at the stage "comparing".
+    `features` are of those images that can be read; `progress` is called at the stage "comparing".
     """
     copies: dict[str, list[int]] = {}
     for place, fact in enumerate(features.facts):

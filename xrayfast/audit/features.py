@@ -40,23 +40,14 @@ _BIN_STARTS = np.arange(0, 256, 256 // BINS)
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Features of N images.
+    """Features of N images."""
 
-    Attributes:
-        rows: (N,) their rows in the manifest, ascending.
-        facts: of each original file.
-        thumbs: (N, 40, 40) uint8, the image without its padding, stretched to a square.
-        border: (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1].
-        brightness: (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1].
-        histogram: (N, 16) shares that add up to 1.
-    """
-
-    rows: npt.NDArray[np.intp]
-    facts: tuple[ImageInfo, ...]
-    thumbs: Pixels
-    border: Floats
-    brightness: Floats
-    histogram: Floats
+    rows: npt.NDArray[np.intp]  # (N,) their rows in the manifest, ascending
+    facts: tuple[ImageInfo, ...]  # of each original file
+    thumbs: Pixels  # (N, 40, 40) uint8, the image without its padding, stretched to a square
+    border: Floats  # (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1]
+    brightness: Floats  # (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1]
+    histogram: Floats  # (N, 16) shares that add up to 1
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -18,6 +18,7 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]
+"""Validation or test is not independent of training; results may mislead or fail to come; worth knowing."""
 
 SEVERITIES: tuple[Severity, ...] = ("leak", "warning", "note")
 """The most severe first."""
@@ -36,24 +37,31 @@ _CONSTANT, _FLAT, _DARK, _BRIGHT = 0.01, 0.25, 0.25, 0.75  # of the range from b
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """One thing that is wrong, or worth knowing."""
 
-    Attributes:
-        kind: what it is, in one word for programs.
-        severity: "leak" where validation or test is not independent of training, "warning" where results may
-            mislead or fail to come, "note" where it is worth knowing.
-        title: in a few words.
-        text: what was found and what to do, in one or two sentences.
-        count: how many images, patients, images or labels, as the title says.
-        images: the names of the images it is about, in the order of the manifest; empty where it is about all.
-    """
-
-    kind: str
+    kind: str  # in one word, for programs
     severity: Severity
-    title: str
-    text: str
-    count: int
-    images: tuple[str, ...] = ()
+    title: str  # in a few words
+    text: str  # what was found and what to do, in one or two sentences
+    count: int  # of patients, images or labels, as the title says
+    images: tuple[str, ...] = ()  # their names, in the order of the manifest; empty where it is about all
+
+
+def list_findings(
+    data: Manifest, features: Features, leaks: Leaks, unreadable: Mapping[str, str], shortcuts: Shortcuts
+) -> tuple[Finding, ...]:
+    """All findings, the most severe first; `unreadable` is what is wrong, by image."""
+    findings = [
+        *leak_findings(leaks),
+        *unreadable_findings(unreadable),
+        *shortcut_findings(data, shortcuts),
+        *duplicate_findings(data, leaks.duplicates),
+        *class_findings(data),
+        *patient_findings(data),
+        *image_findings(data, features),
+        *probe_findings(shortcuts),
+    ]
+    return sort_by_severity(findings)
 
 
 def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -73,7 +81,7 @@ def leak_findings(leaks: Leaks) -> list[Finding]:
 
 
 def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
-    """Files that can't be read, from what is wrong, by image."""
+    """Files that can't be read."""
     if not unreadable:
         return []
     text = f"{' '.join(list(unreadable.values())[:2])} Training stops at them: fetch them again, or take them out."

@@ -20,15 +20,10 @@ from xrayfast.errors import DataError, plural, shorten
 
 @dataclass(frozen=True)
 class SharedPatient:
-    """A patient with images in more than one split.
+    """A patient with images in more than one split."""
 
-    Attributes:
-        patient: the pseudonym.
-        images: their names by split, in the order train, valid, test.
-    """
-
-    patient: str
-    images: Mapping[Split, tuple[str, ...]]
+    patient: str  # the pseudonym
+    images: Mapping[Split, tuple[str, ...]]  # their names by split, in the order train, valid, test
 
     def __str__(self) -> str:
         """As "P00012 (3 train, 1 valid)"."""
@@ -37,17 +32,11 @@ class SharedPatient:
 
 @dataclass(frozen=True)
 class SharedImage:
-    """An image that is in more than one split.
+    """An image that is in more than one split."""
 
-    Attributes:
-        kind: "exact" or "near", as in `Duplicates`.
-        similarity: the lowest correlation of two linked images.
-        images: their names by split, in the order train, valid, test.
-    """
-
-    kind: Kind
-    similarity: float
-    images: Mapping[Split, tuple[str, ...]]
+    kind: Kind  # "exact" or "near", as in `Duplicates`
+    similarity: float  # the lowest correlation of two linked images
+    images: Mapping[Split, tuple[str, ...]]  # their names by split, in the order train, valid, test
 
     def __str__(self) -> str:
         """As "a.png (train) = b.png (valid)", with ~ for near duplicates."""
@@ -57,19 +46,12 @@ class SharedImage:
 
 @dataclass(frozen=True)
 class Leaks:
-    """All leaks of a data set; false where there are none.
-
-    Attributes:
-        patients: with images in more than one split.
-        images: in more than one split, as exact or near copies.
-        duplicates: all of the data set, also within one split: for `group_linked_images`.
-        unreadable: what is wrong with each file that can't be read, by path.
-    """
+    """All leaks of a data set; false where there are none."""
 
     patients: tuple[SharedPatient, ...] = ()
     images: tuple[SharedImage, ...] = ()
-    duplicates: tuple[Duplicates, ...] = field(default=(), repr=False)
-    unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)
+    duplicates: tuple[Duplicates, ...] = field(default=(), repr=False)  # also within one split
+    unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)  # what is wrong with files, by path
 
     def __bool__(self) -> bool:
         return bool(self.patients or self.images)

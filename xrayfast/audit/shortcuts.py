@@ -48,20 +48,12 @@ _PENALTY = 0.005  # times the sum of squares of the properties
 
 @dataclass(frozen=True)
 class Shortcuts:
-    """The AUROC of each label by group of properties, held out by patient.
+    """The AUROC of each label by group of properties, `ALL` last, held out by patient."""
 
-    Attributes:
-        images: how many were used.
-        auroc: by group of properties, `ALL` last, and label; None where all images are the same in the group, or
-            the label has too few images.
-        chance: the highest AUROC of 99 shuffles, by group and label, where the AUROC is notable.
-        too_few: why nothing was computed, by label.
-    """
-
-    images: int
-    auroc: dict[str, dict[str, float | None]]
-    chance: dict[str, dict[str, float]]
-    too_few: dict[str, str] = field(default_factory=dict)
+    images: int  # how many were used
+    auroc: dict[str, dict[str, float | None]]  # by group and label; None where the group is constant or images too few
+    chance: dict[str, dict[str, float]]  # the highest of 99 shuffles, by group and label, where the AUROC is notable
+    too_few: dict[str, str] = field(default_factory=dict)  # why nothing was computed, by label
 
     def notable(self, label: str) -> dict[str, float]:
         """The AUROC by group where it is notable and better than any by chance, the highest first."""

@@ -31,17 +31,11 @@ _TICK, _COARSE_TICK = 20_000_000, 2_000_000_000  # ns: upper limits of the resol
 
 @dataclass(frozen=True)
 class Job:
-    """How files are decoded.
+    """How files are decoded."""
 
-    Attributes:
-        side: of the squares, in pixels.
-        window: for `reader.read`.
-        folder: where shards are written; None for the image infos alone.
-    """
-
-    side: int
-    window: str
-    folder: str | None
+    side: int  # of the squares, in pixels
+    window: str  # for `reader.read`
+    folder: str | None  # where shards are written; None for the image infos alone
 
 
 @dataclass(frozen=True)

@@ -36,21 +36,13 @@ _ABANDONED = 3600.0  # seconds after which a temporary file or lock has no owner
 
 @dataclass(frozen=True)
 class CacheFolder:
-    """One folder of the cache.
+    """One folder of the cache."""
 
-    Attributes:
-        path: of the folder.
-        side: of its images, in pixels.
-        images: how many it holds.
-        bytes: of its files.
-        used: when a run last used it, in seconds since 1970.
-    """
-
-    path: Path
-    side: int
-    images: int
-    bytes: int
-    used: float
+    path: Path  # of the folder
+    side: int  # of its images, in pixels
+    images: int  # how many it holds
+    bytes: int  # of its files
+    used: float  # when a run last used it, in seconds since 1970
 
 
 def cache_root(root: Path | None = None) -> Path:

@@ -55,12 +55,7 @@ def decode_images(
 
 
 class DecodedImages(ABC):
-    """Images of files, each fitted into a square.
-
-    Attributes:
-        side: of the squares, in pixels.
-        window: for `reader.read`.
-    """
+    """Images of files, decoded with one window of `reader.read`, each fitted into a square of `side` pixels."""
 
     def __init__(self, side: int, window: str = "auto") -> None:
         self.side, self.window = side, window
@@ -175,19 +170,10 @@ class ImageCache(DecodedImages):
     detected and dropped. A build that was stopped or killed continues where it was; several processes may read and
     build the same cache, and builds at the same time share the work. It can be pickled and used after a fork: no file
     stays open.
-
-    Attributes:
-        folder: where the shards are.
     """
 
     def __init__(self, side: int, window: str = "auto", root: Path | None = None) -> None:
-        """Nothing is read or written yet.
-
-        Args:
-            side: of the squares, in pixels.
-            window: for `reader.read`.
-            root: the cache's folder; None for the user's.
-        """
+        """Nothing is read or written yet; a root of None is the user's cache folder."""
         super().__init__(side, window)
         self._root = cache_root(root)
         self.folder = image_folder(self._root, side, window)

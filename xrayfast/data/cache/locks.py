@@ -18,12 +18,7 @@ class ChunkLocks:
     """One lock per chunk of files: a run skips the chunks that another run is decoding."""
 
     def __init__(self, folder: Path, find_missing: Callable[[Sequence[str]], Sequence[str]]) -> None:
-        """Nothing is locked yet.
-
-        Args:
-            folder: of the lock files.
-            find_missing: which of these files no run has decoded yet; called by one thread at a time.
-        """
+        """Nothing is locked yet; `find_missing`, called by one thread at a time, gives the files not decoded yet."""
         self._folder, self._find_missing = folder, find_missing
         self._serial = threading.Lock()
         self._first_tried: dict[Path, float] = {}

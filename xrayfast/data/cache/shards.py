@@ -52,23 +52,14 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is kept of an original image beside its square.
+    """What is kept of an original image beside its square; `bits`, `mode`, `format` and `notes` as in `Radiograph`."""
 
-    Attributes:
-        width, height: as displayed, in pixels.
-        bits: stored per sample.
-        mode: Pillow's mode, or DICOM's photometric interpretation.
-        format: of the file: "PNG", "JPEG", "TIFF", "BMP", "WEBP" or "DICOM".
-        digest: 32 hexadecimal digits over shape and decoded 8-bit pixels: equal for equal images in any file format.
-        notes: what was done to the stored values, in order.
-    """
-
-    width: int
+    width: int  # as displayed, in pixels
     height: int
     bits: int
     mode: str
     format: str
-    digest: str
+    digest: str  # 32 hexadecimal digits over shape and 8-bit pixels: equal for equal images in any file format
     notes: tuple[str, ...]
 
 
@@ -82,15 +73,10 @@ class Entry:
 
 
 class Shard:
-    """The index of a shard: 48 bytes per image in memory, and no open file.
-
-    Attributes:
-        path: of the file.
-        side: of its squares, in pixels.
-    """
+    """The index of a shard: 48 bytes per image in memory, and no open file."""
 
     def __init__(self, path: Path, side: int) -> None:
-        """Read and check the index.
+        """Read and check the index of a shard with squares of `side` pixels.
 
         Raises:
             DamagedError: no whole shard of that side.
@@ -117,12 +103,7 @@ class Shard:
         return ImageInfo(width, height, bits, mode, file_format, record["digest"].tobytes().hex(), tuple(notes))
 
     def square(self, row: int) -> Pixels:
-        """The image in that row: (side, side) uint8, writeable.
-
-        Raises:
-            DamagedError: wrong checksum.
-            OSError: they can't be read.
-        """
+        """The image in that row: (side, side) uint8, writeable; raises as `fill`."""
         square: Pixels = np.empty((self.side, self.side), np.uint8)
         self.fill([square], [row])
         return square
@@ -132,7 +113,7 @@ class Shard:
 
         Raises:
             DamagedError: wrong checksum of one.
-            OSError: they can't be read.
+            OSError: one can't be read.
         """
         with self.path.open("rb", buffering=0) as file:
             for square, row in zip(squares, rows, strict=True):

@@ -26,10 +26,6 @@ _FEW_LEVELS = 64
 def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     """Decode an open file as `reader.read` documents.
 
-    Args:
-        path: its name, for messages.
-        stream: at its start.
-
     Raises:
         ReadError: no image that Pillow reads, damaged, truncated, or over a limit.
     """

@@ -15,21 +15,13 @@ _BLOCK = 2**15  # pixels
 
 @dataclass(frozen=True)
 class Radiograph:
-    """One image as a viewer shows it.
+    """One image as a viewer shows it."""
 
-    Attributes:
-        pixels: (H, W) uint8, 0 black to 255 white.
-        notes: what was done to the stored values, in order; empty for 8-bit gray.
-        format: of the file: "PNG", "JPEG", "TIFF", "BMP", "WEBP" or "DICOM".
-        mode: Pillow's mode, such as "L", "RGB" or "I;16"; DICOM's photometric interpretation.
-        bits: stored per sample.
-    """
-
-    pixels: Pixels
-    notes: tuple[str, ...] = ()
-    format: str = ""
-    mode: str = "L"
-    bits: int = 8
+    pixels: Pixels  # (H, W) uint8, 0 black to 255 white
+    notes: tuple[str, ...] = ()  # what was done to the stored values, in order; empty for 8-bit gray
+    format: str = ""  # of the file: "PNG", "JPEG", "TIFF", "BMP", "WEBP" or "DICOM"
+    mode: str = "L"  # Pillow's mode, such as "L", "RGB" or "I;16"; DICOM's photometric interpretation
+    bits: int = 8  # stored per sample
 
 
 def scale_to_uint8(values: npt.NDArray[np.float64], full: float = 1.0) -> Pixels:

@@ -33,17 +33,11 @@ _START_OF_JPEG_2000 = b"\xff\x4f\xff\x51"
 
 
 class StoredPixels(NamedTuple):
-    """The values of one frame as stored.
+    """The values of one frame as stored."""
 
-    Attributes:
-        codes: (H, W), or (H, W, 3) in colour; the stored bits, unsigned. Signed values are two's complement of `bits`.
-        bits: how many bits of each code count.
-        is_rgb: whether the decoder has converted YBR to RGB.
-    """
-
-    codes: Codes
-    bits: int
-    is_rgb: bool = False
+    codes: Codes  # (H, W), or (H, W, 3) in colour: the stored bits, unsigned; two's complement of `bits` if signed
+    bits: int  # how many bits of each code count
+    is_rgb: bool = False  # whether the decoder has converted YBR to RGB
 
 
 Decoder: TypeAlias = Callable[[bytes, PixelLayout], StoredPixels]

@@ -47,15 +47,10 @@ def _passes(_record: logging.LogRecord) -> bool:
 
 @dataclass(frozen=True)
 class Elements:
-    """The elements of a data set or sequence item, converted safely.
+    """The elements of a data set or sequence item, converted safely."""
 
-    Attributes:
-        path: the file, for messages.
-        dataset: as parsed.
-    """
-
-    path: Path
-    dataset: Dataset
+    path: Path  # the file, for messages
+    dataset: Dataset  # as parsed
 
     @property
     def little(self) -> bool:

@@ -22,30 +22,19 @@ LAYOUT_KEYWORDS = (
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How the pixels are stored; values that are consistent with each other.
+    """How the pixels are stored; values that are consistent with each other."""
 
-    Attributes:
-        path: the file, for messages.
-        syntax: UID of the transfer syntax.
-        little: whether uncompressed values are little endian.
-        rows, columns, samples: the shape; 1 or 3 samples per pixel.
-        allocated, stored: bits per sample; 8 or 16, and at most that.
-        signed: whether the values are two's complement.
-        by_plane: whether colour is stored plane by plane, not pixel by pixel.
-        photometric: such as "MONOCHROME2".
-    """
-
-    path: Path
-    syntax: str
-    little: bool
+    path: Path  # for messages
+    syntax: str  # UID of the transfer syntax
+    little: bool  # whether uncompressed values are little endian
     rows: int
     columns: int
-    samples: int
-    allocated: int
-    stored: int
-    signed: bool
-    by_plane: bool
-    photometric: str
+    samples: int  # per pixel, 1 or 3
+    allocated: int  # bits per sample, 8 or 16
+    stored: int  # bits that count, at most those allocated
+    signed: bool  # whether the values are two's complement
+    by_plane: bool  # whether colour is stored plane by plane, not pixel by pixel
+    photometric: str  # such as "MONOCHROME2"
 
     @property
     def uncompressed_bytes(self) -> int:

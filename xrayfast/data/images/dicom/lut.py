@@ -15,17 +15,11 @@ Values: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Lut:
-    """A lookup table: values below `first` map to the first entry, those past the end to the last.
+    """A lookup table: values below `first` map to the first entry, those past the end to the last."""
 
-    Attributes:
-        first: the value that maps to the first entry.
-        entries: (N,) float64.
-        top: the largest value that the entries' bits allow.
-    """
-
-    first: int
-    entries: Values
-    top: float
+    first: int  # the value that maps to the first entry
+    entries: Values  # (N,) float64
+    top: float  # the largest value that the entries' bits allow
 
     def __call__(self, values: Values) -> Values:
         """Look up; same shape."""

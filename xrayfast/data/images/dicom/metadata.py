@@ -22,32 +22,17 @@ _OLDEST = 130.0  # years
 
 @dataclass(frozen=True)
 class Header:
-    """Patient and study of a DICOM file. Identifiers are original: pseudonymise them before they are stored or shown.
+    """Patient and study of a DICOM file. Identifiers are original: pseudonymise them before storing or showing them."""
 
-    Attributes:
-        patient: the identifier; "" where there is none.
-        study: the Study Instance UID; "" where there is none.
-        sex: "F", "M" or "".
-        age: in years; None where neither it nor the dates of birth and study are known.
-        view: the View Position, such as "PA", "AP" or "LL"; "" where there is none.
-    """
-
-    patient: str = ""
-    study: str = ""
-    sex: str = ""
-    age: float | None = None
-    view: str = ""
+    patient: str = ""  # the identifier; "" where there is none
+    study: str = ""  # the Study Instance UID; "" where there is none
+    sex: str = ""  # "F", "M" or ""
+    age: float | None = None  # in years; None where neither it nor the dates of birth and study are known
+    view: str = ""  # the View Position, such as "PA", "AP" or "LL"; "" where there is none
 
 
 def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header | None:
-    """Read the identifiers of a DICOM file.
-
-    Args:
-        path: of the file.
-        patient_keyword: of the element that identifies patients.
-
-    Returns:
-        None where the file is not DICOM.
+    """Read the identifiers of a file, the patient's from the element of that keyword; None where it is not DICOM.
 
     Raises:
         ReadError: the file can't be opened, or its header is damaged; the message quotes nothing of it.

@@ -1,7 +1,6 @@
-"""Parsing a DICOM file: recognise it, find its transfer syntax, read header elements and the value of Pixel Data.
+"""Recognise a DICOM file, find its transfer syntax, read header elements and the value of Pixel Data.
 
-pydicom parses. Against hostile files, nothing is inflated beyond what the header calls for, and the number of parsing
-steps is limited.
+pydicom parses. Against hostile files, nothing is inflated beyond what the header calls for, and reads are limited.
 """
 
 from __future__ import annotations
@@ -51,14 +50,9 @@ _HEADER_BYTES = 2**22
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file is DICOM, by its first bytes: "DICM" at byte 128, or two elements that could be its first.
-
-    Args:
-        head: the first HEAD_BYTES, or all there are.
-    """
-    return head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC or any(
-        _starts_with_elements(head, order) for order in ("<", ">")
-    )
+    """Whether a file is DICOM, by its first HEAD_BYTES: "DICM" at byte 128, or two elements that could be its first."""
+    has_magic = head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
+    return has_magic or any(_starts_with_elements(head, order) for order in ("<", ">"))
 
 
 def _starts_with_elements(head: bytes, order: str) -> bool:
@@ -68,10 +62,9 @@ def _starts_with_elements(head: bytes, order: str) -> bool:
         if len(head) < place + 12:
             return False
         group, number, vr, length = struct.unpack(f"{order}HH2sH", head[place : place + 8])
-        size = 8
+        size = 12 if vr in _LONG_LENGTH else 8
         if vr in _LONG_LENGTH:
             (length,) = struct.unpack(f"{order}L", head[place + 8 : place + 12])
-            size = 12
         elif not _is_vr(vr):
             if order == ">":
                 return False  # big endian is always explicit
@@ -89,19 +82,12 @@ def _is_vr(vr: bytes) -> bool:
 
 @dataclass(frozen=True)
 class DicomFile:
-    """A parsed header, and access to the pixels.
+    """A parsed header, and access to the pixels."""
 
-    Attributes:
-        elements: those asked for.
-        syntax: UID of the transfer syntax; a guess at an uncompressed one where the file doesn't say.
-        pixels: "integer", "float", or "" where there are none.
-        at_pixels: returns the stream at the pixels, with at least as many bytes as asked for.
-    """
-
-    elements: Elements
-    syntax: str
-    pixels: str
-    at_pixels: Callable[[int], BinaryIO]
+    elements: Elements  # those asked for
+    syntax: str  # UID of the transfer syntax; a guess at an uncompressed one where the file doesn't say
+    pixels: str  # "integer", "float", or "" where there are none
+    at_pixels: Callable[[int], BinaryIO]  # returns the stream at the pixels, with at least as many bytes as asked for
 
     def pixel_data(self, expected: int, of_bytes: bool) -> bytes:
         """The value of Pixel Data.
@@ -132,13 +118,7 @@ class DicomFile:
 
 
 def open_dicom(path: Path, stream: BinaryIO, keywords: Iterable[str], to_pixels: bool = True) -> DicomFile:
-    """Parse the header of a DICOM file, and keep the elements of some keywords.
-
-    Args:
-        path: for messages.
-        stream: the file.
-        keywords: of the standard.
-        to_pixels: parse up to the pixels; if false, up to the last of the keywords.
+    """Parse the header of a DICOM file up to the pixels, or else to the last of the keywords; keep their elements.
 
     Raises:
         ReadError: a header that can't be parsed, or of far too many elements.
@@ -160,9 +140,8 @@ def open_dicom(path: Path, stream: BinaryIO, keywords: Iterable[str], to_pixels:
     place = header.tell()
 
     def at_pixels(expected: int) -> BinaryIO:
-        whole = header
-        if syntax == DEFLATED:
-            whole = BytesIO(_inflate(path, stream, start, place + expected + _HEADER_BYTES))
+        deflated = syntax == DEFLATED
+        whole = BytesIO(_inflate(path, stream, start, place + expected + _HEADER_BYTES)) if deflated else header
         whole.seek(place)
         return whole
 
@@ -200,9 +179,8 @@ def _parse_elements(
         limited = cast(BinaryIO, _LimitedStream(stream))
         return read_dataset(limited, implicit, little, stop_when=lambda tag, *_: is_end(tag), specific_tags=tags)
     except Exception:  # pydicom raises nearly any type on damaged files, and quotes them.
-        raise ReadError(
-            f"{path}: found a DICOM header that can't be parsed, or of too many elements. Fetch the file again."
-        ) from None
+        found = "a DICOM header that can't be parsed, or of too many elements"
+        raise ReadError(f"{path}: found {found}. Fetch the file again.") from None
 
 
 class _LimitedStream:

@@ -40,11 +40,6 @@ _KEYWORDS = (
 def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
     """Decode an open DICOM file as `reader.read` documents.
 
-    Args:
-        path: its name, for messages.
-        stream: the file.
-        choice: of window.
-
     Raises:
         ReadError: no image, several frames, an encoding that is not read, truncated, damaged or too large.
     """
@@ -62,9 +57,8 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
         except ReadError:
             raise
         except Exception as error:  # Decoders raise nearly any type on damaged files, and quote them.
-            raise ReadError(
-                f"{path}: found a damaged DICOM file ({type(error).__name__}); expected a whole one. Fetch it again."
-            ) from None
+            found = f"a damaged DICOM file ({type(error).__name__})"
+            raise ReadError(f"{path}: found {found}; expected a whole one. Fetch it again.") from None
     if n_warnings := sum(warning.category is UserWarning for warning in caught):
         notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
@@ -120,14 +114,11 @@ def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.
     value, limit = elements.integer("PixelPaddingValue"), elements.integer("PixelPaddingRangeLimit")
     if value is None:
         return np.zeros(stored.shape, np.bool_)
-    low, high = sorted(_as_stored(end, layout) for end in (value, value if limit is None else limit))
+    # pydicom may have read values of the pixels' type with or without their sign.
+    lowest = -(2 ** (layout.allocated - 1)) if layout.signed else 0
+    ends = (value, value if limit is None else limit)
+    low, high = sorted((end - lowest) % 2**layout.allocated + lowest for end in ends)
     return (stored >= low) & (stored <= high)
-
-
-def _as_stored(number: int, layout: PixelLayout) -> int:
-    """A header's value of the pixels' type, which pydicom may have read with or without its sign."""
-    number %= 2**layout.allocated
-    return number - 2**layout.allocated if layout.signed and number >= 2 ** (layout.allocated - 1) else number
 
 
 def _apply_modality(elements: Elements, stored: Values, layout: PixelLayout) -> tuple[Values, list[str]]:

@@ -36,33 +36,22 @@ _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 @dataclass(frozen=True)
 class WindowChoice:
-    """The window asked for; `parse_window` makes it from the option's text.
-
-    Attributes:
-        kind: "auto", "percentile", "full"; "file" for the file's own number `index`; "given" for `center` and `width`.
-    """
+    """The window asked for; `parse_window` makes it from the option's text."""
 
     kind: Literal["auto", "percentile", "full", "file", "given"]
-    index: int = 0
-    center: float = 0.0
-    width: float = 0.0
+    index: int = 0  # of the file's own windows, for "file"
+    center: float = 0.0  # for "given"
+    width: float = 0.0  # for "given"
 
 
 @dataclass(frozen=True)
 class VoiTransform:
-    """A window or VOI LUT: a function from values after the modality transform to 0 (black) .. 1 (white).
+    """A window or VOI LUT: a function from values after the modality transform to 0 (black) .. 1 (white)."""
 
-    Attributes:
-        name: for the notes.
-        to_unit: the function.
-        note_saturation: whether it was chosen by someone, so that saturating most pixels is worth a note.
-        ends: the values that become black and white, where it is a linear window.
-    """
-
-    name: str
-    to_unit: Callable[[Values], Values]
-    note_saturation: bool = True
-    ends: tuple[float, float] | None = None
+    name: str  # for the notes
+    to_unit: Callable[[Values], Values]  # the function
+    note_saturation: bool = True  # whether it was chosen by someone, so that saturating most pixels is worth a note
+    ends: tuple[float, float] | None = None  # the values that become black and white, where it is a linear window
 
 
 def parse_window(text: str) -> WindowChoice:
@@ -91,25 +80,22 @@ def parse_window(text: str) -> WindowChoice:
 def read_voi_transforms(elements: Elements, signed: bool) -> tuple[list[VoiTransform], list[str]]:
     """The header's VOI LUTs, then its windows, and notes on those that are invalid.
 
-    Args:
-        elements: of the header.
-        signed: whether the values after the modality transform can be negative.
+    `signed` is whether the values after the modality transform can be negative.
 
     Raises:
         ReadError: a damaged VOI LUT or window.
     """
-    transforms: list[VoiTransform | None] = []
-    for number, item in enumerate(elements.items("VOILUTSequence"), start=1):
-        transforms.append(VoiTransform(f"VOI LUT {number}", read_lut(item, "LUT", signed).to_unit))
+    items = enumerate(elements.items("VOILUTSequence"), start=1)
+    luts = [VoiTransform(f"VOI LUT {number}", read_lut(item, "LUT", signed).to_unit) for number, item in items]
     function = elements.text("VOILUTFunction").upper() or _FUNCTIONS[0]
     notes = []
     if function not in _FUNCTIONS:
         notes, function = ["unknown VOI LUT function taken as LINEAR"], _FUNCTIONS[0]
     centers, widths = elements.numbers("WindowCenter"), elements.numbers("WindowWidth")
-    transforms += [_window(center, width, function) for center, width in zip(centers, widths, strict=False)]
-    if None in transforms:
+    windows = [_window(center, width, function) for center, width in zip(centers, widths, strict=False)]
+    if None in windows:
         notes.append("window of no width ignored")
-    return [transform for transform in transforms if transform is not None], notes
+    return [*luts, *filter(None, windows)], notes
 
 
 def _window(center: float, width: float, function: str) -> VoiTransform | None:
@@ -201,9 +187,8 @@ def _is_nearly_full(transform: VoiTransform, values: Values) -> bool:
 
 def _linear_range(name: str, low: float, high: float) -> VoiTransform:
     width = max(high - low, np.finfo(np.float64).tiny)
-    return VoiTransform(
-        f"{name} range {low:g}..{high:g}", lambda values: np.clip((values - low) / width, 0, 1), note_saturation=False
-    )
+    name = f"{name} range {low:g}..{high:g}"
+    return VoiTransform(name, lambda values: np.clip((values - low) / width, 0, 1), note_saturation=False)
 
 
 def _percentiles(values: Values, counts: npt.NDArray[np.int64]) -> tuple[float, float]:
