@@ -115,9 +115,9 @@ def _is_padding(elements: Elements, stored: Values, layout: PixelLayout) -> npt.
     if value is None:
         return np.zeros(stored.shape, np.bool_)
     # pydicom may have read values of the pixels' type with or without their sign.
-    lowest = -(2 ** (layout.allocated - 1)) if layout.signed else 0
-    ends = (value, value if limit is None else limit)
-    low, high = sorted((end - lowest) % 2**layout.allocated + lowest for end in ends)
+    n_values = 1 << layout.allocated
+    lowest = -n_values // 2 if layout.signed else 0
+    low, high = sorted((end - lowest) % n_values + lowest for end in (value, value if limit is None else limit))
     return (stored >= low) & (stored <= high)
 
 
