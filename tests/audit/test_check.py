@@ -169,8 +169,8 @@ def test_rare_labels(sound):
     found = looked(sound, data=replace(data, targets=targets))
     assert "'mass' has 2 training images" in kinds(found)["too_few_to_learn"].text
     texts = {f.title: f.text for f in found.findings if f.kind == "too_few_to_measure"}
-    assert "'mass' has 0" in texts["2 labels too rare to measure in valid"]
-    assert "'mass' has 1" in texts["2 labels too rare to measure in test"]
+    assert "'mass' has 0" in texts["2 labels too rare to evaluate in valid"]
+    assert "'mass' has 1" in texts["2 labels too rare to evaluate in test"]
     assert "'mass': 3 images with it" in kinds(found)["not_probed"].text
 
 
@@ -195,7 +195,7 @@ def test_a_shortcut_is_said_in_words(sound):
     data_dir = {row: resized(film(row), 1.2) for row in np.flatnonzero(data.truth[:, 0] == 1).tolist()}
     found = kinds(looked(sound, data_dir))["shortcut"]
     assert found.severity == "warning"
-    assert found.title == "'effusion' can be told without looking at the lungs"
+    assert found.title == "'effusion' can be predicted without the lungs"
     assert "size alone 1.00" in found.text
     assert "rivals a network" in found.text
 

@@ -1,4 +1,4 @@
-"""What stands in more than one split."""
+"""What is in more than one split."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_sentences_name_them(planted):
     assert leaks.sentences(1) == [
         "2 patients in more than one split: P00005 (1 train, 1 valid, 1 test) and 1 more.",
         "1 image in more than one split: i0000.png (train) = i0020.png (valid).",
-        "2 images all but equal in more than one split: i0001.png (train) ~ i0025.png (test) and 1 more.",
+        "2 near-duplicate images in more than one split: i0001.png (train) ~ i0025.png (test) and 1 more.",
     ]
     assert Leaks().sentences() == []
 

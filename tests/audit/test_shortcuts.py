@@ -1,4 +1,4 @@
-"""What can be told without looking at the lungs."""
+"""What can be predicted without the lungs."""
 
 import numpy as np
 import pytest

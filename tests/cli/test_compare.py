@@ -34,7 +34,11 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
     assert re.search(r"^c +\d\.\d{3} \(\d\.\d{3}–\d\.\d{3}\)", said, flags=re.M)
     assert re.search(r"^a +−\d\.\d{3} [−+]\d\.\d{3}…[−+]\d\.\d{3}", said, flags=re.M)
     assert re.search(r"^b +AUROC tumour .* (yes|no) *$", said, flags=re.M)
-    for words in ("Difference from c on the same images", "p also corrected for 10 tests", "How they were trained"):
+    for words in (
+        "Difference from c on the same 60 test images",
+        "p also corrected for 10 tests",
+        "How they were trained",
+    ):
         assert words in said
     order = [said.index(f"\n{name} ") for name in "cab"]
     assert order == sorted(order)

@@ -120,7 +120,7 @@ def test_a_second_evaluation_takes_the_next_name_and_a_given_one_is_never_overwr
 def test_the_validation_split_comes_with_a_warning(run):
     found = evaluate(run, split="valid", resamples=0).metrics
     assert found["split"] == "valid"
-    assert "chosen on these images: the results are too good" in found["warnings"][0]
+    assert "chosen on these images: the results are optimistic" in found["warnings"][0]
 
 
 def test_a_run_without_a_test_split_says_what_to_do(multi_run):
@@ -207,8 +207,8 @@ def test_an_external_test(run, others, page):
     actual = predictions.truth.argmax(axis=1)
     cross_entropy = -np.log(predictions.raw[np.arange(24), actual])
     assert np.allclose(predictions.loss, cross_entropy, rtol=1e-5)
-    assert {stage for stage, _, _ in steps} == {"decoding", "predicting", "measuring"}
-    assert ("predicting", 24, 24) in steps and steps[-1] == ("measuring", 24, 24)
+    assert {stage for stage, _, _ in steps} == {"decoding", "predicting", "computing metrics"}
+    assert ("predicting", 24, 24) in steps and steps[-1] == ("computing metrics", 24, 24)
     text = found.report_path.read_text()
     assert "elsewhere" in text and "not for diagnosis" in text
 

@@ -71,11 +71,13 @@ def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def leak_findings(leaks: Leaks) -> list[Finding]:
     """Patients and images in more than one split."""
-    mend = "Give each to one split, or leave out the given split and let it be drawn."
+    advice = "Give each to one split, or leave out the given split and let it be drawn."
     found = []
     for kind, title, shared in leaks.by_kind():
         names = tuple(chain.from_iterable(chain.from_iterable(leak.images.values()) for leak in shared))
-        text = f"{shorten(shared, 3)}. Results on images that training has as good as seen are too good. {mend}"
+        text = (
+            f"{shorten(shared, 3)}. Training has seen nearly the same images, so results are too optimistic. {advice}"
+        )
         found.append(Finding(f"shared_{kind}", "leak", title, text, len(shared), names))
     return found
 
@@ -110,10 +112,10 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         title = f"{plural(len(conflicts), 'image')} with contradicting labels"
         found.append(Finding("conflicting_labels", "warning", title, text, len(conflicts), images(conflicts)))
     if strangers := [group for group in distinct if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
-        text = "The same image under two patients: one of the two is wrong, or the numbers are not of patients."
+        text = "The same image under two patients: one of the two is wrong, or the column is not a patient ID."
         title = f"{plural(len(strangers), 'image')} of more than one patient"
         found.append(Finding("conflicting_patients", "warning", title, text, len(strangers), images(strangers)))
-    for kind, how, sign in (("exact", "more than once", " = "), ("near", "more than once, all but equal", " ~ ")):
+    for kind, how, sign in (("exact", "more than once", " = "), ("near", "more than once, as near duplicates", " ~ ")):
         if groups := [group for group in duplicates if group.kind == kind]:
             examples = shorten((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
             text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
@@ -149,9 +151,10 @@ def class_findings(data: Manifest) -> list[Finding]:
         least = np.minimum((known == 1).sum(0), (known == 0).sum(0)).tolist()
         few = {label: count for label, count in zip(data.labels, least, strict=True) if count < LEAST_TO_EVALUATE}
         if few and len(known):
-            text = f"{_listed(few)} {split} images with the label, or without it; below {LEAST_TO_EVALUATE} an AUROC "
+            images = "validation images" if split == "valid" else "test images"
+            text = f"{_listed(few)} {images} in its smaller class; below {LEAST_TO_EVALUATE} an AUROC "
             text += "is known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
-            title = f"{plural(len(few), 'label')} too rare to measure in {split}"
+            title = f"{plural(len(few), 'label')} too rare to evaluate in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
     return found
 
@@ -166,7 +169,7 @@ def patient_findings(data: Manifest) -> list[Finding]:
     names, rows = data.table["image"].tolist(), rows_by_patient(data)
     unknown = len(data) - sum(map(len, rows.values()))
     if not rows:
-        text = "Images of one patient may stand in training and validation, and no check can tell. Name the column of "
+        text = "Images of one patient may be in training and validation, and no check can tell. Name the column of "
         text += "patients with --patient-col, or take it from the headers with --patient-col dicom:PatientID."
         return [Finding("no_patients", "warning", "No patients are known", text, len(data))]
     found = []
@@ -187,7 +190,7 @@ def patient_findings(data: Manifest) -> list[Finding]:
 
 
 def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
-    """Labels that are predicted without looking at the lungs."""
+    """Labels that are predicted without the lungs."""
     found = []
     for label in data.labels:
         notable = shortcuts.notable(label)
@@ -198,7 +201,7 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         chance = max(shortcuts.chance[group][label] for group in notable)
         text = f"Size, coding, border, brightness and view predict '{label}' with an AUROC of {value:.2f}"
         text += f" ({', '.join([*alone, f'by chance {chance:.2f} at most'])}). "
-        title = f"'{label}' can be told without looking at the lungs"
+        title = f"'{label}' can be predicted without the lungs"
         if value >= RIVAL:
             text += "That rivals a network, whose results may then show how and where an image was taken and not the "
             text += "disease. Balance the classes for it, and run an external test."
@@ -238,8 +241,13 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
             np.maximum(width, height) > _LONG * np.minimum(width, height),
         ),
         "several_frames": ("note", "of several frames", "Only the first is used.", _noted(features, "frames")),
-        "inverted": ("note", "stored inverted", "They were turned back.", _noted(features, "inverted")),
-        "turned": ("note", "stored on their side", "They were turned as they say.", _noted(features, "orientation")),
+        "inverted": ("note", "stored inverted", "They were inverted back.", _noted(features, "inverted")),
+        "turned": (
+            "note",
+            "stored on their side",
+            "They were rotated by their EXIF orientation.",
+            _noted(features, "orientation"),
+        ),
         "saturated": (
             "note",
             "partly cut off by their window",
@@ -264,6 +272,6 @@ def probe_findings(shortcuts: Shortcuts) -> list[Finding]:
     if not shortcuts.too_few:
         return []
     text = "; ".join(f"'{label}': {why}" for label, why in list(shortcuts.too_few.items())[:5])
-    text += f". Whether an AUROC of {NOTABLE:g} and more can be had without looking at the lungs is not known."
+    text += f". Whether an AUROC of {NOTABLE:g} and more can be reached without the lungs was not tested."
     title = f"{plural(len(shortcuts.too_few), 'label')} too rare for the shortcut probe"
     return [Finding("not_probed", "note", title, text, len(shortcuts.too_few))]

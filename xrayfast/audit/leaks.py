@@ -59,13 +59,12 @@ class Leaks:
     def by_kind(self) -> list[tuple[str, str, Sequence[SharedPatient | SharedImage]]]:
         """Kind, title and leaks of each kind that there is: "patients", "exact" and "near" duplicates."""
         exact, near = (tuple(image for image in self.images if image.kind == kind) for kind in ("exact", "near"))
-        kinds: list[tuple[str, str, str, Sequence[SharedPatient | SharedImage]]] = [
-            ("patients", "patient", "", self.patients), ("exact", "image", "", exact),
-            ("near", "image", " all but equal", near),
+        kinds: list[tuple[str, str, Sequence[SharedPatient | SharedImage]]] = [
+            ("patients", "patient", self.patients), ("exact", "image", exact), ("near", "near-duplicate image", near),
         ]  # fmt: skip
         return [
-            (kind, f"{plural(len(shared), noun)}{how} in more than one split", shared)
-            for kind, noun, how, shared in kinds
+            (kind, f"{plural(len(shared), noun)} in more than one split", shared)
+            for kind, noun, shared in kinds
             if shared
         ]
 

@@ -27,7 +27,7 @@ from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_give
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
-_DRAWN_AGAIN = "Drawn again, so that what belongs together stays together"
+_REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +119,9 @@ class Manifest:
         together = connect_groups(groups, group_patients(self.table["patient"].tolist()))
         splits = assign_splits(given, (self.targets == 1).astype(np.uint8), together, self.config)
         outdated = _require_splits(self.truth, self.labels, before, self.task)
-        notes = [note for note in self.notes if note not in outdated and not note.startswith(_DRAWN_AGAIN)]
+        notes = [note for note in self.notes if note not in outdated and not note.startswith(_REDRAWN)]
         moved = sum(old != new for old, new in zip(before, splits.names, strict=True))
-        notes.append(f"{_DRAWN_AGAIN}: {moved} images moved.")
+        notes.append(f"{_REDRAWN}: {moved} images moved.")
         notes += _require_splits(self.truth, self.labels, splits.names, self.task)
         return replace(self, table=self.table.assign(split=splits.names), notes=tuple(notes))
 
@@ -206,7 +206,7 @@ def _given_splits(records: ImageRecords, config: DataConfig) -> tuple[Sequence[S
         return records.splits or [None] * len(records.names), []
     splits, notes = read_split_file(config.split_file, records.names)
     if records.splits is not None:
-        notes.append("The splits that the data brings itself are not used.")
+        notes.append("The data set has a split of its own, which is not used.")
     return splits, notes
 
 
@@ -218,8 +218,8 @@ def _note_shared_patients(
         return []
     pairs = pd.DataFrame({"patient": groups, "split": splits})[np.array([bool(patient) for patient in patients])]
     shared = pairs.drop_duplicates()["patient"].value_counts()
-    note = f"{(shared > 1).sum()} of {len(shared)} patients stand in more than one split of the given split: "
-    return [note + "results on valid and test will be too good."] if (shared > 1).any() else []
+    note = f"{(shared > 1).sum()} of {len(shared)} patients are in more than one given split: "
+    return [note + "results on valid and test will be optimistic."] if (shared > 1).any() else []
 
 
 def _require_splits(

@@ -122,7 +122,7 @@ def compare(
         rows.append(_run_row(name, run, chosen, predictions[name], resamples, seed))
         done += len(predictions[name])
         if progress is not None:
-            progress("measuring", done, total)
+            progress("computing metrics", done, total)
     table = pd.DataFrame(rows).sort_values(
         order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
     )
@@ -214,7 +214,7 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
         why = f" Used because there is no test split in {shorten(lacking)}." if split is None else ""
         notes.append(
             "These are validation images. They also chose each run's epoch, calibration and thresholds: all values are "
-            f"a little too good, by an amount that differs between runs.{why}"
+            f"slightly optimistic, by an amount that differs between runs.{why}"
         )
     return chosen, notes
 

@@ -32,7 +32,7 @@ from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences,
 from xrayfast.workflows.steps.seen import Progress, exclude_seen
 
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
-CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are too good."
+CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are optimistic."
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class _EvaluatedData:
         left_out: reason and number of images for each reason to leave images out.
         own_test: images that are in the run's own test split.
         labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
-        warnings: sentences on why the metrics may be too good.
+        warnings: sentences on why the metrics may be optimistic.
         notes: sentences on how labels were matched.
         info: further items of `evaluation.json`.
         cases: the images with the largest losses.
@@ -125,12 +125,12 @@ def evaluate(
             )
         predictions = evaluated.predictions
         if progress is not None:
-            progress("measuring", 0, len(predictions))
+            progress("computing metrics", 0, len(predictions))
         result = compute_metrics(
             predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
         if progress is not None:
-            progress("measuring", len(predictions), len(predictions))
+            progress("computing metrics", len(predictions), len(predictions))
         evaluation.write_predictions(predictions)
         evaluation.write_info(
             {

@@ -90,7 +90,7 @@ def test_the_same_name_with_other_content_is_another_image(tmp_path):
     data = opened(tmp_path)
     assert len(data) == 8 and data.task == "multi"
     assert rows(data)["a/0.png"] == "a|b" and rows(data)["c/0.png"] == "c"
-    assert any("3 file names stand in several classes" in note and "0.png" in note for note in data.notes)
+    assert any("3 file names are in several classes" in note and "0.png" in note for note in data.notes)
 
 
 def test_the_same_name_with_another_size_is_another_image(tmp_path):

@@ -64,14 +64,14 @@ def test_nih_test_list_is_mentioned_and_kept_where_asked(tmp_path):
     (tmp_path / "test_list.txt").write_text("00000003_000.png\n00000005_000.png\n")
     (tmp_path / "train_val_list.txt").write_text("00000001_000.png\n00000001_001.png\n")
     data = opened(tmp_path)
-    assert noted(data, "test_list.txt beside Data_Entry_2017.csv names the set's own test split: --split-file")
+    assert noted(data, "test_list.txt beside Data_Entry_2017.csv names the data set's own test split: --split-file")
     assert "test" not in splits(data).values()
     data = opened(tmp_path, split_file=tmp_path / "test_list.txt", valid_fraction=0.3)
     assert [name[-16:] for name, split in splits(data).items() if split == "test"] == [
         "00000003_000.png",
         "00000005_000.png",
     ]
-    assert not noted(data, "names the set's own test split")
+    assert not noted(data, "names the data set's own test split")
 
 
 def test_nih_pngs_saved_as_something_else(tmp_path):
@@ -273,7 +273,7 @@ def test_rsna(tmp_path):
     data = opened(tmp_path, valid_fraction=0.5)
     assert data.task == "multi" and data.labels == ("Lung Opacity",)
     assert data.targets.tolist() == [[0], [0], [1], [1]]
-    assert noted(data, "5 rows are about 4 images") and noted(data, "patientId names an image")
+    assert noted(data, "5 rows describe 4 images") and noted(data, "patientId names an image")
     assert noted(data, "'Lung Opacity' is the only label")
 
 

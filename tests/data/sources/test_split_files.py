@@ -23,7 +23,7 @@ def test_a_run_s_split_replays(tmp_path, data_dir):
     file = written(tmp_path, first)
     again = opened(data_dir, split_file=file, split_seed=8, test_fraction=0.2)
     assert splits(again) == splits(first) and not again.drawn.any()
-    assert noted(again, f"Splits from {file}.") and not noted(again, "Drawn")
+    assert noted(again, f"Splits from {file}.") and not noted(again, "Split drawn")
     assert again.fingerprint() == first.fingerprint()
 
 
@@ -154,5 +154,5 @@ def test_a_split_file_goes_before_the_data_s_own_splits(tmp_path):
     (tmp_path / "test_list.txt").write_text("1.png\n2.png\n")
     data = opened(root, split_file=tmp_path / "test_list.txt")
     assert data.counts().loc["images", "test"] == 2 and noted(
-        data, "The splits that the data brings itself are not used"
+        data, "The data set has a split of its own, which is not used"
     )

@@ -191,12 +191,12 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (
             GOOD.replace("3.png", "1.png"),
             {},
-            ["labels.csv row 5: image 'images/1.png' stands in labels.csv row 3 already;"],
+            ["labels.csv row 5: image 'images/1.png' is already in labels.csv row 3;"],
         ),
         (
             GOOD.replace("images/3.png", "1.png"),
             {},
-            ["labels.csv row 5: image '1.png' stands in labels.csv row 3 already as 'images/1.png'"],
+            ["labels.csv row 5: image '1.png' is already in labels.csv row 3 as 'images/1.png'"],
         ),
         (GOOD.replace("4.png,a", "4.png,"), {}, ["labels.csv row 6: found a blank label", "'No Finding'"]),
         (GOOD.replace("4.png,a", "4.png,a|"), {}, ["labels.csv row 6: found an empty label"]),

@@ -21,8 +21,8 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     found = settled(["test"] * 4 + [None] * 8 + ["train"] * 8, valid_fraction=0.25, test_fraction=0.3)
     assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
     assert found.drawn.tolist() == [False] * 4 + [True] * 16
-    assert "The test fraction is not used: the set has a test split." in found.notes
-    assert "Drawn from the training images with seed 0: 25% valid, stratified by label, by image" in found.notes[1]
+    assert "The test fraction is not used: the data set has a test split." in found.notes
+    assert "Split drawn with seed 0: 25% valid, stratified by label, by image" in found.notes[1]
 
 
 def test_nothing_is_drawn_where_all_is_given():
@@ -80,7 +80,7 @@ def test_the_first_fold_is_the_default():
     [
         ([None] * 10, {"folds": 3, "fold": 4}, "found fold 4 of 3; expected one from 1 to 3"),
         ([None] * 10, {"fold": 1}, "found fold 1 without folds"),
-        (["valid"] * 2 + [None] * 8, {"folds": 3}, "found folds for a set whose validation split is given"),
+        (["valid"] * 2 + [None] * 8, {"folds": 3}, "found folds for a data set whose validation split is given"),
     ],
 )
 def test_folds_that_cannot_be(given, options, words):
@@ -118,7 +118,7 @@ def test_connected_groups(groupings):
     assert connect_groups(None, None) is None
 
 
-# Drawn again
+# Redrawn
 
 
 def patients(tmp_path, count=20):
@@ -134,10 +134,10 @@ def test_redrawn_keeps_groups_and_patients_together(tmp_path):
     again = data.redraw_splits(groups)
     assert len({splits(again)[f"images/{i}.png"] for i in range(6)}) == 1
     assert again.table.groupby("patient")["split"].nunique().max() == 1
-    assert noted(again, "Drawn again, so that what belongs together stays together")
+    assert noted(again, "Split redrawn to keep each patient and all duplicates in one split")
     assert again.counts().loc["images"].sum() == 20 and again.drawn.all()
     assert (again.targets == data.targets).all() and splits(again.redraw_splits(groups)) == splits(again)
-    assert sum("Drawn again" in note for note in again.redraw_splits(groups).notes) == 1
+    assert sum("Split redrawn" in note for note in again.redraw_splits(groups).notes) == 1
 
 
 def test_redraw_leaves_given_splits(tmp_path):

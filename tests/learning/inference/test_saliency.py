@@ -289,7 +289,7 @@ def test_sentences_state_the_median_and_its_limit():
     alarm = saliency.outside_note([0.6, 0.51, 0.8])
     assert alarm.startswith("Warning sign: 60% of the heat (median over 3 images)")
     assert "corner marks" in alarm
-    assert "no heat" in saliency.outside_note([float("nan")])
+    assert "the map is 0 everywhere" in saliency.outside_note([float("nan")])
     assert "can't be determined" in saliency.dependence_note(float("nan"), 3)
     assert "2 × 3 cells" in saliency.coarse_note((2, 3))
     assert saliency.coarse_note((4, 4)) is None

@@ -159,7 +159,7 @@ def test_the_level_of_disjointness_is_read_from_the_split(run, tmp_path):
     split = pd.read_csv(copy.path / "split.csv", dtype=str, keep_default_na=False)
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     copy.write_split(split)
-    assert "1 of 59 stand in more than one split" in answers(render_claim(copy))[20]
+    assert "1 of 59 are in more than one split" in answers(render_claim(copy))[20]
     split.loc[0, "patient"] = ""
     copy.write_split(split)
     text = render_claim(copy)

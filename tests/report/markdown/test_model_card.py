@@ -89,7 +89,7 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
         "loss": "CrossEntropyLossFlat",
         "counts": counts,
         "fingerprint": "f1ngerpr1nt",
-        "data_notes": ["Drawn from the training images with seed 0: 20% valid, by patient."],
+        "data_notes": ["Split drawn with seed 0: 20% valid, by patient."],
         "flow": [["files found", 190], ["with a label", 180]],
         "audit": ["No duplicates were found."],
         "remarks": ["A remark on the run."],
@@ -364,15 +364,15 @@ def test_settings_are_those_of_the_config(run, card, tmp_path, options, expected
 
 
 def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
-    assert "By patient as far as patients are known, which is on 180 of 180 images: none stands" in card
-    assert "No image stands in more than one split" in card
+    assert "By patient as far as patients are known, which is on 180 of 180 images: none is" in card
+    assert "No image is in more than one split" in card
     copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
     split = pd.read_csv(copy.path / "split.csv", dtype=str, keep_default_na=False)
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     split.loc[100, "digest"] = split.loc[0, "digest"]
     copy.write_split(split)
     leaked = render_model_card(copy)
-    assert "1 of 59 stand in more than one split" in leaked and "1 image stand" in leaked
+    assert "1 of 59 are in more than one split" in leaked and "1 image is in" in leaked
 
 
 def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):

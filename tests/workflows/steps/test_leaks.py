@@ -42,10 +42,10 @@ def given(data_dir, tmp_path):
 
 def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
     data = xf.open_data(copies)
-    assert any("Drawn from" in note for note in data.notes)
+    assert any("Split drawn" in note for note in data.notes)
     kept, remarks, looked = require_leak_free(data, decode(data, 64), allow_leaks=False)
     assert remarks == []
-    assert any("No image stands in more than one split" in sentence for sentence in looked)
+    assert any("No image is in more than one split" in sentence for sentence in looked)
     table = kept.table.assign(film=kept.table["image"].str.extract(r"(p\d+_\d+)")[0])
     assert (table.groupby("film")["split"].nunique() == 1).all()
     assert (data.table.assign(film=table["film"]).groupby("film")["split"].nunique() > 1).any(), "nothing to mend"

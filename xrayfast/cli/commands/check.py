@@ -57,7 +57,7 @@ def _show(out: Output, found: Audit) -> None:
     groups = [group for group, values in probed.items() if any(value is not None for value in values.values())]
     if groups:
         out.table(
-            "Shortcuts: AUROC without looking at the lungs",
+            "Shortcuts: AUROC without the lungs",
             ["label", *groups],
             [(label, *(probed[group][label] for group in groups)) for label in data.labels],
         )

@@ -106,7 +106,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         if not row["label"]:
             by_run.setdefault(row["run"], {})[row["metric"]] = _difference(row)
     out.table(
-        f"Difference from {found.reference} on the same images, with 95 % intervals",
+        f"Difference from {found.reference} on the same {_test_images(found)} images, with 95 % intervals",
         ["run", *titles.values()],
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )
@@ -115,7 +115,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
     out.table(
         f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong), p also corrected for {found.tests} tests"
         + (f"; the {MOST_TESTS} smallest p" if too_many else ""),
-        ["run", "of", "difference", "p", "corrected", "clear"],
+        ["run", "metric", "difference", "p", "p (Holm)", "significant"],
         [
             (
                 row["run"],

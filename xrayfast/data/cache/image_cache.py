@@ -48,7 +48,7 @@ def decode_images(
     if problems := list(images.build(paths, progress).values()):
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
         raise DataError(
-            f"{len(problems)} of {len(paths)} images can't be read; expected none. Mend them, or take them out of the "
+            f"{len(problems)} of {len(paths)} images can't be read; expected none. Fix them, or take them out of the "
             "data set:\n" + "\n".join(shown) + (f"\nand {more} more. 'xrayfast check' lists all." if more > 0 else "")
         )
     return images

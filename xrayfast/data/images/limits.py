@@ -77,4 +77,4 @@ def require_few_scans(path: Path, codestream: bytes) -> None:
     """
     scans = codestream.count(b"\xff\xda")
     if scans > MAX_JPEG_SCANS:
-        raise ReadError(f"{path}: found a JPEG of {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it anew.")
+        raise ReadError(f"{path}: found a JPEG of {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it again.")

@@ -69,7 +69,7 @@ def parse_label_cells(
             sets.append(parse(cell) if cell.strip() else ())
         except DataError as error:
             hint = "" if delim == LIST else ", or set --label-delim"
-            raise DataError(f"{where(_first(codes, code))}: {error} Mend '{cell}'{hint}.") from error
+            raise DataError(f"{where(_first(codes, code))}: {error} Fix '{cell}'{hint}.") from error
         if not sets[code] and not blank_allowed:
             raise DataError(
                 f"{where(_first(codes, code))}: found a blank label; expected at least one. Write '{NO_FINDING}' for "
@@ -117,7 +117,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
             code = values.index(None)
             raise DataError(
                 f"{where(_first(codes, code))}: {name} is '{distinct[code]}'; expected 1, 0, -1 (uncertain) or blank. "
-                "Mend the cell or remove the row, or name the right columns with --label-col."
+                "Fix the cell or remove the row, or name the right columns with --label-col."
             )
         matrix[:, j] = np.array(values, np.float32)[codes]
     return matrix

@@ -1,7 +1,7 @@
 """Labels as matrices.
 
 Targets are (N, L) float32 from 0 to 1: NaN where a cell is ignored, strictly between 0 and 1 where an uncertain one is
-smoothed. In a raw matrix, before the policies on uncertain and blank cells are applied, `UNCERTAIN` and NaN mark them.
+smoothed. In a raw matrix `UNCERTAIN` and NaN mark uncertain and blank cells; `labels.policies` makes them targets.
 """
 
 from __future__ import annotations

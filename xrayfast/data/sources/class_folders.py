@@ -133,7 +133,7 @@ def _add_classes(
         found.left_out.append(("copies of a file in another class", copies))
     if differing := [name for name, files in merged.items() if len(files) > 1]:
         found.notes.append(
-            f"{len(differing)} file names stand in several classes with different content "
+            f"{len(differing)} file names are in several classes with different content "
             f"({shorten(differing, 3)}): taken for different images."
         )
 

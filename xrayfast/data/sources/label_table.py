@@ -49,13 +49,16 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
         records.notes.append(f"{file.name} is a table of {spec.name}, by its columns. {spec.note}".rstrip())
     records.notes += [f"Columns of {file.name}: {columns}.", *label_notes]
     if len(files.names) < len(files.rows):
-        records.notes.append(f"{len(files.rows)} rows are about {len(files.names)} images: those of one are joined.")
+        records.notes.append(
+            f"{len(files.rows)} rows describe {len(files.names)} images: rows of one image are merged, "
+            "1 if any row is 1."
+        )
     _add_metadata(records, table, columns, spec, files.first)
     spec.complete_records(records, file)
     no_splits = records.splits is None and config.split_file is None
     if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
         records.notes.append(
-            f"{listed.name} beside {file.name} names the set's own test split: --split-file {listed} keeps it."
+            f"{listed.name} beside {file.name} names the data set's own test split: --split-file {listed} keeps it."
         )
     return records
 
@@ -66,7 +69,7 @@ def _parse_labels(table: Table, columns: Columns, spec: DatasetSpec, config: Dat
         cells_of = {clean_label(spec.flag_columns.get(name, name)): table.columns[name] for name in columns.labels}
         names, alone = list(cells_of), len(cells_of) == 1
         raw = RawLabels(names, parse_flags(cells_of, table.where), spec.multi_label or alone, blank=spec.blank)
-        return raw, [f"'{names[0]}' is the only label: there or not."] if alone else []
+        return raw, [f"'{names[0]}' is the only label: a binary task."] if alone else []
     column = columns.labels[0]
     cells = table.columns[column]
     delim = resolve_delimiter(set(cells), config.label_delim)

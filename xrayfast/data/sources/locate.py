@@ -74,8 +74,8 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) 
         row, earlier = int(rows[repeats[0]]), int(first[images[repeats[0]]])
         other = "" if texts[row] == texts[earlier] else f" as '{texts[earlier]}'"
         raise DataError(
-            f"{table.where(row)}: image '{texts[row]}' stands in {table.where(earlier)} already{other}; "
-            "expected one row per image. Remove or join them."
+            f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
+            "expected one row per image. Remove or merge them."
         )
     return RowFiles(list(image_of), [finder.path(name) for name in image_of], rows, images, first)
 

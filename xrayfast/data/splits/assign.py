@@ -37,12 +37,12 @@ def assign_splits(
         config: fractions, folds and split_seed.
 
     Raises:
-        ConfigError: fractions that leave nothing to train on, or folds of a set whose validation split is given.
+        ConfigError: fractions that leave nothing to train on, or folds of a data set whose validation split is given.
     """
     notes = []
     held_out: set[Split | None] = set(given) - {None, "train"}
     if "test" in held_out and config.test_fraction:
-        notes.append("The test fraction is not used: the set has a test split.")
+        notes.append("The test fraction is not used: the data set has a test split.")
     test = 0.0 if "test" in held_out else config.test_fraction
     valid = 0.0 if "valid" in held_out else config.valid_fraction
     _require_consistent(config, held_out, valid, test)
@@ -58,7 +58,7 @@ def assign_splits(
         *([f"{valid:.0%} valid"] if valid and not config.folds else []),
         *([f"{test:.0%} test"] if test else []),
     ]
-    notes.append(f"Drawn from the training images with seed {config.split_seed}: {' and '.join(shares)}, {by}.")
+    notes.append(f"Split drawn with seed {config.split_seed}: {' and '.join(shares)}, {by}.")
     return SplitAssignment(names.tolist(), drawn, notes)
 
 
@@ -73,7 +73,9 @@ def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: 
     if config.folds is not None and (config.fold or 1) > config.folds:
         raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
     if config.folds is not None and "valid" in held_out:
-        raise ConfigError("found folds for a set whose validation split is given. Leave out --folds, or the split.")
+        raise ConfigError(
+            "found folds for a data set whose validation split is given. Leave out --folds, or the split."
+        )
     if config.folds is None and valid + test >= 1 - 1e-9:
         raise ConfigError(
             f"valid_fraction {valid:g} and test_fraction {test:g} leave nothing to train on; expected a sum below 1."

@@ -51,7 +51,7 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
     splits = [split for cell in cells if (split := split_of[cell])]
     if len(splits) < len(cells):
         i, cell = next((i, cell) for i, cell in enumerate(cells) if not split_of[cell])
-        raise DataError(f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Mend the cell.")
+        raise DataError(f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Fix the cell.")
     return splits
 
 

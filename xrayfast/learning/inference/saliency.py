@@ -246,7 +246,7 @@ def outside_note(shares: Sequence[float]) -> str:
     """
     known = np.array([share for share in shares if not np.isnan(share)])
     if not known.size:
-        return "No region of any image supports the explained label: there is no heat to look at."
+        return "No region of any image supports the explained label: the map is 0 everywhere."
     median = (
         f"{np.median(known):.0%} of the heat (median over {known.size} images) lies outside the central thorax, the "
         f"image without {MARGIN:.0%} at each side"

@@ -160,7 +160,7 @@ def _group_view(audit: Audit, group: Duplicates, images: Mapping[int, NDArray[np
     split, labels = ({table[name].iloc[row] for row in group.rows} for name in ("split", "labels"))
     marks = [f"in {' and '.join(sorted(split))}"] if len(split) > 1 else []
     marks += ["labels differ"] if len(labels) > 1 else []
-    kind = "The same image" if group.kind == "exact" else f"All but the same (likeness {group.similarity:.3f})"
+    kind = "The same image" if group.kind == "exact" else f"Near duplicates (correlation {group.similarity:.3f})"
     return {
         "title": ", ".join([kind, *marks]),
         "leak": len(split) > 1,

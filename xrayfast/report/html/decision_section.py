@@ -55,7 +55,7 @@ def _thresholds_text(decision: Decision) -> str:
     rule = RULES[decision.rule or "f1"].format(decision.target)
     text = (
         f"Each label's threshold was chosen on the validation images, for {rule}. Sensitivity and specificity are "
-        "those on the same images, and so somewhat too good; their intervals are exact ones (Clopper-Pearson), which "
+        "those on the same images, and so slightly optimistic; their intervals are exact ones (Clopper-Pearson), which "
         "take images for independent of each other."
     )
     if decision.task == "single":

@@ -171,7 +171,7 @@ def _disjoint(facts: RunFacts) -> Answer:
     sentences, split = tuple(say.split_overlap(facts)), facts.split
     if split is None:
         return Answer(todo="at which level the splits are disjoint.")
-    todo = "" if (split["patient"] != "").all() else "whether images of one patient can stand in more than one split."
+    todo = "" if (split["patient"] != "").all() else "whether images of one patient can be in more than one split."
     return Answer(sentences, todo)
 
 

@@ -152,19 +152,19 @@ def split_overlap(facts: RunFacts) -> list[str]:
         return [f"The split is {UNRECORDED}: there is no split.csv."]
     known = split[split["patient"] != ""]
     if known.empty:
-        people = "By image: no patients are known, so that images of one patient may stand in several splits."
+        people = "By image: no patients are known, so that images of one patient may be in several splits."
     else:
         several = int((known.groupby("patient")["split"].nunique() > 1).sum())
         people = (
             f"By patient as far as patients are known, which is on {len(known):,} of {plural(len(split), 'image')}: "
-            f"{'none stands' if not several else f'{several:,} of {known.patient.nunique():,} stand'} in more than one "
+            f"{'none is' if not several else f'{several:,} of {known.patient.nunique():,} are'} in more than one "
             "split."
         )
     if "digest" not in split:
         return [people]
     copies = int((split[split["digest"] != ""].groupby("digest")["split"].nunique() > 1).sum())
-    images = f"{'No image stands' if not copies else plural(copies, 'image') + ' stand'} in more than one split"
-    return [people, f"{images}, by a hash of the decoded pixels."]
+    images = "No image is" if not copies else plural(copies, "image") + (" is" if copies == 1 else " are")
+    return [people, f"{images} in more than one split, by a hash of the decoded pixels."]
 
 
 def counts_markdown(facts: RunFacts) -> Markdown | None:
@@ -259,7 +259,7 @@ def limitations(facts: RunFacts) -> list[str]:
     if not external_tests(facts):
         found.append("It was not evaluated on other data. Other hospitals, devices and patients usually lower results.")
     if facts.split is not None and (facts.split["patient"] == "").all():
-        found.append("Patients are not known: where one stands in two splits, results are too good.")
+        found.append("Patients are not known: where one is in two splits, results are optimistic.")
     if not any(summary.get("subgroups") for summary in facts.results.values()):
         found.append("Results on subgroups, such as by sex or age, were not computed.")
     if facts.damaged:

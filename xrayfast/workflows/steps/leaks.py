@@ -33,11 +33,11 @@ def require_leak_free(
     found = " ".join(leaks.sentences())
     if not allow_leaks:
         raise DataError(
-            f"{data.config.source}: training would see images that it is measured on. {found} Remove copies, mend the "
+            f"{data.config.source}: training would see images that it is evaluated on. {found} Remove copies, fix the "
             "split or leave it to xrayfast; 'xrayfast check' lists all and shows the images, and 'xrayfast fit "
             "--allow-leaks' trains all the same."
         )
-    return data, [f"Trained with leaks allowed: results are too good. {found}"], looked
+    return data, [f"Trained with leaks allowed: results are optimistic. {found}"], looked
 
 
 def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:
@@ -46,13 +46,13 @@ def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:
     exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
     known = int(data.table["patient"].notna().sum())
     patients = (
-        f"Patients are known of {plural(known, 'image')} and stand in one split each."
+        f"Patients are known of {plural(known, 'image')} and are in one split each."
         if known
-        else "Patients are not known, so that one of them could stand in several splits."
+        else "Patients are not known, so that one of them could be in several splits."
     )
     return [
         f"{plural(len(data), 'image')} compared: {exact} of equal images, {near} of near duplicates.",
-        *(leaks.sentences() or ["No image stands in more than one split."]),
+        *(leaks.sentences() or ["No image is in more than one split."]),
         *([] if leaks.patients else [patients]),
         "Shortcuts, such as size, borders or brightness that give a label away, were not looked for: 'xrayfast check' "
         "does.",
