@@ -64,25 +64,6 @@ class CrossEntropyLoss(_Loss):
         return F.cross_entropy(logits, target, weight=self.weight, reduction=self.reduction)
 
 
-class BinaryCrossEntropyLoss(_Loss):
-    """Binary cross entropy of multi-label logits.
-
-    Args:
-        weight: (L,) weights of positives.
-        reduction: "mean" (over the cells that are not masked), "sum" or "none", which gives (N, L), 0 where masked.
-    """
-
-    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
-        super().__init__("multi", weight, reduction)
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch."""
-        logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
-        target, unmasked = fill_masked(target.to(logits.dtype))
-        losses = F.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=self.weight)
-        return _reduced(losses * unmasked, unmasked, self.reduction)
-
-
 class FocalLoss(_Loss):
     """Focal loss for softmax (single-label) and sigmoid (multi-label) problems, element by element.
 
@@ -166,6 +147,18 @@ class FocalLoss(_Loss):
         if self.alpha is not None:
             losses = losses * (self.alpha * target + (1 - self.alpha) * (1 - target))
         return losses
+
+
+class BinaryCrossEntropyLoss(FocalLoss):
+    """Binary cross entropy of multi-label logits: the focal loss with gamma 0.
+
+    Args:
+        weight: (L,) weights of positives.
+        reduction: as in `FocalLoss`.
+    """
+
+    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+        super().__init__("multi", 0.0, weight=weight, reduction=reduction)
 
 
 def fill_masked(target: Tensor) -> tuple[Tensor, Tensor]:
