@@ -145,7 +145,7 @@ def markdown(lines: list[list[str]]) -> str:
 def options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", default=Path("data"), metavar="DATA")
-    parser.add_argument("--labels", type=Path, help="CSV file of image paths and labels")
+    parser.add_argument("--labels", type=Path, help="table (CSV) of image paths and labels")
     parser.add_argument("--imply", action="append", default=[], metavar="A=B", help="as covid-19=pneumonia")
     parser.add_argument("--runs", type=Path, default=Path("runs/published"), help="folder of the runs and tables")
     parser.add_argument("--quick", action="store_true", help="to try it: 64 px, small networks from random weights")

@@ -84,23 +84,27 @@ class DataConfig(_Section):
     """Which images, which labels, which split."""
 
     source: Path = option(Path("data"), "Folder of images in class folders, or a CSV file.", metavar="DATA")
-    labels: Path | None = option(None, "CSV file of image paths and labels.", metavar="FILE")
-    path_col: str | None = option(None, "Its column of image paths; inferred where not given.", metavar="COLUMN")
-    label_col: Texts = option((), "Its column of labels, or several columns of 0 and 1.", metavar="COLUMN[,...]")
+    labels: Path | None = option(None, "Table (CSV) of image paths and labels.", metavar="FILE")
+    path_col: str | None = option(
+        None, "Column of image paths in the table; inferred where not given.", metavar="COLUMN"
+    )
+    label_col: Texts = option(
+        (), "Column of labels in the table, or several columns of 0 and 1.", metavar="COLUMN[,...]"
+    )
     label_delim: str = option("auto", "Separator between the labels in a cell.", metavar="TEXT", min_length=1)
     label_map: Path | None = option(
         None, "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms.", metavar="FILE"
     )
     uncertain: Texts = option(
         (),
-        "Cells of -1: ignore (where not given), zeros, ones, or smooth:0.7; LABEL=POLICY for one label.",
+        "Cells of -1: ignore (masked; where not given), zeros, ones, or smooth:0.7; LABEL=POLICY for one label.",
         metavar="POLICY",
         repeated=True,
     )
     blank: Texts = option(
         (),
-        "Blank cells: ignore or zeros; LABEL=POLICY for one label. Where not given, zeros for CheXpert and MIMIC-CXR, "
-        "else ignore.",
+        "Blank cells: ignore (masked) or zeros; LABEL=POLICY for one label. Where not given, zeros for CheXpert and "
+        "MIMIC-CXR, else ignore.",
         metavar="POLICY",
         repeated=True,
     )
@@ -113,16 +117,16 @@ class DataConfig(_Section):
     task: TaskChoice = option("auto", "Single-label or multi-label; auto infers it from the labels.")
     patient_col: str | None = option(
         None,
-        "Its column of patients, none of whom is in two splits; or dicom:PatientID, name (in the file names), none. "
-        "Inferred where not given.",
+        "Column of patients in the table, none of whom is in two splits; or dicom:PatientID, name (in the file names), "
+        "none. Inferred where not given.",
         metavar="COLUMN",
     )
-    split_col: str | None = option(None, "Its column of train, valid and test.", metavar="COLUMN")
+    split_col: str | None = option(None, "Column of train, valid and test in the table.", metavar="COLUMN")
     split_file: Path | None = option(
         None, "A split.csv to replay, or a list of images named for its split, such as test_list.txt.", metavar="FILE"
     )
-    valid_fraction: float = option(0.2, "Fraction to validate on, where the data brings no split.", gt=0, lt=1)
-    test_fraction: float = option(0.0, "Fraction to test on, where the data brings no split.", ge=0, lt=1)
+    valid_fraction: float = option(0.2, "Fraction to validate on, where the data set has no split.", gt=0, lt=1)
+    test_fraction: float = option(0.0, "Fraction to test on, where the data set has no split.", ge=0, lt=1)
     folds: int | None = option(None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2)
     fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1)
     split_seed: int = option(0, "Seed of the split.", ge=0)
@@ -170,7 +174,11 @@ class TrainConfig(_Section):
     )
     wd: float = option(0.01, "Weight decay, decoupled.", ge=0)
     early_stop: int | None = option(None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1)
-    monitor: Monitor = option("auto", "Metric that decides which epoch is best; auto is auroc_macro.", metavar="METRIC")
+    monitor: Monitor = option(
+        "auto",
+        "Metric that decides which epoch is best; auto: auroc_macro, which jumps less than accuracy.",
+        metavar="METRIC",
+    )
     tta: bool = option(False, "Average final predictions over augmented views.")
     allow_leaks: bool = option(
         False, "Train although patients or duplicates are in more than one split; the report says so."
@@ -183,8 +191,8 @@ class TrainConfig(_Section):
     )
     reuse_frozen: Annotated[ReuseFrozen, BeforeValidator(_as_word)] = option(
         "auto",
-        "Compute frozen features once, not every epoch; auto: where a phase has more epochs than there are views, or "
-        "another phase caches them, and the disk has room.",
+        "Compute the features of frozen blocks once, not every epoch. auto does so where a phase has more epochs than "
+        "there are views, or another phase caches them, and where the disk has room.",
     )
     frozen_views: int = option(
         2,
@@ -203,8 +211,8 @@ class TrainConfig(_Section):
     device: Device = option("auto", "Where to compute.", panel=MACHINE)
     precision: Precision = option(
         "auto",
-        "Of training; auto: bf16 where the device has units for it (CUDA, CPUs with AMX) and the network tolerates it, "
-        "fp16 on CUDA without them, else fp32. Predictions are fp32.",
+        "Precision of training. auto uses bf16 where the device has units for it (CUDA, CPUs with AMX) and the network "
+        "tolerates it, fp16 on CUDA without them, and else fp32. Predictions are always fp32.",
         panel=MACHINE,
     )
     batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2)
@@ -234,7 +242,7 @@ class ResultsConfig(_Section):
 
     thresholds: Thresholds = option(
         "auto",
-        "What each label's threshold is chosen for, on validation; half is 0.5. auto: f1 for multi-label; for "
+        "Rule that chooses each label's threshold on validation; half: always 0.5. auto: f1 for multi-label; for "
         "single-label, the most likely class is predicted.",
     )
     target_sensitivity: float | None = option(

@@ -22,7 +22,7 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
 
     Returns:
         Low and high, each (...) in [0, 1]; NaN where there is no trial. Too narrow for several images per patient,
-        which are not independent (`metrics.bootstrap` draws patients).
+        which are not independent (`metrics.intervals.bootstrap` draws patients).
 
     Raises:
         ValueError: Successes outside [0, trials], or a level outside (0, 1).

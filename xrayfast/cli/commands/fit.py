@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,6 @@ from xrayfast.cli.common import command_line, open_and_show, read_settings, show
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
 from xrayfast.errors import Interrupted
-
-if TYPE_CHECKING:
-    pass
 
 GRACE = 2.0
 """Seconds that a rank waits after it failed, for rank zero to fail too."""

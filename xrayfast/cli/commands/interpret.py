@@ -47,8 +47,8 @@ def interpret(
 ) -> None:
     """Report on a run: tables, figures, model card and report.html, from its saved predictions.
 
-    An option of the results chooses thresholds and calibration anew on validation, saves them in the run, and computes
-    the metrics of all splits anew.
+    Any option under Results chooses thresholds and calibration on validation again, saves them in the run, and computes
+    the metrics of all splits again.
     """
     o.check_choice(split, o.PREDICTED_SPLITS, "--split")
     from xrayfast.run import Run

@@ -166,7 +166,7 @@ class UncachedImages(DecodedImages):
 class ImageCache(DecodedImages):
     """Images cached on disk.
 
-    An image is found by its file's path, size and times: after any change it is decoded anew. Damage on disk is
+    An image is found by its file's path, size and times: after any change it is decoded again. Damage on disk is
     detected and dropped. A build that was stopped or killed continues where it was; several processes may read and
     build the same cache, and builds at the same time share the work. It can be pickled and used after a fork: no file
     stays open.

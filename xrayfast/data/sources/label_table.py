@@ -98,7 +98,7 @@ def _add_metadata(
         patients = [cell.strip() for cell in column]
         records.patients = patients if any(patients) else None
     for column in cells(columns.study):
-        # Studies may be numbered anew for each patient.
+        # Study numbers may start again for each patient.
         owners = records.patients or [""] * len(column)
         records.studies = [cell and f"{patient} {cell}" for patient, cell in zip(owners, column, strict=True)]
     for column in cells(columns.sex):

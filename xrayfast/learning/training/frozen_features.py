@@ -162,7 +162,7 @@ class FeatureLoader:
 
     Args:
         loader: gives order and batch size.
-        features: (V, N, ...); each image's view is drawn anew for each batch.
+        features: (V, N, ...); each image's view is drawn again for each batch.
         targets: (N, ...).
     """
 

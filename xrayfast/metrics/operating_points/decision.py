@@ -69,7 +69,7 @@ class Decision:
         """The network's (N, L) probabilities, calibrated: (N, L) in [0, 1].
 
         Raises:
-            ValueError: As in `metrics.calibration`.
+            ValueError: As in `calibration`.
         """
         if self.calibration is None:
             return np.asarray(raw, dtype=np.float64)
@@ -171,7 +171,7 @@ def choose(
         calibrate: whether to fit a calibration.
 
     Raises:
-        ValueError: As in `metrics.calibration` and `metrics.thresholds`.
+        ValueError: As in `calibration` and `thresholds`.
     """
     calibration: Calibration = None
     if calibrate:
