@@ -1,4 +1,4 @@
-"""Every metric: one row each, from which all that computes, resamples, lists, orders or shows metrics takes its facts.
+"""Every metric, one row each; all other code reads this table.
 
 To add a metric, write a pure function in this folder and one row in `METRICS`. It is then in `metrics.json` with its
 interval (from `bootstrap`), in the tables of the report, in `compare` and `--order`, and, as its row says, in the
@@ -55,8 +55,8 @@ class Metric:
         title: what people read.
         compute: how it is computed, most simply `from_counts` of a function of 2x2 matrices.
         scope: "overall", "label" or "prevalence".
-        tasks: for which it stands over all labels, itself (scope "overall") or by its averages.
-        averages: of a metric by label, that stand over all labels as NAME_AVERAGE.
+        tasks: tasks for which it is reported over all labels, itself (scope "overall") or by its averages.
+        averages: of a metric by label, reported over all labels as NAME_AVERAGE.
         higher_is_better: whether a good network has much of it.
         denominator: of a proportion; its interval is exact where it is 0 or 1 in every resample.
         judges: what it depends on: the labels that are called, the order of images, or the probability itself.
