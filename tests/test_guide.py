@@ -142,7 +142,7 @@ def test_pictures_are_there_and_small(name):
 
 @pages
 def test_measured_values_are_those_of_the_benchmarks(page):
-    """A value of several rounds, such as "3.01 (2.99 to 3.14, n = 3)", stands in BENCHMARKS.md with its command."""
+    """A value of several rounds, such as "3.01 (2.99 to 3.14, n = 3)", is in BENCHMARKS.md with its command."""
     measured = (ROOT / "BENCHMARKS.md").read_text(encoding="utf-8")
     values = re.findall(r"[\d.]+ (?:%|s)? ?\((?:[\d.]+ to [\d.]+, )?n = \d+\)", " ".join(page.read_text().split()))
     assert all(value in measured for value in values)
@@ -178,6 +178,17 @@ def test_ci_runs_the_readme_s_test_command_and_the_linters():
     assert "make lint" in script
     assert "make test" in "".join(blocks(README, "sh"))
     assert subprocess.run(["bash", "-n", str(ROOT / ".ci" / "run")]).returncode == 0
+
+
+def test_the_pages_list_every_backbone_and_every_dataset():
+    from xrayfast.data.sources.datasets.registry import SPECS
+    from xrayfast.learning.model.backbones import BACKBONES
+
+    training, data = (
+        " ".join((ROOT / f"examples/guide/{name}.md").read_text().split()) for name in ("training", "data")
+    )
+    assert f"`--arch`: {', '.join(BACKBONES)}," in training
+    assert f": {', '.join(dict.fromkeys(spec.name.split(' (')[0] for spec in SPECS))}." in data
 
 
 BUILT = (ROOT / "examples" / "guide" / "how_it_is_built.md").read_text(encoding="utf-8")
