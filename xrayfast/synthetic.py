@@ -31,8 +31,6 @@ CONDITIONS = ("normal", "pneumonia", "covid-19")
 Field: TypeAlias = npt.NDArray[np.floating[Any]]
 """float32 (n, n), one value per point of the canonical plane, or (1, n), (n, 1), (n, n / 2) of its parts."""
 
-_Warp: TypeAlias = npt.NDArray[np.float64]
-
 _KNOTS = 5  # of the mesh that places and warps the plane on the film, along each edge
 _REACH = 1.12  # the plane reaches beyond the film, so that a turned or shifted film has no empty corners
 _MIN_SIZE = 128  # smaller films are rendered at this size and downscaled, so that ribs and vessels don't alias
@@ -281,10 +279,8 @@ def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size
         DataError: unknown condition, negative number, or size out of range.
     """
     if condition not in CONDITIONS:
-        raise DataError(
-            f"unknown condition {condition!r}; choose one of {', '.join(CONDITIONS)}."
-            + did_you_mean(condition, CONDITIONS)
-        )
+        choices = f"{', '.join(CONDITIONS)}.{did_you_mean(condition, CONDITIONS)}"
+        raise DataError(f"unknown condition {condition!r}; choose one of {choices}")
     _check_ranges(patient, image, seed, size)
     patient_rng = np.random.default_rng([seed, patient, 0])
     image_rng = np.random.default_rng([seed, patient, 1, image])
@@ -325,17 +321,15 @@ def _check_ranges(patient: int, image: int, seed: int, size: int) -> None:
         raise DataError(f"size must be 16 to 4096 pixels, got {size}")
 
 
-def _expose(tissue: Field, warp: _Warp, image_rng: np.random.Generator, size: int) -> Image.Image:
+def _expose(tissue: Field, warp: npt.NDArray[np.float64], image_rng: np.random.Generator, size: int) -> Image.Image:
     """The film of one exposure: positioning, scatter, film curve and grain; 8-bit gray.
 
     ``warp`` (_KNOTS, _KNOTS, 2) are shifts that make the patient's two sides differ.
     """
     turn, zoom, shift = image_rng.normal(0, 0.03), image_rng.uniform(0.86, 1.01), image_rng.normal(0, 0.025, 2)
     knots = np.linspace(-1, 1, _KNOTS)
-    turned = np.stack(np.meshgrid(knots, knots), axis=-1) @ [
-        [math.cos(turn), math.sin(turn)],
-        [-math.sin(turn), math.cos(turn)],
-    ]
+    rotation = [[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]]
+    turned = np.stack(np.meshgrid(knots, knots), axis=-1) @ rotation
     grid = ((turned * zoom + shift + warp) / _REACH + 1) * len(tissue) / 2
     at = np.linspace(0, size, _KNOTS).round().astype(int).tolist()
     mesh = []
@@ -433,8 +427,7 @@ def write_dataset(
         raise DataError(f"images_per_patient must be at least 1, got {images_per_patient}")
     _check_ranges(0, 0, seed, size)
     try:
-        found = sorted(item.name for item in folder.iterdir()) if folder.exists() else []
-        if found:
+        if folder.exists() and (found := sorted(item.name for item in folder.iterdir())):
             raise DataError(
                 f"{folder} is not empty: it holds {shorten(found, 3)}. Name a new folder or an empty one; "
                 "nothing was written or removed."
@@ -451,10 +444,8 @@ def write_dataset(
         finally:  # also on Ctrl-C
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise DataError(
-            f"can't write phantoms to {folder}: {error.strerror or error} ({error.filename or folder}). "
-            "Choose a folder that you may write to, with enough space."
-        ) from error
+        problem = f"can't write phantoms to {folder}: {error.strerror or error} ({error.filename or folder})"
+        raise DataError(f"{problem}. Choose a folder that you may write to, with enough space.") from error
     return DatasetSummary(folder, images, len(plan), counts)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import Features
@@ -93,46 +94,41 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
 
 def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list[Finding]:
     """Contradicting labels and patients of the same image, and duplicates as such."""
-    names, truth = data.table["image"].tolist(), data.truth
-    patients = data.table["patient"].tolist()
-
-    def images(groups: Sequence[Duplicates]) -> tuple[str, ...]:
-        return tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
-
+    names, patients, truth = data.table["image"].tolist(), data.table["patient"].tolist(), data.truth
     found = []
+
+    def add(kind: str, severity: Severity, groups: Collection[Duplicates], title: str, text: str) -> None:
+        images = tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
+        found.append(Finding(kind, severity, f"{plural(len(groups), 'image')} {title}", text, len(groups), images))
+
     # Exact copies of a member of a near group are in both; each image counts once.
     in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
     distinct = [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
-    rows = {group: list(group.rows) for group in distinct}
-    if conflicts := [
-        group for group in distinct if ((truth[rows[group]] == 1).any(0) & (truth[rows[group]] == 0).any(0)).any()
-    ]:
-        example = " but ".join(f"{names[row]} is '{_labels(data, row)}'" for row in _contradicting(data, conflicts[0]))
+    if conflicts := {group: rows for group in distinct if (rows := _contradicting_rows(truth, group))}:
+        labels = data.table["labels"].tolist()
+        rows = next(iter(conflicts.values()))
+        example = " but ".join(f"{names[row]} is '{labels[row] or 'no label'}'" for row in rows)
         text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
-        title = f"{plural(len(conflicts), 'image')} with contradicting labels"
-        found.append(Finding("conflicting_labels", "warning", title, text, len(conflicts), images(conflicts)))
-    if strangers := [group for group in distinct if len({patients[row] or None for row in rows[group]} - {None}) > 1]:
+        add("conflicting_labels", "warning", conflicts, "with contradicting labels", text)
+    if strangers := [group for group in distinct if len({patients[row] or None for row in group.rows} - {None}) > 1]:
         text = "The same image under two patients: one of the two is wrong, or the column is not a patient ID."
-        title = f"{plural(len(strangers), 'image')} of more than one patient"
-        found.append(Finding("conflicting_patients", "warning", title, text, len(strangers), images(strangers)))
-    for kind, how, sign in (("exact", "more than once", " = "), ("near", "more than once, as near duplicates", " ~ ")):
+        add("conflicting_patients", "warning", strangers, "of more than one patient", text)
+    for kind, title, sign in (
+        ("exact", "more than once", " = "),
+        ("near", "more than once, as near duplicates", " ~ "),
+    ):
         if groups := [group for group in duplicates if group.kind == kind]:
             examples = shorten((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
             text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
-            title = f"{plural(len(groups), 'image')} {how}"
-            found.append(Finding(f"duplicates_{kind}", "note", title, text, len(groups), images(groups)))
+            add(f"duplicates_{kind}", "note", groups, title, text)
     return found
 
 
-def _contradicting(data: Manifest, group: Duplicates) -> tuple[int, int]:
-    """Two rows of the group whose labels contradict each other."""
-    truth = data.truth[list(group.rows)]
-    label = int(((truth == 1).any(0) & (truth == 0).any(0)).argmax())
-    return group.rows[int((truth[:, label] == 1).argmax())], group.rows[int((truth[:, label] == 0).argmax())]
-
-
-def _labels(data: Manifest, row: int) -> str:
-    return str(data.table["labels"].iloc[row]) or "no label"
+def _contradicting_rows(truth: npt.NDArray[np.int8], group: Duplicates) -> list[int]:
+    """Two rows of the group, with and without the first label of which there are both; none where there is no such."""
+    present, absent = (truth[list(group.rows)] == value for value in (1, 0))
+    labels = np.flatnonzero(present.any(0) & absent.any(0))
+    return [group.rows[int(cells[:, labels[0]].argmax())] for cells in (present, absent)] if len(labels) else []
 
 
 def class_findings(data: Manifest) -> list[Finding]:

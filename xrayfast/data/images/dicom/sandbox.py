@@ -30,14 +30,9 @@ _HARMLESS = b"extraneous bytes before marker 0xd9"
 
 
 def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[int, int, int], bits: int) -> bytes:
-    """Decode one codestream, whose header the caller has checked, in a subprocess.
+    """Decode one codestream in a subprocess; the caller has checked its header.
 
-    Args:
-        path: the file, for messages.
-        codec: "lossless" or "jpeg-ls".
-        frame: the codestream.
-        shape: rows, columns, samples per pixel.
-        bits: precision of the samples.
+    The shape is (rows, columns, samples per pixel); `bits` is the precision of the samples.
 
     Returns:
         rows * columns * samples values of 1 byte, or of 2 (little endian) above 8 bits.
@@ -53,9 +48,8 @@ def decode_in_subprocess(path: Path, codec: Codec, frame: bytes, shape: tuple[in
     try:
         done = subprocess.run(command, input=frame, capture_output=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired as error:
-        raise ReadError(
-            f"{path}: found damaged {codec} JPEG data (decoding took over {limit:.0f} s). Fetch the file again."
-        ) from error
+        found = f"damaged {codec} JPEG data (decoding took over {limit:.0f} s)"
+        raise ReadError(f"{path}: found {found}. Fetch the file again.") from error
     except OSError as error:
         raise ReadError(f"{path}: can't be decoded: no process can be started ({error.strerror}).") from error
     complaints = [line for line in done.stderr.splitlines() if line.strip() and _HARMLESS not in line]
