@@ -49,7 +49,7 @@ def _renamed(name: str, old: str, default: Any = ...) -> Any:
     return Field(default, validation_alias=AliasChoices(name, old))
 
 
-class Phase(_File):
+class PhaseRecord(_File):
     """A phase of training as it was planned; `lrs` are the peak learning rates, from the first block to the head."""
 
     name: str
@@ -106,7 +106,7 @@ class RunInfo(_File):
     frozen_feature_blocks: list[int] | None = _renamed("frozen_feature_blocks", "kept_blocks", None)
     frozen_feature_views: int = _renamed("frozen_feature_views", "kept_views", 0)
     lr: float | None = None
-    phases: list[Phase] | None = None
+    phases: list[PhaseRecord] | None = None
     seconds: float | None = None
     best_epoch: int | None = None
 
@@ -168,7 +168,7 @@ NamedCount = Annotated[list[Any], AfterValidator(_named_count)]
 """A text and a number of images."""
 
 
-class Interval(_Part):
+class IntervalRecord(_Part):
     """The two ends of a confidence interval, and how it was computed."""
 
     low: Number
@@ -176,7 +176,7 @@ class Interval(_Part):
     method: NotRequired[str]
 
 
-class Intervals(_Part, total=False):
+class IntervalsRecord(_Part, total=False):
     """Confidence intervals by metric, overall and by label."""
 
     level: float
@@ -184,8 +184,8 @@ class Intervals(_Part, total=False):
     seed: int
     by: str
     units: int
-    overall: dict[str, Interval]
-    per_label: dict[str, dict[str, Interval]]
+    overall: dict[str, IntervalRecord]
+    per_label: dict[str, dict[str, IntervalRecord]]
     delong: dict[str, dict[str, Number]]
 
 
@@ -246,7 +246,7 @@ class Subgroup(_Part):
     patients: NotRequired[int | None]
     overall: dict[str, Number]
     per_label: list[LabelRow]
-    intervals: NotRequired[Intervals]
+    intervals: NotRequired[IntervalsRecord]
     notes: NotRequired[list[str]]
 
 
@@ -273,7 +273,7 @@ class SplitSummary(_Part):
     most_confused: NotRequired[list[ConfusedPair]]
     notes: NotRequired[list[str]]
     prevalence: NotRequired[dict[str, float]]
-    intervals: NotRequired[Intervals]
+    intervals: NotRequired[IntervalsRecord]
     confusion: NotRequired[list[list[int]]]
     most_common: NotRequired[MostCommon | None]
     confusion_per_label: NotRequired[dict[str, list[list[int]]]]

@@ -47,7 +47,7 @@ YOUDEN = Metric(
     meaning="Sensitivity and specificity together, less 1.",
     epochs=BOTH,
     short="J",
-    hub="youden",
+    hub_name="youden",
 )
 
 

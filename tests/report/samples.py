@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 
-from xrayfast.metrics.operating_points.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
@@ -55,7 +55,7 @@ def predictions(task, labels, n, seed=0):
 def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resamples=25, divided=True, seed=0):
     """A split with everything there is, and the decision that was chosen on it."""
     sample = predictions(task, labels, n, seed)
-    decision = choose(sample.truth, sample.raw, labels, task, rule="f1" if task == "multi" else "youden")
+    decision = fit_decision(sample.truth, sample.raw, labels, task, rule="f1" if task == "multi" else "youden")
     sample = sample.calibrated(decision)
     settings = {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples, "prevalence": 0.05}
     summary = summarise(sample.truth, sample.probability, labels, task, raw=sample.raw, **settings)

@@ -59,13 +59,13 @@ class Metric:
         averages: of a metric by label, reported over all labels as NAME_AVERAGE.
         higher_is_better: whether a good network has much of it.
         denominator: of a proportion; its interval is exact where it is 0 or 1 in every resample.
-        judges: what it depends on: the labels that are called, the order of images, or the probability itself.
+        depends_on: of a prediction: the labels that are called, the order of images, or the probability itself.
         headline: whether it is among those shown first; this and what follows is of the macro average where the scope
             is "label".
         meaning: of a headline metric, in one sentence.
         epochs: the tasks for which it is computed after each epoch.
         short: its name on one line with others; "" for the title.
-        hub: what the Hugging Face Hub calls it; "" for nothing.
+        hub_name: what the Hugging Face Hub calls it; "" for nothing.
     """
 
     name: str
@@ -76,12 +76,12 @@ class Metric:
     averages: tuple[Average, ...] = ()
     higher_is_better: bool = True
     denominator: Denominator | None = None
-    judges: Literal["decision", "order", "probability"] = "decision"
+    depends_on: Literal["decision", "order", "probability"] = "decision"
     headline: bool = False
     meaning: str = ""
     epochs: tuple[Task, ...] = ()
     short: str = ""
-    hub: str = ""
+    hub_name: str = ""
 
     def over_all_labels(self) -> Iterator[Metric]:
         """The metric itself, or those of its averages, with the scope "overall"."""
@@ -97,7 +97,7 @@ class Metric:
                 averages=(),
                 denominator=self.denominator if average == "micro" else None,
             )
-            yield found if average == "macro" else replace(found, headline=False, epochs=(), hub="")
+            yield found if average == "macro" else replace(found, headline=False, epochs=(), hub_name="")
 
 
 _TITLES = {"ap_macro": "Mean average precision"}
@@ -189,18 +189,18 @@ def _at_prevalence(resamples: Resamples) -> tuple[Floats, Floats]:
 
 
 _quadratic_kappa = partial(agreement.kappa, weights="quadratic")
-_probability_error = partial(Metric, higher_is_better=False, judges="probability")
+_probability_error = partial(Metric, higher_is_better=False, depends_on="probability")
 _LABELS_MEAN = "then the mean over the labels"
 
 METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "Accuracy", from_confusion(agreement.accuracy), "overall", SINGLE,
-        denominator="known", headline=True, epochs=SINGLE, short="accuracy", hub="accuracy",
+        denominator="known", headline=True, epochs=SINGLE, short="accuracy", hub_name="accuracy",
         meaning="Share of the images whose most likely class is the right one.",
     ),
     Metric(
         "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,
-        denominator="known", headline=True, epochs=MULTI, short="subset acc.", hub="accuracy",
+        denominator="known", headline=True, epochs=MULTI, short="subset acc.", hub_name="accuracy",
         meaning="Share of the images with exactly the right set of labels.",
     ),
     Metric(
@@ -226,7 +226,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "f1", "F1", from_counts(classification.f1),
-        averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, short="F1", hub="f1",
+        averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, short="F1", hub_name="f1",
         meaning=f"Harmonic mean of precision and recall of each label, {_LABELS_MEAN}.",
     ),
     Metric("accuracy", "Accuracy", from_counts(agreement.accuracy), denominator="known"),
@@ -235,13 +235,13 @@ METRICS: tuple[Metric, ...] = (
     Metric("matthews", "Matthews' correlation", from_counts(agreement.matthews)),
     Metric(
         "auroc", "AUROC", lambda resamples: resamples.ranked[0],
-        averages=("macro", "micro"), judges="order", headline=True, epochs=BOTH, short="AUROC", hub="roc_auc",
+        averages=("macro", "micro"), depends_on="order", headline=True, epochs=BOTH, short="AUROC", hub_name="roc_auc",
         meaning=f"Chance that an image with the label scores above one without, {_LABELS_MEAN}; 0.5 is guessing.",
     ),
     Metric(
         "ap", "Average precision", lambda resamples: resamples.ranked[1],
-        averages=("macro", "micro"), judges="order", headline=True, epochs=MULTI, short="mean AP",
-        hub="average_precision",
+        averages=("macro", "micro"), depends_on="order", headline=True, epochs=MULTI, short="mean AP",
+        hub_name="average_precision",
         meaning=f"Area under each label's precision-recall curve, {_LABELS_MEAN}; guessing gives the label's share of "
         "the images.",
     ),
@@ -249,12 +249,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("kappa_quadratic", "Kappa, quadratic weights", from_confusion(_quadratic_kappa), "overall", SINGLE),
     Metric(
         "matthews", "Matthews' correlation", from_confusion(agreement.matthews), "overall", SINGLE,
-        hub="matthews_correlation",
+        hub_name="matthews_correlation",
     ),
     Metric("kappa_macro", "Cohen's kappa, macro", macro("kappa"), "overall", MULTI),
     Metric("matthews_macro", "Matthews' correlation, macro", macro("matthews"), "overall", MULTI),
     _probability_error(
-        "brier", "Brier score", mean_over_images(_class_squared_errors), "overall", SINGLE, hub="brier_score"
+        "brier", "Brier score", mean_over_images(_class_squared_errors), "overall", SINGLE, hub_name="brier_score"
     ),
     _probability_error("brier", "Brier score", mean_over_cells(squared_errors), tasks=MULTI, averages=("macro",)),
     _probability_error("log_loss", "Log loss", mean_over_images(_class_log_losses), "overall", SINGLE),

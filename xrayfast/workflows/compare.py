@@ -20,7 +20,7 @@ from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.run import INFO, PredictedSplit, Run
-from xrayfast.workflows.steps.paired import LEVEL, Side, compare_pair, correct_p_values
+from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +131,7 @@ def compare(
     pairs, remarks = [], {}
     for name in table["run"]:
         if name != reference_name:
-            one, other = (_side(found[side], predictions[side]) for side in (name, reference_name))
+            one, other = (_run_predictions(found[side], predictions[side]) for side in (name, reference_name))
             compared, remarks[name] = compare_pair(one, other, metrics, resamples, seed)
             pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
         done += len(predictions[name])
@@ -232,12 +232,12 @@ def _read_predictions(run: Run, split: PredictedSplit) -> Predictions:
     return predictions
 
 
-def _side(run: Run, predictions: Predictions) -> Side:
+def _run_predictions(run: Run, predictions: Predictions) -> RunPredictions:
     hashes: dict[str, str] = {}
     with contextlib.suppress(RunError):  # older runs lack them
         table = read_csv(run.split_path, ("image", "digest"), dtype=str, keep_default_na=False)
         hashes = dict(zip(table["image"], table["digest"], strict=True))
-    return Side(predictions, run.decision, hashes, run.config.data.window)
+    return RunPredictions(predictions, run.decision, hashes, run.config.data.window)
 
 
 def _reference_name(reference: Run | Path | str, found: dict[str, Run]) -> str:

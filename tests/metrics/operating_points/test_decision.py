@@ -8,7 +8,7 @@ from scipy.special import expit, softmax
 from scipy.stats import binomtest
 
 from xrayfast.metrics.operating_points.calibration import Scaling, Temperature, fit_scalings, fit_temperature
-from xrayfast.metrics.operating_points.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.thresholds import choose_thresholds, decide
 
 LABELS = ("a", "b", "c")
@@ -26,7 +26,7 @@ def drawn(task, n=600, sharp=3.0):
 
 def test_the_calibration_comes_first_and_thresholds_are_chosen_on_what_it_gives():
     truth, raw = drawn("multi")
-    decision = choose(truth, raw, LABELS, "multi", rule="youden")
+    decision = fit_decision(truth, raw, LABELS, "multi", rule="youden")
     assert decision.calibration == tuple(fit_scalings(truth, raw))
     assert decision.points == tuple(choose_thresholds(truth, decision.calibrated(raw), "youden"))
     assert decision.thresholds.tolist() == [point.threshold for point in decision.points]
@@ -36,7 +36,7 @@ def test_the_calibration_comes_first_and_thresholds_are_chosen_on_what_it_gives(
 
 def test_one_temperature_for_single_label():
     truth, raw = drawn("single")
-    decision = choose(truth, raw, LABELS, "single", rule=None)
+    decision = fit_decision(truth, raw, LABELS, "single", rule=None)
     assert decision.calibration == fit_temperature(truth, raw)
     assert decision.calibration.temperature == pytest.approx(3, rel=0.3)
     np.testing.assert_allclose(
@@ -48,7 +48,7 @@ def test_one_temperature_for_single_label():
 
 def test_without_calibration_the_network_s_own_probabilities_stay():
     truth, raw = drawn("multi")
-    decision = choose(truth, raw, LABELS, "multi", rule=None, calibrate=False)
+    decision = fit_decision(truth, raw, LABELS, "multi", rule=None, calibrate=False)
     assert decision == Decision("multi", LABELS)
     np.testing.assert_array_equal(decision.calibrated(raw), raw)
     np.testing.assert_array_equal(decision.decide(raw), raw >= 0.5)
@@ -61,7 +61,7 @@ def test_without_calibration_the_network_s_own_probabilities_stay():
 def test_it_reads_back_what_it_wrote(task, rule, target):
     truth, raw = drawn(task)
     truth[:, 2] = 0 if task == "multi" else truth[:, 2]  # a label for which nothing can be chosen
-    decision = choose(truth, raw, LABELS, task, rule=rule, target=target)
+    decision = fit_decision(truth, raw, LABELS, task, rule=rule, target=target)
     content = json.loads(json.dumps(decision.to_json(), allow_nan=False))
     again = Decision.from_json(content, task, LABELS)
     assert again.to_json() == decision.to_json()
@@ -73,7 +73,7 @@ def test_it_reads_back_what_it_wrote(task, rule, target):
 def test_a_label_for_which_nothing_can_be_chosen_is_called_at_a_half():
     truth, raw = drawn("multi")
     truth[:, 2] = 0
-    decision = choose(truth, raw, LABELS, "multi", rule="f1")
+    decision = fit_decision(truth, raw, LABELS, "multi", rule="f1")
     assert decision.thresholds[2] == 0.5
     assert decision.points[2].reason
     assert decision.calibration[2].reason
@@ -136,7 +136,7 @@ def test_scalings_are_applied_label_by_label():
 
 def test_rates_of_operating_points_have_exact_intervals():
     truth, raw = drawn("multi")
-    decision = choose(truth, raw, LABELS, "multi", rule="sensitivity", target=0.9)
+    decision = fit_decision(truth, raw, LABELS, "multi", rule="sensitivity", target=0.9)
     for i, row in enumerate(decision.to_json()["operating_points"]["labels"]):
         called = decision.calibrated(raw)[:, i] >= row["threshold"]
         for rate, cells in (("sensitivity", called[truth[:, i] == 1]), ("specificity", ~called[truth[:, i] == 0])):

@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from tests.report.samples import LABELS, evaluation, numbers, report, split_report, visible
-from xrayfast.metrics.operating_points.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.evaluation_page import render_evaluation_page
 from xrayfast.report.html.results_tables import all_metrics_table, delong_table, label_tables, thresholds_table
@@ -114,7 +114,7 @@ def test_operating_points_have_exact_intervals_of_their_counts():
     stats = pytest.importorskip("scipy.stats")
     truth = np.array([[1, 0, 1]] * 9 + [[0, 0, 1]] * 11)
     raw = np.linspace(0.9, 0.1, 20)[:, None].repeat(3, axis=1)
-    decision = choose(truth, raw, ("a", "none", "all"), "multi", rule="youden", calibrate=False)
+    decision = fit_decision(truth, raw, ("a", "none", "all"), "multi", rule="youden", calibrate=False)
     first, none, every = thresholds_table(decision).rows
     matrix = confusion_matrix(truth[:, 0], raw[:, 0] >= first[1].value)
     assert (first[2].value, first[3].value) == (matrix[1, 1] / 9, matrix[0, 0] / 11)
@@ -130,7 +130,7 @@ def test_calibration_and_thresholds_are_described_in_words(task, calibrate):
     shown = split_report(task, LABELS[task])[0].predictions
     rule = "sensitivity" if task == "multi" else None
     target = 0.9 if task == "multi" else None
-    decision = choose(shown.truth, shown.raw, shown.labels, task, rule=rule, target=target, calibrate=calibrate)
+    decision = fit_decision(shown.truth, shown.raw, shown.labels, task, rule=rule, target=target, calibrate=calibrate)
     view = decision_section(decision)
     words = {"single": "Temperature scaling", "multi": "Platt"}[task] if calibrate else "they were not calibrated"
     assert words in view["calibration_text"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from xrayfast.config import Config
 from xrayfast.errors import RunError
-from xrayfast.metrics.operating_points.decision import choose
+from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
@@ -99,7 +99,7 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
     }
     config = Config().updated({"source": f"{folder}/secret/radiographs", "size": 96})
     run = Run.create(folder / "runs", name, "stem", config, info)
-    decision = choose(
+    decision = fit_decision(
         predicted(task, labels, 0).truth,
         predicted(task, labels, 0).raw,
         labels,

@@ -10,7 +10,7 @@ import pytest
 import xrayfast as xf
 from xrayfast.config import ResultsConfig
 from xrayfast.errors import ConfigError
-from xrayfast.metrics.operating_points.decision import choose
+from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.workflows.steps.results import parse_prevalences, threshold_rule
 
 
@@ -26,7 +26,7 @@ def multi(tiny_multi_run, tmp_path):
 
 def test_a_run_decides_as_its_validation_split_alone_chose(tiny_multi_run):
     told = tiny_multi_run.predictions("valid")
-    expected = choose(told.truth, told.raw, told.labels, "multi", rule="f1")
+    expected = fit_decision(told.truth, told.raw, told.labels, "multi", rule="f1")
     found = tiny_multi_run.decision
     np.testing.assert_allclose(found.thresholds, expected.thresholds, rtol=1e-6)
     for split in tiny_multi_run.predicted_splits:

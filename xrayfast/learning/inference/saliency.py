@@ -90,8 +90,8 @@ def feature_layer(model: nn.Module) -> nn.Module:
     Of a vgg it is the last ReLU, before the block's max pooling: the map of the last convolution, as in Selvaraju et
     al., and twice as fine.
     """
-    body: Any = next(model.children())
-    block = list(body.children())[-1]
+    backbone: Any = next(model.children())
+    block = list(backbone.children())[-1]
     *before, last = block.children()
     return before[-1] if isinstance(last, nn.MaxPool2d) else block
 

@@ -149,7 +149,7 @@ class Decision:
         )
 
 
-def choose(
+def fit_decision(
     truth: ArrayLike,
     raw: ArrayLike,
     labels: Sequence[str],

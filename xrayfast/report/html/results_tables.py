@@ -54,8 +54,8 @@ def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Ta
     kind = split_images(split, summary["images"])
     first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, FOUND)
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in FOUND]
-    decided = ["negatives", *(metric.name for metric in others if metric.judges != "probability")]
-    calibrated = [metric.name for metric in others if metric.judges == "probability"]
+    decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
+    calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
     further = [
         _label_table(f"{split}-by-label-{name}", f"By label, {kind}: {what}", summary, metrics)
         for name, what, metrics in (

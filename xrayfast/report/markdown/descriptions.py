@@ -76,8 +76,10 @@ def initial_weights(facts: RunFacts) -> str:
     if weights == "none":
         return "All weights were drawn at random."
     if weights == "imagenet":
-        return f"The body started from torchvision's ImageNet weights of {arch(facts)}, the head from random weights."
-    return f"The body started from the weights in the file {Path(weights).name}, the head from random weights."
+        return (
+            f"The backbone started from torchvision's ImageNet weights of {arch(facts)}, the head from random weights."
+        )
+    return f"The backbone started from the weights in the file {Path(weights).name}, the head from random weights."
 
 
 def preparation(facts: RunFacts) -> str:

@@ -130,9 +130,9 @@ def _result(
         "task": {"type": "image-classification", "name": f"Chest radiographs, {facts.task}-label"},
         "dataset": {**dataset, **({"split": _HUB_SPLITS[split]} if split in _HUB_SPLITS else {})},
         "metrics": [
-            {"type": metric.hub, "name": metric.title, "value": round(float(overall[name]), 6)}
+            {"type": metric.hub_name, "name": metric.title, "value": round(float(overall[name]), 6)}
             for name, metric in overall_metrics(facts.task).items()
-            if metric.hub and overall.get(name) is not None
+            if metric.hub_name and overall.get(name) is not None
         ],
     }
 

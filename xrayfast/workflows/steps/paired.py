@@ -32,8 +32,8 @@ _Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
-    """One of two runs.
+class RunPredictions:
+    """A run's predictions, and what matches their images with those of another run.
 
     Attributes:
         predictions: of a split, one row per image.
@@ -49,7 +49,7 @@ class Side:
 
 
 def compare_pair(
-    one: Side, other: Side, metrics: Sequence[str], resamples: int, seed: int
+    one: RunPredictions, other: RunPredictions, metrics: Sequence[str], resamples: int, seed: int
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The metrics of one run minus those of another, on the images that both have.
 
@@ -112,7 +112,7 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, i
     return table, int((~np.isnan(p)).sum())
 
 
-def _align(one: Side, other: Side) -> tuple[_Rows, _Rows, _Rows] | str:
+def _align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Rows] | str:
     """The rows of the shared images in each, and the columns of the other's labels in the order of the first's; or why
     there is no comparison.
     """

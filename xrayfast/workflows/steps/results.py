@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xrayfast.config import ResultsConfig, Task
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.files import write_text
-from xrayfast.metrics.operating_points.decision import Decision, choose
+from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.thresholds import Rule
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
@@ -41,7 +41,7 @@ def finalize_results(
     """
     chosen_on = predictions[DECISION_SPLIT]
     rule, target = threshold_rule(settings, run.task)
-    decision = choose(
+    decision = fit_decision(
         chosen_on.truth, chosen_on.raw, run.labels, run.task, rule=rule, target=target, calibrate=settings.calibrate
     )
     prevalence = parse_prevalences(settings.prevalence, run.labels)
