@@ -94,8 +94,8 @@ class Manifest:
 
     def flow(self) -> list[tuple[str, int]]:
         """Descriptions and counts of images: files in the source, those left out, those used, and each split."""
-        left_out = [(f"Left out: {why}", n) for why, n in self.left_out]
         found = len(self) + sum(n for _, n in self.left_out)
+        left_out = [(f"Left out: {why}", n) for why, n in self.left_out]
         splits = [(f"Split {name}", int((self.table["split"] == name).sum())) for name in SPLITS]
         return [("Image files", found), *left_out, ("Images used", len(self)), *(split for split in splits if split[1])]
 
@@ -165,8 +165,10 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     truth = to_truth(labels.targets)
     if to_train:
         _require_learnable(truth, labels.names, labels.task)
-    given, split_notes = _given_splits(records, config)
-    notes += split_notes
+    given = records.splits or [None] * len(truth)
+    if config.split_file:
+        given, split_notes = read_split_file(config.split_file, records.names)
+        notes += split_notes + (["The data set has a split of its own, which is not used."] if records.splits else [])
     if to_train:
         groups = group_patients(records.patients)
         splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config)
@@ -198,16 +200,6 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
             f"class '{labels[int(totals.argmin())]}' has 1 image; at least 2 are needed, one to train and "
             "one to validate. Add images or remove the class."
         )
-
-
-def _given_splits(records: ImageRecords, config: DataConfig) -> tuple[Sequence[Split | None], list[str]]:
-    """The splits of a split file or of the source, None where an image's is drawn; and notes."""
-    if config.split_file is None:
-        return records.splits or [None] * len(records.names), []
-    splits, notes = read_split_file(config.split_file, records.names)
-    if records.splits is not None:
-        notes.append("The data set has a split of its own, which is not used.")
-    return splits, notes
 
 
 def _note_shared_patients(

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from typing_extensions import ParamSpec
 
+from xrayfast.audit.features import Progress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
 from xrayfast.data.cache.image_cache import DecodedImages, decode_images
 from xrayfast.data.manifest import Manifest, open_manifest
@@ -135,16 +136,15 @@ def resolve_inputs(
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model})
 
 
-def decode(data: Manifest, size: int, progress: Callable[[str, int, int], None] | None = None) -> DecodedImages:
+def decode(data: Manifest, size: int, progress: Progress | None = None) -> DecodedImages:
     """The data set's images at one size, decoded unless they are cached.
 
     Raises:
         DataError: files that can't be read.
         WriteError: no disk space for the cache.
     """
-    return decode_images(
-        data.config, size, data.table["path"].tolist(), None if progress is None else partial(progress, "decoding")
-    )
+    report = None if progress is None else partial(progress, "decoding")
+    return decode_images(data.config, size, data.table["path"].tolist(), report)
 
 
 def split_table(data: Manifest, images: DecodedImages) -> pd.DataFrame:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast._version import __version__
+from xrayfast.audit.features import Progress
 from xrayfast.config import Config, Device
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.labels.names import is_no_finding
@@ -29,7 +30,7 @@ from xrayfast.run import Run, now
 from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, write_cards
-from xrayfast.workflows.steps.seen import Progress, exclude_seen
+from xrayfast.workflows.steps.seen import exclude_seen
 
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are optimistic."

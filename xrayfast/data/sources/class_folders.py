@@ -109,13 +109,9 @@ def _add_classes(
 ) -> None:
     """Add the images of the class folders of one split."""
     loose = [name for name in beside if is_image(str(folder / name))]
-    if not classes and loose:
-        raise DataError(
-            f"{folder}: found {len(loose)} images outside of class folders; expected one per class. "
-            f"{LAYOUTS.format(config.source)}"
-        )
     if not classes:
-        raise DataError(f"{folder}: found no class folders. {LAYOUTS.format(config.source)}")
+        what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
+        raise DataError(f"{folder}: found {what}. {LAYOUTS.format(config.source)}")
     if loose:
         found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
         found.left_out.append((f"beside the class folders of {folder.name}", len(loose)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.columns import Columns, quote
@@ -64,11 +65,9 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) 
             f"under {root}; {len(missing)} of {len(table)} rows have no file. Check the {advice}, or give the images' "
             "folder."
         )
-    image_of: dict[str, int] = {}
-    images = np.array([image_of.setdefault(name, len(image_of)) for name in names], np.intp)
     rows = np.array(row_of, np.intp)
-    first = np.full(len(image_of), -1, np.intp)
-    first[images[::-1]] = rows[::-1]
+    images, distinct = pd.factorize(np.array(names, dtype=object))
+    first = rows[np.unique(images, return_index=True)[1]]
     repeats = np.flatnonzero(rows != first[images])
     if len(repeats) and not spec.has_repeated_images:
         row, earlier = int(rows[repeats[0]]), int(first[images[repeats[0]]])
@@ -77,7 +76,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) 
             f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
             "expected one row per image. Remove or merge them."
         )
-    return RowFiles(list(image_of), [finder.path(name) for name in image_of], rows, images, first)
+    return RowFiles(list(distinct), [finder.path(name) for name in distinct], rows, images, first)
 
 
 def _path_texts(table: Table, columns: Columns) -> list[str]:

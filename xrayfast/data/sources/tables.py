@@ -18,9 +18,6 @@ from typing import TextIO
 from xrayfast.data.labels.targets import Where
 from xrayfast.errors import DataError
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".txt")
-"""Endings of files that can be tables of labels."""
-
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SAMPLE = 1 << 16
 _BATCH = 1000
@@ -67,8 +64,8 @@ class HeaderlessFormat:
 
 
 def is_table(name: str) -> bool:
-    """Whether a file's name is that of a table."""
-    return name.lower().endswith(TABLE_SUFFIXES)
+    """Whether a file's name is that of a table of labels."""
+    return name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt"))
 
 
 def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:

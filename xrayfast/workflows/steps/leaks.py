@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from xrayfast.audit.features import LEAST_SIDE
+from xrayfast.audit.features import LEAST_SIDE, Progress
 from xrayfast.audit.leaks import Leaks, find_leaks, redraw_leaky_splits
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
@@ -12,7 +10,7 @@ from xrayfast.errors import DataError, plural
 
 
 def require_leak_free(
-    data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: Callable[[str, int, int], None] | None = None
+    data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: Progress | None = None
 ) -> tuple[Manifest, list[str], list[str]]:
     """Make sure that splits share neither patients nor duplicates.
 

@@ -5,7 +5,7 @@ Images are compared by their decoded pixels, whatever their files are called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xrayfast.audit.features import Progress
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, RunError, plural, shorten
 from xrayfast.run import Run
 from xrayfast.workflows.steps.label_match import LabelMatch
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, the number of images done and of all images."""
 
 REASONS = {"train": "seen in training", "valid": "seen in validation"}
 """Why images of a run's own split are left out; on valid, the best epoch and the thresholds were chosen."""
@@ -76,20 +74,19 @@ def exclude_seen(
         rows = rows[~np.isin(splits, list(REASONS))]
         own_test = int((splits == "test").sum())
     if not len(rows):
-        raise DataError(_nothing_left(data, left_out))
+        reasons = "; ".join(f"{n} {why}" for why, n in left_out)
+        is_seen = any(why in REASONS.values() for why, _ in left_out)
+        unseen = "Evaluate on images that the network was neither trained nor selected on."
+        raise DataError(
+            f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. "
+            f"{unseen if is_seen else 'Use other images.'}"
+        )
     if own_test:
         warnings.append(
             f"{plural(own_test, 'image')} of {len(rows)} are in the run's own test split: on them this is no external "
             "test."
         )
     return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
-
-
-def _nothing_left(data: Manifest, left_out: Sequence[tuple[str, int]]) -> str:
-    reasons = "; ".join(f"{n} {why}" for why, n in left_out)
-    seen = any(why in REASONS.values() for why, _ in left_out)
-    advice = "Evaluate on images that the network was neither trained nor selected on." if seen else "Use other images."
-    return f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. {advice}"
 
 
 def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:

@@ -16,10 +16,7 @@ from xrayfast.data.sources.tables import HeaderlessFormat, Table
 class DatasetSpec:
     """What a data set's table and files look like. Defaults are those of any table.
 
-    To read the set:
-
     Attributes:
-        name: of the data set.
         columns: sets of columns; a table that has all of one set is of this data set.
         headerless: the format of its text files, where they have no header.
         main_table: regular expression of the file name of the table to read where several are of this data set.
