@@ -190,16 +190,10 @@ class Finder:
         found = []
         first = folder.partition("/")[0]
         for base, names in self._bases:
-            if first in names or first in ("", ".", "..") or os.path.isabs(folder):  # noqa: PTH117 - see _walk
+            if first in names or first in ("", ".", "..") or os.path.isabs(folder):  # noqa: PTH117 - see walk
                 path = os.path.normpath(os.path.join(base, folder))  # noqa: PTH118
                 if os.path.isdir(path):  # noqa: PTH112
                     files = frozenset(entry.name for entry in _entries(path) if _is_file(entry))
-                    found.append((self._prefix(path), files))
+                    prefix = "" if path == str(self._root) else os.path.relpath(path, self._root) + "/"
+                    found.append((prefix.replace(os.sep, "/"), files))
         return found
-
-    def _prefix(self, folder: str) -> str:
-        """The start of the names of files in a folder."""
-        inside = f"{folder.rstrip(os.sep)}{os.sep}"
-        if inside.startswith(self._start):
-            return inside[len(self._start) :].replace(os.sep, "/")
-        return os.path.relpath(folder, self._root).replace(os.sep, "/") + "/"
