@@ -13,7 +13,7 @@ def descendants(pid: int, proc: Path = PROC) -> list[int]:
     children = defaultdict(list)
     for stat in proc.glob("[0-9]*/stat"):
         try:
-            # The name stands in brackets and may hold anything; the parent is the second field after it.
+            # The name is in brackets and may hold anything; the parent is the second field after it.
             children[int(stat.read_text().rpartition(")")[2].split()[1])].append(int(stat.parent.name))
         except (OSError, IndexError):  # it ended meanwhile
             continue

@@ -23,7 +23,7 @@ CHART = """![Seconds of fastai and xrayfast for eight jobs](examples/images/benc
 
 Seconds from the start of the process to its end, imports, decoding and validation included, with an empty cache;
 `predict` is timed after its imports. Bars are medians over rounds, lines go from the lowest to the highest, and the
-ratio of the medians stands in brackets."""
+ratio of the medians is in brackets."""
 
 METHOD = """Each measurement is a process of its own, in turn with the others on the same machine: from its start to its
 end, imports, decoding and validation of every epoch included, with an empty cache. The seed of a round is its index.

@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def run_in_terminal(words: list[str], folder: Path) -> list[str]:
-    """The lines that stand in a terminal at the command's end, with their colours as ANSI codes."""
+    """The lines that are in a terminal at the command's end, with their colours as ANSI codes."""
     leader, follower = pty.openpty()
     environment = os.environ | {"COLUMNS": str(COLUMNS), "LINES": "50", "TERM": "xterm-256color"}
     root = str(HERE.parents[1])

@@ -48,7 +48,7 @@ def test_colour_lies_in_the_corner_that_is_hot(shape, corner):
 
 
 def test_opacity_grows_with_heat_up_to_its_limit():
-    """With heat h all over: (1 - 0.6 h) grey + 0.6 h colour(h)."""
+    """With heat h all over: (1 - 0.6 h) gray + 0.6 h colour(h)."""
     for heat in (0.25, 0.5, 1.0):
         laid = overlay(np.full((8, 8), 100, np.uint8), np.full((2, 2), heat))
         opacity = overlays.OPACITY * heat

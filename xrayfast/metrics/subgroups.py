@@ -169,7 +169,7 @@ class _Split:
             ResampledMetrics(self.truth[rows], self.probability[rows], self.task, unit[rows], self.threshold)
             for rows in members
         ]
-        # The patients of the whole split are drawn, so that one who stands in two subgroups is drawn for both at once.
+        # The patients of the whole split are drawn, so that one who is in two subgroups is drawn for both at once.
         own = [np.unique(unit[rows]) for rows in members]
         values = self._compute(samples, own, iter([np.ones((1, n_units))]))
         enough = self._enough(unit, members)

@@ -126,7 +126,7 @@ def reliability_figure(after: Mapping[str, Sequence[Bin]], before: Mapping[str, 
     Args:
         after: bins by label, with the fields of `metrics.reliability.Bin`: of the probabilities that are reported.
             Wilson's intervals are drawn.
-        before: the same before calibration, drawn in grey; None where nothing was calibrated.
+        before: the same before calibration, drawn in gray; None where nothing was calibrated.
     """
     panels = Panels(len(after), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(after), 1.75), strip=0.4)
     for index, (label, bins) in enumerate(after.items()):

@@ -33,7 +33,7 @@ INK = "#1c2430"
 MUTED = "#5b6673"
 GRID = "#e3e7eb"
 # Okabe and Ito's palette, which stays distinct under the common colour vision deficiencies; each series also
-# has its own marker, for print in grey.
+# has its own marker, for print in gray.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 

@@ -21,7 +21,7 @@ from PIL import Image
 from xrayfast.report import figures
 
 COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
-"""From purple to orange: perceptually uniform, and in grey print still from dark to bright. Without inferno's ends,
+"""From purple to orange: perceptually uniform, and in gray print still from dark to bright. Without inferno's ends,
 which would look like the radiograph's own black and white.
 """
 

@@ -39,14 +39,14 @@ def test_the_first_convolution_alone_is_in_float32_under_autocast(arch, form):
 
 
 def test_filters_whose_weights_cancel_out_on_grey_images_lose_nothing_to_bfloat16():
-    grey = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1).contiguous()
+    gray = torch.rand(8, 1, 64, 64, generator=torch.Generator().manual_seed(0)).expand(-1, 3, -1, -1).contiguous()
     with torch.random.fork_rng():
         torch.manual_seed(0)
         stem = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 7, bias=False), torch.nn.BatchNorm2d(8))
     weight = stem[0].weight.data
     weight[:, 2] = 1e-3 * weight[:, 2] - weight[:, 0] - weight[:, 1]
-    expected = stem(grey)
+    expected = stem(gray)
     with torch.autocast("cpu", torch.bfloat16):
-        plain, found = stem(grey), first_conv_in_fp32(stem)(grey)
+        plain, found = stem(gray), first_conv_in_fp32(stem)(gray)
     assert (plain - expected).std() > 0.1
     torch.testing.assert_close(found, expected)

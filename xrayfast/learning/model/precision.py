@@ -37,7 +37,7 @@ def has_amx() -> bool:
 def first_conv_in_fp32(model: nn.Module) -> nn.Module:
     """Compute the network's first convolution in float32 under autocast too, in training and in prediction.
 
-    ImageNet's weights have filters for colour, whose positive and negative weights cancel out on grey images. What is
+    ImageNet's weights have filters for colour, whose positive and negative weights cancel out on gray images. What is
     left is a hundredth of the response to colour; batch norm scales it to unit variance, and with it bfloat16's
     rounding error: on radiographs 18 to 30 % of the spread of resnet18's logits, and 3 % with this convolution in
     float32. It costs resnet18 3 to 8 % of a training step at 224 px on two cores with AMX.

@@ -20,7 +20,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
 
     Args:
         split: its name, which begins the ids.
-        subgroups: as they stand in `metrics.json` under "subgroups".
+        subgroups: as they are in `metrics.json` under "subgroups".
         task: "single" or "multi".
     """
     return [

@@ -1,1 +1,1 @@
-"""Steps of the use cases: what several workflows share, or what is long enough to stand in a module of its own."""
+"""Steps of the use cases: what several workflows share, or what is long enough for a module of its own."""

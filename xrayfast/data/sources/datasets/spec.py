@@ -17,7 +17,7 @@ class DatasetSpec:
     """What a data set's table and files look like. Defaults are those of any table.
 
     Attributes:
-        columns: sets of columns; a table that has all of one set is of this data set.
+        columns: groups of columns; a table that has all of one group is of this data set.
         headerless: the format of its text files, where they have no header.
         main_table: regular expression of the file name of the table to read where several are of this data set.
         image_folder: regular expression of names, in lower case, of folders that hold images and are no classes.
@@ -34,7 +34,7 @@ class DatasetSpec:
         path_example: a path that it matches.
         age_columns: columns that give the age where no column holds it.
         ages_of: ages as texts from the cells of `age_columns`.
-        test_list: name of a file beside the table that lists the set's own test split.
+        test_list: name of a file beside the table that lists the data set's own test split.
         note: what a user must know.
         complete_table: adds what the table's file alone does not hold.
         complete_records: fills in what tables beside the table, given by its path, hold.
