@@ -229,7 +229,7 @@ def _lacking(curve: Curve, both: bool) -> str:
 
 
 def _mark(axes: Axes, curve: Curve, colour: str) -> None:
-    """A dot where the threshold stands."""
+    """A dot at the threshold."""
     if curve.mark is not None:
         axes.plot(*curve.mark, "o", color=colour, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
 
