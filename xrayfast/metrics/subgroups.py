@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats, defined
-from xrayfast.metrics.inputs import Bools, Indices, sampling_units
+from xrayfast.metrics.inputs import Bools, Indices
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED
 from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
@@ -88,8 +88,28 @@ def subgroups(
     Raises:
         ValueError: As `ResampledMetrics`; a column without N values.
     """
-    split = _Split(truth, probability, tuple(labels), task, threshold, groups, prevalence, resamples, seed)
-    return [split.compare(by, np.asarray(column, dtype=np.str_)) for by, column in values.items()]
+    split = ResampledMetrics(truth, probability, task, groups, threshold)
+
+    def summary(rows: Bools) -> dict[str, Any]:
+        of_rows = truth[rows], probability[rows], labels, task
+        patients = None if groups is None else groups[rows]
+        options: dict[str, Any] = {"prevalence": prevalence, "resamples": resamples, "seed": seed}
+        found = summarise(*of_rows, threshold=threshold, groups=patients, **options)
+        with_auroc = sum(row["auroc"] is not None for row in found["per_label"])
+        return {"with_auroc": with_auroc, **{name: found[name] for name in _KEPT if name in found}}
+
+    found = []
+    for by, column in ((by, np.asarray(column, dtype=np.str_)) for by, column in values.items()):
+        if column.shape != (len(truth),):
+            raise ValueError(f"{by} has shape {column.shape}; expected one value for each of {len(truth)} images")
+        members = {value: column == value for value in np.unique(column).tolist() if value}
+        gaps, notes = _gaps(split, labels, members, resamples, seed) if len(members) > 1 else ([], [])
+        missing = int((column == "").sum())
+        if missing:
+            notes.insert(0, f"{missing} images whose {by} is unknown are in none of these groups.")
+        summaries = [{"value": name, **summary(rows)} for name, rows in members.items()]
+        found.append({"by": by, "missing": missing, "groups": summaries, "gaps": gaps, "notes": notes})
+    return found
 
 
 @dataclass(frozen=True)
@@ -117,147 +137,108 @@ class _Contrast:
         return difference
 
 
-@dataclass(frozen=True)
-class _Split:
-    truth: NDArray[Any]
-    probability: NDArray[Any]
-    labels: tuple[str, ...]
-    task: Task
-    threshold: float | NDArray[Any]
-    patients: NDArray[Any] | None
-    prevalence: float | NDArray[Any] | None
-    resamples: int
-    seed: int
+def _gaps(
+    split: ResampledMetrics, labels: Sequence[str], members: Mapping[str, Bools], resamples: int, seed: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The largest gaps between subgroups, given by their names and rows, and notes."""
+    names, samples = list(members), [split.select(rows) for rows in members.values()]
+    # The patients of the whole split are drawn, so that one who is in two subgroups is drawn for both at once.
+    own = [np.unique(split.unit[rows]) for rows in members.values()]
+    values = _compute(samples, own, iter([np.ones((1, split.n_units))]))
+    enough = _enough(split, list(members.values()))
+    contrasts = _contrasts(values, enough)
+    ends = [(math.nan, math.nan)] * len(contrasts)
+    if resamples and split.n_units > 1 and contrasts:
+        block = block_size(max(samples, key=lambda sample: sample.truth.size))
+        drawn = _compute(samples, own, draws(split.n_units, resamples, seed, block))
+        without = _compute(samples, own, left_out(split.n_units, seed, block))
+        ends = [_interval(one.differences(drawn), one.difference, one.differences(without)) for one in contrasts]
+    gaps = [_gap_json(one, names, labels, values, *end) for one, end in zip(contrasts, ends, strict=True)]
+    return sorted(gaps, key=lambda gap: -gap["difference"]), _notes(split.by, names, enough, len(gaps))
 
-    def compare(self, by: str, column: NDArray[np.str_]) -> dict[str, Any]:
-        if column.shape != (len(self.truth),):
-            raise ValueError(f"{by} has shape {column.shape}; expected one value for each of {len(self.truth)} images")
-        names = [value for value in np.unique(column).tolist() if value]
-        members = [column == name for name in names]
-        gaps, notes = self._gaps(names, members) if len(names) > 1 else ([], [])
-        missing = int((column == "").sum())
-        if missing:
-            notes.insert(0, f"{missing} images whose {by} is unknown are in none of these groups.")
-        return {
-            "by": by,
-            "missing": missing,
-            "groups": [{"value": name, **self._summary(rows)} for name, rows in zip(names, members, strict=True)],
-            "gaps": gaps,
-            "notes": notes,
-        }
 
-    def _summary(self, rows: Bools) -> dict[str, Any]:
-        found = summarise(
-            self.truth[rows],
-            self.probability[rows],
-            self.labels,
-            self.task,
-            threshold=self.threshold,
-            groups=None if self.patients is None else self.patients[rows],
-            prevalence=self.prevalence,
-            resamples=self.resamples,
-            seed=self.seed,
+def _compute(
+    samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[Floats]
+) -> dict[str, Floats]:
+    """(G, B, L) by the names of `GAP_METRICS`, and the share of images with everything right as (G, B, 1)."""
+    task = samples[0].task
+    exact = overall_metrics(task)[EXACT_MATCH[task]]
+    found: dict[str, list[Floats]] = {name: [] for name in (*GAP_METRICS, exact.name)}
+    for block in counts:
+        groups = [Resamples(sample, block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
+        for name in GAP_METRICS:
+            found[name].append(np.stack([group.label(name) for group in groups]))
+        found[exact.name].append(np.stack([exact.compute(group)[:, None] for group in groups]))
+    return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
+
+
+def _enough(split: ResampledMetrics, members: Sequence[Bools]) -> dict[str, Bools]:
+    """(G, L) whether a subgroup has enough patients for a metric of a label; (G, 1) for the share of images."""
+
+    def counted(cells: Bools) -> Bools:
+        counts = [[len(np.unique(split.unit[column & rows])) for column in cells.T] for rows in members]
+        return np.array(counts) >= MIN_PATIENTS
+
+    known = np.asarray((split.truth >= 0).any(axis=1, keepdims=True))
+    positive, negative = counted(split.truth == 1), counted(split.truth == 0)
+    exact = EXACT_MATCH[split.task]
+    return {"auroc": positive & negative, "recall": positive, "specificity": negative, exact: counted(known)}
+
+
+def _contrasts(values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:
+    """The two subgroups that lie furthest apart, for each metric per label, and for its mean over labels."""
+    found = []
+    for name, there in enough.items():
+        both = {(a, b): there[a] & there[b] for a, b in combinations(range(len(there)), 2)}
+        candidates = [[(pair, (i,)) for pair, shared in both.items() if shared[i]] for i in range(there.shape[1])]
+        several = [(pair, tuple(np.flatnonzero(shared).tolist())) for pair, shared in both.items() if shared.sum() > 1]
+        for pairs in [*candidates, several]:
+            contrasts = [_contrast(values[name][:, 0], name, pair, labels) for pair, labels in pairs]
+            found += [max(contrasts, key=lambda one: one.difference)] if contrasts else []
+    return found
+
+
+def _contrast(values: Floats, metric: str, pair: tuple[int, int], labels: tuple[int, ...]) -> _Contrast:
+    """The contrast of a pair of subgroups by (G, L) values."""
+    a, b = pair
+    difference = float(values[a, list(labels)].mean() - values[b, list(labels)].mean())
+    high, low = (a, b) if difference >= 0 else (b, a)
+    return _Contrast(metric, labels, high, low, abs(difference))
+
+
+def _gap_json(
+    one: _Contrast, names: Sequence[str], labels: Sequence[str], values: Mapping[str, Floats], low: float, high: float
+) -> dict[str, Any]:
+    of_label, together = one.metric in GAP_METRICS, len(one.labels) > 1
+    high_value, low_value = values[one.metric][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
+    return {
+        "metric": f"{one.metric}_macro" if together else one.metric,
+        "label": labels[one.labels[0]] if of_label and not together else None,
+        **({"labels": len(one.labels)} if together else {}),
+        "highest": names[one.high],
+        "highest_value": high_value,
+        "lowest": names[one.low],
+        "lowest_value": low_value,
+        "difference": one.difference,
+        "low": defined(low),
+        "high": defined(high),
+    }
+
+
+def _notes(unit: str, names: Sequence[str], enough: Mapping[str, Bools], n_gaps: int) -> list[str]:
+    few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
+    notes = [
+        f"Groups are compared where they have at least {MIN_PATIENTS} {unit}s with the label (recall), without it "
+        "(specificity), or both (AUROC); means over labels are over those of which both groups have enough."
+    ]
+    if few:
+        notes.append(f"Too small to be compared at all: {shorten(few)}.")
+    if n_gaps > 1:
+        notes.append(
+            f"The largest of many differences looks larger than it is: {n_gaps} were looked at, each of the two "
+            "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
         )
-        defined = sum(row["auroc"] is not None for row in found["per_label"])
-        return {"with_auroc": defined, **{name: found[name] for name in _KEPT if name in found}}
-
-    # Gaps
-
-    def _gaps(self, names: Sequence[str], members: Sequence[Bools]) -> tuple[list[dict[str, Any]], list[str]]:
-        unit, n_units = sampling_units(self.patients, len(self.truth))
-        samples = [
-            ResampledMetrics(self.truth[rows], self.probability[rows], self.task, unit[rows], self.threshold)
-            for rows in members
-        ]
-        # The patients of the whole split are drawn, so that one who is in two subgroups is drawn for both at once.
-        own = [np.unique(unit[rows]) for rows in members]
-        values = self._compute(samples, own, iter([np.ones((1, n_units))]))
-        enough = self._enough(unit, members)
-        contrasts = self._contrasts(values, enough)
-        ends = [(math.nan, math.nan)] * len(contrasts)
-        if self.resamples and n_units > 1 and contrasts:
-            block = block_size(max(samples, key=lambda sample: sample.truth.size))
-            drawn = self._compute(samples, own, draws(n_units, self.resamples, self.seed, block))
-            without = self._compute(samples, own, left_out(n_units, self.seed, block))
-            ends = [_interval(one.differences(drawn), one.difference, one.differences(without)) for one in contrasts]
-        gaps = [self._gap_json(one, names, values, *end) for one, end in zip(contrasts, ends, strict=True)]
-        return sorted(gaps, key=lambda gap: -gap["difference"]), self._notes(names, enough, len(gaps))
-
-    def _compute(
-        self, samples: Sequence[ResampledMetrics], own: Sequence[Indices], counts: Iterator[Floats]
-    ) -> dict[str, Floats]:
-        """(G, B, L) by the names of `GAP_METRICS`, and the share of images with everything right as (G, B, 1)."""
-        exact = overall_metrics(self.task)[EXACT_MATCH[self.task]]
-        found: dict[str, list[Floats]] = {name: [] for name in (*GAP_METRICS, exact.name)}
-        for block in counts:
-            groups = [Resamples(sample, block[:, columns]) for sample, columns in zip(samples, own, strict=True)]
-            for name in GAP_METRICS:
-                found[name].append(np.stack([group.label(name) for group in groups]))
-            found[exact.name].append(np.stack([exact.compute(group)[:, None] for group in groups]))
-        return {name: np.concatenate(blocks, axis=1) for name, blocks in found.items()}
-
-    def _enough(self, unit: Indices, members: Sequence[Bools]) -> dict[str, Bools]:
-        """(G, L) whether a subgroup has enough patients for a metric of a label; (G, 1) for the share of images."""
-
-        def patients(cells: Bools) -> list[int]:
-            return [len(np.unique(unit[column])) for column in cells.T]
-
-        def counted(cells: Bools) -> Bools:
-            counts: Bools = np.array([patients(cells & rows[:, None]) for rows in members]) >= MIN_PATIENTS
-            return counts
-
-        known = np.asarray((self.truth >= 0).any(axis=1, keepdims=True))
-        positive, negative = counted(self.truth == 1), counted(self.truth == 0)
-        both = positive & negative
-        return {"auroc": both, "recall": positive, "specificity": negative, EXACT_MATCH[self.task]: counted(known)}
-
-    def _contrasts(self, values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:
-        """The two subgroups that lie furthest apart, for each metric per label, and for its mean over labels."""
-        found = []
-        for name, there in enough.items():
-            sets = [(i,) for i in range(there.shape[1])]
-            for labels in sets:
-                pairs = combinations(np.flatnonzero(there[:, labels[0]]).tolist(), 2)
-                found.append(_largest_contrast(values[name][:, 0], name, [(pair, labels) for pair in pairs]))
-            if len(sets) > 1:
-                shared = [(pair, _labels_of_both(there, pair)) for pair in combinations(range(len(there)), 2)]
-                several = [(pair, both) for pair, both in shared if len(both) > 1]
-                found.append(_largest_contrast(values[name][:, 0], name, several))
-        return [one for one in found if one is not None]
-
-    def _gap_json(
-        self, one: _Contrast, names: Sequence[str], values: Mapping[str, Floats], low: float, high: float
-    ) -> dict[str, Any]:
-        of_images, together = one.metric == EXACT_MATCH[self.task], len(one.labels) > 1
-        high_value, low_value = values[one.metric][[one.high, one.low], 0][:, list(one.labels)].mean(axis=1).tolist()
-        return {
-            "metric": f"{one.metric}_macro" if together else one.metric,
-            "label": None if of_images or together else self.labels[one.labels[0]],
-            **({"labels": len(one.labels)} if together else {}),
-            "highest": names[one.high],
-            "highest_value": high_value,
-            "lowest": names[one.low],
-            "lowest_value": low_value,
-            "difference": one.difference,
-            "low": defined(low),
-            "high": defined(high),
-        }
-
-    def _notes(self, names: Sequence[str], enough: Mapping[str, Bools], n_gaps: int) -> list[str]:
-        unit = "images" if self.patients is None else "patients"
-        few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
-        notes = [
-            f"Groups are compared where they have at least {MIN_PATIENTS} {unit} with the label (recall), without it "
-            "(specificity), or both (AUROC); means over labels are over those of which both groups have enough."
-        ]
-        if few:
-            notes.append(f"Too small to be compared at all: {shorten(few)}.")
-        if n_gaps > 1:
-            notes.append(
-                f"The largest of many differences looks larger than it is: {n_gaps} were looked at, each of the two "
-                "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
-            )
-        return notes
+    return notes
 
 
 def _interval(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:
@@ -265,20 +246,3 @@ def _interval(drawn: Floats, difference: float, without: Floats) -> tuple[float,
     if np.isnan(drawn).mean() > MAX_UNDEFINED:
         return math.nan, math.nan
     return bca(drawn, difference, without)
-
-
-def _largest_contrast(
-    values: Floats, metric: str, candidates: Sequence[tuple[tuple[int, int], tuple[int, ...]]]
-) -> _Contrast | None:
-    """The pair of subgroups that differs most among the candidates, by (G, L) values."""
-    best: _Contrast | None = None
-    for (a, b), labels in candidates:
-        difference = float(values[a, list(labels)].mean() - values[b, list(labels)].mean())
-        if best is None or abs(difference) > best.difference:
-            high, low = (a, b) if difference >= 0 else (b, a)
-            best = _Contrast(metric, labels, high, low, abs(difference))
-    return best
-
-
-def _labels_of_both(there: Bools, pair: tuple[int, int]) -> tuple[int, ...]:
-    return tuple(np.flatnonzero(there[pair[0]] & there[pair[1]]).tolist())

@@ -55,6 +55,7 @@ class ResampledMetrics:
     Attributes:
         truth: (N, L) int8.
         probability: (N, L).
+        thresholds: (L,).
         called: (N, L) of 0 and 1.
         unit: (N,) the patient (or image) that is drawn.
         n_units: how many there are.
@@ -85,7 +86,8 @@ class ResampledMetrics:
         self.unit, self.n_units = sampling_units(groups, len(self.truth))
         self.by = "image" if groups is None else "patient"
         n_labels = self.truth.shape[1]
-        self.called = decide(self.probability, task, _per_label(threshold, n_labels, "threshold"))
+        self.thresholds = _per_label(threshold, n_labels, "threshold")
+        self.called = decide(self.probability, task, self.thresholds)
         self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")
         if self.prevalence is not None and ((self.prevalence < 0) | (self.prevalence > 1)).any():
             raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
@@ -102,6 +104,11 @@ class ResampledMetrics:
     def per_label(self) -> dict[str, Floats]:
         """(L,) metrics of the split itself, by the names of `registry.label_metrics`."""
         return {name: values[0] for name, values in self.whole.values.per_label.items()}
+
+    def select(self, rows: Bools) -> ResampledMetrics:
+        """The split of some rows, chosen by an (N,) mask, drawn by patient (or image) as here."""
+        arrays = self.truth[rows], self.probability[rows], self.task, self.unit[rows]
+        return ResampledMetrics(*arrays, self.thresholds, self.prevalence)
 
     def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> GroupedSums:
         """`prepare(self, *args)`, called once."""
