@@ -35,13 +35,7 @@ _KEPT = ("images", "patients", "scored", "overall", "per_label", "intervals", "n
 
 
 def age_bands(age: ArrayLike) -> NDArray[np.str_]:
-    """The band of each age.
-
-    Args:
-        age: (N,) years, NaN where missing.
-
-    Returns:
-        (N,) names of `AGES`, "" where missing.
+    """(N,) the band of each age, a name of `AGES`: "" where the years are NaN.
 
     >>> age_bands([17.9, 18, 90, float("nan")]).tolist()
     ['0-17', '18-39', '80+', '']
@@ -66,24 +60,14 @@ def subgroups(
 ) -> list[dict[str, Any]]:
     """What `summary.summarise` gives, for each subgroup by itself, and the largest gaps between two of them.
 
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked.
-        probability: (N, L) in [0, 1].
-        labels: the L names.
-        task: "single" or "multi".
-        values: (N,) texts per attribute to divide the images by, "" where missing: `{"sex": ["F", "M", ...]}`.
-        threshold: a label is called at or above it ("multi"), one number or (L,).
-        groups: (N,) patient numbers, or None where none is known.
-        prevalence: at which predictive values are given, one number or (L,), or None for none.
-        resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
-        seed: of the draws.
+    `values` holds (N,) texts per attribute to divide the images by, "" where missing: `{"sex": ["F", "M", ...]}`. The
+    other arguments are those of `summarise`.
 
     Returns:
-        Per attribute: `by`; `missing`, the images without a value; `groups`, a summary each with its
-        `value` and `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first:
-        `metric`, `label` (None for a mean over `labels` labels), the values `highest`
-        and `lowest`, the metric there (`highest_value`, `lowest_value`), their `difference` and its interval
-        `low` to `high`; `notes`. Undefined numbers are None.
+        Per attribute: `by`; `missing`, the images without a value; `groups`, a summary each with its `value` and
+        `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first: `metric`, `label`
+        (None for a mean over `labels` labels), the values `highest` and `lowest`, the metric there (`highest_value`,
+        `lowest_value`), their `difference` and its interval `low` to `high`; `notes`. Undefined numbers are None.
 
     Raises:
         ValueError: As `ResampledMetrics`; a column without N values.

@@ -27,15 +27,12 @@ MOST_LIKELY = "most likely class"
 
 
 def compute_epoch_metrics(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
-    """The metrics of `registry.epoch_metrics`, of labels called at 0.5 ("multi").
+    """The metrics of `registry.epoch_metrics`, of labels called at 0.5 ("multi"); NaN where it is defined for no label.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-
-    Returns:
-        One float per metric, NaN where it is defined for no label.
     """
     sample = SingleSample(ResampledMetrics(truth, probability, task))
     return {name: float(metric.compute(sample)[0]) for name, metric in epoch_metrics(task).items()}
@@ -86,8 +83,9 @@ def summarise(
     split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
     found = intervals(split, resamples, seed=seed) if resamples else None
     per_label = {name: column.tolist() for name, column in split.per_label.items()}
-    stated = _stated(prevalence, labels)
-    notes = [*_notes(truth, labels), *_prevalence_note(stated)]
+    shares = {} if split.prevalence is None else dict(zip(labels, split.prevalence.tolist(), strict=True))
+    stated = {label: share for label, share in shares.items() if not math.isnan(share)}
+    notes = _notes(truth, labels, stated)
     summary: dict[str, Any] = {
         "images": len(truth),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
@@ -100,7 +98,7 @@ def summarise(
                 "support": int((truth[:, i] == 1).sum()),
                 "negatives": int((truth[:, i] == 0).sum()),
                 **{name: defined(column[i]) for name, column in per_label.items()},
-                **({"threshold": float(np.broadcast_to(threshold, len(labels))[i])} if task == "multi" else {}),
+                **({"threshold": float(split.thresholds[i])} if task == "multi" else {}),
             }
             for i, label in enumerate(labels)
         ],
@@ -115,7 +113,10 @@ def summarise(
         summary["prevalence"] = stated
     if found is not None:
         summary["intervals"] = {**_intervals_json(found, labels), "delong": _delong(truth, probability, labels, groups)}
-        notes += [*_without_patient_note(groups), *found.notes(labels)]
+        without = 0 if groups is None else int((groups < 0).sum())
+        if without:
+            notes.append(f"{without} images whose patient is unknown are drawn as patients of their own.")
+        notes += found.notes(labels)
     if task == "single":
         known = (truth >= 0).any(axis=1)
         matrix = confusion_matrix(truth[known].argmax(axis=1), predicted[known].argmax(axis=1), len(labels))
@@ -140,14 +141,8 @@ def one_vs_rest(
 ) -> list[dict[str, Any]]:
     """Single-label: each class against the rest, called at its own threshold instead of where it is most likely.
 
-    Args:
-        truth: (N, L), rows one-hot, or -1 throughout.
-        probability: (N, L) in [0, 1].
-        labels: the L names.
-        threshold: (L,), a class is called at or above it.
-        groups: as in `summarise`.
-        resamples: as in `summarise`.
-        seed: of the draws.
+    The rows of `truth` are one-hot, or -1 throughout; `threshold` is (L,). The other arguments are those of
+    `summarise`.
 
     Returns:
         One row per class: `label`, `threshold`, the metrics `AT_THRESHOLD`, and their `intervals`, empty without
@@ -167,16 +162,13 @@ def one_vs_rest(
     ]
 
 
-def most_confused(
-    truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str], min_count: int = 1
-) -> list[dict[str, Any]]:
+def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str]) -> list[dict[str, Any]]:
     """Which label was called in place of which, most often first.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         predicted: (N, L) of 0 and 1.
         labels: the L names.
-        min_count: least number of images of a pair.
 
     Returns:
         Pairs as actual, predicted and count: the images on which `actual` was missed and `predicted` wrongly called.
@@ -187,13 +179,13 @@ def most_confused(
     counts = missed.T @ false
     pairs = [
         {"actual": labels[i], "predicted": labels[j], "count": int(counts[i, j])}
-        for i, j in zip(*np.nonzero(counts >= min_count), strict=True)
+        for i, j in zip(*np.nonzero(counts), strict=True)
     ]
     return sorted(pairs, key=lambda pair: -pair["count"])
 
 
-def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """Notes on labels that are absent or masked."""
+def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, float]) -> list[str]:
+    """Notes on labels that are absent or masked, and on the stated prevalence."""
     notes = []
     absent, masked = absent_labels(truth, labels), _count_masked(truth, labels)
     if absent:
@@ -204,36 +196,18 @@ def _notes(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
     if masked:
         left_out = ", ".join(f"{label} {n}" for label, n in masked.items())
         notes.append(f"Images left out per label, because the label is masked: {left_out}.")
+    if stated:
+        by_label = ", ".join(f"{label} {share:g}" for label, share in stated.items())
+        shares = set(stated.values())
+        shown = by_label if len(shares) > 1 else f"{shares.pop():g}"
+        notes.append(f"Predictive values at a stated prevalence are for: {shown}.")
     return notes
 
 
 def _most_common(rows: Sequence[Mapping[str, Any]], scored: int) -> dict[str, Any] | None:
     """The accuracy of always calling the most common class."""
-    if not scored:
-        return None
     row = max(rows, key=lambda row: row["support"])
-    return {"label": row["label"], "share": row["support"] / scored}
-
-
-def _stated(prevalence: float | NDArray[Any] | None, labels: Sequence[str]) -> dict[str, float]:
-    """The prevalence of each label that has one."""
-    if prevalence is None:
-        return {}
-    shares = np.broadcast_to(np.asarray(prevalence, dtype=np.float64), len(labels)).tolist()
-    return {label: share for label, share in zip(labels, shares, strict=True) if not math.isnan(share)}
-
-
-def _prevalence_note(stated: Mapping[str, float]) -> list[str]:
-    if not stated:
-        return []
-    shares = sorted(set(stated.values()))
-    text = f"{shares[0]:g}" if len(shares) == 1 else ", ".join(f"{label} {share:g}" for label, share in stated.items())
-    return [f"Predictive values at a stated prevalence are for: {text}."]
-
-
-def _without_patient_note(groups: NDArray[Any] | None) -> list[str]:
-    alone = 0 if groups is None else int((groups < 0).sum())
-    return [f"{alone} images whose patient is unknown are drawn as patients of their own."] if alone else []
+    return {"label": row["label"], "share": row["support"] / scored} if scored else None
 
 
 def _count_masked(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
@@ -262,10 +236,10 @@ def _delong(
     truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], groups: NDArray[Any] | None
 ) -> dict[str, dict[str, float | None]]:
     """DeLong's interval of each AUROC, to check the bootstrap's against."""
-    found = [delong(truth[:, i], probability[:, i], groups) for i in range(len(labels))]
+    columns = zip(labels, truth.T, probability.T, strict=True)
+    found = {label: delong(cells, scores, groups) for label, cells, scores in columns}
     return {
-        label: {"auroc": defined(one.auroc), "low": defined(one.low), "high": defined(one.high)}
-        for label, one in zip(labels, found, strict=True)
+        label: {end: defined(getattr(one, end)) for end in ("auroc", "low", "high")} for label, one in found.items()
     }
 
 
