@@ -15,25 +15,13 @@ from xrayfast.metrics.classification import Floats, ratio, recall, specificity
 
 
 def accuracy(confusion: NDArray[Any]) -> Floats:
-    """The share of images whose class is right.
-
-    Args:
-        confusion: (..., C, C) counts.
-
-    Returns:
-        (...) in [0, 1]; NaN for an empty matrix.
-    """
+    """(...) the share of images whose class is right, from (..., C, C) counts; NaN for an empty matrix."""
     return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum(axis=(-2, -1)))
 
 
 def mean_of_recall_and_specificity(counts: NDArray[Any]) -> Floats:
-    """The balanced accuracy of one label against the rest.
-
-    Args:
-        counts: (..., 2, 2).
-
-    Returns:
-        (...) in [0, 1]; NaN where no image has the label, or all have it.
+    """(...) the balanced accuracy of labels against the rest, from (..., 2, 2) counts; NaN where a label is on no image
+    or on all.
     """
     return (recall(counts) + specificity(counts)) / 2
 
@@ -78,8 +66,7 @@ def matthews(confusion: NDArray[Any]) -> Floats:
     actual, predicted = counts.sum(axis=-1), counts.sum(axis=-2)
     total = counts.sum(axis=(-2, -1))
     together = np.trace(counts, axis1=-2, axis2=-1) * total - (actual * predicted).sum(axis=-1)
-    of_actual = total**2 - (actual**2).sum(axis=-1)
-    of_predicted = total**2 - (predicted**2).sum(axis=-1)
+    of_actual, of_predicted = (total**2 - (margin**2).sum(axis=-1) for margin in (actual, predicted))
     result = ratio(together, np.sqrt(of_actual * of_predicted))
     return np.where((of_predicted == 0) & (of_actual > 0), 0.0, result)
 
@@ -93,7 +80,7 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
     Args:
         recall: (...) in [0, 1].
         specificity: (...) in [0, 1].
-        prevalence: in [0, 1], or NaN where none is stated, of a shape that broadcasts against the other two.
+        prevalence: in [0, 1] or NaN, of a shape that broadcasts against the other two.
 
     Returns:
         Positive and negative predictive value, each (...) in [0, 1]; NaN where one of the three is, or where no image
@@ -104,9 +91,7 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
 
     Altman and Bland 1994.
     """
-    sensitivity, specific, share = np.broadcast_arrays(
-        *(np.asarray(value, dtype=np.float64) for value in (recall, specificity, prevalence))
-    )
+    sensitivity, specific, share = (np.asarray(each, dtype=np.float64) for each in (recall, specificity, prevalence))
     if ((share < 0) | (share > 1)).any():
         raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
     tp, fp = sensitivity * share, (1 - specific) * (1 - share)

@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 def label_gaps(resamples: Resamples, binning: Binning) -> Floats:
     """Truth minus probability in each bin of each label, as a share of the label's known images.
 
-    Args:
-        resamples: B of a split. The bins of "mass" are the split's own, and stay so in its resamples.
-        binning: "width" or "mass", as in `reliability.inner_edges`.
+    The bins are those of `reliability.inner_edges`; those of "mass" are the split's own, and stay so in its resamples.
 
     Returns:
         (B, L, K); NaN for a label that is masked throughout.
@@ -56,7 +54,7 @@ def _sum_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:
     which = np.zeros_like(labels)
     for i, ends in enumerate(edges):
         which[labels == i] = np.searchsorted(ends, probability[rows[labels == i], i])
-    n_bins = max(len(ends) for ends in edges) + 1
+    n_bins = max(map(len, edges)) + 1
     gaps = truth[rows, labels] - probability[rows, labels]
     return GroupedSums(split.n_units, (truth.shape[1], n_bins), labels * n_bins + which, split.unit[rows], gaps)
 

@@ -1,8 +1,8 @@
 """Metrics of one label, and counts of one label or several.
 
 Truths are arrays of 1, 0 and, for several labels, -1 where masked; scores are floats where higher means more
-likely. A metric without a value, because a class is absent or a denominator is zero, is NaN here;
-`metrics.summary` notes it.
+likely. Functions of `counts` take (..., 2, 2) as `binary_counts` gives them and return (...) in [0, 1]. A metric
+without a value, because a class is absent or a denominator is zero, is NaN here; `metrics.summary` notes it.
 """
 
 from __future__ import annotations
@@ -40,14 +40,7 @@ def auroc(truth: ArrayLike, score: ArrayLike) -> float:
 
 
 def midranks(values: ArrayLike) -> Floats:
-    """Ranks from 1, equal values sharing the mean of theirs.
-
-    Args:
-        values: (N,) without NaN.
-
-    Returns:
-        (N,) in [1, N].
-    """
+    """(N,) ranks from 1 to N of (N,) values without NaN, equal values sharing the mean of theirs."""
     _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2.0)[inverse]
     return ranks
@@ -76,16 +69,7 @@ def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
 
 
 def confusion_matrix(actual: ArrayLike, predicted: ArrayLike, n_classes: int) -> Counts:
-    """Counts by actual (rows) and predicted (columns) class.
-
-    Args:
-        actual: (N,) class indices in [0, n_classes).
-        predicted: (N,) class indices in [0, n_classes).
-        n_classes: C.
-
-    Returns:
-        (C, C) counts.
-    """
+    """(C, C) counts by actual (rows) and predicted (columns) class, from (N,) class indices below `n_classes`."""
     flat = np.asarray(actual, dtype=np.int64) * n_classes + np.asarray(predicted, dtype=np.int64)
     return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 
@@ -102,22 +86,14 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """
     known, guess = np.asarray(truth), np.asarray(predicted, dtype=bool)
     positive, negative = known == 1, known == 0
-    tp = (positive & guess).sum(axis=0)
-    fp = (negative & guess).sum(axis=0)
-    fn = (positive & ~guess).sum(axis=0)
-    tn = (negative & ~guess).sum(axis=0)
-    return np.stack([np.stack([tn, fp], axis=-1), np.stack([fn, tp], axis=-1)], axis=-2)
+    cells = [[(actual & called).sum(axis=0) for called in (~guess, guess)] for actual in (negative, positive)]
+    return np.moveaxis(np.array(cells), -1, 0)
 
 
 def precision(counts: NDArray[Any]) -> Floats:
     """Positive predictive value: the share of images called positive that are.
 
-    Args:
-        counts: (..., 2, 2) as `binary_counts` gives them.
-
-    Returns:
-        (...) in [0, 1]. As in scikit-learn 0 where the label is present and never called; NaN where it is absent and
-        never called.
+    As in scikit-learn 0 where the label is present and never called; NaN where it is absent and never called.
     """
     fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
     result = ratio(tp, tp + fp)
@@ -143,12 +119,8 @@ def negative_predictive_value(counts: NDArray[Any]) -> Floats:
 def f1(counts: NDArray[Any]) -> Floats:
     """Harmonic mean of precision and recall.
 
-    Args:
-        counts: (..., 2, 2) as `binary_counts` gives them.
-
-    Returns:
-        (...) in [0, 1]. As in scikit-learn 0 where the label is present and never called; NaN where no image has it,
-        called or not, so that a macro mean is over the same labels in every epoch.
+    As in scikit-learn 0 where the label is present and never called; NaN where no image has it, called or not, so that
+    a macro mean is over the same labels in every epoch.
     """
     fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
     result = ratio(2 * tp, 2 * tp + fp + fn)
@@ -159,13 +131,9 @@ def f1(counts: NDArray[Any]) -> Floats:
 def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     """How often label j was predicted on images that carry label i.
 
-    Args:
-        truth: (N, L) 1, 0, or -1 where masked.
-        predicted: (N, L) 0 or 1.
-
     Returns:
-        (L, L) counts, rows actual, columns predicted. A row does not sum to the label's support: an image may carry
-        several labels.
+        (L, L) counts, rows actual, columns predicted, of (N, L) `truth` and `predicted`. A row does not sum to the
+        label's support: an image may carry several labels.
     """
     carried = (np.asarray(truth) == 1).astype(np.int64)
     counts: Counts = carried.T @ np.asarray(predicted, dtype=np.int64)

@@ -26,18 +26,10 @@ class GroupedSums:
     ) -> None:
         from scipy.sparse import coo_array
 
-        values = np.ones(len(index)) if value is None else value
-        self._shape = shape
+        self._shape, values = shape, np.ones(len(index)) if value is None else value
         self._matrix = coo_array((values, (index, unit)), shape=(math.prod(shape), n_units)).tocsr()
 
     def under(self, counts: Floats) -> Floats:
-        """The sums of B resamples.
-
-        Args:
-            counts: (B, n_units) how often each patient (or image) is drawn.
-
-        Returns:
-            (B, *shape).
-        """
+        """(B, *shape) the sums of B resamples, by (B, n_units) how often each patient (or image) is drawn."""
         sums: Floats = (self._matrix @ counts.T).T.reshape(-1, *self._shape)
         return sums

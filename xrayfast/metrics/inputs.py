@@ -33,8 +33,9 @@ def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], F
     if known.ndim != 2 or known.shape != values.shape or known.shape[1] == 0:
         raise ValueError(f"truth has shape {known.shape}, probability {values.shape}; expected two equal tables (N, L)")
     _check_truth(known)
-    if not ((values >= -ROUNDING) & (values <= 1 + ROUNDING)).all():
-        worst = values[~((values >= -ROUNDING) & (values <= 1 + ROUNDING))][0]
+    inside = (values >= -ROUNDING) & (values <= 1 + ROUNDING)
+    if not inside.all():
+        worst = values[~inside][0]
         raise ValueError(f"probability holds {worst}; expected values in [0, 1], as a sigmoid or a softmax gives them")
     return known.astype(np.int8), values.clip(0.0, 1.0)
 

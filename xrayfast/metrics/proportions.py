@@ -44,16 +44,7 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
 def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
     """The exact interval: coverage at least the level for every proportion, at the price of width.
 
-    Args:
-        successes: (...) counts.
-        trials: (...) counts, at least the successes.
-        level: of confidence.
-
-    Returns:
-        Low and high, each (...) in [0, 1]; NaN where there is no trial. For several images per patient see `wilson`.
-
-    Raises:
-        ValueError: Successes outside [0, trials], or a level outside (0, 1).
+    Arguments, shapes and errors are those of `wilson`.
 
     Clopper and Pearson 1934.
     """

@@ -88,19 +88,14 @@ class Metric:
         if self.scope == "overall":
             yield self
         for average in self.averages:
-            found = replace(
-                self,
-                name=f"{self.name}_{average}",
-                title=_TITLES.get(f"{self.name}_{average}", f"{self.title}, {average}"),
-                compute=_average(self, average),
-                scope="overall",
-                averages=(),
-                denominator=self.denominator if average == "micro" else None,
-            )
-            yield found if average == "macro" else replace(found, headline=False, epochs=(), hub_name="")
-
-
-_TITLES = {"ap_macro": "Mean average precision"}
+            name = f"{self.name}_{average}"
+            title = "Mean average precision" if name == "ap_macro" else f"{self.title}, {average}"
+            found = replace(self, name=name, title=title, compute=_average(self, average), scope="overall", averages=())
+            if average == "macro":
+                yield replace(found, denominator=None)
+            else:
+                denominator = self.denominator if average == "micro" else None
+                yield replace(found, denominator=denominator, headline=False, epochs=(), hub_name="")
 
 
 # How metrics are computed.
@@ -138,11 +133,8 @@ def macro(name: str) -> Compute:
 
 @dataclass(frozen=True)
 class AbsoluteSum:
-    """A sum of absolute values, such as a calibration error: noise only makes it larger, and its interval is found by
-    inversion (`confidence_limits.norm_limits`).
-
-    Attributes:
-        terms: (B, K) or (B, L, K) the summands before their absolute value is taken.
+    """The sum of the absolute values of (B, K) or (B, L, K) terms, such as a calibration error: noise only makes it
+    larger, and its interval is found by inversion (`confidence_limits.norm_limits`).
     """
 
     terms: Compute
@@ -288,8 +280,8 @@ def overall_metrics(task: Task) -> dict[str, Metric]:
 
 def label_metrics(*, prevalence: bool = False) -> dict[str, Metric]:
     """The metrics by label, by name; `prevalence` adds those at a stated prevalence."""
-    found = {metric.name: metric for metric in METRICS if metric.scope == "label"}
-    return {**found, **prevalence_metrics()} if prevalence else found
+    scopes = ("label", "prevalence") if prevalence else ("label",)
+    return {metric.name: metric for metric in METRICS if metric.scope in scopes}
 
 
 def prevalence_metrics() -> dict[str, Metric]:

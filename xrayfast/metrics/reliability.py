@@ -29,9 +29,7 @@ class Bin:
         high: right end, in the bin.
         count: images.
         predicted: their mean probability.
-        observed: the share that is positive.
-        observed_low: lower end of Wilson's interval of `observed`.
-        observed_high: upper end.
+        observed: the share that is positive, `observed_low` and `observed_high` the ends of its Wilson interval.
     """
 
     low: float
@@ -60,15 +58,12 @@ def inner_edges(probability: ArrayLike, bins: int = BINS, binning: Binning = "wi
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}; expected at least 1")
-    if binning == "width":
-        evenly: Floats = np.linspace(0.0, 1.0, bins + 1)[1:-1]
-        return evenly
-    values = np.asarray(probability, dtype=np.float64)
-    if not values.size:
-        return np.empty(0)
-    edges = np.unique(np.quantile(values, np.linspace(0.0, 1.0, bins + 1)[1:-1]))
-    inner: Floats = edges[edges < values.max()]
-    return inner
+    edges: Floats = np.linspace(0.0, 1.0, bins + 1)[1:-1]
+    if binning == "mass":
+        values = np.asarray(probability, dtype=np.float64)
+        edges = np.unique(np.quantile(values, edges)) if values.size else np.empty(0)
+        edges = edges[edges < values.max(initial=-np.inf)]
+    return edges
 
 
 def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats, Indices]:
@@ -118,10 +113,5 @@ def reliability(
     predicted = ratio(np.bincount(which, weights=values, minlength=len(edges) + 1), count)
     low, high = wilson(hits, count, level)
     ends = np.concatenate([[0.0], edges, [1.0]])
-    columns = (ends[:-1], ends[1:], predicted, ratio(hits, count), low, high)
-    return [
-        Bin(left, right, int(n), mean, share, share_low, share_high)
-        for n, (left, right, mean, share, share_low, share_high) in zip(
-            count, zip(*(values.tolist() for values in columns), strict=True), strict=True
-        )
-    ]
+    columns = (ends[:-1], ends[1:], count, predicted, ratio(hits, count), low, high)
+    return [Bin(*row) for row in zip(*(values.tolist() for values in columns), strict=True)]

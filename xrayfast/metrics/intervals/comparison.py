@@ -13,13 +13,7 @@ from xrayfast.metrics.inputs import sampling_units
 
 @dataclass(frozen=True)
 class McNemar:
-    """How often each of two models alone is right on the same images.
-
-    Attributes:
-        only_a: images that a has right and b has wrong.
-        only_b: images that b has right and a has wrong.
-        p: two-sided exact p-value.
-    """
+    """The images that only one of two models has right, and the two-sided exact p-value."""
 
     only_a: int
     only_b: int
@@ -55,9 +49,7 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     if not balance.any():
         return McNemar(only_a, only_b, 1.0)
     chances = _sign_sums(np.abs(balance[balance != 0]))
-    centre = len(chances) // 2
-    away = abs(int(balance.sum()))
-    upper = float(chances[centre + away :].sum())
+    upper = float(chances[len(chances) // 2 + abs(int(balance.sum())) :].sum())
     return McNemar(only_a, only_b, min(1.0, 2 * upper))
 
 
@@ -81,8 +73,7 @@ def holm(p: ArrayLike) -> Floats:
         raise ValueError(f"p is {p!r}; expected values in [0, 1], or NaN")
     order = tested[np.argsort(values[tested], kind="stable")]
     adjusted = np.full(values.shape, np.nan)
-    steps = values[order] * np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    adjusted[order] = np.minimum(np.maximum.accumulate(values[order] * np.arange(len(order), 0, -1)), 1.0)
     return adjusted
 
 

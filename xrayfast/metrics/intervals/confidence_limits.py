@@ -48,8 +48,8 @@ def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> 
         scale = 1 - acceleration * z
         return _NORMAL.cdf(shift + z / scale) if scale > 0 else tail
 
-    low, high = np.quantile(defined, [place(0.5 - level / 2), place(0.5 + level / 2)])
-    return float(low), float(high)
+    low, high = np.quantile(defined, [place(0.5 - level / 2), place(0.5 + level / 2)]).tolist()
+    return low, high
 
 
 def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float, float]:

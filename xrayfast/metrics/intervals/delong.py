@@ -17,14 +17,7 @@ _NORMAL = NormalDist()
 
 @dataclass(frozen=True)
 class AurocInterval:
-    """An AUROC with its standard error and interval; NaN where undefined.
-
-    Attributes:
-        auroc: in [0, 1].
-        error: standard error.
-        low: lower end, at least 0.
-        high: upper end, at most 1.
-    """
+    """An AUROC with its standard error and interval, all in [0, 1]; NaN where undefined."""
 
     auroc: float
     error: float
@@ -34,17 +27,9 @@ class AurocInterval:
 
 @dataclass(frozen=True)
 class AurocTest:
-    """Two AUROCs on the same images and the test that they are equal; NaN where undefined.
+    """Two AUROCs on the same images and the two-sided test that they are equal; NaN where undefined.
 
-    Attributes:
-        auroc_a: of the first score.
-        auroc_b: of the second.
-        difference: a minus b.
-        error: standard error of the difference.
-        low: lower end of the difference's interval.
-        high: upper end.
-        z: difference over error.
-        p: two-sided.
+    The difference is a minus b, with its standard error and the ends of its interval; z is difference over error.
     """
 
     auroc_a: float
@@ -88,19 +73,11 @@ def delong_test(
 ) -> AurocTest:
     """Whether two scores of the same images differ in AUROC.
 
-    Args:
-        truth: (N,) of 1, 0, and -1 where masked, which is left out.
-        score_a: (N,) finite; only the order counts.
-        score_b: (N,) likewise.
-        groups: (N,) patient numbers, to account for several images of one; None where images are independent.
-        level: of confidence.
+    Truth, scores, groups and level are those of `delong`, as are the errors raised.
 
     Returns:
         NaN as in `delong`. Scores that order the images alike have difference 0, z 0 and p 1; where the error is 0 and
         the difference is not (AUROCs of 0 and 1), z and p are NaN.
-
-    Raises:
-        ValueError: As `delong`.
 
     DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
     """
@@ -110,9 +87,8 @@ def delong_test(
     half = _NORMAL.inv_cdf(0.5 + level / 2) * error
     at_limit = 0.0 if difference == 0 else math.nan
     z = difference / error if error != 0 else at_limit
-    return AurocTest(
-        float(a), float(b), difference, error, difference - half, difference + half, z, math.erfc(abs(z) / math.sqrt(2))
-    )
+    p = math.erfc(abs(z) / math.sqrt(2))
+    return AurocTest(float(a), float(b), difference, error, difference - half, difference + half, z, p)
 
 
 def placements(positive: Bools, scores: Floats) -> tuple[Floats, Floats]:
@@ -152,8 +128,7 @@ def _aurocs(
     unit, n_units = sampling_units(groups, len(np.asarray(truth)))
     of_positive, of_negative = placements(positive, np.stack([values for _, values, _ in columns]))
     if contrast:
-        of_positive = np.vstack([of_positive, of_positive[0] - of_positive[1]])
-        of_negative = np.vstack([of_negative, of_negative[0] - of_negative[1]])
+        of_positive, of_negative = (np.vstack([each, each[0] - each[1]]) for each in (of_positive, of_negative))
     unit = unit[rows]
     covariance = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
     return of_positive[: len(scores)].mean(axis=1), covariance
@@ -163,8 +138,12 @@ def _covariance(
     of_positive: Floats, of_negative: Floats, unit_positive: Indices, unit_negative: Indices, n_units: int
 ) -> Floats:
     """Obuchowski's covariance of K AUROCs, which is DeLong's where each patient has one image."""
-    x = _sums(of_positive - of_positive.mean(axis=1, keepdims=True), unit_positive, n_units) / len(unit_positive)
-    y = _sums(of_negative - of_negative.mean(axis=1, keepdims=True), unit_negative, n_units) / len(unit_negative)
+
+    def mean_by_unit(values: Floats, unit: Indices) -> Floats:
+        centred = values - values.mean(axis=1, keepdims=True)
+        return np.stack([np.bincount(unit, weights=row, minlength=n_units) for row in centred]) / len(unit)
+
+    x, y = mean_by_unit(of_positive, unit_positive), mean_by_unit(of_negative, unit_negative)
     with_positive, with_negative = len(np.unique(unit_positive)), len(np.unique(unit_negative))
     if with_positive < 2 or with_negative < 2:
         return np.full((len(x), len(x)), np.nan)
@@ -178,7 +157,3 @@ def _covariance(
     # Rounding can make a variance of 0 negative.
     np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
     return covariance
-
-
-def _sums(values: Floats, unit: Indices, n_units: int) -> Floats:
-    return np.stack([np.bincount(unit, weights=row, minlength=n_units) for row in values])

@@ -26,12 +26,7 @@ ImageFunction: TypeAlias = Callable[[NDArray[np.int8], Floats, NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MetricValues:
-    """Metrics of B resamples.
-
-    Attributes:
-        overall: (B,) by the names of `registry.overall_metrics`.
-        per_label: (B, L) by the names of `registry.label_metrics`.
-    """
+    """Metrics of B resamples: (B,) each overall, and (B, L) by label, by the names of the registry."""
 
     overall: dict[str, Floats]
     per_label: dict[str, Floats]
@@ -54,15 +49,12 @@ class ResampledMetrics:
 
     Attributes:
         truth: (N, L) int8.
-        probability: (N, L).
-        thresholds: (L,).
+        probability: (N, L), clipped to [0, 1].
+        thresholds: (L,); likewise `prevalence`, or None.
         called: (N, L) of 0 and 1.
-        unit: (N,) the patient (or image) that is drawn.
-        n_units: how many there are.
+        unit: (N,) the patient (or image) that is drawn, `n_units` how many there are.
         by: which of the two, "patient" or "image".
-        prevalence: (L,), or None.
-        overall_metrics: the rows of the registry that are computed over all labels, by name.
-        label_metrics: those computed by label.
+        overall_metrics: the rows of the registry that are computed over all labels, by name; likewise `label_metrics`.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `sampling_units`; a row without exactly one class ("single");
@@ -150,9 +142,7 @@ class ResampledMetrics:
 class Resamples:
     """B resamples of a split: the quantities that metrics are computed from, each computed when first asked for.
 
-    Args:
-        split: that patients (or images) are drawn from.
-        counts: (B, n_units) how often each is drawn.
+    `counts` are (B, n_units): how often each patient (or image) of the split is drawn.
     """
 
     def __init__(self, split: ResampledMetrics, counts: Floats) -> None:
@@ -236,12 +226,7 @@ class Resamples:
         return defined
 
     def mean(self, name: str, weights: Floats | None = None) -> Floats:
-        """(B,) the mean of a metric over the labels for which it has a value in the split itself.
-
-        Args:
-            name: of `registry.label_metrics`.
-            weights: (B, L); None for equal ones.
-        """
+        """(B,) the mean of a metric over the labels for which it has a value in the split itself, by (B, L) weights."""
         values, defined = self.label(name), self.defined(name)
         share = (np.ones_like(values) if weights is None else weights)[:, defined]
         # A label that weighs nothing in a resample (no image carries it) needs no value there.

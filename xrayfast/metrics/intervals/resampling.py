@@ -19,11 +19,7 @@ _CELLS = 2**22
 def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Floats]:
     """Counts of bootstrap resamples, a block at a time; the draws do not depend on the size of the block.
 
-    Args:
-        n_units: how many patients (or images) there are; as many are drawn, with replacement, in each resample.
-        resamples: how many in all.
-        seed: of the generator.
-        block: how many at a time.
+    Of `n_units` patients (or images) as many are drawn, with replacement, in each resample.
 
     Yields:
         (B, units) how often each is drawn, B at most `block`.
@@ -35,19 +31,15 @@ def draws(n_units: int, resamples: int, seed: int, block: int) -> Iterator[Float
         yield np.stack(counts).astype(np.float64)
 
 
-def left_out(n_units: int, seed: int, block: int, at_most: int = SHARES) -> Iterator[Floats]:
+def left_out(n_units: int, seed: int, block: int) -> Iterator[Floats]:
     """Counts of jackknife resamples: without one patient each, or, of many, without one of equal shares of them.
 
-    Args:
-        n_units: how many patients (or images) there are.
-        seed: of the generator that assigns patients to shares.
-        block: how many at a time.
-        at_most: how many shares.
+    The seed assigns patients (or images) to shares.
 
     Yields:
         (B, units) of 1, and 0 for those left out, B at most `block`.
     """
-    shares = min(n_units, at_most)
+    shares = min(n_units, SHARES)
     share_of = np.random.default_rng((seed, 1)).permutation(n_units) % shares
     for start in range(0, shares, block):
         yield (share_of != np.arange(start, min(start + block, shares))[:, None]).astype(np.float64)
@@ -68,8 +60,8 @@ def compute_blocks(splits: Sequence[ResampledMetrics], blocks: Iterator[Floats])
     Returns:
         (R,) and (R, L) arrays, R the resamples of all blocks.
     """
-    found = [difference([Resamples(split, counts).values for split in splits]) for counts in blocks]
-    return _combined(found, np.concatenate)
+    values = [difference([Resamples(split, counts).values for split in splits]) for counts in blocks]
+    return _combined(values, np.concatenate)
 
 
 def difference(values: Sequence[MetricValues]) -> MetricValues:

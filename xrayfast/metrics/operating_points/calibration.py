@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.inputs import Bools, column, table
+from xrayfast.metrics.inputs import column, table
 from xrayfast.metrics.scoring import one_class
 
 FLOOR = 1e-12
@@ -112,11 +112,7 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
 
 
 def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
-    """The scaling of each label, as `fit_scaling` fits it.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
-        probability: (N, L) in [0, 1].
+    """`fit_scaling` of each label, from (N, L) truth and probabilities.
 
     Raises:
         ValueError: As in `metrics.inputs.table`.
@@ -150,7 +146,8 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
     positive, values, _ = column(truth, probability)
     if positive.all() or not positive.any():
         return Scaling(1.0, 0.0, f"no image {'without' if len(positive) and positive.all() else 'with'} the label")
-    targets = _platt_targets(positive)
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     logits = _logit(values)
     centre, spread = float(logits.mean()), float(logits.std())
     if spread <= 1e-9 * max(1.0, abs(centre)):
@@ -160,9 +157,8 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         scaled = weights @ design
-        return float((np.logaddexp(0, scaled) - targets * scaled).mean()), design @ (expit(scaled) - targets) / len(
-            targets
-        )
+        gradient = design @ (expit(scaled) - targets) / len(targets)
+        return float((np.logaddexp(0, scaled) - targets * scaled).mean()), gradient
 
     def curvature(weights: Floats) -> Floats:
         share = expit(weights @ design)
@@ -179,14 +175,7 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
 
 
 def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:
-    """The calibrated probabilities of labels, each by its own slope and bias.
-
-    Args:
-        probability: (N, L) in [0, 1].
-        scalings: L of them.
-
-    Returns:
-        (N, L) in [0, 1], the order of images as before.
+    """(N, L) calibrated probabilities of (N, L) ones, each label by its own slope and bias; the order of images stays.
 
     Raises:
         ValueError: As in `metrics.inputs.table`; not L scalings.
@@ -196,15 +185,9 @@ def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Float
     values = _probabilities(probability)
     if len(scalings) != values.shape[1]:
         raise ValueError(f"{len(scalings)} scalings for {values.shape[1]} labels; expected one for each")
-    slope = np.array([scaling.slope for scaling in scalings])
-    bias = np.array([scaling.bias for scaling in scalings])
+    slope, bias = np.array([(scaling.slope, scaling.bias) for scaling in scalings]).T
     result: Floats = expit(slope * _logit(values) + bias)
     return result
-
-
-def _platt_targets(positive: Bools) -> Floats:
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    return np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
 
 
 def _logit(values: Floats) -> Floats:

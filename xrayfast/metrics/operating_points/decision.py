@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -36,7 +36,11 @@ MOST_LIKELY_STAYS = (
 )
 """What thresholds mean for single-label tasks."""
 
-_MAX_IMAGES = 10**9
+_BOUNDS: dict[str, tuple[float, float]] = {
+    **{"temperature": (1e-3, 1e3), "slope": (1e-6, 1e6), "bias": (-1e6, 1e6)},
+    **{"positives": (0, 10**9), "negatives": (0, 10**9)},
+}
+"""The range of each number that `Decision.from_json` reads; of the others 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -78,16 +82,11 @@ class Decision:
         return apply_scalings(raw, self.calibration)
 
     def decide(self, probability: NDArray[Any]) -> NDArray[np.int64]:
-        """The labels of (N, L) calibrated probabilities as 0 and 1: the most likely class (single), or each label at or
-        above its threshold (multi).
-        """
+        """The labels of (N, L) calibrated probabilities as 0 and 1, by `thresholds.decide`."""
         return decide(probability, self.task, self.thresholds)
 
     def certainty(self, probability: NDArray[Any]) -> Floats:
-        """The probability of each answer being right, by the calibrated probabilities themselves.
-
-        Args:
-            probability: (N, L) in [0, 1].
+        """The probability of each answer being right, by the (N, L) calibrated probabilities themselves.
 
         Returns:
             (N, L): the probability of a label that is called, 1 minus it of one that is not. For single-label tasks
@@ -145,7 +144,7 @@ class Decision:
             _read_calibration(calibration, task, labels),
             () if points is None else tuple(_read_point(row) for row in _of_labels(points, labels)),
             rule,
-            None if target is None else _number(target, "target", 0, 1),
+            None if target is None else _number({"target": target}, "target"),
         )
 
 
@@ -180,7 +179,7 @@ def fit_decision(
     if rule is None:
         return decision
     points = choose_thresholds(truth, decision.calibrated(raw), rule, target)
-    return Decision(task, tuple(labels), calibration, tuple(points), rule, target)
+    return replace(decision, points=tuple(points), rule=rule, target=target)
 
 
 def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Sequence[str]) -> Calibration:
@@ -188,32 +187,20 @@ def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Seq
         return None
     method = content.get("method")
     if method == "temperature" and task == "single":
-        temperature = _number(content.get("temperature"), "temperature", 1e-3, 1e3)
-        return Temperature(temperature, str(content.get("reason", "")))
+        return Temperature(_number(content, "temperature"), str(content.get("reason", "")))
     if method == "scaling" and task == "multi":
-        return tuple(
-            Scaling(
-                _number(row.get("slope"), "slope", 1e-6, 1e6),
-                _number(row.get("bias"), "bias", -1e6, 1e6),
-                str(row.get("reason", "")),
-            )
-            for row in _of_labels(content, labels)
-        )
+        rows = _of_labels(content, labels)
+        return tuple(Scaling(_number(row, "slope"), _number(row, "bias"), str(row.get("reason", ""))) for row in rows)
     raise ValueError(f"found the calibration method {method!r} in a {task}-label run")
 
 
 def _read_point(row: Mapping[str, Any]) -> OperatingPoint:
-    def rate(name: str) -> float:
-        return math.nan if row.get(name) is None else _number(row[name], name, 0, 1)
-
-    return OperatingPoint(
-        threshold=None if row.get("threshold") is None else _number(row["threshold"], "threshold", 0, 1),
-        reason=str(row.get("reason", "")),
-        sensitivity=rate("sensitivity"),
-        specificity=rate("specificity"),
-        positives=int(_number(row.get("positives"), "positives", 0, _MAX_IMAGES)),
-        negatives=int(_number(row.get("negatives"), "negatives", 0, _MAX_IMAGES)),
+    threshold = None if row.get("threshold") is None else _number(row, "threshold")
+    sensitivity, specificity = (
+        math.nan if row.get(name) is None else _number(row, name) for name in ("sensitivity", "specificity")
     )
+    positives, negatives = (int(_number(row, name)) for name in ("positives", "negatives"))
+    return OperatingPoint(threshold, str(row.get("reason", "")), sensitivity, specificity, positives, negatives)
 
 
 def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -225,8 +212,9 @@ def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mappin
     return rows
 
 
-def _number(value: Any, name: str, low: float, high: float) -> float:
-    """The number, if it is in range."""
+def _number(row: Mapping[str, Any], name: str) -> float:
+    """The named number, if it is in range."""
+    value, (low, high) = row.get(name), _BOUNDS.get(name, (0, 1))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         raise ValueError(f"{name} is {str(value)[:40]}; expected a number from {low:g} to {high:g}")
     return float(value)

@@ -35,10 +35,8 @@ class OperatingPoint:
     Attributes:
         threshold: a label is called at or above it; None where none could be chosen.
         reason: why not; "" where it could.
-        sensitivity: at the threshold, or NaN.
-        specificity: at the threshold, or NaN.
-        positives: images with the label.
-        negatives: images without.
+        sensitivity: at the threshold, or NaN; likewise `specificity`.
+        positives: images with the label; `negatives` those without.
     """
 
     threshold: float | None
@@ -49,11 +47,8 @@ class OperatingPoint:
     negatives: int
 
     def interval(self, rate: Literal["sensitivity", "specificity"]) -> dict[str, float] | None:
-        """Clopper and Pearson's 95 % interval of a rate, which treats images as independent; None where there is no
-        rate.
-
-        Returns:
-            `low` and `high`.
+        """`low` and `high` of Clopper and Pearson's 95 % interval of a rate, which treats images as independent; None
+        where there is no rate.
         """
         trials = self.positives if rate == "sensitivity" else self.negatives
         value: float = getattr(self, rate)
@@ -66,16 +61,7 @@ class OperatingPoint:
 def choose_thresholds(
     truth: ArrayLike, probability: ArrayLike, rule: Rule, target: float | None = None
 ) -> list[OperatingPoint]:
-    """The threshold of each label.
-
-    Args:
-        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
-        probability: (N, L) in [0, 1].
-        rule: what to maximize.
-        target: sensitivity or specificity to reach; for these two rules only.
-
-    Returns:
-        L operating points.
+    """`choose_threshold` of each label, from (N, L) truth and probabilities: L operating points.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `choose_threshold`.
@@ -111,10 +97,9 @@ def choose_threshold(
     _check_target(rule, target)
     positive, values, _ = column(truth, probability)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    nan = float("nan")
 
     def none(reason: str) -> OperatingPoint:
-        return OperatingPoint(None, reason, nan, nan, n_positive, n_negative)
+        return OperatingPoint(None, reason, math.nan, math.nan, n_positive, n_negative)
 
     if not n_positive or not n_negative:
         return none(f"no image {'with' if not n_positive else 'without'} the label")
@@ -124,9 +109,8 @@ def choose_threshold(
     step = _STEP[rule](true, false, target or 0.0)
     if step is None:
         return none(_NONE[rule].format(target=target))
-    return OperatingPoint(
-        _between(levels, step), "", true[step] / n_positive, 1 - false[step] / n_negative, n_positive, n_negative
-    )
+    sensitivity, specificity = true[step] / n_positive, 1 - false[step] / n_negative
+    return OperatingPoint(_between(levels, step), "", sensitivity, specificity, n_positive, n_negative)
 
 
 def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:
@@ -135,7 +119,7 @@ def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> 
 
 
 def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
-    """Predicted labels as 0/1: the most likely class (single), or each label at or above the threshold (multi).
+    """Predicted labels: the most likely class (single), or each label at or above the threshold (multi).
 
     Args:
         probability: (N, L) in [0, 1].
@@ -161,8 +145,7 @@ def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
 
 
 def _between(levels: Floats, step: int) -> float:
-    lowest_called = float(levels[step])
-    below = float(levels[step + 1]) if step + 1 < len(levels) else 0.0
+    lowest_called, below = float(levels[step]), float(levels[step + 1]) if step + 1 < len(levels) else 0.0
     middle = (lowest_called + below) / 2
     # The mean of two neighbouring floats can round to the lower one.
     return middle if middle > below else lowest_called
