@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -25,17 +26,13 @@ from xrayfast.report.panels import Panels
 TOGETHER = 5
 """So many labels share a panel."""
 
-DASHES: tuple[Any, ...] = (
-    "-",
-    (0, (5, 1.5)),
-    (0, (1.2, 1.2)),
-    (0, (6, 1.5, 1.2, 1.5)),
-    (0, (3, 1.5, 1.2, 1.5, 1.2, 1.5)),
-)
+_ON_OFF = ((5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5), (3, 1.5, 1.2, 1.5, 1.2, 1.5))
+DASHES: tuple[Any, ...] = ("-", *((0, lengths) for lengths in _ON_OFF))
 
 GUESSING: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (2, 3)), "gid": "guessing"}
 
 BEFORE: dict[str, Any] = {"marker": "s", "facecolors": "none", "edgecolors": MUTED, "linewidths": 0.9, "gid": "before"}
+HOLLOW: dict[str, Any] = {"color": "none", "edgecolor": MUTED, "linewidth": 0.8, "zorder": 3}
 AFTER: dict[str, Any] = {"marker": "o", "facecolors": SERIES[0], "edgecolors": SERIES[0], "gid": "after"}
 
 Bin = Mapping[str, Any]
@@ -133,33 +130,24 @@ def reliability_figure(after: Mapping[str, Sequence[Bin]], before: Mapping[str, 
         axes, strip = panels.panel(index, label), panels.strip(index)
         axes.plot([0, 1], [0, 1], **GUESSING)
         if before is not None:
-            _points(axes, before[label], BEFORE)
-            _images(strip, before[label], color="none", edgecolor=MUTED, linewidth=0.8, zorder=3)
-        _whiskers(axes, bins)
-        _points(axes, bins, AFTER)
-        _images(strip, bins, color=SERIES[0], alpha=0.55)
-        if not any(one["count"] for one in bins):
-            _say(axes, "masked on all images")
-    handles = [Line2D([], [], linestyle="", color=SERIES[0], marker=AFTER["marker"])]
-    if before is None:
-        return panels.done("Mean probability", "Observed share", handles, ["as reported"])
-    handles.insert(0, Line2D([], [], linestyle="", color=MUTED, marker=BEFORE["marker"], fillstyle="none"))
-    names = ["before calibration", "after calibration"]
-    return panels.done("Mean probability", "Observed share", handles, names)
+            _draw_bins(axes, strip, pd.DataFrame(list(before[label])), BEFORE, HOLLOW)
+        table = pd.DataFrame(list(bins))
+        held = table[table["count"] > 0]
+        axes.vlines(
+            held["predicted"], held["observed_low"], held["observed_high"], color=SERIES[0], linewidth=0.9, alpha=0.7
+        )
+        _draw_bins(axes, strip, table, AFTER, {"color": SERIES[0], "alpha": 0.55})
+        _say(axes, "masked on all images" if held.empty else "")
+    dot = Line2D([], [], linestyle="", color=SERIES[0], marker=AFTER["marker"])
+    square = Line2D([], [], linestyle="", color=MUTED, marker=BEFORE["marker"], fillstyle="none")
+    shown = {"as reported": dot} if before is None else {"before calibration": square, "after calibration": dot}
+    return panels.done("Mean probability", "Observed share", list(shown.values()), list(shown))
 
 
 def _curves(
     curves: Sequence[Curve], draw: Callable[[Axes, Curve, Mapping[str, Any]], None], x: str, y: str, both: bool
 ) -> Figure:
-    """All curves in one panel with a legend, or each in its own.
-
-    Args:
-        curves: what to draw.
-        draw: draws one, where it has points.
-        x: name of the axis.
-        y: name of the axis.
-        both: whether a curve needs images without the label too.
-    """
+    """All curves in one panel with a legend, or each in its own; `both`: a curve needs images without the label too."""
     if len(curves) > TOGETHER:
         panels = Panels(len(curves), 1.75)
         for index, curve in enumerate(curves):
@@ -182,31 +170,12 @@ def _curves(
     return panels.done(x, y, handles, names)
 
 
-def _points(axes: Axes, bins: Sequence[Bin], style: Mapping[str, Any]) -> None:
-    """Each bin that holds images, the larger the more it holds."""
-    held = [one for one in bins if one["count"]]
-    most = max((one["count"] for one in held), default=1)
-    sizes = [9 + 36 * one["count"] / most for one in held]
-    axes.scatter(
-        [one["predicted"] for one in held], [one["observed"] for one in held], sizes, zorder=3, clip_on=False, **style
-    )
-
-
-def _whiskers(axes: Axes, bins: Sequence[Bin]) -> None:
-    held = [one for one in bins if one["count"]]
-    axes.vlines(
-        [one["predicted"] for one in held],
-        [one["observed_low"] for one in held],
-        [one["observed_high"] for one in held],
-        color=SERIES[0],
-        linewidth=0.9,
-        alpha=0.7,
-    )
-
-
-def _images(strip: Axes, bins: Sequence[Bin], **style: Any) -> None:
-    low, width = [one["low"] for one in bins], [one["high"] - one["low"] for one in bins]
-    strip.bar(low, [one["count"] for one in bins], width, align="edge", **style)
+def _draw_bins(axes: Axes, strip: Axes, bins: pd.DataFrame, dots: Mapping[str, Any], bars: Mapping[str, Any]) -> None:
+    """A dot for each bin that holds images, the larger the more it holds, and a bar for its count in the strip."""
+    held = bins[bins["count"] > 0]
+    sizes = 9 + 36 * held["count"] / held["count"].max()
+    axes.scatter(held["predicted"], held["observed"], sizes, zorder=3, clip_on=False, **dots)
+    strip.bar(bins["low"], bins["count"], bins["high"] - bins["low"], align="edge", **bars)
 
 
 def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,9 +11,9 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.report.wording import readable
 
 DPI = 160
 LABEL_CHARACTERS = 30
@@ -95,15 +96,10 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
     """
     if not cases:
         return message_figure("No predictions to show")
-    columns = max(1, min(columns, len(cases)))
-    rows = math.ceil(len(cases) / columns)
     side, caption, gap = 2.3, 1.15, 0.22
-    width, height = columns * (side + gap) + gap, rows * (side + caption) + gap
-    figure = Figure(figsize=(width, height))
-    for index, case in enumerate(cases):
-        row, column = divmod(index, columns)
-        left, top = gap + column * (side + gap), height - gap - row * (side + caption)
-        axes = figure.add_axes((left / width, (top - side) / height, side / width, side / height))
+    figure, places = grid_figure(len(cases), columns, side + gap, side + caption, gap)
+    for case, (left, top) in zip(cases, places, strict=True):
+        axes = axes_at(figure, left, top - side, side, side)
         _image(axes, case)
         write_caption(axes, _caption_lines(case))
     return figure
@@ -122,19 +118,17 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
     rates, values = rates[known], values[known]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    _style_axes(axes)
+    style_axes(axes, grid=True)
     axes.set_xscale("log")
     axes.plot(rates, values, color=INK, linewidth=1.6, marker="o" if len(rates) == 1 else None)
-    for index, (name, rate) in enumerate(suggestions.items()):
-        colour, marker = SERIES[index % len(SERIES)], MARKERS[index % len(MARKERS)]
+    for (name, rate), colour, marker in zip(suggestions.items(), cycle(SERIES), cycle(MARKERS), strict=False):
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": ""}
         if rate is None or not rate > 0 or not len(rates):
-            axes.plot([], [], color=colour, marker=marker, linestyle="", label=f"{name}: none found")
+            axes.plot([], [], label=f"{name}: none found", **style)
             continue
         height = float(np.interp(math.log(rate), np.log(rates), values))
         axes.axvline(rate, color=colour, linewidth=0.8, alpha=0.5)
-        axes.plot(
-            [rate], [height], color=colour, marker=marker, markersize=9, linestyle="", label=f"{name}: {rate:.2g}"
-        )
+        axes.plot([rate], [height], markersize=9, label=f"{name}: {rate:.2g}", **style)
     axes.set_xlabel("Learning rate", fontsize=TEXT, color=MUTED)
     axes.set_ylabel("Training loss, smoothed", fontsize=TEXT, color=MUTED)
     if len(values):
@@ -178,11 +172,6 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, png_bytes(figure))
 
 
-def readable(text: str) -> str:
-    """The text with a replacement character for what can't be shown: controls, bytes that are no UTF-8."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in text)
-
-
 def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
     """At most `width` characters, cut in the middle: names that share a beginning stay distinct."""
     text = readable(text)
@@ -199,12 +188,37 @@ def write_caption(axes: Axes, lines: Sequence[str]) -> None:
     axes.text(0, -0.10, "\n".join(lines[1:]), linespacing=1.3, parse_math=False, **style)
 
 
-def _style_axes(axes: Axes) -> None:
+def grid_figure(n: int, columns: int, width: float, height: float, gap: float, foot: float = 0.0) -> tuple[Figure, Any]:
+    """A figure for n cells in rows, and the left and top of each.
+
+    Args:
+        n: above 0.
+        columns: cells in a row, at most.
+        width: of a cell with the gap beside it, in inches.
+        height: of a cell, in inches.
+        gap: around all cells, in inches.
+        foot: what is left free at the foot, in inches.
+    """
+    columns = max(1, min(columns, n))
+    top = math.ceil(n / columns) * height + gap + foot
+    places = [(gap + i % columns * width, top - gap - i // columns * height) for i in range(n)]
+    return Figure(figsize=(columns * width + gap, top)), places
+
+
+def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes at a place of a figure, all in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+
+
+def style_axes(axes: Axes, grid: bool = False) -> None:
+    """Muted axes on the left and below only; with `grid`, horizontal lines."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
-    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
 
 
 def _legend_above(axes: Axes, columns: int) -> None:
@@ -224,36 +238,26 @@ def _legend_above(axes: Axes, columns: int) -> None:
 
 def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_epoch: int | None) -> None:
     """Lines of one panel; a series without any value stays in the legend and says so."""
-    _style_axes(axes)
+    style_axes(axes, grid=True)
     epochs = history["epoch"].to_numpy(dtype=float)
-    at_best = epochs == best_epoch
-    for index, (column, name) in enumerate(names.items()):
-        values = history[column].to_numpy(dtype=float)
-        label = name if np.isfinite(values).any() else f"{name} (not defined)"
-        colour = SERIES[index % len(SERIES)]
-        axes.plot(
-            epochs,
-            values,
-            color=colour,
-            marker=MARKERS[index % len(MARKERS)],
-            markersize=4.5,
-            linewidth=1.6,
-            label=label,
-        )
-    ringed = [column for column in names if column != "train_loss" and np.isfinite(history[column][at_best]).any()]
-    for column in ringed:
-        axes.plot(
-            epochs[at_best],
-            history[column].to_numpy(dtype=float)[at_best],
-            linestyle="",
-            marker="o",
-            markersize=11,
-            markerfacecolor="none",
-            markeredgecolor=INK,
-            markeredgewidth=1.2,
-            label=f"Best epoch ({best_epoch})" if column == ringed[0] else None,
-            gid="best-epoch",
-        )
+    series = {column: history[column].to_numpy(dtype=float) for column in names}
+    for (column, values), colour, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS), strict=False):
+        label = names[column] if np.isfinite(values).any() else f"{names[column]} (not defined)"
+        axes.plot(epochs, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label)
+    ring: dict[str, Any] = {
+        "marker": "o",
+        "markersize": 11,
+        "markeredgewidth": 1.2,
+        "linestyle": "",
+        "gid": "best-epoch",
+    }
+    ring |= {"markerfacecolor": "none", "markeredgecolor": INK}
+    best, ringed = epochs == best_epoch, False
+    for column, values in series.items():
+        if column != "train_loss" and np.isfinite(values[best]).any():
+            label = None if ringed else f"Best epoch ({best_epoch})"
+            axes.plot(epochs[best], values[best], label=label, **ring)
+            ringed = True
     axes.set_xlabel("Epoch", fontsize=TEXT, color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(epochs):
@@ -269,7 +273,7 @@ def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str])
     ends = [*starts[1:], len(phases)]
     # A panel is some 60 characters of this size wide.
     fits = [(end - start) / len(phases) * 60 > len(phases[start]) + 1 for start, end in zip(starts, ends, strict=True)]
-    above = axes.get_xaxis_transform()
+    style: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "fontsize": SMALL, "color": MUTED}
     for index, start in enumerate(starts):
         left = epochs[start] - 0.5
         if index:
@@ -277,17 +281,9 @@ def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str])
         # The first may reach out to the left instead; a narrow one between two others goes under the frame.
         outwards = index == 0 and not fits[0] and len(starts) > 1
         inside = 0 < index < len(starts) - 1 and not fits[index]
-        axes.text(
-            epochs[starts[1]] - 0.5 if outwards else left,
-            0.985 if inside else 1.01,
-            f"{phases[start]} " if outwards else f" {phases[start]}",
-            transform=above,
-            ha="right" if outwards else "left",
-            va="top" if inside else "bottom",
-            fontsize=SMALL,
-            color=MUTED,
-            parse_math=False,
-        )
+        name, side = (f"{phases[start]} ", "right") if outwards else (f" {phases[start]}", "left")
+        place = epochs[starts[1]] - 0.5 if outwards else left, 0.985 if inside else 1.01
+        axes.text(*place, name, ha=side, va="top" if inside else "bottom", parse_math=False, **style)
 
 
 def message_figure(text: str) -> Figure:

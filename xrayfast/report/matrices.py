@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.report.figures import INK, MUTED, SMALL, TEXT, fitting
+from xrayfast.report.figures import INK, MUTED, SMALL, TEXT, axes_at, fitting
 
 SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#2f7fb5", "#0b3c5d"])
 # White text reaches a higher contrast than INK from this shade on.
 WHITE_TEXT_FROM = 0.64
-
-TITLE = 10.5
 
 
 def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> Figure:
@@ -37,14 +35,8 @@ def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool =
         [_cell(count, share, normalize) for count, share in zip(*rows, strict=True)]
         for rows in zip(counts, shares, strict=True)
     ]
-    return _labelled_matrix(
-        np.nan_to_num(shares),
-        texts,
-        labels,
-        title="Confusion matrix",
-        note="Per cent and shade: share of the actual class",
-        lines=1 if normalize else 2,
-    )
+    note = "Per cent and shade: share of the actual class"
+    return _labelled_matrix(np.nan_to_num(shares), texts, labels, "Confusion matrix", note, 1 if normalize else 2)
 
 
 def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
@@ -86,9 +78,8 @@ def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
     # The square root keeps rare labels visible beside common ones.
     shades = np.sqrt(counts / max(1, int(counts.max(initial=0))))
     texts = [[str(count) for count in row] for row in counts]
-    return _labelled_matrix(
-        shades, texts, labels, title="Predicted labels by actual label", note="Counts; the diagonal is right", lines=1
-    )
+    title, note = "Predicted labels by actual label", "Counts; the diagonal is right"
+    return _labelled_matrix(shades, texts, labels, title, note, lines=1)
 
 
 def _row_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -126,7 +117,6 @@ def _labelled_matrix(
     shades: NDArray[np.float64],
     texts: Sequence[Sequence[str]],
     labels: Sequence[str],
-    *,
     title: str,
     note: str,
     lines: int,
@@ -138,13 +128,12 @@ def _labelled_matrix(
     slanted = longest * 0.08 > side
     margin = 0.45 + 0.08 * longest
     below = 0.45 + (0.06 * longest if slanted else 0.2)
-    width, height = margin + n * side + 0.2, below + n * side + 0.7
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((margin / width, below / height, n * side / width, n * side / height))
+    figure = Figure(figsize=(margin + n * side + 0.2, below + n * side + 0.7))
+    axes = axes_at(figure, margin, below, n * side, n * side)
     size = {1.15: 10.0, 0.85: 9.0, 0.6: 8.0}[side]
     _shaded_cells(axes, shades, texts, size if lines == 1 else size - 0.5)
-    for i in range(n):
-        axes.add_patch(_outline(i))
+    for i in range(n):  # on the diagonal actual and predicted agree
+        axes.add_patch(Rectangle((i + 0.03, i + 0.03), 0.94, 0.94, fill=False, edgecolor=INK, linewidth=0.9))
     ticks = np.arange(n) + 0.5
     slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     axes.set_xticks(ticks, names, fontsize=TEXT, color=INK, parse_math=False, **slant)
@@ -152,19 +141,6 @@ def _labelled_matrix(
     axes.set_xlabel("Predicted", fontsize=TEXT, color=MUTED, labelpad=8)
     axes.set_ylabel("Actual", fontsize=TEXT, color=MUTED, labelpad=8)
     axes.set_title(note, loc="left", fontsize=SMALL, color=MUTED, pad=8)
-    axes.annotate(
-        title,
-        (0, 1),
-        (0, 24),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        fontsize=TITLE,
-        fontweight="bold",
-        color=INK,
-    )
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(title, (0, 1), (0, 24), fontsize=10.5, fontweight="bold", color=INK, **above)
     return figure
-
-
-def _outline(index: int) -> Rectangle:
-    """A thin frame around a cell of the diagonal, where actual and predicted agree."""
-    return Rectangle((index + 0.03, index + 0.03), 0.94, 0.94, fill=False, edgecolor=INK, linewidth=0.9)

@@ -87,14 +87,8 @@ def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
     """
     if not cases:
         return figures.message_figure("No images to explain")
-    columns = max(1, min(columns, len(cases)))
-    rows = math.ceil(len(cases) / columns)
-    width = columns * (2 * SIDE + 2 * GAP) + GAP
-    height = rows * (SIDE + CAPTION) + GAP + LEGEND
-    figure = Figure(figsize=(width, height))
-    for index, case in enumerate(cases):
-        row, column = divmod(index, columns)
-        left, top = GAP + column * (2 * SIDE + 2 * GAP), height - GAP - row * (SIDE + CAPTION)
+    figure, places = figures.grid_figure(len(cases), columns, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
+    for case, (left, top) in zip(cases, places, strict=True):
         _pair(figure, case, left, top)
     _legend(figure)
     return figure
@@ -102,10 +96,8 @@ def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
 
 def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
     """A radiograph and its overlay with the caption below, from the given place in inches."""
-    width, height = figure.get_size_inches()
     for offset, image in ((0.0, case.pixels), (SIDE + 0.06, overlay(case.pixels, case.heat))):
-        place = ((left + offset) / width, (top - SIDE) / height, SIDE / width, SIDE / height)
-        axes = figure.add_axes(place)
+        axes = figures.axes_at(figure, left + offset, top - SIDE, SIDE, SIDE)
         axes.set_axis_off()
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         if offset:
@@ -128,20 +120,19 @@ def _caption_lines(case: SaliencyCase) -> list[str]:
     """File name; what is explained; actual and predicted labels; the share outside. A line each, some two."""
     actual = "" if case.actual is None else f"Actual: {figures.fitting(case.actual or 'no label', 40)}. "
     outside = "no heat" if math.isnan(case.outside) else f"{case.outside:.0%}"
-    lines = [
+    called = f"{actual}Predicted: {figures.fitting(case.predicted or 'no label', 62)}"
+    return [
         figures.fitting(case.image, 64),
         f"Explained: {figures.fitting(case.label, 56)} ({case.probability:.2f})",
-        *textwrap.wrap(
-            f"{actual}Predicted: {figures.fitting(case.predicted or 'no label', 62)}", 76, max_lines=2, placeholder=" …"
-        ),
+        *textwrap.wrap(called, 76, max_lines=2, placeholder=" …"),
+        f"Heat outside the central thorax: {outside}",
     ]
-    return [*lines, f"Heat outside the central thorax: {outside}"]
 
 
 def _legend(figure: Figure) -> None:
     """What the colours and the dashed line mean, at the foot."""
     width, height = figure.get_size_inches()
-    bar = figure.add_axes((GAP / width, 0.24 / height, 1.3 / width, 0.09 / height))
+    bar = figures.axes_at(figure, GAP, 0.24, 1.3, 0.09)
     scale = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 1])
     scale.outline.set_visible(False)
     scale.ax.tick_params(length=0, labelsize=figures.SMALL - 1, labelcolor=figures.INK, pad=2)
@@ -149,12 +140,5 @@ def _legend(figure: Figure) -> None:
     none.set_horizontalalignment("left")
     most.set_horizontalalignment("right")
     words = "Heat: what speaks for the explained label,\neach image by its own maximum. Dashed: the central thorax."
-    figure.text(
-        (GAP + 1.3 + 0.2) / width,
-        0.28 / height,
-        words,
-        va="center",
-        fontsize=figures.SMALL - 1,
-        color=figures.MUTED,
-        linespacing=1.3,
-    )
+    style: dict[str, Any] = {"fontsize": figures.SMALL - 1, "color": figures.MUTED, "linespacing": 1.3}
+    figure.text((GAP + 1.3 + 0.2) / width, 0.28 / height, words, va="center", **style)

@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xrayfast.report.figures import GRID, INK, MUTED, SMALL, TEXT, fitting, readable
+from xrayfast.report.figures import GRID, INK, MUTED, SMALL, TEXT, axes_at, fitting, style_axes
+from xrayfast.report.wording import readable
 
 COLUMNS = 5
 TITLE_CHARACTERS, REMARK_CHARACTERS = 26, 40
-TICKS = (0.0, 0.5, 1.0)
 
 # In inches: what is left free between panels for tick labels and titles, and below them for a legend.
 LEFT, ACROSS, ABOVE, BELOW = 0.6, 0.32, 0.46, 0.34
@@ -33,24 +33,17 @@ class Panels:
         self._columns = max(1, min(COLUMNS, n))
         self._rows = max(1, math.ceil(n / self._columns))
         self._side, self._strip = side, strip
+        self._ticks = (0.0, 0.5, 1.0) if side < 2 else tuple(i / 5 for i in range(6))
         self._width = LEFT + self._columns * (side + ACROSS)
         self._height = self._rows * (ABOVE + side + strip + BELOW) + 0.14
         self.figure = Figure(figsize=(self._width, self._height))
 
     def panel(self, index: int, title: str = "", remark: str = "") -> Axes:
-        """The square of one panel, row by row.
-
-        Args:
-            index: from 0.
-            title: above it; "" for none.
-            remark: in smaller type under the title.
-        """
+        """The square of one panel, row by row from 0, with a title above it and a remark in smaller type under that."""
         axes = self._axes(index, self._side, 0.0)
-        axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
-        ticks = TICKS if self._side < 2 else [i / 5 for i in range(6)]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks] if not self._strip else [])
-        axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.set_yticks(self._ticks, [f"{tick:g}" for tick in self._ticks])
+        axes.tick_params(labelbottom=not self._strip)
         axes.grid(color=GRID, linewidth=0.8)
         if remark:
             _write(axes, 0.05 / self._side, fitting(remark, REMARK_CHARACTERS), SMALL - 1, MUTED)
@@ -61,21 +54,11 @@ class Panels:
     def strip(self, index: int) -> Axes:
         """The flat panel below a square one, for counts."""
         axes = self._axes(index, self._strip, self._side + 0.06)
-        axes.set_xlim(-0.02, 1.02)
-        ticks = TICKS if self._side < 2 else [i / 5 for i in range(6)]
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set_yticks([])
         return axes
 
     def done(self, x: str, y: str, handles: Sequence[Line2D] = (), names: Sequence[str] = ()) -> Figure:
-        """The figure, with the names of the axes and a legend below.
-
-        Args:
-            x: name of all x axes.
-            y: name of all y axes.
-            handles: of the legend; none for no legend.
-            names: their texts, which are not read as TeX.
-        """
+        """The figure, with the names of all x and y axes and, where there are handles, a legend of names below."""
         middle = (LEFT + self._columns * (self._side + ACROSS) / 2 - ACROSS / 2) / self._width
         style: dict[str, Any] = {"fontsize": TEXT, "color": MUTED}
         self.figure.text(middle, 0.08 / self._height, x, ha="center", va="center", **style)
@@ -103,13 +86,10 @@ class Panels:
         row, column = divmod(index, self._columns)
         left = LEFT + column * (self._side + ACROSS)
         top = self._height - ABOVE - row * (ABOVE + self._side + self._strip + BELOW) - below
-        axes = self.figure.add_axes(
-            (left / self._width, (top - height) / self._height, self._side / self._width, height / self._height)
-        )
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color(MUTED)
-        axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
-        axes.set_axisbelow(True)
+        axes = axes_at(self.figure, left, top - height, self._side, height)
+        style_axes(axes)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks(self._ticks, [f"{tick:g}" for tick in self._ticks])
         return axes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from unicodedata import category
 
 from xrayfast.errors import plural
 
@@ -11,6 +12,11 @@ SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "ext
 """What people read for the splits of a data set, and for an external test."""
 
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
+
+
+def readable(text: str) -> str:
+    """The text with a replacement character for what can't be shown: controls, bytes that are no UTF-8."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in text)
 
 
 def percent(count: float, total: float = 1.0) -> str:
@@ -44,3 +50,10 @@ def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = Non
     by_metric = intervals.get("overall", {}) if label is None else intervals.get("per_label", {}).get(label, {})
     found: Mapping[str, Any] | None = by_metric.get(metric)
     return found
+
+
+def limits_of(interval: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    """Both limits of an interval; None where it has none."""
+    if not interval or interval.get("low") is None or interval.get("high") is None:
+        return None
+    return float(interval["low"]), float(interval["high"])

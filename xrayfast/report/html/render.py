@@ -19,7 +19,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from xrayfast.report.figures import readable
+from xrayfast.report.wording import readable
 
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_SIDE = 160

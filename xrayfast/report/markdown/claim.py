@@ -7,9 +7,8 @@ item asks for is said in other words. It is filled where a run's files hold the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from xrayfast.errors import plural
 from xrayfast.metrics.registry import label_metrics, overall_metrics
@@ -26,43 +25,29 @@ from xrayfast.report.markdown.run_facts import RunFacts, read_run_facts
 from xrayfast.report.wording import SPLIT_TITLES, images_of_patients
 from xrayfast.run import Run
 
-Status = Literal["filled", "partly", "author"]
-
 _MISTAKES = 5
 """Pairs of labels that are listed as most confused."""
 
 
-class Answer(NamedTuple):
-    """What a run's files say to an item, and what is left for the author to write; either may be empty."""
+class Answer:
+    """What the author is to write ("" for nothing), and what a run's files say, without the blocks that are None."""
 
-    given: tuple[str, ...] = ()
-    todo: str = ""
+    def __init__(self, todo: str, *given: str | None) -> None:
+        self.todo, self.given = todo, [block for block in given if block is not None]
 
     @property
-    def status(self) -> Status:
+    def status(self) -> Literal["filled", "partly", "author"]:
         """Whether the run fills the item."""
         return ("partly" if self.todo else "filled") if self.given else "author"
 
 
-@dataclass(frozen=True)
-class Item:
-    """One item of the checklist.
-
-    Attributes:
-        number: 1 to 44.
-        section: of the checklist.
-        asks: what is to be reported.
-        answer: from a run's files, or what the author is to write where these can't know.
-    """
+class Item(NamedTuple):
+    """One item of the checklist: what is asked for, and the answer of a run, or what the author is to write."""
 
     number: int
     section: str
     asks: str
     answer: Callable[[RunFacts], Answer] | str
-
-    def of(self, facts: RunFacts) -> Answer:
-        """The answer that a run gives."""
-        return Answer(todo=self.answer) if isinstance(self.answer, str) else self.answer(facts)
 
 
 def render_claim(run: Run) -> str:
@@ -71,15 +56,12 @@ def render_claim(run: Run) -> str:
     Raises:
         RunError: a file of the run is damaged.
     """
-    return render_markdown("claim.md.j2", _context(read_run_facts(run)))
-
-
-def _context(facts: RunFacts) -> dict[str, Any]:
-    """The variables of the template."""
-    answers = [(item, item.of(facts)) for item in ITEMS]
+    facts = read_run_facts(run)
+    answers = [(item, Answer(item.answer) if isinstance(item.answer, str) else item.answer(facts)) for item in ITEMS]
     counts = {name: sum(answer.status == name for _, answer in answers) for name in ("filled", "partly", "author")}
     sections = [(name, list(rows)) for name, rows in groupby(answers, key=lambda row: row[0].section)]
-    return {"name": facts.name, "purpose": PURPOSE, "items": len(answers), "counts": counts, "sections": sections}
+    context = {"name": facts.name, "purpose": PURPOSE, "items": len(answers), "counts": counts, "sections": sections}
+    return render_markdown("claim.md.j2", context)
 
 
 # The answers
@@ -87,42 +69,41 @@ def _context(facts: RunFacts) -> dict[str, Any]:
 
 def _kind(facts: RunFacts) -> Answer:
     text = f"Supervised deep learning: a convolutional network ({say.arch(facts)}) classifies chest radiographs."
-    return Answer((text,), "the title and abstract that say so.")
+    return Answer("the title and abstract that say so.", text)
 
 
 def _sources(facts: RunFacts) -> Answer:
     images = sum(column.get("images", 0) for column in facts.info.counts.values())
-    labels = facts.config.data.labels
+    labels, mark = facts.config.data.labels, facts.info.fingerprint
     given = f"The data set '{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
     given += f", {plural(images, 'image')}" if images else ""
-    mark = facts.info.fingerprint
-    return Answer(
-        (given + (f"; fingerprint of names, labels, splits and sizes: {mark}." if mark else "."),),
+    given += f"; fingerprint of names, labels, splits and sizes: {mark}." if mark else "."
+    todo = (
         "where, when and from whom the images come, a link, their license, and how well they match the people and the "
-        "setting that the network is meant for.",
+        "setting that the network is meant for."
     )
+    return Answer(todo, given)
 
 
 def _criteria(facts: RunFacts) -> Answer:
     flow = say.flow_markdown(facts)
     todo = "who was eligible and who was not, and how, where and when they were found."
-    return Answer(("Among the files that were there:", flow), todo) if flow else Answer(todo=todo)
+    return Answer(todo, "Among the files that were there:" if flow else None, flow)
 
 
 def _prepared(facts: RunFacts) -> Answer:
-    return Answer((say.preparation(facts),))
+    return Answer("", say.preparation(facts))
 
 
 def _subset(facts: RunFacts) -> Answer:
-    given = "Each image was used whole: no region was cut out."
-    return Answer((given,), "whether the images are a selection from a larger collection, and how they were chosen.")
+    todo = "whether the images are a selection from a larger collection, and how they were chosen."
+    return Answer(todo, "Each image was used whole: no region was cut out.")
 
 
 def _deidentified(facts: RunFacts) -> Answer:
-    split = facts.split
-    known = split is not None and (split["patient"] != "").any()
-    given = ("xrayfast names patients by pseudonyms (P00001, ...) in all files of the run; file names are kept.",)
-    return Answer(given if known else (), "how the images and their file names were de-identified before.")
+    known = facts.split is not None and (facts.split["patient"] != "").any()
+    given = "xrayfast names patients by pseudonyms (P00001, ...) in all files of the run; file names are kept."
+    return Answer("how the images and their file names were de-identified before.", given if known else None)
 
 
 def _missing(facts: RunFacts) -> Answer:
@@ -136,190 +117,167 @@ def _missing(facts: RunFacts) -> Answer:
             given.append(f"{SPLIT_TITLES[split]}: images left out of a label's metrics, as it is masked: {masked}.")
     if facts.results and not given:
         given.append("No label of an evaluated image is masked.")
-    return Answer(tuple(given), "why data are missing, and what was done about images or records that lack.")
+    return Answer("why data are missing, and what was done about images or records that lack.", *given)
 
 
 def _reference(facts: RunFacts) -> Answer:
-    labels = facts.config.data.labels
+    labels, implied = facts.config.data.labels, facts.config.data.imply
     origin = f"the table {labels.name}" if labels else "the data set"
     kind = "one label per image" if facts.task == "single" else "several labels or none per image"
     given = f"Labels were taken as given by {origin}: {kind}, of {', '.join(facts.labels)}."
-    implied = facts.config.data.imply
-    return Answer(
-        (given, *([f"Labels that imply another: {', '.join(implied)}."] if implied else [])),
-        "how these labels were made, in enough detail to do it again.",
-    )
+    more = f"Labels that imply another: {', '.join(implied)}." if implied else None
+    return Answer("how these labels were made, in enough detail to do it again.", given, more)
 
 
 def _test_labels(facts: RunFacts) -> Answer:
+    given = "The test split's labels come from the same source as those of the other splits."
     todo = "by whom, with which instructions and which software the test images were labelled."
-    if "test" not in facts.results:
-        return Answer(todo=todo)
-    return Answer(("The test split's labels come from the same source as those of the other splits.",), todo)
+    return Answer(todo, given if "test" in facts.results else None)
 
 
 def _assigned(facts: RunFacts) -> Answer:
     words = ("drawn", "part", "split", "fold", "fraction")  # runs of older versions say "part"
-    notes = facts.info.data_notes
-    notes = [note for note in notes if any(word in note.lower() for word in words)]
+    notes = [note for note in facts.info.data_notes if any(word in note.lower() for word in words)]
     counts = say.counts_markdown(facts)
-    given = (*notes, *([counts] if counts else []))
-    return Answer(given, "" if notes and counts else "how images were assigned to training, validation and test.")
+    todo = "" if notes and counts else "how images were assigned to training, validation and test."
+    return Answer(todo, *notes, counts)
 
 
 def _disjoint(facts: RunFacts) -> Answer:
-    sentences, split = tuple(say.split_overlap(facts)), facts.split
-    if split is None:
-        return Answer(todo="at which level the splits are disjoint.")
-    todo = "" if (split["patient"] != "").all() else "whether images of one patient can be in more than one split."
-    return Answer(sentences, todo)
+    if facts.split is None:
+        return Answer("at which level the splits are disjoint.")
+    known = (facts.split["patient"] != "").all()
+    todo = "" if known else "whether images of one patient can be in more than one split."
+    return Answer(todo, *say.split_overlap(facts))
 
 
 def _model(facts: RunFacts) -> Answer:
-    return Answer((say.network(facts), *say.decision_blocks(facts)))
+    return Answer("", say.network(facts), *say.decision_blocks(facts))
 
 
 def _software(facts: RunFacts) -> Answer:
     given = f"{say.versions(facts)}. Hardware: {say.hardware(facts)}; platform: {facts.info.platform or DASH}."
-    return Answer((given,), "" if facts.info.versions else "the versions of the libraries.")
+    return Answer("" if facts.info.versions else "the versions of the libraries.", given)
 
 
 def _start(facts: RunFacts) -> Answer:
-    weights = facts.config.model.weights
-    file = weights not in ("imagenet", "none")
-    return Answer(
-        (say.initial_weights(facts),), "where this file comes from, and what it was trained on." if file else ""
-    )
+    known = facts.config.model.weights in ("imagenet", "none")
+    todo = "" if known else "where this file comes from, and what it was trained on."
+    return Answer(todo, say.initial_weights(facts))
 
 
 def _training(facts: RunFacts) -> Answer:
     todo = "" if facts.planned else "the schedule and the learning rates, which are not recorded."
     rows = markdown_table(("Setting", "Value"), say.hyperparameters(facts))
-    return Answer((say.augmentation(facts), rows, f"Time: {say.duration(facts)}."), todo)
+    return Answer(todo, say.augmentation(facts), rows, f"Time: {say.duration(facts)}.")
 
 
 def _selected(facts: RunFacts) -> Answer:
-    return Answer(
-        (say.epoch_selection(facts),), "how many other runs were tried, and how this one was chosen among them."
-    )
+    todo = "how many other runs were tried, and how this one was chosen among them."
+    return Answer(todo, say.epoch_selection(facts))
 
 
 def _ensemble(facts: RunFacts) -> Answer:
     views = " Its predictions are averaged over augmented views of an image." if facts.config.train.tta else ""
-    return Answer((f"None: one network.{views}",))
+    return Answer("", f"None: one network.{views}")
 
 
 def _metrics(facts: RunFacts) -> Answer:
     if facts.main_split is None:
-        return Answer(todo="the metrics, and why these.")
+        return Answer("the metrics, and why these.")
     summary = facts.main_split[1]
     names = [metric.title for key, metric in overall_metrics(facts.task).items() if key in summary["overall"]]
     rows = summary["per_label"]
     of_labels = [metric.title for key, metric in label_metrics().items() if any(key in row for row in rows)]
     given = (f"Overall: {'; '.join(names)}.", f"For each label against the rest: {'; '.join(of_labels)}.")
-    return Answer(given, "which of these is the main one, and why it fits the use.")
+    return Answer("which of these is the main one, and why it fits the use.", *given)
 
 
 def _statistics(facts: RunFacts) -> Answer:
     notes = [f"{SPLIT_TITLES[split]}: {interval_note(summary)}" for split, summary in facts.results.items()]
-    certain = bool(notes) and all(summary.get("intervals") for summary in facts.results.values())
-    return Answer(tuple(notes), "" if certain else "how uncertain the results are, such as by 95 % intervals.")
+    return Answer("" if _certain(facts) else "how uncertain the results are, such as by 95 % intervals.", *notes)
 
 
 def _robust(facts: RunFacts) -> Answer:
     splits = [(split, subgroup_blocks(summary, facts.task)) for split, summary in facts.results.items()]
     blocks = [text for split, found in splits if found for text in (f"{SPLIT_TITLES[split]} split.", *found)]
-    todo = "how results change with what may change in use: devices, views, thresholds, who is examined."
-    return Answer(tuple(blocks), todo)
+    return Answer(
+        "how results change with what may change in use: devices, views, thresholds, who is examined.", *blocks
+    )
 
 
 def _explained(facts: RunFacts) -> Answer:
-    sentences = tuple(say.saliency_notes(facts))
-    if not sentences:
-        return Answer(todo="the methods, if any (xrayfast interpret --saliency makes Grad-CAM maps).")
-    return Answer(sentences, "what readers concluded from the maps.")
+    sentences = say.saliency_notes(facts)
+    without = "the methods, if any (xrayfast interpret --saliency makes Grad-CAM maps)."
+    return Answer("what readers concluded from the maps." if sentences else without, *sentences)
 
 
 def _internal(facts: RunFacts) -> Answer:
-    given = tuple(
-        f"{SPLIT_TITLES[split]} split: {images_of_patients(summary)}." for split, summary in facts.results.items()
-    )
-    if "test" in facts.results:
-        todo = "" if facts.planned else "whether the test split was looked at while the network was trained by hand."
-        return Answer((*given, "Calibration and thresholds were chosen on the validation split alone."), todo)
-    return Answer(given, "a test on images that chose nothing: the validation split also chose the model.")
+    given = [f"{SPLIT_TITLES[split]} split: {images_of_patients(summary)}." for split, summary in facts.results.items()]
+    if "test" not in facts.results:
+        return Answer("a test on images that chose nothing: the validation split also chose the model.", *given)
+    todo = "" if facts.planned else "whether the test split was looked at while the network was trained by hand."
+    return Answer(todo, *given, "Calibration and thresholds were chosen on the validation split alone.")
 
 
 def _external(facts: RunFacts) -> Answer:
     tests = say.external_tests(facts)
-    if not tests:
-        return Answer(todo="a test on other data (xrayfast evaluate), or that there was none, and why.")
     blocks = [
         block for name, metrics in tests for block in (f"Evaluation {name}.", *say.evaluation_blocks(facts, metrics))
     ]
-    return Answer(tuple(blocks), "how these data differ from those of training.")
+    without = "a test on other data (xrayfast evaluate), or that there was none, and why."
+    return Answer("how these data differ from those of training." if tests else without, *blocks)
 
 
 def _participants(facts: RunFacts) -> Answer:
     flow, counts = say.flow_markdown(facts), say.counts_markdown(facts)
-    given = tuple(block for block in (flow, counts) if block)
-    return Answer(given, "" if flow and counts else "numbers included and excluded by each criterion, as a flowchart.")
+    todo = "" if flow and counts else "numbers included and excluded by each criterion, as a flowchart."
+    return Answer(todo, flow, counts)
 
 
 def _characteristics(facts: RunFacts) -> Answer:
-    counts = say.counts_markdown(facts)
-    given: list[str] = [counts] if counts else []
+    given = []
     for split, summary in facts.results.items():
         for by in summary.get("subgroups") or ():
             groups = [f"{group['value']} {format_number(group.get('images'), ',d')}" for group in by["groups"]]
             missing = f", unknown {by['missing']:,}" if by.get("missing") else ""
             given.append(f"{SPLIT_TITLES[split]}, images by {by['by']}: {', '.join(groups)}{missing}.")
-    return Answer(tuple(given), "age, sex and clinical characteristics in each split, as far as they are not here.")
+    todo = "age, sex and clinical characteristics in each split, as far as they are not here."
+    return Answer(todo, say.counts_markdown(facts), *given)
 
 
 def _performance(facts: RunFacts) -> Answer:
-    given = [
-        block
-        for split, summary in facts.results.items()
-        for block in (
-            f"{SPLIT_TITLES[split]}, {images_of_patients(summary)}. {interval_note(summary)}",
-            headline_markdown(summary, facts.task),
-        )
-    ]
-    certain = all(summary.get("intervals") for summary in facts.results.values())
-    return Answer(tuple(given), "" if given and certain else "the results, with their uncertainty.")
+    given: list[str] = []
+    for split, summary in facts.results.items():
+        given.append(f"{SPLIT_TITLES[split]}, {images_of_patients(summary)}. {interval_note(summary)}")
+        given.append(headline_markdown(summary, facts.task))
+    return Answer("" if _certain(facts) else "the results, with their uncertainty.", *given)
 
 
 def _diagnostic(facts: RunFacts) -> Answer:
     if facts.main_split is None:
-        return Answer(todo="sensitivity, specificity and their precision.")
+        return Answer("sensitivity, specificity and their precision.")
     split, summary = facts.main_split
     todo = "" if summary.get("intervals") else "the precision of these estimates."
-    return Answer(
-        (f"{SPLIT_TITLES[split]}, each label against the rest. {interval_note(summary)}", labels_markdown(summary)),
-        todo,
-    )
+    given = f"{SPLIT_TITLES[split]}, each label against the rest. {interval_note(summary)}"
+    return Answer(todo, given, labels_markdown(summary))
 
 
 def _failures(facts: RunFacts) -> Answer:
     if facts.main_split is None:
-        return Answer(todo="which images are wrong, and why.")
+        return Answer("which images are wrong, and why.")
     split, summary = facts.main_split
     pairs = (summary.get("most_confused") or ())[:_MISTAKES]
     rows = [(pair["actual"], pair["predicted"], format_number(pair["count"], ",d")) for pair in pairs]
-    found: tuple[str, ...] = (f"{SPLIT_TITLES[split]}: no label was missed for another.",)
-    if rows:
-        found = (
-            f"{SPLIT_TITLES[split]}, most frequent mistakes:",
-            markdown_table(("Actual", "Predicted", "Images"), rows),
-        )
-    return Answer(
-        (*found, "The images with the largest losses are shown by xrayfast interpret."), "what these have in common."
-    )
+    mistakes = ", most frequent mistakes:" if rows else ": no label was missed for another."
+    table = markdown_table(("Actual", "Predicted", "Images"), rows) if rows else None
+    worst = "The images with the largest losses are shown by xrayfast interpret."
+    return Answer("what these have in common.", f"{SPLIT_TITLES[split]}{mistakes}", table, worst)
 
 
 def _limitations(facts: RunFacts) -> Answer:
-    return Answer(tuple(say.limitations(facts)), "limitations of the study, such as bias in how images were collected.")
+    todo = "limitations of the study, such as bias in how images were collected."
+    return Answer(todo, *say.limitations(facts))
 
 
 def _protocol(facts: RunFacts) -> Answer:
@@ -327,13 +285,18 @@ def _protocol(facts: RunFacts) -> Answer:
         "Technical details are in the run's folder: config.yaml (all settings; xrayfast fit --config replays them), "
         "split.csv, history.csv, metrics.json and model_card.md."
     )
-    return Answer((given,), "where the protocol of the study is found.")
+    return Answer("where the protocol of the study is found.", given)
 
 
 def _available(facts: RunFacts) -> Answer:
     release = facts.info.xrayfast
     given = f"Software: xrayfast {release}".rstrip() + ", MIT license. Weights: model.safetensors of this run."
-    return Answer((given,), "where weights and data can be had, and under which conditions.")
+    return Answer("where weights and data can be had, and under which conditions.", given)
+
+
+def _certain(facts: RunFacts) -> bool:
+    """Whether there are results, all with intervals."""
+    return bool(facts.results) and all(summary.get("intervals") for summary in facts.results.values())
 
 
 _DESIGN, _DATA, _TRUTH = "Methods: study design", "Methods: data", "Methods: reference standard"
