@@ -244,20 +244,12 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
     for (column, values), colour, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS), strict=False):
         label = names[column] if np.isfinite(values).any() else f"{names[column]} (not defined)"
         axes.plot(epochs, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label)
-    ring: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 11,
-        "markeredgewidth": 1.2,
-        "linestyle": "",
-        "gid": "best-epoch",
-    }
-    ring |= {"markerfacecolor": "none", "markeredgecolor": INK}
-    best, ringed = epochs == best_epoch, False
-    for column, values in series.items():
-        if column != "train_loss" and np.isfinite(values[best]).any():
-            label = None if ringed else f"Best epoch ({best_epoch})"
-            axes.plot(epochs[best], values[best], label=label, **ring)
-            ringed = True
+    best = epochs == best_epoch
+    ringed = [column for column, values in series.items() if column != "train_loss" and np.isfinite(values[best]).any()]
+    ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markeredgecolor": INK, "markeredgewidth": 1.2}
+    for column in ringed:
+        ring["label"] = f"Best epoch ({best_epoch})" if column == ringed[0] else None
+        axes.plot(epochs[best], series[column][best], linestyle="", markerfacecolor="none", gid="best-epoch", **ring)
     axes.set_xlabel("Epoch", fontsize=TEXT, color=MUTED)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if len(epochs):

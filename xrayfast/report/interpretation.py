@@ -40,12 +40,9 @@ class Interpretation:
         paths: where each image's file is, by its name in `predictions`.
         images: where the images of single cases come from; by default from the files.
         decision: calibration and thresholds, as validation chose them; by default none.
-        summary: the metrics, where they are computed already.
+        summary: the metrics, as `metrics.summary.summarise` gives them, where they are computed already.
 
     Attributes:
-        predictions: as given.
-        decision: as given.
-        summary: the metrics, as `metrics.summary.summarise` gives them.
         vocab: the labels.
     """
 
@@ -63,14 +60,9 @@ class Interpretation:
         self.images = images or UncachedImages(IMAGE_SIZE)
         self.vocab = list(predictions.labels)
         self.decision = decision or Decision(task, predictions.labels)
+        truth, probability, groups = predictions.truth, predictions.probability, predictions.groups
         self.summary: Mapping[str, Any] = summary or summarise(
-            predictions.truth,
-            predictions.probability,
-            self.vocab,
-            task,
-            threshold=self.decision.thresholds,
-            groups=predictions.groups,
-            resamples=RESAMPLES,
+            truth, probability, self.vocab, task, threshold=self.decision.thresholds, groups=groups, resamples=RESAMPLES
         )
         self.predicted = self.decision.decide(predictions.probability)
 
@@ -130,32 +122,27 @@ class Interpretation:
 
     def plot_top_losses(self, k: int | Sequence[int] = 9, largest: bool = True, **_: Any) -> Figure:
         """The images with the largest (or smallest) losses, with file names, as a Figure."""
-        if isinstance(k, int):
-            chosen = self.ranked(k, largest).tolist()
-        else:
-            ranked = self.ranked(None, largest).tolist()
-            chosen = [ranked[i] for i in k]
-        return figures.top_losses_figure([self._case(i) for i in chosen])
+        chosen = self.ranked(k, largest) if isinstance(k, int) else self.ranked(None, largest)[list(k)]
+        return figures.top_losses_figure([self._case(i) for i in chosen.tolist()])
 
     def _case(self, i: int) -> figures.Case:
-        truth, predicted, probability = (self.predictions.truth[i], self.predicted[i], self.predictions.probability[i])
-        image = str(self.predictions.images[i])
+        image, probability = str(self.predictions.images[i]), self.predictions.probability[i]
         single = self.task == "single"
+
+        def names(row: NDArray[np.int64]) -> str:
+            if single:
+                return join_labels(row, self.vocab, ", ")
+            return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
+
         return figures.Case(
             image=image,
-            actual=self._names(truth, None if single else probability),
-            predicted=self._names(predicted, None if single else probability),
+            actual=names(self.predictions.truth[i]),
+            predicted=names(self.predicted[i]),
             # Multi-label: each label has its own, beside its name.
             probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
             pixels=self._image(image),
         )
-
-    def _names(self, row: NDArray[np.int64], probability: NDArray[np.float64] | None) -> str:
-        """The labels of a 0/1 row, each with its probability where those are given."""
-        if probability is None:
-            return join_labels(row, self.vocab, ", ")
-        return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
 
     def _image(self, image: str) -> NDArray[np.uint8] | None:
         try:

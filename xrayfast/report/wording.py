@@ -50,10 +50,3 @@ def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = Non
     by_metric = intervals.get("overall", {}) if label is None else intervals.get("per_label", {}).get(label, {})
     found: Mapping[str, Any] | None = by_metric.get(metric)
     return found
-
-
-def limits_of(interval: Mapping[str, Any] | None) -> tuple[float, float] | None:
-    """Both limits of an interval; None where it has none."""
-    if not interval or interval.get("low") is None or interval.get("high") is None:
-        return None
-    return float(interval["low"]), float(interval["high"])

@@ -37,8 +37,7 @@ def shown_groups(audit: Audit) -> list[Duplicates]:
     split, labels = audit.data.table["split"].tolist(), audit.data.table["labels"].tolist()
 
     def weight(group: Duplicates) -> tuple[bool, bool, bool]:
-        one_split = len({split[row] for row in group.rows}) == 1
-        one_class = len({labels[row] for row in group.rows}) == 1
+        one_split, one_class = (len({column[row] for row in group.rows}) == 1 for column in (split, labels))
         return one_split, one_class, group.kind == "exact"
 
     return sorted(audit.duplicates, key=weight)[:GROUPS_SHOWN]
@@ -104,13 +103,9 @@ def shortcuts_table(audit: Audit) -> Table:
     names = [name for name in probed.auroc if any(value is not None for value in probed.auroc[name].values())]
     rows = []
     for label in audit.data.labels:
-        notable = probed.notable(label)
-        cells = [number_cell(probed.auroc[name][label], ".2f") for name in names]
-        marked = [
-            Cell(cell.text, cell.value, "notable" if name in notable else "")
-            for name, cell in zip(names, cells, strict=True)
-        ]
-        rows.append([Cell(label), *marked])
+        remarks = dict.fromkeys(probed.notable(label), "notable")
+        cells = (number_cell(probed.auroc[name][label], ".2f", aside=remarks.get(name, "")) for name in names)
+        rows.append([Cell(label), *cells])
     columns = (Column("Label", text=True), *(Column(GROUP_NAMES.get(name, name)) for name in names))
     return Table("shortcuts", "AUROC of each label, held out by patient; 0.5 is guessing", columns, rows, sortable=True)
 
@@ -145,10 +140,8 @@ def patients_table(audit: Audit) -> Table | None:
 def _spread_cell(spread: Spread | None, form: str) -> Cell:
     if spread is None:
         return Cell(None)
-    same = spread.least == spread.most
-    return Cell(
-        format(spread.median, form), spread.median, "" if same else f"{spread.least:{form}}–{spread.most:{form}}"
-    )
+    differ = spread.least != spread.most
+    return number_cell(spread.median, form, aside=f"{spread.least:{form}}–{spread.most:{form}}" if differ else "")
 
 
 def _shares(counts: Mapping[str, int]) -> str:
@@ -166,13 +159,7 @@ def _group_view(audit: Audit, group: Duplicates, images: Mapping[int, NDArray[np
         "leak": len(split) > 1,
         "more": len(group.rows) - len(shown_rows(group)),
         "images": [
-            {
-                "image": table["image"].iloc[row],
-                "labels": table["labels"].iloc[row],
-                "split": table["split"].iloc[row],
-                "patient": table["patient"].iloc[row],
-                **image_view(images.get(row)),
-            }
+            {**table[["image", "labels", "split", "patient"]].iloc[row], **image_view(images.get(row))}
             for row in shown_rows(group)
         ],
     }

@@ -10,20 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from xrayfast.config import Task
+from xrayfast.errors import plural
 from xrayfast.files import write_bytes
 from xrayfast.predictions import Predictions
 from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
 from xrayfast.report.html.results_tables import binary_table, confusion_matrix, cooccurrence_matrix, reliability_table
-from xrayfast.report.html.tables import Matrix, Table, number_cell
+from xrayfast.report.html.tables import Cell, Matrix, Table, metric_cell
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
-from xrayfast.report.wording import interval_of, split_images
+from xrayfast.report.wording import split_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     if history.empty:
         return None
     best = "" if best_epoch is None else f" Epoch {best_epoch} was kept."
-    epochs = f"{len(history)} epoch" + ("s" if len(history) > 1 else "")
+    epochs = plural(len(history), "epoch")
     alt = f"Losses and validation metrics over {epochs}.{best} The numbers are in the table below."
     return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
 
@@ -110,13 +110,8 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
 def figure_blocks(
     split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions | None
 ) -> list[FigureBlock]:
-    """Every figure of a split's results, in the order to show.
-
-    Args:
-        split: its name.
-        summary: as `metrics.summary.summarise` returns it.
-        task: "single" or "multi".
-        predictions: from which the curves are drawn; None for no curves.
+    """Every figure of a split's results (`metrics.summary.summarise`), in the order to show; without predictions no
+    curves.
     """
     labels = [row["label"] for row in summary["per_label"]]
     blocks = [] if predictions is None or not len(predictions) else [_curves_block(split, summary, task, predictions)]
@@ -127,29 +122,17 @@ def figure_blocks(
 
 
 def label_curves(summary: Mapping[str, Any], task: Task, predictions: Predictions) -> tuple[list[Curve], list[Curve]]:
-    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary.
-
-    Args:
-        summary: as `metrics.summary.summarise` returns it.
-        task: "single" or "multi".
-        predictions: those that it is of.
-    """
-    place = {label: i for i, label in enumerate(predictions.labels)}
-    roc: list[Curve] = []
-    precision_recall: list[Curve] = []
+    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions."""
+    roc, precision_recall = [], []
     for row in summary["per_label"]:
-        label, i = row["label"], place[row["label"]]
-        truth, score = predictions.truth[:, i], predictions.probability[:, i]
-        rates = {name: np.nan if row[name] is None else row[name] for name in ("recall", "specificity", "precision")}
+        i = predictions.labels.index(row["label"])
+        arrays = row["label"], predictions.truth[:, i], predictions.probability[:, i]
+        recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
         # The most likely class has no one threshold, and so no place on the curves.
-        marked = task == "multi" and not np.isnan(list(rates.values())).any()
-        marks = (1 - rates["specificity"], rates["recall"]), (rates["recall"], rates["precision"])
-        for curves, title, metric, mark in (
-            (roc, "AUROC", "auroc", marks[0]),
-            (precision_recall, "AP", "ap", marks[1]),
-        ):
-            area = _area(title, row[metric], interval_of(summary, metric, label))
-            curves.append(Curve(label, truth, score, area, mark if marked else None))
+        marked = task == "multi" and None not in (recall, specificity, precision)
+        marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
+        roc.append(Curve(*arrays, _area("AUROC", metric_cell(summary, "auroc", row)), marks[0]))
+        precision_recall.append(Curve(*arrays, _area("AP", metric_cell(summary, "ap", row)), marks[1]))
     return roc, precision_recall
 
 
@@ -160,24 +143,20 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, prediction
     dots = " A dot is at the label's threshold." if task == "multi" else ""
     areas = "; ".join(": ".join(filter(None, (curve.label, curve.area or "not defined"))) for curve in roc)
     precisions = "; ".join(f"{curve.label}: {curve.area or 'not defined'}" for curve in precision_recall)
+    name, alt = "Precision-recall curves", f"Precision-recall curves of {kind}. {precisions}."
+    plots = (
+        plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}."),
+        plot(precision_recall_figure(precision_recall), "precision_recall", name, alt),
+    )
     return FigureBlock(
         "ROC and precision-recall curves",
         "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
         f"how common the label is.{dots}",
-        (
-            plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}."),
-            plot(
-                precision_recall_figure(precision_recall),
-                "precision_recall",
-                "Precision-recall curves",
-                f"Precision-recall curves of {kind}. {precisions}.",
-            ),
-        ),
+        plots,
     )
 
 
-def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
-    cell = number_cell(value, interval=interval)
+def _area(name: str, cell: Cell) -> str:
     if cell.text is None:
         return ""
     return f"{name} {cell.text}" + (f" ({cell.interval.text})" if cell.interval else "")
@@ -188,20 +167,14 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
     bins = summary["reliability"]
     before, after = bins.get("before"), bins["after"]
     compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
+    images = split_images(split, summary["images"])
+    alt = f"Reliability diagrams of {images}, {len(after)} panels; the numbers are in the table below."
     return FigureBlock(
         "Calibration",
         "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
         f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
         "its line is Wilson's 95% interval, and the bars below count the images in each bin.",
-        (
-            plot(
-                reliability_figure(after, before),
-                "reliability",
-                "Reliability diagrams",
-                f"Reliability diagrams of {split_images(split, summary['images'])}, "
-                f"{len(after)} panels; the numbers are in the table below.",
-            ),
-        ),
+        (plot(reliability_figure(after, before), "reliability", "Reliability diagrams", alt),),
         reliability_table(split, bins),
     )
 
@@ -223,19 +196,11 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
 def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
     """Multi-label: one matrix per label, and which labels are predicted together."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
-    kind = split_images(split, summary["images"])
-    by_label = plot(
-        binary_figure(counts),
-        "confusion",
-        "One matrix per label",
-        f"{len(counts)} two-by-two matrices, one per label, of {kind}; the numbers are in the table below.",
-    )
-    predicted = plot(
-        cooccurrence_figure(together, labels),
-        "cooccurrence",
-        "Predicted labels by actual label",
-        f"Matrix of actual by predicted labels of {kind}; the numbers are in the table below.",
-    )
+    below = f"of {split_images(split, summary['images'])}; the numbers are in the table below."
+    alt = f"{len(counts)} two-by-two matrices, one per label, {below}"
+    by_label = plot(binary_figure(counts), "confusion", "One matrix per label", alt)
+    title, alt = "Predicted labels by actual label", f"Matrix of actual by predicted labels {below}"
+    predicted = plot(cooccurrence_figure(together, labels), "cooccurrence", title, alt)
     return [
         FigureBlock(
             "Right and wrong by label",

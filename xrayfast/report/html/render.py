@@ -32,15 +32,11 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         name: of the template.
         context: its variables; names and sentences are plain text and are escaped here.
     """
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_without_controls,
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_controls, **options
     )
-    style, script = ((TEMPLATES / "report.css").read_text("utf-8"), (TEMPLATES / "report.js").read_text("utf-8"))
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
     return environment.get_template(name).render({**context, **shell})
 

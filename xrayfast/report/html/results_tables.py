@@ -25,17 +25,10 @@ FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 
 def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     """The headline metrics, with what they mean."""
-    return Table(
-        f"{split}-overall",
-        "Over all labels" if task == "multi" else "Over all classes",
-        (Column("Metric", text=True), Column("Value")),
-        [
-            [Cell(metric.title, aside=metric.meaning), metric_cell(summary, name)]
-            for name, metric in headline_metrics(task).items()
-            if name in summary["overall"]
-        ],
-        stacked=True,
-    )
+    metrics = {name: metric for name, metric in headline_metrics(task).items() if name in summary["overall"]}
+    rows = [[Cell(metric.title, aside=metric.meaning), metric_cell(summary, name)] for name, metric in metrics.items()]
+    caption = "Over all labels" if task == "multi" else "Over all classes"
+    return Table(f"{split}-overall", caption, (Column("Metric", text=True), Column("Value")), rows, stacked=True)
 
 
 def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
@@ -56,12 +49,10 @@ def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Ta
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in FOUND]
     decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
     calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
+    called, probabilities = "further metrics of what is called", "how well the probabilities are calibrated"
     further = [
-        _label_table(f"{split}-by-label-{name}", f"By label, {kind}: {what}", summary, metrics)
-        for name, what, metrics in (
-            ("decided", "further metrics of what is called", decided),
-            ("calibrated", "how well the probabilities are calibrated", calibrated),
-        )
+        _label_table(f"{split}-by-label-decided", f"By label, {kind}: {called}", summary, decided),
+        _label_table(f"{split}-by-label-calibrated", f"By label, {kind}: {probabilities}", summary, calibrated),
     ]
     return first, [table for table in further if len(table.columns) > 1]
 
@@ -90,13 +81,9 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     if not found:
         return None
     rows = [
-        [
-            Cell(row["label"]),
-            metric_cell(summary, "auroc", row),
-            number_cell(found[row["label"]]["auroc"], interval=found[row["label"]]),
-        ]
+        [Cell(label), metric_cell(summary, "auroc", row), number_cell(found[label]["auroc"], interval=found[label])]
         for row in summary["per_label"]
-        if row["label"] in found
+        if (label := row["label"]) in found
     ]
     columns = (Column("Label", text=True), Column("AUROC, bootstrap"), Column("AUROC, DeLong"))
     return Table(f"{split}-delong", "The same AUROC with intervals by two methods", columns, rows, sortable=True)
@@ -106,37 +93,25 @@ def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
     """One row per pair of classes, most mistakes first."""
     support = {row["label"]: row["support"] for row in summary["per_label"]}
     cells = summary["most_confused"]
-    rows = [
-        [
-            Cell(cell["actual"]),
-            Cell(cell["predicted"]),
-            number_cell(cell["count"], ",d", aside=percent(cell["count"], support[cell["actual"]])),
-        ]
-        for cell in cells[:CONFUSED_ROWS]
-    ]
+    rows = []
+    for cell in cells[:CONFUSED_ROWS]:
+        images = number_cell(cell["count"], ",d", aside=percent(cell["count"], support[cell["actual"]]))
+        rows.append([Cell(cell["actual"]), Cell(cell["predicted"]), images])
     shown = f", the first {CONFUSED_ROWS} of {len(cells)} pairs" if len(cells) > CONFUSED_ROWS else ""
-    return Table(
-        f"{split}-confused",
-        f"Mistakes by pair of classes, with their share of the actual class{shown}",
-        (Column("Actual", text=True), Column("Predicted", text=True), Column("Images")),
-        rows,
-        sortable=True,
-    )
+    caption = f"Mistakes by pair of classes, with their share of the actual class{shown}"
+    columns = (Column("Actual", text=True), Column("Predicted", text=True), Column("Images"))
+    return Table(f"{split}-confused", caption, columns, rows, sortable=True)
 
 
 def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Table:
     """The four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
-    columns = ("True negative", "False positive", "False negative", "True positive")
-    return Table(
-        f"{split}-binary",
-        "Images by label",
-        (Column("Label", text=True), *map(Column, columns)),
-        [
-            [Cell(label), *(number_cell(n, ",d") for row in rows for n in row)]
-            for label, rows in counts_by_label.items()
-        ],
-        sortable=True,
-    )
+    names = ("True negative", "False positive", "False negative", "True positive")
+    rows = [
+        [Cell(label), *(number_cell(n, ",d") for row in counts for n in row)]
+        for label, counts in counts_by_label.items()
+    ]
+    columns = (Column("Label", text=True), *map(Column, names))
+    return Table(f"{split}-binary", "Images by label", columns, rows, sortable=True)
 
 
 def confusion_matrix(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
@@ -153,14 +128,8 @@ def cooccurrence_matrix(split: str, summary: Mapping[str, Any], labels: Sequence
 
 def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
     """One row per bin, of each label before and after calibration; empty bins are left out."""
-    columns = (
-        Column("Label", text=True),
-        Column("Calibration", text=True),
-        Column("Bin", text=True),
-        Column("Images"),
-        Column("Mean probability"),
-        Column("Share with the label"),
-    )
+    columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]
+    columns += map(Column, ("Images", "Mean probability", "Share with the label"))
     rows = [
         [
             Cell(label),
@@ -199,13 +168,8 @@ def scalings_table(decision: Decision) -> Table | None:
     if not isinstance(decision.calibration, tuple):
         return None
     rows = [
-        [
-            Cell(label),
-            number_cell(scaling.slope, "#.3g"),
-            number_cell(scaling.bias, "#.3g"),
-            Cell(scaling.reason or "fitted"),
-        ]
-        for label, scaling in zip(decision.labels, decision.calibration, strict=True)
+        [Cell(label), number_cell(fit.slope, "#.3g"), number_cell(fit.bias, "#.3g"), Cell(fit.reason or "fitted")]
+        for label, fit in zip(decision.labels, decision.calibration, strict=True)
     ]
     columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
     return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)

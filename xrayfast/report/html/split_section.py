@@ -11,16 +11,9 @@ from xrayfast.config import Task
 from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
+from xrayfast.report.html import results_tables
 from xrayfast.report.html.plots import FigureBlock, figure_blocks
 from xrayfast.report.html.render import image_view, outlined
-from xrayfast.report.html.results_tables import (
-    all_metrics_table,
-    at_thresholds_table,
-    confused_table,
-    delong_table,
-    headline_table,
-    label_tables,
-)
 from xrayfast.report.html.subgroup_tables import subgroup_sections
 from xrayfast.report.html.tables import number_cell
 from xrayfast.report.overlays import SaliencyCase, overlay
@@ -74,7 +67,8 @@ class SplitReport:
 def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
     """The variables of `results.html.j2` for one split."""
     summary, name = split.summary, split.name
-    headlines, (by_label, further) = headline_table(name, summary, task), label_tables(name, summary)
+    headlines = results_tables.headline_table(name, summary, task)
+    by_label, further = results_tables.label_tables(name, summary)
     cells = [cell for table in (headlines, by_label) for row in table.rows for cell in row]
     lacking = any(cell.text is None for cell in cells)
     return {
@@ -86,14 +80,14 @@ def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
         "words": _words(split, task),
         "tiles": [(row[0].text, row[1]) for row in headlines.rows],
         "headlines": headlines,
-        "overall": all_metrics_table(name, summary, task),
+        "overall": results_tables.all_metrics_table(name, summary, task),
         "by_label": by_label,
         "further": further,
-        "delong": delong_table(name, summary),
-        "at_thresholds": at_thresholds_table(name, summary),
+        "delong": results_tables.delong_table(name, summary),
+        "at_thresholds": results_tables.at_thresholds_table(name, summary),
         "notes": [*summary["notes"], *([DASHES] if lacking else [])],
         "blocks": figure_blocks(name, summary, task, split.predictions) if split.blocks is None else split.blocks,
-        "confused": confused_table(name, summary) if task == "single" else None,
+        "confused": results_tables.confused_table(name, summary) if task == "single" else None,
         "subgroups": subgroup_sections(name, summary.get("subgroups", ()), task),
         "cases": [_case_view(case) for case in split.cases],
         "saliency": [_saliency_view(case) for case in split.saliency],

@@ -16,12 +16,8 @@ BY_LABEL = ("auroc", "recall", "specificity")
 
 
 def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
-    """The variables of the templates for each attribute that forms subgroups.
-
-    Args:
-        split: its name, which begins the ids.
-        subgroups: as they are in `metrics.json` under "subgroups".
-        task: "single" or "multi".
+    """The variables of the templates for each attribute that forms subgroups (`metrics.json`, "subgroups"); the name
+    of the split begins the ids.
     """
     return [
         {
@@ -31,9 +27,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
             "gaps_text": _gaps_text(attribute),
             "gaps": _gaps(f"{split}-by-{i}-gaps", attribute),
             "notes": attribute.get("notes", []),
-            "group_notes": [
-                f"{group['value']}: {note}" for group in attribute["groups"] for note in group.get("notes", ())
-            ],
+            "group_notes": [f"{one['value']}: {note}" for one in attribute["groups"] for note in one.get("notes", ())],
         }
         for i, attribute in enumerate(subgroups)
     ]
@@ -42,13 +36,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
 def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
     """One row per subgroup."""
     names = [name for name in headline_metrics(task) if all(name in group["overall"] for group in attribute["groups"])]
-    columns = [
-        Column(attribute["by"][:1].upper() + attribute["by"][1:], text=True),
-        Column("Images"),
-        Column("Patients"),
-    ]
     counts = ["with_auroc"] if task == "multi" and all("with_auroc" in group for group in attribute["groups"]) else []
-    columns += [Column("Labels with AUROC") for _ in counts]
     rows = [
         [
             Cell(str(group["value"])),
@@ -59,8 +47,10 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
         ]
         for group in attribute["groups"]
     ]
-    columns += [Column(metric_title(name)) for name in names]
-    return Table(id, f"By {attribute['by']}; a header sorts the table", columns, rows, sortable=True)
+    by = attribute["by"]
+    columns = [Column(by[:1].upper() + by[1:], text=True), Column("Images"), Column("Patients")]
+    columns += [*(Column("Labels with AUROC") for _ in counts), *(Column(metric_title(name)) for name in names)]
+    return Table(id, f"By {by}; a header sorts the table", columns, rows, sortable=True)
 
 
 def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:

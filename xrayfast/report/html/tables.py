@@ -101,9 +101,9 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
     forms = {column: form for column, form in forms.items() if column in history}
     rows = []
     for record in history.to_dict("records"):
-        epoch = int(record["epoch"])
+        epoch = Cell(str(int(record["epoch"])), aside="best" if record["epoch"] == best_epoch else "")
         cells = [number_cell(float(record[column]), form) for column, (_, form) in forms.items()]
-        rows.append([Cell(str(epoch), aside="best" if epoch == best_epoch else ""), Cell(str(record["phase"])), *cells])
+        rows.append([epoch, Cell(str(record["phase"])), *cells])
     columns = [Column("Epoch", text=True), Column("Phase", text=True), *(Column(name) for name, _ in forms.values())]
     how = ", before calibration and with 0.5 as every threshold" if task == "multi" else ""
     return Table("epochs", f"Each epoch; metrics on the validation images{how}", columns, rows)
@@ -111,14 +111,9 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
 
 def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
     """Images by label and split; the rows after the labels are totals, whatever the names of the labels."""
-    n_labels = len(labels)
-    split_names = [str(column) for column in counts.columns]
-    records = [
-        (str(name), [float(value) for value in row])
-        for name, row in zip(counts.index, counts.to_numpy(dtype=float), strict=True)
-    ]
-    totals = dict(records[n_labels:])
-    images = totals.get("images", [math.nan] * len(split_names))
+    records = list(zip(map(str, counts.index), counts.to_numpy(dtype=float).tolist(), strict=True))
+    of_labels, totals = records[: len(labels)], records[len(labels) :]
+    images = dict(totals).get("images", [math.nan] * len(counts.columns))
 
     def row(name: str, values: Sequence[float], shares: bool) -> list[Cell]:
         cells = [Cell(name)]
@@ -127,15 +122,13 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
             cells.append(number_cell(value, ",.0f", aside=percent(value, whole) if known else ""))
         return cells
 
+    single = task == "single"
+    columns = [Column("Class" if single else "Label", text=True)]
+    columns += [Column(SPLIT_TITLES.get(name, name)) for name in map(str, counts.columns)]
+    caption = "Images by class and split" if single else "Images by label and split; an image may have several"
+    rows = [row(name, values, shares=True) for name, values in of_labels]
     return Table(
-        "counts",
-        "Images by class and split" if task == "single" else "Images by label and split; an image may have several",
-        [
-            Column("Class" if task == "single" else "Label", text=True),
-            *(Column(SPLIT_TITLES.get(name, name)) for name in split_names),
-        ],
-        [row(name, values, shares=True) for name, values in records[:n_labels]],
-        [row(f"All {name}", values, shares=False) for name, values in records[n_labels:]],
+        "counts", caption, columns, rows, [row(f"All {name}", values, shares=False) for name, values in totals]
     )
 
 

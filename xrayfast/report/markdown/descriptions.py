@@ -58,15 +58,13 @@ def split_phrase(split: str | None) -> str:
 def network(facts: RunFacts) -> str:
     """Architecture, input, output and size."""
     config, parameters = facts.config.model, facts.info.parameters
-    several = facts.task == "multi"
     widths = ", then ".join(plural(width, "hidden unit") for width in config.head_width or (512,))
+    activation = "a sigmoid for each label" if facts.task == "multi" else "a softmax over the classes"
+    size = f"{plural(parameters, 'parameter')} in all" if parameters else f"The number of parameters is {UNRECORDED}"
     return (
         f"torchvision's {arch(facts)} without its classifier, then fastai's head: average and maximum pooling, "
-        f"{widths}, and {plural(len(facts.labels), 'output')}, "
-        f"{'a sigmoid for each label' if several else 'a softmax over the classes'}. Input: one gray image of "
-        f"{config.size} x {config.size} px, repeated over three channels. "
-        f"{plural(parameters, 'parameter') if parameters else 'The number of parameters is ' + UNRECORDED}"
-        f"{' in all.' if parameters else '.'}"
+        f"{widths}, and {plural(len(facts.labels), 'output')}, {activation}. Input: one gray image of "
+        f"{config.size} x {config.size} px, repeated over three channels. {size}."
     )
 
 
@@ -175,28 +173,15 @@ def counts_markdown(facts: RunFacts) -> Markdown | None:
     counts = {split: column for split, column in counts.items() if column.get("images")}
     if not counts:
         return None
-    names = {"images": "All images", "patients": "Patients"}
-    rows = ["images", "patients", *facts.labels]
-    return markdown_table(
-        ("", *(SPLIT_TITLES[split] for split in counts)),
-        [
-            [
-                names.get(row, row) if i < 2 else row,
-                *(format_number(column.get(row), ",d") for column in counts.values()),
-            ]
-            for i, row in enumerate(rows)
-        ],
-    )
+    rows = (("All images", "images"), ("Patients", "patients"), *zip(facts.labels, facts.labels, strict=True))
+    cells = [(title, *(format_number(column.get(key), ",d") for column in counts.values())) for title, key in rows]
+    return markdown_table(("", *(SPLIT_TITLES[split] for split in counts)), cells)
 
 
 def flow_markdown(facts: RunFacts) -> Markdown | None:
     """From the images that were found to those that were used; None where that is not recorded."""
-    flow = facts.info.flow
-    return (
-        markdown_table(("Step", "Images"), [(step, format_number(images, ",d")) for step, images in flow])
-        if flow
-        else None
-    )
+    rows = [(step, format_number(images, ",d")) for step, images in facts.info.flow]
+    return markdown_table(("Step", "Images"), rows) if rows else None
 
 
 def decision_blocks(facts: RunFacts) -> list[str]:
@@ -220,16 +205,11 @@ def decision_blocks(facts: RunFacts) -> list[str]:
         called = "The most likely class is taken." if facts.task == "single" else "A label is called at 0.5 and above."
         return [*blocks, called]
     called = f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}; there:"
-    points = [
-        (
-            label,
-            "0.5, as none could be chosen" if point.threshold is None else format_number(point.threshold, ".4g"),
-            format_number(point.sensitivity),
-            format_number(point.specificity),
-            point.reason or DASH,
-        )
-        for label, point in zip(decision.labels, decision.points, strict=True)
-    ]
+    points = []
+    for label, point in zip(decision.labels, decision.points, strict=True):
+        threshold = "0.5, as none could be chosen" if point.threshold is None else f"{point.threshold:.4g}"
+        rates = format_number(point.sensitivity), format_number(point.specificity)
+        points.append((label, threshold, *rates, point.reason or DASH))
     if facts.task == "single":
         called = f"{MOST_LIKELY_STAYS} {called}"
     return [*blocks, called, markdown_table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), points)]

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unicodedata import category
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from xrayfast.report.wording import readable
 
 PURPOSE = "For research and teaching, not for diagnosis."
 UNRECORDED = "not recorded"
@@ -34,8 +35,7 @@ def escape(value: object) -> Markdown:
     """
     if isinstance(value, Markdown):
         return value
-    text = " ".join(str(value).split())
-    text = "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in text)
+    text = readable(" ".join(str(value).split()))
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
     text = re.sub(r"([\\`*\[\]~$])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda found: "\\" + found[0], text)
     # GitHub and the Hub make links of bare addresses.
@@ -57,13 +57,9 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 def render_markdown(template: str, context: Mapping[str, Any]) -> str:
     """Fill a template of `templates/`; every text that is not `Markdown` is escaped."""
+    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    # `autoescape` is for HTML; `finalize` escapes for Markdown.
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=False,  # that is for HTML; `finalize` escapes for Markdown
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=escape,
+        loader=FileSystemLoader(_TEMPLATES), autoescape=False, keep_trailing_newline=True, finalize=escape, **options
     )
     return environment.get_template(template).render(context)

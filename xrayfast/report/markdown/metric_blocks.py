@@ -62,14 +62,10 @@ def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
     keys = [key for key in (*_LABEL_COLUMNS, *prevalence_metrics()) if any(key in row for row in summary["per_label"])]
     counts = {"support": "Images with", "negatives": "Images without"}
     counts = {key: words for key, words in counts.items() if any(key in row for row in summary["per_label"])}
-    rows = [
-        [
-            row["label"],
-            *(format_number(row.get(key), ",d") for key in counts),
-            *(estimate(summary, key, row) for key in keys),
-        ]
-        for row in summary["per_label"]
-    ]
+    rows = []
+    for row in summary["per_label"]:
+        images = (format_number(row.get(key), ",d") for key in counts)
+        rows.append((row["label"], *images, *(estimate(summary, key, row) for key in keys)))
     return markdown_table(("Label", *counts.values(), *map(metric_title, keys)), rows)
 
 
@@ -79,14 +75,10 @@ def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
     if not found:
         return []
     columns = ("Class against the rest, at its threshold", "Threshold", *map(metric_title, AT_THRESHOLD))
-    rows = [
-        (
-            row["label"],
-            format_number(row["threshold"], ".4g"),
-            *(with_interval(row[name], row["intervals"].get(name)) for name in AT_THRESHOLD),
-        )
-        for row in found
-    ]
+    rows = []
+    for row in found:
+        rates = (with_interval(row[name], row["intervals"].get(name)) for name in AT_THRESHOLD)
+        rows.append((row["label"], format_number(row["threshold"], ".4g"), *rates))
     return [markdown_table(columns, rows)]
 
 
@@ -95,15 +87,10 @@ def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
     keys = [key for key in headline_metrics(task) if key in summary["overall"]][:5]
     blocks: list[str] = []
     for by in summary.get("subgroups") or ():
-        rows = [
-            [
-                group["value"],
-                format_number(group.get("images"), ",d"),
-                format_number(group.get("patients"), ",d"),
-                *(estimate(group, key) for key in keys),
-            ]
-            for group in by["groups"]
-        ]
+        rows = []
+        for group in by["groups"]:
+            counts = (format_number(group.get(count), ",d") for count in ("images", "patients"))
+            rows.append((group["value"], *counts, *(estimate(group, key) for key in keys)))
         missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
         blocks.append(markdown_table((by["by"].capitalize(), "Images", "Patients", *map(metric_title, keys)), rows))

@@ -18,9 +18,9 @@ from xrayfast.report.markdown.metric_blocks import estimate, interval_note
 from xrayfast.report.markdown.run_facts import RunFacts, read_run_facts
 from xrayfast.report.wording import SPLIT_TITLES, images_of_patients
 from xrayfast.run import Run
-from xrayfast.run_files import EvaluationMetrics
 
 _HUB_SPLITS = {"valid": "validation", "test": "test"}
+_TAGS = ("xrayfast", "fastai", "image-classification", "medical-imaging", "chest-x-ray")
 
 
 def render_model_card(run: Run) -> str:
@@ -88,51 +88,33 @@ def metadata(facts: RunFacts) -> dict[str, Any]:
     No license, since that of the weights is their author's choice; no base model and no data set, since the Hub takes
     only identifiers of its own for these.
     """
-    results = [
-        *(_result(facts, split, summary) for split, summary in facts.results.items()),
-        *(
-            _result(facts, metrics.get("split") or "", metrics["result"], metrics, name)
-            for name, metrics in say.external_tests(facts)
-        ),
-    ]
+    source = facts.config.data.source.name
+    results = [_result(facts, source, split, summary) for split, summary in facts.results.items()]
+    for name, metrics in say.external_tests(facts):
+        where = say.source_name(metrics), metrics.get("split") or "", metrics["result"], f" (evaluation {name})"
+        results.append(_result(facts, *where))
     results = [result for result in results if result["metrics"]]
-    kinds = [metric["type"] for result in results for metric in result["metrics"]]
-    return {
+    data: dict[str, Any] = {
         "library_name": "xrayfast",
         "pipeline_tag": "image-classification",
-        "tags": [
-            "xrayfast",
-            "fastai",
-            "image-classification",
-            "medical-imaging",
-            "chest-x-ray",
-            _line(say.arch(facts)),
-        ],
-        **(
-            {"metrics": list(dict.fromkeys(kinds)), "model-index": [{"name": _line(facts.name), "results": results}]}
-            if results
-            else {}
-        ),
+        "tags": [*_TAGS, _line(say.arch(facts))],
     }
+    if results:
+        data["metrics"] = list(dict.fromkeys(metric["type"] for result in results for metric in result["metrics"]))
+        data["model-index"] = [{"name": _line(facts.name), "results": results}]
+    return data
 
 
-def _result(
-    facts: RunFacts, split: str, summary: Mapping[str, Any], evaluation: EvaluationMetrics | None = None, name: str = ""
-) -> dict[str, Any]:
-    overall = summary["overall"]
-    data, of = (
-        (facts.config.data.source.name, "")
-        if evaluation is None
-        else (say.source_name(evaluation), f" (evaluation {name})")
-    )
-    dataset = {"name": _line(f"{data}, {say.split_phrase(split)}{of}"), "type": "custom"}
+def _result(facts: RunFacts, source: str, split: str, summary: Mapping[str, Any], note: str = "") -> dict[str, Any]:
+    overall, name = summary["overall"], _line(f"{source}, {say.split_phrase(split)}{note}")
+    in_hub = {"split": _HUB_SPLITS[split]} if split in _HUB_SPLITS else {}
     return {
         "task": {"type": "image-classification", "name": f"Chest radiographs, {facts.task}-label"},
-        "dataset": {**dataset, **({"split": _HUB_SPLITS[split]} if split in _HUB_SPLITS else {})},
+        "dataset": {"name": name, "type": "custom", **in_hub},
         "metrics": [
-            {"type": metric.hub_name, "name": metric.title, "value": round(float(overall[name]), 6)}
-            for name, metric in overall_metrics(facts.task).items()
-            if metric.hub_name and overall.get(name) is not None
+            {"type": metric.hub_name, "name": metric.title, "value": round(float(overall[key]), 6)}
+            for key, metric in overall_metrics(facts.task).items()
+            if metric.hub_name and overall.get(key) is not None
         ],
     }
 
