@@ -341,7 +341,7 @@ def test_an_older_run_can_t_recognise_its_images(run, data_dir):
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("where", ["write_tables", "_predict"])
+@pytest.mark.parametrize("where", ["write_tables", "worst_cases"])
 def test_what_is_stopped_leaves_no_half_folder(run, others, monkeypatch, kind, where):
     def stop(*_, **__):
         raise kind

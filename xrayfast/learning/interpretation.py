@@ -37,11 +37,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         summary: all metrics, where they were computed before.
 
     Attributes:
-        predictions: as given.
-        decision: as given.
-        summary: all metrics, from `metrics.summary.summarise`.
-        losses: (N,) tensor.
-        vocab: the labels.
+        losses: (N,) tensor. The other attributes are those of `report.interpretation.Interpretation`.
     """
 
     def __init__(
@@ -63,14 +59,8 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     @classmethod
     def of(cls, plain: Interpretation) -> RadiographInterpretation:
         """A fastai interpretation of the same predictions."""
-        return cls(
-            plain.predictions,
-            plain.task,
-            plain.paths,
-            images=plain.images,
-            decision=plain.decision,
-            summary=plain.summary,
-        )
+        given = plain.predictions, plain.task, plain.paths
+        return cls(*given, images=plain.images, decision=plain.decision, summary=plain.summary)
 
     @classmethod
     def from_learner(
@@ -111,6 +101,5 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     def top_losses(self, k: int | None = None, largest: bool = True, items: bool = False) -> tuple[Any, ...]:
         """The k largest (or smallest) losses and their indices, as tensors; with `items` the images' names too."""
         order = torch.from_numpy(self.ranked(k, largest))
-        if not items:
-            return self.losses[order], order
-        return self.losses[order], order, [str(self.predictions.images[i]) for i in order.tolist()]
+        names = [str(self.predictions.images[i]) for i in order.tolist()]
+        return (self.losses[order], order, names) if items else (self.losses[order], order)

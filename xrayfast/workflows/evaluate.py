@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xrayfast._version import __version__
 from xrayfast.audit.features import Progress
 from xrayfast.config import Config, Device
-from xrayfast.data.cache.image_cache import DecodedImages, open_images
+from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
@@ -44,8 +44,7 @@ class _EvaluatedData:
         left_out: reason and number of images for each reason to leave images out.
         own_test: images that are in the run's own test split.
         labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
-        warnings: sentences on why the metrics may be optimistic.
-        notes: sentences on how labels were matched.
+        warnings: sentences on why the metrics may be optimistic; `notes` on how labels were matched.
         info: further items of `evaluation.json`.
         cases: the images with the largest losses.
     """
@@ -108,6 +107,7 @@ def evaluate(
     """
     run = Run.of(run)
     began, started = time.perf_counter(), now()
+    progress = progress or (lambda stage, done, total: None)
     settings = run.config.results
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
@@ -125,13 +125,11 @@ def evaluate(
                 run, external, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
             )
         predictions = evaluated.predictions
-        if progress is not None:
-            progress("computing metrics", 0, len(predictions))
+        progress("computing metrics", 0, len(predictions))
         result = compute_metrics(
             predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
-        if progress is not None:
-            progress("computing metrics", len(predictions), len(predictions))
+        progress("computing metrics", len(predictions), len(predictions))
         evaluation.write_predictions(predictions)
         evaluation.write_info(
             {
@@ -224,9 +222,13 @@ def _predict_external(
     tta: bool,
     device: Device,
     batch_size: int,
-    progress: Progress | None,
+    progress: Progress,
 ) -> _EvaluatedData:
     """Decode the images, leave out those that can't be evaluated, and predict on the others."""
+    # Torch takes seconds to import, and saved predictions do not need it.
+    from xrayfast.learning.inference.predictor import Predictor
+    from xrayfast.learning.inference.reading import CHUNK, reading
+
     if split is not None:
         data = _subset(data, split)
     known = image_attributes(data.table)
@@ -236,7 +238,14 @@ def _predict_external(
     unseen = exclude_seen(run, data, matched, images, progress)
     rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
-    raw, computed = _predict(run, paths, images, tta=tta, device=device, batch_size=batch_size, progress=progress)
+    predictor = Predictor.from_run(run, device)
+    chunks = []
+    with reading(paths, images.image) as lazy:
+        for start in range(0, len(paths), CHUNK):
+            chunk = lazy[start : start + CHUNK]
+            chunks.append(predictor.probabilities(chunk, tta=tta, batch_size=batch_size).raw)
+            progress("predicting", min(start + CHUNK, len(paths)), len(paths))
+    raw = np.concatenate(chunks).astype(np.float64)
     truth = matched.truth[rows]
     predictions = Predictions(
         labels=run.labels,
@@ -259,7 +268,12 @@ def _predict_external(
         },
         warnings=unseen.warnings,
         notes=(*matched.notes, PATIENTS_UNKNOWN),
-        info={"tta": tta, "device": computed, "data_notes": list(data.notes), "unreadable": unseen.unreadable},
+        info={
+            "tta": tta,
+            "device": predictor.device.type,
+            "data_notes": list(data.notes),
+            "unreadable": unseen.unreadable,
+        },
         cases=worst_cases(run, predictions, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
     )
 
@@ -273,40 +287,11 @@ def _subset(data: Manifest, split: Split) -> Manifest:
     return data.subset(split)
 
 
-def _predict(
-    run: Run,
-    paths: Sequence[str],
-    images: DecodedImages,
-    *,
-    tta: bool,
-    device: Device,
-    batch_size: int,
-    progress: Progress | None,
-) -> tuple[NDArray[np.float64], str]:
-    """(N, L) raw probabilities, and the device that they were computed on."""
-    # Torch takes seconds to import, and saved predictions do not need it.
-    from xrayfast.learning.inference.predictor import Predictor
-    from xrayfast.learning.inference.reading import CHUNK, reading
-
-    predictor = Predictor.from_run(run, device)
-    raw = []
-    with reading(paths, images.image) as lazy:
-        for start in range(0, len(paths), CHUNK):
-            chunk = lazy[start : start + CHUNK]
-            raw.append(predictor.probabilities(chunk, tta=tta, batch_size=batch_size).raw)
-            if progress is not None:
-                progress("predicting", min(start + CHUNK, len(paths)), len(paths))
-    return np.concatenate(raw).astype(np.float64), predictor.device.type
-
-
 def _log_loss(truth: NDArray[np.int64], raw: NDArray[np.float64], single: bool) -> NDArray[np.float64]:
     """(N,) log loss per image: of its class (single-label), or the mean over its labels that are not masked."""
     losses = log_losses(truth.astype(np.int8), raw)
-    if single:
-        of_class: NDArray[np.float64] = losses[np.arange(len(truth)), truth.argmax(axis=1)]
-        return of_class
-    mean: NDArray[np.float64] = losses.sum(axis=1) / (truth >= 0).sum(axis=1)
-    return mean
+    of_class: NDArray[np.float64] = losses[np.arange(len(truth)), truth.argmax(axis=1)]
+    return of_class if single else losses.sum(axis=1) / (truth >= 0).sum(axis=1)
 
 
 @contextlib.contextmanager

@@ -124,8 +124,7 @@ def explain(
     predictor = Predictor.from_run(run, device)
     explanations: list[Explanation] = []
     for start in range(0, len(paths), CHUNK):
-        images = [_read(run, path) for path in paths[start : start + CHUNK]]
-        explanations += _explain_images(predictor, images, label)
+        explanations += _explain_images(predictor, [_read(run, path) for path in paths[start : start + CHUNK]], label)
     return explanations[0] if isinstance(files, (str, Path)) else explanations
 
 
@@ -179,9 +178,7 @@ class _Image:
 
 
 def _read(run: Run, file: Path | str) -> _Image:
-    config = run.config
-    size = config.model.size
-    pixels = read(file, config.data.window).pixels
+    size, pixels = run.config.model.size, read(file, run.config.data.window).pixels
     # The network's input may be too small to look at; `shown` is the same square at a higher resolution.
     square, shown = fit_square(pixels, size), fit_square(pixels, max(size, IMAGE_SIZE))
     return _Image(str(file), square, shown, saliency.central_thorax(*pixels.shape))
@@ -195,8 +192,6 @@ def _try_read(run: Run, path: Path | None) -> _Image | None:
 
 
 def _explain_images(predictor: Predictor, images: Sequence[_Image], label: str | None) -> list[Explanation]:
-    if not images:
-        return []
     decision, squares = predictor.decision, [image.square for image in images]
     probability = predictor.probabilities(squares).calibrated
     predicted = decision.decide(probability)
@@ -219,8 +214,7 @@ def _explain_images(predictor: Predictor, images: Sequence[_Image], label: str |
 
 def _map_notes(predictor: Predictor, images: Sequence[_Image], explanations: Sequence[Explanation]) -> list[str]:
     """The sentences on heat outside the thorax and on random weights."""
-    coarse = saliency.coarse_note(explanations[0].heat.shape)
-    if coarse is not None:
+    if coarse := saliency.coarse_note(explanations[0].heat.shape):
         return [coarse]
     compared = explanations[:MAX_COMPARED]
     correlation = saliency.weight_dependence(

@@ -52,7 +52,16 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
-    return _load_on(run, data, device)
+    # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
+    settings = {"weights": "none", "device": device, "workers": 0}
+    if run.config.train.precision == "fp16":
+        settings["precision"] = "auto"
+    config = run.config.updated(settings)
+    learn = prepare(data, config, UncachedImages(config.model.size) if _is_placeholder(data) else None)
+    restore_precision(learn, run.info.precision)
+    load_weights(learn.model, run.model_path)
+    learn.settings |= {"weights": str(run.model_path.absolute())}
+    return learn
 
 
 def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
@@ -90,19 +99,6 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
     return run
 
 
-def _load_on(run: Run, data: Manifest, device: Device) -> RadiographLearner:
-    # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
-    settings = {"weights": "none", "device": device, "workers": 0}
-    if run.config.train.precision == "fp16":
-        settings["precision"] = "auto"
-    config = run.config.updated(settings)
-    learn = prepare(data, config, UncachedImages(config.model.size) if _is_placeholder(data) else None)
-    restore_precision(learn, run.info.precision)
-    load_weights(learn.model, run.model_path)
-    learn.settings |= {"weights": str(run.model_path.absolute())}
-    return learn
-
-
 def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:
     """A placeholder for data that is gone: one black image each in train and valid."""
     black = np.zeros((size, size), dtype=np.uint8)
@@ -135,13 +131,7 @@ def _recorded_history(learn: RadiographLearner) -> History:
     rows = []
     for epoch, values in enumerate(getattr(recorder, "values", []), 1):
         metrics = dict(zip(recorder.metric_names[1:], values, strict=False))
-        rows.append(
-            {
-                "epoch": epoch,
-                "phase": "by hand",
-                "size": learn.dls.size,
-                **{k: None if v is None or np.isnan(float(v)) else float(v) for k, v in metrics.items()},
-                "lr": float(recorder.lrs[recorder.iters[epoch - 1] - 1]),
-            }
-        )
+        defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in metrics.items()}
+        lr = float(recorder.lrs[recorder.iters[epoch - 1] - 1])
+        rows.append({"epoch": epoch, "phase": "by hand", "size": learn.dls.size, **defined, "lr": lr})
     return History(rows)

@@ -71,8 +71,7 @@ def predict(
             tables.append(_with_files(answers, files[start : start + CHUNK], errors))
             if progress is not None:
                 progress(min(start + CHUNK, len(files)), len(files))
-    table: pd.DataFrame = pd.concat(tables, ignore_index=True)
-    return table
+    return pd.concat(tables, ignore_index=True)
 
 
 def find_images(sources: Sequence[Path | str]) -> list[str]:
@@ -89,9 +88,8 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
         if path.is_dir():
             inside = sorted(str(p) for p in path.rglob("*") if not p.name.startswith(".") and is_image(str(p)))
             if not inside:
-                raise DataError(
-                    f"{source}: holds no images; expected files that end in {', '.join(sorted(IMAGE_SUFFIXES))}."
-                )
+                suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+                raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
         elif path.exists() or path.is_symlink():
             inside = [source]
         else:

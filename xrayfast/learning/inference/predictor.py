@@ -93,29 +93,16 @@ class Predictor:
         return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size)
 
     def inputs(self, images: Sequence[NDArray[np.uint8]], *, augmented: bool = False) -> Tensor:
-        """Images as the network takes them.
+        """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised.
 
-        Args:
-            images: N arrays (H, W) uint8.
-            augmented: as in training, by torch's global generator.
-
-        Returns:
-            (N, 3, size, size) float32 on the device, normalised.
+        `augmented` as in training, by torch's global generator.
         """
         squares = np.stack([fit_square(image, self.size) for image in images])
         batch = torch.from_numpy(squares).unsqueeze(1).to(self.device).float().div_(255)
         return normalize(augment(batch) if augmented else batch)
 
     def logits(self, images: Sequence[NDArray[np.uint8]], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """The network's outputs.
-
-        Args:
-            images: N arrays (H, W) uint8.
-            batch_size: images per batch.
-
-        Returns:
-            (N, L) float32.
-        """
+        """The network's outputs for N arrays (H, W) uint8: (N, L) float32."""
         return self._logits(images, batch_size).numpy()
 
     def probabilities(
@@ -154,13 +141,9 @@ class Predictor:
 
 
 def predict_split(learn: Learner, split: Split, *, tta: bool = False, seed: int = 0) -> Predictions:
-    """Predictions and losses of one split of the learner's own data, not calibrated.
+    """Predictions and losses of one split of the data of a learner on `xrayfast.dataloaders`, not calibrated.
 
-    Args:
-        learn: a learner on `xrayfast.dataloaders`.
-        split: "train", "valid" or "test".
-        tta: average over augmented views.
-        seed: of those views.
+    `tta` averages over augmented views, drawn by the seed.
     """
     data, dls = learn.dls.manifest.subset(split), learn.dls
     with reading(data.table["path"].tolist(), dls.images.image) as images:

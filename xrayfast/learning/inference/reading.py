@@ -43,10 +43,6 @@ def reading(files: Sequence[File], read: Callable[[File], Image]) -> Iterator[La
 
     Decoders release the interpreter to the other threads. Nothing is read ahead: reading and computing keep all CPUs
     busy by themselves.
-
-    Args:
-        files: paths.
-        read: from a path to an image.
     """
     # Recording warnings changes the process's filters, and threads restore what they found in any order. So they find
     # all warnings ignored, since pydicom's may quote a header, and the filters are restored here.

@@ -128,9 +128,7 @@ def grad_cam_images(
 def central_thorax(height: int, width: int) -> Box:
     """The image without `MARGIN` of its height and width at each side, within the square it is fitted into.
 
-    Args:
-        height: of the image before it was padded with black; any unit.
-        width: in the same unit.
+    Height and width are those of the image before it was padded with black, in any unit.
     """
     rows, columns = height / max(height, width), width / max(height, width)
     top, left = (1 - rows) / 2 + MARGIN * rows, (1 - columns) / 2 + MARGIN * columns
@@ -138,11 +136,9 @@ def central_thorax(height: int, width: int) -> Box:
 
 
 def share_outside(heat: NDArray[Any], box: Box) -> float:
-    """The share of the heat outside a box, cells at its edge counted by area; NaN where the map is 0 everywhere.
+    """The share of (h, w) heat over the whole square that is outside a box; NaN where the map is 0 everywhere.
 
-    Args:
-        heat: (h, w), at least 0, over the whole square.
-        box: from `central_thorax`.
+    Cells at the edge of the box, one from `central_thorax`, count by area.
 
     >>> share_outside(np.ones((5, 5)), central_thorax(100, 100))
     0.36
@@ -156,12 +152,7 @@ def share_outside(heat: NDArray[Any], box: Box) -> float:
 
 
 def randomize_weights(model: nn.Module, *seed: int | str) -> nn.Module:
-    """A copy of a network with new random weights and reset batch norms.
-
-    Args:
-        model: not changed.
-        seed: of the weights.
-    """
+    """A copy of a network with new random weights, by a seed, and reset batch norms."""
     model = copy.deepcopy(model)
     with isolated_rng(*seed), torch.no_grad():
         for module in model.modules():
@@ -180,14 +171,9 @@ def randomize_weights(model: nn.Module, *seed: int | str) -> nn.Module:
 
 
 def rank_correlations(maps: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
-    """Spearman's rank correlation of each map with the other map of the same image.
+    """(N,) Spearman's rank correlations of (N, h, w) maps with the other maps of the same images.
 
-    Args:
-        maps: (N, h, w).
-        others: (N, h, w).
-
-    Returns:
-        (N,) in [-1, 1]; 0 where only the other map is constant, NaN where the map itself is.
+    0 where only the other map is constant, NaN where the map itself is.
     """
     from scipy.stats import spearmanr
 
@@ -205,9 +191,7 @@ def weight_dependence(
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[int],
     maps: NDArray[Any],
-    *,
     draws: int = 3,
-    seed: int = 0,
 ) -> float:
     """How similar maps are to those of the network with random weights: the sanity check of Adebayo et al. 2018.
 
@@ -216,34 +200,21 @@ def weight_dependence(
         images: N arrays (H, W) uint8.
         targets: N indices of labels.
         maps: (N, h, w), the network's own, from `grad_cam_images`.
-        draws: networks with random weights.
-        seed: of those weights.
+        draws: how many networks with random weights.
 
     Returns:
         The mean rank correlation over images and draws, near 0 where maps depend on the trained weights; NaN where
         all maps are constant.
     """
-    correlations = np.array(
-        [
-            rank_correlations(
-                maps,
-                grad_cam_images(
-                    predictor, images, targets, network=randomize_weights(predictor.network, seed, "saliency", draw)
-                ),
-            )
-            for draw in range(draws)
-        ]
-    )
+    networks = (randomize_weights(predictor.network, 0, "saliency", draw) for draw in range(draws))
+    others = (grad_cam_images(predictor, images, targets, network=network) for network in networks)
+    correlations = np.array([rank_correlations(maps, of_draw) for of_draw in others])
     defined = correlations[:, ~np.isnan(correlations[0])]
     return float(defined.mean()) if defined.size else float("nan")
 
 
 def outside_note(shares: Sequence[float]) -> str:
-    """A sentence on the shares of heat outside the central thorax.
-
-    Args:
-        shares: one per image, from `share_outside`.
-    """
+    """A sentence on the shares of heat outside the central thorax, one per image, from `share_outside`."""
     known = np.array([share for share in shares if not np.isnan(share)])
     if not known.size:
         return "No region of any image supports the explained label: the map is 0 everywhere."
@@ -266,12 +237,7 @@ def outside_note(shares: Sequence[float]) -> str:
 
 
 def dependence_note(correlation: float, images: int) -> str:
-    """A sentence on `weight_dependence`.
-
-    Args:
-        correlation: from `weight_dependence`.
-        images: whose maps are not 0 everywhere.
-    """
+    """A sentence on the correlation of `weight_dependence`, over the images whose maps are not 0 everywhere."""
     if np.isnan(correlation):
         return "Whether the maps depend on the trained weights can't be determined: all of them are constant."
     over = f"mean rank correlation {correlation:.2f} with maps of random weights, over {images} images"
