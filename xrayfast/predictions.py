@@ -28,10 +28,10 @@ MAX_AGE = 90.0
 _PER_IMAGE = ("images", "patients", "truth", "probability", "loss", "raw")
 
 
-def join_labels(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
+def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: str = LABEL_JOIN) -> str:
     """The labels of one row whose cells are 1 as text: `covid-19|pneumonia`, or "" for none.
 
-    >>> join_labels(np.array([1, 0, 1, -1]), ["a", "b", "c", "d"])
+    >>> join_row_labels(np.array([1, 0, 1, -1]), ["a", "b", "c", "d"])
     'a|c'
     """
     return between.join(label for label, cell in zip(labels, row, strict=True) if cell == 1)
@@ -102,8 +102,8 @@ class Predictions:
             {
                 "image": self.images,
                 "patient": self.patients,
-                "truth": [join_labels(row, self.labels) for row in self.truth],
-                **({"masked": [join_labels(row, self.labels) for row in masked]} if masked.any() else {}),
+                "truth": [join_row_labels(row, self.labels) for row in self.truth],
+                **({"masked": [join_row_labels(row, self.labels) for row in masked]} if masked.any() else {}),
                 "loss": self.loss,
                 **{PROBABILITY_PREFIX + label: self.probability[:, i] for i, label in enumerate(self.labels)},
                 **{RAW_PREFIX + label: self.raw[:, i] for i, label in enumerate(self.labels)},

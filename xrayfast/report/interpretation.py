@@ -16,7 +16,7 @@ from xrayfast.errors import ReadError
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_labels
+from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
 from xrayfast.report import figures, matrices
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class Interpretation:
         rows, predictions = self.ranked(k), self.predictions
         columns: dict[str, Any] = {
             "image": predictions.images[rows],
-            "actual": [join_labels(predictions.truth[i], self.vocab) for i in rows],
-            "predicted": [join_labels(self.predicted[i], self.vocab) for i in rows],
+            "actual": [join_row_labels(predictions.truth[i], self.vocab) for i in rows],
+            "predicted": [join_row_labels(self.predicted[i], self.vocab) for i in rows],
             "loss": predictions.loss[rows],
             **{PROBABILITY_PREFIX + label: predictions.probability[rows, i] for i, label in enumerate(self.vocab)},
         }
@@ -131,7 +131,7 @@ class Interpretation:
 
         def names(row: NDArray[np.int64]) -> str:
             if single:
-                return join_labels(row, self.vocab, ", ")
+                return join_row_labels(row, self.vocab, ", ")
             return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
 
         return figures.Case(

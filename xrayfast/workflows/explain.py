@@ -15,7 +15,7 @@ from xrayfast.data.images.reader import fit_square, read
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import Predictor
-from xrayfast.predictions import join_labels
+from xrayfast.predictions import join_row_labels
 from xrayfast.report import figures, overlays
 from xrayfast.report.interpretation import IMAGE_SIZE
 from xrayfast.run import Run
@@ -201,7 +201,7 @@ def _explain_images(predictor: Predictor, images: Sequence[_Image], label: str |
         Explanation(
             file=image.file,
             label=decision.labels[target],
-            predicted=join_labels(cells, decision.labels),
+            predicted=join_row_labels(cells, decision.labels),
             probabilities={name: float(p) for name, p in zip(decision.labels, row, strict=True)},
             heat=heat,
             pixels=image.shown,

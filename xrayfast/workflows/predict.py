@@ -17,7 +17,7 @@ from xrayfast.errors import ConfigError, DataError, ReadError
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.predictions import PROBABILITY_PREFIX, join_labels
+from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.run import Run
 
 
@@ -116,14 +116,14 @@ def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below:
     unsure = np.zeros(positive.shape, bool)
     if abstain_below is not None:
         unsure = decision.certainty(probability) < abstain_below
-    columns: dict[str, Any] = {"predicted": [join_labels(row, labels) for row in np.where(unsure, 0, positive)]}
+    columns: dict[str, Any] = {"predicted": [join_row_labels(row, labels) for row in np.where(unsure, 0, positive)]}
     if abstain_below is not None:
         # Single-label, all cells of an image are unsure together; its most likely class stands for them.
         abstained = unsure & (positive == 1) if decision.task == "single" else unsure
-        columns["abstained"] = [join_labels(row.astype(int), labels) for row in abstained]
+        columns["abstained"] = [join_row_labels(row.astype(int), labels) for row in abstained]
     if decision.task == "single" and decision.points:
         above = (probability >= decision.thresholds).astype(int)
-        columns["above_threshold"] = [join_labels(row, labels) for row in above]
+        columns["above_threshold"] = [join_row_labels(row, labels) for row in above]
     columns |= {PROBABILITY_PREFIX + label: probability[:, i] for i, label in enumerate(labels)}
     table: pd.DataFrame = pd.DataFrame(columns)
     return table
