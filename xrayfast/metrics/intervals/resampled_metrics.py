@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
+from weakref import proxy
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -203,7 +204,8 @@ class Resamples:
     @cached_property
     def pooled(self) -> Resamples:
         """The same resamples with the cells of all labels taken for those of one label: for micro averages."""
-        return _Pooled(self)
+        # No strong reference back: a cycle would keep the arrays of each block until the garbage is collected.
+        return _Pooled(proxy(self))
 
     def scores(self, function: ScoreFunction) -> Floats:
         """(B, L) a function of a label's (K,) truth and (K,) probabilities, called for each resample and label."""
