@@ -46,8 +46,8 @@ AUTHORS = {2, 3, 4, 5, 6, 13, 15, 16, 18, 21, 34, 41, 44}
 
 def answers(text):
     """The text under each item's heading."""
-    splits = re.split(r"(?m)^### (\d+)\. .*$", re.sub(r"(?m)^## .*$", "", text))
-    return {int(number): body for number, body in zip(splits[1::2], splits[2::2], strict=True)}
+    pieces = re.split(r"(?m)^### (\d+)\. .*$", re.sub(r"(?m)^## .*$", "", text))
+    return {int(number): body for number, body in zip(pieces[1::2], pieces[2::2], strict=True)}
 
 
 def statuses(text):
