@@ -8,6 +8,8 @@ import xrayfast as xf
 from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, Learner
 from xrayfast.learning.interpretation import RadiographInterpretation
+from xrayfast.predictions import Predictions
+from xrayfast.report.interpretation import Interpretation
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,15 @@ def test_a_multi_label_case_has_each_label_s_probability(multi):
         expected = [f"{label} {probability[j]:.2f}" for j, label in enumerate(multi.vocab) if row[j]]
         assert text == ", ".join(expected)
     assert np.isnan(case.probability)
+
+
+def test_a_case_does_not_carry_labels_of_masked_cells():
+    truth = np.array([[1, -1, 0], [-1, -1, -1]])
+    images, probability = np.array(["a.png", "b.png"], dtype=object), np.full((2, 3), 0.25)
+    predictions = Predictions(("A", "B", "C"), images, images, truth, probability, np.array([0.9, 0.1]), probability)
+    found = Interpretation(predictions, "multi", {})
+    assert [case.actual for case in found.cases(2)] == ["A 0.25", ""]
+    assert found.top_losses_table()["actual"].tolist() == ["A", ""]
 
 
 def test_from_learner_gives_the_same(single, tiny_run):

@@ -166,3 +166,14 @@ def test_images_of_which_no_class_is_known_are_in_no_cell_of_the_confusion():
     truth[:30] = -1
     summary = summarise(truth, probability, ["a", "b", "c"], "single")
     assert np.sum(summary["confusion"]) == summary["scored"] == 50
+
+
+def test_a_split_with_one_class_only_has_no_ranking_metrics_and_says_why():
+    truth, probability = single()
+    kept = truth[:, 1] == 1
+    summary = summarise(truth[kept], probability[kept], ["a", "b", "c"], "single", resamples=20)
+    assert [row[name] for row in summary["per_label"] for name in ("auroc", "ap")] == [None] * 6
+    assert [summary["overall"][name] for name in ("auroc_macro", "ap_macro")] == [None] * 2
+    assert summary["intervals"]["overall"]["ap_macro"]["low"] is None
+    assert "No image of this split carries a, c" in summary["notes"][0]
+    assert "Every unmasked image of this split carries b: AUROC, average precision and" in summary["notes"][1]

@@ -494,8 +494,11 @@ def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(
     assert run.history["auroc_macro"].isna().all()
     assert run.history["accuracy"].notna().all()
     assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1
-    assert any("covid-19, pneumonia" in note for note in notes)
-    assert run.metrics["valid"]["per_label"][0]["auroc"] is None
+    assert any("No validation image has covid-19, pneumonia" in note for note in notes)
+    assert any("Every validation image has normal: AUROC and average precision" in note for note in notes)
+    summary = run.metrics["valid"]
+    assert [row[name] for row in summary["per_label"] for name in ("auroc", "ap")] == [None] * 6
+    assert summary["overall"]["ap_macro"] is None
 
 
 def test_history_prefers_defined_values_then_higher_ones_then_lower_loss():

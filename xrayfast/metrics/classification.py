@@ -54,11 +54,11 @@ def average_precision(truth: ArrayLike, score: ArrayLike) -> float:
         score: (N,) any float; equal scores share a threshold.
 
     Returns:
-        A value in (0, 1], or NaN where there is no positive.
+        A value in (0, 1], or NaN where one of the two classes is absent: without a negative every score gives 1.
     """
     positive, values = _pair(truth, score)
     n_positive = int(positive.sum())
-    if n_positive == 0:
+    if n_positive in (0, len(positive)):
         return float("nan")
     order = np.argsort(-values, kind="stable")
     last_of_ties = np.append(np.diff(values[order]) != 0, True)

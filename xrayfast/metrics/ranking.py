@@ -36,18 +36,17 @@ class Ranking:
 
         Returns:
             (B,) AUROC and (B,) average precision, as `classification.auroc` and `average_precision` define them on the
-            repeated rows; NaN where a resample lacks positives, and AUROC where it lacks negatives.
+            repeated rows; NaN where a resample lacks positives or negatives.
         """
         areas, precisions = np.full((2, len(counts)), np.nan)
         for i, drawn in enumerate(counts):
-            if not drawn[self._positives].any():
+            if not drawn[self._positives].any() or not drawn[self._negatives].any():
                 continue
             here = np.add.reduceat(drawn[self._positives], self._first)
             negatives = np.concatenate([[0.0], np.cumsum(drawn[self._negatives])])
             before, through = negatives[self._before], negatives[self._through]
             true = np.cumsum(here)
-            if negatives[-1] > 0:
-                areas[i] = 1 - here @ (before + through) / (2 * true[-1] * negatives[-1])
+            areas[i] = 1 - here @ (before + through) / (2 * true[-1] * negatives[-1])
             # Before the first drawn positive, precision is 0, or 0 / 0 without a drawn negative.
             precision = true / np.maximum(true + through, 1.0)
             precisions[i] = here @ precision / true[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,9 @@ def compute_epoch_metrics(truth: NDArray[Any], probability: NDArray[Any], task: 
     return {name: float(metric.compute(sample)[0]) for name, metric in epoch_metrics(task).items()}
 
 
-def absent_labels(truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
-    """The labels that no image of (N, L) `truth` carries: their AUROC and average precision are undefined."""
-    return [label for label, count in zip(labels, (truth == 1).sum(axis=0), strict=True) if count == 0]
+def labels_lacking(cell: Literal[0, 1], truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
+    """The labels without a positive (1) or a negative (0) in (N, L) `truth`: AUROC and average precision need both."""
+    return [label for label, count in zip(labels, (truth == cell).sum(axis=0), strict=True) if count == 0]
 
 
 def summarise(
@@ -187,11 +187,17 @@ def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence
 def _notes(truth: NDArray[Any], labels: Sequence[str], stated: Mapping[str, float]) -> list[str]:
     """Notes on labels that are absent or masked, and on the stated prevalence."""
     notes = []
-    absent, masked = absent_labels(truth, labels), _count_masked(truth, labels)
+    absent, masked = labels_lacking(1, truth, labels), _count_masked(truth, labels)
+    no_negatives = [label for label in labels_lacking(0, truth, labels) if label not in absent]
     if absent:
         notes.append(
             f"No image of this split carries {', '.join(absent)}: AUROC, average precision, recall and F1 have no "
             f"value there, and macro means are over the other {len(labels) - len(absent)} of {len(labels)} labels."
+        )
+    if no_negatives:
+        notes.append(
+            f"Every unmasked image of this split carries {', '.join(no_negatives)}: AUROC, average precision and "
+            "specificity have no value there."
         )
     if masked:
         left_out = ", ".join(f"{label} {n}" for label, n in masked.items())

@@ -132,7 +132,7 @@ class Interpretation:
         def names(row: NDArray[np.int64]) -> str:
             if single:
                 return join_row_labels(row, self.vocab, ", ")
-            return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row))
+            return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row == 1))
 
         return figures.Case(
             image=image,

@@ -26,7 +26,7 @@ from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.metrics.summary import absent_labels
+from xrayfast.metrics.summary import labels_lacking
 from xrayfast.run import PREDICTED_SPLITS, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import require_leak_free
@@ -242,11 +242,17 @@ def _remarks(config: Config, learn: RadiographLearner, block_counts: Sequence[in
             f"Training is in {learn.precision}: {native}, which this device has units for, would change this network's "
             f"outputs too much. --precision {native} takes it nevertheless."
         )
-    absent = absent_labels(data.subset("valid").truth, data.labels)
+    valid_truth = data.subset("valid").truth
+    absent, no_negatives = (labels_lacking(cell, valid_truth, data.labels) for cell in (1, 0))
     if absent:
         remarks.append(
             f"No validation image has {shorten(absent)}: metrics that need one are undefined, or averaged over the "
             "other labels."
+        )
+    if no_negatives := [label for label in no_negatives if label not in absent]:
+        remarks.append(
+            f"Every validation image has {shorten(no_negatives)}: AUROC and average precision, which need one without, "
+            "are undefined, or averaged over the other labels."
         )
     if len(learn.dls.loaders) < 3:
         remarks.append(
