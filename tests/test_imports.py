@@ -19,10 +19,10 @@ LAYERS = [
     ["report"],
     ["run"],
     ["evaluation"],
-    ["predictions", "run_files"],
+    ["predictions", "run_files", "batches"],
     ["audit"],
     ["metrics", "data"],
-    ["files", "config", "synthetic"],
+    ["files", "config", "synthetic", "figure_style"],
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -21,6 +21,7 @@ FILES = {
     "model.safetensors",
     "split.csv",
     "history.csv",
+    "batches.csv",
     "metrics.json",
     "model_card.md",
     "claim.md",

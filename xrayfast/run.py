@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
+from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import Config, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
@@ -24,12 +25,16 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 CONFIG = "config.yaml"
 INFO = "run.json"
 LABELS = "labels.json"
 MODEL = "model.safetensors"
 SPLIT = "split.csv"
 HISTORY = "history.csv"
+BATCHES = "batches.csv"
 METRICS = "metrics.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
@@ -220,6 +225,44 @@ class Run:
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows so far."""
         write_csv(self.path / HISTORY, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
+
+    @property
+    def batches(self) -> pd.DataFrame:
+        """One row per training batch of the finished epochs, or fewer in a long run: see `xrayfast.batches`.
+
+        Raises:
+            RunError: the file is missing, as in runs of earlier versions and of `save`, or damaged.
+        """
+        why = "Versions before 0.3 did not record batches, nor does a run that 'save' made."
+        return read_batches(self._existing_file(BATCHES, why))
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether the batches were recorded."""
+        return (self.path / BATCHES).is_file()
+
+    def write_batches(self, table: pd.DataFrame) -> None:
+        """Write `batches.csv`."""
+        write_csv(self.path / BATCHES, table)
+
+    def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
+        """The training loss of every batch with its smoothed curve, and the learning rates below.
+
+        Args:
+            epoch: show only this one; None for all.
+            ax: draw the losses here; None for a figure of their own.
+
+        Returns:
+            The matplotlib Figure, which a notebook displays.
+
+        Raises:
+            ConfigError: the run has no such epoch.
+            RunError: the run has no batches.
+        """
+        if ax is None:
+            return batches_figure(self.batches, epoch)
+        draw_losses(ax, self.batches, epoch)
+        return ax.figure
 
     @property
     def metrics(self) -> MetricsFile:

@@ -71,7 +71,8 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, b
     run = xf.resume(tmp_path / "r")
     assert run.info["status"] == "completed"
     assert {path.name for path in run.path.iterdir()} == {
-        "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv", "metrics.json",
+        "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv",
+        "batches.csv", "metrics.json",
         "predictions", "model_card.md", "claim.md",
     }  # fmt: skip
     assert_same_numbers(whole, run)

@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
+from xrayfast.figure_style import INK, MUTED, SERIES, TEXT
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
-from xrayfast.report.figures import INK, MUTED, SERIES, TEXT, fitting
+from xrayfast.report.figures import fitting
 from xrayfast.report.panels import Panels
 
 TOGETHER = 5

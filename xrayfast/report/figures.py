@@ -1,4 +1,4 @@
-"""Figures of a run: pure functions to a matplotlib `Figure`; no pyplot, no global state, drawn with Agg.
+"""Figures of a run: pure functions to a matplotlib `Figure`, in the style of `figure_style`.
 
 Names of labels and files are foreign texts: none is read as TeX (a `$` in a label would be), and each is cut in its
 middle where it would not fit.
@@ -23,23 +23,24 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
+from xrayfast.figure_style import (
+    BOUNDARY,
+    GRID,
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    SMALL,
+    TEXT,
+    legend_above,
+    style_axes,
+)
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.report.wording import readable
 
 DPI = 160
 LABEL_CHARACTERS = 30
-
-INK = "#1c2430"
-MUTED = "#5b6673"
-GRID = "#e3e7eb"
-# Okabe and Ito's palette, which stays distinct under the common colour vision deficiencies; each series also
-# has its own marker, for print in gray.
-SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-
-TEXT = 9.0
-SMALL = 8.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
         top = min(values.max(), lowest + 2 * fall) if fall > 0 else values.max()
         room = 0.06 * (top - lowest) or 0.1
         axes.set_ylim(lowest - room, top + room)
-    _legend_above(axes, columns=2)
+    legend_above(axes, columns=2)
     return figure
 
 
@@ -211,31 +212,6 @@ def axes_at(figure: Figure, left: float, bottom: float, width: float, height: fl
     return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
-def style_axes(axes: Axes, grid: bool = False) -> None:
-    """Muted axes on the left and below only; with `grid`, horizontal lines."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
-    axes.set_axisbelow(True)
-    if grid:
-        axes.grid(axis="y", color=GRID, linewidth=0.8)
-
-
-def _legend_above(axes: Axes, columns: int) -> None:
-    legend = axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.02, 1.06),
-        ncols=columns,
-        frameon=False,
-        fontsize=SMALL,
-        labelcolor=INK,
-        borderaxespad=0,
-        columnspacing=1.4,
-        handletextpad=0.5,
-    )
-    legend.set_in_layout(True)
-
-
 def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_epoch: int | None) -> None:
     """Lines of one panel; a series without any value stays in the legend and says so."""
     style_axes(axes, grid=True)
@@ -256,7 +232,7 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
         axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
         _name_phases(axes, epochs, [str(phase) for phase in history["phase"]])
     legend_width = sum(len(str(line.get_label())) for line in axes.lines if line.get_label())
-    _legend_above(axes, columns=3 if legend_width < 60 else 2)
+    legend_above(axes, columns=3 if legend_width < 60 else 2)
 
 
 def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str]) -> None:
@@ -269,7 +245,7 @@ def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str])
     for index, start in enumerate(starts):
         left = epochs[start] - 0.5
         if index:
-            axes.axvline(left, color=MUTED, linewidth=0.9, linestyle=(0, (3, 3)), gid="phase")
+            axes.axvline(left, gid="phase", **BOUNDARY)
         # The first may reach out to the left instead; a narrow one between two others goes under the frame.
         outwards = index == 0 and not fits[0] and len(starts) > 1
         inside = 0 < index < len(starts) - 1 and not fits[index]

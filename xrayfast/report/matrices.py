@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.report.figures import INK, MUTED, SMALL, TEXT, axes_at, fitting
+from xrayfast.figure_style import INK, MUTED, SMALL, TEXT
+from xrayfast.report.figures import axes_at, fitting
 
 SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#2f7fb5", "#0b3c5d"])
 # White text reaches a higher contrast than INK from this shade on.

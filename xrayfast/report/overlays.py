@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
+from xrayfast.figure_style import INK, MUTED, SMALL
 from xrayfast.report import figures
 
 COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
@@ -135,10 +136,10 @@ def _legend(figure: Figure) -> None:
     bar = figures.axes_at(figure, GAP, 0.24, 1.3, 0.09)
     scale = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 1])
     scale.outline.set_visible(False)
-    scale.ax.tick_params(length=0, labelsize=figures.SMALL - 1, labelcolor=figures.INK, pad=2)
+    scale.ax.tick_params(length=0, labelsize=SMALL - 1, labelcolor=INK, pad=2)
     none, most = scale.ax.set_xticklabels(["none", "most"])
     none.set_horizontalalignment("left")
     most.set_horizontalalignment("right")
     words = "Heat: what speaks for the explained label,\neach image by its own maximum. Dashed: the central thorax."
-    style: dict[str, Any] = {"fontsize": figures.SMALL - 1, "color": figures.MUTED, "linespacing": 1.3}
+    style: dict[str, Any] = {"fontsize": SMALL - 1, "color": MUTED, "linespacing": 1.3}
     figure.text((GAP + 1.3 + 0.2) / width, 0.28 / height, words, va="center", **style)

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xrayfast.report.figures import GRID, INK, MUTED, SMALL, TEXT, axes_at, fitting, style_axes
+from xrayfast.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
+from xrayfast.report.figures import axes_at, fitting
 from xrayfast.report.wording import readable
 
 COLUMNS = 5

@@ -151,7 +151,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         if state is not None:
             # Rows of earlier versions have no size.
             rows = [{**row, "size": row.get("size", config.model.size)} for row in state["rows"]]
-            history = History(rows, state["best_epoch"])
+            history = History(rows, state["best_epoch"], checkpoint.read_saved_batches(copy.checkpoint))
         _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world))
     return run
 

@@ -16,7 +16,7 @@ from xrayfast.errors import RunError
 from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import defined
 from xrayfast.report import figures
-from xrayfast.report.html.plots import figure_blocks, history_plot
+from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
 from xrayfast.report.html.run_page import ReportData, render_run_page
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
@@ -174,7 +174,7 @@ def _to_json(cases: Iterable[Any], fields: Sequence[str]) -> list[dict[str, Any]
 def _write_figures(run: Run, report: ReportData, shown: SplitReport) -> None:
     """Write the figures of a split, the curves of training and the single images as PNG files."""
     plots = [plot for block in shown.blocks or () for plot in block.figures]
-    for plot in [*plots, *([report.curves] if report.curves else [])]:
+    for plot in [*plots, *filter(None, [report.curves, report.batches])]:
         plot.save(run.figure_path(plot.name))
     if report.curves is None:
         figures.save(figures.loss_and_metric_curves(report.history), run.figure_path("curves"))
@@ -223,6 +223,7 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         decision=run.decision,
         source=str(run.config.data.source),
         curves=history_plot(history, info.best_epoch),
+        batches=batches_plot(run.batches) if run.has_batches else None,
     )
 
 

@@ -14,6 +14,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "Autocast": 10,
     "Float16": 10,
     "EpochRecorder": 50,
+    "TrainRecorder": 50.5,  # before what may end training within the epoch
     "Progress": 51,
     "EpochCheckpoint": 52,  # last to see an epoch: it may end training
     "InterruptRangeTest": 53,

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import torch
+import pandas as pd
 
+from xrayfast.batches import add_epoch, empty_batches
 from xrayfast.errors import TrainingError, XrayfastError
 from xrayfast.learning.fastai_api import Callback, CancelFitException
-from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.randomness import reseed
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase
 
 Row = dict[str, Any]
@@ -132,6 +133,7 @@ class EpochCheckpoint(Callback):
         save: called when the history is up to date, with whether the epoch is the best so far.
         reporter: receives the row.
         sizes: the side of the images in each epoch of the phase.
+        train: has recorded the epoch's training batches.
 
     Attributes:
         failure: why training can't go on, to be raised when `fit` returns; or None.
@@ -149,24 +151,17 @@ class EpochCheckpoint(Callback):
         save: Callable[[bool], None],
         reporter: Reporter,
         sizes: Sequence[int],
+        train: TrainRecorder,
     ) -> None:
         self.history, self.phase, self.first_epoch, self.monitor = history, phase, first_epoch, monitor
         self.patience, self.save, self.reporter, self.sizes = patience, save, reporter, sizes
+        self.train_batches = train
         self.failure: XrayfastError | None = None
 
     def before_train(self) -> None:
-        """Start the epoch's clock and its mean loss."""
+        """Start the epoch's clock."""
         self.began = time.perf_counter()
         self.trained = True
-        self.total: torch.Tensor | float = 0.0
-        self.weight: torch.Tensor | float = 0.0
-
-    def after_batch(self) -> None:
-        """Sum up the training loss: fastai's smoothed one runs on over epochs, so that resuming would change it."""
-        if self.training:
-            weight = batch_weight(self.yb[0])
-            self.total += self.loss.detach() * weight
-            self.weight += weight
 
     def before_epoch(self) -> None:
         """An epoch that is skipped on resuming leaves no row."""
@@ -178,15 +173,15 @@ class EpochCheckpoint(Callback):
             return
         names = self.recorder.metric_names[1:-1]  # between "epoch" and "time"
         values = dict(zip(names, self.recorder.values[-1], strict=True))
-        hypers = [hyper["lr"] for hyper in self.opt.hypers]
+        batches = self.train_batches
         row: Row = {
             "epoch": len(self.history.rows) + 1,
             "phase": self.phase.name,
             "size": self.sizes[self.epoch],
             **{name: None if value is None else float(value) for name, value in values.items()},
-            "train_loss": float(self.total) / max(float(self.weight), 1.0),
-            "lr": float(hypers[-1]),
-            "lr_lowest": float(hypers[self.phase.frozen_groups]),
+            "train_loss": batches.read_mean_loss(),
+            "lr": batches.lrs[-1],
+            "lr_lowest": batches.lowest_lrs[-1],
             "seconds": round(time.perf_counter() - self.began, 3),
         }
         diverged = [name for name in ("train_loss", "valid_loss") if not math.isfinite(row[name] or 0.0)]
@@ -199,6 +194,9 @@ class EpochCheckpoint(Callback):
             )
             raise CancelFitException
         improved = self.history.add(row, self.monitor)
+        self.history.batches = add_epoch(
+            self.history.batches, row["epoch"], batches.read_losses(), batches.lrs, batches.lowest_lrs
+        )
         try:
             self.save(improved)
         except XrayfastError as error:
@@ -210,16 +208,20 @@ class EpochCheckpoint(Callback):
 
 
 class History:
-    """The rows of `history.csv` and which of them is best.
+    """The finished epochs: the rows of `history.csv`, which of them is best, and their batches.
 
     Attributes:
         rows: one per finished epoch.
         best_epoch: 1-based number of the best one, or None before the first.
+        batches: the table of `xrayfast.batches`.
     """
 
-    def __init__(self, rows: list[Row] | None = None, best_epoch: int | None = None) -> None:
+    def __init__(
+        self, rows: list[Row] | None = None, best_epoch: int | None = None, batches: pd.DataFrame | None = None
+    ) -> None:
         self.rows = rows or []
         self.best_epoch = best_epoch
+        self.batches = empty_batches() if batches is None else batches
 
     def stale_epochs(self, first_epoch: int, size: int) -> int:
         """Number of epochs since the best one, after `first_epoch` and on images of that size: no epoch on smaller

@@ -1,4 +1,4 @@
-"""The checkpoint from which `--resume` continues: weights, optimizer and history, as tensors and JSON; no pickle."""
+"""The checkpoint from which `--resume` continues: weights, optimizer, history and batches; no pickle."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from xrayfast.batches import empty_batches, read_batches
 from xrayfast.errors import RunError
-from xrayfast.files import write_json
+from xrayfast.files import write_csv, write_json
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
 
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, OPTIMIZER, STATE, BATCHES = "model.safetensors", "optimizer.safetensors", "state.json", "batches.csv"
 
 
-def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any]) -> None:
+def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches: pd.DataFrame) -> None:
     """Replace the checkpoint by a new one; at any moment one of the two is complete."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -30,6 +32,7 @@ def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any]) -> None
         scalars.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
         tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, torch.Tensor)})
     save_tensors(tensors, fresh / OPTIMIZER)
+    write_csv(fresh / BATCHES, batches)
     write_json(fresh / STATE, {**state, "optimizer": scalars})
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -54,6 +57,16 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     if not isinstance(state, dict):
         raise RunError(f"{checkpoint / STATE}: expected a JSON object. Start a new run.")
     return state
+
+
+def read_saved_batches(folder: Path) -> pd.DataFrame:
+    """The batches of the finished epochs; none where an earlier version saved the checkpoint.
+
+    Raises:
+        RunError: there is no checkpoint, or the file is damaged.
+    """
+    path = _existing(folder) / BATCHES
+    return read_batches(path) if path.is_file() else empty_batches()
 
 
 def restore_weights(folder: Path, learn: Learner) -> None:

@@ -1,4 +1,7 @@
-"""Metrics and losses of an epoch for fastai; metrics are computed once, on the whole validation split."""
+"""What is recorded of an epoch: metrics and losses for fastai, and every training batch.
+
+Metrics are computed once, on the whole split, and values are read from the device at the end of the epoch.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 
 from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
-from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Metric, Recorder
+from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, Metric, Recorder
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.metrics.registry import epoch_metrics
@@ -111,6 +114,53 @@ class EpochRecorder(Recorder):
         """All batches' losses at once."""
         if self.losses and self.losses[0].device.type != "cpu":
             self.losses = list(torch.stack(self.losses).cpu())
+
+
+class TrainRecorder(Callback):
+    """Keeps the losses and the learning rates of an epoch's training batches. Losses stay on the device, for which
+    reading each would wait.
+
+    Args:
+        frozen_groups: number of frozen layer groups, from the input.
+
+    Attributes:
+        lrs: the head's learning rate in each batch of the epoch so far.
+        lowest_lrs: that of the first unfrozen layer group.
+    """
+
+    order = CALLBACK_ORDER["TrainRecorder"]
+
+    def __init__(self, frozen_groups: int) -> None:
+        self.frozen_groups = frozen_groups
+
+    def before_train(self) -> None:
+        """Forget the last epoch."""
+        self.losses: list[torch.Tensor] = []
+        self.lrs: list[float] = []
+        self.lowest_lrs: list[float] = []
+        self.total: torch.Tensor | float = 0.0
+        self.weight: torch.Tensor | float = 0.0
+
+    def after_batch(self) -> None:
+        """Add a training batch, and its loss to the mean: fastai's smoothed one runs on over epochs, so that resuming
+        would change it.
+        """
+        if self.training:
+            loss, weight = self.loss.detach(), batch_weight(self.yb[0])
+            self.total += loss * weight
+            self.weight += weight
+            self.losses.append(loss)
+            self.lrs.append(float(self.opt.hypers[-1]["lr"]))
+            self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
+
+    def read_losses(self) -> list[float]:
+        """The losses of the epoch's batches so far, read from the device at once."""
+        losses: list[float] = torch.stack(self.losses).tolist() if self.losses else []
+        return losses
+
+    def read_mean_loss(self) -> float:
+        """Their mean, each weighted by the batch's unmasked cells."""
+        return float(self.total) / max(float(self.weight), 1.0)
 
 
 def build_epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:

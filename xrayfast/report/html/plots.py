@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
+from xrayfast.batches import batches_figure
 from xrayfast.config import Task
 from xrayfast.errors import plural
 from xrayfast.files import write_bytes
@@ -105,6 +106,14 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
     epochs = plural(len(history), "epoch")
     alt = f"Losses and validation metrics over {epochs}.{best} The numbers are in the table below."
     return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
+
+
+def batches_plot(table: pd.DataFrame) -> Plot:
+    """Losses and learning rates by batch, of a table of `xrayfast.batches`."""
+    batches, width = len(table), 1 if table.empty else table["batches"].iloc[0]
+    rows = "each batch" if width == 1 else f"the lowest and the highest of each {width} batches"
+    alt = f"Training loss of {rows}, {plural(batches, 'row')} of batches.csv, with its mean and the learning rates."
+    return plot(batches_figure(table), "batches", "Training loss by batch", alt)
 
 
 def figure_blocks(

@@ -35,6 +35,7 @@ class ReportData:
         decision: calibration and thresholds.
         source: of the data; "" where unknown.
         curves: `plots.history_plot` of the history.
+        batches: `plots.batches_plot`; None where the run has recorded none.
     """
 
     run_name: str
@@ -48,6 +49,7 @@ class ReportData:
     decision: Decision
     source: str
     curves: Plot | None
+    batches: Plot | None = None
 
 
 def render_run_page(data: ReportData) -> str:
@@ -72,6 +74,7 @@ def render_run_page(data: ReportData) -> str:
         "data_notes": info.data_notes,
         "facts": data.facts.items(),
         "curves": data.curves,
+        "batches": data.batches,
         "epochs": epochs_table(data.history, info.best_epoch, data.task),
         "best_epoch": info.best_epoch,
         "decision": decision_section(data.decision),

@@ -28,6 +28,7 @@ from xrayfast.learning.training.frozen_features import (
 )
 from xrayfast.learning.training.learner import RadiographLearner, layer_groups
 from xrayfast.learning.training.lr_find import range_test
+from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.run import Run
@@ -154,11 +155,12 @@ class Training:
                 if n_blocks and features is None:
                     features = self._cache_features(scheduled)
                 self.reporter.phase(phase)
+                recorder = TrainRecorder(phase.frozen_groups)
                 epoch_checkpoint = EpochCheckpoint(
-                    history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes
+                    history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes, recorder
                 )
                 progress = Progress(self.reporter, first_epoch, self.interrupted)
-                callbacks = [EpochSeeds(settings.seed, first_epoch), progress, epoch_checkpoint]
+                callbacks = [EpochSeeds(settings.seed, first_epoch), recorder, progress, epoch_checkpoint]
                 on_features = training_on_features(learn, features) if features else nullcontext()
                 with on_features, resize_progressively(learn, sizes):
                     run_phase(
@@ -194,15 +196,16 @@ class Training:
         )
 
     def _save_epoch(self, improved: bool) -> None:
-        """Save history, best weights and checkpoint, the last of which needs the others; on rank zero only."""
+        """Save history, batches, best weights and checkpoint, the last of which needs the others; on rank zero only."""
         if not self.world.is_rank_zero:
             return
         self.run.write_history(self.history.rows)
+        self.run.write_batches(self.history.batches)
         if improved:
             with replace_atomically(self.run.new_model_path) as temporary:
                 save_weights(self.learn.model, temporary)
         state = {"rows": self.history.rows, "best_epoch": self.history.best_epoch}
-        checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state)
+        checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state, self.history.batches)
 
 
 def _cache_folder(config: Config) -> Path | None:

@@ -1,0 +1,102 @@
+"""The table of training batches: thinned evenly, read back to the bit, drawn by epoch."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xrayfast.batches import add_epoch, batches_figure, empty_batches, read_batches, smoothed_losses, thin_batches
+from xrayfast.errors import ConfigError, RunError
+from xrayfast.files import write_csv
+
+LOSSES = st.lists(
+    st.lists(st.floats(0, 10, width=32), min_size=1, max_size=60), min_size=1, max_size=8
+)  # by epoch, of any number of batches
+
+
+def table_of(epochs, most_rows=10**6):
+    table = empty_batches()
+    for epoch, losses in enumerate(epochs, 1):
+        rates = np.linspace(1e-3, 1e-5, len(losses)).tolist()
+        table = add_epoch(table, epoch, losses, rates, [rate / 100 for rate in rates], most_rows)
+    return table
+
+
+def by_line(figure, gid):
+    return [line for axes in figure.axes for line in axes.lines if line.get_gid() == gid]
+
+
+@settings(max_examples=40)
+@given(LOSSES, st.integers(8, 40))
+def test_a_long_table_is_bounded_and_has_the_lowest_and_highest_loss_of_each_bucket(epochs, most_rows):
+    every, thinned = table_of(epochs), table_of(epochs, most_rows)
+    width = thinned["batches"].iloc[0]
+    assert (thinned["batches"] == width).all()
+    assert len(thinned) <= max(most_rows, 2 * len(epochs))
+    for (epoch, bucket), rows in every.groupby(["epoch", (every["batch"] - 1) // width]):
+        left = thinned[(thinned["epoch"] == epoch) & ((thinned["batch"] - 1) // width == bucket)]
+        assert left["loss"].min() == rows["loss"].min()
+        assert left["loss"].max() == rows["loss"].max()
+        assert width == 1 or len(left) <= 2
+    assert thinned.drop(columns="batches").merge(every.drop(columns="batches")).equals(thinned.drop(columns="batches"))
+
+
+@settings(max_examples=40)
+@given(LOSSES, st.integers(8, 40))
+def test_thinning_in_steps_gives_what_thinning_once_does(epochs, most_rows):
+    every, thinned = table_of(epochs), table_of(epochs, most_rows)
+    pd.testing.assert_frame_equal(thinned, thin_batches(every, int(thinned["batches"].iloc[0])))
+
+
+@settings(max_examples=40)
+@given(LOSSES, st.integers(8, 40), st.data())
+def test_a_table_that_was_written_and_read_grows_as_one_that_was_not(tmp_path_factory, epochs, most_rows, data):
+    path = tmp_path_factory.mktemp("batches") / "batches.csv"
+    cut = data.draw(st.integers(0, len(epochs)))
+    write_csv(path, table_of(epochs[:cut], most_rows))
+    table = read_batches(path)
+    for epoch, losses in enumerate(epochs[cut:], cut + 1):
+        rates = np.linspace(1e-3, 1e-5, len(losses)).tolist()
+        table = add_epoch(table, epoch, losses, rates, [rate / 100 for rate in rates], most_rows)
+    pd.testing.assert_frame_equal(table, table_of(epochs, most_rows), check_exact=True)
+
+
+def test_smoothing_is_corrected_for_its_start():
+    losses = pd.Series([4.0, 2.0, 1.0])
+    keep = 1 - 2 / 6  # a span of 5
+    expected = [4.0, (2 + 4 * keep) / (1 + keep), (1 + 2 * keep + 4 * keep**2) / (1 + keep + keep**2)]
+    np.testing.assert_allclose(smoothed_losses(losses), expected)
+
+
+def test_the_figure_marks_epochs_and_shows_one_by_its_batches():
+    table = table_of([[3.0, 2.0, 1.0, 2.0], [1.0, 0.5, 0.8, 0.2], [0.4, 0.2, 0.3, 0.1]])
+    figure = batches_figure(table)
+    [raw], [smooth] = by_line(figure, "batches"), by_line(figure, "smoothed")
+    assert raw.get_ydata().tolist() == table["loss"].tolist()
+    assert raw.get_xdata().tolist() == [i / 4 for i in range(1, 13)]
+    assert raw.get_linewidth() < smooth.get_linewidth()
+    assert [line.get_xdata()[0] for line in by_line(figure, "epoch")] == [1, 2]
+    assert by_line(figure, "lr")[0].get_ydata().tolist() == table["lr"].tolist()
+    assert len(by_line(figure, "lr-lowest")) == 1
+    one = batches_figure(table, epoch=2)
+    assert by_line(one, "batches")[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert by_line(one, "batches")[0].get_ydata().tolist() == [1.0, 0.5, 0.8, 0.2]
+    assert not by_line(one, "epoch")
+    assert "epoch 2" in one.axes[-1].get_xlabel()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match=r"epoch is 4; this run has the batches of epochs 1 to 3"):
+        batches_figure(table, epoch=4)
+
+
+def test_the_figure_of_a_thinned_table_says_so():
+    table = table_of([list(np.random.default_rng(0).random(64))] * 2, most_rows=40)
+    text = [text.get_text() for text in batches_figure(table).axes[0].get_legend().get_texts()]
+    assert text[0] == "Lowest and highest of each 8 batches"
+
+
+@pytest.mark.parametrize("text", ["epoch,batch\n1,1\n", "epoch,batch,loss,lr,lr_lowest,batches\n1,1,x,1,1,1\n"])
+def test_a_damaged_file_is_a_named_error(tmp_path, text):
+    (tmp_path / "batches.csv").write_text(text)
+    with pytest.raises(RunError, match=r"batches\.csv"):
+        read_batches(tmp_path / "batches.csv")

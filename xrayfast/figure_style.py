@@ -1,0 +1,58 @@
+"""Colours, text sizes and axes that all figures share; no pyplot, no global state, drawn with Agg."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#1c2430"
+MUTED = "#5b6673"
+GRID = "#e3e7eb"
+# Okabe and Ito's palette, which stays distinct under the common colour vision deficiencies; each series also
+# has its own marker, for print in gray.
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+TEXT = 9.0
+SMALL = 8.0
+
+BOUNDARY: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (3, 3))}
+"""A line between two phases or epochs."""
+
+
+class NotebookFigure(Figure):
+    """A Figure that a notebook displays without pyplot, which alone would print it as text."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        return buffer.getvalue()
+
+
+def style_axes(axes: Axes, grid: bool = False) -> None:
+    """Muted axes on the left and below only; with `grid`, horizontal lines."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(labelsize=SMALL, colors=MUTED, labelcolor=INK, length=3)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis="y", color=GRID, linewidth=0.8)
+
+
+def legend_above(axes: Axes, columns: int) -> None:
+    """A legend above the axes, without a frame."""
+    legend = axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.06),
+        ncols=columns,
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        borderaxespad=0,
+        columnspacing=1.4,
+        handletextpad=0.5,
+    )
+    legend.set_in_layout(True)
