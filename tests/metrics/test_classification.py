@@ -92,3 +92,10 @@ def test_matrices():
     assert (confusion_matrix(actual, predicted, 3) == skm.confusion_matrix(actual, predicted)).all()
     truth, guess = np.array([[1, 1, 0], [0, 1, 0]]), np.array([[1, 0, 1], [0, 1, 1]])
     assert cooccurrence(truth, guess).tolist() == [[1, 0, 1], [1, 1, 2], [0, 0, 0]]
+
+
+def test_cooccurrence_counts_no_masked_cell():
+    truth, guess = np.array([[1, -1, -1], [1, 1, 0], [-1, 1, 1]]), np.ones((3, 3), dtype=int)
+    assert cooccurrence(truth, guess).tolist() == [[2, 1, 1], [1, 2, 2], [0, 1, 1]]
+    pairs = [[((truth[:, i] == 1) & (truth[:, j] >= 0)).sum() for j in range(3)] for i in range(3)]
+    assert (cooccurrence(truth, guess) == pairs).all()

@@ -129,14 +129,19 @@ def f1(counts: NDArray[Any]) -> Floats:
 
 
 def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
-    """How often label j was predicted on images that carry label i.
+    """How often label j was predicted on images that carry label i, where the cell of j is not masked.
+
+    Args:
+        truth: (N, L) 1, 0, or -1 where masked, which is not counted.
+        predicted: (N, L) 0 or 1.
 
     Returns:
-        (L, L) counts, rows actual, columns predicted, of (N, L) `truth` and `predicted`. A row does not sum to the
-        label's support: an image may carry several labels.
+        (L, L) counts, rows actual, columns predicted. A row does not sum to the label's support: an image may carry
+        several labels.
     """
-    carried = (np.asarray(truth) == 1).astype(np.int64)
-    counts: Counts = carried.T @ np.asarray(predicted, dtype=np.int64)
+    truth = np.asarray(truth)
+    carried = (truth == 1).astype(np.int64)
+    counts: Counts = carried.T @ (np.asarray(predicted, dtype=np.int64) * (truth >= 0))
     return counts
 
 
