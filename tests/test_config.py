@@ -9,7 +9,18 @@ from pydantic_core import PydanticUndefined
 
 from xrayfast.cli import options
 from xrayfast.cli.commands import fit, lr_find
-from xrayfast.config import FIELD_SECTIONS, SECTIONS, Config, DataConfig, Options, ResultsConfig, TrainConfig, option
+from xrayfast.config import (
+    FIELD_SECTIONS,
+    LOSS_SETTINGS,
+    SECTIONS,
+    Config,
+    DataConfig,
+    Options,
+    ResultsConfig,
+    TrainConfig,
+    losses_with,
+    option,
+)
 from xrayfast.errors import ConfigError
 
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
@@ -194,3 +205,12 @@ def test_a_last_progressive_size_that_is_not_the_size_is_reported_with_both(tmp_
     with pytest.raises(ConfigError, match=r"Progressive ends at 128, and size is 224.*--size 128"):
         Config().updated({"progressive": (64, 128)})
     assert Config().updated({"progressive": (64, 128), "size": 128}).train.progressive == (64, 128)
+
+
+def test_a_loss_is_described_with_the_settings_that_it_takes(monkeypatch):
+    assert TrainConfig(loss="ce", gamma=3).describe_loss("ce") == "ce"
+    focal = TrainConfig(loss="focal", gamma=3, alpha=(0.25, 0.5))
+    assert focal.describe_loss("FocalLoss") == "FocalLoss, gamma 3, alpha (0.25, 0.5)"
+    monkeypatch.setitem(LOSS_SETTINGS, "bce", ("gamma",))
+    assert TrainConfig(loss="bce", alpha=0.5).describe_loss("bce") == "bce, gamma 2"
+    assert losses_with("gamma") == "--loss focal or bce"

@@ -21,10 +21,17 @@ COMMANDS = (
     "xrayfast compare runs/ --order informedness_macro",
     "xrayfast split lakeside/ -o split.csv",
 )
+TESTS = (
+    "tests/learning/model/test_losses.py",
+    "tests/metrics/test_registry.py",
+    "tests/metrics/intervals/test_resampled_metrics.py",
+    "tests/test_guide.py::test_the_pages_list_every_backbone_loss_and_dataset",
+)
 
 # One process for all: it first imports torch.
 SCRIPT = """
 import contextlib, json, os, sys
+import pytest
 import torch
 from torch.nn import functional as F
 import xrayfast as xf
@@ -44,6 +51,7 @@ run(commands[0] + small + " --labels data/labels.csv")
 run(commands[1] + small + " --labels data/labels.csv --name asymmetric")
 run(commands[2] + " --json --resamples 20")
 run("xrayfast models --json")
+tests = [name for name in sys.argv[2:] if not pytest.main([name, "-q", "-p", "no:cacheprovider"])]
 data = xf.open_data("lakeside")
 logits, target = torch.randn(6, 2), torch.randint(2, (6, 2)).float()
 target[0, 0] = torch.nan
@@ -51,7 +59,7 @@ plain = F.binary_cross_entropy_with_logits(logits[~target.isnan()], target[~targ
 assert torch.allclose(make_loss("asymmetric", "multi", gamma=0.0)(logits, target), plain)
 assert make_loss("asymmetric", "multi", gamma=2.0)(logits, target) < plain
 run(commands[3])
-print(json.dumps({"labels": data.labels, "task": data.task, "notes": data.notes,
+print(json.dumps({"labels": data.labels, "task": data.task, "notes": data.notes, "passed": tests,
                   "patients": int(data.table["patient"].nunique())}), file=sys.stderr)
 """
 
@@ -59,13 +67,15 @@ print(json.dumps({"labels": data.labels, "task": data.task, "notes": data.notes,
 def apply(page, root):
     """Apply the page's diff blocks, each to the file that was named last before it."""
     file = None
-    for name, block in re.findall(r"`(xrayfast/[\w/]+\.py)`|^```diff\n(.*?)^```", page, flags=re.S | re.M):
+    files = r"`((?:xrayfast|tests|examples)/[\w/]+\.(?:py|md))`"
+    for name, block in re.findall(rf"{files}|^```diff\n(.*?)^```", page, flags=re.S | re.M):
         if name:
             file = root / name
             continue
         lines = block.splitlines(keepends=True)
+        assert not any(line[0] == "-" for line in lines), f"{file}: would conflict with any other addition\n{block}"
         before = "".join(line[1:] or "\n" for line in lines if line[0] != "+")
-        after = "".join(line[1:] for line in lines if line[0] != "-")
+        after = "".join(line[1:] or "\n" for line in lines)
         if not before:
             assert not file.exists(), file
             file.write_text(after, encoding="utf-8")
@@ -75,11 +85,28 @@ def apply(page, root):
         file.write_text(text.replace(before, after), encoding="utf-8")
 
 
+def copy(root):
+    """Copy what the page changes, and the tests that it names."""
+    for name in ("xrayfast", "tests", "examples/guide"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "old_runs"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, root)
+
+
+def test_the_examples_apply_beside_others_that_were_added_at_the_same_places(tmp_path):
+    copy(tmp_path)
+    page = PAGE.read_text(encoding="utf-8")
+    apply(re.sub(r"mobilenet_v3|symmetric|symmetricLoss|nformedness|akeside", r"\g<0>_other", page), tmp_path)
+    apply(page, tmp_path)
+    for path in tmp_path.rglob("*.py"):
+        compile(path.read_text(encoding="utf-8"), path, "exec")
+
+
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
     """A folder with the changed package, data to train on and a data set of the new form; and what the script wrote."""
     root = tmp_path_factory.mktemp("changed")
-    shutil.copytree(ROOT / "xrayfast", root / "xrayfast", ignore=shutil.ignore_patterns("__pycache__"))
+    copy(root)
     apply(PAGE.read_text(encoding="utf-8"), root)
     xf.synth(root / "data", images=36, size=64, seed=3, multi_label=True)
     xf.synth(root / "made", images=12, size=64, seed=4)
@@ -89,7 +116,7 @@ def changed(tmp_path_factory):
         file.rename(root / "lakeside" / "scans" / f"{scan}.png")
     flags = {"Eff": [1, None, 0] * 4, "Cardio": [0, 1] * 6}
     pd.DataFrame({"ScanID": scans, **flags}).to_csv(root / "lakeside" / "lakeside.csv", index=False)
-    words = [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS)]
+    words = [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS), *TESTS]
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run(words, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -127,6 +154,10 @@ def test_the_new_metric_is_in_metrics_json_with_its_interval_and_in_compare(chan
     assert "informedness_macro" in metrics["overall"]
     assert "informedness_macro" in metrics["intervals"]["overall"]
     assert '"informedness_macro"' in out  # compare --json
+
+
+def test_the_tests_that_the_page_names_pass(changed):
+    assert json.loads(changed[2].strip().splitlines()[-1])["passed"] == list(TESTS)
 
 
 def test_the_new_data_set_is_recognised(changed):

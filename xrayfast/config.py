@@ -20,13 +20,34 @@ Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
 Schedule = Literal["one-cycle", "flat-cos", "constant"]
 OptimizerName = Literal["adam", "sgd"]
-LossName = Literal["auto", "ce", "bce", "focal"]
+LossName = Literal[
+    "auto",
+    "ce",
+    "bce",
+    "focal",
+]
 ClassWeights = Literal["none", "auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ReuseFrozen = Literal["auto", "on", "off"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
-Monitor = Literal["auto", "valid_loss", "accuracy", "subset_accuracy", "f1_macro", "auroc_macro", "ap_macro"]
+Monitor = Literal[
+    "auto",
+    "valid_loss",
+    "accuracy",
+    "subset_accuracy",
+    "f1_macro",
+    "auroc_macro",
+    "ap_macro",
+]
+
+DEFAULT_LOSS: dict[Task, LossName] = {"single": "ce", "multi": "bce"}
+"""What `--loss auto` stands for."""
+
+LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
+    "focal": ("gamma", "alpha"),
+}
+"""The settings that a loss takes besides class weights; one that is not here takes none."""
 
 LOSS, MACHINE = "Loss", "Machine"
 """Panels of the help besides those of the sections."""
@@ -74,6 +95,15 @@ def option(
     """
     extra = {"panel": panel, "metavar": metavar, "shown": shown, "short": short, "repeated": repeated}
     return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **bounds)
+
+
+def losses_with(setting: str) -> str:
+    """The losses that take a setting, as they are written on the command line.
+
+    >>> losses_with("alpha")
+    '--loss focal'
+    """
+    return f"--loss {' or '.join(loss for loss, settings in LOSS_SETTINGS.items() if setting in settings)}"
 
 
 class _Section(BaseModel):
@@ -202,10 +232,17 @@ class TrainConfig(_Section):
         ge=1,
     )
     seed: int = option(0, "Seed of weights, order and augmentation.", ge=0)
-    loss: LossName = option("auto", "auto: ce for single-label, bce for multi-label.", panel=LOSS)
-    gamma: float = option(2.0, "Focal loss: focusing strength.", panel=LOSS, ge=0)
+    loss: LossName = option(
+        "auto", f"auto: {DEFAULT_LOSS['single']} for single-label, {DEFAULT_LOSS['multi']} for multi-label.", panel=LOSS
+    )
+    gamma: float = option(
+        2.0, f"Focusing strength ({losses_with('gamma')}): how little easy images count.", panel=LOSS, ge=0
+    )
     alpha: float | tuple[float, ...] | None = option(
-        None, "Focal loss: balance, one number or one per label.", panel=LOSS, metavar="A[,...]"
+        None,
+        f"Balance of the classes ({losses_with('alpha')}), one number or one per label.",
+        panel=LOSS,
+        metavar="A[,...]",
     )
     class_weights: ClassWeights = option("none", "auto weighs labels by inverse frequency.", panel=LOSS)
     device: Device = option("auto", "Where to compute.", panel=MACHINE)
@@ -225,6 +262,16 @@ class TrainConfig(_Section):
         short="-j",
         ge=0,
     )
+
+    def describe_loss(self, title: str) -> str:
+        """A title of the loss, followed by the settings that it takes: "focal, gamma 2"."""
+        values = ((name, getattr(self, name)) for name in LOSS_SETTINGS.get(self.loss, ()))
+        given = (
+            f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in values
+            if value is not None
+        )
+        return ", ".join((title, *given))
 
     @model_validator(mode="after")
     def _check_sizes_grow(self) -> Self:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import Config, Task
+from xrayfast.config import DEFAULT_LOSS, Config, Task
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.classification import defined
@@ -267,7 +267,9 @@ def _run_row(
         "run": name,
         "arch": config.model.arch,
         "trained": _trained(config, info.phases is not None),
-        "loss": _loss(config, run.task),
+        "loss": config.train.describe_loss(
+            DEFAULT_LOSS[run.task] if config.train.loss == "auto" else config.train.loss
+        ),
         "size": config.model.size,
         "epochs": len(run.history),
         "best_epoch": info.best_epoch,
@@ -296,13 +298,6 @@ def _trained(config: Config, by_fit: bool) -> str:
         return "all"
     blocks = config.train.unfreeze_blocks
     return "head" if blocks is None else f"last {blocks} blocks" if blocks > 1 else "last block"
-
-
-def _loss(config: Config, task: Task) -> str:
-    train = config.train
-    if train.loss == "auto":
-        return "ce" if task == "single" else "bce"
-    return f"focal, gamma {train.gamma:g}" if train.loss == "focal" else train.loss
 
 
 def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:

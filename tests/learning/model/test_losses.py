@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from xrayfast.config import LossName
+from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, LossName
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.losses import LOSSES, FocalLoss, balanced_weights, batch_weight, make_loss
 
@@ -120,7 +120,7 @@ def test_activation_and_decodes():
     [
         ({"name": "ce", "task": "multi"}, "ce is for single-label data, and this data is multi-label"),
         ({"name": "bce", "task": "single"}, "bce is for multi-label data.*--task multi"),
-        ({"name": "ce", "task": "single", "alpha": 0.5}, "alpha belongs to the focal loss"),
+        ({"name": "ce", "task": "single", "alpha": 0.5}, "the loss ce takes no alpha. Use --loss focal"),
         ({"name": "focal", "task": "multi", "alpha": 1.0}, "between 0 and 1"),
         ({"name": "focal", "task": "single", "alpha": [1.0, -1.0]}, "positive"),
         ({"name": "focal", "task": "single", "gamma": -1.0}, "gamma is -1.0"),
@@ -208,3 +208,5 @@ def test_the_weight_of_a_batch_is_its_images_or_its_unmasked_cells():
 
 def test_a_configuration_names_the_losses_of_the_table():
     assert get_args(LossName) == ("auto", *LOSSES)
+    assert LOSS_SETTINGS.keys() <= LOSSES.keys()
+    assert all(task in LOSSES[name].tasks for task, name in DEFAULT_LOSS.items())

@@ -1,4 +1,4 @@
-"""The table of losses. To add one: a class, a row in `LOSSES`, and its name in `config.LossName` (a test compares).
+"""The table of losses. To add one: a class, a row in `LOSSES`, and its name and settings in `config` (a test compares).
 
 All are `nn.Module`s with the attributes that fastai expects of a loss: `reduction`, `activation` and `decodes`. In
 multi-label targets NaN is a masked cell: it has no loss and no gradient, and means are over the other cells. A batch in
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xrayfast.config import ClassWeights, LossName, Task
+from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, ClassWeights, LossName, Task, losses_with
 from xrayfast.errors import ConfigError
 
 Reduction = Literal["mean", "sum", "none"]
@@ -197,23 +197,20 @@ class LossRow:
 
     Attributes:
         tasks: those that it fits.
-        build: makes it for a task, with class weights, gamma and alpha.
-        takes_alpha: whether it has an alpha.
+        build: makes it for a task, with class weights, gamma and alpha; `config.LOSS_SETTINGS` says which of the two it
+            takes.
     """
 
     tasks: tuple[Task, ...]
     build: Callable[[Task, Tensor | None, float, Alpha], nn.Module]
-    takes_alpha: bool = False
 
 
 LOSSES: dict[LossName, LossRow] = {
     "ce": LossRow(("single",), lambda task, weight, gamma, alpha: CrossEntropyLoss(weight)),
     "bce": LossRow(("multi",), lambda task, weight, gamma, alpha: BinaryCrossEntropyLoss(weight)),
-    "focal": LossRow(
-        ("single", "multi"), lambda task, weight, gamma, alpha: FocalLoss(task, gamma, alpha, weight), takes_alpha=True
-    ),
+    "focal": LossRow(("single", "multi"), lambda task, weight, gamma, alpha: FocalLoss(task, gamma, alpha, weight)),
 }
-"""The losses by name. "auto" is the first that fits the task."""
+"""The losses by name."""
 
 
 def make_loss(
@@ -229,10 +226,10 @@ def make_loss(
     """The loss that a configuration asks for.
 
     Args:
-        name: "auto" is cross entropy for single-label and binary cross entropy for multi-label data.
+        name: a name of `LOSSES`, or "auto" for `config.DEFAULT_LOSS`.
         task: "single" or "multi".
-        gamma: of the focal loss.
-        alpha: of the focal loss.
+        gamma: focusing strength, of losses that take one.
+        alpha: balance of the classes, of losses that take one.
         class_weights: "auto" weights classes by their inverse frequency in the training split.
         positives: training images with each label; needed for class weights.
         unmasked: training images whose cell of each label is not masked; needed for class weights.
@@ -242,7 +239,7 @@ def make_loss(
     """
     fitting = [key for key, row in LOSSES.items() if task in row.tasks]
     if name == "auto":
-        name = fitting[0]
+        name = DEFAULT_LOSS[task]
     if name not in fitting:
         other = "multi" if task == "single" else "single"
         instead = "" if task == "multi" else ", or --task multi"
@@ -250,9 +247,8 @@ def make_loss(
             f"loss {name} is for {other}-label data, and this data is {task}-label. Use --loss {' or '.join(fitting)}"
             f"{instead}."
         )
-    row = LOSSES[name]
-    if alpha is not None and not row.takes_alpha:
-        raise ConfigError(f"alpha belongs to the focal loss; the loss is {name}. Use --loss focal, or leave alpha out.")
+    if alpha is not None and "alpha" not in LOSS_SETTINGS.get(name, ()):
+        raise ConfigError(f"the loss {name} takes no alpha. Use {losses_with('alpha')}, or leave alpha out.")
     weight = None
     if class_weights == "auto":
         if alpha is not None:
@@ -260,7 +256,7 @@ def make_loss(
         if positives is None or unmasked is None:
             raise ConfigError("class weights need the counts of the training split.")
         weight = balanced_weights(positives, unmasked, task)
-    return row.build(task, weight, gamma, alpha)
+    return LOSSES[name].build(task, weight, gamma, alpha)
 
 
 def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Task) -> Tensor:

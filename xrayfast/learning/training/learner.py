@@ -86,9 +86,9 @@ def learner(
         arch: a name of `xrayfast models`.
         weights: "imagenet", "none", or a file of weights.
         head_width: hidden units of each hidden layer of the head; () for one of 512.
-        loss: "auto", "ce", "bce" or "focal".
-        gamma: of the focal loss.
-        alpha: of the focal loss, one value or one per label.
+        loss: "auto", or a name of `xrayfast fit --loss`.
+        gamma: focusing strength, of losses that take one.
+        alpha: balance of the classes, one value or one per label, of losses that take one.
         class_weights: "auto" weights labels by inverse frequency in the training split.
         optimizer: "adam" or "sgd".
         momentum: of SGD, or Adam's first beta.

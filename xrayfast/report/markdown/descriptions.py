@@ -108,11 +108,8 @@ def augmentation(facts: RunFacts) -> str:
 def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
     """The hyperparameters by name; of a run that was trained by hand, those that are known."""
     train, info = facts.config.train, facts.info
-    loss = (info.loss or train.loss) + (f", gamma {train.gamma:g}" if train.loss == "focal" else "")
-    if train.loss == "focal" and train.alpha is not None:
-        loss += f", alpha {train.alpha}"
     rows = [
-        ("Loss", loss),
+        ("Loss", train.describe_loss(info.loss or train.loss)),
         ("Class weights", train.class_weights),
         ("Optimizer", train.optimizer),
         ("Momentum", f"{train.momentum:g}"),

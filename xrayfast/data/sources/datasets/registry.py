@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from xrayfast.data.sources.datasets import chexpert, covidx, mimic, nih, padchest, rsna
+from xrayfast.data.sources.datasets import (
+    chexpert,
+    covidx,
+    mimic,
+    nih,
+    padchest,
+    rsna,
+)
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.tables import HeaderlessFormat, Table, read_table
 
