@@ -16,10 +16,12 @@ import pydicom
 import torch
 from fastai.vision import all as fv
 from PIL import Image, UnidentifiedImageError
-from torchvision.models import efficientnet_b0, resnet18
+from torch import nn
+from torchvision.models import efficientnet_b0, resnet18, vgg16
 
 import xrayfast as xf
 from xrayfast.data.images.reader import read
+from xrayfast.learning.model.network import build_network
 
 SMALL = {"weights": "none", "size": 32, "batch_size": 8, "epochs": 1, "device": "cpu", "workers": 0, "resamples": 200}
 IMAGES: list[str] = []
@@ -145,6 +147,14 @@ def normalised(work: Path) -> tuple[str, str]:
     return "yes" if plain else "no", "yes" if low < -1 else "no"
 
 
+def own_classifier(work: Path) -> tuple[str, str]:
+    """How many hidden layers of vgg16's own classifier are in the network?"""
+    plain = fv.create_vision_model(vgg16, 2, pretrained=False)
+    ours = build_network("vgg16", 2, head="classifier")
+    return tuple(str(sum(isinstance(layer, nn.Linear) and layer.out_features == 4096 for layer in network.modules()))
+                 for network in (plain, ours))  # fmt: skip
+
+
 def folder_dls(work: Path) -> fv.DataLoaders:
     return fv.ImageDataLoaders.from_folder(work / "images", valid_pct=0.2, seed=0, item_tfms=fv.Resize(32), bs=8)
 
@@ -185,6 +195,7 @@ ROWS = {
     "default augmentation: mirrored images": mirrored,
     "frozen phase of resnet18: tensors of the backbone that are trained": frozen_batch_norm,
     "efficientnet_b0: images are normalised as ImageNet's weights expect": normalised,
+    "vgg16: pretrained hidden layers of its own classifier that are kept": own_classifier,
     "three labels per image: `confusion_matrix()`": confusion,
     "loading a saved model can run code": saved_model,
 }

@@ -2,6 +2,7 @@
 
 import io
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,36 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
         loss="focal",
         **TINY,
     )
+
+
+@pytest.fixture
+def tiny_vgg(monkeypatch):
+    """The name of a backbone like vgg16 with few channels: its own classifier has 98, 16 and 16 units, not 25088, 4096
+    and 4096.
+    """
+    from torch import nn
+
+    from xrayfast.learning.model import backbones
+
+    class TinyVgg(nn.Module):
+        """Layers and names of torchvision's VGG."""
+
+        def __init__(self, weights=None):
+            super().__init__()
+            widths = [3, 4, 4, 4, 4, 2]
+            layers = [(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)) for a, b in pairwise(widths)]
+            self.features = nn.Sequential(*(layer for block in layers for layer in block))
+            self.avgpool = nn.AdaptiveAvgPool2d(7)
+            hidden = (nn.Linear(98, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 16), nn.ReLU(), nn.Dropout())
+            self.classifier = nn.Sequential(*hidden, nn.Linear(16, 1000))
+
+        def forward(self, x):
+            return self.classifier(self.avgpool(self.features(x)).flatten(1))
+
+    vgg16 = backbones.BACKBONES["vgg16"]
+    row = backbones.Backbone("tiny_vgg", TinyVgg, None, vgg16.blocks, vgg16.pooled_side, vgg16.classifier)
+    monkeypatch.setitem(backbones.BACKBONES, "tiny_vgg", row)
+    return "tiny_vgg"
 
 
 @pytest.fixture

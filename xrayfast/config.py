@@ -20,6 +20,7 @@ Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
 Schedule = Literal["one-cycle", "flat-cos", "constant"]
 OptimizerName = Literal["adam", "sgd"]
+HeadName = Literal["fastai", "linear", "mlp", "classifier"]
 LossName = Literal[
     "auto",
     "ce",
@@ -174,8 +175,44 @@ class ModelConfig(_Section):
 
     arch: str = option("resnet18", "Network; 'xrayfast models' lists them.", metavar="NAME")
     weights: str = option("imagenet", "Weights to start from.", metavar="imagenet|none|FILE")
-    head_width: Widths = option((), "Hidden units of the head; fastai's head where not given.", metavar="N[,M]")
+    head: HeadName = option(
+        "fastai",
+        "fastai's; linear: one layer on the network's own average pooling; mlp: hidden layers on that pooling; "
+        "classifier: the hidden layers of the network's own classifier, with their weights, and a new last layer; "
+        "'xrayfast models' lists which networks have them.",
+    )
+    head_width: Widths = option(
+        (),
+        "Hidden units of the head; where not given 512 for fastai and mlp, none for classifier.",
+        metavar="N[,M]",
+    )
     size: int = option(224, "Side of the square that each image is fitted into.", metavar="PIXELS", ge=32, le=2048)
+
+    @model_validator(mode="after")
+    def _check_head_width(self) -> Self:
+        try:
+            hidden_units(self.head, self.head_width)
+        except ConfigError as error:
+            raise PydanticCustomError("rules", "{reason}", {"reason": str(error).rstrip(".")}) from error
+        return self
+
+
+def hidden_units(head: HeadName, head_width: int | Sequence[int] = ()) -> tuple[int, ...]:
+    """Hidden units of each hidden layer of a head, given its `head_width`.
+
+    >>> hidden_units("mlp"), hidden_units("mlp", 120), hidden_units("classifier")
+    ((512,), (120,), ())
+
+    Raises:
+        ConfigError: widths for a head without hidden layers.
+    """
+    given = (head_width,) if isinstance(head_width, int) else tuple(head_width)
+    if head == "linear" and given:
+        raise ConfigError(
+            f"head is linear, which has no hidden layer, and head_width is {', '.join(map(str, given))}. Use "
+            "--head mlp, or leave out --head-width."
+        )
+    return given or ((512,) if head in ("fastai", "mlp") else ())
 
 
 class TrainConfig(_Section):
@@ -335,6 +372,7 @@ class Options(ResultsOptions, total=False):
 
     arch: str
     weights: str
+    head: HeadName
     head_width: int | tuple[int, ...]
     size: int
     unfreeze: bool

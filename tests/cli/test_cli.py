@@ -75,7 +75,9 @@ def test_json_is_one_object_on_standard_output(at, data_dir):
     assert 0 <= content["metrics"]["valid"]["overall"]["accuracy"] <= 1
     assert "epoch 1 (head)" in done.stderr
     assert json.loads(call("interpret", "--json").stdout)["report"].endswith("report.html")
-    assert json.loads(call("models", "--json").stdout)["models"][0]["arch"] == "resnet18"
+    models = call("models", "--json")
+    assert json.loads(models.stdout)["models"][0]["arch"] == "resnet18"
+    assert "one more block: vgg16 (119.5 M parameters), vgg16_bn (119.5 M parameters)." in models.stderr
     synth = json.loads(call("synth", "x", "--images", 9, "--size", 32, "--json").stdout)
     assert synth["images"] == 9
 

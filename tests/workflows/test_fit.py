@@ -301,6 +301,34 @@ def test_options(options, data, tmp_path):
         assert shapes == {(20, 1024), (10, 20), (3, 10)}
 
 
+@pytest.mark.parametrize(("head", "widths"), [("linear", ()), ("mlp", 20), ("classifier", ()), ("classifier", 20)])
+def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widths, data, data_dir, tiny_vgg, tmp_path):
+    settings = TINY | {"arch": tiny_vgg, "head": head, "head_width": widths, "epochs": 2, "unfreeze_blocks": 1}
+    whole = xf.fit(data, runs=tmp_path, name="whole", **settings)
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="stopped", interrupted=StopAfter(9), **settings)
+    resumed = xf.resume(tmp_path / "stopped")
+    weights = safetensors.torch.load_file(whole.model_path)
+    again = safetensors.torch.load_file(resumed.model_path)
+    assert all(torch.equal(tensor, again[key]) for key, tensor in weights.items())
+    assert ("0.5.fc2.weight" in weights) == (head == "classifier")
+    valid = whole.predictions("valid")
+    table = xf.predict(whole, [data_dir / image for image in valid.images])
+    assert np.abs(table.filter(like="prob_").to_numpy(dtype=float) - valid.probability).max() < 1e-6
+    assert np.abs(xf.load(whole).get_preds()[0].numpy() - valid.raw).max() < 1e-6
+    xf.interpret(whole)
+    phrase = head + (", 20 hidden units" if widths else "")
+    assert f">{phrase}<" in whole.report_path.read_text()
+
+
+def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):
+    with pytest.raises(ConfigError, match="resnet18 has a classifier without hidden layers"):
+        xf.fit(data, runs=tmp_path, head="classifier", **TINY)
+    with pytest.raises(ConfigError, match=r"^Head is linear, which has no hidden layer, and head_width is 8, 4\. Use"):
+        xf.fit(data, runs=tmp_path, head="linear", head_width=(8, 4), **TINY)
+    assert not list(tmp_path.iterdir())
+
+
 def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     class Falling(NullReporter):
         """Counts the epochs."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from unicodedata import category
 
+from xrayfast.config import ModelConfig, hidden_units
 from xrayfast.errors import plural
 
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
@@ -17,6 +18,11 @@ NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated.
 def readable(text: str) -> str:
     """The text with a replacement character for what can't be shown: controls, bytes that are no UTF-8."""
     return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in text)
+
+
+def hidden_layers(model: ModelConfig) -> str:
+    """The hidden layers of a head, such as "500 hidden units, then 100 hidden units"; "" where it has none."""
+    return ", then ".join(plural(width, "hidden unit") for width in hidden_units(model.head, model.head_width))
 
 
 def percent(count: float, total: float = 1.0) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import DEFAULT_LOSS, Config, Task
+from xrayfast.config import DEFAULT_LOSS, Config, Task, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.classification import defined
@@ -266,6 +266,7 @@ def _run_row(
     row: dict[str, Any] = {
         "run": name,
         "arch": config.model.arch,
+        "head": " ".join(map(str, [config.model.head, *hidden_units(config.model.head, config.model.head_width)])),
         "trained": _trained(config, info.phases is not None),
         "loss": config.train.describe_loss(
             DEFAULT_LOSS[run.task] if config.train.loss == "auto" else config.train.loss

@@ -21,6 +21,7 @@ from xrayfast.report.html.run_page import ReportData, render_run_page
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
+from xrayfast.report.wording import hidden_layers
 from xrayfast.run import PredictedSplit, Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.results import refit_decision, write_cards
@@ -234,6 +235,7 @@ def _training_facts(run: Run) -> dict[str, str]:
     versions = {"xrayfast": info.xrayfast, **info.versions}
     return {
         "Network": model.arch,
+        "Head": ", ".join(filter(None, [model.head, hidden_layers(model)])),
         "Weights": model.weights,
         "Parameters": f"{info.parameters or 0:,}",
         "Image size": f"{model.size} px",

@@ -124,6 +124,23 @@ def test_every_arch_agrees_with_an_independent_derivation(arch):
         torch.testing.assert_close(heat[label], reference(network, images[label], label), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["fastai", "linear", "mlp", "classifier"])
+def test_with_every_head_the_map_is_that_of_the_last_convolution(tiny_vgg, head):
+    with isolated_rng(1):
+        network = build_network(tiny_vgg, len(LABELS), head=head).eval()
+    assert saliency.feature_layer(network) is network[0][4][-2]
+    images = torch.randn(3, 3, 96, 96, generator=torch.Generator().manual_seed(2))
+    heat = grad_cam(network, images, torch.tensor([0, 1, 2]))
+    assert heat.shape == (3, 6, 6)
+    rest = nn.Sequential(network[0][4][-1], *network[0][5:], network[1])
+    for label in range(3):
+        with torch.no_grad():
+            map_ = nn.Sequential(*network[0][:4], network[0][4][:-1])(images[label][None])
+        slope = torch.autograd.functional.jacobian(lambda values, label=label: rest(values)[0, label], map_)
+        expected = torch.einsum("chw,c->hw", map_[0], slope[0].mean(dim=(1, 2))).clamp(min=0)
+        torch.testing.assert_close(heat[label], expected / expected.max().clamp(min=1e-30), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("frozen", ["body", "all", "nothing"])
 def test_the_network_is_left_as_it_was(frozen):
     predictor = make_predictor.__wrapped__()

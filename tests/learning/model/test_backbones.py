@@ -9,6 +9,7 @@ from torchvision import models
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
 from xrayfast.learning.model.backbones import BACKBONES, describe_backbones, find_backbone
+from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.weights import load_backbone
 
 BLOCKS = dict.fromkeys(BACKBONES, 5) | {"efficientnet_b0": 8}
@@ -39,6 +40,19 @@ def test_describe_counts_every_row_without_drawing_random_numbers():
     assert {name: len(row["blocks"]) for name, row in rows.items()} == BLOCKS
     assert rows["resnet18"]["parameters"] == 11_176_512
     assert rows["vgg16"]["parameters"] == 14_714_688
+    own = {name: row["classifier_parameters"] for name, row in rows.items() if row["classifier_parameters"]}
+    assert own == dict.fromkeys(("vgg16", "vgg16_bn"), (25088 + 1) * 4096 + (4096 + 1) * 4096)
+
+
+@pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if row.classifier is None])
+def test_a_network_whose_classifier_has_no_hidden_layer_has_none_to_keep(name):
+    """torchvision's classifier there has one linear layer, behind normalisation, pooling and dropout at most."""
+    with torch.device("meta"):
+        net = BACKBONES[name].build(weights=None)
+    classifier = net.fc if hasattr(net, "fc") else net.classifier
+    assert sum(isinstance(layer, nn.Linear) for layer in classifier.modules()) == 1
+    with pytest.raises(ConfigError, match=rf"{name} has a classifier without hidden layers.*linear or mlp.*vgg16, vgg"):
+        BACKBONES[name].divide(net, with_classifier=True)
 
 
 def test_an_unknown_arch_is_an_error_with_a_suggestion():
@@ -92,6 +106,52 @@ def test_weights_of_another_network_are_refused_with_the_keys(donor, tmp_path):
     torch.save(wrong, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match=r"features\.0\.0\.weight is 3x3, expected 32x3x3x3"):
         load_backbone("mobilenet_v2", str(tmp_path / "x.pth"))
+
+
+@pytest.fixture
+def vgg_state(tiny_vgg):
+    torch.manual_seed(1)
+    return BACKBONES[tiny_vgg].build().state_dict()
+
+
+@pytest.mark.parametrize("form", ["torchvision", "half", "run"])
+def test_weights_of_the_network_s_own_classifier_are_loaded(vgg_state, tmp_path, form):
+    state = {k: v.half() for k, v in vgg_state.items()} if form == "half" else vgg_state
+    if form == "run":
+        network = build_network("tiny_vgg", 2, head="classifier")
+        state = {key: torch.rand(tensor.shape) for key, tensor in network.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    classifier = load_backbone("tiny_vgg", str(tmp_path / "w.pth"), with_classifier=True).blocks["classifier"]
+    for name, number in (("fc1", 0), ("fc2", 3)):
+        for kind in ("weight", "bias"):
+            expected = state[f"0.5.{name}.{kind}" if form == "run" else f"classifier.{number}.{kind}"]
+            assert torch.equal(classifier.state_dict()[f"{name}.{kind}"], expected.float())
+
+
+def test_weights_without_the_network_s_own_classifier_name_what_is_missing(vgg_state, tmp_path):
+    torch.save({k: v for k, v in vgg_state.items() if k.startswith("features.")}, tmp_path / "features.pth")
+    missing = (
+        r"classifier\.0\.bias, classifier\.0\.weight, classifier\.3\.bias, classifier\.3\.weight\. .*whole network"
+    )
+    with pytest.raises(WeightsError, match=rf"features\.pth: .*without its own classifier; missing are {missing}"):
+        load_backbone("tiny_vgg", str(tmp_path / "features.pth"), with_classifier=True)
+    load_backbone("tiny_vgg", str(tmp_path / "features.pth"))
+    safetensors.torch.save_file(build_network("tiny_vgg", 2).state_dict(), tmp_path / "run.safetensors")
+    with pytest.raises(WeightsError, match=r"without its own classifier; missing are 5\.fc1\.bias, 5\.fc1\.weight"):
+        load_backbone("tiny_vgg", str(tmp_path / "run.safetensors"), with_classifier=True)
+
+
+def test_the_classifier_of_a_run_is_left_out_where_another_head_starts_from_it(vgg_state, tmp_path):
+    state = build_network("tiny_vgg", 2, head="classifier").state_dict()
+    safetensors.torch.save_file(state, tmp_path / "run.safetensors")
+    blocks = load_backbone("tiny_vgg", str(tmp_path / "run.safetensors")).blocks
+    assert list(blocks)[-1] == "block5" and torch.equal(blocks["block1"][0].weight, state["0.0.0.weight"])
+
+
+def test_a_classifier_of_another_shape_is_refused_with_both_shapes(vgg_state, tmp_path):
+    torch.save(vgg_state | {"classifier.3.weight": torch.zeros(500, 16)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"classifier\.3\.weight is 500x16, expected 16x16"):
+        load_backbone("tiny_vgg", str(tmp_path / "w.pth"), with_classifier=True)
 
 
 class Payload:
@@ -148,4 +208,7 @@ def test_real_imagenet_weights(shared, monkeypatch):
     assert float(first_weight(backbone).std()) == pytest.approx(0.129, abs=0.01)
     vgg = load_backbone("vgg16", str(shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth"))
     assert vgg.unused == ()
+    with pytest.raises(WeightsError, match=r"missing are classifier\.0\.bias, classifier\.0\.weight"):
+        file = shared / "weights" / "vgg16_features_imagenet1k_v1_fp16.pth"
+        load_backbone("vgg16", str(file), with_classifier=True)
     assert backbones.BACKBONES["vgg16"].name == "vgg16"

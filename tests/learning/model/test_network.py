@@ -9,6 +9,7 @@ import torch
 from fastai.vision.learner import create_vision_model
 from torch import nn
 
+from xrayfast.errors import ConfigError
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.weights import load_backbone
@@ -50,6 +51,91 @@ def test_a_network_is_built_without_computing_weights_on_the_meta_device(arch):
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
     network.load_state_dict(build_network(arch, 2).state_dict(), assign=True)
     assert network.eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 2)
+
+
+@pytest.mark.parametrize(("head", "archs"), [("linear", list(BACKBONES)), ("classifier", ["vgg16", "vgg16_bn"])])
+def test_a_head_without_hidden_layers_has_as_many_parameters_as_torchvision_s_network(head, archs):
+    for arch in archs:
+        with torch.device("meta"):
+            ours, theirs = build_network(arch, 1000, head=head), BACKBONES[arch].build(weights=None)
+        expected = count(theirs)
+        if arch == "convnext_tiny":
+            expected -= count(theirs.classifier[0])  # its layer norm, which belongs to neither
+        if head == "linear" and arch.startswith("vgg"):
+            expected += count(nn.Linear(25088, 1000)) - count(theirs.classifier)
+        assert count(ours) == expected, arch
+        assert ours(torch.zeros(2, 3, 96, 96, device="meta")).shape == (2, 1000)
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("arch", "head", "widths", "shapes"),
+    [
+        ("resnet18", "linear", (), [(3, 512)]),
+        ("resnet18", "mlp", (), [(512, 512), (3, 512)]),
+        ("resnet18", "mlp", 120, [(120, 512), (3, 120)]),
+        ("vgg16", "mlp", (500, 100), [(500, 25088), (100, 500), (3, 100)]),
+        ("vgg16", "classifier", (), [(3, 4096)]),
+        ("vgg16", "classifier", (500,), [(500, 4096), (3, 500)]),
+    ],
+)
+def test_the_linear_layers_of_a_head_have_a_bias_and_a_relu_between_them(arch, head, widths, shapes):
+    with torch.device("meta"):
+        network = build_network(arch, 3, widths, head)
+    layers = [layer for layer in network[1] if not isinstance(layer, (nn.Dropout, nn.AdaptiveAvgPool2d, nn.Flatten))]
+    assert [tuple(layer.weight.shape) for layer in layers[::2]] == shapes
+    assert all(layer.bias is not None for layer in layers[::2])
+    assert all(isinstance(layer, nn.ReLU) for layer in layers[1::2])
+    assert [type(block) for block in network[1]].count(nn.Dropout) == (head == "classifier")
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_linear_on_a_resnet_is_torchvision_s_network(size):
+    torch.manual_seed(2)
+    ours, theirs = (
+        build_network("resnet18", 1000, head="linear").eval(),
+        BACKBONES["resnet18"].build(weights=None).eval(),
+    )
+    theirs.load_state_dict(dict(zip(theirs.state_dict(), ours.state_dict().values(), strict=True)))
+    x = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    "arch", ["tiny_vgg", *(pytest.param(arch, marks=pytest.mark.slow) for arch in ("vgg16", "vgg16_bn"))]
+)
+def test_classifier_computes_what_torchvision_s_vgg_computes(tiny_vgg, arch):
+    """fc1, fc2 and the logits, with the same weights and, in training, the same dropout."""
+    theirs = BACKBONES[arch].build(weights=None).eval()
+    with torch.device("meta"):
+        ours = build_network(arch, 1000, head="classifier").eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)), assign=True)
+    found, expected = {}, {}
+    for hidden, outputs in ((ours[0][5].fc1, found), (theirs.classifier[0], expected)):
+        hidden.register_forward_hook(lambda *call, outputs=outputs: outputs.update(fc1=call[2].clone()))
+    for hidden, outputs in ((ours[0][5].fc2, found), (theirs.classifier[3], expected)):
+        hidden.register_forward_hook(lambda *call, outputs=outputs: outputs.update(fc2=call[2].clone()))
+    x = torch.rand(2, 3, 96, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(x), theirs(x))
+        assert all(torch.equal(found[name], expected[name]) for name in ("fc1", "fc2"))
+        with torch.random.fork_rng():
+            torch.manual_seed(6)
+            trained = ours.train()(x)
+            torch.manual_seed(6)
+            assert torch.equal(trained, theirs.train()(x))
+        assert not torch.equal(trained, ours.eval()(x))
+
+
+def test_widths_for_a_head_without_hidden_layers_are_an_error():
+    with pytest.raises(
+        ConfigError, match=r"head is linear, which has no hidden layer, and head_width is 500.*--head mlp"
+    ):
+        build_network("resnet18", 2, 500, "linear")
 
 
 def test_networks_losses_and_augmentation_load_no_fastai():

@@ -26,9 +26,9 @@ def data(data_dir):
     return xf.open_data(data_dir)
 
 
-def learner(data, *, arch="resnet18", size=32, precision="fp32", seed=0):
+def learner(data, *, arch="resnet18", size=32, precision="fp32", seed=0, head="fastai"):
     dls = xf.dataloaders(data, size=size, batch_size=8, device="cpu")
-    return xf.learner(dls, arch=arch, weights="none", precision=precision, seed=seed)
+    return xf.learner(dls, arch=arch, weights="none", precision=precision, seed=seed, head=head)
 
 
 def phase(learn, unfrozen=0):
@@ -61,6 +61,21 @@ def test_features_of_any_number_of_blocks_lead_to_the_network_s_own_outputs(data
     scale = float(expected.abs().max())
     torch.testing.assert_close(found, expected, atol=5e-3 * scale, rtol=0)  # float16 has 11 bits
     assert torch.equal(again, expected), "afterwards the network is whole again"
+
+
+@pytest.mark.parametrize(("unfrozen", "shape"), [(0, (16,)), (1, (2, 1, 1)), (2, (4, 2, 2))])
+def test_features_behind_a_frozen_classifier_of_the_network_s_own(data, tiny_vgg, unfrozen, shape):
+    learn = learner(data, arch=tiny_vgg, head="classifier")
+    unfreeze_phase(learn, phase(learn, unfrozen))
+    features = cache_features(learn, phase(learn, unfrozen).frozen_groups, 1)
+    assert features.train.shape[2:] == shape
+    learn.model.eval()
+    x = torch.cat([torch.Tensor(x) for x, _ in learn.dls.valid])
+    with torch.no_grad():
+        expected = torch.Tensor(learn.model(x))
+        with training_on_features(learn, features):
+            found = torch.Tensor(learn.model(features.valid.float()))
+    torch.testing.assert_close(found, expected, atol=5e-3 * float(expected.abs().max()), rtol=0)
 
 
 def test_targets_and_rows_stay_together(data):

@@ -89,6 +89,30 @@ def test_only_unfrozen_groups_move_buffers_included(learn, settings, expected):
     assert moved(before, snapshot(learn)) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [False] * 6 + [True]),
+        ({"unfreeze_blocks": 1}, [False] * 5 + [True] * 2),
+        ({"unfreeze_blocks": 2}, [False] * 4 + [True] * 3),
+        ({"unfreeze": True, "lr_div": 64}, [True] * 7),
+    ],
+)
+def test_the_network_s_own_classifier_is_a_block_and_a_layer_group(data_dir, tiny_vgg, settings, expected):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, arch=tiny_vgg, weights="none", head="classifier")
+    plan = plan_phases(TrainConfig(epochs=1, freeze_epochs=0, **settings), 7, 1e-2, pretrained=True)[-1]
+    before = snapshot(learn)
+    unfreeze_phase(learn, plan)
+    with learn.no_bar(), learn.no_logging():
+        run_phase(learn, plan, schedule="constant", momentum=0.9, callbacks=[])
+    after = snapshot(learn)
+    assert moved(before, after) == expected
+    assert all(not torch.equal(before[5][key], after[5][key]) for key in before[5]) == expected[5]
+    if "lr_div" in settings:
+        assert learn.opt.hypers[5]["lr"] == pytest.approx(1e-2 / 2), "64 ^ (1/6) is 2"
+
+
 def test_a_frozen_block_stays_frozen_after_a_unfrozen_phase_has_left_gradients(learn):
     everything = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0, epochs=1), 6, 1e-3, pretrained=True)[0]
     unfreeze_phase(learn, everything)

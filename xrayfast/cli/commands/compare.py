@@ -88,9 +88,9 @@ def show_comparison(out: Output, found: Comparison) -> None:
     )
     out.table(
         "How they were trained",
-        ["run", "arch", "trained", "loss", "size", "epochs", "parameters", "seconds"],
-        [(row["run"], row["arch"], row["trained"], row["loss"], *_sizes(row)) for row in table],
-        text_columns=4,
+        ["run", "arch", "head", "trained", "loss", "size", "epochs", "parameters", "seconds"],
+        [(row["run"], row["arch"], row["head"], row["trained"], row["loss"], *_sizes(row)) for row in table],
+        text_columns=5,
     )
     rows = _records(found.differences)
     if rows:

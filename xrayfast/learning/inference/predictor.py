@@ -78,13 +78,13 @@ class Predictor:
             ConfigError: no such device here.
         """
         keep_freed_memory()
-        config, decision, target = run.config, run.decision, torch_device(device)
+        decision, target, model = run.decision, torch_device(device), run.config.model
         with torch.device("meta"):  # draws no weights
-            network = build_network(config.model.arch, len(decision.labels), config.model.head_width)
+            network = build_network(model.arch, len(decision.labels), model.head_width, model.head)
         network.to_empty(device=target)
         to_channels_last(network, target)
         load_weights(network, run.model_path)
-        return cls(network, decision, config.model.size, config.train.seed)
+        return cls(network, decision, model.size, run.config.train.seed)
 
     @classmethod
     def from_learner(cls, learn: Learner) -> Predictor:

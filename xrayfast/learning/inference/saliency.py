@@ -85,13 +85,15 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
 
 
 def feature_layer(model: nn.Module) -> nn.Module:
-    """The module of a classifier whose output is its last feature map: the last block of the backbone.
+    """The module of a classifier whose output is its last feature map: the last block of the backbone that convolves.
 
     Of a vgg it is the last ReLU, before the block's max pooling: the map of the last convolution, as in Selvaraju et
     al., and twice as fine.
     """
     backbone: Any = next(model.children())
-    block = list(backbone.children())[-1]
+    blocks = list(backbone.children())
+    maps = [block for block in blocks if any(isinstance(module, nn.Conv2d) for module in block.modules())]
+    block = (maps or blocks)[-1]
     *before, last = block.children()
     return before[-1] if isinstance(last, nn.MaxPool2d) else block
 

@@ -1,7 +1,8 @@
 """The table of backbones. To add one, add a row to `BACKBONES`; nothing else names them.
 
 A row divides a torchvision network into named blocks: all of it in order, without the last pooling and the classifier.
-Each block is a layer group, so that training can freeze and unfreeze a network block by block.
+Each block is a layer group, so that training can freeze and unfreeze a network block by block. The hidden layers of a
+network's own classifier can be kept as one more block.
 """
 
 from __future__ import annotations
@@ -29,12 +30,34 @@ class Backbone:
         build: builds the whole torchvision network, randomly initialised with `weights=None`.
         weights: torchvision's ImageNet weights.
         blocks: divides that network into the backbone's named blocks.
+        pooled_side: side of the map that the network's own average pooling gives, whatever the size of the image.
+        classifier: of a network whose classifier has hidden layers, that pooling and those layers, with their
+            activation and the dropout between them.
     """
 
     name: str
     build: Callable[..., nn.Module]
     weights: Any
     blocks: Callable[[Any], Blocks]
+    pooled_side: int = 1
+    classifier: Callable[[Any], nn.Sequential] | None = None
+
+    def divide(self, net: Any, *, with_classifier: bool = False) -> Blocks:
+        """The named blocks of that network; with its own classifier, they end with the block "classifier".
+
+        Raises:
+            ConfigError: it is asked for, and has no hidden layer.
+        """
+        blocks = self.blocks(net)
+        if with_classifier:
+            if self.classifier is None:
+                having = ", ".join(row.name for row in BACKBONES.values() if row.classifier)
+                raise ConfigError(
+                    f"head is classifier, and {self.name} has a classifier without hidden layers, of which nothing "
+                    f"would be left. Use --head linear or mlp, or a network that has hidden layers: {having}."
+                )
+            blocks["classifier"] = self.classifier(net)
+        return blocks
 
 
 def _resnet(net: Any) -> Blocks:
@@ -47,6 +70,13 @@ def _vgg(net: Any) -> Blocks:
     ends = [i + 1 for i, layer in enumerate(net.features) if isinstance(layer, nn.MaxPool2d)]
     starts = [0, *ends[:-1]]
     return OrderedDict((f"block{n}", net.features[a:b]) for n, (a, b) in enumerate(zip(starts, ends, strict=True), 1))
+
+
+def _vgg_classifier(net: Any) -> nn.Sequential:
+    """The dropout before the last layer goes with the head, where it acts on frozen features too."""
+    fc1, relu1, dropout, fc2, relu2, _, _ = net.classifier
+    layers = {"pool": net.avgpool, "flatten": nn.Flatten(), "fc1": fc1, "relu1": relu1, "dropout": dropout}
+    return nn.Sequential(OrderedDict(layers, fc2=fc2, relu2=relu2))
 
 
 def _densenet(net: Any) -> Blocks:
@@ -82,8 +112,8 @@ BACKBONES: dict[str, Backbone] = {
         Backbone("resnet18", models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1, _resnet),
         Backbone("resnet34", models.resnet34, models.ResNet34_Weights.IMAGENET1K_V1, _resnet),
         Backbone("resnet50", models.resnet50, models.ResNet50_Weights.IMAGENET1K_V2, _resnet),
-        Backbone("vgg16", models.vgg16, models.VGG16_Weights.IMAGENET1K_V1, _vgg),
-        Backbone("vgg16_bn", models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1, _vgg),
+        Backbone("vgg16", models.vgg16, models.VGG16_Weights.IMAGENET1K_V1, _vgg, 7, _vgg_classifier),
+        Backbone("vgg16_bn", models.vgg16_bn, models.VGG16_BN_Weights.IMAGENET1K_V1, _vgg, 7, _vgg_classifier),
         Backbone("densenet121", models.densenet121, models.DenseNet121_Weights.IMAGENET1K_V1, _densenet),
         # A stage begins where the resolution halves; the last 1x1 convolution goes with the last stage.
         Backbone(
@@ -123,11 +153,25 @@ def find_backbone(name: str) -> Backbone:
 
 
 def describe_backbones() -> list[dict[str, Any]]:
-    """Of each backbone: arch, names of its blocks, number of parameters, and layer groups (blocks and head)."""
+    """Of each backbone: arch, names of its blocks, number of parameters, and layer groups (blocks and head); and of
+    the hidden layers of its own classifier the number of parameters, None where it has none.
+    """
     rows = []
     for row in BACKBONES.values():
         with torch.device("meta"):  # shapes without memory or random numbers
-            blocks = row.blocks(row.build(weights=None))
-        parameters = sum(tensor.numel() for block in blocks.values() for tensor in block.parameters())
-        rows.append({"arch": row.name, "blocks": list(blocks), "parameters": parameters, "groups": len(blocks) + 1})
+            blocks = row.divide(row.build(weights=None), with_classifier=row.classifier is not None)
+        classifier = blocks.pop("classifier", None)
+        rows.append(
+            {
+                "arch": row.name,
+                "blocks": list(blocks),
+                "parameters": sum(map(_count_parameters, blocks.values())),
+                "groups": len(blocks) + 1,
+                "classifier_parameters": None if classifier is None else _count_parameters(classifier),
+            }
+        )
     return rows
+
+
+def _count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

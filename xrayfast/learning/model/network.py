@@ -1,6 +1,7 @@
 """A whole network, backbone and head, with torch and torchvision alone.
 
-The layers, their names and, under a seed, their initial weights are those of fastai's `vision_learner`.
+With the head "fastai" the layers, their names and, under a seed, their initial weights are those of fastai's
+`vision_learner`.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from xrayfast.learning.model.backbones import Blocks
-from xrayfast.learning.model.weights import load_backbone
-
-DEFAULT_HEAD_WIDTH = (512,)
-"""Hidden units of the head, as in fastai."""
+from xrayfast.config import HeadName, hidden_units
+from xrayfast.learning.model.weights import LoadedBackbone, load_backbone
 
 
 class ConcatPool(nn.Module):
@@ -30,7 +28,9 @@ class ConcatPool(nn.Module):
         return torch.cat([self.mp(x), self.ap(x)], 1)
 
 
-def build_network(arch: str, n_out: int, head_width: int | Sequence[int] = ()) -> nn.Sequential:
+def build_network(
+    arch: str, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai"
+) -> nn.Sequential:
     """A randomly initialised network, from images (N, 3, H, W) to logits (N, n_out).
 
     Within `torch.device("meta")` it is built without computing weights, to be loaded with
@@ -39,25 +39,46 @@ def build_network(arch: str, n_out: int, head_width: int | Sequence[int] = ()) -
     Args:
         arch: a name in `BACKBONES`.
         n_out: number of labels.
-        head_width: hidden units of each hidden layer of the head; () for one of 512.
+        head_width: hidden units of each hidden layer of the head; () for the head's default, see `hidden_units`.
+        head: see `add_head`.
 
     Raises:
-        ConfigError: no such backbone.
+        ConfigError: no such backbone, or it does not go with the head.
     """
-    return add_head(load_backbone(arch).blocks, n_out, head_width)
+    return add_head(load_backbone(arch, with_classifier=head == "classifier"), n_out, head_width, head)
 
 
-def add_head(blocks: Blocks, n_out: int, head_width: int | Sequence[int] = ()) -> nn.Sequential:
+def add_head(
+    backbone: LoadedBackbone, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai"
+) -> nn.Sequential:
     """Backbone and head in sequence, the head's weights drawn from torch's global generator.
 
-    The head is: pooling, then for each layer batch norm, dropout (half as strong before hidden layers), a linear layer
-    and, if hidden, a ReLU.
+    The heads:
+        fastai: average and maximum pooling, then for each layer batch norm, dropout (half as strong before hidden
+            layers), a linear layer and, if hidden, a ReLU.
+        linear: the network's own average pooling and one linear layer.
+        mlp: the same pooling, hidden layers with ReLU, and the last layer.
+        classifier: what follows the network's own classifier, the last block of the backbone: dropout, hidden layers
+            with ReLU, and the last layer.
+
+    Raises:
+        ConfigError: `head_width` for a head without hidden layers.
     """
-    backbone = nn.Sequential(*blocks.values()).eval()
+    hidden = hidden_units(head, head_width)
+    blocks = nn.Sequential(*backbone.blocks.values()).eval()
     with torch.no_grad():
-        features = backbone(torch.empty(1, 3, 32, 32).uniform_(-1, 1)).shape[1]
-    hidden = [head_width] if isinstance(head_width, int) else list(head_width) or list(DEFAULT_HEAD_WIDTH)
-    widths = [2 * features, *hidden, n_out]
+        features = blocks(torch.empty(1, 3, 32, 32).uniform_(-1, 1)).shape[1]
+    if head == "fastai":
+        layers = _fastai_layers([2 * features, *hidden, n_out])
+    elif head == "classifier":
+        layers = [nn.Dropout(0.5), *_linear_layers([features, *hidden, n_out])]
+    else:
+        side = backbone.pooled_side
+        layers = [nn.AdaptiveAvgPool2d(side), nn.Flatten(), *_linear_layers([features * side**2, *hidden, n_out])]
+    return nn.Sequential(blocks, nn.Sequential(*layers))
+
+
+def _fastai_layers(widths: Sequence[int]) -> list[nn.Module]:
     layers: list[nn.Module] = [ConcatPool(), nn.Flatten()]
     for number, (n_in, n) in enumerate(pairwise(widths), 1):
         norm = nn.BatchNorm1d(n_in)
@@ -68,4 +89,12 @@ def add_head(blocks: Blocks, n_out: int, head_width: int | Sequence[int] = ()) -
     for layer in layers:
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_normal_(layer.weight)
-    return nn.Sequential(backbone, nn.Sequential(*layers))
+    return layers
+
+
+def _linear_layers(widths: Sequence[int]) -> list[nn.Module]:
+    """Linear layers with torch's own initial weights, and a ReLU between any two."""
+    layers: list[nn.Module] = []
+    for n_in, n in pairwise(widths):
+        layers += [nn.Linear(n_in, n), nn.ReLU(inplace=True)]
+    return layers[:-1]

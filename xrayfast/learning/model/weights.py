@@ -20,15 +20,17 @@ class LoadedBackbone:
     """A backbone with its weights.
 
     Attributes:
-        blocks: its named blocks in order.
+        blocks: its named blocks in order; with its own classifier, that is the last one.
+        pooled_side: of its row.
         unused: keys of the weight file that have no place in the network.
     """
 
     blocks: Blocks
+    pooled_side: int
     unused: tuple[str, ...] = ()
 
 
-def load_backbone(arch: str, weights: str = "none") -> LoadedBackbone:
+def load_backbone(arch: str, weights: str = "none", *, with_classifier: bool = False) -> LoadedBackbone:
     """Build a backbone and load its weights.
 
     Args:
@@ -36,26 +38,26 @@ def load_backbone(arch: str, weights: str = "none") -> LoadedBackbone:
         weights: "imagenet", "none" (random, from torch's global generator), or the path of a state dict (`.pth`, read
             with `weights_only=True`) or safetensors file: of the whole torchvision network, of its backbone, or of a
             run of xrayfast with the same arch; any float type.
+        with_classifier: keep the hidden layers of its own classifier as the last block.
 
     Raises:
-        ConfigError: no such backbone.
+        ConfigError: no such backbone, or it has no such classifier.
         WeightsError: weights that can't be downloaded or read, or don't fit; the message names the tensors.
     """
     row = find_backbone(arch)
+    unused: tuple[str, ...] = ()
     network = row.build(weights=None)
-    if weights == "none":
-        return LoadedBackbone(row.blocks(network))
+    blocks = row.divide(network, with_classifier=with_classifier)
     if weights == "imagenet":
         network.load_state_dict(_imagenet(row))
-        return LoadedBackbone(row.blocks(network))
-    state = _without_prefixes(read_weights(Path(weights)))
-    if any(key.startswith("0.") for key in state):  # a run's own network: backbone, then head
-        blocks = row.blocks(network)
-        own = {key[2:]: value for key, value in state.items() if key.startswith("0.")}
-        _copy_weights(nn.Sequential(*blocks.values()), own, weights, arch)
-        return LoadedBackbone(blocks)
-    unused = _copy_weights(network, state, weights, arch, needed=_backbone_keys(network, row))
-    return LoadedBackbone(row.blocks(network), unused)
+    elif weights != "none":
+        state = _without_prefixes(read_weights(Path(weights)))
+        if any(key.startswith("0.") for key in state):  # a run's own network: backbone, then head
+            own = {key[2:]: value for key, value in state.items() if key.startswith("0.")}
+            _copy_weights(nn.Sequential(*blocks.values()), blocks, own, weights, arch)
+        else:
+            unused = _copy_weights(network, blocks, state, weights, arch)
+    return LoadedBackbone(blocks, row.pooled_side, unused)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -113,19 +115,19 @@ def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _backbone_keys(network: nn.Module, row: Backbone) -> set[str]:
-    """The state-dict keys of a whole torchvision network that belong to the backbone."""
-    blocks = nn.Sequential(*row.blocks(network).values())
-    tensors = {id(tensor) for tensor in blocks.state_dict(keep_vars=True).values()}
+def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
+    """The state-dict keys of a network whose tensors belong to some of its modules."""
+    tensors = {id(tensor) for module in modules for tensor in module.state_dict(keep_vars=True).values()}
     return {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in tensors}
 
 
 def _copy_weights(
-    module: nn.Module, state: Mapping[str, Tensor], source: str, arch: str, needed: set[str] | None = None
+    network: nn.Module, blocks: Blocks, state: Mapping[str, Tensor], source: str, arch: str
 ) -> tuple[str, ...]:
-    """Copy tensors into a module; all needed ones must be there in their shape. Returns keys that have no place."""
-    own = module.state_dict()
-    needed = set(own) if needed is None else needed
+    """Copy tensors into a network; all those of the blocks must be there in their shape. Returns keys that have no
+    place.
+    """
+    own, needed = network.state_dict(), _keys_within(network, *blocks.values())
     # Batch counters matter only for cumulative averages, which none of these networks uses; old files lack them.
     missing = sorted(key for key in needed - set(state) if not key.endswith("num_batches_tracked"))
     misfits = [
@@ -133,13 +135,23 @@ def _copy_weights(
         for key in sorted(needed & set(state))
         if state[key].shape != own[key].shape
     ]
+    if (
+        missing
+        and not misfits
+        and "classifier" in blocks
+        and set(missing) <= _keys_within(network, blocks["classifier"])
+    ):
+        raise WeightsError(
+            f"{source}: holds the backbone of {arch} without its own classifier; missing are {', '.join(missing)}. For "
+            "--head classifier give weights of the whole network, such as --weights imagenet; or use another --head."
+        )
     if missing or misfits:
         problems = ([f"{len(missing)} tensors are missing: {shorten(missing)}"] if missing else []) + misfits[:5]
         raise WeightsError(
             f"{source}: does not fit {arch}: {'; '.join(problems)}. The file holds {len(state)} tensors: "
             f"{shorten(state)}. Choose the --arch that the file was made with."
         )
-    module.load_state_dict({key: state[key].to(own[key].dtype) for key in needed & set(state)}, strict=False)
+    network.load_state_dict({key: state[key].to(own[key].dtype) for key in needed & set(state)}, strict=False)
     return tuple(sorted(set(state) - set(own)))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from xrayfast.config import ClassWeights, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
+from xrayfast.config import ClassWeights, HeadName, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, Recorder, params
 from xrayfast.learning.memory import keep_freed_memory
@@ -63,6 +63,7 @@ def learner(
     *,
     arch: str = "resnet18",
     weights: str = "imagenet",
+    head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
     loss: LossName = "auto",
     gamma: float = 2.0,
@@ -85,7 +86,9 @@ def learner(
         dls: from `xrayfast.dataloaders`.
         arch: a name of `xrayfast models`.
         weights: "imagenet", "none", or a file of weights.
-        head_width: hidden units of each hidden layer of the head; () for one of 512.
+        head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
+            layer.
+        head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
         loss: "auto", or a name of `xrayfast fit --loss`.
         gamma: focusing strength, of losses that take one.
         alpha: balance of the classes, one value or one per label, of losses that take one.
@@ -118,8 +121,8 @@ def learner(
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     with isolated_rng(seed, "init"):
-        backbone = load_backbone(arch, weights)
-        model = add_head(backbone.blocks, len(data.labels), head_width)
+        backbone = load_backbone(arch, weights, with_classifier=head == "classifier")
+        model = add_head(backbone, len(data.labels), head_width, head)
     learn = RadiographLearner(
         dls,
         # fastai moves it only when training begins; frozen layers run before that.

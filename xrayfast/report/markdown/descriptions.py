@@ -25,7 +25,7 @@ from xrayfast.report.markdown.metric_blocks import (
     threshold_blocks,
 )
 from xrayfast.report.markdown.run_facts import RunFacts
-from xrayfast.report.wording import NOT_CALIBRATED, SPLIT_TITLES, images_of_patients
+from xrayfast.report.wording import NOT_CALIBRATED, SPLIT_TITLES, hidden_layers, images_of_patients
 from xrayfast.run_files import EvaluationMetrics
 
 
@@ -58,13 +58,18 @@ def split_phrase(split: str | None) -> str:
 def network(facts: RunFacts) -> str:
     """Architecture, input, output and size."""
     config, parameters = facts.config.model, facts.info.parameters
-    widths = ", then ".join(plural(width, "hidden unit") for width in config.head_width or (512,))
+    start = {
+        "fastai": "without its classifier, then fastai's head: average and maximum pooling",
+        "linear": "without its classifier, then its own average pooling and one linear layer",
+        "mlp": "without its classifier, then its own average pooling",
+        "classifier": "with its own classifier but for the last layer",
+    }[config.head]
+    layers = ", ".join(filter(None, [start, hidden_layers(config)]))
     activation = "a sigmoid for each label" if facts.task == "multi" else "a softmax over the classes"
     size = f"{plural(parameters, 'parameter')} in all" if parameters else f"The number of parameters is {UNRECORDED}"
     return (
-        f"torchvision's {arch(facts)} without its classifier, then fastai's head: average and maximum pooling, "
-        f"{widths}, and {plural(len(facts.labels), 'output')}, {activation}. Input: one gray image of "
-        f"{config.size} x {config.size} px, repeated over three channels. {size}."
+        f"torchvision's {arch(facts)} {layers}, and {plural(len(facts.labels), 'output')}, {activation}. Input: one "
+        f"gray image of {config.size} x {config.size} px, repeated over three channels. {size}."
     )
 
 
@@ -73,11 +78,13 @@ def initial_weights(facts: RunFacts) -> str:
     weights = facts.config.model.weights
     if weights == "none":
         return "All weights were drawn at random."
-    if weights == "imagenet":
-        return (
-            f"The backbone started from torchvision's ImageNet weights of {arch(facts)}, the head from random weights."
-        )
-    return f"The backbone started from the weights in the file {Path(weights).name}, the head from random weights."
+    kept, rest = ("its own classifier", "layers after it") if facts.config.model.head == "classifier" else ("", "head")
+    source = (
+        f"torchvision's ImageNet weights of {arch(facts)}"
+        if weights == "imagenet"
+        else (f"the weights in the file {Path(weights).name}")
+    )
+    return f"The backbone{kept and f' and {kept}'} started from {source}, the {rest} from random weights."
 
 
 def preparation(facts: RunFacts) -> str:
