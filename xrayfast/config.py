@@ -50,6 +50,15 @@ LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
 }
 """The settings that a loss takes besides class weights; one that is not here takes none."""
 
+PredictedSplit = Literal["valid", "test"]
+PREDICTED_SPLITS: tuple[PredictedSplit, ...] = ("valid", "test")
+"""The splits that a run predicts."""
+
+DEFAULT_METRIC = "auroc_macro"
+"""Chooses the best epoch and ranks runs where no other metric is named: it depends on the whole ranking, where accuracy
+jumps with single images.
+"""
+
 LOSS, MACHINE = "Loss", "Machine"
 """Panels of the help besides those of the sections."""
 
@@ -243,7 +252,7 @@ class TrainConfig(_Section):
     early_stop: int | None = option(None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1)
     monitor: Monitor = option(
         "auto",
-        "Metric that decides which epoch is best; auto: auroc_macro, which jumps less than accuracy.",
+        f"Metric that decides which epoch is best; auto: {DEFAULT_METRIC}, which jumps less than accuracy.",
         metavar="METRIC",
     )
     tta: bool = option(False, "Average final predictions over augmented views.")

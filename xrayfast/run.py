@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from xrayfast.batches import batches_figure, draw_losses, read_batches
-from xrayfast.config import Config, Task
+from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import ensure_folder, read_csv, write_csv, write_json, write_text
@@ -38,11 +38,6 @@ BATCHES = "batches.csv"
 METRICS = "metrics.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
-
-PredictedSplit = Literal["valid", "test"]
-"""The splits that are predicted."""
-
-PREDICTED_SPLITS: tuple[PredictedSplit, ...] = ("valid", "test")
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """The columns of every history."""

@@ -71,5 +71,6 @@ def test_what_went_wrong_is_one_message(at):
     assert "expected some of sex, age, view" in call("evaluate", "runs/tiny", "--by", "gender", code=1).stderr
     assert "name DATA too" in call("evaluate", "runs/tiny", "--labels", "external.csv", code=2).stderr
     assert "not one of train, valid, test" in call("evaluate", "runs/tiny", "--split", "all", code=2).stderr
+    assert "name DATA too" in call("evaluate", "runs/tiny", "--batch-size", 8, code=2).stderr
     assert "not one of auto" in call("evaluate", "runs/tiny", "--device", "tpu", code=2).stderr
     assert not (at / "runs/multi/evaluations").exists()

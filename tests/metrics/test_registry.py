@@ -1,5 +1,6 @@
 """One row per metric: complete, right in its direction and denominator, and enough for a metric to be everywhere."""
 
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from xrayfast.metrics import registry
 from xrayfast.metrics.classification import auroc, recall, specificity
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.registry import (
+    AT_THRESHOLD,
     BOTH,
     EXACT_MATCH,
     METRICS,
@@ -22,6 +24,7 @@ from xrayfast.metrics.registry import (
     from_counts,
     from_scores,
     headline_metrics,
+    label_columns,
     label_metrics,
     metric_title,
     overall_metrics,
@@ -119,6 +122,14 @@ def test_every_row_is_complete(task):
 def test_the_monitored_metrics_are_those_of_an_epoch_and_more_of_them_is_better():
     assert get_args(Monitor) == ("auto", "valid_loss", *epoch_metrics())
     assert all(metric.higher_is_better and metric.short for metric in epoch_metrics().values())
+
+
+def test_tables_by_label_show_the_most_used_metrics_that_they_have_room_for():
+    tables = [label_columns(table) for table in ("narrow", "wide", "page", "full")]
+    assert all(set(small) < set(large) for small, large in pairwise(tables))
+    assert tables[0] == ("auroc", "recall", "specificity")
+    assert set(tables[-1]) <= set(label_metrics())
+    assert AT_THRESHOLD == ("recall", "specificity", "precision", "npv")
 
 
 @pytest.mark.parametrize("task", CASES)

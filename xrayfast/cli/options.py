@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from xrayfast.config import FIELD_SECTIONS, MACHINE, SECTIONS, Device
+from xrayfast.config import FIELD_SECTIONS, SECTIONS
 
 PANELS = {"data": "Data", "model": "Network", "train": "Training", "results": "Results"}
 """Heading of each section's options in the help."""
@@ -20,7 +20,8 @@ FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_
 
 
 def takes(*names: str, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for each of these fields of the config, a section standing for all of its fields.
+    """Give a command an option for each of these fields of the config, a section standing for all of its fields. The
+    fields of a section have its heading in the help; those that are named have none, but for one of their own.
 
     The command's first parameter gets the options that were given, by field; None stands for "not given", so that a
     --config file can give it. Typer reads options from a signature, so one is made that has them all.
@@ -35,7 +36,9 @@ def takes(*names: str, without: Collection[str] = ()) -> Callable[[Callable[...,
             command(settings, **values)
 
         kind = inspect.Parameter.KEYWORD_ONLY
-        options = [inspect.Parameter(field, kind, default=None, annotation=_annotation(field)) for field in fields]
+        options = [
+            inspect.Parameter(field, kind, default=None, annotation=_annotation(field, names)) for field in fields
+        ]
         options += [parameter.replace(kind=kind) for parameter in own]
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in options}
@@ -49,7 +52,7 @@ def _fields(name: str) -> Iterator[str]:
     yield from SECTIONS[name].model_fields if name in SECTIONS else [name]
 
 
-def _annotation(name: str) -> Any:
+def _annotation(name: str, takes: Collection[str]) -> Any:
     """What Typer makes the option of a field from: its type, flags and help."""
     field, flag = FIELDS[name], name.replace("_", "-")
     shows: Any = field.json_schema_extra
@@ -73,7 +76,7 @@ def _annotation(name: str) -> Any:
         *([shows["short"]] if "short" in shows else []),
         metavar=metavar,
         show_default=show,
-        rich_help_panel=shows.get("panel", PANELS[FIELD_SECTIONS[name]]),
+        rich_help_panel=shows.get("panel", None if name in takes else PANELS[FIELD_SECTIONS[name]]),
         help=help,
     )
     return Annotated[kind | None, option]
@@ -100,9 +103,6 @@ def check_choice(value: str | None, choices: Collection[str], option: str) -> No
         raise typer.BadParameter(f"'{value}' is not one of {', '.join(choices)}.", param_hint=option)
 
 
-PREDICTED_SPLITS = ("valid", "test")
-DEVICES = get_args(Device)
-
 ConfigFile = Annotated[
     Path | None,
     typer.Option(
@@ -128,17 +128,4 @@ Json = Annotated[
 ]
 RunFolder = Annotated[
     Path | None, typer.Argument(metavar="RUN", show_default="the newest under runs/", help="A run's folder.")
-]
-
-# Of commands that predict
-Tta = Annotated[bool, typer.Option("--tta", help="Average over augmented views.")]
-DeviceName = Annotated[
-    str | None,
-    typer.Option(
-        "--device", metavar="|".join(DEVICES), rich_help_panel=MACHINE, show_default="auto", help="Where to compute."
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", "-b", min=1, rich_help_panel=MACHINE, show_default="32", help="Images per batch."),
 ]

@@ -6,16 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output, format_cell
-from xrayfast.config import Task
+from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.operating_points.thresholds import RULES
-from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
+from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation
-
-BY_LABEL = ("auroc", "recall", "specificity", "f1")
-"""Metrics of the table by label; a narrow terminal has room for the first three."""
 
 MOST_CONFUSED = 10
 """Most pairs of classes in the table."""
@@ -56,7 +53,7 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
     )
     rows = [row for row in result["per_label"] if row["label"] not in set(without)]
     by_label = intervals.get("per_label", {})
-    metrics = BY_LABEL if out.console.width >= WIDE else BY_LABEL[:3]
+    metrics = label_columns("wide" if out.console.width >= WIDE else "narrow")
     threshold = ["threshold"] if task == "multi" and out.console.width >= WIDE else []
     out.table(
         "By label",
@@ -126,7 +123,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
         gaps: how many to print.
     """
     names = list(headline_metrics(task))
-    names = names[:3] if out.console.width >= WIDE else [names[0], "auroc_macro"]
+    names = names[:3] if out.console.width >= WIDE else [names[0], DEFAULT_METRIC]
     labels = ["labels"] if task == "multi" else []  # that macro AUROC is the mean of
     out.table(
         f"By {grouping['by']}",

@@ -300,6 +300,29 @@ def epoch_metrics(*tasks: Task) -> dict[str, Metric]:
     return {metric.name: metric for metric in found if set(metric.epochs) & set(tasks or BOTH)}
 
 
+LabelTable = Literal["narrow", "wide", "page", "full"]
+"""How wide a table by label is: a narrow terminal, a wide one, a printed page, or as wide as it needs."""
+
+_LABEL_COLUMNS: dict[str, tuple[LabelTable, ...]] = {
+    "auroc": ("narrow", "wide", "page", "full"),
+    "ap": ("page", "full"),
+    "recall": ("narrow", "wide", "page", "full"),
+    "specificity": ("narrow", "wide", "page", "full"),
+    "precision": ("page", "full"),
+    "npv": ("full",),
+    "f1": ("wide", "page", "full"),
+}
+
+
+def label_columns(table: LabelTable) -> tuple[str, ...]:
+    """The names of the most used metrics by label, those for which such a table has room, in its order."""
+    return tuple(name for name, tables in _LABEL_COLUMNS.items() if table in tables)
+
+
+AT_THRESHOLD = tuple(name for name in _LABEL_COLUMNS if label_metrics()[name].denominator)
+"""Single-label, the metrics of each class at a threshold of its own: the proportions among the most used."""
+
+
 def metric_title(name: str) -> str:
     """What people read for a metric's name; the name itself where there is no such metric."""
     every = {**label_metrics(prevalence=True), **overall_metrics("single"), **overall_metrics("multi")}

@@ -16,11 +16,8 @@ from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
 from xrayfast.metrics.operating_points.thresholds import decide
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.registry import AT_THRESHOLD, epoch_metrics
 from xrayfast.metrics.reliability import reliability, top_label
-
-AT_THRESHOLD = ("recall", "specificity", "precision", "npv")
-"""The metrics of one class against the rest at its threshold."""
 
 MOST_LIKELY = "most likely class"
 """The key of the reliability of the most likely class, beside those of the classes."""

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.config import Task
 from xrayfast.figure_style import (
     BOUNDARY,
     GRID,
@@ -75,8 +74,7 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
     figure = Figure(figsize=(10, 4.1), layout="constrained")
     losses, metrics = figure.subplots(1, 2)
     loss_names = {"train_loss": "Training loss", "valid_loss": "Validation loss"}
-    task: Task = "multi" if "subset_accuracy" in history else "single"
-    metric_names = {name: metric.title for name, metric in epoch_metrics(task).items() if name in history}
+    metric_names = {name: metric.title for name, metric in epoch_metrics().items() if name in history}
     _curves(losses, history, loss_names, best_epoch)
     _curves(metrics, history, metric_names, best_epoch)
     losses.set_ylabel("Loss", fontsize=TEXT, color=MUTED)

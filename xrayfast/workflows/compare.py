@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import DEFAULT_LOSS, Config, Task, hidden_units
+from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, Config, PredictedSplit, Task, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.classification import defined
@@ -19,7 +19,7 @@ from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.run import INFO, PredictedSplit, Run
+from xrayfast.run import INFO, Run
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
 
@@ -79,7 +79,7 @@ def compare(
     runs: Sequence[Run | Path | str],
     *,
     split: PredictedSplit | None = None,
-    order: str = "auroc_macro",
+    order: str = DEFAULT_METRIC,
     reference: Run | Path | str | None = None,
     resamples: int = 1000,
     seed: int = 0,

@@ -10,7 +10,7 @@ from typing import cast
 
 from typing_extensions import Unpack
 
-from xrayfast.config import Config, Options, Precision
+from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import Interrupted, ReadError, RunError, shorten
@@ -27,7 +27,7 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
-from xrayfast.run import PREDICTED_SPLITS, Run, now
+from xrayfast.run import Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from typing_extensions import Unpack
 
-from xrayfast.config import ResultsOptions
+from xrayfast.config import PredictedSplit, ResultsOptions
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv, write_text
@@ -22,7 +22,7 @@ from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.report.wording import hidden_layers
-from xrayfast.run import PredictedSplit, Run
+from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.results import refit_decision, write_cards
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import xrayfast as xf
-from xrayfast.errors import WeightsError
+from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.inference.predictor import TTA_VIEWS, Predictor, predict_split
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.operating_points.decision import Decision
@@ -39,6 +39,11 @@ def test_probabilities_are_those_of_fastai(run, tta):
     found = Predictor.from_run(run, "cpu").probabilities(IMAGES, tta=tta, seed=5, batch_size=3)
     np.testing.assert_allclose(found.raw, expected, atol=1e-5)
     np.testing.assert_array_equal(found.calibrated, run.decision.calibrated(found.raw))
+
+
+def test_a_batch_holds_an_image(tiny_run):
+    with pytest.raises(ConfigError, match="batch_size is 0; expected at least 1"):
+        Predictor.from_run(tiny_run, "cpu").logits(IMAGES, batch_size=0)
 
 
 def test_raw_probabilities_are_softmax_or_sigmoid_of_the_logits(run):

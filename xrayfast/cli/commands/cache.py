@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from xrayfast.cli.options import Json
+from xrayfast.cli.options import Json, takes
 from xrayfast.cli.output import Output
 
 app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images that are cached on disk.")
 
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--cache-dir",
-        metavar="DIR",
-        show_default=False,
-        help="Folder of the cache; by default in the user's cache folder.",
-    ),
-]
-
 
 @app.command()
-def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
+@takes("cache_dir")
+def info(given: dict[str, Any], as_json: Json = False) -> None:
     """Show where decoded images are cached, and how much disk space they take."""
     from datetime import datetime
 
     from xrayfast.data.cache.folders import cache_info, cache_root
 
-    out = Output(as_json)
+    out, cache_dir = Output(as_json), given.get("cache_dir")
     folders = cache_info(cache_dir)
     rows = [
         (f.path.name, f"{f.side} px", f.images, f"{f.bytes / 1e6:.1f}", f"{datetime.fromtimestamp(f.used):%Y-%m-%d}")
@@ -46,11 +36,12 @@ def info(cache_dir: CacheDir = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def clear(cache_dir: CacheDir = None, as_json: Json = False) -> None:
+@takes("cache_dir")
+def clear(given: dict[str, Any], as_json: Json = False) -> None:
     """Remove all decoded images; they are decoded again when needed."""
     from xrayfast.data.cache.folders import cache_root, clear_cache
 
-    out = Output(as_json)
+    out, cache_dir = Output(as_json), given.get("cache_dir")
     freed = clear_cache(cache_dir)
     out.done(f"{freed / 1e6:.1f} MB freed", cache_root(cache_dir))
     out.json({"root": str(cache_root(cache_dir)), "freed_bytes": freed})

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xrayfast.cli.options import OUT, PREDICTED_SPLITS, Json, check_choice
+from xrayfast.cli.options import OUT, Json, check_choice
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.cli.progress import reporting
+from xrayfast.config import DEFAULT_METRIC, PREDICTED_SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,11 +26,15 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders, or folders of runs.")],
     split: Annotated[
         str | None,
-        typer.Option(metavar="valid|test", show_default="test, where every run has one", help="Split to compare on."),
+        typer.Option(
+            metavar="|".join(PREDICTED_SPLITS),
+            show_default="test, where every run has one",
+            help="Split to compare on.",
+        ),
     ] = None,
     order: Annotated[
         str, typer.Option(metavar="METRIC", help="Best first by this metric, such as accuracy, f1_macro or brier.")
-    ] = "auroc_macro",
+    ] = DEFAULT_METRIC,
     reference: Annotated[
         str | None,
         typer.Option(metavar="RUN", show_default="the best", help="The run that the others are compared with."),

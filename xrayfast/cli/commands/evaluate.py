@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -12,16 +12,20 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import command_line, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
+from xrayfast.config import PREDICTED_SPLITS, Device
 
 if TYPE_CHECKING:
     from xrayfast.run import Run
 
+SPLITS = ("train", *PREDICTED_SPLITS)
+
 # DATA is an argument of its own, and nothing is trained for which splits would be drawn.
 _WITHOUT = ("source", "valid_fraction", "test_fraction", "folds", "fold", "split_seed")
-_RESULTS = ("prevalence", "resamples")
+_OWN = ("prevalence", "resamples")
+_PREDICTION = ("tta", "batch_size", "device")
 
 
-@o.takes("data", *_RESULTS, without=_WITHOUT)
+@o.takes("data", *_OWN, *_PREDICTION, without=_WITHOUT)
 def evaluate(
     given: dict[str, Any],
     run: o.RunFolder = None,
@@ -42,15 +46,12 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="train|valid|test",
+            metavar="|".join(SPLITS),
             show_default="test of the run's own data, all of DATA",
             help="Split to evaluate on.",
         ),
     ] = None,
     part: Annotated[str | None, typer.Option(hidden=True, help="Deprecated name of --split.")] = None,
-    tta: o.Tta = False,
-    device: o.DeviceName = None,
-    batch_size: o.BatchSize = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -73,17 +74,17 @@ def evaluate(
     if part is not None:
         out.note("--part is now called --split, and will go.")
         split = split or part
-    o.check_choice(split, ("train", *o.PREDICTED_SPLITS), "--split")
-    o.check_choice(device, o.DEVICES, "--device")
-    results = {key: given.pop(key) for key in _RESULTS if key in given}
+    o.check_choice(split, SPLITS, "--split")
+    o.check_choice(given.get("device"), get_args(Device), "--device")
+    results = {key: given.pop(key) for key in _OWN if key in given}
     if data is None:
-        others = {"config": config, "device": device, "batch_size": batch_size, "tta": tta or None}
-        wrong = [*given, *(option for option, value in others.items() if value is not None)]
+        wrong = [*given, *(["config"] if config is not None else [])]
         if wrong:
             raise typer.BadParameter(
                 "is for other data: name DATA too. The run's own predictions are saved, and need no network.",
                 param_hint=f"--{wrong[0].replace('_', '-')}",
             )
+    prediction = {key: given.pop(key) for key in _PREDICTION if key in given}
     from xrayfast.run import Run
 
     chosen = Run.newest(runs) if run is None else Run(run)
@@ -96,13 +97,10 @@ def evaluate(
             by=[column.strip() for column in by.split(",")] if by else (),
             split=split,  # type: ignore[arg-type]
             name=name,
-            tta=tta,
-            device=device or "auto",  # type: ignore[arg-type]
-            batch_size=batch_size or 32,
             command=command_line(),
             progress=reporter.preparing,
-            prevalence=results.get("prevalence"),
-            resamples=results.get("resamples"),
+            **results,
+            **prediction,
         )
     metrics = found.metrics
     show_evaluation(out, chosen, metrics)

@@ -9,6 +9,7 @@ import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.output import Output
+from xrayfast.config import PREDICTED_SPLITS
 
 if TYPE_CHECKING:
     from xrayfast.run import Run
@@ -20,7 +21,9 @@ def interpret(
     run: o.RunFolder = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="valid|test", show_default="test, where there is one", help="Split to report on."),
+        typer.Option(
+            metavar="|".join(PREDICTED_SPLITS), show_default="test, where there is one", help="Split to report on."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Images with the largest losses to show.")] = 12,
     saliency: Annotated[
@@ -50,7 +53,7 @@ def interpret(
     Any option under Results chooses thresholds and calibration on validation again, saves them in the run, and computes
     the metrics of all splits again.
     """
-    o.check_choice(split, o.PREDICTED_SPLITS, "--split")
+    o.check_choice(split, PREDICTED_SPLITS, "--split")
     from xrayfast.run import Run
 
     out = Output(as_json)

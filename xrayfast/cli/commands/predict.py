@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
 from xrayfast.cli import options as o
 from xrayfast.cli.common import require_parent
 from xrayfast.cli.output import Output
+from xrayfast.config import Device
 
 
+@o.takes("tta", "batch_size", "device")
 def predict(
+    given: dict[str, Any],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     sources: Annotated[list[str], typer.Argument(metavar="FILES...", help="Image files, folders and patterns.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path(
@@ -28,9 +31,6 @@ def predict(
             help="Abstain where the calibrated probability of the answer is below this, such as 0.8.",
         ),
     ] = None,
-    tta: o.Tta = False,
-    batch_size: o.BatchSize = 32,
-    device: o.DeviceName = "auto",
     as_json: o.Json = False,
 ) -> None:
     """Predict on new images: a CSV with one row per file, in input order.
@@ -39,7 +39,7 @@ def predict(
 
     A file that can't be read gets a row with its error; the others are predicted, and the exit code is 1.
     """
-    o.check_choice(device, o.DEVICES, "--device")
+    o.check_choice(given.get("device"), get_args(Device), "--device")
     from xrayfast.files import write_csv
     from xrayfast.run import Run
 
@@ -48,7 +48,7 @@ def predict(
     require_parent(output)
     from xrayfast.workflows.predict import predict as work
 
-    table = work(chosen, sources, abstain_below=abstain_below, tta=tta, batch_size=batch_size, device=device)  # type: ignore[arg-type]
+    table = work(chosen, sources, abstain_below=abstain_below, **given)
     write_csv(output, table, "%.9g")
     failed = table[table["error"] != ""]
     read = table[table["error"] == ""]

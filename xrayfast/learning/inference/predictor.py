@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xrayfast.config import Device
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.errors import ConfigError
 from xrayfast.learning.augment import augment, normalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.reading import reading
@@ -129,6 +130,8 @@ class Predictor:
         return self._activation(self._logits(images, batch_size, augmented=True))
 
     def _logits(self, images: Sequence[NDArray[np.uint8]], batch_size: int, *, augmented: bool = False) -> Tensor:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
         logits = [torch.empty(0, len(self.decision.labels))]
         with torch.no_grad(), _no_autocast(self.device.type):
             for start in range(0, len(images), batch_size):

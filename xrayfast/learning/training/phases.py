@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from xrayfast.config import Schedule, Task, TrainConfig
+from xrayfast.config import DEFAULT_METRIC, Schedule, Task, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
 from xrayfast.learning.training.mixed_precision import leave_autocast
@@ -70,14 +70,13 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
 
 
 def resolve_monitor(train: TrainConfig, task: Task) -> str:
-    """The column of the history that decides which epoch is best; "auto" is the macro AUROC, which depends on the whole
-    ranking where accuracy jumps with single images.
+    """The column of the history that decides which epoch is best; "auto" is `config.DEFAULT_METRIC`.
 
     Raises:
         ConfigError: the metric belongs to the other task.
     """
     if train.monitor == "auto":
-        return "auroc_macro"
+        return DEFAULT_METRIC
     choices = ("valid_loss", *epoch_metrics(task))
     if train.monitor not in choices:
         raise ConfigError(f"monitor is '{train.monitor}', and {task}-label data has one of: {', '.join(choices)}.")

@@ -7,17 +7,20 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.metrics.registry import headline_metrics, label_metrics, metric_title, overall_metrics
-from xrayfast.metrics.summary import AT_THRESHOLD
+from xrayfast.metrics.registry import (
+    AT_THRESHOLD,
+    headline_metrics,
+    label_columns,
+    label_metrics,
+    metric_title,
+    overall_metrics,
+)
 from xrayfast.report.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell
 from xrayfast.report.wording import interval_of, percent, split_images
 
 CONFUSED_ROWS = 10
 
 METHODS = {"bca": "BCa bootstrap", "exact": "exact (Clopper-Pearson)", "inversion": "bootstrap, inverted"}
-
-FOUND = ("support", "threshold", "auroc", "ap", "recall", "specificity", "precision", "f1")
-"""The first of three tables by label, none wider than a printed page; the others hold all other metrics."""
 
 TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
 FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
@@ -43,10 +46,11 @@ def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Tab
 
 
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
-    """The metrics by label: a table of the most used, and tables of all others."""
+    """The metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
     kind = split_images(split, summary["images"])
-    first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, FOUND)
-    others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in FOUND]
+    most_used = ("support", "threshold", *label_columns("page"))
+    first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, most_used)
+    others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in most_used]
     decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
     calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
     called, probabilities = "further metrics of what is called", "how well the probabilities are calibrated"

@@ -7,12 +7,10 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.metrics.registry import headline_metrics, metric_title
+from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.report.html.tables import Cell, Column, Table, metric_cell, number_cell
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
-
-BY_LABEL = ("auroc", "recall", "specificity")
-"""The metrics that are shown by label and subgroup."""
 
 
 def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
@@ -23,7 +21,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
         {
             "by": attribute["by"],
             "table": _overall(f"{split}-by-{i}", attribute, task),
-            "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in BY_LABEL],
+            "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in GAP_METRICS],
             "gaps_text": _gaps_text(attribute),
             "gaps": _gaps(f"{split}-by-{i}-gaps", attribute),
             "notes": attribute.get("notes", []),

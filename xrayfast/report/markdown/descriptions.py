@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from xrayfast.config import DEFAULT_METRIC
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
@@ -145,7 +146,7 @@ def epoch_selection(facts: RunFacts) -> str:
         return "Kept are the weights that the network had when it was saved; no epoch was chosen."
     if best is None:
         return f"Which epoch's weights were kept is {UNRECORDED}."
-    name = "loss" if monitor == "valid_loss" else metric_title("auroc_macro" if monitor == "auto" else monitor)
+    name = "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
     return f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
 
 

@@ -8,12 +8,9 @@ from typing import Any
 
 from xrayfast.config import Task
 from xrayfast.errors import plural
-from xrayfast.metrics.registry import headline_metrics, metric_title, prevalence_metrics
-from xrayfast.metrics.summary import AT_THRESHOLD
+from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
 from xrayfast.report.wording import interval_of, resampled_units
-
-_LABEL_COLUMNS = ("auroc", "ap", "recall", "specificity", "precision", "npv", "f1")
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -59,7 +56,8 @@ def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
 
 def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
     """One row per label: images with and without it, and its metrics with their intervals."""
-    keys = [key for key in (*_LABEL_COLUMNS, *prevalence_metrics()) if any(key in row for row in summary["per_label"])]
+    names = (*label_columns("full"), *prevalence_metrics())
+    keys = [key for key in names if any(key in row for row in summary["per_label"])]
     counts = {"support": "Images with", "negatives": "Images without"}
     counts = {key: words for key, words in counts.items() if any(key in row for row in summary["per_label"])}
     rows = []

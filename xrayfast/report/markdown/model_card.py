@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from xrayfast.config import DEFAULT_METRIC
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
 from xrayfast.report.markdown import descriptions as say
 from xrayfast.report.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
@@ -77,7 +78,7 @@ def main_result(facts: RunFacts) -> str:
     if facts.main_split is None:
         return "No results are recorded."
     split, summary = facts.main_split
-    names = ("auroc_macro", EXACT_MATCH[facts.task])
+    names = (DEFAULT_METRIC, EXACT_MATCH[facts.task])
     values = "; ".join(f"{metric_title(name)}: {estimate(summary, name)}" for name in names)
     return f"{SPLIT_TITLES[split]} split, {images_of_patients(summary)}. {values}. {interval_note(summary)}"
 

@@ -9,12 +9,12 @@ from itertools import groupby
 
 import pandas as pd
 
-from xrayfast.config import Config, Task
+from xrayfast.config import PREDICTED_SPLITS, Config, Task
 from xrayfast.errors import RunError
 from xrayfast.files import read_csv
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import headline_metrics
-from xrayfast.run import PREDICTED_SPLITS, Run
+from xrayfast.run import Run
 from xrayfast.run_files import EvaluationMetrics, MetricsFile, RunInfo, Saliency, SplitSummary
 
 

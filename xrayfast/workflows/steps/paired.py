@@ -17,6 +17,7 @@ from xrayfast.metrics.intervals.comparison import holm, mcnemar
 from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.predictions import Predictions
 
 LEVEL = 0.05
@@ -24,9 +25,6 @@ LEVEL = 0.05
 
 FEW = 10
 """With fewer patients (or images) with, or without, a label DeLong's p-value is approximate."""
-
-_COUNT_RIGHT_IMAGES = ("accuracy", "subset_accuracy")
-"""The metrics that McNemar's test compares."""
 
 _Rows = NDArray[np.intp]
 
@@ -88,7 +86,7 @@ def compare_pair(
     rows = []
     for name in metrics:
         test: dict[str, Any] = {"test": "", "p": math.nan}
-        if name in _COUNT_RIGHT_IMAGES:
+        if name in EXACT_MATCH.values():  # counts images that are right
             called = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *called, groups)}
         rows.append({**size, "metric": name, "label": "", **_numbers(found.overall[name]), **test})

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xrayfast.config import ResultsConfig, Task
+from xrayfast.config import PredictedSplit, ResultsConfig, Task
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.files import write_text
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
@@ -19,7 +19,7 @@ from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.predictions import Predictions
 from xrayfast.report.markdown.claim import render_claim
 from xrayfast.report.markdown.model_card import render_model_card
-from xrayfast.run import PredictedSplit, Run
+from xrayfast.run import Run
 
 DECISION_SPLIT: PredictedSplit = "valid"
 """The split on which calibration and thresholds are chosen."""
