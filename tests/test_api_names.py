@@ -18,6 +18,7 @@ NOT_SETTINGS = {
     "output": "a file or folder to write",
     "command": "the command line, for the record",
     "progress": "called while it works",
+    "note": "called with what was left out",
     "reporter": "called while it trains",
     "interrupted": "asked whether to stop",
     "dls": "fastai's DataLoaders",

@@ -31,6 +31,7 @@ ClassWeights = Literal["none", "auto"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ReuseFrozen = Literal["auto", "on", "off"]
+Problems = Literal["error", "skip"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
 Monitor = Literal[
     "auto",
@@ -170,6 +171,9 @@ class DataConfig(_Section):
     folds: int | None = option(None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2)
     fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1)
     split_seed: int = option(0, "Seed of the split.", ge=0)
+    missing: Problems = option(
+        "error", "Rows of the table whose image is not there: an error, or left out, counted and listed in the run."
+    )
     window: str = option(
         "auto",
         "DICOM: auto takes a file's first window; or its number, percentile, full, or CENTER/WIDTH.",

@@ -33,6 +33,7 @@ INFO = "run.json"
 LABELS = "labels.json"
 MODEL = "model.safetensors"
 SPLIT = "split.csv"
+LEFT_OUT = "left_out.csv"
 HISTORY = "history.csv"
 BATCHES = "batches.csv"
 METRICS = "metrics.json"
@@ -200,6 +201,11 @@ class Run:
     def write_split(self, table: pd.DataFrame) -> None:
         """Write the rows used, as `Manifest.split_table` gives them."""
         write_csv(self.path / SPLIT, table)
+
+    def write_left_out(self, left_out: Iterable[tuple[str, Iterable[str]]]) -> None:
+        """Write `left_out.csv`, where images were left out: each with the reason, as in `Manifest.left_out`."""
+        if rows := [(image, reason) for reason, images in left_out for image in images]:
+            write_csv(self.path / LEFT_OUT, pd.DataFrame(rows, columns=["image", "reason"]))
 
     @property
     def history(self) -> pd.DataFrame:

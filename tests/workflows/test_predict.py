@@ -103,14 +103,27 @@ def test_what_stops_it_leaves_no_thread_and_no_filter(tiny_run, data_dir, monkey
     assert caught.tb  # which holds all frames: nothing was left to the garbage collector
 
 
+def test_what_a_folder_holds_besides_images_is_counted_and_named(tiny_run, data_dir, tmp_path):
+    shutil.copy(next(data_dir.rglob("*.png")), tmp_path / "1.png")
+    (tmp_path / "1.gif").write_bytes(b"GIF89a")
+    notes = []
+    assert len(xf.predict(tiny_run, tmp_path, note=notes.append)) == 1
+    assert notes == [f"1 file left out, being no image by name or content: {tmp_path / '1.gif'}."]
+
+
 def test_sources(tmp_path):
     for name in ("b/2.png", "b/1.PNG", "b/c/3.jpg", "b/.hidden.png", "b/notes.txt", "a.weird"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (8, 8)).save(path, format="PNG")
-    found = find_images([tmp_path / "a.weird", tmp_path / "b", tmp_path / "b" / "2.png"])
-    assert [os.path.relpath(path, tmp_path) for path in found] == ["a.weird", "b/1.PNG", "b/2.png", "b/c/3.jpg"]
-    assert find_images([str(tmp_path / "b" / "*.png")]) == [str(tmp_path / "b" / "2.png")]
+    for name in ("b/4.jfif", "b/5.JPE", "b/6.gif"):
+        (tmp_path / name).touch()
+    found, left_out = find_images([tmp_path / "a.weird", tmp_path / "b", tmp_path / "b" / "2.png"])
+    assert left_out == [f"{tmp_path}/b/6.gif", f"{tmp_path}/b/notes.txt"]
+    assert [os.path.relpath(path, tmp_path) for path in found] == [
+        "a.weird", "b/1.PNG", "b/2.png", "b/4.jfif", "b/5.JPE", "b/c/3.jpg"
+    ]  # fmt: skip
+    assert find_images([str(tmp_path / "b" / "*.png")]) == ([str(tmp_path / "b" / "2.png")], [])
     with pytest.raises(DataError, match="no such file, folder or pattern"):
         find_images([tmp_path / "nothing*"])
     with pytest.raises(DataError, match="No files"):

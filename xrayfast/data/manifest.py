@@ -21,7 +21,7 @@ from xrayfast.data.labels.resolve import resolve_labels
 from xrayfast.data.labels.targets import Targets, join_labels, to_truth
 from xrayfast.data.sources.patients import group_patients, pseudonymize
 from xrayfast.data.sources.read import read_source
-from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
 from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
@@ -46,7 +46,7 @@ class Manifest:
         config: the settings that it was opened with.
         notes: what was inferred, drawn or ignored, in sentences.
         drawn: (N,) bool, whether the split of an image was drawn, and not given.
-        left_out: why image files of the source are no rows, and how many.
+        left_out: why images of the source are no rows, and their names.
     """
 
     table: pd.DataFrame
@@ -56,7 +56,7 @@ class Manifest:
     config: DataConfig
     notes: tuple[str, ...]
     drawn: npt.NDArray[np.bool_]
-    left_out: tuple[tuple[str, int], ...] = ()
+    left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -93,11 +93,12 @@ class Manifest:
         return table
 
     def flow(self) -> list[tuple[str, int]]:
-        """Descriptions and counts of images: files in the source, those left out, those used, and each split."""
-        found = len(self) + sum(n for _, n in self.left_out)
-        left_out = [(f"Left out: {why}", n) for why, n in self.left_out]
+        """Descriptions and counts of images: those in the source, those left out, those used, and each split."""
+        found = len(self) + sum(len(names) for _, names in self.left_out)
+        left_out = [(f"Left out: {why}", len(names)) for why, names in self.left_out]
         splits = [(f"Split {name}", int((self.table["split"] == name).sum())) for name in SPLITS]
-        return [("Image files", found), *left_out, ("Images used", len(self)), *(split for split in splits if split[1])]
+        first = "Images listed" if NO_FILE in dict(self.left_out) else "Image files"
+        return [(first, found), *left_out, ("Images used", len(self)), *(split for split in splits if split[1])]
 
     def split_table(self) -> pd.DataFrame:
         """Image, patient, split and labels: a run's `split.csv`, which `split_file` replays."""
@@ -185,7 +186,7 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
         config,
         tuple(notes),
         splits.drawn,
-        tuple(records.left_out),
+        tuple((why, tuple(names)) for why, names in records.left_out),
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from typing_extensions import ParamSpec
 
 from xrayfast.audit.features import Progress
-from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, TaskChoice
+from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice
 from xrayfast.data.cache.image_cache import DecodedImages, decode_images
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
@@ -64,6 +64,7 @@ def open_data(
     folds: int | None = None,
     fold: int | None = None,
     split_seed: int = 0,
+    missing: Problems = "error",
     window: str = "auto",
     cache: bool = True,
     cache_dir: Path | str | None = None,
@@ -93,6 +94,7 @@ def open_data(
         folds: number of folds of all images that are not test; one of them is the validation split.
         fold: which of them, from 1 (default).
         split_seed: seed of the drawn split.
+        missing: "error", or "skip" to leave out rows of the table whose image is not there.
         window: for DICOM images: "auto" (the file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
         cache: keep decoded images on disk for the next time.
         cache_dir: where; by default in the user's cache folder.

@@ -108,6 +108,7 @@ def fit(
             run = Run.create(folder, name, config.model.arch, config, info)
             run.write_decision(Decision(manifest.task, manifest.labels))
             run.write_split(split_table(manifest, images))
+            run.write_left_out(manifest.left_out)
             path = world.broadcast_text(str(run.path))
             _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world))
     return Run(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Device
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square, is_image, read
-from xrayfast.errors import ConfigError, DataError, ReadError
+from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
@@ -30,6 +31,7 @@ def predict(
     batch_size: int = 32,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] = warnings.warn,
 ) -> pd.DataFrame:
     """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
 
@@ -42,6 +44,7 @@ def predict(
         batch_size: images per batch.
         device: where to compute.
         progress: called with the number of files done and of all files.
+        note: called with what was left out, in a sentence.
 
     Returns:
         One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
@@ -57,7 +60,9 @@ def predict(
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     run = Run.of(run)
-    files = find_images([sources] if isinstance(sources, (str, Path)) else sources)
+    files, left_out = find_images([sources] if isinstance(sources, (str, Path)) else sources)
+    if left_out:
+        note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
     predictor = Predictor.from_run(run, device)
     window, size = run.config.data.window, predictor.size
     tables: list[pd.DataFrame] = []
@@ -74,19 +79,24 @@ def predict(
     return pd.concat(tables, ignore_index=True)
 
 
-def find_images(sources: Sequence[Path | str]) -> list[str]:
+def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str]]:
     """The files of the sources in input order, without duplicates; those of a folder or pattern sorted by name.
 
-    A file given by name is taken whatever its suffix, of a folder those with the suffix of an image.
+    A file given by name is taken whatever its suffix, of a folder those that `is_image` takes for one.
+
+    Returns:
+        The files, and the other files of folders, which are left out.
 
     Raises:
         DataError: a source matches nothing.
     """
-    found: dict[str, None] = {}
+    found, left_out = dict[str, None](), dict[str, None]()
     for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
-            inside = sorted(str(p) for p in path.rglob("*") if not p.name.startswith(".") and is_image(str(p)))
+            files = sorted(str(p) for p in path.rglob("*") if not p.name.startswith(".") and not p.is_dir())
+            inside = [file for file in files if is_image(file)]
+            left_out.update(dict.fromkeys(file for file in files if not is_image(file)))
             if not inside:
                 suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
                 raise DataError(f"{source}: holds no images; expected files that end in {suffixes}.")
@@ -99,7 +109,7 @@ def find_images(sources: Sequence[Path | str]) -> list[str]:
         found.update(dict.fromkeys(inside))
     if not found:
         raise DataError("No files to predict on: expected image files, folders or patterns.")
-    return list(found)
+    return list(found), [file for file in left_out if file not in found]
 
 
 def _try_read(file: str, window: str, size: int) -> NDArray[np.uint8] | str:

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.builders import make
-from xrayfast.data.sources.file_matching import Finder, PathIndex, walk
+from xrayfast.data.sources.file_matching import Finder, PathIndex, drop_shared_folders, walk
 from xrayfast.errors import DataError
 
 
-def found(paths, text, min_parts=1):
-    return [paths[i] for i in PathIndex(paths).find(text, min_parts)]
+def found(paths, text):
+    return [paths[i] for i in PathIndex(paths).find(text)]
 
 
 TREE = ["train/p1/view1.jpg", "train/p2/view1.jpg", "valid/p1/view1.jpg", "valid/p3/view2.dcm", "notes.txt"]
@@ -23,9 +23,9 @@ TREE = ["train/p1/view1.jpg", "train/p2/view1.jpg", "valid/p1/view1.jpg", "valid
     ("text", "names"),
     [
         ("train/p1/view1.jpg", ["train/p1/view1.jpg"]),
-        ("Set-v1.0/train/p1/view1.jpg", ["train/p1/view1.jpg"]),
+        ("Set-v1.0/train/p1/view1.jpg", []),
         ("p2/view1.jpg", ["train/p2/view1.jpg"]),
-        ("other/p2/view1.jpg", ["train/p2/view1.jpg"]),
+        ("other/p2/view1.jpg", []),
         ("p1/view1.jpg", ["train/p1/view1.jpg", "valid/p1/view1.jpg"]),
         ("view2.png", ["valid/p3/view2.dcm"]),
         ("p3/view2", ["valid/p3/view2.dcm"]),
@@ -37,25 +37,18 @@ TREE = ["train/p1/view1.jpg", "train/p2/view1.jpg", "valid/p1/view1.jpg", "valid
         ("/", []),
     ],
 )
-def test_paths_are_found_by_their_ends(text, names):
+def test_paths_are_found_by_their_whole_ends(text, names):
     assert found(TREE, text) == names
 
 
-def test_more_of_the_end_goes_before_the_same_ending():
-    assert found(["train/1.jpg", "test/1.png"], "train/1.png") == ["train/1.jpg"]
+def test_a_whole_name_goes_before_one_without_its_suffix():
     assert found(["1.jpg", "1.png"], "1.png") == ["1.png"]
     assert found(["1.jpg", "1.png"], "1.bmp") == ["1.jpg", "1.png"]
 
 
 def test_a_path_as_written_goes_before_longer_ones():
     assert found(["copy/a/1.png", "a/1.png", "1.png"], "a/1.png") == ["a/1.png"]
-    assert found(["copy/a/1.png", "a/1.png", "1.png"], "x/1.png") == ["1.png"]
-
-
-def test_least_says_how_much_must_agree():
-    assert found(TREE, "Set/train/p9/view2.dcm", min_parts=3) == []
-    assert found(TREE, "Set/train/p9/view2.dcm") == ["valid/p3/view2.dcm"]
-    assert found(TREE, "Set/valid/p3/view2.dcm", min_parts=3) == ["valid/p3/view2.dcm"]
+    assert found(["copy/a/1.png", "a/1.png", "1.png"], "x/1.png") == []
 
 
 def test_names_with_dots_are_no_endings():
@@ -63,53 +56,45 @@ def test_names_with_dots_are_no_endings():
     assert found(["1.2.840.113.dcm", "1.2.840.114.dcm"], "1.2.840.113") == ["1.2.840.113.dcm"]
 
 
-SPLITS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=0, max_size=3)
+@pytest.mark.parametrize(
+    ("paths", "names", "min_parts", "dropped"),
+    [
+        (["a/b/1.png", "a/b/2.png"], ["a/b/1.png"], 1, ""),
+        (["x/a/1.png", "x/a/2.png"], ["a/1.png"], 1, "x/"),
+        (["/home/me/a/1.png", "/home/me/b/2.png"], ["b/2.png"], 1, "/home/me/"),
+        (["x/1.png", "x/2.png"], ["1.png", "2.png"], 1, "x/"),
+        (["x/1.png", "x/2.png"], ["3.png"], 1, ""),
+        (["x/1.png", "y/2.png"], ["1.png", "2.png"], 1, ""),
+        (["x/1.png", "2.png"], ["1.png", "2.png"], 1, ""),
+        (["xa/1.png", "xb/2.png"], ["1.png"], 1, ""),
+        (["x/1.png", ""], ["1.png"], 1, "x/"),
+        (["x/p1/s1/1.png"], ["p1/s1/1.png"], 3, "x/"),
+        (["x/p1/s1/1.png"], ["s1/1.png"], 3, ""),
+        ([], ["1.png"], 1, ""),
+    ],
+)
+def test_only_folders_that_all_paths_share_are_dropped_and_as_few_as_possible(paths, names, min_parts, dropped):
+    written, part = drop_shared_folders(paths, set(names).__contains__, min_parts)
+    assert (written, part) == ([path.removeprefix(dropped) for path in paths], dropped)
+
+
+FOLDERS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=0, max_size=3)
 NAMES = st.sampled_from(["1.png", "1.jpg", "2.png", "2"])
-FILES = st.lists(st.tuples(SPLITS, NAMES), min_size=1, max_size=12).map(
+FILES = st.lists(st.tuples(FOLDERS, NAMES), min_size=1, max_size=12).map(
     lambda files: sorted({"/".join([*folders, name]) for folders, name in files})
 )
 
 
-def shared(text, path):
-    """How many components two paths share at the end, and whether names agree wholly."""
+@given(FILES, FILES)
+def test_what_is_found_ends_in_the_whole_path_that_is_written(paths, texts):
+    def ends(path, text):
+        return f"/{path}".endswith(f"/{text}") or f"/{path.rsplit('.', 1)[0]}".endswith(f"/{text.rsplit('.', 1)[0]}")
 
-    def count(left, right):
-        pairs = zip(reversed(left.split("/")), reversed(right.split("/")), strict=False)
-        total = 0
-        for one, other in pairs:
-            if one != other:
-                break
-            total += 1
-        return total
-
-    def stem(name):
-        return name.rsplit(".", 1)[0]
-
-    return count(stem(text), stem(path)), count(text, path) > 0
-
-
-@given(FILES, st.data())
-def test_a_path_in_front_of_which_folders_are_added_or_cut_is_never_taken_for_another(paths, data):
-    path = data.draw(st.sampled_from(paths))
-    cut = data.draw(st.integers(0, path.count("/")))
-    front = data.draw(st.lists(st.sampled_from(["x", "a"]), max_size=2))
-    text = "/".join([*front, *path.split("/")[cut:]])
-    names = found(paths, text)
-    best = max(shared(text, other) for other in paths)
-    alike = [other for other in paths if shared(text, other) == best]
-    assert set(names) <= set(alike)
-    if text in paths:
-        assert names == [text]
-    elif path in alike:
-        assert len(names) == 1 or path in names
-
-
-@given(FILES, st.sampled_from(["a/1.png", "b/2", "9.png", "c/b/1.jpg", "z/1.png"]))
-def test_what_is_found_ends_alike(paths, text):
-    best = max(shared(text, other) for other in paths)
-    names = found(paths, text)
-    assert bool(names) == (best[0] > 0)
-    assert all(shared(text, name) == best for name in names)
+    for text in texts:
+        names = found(paths, text)
+        assert all(ends(name, text) for name in names)
+        assert bool(names) == any(ends(path, text) for path in paths)
+        assert text not in paths or names == [text]
 
 
 # Files
@@ -133,23 +118,103 @@ def test_files_are_found_as_they_are_written(tmp_path):
         "a/4.png": "../beside/a/4.png",
         "../beside/3.png": "../beside/3.png",
     }.items():
-        assert finder.find(cell) == [name], cell
+        assert finder.find([cell])[0] == [[name]], cell
         assert Path(finder.path(name)).samefile(tmp_path / "data" / name)
         assert ".." not in finder.path(name)
-    assert finder.find("1.png") == ["a/1.png", "b/1.png"]
-    assert finder.find("2.png") == [] and finder.find(".hidden.png") == [] and finder.find("") == []
+    assert finder.find(["1.png"])[0] == [["a/1.png", "b/1.png"]]
+    assert finder.find(["2.png", ".hidden.png", ""])[0] == [[], [], []]
 
 
 def test_folders_and_links_named_like_files_are_not_found(tmp_path):
     make(tmp_path, "x/1.png/2.png")
     (tmp_path / "x" / "self.png").symlink_to("self.png")
     (tmp_path / "x" / "gone.png").symlink_to("nowhere.png")
-    assert Finder(tmp_path, tmp_path).find("x/1.png/2.png") == ["x/1.png/2.png"]
+    assert Finder(tmp_path, tmp_path).find(["x/1.png/2.png"])[0] == [["x/1.png/2.png"]]
     with pytest.raises(DataError, match=r"self\.png: can't be followed"):
-        Finder(tmp_path, tmp_path).find("1.png")
+        Finder(tmp_path, tmp_path).find(["1.png"])
     (tmp_path / "x" / "self.png").unlink()
     for name in ("1.png", "gone.png"):
-        assert Finder(tmp_path, tmp_path).find(name) == []
+        assert Finder(tmp_path, tmp_path).find([name])[0] == [[]]
+
+
+REST = [f"rest/{i}.png" for i in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("files", "cell"),
+    [
+        (["A/1.png", "B/2.png"], "B/1.png"),  # the folder is there
+        (["A/1.png"], "B/1.png"),  # the folder is gone
+        (["train/2.png", "test/1.png"], "train/1.png"),
+        (["p1/s1/view.png", "p2/s9/view.png"], "p2/s1/view.png"),
+        (["A/x.png"], "x.png"),  # without a folder, where the others have one
+        (["old/B/1.png", "B/2.png"], "B/1.png"),  # the same folder deeper in the tree, where it is there
+        (["A/1.jpg", "B/2.png"], "B/1.png"),
+        (["1.png"], "B/1.png"),
+        (["a/1.png"], "A/1.png"),
+    ],
+)
+def test_a_file_of_the_same_name_in_another_folder_is_never_taken(tmp_path, files, cell):
+    make(tmp_path, *files, *REST)
+    assert Finder(tmp_path, tmp_path).find([cell, *REST]) == ([[], *([name] for name in REST)], [])
+
+
+def test_a_leading_part_that_all_paths_share_is_dropped_with_a_note(tmp_path):
+    make(tmp_path, "train/1.png", "train/2.png", "valid/1.png")
+    found, notes = Finder(tmp_path, tmp_path).find(["Set-v1/train/1.png", "Set-v1/valid/1.png", "Set-v1/valid/2.png"])
+    assert found == [["train/1.png"], ["valid/1.png"], []]
+    assert notes == [f"All paths begin with Set-v1/, which is not in {tmp_path}: read without it."]
+
+
+def test_names_without_a_folder_are_found_in_folders_of_one_kind_and_not_in_a_stray_one(tmp_path):
+    kept = [f"images_{i:03d}/images/{i}{j}.png" for i in (1, 2) for j in range(5)]
+    make(tmp_path, *kept, "images_003/images/99.png", "backup/50.png")
+    cells = [*(name[-6:] for name in kept), "99.png", "50.png"]
+    found, notes = Finder(tmp_path, tmp_path).find(cells)
+    assert found == [*([name] for name in kept), ["images_003/images/99.png"], []]
+    assert notes == [
+        "Folders in which images were found by their names: images_001/images/ (5), images_002/images/ (5), "
+        "images_003/images/ (1)."
+    ]
+
+
+def test_names_without_a_folder_are_found_in_class_folders_of_similar_sizes(tmp_path):
+    kept = [*(f"COVID/images/c{i}.png" for i in range(6)), *(f"Normal/images/n{i}.png" for i in range(9))]
+    make(tmp_path, *kept)
+    found, notes = Finder(tmp_path, tmp_path).find([Path(name).name for name in kept])
+    assert found == [[name] for name in kept] and "COVID/images/ (6), Normal/images/ (9)" in notes[0]
+    make(tmp_path, *(f"COVID/images/other{i}.png" for i in range(20)))  # of COVID, only 6 of 26 are listed then
+    assert Finder(tmp_path, tmp_path).find([Path(name).name for name in kept])[0] == [
+        *[[]] * 6,
+        *([n] for n in kept[6:]),
+    ]
+
+
+def test_files_beside_the_table_do_not_stand_in_for_those_missing_under_the_root(tmp_path):
+    make(tmp_path, "1.png", "2.png", "sub/2.png", "sub/3.png", "sub/4.png")
+    found, _ = Finder(tmp_path, tmp_path / "sub").find(["1.png", "2.png", "3.png", "4.png"])
+    assert found == [[], ["sub/2.png"], ["sub/3.png"], ["sub/4.png"]]
+    found, _ = Finder(tmp_path, tmp_path / "sub").find(["1.png", "2.png", "3.png"])
+    assert found == [["1.png"], ["2.png"], []]
+
+
+def test_names_in_either_unicode_form_are_the_same(tmp_path):
+    composed, decomposed = "thorax\u00e9", "thoraxe\u0301"
+    make(tmp_path, f"{composed}/{decomposed}.png", f"{decomposed}2/{composed}.png")
+    cells = [f"{decomposed}/{composed}.png", f"{composed}2/{decomposed}"]
+    found, _ = Finder(tmp_path, tmp_path).find(cells)
+    assert found == [[f"{composed}/{decomposed}.png"], [f"{decomposed}2/{composed}.png"]]
+    assert Finder(tmp_path, tmp_path).find([f"{decomposed}.png"])[0] == [
+        [f"{decomposed}2/{composed}.png", f"{composed}/{decomposed}.png"]
+    ]
+
+
+def test_another_suffix_is_noted(tmp_path):
+    make(tmp_path, "a/1.png", "a/2.png")
+    assert Finder(tmp_path, tmp_path).find(["a/1.jpg", "a/2.png"]) == (
+        [["a/1.png"], ["a/2.png"]],
+        ["1 files have another suffix than is written, such as a/1.png for a/1.jpg."],
+    )
 
 
 def test_images_in_a_folder(tmp_path):

@@ -84,6 +84,18 @@ def test_a_name_that_two_images_have(tmp_path):
     assert "test.txt line 1: image '0.png' could be a/0.png, b/0.png" in found
 
 
+def test_an_image_in_another_folder_than_written_is_not_that_of_the_file(tmp_path):
+    make(tmp_path / "data", *(f"{label}/{label}{i}.png" for label in "ab" for i in range(3)))
+    names = ["x/a0.png", "b/a1.png", "a/a2.png", "b/b0.png", "b/b1.png", "b/b2.png"]
+    file = table(tmp_path, "image,split\n" + "".join(f"{name},train\n" for name in names), "split.csv")
+    found = message(DataError, tmp_path / "data", split_file=file)
+    assert "found images that are not in the data: x/a0.png, b/a1.png" in found
+    names = [f"old/{label}/{label}{i}.png" for label in "ab" for i in range(3)]
+    text = "image,split\n" + "".join(f"{name},{'valid' if '0' in name else 'train'}\n" for name in names)
+    data = opened(tmp_path / "data", split_file=table(tmp_path, text, "split.csv"))
+    assert splits(data)["a/a0.png"] == "valid" and noted(data, "read without old/, with which all begin")
+
+
 # Lists
 
 

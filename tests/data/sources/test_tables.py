@@ -194,9 +194,9 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
             ["labels.csv row 5: image 'images/1.png' is already in labels.csv row 3;"],
         ),
         (
-            GOOD.replace("images/3.png", "1.png"),
+            GOOD.replace("images/3.png", "./images/1.png"),
             {},
-            ["labels.csv row 5: image '1.png' is already in labels.csv row 3 as 'images/1.png'"],
+            ["labels.csv row 5: image './images/1.png' is already in labels.csv row 3 as 'images/1.png'"],
         ),
         (GOOD.replace("4.png,a", "4.png,"), {}, ["labels.csv row 6: found a blank label", "'No Finding'"]),
         (GOOD.replace("4.png,a", "4.png,a|"), {}, ["labels.csv row 6: found an empty label"]),
@@ -255,6 +255,31 @@ def test_a_name_that_two_files_have(data_dir):
     table(data_dir, lines("image,label", "{i}.png,{ab}"))
     found = message(DataError, data_dir, labels=data_dir / "labels.csv")
     assert "labels.csv row 5: image '3.png' could be images/3.png, other/3.png" in found
+
+
+def test_a_missing_image_is_not_taken_from_another_folder_and_can_be_skipped(data_dir):
+    make(data_dir, "other/3.png")
+    (data_dir / "images/3.png").unlink()
+    file = table(data_dir, lines("image,label", "images/{i}.png,{ab}"))
+    found = message(DataError, data_dir, labels=file)
+    assert "labels.csv row 5: image 'images/3.png' not found" in found and "1 of 10 rows" in found
+    assert "other/3.png is in another folder than written" in found and "--missing skip" in found
+    data = opened(data_dir, labels=file, missing="skip")
+    assert list(rows(data)) == [f"images/{i}.png" for i in range(10) if i != 3]
+    assert noted(data, "1 row of labels.csv without an image file left out: images/3.png.")
+    assert data.left_out == (("listed without a file", ("images/3.png",)),)
+    assert data.flow()[:3] == [("Images listed", 10), ("Left out: listed without a file", 1), ("Images used", 9)]
+    # As if the row were not in the table.
+    kept = table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("images/3.png,b\n", ""), "kept.csv")
+    assert opened(data_dir, labels=kept).fingerprint() == data.fingerprint()
+
+
+def test_a_label_of_missing_images_alone_is_no_label(data_dir):
+    (data_dir / "images/3.png").unlink()
+    table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace("images/3.png,b", "images/3.png,c"))
+    assert opened(data_dir, missing="skip").labels == ("a", "b")
+    table(data_dir, lines("image,label", "gone/y{i}.png,{ab}"))
+    assert "10 of 10 rows have no file" in message(DataError, data_dir, missing="skip")
 
 
 def test_all_images_of_one_patient(data_dir):

@@ -23,8 +23,8 @@ READER_VERSION = 2
 """Increased when any image may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP",
-    ".dcm": "DICOM", ".dicom": "DICOM",
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".tif": "TIFF",
+    ".tiff": "TIFF", ".webp": "WEBP", ".dcm": "DICOM", ".dicom": "DICOM",
 }  # fmt: skip
 
 IMAGE_SUFFIXES = frozenset(_FORMAT_BY_SUFFIX)

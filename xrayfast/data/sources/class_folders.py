@@ -36,7 +36,7 @@ class _ClassFiles:
 
     files: list[_File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    left_out: list[tuple[str, int]] = field(default_factory=list)
+    left_out: list[tuple[str, list[str]]] = field(default_factory=list)
 
 
 def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
@@ -59,7 +59,11 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
         _add_classes(found, config.source, folders, loose, config)
     paths, sets = [path for path, _ in found.files], [labels for _, labels in found.files]
     start = len(str(root / "x")) - 1
-    names = [path[start:].replace("\\", "/") for path in paths]
+
+    def name(path: str) -> str:
+        return path[start:].replace("\\", "/")
+
+    names = [name(path) for path in paths]
     labels = sort_labels(label for row in sets for label in row)
     return ImageRecords(
         names,
@@ -67,7 +71,7 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
         RawLabels(labels, encode_labels(sets, labels), keep_no_finding=True),
         where=lambda i: names[i],
         splits=given or None,
-        left_out=found.left_out,
+        left_out=[(why, [name(path) for path in files]) for why, files in found.left_out],
         notes=found.notes,
     )
 
@@ -114,7 +118,7 @@ def _add_classes(
         raise DataError(f"{folder}: found {what}. {LAYOUTS.format(config.source)}")
     if loose:
         found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
-        found.left_out.append((f"beside the class folders of {folder.name}", len(loose)))
+        found.left_out.append((f"beside the class folders of {folder.name}", [str(folder / name) for name in loose]))
     same_name: dict[str, list[_File]] = {}
     for class_folder in classes:
         labels, start = parse_folder_name(class_folder.name), len(str(class_folder)) + 1
@@ -123,9 +127,11 @@ def _add_classes(
     merged = {name: list(_merge_copies(files, config)) for name, files in same_name.items()}
     added = sorted(file for files in merged.values() for file in files)
     found.files += added
-    copies = sum(map(len, same_name.values())) - len(added)
-    if copies:
-        found.notes.append(f"{copies} files are copies of one in another class: one image with the labels of both.")
+    kept = {path for path, _ in added}
+    if copies := [path for files in same_name.values() for path, _ in files if path not in kept]:
+        found.notes.append(
+            f"{len(copies)} files are copies of one in another class: one image with the labels of both."
+        )
         found.left_out.append(("copies of a file in another class", copies))
     if differing := [name for name, files in merged.items() if len(files) > 1]:
         found.notes.append(

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import posixpath
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.errors import DataError
+from xrayfast.data.splits.stratify import parse_split
+from xrayfast.errors import DataError, shorten
 
 
 def absolute(path: Path) -> Path:
@@ -70,29 +76,32 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+_LEAST_SHARE = 0.2
+"""Least number of listed images in folders of one kind, as a share of those in the kind that holds most of them."""
+
+_LEAST_LISTED = 0.5
+"""Least share of their images that are listed, by that share in the kind that holds most."""
+
+
 class PathIndex:
-    """Finds relative paths, with '/', by their ends."""
+    """Finds relative paths, with '/', by their ends. Names in Unicode's composed and decomposed form are the same."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = paths
-        self._depth = max((path.count("/") + 1 for path in paths), default=0)
         self._ends: dict[tuple[int, bool], dict[str, int | list[int]]] = {}
 
-    def find(self, text: str, min_parts: int = 1) -> list[int]:
-        """The positions of the paths that share most components at the end with the text, and at least `min_parts`.
+    def find(self, text: str) -> list[int]:
+        """The positions of the paths that end in the whole text, the one that equals it before longer ones.
 
-        Image suffixes are ignored where no path shares a whole name. A path that equals the text goes before longer
-        ones. There are several where the text is ambiguous.
+        Image suffixes are ignored where no path has the whole name. There are several where the text is ambiguous.
         """
-        written = text.count("/") + 1
-        for depth in range(min(written, self._depth), min_parts - 1, -1):
-            end = text.split("/", written - depth)[-1]
-            for stems in (False, True):
-                found = self._of_depth(depth, stems).get(_stem(end) if stems else end)
-                if isinstance(found, int):
-                    return [found]
-                if found:
-                    return [i for i in found if self._paths[i].count("/") + 1 == depth] or found
+        depth, text = text.count("/") + 1, normalize_name(text)
+        for stems in (False, True):
+            found = self._of_depth(depth, stems).get(_stem(text) if stems else text)
+            if isinstance(found, int):
+                return [found]
+            if found:
+                return [i for i in found if self._paths[i].count("/") + 1 == depth] or found
         return []
 
     def _of_depth(self, depth: int, stems: bool) -> dict[str, int | list[int]]:
@@ -104,7 +113,7 @@ class PathIndex:
                 pieces = path.rsplit("/", depth)
                 if len(pieces) < depth:
                     continue
-                end = path[len(pieces[0]) + 1 :] if len(pieces) > depth else path
+                end = normalize_name(path[len(pieces[0]) + 1 :] if len(pieces) > depth else path)
                 known = ends.setdefault(_stem(end) if stems else end, i)
                 # A list only where it needs one: 400,000 of them cost more than all else here.
                 if isinstance(known, list):
@@ -114,18 +123,74 @@ class PathIndex:
         return ends
 
 
+def drop_shared_folders(
+    paths: Sequence[str], is_found: Callable[[str], bool], min_parts: int = 1
+) -> tuple[list[str], str]:
+    """Drop the fewest leading folders that all paths share and without which one of them is found.
+
+    A part that only some paths have is never dropped: what is left could be the name of another patient's image.
+
+    Returns:
+        The paths, each of `min_parts` components or more where any were dropped; those folders, with a last '/'.
+    """
+    written = [path for path in paths if path]
+    first, last = min(written, default="").split("/")[:-1], max(written, default="").split("/")[:-1]
+    shared = [one for one, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
+    fewest = min((path.count("/") + 1 for path in written), default=0)
+    for count in range(max(min(len(shared), fewest - min_parts), 0) + 1):
+        start = len("/".join([*shared[:count], ""]))
+        if any(is_found(path[start:]) for path in written):
+            return [path[start:] for path in paths], written[0][:start]
+    return list(paths), ""
+
+
+def clean_path(cell: str) -> str:
+    """A cell as a path with '/', without '.' and '..' inside it."""
+    path = cell.strip().replace("\\", "/")
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
+
+
+def normalize_name(name: str) -> str:
+    """The name in Unicode's composed form: macOS writes decomposed ones, which look the same."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def _stem(path: str) -> str:
     """The path without an image suffix."""
     stem, dot, suffix = path.rpartition(".")
     return stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else path
 
 
-class Finder:
-    """Finds the files that a table's cells mean: by exact path, else by the end of the path.
+class _FolderFiles:
+    """The files of one folder: found as written, else in another Unicode form, else without an image suffix.
 
-    Cells may have backslashes, leading folders that do not exist, and another image suffix or none: see `PathIndex`.
-    Paths may be relative to the absolute paths `root`, of the source folder, and `base`, of the table's; `min_parts`
-    components at their ends must agree. A file's name is its path from the root, with '/'.
+    `prefix` makes their names from those in the folder.
+    """
+
+    def __init__(self, prefix: str, files: Iterable[str]) -> None:
+        self.prefix = prefix
+        self._files = frozenset(files)
+        self._others: dict[str, list[str]] = {}
+
+    def find(self, name: str) -> list[str]:
+        if name in self._files:
+            return [self.prefix + name]
+        if not self._others:
+            for file in sorted(self._files):
+                for form in {normalize_name(file), _stem(normalize_name(file))}:
+                    self._others.setdefault(form, []).append(file)
+        name = normalize_name(name)
+        return [self.prefix + file for file in self._others.get(name) or self._others.get(_stem(name), [])]
+
+
+class Finder:
+    """Finds the files that the cells of a table mean.
+
+    A path is looked up as it is written, relative to the absolute paths `root`, of the source folder, and `base`, of
+    the table's. Where the folder that is written does not exist, the whole path may lie deeper in the tree, and a
+    leading part that the paths of all rows share may be missing. A file's name in another folder than the one written
+    is never taken. Cells may have backslashes, and another image suffix or none; `min_parts` components at the ends of
+    paths must agree. A file's name is its path from the root, with '/'.
     """
 
     def __init__(self, root: Path, base: Path, min_parts: int = 1) -> None:
@@ -133,26 +198,47 @@ class Finder:
         self._start = f"{str(root).rstrip(os.sep)}{os.sep}"
         self._least = min_parts
         bases = list(dict.fromkeys((root, base)))
-        self._bases = [(folder, {entry.name for entry in _entries(folder)}) for folder in bases]
-        self._folders: dict[str, list[tuple[str, frozenset[str]]]] = {}
+        self._bases = [(folder, {normalize_name(entry.name) for entry in _entries(folder)}) for folder in bases]
+        self._folders: dict[str, list[_FolderFiles]] = {}
         self._names: list[str] | None = None
         self._index = PathIndex([])
         self._images: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
-    def find(self, cell: str) -> list[str]:
-        """The names of the files that a cell may mean; more than one where it is ambiguous."""
-        path = cell.strip()
-        if "\\" in path:
-            path = path.replace("\\", "/")
-        folder, _, name = path.rpartition("/")
-        listed = self._folders.get(folder)
-        if listed is None:
-            listed = self._folders[folder] = self._exact(folder if folder or path == name else "/")
-        for prefix, files in listed:
-            if name in files:
-                return [prefix + name]
+    def find(self, cells: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+        """The names of the files that each cell may mean, more than one where it is ambiguous; and notes.
+
+        All cells of a table are given at once. Those of one written folder are in one folder: that under the root,
+        unless the one beside the table holds more of them.
+        """
+        paths, dropped = drop_shared_folders([clean_path(cell) for cell in cells], self._is_there, self._least)
+        notes = [f"All paths begin with {dropped}, which is not in {self._root}: read without it."] if dropped else []
+        rows_of: dict[str, list[int]] = {}
+        for row, path in enumerate(paths):
+            rows_of.setdefault(posixpath.dirname(path), []).append(row)
+        found: list[list[str]] = [[] for _ in paths]
+        deeper = list[int]()
+        for folder, rows in rows_of.items():
+            names = [posixpath.basename(paths[row]) for row in rows]
+            listed = [[files.find(name) for name in names] for files in self._listed(folder)]
+            most = max(listed, key=lambda files: sum(map(bool, files)), default=[])
+            if any(most):
+                for row, files in zip(rows, most, strict=True):
+                    found[row] = files
+            elif not listed or not (folder or len(rows_of) > 1):  # a name without a folder is of any where all are
+                deeper += rows
+        if deeper:
+            notes += self._find_deeper(paths, deeper, found)
+        if changed := [
+            (cell, files[0]) for cell, files in zip(paths, found, strict=True) if _has_other_suffix(cell, files)
+        ]:
+            cell, file = changed[0]
+            notes.append(f"{len(changed)} files have another suffix than is written, such as {file} for {cell}.")
+        return found, notes
+
+    def same_names(self, cell: str) -> list[str]:
+        """The names of the files that have the last component of a cell, in whatever folder."""
         names = self._all_names()
-        return [names[i] for i in self._index.find(path, self._least)]
+        return [names[i] for i in self._index.find(clean_path(cell).rpartition("/")[2])]
 
     def inside(self, path: str) -> list[str]:
         """The names of the images in a folder, which is found by the last two components of its path.
@@ -174,6 +260,45 @@ class Finder:
         path = self._start + name
         return os.path.normpath(path) if name.startswith("..") else path
 
+    def _is_there(self, path: str) -> bool:
+        """Whether the folder exists as written, or the whole path is somewhere in the tree."""
+        folder, name = posixpath.split(path)
+        listed = self._listed(folder)
+        if (folder and listed) or any(files.find(name) for files in listed):
+            return True
+        self._all_names()
+        return bool(self._index.find(path))
+
+    def _find_deeper(self, paths: Sequence[str], rows: Sequence[int], found: list[list[str]]) -> list[str]:
+        """Fill in the files of rows whose whole paths end names of the tree; notes on where they are.
+
+        They may be in several folders that differ in numbers or splits (images_001, images_002). Of others, a folder
+        that holds few of them, or mostly other images, is taken for a different data set, whose images are not theirs.
+        """
+        names, folders, kinds = self._all_names(), Counter[str](), Counter[str]()
+        for row in rows:
+            found[row] = [names[i] for i in self._index.find(paths[row])]
+            if len(found[row]) == 1:
+                folder = _added(found[row][0], paths[row])
+                folders[folder] += 1
+                kinds[_kind(folder)] += 1
+        if not kinds:
+            return []
+        images = Counter(_kind(_added(name, "x")) for name in names if _stem(name) != name)
+        largest, most = kinds.most_common(1)[0]
+        inside = {kind: sum(n for other, n in images.items() if other.startswith(kind)) or 1 for kind in kinds}
+        share = most / inside[largest]
+        foreign = {
+            kind
+            for kind, count in kinds.items()
+            if count < _LEAST_SHARE * most or count < _LEAST_LISTED * share * inside[kind]
+        }
+        for row in rows:
+            if len(found[row]) == 1 and _kind(_added(found[row][0], paths[row])) in foreign:
+                found[row] = []
+        where = [f"{folder} ({n})" for folder, n in sorted(folders.items()) if _kind(folder) not in foreign]
+        return [f"Folders in which images were found by their names: {shorten(where, 20)}."]
+
     def _all_names(self) -> list[str]:
         """All files of the tree that are not hidden; listed once, when first needed."""
         if self._names is None:
@@ -182,18 +307,38 @@ class Finder:
             self._index = PathIndex(self._names)
         return self._names
 
-    def _exact(self, folder: str) -> list[tuple[str, frozenset[str]]]:
-        """The folder as written, under each base where it exists: the prefix of its files' names, and its files.
+    def _listed(self, folder: str) -> list[_FolderFiles]:
+        """The folder as written, under each base where it exists.
 
         It may be hidden, or outside the root. Each is listed once, as 400,000 checks of single files are slow.
         """
-        found = []
-        first = folder.partition("/")[0]
+        if folder not in self._folders:
+            self._folders[folder] = list(self._list_exact(folder))
+        return self._folders[folder]
+
+    def _list_exact(self, folder: str) -> Iterator[_FolderFiles]:
+        first = normalize_name(folder.partition("/")[0])
         for base, names in self._bases:
-            if first in names or first in ("", ".", "..") or os.path.isabs(folder):  # noqa: PTH117 - see walk
-                path = os.path.normpath(os.path.join(base, folder))  # noqa: PTH118
+            if not (first in names or first in ("", ".", "..") or os.path.isabs(folder)):  # noqa: PTH117 - see walk
+                continue
+            for form in dict.fromkeys(unicodedata.normalize(form, folder) for form in ("NFC", "NFD")):
+                path = os.path.normpath(os.path.join(base, form))  # noqa: PTH118
                 if os.path.isdir(path):  # noqa: PTH112
-                    files = frozenset(entry.name for entry in _entries(path) if _is_file(entry))
                     prefix = "" if path == str(self._root) else os.path.relpath(path, self._root) + "/"
-                    found.append((prefix.replace(os.sep, "/"), files))
-        return found
+                    files = (entry.name for entry in _entries(path) if _is_file(entry))
+                    yield _FolderFiles(prefix.replace(os.sep, "/"), files)
+
+
+def _added(name: str, path: str) -> str:
+    """The folders of a name before the path that it ends in."""
+    return "/".join([*name.split("/")[: name.count("/") - path.count("/")], ""])
+
+
+def _kind(folder: str) -> str:
+    """The folder's path without what tells folders of one data set apart: numbers and splits."""
+    return "/".join("" if parse_split(part) else re.sub(r"\d+", "", part) for part in folder.split("/"))
+
+
+def _has_other_suffix(path: str, names: Sequence[str]) -> bool:
+    suffix = path.rpartition(".")[2]
+    return len(names) == 1 and _stem(path) != path and not names[0].endswith(suffix)

@@ -18,9 +18,10 @@ from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.sources.locate import locate_files
-from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
 from xrayfast.data.splits.stratify import parse_splits
+from xrayfast.errors import plural, shorten
 
 
 def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords:
@@ -35,7 +36,11 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
     """
     table, spec = read_dataset_table(file)
     columns = resolve_columns(table, spec, config)
-    files = locate_files(table, columns, spec, root)
+    files = locate_files(table, columns, spec, root, config.missing)
+    if files.missing:
+        kept = np.unique(files.rows)
+        table = table.select(kept.tolist())
+        files = replace(files, rows=np.searchsorted(kept, files.rows), first=np.searchsorted(kept, files.first))
     raw, label_notes = _parse_labels(table, columns, spec, config)
     records = ImageRecords(
         files.names,
@@ -47,7 +52,13 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
     )
     if spec is not GENERIC:
         records.notes.append(f"{file.name} is a table of {spec.name}, by its columns. {spec.note}".rstrip())
-    records.notes += [f"Columns of {file.name}: {columns}.", *label_notes]
+    records.notes += [f"Columns of {file.name}: {columns}.", *files.notes, *label_notes]
+    if files.missing:
+        records.notes.append(
+            f"{plural(len(files.missing), 'row')} of {file.name} without an image file left out: "
+            f"{shorten(files.missing)}."
+        )
+        records.left_out.append((NO_FILE, files.missing))
     if len(files.names) < len(files.rows):
         records.notes.append(
             f"{len(files.rows)} rows describe {len(files.names)} images: rows of one image are merged, "

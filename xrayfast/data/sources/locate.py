@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xrayfast.config import Problems
 from xrayfast.data.labels.targets import Targets
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
@@ -16,12 +18,14 @@ from xrayfast.data.sources.file_matching import Finder, absolute
 from xrayfast.data.sources.tables import Table
 from xrayfast.errors import DataError, shorten
 
+_LOOKED_UP = 20  # missing files whose names are looked for in other folders
+
 
 @dataclass(frozen=True)
 class RowFiles:
     """Names and absolute paths of M images, (M,) first row of each, and (K,) row and image of each pair of the two.
 
-    A row may have several images, and an image several rows.
+    A row may have several images, and an image several rows. `missing` are the paths of rows without a file.
     """
 
     names: list[str]
@@ -29,6 +33,8 @@ class RowFiles:
     rows: npt.NDArray[np.intp]
     images: npt.NDArray[np.intp]
     first: npt.NDArray[np.intp]
+    missing: list[str]
+    notes: list[str]
 
     def merge_rows(self, raw: Targets) -> Targets:
         """(M, L) labels of images from (N, L) labels of rows: the largest value of its rows."""
@@ -38,32 +44,33 @@ class RowFiles:
         return by_image
 
 
-def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) -> RowFiles:
-    """Find the file of each row under `root`, an absolute path: by its path, else by the end of its path.
+def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, missing: Problems) -> RowFiles:
+    """Find the file of each row under `root`, an absolute path, or beside the table: see `Finder`.
 
     Raises:
-        DataError: a file is not there, could be one of several, or has two rows.
+        DataError: a file is not there, unless those rows are skipped; it could be one of several, or has two rows.
     """
     finder = Finder(root, absolute(table.file.parent), spec.min_path_parts)
     texts = _path_texts(table, columns)
     advice = f"column{'s' if len(columns.path) > 1 else ''} {quote(columns.path)}"
-    row_of, names, missing = list[int](), list[str](), list[int]()
-    for row, text in enumerate(texts):
-        found = finder.inside(text) if columns.is_folder else finder.find(text)
+    files, notes = ([finder.inside(text) for text in texts], []) if columns.is_folder else finder.find(texts)
+    row_of, names, absent = list[int](), list[str](), list[int]()
+    for row, found in enumerate(files):
         if not found:
-            missing.append(row)
+            absent.append(row)
         elif len(found) > 1 and not columns.is_folder:
             raise DataError(
-                f"{table.where(row)}: image '{text}' could be {shorten(found)}; expected one file. Write the path from "
-                f"{root} into the {advice}."
+                f"{table.where(row)}: image '{texts[row]}' could be {shorten(found)}; expected one file. Write the "
+                f"path from {root} into the {advice}."
             )
         row_of += [row] * len(found)
         names += found
-    if missing:
+    if absent and (missing == "error" or not names):
         raise DataError(
-            f"{table.where(missing[0])}: image{'s in' if columns.is_folder else ''} '{texts[missing[0]]}' not found "
-            f"under {root}; {len(missing)} of {len(table)} rows have no file. Check the {advice}, or give the images' "
-            "folder."
+            f"{table.where(absent[0])}: image{'s in' if columns.is_folder else ''} '{texts[absent[0]]}' not found "
+            f"under {root}; {len(absent)} of {len(table)} rows have no file."
+            f"{'' if columns.is_folder else _describe_elsewhere(finder, [texts[row] for row in absent])} Check the "
+            f"{advice}, or give the images' folder" + ("; --missing skip leaves those rows out." if names else ".")
         )
     rows = np.array(row_of, np.intp)
     images, distinct = pd.factorize(np.array(names, dtype=object))
@@ -76,7 +83,23 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path) 
             f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
             "expected one row per image. Remove or merge them."
         )
-    return RowFiles(list(distinct), [finder.path(name) for name in distinct], rows, images, first)
+    return RowFiles(
+        list(distinct),
+        [finder.path(name) for name in distinct],
+        rows,
+        images,
+        first,
+        [texts[row] for row in absent],
+        notes,
+    )
+
+
+def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
+    """Where files of such names are, which may be other images."""
+    for text in texts[:_LOOKED_UP]:
+        if found := finder.same_names(text):
+            return f" {shorten(found, 3)} is in another folder than written, so it may be another image."
+    return ""
 
 
 def _path_texts(table: Table, columns: Columns) -> list[str]:

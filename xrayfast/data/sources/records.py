@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.splits.stratify import Split
 
+NO_FILE = "listed without a file"
+"""Why rows of a table are left out whose image is not there."""
+
 
 @dataclass
 class ImageRecords:
@@ -23,7 +26,7 @@ class ImageRecords:
         ages: in years; NaN where unknown.
         views: such as "PA" or "LATERAL"; None where unknown.
         companions: names of tables beside the labels that were read too.
-        left_out: why image files were left out, and how many.
+        left_out: why images were left out, and their names.
         notes: what was inferred or ignored, in sentences.
     """
 
@@ -38,5 +41,5 @@ class ImageRecords:
     ages: Sequence[float] | None = None
     views: Sequence[str | None] | None = None
     companions: tuple[str, ...] = ()
-    left_out: list[tuple[str, int]] = field(default_factory=list)
+    left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xrayfast.data.sources.columns import usual_columns
-from xrayfast.data.sources.file_matching import PathIndex
+from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shared_folders
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import Split, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
@@ -56,10 +56,11 @@ def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | 
             "split.csv."
         )
     index = PathIndex(names)
+    written, dropped = _drop_folders(index, table.columns[images[0]])
     splits: list[Split | None] = [None] * len(names)
     unknown = []
     given = parse_splits(table.columns[split_columns[0]], split_columns[0], table.where)
-    for row, (image, split) in enumerate(zip(table.columns[images[0]], given, strict=True)):
+    for row, (image, split) in enumerate(zip(written, given, strict=True)):
         i = _find_image(index, names, image, table.where(row))
         if i is None:
             unknown.append(image)
@@ -74,7 +75,7 @@ def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | 
                 f"{table.file}: found {what}: {shorten(listed)}; expected one row per image and no other. Give the "
                 "split file of this data, or leave out --split-file."
             )
-    return splits, [f"Splits from {table.file}."]
+    return splits, [f"Splits from {table.file}.{dropped}"]
 
 
 def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
@@ -92,25 +93,32 @@ def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: found text that is not UTF-8; expected a list of images.") from error
     index = PathIndex(names)
+    numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
+    written, dropped = _drop_folders(index, [line for line in lines if line.strip()])
     found = [
-        _find_image(index, names, line.strip(), f"{file.name} line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
+        _find_image(index, names, path, f"{file.name} line {number}")
+        for number, path in zip(numbers, written, strict=True)
     ]
     listed = set(found) - {None}
     if not listed:
         raise DataError(f"{file}: found none of the data's images; expected a list of some, one per line.")
     splits = [listed_split if i in listed else other_split for i in range(len(names))]
     listed_text, other_text = (split or "train and valid" for split in (listed_split, other_split))
-    notes = [f"{len(listed)} images that {file.name} lists are {listed_text}, the others {other_text}."]
+    notes = [f"{len(listed)} images that {file.name} lists are {listed_text}, the others {other_text}.{dropped}"]
     if unknown := found.count(None):
         notes.append(f"{unknown} images that {file.name} lists are not in the data.")
     return splits, notes
 
 
+def _drop_folders(index: PathIndex, cells: Sequence[str]) -> tuple[list[str], str]:
+    """Paths as the data's images have them, and what was dropped, in a sentence."""
+    paths, dropped = drop_shared_folders(list(map(clean_path, cells)), lambda path: bool(index.find(path)))
+    return paths, f" Its paths are read without {dropped}, with which all begin." if dropped else ""
+
+
 def _find_image(index: PathIndex, names: Sequence[str], text: str, where: str) -> int | None:
     """The image that a text names; None where there is none."""
-    found = index.find(text.strip().replace("\\", "/"))
+    found = index.find(text)
     if len(found) > 1:
         candidates = shorten(names[i] for i in found)
         raise DataError(f"{where}: image '{text}' could be {candidates}; expected one. Write its path.")

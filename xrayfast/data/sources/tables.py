@@ -39,6 +39,11 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
 
+    def select(self, rows: Sequence[int]) -> Table:
+        """Some of the rows, in the order given."""
+        columns = {name: [cells[row] for row in rows] for name, cells in self.columns.items()}
+        return replace(self, columns=columns, where=lambda i: self.where(rows[i]))
+
     def append_companion(self, other: Table, note: str) -> Table:
         """This table's rows and then those of one beside it with the same columns."""
         n = len(self)
