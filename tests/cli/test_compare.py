@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -35,7 +36,7 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
     assert re.search(r"^a +−\d\.\d{3} [−+]\d\.\d{3}…[−+]\d\.\d{3}", said, flags=re.M)
     assert re.search(r"^b +AUROC tumour .* (yes|no) *$", said, flags=re.M)
     for words in (
-        "Difference from c on the same 60 test images",
+        "Difference from c on the 60 test images in common",
         "p also corrected for 10 tests",
         "How they were trained",
     ):
@@ -47,6 +48,17 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
     tables = narrow[: narrow.index("Note: ")]
     assert max(map(len, tables.splitlines())) <= 80
     assert re.search(r"\d\.\d{3}…[−+]\d\.\d{3} *$", tables, flags=re.M)  # no interval is broken
+
+
+def test_differences_of_runs_with_other_splits_are_on_the_images_in_common(at):
+    """a has images 0 to 59, b 25 to 59 of them and 5 others; the heading counts the 35 that both have."""
+    truth, probability = one_class(n=65)
+    whole = told(truth, better(probability, truth, 0.2))
+    kept(at / "runs", "a", test=whole.select(np.arange(60)))
+    kept(at / "runs", "b", test=whole.select(np.arange(25, 65)))
+    said = call("compare", "runs", "--resamples", 20).stdout
+    assert "On 40 to 60 test images, with" in said
+    assert re.search(r"Difference from [ab] on the 35 test images in common", said)
 
 
 def test_many_labels_show_the_smallest_p_only(at):

@@ -87,7 +87,7 @@ def show_comparison(out: Output, found: Comparison) -> None:
     titles = {name: metric_title(name) for name in found.metrics}
     table = _records(found.table)
     out.table(
-        f"On {_test_images(found)} images, with 95 % intervals; ordered by {titles[found.order]}",
+        f"On {_split_images(found, found.table)} images, with 95 % intervals; ordered by {titles[found.order]}",
         ["run", *titles.values()],
         [(row["run"], *(_estimate(row, name) for name in titles)) for row in table],
     )
@@ -111,7 +111,8 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         if not row["label"]:
             by_run.setdefault(row["run"], {})[row["metric"]] = _difference(row)
     out.table(
-        f"Difference from {found.reference} on the same {_test_images(found)} images, with 95 % intervals",
+        f"Difference from {found.reference} on the {_split_images(found, found.differences)} images in common, with 95 % "
+        "intervals",
         ["run", *titles.values()],
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )
@@ -136,11 +137,11 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
     )
 
 
-def _test_images(found: Comparison) -> str:
-    """How many images of which split: `60 test`, or `55 to 60 test` where the runs differ."""
-    counts = sorted(set(found.table["images"]))
+def _split_images(found: Comparison, table: pd.DataFrame) -> str:
+    """How many images of which split a table is about: `60 test`, or `55 to 60 test` where its rows differ."""
+    counts = sorted(set(table["images"]))
     split = "test" if found.split == "test" else "validation"
-    return f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} {split}"
+    return f"{' to '.join(f'{count:,}' for count in dict.fromkeys((counts[0], counts[-1])))} {split}"
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
