@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from tests.cli.test_cli import call
+from xrayfast.metrics.operating_points.calibration import Scaling
 from xrayfast.run import Run
 
 
@@ -55,6 +58,23 @@ def test_a_wrong_option_is_reported_and_nothing_is_changed(words, code, said, mu
     done = call("interpret", *words, code=code)
     assert said in done.stderr
     assert {path: path.read_bytes() for path in multi.path.rglob("*") if path.is_file()} == before
+
+
+def test_labels_that_could_not_be_calibrated_are_named_with_the_reason(multi, multi_dir):
+    labels = multi.labels
+    scalings = [Scaling(1.0, 0.0, "no image with the label"), *[Scaling(0.5, 0.1)] * (len(labels) - 1)]
+    multi.write_decision(replace(multi.decision, calibration=tuple(scalings)))
+    said = f"1 of {len(labels)} labels could not be calibrated in full: {labels[0]} (no image with the label)."
+    for done in (call("evaluate", multi.path, "--split", "valid", "--resamples", 0),
+                 call("predict", multi.path, next(multi_dir.rglob("*.png")))):  # fmt: skip
+        assert f"Note: {said}" in done.stdout
+
+
+def test_predict_without_a_readable_file_prints_no_empty_table(multi):
+    Path("broken.png").write_bytes(b"no image")
+    done = call("predict", multi.path, "broken.png", "--abstain-below", 0.9, code=1)
+    assert "0 of 1 files predicted" in done.stdout and "broken.png" in done.stdout
+    assert "label" not in done.stdout.splitlines()[0] and "of 0 images" not in done.stdout
 
 
 def test_predict_abstains(multi, multi_dir):

@@ -40,6 +40,27 @@ def test_bands_of_age():
     assert age_bands([]).tolist() == []
 
 
+def test_a_headline_metric_without_an_interval_has_its_reason():
+    """One of the 40 images of M has c: (1 - 1 / 40) ** 40 of the resamples, 36 %, are without it."""
+    n = 40
+    rng = np.random.default_rng(0)
+    truth = np.zeros((2 * n + 3, 2), np.int64)
+    truth[::2, 0] = 1
+    truth[:n:3, 1] = 1
+    truth[n + 1, 1] = 1
+    sex = np.array(["F"] * n + ["M"] * n + ["X"] * 3)
+    (by,) = subgroups(truth, rng.random(truth.shape), ("a", "c"), "multi", {"sex": sex}, resamples=300)
+    women, men, _ = by["groups"]
+    assert women["intervals"]["overall"]["auroc_macro"]["low"] is not None
+    assert men["intervals"]["overall"]["auroc_macro"]["low"] is None
+    assert men["intervals"]["overall"]["auroc_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
+    missing = [note for note in by["notes"] if note.startswith("No interval")]
+    assert [note.partition(" (")[0] for note in missing] == ["No interval for M", "No interval for X"]
+    assert "AUROC, macro" in missing[0]
+    assert missing[0].endswith("some label has no image, or every image, in more than 20% of the resamples.")
+    assert missing[1].endswith("fewer than 5 images are too few to draw from.")
+
+
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_a_group_is_what_scikit_learn_finds_on_its_rows(task):
     truth, probability, sex, _, group = case(task=task)

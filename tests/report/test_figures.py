@@ -90,6 +90,26 @@ def test_top_losses_name_file_labels_and_loss():
     assert "No predictions" in figures.top_losses_figure([]).texts[0].get_text()
 
 
+def test_of_many_predicted_labels_whole_ones_are_shown_and_the_rest_is_counted():
+    names = ["Cardiomegaly 0.50", "Pleural_Thickening 0.31", *(f"Label{i} 0.{i}1" for i in range(1, 8))]
+    case = Case("a.png", "Effusion, Mass", ", ".join(names), float("nan"), 1.0, None)
+    shown = texts(figures.top_losses_figure([case]).axes[0])[-1]
+    assert shown.splitlines() == [
+        "Actual: Effusion, Mass",
+        "Predicted: Cardiomegaly 0.50,",
+        "Pleural_Thickening 0.31, … 7 more",
+        "Loss: 1.000",
+    ]
+
+
+@pytest.mark.parametrize("names", ["x" * 90, f"{'word ' * 20}0.50, other 0.41", "a b, c", f"{'x' * 90} 0.50, b 0.40"])
+def test_names_never_take_more_lines_than_given(names):
+    lines = figures.wrap_names("Predicted: ", names, " (0.93)", 36, 2)
+    assert len(lines) <= 2 and max(map(len, lines)) <= 36
+    assert lines[0].startswith("Predicted:") and lines[-1].endswith("(0.93)")
+    assert ("1 more" in lines[-1]) == (names.count(", ") == 1 and len(names) > 20)
+
+
 def test_top_losses_wrap_into_rows():
     cases = [Case("a.png", "a", "b", 0.9, 1.0, None)] * 5
     positions = {axes.get_position().y0 for axes in figures.top_losses_figure(cases, columns=2).axes}

@@ -86,6 +86,13 @@ def test_each_case_is_shown_beside_its_overlay_with_its_caption():
     assert "Dashed: the central thorax" in figure.texts[0].get_text()
 
 
+def test_of_many_labels_whole_ones_are_shown_and_the_rest_is_counted():
+    figure = overlays_figure([case(predicted=", ".join(f"Pleural_Thickening_{i}" for i in range(9)))])
+    lines = texts(figure)[1].splitlines()
+    assert lines[1] == "Actual: normal. Predicted: Pleural_Thickening_0, Pleural_Thickening_1,"
+    assert lines[2] == "Pleural_Thickening_2, Pleural_Thickening_3, Pleural_Thickening_4, … 4 more"
+
+
 def test_a_masked_label_is_not_shown_as_no_label():
     assert "Actual" not in texts(overlays_figure([case(actual=None)]))[1]
 

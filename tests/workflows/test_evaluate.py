@@ -148,7 +148,7 @@ def test_subgroups_that_the_predictions_do_not_give(run):
 # On other data
 
 
-def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, data_dir, tmp_path):
+def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_called(run, data_dir, tmp_path, page):
     """Copied under other names and in another lossless format; the test split alone is left, and gives its numbers."""
     for number, path in enumerate(sorted(data_dir.rglob("*.png"))):
         target = tmp_path / "copy" / path.parent.name / f"renamed-{number:03d}.tif"
@@ -168,6 +168,7 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
     said = "are in the run's own test split: on them this is no external test"
     assert any(said in one for one in found.metrics["warnings"])
     assert "External test" not in run.model_card_path.read_text()
+    assert "External test" not in found.report_path.read_text()
     own, again = run.predictions("test"), found.predictions
     assert np.allclose(np.sort(own.raw, axis=0), np.sort(again.raw, axis=0), atol=1e-5)
     ours, theirs = run.metrics["test"]["overall"], found.metrics["result"]["overall"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.config import DEFAULT_METRIC, Task
+from xrayfast.errors import plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
@@ -104,6 +105,7 @@ def show_decision(out: Output, decision: Decision) -> None:
         out.line("Probabilities are the network's own.")
     elif isinstance(fitted, tuple):
         out.line("Probabilities are calibrated, label by label, on validation.")
+        show_uncalibrated(out, decision)
     else:
         failed = f" ({fitted.reason})" if fitted.reason else ""
         out.line(f"Probabilities are calibrated on validation: temperature {fitted.temperature:.2f}{failed}.")
@@ -111,6 +113,15 @@ def show_decision(out: Output, decision: Decision) -> None:
         out.line(f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}.")
         if decision.task == "single":
             out.line(MOST_LIKELY_STAYS)
+
+
+def show_uncalibrated(out: Output, decision: Decision) -> None:
+    """Print a note on the labels of a multi-label run whose calibration failed, and why."""
+    failed = decision.uncalibrated
+    if failed:
+        count = sum(map(len, failed.values()))
+        reasons = "; ".join(f"{', '.join(labels)} ({reason})" for reason, labels in failed.items())
+        out.note(f"{count} of {plural(len(decision.labels), 'label')} could not be calibrated in full: {reasons}.")
 
 
 def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: int = 3) -> None:

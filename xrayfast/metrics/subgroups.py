@@ -15,11 +15,11 @@ from xrayfast.config import Task
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats, defined
 from xrayfast.metrics.inputs import Bools, Indices
-from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED
+from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_UNITS
 from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
-from xrayfast.metrics.registry import EXACT_MATCH, overall_metrics
+from xrayfast.metrics.registry import EXACT_MATCH, headline_metrics, overall_metrics
 from xrayfast.metrics.summary import summarise
 
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
@@ -92,6 +92,7 @@ def subgroups(
         if missing:
             notes.insert(0, f"{missing} images whose {by} is unknown are in none of these groups.")
         summaries = [{"value": name, **summary(rows)} for name, rows in members.items()]
+        notes += _missing_intervals(summaries, task)
         found.append({"by": by, "missing": missing, "groups": summaries, "gaps": gaps, "notes": notes})
     return found
 
@@ -223,6 +224,30 @@ def _notes(unit: str, names: Sequence[str], enough: Mapping[str, Bools], n_gaps:
             "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
         )
     return notes
+
+
+def _missing_intervals(summaries: Sequence[Mapping[str, Any]], task: Task) -> list[str]:
+    """Why headline metrics have a value but no interval in some subgroups; the table shows them without one."""
+    groups_of: dict[tuple[str, str], list[str]] = {}
+    for summary in (summary for summary in summaries if "intervals" in summary):
+        found, metrics_of = summary["intervals"], dict[str, list[str]]()
+        for name, metric in headline_metrics(task).items():
+            interval = found["overall"][name]
+            if interval["low"] is not None or summary["overall"][name] is None:
+                continue
+            if found["units"] < MIN_UNITS:
+                reason = f"fewer than {MIN_UNITS} {found['by']}s are too few to draw from"
+            elif interval["undefined"] > MAX_UNDEFINED:
+                cell = "a class" if task == "single" else "some label"
+                reason = f"{cell} has no image, or every image, in more than {MAX_UNDEFINED:.0%} of the resamples"
+            else:
+                reason = "every resample has the same value"
+            metrics_of.setdefault(reason, []).append(metric.title)
+        for reason, titles in metrics_of.items():
+            groups_of.setdefault((" and ".join(titles), reason), []).append(summary["value"])
+    return [
+        f"No interval for {', '.join(groups)} ({titles}): {reason}." for (titles, reason), groups in groups_of.items()
+    ]
 
 
 def _interval(drawn: Floats, difference: float, without: Floats) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """Figures of a run: pure functions to a matplotlib `Figure`, in the style of `figure_style`.
 
 Names of labels and files are foreign texts: none is read as TeX (a `$` in a label would be), and each is cut in its
-middle where it would not fit.
+middle where it would not fit; of several in a caption, those that fit are shown whole.
 """
 
 from __future__ import annotations
@@ -180,6 +180,23 @@ def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
     return f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
 
 
+def wrap_names(before: str, names: str, after: str, width: int, lines: int) -> list[str]:
+    """`before`, names joined by ", ", and `after`, wrapped; where they need too many lines, the first names alone and
+    how many more there are. A name that is too long by itself is cut in its middle.
+    """
+    every = readable(names).split(", ")
+    for count in range(len(every), 0, -1):
+        more = f", … {len(every) - count} more" if count < len(every) else ""
+        wrapped = textwrap.wrap(f"{before}{', '.join(every[:count])}{more}{after}", width)
+        if len(wrapped) <= lines:
+            return wrapped
+    for room in range(len(every[0]) - 1, 0, -1):
+        wrapped = textwrap.wrap(f"{before}{fitting(every[0], room)}{more}{after}", width)
+        if len(wrapped) <= lines:
+            break
+    return wrapped
+
+
 def write_caption(axes: Axes, lines: Sequence[str]) -> None:
     """Write lines below an image, the first in bold."""
     style: dict[str, Any] = {"transform": axes.transAxes, "va": "top", "color": INK, "fontsize": 7.5}
@@ -281,7 +298,5 @@ def _caption_lines(case: Case) -> list[str]:
     certain = "" if math.isnan(case.probability) else f" ({case.probability:.2f})"
     lines = [fitting(case.image, 32)]
     for name, text in (("Actual", case.actual), ("Predicted", case.predicted)):
-        end = certain if name == "Predicted" else ""
-        shown = f"{name}: {fitting(text or 'no label', 62 - len(name) - len(end))}{end}"
-        lines += textwrap.wrap(shown, 36, max_lines=2, placeholder=" …")
+        lines += wrap_names(f"{name}: ", text or "no label", certain if name == "Predicted" else "", 36, 2)
     return [*lines, f"Loss: {case.loss:.3f}"]

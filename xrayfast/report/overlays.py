@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,13 +118,14 @@ def _outline(axes: Axes, case: SaliencyCase) -> None:
 
 def _caption_lines(case: SaliencyCase) -> list[str]:
     """File name; what is explained; actual and predicted labels; the share outside. A line each, some two."""
-    actual = "" if case.actual is None else f"Actual: {figures.fitting(case.actual or 'no label', 40)}. "
+    actual = ""
+    if case.actual is not None:
+        actual = f"Actual: {figures.wrap_names('', case.actual or 'no label', '', 40, 1)[0]}. "
     outside = "no heat" if math.isnan(case.outside) else f"{case.outside:.0%}"
-    called = f"{actual}Predicted: {figures.fitting(case.predicted or 'no label', 62)}"
     return [
         figures.fitting(case.image, 64),
         f"Explained: {figures.fitting(case.label, 56)} ({case.probability:.2f})",
-        *textwrap.wrap(called, 76, max_lines=2, placeholder=" …"),
+        *figures.wrap_names(f"{actual}Predicted: ", case.predicted or "no label", "", 76, 2),
         f"Heat outside the central thorax: {outside}",
     ]
 

@@ -40,6 +40,7 @@ def predict(
     A file that can't be read gets a row with its error; the others are predicted, and the exit code is 1.
     """
     o.check_choice(given.get("device"), get_args(Device), "--device")
+    from xrayfast.cli.results import show_uncalibrated
     from xrayfast.files import write_csv
     from xrayfast.run import Run
 
@@ -57,11 +58,13 @@ def predict(
         abstained = read["abstained"] != ""
         answers = answers.where(~abstained | (answers != ""), "no answer")
     counts = answers.value_counts()
-    out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
-    if abstain_below is not None:
+    if len(read):
+        out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
+    if abstain_below is not None and len(read):
         out.line(
             f"{int(abstained.sum())} of {len(read)} images have no answer on one label or more, below {abstain_below}."
         )
+    show_uncalibrated(out, chosen.decision)
     for error in failed["error"]:
         out.note(error)
     out.done(f"{len(table) - len(failed)} of {len(table)} files predicted", output)

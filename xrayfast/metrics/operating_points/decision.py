@@ -81,6 +81,16 @@ class Decision:
             return apply_temperature(raw, self.calibration.temperature)
         return apply_scalings(raw, self.calibration)
 
+    @property
+    def uncalibrated(self) -> dict[str, list[str]]:
+        """Of a multi-label calibration, the labels that could not be calibrated in full, by the reason."""
+        found: dict[str, list[str]] = {}
+        if isinstance(self.calibration, tuple):
+            for label, scaling in zip(self.labels, self.calibration, strict=True):
+                if scaling.reason:
+                    found.setdefault(scaling.reason, []).append(label)
+        return found
+
     def decide(self, probability: NDArray[Any]) -> NDArray[np.int64]:
         """The labels of (N, L) calibrated probabilities as 0 and 1, by `thresholds.decide`."""
         return decide(probability, self.task, self.thresholds)

@@ -57,11 +57,11 @@ def write_page(
     Raises:
         WriteError: the folder can't be written to.
     """
-    external = not metrics["own"]
-    note = "Predicted for this evaluation." if external else "From the run's saved predictions."
-    split = SplitReport(
-        "external" if external else metrics["split"], metrics["result"], cases, note, evaluation.predictions
-    )
+    note = "From the run's saved predictions." if metrics["own"] else "Predicted for this evaluation."
+    name = metrics["split"] if metrics["own"] else "external"
+    if metrics["images"]["own_test"] == metrics["images"]["evaluated"]:
+        name = "test"  # also where other data turn out to be copies of it
+    split = SplitReport(name, metrics["result"], cases, note, evaluation.predictions)
     created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(run.path.name, created, command, run.task, run.labels, metrics, split, run.decision)
     write_text(evaluation.report_path, render_evaluation_page(page))
