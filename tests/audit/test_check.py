@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from tests.audit.sets import cropped, film, jpeg, manifest, resized, shown
 from xrayfast.audit.check import audit
-from xrayfast.audit.findings import SEVERITIES, sort_by_severity
+from xrayfast.audit.findings import SEVERITIES, shortcut_findings, sort_by_severity
+from xrayfast.audit.shortcuts import Shortcuts
 from xrayfast.data.splits.stratify import SPLITS
 
 LABELS = ("effusion", "mass")
@@ -167,10 +169,12 @@ def test_rare_labels(sound):
     targets[:, 1] = 0
     targets[[0, 1, 40], 1] = 1
     found = looked(sound, data=replace(data, targets=targets))
-    assert "'mass' has 2 training images" in kinds(found)["too_few_to_learn"].text
+    said = "Fewer than 10 training images, which a network learns by heart: 'mass' 2. "
+    assert kinds(found)["too_few_to_learn"].text.startswith(said)
     texts = {f.title: f.text for f in found.findings if f.kind == "too_few_to_measure"}
-    assert "'mass' has 0" in texts["2 labels too rare to evaluate in valid"]
-    assert "'mass' has 1" in texts["2 labels too rare to evaluate in test"]
+    said = "Fewer than 10 {} images with the label, or without it: 'effusion' 7, 'mass' {}. An AUROC is then known to"
+    assert texts["2 labels too rare to evaluate in valid"].startswith(said.format("validation", 0))
+    assert texts["2 labels too rare to evaluate in test"].startswith(said.format("test", 1))
     assert "'mass': 3 images with it" in kinds(found)["not_probed"].text
 
 
@@ -196,8 +200,34 @@ def test_a_shortcut_is_said_in_words(sound):
     found = kinds(looked(sound, data_dir))["shortcut"]
     assert found.severity == "warning"
     assert found.title == "'effusion' can be predicted without the lungs"
-    assert "size alone 1.00" in found.text
+    assert found.text.startswith("'effusion' can be predicted from size alone with an AUROC of 1.00 (")
     assert "rivals a network" in found.text
+
+
+def test_a_shortcut_names_the_properties_that_reached_it_and_none_that_did_not_vary():
+    data = SimpleNamespace(labels=("a", "b"))
+    aurocs = {
+        "size": {"a": 0.82, "b": 0.6},
+        "coding": {"a": None, "b": None},  # all images alike
+        "view": {"a": 0.6, "b": 0.71},
+        "all": {"a": 0.75, "b": 0.79},
+    }
+    chance = {"size": {"a": 0.61}, "view": {"b": 0.6}, "all": {"a": 0.64, "b": 0.63}}
+    strong, weak = shortcut_findings(data, Shortcuts(100, aurocs, chance))
+    assert strong.text.startswith(
+        "'a' can be predicted from size alone with an AUROC of 0.82 (size, view together 0.75, by chance 0.64 at most)."
+    )
+    assert weak.text.startswith(
+        "'b' can be predicted from size, view together with an AUROC of 0.79 (view alone 0.71, by chance 0.63 at most)."
+    )
+
+
+def test_groups_of_equal_images_are_counted_as_groups_and_shortened_within(sound):
+    copies = {row: sound[1][0].copy() for row in (2, 4, 6, 8)}
+    found = kinds(looked(sound, copies | {11: sound[1][9].copy()}))["duplicates_exact"]
+    assert found.title == "2 groups of equal images"
+    assert "i0000.png = i0002.png = i0004.png (and 2 more), i0009.png = i0011.png. Each copy" in found.text
+    assert len(found.images) == 7
 
 
 def test_json_is_strict_complete_and_without_secrets(sound):

@@ -34,6 +34,12 @@ def test_valid_is_drawn_where_only_train_and_test_are_given(tmp_path):
     assert all((split == "test") == image.startswith("test/") for image, split in splits(data).items())
 
 
+def test_a_label_that_validation_lacks_is_named(tmp_path):
+    classes(tmp_path / "train", a=4, b=4)
+    classes(tmp_path / "valid", a=4)
+    assert "No validation images of b." in opened(tmp_path).notes
+
+
 def test_implied_labels(tmp_path):
     classes(tmp_path, covid=5, pneumonia=5, normal=5)
     data = opened(tmp_path, imply=("covid=pneumonia", "pneumonia=abnormal"))

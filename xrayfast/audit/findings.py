@@ -87,7 +87,7 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
     """Files that can't be read."""
     if not unreadable:
         return []
-    text = f"{' '.join(list(unreadable.values())[:2])} Training stops at them: fetch them again, or take them out."
+    text = f"{' '.join(list(unreadable.values())[:2])} Training stops at such a file: fetch it again, or take it out."
     title = f"{plural(len(unreadable), 'image')} can't be read"
     return [Finding("unreadable", "warning", title, text, len(unreadable), tuple(unreadable))]
 
@@ -99,7 +99,7 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
 
     def add(kind: str, severity: Severity, groups: Collection[Duplicates], title: str, text: str) -> None:
         images = tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
-        found.append(Finding(kind, severity, f"{plural(len(groups), 'image')} {title}", text, len(groups), images))
+        found.append(Finding(kind, severity, f"{plural(len(groups), 'group')} of {title}", text, len(groups), images))
 
     # Exact copies of a member of a near group are in both; each image counts once.
     in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
@@ -109,19 +109,24 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         rows = next(iter(conflicts.values()))
         example = " but ".join(f"{names[row]} is '{labels[row] or 'no label'}'" for row in rows)
         text = f"{example}. One of them is wrong: ask whoever labelled them, or leave both out."
-        add("conflicting_labels", "warning", conflicts, "with contradicting labels", text)
+        add("conflicting_labels", "warning", conflicts, "duplicates with contradicting labels", text)
     if strangers := [group for group in distinct if len({patients[row] or None for row in group.rows} - {None}) > 1]:
         text = "The same image under two patients: one of the two is wrong, or the column is not a patient ID."
-        add("conflicting_patients", "warning", strangers, "of more than one patient", text)
+        add("conflicting_patients", "warning", strangers, "duplicates under more than one patient", text)
     for kind, title, sign in (
-        ("exact", "more than once", " = "),
-        ("near", "more than once, as near duplicates", " ~ "),
+        ("exact", "equal images", " = "),
+        ("near", "near duplicates", " ~ "),
     ):
         if groups := [group for group in duplicates if group.kind == kind]:
-            examples = shorten((sign.join(names[row] for row in group.rows[:3]) for group in groups), 3)
-            text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
+            examples = [_joined([names[row] for row in group.rows], sign) for group in groups]
+            text = f"{shorten(examples, 3)}. Each copy counts as an image of its own in training and in every metric: keep one."
             add(f"duplicates_{kind}", "note", groups, title, text)
     return found
+
+
+def _joined(names: Sequence[str], sign: str) -> str:
+    """As "a.png = b.png = c.png (and 2 more)"."""
+    return sign.join(names[:3]) + (f" (and {len(names) - 3} more)" if len(names) > 3 else "")
 
 
 def _contradicting_rows(truth: npt.NDArray[np.int8], group: Duplicates) -> list[int]:
@@ -138,7 +143,7 @@ def class_findings(data: Manifest) -> list[Finding]:
     found = []
     positives = zip(data.labels, (truth[train] == 1).sum(0).tolist(), strict=True)
     if rare := {label: count for label, count in positives if count < LEAST_TO_LEARN}:
-        text = f"{_listed(rare)} training images; below {LEAST_TO_LEARN} a network learns them by heart. "
+        text = f"Fewer than {LEAST_TO_LEARN} training images, which a network learns by heart: {_listed(rare)}. "
         text += "Add images, join the label with another (--label-map), or leave it out."
         title = f"{plural(len(rare), 'label')} too rare to learn"
         found.append(Finding("too_few_to_learn", "warning", title, text, len(rare)))
@@ -148,16 +153,15 @@ def class_findings(data: Manifest) -> list[Finding]:
         few = {label: count for label, count in zip(data.labels, least, strict=True) if count < LEAST_TO_EVALUATE}
         if few and len(known):
             images = "validation images" if split == "valid" else "test images"
-            text = f"{_listed(few)} {images} in its smaller class; below {LEAST_TO_EVALUATE} an AUROC "
-            text += "is known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
+            text = f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. An AUROC is "
+            text += "then known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
             title = f"{plural(len(few), 'label')} too rare to evaluate in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))
     return found
 
 
 def _listed(counts: Mapping[str, int]) -> str:
-    listed = "; ".join(f"'{label}' has {count}" for label, count in list(counts.items())[:5])
-    return listed + (f" and {len(counts) - 5} more have few" if len(counts) > 5 else "")
+    return shorten((f"'{label}' {count}" for label, count in counts.items()), 10)
 
 
 def patient_findings(data: Manifest) -> list[Finding]:
@@ -192,11 +196,11 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
         notable = shortcuts.notable(label)
         if not notable:
             continue
-        value = max(notable.values())
-        alone = [f"{group} alone {auroc:.2f}" for group, auroc in notable.items() if group != ALL][:3]
+        (best, value), *others = notable.items()
+        compared = [f"{_properties(group, shortcuts)} {auroc:.2f}" for group, auroc in others[:3]]
         chance = max(shortcuts.chance[group][label] for group in notable)
-        text = f"Size, coding, border, brightness and view predict '{label}' with an AUROC of {value:.2f}"
-        text += f" ({', '.join([*alone, f'by chance {chance:.2f} at most'])}). "
+        text = f"'{label}' can be predicted from {_properties(best, shortcuts)} with an AUROC of {value:.2f}"
+        text += f" ({', '.join([*compared, f'by chance {chance:.2f} at most'])}). "
         title = f"'{label}' can be predicted without the lungs"
         if value >= RIVAL:
             text += "That rivals a network, whose results may then show how and where an image was taken and not the "
@@ -206,6 +210,14 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
             text += "Compare a network's AUROC with that, not with 0.5."
             found.append(Finding("weak_shortcut", "note", title, text, 1))
     return found
+
+
+def _properties(group: str, shortcuts: Shortcuts) -> str:
+    """A group of properties in words; for all of them, those that were not constant."""
+    if group != ALL:
+        return f"{group} alone"
+    varied = [name for name, aurocs in shortcuts.auroc.items() if name != ALL and any(aurocs.values())]
+    return f"{', '.join(varied)} together"
 
 
 def image_findings(data: Manifest, features: Features) -> list[Finding]:

@@ -232,7 +232,7 @@ def _require_splits(
                 f"{did_you_mean(absent[0], others)} Give it one name in all splits, or add images."
             )
         if absent:
-            notes.append(f"No {split} images of {shorten(absent)}.")
+            notes.append(f"No {'training' if split == 'train' else 'validation'} images of {shorten(absent)}.")
     return notes
 
 

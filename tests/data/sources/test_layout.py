@@ -25,7 +25,14 @@ def test_class_folders_win_over_a_table_beside_them(tmp_path):
     data = opened(tmp_path)
     assert data.labels == ("a", "b") and noted(data, "labels.csv is not used, because there are class folders")
     table(tmp_path, nih_rows("a/a000.png"), "Data_Entry_2017.csv")
-    assert noted(opened(tmp_path), "Data_Entry_2017.csv, labels.csv is not used")
+    assert noted(opened(tmp_path), "Data_Entry_2017.csv, labels.csv are not used, because")
+
+
+def test_a_table_of_images_beside_class_folders_is_named_whatever_it_is_called(tmp_path):
+    classes(tmp_path, a=3, b=3)
+    table(tmp_path, "file,class,patient_id\na/a000.png,a,7\n", "manifest.csv")
+    table(tmp_path, "site,scanner\nx,y\n", "sites.csv")
+    assert noted(opened(tmp_path), "manifest.csv is not used, because there are class folders. --labels reads it")
 
 
 @pytest.mark.parametrize(

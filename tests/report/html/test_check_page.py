@@ -1,6 +1,7 @@
 """The page of an audit: whole, safe, and with the images of each pair."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -79,9 +80,18 @@ def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(page):
     assert "not for diagnosis" in page
 
 
-def test_a_set_without_findings_has_a_page_too(found):
-    from dataclasses import replace
+def test_patients_are_called_known_where_some_are_not(found):
+    data = found.audit.data
+    some = [f"P{i // 2}" if i < 6 else None for i in range(len(data))]
+    partly = replace(found.audit, data=replace(data, table=data.table.assign(patient=some)))
+    page = render_check_page(partly, {}, "set", "today")
+    assert "<dt>Known patients</dt><dd>3</dd>" in page
+    assert '<th scope="col">Images of a patient</th>' in page and 'data-value="3.0"' in page
+    every = replace(found.audit, data=replace(data, table=data.table.assign(patient="P1")))
+    assert "<dt>Patients</dt><dd>1</dd>" in render_check_page(every, {}, "set", "today")
 
+
+def test_a_set_without_findings_has_a_page_too(found):
     empty = replace(found.audit, findings=(), duplicates=())
     page = render_check_page(empty, {}, "set", "today")
     assert "Nothing was found." in page

@@ -58,7 +58,11 @@ def detect_layout(source: Path, labels: Path | None) -> Layout:
     recognised = [name for name, spec in spec_of.items() if spec is not GENERIC]
     with_images = [folder for folder in folders if any(is_image(entry.path) for entry in walk(folder))]
     if not _are_image_folders(with_images, numbered=bool(recognised)):
-        unused = tuple(name for name in spec_of if name == TABLE or name in recognised)
+        unused = tuple(
+            name
+            for name, columns in names_of.items()
+            if name == TABLE or name in recognised or usual_columns(columns, "path")
+        )
         return Layout(source, other_tables=unused)
     table = _choose_table(source, names_of, spec_of)
     listed = shorten(folder.name for folder in with_images)

@@ -25,9 +25,10 @@ def read_source(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
     if layout.table is None:
         records = read_class_folders(root, config)
         if layout.other_tables:
-            unused = shorten(layout.other_tables)
+            verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
             records.notes.append(
-                f"{unused} is not used, because there are class folders. --labels reads it, patients included."
+                f"{shorten(layout.other_tables)} {verb} not used, because there are class folders. --labels reads "
+                f"{which}, patients included."
             )
     else:
         records = read_label_table(layout.table, root, config)

@@ -69,7 +69,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
             "leaks": audit.leaks,
             "tiles": [
                 ("Images", f"{len(data):,}"),
-                ("Patients", f"{patients:,}" if patients else None),
+                ("Patients" if data.table["patient"].notna().all() else "Known patients", f"{patients:,}" if patients else None),
                 *((f"{name}s", f"{counted[severity]:,}") for severity, name in SEVERITY_NAMES.items()),
             ],
             "findings": [
@@ -133,8 +133,9 @@ def patients_table(audit: Audit) -> Table | None:
     counts = audit.data.table["patient"].value_counts().value_counts().sort_index()
     if counts.empty:
         return None
-    rows = [[Cell(f"{images}"), Cell(f"{patients:,}")] for images, patients in counts.items()]
-    return Table("patients", "Images per patient", (Column("Images"), Column("Patients")), rows)
+    rows = [[Cell(f"{images:,}"), number_cell(patients, ",d")] for images, patients in counts.items()]
+    columns = Column("Images of a patient", text=True), Column("Patients")
+    return Table("patients", "How many patients have how many images, where the patient is known", columns, rows)
 
 
 def _spread_cell(spread: Spread | None, form: str) -> Cell:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xrayfast.audit.features import LEAST_SIDE, Progress
+from xrayfast.audit.findings import class_findings, duplicate_findings
 from xrayfast.audit.leaks import Leaks, find_leaks, redraw_leaky_splits
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
@@ -17,7 +18,8 @@ def require_leak_free(
     Drawn splits are drawn again where they do; given splits are kept. Images below 64 px are compared at 64 px.
 
     Returns:
-        The data set; a warning where it has leaks nonetheless; and what was looked for and found, in sentences.
+        The data set; warnings of leaks that it has nonetheless, of rare labels, and of contradicting labels; and what
+        was looked for and found, in sentences.
 
     Raises:
         DataError: given splits have leaks, and they are not allowed; the message names them.
@@ -26,8 +28,10 @@ def require_leak_free(
         images = open_images(data.config, LEAST_SIDE)
     data, leaks = redraw_leaky_splits(data, find_leaks(data, images, progress))
     looked = _describe_search(data, leaks)
+    findings = [*duplicate_findings(data, leaks.duplicates), *class_findings(data)]
+    warnings = [f"{found.title}. {found.text}" for found in findings if found.severity == "warning"]
     if not leaks:
-        return data, [], looked
+        return data, warnings, looked
     found = " ".join(leaks.sentences())
     if not allow_leaks:
         raise DataError(
@@ -35,7 +39,7 @@ def require_leak_free(
             "split or leave it to xrayfast; 'xrayfast check' lists all and shows the images, and 'xrayfast fit "
             "--allow-leaks' trains all the same."
         )
-    return data, [f"Trained with leaks allowed: results are optimistic. {found}"], looked
+    return data, [f"Trained with leaks allowed: results are optimistic. {found}", *warnings], looked
 
 
 def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:
