@@ -153,7 +153,9 @@ def class_findings(data: Manifest) -> list[Finding]:
         few = {label: count for label, count in zip(data.labels, least, strict=True) if count < LEAST_TO_EVALUATE}
         if few and len(known):
             images = "validation images" if split == "valid" else "test images"
-            text = f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. An AUROC is "
+            text = (
+                f"Fewer than {LEAST_TO_EVALUATE} {images} with the label, or without it: {_listed(few)}. An AUROC is "
+            )
             text += "then known to ±0.15 at best. Enlarge the split, or read these numbers with their intervals."
             title = f"{plural(len(few), 'label')} too rare to evaluate in {split}"
             found.append(Finding("too_few_to_measure", "warning", title, text, len(few)))

@@ -60,6 +60,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
     data = audit.data
     counted = {severity: sum(f.severity == severity for f in audit.findings) for severity in SEVERITY_NAMES}
     patients = data.table["patient"].nunique()
+    known = "Known patients" if 0 < data.table["patient"].notna().sum() < len(data) else "Patients"
     groups = shown_groups(audit)
     return render_template(
         "check.html.j2",
@@ -69,7 +70,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
             "leaks": audit.leaks,
             "tiles": [
                 ("Images", f"{len(data):,}"),
-                ("Patients" if data.table["patient"].notna().all() else "Known patients", f"{patients:,}" if patients else None),
+                (known, f"{patients:,}" if patients else None),
                 *((f"{name}s", f"{counted[severity]:,}") for severity, name in SEVERITY_NAMES.items()),
             ],
             "findings": [
