@@ -118,8 +118,8 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         ("near", "near duplicates", " ~ "),
     ):
         if groups := [group for group in duplicates if group.kind == kind]:
-            examples = [_joined([names[row] for row in group.rows], sign) for group in groups]
-            text = f"{shorten(examples, 3)}. Each copy counts as an image of its own in training and in every metric: keep one."
+            examples = shorten((_joined([names[row] for row in group.rows], sign) for group in groups), 3)
+            text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
             add(f"duplicates_{kind}", "note", groups, title, text)
     return found
 

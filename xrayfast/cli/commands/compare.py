@@ -111,8 +111,8 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
         if not row["label"]:
             by_run.setdefault(row["run"], {})[row["metric"]] = _difference(row)
     out.table(
-        f"Difference from {found.reference} on the {_split_images(found, found.differences)} images in common, with 95 % "
-        "intervals",
+        f"Difference from {found.reference} on the {_split_images(found, found.differences)} images in common, with "
+        "95 % intervals",
         ["run", *titles.values()],
         [(run, *(cells[name] for name in titles)) for run, cells in by_run.items()],
     )

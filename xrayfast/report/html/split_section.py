@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from xrayfast.config import Task
 from xrayfast.metrics.registry import EXACT_MATCH
@@ -25,6 +25,8 @@ from xrayfast.report.wording import (
     resampled_units,
     split_images,
 )
+
+SplitName: TypeAlias = Literal["valid", "test", "external"]
 
 SALIENCY_SIDE = 224
 
@@ -49,7 +51,7 @@ class SplitReport:
         blocks: the figures, where they are drawn already.
     """
 
-    name: Literal["valid", "test", "external"]
+    name: SplitName
     summary: Mapping[str, Any]
     cases: tuple[Case, ...]
     predictions_note: str

@@ -14,7 +14,7 @@ from xrayfast.files import write_csv, write_text
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
 from xrayfast.report.html.evaluation_page import EvaluationData, render_evaluation_page
-from xrayfast.report.html.split_section import SplitReport
+from xrayfast.report.html.split_section import SplitName, SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.wording import interval_of
 from xrayfast.run import Run
@@ -58,9 +58,9 @@ def write_page(
         WriteError: the folder can't be written to.
     """
     note = "From the run's saved predictions." if metrics["own"] else "Predicted for this evaluation."
-    name = metrics["split"] if metrics["own"] else "external"
-    if metrics["images"]["own_test"] == metrics["images"]["evaluated"]:
-        name = "test"  # also where other data turn out to be copies of it
+    # Other data may turn out to be copies of the run's own test split.
+    own_test = metrics["images"]["own_test"] == metrics["images"]["evaluated"]
+    name: SplitName = "test" if own_test else "valid" if metrics["own"] else "external"
     split = SplitReport(name, metrics["result"], cases, note, evaluation.predictions)
     created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(run.path.name, created, command, run.task, run.labels, metrics, split, run.decision)
