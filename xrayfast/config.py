@@ -136,6 +136,9 @@ class DataConfig(_Section):
     label_map: Path | None = option(
         None, "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms.", metavar="FILE"
     )
+    exact_labels: bool = option(
+        False, "Keep labels apart that differ only in case, spaces, '_', '-', quotes or the format of a number."
+    )
     uncertain: Texts = option(
         (),
         "Cells of -1: ignore (masked; where not given), zeros, ones, or smooth:0.7; LABEL=POLICY for one label.",
@@ -162,7 +165,9 @@ class DataConfig(_Section):
         "none. Inferred where not given.",
         metavar="COLUMN",
     )
-    split_col: str | None = option(None, "Column of train, valid and test in the table.", metavar="COLUMN")
+    split_col: str | None = option(
+        None, "Column of train, valid and test in the table, or of 1 and 0 such as is_test.", metavar="COLUMN"
+    )
     split_file: Path | None = option(
         None, "A split.csv to replay, or a list of images named for its split, such as test_list.txt.", metavar="FILE"
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ import pandas as pd
 
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.resolve import resolve_labels
-from xrayfast.data.labels.targets import Targets, join_labels, to_truth
+from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
 from xrayfast.data.sources.patients import group_patients, pseudonymize
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
@@ -148,11 +148,12 @@ class Manifest:
         return digest.hexdigest()
 
 
-def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
+def open_manifest(config: DataConfig, *, to_train: bool = True, known_labels: Collection[str] = ()) -> Manifest:
     """Read a data set: class folders, or a table where one is named or found.
 
     It must be fit for training unless `to_train` is False. To test on it, one image of one class suffices, labels that
     no image has are kept if some images are known to lack them, given splits are kept, and other images are test.
+    `known_labels` are those of a run: where the data has them, they are labels as they are written.
 
     Raises:
         DataError: the images, labels or splits can't be used; the message says where and what to do.
@@ -160,12 +161,12 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     """
     if config.split_file and config.split_col:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
-    records, config = read_source(config)
-    labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train)
+    records, config = read_source(config, known_labels)
+    labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
     notes = records.notes + labels.notes
     truth = to_truth(labels.targets)
     if to_train:
-        _require_learnable(truth, labels.names, labels.task)
+        _require_learnable(truth, labels.names, labels.task, bool((records.labels.matrix == UNCERTAIN).any()))
     given = records.splits or [None] * len(truth)
     if config.split_file:
         given, split_notes = read_split_file(config.split_file, records.names)
@@ -190,12 +191,20 @@ def open_manifest(config: DataConfig, *, to_train: bool = True) -> Manifest:
     )
 
 
-def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task) -> None:
-    """Two classes at least, and two images per class of a single-label task."""
+def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task, has_uncertain: bool) -> None:
+    """A label that some images have and others lack, and two images per class of a single-label task.
+
+    Whether the data has cells of -1, `has_uncertain`, explains why there is none.
+    """
     totals = (truth == 1).sum(0)
-    if not len(labels) or (len(labels) == 1 and not (truth == 0).any()):
-        found = f"only one class, '{labels[0]}'" if labels else "no labels"
-        raise DataError(f"found {found}; expected at least 2 classes. Add a folder or images of another class.")
+    if not ((totals > 0) & (truth == 0).any(0)).any():
+        found = f"only one class, '{labels[0]}'" if len(labels) == 1 else "no labels"
+        if len(labels) > 1:
+            found = f"no image that is known to lack one of the labels {shorten(labels)}"
+        advice = "Add a folder or images of another class."
+        if has_uncertain:
+            advice = "Cells of -1 mean uncertain and are masked: --uncertain zeros makes -1 the negative."
+        raise DataError(f"found {found}; expected at least 2 classes. {advice}")
     if task == "single" and totals.min() < 2:
         raise DataError(
             f"class '{labels[int(totals.argmin())]}' has 1 image; at least 2 are needed, one to train and "

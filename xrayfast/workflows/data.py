@@ -51,6 +51,7 @@ def open_data(
     label_col: str | Sequence[str] = (),
     label_delim: str = "auto",
     label_map: Path | str | None = None,
+    exact_labels: bool = False,
     uncertain: str | Sequence[str] = (),
     blank: str | Sequence[str] = (),
     keep_no_finding: bool = False,
@@ -78,6 +79,7 @@ def open_data(
         label_col: column of label names, or several columns of 0 and 1.
         label_delim: what separates labels in one cell; "auto" infers it from the cells.
         label_map: a file of lines such as "Cardiomegaly = Enlarged heart", which maps synonyms to one label.
+        exact_labels: keep labels apart that differ only in case, spaces, "_", "-", quotes or the format of a number.
         uncertain: the target of cells that are -1: "ignore" (default), "zeros", "ones" or "smooth:0.7", for all labels
             or for one, as in "Edema=ones".
         blank: the target of blank cells: "ignore" or "zeros", likewise. Default: zeros for CheXpert and MIMIC-CXR,
@@ -87,7 +89,7 @@ def open_data(
         task: "single", "multi" or "auto", which infers it from the labels.
         patient_col: column of patients, who are never divided between splits; or "dicom:PatientID" (a DICOM header),
             "name" (file names) or "none". By default recognised.
-        split_col: column of train, valid and test.
+        split_col: column of train, valid and test, or of 1 and 0 such as `is_test`. By default recognised.
         split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
         valid_fraction: fraction of the images for validation, where the data has no split of its own.
         test_fraction: fraction of the images for testing, likewise.
@@ -190,7 +192,7 @@ def find_data(run: Run) -> Manifest | None:
 def _reopen(run: Run) -> Manifest:
     fingerprint, config = run.info.fingerprint, run.config.data
     replayed = {"split_file": run.split_path, "split_col": None, "folds": None, "fold": None}
-    data = replace(open_manifest(config.model_copy(update=replayed)), config=config)
+    data = replace(open_manifest(config.model_copy(update=replayed), known_labels=run.labels), config=config)
     if data.fingerprint() != fingerprint:
         raise DataError("Start a new run.")
     return data

@@ -210,7 +210,7 @@ def _open_external(run: Run, data: Manifest | Path | str | None, config: Config 
         changed["task"] = "multi"
     if any(map(is_no_finding, run.labels)):
         changed["keep_no_finding"] = True
-    return open_manifest(settings.model_copy(update=changed), to_train=False)
+    return open_manifest(settings.model_copy(update=changed), to_train=False, known_labels=run.labels)
 
 
 def _predict_external(

@@ -38,6 +38,11 @@ def same(found, wanted):
         ("['a', '', ' a ']", ("a",)),
         ("[\"Crohn's\", 'it\\'s']", ("Crohn's", "it's")),
         ("['a, b', 'c]']", ("a, b", "c]")),
+        ("[a]", ("a",)),
+        ("[pleural effusion, mass ]", ("pleural effusion", "mass")),
+        ("{'a', 'b'}", ("a", "b")),
+        ("('a',)", ("a",)),
+        ("[2]", ("2",)),
         ("[]", ()),
         ("['']", ()),
     ],
@@ -46,7 +51,9 @@ def test_lists_in_a_text(text, labels):
     assert parse_label_list(text) == labels
 
 
-@pytest.mark.parametrize("text", ["['a'", "'a']", "[a]", "['a' 'b']", "a", "['a'; 'b']", "[__import__('os')]", "["])
+@pytest.mark.parametrize(
+    "text", ["['a'", "'a']", "[a 'b']", "['a' 'b']", "[1, 0, 0]", "a", "['a'; 'b']", "[__import__('os')]", "["]
+)
 def test_texts_that_are_no_lists(text):
     with pytest.raises(DataError, match="expected a list such as"):
         parse_label_list(text)
@@ -90,12 +97,15 @@ def test_blank_cells_where_they_are_allowed():
 @pytest.mark.parametrize(
     ("cell", "delim", "words"),
     [
-        ("", "|", "row 3: found a blank label; expected at least one. Write 'No Finding'"),
-        ("  ", "|", "row 3: found a blank label"),
+        ("", "|", "row 3: found a blank label, and 1 more row like it (''); expected at least one. Write 'No Finding'"),
+        ("  ", "|", "row 3: found a blank label, and 1 more row like it"),
+        ("nan", "|", "row 3: found 'nan', which is no label"),
+        ("N/A", LIST, "row 3: found 'N/A', which is no label"),
+        ("a|None", "|", "row 3: found 'None' among labels; expected names. Fix 'a|None'"),
         ("a||b", "|", "row 3: found an empty label"),
         ("a|b", ";", "row 3: found the label 'a|b'; expected a name without '|'"),
         ("['']", LIST, "row 3: found a blank label"),
-        ("[a]", LIST, "row 3: found '[a]'; expected a list such as ['Effusion', 'Mass']"),
+        ("[1, 0]", LIST, "row 3: found '[1, 0]'; expected a list such as ['Effusion', 'Mass']"),
     ],
 )
 def test_cells_that_are_no_labels(cell, delim, words):
@@ -109,7 +119,7 @@ def test_columns_of_flags():
     same(parse_flags(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
 
 
-@pytest.mark.parametrize("cell", ["2", "yes", "nan", "0.5", "-2", "--1"])
+@pytest.mark.parametrize("cell", ["2", "yes", "0.5", "-2", "--1", "."])
 def test_cells_that_are_no_flags(cell):
     with pytest.raises(DataError) as caught:
         parse_flags({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)

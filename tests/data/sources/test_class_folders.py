@@ -163,7 +163,7 @@ def build_empty_part(root):
 
 def build_other_spelling(root):
     classes(root / "train", Normal=2, covid=2)
-    classes(root / "valid", normal=2, covid=2)
+    classes(root / "valid", Normall=2, covid=2)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def build_other_spelling(root):
         (build_extra, ["found old beside train", "only train, valid and test"]),
         (build_no_train, ["found valid; expected a train folder"]),
         (build_empty_part, ["valid: found no class folders"]),
-        (build_other_spelling, ["class 'normal' has no images in the train split", "Did you mean 'Normal'?"]),
+        (build_other_spelling, ["class 'Normall' has no images in the train split", "Did you mean 'Normal'?"]),
     ],
 )
 def test_folders_that_are_no_data_set(tmp_path, build, words):

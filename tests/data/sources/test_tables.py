@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.data.builders import cells, lines, make, message, noted, opened, rows, splits, table
+from tests.data.builders import cells, column, lines, make, message, noted, opened, rows, splits, table
 from xrayfast.data.sources.tables import is_table, read_column_names, read_table
 from xrayfast.errors import ConfigError, DataError
 
@@ -25,6 +25,22 @@ def test_separators_marks_and_line_ends(data_dir, separator, start, end):
     data = opened(data_dir)
     assert data.task == "single" and data.labels == ("a", "b") and len(data) == 10
     assert data.notes[0].startswith("Labels from labels.csv")
+
+
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;", "sep=;\t"])
+def test_the_line_that_names_excel_s_separator(data_dir, first):
+    file = table(data_dir, first + "\r\n" + lines("image;label", "images/{i}.png;{ab}").replace("\n", "\r\n"))
+    assert read_column_names(file) == ["image", "label"]
+    assert opened(data_dir).labels == ("a", "b") and len(opened(data_dir)) == 10
+    table(data_dir, first + "\n" + lines("image;label", "images/{i}.png;{ab}").replace("3.png;b", "3.png;"))
+    assert "labels.csv row 6: found a blank label" in message(DataError, data_dir)
+
+
+def test_excel_s_separator_may_be_any_character(data_dir):
+    table(data_dir, "sep=,\n" + lines("image,label,age", "images/{i}.png,{ab},4{i}"))
+    assert column(opened(data_dir), "age")[1] == 41
+    table(data_dir, "sep=|\n" + lines("image|label", "images/{i}.png|{ab}"))
+    assert opened(data_dir).labels == ("a", "b")
 
 
 def test_patients_are_pseudonyms_and_not_shared(data_dir):
@@ -123,6 +139,24 @@ def test_labels_separated_by_something_else(data_dir):
     assert opened(data_dir).labels == ("a", "b", "c") and noted(opened(data_dir), "separated by ';'")
     table(data_dir, lines("image,label", 'images/{i}.png,"{ab}, c"').replace('0.png,"a, c"', "0.png,a"))
     assert opened(data_dir).labels == ("a", "b", "c") and noted(opened(data_dir), "separated by ','")
+
+
+def test_one_other_delimiter_changes_nothing(data_dir):
+    """A ';' in one cell made 'Effusion, Mass' a label of its own."""
+    found = ['"Effusion, Mass"', "Effusion", "Mass", '"Atelectasis; left"'] * 2 + ["Mass", "Effusion"]
+    table(data_dir, "image,finding\n" + "".join(f"images/{i}.png,{label}\n" for i, label in enumerate(found)))
+    data = opened(data_dir)
+    assert data.labels == ("Atelectasis; left", "Effusion", "Mass") and rows(data)["images/0.png"] == "Effusion|Mass"
+    assert noted(data, "';' is in 1 label and separates none: 'Atelectasis; left'. --label-delim ';'")
+
+
+@pytest.mark.parametrize("delim", ["/", "+", " & ", ",", ";"])
+def test_delimiters_that_are_not_used_are_named(data_dir, delim):
+    found = ["Mass", "Edema", f"Mass{delim}Edema", f"x{delim}y", "Mass|a"] * 2
+    table(data_dir, "image,finding\n" + "".join(f'images/{i}.png,"{label}"\n' for i, label in enumerate(found)))
+    data = opened(data_dir)
+    assert f"Mass{delim}Edema" in data.labels
+    assert noted(data, f"'{delim.strip()}' is in {1 + (delim in ',;')} label", f"--label-delim '{delim.strip()}'")
 
 
 def test_a_column_of_labels_named_twice(data_dir):

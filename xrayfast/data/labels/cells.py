@@ -7,23 +7,38 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, LabelSet, clean_label, parse_delimited, sort_labels
+from xrayfast.data.labels.names import (
+    LABEL_JOIN,
+    NO_FINDING,
+    LabelSet,
+    clean_label,
+    is_missing,
+    normalize_label,
+    parse_delimited,
+    sort_labels,
+)
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_labels
-from xrayfast.errors import DataError
+from xrayfast.errors import DataError, plural, shorten
 
 LIST = "[...]"
 """Stands for the delimiter where cells are lists, as in "['effusion', 'mass']"."""
 
-_LIST_ITEM = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)")\s*(?:,|$)""")
+_LIST_ITEM = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^'",]*[^'",\s]))\s*(?:,|$)""")
 
-_FLAGS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN, "-1.0": UNCERTAIN, "": np.nan}
+_BRACKETS = ("[]", "()", "{}")
+
+_FLAGS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN, "-1.0": UNCERTAIN}
+
+_FLAG_WORDS = {"true": 1.0, "false": 0.0}
+
+_DELIMITERS = (";", ",", "/", "+", "&", "\n")
+"""What may separate labels in a cell, besides '|'."""
 
 
 # One column of label names
@@ -33,69 +48,142 @@ def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
     """What separates the labels of a cell, where `chosen` is "auto".
 
     It is '|' where that occurs; `LIST` where most cells are lists; ';' where that occurs; ',' where labels recur in
-    other cells, so that there are no more distinct labels than cells; '|' otherwise.
+    other cells, so that there are no more distinct labels than cells; '|' otherwise. Where both ';' and ',' occur,
+    it is the one that divides more cells into labels that all recur.
     """
     if chosen != "auto":
         return chosen
     filled = {cell.strip() for cell in cells} - {""}
     if any(LABEL_JOIN in cell for cell in filled):
         return LABEL_JOIN
-    if 2 * sum(cell.startswith("[") for cell in filled) > len(filled):
+    texts = {cell for cell in filled if not _is_list(cell)}
+    if 2 * len(texts) < len(filled):
         return LIST
-    if any(";" in cell for cell in filled):
-        return ";"
-    labels = {label.strip() for cell in filled for label in cell.split(",")}
-    return "," if any("," in cell for cell in filled) and len(labels) <= len(filled) else LABEL_JOIN
+    labels = {label.strip() for cell in texts for label in cell.split(",")}
+    commas = any("," in cell for cell in texts) and len(labels) <= len(texts)
+    if any(";" in cell for cell in texts):
+        return "," if commas and _count_recurring(texts, ",") > _count_recurring(texts, ";") else ";"
+    return "," if commas else LABEL_JOIN
+
+
+def _count_recurring(cells: Iterable[str], delim: str) -> int:
+    """How many cells a delimiter divides into labels that are all in other cells too."""
+    divided = [{part.strip() for part in cell.split(delim)} for cell in cells]
+    counts = Counter(part for parts in divided for part in parts)
+    return sum(len(parts) > 1 and all(counts[part] > 1 for part in parts) for parts in divided)
+
+
+def note_delimiters(labels: Iterable[str], delim: str) -> list[str]:
+    """A note for each delimiter that labels hold, as `delim` is what separated them.
+
+    Those but ';' and ',' are noted where a part of the label is another label.
+    """
+    names = list(labels)
+    known = {normalize_label(name) for name in names}
+    notes = []
+    for other in _DELIMITERS:
+        joint = [
+            name
+            for name in names
+            if other in name
+            and (other in (";", ",") or any(normalize_label(part) in known for part in name.split(other)))
+        ]
+        if joint and other != delim:
+            sign = "a line break" if other == "\n" else f"'{other}'"
+            notes.append(
+                f"{sign} is in {plural(len(joint), 'label')} and separates none: {shorten(map(repr, joint), 3)}. "
+                f"--label-delim {other!r} takes it for a separator."
+            )
+    return notes
 
 
 def parse_label_cells(
-    cells: Sequence[str], delim: str, where: Where, blank_allowed: bool = False
+    cells: Sequence[str], delim: str, where: Where, blank_allowed: bool = False, known: Collection[str] = ()
 ) -> tuple[list[str], Targets]:
     """The labels in each of N cells of a column of label names.
 
-    `delim` is what `resolve_delimiter` gives. A blank cell is a row of blanks, where that is allowed.
+    `delim` is what `resolve_delimiter` gives; cells that are lists are read as such whatever it is, and those that are
+    one of the `known` labels are not divided. A missing cell (see `names.is_missing`) is a row of blanks, where that is
+    allowed.
 
     Returns:
         The labels, sorted; (N, L) raw matrix of 1, 0 and, in blank rows, NaN.
 
     Raises:
-        DataError: a blank cell, an empty label or one with '|'; the message begins with `where(i)`.
+        DataError: a missing cell, an empty label or one with '|'; the message begins with `where(i)`.
     """
     codes, distinct = pd.factorize(np.array(cells, dtype=object))
-    parse = parse_label_list if delim == LIST else partial(parse_delimited, delim=delim)
     sets: list[LabelSet] = []
     for code, cell in enumerate(distinct):
         try:
-            sets.append(parse(cell) if cell.strip() else ())
+            sets.append(_parse_cell(cell, delim, known))
         except DataError as error:
             hint = "" if delim == LIST else ", or set --label-delim"
             raise DataError(f"{where(_first(codes, code))}: {error} Fix '{cell}'{hint}.") from error
-        if not sets[code] and not blank_allowed:
-            raise DataError(
-                f"{where(_first(codes, code))}: found a blank label; expected at least one. Write '{NO_FINDING}' for "
-                "an image without findings, remove the row, or set --blank ignore or --blank zeros."
-            )
+    blank = [code for code, labels in enumerate(sets) if not labels]
+    if blank and not blank_allowed:
+        cell = str(distinct[blank[0]]).strip()
+        what = f"'{cell}', which is no label" if is_missing(cell) and cell else "a blank label"
+        rows = int(np.isin(codes, blank).sum())
+        words = shorten(f"'{distinct[code]}'" for code in blank)
+        others = f", and {plural(rows - 1, 'more row')} like it ({words})" if rows > 1 else ""
+        raise DataError(
+            f"{where(_first(codes, blank[0]))}: found {what}{others}; expected at least one. Write '{NO_FINDING}' for "
+            "an image without findings, remove the row, or set --blank ignore or --blank zeros."
+        )
     labels = sort_labels(label for row in sets for label in row)
     matrix = encode_labels(sets, labels)
     matrix[[not row for row in sets]] = np.nan
     return labels, matrix[codes]
 
 
+def _parse_cell(cell: str, delim: str, known: Collection[str]) -> LabelSet:
+    """The labels of a cell; none where it is missing."""
+    if is_missing(cell, known):
+        return ()
+    if cell.strip() in known:
+        return (cell.strip(),)
+    labels = parse_label_list(cell) if delim == LIST or _is_list(cell) else parse_delimited(cell, delim)
+    if missing := [label for label in labels if is_missing(label, known)]:
+        if len(labels) == 1:
+            return ()
+        raise DataError(f"found '{missing[0]}' among labels; expected names.")
+    return labels
+
+
+def note_missing(columns: Mapping[str, Sequence[str]], known: Collection[str] = ()) -> list[str]:
+    """A note on words such as "nan" that are read as blank cells, by column."""
+    listed = [
+        f"'{word.strip()}' {count} times in '{name}'"
+        for name, cells in columns.items()
+        for word, count in Counter(cells).most_common()
+        if word.strip() and is_missing(word, known)
+    ]
+    return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
+
+
+def _is_list(cell: str) -> bool:
+    """Whether a cell is a list in brackets, of quoted texts unless the brackets are square."""
+    text = cell.strip()
+    return text[:1] + text[-1:] in _BRACKETS and len(text) > 1 and (text[0] == "[" or text[1:].lstrip()[:1] in "'\"")
+
+
 def parse_label_list(text: str) -> LabelSet:
     """The distinct labels of a list in a text, in its order; empty ones are left out.
 
     Raises:
-        DataError: it is no list of quoted texts, or see `clean_label`.
+        DataError: it is no list of texts, it holds several numbers, or see `clean_label`.
 
     >>> parse_label_list("['pleural effusion', ' mass', '']")
     ('pleural effusion', 'mass')
     """
     inner = text.strip()[1:-1].strip()
-    items, end = [], 0
+    items, end = list[str](), 0
     while end < len(inner) and (found := _LIST_ITEM.match(inner, end)):
-        items.append(re.sub(r"\\(.)", r"\1", found[1] if found[1] is not None else found[2]))
+        items.append(re.sub(r"\\(.)", r"\1", next(item for item in found.groups() if item is not None)))
         end = found.end()
-    if end < len(inner) or not (text.strip().startswith("[") and text.strip().endswith("]")):
+    are_numbers = len(items) > 1 and all(re.fullmatch(r"-?[\d.]+", item.strip()) for item in items)
+    if end < len(inner) or are_numbers or text.strip()[:1] + text.strip()[-1:] not in _BRACKETS:
         raise DataError(f"found '{text}'; expected a list such as ['Effusion', 'Mass'].")
     return tuple(dict.fromkeys(clean_label(item) for item in items if item.strip()))
 
@@ -104,7 +192,9 @@ def parse_label_list(text: str) -> LabelSet:
 
 
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
-    """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and blanks: N texts by label.
+    """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and missing cells: N texts by label.
+
+    True and False are 1 and 0; numbers may have zeros behind a point or comma.
 
     Raises:
         DataError: a cell holds something else; the message begins with `where(i)`.
@@ -112,7 +202,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)
     for j, (name, cells) in enumerate(columns.items()):
         codes, distinct = pd.factorize(np.array(cells, dtype=object))
-        values = [_FLAGS.get(cell.strip()) for cell in distinct]
+        values = [_parse_flag(cell) for cell in distinct]
         if None in values:
             code = values.index(None)
             raise DataError(
@@ -123,12 +213,26 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     return matrix
 
 
-def looks_like_flags(cells: Sequence[str], share: float = 1.0) -> bool:
-    """Whether at least one cell is 1 or -1, and this share of those that are not blank is 1, 0 or -1."""
-    counts = Counter(cells)
-    filled = sum(count for cell, count in counts.items() if cell.strip())
-    flags = sum(count for cell, count in counts.items() if cell.strip() and cell.strip() in _FLAGS)
-    return flags >= share * filled and any(_FLAGS.get(cell.strip()) in (1, UNCERTAIN) for cell in counts)
+def _parse_flag(cell: str) -> float | None:
+    """The value of a cell, NaN where it is missing; None where it is none of those."""
+    if is_missing(cell):
+        return np.nan
+    text = re.sub(r"[.,]0*$", "", cell.strip().lower())
+    return _FLAGS.get(text, _FLAG_WORDS.get(text))
+
+
+def looks_like_flags(
+    cells: Sequence[str], share: float = 1.0, *, words: bool = False, known: Collection[str] = ()
+) -> bool:
+    """Whether at least one cell is 1 or -1, and this share of those that are not missing is 1, 0 or -1.
+
+    With `words`, True and False count too. `known` are labels, and so not missing.
+    """
+    counts = Counter(cell.strip() for cell in cells)
+    filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
+    value = {cell: _parse_flag(cell) if words else _FLAGS.get(cell) for cell in filled}
+    flags = sum(count for cell, count in filled.items() if value[cell] is not None)
+    return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())
 
 
 def _first(codes: npt.NDArray[np.intp], code: int) -> int:

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from xrayfast.data.labels.names import clean_label, sort_labels
+from xrayfast.data.labels.names import clean_label, find_spelling, sort_labels
 from xrayfast.data.labels.targets import Targets, merge_columns
 from xrayfast.errors import ConfigError, DataError, did_you_mean
 
 
-def parse_implications(rules: Iterable[str]) -> dict[str, frozenset[str]]:
+def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict[str, frozenset[str]]:
     """The labels that each label implies, directly and through others, by rules such as "covid-19=pneumonia+opacity".
+
+    Names that spell one of `labels`, or a name of an earlier rule, are that label.
 
     Raises:
         ConfigError: a rule has no '=' or an empty side, or rules form a cycle, which is named.
@@ -22,10 +24,17 @@ def parse_implications(rules: Iterable[str]) -> dict[str, frozenset[str]]:
     ['b', 'c']
     """
     direct: dict[str, list[str]] = {}
+    known = list(labels)
+
+    def spell(text: str) -> str:
+        name = clean_label(text)
+        known.append(find_spelling(name, known) or name)
+        return known[-1]
+
     for rule in rules:
         left, _, right = rule.partition("=")
         try:
-            direct.setdefault(clean_label(left), []).extend(clean_label(name) for name in re.split("[+,]", right))
+            direct.setdefault(spell(left), []).extend(spell(name) for name in re.split("[+,]", right))
         except DataError as error:
             raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, as in covid-19=pneumonia.") from error
     return {left: _implied(left, direct, (left,)) for left in direct}

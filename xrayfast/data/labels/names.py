@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
-from xrayfast.errors import DataError
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.errors import DataError, shorten
 
 LabelSet: TypeAlias = tuple[str, ...]
 
@@ -15,6 +19,13 @@ LABEL_JOIN = "|"
 
 NO_FINDING = "No Finding"
 """In multi-label tables: none of the labels applies."""
+
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
+_PAIRS = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "[]", "()", "{}", "<>")
+_SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
+
+_MISSING = frozenset({"", "?", "na", "nan", "-nan", "n/a", "#n/a", "#na", "<na>", "nat", "null", "none"})
+"""Cells of a table that hold no label, in lower case: those of pandas.read_csv, which writes and reads them."""
 
 
 def clean_label(text: str) -> str:
@@ -32,12 +43,81 @@ def clean_label(text: str) -> str:
 
 
 def normalize_label(name: str) -> str:
-    """The key by which two spellings of a label are equal: without spaces and '_', case folded.
+    """The key by which two spellings of a label are equal, wherever labels are read or compared.
 
-    >>> normalize_label("Pleural_Thickening") == normalize_label("pleural thickening")
+    It has no case, Unicode form, invisible characters, surrounding quotes or brackets, and no last full stop; no
+    spaces, underscores and hyphens, except a hyphen that is not between letters or digits ("covid-", "-1") and one
+    between two digits ("1-2" is not "12"); and of numbers no zeros before them or after the point.
+
+    >>> normalize_label("Pleural_Thickening") == normalize_label("['pleural-thickening']")
     True
+    >>> normalize_label("1.0") == normalize_label("1"), normalize_label("-1") == normalize_label("1")
+    (True, False)
     """
-    return re.sub(r"[\s_]+", "", name).casefold()
+    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).strip()
+    while (inner := _unwrap(text)) != text:
+        text = inner
+    text = re.sub(r"[.,;:\s]+$", "", text) or text
+    text = re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
+    text = re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", text)
+    text = re.sub(rf"(?<=\d){_SEPARATORS}(?=\d)", "-", text)
+    text = re.sub(rf"(?<=[^\W_]){_SEPARATORS}(?=[^\W\d_])|(?<=[^\W\d_]){_SEPARATORS}(?=[^\W_])", "", text)
+    return (re.sub(r"[\s_]+", "", text) or text).casefold()
+
+
+def _unwrap(text: str) -> str:
+    """The text without a pair of quotes or brackets around all of it."""
+    if text[:1] + text[-1:] in _PAIRS and len(text) > 2 and not {text[0], text[-1]} & set(text[1:-1]):
+        return text[1:-1].strip()
+    return text
+
+
+def is_missing(cell: str, known: Collection[str] = ()) -> bool:
+    """Whether a cell holds no label: it is blank or a word for that, such as "nan", and not among the known labels."""
+    text = cell.strip()
+    return text.casefold() in _MISSING and (not text or text not in known)
+
+
+def find_spelling(name: str, known: Iterable[str]) -> str | None:
+    """The known label that a name spells; None where there is none, or more than one."""
+    listed = list(known)
+    if name in listed:
+        return name
+    key = normalize_label(name)
+    found = list(dict.fromkeys(label for label in listed if normalize_label(label) == key))
+    return found[0] if len(found) == 1 else None
+
+
+def join_spellings(
+    names: Sequence[str], images: npt.NDArray[np.bool_], known: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Give all spellings of a label one name: the most frequent of them, the first of those equally frequent.
+
+    Args:
+        names: the L as they are written.
+        images: (N, L) which images have which.
+        known: labels of a run, which stay as they are, and name the spellings of theirs.
+
+    Returns:
+        The name of each label; notes on what was joined.
+    """
+    order = np.lexsort((images.argmax(0), -images.sum(0))) if len(images) else np.arange(len(names))
+    rank = np.argsort(order).tolist()
+    spellings: dict[tuple[str | None, str], list[int]] = {}
+    for j, name in enumerate(names):
+        spellings.setdefault((find_spelling(name, known), normalize_label(name)), []).append(j)
+    joined, notes = list(names), []
+    for (label, _), columns in spellings.items():
+        written = list(dict.fromkeys(names[j] for j in sorted(columns, key=lambda j: rank[j])))
+        first = label if label and len(written) > 1 else written[0]
+        others = [name for name in written if name != first]
+        for j in columns:
+            joined[j] = first
+        if others:
+            notes.append(f"'{first}' (also {shorten((repr(other) for other in others), 20)})")
+    if notes:
+        notes = [f"Spellings of one label are joined: {shorten(notes, 20)}. --exact-labels keeps them apart."]
+    return joined, notes
 
 
 def is_no_finding(label: str) -> bool:

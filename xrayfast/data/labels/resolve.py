@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import NO_FINDING, is_no_finding, sort_labels
+from xrayfast.data.labels.names import NO_FINDING, is_no_finding, join_spellings, sort_labels
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
 from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
 from xrayfast.errors import ConfigError, DataError, shorten
@@ -26,10 +26,13 @@ class ResolvedLabels:
     notes: list[str]
 
 
-def resolve_labels(raw: RawLabels, config: DataConfig, where: Where, *, keep_absent: bool = False) -> ResolvedLabels:
-    """Apply the policies on cells, the label map and implications, and infer the task.
+def resolve_labels(
+    raw: RawLabels, config: DataConfig, where: Where, *, keep_absent: bool = False, known: Collection[str] = ()
+) -> ResolvedLabels:
+    """Apply the policies on cells, the label map and implications, join spellings, and infer the task.
 
     Labels that no image has are left out; with `keep_absent` only those that no image is known to lack either.
+    `known` labels keep their spelling.
 
     Raises:
         DataError: labels that do not fit the task.
@@ -41,13 +44,16 @@ def resolve_labels(raw: RawLabels, config: DataConfig, where: Where, *, keep_abs
     mapped = label_map.rename(raw.names) if label_map else raw.names
     matrix, policy_notes = apply_policies(matrix, raw.names, policies, mapped)
     notes += policy_notes + (label_map.notes(raw.names) if label_map else [])
+    if not config.exact_labels:
+        mapped, joined = join_spellings(mapped, raw.matrix == 1, known)
+        notes += joined
     labels, matrix = merge_labels(matrix, mapped)
     task, task_notes = _resolve_task(raw, labels, matrix, config, where)
     notes += task_notes
     if task == "multi" and not (raw.keep_no_finding or config.keep_no_finding):
         labels, matrix, none_notes = _drop_no_finding(labels, matrix)
         notes += none_notes
-    if closure := parse_implications(config.imply):
+    if closure := parse_implications(config.imply, labels):
         check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
         labels, matrix = apply_implications(matrix, labels, closure)
     kept = (matrix == 1).any(0) | (keep_absent & (matrix == 0).any(0))

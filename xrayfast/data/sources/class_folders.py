@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from xrayfast.config import DataConfig
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
+from xrayfast.data.labels.names import LabelSet, normalize_label, parse_folder_name, sort_labels
 from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
@@ -168,7 +168,7 @@ def _merge_copies(same_name: Sequence[_File], config: DataConfig) -> Iterator[_F
         yield from same_name
         return
     for copies in _group_by_content(same_name):
-        if len(copies) > 1 and config.task == "single":
+        if len({tuple(map(normalize_label, labels)) for _, labels in copies}) > 1 and config.task == "single":
             raise DataError(
                 f"{copies[0][0]} and {copies[1][0]}: found the same file in two classes; a single-label task "
                 "expects one. Remove one of them, or use --task multi."

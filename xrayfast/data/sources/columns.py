@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.labels.cells import looks_like_flags
+from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.sources.datasets.spec import DatasetSpec
+from xrayfast.data.sources.demographics import sex_in_name
 from xrayfast.data.sources.tables import Table
-from xrayfast.data.splits.stratify import parse_split
+from xrayfast.data.splits.stratify import Split, parse_split, parse_split_flag, split_without_flag
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
 # In order of preference; letter case and all characters but letters and digits are ignored.
@@ -27,6 +30,11 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),
 }
 
+_NO_LABEL = re.compile(
+    r"(cv|k)?folds?(id|no|nr|number|idx|index)?|id|index|idx|unnamed0|frontal|lateral|ap|pa|portable"
+)
+"""Of names, as in `_USUAL_NAMES`, of columns that are no labels though they may hold 1 and 0."""
+
 _FLAG_SHARE = 0.5
 """A column is taken for a label where this share of its cells that are not blank is 1, 0 or -1; the rest are errors."""
 
@@ -39,8 +47,12 @@ class Columns:
         path_template: an image's path with the `path` columns in braces; "" where it is the cell of one column.
         is_folder: whether the path is that of a folder of images, which share the row.
         are_flags: whether `labels` are a column of 1, 0, -1 and blank per label, and not one of label names.
+        split: one column of train, valid and test, or up to three of 1 and 0: see `parse_split_flag`.
+        sex: one column; where its name tells the sex (see `sex_in_name`), of 1 and 0.
         age: one column, or the spec's `age_columns`.
         view: the preferred first.
+        unused: the others that have a name.
+        notes: on columns that look as if they held something that they are not used for.
     """
 
     path: tuple[str, ...]
@@ -54,16 +66,21 @@ class Columns:
     sex: tuple[str, ...]
     age: tuple[str, ...]
     view: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """As "images from 'image'; labels from 'Mass', 'Edema'; patients from 'patient'"."""
         known = {"images": self.path, "labels": self.labels, "splits": self.split, "patients": self.patient}
         known |= {"studies": self.study, "sex": self.sex, "age": self.age, "views": self.view}
-        return "; ".join(f"{what} from {quote(names)}" for what, names in known.items() if names)
+        used = "; ".join(f"{what} from {quote(names)}" for what, names in known.items() if names)
+        return used + (f"; not used: {quote(self.unused)}" if self.unused else "")
 
 
-def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig) -> Columns:
-    """The columns that the config names, else those of the spec, else those with usual names.
+def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: Collection[str] = ()) -> Columns:
+    """The columns that the config names, else those of the spec, else those with usual names or contents.
+
+    Columns that are called like one of the `known` labels, those of a run, are labels.
 
     Raises:
         DataError: a named column is missing, or none is known to hold image paths or labels.
@@ -71,19 +88,62 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig) -> Colu
     """
     path, template, is_folder = _path_columns(table, spec, config.path_col)
     usual = {role: usual_columns(table.columns, role) for role in _USUAL_NAMES}
-    split, patient, study, sex, age = (tuple(usual[role][:1]) for role in ("split", "patient", "study", "sex", "age"))
-    if config.split_col:
-        split = (_require_column(table, config.split_col),)
-    elif split and not any(map(parse_split, set(table.columns[split[0]]))):
-        split = ()  # a column of that name that holds something else
+    patient, study, sex, age = (tuple(usual[role][:1]) for role in ("patient", "study", "sex", "age"))
     if config.patient_col:
         patient = (_require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
     if not age and all(name in table.columns for name in spec.age_columns):
         age = spec.age_columns
-    further = (split, patient, study, sex, age, tuple(usual["view"]))
-    taken = {*path, *chain(*further)}
-    labels, are_flags = _label_columns(table, spec, config, [name for name in table.columns if name not in taken])
-    return Columns(path, template, is_folder, labels, are_flags, *further)
+    view = tuple(usual["view"])
+    taken = {*chain(patient, study, sex, age, view), *known, *spec.flag_columns, spec.label_column}
+    taken |= {find_spelling(name, table.columns) or name for name in config.label_col}
+    split, notes = _split_columns(table, config, [name for name in table.columns if name not in taken])
+    if not sex:
+        flags = [name for name in table.columns if name not in {*taken, *split} and sex_in_name(name)]
+        sex = tuple(name for name in flags if looks_like_flags(table.columns[name], words=True))[:1]
+    further = (split, patient, study, sex, age, view)
+    taken = {*path, *chain(*further)} - {*known}
+    labels, are_flags = _label_columns(
+        table, spec, config, [name for name in table.columns if name not in taken], known
+    )
+    taken |= set(labels)
+    unused = tuple(name for name in table.columns if name not in taken)
+    return Columns(path, template, is_folder, labels, are_flags, *further, unused, tuple(notes))
+
+
+def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The column of splits, or the columns of 1 and 0 that tell them; and notes on others that may tell them too.
+
+    Of columns that are not named for it, one is taken whose cells all are splits and some train.
+    """
+    if config.split_col:
+        return (_require_column(table, config.split_col),), []
+    usual = usual_columns(free, "split")[:1]
+    words, mixed, flags, bare = list[str](), list[str](), list[str](), list[str]()
+    for name in free:
+        splits = set(map(parse_split, set(table.columns[name])))
+        if name in usual and splits - {None}:
+            words.insert(0, name)
+        elif "train" in splits and name not in usual_columns(free, "labels"):
+            (mixed if None in splits else words).append(name)
+        elif looks_like_flags(table.columns[name], words=True):
+            if parse_split_flag(name):
+                flags.append(name)
+            elif parse_split(name):
+                bare.append(name)
+    by_flag = dict[Split, str]()
+    for name in flags:
+        if split := parse_split_flag(name):
+            by_flag.setdefault(split, name)
+    found = words[:1] or list(by_flag.values())
+    notes = [
+        f"{quote([name])} may tell the split too and is not used: --split-col {shlex.quote(name)} takes it."
+        for name in [*words, *flags, *mixed, *bare]
+        if name not in found
+    ]
+    if by_flag and not words:
+        meaning = ", ".join(f"1 in '{name}' is {split}" for split, name in by_flag.items())
+        notes.append(f"Splits: {meaning}; images without a 1 are {split_without_flag(by_flag)}.")
+    return tuple(found), notes
 
 
 def usual_columns(columns: Iterable[str], role: str) -> list[str]:
@@ -127,9 +187,12 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
 
 
 def _label_columns(
-    table: Table, spec: DatasetSpec, config: DataConfig, free: Sequence[str]
+    table: Table, spec: DatasetSpec, config: DataConfig, free: Sequence[str], known: Collection[str]
 ) -> tuple[tuple[str, ...], bool]:
-    """The columns of labels, and whether they are columns of 1, 0, -1 and blank; guessed from those that are free."""
+    """The columns of labels, and whether they are columns of 1, 0, -1 and blank; guessed from those that are free.
+
+    A column that tells the split, sex, view or number of an image is no guess, unless it is a known label.
+    """
     chosen = [_require_column(table, name) for name in config.label_col]
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
         raise ConfigError(f"label_col: found '{twice}' twice; expected each column once.")
@@ -137,9 +200,15 @@ def _label_columns(
         chosen = [spec.label_column]
     chosen = chosen or [name for name in spec.flag_columns if name in table.columns]
     chosen = chosen or [name for name in usual_columns(table.columns, "labels") if name in free][:1]
-    if len(chosen) == 1 and (config.task == "single" or not looks_like_flags(table.columns[chosen[0]])):
+    if len(chosen) == 1 and (config.task == "single" or not looks_like_flags(table.columns[chosen[0]], known=known)):
         return tuple(chosen), False
-    chosen = chosen or [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE)]
+    for words in (False, True):
+        chosen = chosen or [
+            name
+            for name in free
+            if (name in known or not _is_no_label(name))
+            and looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)
+        ]
     if not chosen:
         raise DataError(
             f"{table.file.name}: found the columns {', '.join(table.columns)}, none of which is known to hold "
@@ -148,10 +217,16 @@ def _label_columns(
     return tuple(chosen), True
 
 
+def _is_no_label(name: str) -> bool:
+    """Whether a column's name tells of something else than a label."""
+    key = re.sub(r"[^a-z0-9]", "", name.lower())
+    return bool(_NO_LABEL.fullmatch(key) or parse_split(name) or parse_split_flag(name) or sex_in_name(name))
+
+
 def _require_column(table: Table, name: str) -> str:
-    if name not in table.columns:
-        raise DataError(
-            f"{table.file.name}: found no column '{name}'; expected one of {', '.join(table.columns)}."
-            f"{did_you_mean(name, table.columns)}"
-        )
-    return name
+    if found := find_spelling(name, table.columns):
+        return found
+    raise DataError(
+        f"{table.file.name}: found no column '{name}'; expected one of {', '.join(table.columns)}."
+        f"{did_you_mean(name, table.columns)}"
+    )

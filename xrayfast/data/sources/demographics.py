@@ -23,6 +23,19 @@ def parse_sexes(cells: Sequence[str]) -> tuple[list[str | None], list[str]]:
     return sexes, [note] if unknown else []
 
 
+def sex_in_name(column: str) -> str | None:
+    """The sex that a column of 1 and 0 tells by its name, such as "male" or "sex_F"; None where it tells none."""
+    match = re.fullmatch(r"(?:is|sex|gender)?(male|female)|(?:sex|gender)([mf])", re.sub(r"[\W_]+", "", column).lower())
+    return _SEXES[(match[1] or match[2]).upper()] if match else None
+
+
+def sexes_from_flags(cells: Sequence[str], sex: str) -> list[str]:
+    """The sex as text, from a column of 1 where it is `sex` and 0 where it is the other; other cells stay."""
+    other = {"F": "M", "M": "F"}[sex]
+    meaning = {"1": sex, "1.0": sex, "true": sex, "0": other, "0.0": other, "false": other}
+    return [meaning.get(cell.strip().lower(), cell) for cell in cells]
+
+
 def parse_ages(cells: Sequence[str]) -> tuple[list[float], list[str]]:
     """Years from texts such as "58", "058Y" or "11M", NaN for blank, odd and impossible ones; and notes on these."""
     age_of = {cell: _years(cell) for cell in set(cells)}

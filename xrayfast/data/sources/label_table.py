@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,24 +10,34 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import DataConfig
-from xrayfast.data.labels.cells import LIST, parse_flags, parse_label_cells, resolve_delimiter
-from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
-from xrayfast.data.labels.targets import RawLabels
+from xrayfast.data.labels.cells import (
+    LIST,
+    looks_like_flags,
+    note_delimiters,
+    note_missing,
+    parse_flags,
+    parse_label_cells,
+    resolve_delimiter,
+)
+from xrayfast.data.labels.label_map import read_label_map
+from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, is_missing, normalize_label
+from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.sources.columns import Columns, resolve_columns
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views
+from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
-from xrayfast.data.splits.stratify import parse_splits
+from xrayfast.data.splits.stratify import Split, parse_split, parse_split_flag, parse_split_flags, parse_splits
 from xrayfast.errors import plural, shorten
 
 
-def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords:
+def read_label_table(file: Path, root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
     """Read the table, resolve its columns, locate the files, parse the labels, and build the records.
 
-    Files are looked up first under `root`, the source folder's absolute path.
+    Files are looked up first under `root`, the source folder's absolute path. Cells that are one of the `known` labels,
+    those of a run, are that label.
 
     Raises:
         DataError: the file can't be read as a table, a column is missing, a cell can't be parsed, or an image is not
@@ -35,13 +45,15 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
         ConfigError: a column of labels is named twice.
     """
     table, spec = read_dataset_table(file)
-    columns = resolve_columns(table, spec, config)
+    if config.label_map:
+        known = {*known, *read_label_map(config.label_map).synonyms}
+    columns = resolve_columns(table, spec, config, known)
     files = locate_files(table, columns, spec, root, config.missing)
     if files.missing:
         kept = np.unique(files.rows)
         table = table.select(kept.tolist())
         files = replace(files, rows=np.searchsorted(kept, files.rows), first=np.searchsorted(kept, files.first))
-    raw, label_notes = _parse_labels(table, columns, spec, config)
+    raw, label_notes = _parse_labels(table, columns, spec, config, known)
     records = ImageRecords(
         files.names,
         files.paths,
@@ -52,7 +64,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
     )
     if spec is not GENERIC:
         records.notes.append(f"{file.name} is a table of {spec.name}, by its columns. {spec.note}".rstrip())
-    records.notes += [f"Columns of {file.name}: {columns}.", *files.notes, *label_notes]
+    records.notes += [f"Columns of {file.name}: {columns}.", *files.notes, *columns.notes, *label_notes]
     if files.missing:
         records.notes.append(
             f"{plural(len(files.missing), 'row')} of {file.name} without an image file left out: "
@@ -74,23 +86,27 @@ def read_label_table(file: Path, root: Path, config: DataConfig) -> ImageRecords
     return records
 
 
-def _parse_labels(table: Table, columns: Columns, spec: DatasetSpec, config: DataConfig) -> tuple[RawLabels, list[str]]:
+def _parse_labels(
+    table: Table, columns: Columns, spec: DatasetSpec, config: DataConfig, known: Collection[str]
+) -> tuple[RawLabels, list[str]]:
     """The labels of rows, and notes."""
     if columns.are_flags:
         cells_of = {clean_label(spec.flag_columns.get(name, name)): table.columns[name] for name in columns.labels}
         names, alone = list(cells_of), len(cells_of) == 1
         raw = RawLabels(names, parse_flags(cells_of, table.where), spec.multi_label or alone, blank=spec.blank)
-        return raw, [f"'{names[0]}' is the only label: a binary task."] if alone else []
+        notes = note_missing(cells_of)
+        return raw, [f"'{names[0]}' is the only label: a binary task.", *notes] if alone else notes
     column = columns.labels[0]
     cells = table.columns[column]
     delim = resolve_delimiter(set(cells), config.label_delim)
-    names, matrix = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank))
+    names, matrix = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)
     if spec.no_finding != NO_FINDING:
         own_name = normalize_label(spec.no_finding)
         names = [NO_FINDING if normalize_label(name) == own_name else name for name in names]
-    notes = []
+    notes = note_missing({column: cells}, known)
     if config.label_delim == "auto" and delim != LABEL_JOIN:
-        notes = [f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}."]
+        notes.append(f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}.")
+    notes += note_delimiters([name for name in names if name not in known], delim)
     return RawLabels(names, matrix, spec.multi_label, blank=spec.blank), notes
 
 
@@ -103,20 +119,37 @@ def _add_metadata(
         found = [table.columns[name] for name in names]
         return found if len(rows) == len(table) else [[column[row] for row in rows] for column in found]
 
-    for column in cells(columns.split):
-        records.splits = parse_splits(column, columns.split[0], records.where)
-    for column in cells(columns.patient):
-        patients = [cell.strip() for cell in column]
-        records.patients = patients if any(patients) else None
-    for column in cells(columns.study):
+    def identifiers(names: Sequence[str]) -> list[list[str]]:
+        """The same, stripped, with "" for words such as "nan": they are no patient whose images belong together."""
+        found = cells(names)
+        records.notes += note_missing(dict(zip(names, found, strict=True)))
+        meaning = [{cell: "" if is_missing(cell) else cell.strip() for cell in set(column)} for column in found]
+        return [[texts[cell] for cell in column] for texts, column in zip(meaning, found, strict=True)]
+
+    if split := cells(columns.split):
+        records.splits = _parse_split_columns(dict(zip(columns.split, split, strict=True)), records.where)
+    for column in identifiers(columns.patient):
+        records.patients = column if any(column) else None
+    for column in identifiers(columns.study):
         # Study numbers may start again for each patient.
         owners = records.patients or [""] * len(column)
         records.studies = [cell and f"{patient} {cell}" for patient, cell in zip(owners, column, strict=True)]
     for column in cells(columns.sex):
-        records.sexes, notes = parse_sexes(column)
+        sex = sex_in_name(columns.sex[0])
+        records.sexes, notes = parse_sexes(sexes_from_flags(column, sex) if sex else column)
         records.notes += notes
     if age := cells(columns.age):
         records.ages, notes = parse_ages(spec.ages_of(*age) if columns.age == spec.age_columns else age[0])
         records.notes += notes
-    if view := cells(columns.view):
+    if view := identifiers(columns.view):
         records.views = parse_views(*view)
+
+
+def _parse_split_columns(columns: Mapping[str, Sequence[str]], where: Where) -> Sequence[Split | None]:
+    """The splits by one column of words, or by columns of 1 and 0 whose names tell them."""
+    flag_of = {parse_split_flag(name) or parse_split(name): name for name in columns}
+    if any(not looks_like_flags(cells, words=True) for cells in columns.values()) or None in flag_of:
+        name, cells = next(iter(columns.items()))
+        return parse_splits(cells, name, where)
+    matrix = parse_flags(columns, where)
+    return parse_split_flags({split: matrix[:, j] for j, split in enumerate(flag_of) if split}, where)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from xrayfast.config import DataConfig
 from xrayfast.data.sources.class_folders import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
@@ -12,8 +14,10 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.errors import shorten
 
 
-def read_source(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
+def read_source(config: DataConfig, known: Collection[str] = ()) -> tuple[ImageRecords, DataConfig]:
     """The images of a data set, and the config with the folder and the table that were found.
+
+    `known` are the labels of a run, which are labels as they are written.
 
     Raises:
         DataError: the images or labels can't be used; the message says where and what to do.
@@ -31,7 +35,7 @@ def read_source(config: DataConfig) -> tuple[ImageRecords, DataConfig]:
                 f"{which}, patients included."
             )
     else:
-        records = read_label_table(layout.table, root, config)
+        records = read_label_table(layout.table, root, config, known)
         notes = [layout.reason] if layout.reason else []
         if unread := [name for name in layout.other_tables if name not in records.companions]:
             notes.append(f"{shorten(unread)} beside it is not read; --labels reads another table.")

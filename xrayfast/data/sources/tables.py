@@ -19,6 +19,9 @@ from xrayfast.data.labels.targets import Where
 from xrayfast.errors import DataError
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
+"""The first line by which Excel is told the separator."""
+
 _SAMPLE = 1 << 16
 _BATCH = 1000
 
@@ -77,7 +80,8 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
     """Read all cells as text; blank rows are left out, but keep their numbers.
 
     The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
-    separator is the one of ',', ';' and tab that divides the first rows alike; line ends may be any, also in quotes.
+    separator is that of Excel's first line, "sep=;", or else the one of ',', ';' and tab that divides the first rows
+    alike; line ends may be any, also in quotes.
     The file may be packed with gzip, or in one of the formats without a header.
 
     Raises:
@@ -109,7 +113,8 @@ def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -
             sample = stream.read(_SAMPLE)
         if text_format := _match_headerless(sample, headerless):
             return list(text_format.columns)
-        return [name.strip() for name in next(_records(io.StringIO(sample, newline=""), _separator(sample)), [])]
+        separator, start = _separator(sample)
+        return [name.strip() for name in next(_records(io.StringIO(sample[start:], newline=""), separator), [])]
     except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []
 
@@ -136,13 +141,16 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
             raise DataError(f"{file}: found bytes that are no text. Save the table as CSV in UTF-8.")
         if text_format := _match_headerless(sample, headerless):
             return text_format.parse(file, stream)
-        separator = _separator(sample)
+        separator, start = _separator(sample)
+        stream.read(start)
         records = _records(stream, separator)
         header = [name.strip() for name in next(records, [])]
         if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
             raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
         numbers: list[int] = []
-        table = build_table(file, header, _pad_rows(records, header, numbers, file, separator), numbers)
+        table = build_table(
+            file, header, _pad_rows(records, header, numbers, file, separator, 3 if start else 2), numbers
+        )
     if not numbers:
         raise DataError(f"{file}: found no rows; expected a header and a row for each image.")
     if not any(header):
@@ -176,8 +184,14 @@ def _records(stream: Iterable[str], separator: str) -> Iterator[list[str]]:
     return csv.reader(stream, delimiter=separator, strict=True)
 
 
-def _separator(sample: str) -> str:
-    """The separator that divides most rows of the sample as it divides the header; of several, into most cells."""
+def _separator(sample: str) -> tuple[str, int]:
+    """The separator, and how many characters the line takes that names it.
+
+    Where no line does, it is the one that divides most rows of the sample as it divides the header; of several, into
+    most cells.
+    """
+    if line := _SEPARATOR_LINE.match(sample):
+        return line[1], line.end()
 
     def fit(separator: str) -> tuple[float, int]:
         records = list(islice(csv.reader(io.StringIO(sample, newline=""), delimiter=separator), 100))
@@ -189,15 +203,17 @@ def _separator(sample: str) -> str:
         rows = [row for row in records if any(map(str.strip, row))]
         return sum(len(row) == width for row in rows) / len(rows), width
 
-    return max(",;\t", key=fit)
+    return max(",;\t", key=fit), 0
 
 
 def _pad_rows(
-    records: Iterator[list[str]], header: Sequence[str], numbers: list[int], file: Path, separator: str
+    records: Iterator[list[str]], header: Sequence[str], numbers: list[int], file: Path, separator: str, first: int
 ) -> Iterator[list[str]]:
-    """The rows that are not blank, padded to the length of the header; their numbers are added to `numbers`."""
+    """The rows that are not blank, padded to the length of the header; their numbers, from `first`, are added to
+    `numbers`.
+    """
     width = len(header)
-    for number, row in enumerate(records, start=2):
+    for number, row in enumerate(records, start=first):
         if not (row and row[0].strip()) and not any(map(str.strip, row)):
             continue
         if len(row) != width:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
 
@@ -25,19 +26,20 @@ _GAIN = 1e-5
 """Least gain in chi-squared for a move: that of less than one image too many where 100,000 are due."""
 
 _WORDS: Mapping[Split, tuple[str, ...]] = {
-    "train": ("train", "training"),
-    "valid": ("valid", "val", "validation", "validate", "dev"),
-    "test": ("test", "testing"),
+    "train": ("train", "training", "trn"),
+    "valid": ("valid", "val", "validation", "validate", "dev", "development"),
+    "test": ("test", "testing", "tst"),
 }
 
 
 def parse_split(text: str) -> Split | None:
     """The split that a folder's name or a cell means, in any case; None where it means none.
 
-    >>> parse_split("Validation"), parse_split("covid-19")
-    ('valid', None)
+    >>> parse_split("Validation"), parse_split("test_set"), parse_split("covid-19")
+    ('valid', 'test', None)
     """
-    word = text.strip().lower()
+    word = re.sub(r"[\W_]+", "", text).lower()
+    word = re.sub(r"(set|split|data|subset|dataset)$", "", word)
     return next((split for split, words in _WORDS.items() if word in words), None)
 
 
@@ -52,6 +54,48 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
     if len(splits) < len(cells):
         i, cell = next((i, cell) for i, cell in enumerate(cells) if not split_of[cell])
         raise DataError(f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Fix the cell.")
+    return splits
+
+
+def parse_split_flag(name: str) -> Split | None:
+    """The split that a column of 1 and 0 tells by its name, such as "is_valid"; None where it tells none.
+
+    A bare word tells none: "test" may be a patient's, and "valid" mean usable.
+
+    >>> parse_split_flag("is_test"), parse_split_flag("TrainSet"), parse_split_flag("test")
+    ('test', 'train', None)
+    """
+    word = re.sub(r"[\W_]+", "", name).lower()
+    if match := re.fullmatch(r"(?:is|in)(.+)|(.+)(?:set|split|flag)", word):
+        return parse_split(match[1] or match[2])
+    return None
+
+
+def split_without_flag(flags: Collection[Split]) -> Split:
+    """The split of images with 0 in the columns of some splits: train where it has none, else test, else valid."""
+    return next((split for split in ("train", "test") if split not in flags), "valid")
+
+
+def parse_split_flags(
+    flags: Mapping[Split, npt.NDArray[np.floating]], where: Callable[[int], str]
+) -> list[Split | None]:
+    """The splits of N images by (N,) columns of 1, 0 and NaN, one for each of some splits.
+
+    Images with 0 in all of them are of the split of `split_without_flag`; None where a cell is NaN.
+
+    Raises:
+        DataError: an image has 1 in two columns, or 0 in those of all three splits; the message begins with `where(i)`.
+    """
+    rest = split_without_flag(flags)
+    table = np.column_stack(list(flags.values()))
+    several, none = (table == 1).sum(1) > 1, (table == 0).all(1) & (len(flags) == len(SPLITS))
+    for wrong, found in ((several, "1 in several of"), (none, "0 in all of")):
+        if wrong.any():
+            names = ", ".join(f"the column of {split}" for split in flags)
+            raise DataError(f"{where(int(wrong.argmax()))}: found {found} {names}; expected 1 in one. Fix the cells.")
+    splits: list[Split | None] = [rest if (row == 0).all() else None for row in table]
+    for split, column in flags.items():
+        splits = [split if flag == 1 else other for flag, other in zip(column, splits, strict=True)]
     return splits
 
 

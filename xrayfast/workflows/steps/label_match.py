@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from xrayfast.config import Task
 from xrayfast.data.labels.implications import apply_implications, parse_implications
-from xrayfast.data.labels.names import normalize_label
+from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, to_truth
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, did_you_mean, shorten
@@ -44,7 +44,7 @@ class LabelMatch:
 def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Sequence[str] = ()) -> LabelMatch:
     """Match a data set's labels to a network's by name.
 
-    Names that differ only in case, spaces or underscores match, with a note; others never do.
+    Spellings of one label match, with a note (see `normalize_label`); other names never do.
 
     Multi-label: labels that the network lacks are dropped, and those that the data lack are masked. Where each image of
     the data has one label, it is taken to lack the others; and the implications that the network was trained with,
@@ -83,16 +83,9 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
 
 def _rename(names: Sequence[str], labels: Sequence[str]) -> tuple[list[str], list[str]]:
     """Each name as the network spells it, where it has it; and notes on those that differ."""
-    spellings: dict[str, list[str]] = {}
-    for label in labels:
-        spellings.setdefault(normalize_label(label), []).append(label)
-    renamed, notes = [], []
-    for name in names:
-        known = [name] if name in labels else spellings.get(normalize_label(name), [])
-        renamed.append(known[0] if len(known) == 1 else name)
-        if renamed[-1] != name:
-            notes.append(f"'{name}' of the data is taken for the network's '{renamed[-1]}'.")
-    return renamed, notes
+    renamed = [find_spelling(name, labels) or name for name in names]
+    changed = [(name, label) for name, label in zip(names, renamed, strict=True) if name != label]
+    return renamed, [f"'{name}' of the data is taken for the network's '{label}'." for name, label in changed]
 
 
 def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
@@ -126,7 +119,7 @@ def _imply(
     """Apply the network's implications to labels that the data have; and a note."""
     if not imply:
         return targets, []
-    matrix = apply_implications(targets, labels, parse_implications(imply))[1][:, : len(labels)]
+    matrix = apply_implications(targets, labels, parse_implications(imply, labels))[1][:, : len(labels)]
     matrix[:, [label not in used for label in labels]] = np.nan
     added = int(((matrix == 1) & (targets != 1)).sum())
     return matrix, [f"As in training, {shorten(imply)}: {added} labels were added."] if added else []

@@ -1,0 +1,200 @@
+"""Spellings of one label are one label, wherever they come from."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.data.builders import classes, lines, make, message, noted, opened, rows, table
+from xrayfast.config import DataConfig
+from xrayfast.data.manifest import open_manifest
+from xrayfast.errors import DataError
+from xrayfast.workflows.steps.label_match import match_labels
+
+SPELLINGS = [
+    "Pulmonary Fibrosis",
+    "Pulmonary fibrosis",
+    "pulmonary_fibrosis",
+    "PULMONARY-FIBROSIS ",
+    "'Pulmonary Fibrosis'",
+]
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """0.png to 9.png."""
+    return make(tmp_path, *(f"{i}.png" for i in range(10)))
+
+
+def label_column(root, labels, **options):
+    text = "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels))
+    return opened(root, labels=table(root, "image,label\n" + text), **options)
+
+
+def test_spellings_in_a_column_are_the_most_frequent_of_them(data_dir):
+    data = label_column(data_dir, ["Normal", "normal", "NORMAL", "normal", *SPELLINGS, "[Pulmonary Fibrosis]"])
+    assert data.labels == ("normal", "Pulmonary Fibrosis") and data.task == "single"
+    assert data.targets.sum(0).tolist() == [4, 6]
+    assert noted(
+        data,
+        "'normal' (also 'Normal', 'NORMAL')",
+        "'Pulmonary Fibrosis' (also 'Pulmonary fibrosis'",
+        "'pulmonary_fibrosis'",
+        "--exact-labels",
+    )
+
+
+def test_spellings_are_kept_apart_where_that_is_asked_for(data_dir):
+    data = label_column(data_dir, ["a", "A"] * 5, exact_labels=True)
+    assert data.labels == ("A", "a") and not noted(data, "joined")
+    assert not noted(label_column(data_dir, ["a", "b"] * 5), "joined")
+
+
+@pytest.mark.parametrize(
+    ("labels", "joined"),
+    [
+        (["0", "1", "2", "0.0", "1.0", "2.0", "00", "01", "2.", "2"], ("0", "1", "2")),
+        (["thorax\u00e9", "thoraxe\u0301", "thorax\u00e9", "b"] + ["b"] * 6, ("b", "thorax\u00e9")),
+        (
+            ["grade 1", "Grade-1.0", "grade 1"] + ["grade 12", "grade 1-2"] * 3 + ["grade 12"],
+            ("grade 1", "grade 1-2", "grade 12"),
+        ),
+        (["-1", "1"] * 4 + ["2", "2"], ("-1", "1", "2")),
+        (["HIV+", "HIV-", "HIV"] * 3 + ["HIV"], ("HIV", "HIV-", "HIV+")),
+        (["Normal.", "Normal", "a\u200bb", "ab", "ab", "\ufeffNormal", "Normal", "ab", "ab", "ab"], ("ab", "Normal")),
+    ],
+)
+def test_what_is_a_spelling_and_what_is_not(data_dir, labels, joined):
+    assert set(label_column(data_dir, labels).labels) == set(joined)
+
+
+def test_spellings_in_several_labels_of_a_cell_and_in_lists(data_dir):
+    data = label_column(
+        data_dir, ["Mass|mass", "Edema|MASS", "edema", "Mass", "['mass', 'Edema']", "Mass"] + ["Edema"] * 4
+    )
+    assert data.labels == ("Edema", "Mass")
+    assert [rows(data)[f"{i}.png"] for i in (0, 1, 2, 4)] == ["Mass", "Edema|Mass", "Edema", "Edema|Mass"]
+
+
+def test_spellings_in_headers(data_dir):
+    text = lines("image,Pleural Effusion,pleural_effusion,Mass", "{i}.png,1,0,0", 5)
+    text += "".join(f"{i}.png,{'01'[i == 5]},{'01'[i == 6]},1\n" for i in range(5, 10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Mass", "Pleural Effusion") and data.targets.sum(0).tolist() == [5, 7]
+    assert noted(data, "'Pleural Effusion' (also 'pleural_effusion')")
+
+
+def test_spellings_in_folders_and_in_folders_of_splits(tmp_path):
+    data = opened(classes(tmp_path / "flat", NORMAL=3, Normal=2, pneumonia=4))
+    assert data.labels == ("NORMAL", "pneumonia") and data.targets.sum(0).tolist() == [5, 4]
+    assert noted(data, "'NORMAL' (also 'Normal')")
+    classes(tmp_path / "split" / "train", Normal=3, covid_19=3)
+    classes(tmp_path / "split" / "valid", **{"NORMAL": 2, "COVID-19": 1})
+    data = opened(tmp_path / "split")
+    assert data.labels == ("covid_19", "Normal")
+
+
+def test_a_copy_in_the_folder_of_another_spelling_is_one_image(tmp_path):
+    classes(tmp_path, Normal=3, b=3)
+    make(tmp_path, "normal/x.png", "Normal/x.png", content="same")
+    data = opened(tmp_path, task="single")
+    assert len(data) == 7 and data.targets.sum(0).tolist() == [3, 4]
+
+
+def test_implications_and_policies_use_any_spelling(data_dir):
+    text = lines("image,COVID-19,Pneumonia", "{i}.png,1,0", 5) + "".join(f"{i}.png,-1,1\n" for i in range(5, 10))
+    options = {"labels": table(data_dir, text), "uncertain": ("covid 19=zeros",), "imply": ("covid_19=pneumonia",)}
+    data = opened(data_dir, **options)
+    assert data.labels == ("COVID-19", "Pneumonia") and data.targets.sum(0).tolist() == [5, 10]
+
+
+def test_columns_named_in_another_spelling(data_dir):
+    data = opened(
+        data_dir,
+        labels=table(data_dir, lines("Bild,Erkrankte Region\u00e9", "{i}.png,{ab}")),
+        path_col="bild",
+        label_col="erkrankte_regione\u0301",
+    )
+    assert data.labels == ("a", "b")
+
+
+def test_labels_of_a_run_stay_as_they_are(data_dir):
+    """An older run may have spellings of one label, 'nan' or 'a, b' as labels of their own."""
+    text = "image,label\n" + "".join(
+        f'{i}.png,"{label}"\n'
+        for i, label in enumerate(["Normal", "normal", "nan", "a, b", "a", "b", "b", "a", "a", "B"])
+    )
+    config = DataConfig(source=data_dir, labels=table(data_dir, text))
+    known = ("a", "a, b", "b", "nan", "Normal", "normal")
+    data = open_manifest(config, to_train=False, known_labels=known)
+    assert data.labels == known and data.task == "single"
+    assert rows(data)["3.png"] == "a, b" and rows(data)["9.png"] == "b"
+    # A run that joined them finds them joined, whatever is most frequent.
+    assert open_manifest(config, to_train=False, known_labels=("B", "nan")).labels[:2] == ("a", "B")
+    with pytest.raises(DataError, match="'nan', which is no label"):
+        open_manifest(config)
+
+
+def test_columns_of_a_run_s_labels_stay_labels(data_dir):
+    text = "image,Mass,male,is_test\n" + "".join(f"{i}.png,{i % 2},{i // 5},{i // 8}\n" for i in range(10))
+    config = DataConfig(source=data_dir, labels=table(data_dir, text))
+    known = ("is_test", "male", "Mass")
+    assert open_manifest(config, known_labels=known).labels == known
+    assert open_manifest(config).labels == ("Mass",)
+
+
+def test_the_labels_of_a_network_take_any_spelling_of_the_data(data_dir):
+    data = label_column(data_dir, ["covid 19", "COVID19", "Normal", "normal.", "0", "0.0"] + ["Normal"] * 4)
+    found = match_labels(data, ("COVID-19", "NORMAL", "0"), "single")
+    assert found.truth.sum(0).tolist() == [2, 6, 2] and found.unknown == ()
+
+
+# Missing cells
+
+
+def test_words_for_missing_cells_are_no_labels(data_dir):
+    labels = ["a", "b", "nan", "N/A", "None", "null", "NaN", "a", "b", "a"]
+    found = message(
+        DataError,
+        data_dir,
+        labels=table(data_dir, "image,label\n" + "".join(f"{i}.png,{label}\n" for i, label in enumerate(labels))),
+    )
+    assert "labels.csv row 4: found 'nan', which is no label, and 4 more rows like it ('nan', 'N/A', 'None'" in found
+    data = label_column(data_dir, labels, blank=("ignore",))
+    assert data.labels == ("a", "b") and noted(data, "Read as blank cells: 'nan' 1 times in 'label', 'N/A' 1 times")
+
+
+def test_words_for_missing_cells_in_columns_of_flags(data_dir):
+    text = (
+        lines("image,Mass,Edema", "{i}.png,1,nan", 5) + "".join(f"{i}.png,N/A,1\n" for i in range(5, 9)) + "9.png,0,0\n"
+    )
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert (data.truth == -1).sum(0).tolist() == [5, 4] and noted(
+        data, "'N/A' 4 times in 'Mass', 'nan' 5 times in 'Edema'"
+    )
+
+
+def test_a_label_map_makes_a_label_of_such_a_word(data_dir):
+    mapped = data_dir / "map.txt"
+    mapped.write_text("Healthy = None\n")
+    data = label_column(data_dir, ["None", "mild"] * 5, label_map=mapped)
+    assert data.labels == ("Healthy", "mild") and data.task == "single"
+
+
+# 1 and -1
+
+
+def test_1_and_minus_1_are_explained(data_dir):
+    text = "image,label\n" + "".join(f"{i}.png,{(-1) ** i}\n" for i in range(10))
+    file = table(data_dir, text)
+    found = message(DataError, data_dir, labels=file)
+    assert "only one class, 'label'" in found and "-1 mean uncertain" in found and "--uncertain zeros" in found
+    assert opened(data_dir, labels=file, uncertain=("zeros",)).targets.sum() == 5
+
+
+def test_1_and_minus_1_in_several_columns(data_dir):
+    text = "image,A,B\n" + "".join(f"{i}.png,{(-1) ** i},{(-1) ** (i // 2)}\n" for i in range(10))
+    found = message(DataError, data_dir, labels=table(data_dir, text))
+    assert "no image that is known to lack one of the labels A, B" in found and "--uncertain zeros" in found
+    data = opened(data_dir, labels=table(data_dir, text.replace("9.png,-1,1", "9.png,-1,0")))
+    assert noted(data, "'A': there are 1 and -1 and no 0.", "--uncertain zeros")
+    assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "no 0.")

@@ -1,0 +1,106 @@
+"""Columns that tell the split, the sex or nothing, and are no labels."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.data.builders import column, lines, make, message, noted, opened, splits, table
+from xrayfast.errors import DataError
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """0.png to 9.png."""
+    return make(tmp_path, *(f"{i}.png" for i in range(10)))
+
+
+def with_column(root, name, cells, **options):
+    text = "".join(f"{i}.png,{'NP'[i % 2]},{cell}\n" for i, cell in enumerate(cells))
+    return opened(root, labels=table(root, f"image,label,{name}\n{text}"), **options)
+
+
+def counts(data):
+    return {name: list(splits(data).values()).count(name) for name in ("train", "valid", "test")}
+
+
+@pytest.mark.parametrize("name", ["phase", "Dataset_type", "Dataset", "usage", "fold", "split"])
+@pytest.mark.parametrize("words", [("TRAIN", "Test"), ("training", "testing"), ("Training Set", "test_set")])
+def test_a_column_of_train_and_test_is_the_split_whatever_it_is_called(data_dir, name, words):
+    data = with_column(data_dir, name, [words[0]] * 6 + [words[1]] * 4)
+    assert [splits(data)[f"{i}.png"] for i in range(6, 10)] == ["test"] * 4 and counts(data)["test"] == 4
+    assert noted(data, f"splits from '{name}'") and data.labels == ("N", "P")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "given"),
+    [
+        ("is_test", "0000000011", {"test": 2, "valid": 2, "train": 6}),
+        ("IsTest", ["False"] * 8 + ["True"] * 2, {"test": 2, "valid": 2, "train": 6}),
+        ("is_valid", "0000000111", {"test": 0, "valid": 3, "train": 7}),
+        ("is_train", "1111111000", {"test": 3, "valid": 2, "train": 5}),
+        ("train_set", "1111111000", {"test": 3, "valid": 2, "train": 5}),
+    ],
+)
+def test_a_flag_of_a_split_is_the_split(data_dir, name, cells, given):
+    data = with_column(data_dir, name, cells)
+    assert counts(data) == given
+    assert noted(data, f"1 in '{name}' is")
+
+
+def test_flags_of_several_splits(data_dir):
+    text = "image,Mass,is_train,is_val\n" + "".join(
+        f"{i}.png,{i % 2},{int(i < 5)},{int(i in (5, 6))}\n" for i in range(10)
+    )
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Mass",) and counts(data) == {"train": 5, "valid": 2, "test": 3}
+    assert noted(data, "1 in 'is_train' is train, 1 in 'is_val' is valid; images without a 1 are test")
+    table(data_dir, text.replace("0.png,0,1,0", "0.png,0,1,1"))
+    assert "row 2: found 1 in several of the column of" in message(DataError, data_dir)
+
+
+@pytest.mark.parametrize("name", ["is_test", "Test", "fold", "male", "sex_F", "id", "Frontal", "valid"])
+def test_such_columns_are_no_labels_unless_asked_for(data_dir, name):
+    text = f"image,Mass,{name}\n" + "".join(f"{i}.png,{i % 2},{int(i > 6)}\n" for i in range(10))
+    file = table(data_dir, text)
+    assert opened(data_dir, labels=file).labels == ("Mass",)
+    data = opened(data_dir, labels=file, label_col=("Mass", name))
+    assert set(data.labels) == {"Mass", name} and counts(data)["test"] == 0
+
+
+def test_columns_that_are_not_used_are_named(data_dir):
+    data = with_column(data_dir, "hospital", "abcdefghij")
+    assert noted(data, "Columns of labels.csv", "not used: 'hospital'")
+    data = with_column(data_dir, "phase", ["train"] * 6 + ["eval"] * 4)
+    assert (
+        noted(data, "'phase' may tell the split too and is not used: --split-col phase") and counts(data)["test"] == 0
+    )
+    data = with_column(data_dir, "test", "0000000111")
+    assert noted(data, "--split-col test takes it") and counts(data)["test"] == 0
+    assert counts(with_column(data_dir, "test", "0000000111", split_col="test"))["test"] == 3
+
+
+def test_the_usual_column_of_splits_goes_before_others(data_dir):
+    text = "image,label,phase,split\n" + "".join(
+        f"{i}.png,{'NP'[i % 2]},{'train' if i < 5 else 'test'},{'train' if i < 8 else 'test'}\n" for i in range(10)
+    )
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert counts(data)["test"] == 2 and noted(data, "'phase' may tell the split too")
+
+
+@pytest.mark.parametrize(("name", "sexes"), [("male", ["F", "M"]), ("is_female", ["M", "F"]), ("Sex_M", ["F", "M"])])
+def test_a_flag_of_one_sex_is_the_sex(data_dir, name, sexes):
+    data = with_column(data_dir, name, "0101010101")
+    assert column(data, "sex")[:2] == sexes and noted(data, f"sex from '{name}'")
+
+
+def test_true_and_false_are_flags_where_there_are_no_others(data_dir):
+    text = "image,Mass,Edema\n" + "".join(f"{i}.png,{i % 2 == 0},{i % 3 == 0}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Edema", "Mass") and data.targets.sum(0).tolist() == [4, 5]
+
+
+def test_words_for_missing_are_no_patient(data_dir):
+    file = table(data_dir, lines("image,label,patient_id", "{i}.png,{ab},nan", 8) + "8.png,a,x\n9.png,b,x\n")
+    data = opened(data_dir, labels=file)
+    assert column(data, "patient") == [None] * 8 + ["P00001"] * 2
+    assert noted(data, "Read as blank cells: 'nan' 8 times in 'patient_id'")
