@@ -209,7 +209,7 @@ class Reliability(_Part):
 
 
 class ConfusedPair(_Part):
-    """Images on which the label `actual` was missed and `predicted` was wrongly called."""
+    """Images on which the label `actual` is a false negative and `predicted` a false positive."""
 
     actual: str
     predicted: str

@@ -94,6 +94,13 @@ def test_matrices():
     assert cooccurrence(truth, guess).tolist() == [[1, 0, 1], [1, 1, 2], [0, 0, 0]]
 
 
+def test_a_curve_s_area_takes_no_masked_cell():
+    for metric in (auroc, average_precision):
+        assert metric([True, False], [0.6, 0.4]) == 1
+        with pytest.raises(ValueError, match="truth holds values other than 0 and 1"):
+            metric([1, -1, 0], [0.6, 0.5, 0.4])
+
+
 def test_cooccurrence_counts_no_masked_cell():
     truth, guess = np.array([[1, -1, -1], [1, 1, 0], [-1, 1, 1]]), np.ones((3, 3), dtype=int)
     assert cooccurrence(truth, guess).tolist() == [[2, 1, 1], [1, 2, 2], [0, 1, 1]]

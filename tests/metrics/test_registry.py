@@ -152,11 +152,11 @@ def test_a_proportion_is_counted_over_its_denominator(task):
     truth[:3] = -1
     split = ResampledMetrics(truth, probability, task)
     cells = {
-        "known": truth >= 0,
+        "unmasked": truth >= 0,
         "positive": truth == 1,
         "negative": truth == 0,
-        "called": (truth >= 0) & (split.called == 1),
-        "not called": (truth >= 0) & (split.called == 0),
+        "predicted positive": (truth >= 0) & (split.predicted == 1),
+        "predicted negative": (truth >= 0) & (split.predicted == 0),
     }
     for name, metric in label_metrics().items():
         if metric.denominator:

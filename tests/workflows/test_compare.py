@@ -268,6 +268,17 @@ def test_other_data_stand_in_the_table_untested_and_the_notes_say_why(tmp_path, 
     assert any("odd: not compared with a: " in note and why in note for note in found.notes)
 
 
+def test_runs_that_mask_other_cells_are_not_paired_and_the_note_names_the_options(tmp_path):
+    truth, probability = many_labels(n=60)
+    masked = truth.copy()
+    masked[[3, 8], 1] = -1
+    kept(tmp_path, "a", "multi", valid=told(truth, probability))
+    kept(tmp_path, "b", "multi", valid=told(masked, probability))
+    text = " ".join(xf.compare(tmp_path, resamples=20).notes)
+    assert "2 of the 60 images of the same name have cells that only one of the two masks, '3.png' among them" in text
+    assert "their --uncertain or --blank differ" in text
+
+
 def test_images_of_one_name_with_other_labels_or_pixels_are_not_paired(tmp_path):
     truth, probability = one_class(n=60)
     changed = truth.copy()

@@ -25,7 +25,7 @@ _FAINT = 4.0  # local contrast, in gray levels, below which structure fades out 
 _FLAT = 0.02  # structure of an image in which there is none; a film's is about 0.6
 _BLACK, _WHITE = 4.0, 251.0  # values beyond are clipped
 _LEAST_AREA = 0.25  # of the image must be left to compare
-_HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # what falls below on the way never comes up to 0.96
+_HOPELESS, _HOPELESS_FINE = 0.86, 0.8  # pairs below these after a step are dropped: more steps never lift them to 0.96
 _SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
 _BLOCK = 64  # pairs at a time, which stay in the processor's cache
 
@@ -136,12 +136,14 @@ def _slopes(x: Floats) -> tuple[Floats, Floats]:
 
 
 def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
-    """Some more steps; the correlation then of structure from what the two have in common alone, and the place."""
+    """The correlation, after some more steps, of structure normalized over the area that both images share, and the
+    place.
+    """
     if steps:
         _, place = _align(a, b, place, steps)
     along_y, along_x, at_y, at_x = _sampling(place, a.shape[-1])
     image = along_y @ b @ along_x.transpose(0, 2, 1)
-    # Half a pixel in, lest a bright frame count that one of the two has lost.
+    # Half a pixel inwards: a bright frame that only one of the two has must not count.
     where = _overlap(at_x, at_y, margin=0.5) * _unclipped(a) * _unclipped(image)
     a, image = normalize_contrast(a, _SIGMA_FINE, where), normalize_contrast(image, _SIGMA_FINE, where)
     return _correlation(a, image, where)[0], place

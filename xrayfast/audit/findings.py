@@ -130,7 +130,7 @@ def _joined(names: Sequence[str], sign: str) -> str:
 
 
 def _contradicting_rows(truth: npt.NDArray[np.int8], group: Duplicates) -> list[int]:
-    """Two rows of the group, with and without the first label of which there are both; none where there is no such."""
+    """A row of the group with, and one without, the first label on which they differ; [] where they differ on none."""
     present, absent = (truth[list(group.rows)] == value for value in (1, 0))
     labels = np.flatnonzero(present.any(0) & absent.any(0))
     return [group.rows[int(cells[:, labels[0]].argmax())] for cells in (present, absent)] if len(labels) else []

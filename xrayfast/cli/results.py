@@ -135,7 +135,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
     """
     names = list(headline_metrics(task))
     names = names[:3] if out.console.width >= WIDE else [names[0], DEFAULT_METRIC]
-    labels = ["labels"] if task == "multi" else []  # that macro AUROC is the mean of
+    labels = ["labels"] if task == "multi" else []  # those that have an AUROC, of which the macro mean is made
     out.table(
         f"By {grouping['by']}",
         [grouping["by"], "images", "patients", *labels, *map(metric_title, names)],

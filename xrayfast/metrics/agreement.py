@@ -84,7 +84,7 @@ def predictive_values(recall: ArrayLike, specificity: ArrayLike, prevalence: Arr
 
     Returns:
         Positive and negative predictive value, each (...) in [0, 1]; NaN where one of the three is, or where no image
-        would be called so.
+        would be predicted so.
 
     Raises:
         ValueError: A prevalence outside [0, 1].

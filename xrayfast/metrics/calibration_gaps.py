@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def label_gaps(resamples: Resamples, binning: Binning) -> Floats:
-    """Truth minus probability in each bin of each label, as a share of the label's known images.
+    """Truth minus probability in each bin of each label, as a share of the label's unmasked images.
 
     The bins are those of `reliability.inner_edges`; those of "mass" are the split's own, and stay so in its resamples.
 
     Returns:
         (B, L, K); NaN for a label that is masked throughout.
     """
-    return ratio(resamples.sums(_sum_label_gaps, binning), resamples.known[..., None])
+    return ratio(resamples.sums(_sum_label_gaps, binning), resamples.unmasked[..., None])
 
 
 def macro_gaps(resamples: Resamples, gaps: Floats) -> Floats:
@@ -31,10 +31,10 @@ def macro_gaps(resamples: Resamples, gaps: Floats) -> Floats:
     Returns:
         (B, L K); NaN where a resample has no image of one of these labels, or there is no such label.
     """
-    known = (resamples.split.truth >= 0).any(axis=0)
-    if not known.any():
+    unmasked = (resamples.split.truth >= 0).any(axis=0)
+    if not unmasked.any():
         return np.full((len(gaps), 1), np.nan)
-    flat: Floats = gaps[:, known].reshape(len(gaps), -1) / known.sum()
+    flat: Floats = gaps[:, unmasked].reshape(len(gaps), -1) / unmasked.sum()
     return flat
 
 
@@ -48,9 +48,11 @@ def top_label_gaps(resamples: Resamples, binning: Binning) -> Floats:
 
 
 def _sum_label_gaps(split: ResampledMetrics, binning: Binning) -> GroupedSums:
-    truth, probability, known = split.truth, split.probability, split.truth >= 0
-    rows, labels = np.nonzero(known)
-    edges = [inner_edges(column[seen], binning=binning) for column, seen in zip(probability.T, known.T, strict=True)]
+    truth, probability, unmasked = split.truth, split.probability, split.truth >= 0
+    rows, labels = np.nonzero(unmasked)
+    edges = [
+        inner_edges(column[cells], binning=binning) for column, cells in zip(probability.T, unmasked.T, strict=True)
+    ]
     which = np.zeros_like(labels)
     for i, ends in enumerate(edges):
         which[labels == i] = np.searchsorted(ends, probability[rows[labels == i], i])

@@ -84,16 +84,15 @@ def binary_counts(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     Returns:
         (L, 2, 2): rows actual negative, positive; columns predicted negative, positive.
     """
-    known, guess = np.asarray(truth), np.asarray(predicted, dtype=bool)
-    positive, negative = known == 1, known == 0
-    cells = [[(actual & called).sum(axis=0) for called in (~guess, guess)] for actual in (negative, positive)]
+    truth, positive = np.asarray(truth), np.asarray(predicted, dtype=bool)
+    cells = [[(rows & columns).sum(axis=0) for columns in (~positive, positive)] for rows in (truth == 0, truth == 1)]
     return np.moveaxis(np.array(cells), -1, 0)
 
 
 def precision(counts: NDArray[Any]) -> Floats:
-    """Positive predictive value: the share of images called positive that are.
+    """Positive predictive value: the share of the images predicted positive that are.
 
-    As in scikit-learn 0 where the label is present and never called; NaN where it is absent and never called.
+    As in scikit-learn 0 where the label is present and never predicted; NaN where it is absent and never predicted.
     """
     fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
     result = ratio(tp, tp + fp)
@@ -102,25 +101,25 @@ def precision(counts: NDArray[Any]) -> Floats:
 
 
 def recall(counts: NDArray[Any]) -> Floats:
-    """Sensitivity: the share of images with the label that are called positive; NaN where there is none."""
+    """Sensitivity: the share of the images with the label that are predicted positive; NaN where there is none."""
     return ratio(counts[..., 1, 1], counts[..., 1, 1] + counts[..., 1, 0])
 
 
 def specificity(counts: NDArray[Any]) -> Floats:
-    """The share of images without the label that are called negative; NaN where there is none."""
+    """The share of the images without the label that are predicted negative; NaN where there is none."""
     return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 0, 1])
 
 
 def negative_predictive_value(counts: NDArray[Any]) -> Floats:
-    """The share of images called negative that are; NaN where none is."""
+    """The share of the images predicted negative that are; NaN where none is."""
     return ratio(counts[..., 0, 0], counts[..., 0, 0] + counts[..., 1, 0])
 
 
 def f1(counts: NDArray[Any]) -> Floats:
     """Harmonic mean of precision and recall.
 
-    As in scikit-learn 0 where the label is present and never called; NaN where no image has it, called or not, so that
-    a macro mean is over the same labels in every epoch.
+    As in scikit-learn 0 where the label is present and never predicted; NaN where no image has it, predicted or not, so
+    that a macro mean is over the same labels in every epoch.
     """
     fp, fn, tp = counts[..., 0, 1], counts[..., 1, 0], counts[..., 1, 1]
     result = ratio(2 * tp, 2 * tp + fp + fn)
@@ -162,9 +161,12 @@ def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
 
 
 def _pair(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
-    positive, values = np.asarray(truth).astype(bool), np.asarray(score, dtype=np.float64)
+    actual, values = np.asarray(truth), np.asarray(score, dtype=np.float64)
+    positive: NDArray[np.bool_] = actual == 1
     if positive.ndim != 1 or positive.shape != values.shape:
         raise ValueError(f"truth has shape {positive.shape}, score {values.shape}; expected two equal lengths")
+    if not (positive | (actual == 0)).all():
+        raise ValueError("truth holds values other than 0 and 1; leave out images of which the cell is masked")
     if np.isnan(values).any():
         raise ValueError("score holds NaN; a network that diverged has no metrics")
     return positive, values

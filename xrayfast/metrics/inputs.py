@@ -29,15 +29,17 @@ def table(truth: ArrayLike, probability: ArrayLike) -> tuple[NDArray[np.int8], F
     Raises:
         ValueError: The shapes differ or are not 2-D, or a value is out of range.
     """
-    known, values = np.asarray(truth), np.asarray(probability, dtype=np.float64)
-    if known.ndim != 2 or known.shape != values.shape or known.shape[1] == 0:
-        raise ValueError(f"truth has shape {known.shape}, probability {values.shape}; expected two equal tables (N, L)")
-    _check_truth(known)
+    actual, values = np.asarray(truth), np.asarray(probability, dtype=np.float64)
+    if actual.ndim != 2 or actual.shape != values.shape or actual.shape[1] == 0:
+        raise ValueError(
+            f"truth has shape {actual.shape}, probability {values.shape}; expected two equal tables (N, L)"
+        )
+    _check_truth(actual)
     inside = (values >= -ROUNDING) & (values <= 1 + ROUNDING)
     if not inside.all():
         worst = values[~inside][0]
         raise ValueError(f"probability holds {worst}; expected values in [0, 1], as a sigmoid or a softmax gives them")
-    return known.astype(np.int8), values.clip(0.0, 1.0)
+    return actual.astype(np.int8), values.clip(0.0, 1.0)
 
 
 def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
@@ -53,14 +55,14 @@ def column(truth: ArrayLike, score: ArrayLike) -> tuple[Bools, Floats, Indices]:
     Raises:
         ValueError: The shapes differ, a truth is out of range or a score is not finite.
     """
-    known, values = np.asarray(truth), np.asarray(score, dtype=np.float64)
-    if known.ndim != 1 or known.shape != values.shape:
-        raise ValueError(f"truth has shape {known.shape}, score {values.shape}; expected two equal lengths")
-    _check_truth(known)
+    actual, values = np.asarray(truth), np.asarray(score, dtype=np.float64)
+    if actual.ndim != 1 or actual.shape != values.shape:
+        raise ValueError(f"truth has shape {actual.shape}, score {values.shape}; expected two equal lengths")
+    _check_truth(actual)
     if not np.isfinite(values).all():
         raise ValueError("score holds NaN or infinity; a network that diverged has no metrics")
-    rows = np.flatnonzero(known >= 0)
-    return known[rows] == 1, values[rows], rows
+    rows = np.flatnonzero(actual >= 0)
+    return actual[rows] == 1, values[rows], rows
 
 
 def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:

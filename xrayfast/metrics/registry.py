@@ -35,8 +35,10 @@ Average = Literal["macro", "micro", "weighted"]
 """Of a metric by label: its mean over the labels, its value for all their cells together, its mean weighted by their
 images."""
 
-Denominator = Literal["known", "positive", "negative", "called", "not called"]
-"""Which cells a proportion is counted over: those not masked, with or without the label, called or not called."""
+Denominator = Literal["unmasked", "positive", "negative", "predicted positive", "predicted negative"]
+"""Which cells a proportion is counted over: of those not masked, all, those with or without the label, or those
+predicted positive or negative.
+"""
 
 SINGLE: tuple[Task, ...] = ("single",)
 MULTI: tuple[Task, ...] = ("multi",)
@@ -59,7 +61,7 @@ class Metric:
         averages: of a metric by label, reported over all labels as NAME_AVERAGE.
         higher_is_better: whether a good network has much of it.
         denominator: of a proportion; its interval is exact where it is 0 or 1 in every resample.
-        depends_on: of a prediction: the labels that are called, the order of images, or the probability itself.
+        depends_on: of a prediction: which labels are predicted, the order of images, or the probability itself.
         headline: whether it is among those shown first; this and what follows is of the macro average where the scope
             is "label".
         meaning: of a headline metric, in one sentence.
@@ -112,17 +114,17 @@ def from_confusion(function: Callable[[Floats], Floats]) -> Compute:
 
 
 def from_scores(function: ScoreFunction) -> Compute:
-    """By label: of (K,) truth and probabilities. Called for each resample and label, so that it has to be quick."""
+    """By label: of (K,) truth and probabilities. Computed for each resample and label, so that it has to be quick."""
     return lambda resamples: resamples.scores(function)
 
 
 def mean_over_cells(function: CellFunction) -> Compute:
-    """By label: the mean over known images of an (N, L) function of truth and probability."""
-    return lambda resamples: ratio(resamples.cell_sum(function), resamples.known)
+    """By label: the mean over unmasked cells of an (N, L) function of truth and probability."""
+    return lambda resamples: ratio(resamples.cell_sum(function), resamples.unmasked)
 
 
 def mean_over_images(function: ImageFunction) -> Compute:
-    """Overall: the mean over known images of an (N,) function of (N, L) truth, probability and called labels."""
+    """Overall: the mean over unmasked images of an (N,) function of (N, L) truth, probability and predicted labels."""
     return lambda resamples: ratio(resamples.image_sum(function), resamples.images)
 
 
@@ -160,17 +162,17 @@ def _calibration_error(gaps: Callable[[Resamples, Binning], Floats], binning: Bi
     return AbsoluteSum(lambda resamples: gaps(resamples, binning))
 
 
-def _exact_match(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> NDArray[Any]:
-    exact: NDArray[np.bool_] = ((called == truth) | (truth < 0)).all(axis=1)
+def _exact_match(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int64]) -> NDArray[Any]:
+    exact: NDArray[np.bool_] = ((predicted == truth) | (truth < 0)).all(axis=1)
     return exact
 
 
-def _class_squared_errors(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> NDArray[Any]:
+def _class_squared_errors(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int64]) -> NDArray[Any]:
     total: Floats = squared_errors(truth, probability).sum(axis=1)
     return total
 
 
-def _class_log_losses(truth: NDArray[np.int8], probability: Floats, called: NDArray[np.int64]) -> NDArray[Any]:
+def _class_log_losses(truth: NDArray[np.int8], probability: Floats, predicted: NDArray[np.int64]) -> NDArray[Any]:
     return np.take_along_axis(log_losses(truth, probability), truth.argmax(axis=1)[:, None], axis=1)[:, 0]
 
 
@@ -187,12 +189,12 @@ _LABELS_MEAN = "then the mean over the labels"
 METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "Accuracy", from_confusion(agreement.accuracy), "overall", SINGLE,
-        denominator="known", headline=True, epochs=SINGLE, short="accuracy", hub_name="accuracy",
+        denominator="unmasked", headline=True, epochs=SINGLE, short="accuracy", hub_name="accuracy",
         meaning="Share of the images whose most likely class is the right one.",
     ),
     Metric(
         "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,
-        denominator="known", headline=True, epochs=MULTI, short="subset acc.", hub_name="accuracy",
+        denominator="unmasked", headline=True, epochs=MULTI, short="subset acc.", hub_name="accuracy",
         meaning="Share of the images with exactly the right set of labels.",
     ),
     Metric(
@@ -202,7 +204,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("balanced_accuracy_macro", "Balanced accuracy, macro", macro("balanced_accuracy"), "overall", MULTI),
     Metric(
         "precision", "Precision", from_counts(classification.precision),
-        averages=("macro", "micro", "weighted"), denominator="called",
+        averages=("macro", "micro", "weighted"), denominator="predicted positive",
     ),
     Metric(
         "recall", "Recall (sensitivity)", from_counts(classification.recall),
@@ -214,14 +216,14 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "npv", "Negative predictive value", from_counts(classification.negative_predictive_value),
-        denominator="not called",
+        denominator="predicted negative",
     ),
     Metric(
         "f1", "F1", from_counts(classification.f1),
         averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, short="F1", hub_name="f1",
         meaning=f"Harmonic mean of precision and recall of each label, {_LABELS_MEAN}.",
     ),
-    Metric("accuracy", "Accuracy", from_counts(agreement.accuracy), denominator="known"),
+    Metric("accuracy", "Accuracy", from_counts(agreement.accuracy), denominator="unmasked"),
     Metric("balanced_accuracy", "Balanced accuracy", from_counts(agreement.mean_of_recall_and_specificity)),
     Metric("kappa", "Cohen's kappa", from_counts(agreement.kappa)),
     Metric("matthews", "Matthews' correlation", from_counts(agreement.matthews)),

@@ -79,10 +79,10 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
     Raises:
         ValueError: As in `metrics.inputs.table`.
     """
-    known, values = table(truth, probability)
-    rows = np.flatnonzero(one_class(known))
+    actual, values = table(truth, probability)
+    rows = np.flatnonzero(one_class(actual))
     chosen = values[rows].argmax(axis=1)
-    return (known[rows, chosen] == 1).astype(np.int64), values[rows, chosen], rows
+    return (actual[rows, chosen] == 1).astype(np.int64), values[rows, chosen], rows
 
 
 def reliability(

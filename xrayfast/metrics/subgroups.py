@@ -164,10 +164,10 @@ def _enough(split: ResampledMetrics, members: Sequence[Bools]) -> dict[str, Bool
         counts = [[len(np.unique(split.unit[column & rows])) for column in cells.T] for rows in members]
         return np.array(counts) >= MIN_PATIENTS
 
-    known = np.asarray((split.truth >= 0).any(axis=1, keepdims=True))
+    unmasked = np.asarray((split.truth >= 0).any(axis=1, keepdims=True))
     positive, negative = counted(split.truth == 1), counted(split.truth == 0)
     exact = EXACT_MATCH[split.task]
-    return {"auroc": positive & negative, "recall": positive, "specificity": negative, exact: counted(known)}
+    return {"auroc": positive & negative, "recall": positive, "specificity": negative, exact: counted(unmasked)}
 
 
 def _contrasts(values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> list[_Contrast]:

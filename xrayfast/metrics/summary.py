@@ -24,7 +24,7 @@ MOST_LIKELY = "most likely class"
 
 
 def compute_epoch_metrics(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
-    """The metrics of `registry.epoch_metrics`, of labels called at 0.5 ("multi"); NaN where it is defined for no label.
+    """The metrics of `registry.epoch_metrics`, of labels predicted at 0.5 ("multi"); NaN where no label has one.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
@@ -60,7 +60,7 @@ def summarise(
         probability: (N, L) in [0, 1].
         labels: the L names.
         task: "single" or "multi".
-        threshold: a label is called at or above it ("multi"), one number or (L,).
+        threshold: a label is predicted at or above it ("multi"), one number or (L,).
         groups: (N,) patient numbers, with a different one below 0 for each image without a patient; None where no
             patients are known.
         prevalence: at which predictive values are given, one number or (L,), or None for none.
@@ -115,8 +115,8 @@ def summarise(
             notes.append(f"{without} images whose patient is unknown are drawn as patients of their own.")
         notes += found.notes(labels)
     if task == "single":
-        known = (truth >= 0).any(axis=1)
-        matrix = confusion_matrix(truth[known].argmax(axis=1), predicted[known].argmax(axis=1), len(labels))
+        unmasked = (truth >= 0).any(axis=1)
+        matrix = confusion_matrix(truth[unmasked].argmax(axis=1), predicted[unmasked].argmax(axis=1), len(labels))
         summary["confusion"] = matrix.tolist()
         summary["most_common"] = _most_common(summary["per_label"], summary["scored"])
     else:
@@ -136,7 +136,7 @@ def one_vs_rest(
     resamples: int = 0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Single-label: each class against the rest, called at its own threshold instead of where it is most likely.
+    """Single-label: each class against the rest, predicted at its own threshold instead of where it is most likely.
 
     The rows of `truth` are one-hot, or -1 throughout; `threshold` is (L,). The other arguments are those of
     `summarise`.
@@ -160,7 +160,7 @@ def one_vs_rest(
 
 
 def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence[str]) -> list[dict[str, Any]]:
-    """Which label was called in place of which, most often first.
+    """Which label was predicted in place of which, most often first.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
@@ -168,8 +168,8 @@ def most_confused(truth: NDArray[Any], predicted: NDArray[Any], labels: Sequence
         labels: the L names.
 
     Returns:
-        Pairs as actual, predicted and count: the images on which `actual` was missed and `predicted` wrongly called.
-        For single-label tasks these are the cells off the diagonal of the confusion matrix.
+        Pairs as actual, predicted and count: the images on which `actual` is a false negative and `predicted` a false
+        positive. For single-label tasks these are the cells off the diagonal of the confusion matrix.
     """
     missed = ((truth == 1) & (predicted == 0)).astype(np.int64)
     false = ((truth == 0) & (predicted == 1)).astype(np.int64)

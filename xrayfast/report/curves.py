@@ -104,13 +104,13 @@ def roc_figure(curves: Sequence[Curve]) -> Figure:
 
 
 def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
-    """Precision against recall, by label; a thin line is what guessing would give."""
+    """Precision against recall, by label; a thin line is the precision of guessing."""
 
     def draw(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
         points = precision_recall_points(curve.truth, curve.score)
         if points is not None:
             recall, precision = points
-            # The area is a sum of rectangles (average precision), so steps are what it is the area of.
+            # Drawn in steps, whose area is the average precision.
             axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
             share = float((curve.truth[curve.truth >= 0] == 1).mean())
             axes.axhline(share, **{**GUESSING, "color": style["color"]})
@@ -180,22 +180,22 @@ def _draw_bins(axes: Axes, strip: Axes, bins: pd.DataFrame, dots: Mapping[str, A
 
 
 def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """True and false calls when called down to each distinct score, beginning with none at all."""
+    """True and false positives at each distinct score as threshold, from the highest; the first are 0."""
     positive, values, _ = column(truth, score)
     levels, place = np.unique(-values, return_inverse=True)
-    called = np.cumsum(np.bincount(place, minlength=len(levels)))
+    positives = np.cumsum(np.bincount(place, minlength=len(levels)))
     true = np.cumsum(np.bincount(place[positive], minlength=len(levels)))
-    return np.r_[0, true].astype(np.int64), np.r_[0, called - true].astype(np.int64)
+    return np.r_[0, true].astype(np.int64), np.r_[0, positives - true].astype(np.int64)
 
 
 def _lacking(curve: Curve, both: bool) -> str:
     """Why a label has no curve; "" where it has one."""
-    known = curve.truth[curve.truth >= 0]
-    if not len(known):
+    truth = curve.truth[curve.truth >= 0]
+    if not len(truth):
         return "masked on all images"
-    if not (known == 1).any():
+    if not (truth == 1).any():
         return "no image with the label"
-    return "no image without the label" if both and (known == 1).all() else ""
+    return "no image without the label" if both and (truth == 1).all() else ""
 
 
 def _mark(axes: Axes, curve: Curve, colour: str) -> None:

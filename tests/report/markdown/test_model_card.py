@@ -387,7 +387,7 @@ def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):
     sample = run.decision.to_json()
     if run.task == "single":
         assert f"a temperature of {sample['calibration']['temperature']:.3g}" in card
-        assert "The most likely class is taken." in card
+        assert "The most likely class is predicted." in card
     else:
         first, second = sample["operating_points"]["labels"][:2]
         assert f"| Effusion | {first['threshold']:.4g} |" in card

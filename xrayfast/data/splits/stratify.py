@@ -102,7 +102,7 @@ def parse_split_flags(
 def stratified_split(
     targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, fractions: Mapping[str, float], seed: int
 ) -> npt.NDArray[np.str_]:
-    """Deal images into splits so that each label has nearly the same share in all of them.
+    """Assign images to splits so that each label has nearly the same share in all of them.
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011, ECML PKDD) of groups instead of images. The label
     left in fewest groups goes first; its groups, larger ones first and otherwise in random order, each go to the split
@@ -132,7 +132,7 @@ def stratified_split(
     """
     shares = _shares(fractions)
     counts, group_of = _grouped(targets, groups)
-    place = _deal_groups(counts, np.array(list(shares.values())), range(len(shares)), seed)
+    place = _assign_groups(counts, np.array(list(shares.values())), range(len(shares)), seed)
     return np.array(list(shares)).take(place[group_of])
 
 
@@ -154,7 +154,7 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
     if len(counts) < k:
         what = "images" if groups is None else "patients (groups of images that stay together)"
         raise DataError(f"found {len(counts)} {what} for {k} folds; expected {k} or more. Ask for fewer folds.")
-    folds: npt.NDArray[np.int64] = _deal_groups(counts, np.full(k, 1 / k), [k] * k, seed)[group_of]
+    folds: npt.NDArray[np.int64] = _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed)[group_of]
     return folds
 
 
@@ -183,27 +183,28 @@ def _grouped(
     return np.add.reduceat(rows[order], np.cumsum(sizes) - sizes), group_of
 
 
-def _deal_groups(
+def _assign_groups(
     counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], kept: Sequence[int], seed: int
 ) -> npt.NDArray[np.int64]:
-    """The split of each group, (G,): dealt, moved where a label is missing, and evened out.
+    """The split of each group, (G,): assigned, moved where a split lacks a label, and balanced.
 
     `counts` is (G, L), the images of each label in each group, the last label being "any image"; `shares` the fraction
-    of each of P splits; `kept` for each of them how many of the first splits give it no label's last group.
+    of each of P splits; `kept`, for each of them, the number of first splits from which it never takes a label's last
+    group.
     """
-    moves = _Moves(counts, shares, _deal(counts, shares, np.random.default_rng(seed)))
+    moves = _Moves(counts, shares, _assign_by_label(counts, shares, np.random.default_rng(seed)))
     for split, first in enumerate(kept):
         moves.bring_missing_labels(split, first)
     moves.even_out()
     return moves.place
 
 
-def _deal(
+def _assign_by_label(
     counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """The split of each group, (G,), dealt label by label, the rarest first."""
+    """The split of each group, (G,), assigned label by label, the rarest first."""
     place = np.full(len(counts), -1, np.int64)
-    # Lists, not arrays: the dealing is a loop over single numbers, four times faster on lists.
+    # Lists, not arrays: this is a loop over single numbers, four times faster on lists.
     filled = [[0.0] * counts.shape[1] for _ in shares]
     totals, has = counts.sum(0), counts > 0
     left = has.sum(0)
@@ -211,12 +212,12 @@ def _deal(
         label = int(np.argmin(np.where(left > 0, left, np.inf)))
         waiting = rng.permutation(np.flatnonzero(has[:, label] & (place < 0)))
         waiting = waiting[np.argsort(-counts[waiting, -1], kind="stable")]
-        place[waiting] = _deal_in_order(counts[waiting], totals, filled, shares, rng)
+        place[waiting] = _assign_in_order(counts[waiting], totals, filled, shares, rng)
         left -= has[waiting].sum(0)
     return place
 
 
-def _deal_in_order(
+def _assign_in_order(
     counts: npt.NDArray[np.float64],
     totals: npt.NDArray[np.float64],
     filled: Sequence[list[float]],
@@ -271,9 +272,10 @@ class _Moves:
         self.own = counts**2 @ (1 / self.due)
 
     def bring_missing_labels(self, split: int, kept: int) -> None:
-        """Move one group of each label that a split lacks there, but no label's last out of splits below `kept`.
+        """Move a group of each label that a split lacks into it, but never a label's last group out of the first `kept`
+        splits.
 
-        It is the group that is the last of fewest labels in its split, and of these the one that fits best.
+        Chosen is the group that is the last one of the fewest labels in its split; among equals, the best fit.
         """
         for label in np.argsort(self.held.sum(1), kind="stable"):
             if self.held[label, split] or self.held[label].sum() < 2:

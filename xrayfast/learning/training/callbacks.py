@@ -103,7 +103,7 @@ class Progress(Callback):
     before_validate = before_train
 
     def after_batch(self) -> None:
-        """Count, and report now and then: reading the loss makes the CPU wait for the device."""
+        """Count images; report ten times per second at most, as reading the loss makes the CPU wait for the device."""
         self.images += len(self.xb[0])
         now = time.perf_counter()
         if now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter:

@@ -227,12 +227,12 @@ def _trials(split: ResampledMetrics, metric: Metric, label: int | None = None) -
     """Patients (or images) with an image in the denominator of a proportion; 0 for a metric that is none."""
     if metric.denominator is None:
         return 0
-    known = split.truth >= 0
+    unmasked = split.truth >= 0
     cells: NDArray[np.bool_] = {
-        "known": known,
+        "unmasked": unmasked,
         "positive": split.truth == 1,
         "negative": split.truth == 0,
-        "called": known & (split.called == 1),
-        "not called": known & (split.called == 0),
+        "predicted positive": unmasked & (split.predicted == 1),
+        "predicted negative": unmasked & (split.predicted == 0),
     }[metric.denominator]
     return len(np.unique(split.unit[cells.any(axis=1) if label is None else cells[:, label]]))

@@ -45,14 +45,14 @@ class ResampledMetrics:
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
         groups: (N,) patient numbers, or None where images are drawn.
-        threshold: a label is called at or above it ("multi"), one number or (L,).
+        threshold: a label is predicted at or above it ("multi"), one number or (L,).
         prevalence: for the metrics at a stated prevalence, one number or (L,), NaN for labels without; None for none.
 
     Attributes:
         truth: (N, L) int8.
         probability: (N, L), clipped to [0, 1].
         thresholds: (L,); likewise `prevalence`, or None.
-        called: (N, L) of 0 and 1.
+        predicted: (N, L) of 0 and 1.
         unit: (N,) the patient (or image) that is drawn, `n_units` how many there are.
         by: which of the two, "patient" or "image".
         overall_metrics: the rows of the registry that are computed over all labels, by name; likewise `label_metrics`.
@@ -80,7 +80,7 @@ class ResampledMetrics:
         self.by = "image" if groups is None else "patient"
         n_labels = self.truth.shape[1]
         self.thresholds = _per_label(threshold, n_labels, "threshold")
-        self.called = decide(self.probability, task, self.thresholds)
+        self.predicted = decide(self.probability, task, self.thresholds)
         self.prevalence = None if prevalence is None else _per_label(prevalence, n_labels, "prevalence")
         if self.prevalence is not None and ((self.prevalence < 0) | (self.prevalence > 1)).any():
             raise ValueError(f"prevalence is {prevalence!r}; expected shares between 0 and 1")
@@ -104,7 +104,7 @@ class ResampledMetrics:
         return ResampledMetrics(*arrays, self.thresholds, self.prevalence)
 
     def sums(self, prepare: Callable[..., GroupedSums], *args: Any) -> GroupedSums:
-        """`prepare(self, *args)`, called once."""
+        """`prepare(self, *args)`, computed once."""
         key = (prepare, *args)
         if key not in self._sums:
             self._sums[key] = prepare(self, *args)
@@ -168,14 +168,14 @@ class Resamples:
 
     @property
     def cells(self) -> Floats:
-        """(B, L, 2, 2) the confusion matrix of each label: rows actual, columns called negative, positive."""
+        """(B, L, 2, 2) the confusion matrix of each label: rows actual, columns predicted negative, positive."""
         return self.sums(_sum_cells)
 
     @cached_property
-    def known(self) -> Floats:
+    def unmasked(self) -> Floats:
         """(B, L) images of which the label is not masked."""
-        known: Floats = self.cells.sum(axis=(-2, -1))
-        return known
+        unmasked: Floats = self.cells.sum(axis=(-2, -1))
+        return unmasked
 
     @property
     def confusion(self) -> Floats:
@@ -188,11 +188,11 @@ class Resamples:
         return self.sums(_sum_image_values)
 
     def cell_sum(self, function: CellFunction) -> Floats:
-        """(B, L) the sum over known cells of an (N, L) function of truth and probability."""
+        """(B, L) the sum over unmasked cells of an (N, L) function of truth and probability."""
         return self.sums(_sum_cell_values, function)
 
     def image_sum(self, function: ImageFunction) -> Floats:
-        """(B,) the sum over known images of an (N,) function of (N, L) truth, probability and called labels."""
+        """(B,) the sum over unmasked images of an (N,) function of (N, L) truth, probability and predicted labels."""
         return self.sums(_sum_image_values, function)
 
     @cached_property
@@ -208,7 +208,7 @@ class Resamples:
         return _Pooled(proxy(self))
 
     def scores(self, function: ScoreFunction) -> Floats:
-        """(B, L) a function of a label's (K,) truth and (K,) probabilities, called for each resample and label."""
+        """(B, L) a function of a label's (K,) truth and (K,) probabilities, computed for each resample and label."""
         return np.stack([self._score(function, self.split.label_cells(i)) for i in range(self.cells.shape[1])], axis=1)
 
     def _score(self, function: ScoreFunction, cells: Bools) -> Floats:
@@ -282,7 +282,7 @@ class _Pooled(Resamples):
 def _sum_cells(split: ResampledMetrics) -> GroupedSums:
     rows, labels = np.nonzero(split.truth >= 0)
     # The cells of a label's 2x2 matrix are true negative, false positive, false negative, true positive.
-    cell = 4 * labels + 2 * split.truth[rows, labels] + split.called[rows, labels]
+    cell = 4 * labels + 2 * split.truth[rows, labels] + split.predicted[rows, labels]
     return GroupedSums(split.n_units, (split.truth.shape[1], 2, 2), cell, split.unit[rows])
 
 
@@ -295,7 +295,7 @@ def _sum_cell_values(split: ResampledMetrics, function: CellFunction) -> Grouped
 def _sum_confusion(split: ResampledMetrics) -> GroupedSums:
     n_labels = split.truth.shape[1]
     rows = np.flatnonzero((split.truth >= 0).any(axis=1))
-    actual, predicted = split.truth[rows].argmax(axis=1), split.called[rows].argmax(axis=1)
+    actual, predicted = split.truth[rows].argmax(axis=1), split.predicted[rows].argmax(axis=1)
     return GroupedSums(split.n_units, (n_labels, n_labels), actual * n_labels + predicted, split.unit[rows])
 
 
@@ -303,7 +303,9 @@ def _sum_image_values(split: ResampledMetrics, function: ImageFunction | None = 
     rows = np.flatnonzero((split.truth >= 0).any(axis=1))
     values = None
     if function is not None:
-        values = np.asarray(function(split.truth[rows], split.probability[rows], split.called[rows]), dtype=np.float64)
+        values = np.asarray(
+            function(split.truth[rows], split.probability[rows], split.predicted[rows]), dtype=np.float64
+        )
     return GroupedSums(split.n_units, (), np.zeros_like(rows), split.unit[rows], values)
 
 

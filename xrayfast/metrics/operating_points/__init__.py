@@ -1,1 +1,1 @@
-"""How probabilities become calls: calibration and thresholds, chosen on the validation split."""
+"""How probabilities become decisions: calibration and thresholds, chosen on the validation split."""

@@ -68,13 +68,13 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
     """
     from scipy.optimize import brentq
 
-    known, values = table(truth, probability)
-    rows = one_class(known)
+    actual, values = table(truth, probability)
+    rows = one_class(actual)
     if not rows.any():
-        return Temperature(1.0, "no image with a known class")
+        return Temperature(1.0, "no image with a class")
     logits = np.log(values[rows].clip(FLOOR))
     logits -= logits.max(axis=1, keepdims=True)
-    mean_of_true = logits[known[rows] == 1].mean()
+    mean_of_true = logits[actual[rows] == 1].mean()
 
     def slope(log_inverse: float) -> float:
         weights = np.exp(np.exp(log_inverse) * logits)
@@ -117,8 +117,8 @@ def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
     Raises:
         ValueError: As in `metrics.inputs.table`.
     """
-    known, values = table(truth, probability)
-    return [fit_scaling(cells, scores) for cells, scores in zip(known.T, values.T, strict=True)]
+    actual, values = table(truth, probability)
+    return [fit_scaling(cells, scores) for cells, scores in zip(actual.T, values.T, strict=True)]
 
 
 def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:

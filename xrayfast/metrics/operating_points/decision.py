@@ -32,7 +32,7 @@ Calibration = Temperature | tuple[Scaling, ...] | None
 """A temperature (single), a scaling per label (multi), or None: the network's own probabilities."""
 
 MOST_LIKELY_STAYS = (
-    "Thresholds are of each class against the rest; the class that is called remains the most likely one."
+    "Thresholds are of each class against the rest; the class that is predicted remains the most likely one."
 )
 """What thresholds mean for single-label tasks."""
 
@@ -52,7 +52,7 @@ class Decision:
         labels: the L names, in the order of all arrays.
         calibration: of the network's probabilities.
         points: L operating points on calibrated probabilities, each label against the rest; () where none were
-            chosen, and a label is called at 0.5.
+            chosen, and a label is predicted at 0.5.
         rule: by which the thresholds were chosen; None where they were not.
         target: the sensitivity or specificity to reach; None for other rules.
     """
@@ -66,7 +66,7 @@ class Decision:
 
     @property
     def thresholds(self) -> Floats:
-        """(L,) at or above which a label is called; 0.5 where none could be chosen."""
+        """(L,) at or above which a label is predicted; 0.5 where none could be chosen."""
         return threshold_array(self.points) if self.points else np.full(len(self.labels), 0.5)
 
     def calibrated(self, raw: ArrayLike) -> Floats:
@@ -99,12 +99,12 @@ class Decision:
         """The probability of each answer being right, by the (N, L) calibrated probabilities themselves.
 
         Returns:
-            (N, L): the probability of a label that is called, 1 minus it of one that is not. For single-label tasks
-            the probability of the called class, in all columns.
+            (N, L): the probability of a label that is predicted, 1 minus it of one that is not. For single-label tasks
+            the probability of the predicted class, in all columns.
         """
-        called = self.decide(probability) == 1
+        predicted = self.decide(probability) == 1
         if self.task == "multi":
-            return np.where(called, probability, 1 - probability)
+            return np.where(predicted, probability, 1 - probability)
         return np.broadcast_to(probability.max(axis=1, keepdims=True), probability.shape).astype(np.float64)
 
     def to_json(self) -> dict[str, Any]:

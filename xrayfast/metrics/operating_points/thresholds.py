@@ -33,7 +33,7 @@ class OperatingPoint:
     """A threshold and its rates on the images that it was chosen on.
 
     Attributes:
-        threshold: a label is called at or above it; None where none could be chosen.
+        threshold: a label is predicted at or above it; None where none could be chosen.
         reason: why not; "" where it could.
         sensitivity: at the threshold, or NaN; likewise `specificity`.
         positives: images with the label; `negatives` those without.
@@ -66,8 +66,8 @@ def choose_thresholds(
     Raises:
         ValueError: As in `metrics.inputs.table` and `choose_threshold`.
     """
-    known, values = table(truth, probability)
-    return [choose_threshold(cells, scores, rule, target) for cells, scores in zip(known.T, values.T, strict=True)]
+    truth, values = table(truth, probability)
+    return [choose_threshold(cells, scores, rule, target) for cells, scores in zip(truth.T, values.T, strict=True)]
 
 
 def choose_threshold(
@@ -75,8 +75,8 @@ def choose_threshold(
 ) -> OperatingPoint:
     """The threshold of one label.
 
-    It lies halfway between the lowest probability that is called and the next lower one, so that rounding does not
-    change a call. Of equally good thresholds the highest is taken.
+    It lies halfway between the lowest probability that is predicted positive and the next lower one, so that rounding
+    does not change a prediction. Of equally good thresholds the highest is taken.
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
@@ -137,7 +137,7 @@ def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any
 
 
 def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
-    """The distinct probabilities from the highest, and the true and false calls when called down to each."""
+    """The distinct probabilities from the highest, and the true and false positives at each as threshold."""
     levels, place = np.unique(-values, return_inverse=True)
     here = np.bincount(place, minlength=len(levels))
     true = np.cumsum(np.bincount(place[positive == 1], minlength=len(levels)))
@@ -145,10 +145,10 @@ def _steps(values: Floats, positive: Counts) -> tuple[Floats, Counts, Counts]:
 
 
 def _between(levels: Floats, step: int) -> float:
-    lowest_called, below = float(levels[step]), float(levels[step + 1]) if step + 1 < len(levels) else 0.0
-    middle = (lowest_called + below) / 2
+    lowest_positive, below = float(levels[step]), float(levels[step + 1]) if step + 1 < len(levels) else 0.0
+    middle = (lowest_positive + below) / 2
     # The mean of two neighbouring floats can round to the lower one.
-    return middle if middle > below else lowest_called
+    return middle if middle > below else lowest_positive
 
 
 def _f1(true: Counts, false: Counts, target: float) -> int | None:

@@ -50,8 +50,8 @@ def _calibration_text(decision: Decision) -> str:
 def _thresholds_text(decision: Decision) -> str:
     if not decision.points:
         if decision.task == "single":
-            return "The most likely class is called; no thresholds were chosen."
-        return "A label is called at a probability of 0.5 or more; no thresholds were chosen."
+            return "The most likely class is predicted; no thresholds were chosen."
+        return "A label is predicted at a probability of 0.5 or more; no thresholds were chosen."
     rule = RULES[decision.rule or "f1"].format(decision.target)
     text = (
         f"Each label's threshold was chosen on the validation images, for {rule}. Sensitivity and specificity are "

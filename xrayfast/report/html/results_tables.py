@@ -53,9 +53,9 @@ def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Ta
     others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in most_used]
     decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
     calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
-    called, probabilities = "further metrics of what is called", "how well the probabilities are calibrated"
+    decided_caption, probabilities = "further metrics of the decisions", "how well the probabilities are calibrated"
     further = [
-        _label_table(f"{split}-by-label-decided", f"By label, {kind}: {called}", summary, decided),
+        _label_table(f"{split}-by-label-decided", f"By label, {kind}: {decided_caption}", summary, decided),
         _label_table(f"{split}-by-label-calibrated", f"By label, {kind}: {probabilities}", summary, calibrated),
     ]
     return first, [table for table in further if len(table.columns) > 1]
@@ -75,7 +75,7 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         ]
         for row in found
     ]
-    caption = "Each class against the rest, called at its own threshold and not where it is the most likely one"
+    caption = "Each class against the rest, predicted at its own threshold and not where it is the most likely one"
     return Table(f"{split}-at-thresholds", caption, columns, rows, sortable=True)
 
 

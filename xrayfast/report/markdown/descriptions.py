@@ -207,17 +207,17 @@ def decision_blocks(facts: RunFacts) -> list[str]:
             markdown_table(("Label", "Slope", "Bias", "Remark"), scalings),
         ]
     if decision.rule is None:
-        called = "The most likely class is taken." if facts.task == "single" else "A label is called at 0.5 and above."
-        return [*blocks, called]
-    called = f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}; there:"
+        rule = "The most likely class is predicted."
+        return [*blocks, rule if facts.task == "single" else "A label is predicted at 0.5 and above."]
+    rule = f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}; there:"
     points = []
     for label, point in zip(decision.labels, decision.points, strict=True):
         threshold = "0.5, as none could be chosen" if point.threshold is None else f"{point.threshold:.4g}"
         rates = format_number(point.sensitivity), format_number(point.specificity)
         points.append((label, threshold, *rates, point.reason or DASH))
     if facts.task == "single":
-        called = f"{MOST_LIKELY_STAYS} {called}"
-    return [*blocks, called, markdown_table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), points)]
+        rule = f"{MOST_LIKELY_STAYS} {rule}"
+    return [*blocks, rule, markdown_table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), points)]
 
 
 def versions(facts: RunFacts) -> str:

@@ -35,7 +35,7 @@ class RunPredictions:
 
     Attributes:
         predictions: of a split, one row per image.
-        decision: how the run calls labels.
+        decision: of the run.
         hashes: of the content of each image; empty in older runs.
         window: that DICOM files were read with before hashing.
     """
@@ -87,8 +87,8 @@ def compare_pair(
     for name in metrics:
         test: dict[str, Any] = {"test": "", "p": math.nan}
         if name in EXACT_MATCH.values():  # counts images that are right
-            called = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
-            test = {"test": "McNemar", "p": _mcnemar(a.truth, *called, groups)}
+            predicted = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
+            test = {"test": "McNemar", "p": _mcnemar(a.truth, *predicted, groups)}
         rows.append({**size, "metric": name, "label": "", **_numbers(found.overall[name]), **test})
     for i, label in _distinct_labels(a.labels, decision_a):
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
@@ -123,8 +123,14 @@ def _align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _R
     rows_b, images = place[rows_a], a.images[rows_a]
     if not len(images):
         return "they have no image in common"
-    differs = (a.truth[rows_a] != b.truth[rows_b][:, columns]).any(axis=1)
+    cells_a, cells_b = a.truth[rows_a], b.truth[rows_b][:, columns]
+    differs = (cells_a != cells_b).any(axis=1)
     count = f"of the {len(images)} images of the same name"
+    if differs.any() and ((cells_a == cells_b) | (np.minimum(cells_a, cells_b) < 0)).all():
+        return (
+            f"{differs.sum()} {count} have cells that only one of the two masks, '{images[np.argmax(differs)]}' among "
+            "them: their --uncertain or --blank differ"
+        )
     if differs.any():
         return f"{differs.sum()} {count} have different labels, '{images[np.argmax(differs)]}' among them"
     if one.window == other.window:  # many data sets have a normal/1.png
@@ -155,12 +161,17 @@ def _distinct_labels(labels: Sequence[str], decision: Decision) -> Iterator[tupl
 
 
 def _mcnemar(
-    truth: NDArray[np.int64], called_a: NDArray[np.int64], called_b: NDArray[np.int64], groups: NDArray[np.int64] | None
+    truth: NDArray[np.int64],
+    predicted_a: NDArray[np.int64],
+    predicted_b: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
 ) -> float:
     """The p-value of which run has more images with all unmasked labels right."""
-    known = truth >= 0
-    rows = known.any(axis=1)
-    right_a, right_b = (((called == truth) | ~known).all(axis=1)[rows] for called in (called_a, called_b))
+    unmasked = truth >= 0
+    rows = unmasked.any(axis=1)
+    right_a, right_b = (
+        ((predicted == truth) | ~unmasked).all(axis=1)[rows] for predicted in (predicted_a, predicted_b)
+    )
     return mcnemar(right_a, right_b, None if groups is None else groups[rows]).p
 
 

@@ -108,7 +108,7 @@ def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_]
         return None
     if "split" not in table:
         raise RunError(f"{path}: lacks the column split; found {shorten(table.columns)}.")
-    # Of an image in two splits, the one that biases the evaluation more counts.
+    # An image in two splits counts for the one that biases the evaluation more, which is written last.
     split_of: dict[str, str] = {}
     for split in ("test", "valid", "train"):
         split_of |= dict.fromkeys(table["digest"][(table["split"] == split) & (table["digest"] != "")], split)
