@@ -61,6 +61,17 @@ def test_differences_of_runs_with_other_splits_are_on_the_images_in_common(at):
     assert re.search(r"Difference from [ab] on the 35 test images in common", said)
 
 
+def test_heads_are_shown_where_they_differ(at):
+    truth, probability = one_class(n=30)
+    for name, options in (("a", {}), ("b", {}), ("c", {"head": "linear"})):
+        kept(at / "runs", name, options=options, valid=told(truth, probability))
+    said = call("compare", "runs", "--resamples", 20).stdout
+    assert re.search(r"^run +arch +head +trained", said, flags=re.M)
+    assert re.search(r"^c +resnet18 +linear +head +ce", said, flags=re.M)
+    said = call("compare", "runs/a", "runs/b", "--resamples", 20).stdout
+    assert re.search(r"^run +arch +trained", said, flags=re.M)
+
+
 def test_many_labels_show_the_smallest_p_only(at):
     truth, probability = many_labels(labels=24, n=60)
     labels = [f"label-{i}" for i in range(24)]

@@ -320,7 +320,7 @@ def test_how_runs_were_trained(tmp_path):
         "head": ({}, "head", "ce"),
         "one": ({"unfreeze_blocks": 1, "loss": "focal"}, "last block", "focal, gamma 2"),
         "two": ({"unfreeze_blocks": 2, "arch": "vgg16"}, "last 2 blocks", "ce"),
-        "all": ({"unfreeze": True, "size": 64}, "all", "ce"),
+        "all": ({"unfreeze": True, "size": 64, "head": "classifier", "head_width": (500, 100)}, "all", "ce"),
     }
     for name, (options, *_) in cases.items():
         kept(tmp_path, name, options=options, valid=told(truth, probability))
@@ -329,6 +329,7 @@ def test_how_runs_were_trained(tmp_path):
         assert table.loc[name, ["trained", "loss"]].tolist() == [trained, loss]
     assert table.loc["two", "arch"] == "vgg16"
     assert table.loc["all", "size"] == 64
+    assert table["head"].to_dict() == dict.fromkeys(cases, "fastai 512") | {"all": "classifier 500 100"}
     assert table["seconds"].tolist() == [2.5] * 4
 
 

@@ -318,7 +318,7 @@ def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widt
     assert np.abs(xf.load(whole).get_preds()[0].numpy() - valid.raw).max() < 1e-6
     xf.interpret(whole)
     phrase = head + (", 20 hidden units" if widths else "")
-    assert f">{phrase}<" in whole.report_path.read_text()
+    assert f"<dt>Head</dt><dd>{phrase}</dd>" in whole.report_path.read_text()
 
 
 def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):

@@ -91,11 +91,13 @@ def show_comparison(out: Output, found: Comparison) -> None:
         ["run", *titles.values()],
         [(row["run"], *(_estimate(row, name) for name in titles)) for row in table],
     )
+    head = ["head"] if len({row["head"] for row in table}) > 1 else []
+    words = ["run", "arch", *head, "trained", "loss"]
     out.table(
         "How they were trained",
-        ["run", "arch", "head", "trained", "loss", "size", "epochs", "parameters", "seconds"],
-        [(row["run"], row["arch"], row["head"], row["trained"], row["loss"], *_sizes(row)) for row in table],
-        text_columns=5,
+        [*words, "size", "epochs", "parameters", "seconds"],
+        [(*(row[word] for word in words), *_sizes(row)) for row in table],
+        text_columns=len(words),
     )
     rows = _records(found.differences)
     if rows:
