@@ -22,6 +22,7 @@ NOT_SETTINGS = {
     "reporter": "called while it trains",
     "interrupted": "asked whether to stop",
     "dls": "fastai's DataLoaders",
+    "groups": "of a learner: one per block or one per layer; `unfreeze_layers` says which",
     "learn": "fastai's Learner",
     "images": "decoded images; how many to synthesize",
     "augment": "whether to augment, by split",

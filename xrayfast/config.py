@@ -238,6 +238,9 @@ class TrainConfig(_Section):
 
     unfreeze: bool = option(False, "Train all layers after the head.")
     unfreeze_blocks: int | None = option(None, "Train the last N blocks after the head.", metavar="N", ge=1)
+    unfreeze_layers: int | None = option(
+        None, "Train the last N layers after the head; 'xrayfast models --layers' lists them.", metavar="N", ge=1
+    )
     freeze_epochs: int = option(1, "Epochs on the head alone, before layers are unfrozen.", ge=0)
     epochs: int = option(6, "Epochs, after those of --freeze-epochs.", short="-e", ge=1)
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
@@ -395,6 +398,7 @@ class Options(ResultsOptions, total=False):
     size: int
     unfreeze: bool
     unfreeze_blocks: int | None
+    unfreeze_layers: int | None
     freeze_epochs: int
     epochs: int
     lr: float | Literal["auto"]

@@ -44,13 +44,13 @@ class _File(BaseModel):
             raise KeyError(name) from None
 
 
-def _renamed(name: str, old: str, default: Any = ...) -> Any:
-    """A field that older versions called by another name."""
-    return Field(default, validation_alias=AliasChoices(name, old))
+def _renamed(name: str, *old: str, default: Any = ...) -> Any:
+    """A field that older versions called by other names."""
+    return Field(default, validation_alias=AliasChoices(name, *old))
 
 
 class PhaseRecord(_File):
-    """A phase of training as it was planned; `lrs` are the peak learning rates, from the first block to the head."""
+    """A phase of training as it was planned; `lrs` are the peak learning rates of the layer groups, the head's last."""
 
     name: str
     epochs: int
@@ -74,7 +74,8 @@ class RunInfo(_File):
         remarks: warnings for a reader of the results.
         global_batch: images per training batch over all ranks.
         world_size: number of ranks.
-        frozen_feature_blocks: frozen blocks of each phase whose features were cached; None in runs of older versions.
+        frozen_feature_groups: frozen layer groups of each phase whose features were cached; None in runs of older
+            versions.
         frozen_feature_views: views per image of the frozen-feature cache.
         lr: the head's peak learning rate; None where the run was not trained by `fit`.
         phases: None where the run was not trained by `fit`.
@@ -102,9 +103,11 @@ class RunInfo(_File):
     data_notes: list[str] = []
     remarks: list[str] = []
     global_batch: Any = None
-    world_size: int = _renamed("world_size", "processes", 1)
-    frozen_feature_blocks: list[int] | None = _renamed("frozen_feature_blocks", "kept_blocks", None)
-    frozen_feature_views: int = _renamed("frozen_feature_views", "kept_views", 0)
+    world_size: int = _renamed("world_size", "processes", default=1)
+    frozen_feature_groups: list[int] | None = _renamed(
+        "frozen_feature_groups", "frozen_feature_blocks", "kept_blocks", default=None
+    )
+    frozen_feature_views: int = _renamed("frozen_feature_views", "kept_views", default=0)
     lr: float | None = None
     phases: list[PhaseRecord] | None = None
     seconds: float | None = None

@@ -78,6 +78,14 @@ def test_json_is_one_object_on_standard_output(at, data_dir):
     models = call("models", "--json")
     assert json.loads(models.stdout)["models"][0]["arch"] == "resnet18"
     assert "one more block: vgg16 (119.5 M parameters), vgg16_bn (119.5 M parameters)." in models.stderr
+    listed = json.loads(call("models", "--layers", "vgg16", "--size", 64, "--json").stdout)
+    assert (listed["arch"], listed["size"], len(listed["layers"])) == ("vgg16", 64, 13)
+    assert listed["layers"][-1] == {
+        "last": 1, "name": "block5.conv3", "block": "block5", "weight": [512, 512, 3, 3], "output": [512, 4, 4],
+        "parameters": 512 * 512 * 9 + 512,
+    }  # fmt: skip
+    table = call("models", "--layers", "resnet18").stdout
+    assert "layer4.1.conv2" in table and "512×512×3×3" in table and "512×7×7" in table
     synth = json.loads(call("synth", "x", "--images", 9, "--size", 32, "--json").stdout)
     assert synth["images"] == 9
 
@@ -149,7 +157,23 @@ ERRORS = {
     "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 1, ["a -> b -> a"]),
     "unknown arch": (["fit", "two", "--arch", "resnet81"], 1, ["Did you mean 'resnet18'"]),
     "wrong value": (["fit", "two", "--loss", "hinge", "--epochs", "0"], 1, ["loss is 'hinge'", "epochs is 0"]),
-    "two ways to unfreeze": (["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"], 1, ["use one of the two"]),
+    "two ways to unfreeze": (
+        ["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"],
+        1,
+        ["use one of the three"],
+    ),
+    "three ways to unfreeze": (
+        ["fit", "two", *TINY, "--unfreeze-layers", "2", "--unfreeze-blocks", "1"],
+        1,
+        ["--unfreeze-layers", "use one of the three"],
+    ),
+    "more layers than there are": (
+        ["fit", "two", *TINY, "--unfreeze-layers", "18"],
+        1,
+        ["unfreeze_layers is 18", "has 17 layers", "xrayfast models --layers ARCH"],
+    ),
+    "layers of no network": (["models", "--layers", "resnet81"], 1, ["Did you mean 'resnet18'"]),
+    "size without layers": (["models", "--size", "64"], 2, ["--size", "Only with --layers"]),
     "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: can't be read"]),
     "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwrites"]),
     "not a folder": (["fit", "two", *TINY, "--runs", "good.csv"], 1, ["good.csv", "can't be written"]),

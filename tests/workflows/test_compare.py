@@ -318,12 +318,13 @@ def test_how_runs_were_trained(tmp_path):
     truth, probability = one_class(n=30)
     cases = {
         "head": ({}, "head", "ce"),
-        "one": ({"unfreeze_blocks": 1, "loss": "focal"}, "last block", "focal, gamma 2"),
-        "two": ({"unfreeze_blocks": 2, "arch": "vgg16"}, "last 2 blocks", "ce"),
-        "all": ({"unfreeze": True, "size": 64, "head": "classifier", "head_width": (500, 100)}, "all", "ce"),
+        "one": ({"loss": "focal"}, "last block", "focal, gamma 2"),
+        "two": ({"arch": "vgg16"}, "last 2 blocks", "ce"),
+        "all": ({"size": 64, "head": "classifier", "head_width": (500, 100)}, "all", "ce"),
     }
-    for name, (options, *_) in cases.items():
-        kept(tmp_path, name, options=options, valid=told(truth, probability))
+    for name, (options, trained, _) in cases.items():
+        phases = [{"name": phase, "epochs": 1, "lrs": [1e-3]} for phase in dict.fromkeys(["head", trained])]
+        kept(tmp_path, name, options=options, info={"phases": phases}, valid=told(truth, probability))
     table = xf.compare(tmp_path, resamples=20).table.set_index("run")
     for name, (_, trained, loss) in cases.items():
         assert table.loc[name, ["trained", "loss"]].tolist() == [trained, loss]

@@ -17,6 +17,7 @@ from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.training.callbacks import History, NullReporter
 from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import overall_metrics
+from xrayfast.workflows.compare import _run_row
 
 SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
 
@@ -98,7 +99,7 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     assert_same_numbers(whole, xf.resume(tmp_path / "r"))
     slow = xf.fit(data, runs=tmp_path, reuse_frozen="off", **FROZEN)
     assert len(computed) == 3
-    assert slow.info["frozen_feature_blocks"] == [0] and whole.info["frozen_feature_blocks"] == [5]
+    assert slow.info["frozen_feature_groups"] == [0] and whole.info["frozen_feature_groups"] == [5]
 
 
 def test_a_resumed_run_trains_in_the_precision_that_was_decided_when_it_began(data, tmp_path, monkeypatch):
@@ -134,6 +135,39 @@ def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, 
     assert run.history["phase"].tolist() == ["head", "last block", "last block", "last block"]
 
 
+LAYERS = TINY | {"unfreeze_layers": 3, "epochs": 3, "seed": 7}
+
+
+@pytest.fixture(scope="module")
+def last_layers(data, tmp_path_factory):
+    """A run that trained the last three layers, with a frozen part that ends within a residual block."""
+    return xf.fit(data, runs=tmp_path_factory.mktemp("layers"), **LAYERS)
+
+
+def test_a_run_of_the_last_layers_says_so_everywhere(last_layers):
+    run = last_layers
+    assert run.history["phase"].tolist() == ["head"] + ["last 3 layers"] * 3
+    assert run.info["frozen_feature_groups"] == [14, 14]
+    assert [(p["frozen_groups"], len(p["lrs"])) for p in run.info["phases"]] == [(17, 18), (14, 18)]
+    assert run.history["lr_lowest"].iloc[-1] == run.history["lr"].iloc[-1], "a network from scratch has one rate"
+    assert "last 3 layers: 3 epochs" in (run.path / "model_card.md").read_text()
+    row = _run_row("r", run, "valid", run.predictions("valid"), resamples=0, seed=0)
+    assert row["trained"] == "last 3 layers"
+    learn = xf.load(run)
+    assert len(learn.groups) == 18 and learn.groups[-4].name == "layer4.0.conv2"
+
+
+@pytest.mark.parametrize("batches", [8, 13])
+def test_a_run_of_the_last_layers_resumes_to_the_same_numbers(data, last_layers, tmp_path, batches):
+    """Interrupted after the head's epoch, and within the layers' phase."""
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(batches), **LAYERS)
+    assert 0 < len(xf.Run(tmp_path / "r").history) < 4
+    run = xf.resume(tmp_path / "r")
+    assert_same_numbers(last_layers, run)
+    assert run.model_path.read_bytes() == last_layers.model_path.read_bytes()
+
+
 def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(data, tmp_path, monkeypatch):
     from xrayfast.workflows.steps import training
 
@@ -147,7 +181,7 @@ def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(dat
 
     monkeypatch.setattr(training, "cache_features", cache_features)
     run = xf.fit(data, runs=tmp_path, unfreeze_blocks=1, epochs=1, reuse_frozen="on", **TINY)
-    assert run.info["frozen_feature_blocks"] == [5, 4]
+    assert run.info["frozen_feature_groups"] == [5, 4]
     assert len(caches) == 2 and still_there == [None]
 
 
@@ -194,7 +228,7 @@ def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note
     assert len(run.history) == 3
     assert any("frozen layers run in each epoch" in note for note in notes)
     assert any("frozen layers run in each epoch" in remark for remark in run.info["remarks"])
-    assert run.info["frozen_feature_blocks"] == [0]
+    assert run.info["frozen_feature_groups"] == [0]
 
 
 def test_a_run_resumes_as_it_began_however_much_disk_is_free_by_then(data, tmp_path, monkeypatch):

@@ -31,7 +31,6 @@ with warnings.catch_warnings():
     from fastai.data.core import TfmdDL as TfmdDL
     from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
-    from fastai.layers import params as params
     from fastai.learner import AvgLoss as AvgLoss
     from fastai.learner import AvgSmoothLoss as AvgSmoothLoss
     from fastai.learner import Learner as Learner

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, Config, PredictedSplit, Task, hidden_units
+from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.classification import defined
@@ -267,7 +267,7 @@ def _run_row(
         "run": name,
         "arch": config.model.arch,
         "head": " ".join(map(str, [config.model.head, *hidden_units(config.model.head, config.model.head_width)])),
-        "trained": _trained(config, info.phases is not None),
+        "trained": info.phases[-1].name if info.phases else "by hand",
         "loss": config.train.describe_loss(
             DEFAULT_LOSS[run.task] if config.train.loss == "auto" else config.train.loss
         ),
@@ -289,16 +289,6 @@ def _run_row(
         interval = values[metric]
         row |= {metric: interval.value, f"{metric}_low": interval.low, f"{metric}_high": interval.high}
     return row
-
-
-def _trained(config: Config, by_fit: bool) -> str:
-    """Which layers were trained."""
-    if not by_fit:
-        return "by hand"
-    if config.train.unfreeze:
-        return "all"
-    blocks = config.train.unfreeze_blocks
-    return "head" if blocks is None else f"last {blocks} blocks" if blocks > 1 else "last block"
 
 
 def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:

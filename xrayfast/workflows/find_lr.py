@@ -11,7 +11,6 @@ from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.learner import layer_groups
 from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
@@ -47,7 +46,7 @@ def find_lr(
     """
     manifest, config = resolve_inputs(data, config, options)
     learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
-    unfreeze_phase(learn, plan_phases(config.train, len(layer_groups(learn.model)), 1.0, pretrained=True)[-1])
+    unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"):
         try:
             return range_test(learn, steps)

@@ -21,7 +21,7 @@ from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
 from xrayfast.learning.training.distributed import join_process_group, train_as_rank
-from xrayfast.learning.training.learner import RadiographLearner, layer_groups, learner_from_config
+from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
@@ -32,7 +32,7 @@ from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_t
 from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
-from xrayfast.workflows.steps.training import Training, choose_cached_blocks, schedule_phases
+from xrayfast.workflows.steps.training import Training, choose_cached_groups, schedule_phases
 
 
 def never() -> bool:
@@ -88,21 +88,19 @@ def fit(
         learn = prepare(manifest, config, images, global_batch)
         # Contradictory settings are errors before a folder is made.
         parse_prevalences(config.results.prevalence, manifest.labels)
-        phases = plan_phases(
-            config.train, len(layer_groups(learn.model)), 1.0, pretrained=config.model.weights != "none"
-        )
-        block_counts, no_space = choose_cached_blocks(learn, phases, config, world)
-        scheduled = schedule_phases(phases, config.train, config.model.size, block_counts)
+        phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
+        group_counts, no_space = choose_cached_groups(learn, phases, config, world)
+        scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
         resolve_monitor(config.train, manifest.task)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-        remarks += [*_remarks(config, learn, block_counts), *filter(None, [no_space])]
+        remarks += [*_remarks(config, learn, group_counts), *filter(None, [no_space])]
         for remark in remarks:
             reporter.note(remark)
         info = collect_provenance(learn, command, remarks, audit) | {
             "world_size": world.world_size,
             "global_batch": global_batch,
-            "frozen_feature_blocks": block_counts,
-            "frozen_feature_views": scheduled[0].views if any(block_counts) else 0,
+            "frozen_feature_groups": group_counts,
+            "frozen_feature_views": scheduled[0].views if any(group_counts) else 0,
         }
         with world.output_folder(Path(runs)) as folder:
             run = Run.create(folder, name, config.model.arch, config, info)
@@ -224,7 +222,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     run.remove_leftovers()
 
 
-def _remarks(config: Config, learn: RadiographLearner, block_counts: Sequence[int]) -> list[str]:
+def _remarks(config: Config, learn: RadiographLearner, group_counts: Sequence[int]) -> list[str]:
     """Warnings for a reader of this run's results."""
     remarks = []
     train, data = config.train, learn.dls.manifest
@@ -260,7 +258,7 @@ def _remarks(config: Config, learn: RadiographLearner, block_counts: Sequence[in
             "There is no test split: the best epoch was chosen by the validation metrics, which are therefore slightly "
             "optimistic. --test-fraction 0.15 makes one."
         )
-    if train.progressive and all(block_counts):
+    if train.progressive and all(group_counts):
         remarks.append(
             "All epochs train on cached features, computed at the last size: --progressive changes nothing. "
             "--reuse-frozen off runs frozen layers in each epoch, on growing images."

@@ -1,10 +1,12 @@
 """Frozen layers that run once give the same as frozen layers that run in each epoch."""
 
 import os
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import StochasticDepth
 
 import xrayfast as xf
 from xrayfast.errors import WriteError
@@ -15,7 +17,7 @@ from xrayfast.learning.training import frozen_features as frozen
 from xrayfast.learning.training.frozen_features import (
     cache_features,
     cache_key,
-    frozen_block_counts,
+    frozen_group_counts,
     training_on_features,
 )
 from xrayfast.learning.training.phases import Phase, unfreeze_phase
@@ -107,18 +109,22 @@ class Order(Callback):
             self.losses.append(float(self.loss.detach()))
 
 
+def without_augmentation(learn):
+    """Nor dropout and stochastic depth, so that training with and without a cache sees the same."""
+    for layer in learn.model.modules():
+        if isinstance(layer, torch.nn.Dropout | StochasticDepth):
+            layer.p = 0.0
+    for transform in list(learn.dls.train.after_batch.fs):
+        if getattr(transform, "split_idx", None) == 0:
+            learn.dls.train.after_batch.fs.remove(transform)
+
+
 def test_training_on_features_is_training_without_a_cache(data):
     """In the same order, the same losses and weights, to float16's rounding."""
 
     def trained(fast):
         learn = learner(data)
-        # Without augmentation and dropout, so that both see the same.
-        for layer in learn.model[1]:
-            if isinstance(layer, torch.nn.Dropout):
-                layer.p = 0.0
-        for transform in list(learn.dls.train.after_batch.fs):
-            if getattr(transform, "split_idx", None) == 0:
-                learn.dls.train.after_batch.fs.remove(transform)
+        without_augmentation(learn)
         unfreeze_phase(learn, phase(learn))
         order = Order()
         features = cache_features(learn, 5, 1)
@@ -140,6 +146,48 @@ def test_training_on_features_is_training_without_a_cache(data):
         else:  # Adam steps by its rate wherever rounding decides a gradient's sign
             gap = (fast_weights[name] - weight).abs().float()
             assert gap.mean() < 0.01 * weight.abs().float().mean() + 1e-4, name
+
+
+# Splits within a residual block, a dense block and inverted bottlenecks.
+LAYERS = {"resnet18": 2, "vgg16": 2, "densenet121": 4, "mobilenet_v2": 3, "efficientnet_b0": 3, "convnext_tiny": 2}
+SLOW = {"densenet121", "efficientnet_b0", "convnext_tiny"}
+
+
+@pytest.mark.parametrize("arch", [pytest.param(arch, marks=[pytest.mark.slow] * (arch in SLOW)) for arch in LAYERS])
+def test_training_on_the_features_of_layers_is_training_without_a_cache(data, arch, monkeypatch):
+    """In float32 and without fused batch norm the same losses and weights, to the rounding of other batch sizes."""
+    monkeypatch.setattr(frozen, "fuse_batch_norm", lambda network: network)
+    monkeypatch.setattr(frozen, "_allocate", lambda shape, folder: torch.empty(shape))
+
+    def trained(fast):
+        dls = xf.dataloaders(data, size=32 if arch == "vgg16" else 64, batch_size=8, device="cpu")
+        learn = xf.learner(
+            dls, arch=arch, weights="none", precision="fp32", groups="layers", optimizer="sgd", lr=1e-3, seed=3
+        )
+        without_augmentation(learn)
+        with torch.no_grad():  # else a random network's features vanish, and batch norm trains on rounding errors
+            for norm in (m for m in learn.model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+                norm.momentum = 1.0
+            learn.model.train()(torch.cat([torch.Tensor(x) for x, _ in learn.dls.valid]))
+        learn.freeze_to(-LAYERS[arch] - 1)
+        features = cache_features(learn, learn.opt.frozen_idx, 1)
+        order = Order()
+        learn.dls.train.rng.seed(5)
+        on_features = training_on_features(learn, features) if fast else nullcontext()
+        with isolated_rng(1), learn.no_bar(), learn.no_logging(), on_features:
+            learn.fit(1, cbs=order)
+        return order, learn, features
+
+    (fast, learn, features), (slow, other, _) = trained(True), trained(False)
+    assert fast.targets == slow.targets
+    np.testing.assert_allclose(fast.losses, slow.losses, rtol=1e-3)
+    frozen_parameters = {id(p) for group in learn.groups[: features.n_frozen] for p in group.parameters}
+    weights = other.model.state_dict()
+    for name, weight in learn.model.state_dict(keep_vars=True).items():
+        if id(weight) in frozen_parameters:
+            assert torch.equal(weight, weights[name]), name
+        else:
+            torch.testing.assert_close(weight.detach(), weights[name], rtol=1e-2, atol=1e-4)
 
 
 def test_frozen_layers_are_not_run_while_training(data):
@@ -215,9 +263,9 @@ def test_an_interruption_stops_between_two_batches(data):
 
 def test_the_size_of_a_cache_is_known_before(data):
     learn = learner(data)
-    for n_blocks in (3, 5):
-        features = cache_features(learn, n_blocks, 2)
-        assert frozen.cache_bytes(learn, n_blocks, 2) == 2 * (features.train.numel() + features.valid.numel())
+    for n_frozen in (3, 5):
+        features = cache_features(learn, n_frozen, 2)
+        assert frozen.cache_bytes(learn, n_frozen, 2) == 2 * (features.train.numel() + features.valid.numel())
 
 
 def phases(*frozen_and_epochs):
@@ -238,4 +286,4 @@ def phases(*frozen_and_epochs):
     ],
 )
 def test_which_phases_cache_which_blocks(plan, mode, views, expected):
-    assert frozen_block_counts(phases(*plan), mode, views) == expected
+    assert frozen_group_counts(phases(*plan), mode, views) == expected

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import StochasticDepth
 
 import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.config import TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Callback
+from xrayfast.learning.training.callbacks import FrozenInference
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor, run_phase, unfreeze_phase
 
 NET = {k: TINY[k] for k in ("arch", "weights")}
@@ -23,6 +25,9 @@ NET = {k: TINY[k] for k in ("arch", "weights")}
         ({"unfreeze_blocks": 1}, [("head", 1, 5), ("last block", 6, 4)]),
         ({"unfreeze_blocks": 2, "freeze_epochs": 3}, [("head", 3, 5), ("last 2 blocks", 6, 3)]),
         ({"unfreeze_blocks": 5}, [("head", 1, 5), ("all", 6, 0)]),
+        ({"unfreeze_layers": 1}, [("head", 1, 5), ("last layer", 6, 4)]),
+        ({"unfreeze_layers": 3, "freeze_epochs": 0}, [("last 3 layers", 6, 2)]),
+        ({"unfreeze_layers": 5}, [("head", 1, 5), ("all", 6, 0)]),
     ],
 )
 def test_the_plan(settings, expected):
@@ -38,6 +43,13 @@ def test_learning_rates_are_discriminative():
     assert plan_phases(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=False)[1].lrs == pytest.approx([5e-3] * 5)
 
 
+def test_learning_rates_of_layers_are_spread_over_those_that_are_unfrozen():
+    head, last = plan_phases(TrainConfig(unfreeze_layers=2, lr_div=16), groups=6, lr=1e-2, pretrained=True)
+    assert head.lrs == (1e-2,) * 6
+    assert last.lrs == pytest.approx([5e-3 / 16] * 4 + [5e-3 / 4, 5e-3])
+    assert last.lrs[last.frozen_groups :] == pytest.approx([5e-3 / 16, 5e-3 / 4, 5e-3])
+
+
 def test_the_learning_rate_is_halved_only_after_a_head_phase():
     (only,) = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0), 5, 1e-2, pretrained=False)
     assert only.lrs == pytest.approx([1e-2] * 5)
@@ -46,7 +58,11 @@ def test_the_learning_rate_is_halved_only_after_a_head_phase():
 def test_impossible_plans_are_refused():
     with pytest.raises(ConfigError, match="has 5 blocks"):
         plan_phases(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
-    with pytest.raises(ConfigError, match="use one of the two"):
+    with pytest.raises(ConfigError, match=r"unfreeze_layers is 6.*has 5 layers; see 'xrayfast models --layers ARCH'"):
+        plan_phases(TrainConfig(unfreeze_layers=6), 6, 1e-3, pretrained=True)
+    with pytest.raises(ConfigError, match="use one of the three"):
+        plan_phases(TrainConfig(unfreeze_blocks=1, unfreeze_layers=1), 6, 1e-3, pretrained=True)
+    with pytest.raises(ConfigError, match="use one of the three"):
         plan_phases(TrainConfig(unfreeze=True, unfreeze_blocks=1), 6, 1e-3, pretrained=True)
 
 
@@ -111,6 +127,47 @@ def test_the_network_s_own_classifier_is_a_block_and_a_layer_group(data_dir, tin
     assert all(not torch.equal(before[5][key], after[5][key]) for key in before[5]) == expected[5]
     if "lr_div" in settings:
         assert learn.opt.hypers[5]["lr"] == pytest.approx(1e-2 / 2), "64 ^ (1/6) is 2"
+
+
+def test_only_unfrozen_layers_move_at_their_rates_and_frozen_batch_norm_stays(data_dir):
+    """The split is within a residual block: batch norm of its first convolution is frozen, of its second it is not."""
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, groups="layers", **NET)
+    train = TrainConfig(unfreeze_layers=3, freeze_epochs=0, epochs=1, lr_div=8)
+    (phase,) = plan_phases(train, len(learn.groups), 1e-3, pretrained=True)
+    before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    unfreeze_phase(learn, phase)
+    in_training, frozen_idx = set(), learn.opt.frozen_idx
+
+    class Watch(Callback):
+        order = 100
+
+        def before_batch(self):
+            if self.training:
+                in_training.update(name for name, module in self.model.named_modules() if module.training)
+
+    with learn.no_bar(), learn.no_logging():
+        run_phase(learn, phase, schedule="constant", momentum=0.9, callbacks=[Watch()])
+        after = learn.model.state_dict()
+        changed = {name.rsplit(".", 1)[0] for name, tensor in after.items() if not torch.equal(before[name], tensor)}
+        assert changed == {f"0.4.{name}" for name in ("0.conv2", "0.bn2", "1.conv1", "1.bn1", "1.conv2", "1.bn2")} | {
+            f"1.{number}" for number in (2, 4, 6, 8)
+        }
+        assert not in_training & {"0.4.0.bn1", "0.4.0.downsample.1", "0.0.bn1"} and "0.4.0.bn2" in in_training
+        assert [hyper["lr"] for hyper in learn.opt.hypers][-4:] == pytest.approx([1e-3 / 8, 1e-3 / 4, 1e-3 / 2, 1e-3])
+        learn.freeze_to(-4)
+        assert learn.opt.frozen_idx == frozen_idx == 14
+
+
+def test_stochastic_depth_of_frozen_layers_is_off(data_dir):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, arch="convnext_tiny", weights="none", groups="layers")
+    learn.freeze_to(-2)
+    learn.model.train()
+    frozen_inference = next(callback for callback in learn.cbs if isinstance(callback, FrozenInference))
+    frozen_inference.before_train()
+    depths = [module for module in learn.model.modules() if isinstance(module, StochasticDepth)]
+    assert [depth.training for depth in depths] == [False] * 17 + [True]
 
 
 def test_a_frozen_block_stays_frozen_after_a_unfrozen_phase_has_left_gradients(learn):

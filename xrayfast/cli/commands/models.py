@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
-from xrayfast.cli.options import Json
+from typing import Annotated, get_args
+
+import typer
+
+from xrayfast.cli.options import FIELDS, Json, check_choice
 from xrayfast.cli.output import Output
+from xrayfast.config import HeadName
+
+HEADS = get_args(HeadName)
 
 
-def models(as_json: Json = False) -> None:
-    """List the networks, with their blocks and numbers of parameters."""
+def models(
+    layers: Annotated[
+        str | None,
+        typer.Option("--layers", metavar="ARCH", show_default=False, help="List the layers of this network instead."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            metavar="PIXELS",
+            min=32,
+            show_default=str(FIELDS["size"].default),
+            help="With --layers: side of the images, on which the outputs' shapes depend.",
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="|".join(HEADS),
+            show_default=False,
+            help="With --layers: classifier lists the hidden layers of the network's own classifier too.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the networks, with their blocks and numbers of parameters, or the layers of one of them."""
+    out = Output(as_json)
+    check_choice(head, HEADS, "--head")
+    if layers is not None:
+        _list_layers(out, layers, size or FIELDS["size"].default, head)
+        return
+    if size is not None or head is not None:
+        raise typer.BadParameter("Only with --layers.", param_hint="--head" if size is None else "--size")
     from xrayfast.learning.model.backbones import describe_backbones
 
-    out = Output(as_json)
     rows = describe_backbones()
     out.table(
         "Networks",
@@ -27,3 +65,27 @@ def models(as_json: Json = False) -> None:
 
 def _millions(parameters: int) -> str:
     return f"{parameters / 1e6:.1f} M"
+
+
+def _list_layers(out: Output, arch: str, size: int, head: str | None) -> None:
+    from xrayfast.learning.model.layers import describe_layers
+
+    rows = describe_layers(arch, size, with_classifier=head == "classifier")
+    out.table(
+        f"Layers of {arch}, outputs at {size} px",
+        ["block and layer", "weight", "output", "parameters", "N"],
+        [
+            (row["name"], _times(row["weight"]), _times(row["output"]), f"{row['parameters']:,}", row["last"])
+            for row in rows
+        ],
+        text_columns=3,
+    )
+    out.line(
+        "--unfreeze-layers N trains the layers from number N on. A layer holds its norms, and what follows it up to "
+        "the next; convolutions that read the same value are one layer."
+    )
+    out.json({"arch": arch, "size": size, "layers": rows})
+
+
+def _times(shape: list[int]) -> str:
+    return "\N{MULTIPLICATION SIGN}".join(map(str, shape))

@@ -8,7 +8,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "UseFrozenFeatures": -40,  # replaces images by cached features
     "ProgressiveSizes": -30,
     "TrainEvalCallback": -10,  # fastai's: sets the mode of the whole network
-    "FrozenInference": -9,  # then that of frozen blocks
+    "FrozenInference": -9,  # then that of frozen layer groups
     "CastToTensor": 9,  # fastai's
     "SplitBatches": 9.5,  # after whatever else makes a batch; before fp16 steps, for which gradients must be summed
     "Autocast": 10,

@@ -1,4 +1,4 @@
-"""The frozen-feature cache: outputs of frozen blocks, computed once per image and view, on which later layers train."""
+"""The frozen-feature cache: outputs of frozen layers, computed once per image and view, on which later layers train."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from xrayfast.config import ReuseFrozen
 from xrayfast.errors import WriteError
-from xrayfast.learning.fastai_api import Callback, Learner
+from xrayfast.learning.fastai_api import Callback
+from xrayfast.learning.model.frozen_part import split_network
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
@@ -39,16 +40,16 @@ _CHUNK_SIZE = 16
 """Images per forward pass: on a CPU as fast as the whole batch, in a quarter of the memory."""
 
 
-def frozen_block_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, ...]:
-    """For each phase, how many of the network's first blocks it does not run, because their features are cached.
+def frozen_group_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) -> tuple[int, ...]:
+    """For each phase, how many of the network's first layer groups it does not run, because their features are cached.
 
-    With "auto" a phase caches the features of its frozen blocks if it has more epochs than there are views, so that the
-    blocks run less often. A shorter phase uses the cache of another one, if there is any.
+    With "auto" a phase caches the features of its frozen groups if it has more epochs than there are views, so that the
+    groups run less often. A shorter phase uses the cache of another one, if there is any.
 
     >>> head, last = Phase("head", 1, 5, ()), Phase("last block", 6, 4, ())
-    >>> frozen_block_counts([head, last], "auto", 2), frozen_block_counts([head], "auto", 2)
+    >>> frozen_group_counts([head, last], "auto", 2), frozen_group_counts([head], "auto", 2)
     ((4, 4), (0,))
-    >>> frozen_block_counts([head], "on", 2), frozen_block_counts([last], "off", 2)
+    >>> frozen_group_counts([head], "on", 2), frozen_group_counts([last], "off", 2)
     ((5,), (0,))
     """
     if mode == "off":
@@ -60,29 +61,32 @@ def frozen_block_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) 
     )
 
 
-def view_count(phases: Sequence[Phase], block_counts: Sequence[int], mode: ReuseFrozen, views: int) -> int:
+def view_count(phases: Sequence[Phase], group_counts: Sequence[int], mode: ReuseFrozen, views: int) -> int:
     """How many views are cached: with "auto" at least so many that none is trained on for more than ten epochs.
 
     >>> [view_count([Phase("head", epochs, 5, ())], [5], "auto", 2) for epochs in (10, 30, 31)]
     [2, 3, 4]
     """
-    epochs = sum(phase.epochs for phase, count in zip(phases, block_counts, strict=True) if count)
+    epochs = sum(phase.epochs for phase, count in zip(phases, group_counts, strict=True) if count)
     return max(views, math.ceil(epochs / EPOCHS_PER_VIEW)) if mode == "auto" else views
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenFeatures:
-    """Features of all images of a learner, after the first blocks of its network.
+    """Features of all images of a learner: what its network reads of the first layer groups, as `split_network` divides
+    it. The values of an image are flat, one after the other: F numbers.
 
     Attributes:
-        n_blocks: how many blocks.
-        train: (V, N, ...) float16: of each of the N training images, not augmented, and V - 1 augmented views of it.
-        valid: (M, ...) float16.
+        n_frozen: how many groups.
+        shapes: of each of an image's values.
+        train: (V, N, F) float16: of each of the N training images, not augmented, and V - 1 augmented views of it.
+        valid: (M, F) float16.
         targets: of the training and of the validation split.
         key: see `cache_key`.
     """
 
-    n_blocks: int
+    n_frozen: int
+    shapes: tuple[torch.Size, ...]
     train: Tensor
     valid: Tensor
     targets: tuple[Tensor, Tensor]
@@ -91,20 +95,20 @@ class FrozenFeatures:
 
 def cache_features(
     learn: RadiographLearner,
-    n_blocks: int,
+    n_frozen: int,
     views: int,
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
     interrupted: Callable[[], bool] = lambda: False,
     folder: Path | None = None,
 ) -> FrozenFeatures:
-    """Run the first blocks on V views of each training image and on each validation image.
+    """Run the first layer groups on V views of each training image and on each validation image.
 
-    Their batch norm is in inference mode, as in any frozen block. Features are clipped to float16's range.
+    Their batch norm is in inference mode, as in any frozen layer. Features are clipped to float16's range.
 
     Args:
         learn: a learner of `xrayfast.learner`.
-        n_blocks: blocks of the backbone that stay frozen.
+        n_frozen: layer groups that stay frozen.
         views: V.
         progress: called with the number of images done and in all.
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
@@ -113,8 +117,8 @@ def cache_features(
     Raises:
         WriteError: there is neither memory nor disk for it.
     """
-    layers, _ = _split_network(learn.model, n_blocks)
-    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(*layers)), learn.dls.device)
+    part, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
+    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(part)), learn.dls.device)
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def after_batch(images: int) -> None:
@@ -126,17 +130,22 @@ def cache_features(
 
     valid, valid_targets = _compute_features(learn, frozen, learn.dls.valid, 1, after_batch, folder)
     train, targets = _compute_features(learn, frozen, learn.dls.train, views, after_batch, folder)
-    return FrozenFeatures(n_blocks, train, valid[0], (targets, valid_targets), cache_key(learn, n_blocks, views))
+    key = cache_key(learn, n_frozen, views)
+    return FrozenFeatures(n_frozen, _shapes(learn, n_frozen), train, valid[0], (targets, valid_targets), key)
 
 
-def cache_bytes(learn: RadiographLearner, n_blocks: int, views: int) -> int:
-    """Size of such a cache, from the features of one blank image."""
-    size, device = learn.dls.size, learn.dls.device
+def cache_bytes(learn: RadiographLearner, n_frozen: int, views: int) -> int:
+    """Size of such a cache."""
+    numbers = sum(shape.numel() for shape in _shapes(learn, n_frozen))
+    return 2 * numbers * (views * len(learn.dls.train_ds) + len(learn.dls.valid_ds))
+
+
+def _shapes(learn: RadiographLearner, n_frozen: int) -> tuple[torch.Size, ...]:
+    """The shapes of an image's values, from those of a blank one."""
+    frozen, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
     with torch.no_grad():
-        x = torch.zeros(1, 3, size, size, device=device)
-        for layer in _split_network(learn.model.eval(), n_blocks)[0]:
-            x = layer(x)
-    return 2 * x.numel() * (views * len(learn.dls.train_ds) + len(learn.dls.valid_ds))
+        values = frozen(torch.zeros(1, 3, learn.dls.size, learn.dls.size, device=learn.dls.device))
+    return tuple(value.shape[1:] for value in values)
 
 
 def free_disk_bytes(folder: Path | None) -> int:
@@ -145,15 +154,14 @@ def free_disk_bytes(folder: Path | None) -> int:
     return shutil.disk_usage(next(parent for parent in (path, *path.absolute().parents) if parent.exists())).free
 
 
-def cache_key(learn: RadiographLearner, n_blocks: int, views: int) -> str:
+def cache_key(learn: RadiographLearner, n_frozen: int, views: int) -> str:
     """Hash of all that features depend on: weights, images, their size, views and precision."""
     digest, paths = hashlib.sha256(), [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]
     settings = [learn.dls.size, learn.settings["seed"], training_precision(learn), str(learn.dls.device)]
-    digest.update(repr([n_blocks, views, *settings, paths]).encode())
-    for layer in _split_network(learn.model, n_blocks)[0]:
-        for name, tensor in layer.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(repr([n_frozen, views, *settings, paths]).encode())
+    for name, tensor in split_network(learn.model, learn.groups, n_frozen)[0].state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -162,7 +170,7 @@ class FeatureLoader:
 
     Args:
         loader: gives order and batch size.
-        features: (V, N, ...); each image's view is drawn again for each batch.
+        features: (V, N, F); each image's view is drawn again for each batch.
         targets: (N, ...).
     """
 
@@ -201,18 +209,19 @@ class UseFrozenFeatures(Callback):
 
 
 @contextmanager
-def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[None]:
-    """Within it `learn.fit` trains the later blocks and the head on features; the first blocks are not run.
+def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> Iterator[None]:
+    """Within it `learn.fit` trains the later layer groups on features; the first ones are not run.
 
     The network keeps all its weights; optimizer and checkpoints are those of the whole network.
     """
     model, (targets, valid_targets) = learn.model, features.targets
-    _, later = _split_network(model, features.n_blocks)
+    _, later = split_network(model, learn.groups, features.n_frozen)
+    shapes = features.shapes
 
     def forward(x: Tensor) -> Tensor:
-        for layer in later:
-            x = layer(x)
-        return x
+        flat = x.split([shape.numel() for shape in shapes], dim=1)
+        (output,) = later(*(part.view(-1, *shape) for part, shape in zip(flat, shapes, strict=True)))
+        return output
 
     callback = UseFrozenFeatures(
         FeatureLoader(learn.dls.train, features.train, targets),
@@ -226,18 +235,6 @@ def training_on_features(learn: Learner, features: FrozenFeatures) -> Iterator[N
         del model.forward
 
 
-def _split_network(model: Any, n_blocks: int) -> tuple[list[nn.Module], list[nn.Module]]:
-    """The layers whose outputs are cached, and those after them.
-
-    If the whole backbone is frozen, the head's pooling is among the former: it has nothing to train, and its outputs
-    are fifty times smaller.
-    """
-    layers, end = [*model[0], *model[1]], n_blocks
-    if n_blocks == len(model[0]):
-        end += [isinstance(layer, nn.Dropout) or bool(layer.state_dict()) for layer in layers[n_blocks:]].index(True)
-    return layers[:end], layers[end:]
-
-
 def _compute_features(
     learn: RadiographLearner,
     frozen: nn.Module,
@@ -246,7 +243,7 @@ def _compute_features(
     after_batch: Callable[[int], None],
     folder: Path | None,
 ) -> tuple[Tensor, Tensor]:
-    """Features (V, N, ...) and targets (N, ...) of a DataLoader's images in their order; view 0 is not augmented."""
+    """Features (V, N, F) and targets (N, ...) of a DataLoader's images in their order; view 0 is not augmented."""
     loader = loader.new(shuffle=False, drop_last=False, bs=_BATCH_SIZE)
     features, targets = torch.empty(0), []
     for view in range(views):
@@ -254,7 +251,8 @@ def _compute_features(
         with isolated_rng(learn.settings["seed"], "view", view), loader.dataset.set_split_idx(0 if view else 1):
             for x, y in loader:
                 with torch.no_grad(), autocast(learn):
-                    batch = torch.cat([frozen(chunk).float() for chunk in x.as_subclass(Tensor).split(_CHUNK_SIZE)])
+                    chunks = [frozen(chunk) for chunk in x.as_subclass(Tensor).split(_CHUNK_SIZE)]
+                    batch = torch.cat([torch.cat([v.float().flatten(1) for v in chunk], 1) for chunk in chunks])
                 batch = batch.clamp(-_FLOAT16_MAX, _FLOAT16_MAX)
                 if not len(features):
                     features = _allocate((views, len(loader.dataset), *batch.shape[1:]), folder)

@@ -10,9 +10,10 @@ from torch import nn
 
 from xrayfast.config import ClassWeights, HeadName, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import Learner, Recorder, params
+from xrayfast.learning.fastai_api import Learner, Recorder
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
+from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
 from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.network import add_head
 from xrayfast.learning.model.optimizers import make_optimizer
@@ -30,7 +31,8 @@ class RadiographLearner(Learner):
 
     Attributes:
         dls: its DataLoaders.
-        settings: the arguments of `learner`, and the DataLoaders' size and batch size.
+        groups: its layer groups, from the input to the head.
+        settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
         unused_weights: keys of the weight file that have no place in the network.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
     """
@@ -42,15 +44,19 @@ class RadiographLearner(Learner):
         dls: RadiographDataLoaders,
         model: nn.Module,
         *,
+        groups: Sequence[LayerGroup],
         settings: dict[str, Any],
         unused_weights: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        self.settings, self.unused_weights = settings, tuple(unused_weights)
+        self.groups, self.settings, self.unused_weights = tuple(groups), settings, tuple(unused_weights)
         self.precision: Precision | None = None
-        super().__init__(dls, model, **options)
+        super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.remove_cbs(Recorder)
         self.add_cb(EpochRecorder())
+
+    def _parameters_by_group(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        return [group.parameters for group in self.groups]
 
     @property
     def arch(self) -> str:
@@ -65,6 +71,7 @@ def learner(
     weights: str = "imagenet",
     head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
+    groups: Grouping = "blocks",
     loss: LossName = "auto",
     gamma: float = 2.0,
     alpha: float | Sequence[float] | None = None,
@@ -76,9 +83,12 @@ def learner(
     precision: Precision = "auto",
     seed: int = 0,
 ) -> RadiographLearner:
-    """A fastai Learner with its backbone frozen, one layer group per block and one for the head.
+    """A fastai Learner with its backbone frozen, one layer group per block or per layer, and one for the head.
 
-    Frozen blocks run in inference mode: their batch norm neither trains nor updates its statistics, so that a frozen
+    With one per layer, `learn.freeze_to(-4)` unfreezes the last three layers and the head; 'xrayfast models --layers
+    ARCH' lists the layers.
+
+    Frozen groups run in inference mode: their batch norm neither trains nor updates its statistics, so that a frozen
     epoch back-propagates through the head alone. From now on the process keeps memory that it frees (glibc only), which
     training asks for again in each batch.
 
@@ -89,6 +99,7 @@ def learner(
         head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
             layer.
         head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
+        groups: "blocks" or "layers".
         loss: "auto", or a name of `xrayfast fit --loss`.
         gamma: focusing strength, of losses that take one.
         alpha: balance of the classes, one value or one per label, of losses that take one.
@@ -104,7 +115,7 @@ def learner(
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
-    settings = {name: value for name, value in locals().items() if name != "dls"}
+    settings = {name: value for name, value in locals().items() if name not in ("dls", "groups")}
     settings |= {"size": dls.size, "batch_size": dls.train.bs}
     keep_freed_memory()
     data = dls.manifest
@@ -123,20 +134,22 @@ def learner(
     with isolated_rng(seed, "init"):
         backbone = load_backbone(arch, weights, with_classifier=head == "classifier")
         model = add_head(backbone, len(data.labels), head_width, head)
+    # fastai moves it only when training begins; frozen layers run before that.
+    first_conv_in_fp32(to_channels_last(model.to(dls.device), dls.device))
+    network_groups = layer_groups(backbone.blocks, model[1], groups)
     learn = RadiographLearner(
         dls,
-        # fastai moves it only when training begins; frozen layers run before that.
-        first_conv_in_fp32(to_channels_last(model.to(dls.device), dls.device)),
+        model,
+        groups=network_groups,
         settings=settings,
         unused_weights=backbone.unused,
         loss_func=loss_func,
         opt_func=make_optimizer(optimizer, momentum),
-        splitter=layer_groups,
         metrics=build_epoch_metrics(data.task, len(data.labels)),
         lr=lr,
         wd=wd,
         train_bn=False,
-        cbs=[FrozenInference()],
+        cbs=[FrozenInference(network_groups)],
     )
     set_precision(learn, precision)
     learn.freeze()
@@ -146,9 +159,5 @@ def learner(
 def learner_from_config(dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig) -> RadiographLearner:
     """`learner` with the settings of a run."""
     settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})
+    settings["groups"] = "blocks" if train.unfreeze_layers is None else "layers"
     return learner(dls, **{name: settings[name] for name in signature(learner).parameters if name != "dls"})
-
-
-def layer_groups(model: Any) -> list[list[nn.Parameter]]:
-    """The parameters of each block of the backbone, then of the head: the learner's splitter."""
-    return [params(block) for block in model[0]] + [params(model[1])]

@@ -1,4 +1,4 @@
-"""The phases of training: which blocks are frozen, for how many epochs, at which learning rates."""
+"""The phases of training: which layer groups are frozen, for how many epochs, at which learning rates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Phase:
     """Epochs that train the same layer groups.
 
     Attributes:
-        name: of what is trained, for display: "head", "last 2 blocks", "all".
+        name: of what is trained, for display: "head", "last 2 blocks", "last layer", "all".
         epochs: number of epochs.
         frozen_groups: number of frozen layer groups, from the input.
         lrs: the peak learning rate of each layer group, from the input to the head.
@@ -36,37 +36,49 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
     """The phases of a run.
 
     Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
-    everything, or the last `unfreeze_blocks` blocks, for `epochs`. As in fastai's `fine_tune`, the second phase has
-    half the learning rate. It is spread geometrically over the layer groups, from lr / lr_div at the input to lr at the
-    head; the default lr_div is 100 for pretrained weights and 1 for a network from scratch.
+    everything, or the last `unfreeze_blocks` blocks or `unfreeze_layers` layers, for `epochs`. As in fastai's
+    `fine_tune`, the second phase has half the learning rate. It is spread geometrically, from lr / lr_div to lr at the
+    head: over all blocks, or over the unfrozen layers. The default lr_div is 100 for pretrained weights and 1 for a
+    network from scratch.
 
     Args:
         train: the settings.
-        groups: number of layer groups of the network, its head included.
+        groups: number of layer groups of the network, its head included; one per layer if `unfreeze_layers` is set.
         lr: peak learning rate of the head.
         pretrained: whether the backbone starts with trained weights.
 
     Raises:
-        ConfigError: more blocks are to be unfrozen than there are, or both options for unfreezing are given.
+        ConfigError: more is to be unfrozen than there is, or several options for unfreezing are given.
     """
-    blocks = groups - 1
-    if train.unfreeze_blocks is not None and train.unfreeze_blocks > blocks:
-        raise ConfigError(
-            f"unfreeze_blocks is {train.unfreeze_blocks}, and this network has {blocks} blocks; see 'xrayfast models'."
-        )
-    if train.unfreeze and train.unfreeze_blocks is not None:
-        raise ConfigError("--unfreeze trains all blocks, --unfreeze-blocks some of them; use one of the two.")
-    head = Phase("head", train.epochs, blocks, (lr,) * groups)
-    if not train.unfreeze and train.unfreeze_blocks is None:
-        return (head,)
-    unfrozen = blocks if train.unfreeze_blocks is None else train.unfreeze_blocks
+    backbone = groups - 1
+    unfrozen = _unfrozen_groups(train, backbone)
+    if not unfrozen:
+        return (Phase("head", train.epochs, backbone, (lr,) * groups),)
     div = train.lr_div if train.lr_div is not None else (100.0 if pretrained else 1.0)
-    name = "all" if unfrozen == blocks else f"last {unfrozen} blocks" if unfrozen > 1 else "last block"
     peak = lr / 2 if train.freeze_epochs else lr
-    rest = Phase(name, train.epochs, blocks - unfrozen, _discriminative_rates(peak, div, groups))
+    frozen = backbone - unfrozen
+    kind = "block" if train.unfreeze_layers is None else "layer"
+    name = "all" if not frozen else f"last {unfrozen} {kind}s" if unfrozen > 1 else f"last {kind}"
+    rest = Phase(name, train.epochs, frozen, _discriminative_rates(peak, div, groups, frozen * (kind == "layer")))
     if train.freeze_epochs == 0:
         return (rest,)
-    return (Phase("head", train.freeze_epochs, blocks, (lr,) * groups), rest)
+    return (Phase("head", train.freeze_epochs, backbone, (lr,) * groups), rest)
+
+
+def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
+    """How many of the backbone's layer groups are unfrozen in the end."""
+    counts = {"unfreeze_blocks": train.unfreeze_blocks, "unfreeze_layers": train.unfreeze_layers}
+    given = {name: count for name, count in counts.items() if count is not None}
+    if len(given) + train.unfreeze > 1:
+        raise ConfigError(
+            "--unfreeze trains all layers, --unfreeze-blocks and --unfreeze-layers some of them; use one of the three."
+        )
+    for name, count in given.items():
+        if count > backbone:
+            kind = name.removeprefix("unfreeze_")
+            listing = "xrayfast models" + " --layers ARCH" * (kind == "layers")
+            raise ConfigError(f"{name} is {count}, and this network has {backbone} {kind}; see '{listing}'.")
+    return next(iter(given.values()), backbone if train.unfreeze else 0)
 
 
 def resolve_monitor(train: TrainConfig, task: Task) -> str:
@@ -122,5 +134,7 @@ def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]
     return {"lr": combined_cos(0.25, lrs / 25, lrs, lrs / 1e5), "mom": combined_cos(0.25, high, low, high)}
 
 
-def _discriminative_rates(lr: float, div: float, groups: int) -> tuple[float, ...]:
-    return tuple(float(x) for x in np.geomspace(lr / div, lr, groups))
+def _discriminative_rates(lr: float, div: float, groups: int, lowest: int) -> tuple[float, ...]:
+    """One rate per layer group; `lowest` groups before those over which it is spread have the lowest."""
+    rates = [float(x) for x in np.geomspace(lr / div, lr, groups - lowest)]
+    return (*rates[:1] * lowest, *rates)

@@ -128,9 +128,10 @@ def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
     ]
     if info.phases is None:
         return [*rows, ("Schedule and learning rate", UNRECORDED), ("Epochs", str(facts.epochs))]
+    first = "first block" if train.unfreeze_layers is None else "first unfrozen layer"
     phases = "; ".join(
         f"{phase.name}: {plural(phase.epochs, 'epoch')}, peak learning rate {min(phase.lrs):.2g}"
-        + (f" (first block) to {max(phase.lrs):.2g} (head)" if min(phase.lrs) < max(phase.lrs) else "")
+        + (f" ({first}) to {max(phase.lrs):.2g} (head)" if min(phase.lrs) < max(phase.lrs) else "")
         for phase in info.phases
     )
     if len(facts.sizes) > 1:

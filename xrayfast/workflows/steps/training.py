@@ -22,11 +22,11 @@ from xrayfast.learning.training.frozen_features import (
     cache_features,
     cache_key,
     free_disk_bytes,
-    frozen_block_counts,
+    frozen_group_counts,
     training_on_features,
     view_count,
 )
-from xrayfast.learning.training.learner import RadiographLearner, layer_groups
+from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
@@ -43,27 +43,27 @@ class ScheduledPhase:
 
     Attributes:
         phase: what is trained.
-        cached_blocks: number of first blocks that it does not run, because their features are cached; 0 for none.
+        cached_groups: number of first layer groups that it does not run, because their features are cached; 0 for none.
         views: cached views per training image.
         sizes: the side of the images in each epoch.
     """
 
     phase: Phase
-    cached_blocks: int
+    cached_groups: int
     views: int
     sizes: tuple[int, ...]
 
 
-def choose_cached_blocks(
+def choose_cached_groups(
     learn: RadiographLearner, phases: Sequence[Phase], config: Config, world: World
 ) -> tuple[tuple[int, ...], str]:
-    """For each phase how many blocks' features are cached, and a note if there is too little disk space, else "".
+    """For each phase how many layer groups' features are cached, and a note if there is too little disk space, else "".
 
     Decided once per run, by rank zero for all ranks: if it depended on the space that is free later, or on another
     machine, a resumed run would differ.
     """
     train = config.train
-    counts = frozen_block_counts(phases, train.reuse_frozen, train.frozen_views)
+    counts = frozen_group_counts(phases, train.reuse_frozen, train.frozen_views)
     views = view_count(phases, counts, train.reuse_frozen, train.frozen_views)
     free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
     for count in sorted(set(counts) - {0}) if train.reuse_frozen == "auto" else []:
@@ -79,17 +79,17 @@ def choose_cached_blocks(
 
 
 def schedule_phases(
-    phases: Sequence[Phase], train: TrainConfig, size: int, block_counts: Sequence[int]
+    phases: Sequence[Phase], train: TrainConfig, size: int, group_counts: Sequence[int]
 ) -> list[ScheduledPhase]:
-    """How each phase is trained, given how many blocks' features it has cached. Progressive sizes are for the phases
-    without a cache, which run the whole network; cached features are of the last size.
+    """How each phase is trained, given how many layer groups' features it has cached. Progressive sizes are for the
+    phases without a cache, which run the whole network; cached features are of the last size.
     """
-    uncached = sum(phase.epochs for phase, count in zip(phases, block_counts, strict=True) if not count)
+    uncached = sum(phase.epochs for phase, count in zip(phases, group_counts, strict=True) if not count)
     sizes = iter(sizes_by_epoch(uncached, train.progressive, size))
-    views = view_count(phases, block_counts, train.reuse_frozen, train.frozen_views)
+    views = view_count(phases, group_counts, train.reuse_frozen, train.frozen_views)
     return [
         ScheduledPhase(phase, count, views, tuple(size if count else next(sizes) for _ in range(phase.epochs)))
-        for phase, count in zip(phases, block_counts, strict=True)
+        for phase, count in zip(phases, group_counts, strict=True)
     ]
 
 
@@ -124,7 +124,7 @@ class Training:
             KeyboardInterrupt: `interrupted` returned True.
         """
         run, learn, history, settings = self.run, self.learn, self.history, self.config.train
-        groups, pretrained = len(layer_groups(learn.model)), self.config.model.weights != "none"
+        groups, pretrained = len(learn.groups), self.config.model.weights != "none"
         lr = self.world.broadcast_number(self._learning_rate(plan_phases(settings, groups, 1.0, pretrained)[0]))
         phases = plan_phases(settings, groups, lr, pretrained)
         run.update_info(
@@ -135,14 +135,14 @@ class Training:
             ],
         )
         monitor = resolve_monitor(settings, learn.dls.manifest.task)
-        counts: Sequence[int] | None = run.info.frozen_feature_blocks
+        counts: Sequence[int] | None = run.info.frozen_feature_groups
         if counts is None:  # runs of earlier versions cached whatever they could
-            counts = frozen_block_counts(phases, settings.reuse_frozen, settings.frozen_views)
+            counts = frozen_group_counts(phases, settings.reuse_frozen, settings.frozen_views)
         done, first_epoch, features = len(history.rows), 0, None
         if done:
             checkpoint.restore_weights(run.checkpoint, learn)
         for scheduled in schedule_phases(phases, settings, self.config.model.size, counts):
-            phase, n_blocks, sizes = scheduled.phase, scheduled.cached_blocks, scheduled.sizes
+            phase, n_cached, sizes = scheduled.phase, scheduled.cached_groups, scheduled.sizes
             patience = settings.early_stop if phase is phases[-1] else None
             start = min(max(done - first_epoch, 0), phase.epochs)
             stopped = start > 0 and patience is not None and history.stale_epochs(first_epoch, sizes[-1]) >= patience
@@ -150,9 +150,9 @@ class Training:
                 unfreeze_phase(learn, phase)
                 if start:
                     checkpoint.restore_optimizer(run.checkpoint, learn)
-                if features and not (n_blocks and features.key == cache_key(learn, n_blocks, scheduled.views)):
+                if features and not (n_cached and features.key == cache_key(learn, n_cached, scheduled.views)):
                     features = None  # frees its memory before the next cache is filled
-                if n_blocks and features is None:
+                if n_cached and features is None:
                     features = self._cache_features(scheduled)
                 self.reporter.phase(phase)
                 recorder = TrainRecorder(phase.frozen_groups)
@@ -188,7 +188,7 @@ class Training:
     def _cache_features(self, scheduled: ScheduledPhase) -> FrozenFeatures:
         return cache_features(
             self.learn,
-            scheduled.cached_blocks,
+            scheduled.cached_groups,
             scheduled.views,
             progress=partial(self.reporter.preparing, "frozen layers"),
             interrupted=self.interrupted,

@@ -1,0 +1,87 @@
+"""A network divided in two: what its frozen layer groups compute, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import fx, nn
+from torchvision.ops import StochasticDepth
+
+from xrayfast.learning.model.layers import LayerGroup, attribute, trace
+
+
+def split_network(
+    model: nn.Module, groups: Sequence[LayerGroup], n_frozen: int
+) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The part of a network that its frozen groups determine, and the part after it; both share its modules.
+
+    The first takes images and returns a tuple of values: of what does not depend on anything unfrozen, all that the
+    second reads. That is one feature map between two blocks, and several within a residual block. Values that follow
+    from others without weights are left to the second part, such as DenseNet's concatenations. The second takes these
+    values and returns a tuple of the network's output.
+
+    What has neither weights nor random numbers is never a reason to stop: where the whole backbone is frozen, the
+    head's pooling is in the first part, and its outputs are fifty times smaller.
+
+    Args:
+        model: the network.
+        groups: its layer groups, the last of which is the head.
+        n_frozen: how many of the first groups are frozen.
+    """
+    graph = trace(model, [module for group in groups[:-1] for module in group.modules])
+    image, output = next(iter(graph.nodes)), next(iter(reversed(graph.nodes)))
+    unfrozen = _unfrozen_nodes(model, graph, groups[n_frozen:])
+    read = {source for node in unfrozen for source in node.all_input_nodes} - unfrozen
+    values = [node for node in graph.nodes if node in read and node.op != "get_attr"]
+    for value in reversed(values):
+        others = [node for node in values if node is not value]
+        if all(_is_weightless(model, node) for node in _needed([value], others)):
+            values = others
+    return _part(model, graph, [image], values), _part(model, graph, values, output.all_input_nodes)
+
+
+def _unfrozen_nodes(model: nn.Module, graph: fx.Graph, groups: Sequence[LayerGroup]) -> set[fx.Node]:
+    """The nodes that depend on weights or random numbers of these groups."""
+    modules = {module for group in groups for top in group.modules for module in top.modules()}
+    parameters = {id(parameter) for group in groups for parameter in group.parameters}
+
+    def varies(node: fx.Node) -> bool:
+        if node.op == "get_attr":
+            return id(attribute(model, node)) in parameters
+        if node.op != "call_module" or (module := model.get_submodule(str(node.target))) not in modules:
+            return False
+        return isinstance(module, (nn.modules.dropout._DropoutNd, StochasticDepth)) or bool(module.state_dict())
+
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if varies(node) or not found.isdisjoint(node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _is_weightless(model: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return not model.get_submodule(str(node.target)).state_dict()
+    return node.op in ("call_function", "call_method")
+
+
+def _needed(wanted: Sequence[fx.Node], given: Collection[fx.Node]) -> set[fx.Node]:
+    """The nodes that have to be computed for some values, where others are given."""
+    found: set[fx.Node] = set()
+    queue = list(wanted)
+    while queue:
+        node = queue.pop()
+        if node not in found and node not in given:
+            found.add(node)
+            queue += node.all_input_nodes
+    return found
+
+
+def _part(model: nn.Module, graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> fx.GraphModule:
+    needed, part = _needed(outputs, inputs), fx.Graph()
+    copies = {node: part.placeholder(node.name) for node in inputs}
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(tuple(copies[node] for node in outputs))
+    return fx.GraphModule(model, part)

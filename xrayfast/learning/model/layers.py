@@ -1,0 +1,205 @@
+"""Layer groups: what training freezes and unfreezes, and gives one learning rate; one per block or one per layer.
+
+A layer begins with a convolution, or a linear layer of the block `classifier`. It ends before the next one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision.ops import StochasticDepth
+from torchvision.ops.misc import SqueezeExcitation
+
+from xrayfast.errors import ConfigError
+from xrayfast.learning.model.backbones import Blocks, find_backbone
+
+Grouping = Literal["blocks", "layers"]
+
+HEAD = "head"
+CLASSIFIER = "classifier"
+"""Name of the block of fully connected layers, where a network keeps its own."""
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGroup:
+    """Modules that are frozen and unfrozen together.
+
+    Attributes:
+        name: of the block, of the layer's first module, or "head".
+        modules: in the order in which they are computed; a module without parameters may be in several groups.
+        own: parameters of none of these modules, such as ConvNeXt's layer scale.
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    own: tuple[nn.Parameter, ...] = ()
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters."""
+        return [*(parameter for module in self.modules for parameter in module.parameters()), *self.own]
+
+
+def layer_groups(blocks: Blocks, head: nn.Module, grouping: Grouping) -> tuple[LayerGroup, ...]:
+    """The layer groups of a network, from the input to the head, which is one group.
+
+    Raises:
+        ConfigError: a network that torch.fx can't trace is to be divided into layers.
+    """
+    if grouping == "blocks":
+        backbone = [LayerGroup(name, (block,)) for name, block in blocks.items()]
+    else:
+        backbone = divide_into_layers(blocks)
+    return (*backbone, LayerGroup(HEAD, (head,)))
+
+
+def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
+    """The layers of a backbone in the order in which they are computed.
+
+    Convolutions that read the same value are one layer, such as the first of a residual block and its projection
+    shortcut. A norm belongs to the convolution before it in its block, where only modules without parameters are in
+    between, else to the next one: DenseNet's and ConvNeXt's norms come first. All else belongs to the layer before it.
+
+    Raises:
+        ConfigError: torch.fx can't trace the network.
+    """
+    network = nn.Sequential(OrderedDict(blocks))
+    try:
+        graph = trace(network)
+    except Exception as error:  # whatever the network's code raises when it is given no tensors
+        raise ConfigError(
+            f"This network can't be divided into layers: torch.fx can't trace it ({error}). Use --unfreeze-blocks."
+        ) from error
+    layers: list[list[fx.Node]] = []
+    layer_of: dict[fx.Node, int] = {}
+    reader_of: dict[fx.Node, int] = {}
+    waiting: list[fx.Node] = []
+    for node in graph.nodes:
+        if node.op not in ("call_module", "call_function", "call_method"):
+            continue
+        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if _starts_layer(node, module):
+            layer = reader_of.setdefault(node.all_input_nodes[0], len(layers))
+            layer_of[node] = layer
+            if layer == len(layers):
+                layers.append([])
+            layers[layer] += waiting
+            waiting = []
+        elif isinstance(module, _NORMS):
+            layer = layer_of.get(_source(node, network), -1)
+        else:
+            layer = len(layers) - 1
+        members = [*(n for n in node.all_input_nodes if n.op == "get_attr"), node]
+        (layers[layer] if layer >= 0 else waiting).extend(members)
+    layers[-1] += waiting
+    first = {layer: node for node, layer in reversed(layer_of.items())}
+    names = _names([str(first[layer].target) for layer in range(len(layers))])
+    return [_group(name, nodes, network) for name, nodes in zip(names, layers, strict=True)]
+
+
+def _starts_layer(node: fx.Node, module: nn.Module | None) -> bool:
+    return isinstance(module, nn.Conv2d) or (isinstance(module, nn.Linear) and _block(node) == CLASSIFIER)
+
+
+def _source(norm: fx.Node, network: nn.Module) -> fx.Node:
+    """The last module with parameters before a norm in its block, or the node at which the way there ends."""
+    node = norm
+    while len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+        if node.op == "call_module":
+            if _block(node) != _block(norm):
+                return norm
+            if network.get_submodule(str(node.target)).state_dict():
+                break
+    return node
+
+
+def _block(node: fx.Node) -> str:
+    return str(node.target).split(".")[0]
+
+
+def _names(targets: list[str]) -> list[str]:
+    """Names of modules; those of vgg, which are numbers, as block5.conv3.
+
+    >>> _names(["block1.0", "block1.2", "layer4.1.conv2", "stage4.18.0"])
+    ['block1.conv1', 'block1.conv2', 'layer4.1.conv2', 'stage4.18.0']
+    """
+    names, counts = [], Counter[str]()
+    for target in targets:
+        block, *rest = target.split(".")
+        counts[block] += 1
+        names.append(f"{block}.conv{counts[block]}" if len(rest) == 1 and rest[0].isdigit() else target)
+    return names
+
+
+def _group(name: str, nodes: list[fx.Node], network: nn.Module) -> LayerGroup:
+    modules = dict.fromkeys(network.get_submodule(str(node.target)) for node in nodes if node.op == "call_module")
+    values = [attribute(network, node) for node in nodes if node.op == "get_attr"]
+    return LayerGroup(name, tuple(modules), tuple(value for value in values if isinstance(value, nn.Parameter)))
+
+
+def attribute(network: nn.Module, node: fx.Node) -> Any:
+    """The parameter or other attribute that a "get_attr" node stands for."""
+    owner, _, name = str(node.target).rpartition(".")
+    return getattr(network.get_submodule(owner), name)
+
+
+def trace(network: nn.Module, leaves: Collection[nn.Module] = ()) -> fx.Graph:
+    """What a network computes, module by module.
+
+    Args:
+        network: of any kind that torch.fx can trace.
+        leaves: modules that are not looked into, besides torch's own, those without children, and some of torchvision.
+    """
+    return _Tracer(leaves).trace(network)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, leaves: Collection[nn.Module]) -> None:
+        super().__init__()
+        self.leaves = set(leaves)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if m in self.leaves or isinstance(m, (SqueezeExcitation, StochasticDepth)) or not list(m.children()):
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
+
+
+def describe_layers(arch: str, size: int = 224, *, with_classifier: bool = False) -> list[dict[str, Any]]:
+    """Of each layer of a backbone: number, counted from the last as in `--unfreeze-layers`, name, block, shape of its
+    first weight, shape (C, H, W) of that module's output for images of `size` px, and number of parameters.
+
+    Raises:
+        ConfigError: no such backbone, or it has no classifier of its own.
+    """
+    row = find_backbone(arch)
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+
+    def keep_shape(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        shapes[module] = tuple(output.shape[1:])
+
+    with torch.device("meta"):  # shapes without memory or random numbers
+        blocks = row.divide(row.build(weights=None), with_classifier=with_classifier)
+        layers = divide_into_layers(blocks)
+        first = [next(m for m in layer.modules if isinstance(m, (nn.Conv2d, nn.Linear))) for layer in layers]
+        for module in first:
+            module.register_forward_hook(keep_shape)
+        nn.Sequential(blocks).eval()(torch.empty(1, 3, size, size))
+    return [
+        {
+            "last": len(layers) - number,
+            "name": layer.name,
+            "block": layer.name.split(".")[0],
+            "weight": list(module.weight.shape),
+            "output": list(shapes[module]),
+            "parameters": sum(parameter.numel() for parameter in layer.parameters),
+        }
+        for number, (layer, module) in enumerate(zip(layers, first, strict=True))
+    ]
