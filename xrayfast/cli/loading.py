@@ -22,7 +22,7 @@ SUMMARIES = {
     "interpret": "Report on a run: tables, figures, model card and report.html, from its saved predictions.",
     "predict": "Predict on new images: a CSV with one row per file, in input order.",
     "compare": "Compare runs: one table with intervals, and paired differences and tests on the same images.",
-    "models": "List the networks, with their blocks and numbers of parameters.",
+    "models": "List the networks, with their blocks and numbers of parameters, or the layers of one of them.",
     "cache": "Show or remove the decoded images that are cached on disk.",
 }
 """What each command does, in the order of the list: the first paragraph of its own help, as a test checks."""

@@ -8,9 +8,9 @@ from torch import nn
 
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.model.frozen_part import split_network
 from xrayfast.learning.model.layers import describe_layers, divide_into_layers, layer_groups
 from xrayfast.learning.model.network import add_head
+from xrayfast.learning.model.subnetworks import split_network
 from xrayfast.learning.model.weights import load_backbone
 
 # Convolutions without projection shortcuts and squeeze-and-excitation: the number in a network's name less its fully
@@ -139,7 +139,7 @@ def test_the_description_of_layers():
     assert (fc2["name"], fc2["last"], fc2["parameters"]) == ("classifier.fc2", 1, 4096 * 4096 + 4096)
 
 
-# The numbers of values per image for a part that ends before the given number of last layers.
+# The values per image where the given number of last layers is unfrozen.
 VALUES = [
     ("resnet18", 1, [(512, 2, 2), (512, 2, 2)]),  # the block's input and what its last convolution reads
     ("resnet18", 2, [(512, 2, 2)]),
@@ -152,7 +152,7 @@ VALUES = [
 
 
 @pytest.mark.parametrize(("arch", "unfrozen", "shapes"), VALUES)
-def test_what_the_part_after_the_frozen_layers_reads(arch, unfrozen, shapes):
+def test_what_is_read_of_the_frozen_layers(arch, unfrozen, shapes):
     torch.manual_seed(0)
     backbone = load_backbone(arch)
     blocks = backbone.blocks

@@ -70,7 +70,7 @@ def test_features_behind_a_frozen_classifier_of_the_network_s_own(data, tiny_vgg
     learn = learner(data, arch=tiny_vgg, head="classifier")
     unfreeze_phase(learn, phase(learn, unfrozen))
     features = cache_features(learn, phase(learn, unfrozen).frozen_groups, 1)
-    assert features.train.shape[2:] == shape
+    assert features.shapes == (shape,)
     learn.model.eval()
     x = torch.cat([torch.Tensor(x) for x, _ in learn.dls.valid])
     with torch.no_grad():

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from xrayfast.config import ReuseFrozen
 from xrayfast.errors import WriteError
 from xrayfast.learning.fastai_api import Callback
-from xrayfast.learning.model.frozen_part import split_network
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
+from xrayfast.learning.model.subnetworks import split_network
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.learner import RadiographLearner
@@ -117,8 +117,8 @@ def cache_features(
     Raises:
         WriteError: there is neither memory nor disk for it.
     """
-    part, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
-    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(part)), learn.dls.device)
+    network, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
+    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(network)), learn.dls.device)
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def after_batch(images: int) -> None:
@@ -220,7 +220,7 @@ def training_on_features(learn: RadiographLearner, features: FrozenFeatures) -> 
 
     def forward(x: Tensor) -> Tensor:
         flat = x.split([shape.numel() for shape in shapes], dim=1)
-        (output,) = later(*(part.view(-1, *shape) for part, shape in zip(flat, shapes, strict=True)))
+        (output,) = later(*(value.view(-1, *shape) for value, shape in zip(flat, shapes, strict=True)))
         return output
 
     callback = UseFrozenFeatures(

@@ -13,15 +13,15 @@ from xrayfast.learning.model.layers import LayerGroup, attribute, trace
 def split_network(
     model: nn.Module, groups: Sequence[LayerGroup], n_frozen: int
 ) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The part of a network that its frozen groups determine, and the part after it; both share its modules.
+    """Divide a network into what its frozen groups compute, and the rest; both subnetworks share its modules.
 
     The first takes images and returns a tuple of values: of what does not depend on anything unfrozen, all that the
     second reads. That is one feature map between two blocks, and several within a residual block. Values that follow
-    from others without weights are left to the second part, such as DenseNet's concatenations. The second takes these
+    from others without weights are left to the second, such as DenseNet's concatenations. The second takes these
     values and returns a tuple of the network's output.
 
     What has neither weights nor random numbers is never a reason to stop: where the whole backbone is frozen, the
-    head's pooling is in the first part, and its outputs are fifty times smaller.
+    head's pooling is in the first, and its outputs are fifty times smaller.
 
     Args:
         model: the network.
@@ -37,7 +37,7 @@ def split_network(
         others = [node for node in values if node is not value]
         if all(_is_weightless(model, node) for node in _needed([value], others)):
             values = others
-    return _part(model, graph, [image], values), _part(model, graph, values, output.all_input_nodes)
+    return _subnetwork(model, graph, [image], values), _subnetwork(model, graph, values, output.all_input_nodes)
 
 
 def _unfrozen_nodes(model: nn.Module, graph: fx.Graph, groups: Sequence[LayerGroup]) -> set[fx.Node]:
@@ -77,11 +77,13 @@ def _needed(wanted: Sequence[fx.Node], given: Collection[fx.Node]) -> set[fx.Nod
     return found
 
 
-def _part(model: nn.Module, graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]) -> fx.GraphModule:
-    needed, part = _needed(outputs, inputs), fx.Graph()
-    copies = {node: part.placeholder(node.name) for node in inputs}
+def _subnetwork(
+    model: nn.Module, graph: fx.Graph, inputs: Sequence[fx.Node], outputs: Sequence[fx.Node]
+) -> fx.GraphModule:
+    needed, selected = _needed(outputs, inputs), fx.Graph()
+    copies = {node: selected.placeholder(node.name) for node in inputs}
     for node in graph.nodes:
         if node in needed:
-            copies[node] = part.node_copy(node, copies.__getitem__)
-    part.output(tuple(copies[node] for node in outputs))
-    return fx.GraphModule(model, part)
+            copies[node] = selected.node_copy(node, copies.__getitem__)
+    selected.output(tuple(copies[node] for node in outputs))
+    return fx.GraphModule(model, selected)
