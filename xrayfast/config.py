@@ -260,6 +260,8 @@ class TrainConfig(_Section):
     momentum: float = option(
         0.9, "Momentum of sgd, or adam's first beta; one-cycle moves it by 0.05 either way.", ge=0, lt=1
     )
+    beta2: float | None = option(None, "Adam's second beta.", shown="0.99", ge=0, lt=1)
+    eps: float | None = option(None, "Added to the denominator of adam's step.", shown="1e-5", gt=0)
     wd: float = option(0.01, "Weight decay, decoupled.", ge=0)
     early_stop: int | None = option(None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1)
     monitor: Monitor = option(
@@ -406,6 +408,8 @@ class Options(ResultsOptions, total=False):
     schedule: Schedule
     optimizer: OptimizerName
     momentum: float
+    beta2: float | None
+    eps: float | None
     wd: float
     loss: LossName
     gamma: float

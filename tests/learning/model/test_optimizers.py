@@ -5,6 +5,7 @@ import torch
 from fastai.optimizer import SGD, Adam
 from torch import nn
 
+from xrayfast.errors import ConfigError
 from xrayfast.learning.model.optimizers import make_optimizer
 
 
@@ -47,6 +48,27 @@ def test_steps_are_fastai_s(name, reference):
         assert set(state) >= {"grad_avg"}
         for average in wanted.keys() & {"grad_avg", "sqr_avg"}:
             torch.testing.assert_close(state[average], wanted[average], atol=1e-6, rtol=1e-5)
+
+
+def test_beta2_and_eps_of_adam_are_torch_s():
+    # In double precision: the gradient of a bias before batch norm is rounding error, which a small eps lets through.
+    ours, theirs = network().double(), network().double()
+    opt = make_optimizer("adam", 0.9, beta2=0.999, eps=1e-8)([list(ours.parameters())], lr=1e-3, wd=0.0)
+    reference = torch.optim.Adam(theirs.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8)
+    x, y = torch.randn(32, 5, generator=torch.Generator().manual_seed(1)).double(), torch.arange(32) % 2
+    for _ in range(8):
+        for net, optimizer in ((ours, opt), (theirs, reference)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("option", [{"beta2": 0.999}, {"eps": 1e-8}])
+def test_beta2_and_eps_are_adam_s_alone(option):
+    with pytest.raises(ConfigError, match="belong to adam; the optimizer is sgd"):
+        make_optimizer("sgd", 0.9, **option)
 
 
 def test_a_state_that_was_saved_in_another_memory_order_is_put_right():

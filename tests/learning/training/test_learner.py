@@ -54,6 +54,15 @@ def test_fastai_s_own_methods_work(learn, data_dir, tmp_path):
     assert type(exported.dls) is DataLoaders, "without the manifest"
 
 
+def test_the_optimizer_has_the_given_betas_and_epsilon(data_dir):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, weights="none", momentum=0.8, beta2=0.999, eps=1e-8, wd=0.0)
+    learn.create_opt()
+    assert {name: learn.opt.hypers[-1][name] for name in ("mom", "sqr_mom", "eps")} == {
+        "mom": 0.8, "sqr_mom": 0.999, "eps": 1e-8,
+    }  # fmt: skip
+
+
 FASTAI_S = ("TrainEvalCallback", "CastToTensor", "ParamScheduler", "ProgressCallback")
 
 

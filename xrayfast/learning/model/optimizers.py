@@ -15,19 +15,30 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from xrayfast.config import OptimizerName
+from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Optimizer
 
-_BETA2, _EPS = 0.99, 1e-5  # fastai's defaults for Adam
 
-
-def make_optimizer(name: OptimizerName, momentum: float) -> Any:
+def make_optimizer(name: OptimizerName, momentum: float, beta2: float | None = None, eps: float | None = None) -> Any:
     """The optimizer of that name, a learner's `opt_func`.
 
     Args:
         name: "adam" or "sgd"; weight decay is decoupled in both, and spares biases and batch norm.
         momentum: of SGD, or Adam's first beta.
+        beta2: Adam's second beta; None for fastai's.
+        eps: added to the denominator of Adam's step; None for fastai's.
+
+    Raises:
+        ConfigError: beta2 or eps for an optimizer that has none.
     """
-    return partial(FusedAdam if name == "adam" else FusedSGD, mom=momentum)
+    of_adam = {key: value for key, value in (("sqr_mom", beta2), ("eps", eps)) if value is not None}
+    if name == "adam":
+        return partial(FusedAdam, mom=momentum, **of_adam)
+    if of_adam:
+        raise ConfigError(
+            f"beta2 and eps belong to adam; the optimizer is {name}. Use --optimizer adam, or leave them out."
+        )
+    return partial(FusedSGD, mom=momentum)
 
 
 class _FusedOptimizer(Optimizer):
@@ -73,10 +84,12 @@ class _FusedOptimizer(Optimizer):
 
 
 class FusedAdam(_FusedOptimizer):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's fused kernel."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), by torch's fused kernel; fastai's defaults."""
 
-    def __init__(self, params: Any, lr: float, mom: float = 0.9, wd: float = 0.01) -> None:
-        super().__init__(params, [], lr=lr, mom=mom, sqr_mom=_BETA2, eps=_EPS, wd=wd)
+    def __init__(
+        self, params: Any, lr: float, mom: float = 0.9, sqr_mom: float = 0.99, eps: float = 1e-5, wd: float = 0.01
+    ) -> None:
+        super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
 
     def _step_on(self, parameters: list[Tensor], decay: float, hyper: dict[str, float]) -> None:
         for parameter in parameters:

@@ -78,6 +78,8 @@ def learner(
     class_weights: ClassWeights = "none",
     optimizer: OptimizerName = "adam",
     momentum: float = 0.9,
+    beta2: float | None = None,
+    eps: float | None = None,
     wd: float = 0.01,
     lr: float = 2e-3,
     precision: Precision = "auto",
@@ -106,6 +108,8 @@ def learner(
         class_weights: "auto" weights labels by inverse frequency in the training split.
         optimizer: "adam" or "sgd".
         momentum: of SGD, or Adam's first beta.
+        beta2: Adam's second beta; None for fastai's 0.99.
+        eps: added to the denominator of Adam's step; None for fastai's 1e-5.
         wd: weight decay, decoupled.
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
@@ -144,7 +148,7 @@ def learner(
         settings=settings,
         unused_weights=backbone.unused,
         loss_func=loss_func,
-        opt_func=make_optimizer(optimizer, momentum),
+        opt_func=make_optimizer(optimizer, momentum, beta2, eps),
         metrics=build_epoch_metrics(data.task, len(data.labels)),
         lr=lr,
         wd=wd,

@@ -121,6 +121,11 @@ def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
         ("Class weights", train.class_weights),
         ("Optimizer", train.optimizer),
         ("Momentum", f"{train.momentum:g}"),
+        *(
+            (name, f"{value:g}")
+            for name, value in (("Beta 2", train.beta2), ("Epsilon", train.eps))
+            if value is not None
+        ),
         ("Weight decay", f"{train.wd:g}"),
         ("Batch size", str(facts.global_batch)),
         ("Floating-point precision", info.precision or train.precision),
