@@ -80,6 +80,7 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
     left_out = set(FIELDS) - set(inspect.signature(lr_find.lr_find).parameters)
     assert left_out == {
         "freeze_epochs",
+        "gradual_unfreeze",
         "epochs",
         "lr",
         "lr_div",

@@ -242,7 +242,15 @@ class TrainConfig(_Section):
         None, "Train the last N layers after the head; 'xrayfast models --layers' lists them.", metavar="N", ge=1
     )
     freeze_epochs: int = option(1, "Epochs on the head alone, before layers are unfrozen.", ge=0)
-    epochs: int = option(6, "Epochs, after those of --freeze-epochs.", short="-e", ge=1)
+    gradual_unfreeze: int | None = option(
+        None,
+        "Unfreeze one block more every K epochs, from the last to the first; one layer more with --unfreeze-layers.",
+        metavar="K",
+        ge=1,
+    )
+    epochs: int = option(
+        6, "Epochs of the last phase, after those of --freeze-epochs and --gradual-unfreeze.", short="-e", ge=1
+    )
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
         2e-3,
         "Peak learning rate of the head; auto runs the range test first. Halved once layers are unfrozen.",
@@ -402,6 +410,7 @@ class Options(ResultsOptions, total=False):
     unfreeze_blocks: int | None
     unfreeze_layers: int | None
     freeze_epochs: int
+    gradual_unfreeze: int | None
     epochs: int
     lr: float | Literal["auto"]
     lr_div: float | None

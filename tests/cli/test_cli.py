@@ -172,6 +172,11 @@ ERRORS = {
         1,
         ["unfreeze_layers is 18", "has 17 layers", "xrayfast models --layers ARCH"],
     ),
+    "nothing to unfreeze gradually": (
+        ["fit", "two", *TINY, "--gradual-unfreeze", "2"],
+        1,
+        ["gradual_unfreeze is 2, and nothing is to be unfrozen"],
+    ),
     "layers of no network": (["models", "--layers", "resnet81"], 1, ["Did you mean 'resnet18'"]),
     "size without layers": (["models", "--size", "64"], 2, ["--size", "Only with --layers"]),
     "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: can't be read"]),

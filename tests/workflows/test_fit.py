@@ -168,6 +168,36 @@ def test_a_run_of_the_last_layers_resumes_to_the_same_numbers(data, last_layers,
     assert run.model_path.read_bytes() == last_layers.model_path.read_bytes()
 
 
+GRADUAL = TINY | {"unfreeze_layers": 3, "gradual_unfreeze": 1, "epochs": 2, "reuse_frozen": "on", "frozen_views": 1}
+
+
+@pytest.fixture(scope="module")
+def gradual(data, tmp_path_factory):
+    """A run that unfroze a layer more after each epoch, each phase with a frozen-feature cache of its own."""
+    return xf.fit(data, runs=tmp_path_factory.mktemp("gradual"), **GRADUAL)
+
+
+def test_gradual_unfreezing_trains_one_layer_more_in_each_phase(gradual):
+    names = ["head", "last layer", "last 2 layers", "last 3 layers"]
+    assert [(phase.name, phase.epochs) for phase in gradual.info.phases] == list(zip(names, [1, 1, 1, 2], strict=True))
+    assert gradual.history["phase"].tolist() == [*names, names[-1]]
+    assert gradual.info["frozen_feature_groups"] == [17, 16, 15, 14]
+
+
+@pytest.mark.parametrize("epochs", [pytest.param(n, marks=[pytest.mark.slow] * (n != 2)) for n in range(1, 5)])
+def test_gradual_unfreezing_resumes_to_the_same_numbers_after_any_epoch(data, gradual, tmp_path, epochs):
+    def interrupted():
+        history = tmp_path / "r" / "history.csv"
+        return history.is_file() and len(history.read_text().splitlines()) > epochs
+
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=interrupted, **GRADUAL)
+    assert len(xf.Run(tmp_path / "r").history) == epochs
+    run = xf.resume(tmp_path / "r")
+    assert_same_numbers(gradual, run)
+    assert run.model_path.read_bytes() == gradual.model_path.read_bytes()
+
+
 def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(data, tmp_path, monkeypatch):
     from xrayfast.workflows.steps import training
 

@@ -28,6 +28,23 @@ NET = {k: TINY[k] for k in ("arch", "weights")}
         ({"unfreeze_layers": 1}, [("head", 1, 5), ("last layer", 6, 4)]),
         ({"unfreeze_layers": 3, "freeze_epochs": 0}, [("last 3 layers", 6, 2)]),
         ({"unfreeze_layers": 5}, [("head", 1, 5), ("all", 6, 0)]),
+        (
+            {"unfreeze_blocks": 3, "gradual_unfreeze": 2},
+            [("head", 1, 5), ("last block", 2, 4), ("last 2 blocks", 2, 3), ("last 3 blocks", 6, 2)],
+        ),
+        (
+            {"unfreeze_layers": 2, "gradual_unfreeze": 3, "freeze_epochs": 0, "epochs": 1},
+            [("last layer", 3, 4), ("last 2 layers", 1, 3)],
+        ),
+        (
+            {"unfreeze": True, "gradual_unfreeze": 1},
+            [
+                ("head", 1, 5),
+                ("last block", 1, 4),
+                *[(f"last {n} blocks", 1, 5 - n) for n in (2, 3, 4)],
+                ("all", 6, 0),
+            ],
+        ),
     ],
 )
 def test_the_plan(settings, expected):
@@ -50,6 +67,16 @@ def test_learning_rates_of_layers_are_spread_over_those_that_are_unfrozen():
     assert last.lrs[last.frozen_groups :] == pytest.approx([5e-3 / 16, 5e-3 / 4, 5e-3])
 
 
+@pytest.mark.parametrize("option", ["unfreeze_blocks", "unfreeze_layers"])
+@pytest.mark.parametrize("freeze_epochs", [0, 1])
+def test_the_rates_of_gradual_unfreezing_are_those_of_unfreezing_as_much_at_once(option, freeze_epochs):
+    settings = {"freeze_epochs": freeze_epochs, "lr_div": 50}
+    gradual = plan_phases(TrainConfig(**{option: 4}, gradual_unfreeze=2, **settings), 6, 1e-2, pretrained=True)
+    at_once = [plan_phases(TrainConfig(**{option: n}, **settings), 6, 1e-2, pretrained=True)[-1] for n in range(1, 5)]
+    assert [phase.lrs for phase in gradual[-4:]] == [phase.lrs for phase in at_once]
+    assert len({phase.lrs for phase in gradual}) == (1 if option == "unfreeze_blocks" else 4) + freeze_epochs
+
+
 def test_the_learning_rate_is_halved_only_after_a_head_phase():
     (only,) = plan_phases(TrainConfig(unfreeze=True, freeze_epochs=0), 5, 1e-2, pretrained=False)
     assert only.lrs == pytest.approx([1e-2] * 5)
@@ -60,6 +87,9 @@ def test_impossible_plans_are_refused():
         plan_phases(TrainConfig(unfreeze_blocks=6), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match=r"unfreeze_layers is 6.*has 5 layers; see 'xrayfast models --layers ARCH'"):
         plan_phases(TrainConfig(unfreeze_layers=6), 6, 1e-3, pretrained=True)
+    for settings, found in (({}, "nothing is"), ({"unfreeze_blocks": 1}, "only one is")):
+        with pytest.raises(ConfigError, match=f"gradual_unfreeze is 2, and {found} to be unfrozen. Use it with"):
+            plan_phases(TrainConfig(gradual_unfreeze=2, **settings), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match="use one of the three"):
         plan_phases(TrainConfig(unfreeze_blocks=1, unfreeze_layers=1), 6, 1e-3, pretrained=True)
     with pytest.raises(ConfigError, match="use one of the three"):

@@ -14,8 +14,8 @@ from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 
 _WITHOUT = (
-    "freeze_epochs", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta", "allow_leaks", "progressive",
-    "reuse_frozen", "frozen_views",
+    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta",
+    "allow_leaks", "progressive", "reuse_frozen", "frozen_views",
 )  # fmt: skip
 """Settings that have no effect in a range test."""
 

@@ -41,6 +41,9 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
     head: over all blocks, or over the unfrozen layers. The default lr_div is 100 for pretrained weights and 1 for a
     network from scratch.
 
+    With `gradual_unfreeze` there are phases of that many epochs in between: the first unfreezes one block or layer, and
+    each of the others one more. Their rates are those of a second phase that unfreezes as many.
+
     Args:
         train: the settings.
         groups: number of layer groups of the network, its head included; one per layer if `unfreeze_layers` is set.
@@ -48,21 +51,25 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
         pretrained: whether the backbone starts with trained weights.
 
     Raises:
-        ConfigError: more is to be unfrozen than there is, or several options for unfreezing are given.
+        ConfigError: more is to be unfrozen than there is, several options for unfreezing are given, or
+            `gradual_unfreeze` has nothing to unfreeze in steps.
     """
     backbone = groups - 1
     unfrozen = _unfrozen_groups(train, backbone)
     if not unfrozen:
         return (Phase("head", train.epochs, backbone, (lr,) * groups),)
+
+    def unfreezing(count: int, epochs: int) -> Phase:
+        frozen = backbone - count
+        name = "all" if not frozen else f"last {count} {kind}s" if count > 1 else f"last {kind}"
+        return Phase(name, epochs, frozen, _discriminative_rates(peak, div, groups, frozen * (kind == "layer")))
+
+    kind = "block" if train.unfreeze_layers is None else "layer"
     div = train.lr_div if train.lr_div is not None else (100.0 if pretrained else 1.0)
     peak = lr / 2 if train.freeze_epochs else lr
-    frozen = backbone - unfrozen
-    kind = "block" if train.unfreeze_layers is None else "layer"
-    name = "all" if not frozen else f"last {unfrozen} {kind}s" if unfrozen > 1 else f"last {kind}"
-    rest = Phase(name, train.epochs, frozen, _discriminative_rates(peak, div, groups, frozen * (kind == "layer")))
-    if train.freeze_epochs == 0:
-        return (rest,)
-    return (Phase("head", train.freeze_epochs, backbone, (lr,) * groups), rest)
+    head = [Phase("head", train.freeze_epochs, backbone, (lr,) * groups)] if train.freeze_epochs else []
+    steps = [unfreezing(count, train.gradual_unfreeze) for count in range(1, unfrozen) if train.gradual_unfreeze]
+    return (*head, *steps, unfreezing(unfrozen, train.epochs))
 
 
 def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
@@ -78,7 +85,13 @@ def _unfrozen_groups(train: TrainConfig, backbone: int) -> int:
             kind = name.removeprefix("unfreeze_")
             listing = "xrayfast models" + " --layers ARCH" * (kind == "layers")
             raise ConfigError(f"{name} is {count}, and this network has {backbone} {kind}; see '{listing}'.")
-    return next(iter(given.values()), backbone if train.unfreeze else 0)
+    unfrozen = next(iter(given.values()), backbone if train.unfreeze else 0)
+    if train.gradual_unfreeze is not None and unfrozen < 2:
+        raise ConfigError(
+            f"gradual_unfreeze is {train.gradual_unfreeze}, and {'only one is' if unfrozen else 'nothing is'} to be "
+            "unfrozen. Use it with --unfreeze, or with --unfreeze-blocks or --unfreeze-layers of 2 or more."
+        )
+    return unfrozen
 
 
 def resolve_monitor(train: TrainConfig, task: Task) -> str:
