@@ -166,7 +166,7 @@ def open_manifest(config: DataConfig, *, to_train: bool = True, known_labels: Co
     notes = records.notes + labels.notes
     truth = to_truth(labels.targets)
     if to_train:
-        _require_learnable(truth, labels.names, labels.task, bool((records.labels.matrix == UNCERTAIN).any()))
+        _require_learnable(truth, labels.names, labels.task, records.labels.matrix)
     given = records.splits or [None] * len(truth)
     if config.split_file:
         given, split_notes = read_split_file(config.split_file, records.names)
@@ -191,10 +191,10 @@ def open_manifest(config: DataConfig, *, to_train: bool = True, known_labels: Co
     )
 
 
-def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task, has_uncertain: bool) -> None:
+def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task: Task, raw: Targets) -> None:
     """A label that some images have and others lack, and two images per class of a single-label task.
 
-    Whether the data has cells of -1, `has_uncertain`, explains why there is none.
+    Where there is none, uncertain and blank cells of the raw matrix may be why.
     """
     totals = (truth == 1).sum(0)
     if not ((totals > 0) & (truth == 0).any(0)).any():
@@ -202,8 +202,10 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
         if len(labels) > 1:
             found = f"no image that is known to lack one of the labels {shorten(labels)}"
         advice = "Add a folder or images of another class."
-        if has_uncertain:
+        if (raw == UNCERTAIN).any():
             advice = "Cells of -1 mean uncertain and are masked: --uncertain zeros makes -1 the negative."
+        elif np.isnan(raw).any():
+            advice = "Blank cells are masked: --blank zeros makes them the negatives."
         raise DataError(f"found {found}; expected at least 2 classes. {advice}")
     if task == "single" and totals.min() < 2:
         raise DataError(

@@ -53,6 +53,7 @@ def test_notes_count_cells():
     assert notes == [
         "Of the uncertain cells (-1), 2 count as 0 (Lung Opacity 1, Mass 1); 1 count as 0.7 (Edema 1).",
         "Of the blank cells, 2 are ignored (Lung Opacity 1, Mass 1).",
+        "'Mass': no cell is 0. --blank zeros makes blank cells the negatives.",
     ]
     policies = [parse_policy("uncertain", ("zeros",)), parse_policy("blank", ())]
     _, notes = apply_policies(np.zeros((2, 1), np.float32), ["a"], policies)

@@ -148,6 +148,21 @@ def test_the_labels_of_a_network_take_any_spelling_of_the_data(data_dir):
     assert found.truth.sum(0).tolist() == [2, 6, 2] and found.unknown == ()
 
 
+def test_numbers_with_a_decimal_comma_are_numbers(data_dir):
+    data = label_column(data_dir, ["1,0", "0,0"] * 5)
+    assert data.labels == ("label",) and data.targets.sum() == 5
+    assert label_column(data_dir, ["0,0", "1,0", "2,0", "2"] + ["1,0"] * 6).labels == ("0,0", "1,0", "2,0")
+
+
+def test_lists_and_plain_labels_in_one_column(data_dir):
+    for labels in (["['Mass', 'Edema']"] * 4 + ["Mass", "Edema"] * 3, ["('Mass', 'Edema')"] * 8 + ["Mass", "Edema"]):
+        data = label_column(data_dir, labels)
+        assert (
+            data.labels == ("Edema", "Mass") and rows(data)["0.png"] == "Edema|Mass" and rows(data)["8.png"] == "Mass"
+        )
+        assert noted(data, "list")
+
+
 # Missing cells
 
 
@@ -196,5 +211,17 @@ def test_1_and_minus_1_in_several_columns(data_dir):
     found = message(DataError, data_dir, labels=table(data_dir, text))
     assert "no image that is known to lack one of the labels A, B" in found and "--uncertain zeros" in found
     data = opened(data_dir, labels=table(data_dir, text.replace("9.png,-1,1", "9.png,-1,0")))
-    assert noted(data, "'A': there are 1 and -1 and no 0.", "--uncertain zeros")
-    assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "no 0.")
+    assert noted(data, "'A': no cell is 0. --uncertain zeros makes uncertain cells (-1) the negatives.")
+    assert not noted(opened(data_dir, uncertain=("zeros",), labels=data_dir / "labels.csv"), "no cell is 0")
+
+
+@pytest.mark.parametrize("blank", ["", "nan"])
+def test_1_and_blank_cells(data_dir, blank):
+    text = "image,A,B\n" + "".join(f"{i}.png,{1 if i % 2 else blank},{blank if i % 2 else 1}\n" for i in range(10))
+    found = message(DataError, data_dir, labels=table(data_dir, text))
+    assert "no image that is known to lack one of the labels A, B" in found and "--blank zeros makes them" in found
+    assert opened(data_dir, blank=("zeros",)).task == "single"
+
+
+def test_a_class_folder_called_like_a_missing_label(tmp_path):
+    assert noted(opened(classes(tmp_path, nan=3, b=3)), "A class folder is called 'nan'")

@@ -58,6 +58,19 @@ def test_flags_of_several_splits(data_dir):
     assert "row 2: found 1 in several of the column of" in message(DataError, data_dir)
 
 
+def test_bare_words_are_flags_of_splits_where_they_exclude_each_other(data_dir):
+    text = "image,label,train,valid,test\n" + "".join(
+        f"{i}.png,{'NP'[i % 2]},{int(i < 5)},{int(i in (5, 6))},{int(i > 6)}\n" for i in range(10)
+    )
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert counts(data) == {"train": 5, "valid": 2, "test": 3}
+    assert noted(data, "Splits: 1 in 'train' is train, 1 in 'valid' is valid, 1 in 'test' is test.")
+    data = opened(data_dir, labels=table(data_dir, text.replace("0.png,N,1,0,0", "0.png,N,1,1,0")))
+    assert counts(data)["test"] == 0 and noted(data, "--split-col test takes it")
+    data = with_column(data_dir, "split", "0120120120")
+    assert noted(data, "'split' may tell the split too and is not used")
+
+
 @pytest.mark.parametrize("name", ["is_test", "Test", "fold", "male", "sex_F", "id", "Frontal", "valid"])
 def test_such_columns_are_no_labels_unless_asked_for(data_dir, name):
     text = f"image,Mass,{name}\n" + "".join(f"{i}.png,{i % 2},{int(i > 6)}\n" for i in range(10))

@@ -16,7 +16,7 @@ def data_dir(tmp_path):
     return make(tmp_path, *(f"images/{i}.png" for i in range(10)))
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_separators_marks_and_line_ends(data_dir, separator, start, end):
@@ -41,6 +41,13 @@ def test_excel_s_separator_may_be_any_character(data_dir):
     assert column(opened(data_dir), "age")[1] == 41
     table(data_dir, "sep=|\n" + lines("image|label", "images/{i}.png|{ab}"))
     assert opened(data_dir).labels == ("a", "b")
+
+
+def test_a_separator_line_that_is_wrong_and_blank_lines_before_the_header(data_dir):
+    rest = lines("image,label", "images/{i}.png,{ab}").replace("3.png,b", "3.png,")
+    for start, row in (("sep=;\n", 6), ("\n \n", 7), ("\n\nsep=,\n", 8)):
+        table(data_dir, start + rest)
+        assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
 
 
 def test_patients_are_pseudonyms_and_not_shared(data_dir):
@@ -369,7 +376,7 @@ def test_a_damaged_gzip_file(data_dir):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_quoted_line_ends_separators_and_quotes(tmp_path, separator, end):
     rows = [
         ["file", "a note; of,\tsorts", "label"],

@@ -35,9 +35,12 @@ _BRACKETS = ("[]", "()", "{}")
 
 _FLAGS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN, "-1.0": UNCERTAIN}
 
+_DECIMAL = re.compile(r"-?\d+(,0+)?")
+"""A whole number, with a decimal comma perhaps: "1,0" is one label where all cells are such numbers."""
+
 _FLAG_WORDS = {"true": 1.0, "false": 0.0}
 
-_DELIMITERS = (";", ",", "/", "+", "&", "\n")
+_DELIMITERS = (";", ",", "/", "+", "&", " and ", "\n")
 """What may separate labels in a cell, besides '|'."""
 
 
@@ -56,9 +59,11 @@ def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
     filled = {cell.strip() for cell in cells} - {""}
     if any(LABEL_JOIN in cell for cell in filled):
         return LABEL_JOIN
-    texts = {cell for cell in filled if not _is_list(cell)}
+    texts = {cell for cell in filled if not is_list(cell)}
     if 2 * len(texts) < len(filled):
         return LIST
+    if texts and all(map(_DECIMAL.fullmatch, texts)):
+        return LABEL_JOIN
     labels = {label.strip() for cell in texts for label in cell.split(",")}
     commas = any("," in cell for cell in texts) and len(labels) <= len(texts)
     if any(";" in cell for cell in texts):
@@ -143,7 +148,10 @@ def _parse_cell(cell: str, delim: str, known: Collection[str]) -> LabelSet:
         return ()
     if cell.strip() in known:
         return (cell.strip(),)
-    labels = parse_label_list(cell) if delim == LIST or _is_list(cell) else parse_delimited(cell, delim)
+    if is_list(cell):
+        labels = parse_label_list(cell)
+    else:
+        labels = (clean_label(cell),) if delim == LIST else parse_delimited(cell, delim)
     if missing := [label for label in labels if is_missing(label, known)]:
         if len(labels) == 1:
             return ()
@@ -162,7 +170,7 @@ def note_missing(columns: Mapping[str, Sequence[str]], known: Collection[str] = 
     return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
 
 
-def _is_list(cell: str) -> bool:
+def is_list(cell: str) -> bool:
     """Whether a cell is a list in brackets, of quoted texts unless the brackets are square."""
     text = cell.strip()
     return text[:1] + text[-1:] in _BRACKETS and len(text) > 1 and (text[0] == "[" or text[1:].lstrip()[:1] in "'\"")
@@ -226,10 +234,11 @@ def looks_like_flags(
 ) -> bool:
     """Whether at least one cell is 1 or -1, and this share of those that are not missing is 1, 0 or -1.
 
-    With `words`, True and False count too. `known` are labels, and so not missing.
+    With `words`, True and False count too. Numbers may have a decimal comma where all cells do. `known` are labels, and so not missing.
     """
     counts = Counter(cell.strip() for cell in cells)
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
+    words |= all(map(_DECIMAL.fullmatch, filled))
     value = {cell: _parse_flag(cell) if words else _FLAGS.get(cell) for cell in filled}
     flags = sum(count for cell, count in filled.items() if value[cell] is not None)
     return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())

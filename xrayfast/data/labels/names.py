@@ -59,7 +59,7 @@ def normalize_label(name: str) -> str:
         text = inner
     text = re.sub(r"[.,;:\s]+$", "", text) or text
     text = re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
-    text = re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", text)
+    text = re.sub(r"(?<![\d.,])(\d+)[.,]0+(?![\d.,])", r"\1", text)
     text = re.sub(rf"(?<=\d){_SEPARATORS}(?=\d)", "-", text)
     text = re.sub(rf"(?<=[^\W_]){_SEPARATORS}(?=[^\W\d_])|(?<=[^\W\d_]){_SEPARATORS}(?=[^\W_])", "", text)
     return (re.sub(r"[\s_]+", "", text) or text).casefold()

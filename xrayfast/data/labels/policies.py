@@ -98,21 +98,26 @@ def apply_policies(
     matrix, notes = raw.copy(), []
     for policy in policies:
         values = _targets_by_column(policy, labels, mapped)
-        if policy.option == "uncertain":
-            notes += _note_only_uncertain(raw, values, labels)
         cells = np.isnan(raw) if policy.option == "blank" else raw == UNCERTAIN
         notes += _describe(policy, cells.sum(0), values, labels)
+        notes += _note_no_negatives(policy, raw, cells, values, labels)
         matrix = np.where(cells, values, matrix)
     return matrix, notes
 
 
-def _note_only_uncertain(raw: Targets, values: npt.NDArray[np.float32], labels: Sequence[str]) -> list[str]:
-    """A note on labels of 1 and -1 without a 0, in which -1 may be the negative."""
-    alike = (raw == 1).any(0) & (raw == UNCERTAIN).any(0) & ~(raw == 0).any(0) & (values != 0)
+def _note_no_negatives(
+    policy: Policy,
+    raw: Targets,
+    cells: npt.NDArray[np.bool_],
+    values: npt.NDArray[np.float32],
+    labels: Sequence[str],
+) -> list[str]:
+    """A note on labels of 1 and (N, L) cells of a policy without a 0, in which those cells may be the negatives."""
+    alike = (raw == 1).any(0) & cells.any(0) & ~(raw == 0).any(0) & (values != 0)
     if not alike.any():
         return []
     names = shorten(repr(label) for label, found in zip(labels, alike.tolist(), strict=True) if found)
-    return [f"{names}: there are 1 and -1 and no 0. -1 means uncertain; --uncertain zeros makes it the negative."]
+    return [f"{names}: no cell is 0. --{policy.option} zeros makes {_CELLS[policy.option]} the negatives."]
 
 
 def _targets_by_column(policy: Policy, labels: Sequence[str], mapped: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from xrayfast.config import DataConfig
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.data.labels.names import LabelSet, normalize_label, parse_folder_name, sort_labels
+from xrayfast.data.labels.names import LabelSet, is_missing, normalize_label, parse_folder_name, sort_labels
 from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
@@ -65,6 +65,8 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
 
     names = [name(path) for path in paths]
     labels = sort_labels(label for row in sets for label in row)
+    if missing := list(filter(is_missing, labels)):
+        found.notes.append(f"A class folder is called {shorten(map(repr, missing))}, as a missing label is written.")
     return ImageRecords(
         names,
         paths,

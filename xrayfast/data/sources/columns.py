@@ -15,7 +15,7 @@ from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.demographics import sex_in_name
 from xrayfast.data.sources.tables import Table
-from xrayfast.data.splits.stratify import Split, parse_split, parse_split_flag, split_without_flag
+from xrayfast.data.splits.stratify import SPLITS, Split, parse_split, parse_split_flag, split_without_flag
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
 # In order of preference; letter case and all characters but letters and digits are ignored.
@@ -123,6 +123,8 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         splits = set(map(parse_split, set(table.columns[name])))
         if name in usual and splits - {None}:
             words.insert(0, name)
+        elif name in usual:
+            mixed.append(name)
         elif "train" in splits and name not in usual_columns(free, "labels"):
             (mixed if None in splits else words).append(name)
         elif looks_like_flags(table.columns[name], words=True):
@@ -130,9 +132,11 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
                 flags.append(name)
             elif parse_split(name):
                 bare.append(name)
+    if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
+        flags, bare = bare, []
     by_flag = dict[Split, str]()
     for name in flags:
-        if split := parse_split_flag(name):
+        if split := parse_split_flag(name) or parse_split(name):
             by_flag.setdefault(split, name)
     found = words[:1] or list(by_flag.values())
     notes = [
@@ -142,8 +146,17 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     ]
     if by_flag and not words:
         meaning = ", ".join(f"1 in '{name}' is {split}" for split, name in by_flag.items())
-        notes.append(f"Splits: {meaning}; images without a 1 are {split_without_flag(by_flag)}.")
+        rest = f"; images without a 1 are {split_without_flag(by_flag)}" if len(by_flag) < len(SPLITS) else ""
+        notes.append(f"Splits: {meaning}{rest}.")
     return tuple(found), notes
+
+
+def _are_exclusive(columns: Sequence[Sequence[str]]) -> bool:
+    """Whether there are several columns of 1 and 0, and no row has more than one 1."""
+    rows = zip(*columns, strict=True)
+    return len(columns) > 1 and all(
+        sum(cell.strip().lower() in ("1", "1.0", "true") for cell in row) < 2 for row in rows
+    )
 
 
 def usual_columns(columns: Iterable[str], role: str) -> list[str]:

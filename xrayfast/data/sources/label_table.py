@@ -12,6 +12,7 @@ import numpy.typing as npt
 from xrayfast.config import DataConfig
 from xrayfast.data.labels.cells import (
     LIST,
+    is_list,
     looks_like_flags,
     note_delimiters,
     note_missing,
@@ -106,6 +107,8 @@ def _parse_labels(
     notes = note_missing({column: cells}, known)
     if config.label_delim == "auto" and delim != LABEL_JOIN:
         notes.append(f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}.")
+    if delim != LIST and (lists := sum(map(is_list, cells))):
+        notes.append(f"{plural(lists, 'cell')} of '{column}' hold lists of labels.")
     notes += note_delimiters([name for name in names if name not in known], delim)
     return RawLabels(names, matrix, spec.multi_label, blank=spec.blank), notes
 

@@ -80,9 +80,9 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
     """Read all cells as text; blank rows are left out, but keep their numbers.
 
     The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
-    separator is that of Excel's first line, "sep=;", or else the one of ',', ';' and tab that divides the first rows
-    alike; line ends may be any, also in quotes.
-    The file may be packed with gzip, or in one of the formats without a header.
+    separator is that of Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that divides the first
+    rows alike; blank lines before the header are skipped; line ends may be any, also in quotes. The file may be packed
+    with gzip, or in one of the formats without a header.
 
     Raises:
         DataError: not a file of text, no rows, a column twice, or rows longer or shorter than the header.
@@ -149,7 +149,10 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
             raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
         numbers: list[int] = []
         table = build_table(
-            file, header, _pad_rows(records, header, numbers, file, separator, 3 if start else 2), numbers
+            file,
+            header,
+            _pad_rows(records, header, numbers, file, separator, _count_lines(sample[:start]) + 2),
+            numbers,
         )
     if not numbers:
         raise DataError(f"{file}: found no rows; expected a header and a row for each image.")
@@ -184,17 +187,23 @@ def _records(stream: Iterable[str], separator: str) -> Iterator[list[str]]:
     return csv.reader(stream, delimiter=separator, strict=True)
 
 
+def _count_lines(text: str) -> int:
+    return len(re.findall(r"\r\n|\r|\n", text))
+
+
 def _separator(sample: str) -> tuple[str, int]:
-    """The separator, and how many characters the line takes that names it.
+    """The separator, and how many characters are before the header: blank lines, and a line that names the separator.
 
     Where no line does, it is the one that divides most rows of the sample as it divides the header; of several, into
     most cells.
     """
-    if line := _SEPARATOR_LINE.match(sample):
+    start = len(sample) - len(re.sub(r"\A([ \t]*(\r\n|\r|\n))+", "", sample))
+    if (line := _SEPARATOR_LINE.match(sample, start)) and line[1] in sample[line.end() :].partition("\n")[0]:
         return line[1], line.end()
+    start = line.end() if line else start
 
     def fit(separator: str) -> tuple[float, int]:
-        records = list(islice(csv.reader(io.StringIO(sample, newline=""), delimiter=separator), 100))
+        records = list(islice(csv.reader(io.StringIO(sample[start:], newline=""), delimiter=separator), 100))
         if len(sample) == _SAMPLE:
             records = records[:-1] or records  # the last may be cut
         width = len(records[0]) if records else 0
@@ -203,7 +212,7 @@ def _separator(sample: str) -> tuple[str, int]:
         rows = [row for row in records if any(map(str.strip, row))]
         return sum(len(row) == width for row in rows) / len(rows), width
 
-    return max(",;\t", key=fit), 0
+    return max(",;\t|", key=fit), start
 
 
 def _pad_rows(
