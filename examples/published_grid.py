@@ -1,11 +1,12 @@
 """The published experiments on your own data, as one command.
 
 Student reports train ImageNet networks on sets of chest radiographs that are not public, and vary which layers are
-trained and the loss. This script trains the same grid on DATA and prints the published tables with your numbers and
-their intervals beside the published ones:
+trained, the head, the optimizer and the loss. This script trains the same grid on DATA, prints the published tables
+with your numbers and their intervals beside the published ones, and writes one page with all curves and matrices:
 
-    python examples/published_grid.py DATA                              # single-label
-    python examples/published_grid.py DATA --imply covid-19=pneumonia   # multi-label
+    python examples/published_grid.py DATA --two-classes                # normal, and all other classes as infected
+    python examples/published_grid.py DATA --imply covid-19=pneumonia   # three labels
+    python examples/published_grid.py DATA --optimizer all --list       # all experiments, without training
     python examples/published_grid.py phantom --quick                   # minutes on a CPU; made where missing
 
 It can be stopped, or killed, at any time: started again it leaves what is done, goes on with what was interrupted and
@@ -16,152 +17,155 @@ import argparse
 import sys
 from pathlib import Path
 
+import pandas as pd
+from published.experiments import (
+    DATA_NOT_THE_SAME,
+    HEADS,
+    LAYERS,
+    LOSSES,
+    OPTIMIZERS,
+    PROTOCOL,
+    PROTOCOLS,
+    Experiment,
+    experiments,
+)
+from published.page import page
+from published.tables import published_tables, result, test_predictions
+
 import xrayfast as xf
 
-DEPTHS = {
-    "head": {},
-    "last block": {"unfreeze_blocks": 1},
-    "last blocks": {"unfreeze_blocks": 2},  # of vgg16 the later half of its convolutions
-    "all": {"unfreeze": True},
-}
-# The papers' focal loss has alpha = 1, which is no balancing: here alpha is left out.
-LOSSES = {"plain": {"loss": "auto"}, "focal": {"loss": "focal", "gamma": 2.0}}
-HEADS = {"resnet": (100,), "vgg": (500, 100)}
-"""Hidden layers of the three-label experiments; the others have one linear layer."""
-
-PUBLISHED_ACCURACY = {
-    ("resnet18", "head"): 0.930, ("resnet18", "all"): 0.945,
-    ("vgg16", "head"): 0.9306, ("vgg16", "last block"): 0.944, ("vgg16", "last blocks"): 0.9693,
-    ("vgg16", "all"): 0.9493,
-}  # fmt: skip
-PUBLISHED_THREE_LABELS = {"subset_accuracy": "0.935 to 0.957", "f1_macro": "0.882 to 0.920"}
-ABOUT_TWO_CLASSES = (
-    "Published: accuracy on 1,500 radiographs of a set of 15,000 with two classes (infected, normal) that is not "
-    "public; no intervals were given. A second report on such a set gives accuracy/F1 of 0.953/0.961, 0.973/0.978, "
-    "0.925/0.938 and 0.968/0.973 for four networks. DarkCovidNet (Ozturk et al. 2020): accuracy 0.870 with three "
-    "classes, 0.981 with two, on a set that is public."
-)
-ABOUT_THREE_LABELS = (
-    "Published: the range of four experiments (resnet18 and vgg16, BCE and focal loss) on 628 radiographs of a set of "
-    "7,457 with three labels, covid-19 implying pneumonia, that is not public; no intervals were given."
-)
-NOT_THE_SAME = (
-    "These are other images than the published ones: the protocol is the same, and agreement or disagreement says as "
-    "much about the data as about the networks."
-)
+ALL_LAYERS = list(dict.fromkeys(layers for of_head in LAYERS.values() for layers in of_head))
 
 
 def main(words: list[str] | None = None) -> None:
     args = options(words)
+    grid = experiments(args.arch, args.head, args.layers, args.optimizer, args.loss)
+    if args.list or not grid:
+        print(*(experiment.name for experiment in grid), f"{len(grid)} experiments", sep="\n")
+        return
     try:
         if args.quick and not args.data.exists():
             xf.synth(args.data, images=120, size=64, seed=0)
-        fraction = 0.2 if args.quick else 0.1  # the published split is 80/10/10
-        data = xf.open_data(
-            args.data.absolute(), labels=args.labels and args.labels.absolute(), imply=args.imply,
-            valid_fraction=fraction, test_fraction=fraction,
-        )  # fmt: skip
+        if args.quick and (args.data / "labels.csv").exists():  # with the patients
+            args.labels = args.labels or args.data / "labels.csv"
+        data = open_data(args)
         print(data.counts(), *data.notes, sep="\n")
-        grid = [(arch, depth, loss) for arch in args.arch for depth in args.depth for loss in args.loss]
-        runs = [trained(args, data, *cell, f"{i} of {len(grid)}") for i, cell in enumerate(grid, 1)]
-        comparison = xf.compare(runs, order="accuracy" if data.task == "single" else "subset_accuracy")
+        runs, skipped = {}, {}
+        for i, experiment in enumerate(grid, 1):
+            place = f"{i} of {len(grid)}: {experiment.name}"
+            try:
+                runs[experiment] = trained(args, data, experiment, place)
+            except xf.XrayfastError as error:
+                folder = args.runs / experiment.name
+                if (folder / "run.json").exists() and xf.Run(folder).info.status == "interrupted":
+                    raise
+                skipped.setdefault(str(error), []).append(experiment.name)
+                print(f"{place} is skipped. {error}", flush=True)
+        if not runs:
+            sys.exit("No experiment could be trained; the reasons are above.")
+        report(args, data, runs, skipped)
     except xf.XrayfastError as error:
         sys.exit(f"{error}\nStarted again, this goes on where it stopped.")
-    report(args.runs, comparison, {run.path.name: cell for run, cell in zip(runs, grid, strict=True)})
 
 
-def trained(args: argparse.Namespace, data: xf.Manifest, arch: str, depth: str, loss: str, place: str) -> xf.Run:
-    """The run of one experiment: as it is where it is complete, else trained or resumed."""
-    name = f"{arch}-{depth}-{loss}".replace(" ", "-")
-    settings = {"arch": arch, "size": args.size, "epochs": args.epochs, "weights": args.weights, "seed": 0}
-    settings |= {"optimizer": args.optimizer, "lr": args.lr, "batch_size": 8 if args.quick else 32}
-    settings |= DEPTHS[depth] | LOSSES[loss]
-    if data.task == "multi":
-        settings["head_width"] = next((width for start, width in HEADS.items() if arch.startswith(start)), (100,))
-    folder = args.runs / name
+def open_data(args: argparse.Namespace) -> xf.Manifest:
+    fraction = 0.2 if args.quick else 0.1  # the published split is 80/10/10
+    options = {"labels": args.labels and args.labels.absolute(), "label_col": args.label_col, "imply": args.imply}
+    options |= {"patient_col": args.patient_col, "valid_fraction": fraction, "test_fraction": fraction}
+    data = xf.open_data(args.data.absolute(), **options)
+    if not args.two_classes:
+        return data
+    if "normal" not in data.labels or len(data.labels) < 2:
+        sys.exit(f"--two-classes merges all classes but 'normal'; found {', '.join(data.labels)}.")
+    args.runs.mkdir(parents=True, exist_ok=True)
+    merged = args.runs.absolute() / "two_classes.txt"
+    merged.write_text("".join(f"infected = {label}\n" for label in data.labels if label != "normal"), encoding="utf-8")
+    return xf.open_data(args.data.absolute(), label_map=merged, **options)
+
+
+def trained(args: argparse.Namespace, data: xf.Manifest, experiment: Experiment, place: str) -> xf.Run:
+    """The run of an experiment: as it is where it is complete, else trained or resumed."""
+    settings = experiment.settings | {"arch": experiment.network, "size": args.size}
+    settings["weights"] = args.weights.get(experiment.network, args.weights[""])
+    if args.epochs:
+        settings["epochs"] = args.epochs
+    folder = args.runs / experiment.name
     if (folder / "split.csv").exists():
         run = xf.Run(folder)
         if run.config.updated(settings) != run.config or run.config.data != data.config:
             sys.exit(f"{folder}: was trained with other settings or on other data. Choose another folder with --runs.")
-        if run.info["status"] == "completed":
-            print(f"{place}: {name} is done")
+        if run.info.status == "completed":
+            print(f"{place} is done")
             return run
-        print(f"{place}: {name} goes on")
+        print(f"{place} goes on", flush=True)
         return xf.resume(run)
     if folder.exists():  # killed before training began: it holds nothing but these
         for file in (*folder.glob(".*.tmp"), *(folder / known for known in ("config.yaml", "run.json", "labels.json"))):
             file.unlink(missing_ok=True)
         folder.rmdir()
-    print(f"{place}: {name} is trained", flush=True)
-    return xf.fit(data, name=name, runs=args.runs, **settings)
+    print(f"{place} is trained", flush=True)
+    return xf.fit(data, name=experiment.name, runs=args.runs, **settings)
 
 
-def report(folder: Path, comparison, cells: dict[str, tuple[str, str, str]]) -> None:
-    """Print the table, and write it as published.csv and published.md, with the comparison of the runs beside it."""
-    exact = "accuracy" if comparison.task == "single" else "subset_accuracy"
-    table = comparison.table.set_index("run").loc[list(cells)].reset_index()
-    published = [beside(comparison.task, *cells[run]) for run in table["run"]]
-    for column, place in (("network", 0), ("trained", 1), ("loss", 2)):
-        table[column] = [cells[run][place] for run in table["run"]]
-    names = ["run", "network", "trained", "loss", "images", "patients"]
-    columns = [name + end for name in (exact, "f1_macro") for end in ("", "_low", "_high")]
-    table = table[names + columns]
-    for name in (exact, "f1_macro"):
-        table[f"{name}_published"] = [row[name] for row in published]
-    table.to_csv(folder / "published.csv", index=False)
-    lines = [["network", "trained", "loss", exact.replace("_", " "), "published", "F1, macro", "published"]]
-    for row in table.to_dict("records"):
-        shown = [f"{row[m]:.3f} ({row[m + '_low']:.3f} to {row[m + '_high']:.3f})" for m in (exact, "f1_macro")]
-        other = [str(row[f"{m}_published"]) for m in (exact, "f1_macro")]
-        lines.append([row["network"], row["trained"], row["loss"], shown[0], other[0], shown[1], other[1]])
-    images = table["images"].iloc[0]
-    title = f"{comparison.split} split, {images} images; 95 % intervals in brackets"
-    about = ABOUT_TWO_CLASSES if comparison.task == "single" else ABOUT_THREE_LABELS
-    text = "\n\n".join([title, markdown(lines), about, NOT_THE_SAME, *comparison.notes])
-    (folder / "published.md").write_text(text + "\n", encoding="utf-8")
-    print(f"\n{text}")
-    comparison.table.to_csv(folder / "comparison.csv", index=False)
-    comparison.differences.to_csv(folder / "comparison-differences.csv", index=False)
-    print(f"\nWritten to {folder}: published.md, published.csv, comparison.csv, comparison-differences.csv")
-    print(f"All differences: xrayfast compare {folder}")
-
-
-def beside(task: str, arch: str, depth: str, loss: str) -> dict[str, object]:
-    """What was published for an experiment: the accuracy of single-label ones, ranges of multi-label ones."""
-    if task == "multi":
-        return PUBLISHED_THREE_LABELS
-    known = PUBLISHED_ACCURACY.get((arch.removesuffix("_bn"), depth)) if loss == "plain" else None
-    return {"accuracy": "–" if known is None else f"{known:.3f}", "f1_macro": "–"}
-
-
-def markdown(lines: list[list[str]]) -> str:
-    """A Markdown table, its columns aligned so that it reads as plain text too."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
-    rows = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in lines]
-    return "\n".join(f"| {row} |" for row in rows)
+def report(
+    args: argparse.Namespace, data: xf.Manifest, runs: dict[Experiment, xf.Run], skipped: dict[str, list[str]]
+) -> None:
+    """Print the tables, and write them, the page and the test predictions."""
+    results = pd.DataFrame([result(experiment, run) for experiment, run in runs.items()])
+    completed = list(runs.values())
+    tables = published_tables(results, completed)
+    protocols = PROTOCOLS.get((data.task, len(data.labels)), ())
+    notes = [f"[{protocol.mark}] {protocol.text}" for protocol in protocols]
+    notes += [PROTOCOL.format(size=args.size), DATA_NOT_THE_SAME]
+    notes += [f"Not trained: {', '.join(names)}. {reason}" for reason, names in skipped.items()]
+    text = "\n\n".join([*(table.markdown() for table in tables), *notes])
+    print(f"\n{text}\n")
+    results.to_csv(args.runs / "published.csv", index=False)
+    test_predictions(completed).to_csv(args.runs / "test_predictions.csv", index=False)
+    (args.runs / "published.md").write_text(text + "\n", encoding="utf-8")
+    title = f"The published experiments on {data.config.source.name}"
+    (args.runs / "published.html").write_text(page(title, tables, notes, runs, data), encoding="utf-8")
+    print(f"Written to {args.runs}: published.html, published.md, published.csv, test_predictions.csv")
+    print(f"Paired differences: xrayfast compare {args.runs}; one experiment: xrayfast interpret {completed[0].path}")
 
 
 def options(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, nargs="?", default=Path("data"), metavar="DATA")
     parser.add_argument("--labels", type=Path, help="table (CSV) of image paths and labels")
-    parser.add_argument("--imply", action="append", default=[], metavar="A=B", help="as covid-19=pneumonia")
+    parser.add_argument("--label-col", default=(), metavar="COLUMN", help="of labels in the table")
+    parser.add_argument("--patient-col", metavar="COLUMN", help="of patients in the table")
+    classes = parser.add_mutually_exclusive_group()
+    classes.add_argument("--two-classes", action="store_true", help="normal, and all other classes as infected")
+    classes.add_argument("--imply", action="append", default=[], metavar="A=B", help="as covid-19=pneumonia")
     parser.add_argument("--runs", type=Path, default=Path("runs/published"), help="folder of the runs and tables")
-    parser.add_argument("--quick", action="store_true", help="to try it: 64 px, small networks from random weights")
-    parser.add_argument("--arch", action="append", help="a network; may be repeated (resnet18 and vgg16)")
-    parser.add_argument("--depth", action="append", choices=DEPTHS, help="what is trained; may be repeated (all four)")
-    parser.add_argument("--loss", action="append", choices=LOSSES, help="may be repeated (both)")
-    parser.add_argument("--epochs", type=int, help="after the first, of the head (6)")
+    parser.add_argument(
+        "--quick", action="store_true", help="to try it: 64 px, random weights, 2 epochs, no own classifier"
+    )
+    parser.add_argument("--list", action="store_true", help="print the experiments, and train nothing")
+    several = {"action": "append", "default": []}
+    parser.add_argument("--arch", **several, help="may be repeated, as all that follow (resnet18 and vgg16)")
+    parser.add_argument("--head", **several, choices=sorted({head for _, head in HEADS}), help="(all)")
+    parser.add_argument("--layers", **several, choices=ALL_LAYERS, help="the layers trained (all)")
+    parser.add_argument("--optimizer", **several, choices=[*OPTIMIZERS, "all"], help="with rate and epochs (adam)")
+    parser.add_argument("--loss", **several, choices=LOSSES, help="(both)")
+    parser.add_argument(
+        "--weights", **several, metavar="W", help="imagenet, none or a file; vgg16=FILE for one network"
+    )
+    parser.add_argument("--epochs", type=int, help="(6 with adam, 10 or 20 with sgd)")
     parser.add_argument("--size", type=int, help="side of the images in pixels (224)")
-    parser.add_argument("--weights", choices=["imagenet", "none"])
-    parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam", help="sgd has momentum 0.9")
-    parser.add_argument("--lr", type=float, default=1e-3, help="the papers have 1e-3 and, with sgd, 1e-4")
     args = parser.parse_args(words)
-    args.arch = args.arch or (["resnet18", "mobilenet_v2"] if args.quick else ["resnet18", "vgg16"])
-    args.depth, args.loss = args.depth or list(DEPTHS), args.loss or list(LOSSES)
-    args.epochs, args.size = args.epochs or 6, args.size or (64 if args.quick else 224)
-    args.weights = args.weights or ("none" if args.quick else "imagenet")
+    args.arch = args.arch or ["resnet18", "vgg16"]
+    # The own classifier has 120 million weights: too many for a quick try.
+    args.head = args.head or (["mlp"] if args.quick else sorted({head for _, head in HEADS}, reverse=True))
+    args.optimizer = args.optimizer or ["adam"]
+    args.optimizer = list(OPTIMIZERS) if "all" in args.optimizer else args.optimizer
+    args.loss = args.loss or list(LOSSES)
+    args.epochs = args.epochs or (2 if args.quick else None)
+    args.two_classes |= args.quick and not args.imply
+    args.size = args.size or (64 if args.quick else 224)
+    named = [item.partition("=") if item.partition("=")[0] in args.arch else ("", "", item) for item in args.weights]
+    args.weights = {"": "none" if args.quick else "imagenet"} | {network: found for network, _, found in named}
     return args
 
 
