@@ -151,7 +151,7 @@ def test_the_labels_of_a_network_take_any_spelling_of_the_data(data_dir):
 def test_numbers_with_a_decimal_comma_are_numbers(data_dir):
     data = label_column(data_dir, ["1,0", "0,0"] * 5)
     assert data.labels == ("label",) and data.targets.sum() == 5
-    assert label_column(data_dir, ["0,0", "1,0", "2,0", "2"] + ["1,0"] * 6).labels == ("0,0", "1,0", "2,0")
+    assert label_column(data_dir, ["0,0", "1,0", "2,0", "2", "0"] + ["1,0"] * 5).labels == ("0,0", "1,0", "2,0")
 
 
 def test_lists_and_plain_labels_in_one_column(data_dir):

@@ -234,7 +234,8 @@ def looks_like_flags(
 ) -> bool:
     """Whether at least one cell is 1 or -1, and this share of those that are not missing is 1, 0 or -1.
 
-    With `words`, True and False count too. Numbers may have a decimal comma where all cells do. `known` are labels, and so not missing.
+    With `words`, True and False count too. Numbers may have a decimal comma where all cells are numbers. `known` are
+    labels, and so not missing.
     """
     counts = Counter(cell.strip() for cell in cells)
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
