@@ -189,6 +189,19 @@ def test_only_unfrozen_layers_move_at_their_rates_and_frozen_batch_norm_stays(da
         assert learn.opt.frozen_idx == frozen_idx == 14
 
 
+def test_a_fully_connected_layer_of_the_network_s_own_classifier_is_unfrozen_alone(data_dir, tiny_vgg):
+    dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
+    learn = xf.learner(dls, arch=tiny_vgg, weights="none", head="classifier", groups="layers")
+    assert [group.name for group in learn.groups[-3:]] == ["classifier.fc1", "classifier.fc2", "head"]
+    (phase,) = plan_phases(TrainConfig(unfreeze_layers=1, freeze_epochs=0, epochs=1), len(learn.groups), 1e-2, True)
+    before = {name: tensor.clone() for name, tensor in learn.model.state_dict().items()}
+    unfreeze_phase(learn, phase)
+    with learn.no_bar(), learn.no_logging():
+        run_phase(learn, phase, schedule="constant", momentum=0.9, callbacks=[])
+    changed = {name for name, tensor in learn.model.state_dict().items() if not torch.equal(before[name], tensor)}
+    assert {name for name in changed if name.startswith("0.")} == {"0.5.fc2.weight", "0.5.fc2.bias"}
+
+
 def test_stochastic_depth_of_frozen_layers_is_off(data_dir):
     dls = xf.dataloaders(xf.open_data(data_dir), size=32, batch_size=8, device="cpu")
     learn = xf.learner(dls, arch="convnext_tiny", weights="none", groups="layers")
