@@ -162,7 +162,8 @@ class DataConfig(_Section):
     patient_col: str | None = option(
         None,
         "Column of patients in the table, none of whom is in two splits; or dicom:PatientID, name (in the file names), "
-        "none. Inferred where not given.",
+        "name:REGEX, such as 'name:(person[0-9]+)', whose first group is the patient; or none. Inferred where not "
+        "given.",
         metavar="COLUMN",
     )
     split_col: str | None = option(
@@ -176,6 +177,10 @@ class DataConfig(_Section):
     folds: int | None = option(None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2)
     fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1)
     split_seed: int = option(0, "Seed of the split.", ge=0)
+    ignore_split: bool = option(False, "Leave out the split that the data set's folders or table give, and draw one.")
+    keep_masks: bool = option(
+        False, "Take files for radiographs whose name or folder is that of masks, overlays, maps or thumbnails."
+    )
     missing: Problems = option(
         "error", "Rows of the table whose image is not there: an error, or left out, counted and listed in the run."
     )

@@ -207,6 +207,17 @@ class Run:
         if rows := [(image, reason) for reason, images in left_out for image in images]:
             write_csv(self.path / LEFT_OUT, pd.DataFrame(rows, columns=["image", "reason"]))
 
+    def read_left_out(self) -> dict[str, str]:
+        """The reasons of `left_out.csv`, by image; empty where there is none.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        if not (self.path / LEFT_OUT).is_file():
+            return {}
+        table = read_csv(self.path / LEFT_OUT, ["image", "reason"], dtype=str, keep_default_na=False)
+        return dict(zip(table["image"], table["reason"], strict=True))
+
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: phase, losses, metrics, learning rates, seconds.

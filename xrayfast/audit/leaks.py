@@ -12,7 +12,6 @@ from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
 from xrayfast.audit.features import Features, Progress, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.sources.patients import group_patients
 from xrayfast.data.splits.assign import connect_groups
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten
@@ -138,7 +137,7 @@ def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> npt
     same: dict[Kind, npt.NDArray[np.intp]] = {kind: np.arange(len(data)) for kind in ("exact", "near")}
     for group in duplicates:
         same[group.kind][list(group.rows)] = group.rows[0]
-    groups = connect_groups(group_patients(data.table["patient"].tolist()), *same.values())
+    groups = connect_groups(data.groups, *same.values())
     assert groups is not None  # two groupings were given
     return groups
 

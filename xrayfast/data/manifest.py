@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ import pandas as pd
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.resolve import resolve_labels
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
-from xrayfast.data.sources.patients import group_patients, pseudonymize
+from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
@@ -28,6 +29,8 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
+
+_MANY = 20  # images that few patients have
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,12 @@ class Manifest:
     def truth(self) -> npt.NDArray[np.int8]:
         """(N, L) int8: 1, 0, or -1 where masked, because the cell is ignored or smoothed."""
         return to_truth(self.targets)
+
+    @property
+    def groups(self) -> npt.NDArray[np.intp] | None:
+        """(N,) integers, equal for images of one patient, or of one study where the patient is unknown; else None."""
+        studies = self.table["study"].tolist() if "study" in self.table else None
+        return group_images(self.table["patient"].tolist(), studies)
 
     def subset(self, split: Split) -> Manifest:
         """The images of one split.
@@ -117,7 +126,7 @@ class Manifest:
             return self
         before: list[Split] = self.table["split"].tolist()
         given = [None if drawn else split for split, drawn in zip(before, self.drawn.tolist(), strict=True)]
-        together = connect_groups(groups, group_patients(self.table["patient"].tolist()))
+        together = connect_groups(groups, self.groups)
         splits = assign_splits(given, (self.targets == 1).astype(np.uint8), together, self.config)
         outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [note for note in self.notes if note not in outdated and not note.startswith(_REDRAWN)]
@@ -148,12 +157,19 @@ class Manifest:
         return digest.hexdigest()
 
 
-def open_manifest(config: DataConfig, *, to_train: bool = True, known_labels: Collection[str] = ()) -> Manifest:
+def open_manifest(
+    config: DataConfig,
+    *,
+    to_train: bool = True,
+    known_labels: Collection[str] = (),
+    leave_out: Mapping[str, str] | None = None,
+) -> Manifest:
     """Read a data set: class folders, or a table where one is named or found.
 
     It must be fit for training unless `to_train` is False. To test on it, one image of one class suffices, labels that
     no image has are kept if some images are known to lack them, given splits are kept, and other images are test.
     `known_labels` are those of a run: where the data has them, they are labels as they are written.
+    `leave_out` are the reasons to leave images out, by their names.
 
     Raises:
         DataError: the images, labels or splits can't be used; the message says where and what to do.
@@ -161,7 +177,10 @@ def open_manifest(config: DataConfig, *, to_train: bool = True, known_labels: Co
     """
     if config.split_file and config.split_col:
         raise ConfigError("found both split_file and split_col; expected one. Leave out one of the two.")
-    records, config = read_source(config, known_labels)
+    if config.ignore_split and (config.split_file or config.split_col):
+        named = "split_file" if config.split_file else "split_col"
+        raise ConfigError(f"found both ignore_split and {named}; expected one. Leave out one of the two.")
+    records, config = read_source(config, known_labels, leave_out)
     labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
     notes = records.notes + labels.notes
     truth = to_truth(labels.targets)
@@ -172,10 +191,13 @@ def open_manifest(config: DataConfig, *, to_train: bool = True, known_labels: Co
         given, split_notes = read_split_file(config.split_file, records.names)
         notes += split_notes + (["The data set has a split of its own, which is not used."] if records.splits else [])
     if to_train:
-        groups = group_patients(records.patients)
-        splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config)
+        notes += [] if config.split_file else _check_patients(records)
+        patients = group_patients(records.patients)
+        groups = group_images(records.patients, records.studies)
+        unit = "study, as no patients are known" if patients is None else "patient"
+        splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config, unit)
         notes += splits.notes
-        notes += _note_shared_patients(groups, records.patients, splits.names)
+        notes += _note_shared_patients(patients, records.patients, splits.names)
         notes += _require_splits(truth, labels.names, splits.names, labels.task)
     else:
         splits = keep_given_splits(given)
@@ -212,6 +234,24 @@ def _require_learnable(truth: npt.NDArray[np.int8], labels: Sequence[str], task:
             f"class '{labels[int(totals.argmin())]}' has 1 image; at least 2 are needed, one to train and "
             "one to validate. Add images or remove the class."
         )
+
+
+def _check_patients(records: ImageRecords) -> list[str]:
+    """Refuse one identifier on all images, as anonymised files have; a note where one is on most."""
+    counts = Counter(records.patients or ())
+    most = max([n for patient, n in counts.items() if patient], default=0)
+    if most < len(records.names) or most < 2:
+        if most < _MANY or most <= len(records.names) / 2:
+            return []
+        return [
+            f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier stands for "
+            "anonymised files, --patient-col none splits by image."
+        ]
+    raise DataError(
+        f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymised, "
+        "and nothing can be split by them. --patient-col none splits by image; another column, or 'name:REGEX', may "
+        "tell patients apart."
+    )
 
 
 def _note_shared_patients(

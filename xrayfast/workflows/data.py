@@ -65,6 +65,8 @@ def open_data(
     folds: int | None = None,
     fold: int | None = None,
     split_seed: int = 0,
+    ignore_split: bool = False,
+    keep_masks: bool = False,
     missing: Problems = "error",
     window: str = "auto",
     cache: bool = True,
@@ -88,7 +90,8 @@ def open_data(
         imply: labels that follow from others, as in "covid-19=pneumonia".
         task: "single", "multi" or "auto", which infers it from the labels.
         patient_col: column of patients, who are never divided between splits; or "dicom:PatientID" (a DICOM header),
-            "name" (file names) or "none". By default recognised.
+            "name" (file names), "name:REGEX" (likewise, by the first group of a regular expression that is searched
+            for in each image's path) or "none". By default recognised.
         split_col: column of train, valid and test, or of 1 and 0 such as `is_test`. By default recognised.
         split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
         valid_fraction: fraction of the images for validation, where the data has no split of its own.
@@ -96,6 +99,8 @@ def open_data(
         folds: number of folds of all images that are not test; one of them is the validation split.
         fold: which of them, from 1 (default).
         split_seed: seed of the drawn split.
+        ignore_split: leave out the split that the data set's folders or table give, and draw one.
+        keep_masks: take files for radiographs whose name or folder is that of masks, overlays, maps or thumbnails.
         missing: "error", or "skip" to leave out rows of the table whose image is not there.
         window: for DICOM images: "auto" (the file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
         cache: keep decoded images on disk for the next time.
@@ -191,8 +196,11 @@ def find_data(run: Run) -> Manifest | None:
 
 def _reopen(run: Run) -> Manifest:
     fingerprint, config = run.info.fingerprint, run.config.data
-    replayed = {"split_file": run.split_path, "split_col": None, "folds": None, "fold": None}
-    data = replace(open_manifest(config.model_copy(update=replayed), known_labels=run.labels), config=config)
+    # Masks are left out where the run left them out: those of older versions did not.
+    replayed = {"split_file": run.split_path, "split_col": None, "ignore_split": False, "keep_masks": True}
+    replayed |= {"folds": None, "fold": None}
+    opened = open_manifest(config.model_copy(update=replayed), known_labels=run.labels, leave_out=run.read_left_out())
+    data = replace(opened, config=config)
     if data.fingerprint() != fingerprint:
         raise DataError("Start a new run.")
     return data

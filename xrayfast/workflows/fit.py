@@ -241,6 +241,11 @@ def _remarks(config: Config, learn: RadiographLearner, group_counts: Sequence[in
             f"Training is in {learn.precision}: {native}, which this device has units for, would change this network's "
             f"outputs too much. --precision {native} takes it nevertheless."
         )
+    if data.table["patient"].isna().all():
+        remarks.append(
+            "Patients are not known: one of them may be in several splits, which makes results optimistic. "
+            "--patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
+        )
     valid_truth = data.subset("valid").truth
     absent, no_negatives = (labels_lacking(cell, valid_truth, data.labels) for cell in (1, 0))
     if absent:

@@ -11,7 +11,7 @@ import pytest
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
 from xrayfast.data.sources.datasets.padchest import ages_at_study
 from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views
-from xrayfast.data.sources.patients import group_patients, pseudonymize
+from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
 from xrayfast.errors import ConfigError, DataError, ReadError
 
 NIH = [f"{label}/000{20000 + i // 2:05d}_{i % 2:03d}.png" for i in range(12) for label in ("a", "b")]
@@ -58,6 +58,15 @@ def test_pseudonyms_and_groups():
     assert group_patients(["", ""]) is None and group_patients(None) is None
 
 
+def test_groups_by_study_where_the_patient_is_unknown():
+    groups = group_images(["x", "x", "", "", None], ["s1", "s2", "s3", "s3", ""])
+    assert groups.tolist() == [0, 0, 1, 1, 2]
+    assert group_images(None, ["s1", "s1", "s2"]).tolist() == [0, 0, 1]
+    assert group_images(["x", "y", ""], None).tolist() == group_patients(["x", "y", ""]).tolist()
+    assert group_images(None, None) is None and group_images(["", ""], ["", ""]) is None
+    assert group_images(None, ["1"] * 21) is None  # numbers that start again for each patient
+
+
 # In file names
 
 
@@ -102,6 +111,57 @@ def test_a_column_goes_before_names_and_is_not_mixed_with_them(tmp_path):
     assert opened(tmp_path, patient_col="none").table["patient"].isna().all()
     table(tmp_path, "image,label,Patient ID\n" + re.sub(r"\d*\n", "\n", rows))
     assert opened(tmp_path).table["patient"].nunique() == 5  # a column without a single cell tells nothing
+
+
+KERMANY = [
+    *(f"NORMAL/IM-0{115 + i}-000{j}.jpeg" for i in range(6) for j in (1, 2)),
+    *(f"NORMAL/NORMAL2-IM-0115-000{j}.jpeg" for j in (1, 2)),
+    *(f"PNEUMONIA/person{i}_bacteria_{3 * i + j}.jpeg" for i in range(1, 8) for j in range(3)),
+    "PNEUMONIA/person1_virus_6.jpeg",
+]
+
+
+def test_kermany_names(tmp_path):
+    data = opened(make(tmp_path, *KERMANY))
+    assert data.table["patient"].nunique() == 6 + 1 + 7 and data.table["patient"].notna().all()
+    assert data.table.groupby("patient")["split"].nunique().max() == 1
+    of = data.table.set_index("image")["patient"]
+    assert of["PNEUMONIA/person1_virus_6.jpeg"] == of["PNEUMONIA/person1_bacteria_3.jpeg"]
+    assert of["NORMAL/IM-0115-0001.jpeg"] == of["NORMAL/IM-0115-0002.jpeg"] != of["NORMAL/NORMAL2-IM-0115-0001.jpeg"]
+    assert noted(data, "Patients from the Kermany file names: 14 on 36 of 36 images")
+
+
+def test_numbers_of_an_export_that_start_again_in_each_folder_are_no_patients(tmp_path):
+    data = opened(
+        make(tmp_path, *(f"{label}/p{i}/IM-000{j}-0001.jpg" for label in "ab" for i in range(6) for j in (1, 2)))
+    )
+    assert data.table["patient"].isna().all() and noted(data, "do not tell patients apart")
+    make(tmp_path / "one", *(f"{label}/IM-0001-00{i}{label}.jpg" for label in "ab" for i in range(10, 20)))
+    assert opened(tmp_path / "one").table["patient"].isna().all()
+
+
+def test_any_pattern_of_names(tmp_path):
+    make(
+        tmp_path, *(f"{label}/case_{i}{label}_{j}.png" for label in "ab" for i in range(6) for j in range(2)), "a/x.png"
+    )
+    data = opened(tmp_path)
+    assert data.table["patient"].isna().all() and noted(data, "no patients are known", "--patient-col 'name:REGEX'")
+    data = opened(tmp_path, patient_col=r"name:case_(\d+[ab])")
+    assert data.table["patient"].nunique() == 12 and data.table["patient"].isna().sum() == 1
+    assert data.table.groupby("patient")["split"].nunique().max() == 1
+    assert noted(data, r"Patients from file names by 'case_(\d+[ab])': 12 on 24 of 25 images; none in a/x.png.")
+    assert opened(tmp_path, patient_col=r"name:^([ab])/case_0").table["patient"].nunique() == 2
+    for pattern, words in {
+        "name:(case": "'(case' is no regular expression",
+        "name:case": "'case' has no group",
+        "name:(subject)": "no match of '(subject)' in the images' names; expected one in names such as a/case_0a_0.png",
+    }.items():
+        kind = DataError if "match" in words else ConfigError
+        assert words in message(kind, tmp_path, patient_col=pattern)
+    file = table(
+        tmp_path, "image,label,patient\n" + "".join(f"a/case_{i}a_0.png,{'ab'[i % 2]},x{i}\n" for i in range(6))
+    )
+    assert opened(tmp_path, labels=file, patient_col=r"name:(case)_[0-3]").table["patient"].isna().sum() == 2
 
 
 # In DICOM headers
@@ -151,6 +211,36 @@ def test_headers_tell_patients_and_more(tmp_path, headers):
     assert np.isnan(facts.loc["a/a_other_2.dcm", "age"]) and facts.loc["a/plain.png", "sex"] is None
     assert len(headers.asked) == 10 and {keyword for _, keyword in headers.asked} == {"PatientID"}
     assert "secret" not in repr(data.notes) + data.table.drop(columns=["image", "path"]).to_csv()
+
+
+def test_one_identifier_on_all_files_looks_anonymised(tmp_path, headers):
+    dicoms(tmp_path, *["ANON"] * 6)
+    found = message(DataError, tmp_path)
+    assert "all 12 images have the same patient 'ANON' (PatientID of their DICOM headers)" in found
+    assert "look anonymised" in found and "--patient-col none" in found
+    assert set(opened(tmp_path, patient_col="none").table["split"]) == {"train", "valid"}
+    classes(tmp_path, a=8, b=8)
+    assert not noted(opened(tmp_path), "One patient has")
+    dicoms(tmp_path, *["ANON"] * 12)
+    assert noted(opened(tmp_path), "One patient has 24 of 40 images", "--patient-col none")
+
+
+def test_studies_of_unknown_patients_are_in_one_split_each(tmp_path, headers, monkeypatch):
+    of = {f"{label}_{i}{label}": f"1.2.{i}{label}" for label in "ab" for i in range(8)}
+
+    def read_header(path, patient_keyword="PatientID"):
+        study = path.rpartition("/")[2].rpartition("_")[0]
+        return Header("known" if study == "a_0a" else "", of[study], "F", 40.0, "PA")
+
+    monkeypatch.setattr(headers, "read_header", read_header)
+    make(tmp_path, *(f"{study[0]}/{study}_{j}.dcm" for study in of for j in (1, 2)))
+    for seed in range(5):
+        data = opened(tmp_path, split_seed=seed)
+        assert data.table.groupby("study")["split"].nunique().max() == 1
+        assert data.redraw_splits(np.arange(len(data))).table.groupby("study")["split"].nunique().max() == 1
+    assert noted(data, "stratified by label, by patient")
+    (tmp_path / "a/a_0a_1.dcm").unlink(), (tmp_path / "a/a_0a_2.dcm").unlink()
+    assert noted(opened(tmp_path), "by study, as no patients are known")
 
 
 def test_another_keyword(tmp_path, headers):

@@ -326,7 +326,7 @@ def test_a_label_of_missing_images_alone_is_no_label(data_dir):
 def test_all_images_of_one_patient(data_dir):
     table(data_dir, lines("image,label,patient", "images/{i}.png,{ab},secret"))
     found = message(DataError, data_dir)
-    assert "no images in the valid split" in found and "secret" not in found
+    assert "all 10 images have the same patient:" in found and "--patient-col none" in found and "secret" not in found
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def usual_columns(columns: Iterable[str], role: str) -> list[str]:
 
 def is_column_name(patient_col: str) -> bool:
     """Whether the option names a column, and not another way to tell patients apart."""
-    return patient_col not in ("none", "name") and not patient_col.startswith("dicom:")
+    return patient_col not in ("none", "name") and not patient_col.startswith(("dicom:", "name:"))
 
 
 def quote(names: Iterable[str]) -> str:

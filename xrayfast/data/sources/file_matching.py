@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
+from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
@@ -300,10 +301,12 @@ class Finder:
         return [f"Folders in which images were found by their names: {shorten(where, 20)}."]
 
     def _all_names(self) -> list[str]:
-        """All files of the tree that are not hidden; listed once, when first needed."""
+        """All files of the tree that are not hidden nor masks by name; listed once, when first needed."""
         if self._names is None:
             start = len(self._start)
             self._names = [entry.path[start:].replace(os.sep, "/") for entry in walk(self._root) if entry.is_file()]
+            derived = find_derived(self._names)
+            self._names = [name for name in self._names if name not in derived]
             self._index = PathIndex(self._names)
         return self._names
 

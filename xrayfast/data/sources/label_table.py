@@ -77,6 +77,8 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
             f"{len(files.rows)} rows describe {len(files.names)} images: rows of one image are merged, "
             "1 if any row is 1."
         )
+    if config.ignore_split and columns.split:
+        records.splits, columns = [None] * len(records.names), replace(columns, split=())
     _add_metadata(records, table, columns, spec, files.first)
     spec.complete_records(records, file)
     no_splits = records.splits is None and config.split_file is None

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.sources.class_folders import LAYOUTS
 from xrayfast.data.sources.columns import usual_columns
@@ -57,6 +58,8 @@ def detect_layout(source: Path, labels: Path | None) -> Layout:
     spec_of = {name: registry.match_spec(names) for name, names in names_of.items()}
     recognised = [name for name, spec in spec_of.items() if spec is not GENERIC]
     with_images = [folder for folder in folders if any(is_image(entry.path) for entry in walk(folder))]
+    derived = find_derived([f"{folder.name}/" for folder in with_images])
+    with_images = [folder for folder in with_images if f"{folder.name}/" not in derived]
     if not _are_image_folders(with_images, numbered=bool(recognised)):
         unused = tuple(
             name

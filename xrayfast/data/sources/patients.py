@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -16,10 +17,12 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.errors import DataError, ReadError, shorten
+from xrayfast.errors import ConfigError, DataError, ReadError, shorten
 
 if TYPE_CHECKING:
     from xrayfast.data.images.dicom.metadata import Header
+
+_MOST_IN_STUDY = 20  # images of a study of chest radiographs; most have 1 to 3
 
 
 def find_patients(records: ImageRecords, config: DataConfig) -> None:
@@ -30,16 +33,19 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
 
     Raises:
         DataError: names or headers were asked for and hold no patient.
-        ConfigError: the header's keyword is not one of DICOM.
+        ConfigError: the header's keyword is not one of DICOM, or a pattern for names is wrong.
     """
     chosen = config.patient_col
     if chosen == "none":
         records.notes.append("Patients are not looked for, as patient_col is none.")
         return
-    keyword = chosen.partition(":")[2] if chosen and chosen.startswith("dicom:") else None
-    if records.patients is None and keyword is None:
+    way, _, rest = (chosen or "").partition(":")
+    keyword = rest if way == "dicom" else None
+    if way == "name" and rest:
+        _read_pattern(records, rest)
+    elif records.patients is None and keyword is None:
         _read_names(records)
-    if records.patients is None and chosen != "name":
+    if records.patients is None and way != "name":
         _read_headers(records, keyword or "PatientID")
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
@@ -47,6 +53,29 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
             f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {examples}"
         )
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
+
+
+def _read_pattern(records: ImageRecords, pattern: str) -> None:
+    """Patients by the first group of a regular expression, searched for in each image's name."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"patient_col: '{pattern}' is no regular expression ({error}).") from error
+    if not compiled.groups:
+        raise ConfigError(f"patient_col: '{pattern}' has no group; expected one around the patient, as in '(p[0-9]+)'.")
+    matches = [compiled.search(name) for name in records.names]
+    records.patients = [match[1] or "" if match else "" for match in matches]
+    unmatched = [name for name, patient in zip(records.names, records.patients, strict=True) if not patient]
+    if len(unmatched) == len(records.names):
+        raise DataError(
+            f"patient_col: found no match of '{pattern}' in the images' names; expected one in names such as "
+            f"{shorten(unmatched, 2)}."
+        )
+    records.notes.append(
+        f"Patients from file names by '{pattern}': {len(set(filter(None, records.patients)))} on "
+        f"{len(records.names) - len(unmatched)} of {len(records.names)} images"
+        + (f"; none in {shorten(unmatched, 3)}." if unmatched else ".")
+    )
 
 
 def _read_names(records: ImageRecords) -> None:
@@ -62,6 +91,13 @@ def _read_names(records: ImageRecords) -> None:
                 counts[origin] += 1
                 break
     if not counts:
+        return
+    if len(set(filter(None, patients))) == 1 and n > 1:
+        records.notes.append("File names look as if all images were of one patient, which is not used.")
+        return
+    repeated = Counter(os.path.basename(name) for name in records.names)  # noqa: PTH119 - see _headers
+    if counts["Kermany"] and any(repeated[os.path.basename(name)] > 1 for name in records.names):  # noqa: PTH119
+        records.notes.append("File names do not tell patients apart, as some are in several folders.")
         return
     records.patients = patients
     if records.studies is None and any(studies):
@@ -80,6 +116,8 @@ def _read_headers(records: ImageRecords, keyword: str) -> None:
     if any(header.patient for header in found):
         records.patients = [header.patient if header else "" for header in headers]
         on, people = sum(map(bool, records.patients)), len(set(filter(None, records.patients)))
+        # One identifier on all files identifies none of them.
+        records.patient_shown = f" '{records.patients[0]}' ({keyword} of their DICOM headers)" if people == 1 else ""
         records.notes.append(f"Patients from the DICOM headers ({keyword}): {people} on {on} of {len(found)} files.")
     if not found:
         return
@@ -112,6 +150,23 @@ def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
             f"{len(damaged)} files' headers can't be read, and their patients are unknown: {shorten(damaged)}."
         )
     return headers
+
+
+def group_images(
+    patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
+) -> npt.NDArray[np.intp] | None:
+    """(N,) an integer per patient, else per study, else per image; None where none of either is known.
+
+    A study of more than `_MOST_IN_STUDY` images of unknown patients is none: its numbers start again for each patient.
+    """
+    owners = list(patients or [None] * len(studies or ()))
+    blank = [study if not owner else None for owner, study in zip(owners, studies or [None] * len(owners), strict=True)]
+    sizes = Counter(blank)
+    keys = [
+        owner or (f"study {study}" if study and sizes[study] <= _MOST_IN_STUDY else None)
+        for owner, study in zip(owners, blank, strict=True)
+    ]
+    return group_patients(keys)
 
 
 def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:

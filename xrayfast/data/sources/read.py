@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from xrayfast.config import DataConfig
+from xrayfast.data.images.names import find_derived
 from xrayfast.data.sources.class_folders import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.layout import detect_layout
 from xrayfast.data.sources.patients import find_patients
-from xrayfast.data.sources.records import ImageRecords
+from xrayfast.data.sources.records import DERIVED, ImageRecords
+from xrayfast.data.splits.folders import splits_from_folders
 from xrayfast.errors import shorten
 
 
-def read_source(config: DataConfig, known: Collection[str] = ()) -> tuple[ImageRecords, DataConfig]:
+def read_source(
+    config: DataConfig, known: Collection[str] = (), leave_out: Mapping[str, str] | None = None
+) -> tuple[ImageRecords, DataConfig]:
     """The images of a data set, and the config with the folder and the table that were found.
 
-    `known` are the labels of a run, which are labels as they are written.
+    `known` are the labels of a run, which are labels as they are written; `leave_out` the reasons to leave images out,
+    by their names.
 
     Raises:
         DataError: the images or labels can't be used; the message says where and what to do.
@@ -40,5 +45,29 @@ def read_source(config: DataConfig, known: Collection[str] = ()) -> tuple[ImageR
         if unread := [name for name in layout.other_tables if name not in records.companions]:
             notes.append(f"{shorten(unread)} beside it is not read; --labels reads another table.")
         records.notes[:0] = notes
+    if not config.keep_masks and (derived := find_derived(records.names)):
+        records = records.leave_out(dict.fromkeys(derived, DERIVED))
+        records.notes.append("--keep-masks takes them for radiographs.")
+    records = records.leave_out(leave_out or {})
+    _find_splits(records, config)
     find_patients(records, config)
     return records, config
+
+
+def _find_splits(records: ImageRecords, config: DataConfig) -> None:
+    """Leave out the split that the data set gives where that is asked for; else fill it in from folders' names."""
+    by_folder, note = splits_from_folders(records.names)
+    if config.ignore_split:
+        given = records.splits is not None or by_folder is not None
+        records.notes.append(
+            "The data set's own split is left out, as ignore_split is set."
+            if given
+            else "ignore_split changes nothing: the data set has no split of its own."
+        )
+        records.splits = None
+    elif config.split_file is None and by_folder is not None:
+        if records.splits is None:
+            records.splits = by_folder
+            records.notes.append(note)
+        elif differ := sum(a != b for a, b in zip(records.splits, by_folder, strict=True) if b):
+            records.notes.append(f"{differ} images are in a folder of another split than the one given, which is kept.")

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.splits.stratify import Split
+from xrayfast.errors import plural, shorten
+
+T = TypeVar("T")
 
 NO_FILE = "listed without a file"
 """Why rows of a table are left out whose image is not there."""
+
+DERIVED = "mask, overlay, map or thumbnail by name"
+"""Why files are left out that are no radiographs: see `names.is_derived`."""
 
 
 @dataclass
@@ -22,6 +29,7 @@ class ImageRecords:
         where: names an image in a message.
         splits: None where an image has none.
         patients, studies: identifiers, "" where unknown.
+        patient_shown: where all have one patient, how a message may name it: " 'ANON'", or "".
         sexes: "F" or "M"; None where unknown.
         ages: in years; NaN where unknown.
         views: such as "PA" or "LATERAL"; None where unknown.
@@ -43,3 +51,34 @@ class ImageRecords:
     companions: tuple[str, ...] = ()
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    patient_shown: str = ""
+
+    def select(self, kept: Sequence[int]) -> ImageRecords:
+        """The images of some positions, in the order given."""
+
+        def chosen(values: Sequence[T] | None) -> list[T] | None:
+            return None if values is None else [values[i] for i in kept]
+
+        return replace(
+            self,
+            names=[self.names[i] for i in kept],
+            paths=[self.paths[i] for i in kept],
+            labels=replace(self.labels, matrix=self.labels.matrix[list(kept)]),
+            where=lambda i: self.where(kept[i]),
+            splits=chosen(self.splits),
+            patients=chosen(self.patients),
+            studies=chosen(self.studies),
+            sexes=chosen(self.sexes),
+            ages=chosen(self.ages),
+            views=chosen(self.views),
+        )
+
+    def leave_out(self, reasons: Mapping[str, str]) -> ImageRecords:
+        """The images without those of some names, each left out for a reason, with a note."""
+        kept = self.select([i for i, name in enumerate(self.names) if name not in reasons])
+        for reason in dict.fromkeys(reasons.values()):
+            names = [name for name in self.names if reasons.get(name) == reason]
+            if names:
+                kept.left_out.append((reason, names))
+                kept.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
+        return kept

@@ -12,6 +12,11 @@ from xrayfast.config import DataConfig
 from xrayfast.data.splits.stratify import Split, k_folds, stratified_split
 from xrayfast.errors import ConfigError
 
+NO_PATIENTS = (
+    "by image, as no patients are known; where names of files or columns tell them, --patient-col COLUMN or "
+    "--patient-col 'name:REGEX' keeps each in one split"
+)
+
 
 @dataclass(frozen=True)
 class SplitAssignment:
@@ -27,6 +32,7 @@ def assign_splits(
     positives: npt.NDArray[np.uint8],
     groups: npt.NDArray[np.integer] | None,
     config: DataConfig,
+    unit: str = "patient",
 ) -> SplitAssignment:
     """Keep the given splits, and draw valid and test, where they are wanted and not given, from the other images.
 
@@ -35,6 +41,7 @@ def assign_splits(
         positives: (N, L) 1 where the image has the label.
         groups: (N,) integers, equal for images that must stay together; None for no groups.
         config: fractions, folds and split_seed.
+        unit: what a group is, for the note.
 
     Raises:
         ConfigError: fractions that leave nothing to train on, or folds of a data set whose validation split is given.
@@ -52,7 +59,7 @@ def assign_splits(
     pool = np.flatnonzero(drawn)
     names = np.array([split or "train" for split in given], "<U5")
     names[pool] = draw_splits(positives[pool], None if groups is None else groups[pool], valid, test, config)
-    by = "stratified by label, " + ("by image, as no patients are known" if groups is None else "by patient")
+    by = "stratified by label, " + (NO_PATIENTS if groups is None else f"by {unit}")
     shares = [
         *([f"fold {config.fold or 1} of {config.folds} as valid"] if config.folds else []),
         *([f"{valid:.0%} valid"] if valid and not config.folds else []),

@@ -36,8 +36,8 @@ def require_leak_free(
     if not allow_leaks:
         raise DataError(
             f"{data.config.source}: training would see images that it is evaluated on. {found} Remove copies, fix the "
-            "split or leave it to xrayfast; 'xrayfast check' lists all and shows the images, and 'xrayfast fit "
-            "--allow-leaks' trains all the same."
+            "split, or leave it out with --ignore-split, which draws one; 'xrayfast check' lists all and shows the "
+            "images, and 'xrayfast fit --allow-leaks' trains all the same."
         )
     return data, [f"Trained with leaks allowed: results are optimistic. {found}", *warnings], looked
 

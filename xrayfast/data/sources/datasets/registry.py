@@ -8,6 +8,7 @@ from pathlib import Path
 from xrayfast.data.sources.datasets import (
     chexpert,
     covidx,
+    kermany,
     mimic,
     nih,
     padchest,
@@ -24,6 +25,7 @@ SPECS: tuple[DatasetSpec, ...] = (
     rsna.CLASSES,
     covidx.SPEC,
     padchest.SPEC,
+    kermany.SPEC,
 )
 
 

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.data.builders import classes, lines, make, message, noted, opened, rows, table
+from xrayfast.data.images.names import find_derived, is_derived
+from xrayfast.errors import DataError
+
+
+@pytest.mark.parametrize(
+    ("path", "derived"),
+    [
+        ("COVID/masks/COVID-1.png", True),
+        ("COVID/images/COVID-1.png", False),
+        ("ManualMask/leftMask/MCUCXR_0001_0.png", True),
+        ("lungmasks/1.png", True),
+        ("lung_segmentations/1.png", True),
+        ("gradCAM/1.png", True),
+        ("heat-maps/1.png", True),
+        ("thumbs/1.jpg", True),
+        ("overlays/1.jpg", True),
+        ("images/CHNCXR_0001_0_mask.png", True),
+        ("images/CHNCXR_0001_0_MASK.PNG", True),
+        ("images/mask_0001.png", True),
+        ("images/0001-overlay.png", True),
+        ("images/0001.thumbnail.png", True),
+        ("masked-pneumonia/1.png", False),
+        ("images/unmasked_1.png", False),
+        ("segment3/1.png", False),
+        ("images/seg_lobar_pneumonia_3.png", True),
+        ("damask/x_1.png", True),
+    ],
+)
+def test_masks_and_the_like_are_told_by_folder_and_suffix(path, derived):
+    assert is_derived(path) is derived
+
+
+def test_where_all_are_masks_by_name_none_is_left_out():
+    assert find_derived(["masks/1.png", "masks/2.png"]) == set()
+    assert find_derived(["masks/1.png", "images/2.png"]) == {"masks/1.png"}
+
+
+def test_masks_in_class_folders_are_left_out_counted_and_can_be_kept(tmp_path):
+    kept = [f"{label}/images/{label}-{i}.png" for label in ("COVID", "Normal") for i in range(10)]
+    make(tmp_path, *kept, *(name.replace("images", "masks") for name in kept))
+    data = opened(tmp_path)
+    assert list(rows(data)) == kept
+    assert noted(data, "Left out, 20 images (mask, overlay, map or thumbnail by name): COVID/masks/COVID-0.png")
+    assert noted(data, "--keep-masks takes them")
+    flow = [("Image files", 40), ("Left out: mask, overlay, map or thumbnail by name", 20), ("Images used", 20)]
+    assert data.flow()[:3] == flow
+    assert len(opened(tmp_path, keep_masks=True)) == 40
+
+
+def test_masks_among_images_and_as_a_class_of_their_own(tmp_path):
+    root = classes(tmp_path / "data", a=6, b=6)
+    clean = opened(root)
+    make(root, "masks/a000.png", "masks/b000.png", "a/a001_mask.png", "b/thumbs/b1.jpg")
+    data = opened(root)
+    assert data.labels == ("a", "b") and data.fingerprint() == clean.fingerprint()
+    assert dict(data.left_out)["mask, overlay, map or thumbnail by name"] == (
+        "a/a001_mask.png", "b/thumbs/b1.jpg", "masks/a000.png", "masks/b000.png"
+    )  # fmt: skip
+
+
+def test_masks_of_the_same_names_beside_the_images_of_a_table(tmp_path):
+    make(tmp_path, *(f"{folder}/{i}.png" for folder in ("images", "masks") for i in range(10)))
+    table(tmp_path, lines("image,label", "{i}.png,{ab}"))
+    assert list(rows(opened(tmp_path))) == [f"images/{i}.png" for i in range(10)]
+    (tmp_path / "images/3.png").unlink()
+    assert "row 5: image '3.png' not found" in message(DataError, tmp_path)
+    table(tmp_path, lines("image,label", "images/{i}.png,{ab}", 6) + lines("", "masks/{i}.png,{ab}", 6))
+    data = opened(tmp_path, missing="skip")
+    assert list(rows(data)) == [f"images/{i}.png" for i in range(6) if i != 3] and noted(data, "Left out, 6 images")

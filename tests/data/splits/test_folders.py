@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
+from xrayfast.data.splits.folders import parse_split_folder, splits_from_folders
+from xrayfast.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"),
+        ("Training", "train"),
+        ("stage_2_train_images", "train"),
+        ("images_test", "test"),
+        ("TrainingSet", "train"),
+        ("val-data", "valid"),
+        ("cxr_test", "test"),
+        ("test-positive", None),
+        ("covid", None),
+        ("train_test", None),
+        ("images", None),
+    ],
+)
+def test_a_folder_s_split(name, split):
+    assert parse_split_folder(name) == split
+
+
+def test_folders_tell_the_split_where_they_tell_of_train_and_another():
+    found, note = splits_from_folders(["train/1.png", "x/test/2.png", "x/3.png"])
+    assert found == ["train", "test", None] and "test (1), train (1)" in note and "1 images are in none of them" in note
+    assert splits_from_folders(["train/1.png", "train/2.png"]) == (None, "")
+    assert splits_from_folders(["valid/1.png", "test/2.png"]) == (None, "")
+    assert splits_from_folders(["train.png", "test.png"]) == (None, "")
+
+
+@pytest.mark.parametrize("folders", [("train", "test"), ("data/Training", "data/Testing"), ("a_train/x", "a_test/x")])
+def test_the_split_that_the_folders_of_a_table_s_rows_give_is_kept(tmp_path, folders):
+    train, test = folders
+    train, test = (train, test) if "a_" not in train else ("images_train/x", "images_test/x")
+    names = [f"{test if i < 3 else train}/{i}.png" for i in range(12)]
+    make(tmp_path, *names)
+    text = "image,label\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names))
+    table(tmp_path, text)
+    data = opened(tmp_path, labels=tmp_path / "labels.csv")
+    assert [name for name, split in splits(data).items() if split == "test"] == names[:3]
+    assert noted(data, "Splits from the folders of the images", "(3)", "--ignore-split")
+    ignored = opened(tmp_path, labels=tmp_path / "labels.csv", ignore_split=True)
+    assert "test" not in splits(ignored).values() and ignored.drawn.all()
+    assert noted(ignored, "own split is left out")
+    rows = [f"{line},{'valid' if i in (5, 6) else 'train'}" for i, line in enumerate(text.splitlines()[1:])]
+    table(tmp_path, "image,label,split\n" + "\n".join(rows))
+    data = opened(tmp_path, labels=tmp_path / "labels.csv")
+    assert set(splits(data).values()) == {"train", "valid"}
+    assert noted(data, "images are in a folder of another split than the one given")
+
+
+def test_a_table_whose_paths_begin_with_one_split_is_split_as_before(tmp_path):
+    make(tmp_path, *(f"train/{i}.png" for i in range(10)), *(f"plain/{i}.png" for i in range(10)))
+    train = opened(tmp_path, labels=table(tmp_path, lines("image,label", "train/{i}.png,{ab}"), "t.csv"))
+    plain = opened(tmp_path, labels=table(tmp_path, lines("image,label", "plain/{i}.png,{ab}"), "p.csv"))
+    assert list(splits(train).values()) == list(splits(plain).values())
+
+
+def test_splits_inside_class_folders_are_kept(tmp_path):
+    make(tmp_path, *(f"{label}/{'test' if i < 2 else 'train'}/{label}{i}.png" for label in "ab" for i in range(10)))
+    assert [name for name, split in splits(opened(tmp_path)).items() if split == "test"] == [
+        "a/test/a0.png", "a/test/a1.png", "b/test/b0.png", "b/test/b1.png"
+    ]  # fmt: skip
+
+
+def test_a_split_of_folders_and_of_a_column_can_be_ignored(tmp_path):
+    root = make(
+        tmp_path / "a",
+        *(f"{s}/{label}/{label}{i}{s}.png" for s in ("train", "test") for label in "ab" for i in range(9)),
+    )
+    assert opened(root, ignore_split=True).drawn.all()
+    classes(tmp_path / "b", a=6, b=6)
+    data = opened(tmp_path / "b", ignore_split=True)
+    assert noted(data, "ignore_split changes nothing") and splits(data) == splits(opened(tmp_path / "b"))
+    make(tmp_path / "c", *(f"images/{i}.png" for i in range(10)))
+    file = table(
+        tmp_path / "c", lines("image,label,split", "images/{i}.png,{ab},holdout").replace("holdout", "train", 5)
+    )
+    assert opened(tmp_path / "c", ignore_split=True).drawn.all()
+    assert "found both ignore_split and split_file" in message(ConfigError, root, ignore_split=True, split_file=file)

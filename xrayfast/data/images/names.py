@@ -1,0 +1,42 @@
+"""What the names of files and folders tell of an image, which is not decoded for it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_NOT_RADIOGRAPHS = re.compile(
+    r"(.*masks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
+    r"|saliencymaps?|labelmaps?|contours?)"
+)
+"""Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
+
+
+def split_words(name: str) -> list[str]:
+    """The words of a name in lower case, parted by other characters, changes of case, and digits.
+
+    >>> split_words("leftMask_001"), split_words("MCUCXR-0001.png")
+    (['left', 'mask'], ['mcucxr', 'png'])
+    """
+    return re.findall(r"[a-z]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+
+
+def is_derived(path: str) -> bool:
+    """Whether a path, with '/', is that of a mask, an overlay, a map or a thumbnail and not of a radiograph.
+
+    A folder's name counts, and the first or last word of a file's name without its suffix.
+
+    >>> is_derived("COVID/masks/1.png"), is_derived("1_mask.png"), is_derived("masked-pneumonia/1.png")
+    (True, True, False)
+    """
+    *folders, name = path.split("/")
+    ends = split_words(name.rpartition(".")[0])
+    words = [word for folder in folders for word in (*split_words(folder), "".join(split_words(folder)))]
+    words += ends[:1] + ends[-1:]
+    return any(map(_NOT_RADIOGRAPHS.fullmatch, words))
+
+
+def find_derived(paths: Sequence[str]) -> set[str]:
+    """Those of the paths that `is_derived`; none where all are, as then their names tell nothing."""
+    found = set(filter(is_derived, paths))
+    return found if len(found) < len(set(paths)) else set()

@@ -1,0 +1,53 @@
+"""Splits from the folders that images are in."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from xrayfast.data.images.names import split_words
+from xrayfast.data.splits.stratify import Split, parse_split
+
+_BESIDE = re.compile(
+    r"(image|img|x|ray|xray|cxr|radiograph|film|picture|photo|png|jpe?g|dicom|dcm|file|dataset|set|split)s?"
+    r"|data|stage|v|version|chest"
+)
+"""Words beside that of a split in the name of a folder."""
+
+
+def parse_split_folder(name: str) -> Split | None:
+    """The split that a folder's name means, beside words that say that it holds images; None where it means none.
+
+    >>> parse_split_folder("stage_2_train_images"), parse_split_folder("Test"), parse_split_folder("test-positive")
+    ('train', 'test', None)
+    """
+    if split := parse_split(name):
+        return split
+    words = [word for word in split_words(name) if not _BESIDE.fullmatch(word)]
+    return parse_split(words[0]) if len(words) == 1 else None
+
+
+def splits_from_folders(names: Sequence[str]) -> tuple[list[Split | None] | None, str]:
+    """The splits of images by their folders, where they tell of train and another split.
+
+    Args:
+        names: of the N images, paths with '/'.
+
+    Returns:
+        The split by the outermost folder that tells one, None for an image without such a folder; None for all where
+        the folders tell of no split or of one alone. And a note.
+    """
+    of_folder: dict[str, tuple[str, Split] | None] = {}
+    for folder in {name.rpartition("/")[0] for name in names}:
+        told = [(part, split) for part in folder.split("/") if (split := parse_split_folder(part))]
+        of_folder[folder] = told[0] if told else None
+    found = [of_folder[name.rpartition("/")[0]] for name in names]
+    splits = [split and split[1] for split in found]
+    if "train" not in splits or len({*splits} - {None}) < 2:
+        return None, ""
+    counts = Counter(part for part, _ in filter(None, found))
+    listed = ", ".join(f"{part} ({n})" for part, n in sorted(counts.items()))
+    rest = splits.count(None)
+    note = f"Splits from the folders of the images: {listed}; --ignore-split leaves them out."
+    return splits, note + (f" {rest} images are in none of them: their splits are drawn." if rest else "")
