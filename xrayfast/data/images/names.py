@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+IMAGE_WORD = re.compile(r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file)s?")
+"""Of a word: that the folder it names holds images."""
+
 _NOT_RADIOGRAPHS = re.compile(
     r"(.*masks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
     r"|saliencymaps?|labelmaps?|contours?)"

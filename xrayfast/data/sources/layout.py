@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xrayfast.data.images.names import find_derived
+from xrayfast.data.images.names import IMAGE_WORD, find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.sources.class_folders import LAYOUTS
 from xrayfast.data.sources.columns import usual_columns
@@ -20,8 +20,6 @@ from xrayfast.errors import DataError, shorten
 
 TABLE = "labels.csv"
 """The table that is read where it lies in the source folder, unless there are class folders beside it."""
-
-_IMAGE_WORD = re.compile(r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file)s?")
 
 
 @dataclass(frozen=True)
@@ -106,8 +104,8 @@ def _is_image_folder(name: str, numbered: bool) -> bool:
         return numbered
     if any(spec.image_folder and re.fullmatch(spec.image_folder, name.lower()) for spec in registry.SPECS):
         return True
-    return any(map(_IMAGE_WORD.fullmatch, words)) and all(
-        not word or parse_split(word) or _IMAGE_WORD.fullmatch(word) for word in words
+    return any(map(IMAGE_WORD.fullmatch, words)) and all(
+        not word or parse_split(word) or IMAGE_WORD.fullmatch(word) for word in words
     )
 
 

@@ -53,18 +53,18 @@ class ImageRecords:
     notes: list[str] = field(default_factory=list)
     patient_shown: str = ""
 
-    def select(self, kept: Sequence[int]) -> ImageRecords:
+    def select(self, rows: Sequence[int]) -> ImageRecords:
         """The images of some positions, in the order given."""
 
         def chosen(values: Sequence[T] | None) -> list[T] | None:
-            return None if values is None else [values[i] for i in kept]
+            return None if values is None else [values[i] for i in rows]
 
         return replace(
             self,
-            names=[self.names[i] for i in kept],
-            paths=[self.paths[i] for i in kept],
-            labels=replace(self.labels, matrix=self.labels.matrix[list(kept)]),
-            where=lambda i: self.where(kept[i]),
+            names=[self.names[i] for i in rows],
+            paths=[self.paths[i] for i in rows],
+            labels=replace(self.labels, matrix=self.labels.matrix[list(rows)]),
+            where=lambda i: self.where(rows[i]),
             splits=chosen(self.splits),
             patients=chosen(self.patients),
             studies=chosen(self.studies),
@@ -75,10 +75,10 @@ class ImageRecords:
 
     def leave_out(self, reasons: Mapping[str, str]) -> ImageRecords:
         """The images without those of some names, each left out for a reason, with a note."""
-        kept = self.select([i for i, name in enumerate(self.names) if name not in reasons])
+        others = self.select([i for i, name in enumerate(self.names) if name not in reasons])
         for reason in dict.fromkeys(reasons.values()):
             names = [name for name in self.names if reasons.get(name) == reason]
             if names:
-                kept.left_out.append((reason, names))
-                kept.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
-        return kept
+                others.left_out.append((reason, names))
+                others.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
+        return others

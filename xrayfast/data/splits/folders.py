@@ -6,14 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from xrayfast.data.images.names import split_words
+from xrayfast.data.images.names import IMAGE_WORD, split_words
 from xrayfast.data.splits.stratify import Split, parse_split
 
-_BESIDE = re.compile(
-    r"(image|img|x|ray|xray|cxr|radiograph|film|picture|photo|png|jpe?g|dicom|dcm|file|dataset|set|split)s?"
-    r"|data|stage|v|version|chest"
-)
-"""Words beside that of a split in the name of a folder."""
+_BESIDE = re.compile(r"x|rays?|data|datasets?|sets?|splits?|stage|v|version|chest")
+"""Words that may stand beside that of a split in the name of a folder; so may those of `IMAGE_WORD`."""
 
 
 def parse_split_folder(name: str) -> Split | None:
@@ -24,7 +21,7 @@ def parse_split_folder(name: str) -> Split | None:
     """
     if split := parse_split(name):
         return split
-    words = [word for word in split_words(name) if not _BESIDE.fullmatch(word)]
+    words = [word for word in split_words(name) if not (_BESIDE.fullmatch(word) or IMAGE_WORD.fullmatch(word))]
     return parse_split(words[0]) if len(words) == 1 else None
 
 
