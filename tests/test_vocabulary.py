@@ -55,7 +55,8 @@ OTHER_SENSES = {
     r"audit/|cli/output|report/html/\w*/?check|workflows/steps/provenance": r"findings?",  # of an audit
     r"report/\w+/templates/(model_card|results)": r"findings?",  # of radiologists
     r"report/html/templates/check": "from elsewhere",  # other hospitals
-    r"data/sources/(columns|layout|datasets)|data/images/names|data/labels/cells": r"findings?|films?|pictures?",  # words in users' data
+    # words in users' data
+    r"data/sources/(columns|layout|datasets)|data/images/names|data/labels/cells": r"findings?|films?|pictures?",
     r"data/cache/(folders|shards)": "pictures",  # a folder on users' disks
     r"report/markdown/claim": r"test set",  # the checklist's own words
 }
