@@ -10,7 +10,7 @@ import yaml
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, RunError, WeightsError
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.run import Run
 
@@ -52,8 +52,10 @@ def test_what_the_files_say(tiny_run, data_dir):
     assert tiny_run.labels == ("covid-19", "normal", "pneumonia")
     history = tiny_run.history
     assert history["phase"].tolist() == ["head", "all"]
-    assert set(history) >= {"train_loss", "valid_loss", *epoch_metrics("single"), "lr", "seconds"}
-    assert info["best_epoch"] == history["auroc_macro"].argmax() + 1
+    names = ["loss", *history_metrics("single")]
+    assert {f"valid_{name}" for name in names} | {"lr", "seconds"} <= set(history)
+    assert {f"train_{name}" for name in ("loss", "accuracy", "precision_macro", "f1_macro")} <= set(history)
+    assert info["best_epoch"] == history["valid_auroc_macro"].argmax() + 1
     lines = (tiny_run.path / "split.csv").read_text().splitlines()
     assert lines[0] == "image,patient,split,labels,digest"
     assert len(lines) == 37
@@ -83,8 +85,8 @@ def test_the_best_epoch_s_weights_give_the_best_epoch_s_numbers(tiny_run):
     # A temperature moves AUROC by a little, since it moves each image's probabilities by its own other classes.
     found = compute_epoch_metrics(valid.truth, valid.raw, "single")
     assert tiny_run.metrics["valid"]["overall"]["accuracy"] == found["accuracy"]
-    assert found["accuracy"] == pytest.approx(best["accuracy"], abs=1e-6)
-    assert found["auroc_macro"] == pytest.approx(best["auroc_macro"], abs=1e-6)
+    assert found["accuracy"] == pytest.approx(best["valid_accuracy"], abs=1e-6)
+    assert found["auroc_macro"] == pytest.approx(best["valid_auroc_macro"], abs=1e-6)
     assert tiny_run.predictions("valid").loss.mean() == pytest.approx(best["valid_loss"], rel=1e-3)
 
 

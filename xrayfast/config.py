@@ -32,6 +32,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ReuseFrozen = Literal["auto", "on", "off"]
 Problems = Literal["error", "skip"]
+TrainMetrics = Literal["running", "final"]
 Thresholds = Literal["auto", "f1", "youden", "half"]
 Monitor = Literal[
     "auto",
@@ -282,6 +283,11 @@ class TrainConfig(_Section):
         f"Metric that decides which epoch is best; auto: {DEFAULT_METRIC}, which jumps less than accuracy.",
         metavar="METRIC",
     )
+    train_metrics: TrainMetrics = option(
+        "running",
+        "Metrics on the training split: running takes the predictions made while each epoch trained; final also "
+        "predicts the split once, without augmentation, with the weights of the best epoch.",
+    )
     tta: bool = option(False, "Average final predictions over augmented views.")
     allow_leaks: bool = option(
         False, "Train although patients or duplicates are in more than one split; the report says so."
@@ -436,6 +442,7 @@ class Options(ResultsOptions, total=False):
     seed: int
     early_stop: int | None
     monitor: Monitor
+    train_metrics: TrainMetrics
     tta: bool
     allow_leaks: bool
     reuse_frozen: ReuseFrozen

@@ -22,6 +22,7 @@ from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import ensure_folder, read_csv, write_csv, write_json, write_text
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
 
@@ -39,6 +40,9 @@ BATCHES = "batches.csv"
 METRICS = "metrics.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
+
+OLD_HISTORY_COLUMNS = {name: history_column("valid", name) for name in epoch_metrics()}
+"""Columns that versions before 0.3 called by another name."""
 
 _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """The columns of every history."""
@@ -220,13 +224,14 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per epoch: phase, losses, metrics, learning rates, seconds.
+        """One row per epoch: phase, size, losses and metrics of both splits (`train_`, `valid_`), learning rates,
+        seconds.
 
         Raises:
             RunError: the file is missing or damaged.
         """
         path = self._existing_file(HISTORY)
-        table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS)
+        table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
         # A learner saved without training has no epochs, and so columns without a type.
         try:
             table = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
@@ -293,6 +298,11 @@ class Run:
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
         """The splits whose predictions are saved, of valid and test."""
         return tuple(split for split in PREDICTED_SPLITS if self._predictions_path(split).is_file())
+
+    @property
+    def has_train_predictions(self) -> bool:
+        """Whether the training split was predicted too, with `train_metrics` "final"."""
+        return self._predictions_path("train").is_file()
 
     def predictions(self, split: str) -> Predictions:
         """The saved predictions of a split.

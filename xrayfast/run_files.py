@@ -296,8 +296,10 @@ class Saliency(_Part):
 class MetricsFile(_Part, total=False):
     """`metrics.json` of a run."""
 
+    train: SplitSummary
     valid: SplitSummary
     test: SplitSummary
+    loss: dict[str, float]
     decision: dict[str, Any]
     data: dict[str, Any]
     training: dict[str, Any]

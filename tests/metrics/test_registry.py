@@ -80,7 +80,9 @@ def test_one_row_is_enough_for_a_metric_to_be_everywhere(with_youden, tmp_path, 
     # Each epoch.
     epoch = compute_epoch_metrics(truth, probability, task)
     assert epoch["youden_macro"] == pytest.approx(summary["overall"]["youden_macro"])
-    assert "  J 0.250" in format_epoch({"epoch": 1, "phase": "head", "seconds": 1.0, "youden_macro": 0.25}, best=False)
+    assert "  J 0.250" in format_epoch(
+        {"epoch": 1, "phase": "head", "seconds": 1.0, "valid_youden_macro": 0.25}, best=False
+    )
     # Comparison, and the model card.
     run = kept(tmp_path, "a", task, valid=told(truth, probability))
     run.write_metrics({"valid": summary})

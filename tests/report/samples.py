@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
+from xrayfast.metrics.registry import train_metrics
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
@@ -18,6 +19,7 @@ from xrayfast.report.html.evaluation_page import EvaluationData
 from xrayfast.report.html.plots import history_plot
 from xrayfast.report.html.run_page import ReportData
 from xrayfast.report.html.split_section import SplitReport
+from xrayfast.report.overfitting import of_history
 from xrayfast.report.overlays import SaliencyCase
 from xrayfast.run_files import RunInfo
 
@@ -106,12 +108,13 @@ def report(task="single", splits=("valid",), epochs=3, patients=True, labels=Non
     """A report on `splits`, with hostile names wherever strangers name something."""
     labels = labels or LABELS[task]
     made = [split_report(task, labels, name, seed=i, **settings) for i, name in enumerate(splits)]
-    metrics = ("accuracy", "f1_macro", "auroc_macro")
+    metrics = ("accuracy", "precision_macro", "f1_macro", "auroc_macro")
     if task == "multi":
         metrics = ("subset_accuracy", "f1_macro", "auroc_macro", "ap_macro")
     history = pd.DataFrame({"epoch": range(1, epochs + 1), "phase": "head", "train_loss": 1.0, "valid_loss": 1.0})
-    history = history.assign(**dict.fromkeys(metrics, 0.5), lr=1e-3, seconds=2.0)
-    history["auroc_macro"] = np.nan
+    history = history.assign(**{f"valid_{name}": 0.5 for name in metrics}, lr=1e-3, seconds=2.0)
+    history = history.assign(**{f"train_{name}": 0.75 for name in train_metrics(task)})
+    history["valid_auroc_macro"] = np.nan
     rows = [*labels, "images", *(["patients"] if patients else [])]
     info = RunInfo.model_construct(
         finished="2025-11-22T10:30:00",
@@ -134,6 +137,7 @@ def report(task="single", splits=("valid",), epochs=3, patients=True, labels=Non
         decision=made[0][1] if made else Decision(task, tuple(labels)),
         source=HOSTILE,
         curves=history_plot(history, 2),
+        overfitting=of_history(history, 2, task),
     )
 
 

@@ -15,7 +15,7 @@ def history(epochs=4, metrics=("accuracy", "f1_macro", "auroc_macro")):
     steps = np.arange(1, epochs + 1)
     table = {"epoch": steps, "phase": ["head"] + ["last 2 blocks"] * (epochs - 1)}
     table |= {"train_loss": 1 / steps, "valid_loss": 1.1 / steps}
-    table |= {name: 0.5 + 0.1 * i + steps / 100 for i, name in enumerate(metrics)}
+    table |= {f"valid_{name}": 0.5 + 0.1 * i + steps / 100 for i, name in enumerate(metrics)}
     return pd.DataFrame(table | {"lr": 1e-3, "seconds": 2.0})
 
 
@@ -47,6 +47,20 @@ def test_the_metrics_of_a_multi_label_history_are_drawn():
     assert legend(metrics) == ["Subset accuracy", "F1, macro", "AUROC, macro", "Mean average precision"]
 
 
+def test_metrics_of_the_training_split_are_dashed_in_the_colour_of_the_validation_split():
+    table = history(metrics=("accuracy", "f1_macro"))
+    table["train_accuracy"], table["train_f1_macro"] = [0.2, 0.7, 0.8, 0.9], 0.95
+    metrics = figures.loss_and_metric_curves(table, best_epoch=3).axes[1]
+    assert legend(metrics) == ["Accuracy", "F1, macro", "Best epoch (3)"]
+    assert "dashed: training images" in metrics.get_ylabel()
+    first, second = lines(metrics, "train")
+    assert first.get_ydata().tolist() == [0.2, 0.7, 0.8, 0.9] and second.get_ydata().tolist() == [0.95] * 4
+    solid = {line.get_label(): line.get_color() for line in metrics.lines}
+    assert [first.get_color(), second.get_color()] == [solid["Accuracy"], solid["F1, macro"]]
+    assert metrics.get_ylim()[0] < 0.2
+    assert "dashed" not in figures.loss_and_metric_curves(history()).axes[1].get_ylabel()
+
+
 def test_one_epoch_is_visible_as_a_marker_inside_the_panel():
     losses = figures.loss_and_metric_curves(history(1), best_epoch=1).axes[0]
     line = losses.lines[0]
@@ -55,7 +69,7 @@ def test_one_epoch_is_visible_as_a_marker_inside_the_panel():
 
 
 def test_a_metric_without_values_is_named_as_not_defined_and_not_ringed():
-    table = history().assign(auroc_macro=np.nan)
+    table = history().assign(valid_auroc_macro=np.nan)
     metrics = figures.loss_and_metric_curves(table, best_epoch=2).axes[1]
     assert "AUROC, macro (not defined)" in legend(metrics)
     assert len(lines(metrics, "best-epoch")) == 2

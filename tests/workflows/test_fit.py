@@ -19,7 +19,7 @@ from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.workflows.compare import _run_row
 
-SAME = ["train_loss", "valid_loss", "accuracy", "f1_macro", "auroc_macro", "lr"]
+SAME = ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_f1_macro", "valid_auroc_macro", "lr"]
 
 
 class StopAfter:
@@ -409,8 +409,8 @@ def test_early_stopping_ends_a_run_that_gets_worse(data, tmp_path):
     best = run.info["best_epoch"]
     assert best == len(run.history) - 1
     # Weights and predictions are those of that epoch, not of the last.
-    assert run.metrics["valid"]["overall"]["accuracy"] == pytest.approx(run.history["accuracy"][best - 1])
-    assert run.metrics["valid"]["overall"]["auroc_macro"] == pytest.approx(run.history["auroc_macro"][best - 1])
+    assert run.metrics["valid"]["overall"]["accuracy"] == pytest.approx(run.history["valid_accuracy"][best - 1])
+    assert run.metrics["valid"]["overall"]["auroc_macro"] == pytest.approx(run.history["valid_auroc_macro"][best - 1])
     loaded = xf.load(run).get_preds()[0].numpy()
     np.testing.assert_allclose(run.predictions("valid").probability, loaded, atol=1e-6)
 
@@ -584,8 +584,8 @@ def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(
             notes.append(text)
 
     run = xf.fit(tmp_path / "data", runs=tmp_path, epochs=2, early_stop=1, allow_leaks=True, reporter=Notes(), **TINY)
-    assert run.history["auroc_macro"].isna().all()
-    assert run.history["accuracy"].notna().all()
+    assert run.history["valid_auroc_macro"].isna().all()
+    assert run.history["valid_accuracy"].notna().all()
     assert run.info["best_epoch"] == run.history["valid_loss"].argmin() + 1
     assert any("No validation image has covid-19, pneumonia" in note for note in notes)
     assert any("Every validation image has normal: AUROC and average precision" in note for note in notes)

@@ -1,24 +1,28 @@
-"""What a run keeps of its training: every batch."""
+"""What a run records of its training: every batch, and metrics of the training split."""
 
 import collections
+import json
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics as skm
 import torch
 
 import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.batches import add_epoch, thin_batches
-from xrayfast.errors import Interrupted, RunError
+from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.training import callbacks
 from xrayfast.workflows import fit
 
-OPTIONS = TINY | {"batch_size": 4, "seed": 5, "unfreeze": True, "epochs": 2}
+OPTIONS = TINY | {"batch_size": 4, "seed": 5, "unfreeze": True, "epochs": 2, "lr_div": 10.0}
 
 
 class Listener(Callback):
@@ -52,17 +56,24 @@ class Listener(Callback):
             )
 
 
-def listened(data, folder, **options):
-    """A run, and what a callback heard of it."""
-    listener = Listener()
+@contextmanager
+def training_with(callback):
+    """Within it, runs train with a callback more."""
 
     def prepare(*arguments, real=fit.prepare):
         learn = real(*arguments)
-        learn.add_cb(listener)
+        learn.add_cb(callback)
         return learn
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit, "prepare", prepare)
+        yield
+
+
+def listened(data, folder, **options):
+    """A run, and what a callback heard of it."""
+    listener = Listener()
+    with training_with(listener):
         return xf.fit(data, runs=folder, **OPTIONS | options), pd.DataFrame(listener.heard)
 
 
@@ -79,6 +90,104 @@ def test_batches_are_those_that_a_callback_hears(single):
     assert batches["epoch"].tolist() == sorted([1, 2, 3] * 7)
     assert (batches["batches"] == 1).all()
     assert run.history["lr"].tolist() == batches.groupby("epoch")["lr"].last().tolist()
+
+
+def epoch_outputs(heard):
+    """Outputs and targets of each epoch, as the callback heard them."""
+    return [
+        (torch.cat(rows["pred"].tolist()).numpy(), torch.cat(rows["target"].tolist()).numpy())
+        for _, rows in heard.groupby("epoch")
+    ]
+
+
+def test_training_metrics_are_those_of_the_outputs_that_a_callback_hears(single):
+    run, heard = single
+    outputs = epoch_outputs(heard)
+    assert len(run.history) == len(outputs) == 3
+    for row, (logits, actual) in zip(run.history.to_dict("records"), outputs, strict=True):
+        assert len(actual) == 28
+        guess = logits.argmax(1)
+        assert row["train_accuracy"] == sum(guess == actual) / 28
+        more = {"average": "macro", "zero_division": np.nan}
+        assert row["train_precision_macro"] == pytest.approx(skm.precision_score(actual, guess, **more), abs=1e-12)
+        assert row["train_f1_macro"] == pytest.approx(skm.f1_score(actual, guess, **more), abs=1e-12)
+    assert not {"train_auroc_macro", "accuracy"} & set(run.history)
+    # Cross entropy, by hand; all batches have four images.
+    by_epoch = heard.groupby("epoch")["loss"].mean().to_numpy()
+    np.testing.assert_allclose(run.history["train_loss"], by_epoch, rtol=1e-6)
+
+
+def test_masked_cells_count_in_no_training_metric(data_dir, tmp_path):
+    table = pd.read_csv(data_dir / "labels.csv")
+    for name, step in (("covid-19", 4), ("pneumonia", 5)):
+        table[name] = (table["labels"] == name).astype(int)
+        table.loc[::step, name] = -1
+    table.drop(columns="labels").to_csv(tmp_path / "labels.csv", index=False)
+    data = xf.open_data(data_dir, labels=tmp_path / "labels.csv")
+    assert data.task == "multi"
+    run, heard = listened(data, tmp_path / "runs", epochs=1)
+    for row, (logits, target) in zip(run.history.to_dict("records"), epoch_outputs(heard), strict=True):
+        called, masked = logits > 0, np.isnan(target)
+        assert masked.any()
+        exact = ((called == target) | masked).all(axis=1)
+        assert row["train_subset_accuracy"] == pytest.approx(exact[~masked.all(axis=1)].mean())
+        f1 = []
+        for label in range(2):
+            cells = ~masked[:, label]
+            true = (called[cells, label] * target[cells, label]).sum()
+            f1.append(2 * true / (called[cells, label].sum() + target[cells, label].sum()))
+        assert row["train_f1_macro"] == pytest.approx(np.mean(f1))
+        assert "train_precision_macro" not in row
+
+
+def test_train_metrics_final_predicts_the_training_split_once_with_the_best_weights(data_dir, tmp_path):
+    data = xf.open_data(data_dir)
+    run = xf.fit(data, runs=tmp_path, train_metrics="final", **OPTIONS)
+    train = data.subset("train")
+    learn = xf.load(run)
+    loader = learn.dls.test_dl(train.table["path"].tolist(), bs=8)
+    probability = learn.get_preds(dl=loader)[0].numpy()
+    actual = train.truth.argmax(axis=1)
+    found = run.metrics["train"]
+    assert found["images"] == len(train.table) and "intervals" not in found
+    assert found["overall"]["accuracy"] == np.mean(probability.argmax(axis=1) == actual)
+    by_hand = -np.log(probability[np.arange(len(actual)), actual])
+    assert run.metrics["loss"]["train"] == pytest.approx(by_hand.mean(), rel=1e-4)
+    assert run.metrics["loss"]["valid"] == pytest.approx(run.predictions("valid").loss.mean())
+    assert run.predicted_splits == ("valid",)
+    xf.interpret(run, calibrate=False)
+    assert run.metrics["train"]["overall"]["accuracy"] == found["overall"]["accuracy"]
+    page = run.report_path.read_text()
+    assert "each training image was predicted" in page
+    assert f">{found['overall']['accuracy']:.3f}<" in page
+
+
+def test_the_report_shows_both_splits_of_the_best_epoch(single, tmp_path):
+    run = xf.Run(shutil.copytree(single[0].path, tmp_path / "run"))
+    xf.interpret(run)
+    page = run.report_path.read_text()
+    best = run.history.iloc[run.info.best_epoch - 1]
+    assert f"Training beside validation, epoch {run.info.best_epoch}" in page
+    assert f"Training accuracy {best['train_accuracy']:.3f}, validation {best['valid_accuracy']:.3f}" in page
+    assert "made while the epoch trained" in page
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes_to_the_present_columns(data_dir, tmp_path):
+    with pytest.raises(Interrupted):
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", interrupted=StopAfter(12), **OPTIONS)
+    checkpoint = tmp_path / "r" / "checkpoint"
+    state = json.loads((checkpoint / "state.json").read_text())
+    [row] = state["rows"]
+    old = {name.removeprefix("valid_") if name != "valid_loss" else name: value for name, value in row.items()}
+    state["rows"] = [{name: value for name, value in old.items() if name in ("epoch", "phase", "train_loss", "lr")
+                      or not name.startswith("train_")}]  # fmt: skip
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    (checkpoint / "batches.csv").unlink()
+    run = xf.resume(tmp_path / "r")
+    assert run.history["valid_accuracy"].notna().all() and "accuracy" not in run.history
+    assert run.history["train_accuracy"].isna().tolist() == [True, False, False]
+    assert run.batches["epoch"].unique().tolist() == [2, 3]
+    xf.interpret(run)
 
 
 def test_no_batch_waits_for_the_device(data_dir, tmp_path, monkeypatch):
@@ -130,6 +239,7 @@ def test_a_resumed_run_has_the_same_batches_to_the_byte(single, data_dir, tmp_pa
     run = xf.resume(stopped)
     assert (run.path / "batches.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len(run.batches) == min(21, most_rows)
+    assert run.history.drop(columns="seconds").equals(single[0].history.drop(columns="seconds"))
 
 
 def test_a_run_without_batches_is_reported_without_them(single, tmp_path):
@@ -154,3 +264,61 @@ def test_batches_are_plotted_on_axes_of_one_s_own_too(single):
     assert single[0].plot_batches(epoch=1, ax=axes) is figure
     assert len(axes.lines[0].get_xdata()) == 7
     assert single[0].plot_batches()._repr_png_()
+
+
+class Diverging(Callback):
+    """Makes the loss of one training batch NaN, or every loss of the validation split."""
+
+    def __init__(self, number, of_validation=False):
+        self.left, self.of_validation = number, of_validation
+        self.trained = 0
+
+    def after_loss(self):
+        if self.training:
+            self.trained += 1
+            self.left -= 1
+        bad = self.left <= 0 if self.of_validation else self.left == 0
+        if bad and self.training != self.of_validation:
+            self.learn.loss = self.loss * float("nan")
+
+
+@pytest.mark.parametrize(("seconds", "trained"), [(0.0, 10), (float("inf"), 14)])
+def test_a_loss_that_is_not_finite_is_named_and_the_epochs_before_are_saved(
+    single, data_dir, tmp_path, monkeypatch, seconds, trained
+):
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_REPORTS", seconds)
+    diverging, whole = Diverging(10), single[0]
+    with training_with(diverging), pytest.raises(TrainingError) as caught:
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", **OPTIONS)
+    lr = whole.batches["lr"][9]
+    assert f"is nan in epoch 2, batch 3 of 7, at a learning rate of {lr:.3g}: training diverged." in str(caught.value)
+    assert "Use a lower --lr" in str(caught.value) and "lr-find" in str(caught.value)
+    assert f"saved up to epoch 1: 'xrayfast predict {tmp_path}/r IMAGES'" in str(caught.value)
+    assert diverging.trained == trained  # at the next report, or at the end of the epoch
+    run = xf.Run(tmp_path / "r")
+    assert run.info.status == "failed"
+    before = whole.history.iloc[:1].drop(columns="seconds")
+    assert run.history.drop(columns="seconds").equals(before)
+    assert run.batches.equals(whole.batches.iloc[:7])
+    image = next(data_dir.rglob("*.png"))
+    assert xf.predict(run, [image])["error"].tolist() == [""]
+    assert np.isfinite(xf.load(run).get_preds()[0].numpy()).all()
+
+
+def test_a_first_batch_that_diverges_leaves_a_clear_message(data_dir, tmp_path):
+    with (
+        training_with(Diverging(1)),
+        pytest.raises(TrainingError, match=r"epoch 1, batch 1 of 7.*No epoch was finished"),
+    ):
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, name="r", **OPTIONS)
+    assert xf.Run(tmp_path / "r").info.status == "failed"
+    with pytest.raises(RunError, match="No epoch was completed"):
+        xf.load(tmp_path / "r")
+
+
+def test_a_validation_loss_that_is_not_finite_is_named(data_dir, tmp_path):
+    with (
+        training_with(Diverging(14, of_validation=True)),
+        pytest.raises(TrainingError, match=r"validation loss is nan after epoch 2.*saved up to epoch 1"),
+    ):
+        xf.fit(xf.open_data(data_dir), runs=tmp_path, **OPTIONS)

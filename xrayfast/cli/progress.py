@@ -21,15 +21,22 @@ SECONDS_BETWEEN_LINES = 15.0
 def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     """Format an epoch's row of the history as one line.
 
-    >>> row = {"epoch": 1, "phase": "head", "train_loss": 1.0, "valid_loss": 0.5, "accuracy": None, "seconds": 61.0}
-    >>> format_epoch(row, best=True)
-    'epoch 1 (head)  train 1.000  valid 0.500  accuracy –  61 s  *best'
+    >>> row = {"epoch": 1, "phase": "head", "train_loss": 1.0, "valid_loss": 0.5, "seconds": 61.0}
+    >>> format_epoch(row | {"valid_accuracy": None, "train_accuracy": 0.75}, best=True)
+    'epoch 1 (head)  train 1.000  valid 0.500  accuracy – (train 0.750)  61 s  *best'
     """
-    from xrayfast.metrics.registry import epoch_metrics
+    from xrayfast.metrics.registry import EXACT_MATCH, epoch_metrics, history_column
 
     words = {"train_loss": "train", "valid_loss": "valid"}
-    words |= {name: metric.short or metric.title for name, metric in epoch_metrics().items()}
-    numbers = [f"{word} {format_cell(row[name])}" for name, word in words.items() if name in row]
+    words |= {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
+    # One metric of both splits is enough for a line.
+    trained = {history_column("valid", name): history_column("train", name) for name in EXACT_MATCH.values()}
+    numbers = [
+        f"{word} {format_cell(row[name])}"
+        + (f" (train {format_cell(row[trained[name]])})" if trained.get(name) in row else "")
+        for name, word in words.items()
+        if name in row
+    ]
     mark = ["*best"] if best else []
     return "  ".join([f"epoch {row['epoch']} ({row['phase']})", *numbers, f"{row['seconds']:.0f} s", *mark])
 

@@ -65,7 +65,8 @@ class Metric:
         headline: whether it is among those shown first; this and what follows is of the macro average where the scope
             is "label".
         meaning: of a headline metric, in one sentence.
-        epochs: the tasks for which it is computed after each epoch.
+        epochs: the tasks for which it is computed after each epoch, on the validation split.
+        train: the tasks for which it is computed of each epoch's training batches as well, and so on both splits.
         short: its name on one line with others; "" for the title.
         hub_name: what the Hugging Face Hub calls it; "" for nothing.
     """
@@ -82,6 +83,7 @@ class Metric:
     headline: bool = False
     meaning: str = ""
     epochs: tuple[Task, ...] = ()
+    train: tuple[Task, ...] = ()
     short: str = ""
     hub_name: str = ""
 
@@ -97,7 +99,7 @@ class Metric:
                 yield replace(found, denominator=None)
             else:
                 denominator = self.denominator if average == "micro" else None
-                yield replace(found, denominator=denominator, headline=False, epochs=(), hub_name="")
+                yield replace(found, denominator=denominator, headline=False, epochs=(), train=(), hub_name="")
 
 
 # How metrics are computed.
@@ -189,12 +191,12 @@ _LABELS_MEAN = "then the mean over the labels"
 METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "Accuracy", from_confusion(agreement.accuracy), "overall", SINGLE,
-        denominator="unmasked", headline=True, epochs=SINGLE, short="accuracy", hub_name="accuracy",
+        denominator="unmasked", headline=True, epochs=SINGLE, train=SINGLE, short="accuracy", hub_name="accuracy",
         meaning="Share of the images whose most likely class is the right one.",
     ),
     Metric(
         "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,
-        denominator="unmasked", headline=True, epochs=MULTI, short="subset acc.", hub_name="accuracy",
+        denominator="unmasked", headline=True, epochs=MULTI, train=MULTI, short="subset acc.", hub_name="accuracy",
         meaning="Share of the images with exactly the right set of labels.",
     ),
     Metric(
@@ -204,7 +206,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("balanced_accuracy_macro", "Balanced accuracy, macro", macro("balanced_accuracy"), "overall", MULTI),
     Metric(
         "precision", "Precision", from_counts(classification.precision),
-        averages=("macro", "micro", "weighted"), denominator="predicted positive",
+        averages=("macro", "micro", "weighted"), denominator="predicted positive", train=SINGLE,
     ),
     Metric(
         "recall", "Recall (sensitivity)", from_counts(classification.recall),
@@ -220,7 +222,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "f1", "F1", from_counts(classification.f1),
-        averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, short="F1", hub_name="f1",
+        averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, train=BOTH, short="F1", hub_name="f1",
         meaning=f"Harmonic mean of precision and recall of each label, {_LABELS_MEAN}.",
     ),
     Metric("accuracy", "Accuracy", from_counts(agreement.accuracy), denominator="unmasked"),
@@ -297,9 +299,28 @@ def headline_metrics(task: Task) -> dict[str, Metric]:
 
 
 def epoch_metrics(*tasks: Task) -> dict[str, Metric]:
-    """The metrics over all labels that are computed after each epoch, by name; without a task those of either."""
+    """The metrics over all labels by which epochs are compared, by name; without a task those of either."""
+    return {name: metric for name, metric in history_metrics(*tasks).items() if set(metric.epochs) & set(tasks or BOTH)}
+
+
+def train_metrics(*tasks: Task) -> dict[str, Metric]:
+    """Those of the training batches of each epoch, likewise: none that needs the order of all images."""
+    return {name: metric for name, metric in history_metrics(*tasks).items() if set(metric.train) & set(tasks or BOTH)}
+
+
+def history_metrics(*tasks: Task) -> dict[str, Metric]:
+    """Those in the history of training, on the validation split or on both, likewise."""
     found = (metric for row in METRICS for metric in row.over_all_labels())
-    return {metric.name: metric for metric in found if set(metric.epochs) & set(tasks or BOTH)}
+    return {metric.name: metric for metric in found if set(metric.epochs + metric.train) & set(tasks or BOTH)}
+
+
+def history_column(split: Literal["train", "valid"], name: str) -> str:
+    """The column of `history.csv` that holds a metric of a split.
+
+    >>> history_column("valid", "accuracy")
+    'valid_accuracy'
+    """
+    return f"{split}_{name}"
 
 
 LabelTable = Literal["narrow", "wide", "page", "full"]

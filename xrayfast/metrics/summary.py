@@ -16,23 +16,27 @@ from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
 from xrayfast.metrics.operating_points.thresholds import decide
-from xrayfast.metrics.registry import AT_THRESHOLD, epoch_metrics
+from xrayfast.metrics.registry import AT_THRESHOLD, Metric, history_metrics
 from xrayfast.metrics.reliability import reliability, top_label
 
 MOST_LIKELY = "most likely class"
 """The key of the reliability of the most likely class, beside those of the classes."""
 
 
-def compute_epoch_metrics(truth: NDArray[Any], probability: NDArray[Any], task: Task) -> dict[str, float]:
-    """The metrics of `registry.epoch_metrics`, of labels predicted at 0.5 ("multi"); NaN where no label has one.
+def compute_epoch_metrics(
+    truth: NDArray[Any], probability: NDArray[Any], task: Task, metrics: Mapping[str, Metric] | None = None
+) -> dict[str, float]:
+    """The metrics of an epoch, of labels predicted at 0.5 ("multi"); NaN where no label has one.
 
     Args:
         truth: (N, L) of 1, 0, and -1 where masked.
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
+        metrics: of `registry`; by default those of `history_metrics`.
     """
     sample = SingleSample(ResampledMetrics(truth, probability, task))
-    return {name: float(metric.compute(sample)[0]) for name, metric in epoch_metrics(task).items()}
+    chosen = history_metrics(task) if metrics is None else metrics
+    return {name: float(metric.compute(sample)[0]) for name, metric in chosen.items()}
 
 
 def labels_lacking(cell: Literal[0, 1], truth: NDArray[Any], labels: Sequence[str]) -> list[str]:

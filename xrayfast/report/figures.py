@@ -35,7 +35,7 @@ from xrayfast.figure_style import (
     style_axes,
 )
 from xrayfast.files import write_bytes
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.registry import history_column, history_metrics
 from xrayfast.report.wording import readable
 
 DPI = 160
@@ -64,22 +64,26 @@ class Case:
 
 
 def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    """Losses (left) and validation metrics (right) by epoch, with the phases named and the best epoch ringed.
+    """Losses (left) and metrics (right) by epoch, those of the training split dashed, with the phases named and the
+    best epoch ringed.
 
     Args:
         history: one row per epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
-            the columns of metrics named in `metrics.registry.epoch_metrics`; cells may be NaN.
+            the columns of `metrics.registry.history_metrics` of both splits; cells may be NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
     figure = Figure(figsize=(10, 4.1), layout="constrained")
     losses, metrics = figure.subplots(1, 2)
     loss_names = {"train_loss": "Training loss", "valid_loss": "Validation loss"}
-    metric_names = {name: metric.title for name, metric in epoch_metrics().items() if name in history}
+    titles = {history_column("valid", name): metric.title for name, metric in history_metrics().items()}
+    metric_names = {name: title for name, title in titles.items() if name in history}
     _curves(losses, history, loss_names, best_epoch)
     _curves(metrics, history, metric_names, best_epoch)
     losses.set_ylabel("Loss", fontsize=TEXT, color=MUTED)
-    metrics.set_ylabel("On the validation images", fontsize=TEXT, color=MUTED)
-    values = history[list(metric_names)].to_numpy(dtype=float)
+    trained = [name for name in map(_train_column, metric_names) if name in history]
+    split = "Validation images; dashed: training images" if trained else "On the validation images"
+    metrics.set_ylabel(split, fontsize=TEXT, color=MUTED)
+    values = history[[*metric_names, *trained]].to_numpy(dtype=float)
     if np.isfinite(values).any():
         lowest = math.floor(float(np.nanmin(values)) * 10) / 10
         metrics.set_ylim(min(lowest, 0.9) - 0.02, 1.02)
@@ -235,6 +239,9 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
     for (column, values), colour, marker in zip(series.items(), cycle(SERIES), cycle(MARKERS), strict=False):
         label = names[column] if np.isfinite(values).any() else f"{names[column]} (not defined)"
         axes.plot(epochs, values, color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label)
+        if (other := _train_column(column)) in history and other not in names:
+            style: dict[str, Any] = {"linestyle": (0, (4, 2)), "linewidth": 1.1, "gid": "train"}
+            axes.plot(epochs, history[other].to_numpy(dtype=float), color=colour, marker=marker, markersize=3, **style)
     best = epochs == best_epoch
     ringed = [column for column, values in series.items() if column != "train_loss" and np.isfinite(values[best]).any()]
     ring: dict[str, Any] = {"marker": "o", "markersize": 11, "markeredgecolor": INK, "markeredgewidth": 1.2}
@@ -246,8 +253,12 @@ def _curves(axes: Axes, history: pd.DataFrame, names: Mapping[str, str], best_ep
     if len(epochs):
         axes.set_xlim(epochs.min() - 0.5, epochs.max() + 0.5)
         _name_phases(axes, epochs, [str(phase) for phase in history["phase"]])
-    legend_width = sum(len(str(line.get_label())) for line in axes.lines if line.get_label())
+    legend_width = sum(len(label) for label in map(str, (line.get_label() for line in axes.lines)) if label[0] != "_")
     legend_above(axes, columns=3 if legend_width < 60 else 2)
+
+
+def _train_column(valid_column: str) -> str:
+    return "train_" + valid_column.removeprefix("valid_")
 
 
 def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from typing_extensions import Unpack
 from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import Interrupted, ReadError, RunError, shorten
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.precision import resolve_precision
@@ -27,7 +28,8 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
-from xrayfast.run import Run, now
+from xrayfast.predictions import Predictions
+from xrayfast.run import OLD_HISTORY_COLUMNS, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
@@ -148,8 +150,9 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         copy.update_info(precision=precision)
         history = History()
         if state is not None:
-            # Rows of earlier versions have no size.
-            rows = [{**row, "size": row.get("size", config.model.size)} for row in state["rows"]]
+            # Rows of earlier versions have no size, and other names.
+            named = [{OLD_HISTORY_COLUMNS.get(name, name): row[name] for name in row} for row in state["rows"]]
+            rows = [{**row, "size": row.get("size", config.model.size)} for row in named]
             history = History(rows, state["best_epoch"], checkpoint.read_saved_batches(copy.checkpoint))
         _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world))
     return run
@@ -207,10 +210,12 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     began = time.perf_counter()
     load_weights(learn.model, run.model_path)
     train = config.train
-    predictions = {
+    predictions: dict[Split, Predictions] = {
         split: predict_split(learn, split, tta=train.tta, seed=train.seed)
         for split in PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]
     }
+    if train.train_metrics == "final":
+        predictions["train"] = predict_split(learn, "train")
     run.update_info(
         finished=now(),
         seconds=run.total_seconds(seconds + time.perf_counter() - began),

@@ -14,7 +14,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import load_weights, save_weights
-from xrayfast.learning.training.callbacks import History
+from xrayfast.learning.training.callbacks import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.mixed_precision import restore_precision
@@ -130,8 +130,9 @@ def _recorded_history(learn: RadiographLearner) -> History:
     recorder: Any = learn.recorder
     rows = []
     for epoch, values in enumerate(getattr(recorder, "values", []), 1):
-        metrics = dict(zip(recorder.metric_names[1:], values, strict=False))
-        defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in metrics.items()}
+        names = ["train_loss", *map(valid_column, recorder.metric_names[2:])]
+        found = dict(zip(names, values, strict=False))
+        defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in found.items()}
         lr = float(recorder.lrs[recorder.iters[epoch - 1] - 1])
         rows.append({"epoch": epoch, "phase": "by hand", "size": learn.dls.size, **defined, "lr": lr})
     return History(rows)

@@ -33,10 +33,11 @@ def found(orders: Orders) -> dict[str, Any]:
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
     with (run / "history.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    numbers = ("seconds", "accuracy", "auroc_macro", "train_loss", "valid_loss")
+    numbers = ("seconds", "train_loss", "valid_loss")
+    columns = {name: name for name in numbers} | {name: f"valid_{name}" for name in ("accuracy", "auroc_macro")}
     epochs = [
         {"phase": "head" if row["phase"] == "head" else "all"}
-        | {name: float(row[name]) for name in numbers if row.get(name)}
+        | {name: float(row[column]) for name, column in columns.items() if row.get(column)}
         for row in rows
     ]
     counts = {split: len(orders.subset(split)) for split in ("train", "valid")}

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from xrayfast.learning.training.metrics import UnmaskedLoss, build_epoch_metrics
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])
 def test_each_pass_starts_anew_and_batches_are_joined(task):
     metrics = build_epoch_metrics(task, 3)
-    assert [metric.name for metric in metrics] == list(epoch_metrics(task))
+    assert [metric.name for metric in metrics] == list(history_metrics(task))
     generator = torch.manual_seed(0)
     for _ in range(2):
         logits = torch.randn(20, 3, generator=generator)

@@ -97,8 +97,9 @@ def test_impossible_plans_are_refused():
 
 
 def test_the_monitor_must_fit_the_task():
-    assert resolve_monitor(TrainConfig(), "single") == "auroc_macro"
-    assert resolve_monitor(TrainConfig(monitor="ap_macro"), "multi") == "ap_macro"
+    assert resolve_monitor(TrainConfig(), "single") == "valid_auroc_macro"
+    assert resolve_monitor(TrainConfig(monitor="ap_macro"), "multi") == "valid_ap_macro"
+    assert resolve_monitor(TrainConfig(monitor="valid_loss"), "multi") == "valid_loss"
     with pytest.raises(ConfigError, match=r"'subset_accuracy'.*accuracy"):
         resolve_monitor(TrainConfig(monitor="subset_accuracy"), "single")
 

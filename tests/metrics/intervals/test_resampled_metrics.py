@@ -11,7 +11,7 @@ from tests.metrics.cases import calibration_error, many_labels, one_class
 from xrayfast.metrics.agreement import predictive_values
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples, SingleSample
 from xrayfast.metrics.operating_points.thresholds import decide
-from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics, prevalence_metrics
+from xrayfast.metrics.registry import epoch_metrics, history_metrics, label_metrics, overall_metrics, prevalence_metrics
 from xrayfast.metrics.reliability import top_label
 from xrayfast.metrics.summary import compute_epoch_metrics
 
@@ -133,9 +133,9 @@ def test_names_are_those_of_the_registry_and_a_single_sample_has_the_same_values
     found = ResampledMetrics(truth, probability, task)
     assert list(found.overall) == list(overall_metrics(task))
     assert list(found.per_label) == list(label_metrics())
-    assert epoch_metrics(task).keys() <= overall_metrics(task).keys()
+    assert epoch_metrics(task).keys() <= history_metrics(task).keys() <= overall_metrics(task).keys()
     epoch = compute_epoch_metrics(truth, probability, task)
-    assert {name: found.overall[name] for name in epoch_metrics(task)} == pytest.approx(epoch)
+    assert {name: found.overall[name] for name in history_metrics(task)} == pytest.approx(epoch)
     sample = SingleSample(found)
     for name in label_metrics():
         np.testing.assert_allclose(found.per_label[name], sample.label(name)[0], atol=1e-12)

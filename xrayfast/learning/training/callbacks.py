@@ -18,6 +18,7 @@ from xrayfast.learning.randomness import reseed
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase
+from xrayfast.metrics.registry import history_column
 
 Row = dict[str, Any]
 
@@ -93,12 +94,19 @@ class EpochSeeds(Callback):
 
 
 class Progress(Callback):
-    """Reports batches to a Reporter, and stops training between two batches when `interrupted` returns True."""
+    """Reports batches to a Reporter, and stops training between two batches when `interrupted` returns True.
+
+    Args:
+        reporter: receives the batches.
+        first_epoch: number of epochs before the phase.
+        interrupted: called after each batch.
+        alone: whether no other rank trains: then training also stops where the reported loss is not finite.
+    """
 
     order = CALLBACK_ORDER["Progress"]
 
-    def __init__(self, reporter: Reporter, first_epoch: int, interrupted: Callable[[], bool]) -> None:
-        self.reporter, self.first_epoch, self.interrupted = reporter, first_epoch, interrupted
+    def __init__(self, reporter: Reporter, first_epoch: int, interrupted: Callable[[], bool], alone: bool) -> None:
+        self.reporter, self.first_epoch, self.interrupted, self.alone = reporter, first_epoch, interrupted, alone
 
     def before_train(self) -> None:
         """Start the clock of the split."""
@@ -113,15 +121,18 @@ class Progress(Callback):
         now = time.perf_counter()
         if now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter:
             self.reported = now
+            loss = float(self.learn.recorder.smooth_loss.value)
             self.reporter.batch(
                 split="train" if self.training else "valid",
                 done=self.iter + 1,
                 total=self.n_iter,
                 epoch=self.first_epoch + self.epoch + 1,
-                loss=float(self.learn.recorder.smooth_loss.value),
+                loss=loss,
                 images=self.images,
                 seconds=now - self.began,
             )
+            if self.training and self.alone and not math.isfinite(loss):
+                raise CancelFitException  # EpochCheckpoint finds the batch; other ranks would wait for this one
         if self.interrupted():
             raise KeyboardInterrupt
 
@@ -176,32 +187,25 @@ class EpochCheckpoint(Callback):
         """Add the row, save, and decide whether to go on."""
         if not self.trained:
             return
-        names = self.recorder.metric_names[1:-1]  # between "epoch" and "time"
-        values = dict(zip(names, self.recorder.values[-1], strict=True))
-        batches = self.train_batches
+        batches, losses = self.train_batches, self.train_batches.read_losses()
+        names = self.recorder.metric_names[2:-1]  # "epoch", the smoothed training loss; last is "time"
+        valid = dict(zip(names, self.recorder.values[-1][1:], strict=True))
         row: Row = {
             "epoch": len(self.history.rows) + 1,
             "phase": self.phase.name,
             "size": self.sizes[self.epoch],
-            **{name: None if value is None else float(value) for name, value in values.items()},
-            "train_loss": batches.read_mean_loss(),
+            **{history_column("train", name): value for name, value in batches.read_metrics().items()},
+            **{valid_column(name): None if value is None else float(value) for name, value in valid.items()},
             "lr": batches.lrs[-1],
             "lr_lowest": batches.lowest_lrs[-1],
             "seconds": round(time.perf_counter() - self.began, 3),
         }
-        diverged = [name for name in ("train_loss", "valid_loss") if not math.isfinite(row[name] or 0.0)]
-        if diverged:
-            # Not raised here: fastai replaces the message of an exception that a callback raises.
-            self.failure = TrainingError(
-                f"The {diverged[0].replace('_', ' ')} is {row[diverged[0]]} in epoch {row['epoch']}: training "
-                f"diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); 'xrayfast lr-find' "
-                "suggests one."
-            )
+        # Not raised here: fastai replaces the message of an exception that a callback raises.
+        self.failure = self._divergence(losses, row["valid_loss"])
+        if self.failure is not None:
             raise CancelFitException
         improved = self.history.add(row, self.monitor)
-        self.history.batches = add_epoch(
-            self.history.batches, row["epoch"], batches.read_losses(), batches.lrs, batches.lowest_lrs
-        )
+        self.history.batches = add_epoch(self.history.batches, row["epoch"], losses, batches.lrs, batches.lowest_lrs)
         try:
             self.save(improved)
         except XrayfastError as error:
@@ -210,6 +214,29 @@ class EpochCheckpoint(Callback):
         self.reporter.epoch(row, improved)
         if self.patience is not None and self.history.stale_epochs(self.first_epoch, self.sizes[-1]) >= self.patience:
             raise CancelFitException
+
+    def after_cancel_fit(self) -> None:
+        """Where training ended within an epoch, say why."""
+        if self.failure is None:
+            self.failure = self._divergence(self.train_batches.read_losses())
+
+    def _divergence(self, losses: Sequence[float], valid_loss: float | None = None) -> TrainingError | None:
+        """The first loss of the epoch that is not finite, as an error; None where all are."""
+        where = f"epoch {len(self.history.rows) + 1}"
+        batch = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if batch is not None:
+            lr = self.train_batches.lrs[batch]
+            found = f"training loss is {losses[batch]} in {where}, batch {batch + 1} of {len(self.dls.train)}, at a "
+            found += f"learning rate of {lr:.3g}"
+        elif valid_loss is not None and not math.isfinite(valid_loss):
+            found = f"validation loss is {valid_loss} after {where}, which ended at a learning rate of "
+            found += f"{self.train_batches.lrs[-1]:.3g}"
+        else:
+            return None
+        return TrainingError(
+            f"The {found}: training diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); "
+            "'xrayfast lr-find' suggests one."
+        )
 
 
 class History:
@@ -243,6 +270,11 @@ class History:
             self.best_epoch = row["epoch"]
             return True
         return False
+
+
+def valid_column(name: str) -> str:
+    """The column of a value that fastai's Recorder has of the validation split: "valid_loss", or a metric's name."""
+    return name if name == "valid_loss" else history_column("valid", name)
 
 
 def _quality(row: Row, monitor: str) -> tuple[int, float, float]:

@@ -5,6 +5,7 @@ Metrics are computed once, on the whole split, and values are read from the devi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,46 +16,54 @@ from xrayfast.data.labels.targets import to_truth
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, Metric, Recorder
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics import registry
 from xrayfast.metrics.summary import compute_epoch_metrics
 
 
-class _ValidationOutputs:
-    """Outputs and targets of one validation pass, shared by the metrics of a learner."""
+class _Outputs:
+    """Outputs and targets of one pass over a split: 8 bytes per label and image, on the device until it ends.
 
-    def __init__(self, task: Task, n_labels: int) -> None:
+    Args:
+        task: "single" or "multi".
+        n_labels: number of labels.
+        metrics: those to compute of them.
+    """
+
+    def __init__(self, task: Task, n_labels: int, metrics: Mapping[str, registry.Metric]) -> None:
         self.task: Task = task
-        self.n_labels = n_labels
+        self.n_labels, self.metrics = n_labels, metrics
         self.clear()
 
     def clear(self) -> None:
         self.outputs: list[torch.Tensor] = []
         self.targets: list[torch.Tensor] = []
-        self._values: dict[str, float] | None = None
+        self._values: dict[str, float | None] | None = None
 
     def add(self, output: torch.Tensor, target: torch.Tensor) -> None:
         self.outputs.append(output.detach())
         self.targets.append(target.detach())
 
-    def value(self, name: str) -> float | None:
-        if not self.outputs:
-            return None  # a pass without targets
+    def values(self) -> dict[str, float | None]:
+        """The metrics, None where one is not defined or the pass had no targets."""
         if self._values is None:
-            logits = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.outputs]).float().cpu()
-            target = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.targets]).cpu().numpy()
-            if not bool(torch.isfinite(logits).all()):
-                return None  # a diverged network has no metrics; the loss shows it
-            probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
-            truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
-            self._values = compute_epoch_metrics(truth, probability, self.task)
-        value = self._values[name]
-        return None if np.isnan(value) else value
+            self._values = self._compute() if self.outputs else dict.fromkeys(self.metrics)
+        return self._values
+
+    def _compute(self) -> dict[str, float | None]:
+        logits = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.outputs]).float().cpu()
+        target = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.targets]).cpu().numpy()
+        if not bool(torch.isfinite(logits).all()):
+            return dict.fromkeys(self.metrics)  # a diverged network has no metrics; the loss shows it
+        probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
+        truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
+        values = compute_epoch_metrics(truth, probability, self.task, self.metrics)
+        return {name: None if np.isnan(value) else value for name, value in values.items()}
 
 
 class EpochMetric(Metric):
-    """One of `metrics.registry.epoch_metrics`; None where it is not defined."""
+    """One of `metrics.registry.history_metrics`; None where it is not defined."""
 
-    def __init__(self, name: str, outputs: _ValidationOutputs, first: bool) -> None:
+    def __init__(self, name: str, outputs: _Outputs, first: bool) -> None:
         self._name, self._outputs, self._first = name, outputs, first
 
     def reset(self) -> None:
@@ -70,11 +79,11 @@ class EpochMetric(Metric):
     @property
     def value(self) -> float | None:
         """The metric over all batches since `reset`."""
-        return self._outputs.value(self._name)
+        return self._outputs.values()[self._name]
 
     @property
     def name(self) -> str:
-        """Its name in the registry, which is its column in `history.csv`."""
+        """Its name in the registry."""
         return self._name
 
 
@@ -117,11 +126,14 @@ class EpochRecorder(Recorder):
 
 
 class TrainRecorder(Callback):
-    """Keeps the losses and the learning rates of an epoch's training batches. Losses stay on the device, for which
-    reading each would wait.
+    """Keeps the losses, the learning rates and the outputs of an epoch's training batches. Losses and outputs stay on
+    the device, for which reading each would wait. Outputs are those from which the network learned: of augmented
+    views, with dropout, and each of other weights than the last.
 
     Args:
         frozen_groups: number of frozen layer groups, from the input.
+        task: "single" or "multi".
+        n_labels: number of labels.
 
     Attributes:
         lrs: the head's learning rate in each batch of the epoch so far.
@@ -130,11 +142,14 @@ class TrainRecorder(Callback):
 
     order = CALLBACK_ORDER["TrainRecorder"]
 
-    def __init__(self, frozen_groups: int) -> None:
+    def __init__(self, frozen_groups: int, task: Task, n_labels: int) -> None:
         self.frozen_groups = frozen_groups
+        self.outputs = _Outputs(task, n_labels, registry.train_metrics(task))
+        self.before_train()
 
     def before_train(self) -> None:
         """Forget the last epoch."""
+        self.outputs.clear()
         self.losses: list[torch.Tensor] = []
         self.lrs: list[float] = []
         self.lowest_lrs: list[float] = []
@@ -149,6 +164,7 @@ class TrainRecorder(Callback):
             loss, weight = self.loss.detach(), batch_weight(self.yb[0])
             self.total += loss * weight
             self.weight += weight
+            self.outputs.add(self.pred, self.yb[0])
             self.losses.append(loss)
             self.lrs.append(float(self.opt.hypers[-1]["lr"]))
             self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
@@ -158,12 +174,16 @@ class TrainRecorder(Callback):
         losses: list[float] = torch.stack(self.losses).tolist() if self.losses else []
         return losses
 
-    def read_mean_loss(self) -> float:
-        """Their mean, each weighted by the batch's unmasked cells."""
-        return float(self.total) / max(float(self.weight), 1.0)
+    def read_metrics(self) -> dict[str, float | None]:
+        """The mean loss, each batch weighted by its unmasked cells, and the metrics of its outputs, by name."""
+        loss = float(self.total) / max(float(self.weight), 1.0)
+        metrics = self.outputs.values()
+        self.outputs.clear()  # not needed while the epoch is validated and saved
+        return {"loss": loss, **metrics}
 
 
 def build_epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:
-    """The metrics to report after each epoch."""
-    outputs = _ValidationOutputs(task, n_labels)
-    return [EpochMetric(name, outputs, first=i == 0) for i, name in enumerate(epoch_metrics(task))]
+    """The metrics to report of the validation split after each epoch."""
+    metrics = registry.history_metrics(task)
+    outputs = _Outputs(task, n_labels, metrics)
+    return [EpochMetric(name, outputs, first=i == 0) for i, name in enumerate(metrics)]

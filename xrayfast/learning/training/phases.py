@@ -12,7 +12,7 @@ from xrayfast.config import DEFAULT_METRIC, Schedule, Task, TrainConfig
 from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
 from xrayfast.learning.training.mixed_precision import leave_autocast
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.registry import epoch_metrics, history_column
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,11 @@ def resolve_monitor(train: TrainConfig, task: Task) -> str:
         ConfigError: the metric belongs to the other task.
     """
     if train.monitor == "auto":
-        return DEFAULT_METRIC
+        return history_column("valid", DEFAULT_METRIC)
     choices = ("valid_loss", *epoch_metrics(task))
     if train.monitor not in choices:
         raise ConfigError(f"monitor is '{train.monitor}', and {task}-label data has one of: {', '.join(choices)}.")
-    return train.monitor
+    return train.monitor if train.monitor == "valid_loss" else history_column("valid", train.monitor)
 
 
 def run_phase(

@@ -104,7 +104,7 @@ def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
         return None
     best = "" if best_epoch is None else f" Epoch {best_epoch} was kept."
     epochs = plural(len(history), "epoch")
-    alt = f"Losses and validation metrics over {epochs}.{best} The numbers are in the table below."
+    alt = f"Losses and metrics over {epochs}.{best} The numbers are in the table below."
     return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
 
 

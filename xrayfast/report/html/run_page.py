@@ -13,7 +13,8 @@ from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.plots import Plot
 from xrayfast.report.html.render import render_template
 from xrayfast.report.html.split_section import SplitReport, split_section
-from xrayfast.report.html.tables import counts_table, epochs_table, flow_steps
+from xrayfast.report.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
+from xrayfast.report.overfitting import TrainAndValid
 from xrayfast.report.wording import SPLIT_TITLES
 from xrayfast.run_files import RunInfo
 
@@ -36,6 +37,7 @@ class ReportData:
         source: of the data; "" where unknown.
         curves: `plots.history_plot` of the history.
         batches: `plots.batches_plot`; None where the run has recorded none.
+        overfitting: training beside validation; None where the run has no metrics of the training split.
     """
 
     run_name: str
@@ -50,6 +52,7 @@ class ReportData:
     source: str
     curves: Plot | None
     batches: Plot | None = None
+    overfitting: TrainAndValid | None = None
 
 
 def render_run_page(data: ReportData) -> str:
@@ -75,6 +78,8 @@ def render_run_page(data: ReportData) -> str:
         "facts": data.facts.items(),
         "curves": data.curves,
         "batches": data.batches,
+        "overfitting": data.overfitting,
+        "train_and_valid": None if data.overfitting is None else train_and_valid_table(data.overfitting),
         "epochs": epochs_table(data.history, info.best_epoch, data.task),
         "best_epoch": info.best_epoch,
         "decision": decision_section(data.decision),

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.metrics.registry import history_column, history_metrics
+from xrayfast.report.overfitting import TrainAndValid
 from xrayfast.report.wording import SPLIT_TITLES, interval_of, percent
 
 
@@ -96,7 +97,9 @@ def metric_cell(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | 
 def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> Table:
     """One row per epoch."""
     forms = {"train_loss": ("Training loss", ".3f"), "valid_loss": ("Validation loss", ".3f")}
-    forms |= {name: (metric.title, ".3f") for name, metric in epoch_metrics(task).items()}
+    for name, metric in history_metrics(task).items():
+        forms[history_column("train", name)] = f"{metric.title}, training", ".3f"
+        forms[history_column("valid", name)] = metric.title, ".3f"
     forms |= {"lr": ("Learning rate", ".2g"), "seconds": ("Seconds", ".1f")}
     forms = {column: form for column, form in forms.items() if column in history}
     rows = []
@@ -106,7 +109,17 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
         rows.append([epoch, Cell(str(record["phase"])), *cells])
     columns = [Column("Epoch", text=True), Column("Phase", text=True), *(Column(name) for name, _ in forms.values())]
     how = ", before calibration and with 0.5 as every threshold" if task == "multi" else ""
-    return Table("epochs", f"Each epoch; metrics on the validation images{how}", columns, rows)
+    return Table("epochs", f"Each epoch; metrics on the validation images unless said{how}", columns, rows)
+
+
+def train_and_valid_table(found: TrainAndValid) -> Table:
+    """The loss and the metrics of both splits and what lies between them."""
+    rows = []
+    for key, (train, valid) in found.values.items():
+        gap = None if train is None or valid is None else train - valid
+        rows.append([Cell(found.name(key)), number_cell(train), number_cell(valid), number_cell(gap, "+.3f")])
+    columns = [Column("Metric", text=True), Column("Training"), Column("Validation"), Column("Gap")]
+    return Table("train-and-valid", "Loss and metrics of both splits", columns, rows)
 
 
 def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import PredictedSplit, ResultsConfig, Task
+from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.files import write_text
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
@@ -25,14 +26,13 @@ DECISION_SPLIT: PredictedSplit = "valid"
 """The split on which calibration and thresholds are chosen."""
 
 
-def finalize_results(
-    run: Run, predictions: Mapping[PredictedSplit, Predictions], settings: ResultsConfig, seed: int
-) -> None:
+def finalize_results(run: Run, predictions: Mapping[Split, Predictions], settings: ResultsConfig, seed: int) -> None:
     """Choose calibration and thresholds on validation, and write decision, predictions and metrics.
 
     Args:
         run: whose history and `run.json` are written already.
-        predictions: by split, "valid" among them; only their raw probabilities count.
+        predictions: by split, "valid" among them; only their raw probabilities count. "train" gets no intervals:
+            the network has seen these images.
         settings: which thresholds to choose, and how to compute metrics.
         seed: of the bootstrap.
 
@@ -46,10 +46,12 @@ def finalize_results(
     )
     prevalence = parse_prevalences(settings.prevalence, run.labels)
     calibrated = {split: raw.calibrated(decision) for split, raw in predictions.items()}
-    metrics: dict[str, Any] = {
-        split: compute_metrics(found, decision, prevalence=prevalence, resamples=settings.resamples, seed=seed)
-        for split, found in calibrated.items()
-    }
+    metrics: dict[str, Any] = {}
+    for split, found in calibrated.items():
+        resamples = 0 if split == "train" else settings.resamples
+        metrics[split] = compute_metrics(found, decision, prevalence=prevalence, resamples=resamples, seed=seed)
+    if "train" in calibrated:
+        metrics["loss"] = {split: float(np.nanmean(found.loss)) for split, found in calibrated.items()}
     run.write_decision(decision)
     for split, found in calibrated.items():
         run.write_predictions(split, found)
@@ -77,7 +79,10 @@ def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
         run.predictions(DECISION_SPLIT)  # raises, and says which splits there are
     own = {"resamples": run.config.results.resamples}
     run.write_config(config.updated(own))
-    found = {split: run.predictions(split) for split in run.predicted_splits}
+    splits: list[Split] = [*run.predicted_splits]
+    if run.has_train_predictions:
+        splits.append("train")
+    found = {split: run.predictions(split) for split in splits}
     finalize_results(run, found, config.results, config.train.seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
+from xrayfast.errors import TrainingError
 from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training import checkpoint
@@ -134,7 +136,8 @@ class Training:
                 for p in phases
             ],
         )
-        monitor = resolve_monitor(settings, learn.dls.manifest.task)
+        data = learn.dls.manifest
+        monitor = resolve_monitor(settings, data.task)
         counts: Sequence[int] | None = run.info.frozen_feature_groups
         if counts is None:  # runs of earlier versions cached whatever they could
             counts = frozen_group_counts(phases, settings.reuse_frozen, settings.frozen_views)
@@ -155,11 +158,11 @@ class Training:
                 if n_cached and features is None:
                     features = self._cache_features(scheduled)
                 self.reporter.phase(phase)
-                recorder = TrainRecorder(phase.frozen_groups)
+                recorder = TrainRecorder(phase.frozen_groups, data.task, len(data.labels))
                 epoch_checkpoint = EpochCheckpoint(
                     history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes, recorder
                 )
-                progress = Progress(self.reporter, first_epoch, self.interrupted)
+                progress = Progress(self.reporter, first_epoch, self.interrupted, alone=self.world.world_size == 1)
                 callbacks = [EpochSeeds(settings.seed, first_epoch), recorder, progress, epoch_checkpoint]
                 on_features = training_on_features(learn, features) if features else nullcontext()
                 with on_features, resize_progressively(learn, sizes):
@@ -171,8 +174,11 @@ class Training:
                         callbacks=callbacks,
                         start_epoch=start,
                     )
-                if epoch_checkpoint.failure is not None:
-                    raise epoch_checkpoint.failure
+                failure = epoch_checkpoint.failure
+                if isinstance(failure, TrainingError):
+                    raise TrainingError(f"{failure} {self._describe_saved_epochs()}")
+                if failure is not None:
+                    raise failure
             first_epoch += phase.epochs
 
     def _learning_rate(self, first_phase: Phase) -> float:
@@ -193,6 +199,16 @@ class Training:
             progress=partial(self.reporter.preparing, "frozen layers"),
             interrupted=self.interrupted,
             folder=_cache_folder(self.config),
+        )
+
+    def _describe_saved_epochs(self) -> str:
+        """What a run that diverged can be used for."""
+        epochs, path = len(self.history.rows), shlex.quote(str(self.run.path))
+        if not epochs:
+            return "No epoch was finished, so there are no weights to use."
+        return (
+            f"The run is saved up to epoch {epochs}: 'xrayfast predict {path} IMAGES' and xrayfast.load use the "
+            f"weights of its best epoch, {self.history.best_epoch}, not calibrated. Resumed, it would diverge again."
         )
 
     def _save_epoch(self, improved: bool) -> None:
