@@ -136,7 +136,7 @@ def check_results(runs, out):
         assert run.labels == ("infected", "normal")
         assert run.info.best_epoch == row["epoch"]
         kept = run.history.loc[row["epoch"] - 1]
-        for name in ("train_loss", "valid_loss"):
+        for name in ("train_accuracy", "train_loss", "valid_loss"):
             assert row[name] == pytest.approx(kept[name])
         for split in ("valid", "test"):
             overall = run.metrics[split]["overall"]
@@ -193,6 +193,7 @@ def test_three_labels_are_trained_with_the_papers_focal_loss(grid, films, tmp_pa
     overall = run.metrics["test"]["overall"]
     (row,) = pd.read_csv("grid/published.csv").to_dict("records")
     assert row["test_subset_accuracy"] == pytest.approx(overall["subset_accuracy"])
+    assert row["train_subset_accuracy"] == pytest.approx(run.history["train_subset_accuracy"].iloc[0])
     assert row["published_subset_accuracy"] == "0.935 to 0.957 [c]"
     assert row["published_f1_macro"] == "0.882 to 0.920 [c]"
     for label, ((tn, fp), (fn, tp)) in run.metrics["test"]["confusion_per_label"].items():
