@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.data.images import limits
 from xrayfast.data.images.radiograph import apply_lut
 from xrayfast.data.images.reader import fit_square, is_image, read
@@ -60,11 +61,115 @@ def test_colours_become_luma(tmp_path):
     assert set(pixels.flat) == {76}  # 0.299 of 255, ITU-R BT.601
 
 
-@pytest.mark.parametrize(("alpha", "expected"), [(0, 0), (128, 100), (255, 200)])
-def test_transparency_is_laid_on_black(tmp_path, alpha, expected):
+@pytest.mark.parametrize(
+    ("alpha", "expected", "note"),
+    [
+        (0, 0, "fully transparent"),
+        (128, 100, "transparency laid on black"),
+        (255, 200, "mode RGBA converted to gray"),  # opaque
+    ],
+)
+def test_transparency_is_laid_on_black(tmp_path, alpha, expected, note):
     image = read(saved(tmp_path, Image.new("RGBA", (4, 4), (200, 200, 200, alpha)), "x.png"))
     assert abs(int(image.pixels[0, 0]) - expected) <= 1
-    assert image.notes == ("transparency laid on black",)
+    assert image.notes == (note, "of one shade")
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+@pytest.mark.parametrize(("size", "value"), [(1, 65535), (4, 65535), (4, 4200)])
+def test_hot_pixels_and_markers_do_not_change_the_brightness(tmp_path, name, size, value):
+    values = np.linspace(400, 3900, 64 * 64).round().astype(np.uint16).reshape(64, 64)
+    marked = values.copy()
+    marked[:size, :size] = value
+    plain = read(saved(tmp_path, Image.fromarray(values), name))
+    image = read(saved(tmp_path, Image.fromarray(marked), name))
+    assert np.array_equal(image.pixels[size:], plain.pixels[size:])
+    assert (image.pixels[:size, :size] == 255).all()
+    assert image.notes == (*plain.notes, f"values above 4095 made white, up to {value}")
+
+
+def test_hot_and_cold_pixels_of_32_bit_images(tmp_path):
+    values = np.linspace(0.1, 0.9, 64 * 64, dtype=np.float32).reshape(64, 64)
+    marked = values.copy()
+    marked[0, 0], marked[0, 1] = 1000, -32768
+    plain = read(saved(tmp_path, Image.fromarray(values), "x.tif"))
+    image = read(saved(tmp_path, Image.fromarray(marked), "x.tif"))
+    assert np.array_equal(image.pixels[1:], plain.pixels[1:])
+    assert image.pixels[0, :2].tolist() == [255, 0]
+    assert "values below 0 made black" in image.notes and "values above 1 made white, up to 1000" in image.notes
+
+
+def test_16_bit_colour_of_few_levels_is_refused_whatever_its_hottest_pixel(tmp_path):
+    values = np.tile(np.linspace(0, 4095, 64, dtype=np.uint16), (64, 1))
+    values[0, 0] = 65535
+    (tmp_path / "x.png").write_bytes(wide_colour(values, 2))
+    with pytest.raises(ReadError, match="save it as 16-bit gray"):
+        read(tmp_path / "x.png")
+
+
+SEEN = np.add.outer(np.arange(64), np.arange(80)).astype(np.uint8) + 60  # 60 to 202
+
+
+@pytest.mark.parametrize(
+    ("pixels", "note"),
+    [
+        (np.zeros((80, 80)), "of one shade"),
+        (np.full((80, 80), 255), "of one shade"),
+        (np.full((1, 1), 9), "of one shade"),
+        (np.where(np.arange(6400).reshape(80, 80) == 3000, 40, 10), "nearly of one shade"),
+        (SEEN / 5, "nearly black"),
+        (SEEN / 5, "nearly without contrast"),
+        (SEEN / 5 + 210, "nearly white"),
+        (SEEN / 5 + 100, "nearly without contrast"),
+        (np.random.default_rng(0).integers(0, 256, (200, 300)), "neighbouring pixels differ as in noise"),
+        (
+            np.repeat(np.random.default_rng(0).integers(0, 256, (200, 1)), 300, 1),
+            "neighbouring pixels differ as in noise",
+        ),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.png", "x.dcm"])
+def test_an_image_in_which_nothing_can_be_seen_is_noted(tmp_path, pixels, note, name):
+    pixels = pixels.astype(np.uint8)
+    if name == "x.dcm":
+        (tmp_path / name).write_bytes(dicom_bytes(pixels))
+    else:
+        Image.fromarray(pixels).save(tmp_path / name)
+    assert note in read(tmp_path / name).notes
+
+
+def test_an_image_in_which_something_can_be_seen_has_no_note(tmp_path):
+    assert read(saved(tmp_path, Image.fromarray(SEEN), "x.png")).notes == ()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_claims_more_pixels_than_it_has(tmp_path, mode, progressive):
+    path = saved(tmp_path, Image.fromarray(SEEN).convert(mode), "x.jpg", progressive=progressive)
+    content = bytearray(path.read_bytes())
+    size = content.index(b"\xff\xc2" if progressive else b"\xff\xc0") + 5
+    content[size : size + 4] = struct.pack(">HH", 320, 320)
+    path.write_bytes(content)
+    assert "last rows plain gray, as where data are missing" in read(path).notes
+    content[size : size + 4] = struct.pack(">HH", 12000, 12000)
+    path.write_bytes(content)
+    with pytest.raises(ReadError, match=r"JPEG of \d+ bytes that claims 12000 x 12000 pixels; expected 281250 bytes"):
+        read(path)
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_the_smallest_jpeg_of_its_size_is_read(tmp_path, value):
+    path = saved(tmp_path, Image.new("L", (3000, 2000), value), "x.jpg", progressive=True, optimize=True, quality=1)
+    assert read(path).pixels.shape == (2000, 3000)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_cut_off_before_its_end_marker(tmp_path, mode):
+    rough = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8)).resize((400, 400))
+    path = saved(tmp_path, rough.convert(mode), "x.jpg")
+    assert not read(path).notes
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] + b"\xff\xd9")
+    assert "last rows plain gray, as where data are missing" in read(path).notes
 
 
 def test_a_transparent_palette_colour_is_black(tmp_path):
@@ -74,14 +179,15 @@ def test_a_transparent_palette_colour_is_black(tmp_path):
 
 @pytest.mark.parametrize("name", ["x.png", "x.tif"])
 @pytest.mark.parametrize(
-    ("maximum", "full"), [(255, 255), (256, 1023), (3000, 4095), (4095, 4095), (16383, 16383),
-                          (31779, 32767), (32768, 65535), (65535, 65535)]
+    ("maximum", "full"), [(255, 255), (258, 1023), (3000, 4095), (4095, 4095), (16383, 16383),
+                          (31779, 32767), (33000, 65535), (65535, 65535)]
 )  # fmt: skip
 def test_more_than_8_bits_are_scaled_by_the_smallest_range_that_holds_them(tmp_path, name, maximum, full):
     values = np.linspace(0, maximum, 64 * 64).round().astype(np.uint16).reshape(64, 64)
     image = read(saved(tmp_path, Image.fromarray(values), name))
     assert np.abs(image.pixels - values * (255 / full)).max() <= 0.5 + 1e-9
-    assert image.notes == (f"16-bit scaled from 0..{full}",)
+    assert image.notes[0] == f"16-bit scaled from 0..{full}"
+    assert not any("white" in note for note in image.notes)
 
 
 def test_a_12_bit_ramp_in_16_bits_is_not_saturated(tmp_path):

@@ -4,5 +4,6 @@
 - `pillow`: PNG, JPEG, TIFF, BMP and WebP.
 - `dicom`: DICOM.
 - `radiograph`: what `read` returns; 8-bit scaling.
+- `notes`: what is noted of an image's contents, and which notes need attention.
 - `limits`: what is refused before it is decoded: file size, pixels, aspect ratio, JPEG scans.
 """

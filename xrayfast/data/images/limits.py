@@ -22,6 +22,8 @@ MAX_JPEG_SCANS = 100
 """Most scans in a JPEG: a few kilobytes of empty scans would otherwise keep the decoder busy for hours; progressive
 files have about ten."""
 
+_ARITHMETIC_FRAMES = (b"\xff\xc9", b"\xff\xca")
+
 
 def require_regular_file(path: Path) -> None:
     """Refuse files that would hang on opening (a FIFO), give an obscure error, or never end.
@@ -78,3 +80,19 @@ def require_few_scans(path: Path, codestream: bytes) -> None:
     scans = codestream.count(b"\xff\xda")
     if scans > MAX_JPEG_SCANS:
         raise ReadError(f"{path}: found a JPEG of {scans} scans; expected at most {MAX_JPEG_SCANS}. Save it again.")
+
+
+def require_enough_data(path: Path, codestream: memoryview | bytes, width: int, height: int) -> None:
+    """Refuse a JPEG of fewer bytes than any of its size has: of 8 x 8 pixels each takes a bit or more.
+
+    Decoders fill what is missing with gray, without a word.
+
+    Raises:
+        ReadError: fewer, unless its arithmetic coding needs no whole bit.
+    """
+    blocks = -(-width // 8) * -(-height // 8)
+    if 8 * len(codestream) < blocks and not any(marker in bytes(codestream) for marker in _ARITHMETIC_FRAMES):
+        raise ReadError(
+            f"{path}: found a JPEG of {len(codestream)} bytes that claims {width} x {height} pixels; expected "
+            f"{blocks // 8} bytes or more. Fetch the file again."
+        )

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xrayfast.data.images.limits import require_few_scans, require_sensible_size
+from xrayfast.data.images.limits import require_enough_data, require_few_scans, require_sensible_size
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -21,6 +22,12 @@ _ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
 
 _FEW_LEVELS = 64
 """A 16-bit colour channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
+
+_HELD = 0.995
+"""The share of the pixels that full scale must hold: hot pixels and burned-in markers may exceed it."""
+
+_MISSING = 128
+"""What libjpeg gives for the pixels that a cut off JPEG lacks."""
 
 
 def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
@@ -33,10 +40,13 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            with Image.open(_require_few_scans(path, stream), formats=_FORMATS) as image:
+            stream = _require_few_scans(path, stream)
+            with Image.open(stream, formats=_FORMATS) as image:
                 require_sensible_size(path, *image.size)
                 # Pillow calls a JPEG with embedded previews MPO.
                 file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
+                if isinstance(stream, io.BytesIO):
+                    require_enough_data(path, stream.getvalue(), *image.size)
                 pixels = _to_gray(image, notes)
     except ReadError:
         raise
@@ -82,7 +92,11 @@ def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
     tags = getattr(image, "tag_v2", {})
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     image.load()
-    upright = ImageOps.exif_transpose(image) if _is_rotated(image) else image  # which copies an upright one too
+    if lacks_last_rows(image):
+        notes.append("last rows plain gray, as where data are missing")
+    upright = (
+        ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
+    )  # which copies an upright one too
     if upright.mode in _HIGH_DEPTH_MODES:
         pixels = _scale_high_depth(upright, notes)
     else:
@@ -101,6 +115,17 @@ def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
     return pixels
 
 
+def lacks_last_rows(image: Image.Image) -> bool:
+    """Whether the last rows of a decoded JPEG are as libjpeg fills them where the data end too early."""
+    if image.format not in ("JPEG", "MPO") or image.mode == "CMYK" or image.height <= 8:
+        return False
+    corner = image.getpixel((0, image.height - 1))
+    if corner not in (_MISSING, (_MISSING,) * 3):  # nearly always
+        return False
+    bottom = image.crop((0, image.height - 8, image.width, image.height))
+    return all(low == high == _MISSING for low, high in np.reshape(bottom.getextrema(), (-1, 2)))
+
+
 def _is_rotated(image: Image.Image) -> bool:
     """Whether an EXIF orientation is still to be applied."""
     return image.getexif().get(_ORIENTATION_TAG, 1) in range(2, 9)
@@ -108,15 +133,16 @@ def _is_rotated(image: Image.Image) -> bool:
 
 def _require_many_levels(image: Image.Image) -> None:
     """Refuse 16-bit colour where the high 8 bits, which Pillow keeps, hold next to nothing."""
-    highest = max(int(band.getextrema()[1]) for band in image.convert("RGB").split())  # type: ignore[arg-type]
+    counts = np.reshape(image.convert("RGB").histogram(), (3, 256)).cumsum(axis=1)
+    highest = int(max(np.searchsorted(own, _HELD * own[-1]) for own in counts))
     if highest < _FEW_LEVELS:
         raise ValueError(f"16-bit colour that uses {highest + 1} of 256 levels; save it as 16-bit gray")
 
 
 def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
     """An image of 1 or 8 bits per channel as (H, W) uint8."""
-    if image.has_transparency_data:
-        notes.append("transparency laid on black")
+    if image.has_transparency_data and (opacity := image.convert("RGBA").getchannel("A").getextrema()) != (255, 255):
+        notes.append("fully transparent" if opacity == (0, 0) else "transparency laid on black")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
     elif image.mode not in ("L", "RGB"):
@@ -130,18 +156,35 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
     """An image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
     values = np.asarray(image)
     if values.dtype.kind == "u":
-        full = _full_scale(float(values.max()), is_float=False)
+        highest = float(values.max())
+        full = _full_scale_of_codes(values, highest)
         notes.append(f"16-bit scaled from 0..{full:g}")
-        return apply_lut(scale_to_uint8(np.arange(full + 1), full), values)
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("some pixels are not finite numbers")
-    if values.min() < 0:
-        notes.append(f"minimum {values.min():g} taken as 0")
-        values -= values.min()
-    full = _full_scale(float(values.max()), is_float=image.mode == "F")
-    notes.append(f"32-bit scaled from 0..{full:g}")
-    return scale_to_uint8(values, full)
+        pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)
+    else:
+        values = values.astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("some pixels are not finite numbers")
+        if (lowest := float(values.min())) < 0:
+            low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
+            notes.append(f"minimum {low:g} taken as 0" if low == lowest else f"values below {low:g} made black")
+            values -= low
+        highest = float(values.max())
+        full = _full_scale(float(np.quantile(values, _HELD, method="higher")), is_float=image.mode == "F")
+        notes.append(f"32-bit scaled from 0..{full:g}")
+        pixels = scale_to_uint8(values, full)
+    if highest > full:
+        notes.append(f"values above {full:g} made white, up to {highest:g}")
+    return pixels
+
+
+def _full_scale_of_codes(values: npt.NDArray[np.uint16], highest: float) -> float:
+    """The smallest range that holds nearly all values; they are not sorted, which takes ten times as long."""
+    full = _full_scale(highest, is_float=False)
+    for smaller in [2**bits - 1 for bits in reversed(_BIT_DEPTHS) if 2**bits - 1 < full]:
+        if np.count_nonzero(values > smaller) > (1 - _HELD) * values.size:
+            break
+        full = smaller
+    return full
 
 
 def _full_scale(maximum: float, is_float: bool) -> float:

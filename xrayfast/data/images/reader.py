@@ -13,13 +13,14 @@ from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom
 from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import parse_window
 from xrayfast.data.images.limits import require_regular_file
+from xrayfast.data.images.notes import describe_contents
 from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
 from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Increased when any image may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -52,25 +53,29 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 
     The format is found from the content, not the suffix; where they differ the notes say so.
 
-    More than 8 bits are scaled, never clipped: full scale is the smallest of the 8, 10, 12, 14, 15 and 16-bit ranges
-    that holds the image's maximum, and a value v becomes `floor(v * 255 / full + 0.5)`. So a 12-bit image stored in 16
-    bits keeps its brightness whether or not it reaches 4095. A larger maximum is full scale itself, as is 1 for
-    floating-point images within 0..1; where there are negative values the minimum becomes 0. Of 16-bit colour channels
-    the high 8 bits are kept. Colour becomes luma (ITU-R BT.601), transparency is composited on black, an EXIF
-    orientation is applied, and of several frames the first is taken.
+    More than 8 bits are scaled: full scale is the smallest of the 8, 10, 12, 14, 15 and 16-bit ranges that holds the
+    image's 99.5 percentile, and a value v becomes `floor(v * 255 / full + 0.5)`, at most 255. So a 12-bit image stored
+    in 16 bits keeps its brightness whether or not it reaches 4095, and whether or not a marker exceeds it. A larger
+    percentile is full scale itself, as is 1 for floating-point images within 0..1; where there are negative values the
+    0.5 percentile becomes 0. Of 16-bit colour channels the high 8 bits are kept. Colour becomes luma (ITU-R BT.601),
+    transparency is composited on black, an EXIF orientation is applied, and of several frames the first is taken.
 
     DICOM follows the standard (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes 0..255
-    as above; MONOCHROME1 is inverted, pixel padding black. `window` is one of
+    as above; MONOCHROME1 is inverted unless the Presentation LUT Shape is IDENTITY, MONOCHROME2 where it is INVERSE;
+    pixel padding is black. Values that evidently have more bits than the header says, or another sign, are read with
+    these. `window` is one of
 
     - "auto": the file's first VOI LUT, else its first window; but the full range where that window cuts off a tenth of
-      it or less. Where the file has none, the full range of its stored bits if these are 8 or fewer, or if the image
-      fills at least half of that range between its 0.5 and 99.5 percentiles (without padding); else the range between
-      those percentiles.
+      it or less. Where the file has none, or one that saturates nearly all of the image (95 %), the full range of its
+      stored bits if these are 8 or fewer, or if the image fills at least half of that range between its 0.5 and 99.5
+      percentiles (without padding); else the range between those percentiles.
     - "1" to "9": the n-th of the file's VOI LUTs and windows, in this order.
     - "percentile": the percentile range, whatever the file says; "full": the full range of the stored bits.
     - "CENTER/WIDTH", such as "2048/4096": this window, after the modality LUT.
 
     Colour DICOM and all other formats have no window.
+
+    The notes say what was done, and where little can be seen: one shade, nearly black or white, or noise.
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of
@@ -91,9 +96,10 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
                 radiograph = decode_with_pillow(path, stream)
     except OSError as error:
         raise ReadError(f"{path}: can't be read ({error.strerror or error}). Check the file.") from error
-    if _FORMAT_BY_SUFFIX.get(path.suffix.lower(), radiograph.format) == radiograph.format:
-        return radiograph
-    return replace(radiograph, notes=(*radiograph.notes, f"{radiograph.format} in a file named {path.suffix}"))
+    notes = describe_contents(radiograph.pixels)
+    if _FORMAT_BY_SUFFIX.get(path.suffix.lower(), radiograph.format) != radiograph.format:
+        notes.append(f"{radiograph.format} in a file named {path.suffix}")
+    return replace(radiograph, notes=(*radiograph.notes, *notes)) if notes else radiograph
 
 
 def is_image(path_text: str) -> bool:

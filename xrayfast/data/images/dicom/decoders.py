@@ -24,6 +24,10 @@ from xrayfast.data.images.limits import require_few_scans
 from xrayfast.errors import ReadError
 
 Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Integers: TypeAlias = npt.NDArray[np.int32]
+
+_NOISE = 1.2
+"""Mean squared step between neighbours, in units of the variance: 2 in white noise, below 0.7 in radiographs."""
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _LOSSLESS_FRAME, _BASELINE_FRAMES = 0xC3, frozenset({0xC0, 0xC1, 0xC2})
@@ -38,6 +42,7 @@ class StoredPixels(NamedTuple):
     codes: Codes  # (H, W), or (H, W, 3) in colour: the stored bits, unsigned; two's complement of `bits` if signed
     bits: int  # how many bits of each code count
     is_rgb: bool = False  # whether the decoder has converted YBR to RGB
+    notes: tuple[str, ...] = ()  # where the values contradict the header
 
 
 Decoder: TypeAlias = Callable[[bytes, PixelLayout], StoredPixels]
@@ -64,7 +69,7 @@ def _syntax_name(syntax: str) -> str:
 
 
 def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
-    """Uncompressed values, without the bits above those stored (old files keep overlays there)."""
+    """Uncompressed values."""
     size, expected = layout.allocated // 8, layout.uncompressed_bytes
     if len(value) < expected:
         raise _damaged(layout, f"{len(value)} of {expected} bytes")
@@ -73,10 +78,7 @@ def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
         # Y Y Cb Cr for two pixels; gray needs Y alone, repeated for the shape.
         luma = codes.reshape(-1, 4)[:, :2].reshape(layout.rows, layout.columns)
         return StoredPixels(np.repeat(luma[:, :, None], 3, axis=2), layout.stored)
-    codes = _reshape(codes, layout, layout.by_plane)
-    if layout.stored < layout.allocated:
-        codes = _lowest_bits(codes, layout.stored)
-    return StoredPixels(codes, layout.stored)
+    return _resolve_bits(_reshape(codes, layout, layout.by_plane), layout.allocated, layout)
 
 
 def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
@@ -93,8 +95,7 @@ def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
         if len(segment) < plane:
             raise _damaged(layout, f"a run-length segment of {len(segment)} of {plane} bytes")
         planes[index // size, :, size - 1 - index % size] = np.frombuffer(segment, np.uint8, plane)
-    codes = _reshape(planes.view(f"<u{size}"), layout, by_plane=True)
-    return StoredPixels(_lowest_bits(codes, layout.stored), layout.stored)
+    return _resolve_bits(_reshape(planes.view(f"<u{size}"), layout, by_plane=True), layout.allocated, layout)
 
 
 def _decode_rle_segment(data: bytes, size: int) -> bytearray:
@@ -129,7 +130,7 @@ def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
         if layout.photometric == "RGB" and image.mode == "RGB" and not marked:
             # libjpeg takes unmarked colour for YCbCr; asked for YCbCr it returns the stored values.
             image.draft("YCbCr", image.size)
-        return _fit_to_header(np.asarray(image), 8, layout, is_rgb=True)
+        return _resolve_bits(np.asarray(image), 8, layout, is_rgb=True)
 
 
 def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> StoredPixels:
@@ -141,7 +142,7 @@ def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> Sto
     shape = (layout.rows, layout.columns, layout.samples)
     values = decode_in_subprocess(layout.path, codec, frame, shape, bits)
     codes = np.frombuffer(values, "u1" if bits <= 8 else "<u2")
-    return _fit_to_header(_reshape(codes, layout, by_plane=False), bits, layout)
+    return _resolve_bits(_reshape(codes, layout, by_plane=False), bits, layout)
 
 
 def _read_jpeg_header(frame: bytes, layout: PixelLayout) -> tuple[int, int]:
@@ -172,7 +173,7 @@ def decode_jpeg_2000(value: bytes, layout: PixelLayout) -> StoredPixels:
         _require_shape(layout, image.height, image.width, len(image.getbands()))
         shifted = np.asarray(image)
     codes = shifted >> (8 * shifted.dtype.itemsize - bits)
-    return _fit_to_header(codes ^ codes.dtype.type(1 << bits - 1) if signed else codes, bits, layout)
+    return _resolve_bits(codes ^ codes.dtype.type(1 << bits - 1) if signed else codes, bits, layout)
 
 
 def _frame(value: bytes) -> bytes:
@@ -190,13 +191,54 @@ def _codestream(value: bytes, layout: PixelLayout) -> bytes:
     return frame
 
 
-def _fit_to_header(codes: Codes, bits: int, layout: PixelLayout, is_rgb: bool = False) -> StoredPixels:
-    """Codes of the codestream's precision as codes of the header's, which may differ."""
-    if layout.signed:
-        # A wider codestream repeats the sign; a narrower one has its sign in its own highest bit.
-        bits = min(bits, layout.stored)
-        return StoredPixels(_lowest_bits(codes, bits), bits, is_rgb)
-    return StoredPixels(codes, bits if int(codes.max()) >= 2**layout.stored else min(bits, layout.stored), is_rgb)
+def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = False) -> StoredPixels:
+    """Codes of `width` bits, of which the header says that fewer count; or more, where the values evidently do.
+
+    Above the bits stored, signed values repeat their sign and old files keep overlays; but some files declare fewer
+    bits than they use, and dropping these makes noise of an image.
+    """
+    stored = min(width, layout.stored)
+    if width == stored or (not layout.signed and int(codes.max()) < 1 << stored):
+        return StoredPixels(codes, stored, is_rgb)
+    kept = _lowest_bits(codes, stored)
+    whole, declared = to_integers(codes, width, layout.signed), to_integers(kept, stored, layout.signed)
+    if not layout.signed or not (whole == declared).all():
+        if is_likelier(whole, declared):
+            used = max(int(whole.max()).bit_length(), int(~whole.min()).bit_length()) + layout.signed
+            note = f"values of {used} bits, where the header says {layout.stored}"
+            return StoredPixels(_lowest_bits(codes, used), used, is_rgb, (note,))
+        if not layout.signed:
+            return StoredPixels(kept, stored, is_rgb, (f"bits above the {stored} stored ignored",))
+    return StoredPixels(kept, stored, is_rgb)
+
+
+def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:
+    """The numbers that codes of so many bits stand for, with or without a sign."""
+    sign = 1 << (bits - 1) if signed else 0
+    values: Integers = (codes.astype(np.int32) ^ sign) - sign
+    return values
+
+
+def is_likelier(values: Integers, other: Integers) -> bool:
+    """Whether, of two readings (H, W) or (H, W, C) of the same codes, the first is the image.
+
+    Wrong bits wrap round: where the two differ in a step between neighbours, that of the image is the smaller. Of an
+    image with as large steps as the wrap, wrong bits make noise: neighbours differ more, in terms of the variance.
+    """
+    ours, theirs = (np.concatenate([step.ravel() for step in _sample_steps(x)]) for x in (values, other))
+    differ = ours != theirs
+    if not differ.any():
+        return False
+    step, other_step = np.median(ours[differ]), np.median(theirs[differ])
+    noise, other_noise = (np.square(x, dtype=np.float64).mean() for x in (ours, theirs))
+    noise, other_noise = noise / values.var(), other_noise / other.var()
+    return bool(step < other_step or (other_noise > _NOISE and noise < other_noise / 2))
+
+
+def _sample_steps(values: Integers) -> tuple[Integers, Integers]:
+    """Absolute steps between neighbours, along at most 512 rows and 512 columns."""
+    rows, columns = values[:: -(-values.shape[0] // 512)], values[:, :: -(-values.shape[1] // 512)]
+    return np.abs(np.diff(rows, axis=1)), np.abs(np.diff(columns, axis=0))
 
 
 def _lowest_bits(codes: Codes, bits: int) -> Codes:

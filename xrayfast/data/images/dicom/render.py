@@ -6,6 +6,7 @@ value, as a lookup table, and not per pixel.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xrayfast.data.images.dicom.decoders import Codes, StoredPixels, require_decoder
+from xrayfast.data.images.dicom.decoders import Codes, StoredPixels, is_likelier, require_decoder, to_integers
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.layout import (
     COLOUR,
@@ -32,9 +33,12 @@ from xrayfast.errors import ReadError
 _PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
-    "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence",
+    "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
+
+_LEVELS_AT_WRAP = 4
+"""Different values on both sides of a wrap round, of an image with the other sign; masks have one."""
 
 
 def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
@@ -68,7 +72,7 @@ def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, l
     """Colour as luma; it has no window."""
     full = 2**stored.bits - 1
     levels = apply_lut(scale_to_uint8(np.arange(full + 1, dtype=np.float64), full), stored.codes)
-    notes = [f"{layout.photometric} converted to gray"]
+    notes = [*stored.notes, f"{layout.photometric} converted to gray"]
     if layout.photometric.startswith("YBR_FULL") and not stored.is_rgb:  # its Y is the luma
         return np.ascontiguousarray(levels[:, :, 0]), notes
     return np.array(Image.fromarray(np.ascontiguousarray(levels)).convert("L")), notes
@@ -79,26 +83,62 @@ def _render_gray(
 ) -> tuple[Pixels, list[str]]:
     """Gray, or a palette's colours as luma."""
     codes, bits = pixels.codes, pixels.bits
+    notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
+    notes += pixels.notes
+    counts = _count_codes(codes, 2**bits)
+    if layout.photometric != PALETTE and _has_other_sign(codes, counts, bits, layout.signed):
+        notes.append(f"values evidently {'unsigned' if layout.signed else 'signed'}, against the header")
+        layout = replace(layout, signed=not layout.signed)
     stored = np.arange(2**bits, dtype=np.float64)
     if layout.signed:
         stored[2 ** (bits - 1) :] -= 2**bits
-    notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
     if layout.photometric == PALETTE:
         return apply_lut(_palette_luma(elements, stored, layout), codes), [*notes, f"{PALETTE} converted to gray"]
     padding = _is_padding(elements, stored, layout)
-    counts = _count_codes(codes, 2**bits)
     values, modality_notes = _apply_modality(elements, stored, layout)
     transforms, voi_notes = read_voi_transforms(elements, bool(values.min() < 0))
-    inverted, unpadded_counts = layout.photometric == "MONOCHROME1", np.where(padding, 0, counts)
+    unpadded_counts = np.where(padding, 0, counts)
+    inverted, polarity_notes = _read_polarity(elements, layout)
     try:
         levels, window_notes = apply_window(values, unpadded_counts, transforms, choice, bits, inverted=inverted)
     except LookupError as error:
         raise ReadError(f"{elements.path}: found {error}. Use --window auto.") from error
-    notes += [*modality_notes, *voi_notes, *window_notes]
+    notes += [*modality_notes, *voi_notes, *window_notes, *polarity_notes]
     if counts[padding].any():
         notes.append("pixel padding made black")
     levels[padding] = 0
     return apply_lut(levels, codes), notes
+
+
+def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[str]]:
+    """Whether the lowest value is white, and notes.
+
+    Presentation LUT Shape says so; where it is absent, the Photometric Interpretation. PS3.3 C.8.11.3.1.2 wants INVERSE
+    with MONOCHROME1 and IDENTITY with MONOCHROME2; of files that contradict it, DCMTK and dcm4che follow the shape.
+    """
+    inverted = layout.photometric == "MONOCHROME1"
+    shape = elements.text("PresentationLUTShape").upper()
+    if shape in ("", "INVERSE" if inverted else "IDENTITY"):
+        return inverted, ["MONOCHROME1 inverted"] if inverted else []
+    if shape not in ("INVERSE", "IDENTITY"):
+        return inverted, [*(["MONOCHROME1 inverted"] if inverted else []), "unknown Presentation LUT Shape ignored"]
+    done = "left as stored" if inverted else "inverted"
+    return not inverted, [f"{layout.photometric} {done}, by its Presentation LUT Shape {shape}"]
+
+
+def _has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signed: bool) -> bool:
+    """Whether the values evidently have the other sign than the header says.
+
+    Read with the wrong one, they wrap round within the image: values on both sides of the wrap occur.
+    """
+    quarter = 1 << max(0, bits - 2)
+    lowest, low, high, highest = (counts[i * quarter : (i + 1) * quarter] for i in range(4))
+    if not signed and (low.any() or high.any()):
+        return False
+    sides = (low, high) if signed else (lowest, highest)
+    if any(np.count_nonzero(side) < _LEVELS_AT_WRAP for side in sides):
+        return False
+    return is_likelier(to_integers(codes, bits, not signed), to_integers(codes, bits, signed))
 
 
 def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:

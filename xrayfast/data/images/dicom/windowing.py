@@ -31,6 +31,10 @@ chest radiograph is."""
 
 _MOSTLY_SATURATED = 0.5
 
+_NEARLY_ALL = 0.95
+"""A window of the file that makes more than this share of the pixels black or white is not meant for it. Pixels of the
+lowest and of the highest value don't count: windows rightly end there, and a collimator can cover most of an image."""
+
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -134,7 +138,7 @@ def apply_window(
         transforms: the file's VOI LUTs, then its windows.
         choice: which of them, or what instead.
         bits: stored per sample.
-        inverted: whether the lowest value is white (MONOCHROME1).
+        inverted: whether the lowest value is white.
 
     Returns:
         (2**bits,) uint8, and what was done.
@@ -142,16 +146,31 @@ def apply_window(
     Raises:
         LookupError: the file has no VOI LUT or window of the chosen number; the message says how many it has.
     """
+    notes = []
     transform = _choose(values, counts, transforms, choice, bits)
     unit = transform.to_unit(values)
-    notes = [transform.name]
-    saturated = counts[(unit <= 0) | (unit >= 1)].sum() / max(1, counts.sum())
+    saturated = _saturated(unit, counts)
+    if choice.kind == "auto" and transforms and saturated > _MOSTLY_SATURATED:
+        lost = _saturated(unit, _between_extremes(values, counts))
+        if lost > _NEARLY_ALL:
+            notes.append(f"{transform.name} ignored, as it saturates {lost:.0%} of the image")
+            transform = _choose(values, counts, [], choice, bits)
+            unit = transform.to_unit(values)
+    notes.append(transform.name)
     if transform.note_saturation and saturated > _MOSTLY_SATURATED:
         notes.append(f"saturates {saturated:.0%} of the pixels")
-    if inverted:
-        notes.append("MONOCHROME1 inverted")
-        unit = 1 - unit
-    return scale_to_uint8(unit), tuple(notes)
+    return scale_to_uint8(1 - unit if inverted else unit), tuple(notes)
+
+
+def _saturated(unit: Values, counts: npt.NDArray[np.int64]) -> float:
+    """The share of the pixels that becomes black or white."""
+    return float(counts[(unit <= 0) | (unit >= 1)].sum() / max(1, counts.sum()))
+
+
+def _between_extremes(values: Values, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The counts without the pixels of the lowest and the highest value."""
+    occurring = values[counts > 0]
+    return np.where((values > occurring.min()) & (values < occurring.max()), counts, 0)
 
 
 def _choose(
