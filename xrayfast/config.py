@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 
 Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
@@ -485,14 +485,14 @@ class Config(_Section):
                 unknown.append(f"unknown option '{name}'.{did_you_mean(name, FIELD_SECTIONS)}")
         if unknown:
             raise ConfigError("\n".join(unknown))
-        return _validated(sections, where="")
+        return _validated(sections)
 
     @classmethod
     def read(cls, path: Path) -> Config:
         """Read a YAML file of the sections `data`, `model`, `train` and `results`, each optional.
 
         Raises:
-            ConfigError: no such file, not YAML, unknown keys or wrong values. Tags that would build Python
+            ConfigFileError: no such file, not YAML, unknown keys or wrong values. Tags that would build Python
                 objects are refused by the safe loader.
         """
         import yaml  # here, as `--help` needs none
@@ -500,17 +500,20 @@ class Config(_Section):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(f"{path}: can't be read ({error.strerror}).") from error
+            raise ConfigFileError(f"{path}: can't be read ({error.strerror}).") from error
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: is not a text file in UTF-8.") from error
+            raise ConfigFileError(f"{path}: is not a text file in UTF-8.") from error
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: is not plain YAML: {error}") from error
+            raise ConfigFileError(f"{path}: is not plain YAML: {error}") from error
         if content is None:
             return cls()
         if not isinstance(content, dict):
             found = type(content).__name__
-            raise ConfigError(f"{path}: expected the sections data, model, train and results; found {found}.")
-        return _validated(content, where=f"{path}: ")
+            raise ConfigFileError(f"{path}: expected the sections data, model, train and results; found {found}.")
+        try:
+            return _validated(content)
+        except ConfigError as error:
+            raise ConfigFileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`; `read` gives the same settings back."""
@@ -529,28 +532,60 @@ FIELD_SECTIONS = {name: section for section, model in SECTIONS.items() for name 
 """The section of each field; names are unique over all sections."""
 
 
-def _validated(content: Mapping[str, Any], where: str) -> Config:
+def _validated(content: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(where + line for line in _messages(error))) from error
+        raise ConfigError("\n".join(_messages(error))) from error
 
 
 def _messages(error: ValidationError) -> list[str]:
     """One line per wrong field; a field of a union has one error per type."""
-    lines: dict[tuple[str, ...], str] = {}
+    found: dict[tuple[str, ...], str] = {}
+    expected: dict[tuple[str, ...], dict[str, None]] = {}
     for problem in error.errors():
         path = tuple(map(str, problem["loc"][:2]))
-        reason = f"{problem['msg'][0].lower()}{problem['msg'][1:]}."
         if problem["type"] == "extra_forbidden":
-            known = list(FIELD_SECTIONS) if len(path) == 2 else list(Config.model_fields)
-            text = f"unknown key '{'.'.join(path)}'.{did_you_mean(path[-1], known)}"
+            found[path] = f"unknown key '{'.'.join(path)}'.{_place_of(path)}"
         elif problem["type"] == "rules":
-            text = f"{reason[0].upper()}{reason[1:]}"
+            found[path] = f"{problem['msg']}."
         else:
-            text = f"{path[-1] if path else ''} is {problem['input']!r}; {reason}"
-        if path not in lines:
-            lines[path] = text
-        elif reason not in lines[path]:
-            lines[path] = f"{lines[path][:-1]}, or {reason}"
-    return list(lines.values())
+            found[path] = f"{path[-1] if path else 'settings'} is {problem['input']!r}; expected "
+            expected.setdefault(path, {})[_expectation(problem["msg"])] = None
+    return [text + (f"{' or '.join(expected[path])}." if path in expected else "") for path, text in found.items()]
+
+
+def _place_of(path: tuple[str, ...]) -> str:
+    """Where an unknown key of a file belongs, or what was meant."""
+    section = FIELD_SECTIONS.get(path[-1])
+    if section is not None:
+        return f" '{path[-1]}' belongs under '{section}:'."
+    known = [*Config.model_fields, *FIELD_SECTIONS] if len(path) == 1 else list(FIELD_SECTIONS)
+    return did_you_mean(path[-1], known)
+
+
+def _expectation(message: str) -> str:
+    """What was expected, from pydantic's message.
+
+    >>> _expectation("Input should be a valid integer, unable to parse string as an integer")
+    'a whole number'
+    >>> _expectation("Input should be greater than or equal to 1")
+    'at least 1'
+    """
+    text = message.removeprefix("Input should be ").partition(", unable")[0].partition(", got")[0]
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
+    return text
+
+
+_WORDS = {
+    "valid integer": "whole number",
+    "valid ": "",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "Value should have": "a value of",
+    "String should have at least 1 character": "some text",
+}
+"""Pydantic's words, and those of our messages."""

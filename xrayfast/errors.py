@@ -1,7 +1,7 @@
 """The package's exceptions, and the wording that their messages share.
 
-Every message says where it happened, what was found, what was expected and what to do next. The command line
-prints it unchanged and exits with 1.
+Every message says where it happened, what was found, what was expected and what to do next. The command line prints it,
+with flags in place of the names of options, and exits with 1; with 2 where an option is wrong (`ConfigError`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ class XrayfastError(Exception):
 
 
 class ConfigError(XrayfastError, ValueError):
-    """An option or a configuration file with a wrong value."""
+    """An option with a wrong value, or options that contradict each other or the data."""
+
+
+class ConfigFileError(ConfigError):
+    """A file of settings or of synonyms that can't be read or holds a wrong value."""
 
 
 class DataError(XrayfastError, ValueError):

@@ -7,6 +7,7 @@ written to a temporary name and moved, and a new run never writes into a folder 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -102,6 +103,19 @@ class Run:
                 f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs."
             ) from error
         return cls(path)
+
+    @staticmethod
+    def require_creatable(root: Path, name: str | None) -> None:
+        """Raise those errors of `create` that can be told beforehand; nothing is written.
+
+        Raises:
+            RunError: the name is taken or not a plain name, or the folder can't be written.
+        """
+        _require_free(root, name, "run")
+        there = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.exists())
+        problem = "it is a file" if not there.is_dir() else "" if os.access(there, os.W_OK) else "permission denied"
+        if problem:
+            raise RunError(f"{there}: can't be written ({problem}). Choose another folder with --runs.")
 
     @classmethod
     def newest(cls, root: Path) -> Run:
@@ -288,7 +302,11 @@ class Run:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return read_typed(self.path / METRICS, MetricsFile)
+        try:
+            return read_typed(self.path / METRICS, MetricsFile)
+        except RunError as error:
+            again = f"'xrayfast interpret {self.path}' writes it again, from the saved predictions."
+            raise RunError(f"{error} {again}") from error
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`."""
@@ -391,11 +409,22 @@ def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: 
         RunError: the name is taken, or is not a plain folder name.
         OSError: the folder can't be made.
     """
-    if name is not None and name != _folder_name(name):
-        raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
+    _require_free(root, name, kind)
     root.mkdir(parents=True, exist_ok=True)
     for candidate in candidates if name is None else [name]:
         with contextlib.suppress(FileExistsError):
             (root / candidate).mkdir()
             return root / candidate
-    raise RunError(f"{root / str(name)}: exists already, and a run never overwrites. Choose another --name.")
+    raise _taken(root / str(name))
+
+
+def _require_free(root: Path, name: str | None, kind: str) -> None:
+    """Raise an error where the name is not that of a new folder in `root`."""
+    if name is not None and name != _folder_name(name):
+        raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
+    if name is not None and (root / name).exists():
+        raise _taken(root / name)
+
+
+def _taken(folder: Path) -> RunError:
+    return RunError(f"{folder}: exists already, and a run never overwrites. Choose another --name.")

@@ -15,6 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from xrayfast.cli import app
+from xrayfast.cli.commands.fit import checking_settings
+from xrayfast.config import Config, DataConfig
+from xrayfast.data.manifest import open_manifest
+from xrayfast.errors import ConfigError
 from xrayfast.run import Run
 
 TINY = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
@@ -154,32 +158,49 @@ ERRORS = {
         ["onehot.csv row 4", "'2'", "expected 1, 0, -1"],
     ),
     "wrong implication": (["fit", "two", "--imply", "c=a", *TINY], 1, ["'c'"]),
-    "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 1, ["a -> b -> a"]),
-    "unknown arch": (["fit", "two", "--arch", "resnet81"], 1, ["Did you mean 'resnet18'"]),
-    "wrong value": (["fit", "two", "--loss", "hinge", "--epochs", "0"], 1, ["loss is 'hinge'", "epochs is 0"]),
+    "cycle": (["fit", "two", "--imply", "a=b", "--imply", "b=a", *TINY], 2, ["--imply: found a cycle", "a -> b -> a"]),
+    "unknown arch": (["fit", "two", "--arch", "resnet81"], 2, ["--arch is 'resnet81'", "Did you mean 'resnet18'"]),
+    "wrong values": (
+        ["fit", "two", "--loss", "hinge", "--epochs", "0", "--head-width", "a"],
+        2,
+        ["--loss is 'hinge'", "--epochs is 0; expected at least 1.", "--head-width is 'a'; expected a whole number."],
+    ),
+    "contradicting values": (
+        ["fit", "two", "--progressive", "64,128", "--thresholds", "youden", "--target-sensitivity", "0.9"],
+        2,
+        ["found --thresholds and --target-sensitivity; expected one."],
+    ),
+    "size and progressive": (
+        ["fit", "two", "--progressive", "64,128"],
+        2,
+        ["--progressive ends at 128, and --size is 224"],
+    ),
+    "monitor of the other task": (["fit", "two", *TINY, "--monitor", "ap_macro"], 2, ["--monitor is 'ap_macro'"]),
     "two ways to unfreeze": (
         ["fit", "two", *TINY, "--unfreeze", "--unfreeze-blocks", "1"],
-        1,
+        2,
         ["use one of the three"],
     ),
     "three ways to unfreeze": (
         ["fit", "two", *TINY, "--unfreeze-layers", "2", "--unfreeze-blocks", "1"],
-        1,
+        2,
         ["--unfreeze-layers", "use one of the three"],
     ),
     "more layers than there are": (
         ["fit", "two", *TINY, "--unfreeze-layers", "18"],
-        1,
-        ["unfreeze_layers is 18", "has 17 layers", "xrayfast models --layers ARCH"],
+        2,
+        ["--unfreeze-layers is 18", "has 17 layers", "xrayfast models --layers ARCH"],
     ),
     "nothing to unfreeze gradually": (
         ["fit", "two", *TINY, "--gradual-unfreeze", "2"],
-        1,
-        ["gradual_unfreeze is 2, and nothing is to be unfrozen"],
+        2,
+        ["--gradual-unfreeze is 2, and nothing is to be unfrozen"],
     ),
-    "layers of no network": (["models", "--layers", "resnet81"], 1, ["Did you mean 'resnet18'"]),
+    "layers of no network": (["models", "--layers", "resnet81"], 2, ["Did you mean 'resnet18'"]),
     "size without layers": (["models", "--size", "64"], 2, ["--size", "Only with --layers"]),
     "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: can't be read"]),
+    "wrong config": (["fit", "two", "-c", "wrong.yaml"], 1, ["wrong.yaml: epochs is 'x'; expected a whole number."]),
+    "misplaced key": (["fit", "two", "-c", "flat.yaml"], 1, ["unknown key 'epochs'. 'epochs' belongs under 'train:'."]),
     "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwrites"]),
     "not a folder": (["fit", "two", *TINY, "--runs", "good.csv"], 1, ["good.csv", "can't be written"]),
     "weights": (["fit", "two", "--weights", "good.csv"], 1, ["good.csv: is not a plain state dict"]),
@@ -212,6 +233,8 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, data_dir, tiny_run):
             for i in range(count):
                 shutil.copy(images.pop(), Path(folder, name, f"{i}.png"))
     Path("empty").mkdir()
+    Path("wrong.yaml").write_text("train:\n  epochs: x\n")
+    Path("flat.yaml").write_text("epochs: 3\n")
     Path("broken/a/0.png").write_bytes(Path("broken/a/1.png").read_bytes()[:200])
     rows = "a/0.png,a\na/1.png,a\nb/0.png,b\nb/1.png,b\n"
     Path("good.csv").write_text("image,label\n" + rows)
@@ -226,6 +249,22 @@ def test_errors_say_what_and_where_and_what_to_do(case, at, data_dir, tiny_run):
     for text in expected:
         assert text in said, said
     assert not Path("runs").exists() or case == "unreadable image"
+
+
+def test_settings_are_checked_while_images_are_decoded(data_dir):
+    """The first image that is decoded after the check has failed raises its error."""
+    manifest, settings = open_manifest(DataConfig(source=data_dir)), Config().updated({"arch": "resnet81"})
+    deadline = time.monotonic() + 120
+    with pytest.raises(ConfigError, match="resnet81"), checking_settings(manifest, settings) as raise_problem:
+        while time.monotonic() < deadline:
+            raise_problem()
+            time.sleep(0.01)
+
+
+def test_a_taken_name_is_found_before_the_data_are_opened(at, data_dir):
+    (at / "runs" / "mine").mkdir(parents=True)
+    done = call("fit", data_dir, *TINY, "--name", "mine", code=1)
+    assert "runs/mine: exists already" in done.stderr and done.stdout == ""
 
 
 def test_no_permission_to_write(at, data_dir, monkeypatch):
@@ -261,6 +300,7 @@ def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
     assert "xrayfast fit --resume runs/r" in err
+    assert err.startswith("Stopped after ") and "Error" not in err
     config = history.parent / "config.yaml"
     epochs = len(pd.read_csv(history))
     config.write_text(config.read_text().replace("epochs: 40", f"epochs: {epochs + 1}"))

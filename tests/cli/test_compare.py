@@ -106,9 +106,9 @@ ERRORS = {
     "one": (["runs/a"], 1, ["two or more runs", "xrayfast compare runs/a runs/b"]),
     "none": ([], 2, ["Missing argument"]),
     "no run": (["runs/a", "nowhere"], 1, ["nowhere: no such run"]),
-    "metric": (["runs", "--order", "acuracy"], 1, ["Did you mean 'accuracy'"]),
+    "metric": (["runs", "--order", "acuracy"], 2, ["--order is 'acuracy'", "Did you mean 'accuracy'"]),
     "part": (["runs", "--split", "train"], 2, ["train"]),
-    "reference": (["runs", "--reference", "z"], 1, ["reference is 'z'", "a, b, c"]),
+    "reference": (["runs", "--reference", "z"], 2, ["--reference is 'z'", "a, b, c"]),
     "folder": (["runs", "--csv", "no/where.csv", "--resamples", "5"], 1, ["no/where.csv: can't be written"]),
 }
 

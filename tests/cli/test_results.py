@@ -46,11 +46,11 @@ def test_thresholds_are_chosen_anew_by_an_option(multi):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--target-sensitivity", "0.9", "--thresholds", "f1"], 1, "expected one"),
-        (["--target-sensitivity", "1.5"], 1, "target_sensitivity is 1.5"),
-        (["--thresholds", "best"], 1, "thresholds is 'best'"),
-        (["--prevalence", "7"], 1, "prevalence: found '7'"),
-        (["--prevalence", "nothing=0.1"], 1, "expected one of covid-19"),
+        (["--target-sensitivity", "0.9", "--thresholds", "f1"], 2, "expected one"),
+        (["--target-sensitivity", "1.5"], 2, "--target-sensitivity is 1.5; expected at most 1."),
+        (["--thresholds", "best"], 2, "--thresholds is 'best'"),
+        (["--prevalence", "7"], 2, "--prevalence: found '7'"),
+        (["--prevalence", "nothing=0.1"], 2, "expected one of covid-19"),
     ],
 )
 def test_a_wrong_option_is_reported_and_nothing_is_changed(words, code, said, multi):
@@ -75,6 +75,17 @@ def test_predict_without_a_readable_file_prints_no_empty_table(multi):
     done = call("predict", multi.path, "broken.png", "--abstain-below", 0.9, code=1)
     assert "0 of 1 files predicted" in done.stdout and "broken.png" in done.stdout
     assert "Predicted" not in done.stdout and "of 0 images" not in done.stdout
+
+
+def test_damaged_metrics_are_written_again_and_that_is_said(multi):
+    before = multi.metrics["valid"]["overall"]
+    (multi.path / "metrics.json").write_text("{")
+    failed = call("evaluate", multi.path, "--split", "valid", "--resamples", 0, code=1)
+    assert f"'xrayfast interpret {multi.path}' writes it again, from the saved predictions." in failed.stderr
+    done = call("interpret", multi.path)
+    assert "Note: " in done.stdout and "metrics.json: can't be read as JSON" in done.stdout
+    assert multi.metrics["valid"]["overall"] == before
+    assert "metrics.json" not in call("interpret", multi.path).stdout
 
 
 def test_predict_abstains(multi, multi_dir):

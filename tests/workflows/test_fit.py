@@ -570,6 +570,43 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"arch": "resnet81"}, ConfigError, "resnet18"),
+        ({"unfreeze": True, "unfreeze_blocks": 1}, ConfigError, "use one of the two"),
+        ({"unfreeze_blocks": 9}, ConfigError, "has 5 blocks"),
+        ({"monitor": "ap_macro"}, ConfigError, "monitor is 'ap_macro'"),
+        ({"prevalence": "2"}, ConfigError, "prevalence: found '2'"),
+        ({"loss": "bce"}, ConfigError, "loss bce is for multi-label data"),
+        ({"head": "classifier"}, ConfigError, "head is classifier"),
+        ({"name": "taken"}, RunError, "exists already"),
+        ({"name": "a/b"}, RunError, "expected a plain folder name"),
+        ({"runs": "file"}, RunError, "can't be written"),
+    ],
+)
+def test_settings_that_can_not_be_are_errors_before_images_are_decoded(
+    options, error, words, data_dir, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise AssertionError("images are decoded")
+
+    monkeypatch.setattr("xrayfast.workflows.fit.decode", refuse)
+    monkeypatch.setattr("xrayfast.workflows.find_lr.decode", refuse)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "file").touch()
+    data, state = xf.open_data(data_dir), torch.get_rng_state()
+    settings = {**TINY, "runs": tmp_path, **options}
+    settings["runs"] = tmp_path / settings["runs"]
+    with pytest.raises(error, match=words):
+        xf.fit(data, **settings)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "taken"]
+    if error is ConfigError and "prevalence" not in options and "monitor" not in options:
+        with pytest.raises(error, match=words):
+            xf.find_lr(data, **{name: value for name, value in settings.items() if name != "runs"})
+
+
 def test_a_class_absent_from_validation_leaves_empty_cells_and_training_goes_on(data_dir, tmp_path):
     for split in ("train", "valid"):
         shutil.copytree(data_dir, tmp_path / "data" / split)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import re
 import sys
 import traceback
 from contextlib import suppress
@@ -16,9 +17,9 @@ from typer.core import TyperCommand, TyperGroup
 from xrayfast._version import __version__
 from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
-from xrayfast.errors import Interrupted, XrayfastError
+from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError
 
-FAILED, INTERRUPTED = 1, 130
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 GC_THRESHOLDS = (100_000, 20, 20)
 """For `gc.set_threshold`. With Python's own, garbage collection is a tenth of the time of importing torch and fastai,
@@ -46,16 +47,19 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except Interrupted as error:
-            output.error(str(error))
-            raise typer.Exit(INTERRUPTED) from None
-        except KeyboardInterrupt:
-            output.error("Stopped.")
+        except (Interrupted, KeyboardInterrupt) as error:
+            output.message(str(error) or "Stopped.")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # The reader of the pipe has exited, as `head` does. Python would fail again when it flushes on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(FAILED) from None
+        except ConfigFileError as error:
+            _show(ctx, error, str(error))
+            raise typer.Exit(FAILED) from None
+        except ConfigError as error:
+            _show(ctx, error, self._with_flags(str(error), ctx.invoked_subcommand))
+            raise typer.Exit(USAGE) from None
         except (XrayfastError, OSError) as error:
             _show(ctx, error, str(error))
             raise typer.Exit(FAILED) from None
@@ -69,6 +73,18 @@ class _Group(TyperGroup):
                 "...' shows where.",
             )
             raise typer.Exit(FAILED) from None
+
+    def _with_flags(self, message: str, command: str | None) -> str:
+        """A message about options with their flags in place of their names in Python."""
+        params = getattr(self.commands[command], "params", ()) if command in SUMMARIES else ()
+        flags = {param.name: max(param.opts, key=len) for param in params if param.opts[0].startswith("-")}
+
+        def flag(match: re.Match[str]) -> str:
+            return flags.get(match[0], match[0])
+
+        message = re.sub(r"(?<![\w-])[a-z]+(_[a-z]+)+\b", flag, message)
+        # A name that may be a word, such as size, only where the message says what it is.
+        return re.sub(r"(?m)(^|(?<=, and )|(?<=found ))[a-z]+(?= is | ends |: | and )", flag, message)
 
 
 def _show(ctx: Any, error: BaseException, message: str) -> None:

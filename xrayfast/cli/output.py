@@ -87,6 +87,11 @@ def format_cell(cell: Any) -> str:
     return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
 
 
+def message(text: str) -> None:
+    """Print a message that is no error to standard error."""
+    _console(sys.stderr).print(text, markup=False)
+
+
 def error(message: str) -> None:
     """Print an error message to standard error."""
     from rich.text import Text

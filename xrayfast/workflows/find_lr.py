@@ -15,7 +15,7 @@ from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
 from xrayfast.workflows.data import decode, resolve_inputs
-from xrayfast.workflows.fit import prepare
+from xrayfast.workflows.fit import prepare, require_settings
 
 
 def find_lr(
@@ -45,6 +45,7 @@ def find_lr(
         XrayfastError: settings, data or weights that can't be used.
     """
     manifest, config = resolve_inputs(data, config, options)
+    require_settings(manifest, config)
     learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"):

@@ -6,8 +6,10 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
+import torch
+from torch import nn
 from typing_extensions import Unpack
 
 from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision
@@ -15,9 +17,12 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import Interrupted, ReadError, RunError, shorten
+from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
+from xrayfast.learning.model.layers import layer_groups
+from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.precision import resolve_precision
-from xrayfast.learning.model.weights import load_weights
+from xrayfast.learning.model.weights import load_backbone, load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
@@ -75,6 +80,8 @@ def fit(
         Interrupted: training was stopped; the message says how to resume.
     """
     manifest, config = resolve_inputs(data, config, options)
+    Run.require_creatable(Path(runs), name)
+    require_settings(manifest, config)
     with join_process_group(config.train.device) as world:
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         images = decode(manifest, config.model.size, reporter.preparing)
@@ -88,12 +95,9 @@ def fit(
                 reporter.note(note)
         global_batch = config.train.batch_size * world.world_size
         learn = prepare(manifest, config, images, global_batch)
-        # Contradictory settings are errors before a folder is made.
-        parse_prevalences(config.results.prevalence, manifest.labels)
         phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
-        resolve_monitor(config.train, manifest.task)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
         remarks += [*_remarks(config, learn, group_counts), *filter(None, [no_space])]
         for remark in remarks:
@@ -129,7 +133,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
     run = Run.of(run)
     if run.info.status == "completed":
         raise RunError(
-            f"{run.path}: is complete; there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
+            f"{run.path} is complete: there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
     config = run.config
     with join_process_group(config.train.device) as world, world.working_copy(run.path) as folder:
@@ -156,6 +160,25 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
             history = History(rows, state["best_epoch"], checkpoint.read_saved_batches(copy.checkpoint))
         _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world))
     return run
+
+
+def require_settings(data: Manifest, config: Config) -> None:
+    """Raise the errors of settings that contradict each other or the data, before images are decoded.
+
+    Raises:
+        ConfigError: one of them.
+    """
+    model, train = config.model, config.train
+    with torch.device("meta"):  # without weights
+        backbone = load_backbone(model.arch, with_classifier=model.head == "classifier")
+    groups = layer_groups(backbone.blocks, nn.Identity(), "blocks" if train.unfreeze_layers is None else "layers")
+    plan_phases(train, len(groups), 1.0, pretrained=True)
+    each = [1] * len(data.labels)
+    balance: dict[str, Any] = {"alpha": train.alpha, "class_weights": train.class_weights}
+    make_loss(train.loss, data.task, gamma=train.gamma, **balance, positives=each, unmasked=each)
+    resolve_monitor(train, data.task)
+    resolve_precision(train.precision, torch_device(train.device))
+    parse_prevalences(config.results.prevalence, data.labels)
 
 
 def prepare(

@@ -6,10 +6,10 @@ import importlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,11 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import command_line, open_and_show, read_settings, show_run
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
-from xrayfast.errors import Interrupted
+from xrayfast.errors import Interrupted, XrayfastError
+
+if TYPE_CHECKING:
+    from xrayfast.config import Config
+    from xrayfast.data.manifest import Manifest
 
 GRACE = 2.0
 """Seconds that a rank waits after it failed, for rank zero to fail too."""
@@ -69,14 +73,21 @@ def _fit(
         with stop.listening(), reporting(out) as reporter:
             run = work_on(resume, reporter=reporter, interrupted=stop)
     else:
+        from xrayfast.run import Run
+
         settings = read_settings(config, given)
+        Run.require_creatable(runs, name)
         manifest = open_and_show(out, settings)
         with stop.listening(), reporting(out) as reporter:
-            with importing("xrayfast.workflows.fit"):
+            with checking_settings(manifest, settings) as raise_problem:
                 if settings.data.cache:
                     from xrayfast.workflows.data import decode
 
-                    decode(manifest, settings.model.size, reporter.preparing)
+                    def progress(stage: str, done: int, total: int) -> None:
+                        raise_problem()
+                        reporter.preparing(stage, done, total)
+
+                    decode(manifest, settings.model.size, progress)
             from xrayfast.workflows.fit import fit as work
 
             run = work(
@@ -92,21 +103,32 @@ def _fit(
 
 
 @contextmanager
-def importing(module: str) -> Iterator[None]:
-    """Import a module in a thread: torch and fastai take one core 10 s, in which the other cores decode images.
+def checking_settings(manifest: Manifest, settings: Config) -> Iterator[Callable[[], None]]:
+    """Check the settings in a thread, for which it imports torch and fastai: 10 s of one core, in which the other cores
+    decode images.
 
-    An error in the block is raised at once; the thread ends with the process.
+    Yields a function that raises what is wrong, as soon as that is known. An error in the block is raised at once; the
+    thread ends with the process.
     """
-    thread = threading.Thread(target=_import, args=(module,), daemon=True)
+    problems: list[XrayfastError] = []
+
+    def check() -> None:
+        # What else fails here, such as an import, fails again where it is used, and is reported there.
+        with suppress(Exception):
+            module = importlib.import_module("xrayfast.workflows.fit")
+            try:
+                module.require_settings(manifest, settings)
+            except XrayfastError as error:
+                problems.append(error)
+
+    def raise_problem() -> None:
+        if problems:
+            raise problems[0]
+
+    thread = threading.Thread(target=check, daemon=True)
     thread.start()
-    yield
+    yield raise_problem
     thread.join()
-
-
-def _import(module: str) -> None:
-    # An import that fails here fails again where the module is used, and is reported there.
-    with suppress(Exception):
-        importlib.import_module(module)
 
 
 @contextmanager

@@ -54,6 +54,7 @@ def interpret(
     the metrics of all splits again.
     """
     o.check_choice(split, PREDICTED_SPLITS, "--split")
+    from xrayfast.errors import RunError
     from xrayfast.run import Run
 
     out = Output(as_json)
@@ -61,6 +62,11 @@ def interpret(
     from xrayfast.cli.results import show_results
     from xrayfast.workflows.interpret import write_report
 
+    try:
+        _ = chosen.metrics
+    except RunError as error:
+        if chosen.predicted_splits:
+            out.note(str(error))
     found = write_report(chosen, split, top, saliency, given)  # type: ignore[arg-type]
     show_results(out, found, top=min(top, 5))
     for figure in _explained(chosen, explain or []):

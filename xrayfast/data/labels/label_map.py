@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, normalize_label
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigFileError, DataError, shorten
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,17 @@ def read_label_map(path: Path) -> LabelMap:
     Lines that begin with '#' and blank lines are skipped.
 
     Raises:
-        ConfigError: the file can't be read, a line has another form, or a name means two labels; the message names the
+        ConfigFileError: the file can't be read, a line has another form, or a name means two labels; the message names the
             line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read ({error.strerror}); expected a file of label synonyms.") from error
+        raise ConfigFileError(
+            f"{path}: can't be read ({error.strerror}); expected a file of label synonyms."
+        ) from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: found text that is not UTF-8. Save the label map in UTF-8.") from error
+        raise ConfigFileError(f"{path}: found text that is not UTF-8. Save the label map in UTF-8.") from error
     synonyms: dict[str, str] = {}
     meaning: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(lines, start=1):
@@ -66,18 +68,18 @@ def read_label_map(path: Path) -> LabelMap:
         try:
             label, *others = (clean_label(name) for name in (left, *right.split(",")))
         except DataError as error:
-            raise ConfigError(
+            raise ConfigFileError(
                 f"{path.name} line {number}: found '{line.strip()}'; expected LABEL = SYNONYM, SYNONYM, as in "
                 "Cardiomegaly = Enlarged heart."
             ) from error
         for name in (label, *others):
             other, first = meaning.setdefault(normalize_label(name), (label, number))
             if normalize_label(other) != normalize_label(label):
-                raise ConfigError(
+                raise ConfigFileError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
                     "one label for each name. Remove one of them."
                 )
         synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:
-        raise ConfigError(f"{path}: found no lines; expected some such as Cardiomegaly = Enlarged heart.")
+        raise ConfigFileError(f"{path}: found no lines; expected some such as Cardiomegaly = Enlarged heart.")
     return LabelMap(path.name, synonyms)

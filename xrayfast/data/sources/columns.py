@@ -224,7 +224,7 @@ def _label_columns(
         ]
     if not chosen:
         raise DataError(
-            f"{table.file.name}: found the columns {', '.join(table.columns)}, none of which is known to hold "
+            f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "
             "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col."
         )
     return tuple(chosen), True
@@ -240,6 +240,6 @@ def _require_column(table: Table, name: str) -> str:
     if found := find_spelling(name, table.columns):
         return found
     raise DataError(
-        f"{table.file.name}: found no column '{name}'; expected one of {', '.join(table.columns)}."
+        f"{table.file}: found no column '{name}'; expected one of {', '.join(table.columns)}."
         f"{did_you_mean(name, table.columns)}"
     )

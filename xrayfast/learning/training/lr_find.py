@@ -30,7 +30,8 @@ class LRCurve:
     Attributes:
         lrs: (N,) learning rates, growing geometrically.
         losses: (N,) smoothed training loss at each.
-        suggestions: fastai's four suggestions by name; None where the curve is too short for one.
+        suggestions: fastai's four suggestions by name, "steep" from averaged losses; None where the curve is too short
+            for one, or is steepest at one of its ends.
     """
 
     lrs: NDArray[np.float64]
@@ -107,8 +108,23 @@ def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[st
     suggestions: dict[str, float | None] = {}
     for name in METHODS:
         try:
-            value = float(getattr(SuggestionMethod, name.capitalize())(lrs, losses, steps)[0])
+            if name == "steep":
+                value = _steepest(lrs, losses)
+            else:
+                value = float(getattr(SuggestionMethod, name.capitalize())(lrs, losses, steps)[0])
         except (IndexError, ValueError, RuntimeError):
             value = math.nan  # too few points for this method
         suggestions[name] = value if math.isfinite(value) and value > 0 else None
     return suggestions
+
+
+def _steepest(lrs: torch.Tensor, losses: torch.Tensor) -> float:
+    """Where the loss falls fastest, as fastai's "steep", but between means over a tenth of the curve: of single losses the
+    steepest step is mostly noise. NaN where it is within a tenth of either end, or nothing falls.
+    """
+    width = max(2, len(losses) // 10)
+    means = losses.unfold(0, width, 1).mean(dim=1)
+    slopes = means[1:] - means[:-1]  # the rates grow by the same factor each step
+    place = int(slopes.argmin())
+    inside = width <= place < len(slopes) - width and slopes[place] < 0
+    return float(lrs[place + width // 2]) if inside else math.nan
