@@ -388,7 +388,7 @@ def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widt
 def test_a_head_that_the_network_does_not_have_makes_no_folder(data, tmp_path):
     with pytest.raises(ConfigError, match="resnet18 has a classifier without hidden layers"):
         xf.fit(data, runs=tmp_path, head="classifier", **TINY)
-    with pytest.raises(ConfigError, match=r"^Head is linear, which has no hidden layer, and head_width is 8, 4\. Use"):
+    with pytest.raises(ConfigError, match=r"^head is linear, which has no hidden layer, and head_width is 8, 4\. Use"):
         xf.fit(data, runs=tmp_path, head="linear", head_width=(8, 4), **TINY)
     assert not list(tmp_path.iterdir())
 
