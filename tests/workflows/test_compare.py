@@ -117,15 +117,15 @@ def test_values_are_those_of_scikit_learn_and_scipy(three):
     assert any("10 tests, corrected together" in note for note in found.notes)
 
 
-def test_clear_needs_the_corrected_p_and_the_interval():
+def test_significance_needs_the_corrected_p_and_the_interval():
     p = [0.001, 0.001, 0.04, np.nan]
     low, high = [0.1, -0.1, 0.1, 0.1], [0.3, 0.3, 0.3, 0.3]
     rows = [{"run": "a", "p": one, "low": left, "high": right} for one, left, right in zip(p, low, high, strict=True)]
     table, tests = correct_p_values([*rows, {"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])
     assert tests == 4
     np.testing.assert_allclose(table["p_corrected"], [0.004, 0.004, 0.06, np.nan, 0.06], atol=1e-12)
-    assert table["clear"].tolist() == [True, False, False, None, False]
-    assert correct_p_values([{"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])[0]["clear"].tolist() == [True]
+    assert table["significant"].tolist() == [True, False, False, None, False]
+    assert correct_p_values([{"run": "b", "p": 0.03, "low": -0.3, "high": -0.1}])[0]["significant"].tolist() == [True]
 
 
 def test_intervals_come_from_metrics_json_where_it_has_them(three):
@@ -218,7 +218,7 @@ def test_equal_runs_differ_by_nothing(tmp_path):
     assert (rows[["difference", "low", "high"]] == 0).all(axis=None)
     assert (rows["p"].dropna() == 1).all()
     assert (rows["p_corrected"].dropna() == 1).all()
-    assert not rows["clear"].dropna().any()
+    assert not rows["significant"].dropna().any()
 
 
 def test_patients_count_not_their_images(tmp_path):
@@ -405,7 +405,7 @@ def test_json_holds_all_of_it_and_no_nan(three):
     assert len(content["differences"]) == len(found.differences)
     assert content["tests"] == found.tests
     untested = next(row for row in content["differences"] if not row["test"])
-    assert untested["p"] is untested["clear"] is None
+    assert untested["p"] is untested["significant"] is None
     assert math.isfinite(untested["low"])
 
 

@@ -80,7 +80,7 @@ class _Group(TyperGroup):
         flags = {param.name: max(param.opts, key=len) for param in params if param.opts[0].startswith("-")}
 
         def flag(match: re.Match[str]) -> str:
-            return flags.get(match[0], match[0])
+            return str(flags.get(match[0], match[0]))
 
         message = re.sub(r"(?<![\w-])[a-z]+(_[a-z]+)+\b", flag, message)
         # A name that may be a word, such as size, only where the message says what it is.

@@ -6,12 +6,26 @@ With --json, standard output gets one JSON object and everything else goes to st
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
+
+from xrayfast.report.wording import format_value
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+_INTERVAL = re.compile(r"(?<=\d) (?=to [\d+−])|(?<=\d to) (?=[\d+−])")
+"""The spaces within an interval such as 0.653 to 0.788."""
+
+_GLUE = "\ue000"
+"""Stands for a space at which no line is broken; of a private use, and one column wide."""
+
+WIDE = 10_000
+"""Columns where there is no terminal, so that a name or path is never broken."""
 
 
 class Output:
@@ -54,20 +68,31 @@ class Output:
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
         """Print a table of cells as in `format_cell`; columns after the first `text_columns` are aligned right."""
+        from rich.segment import Segments
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
-        for i, column in enumerate(columns):
-            table.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(format_cell(cell)) for cell in row))
+        texts = [[format_cell(cell) for cell in row] for row in rows]
+
+        def laid_out(edit: Callable[[str], str]) -> Table:
+            table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
+            for i, column in enumerate(columns):
+                table.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
+            for row in texts:
+                table.add_row(*(Text(edit(cell)) for cell in row))
+            return table
+
         console = self.console
         console.soft_wrap = False
+        # A line is broken within an interval only where there is no room for a whole one.
+        table: Any = laid_out(lambda cell: _INTERVAL.sub(_GLUE, cell))
+        if table.__rich_measure__(console, console.options).minimum > console.width:
+            table = laid_out(str)
+        segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
         console.print()
         # A table's own title would be wrapped to the width of its columns.
         console.print(Text(title, style="bold"))
-        console.print(table)
+        console.print(Segments(segments))
 
     def json(self, content: Any) -> None:
         """Print the JSON object, with --json only."""
@@ -79,12 +104,14 @@ class Output:
 def format_cell(cell: Any) -> str:
     """A table's cell as text: floats with three digits, None and NaN as a dash.
 
-    >>> format_cell(0.8361), format_cell(12), format_cell(None)
-    ('0.836', '12', '–')
+    >>> format_cell(-0.8361), format_cell(1200), format_cell(None)
+    ('−0.836', '1,200', '–')
     """
     if cell is None or (isinstance(cell, float) and cell != cell):
         return "–"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
+        return str(cell)
+    return format_value(cell, ".3f" if isinstance(cell, float) else ",d")
 
 
 def message(text: str) -> None:
@@ -105,4 +132,6 @@ def _console(file: TextIO) -> Console:
 
     console = Console(file=file, highlight=False)
     console.soft_wrap = not console.is_terminal
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
     return console

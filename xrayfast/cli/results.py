@@ -11,6 +11,7 @@ from xrayfast.errors import plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
+from xrayfast.report.wording import format_interval, images_of_patients
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation
@@ -26,11 +27,11 @@ def format_estimate(value: float | None, interval: Mapping[str, Any] | None) -> 
     """Format a value with its interval; a narrow terminal breaks it in two lines.
 
     >>> format_estimate(0.953, {"low": 0.93, "high": 0.971})
-    '0.953 (0.930–0.971)'
+    '0.953 (0.930 to 0.971)'
     """
     if value is None or interval is None or interval["low"] is None:
         return format_cell(value)
-    return f"{value:.3f} ({interval['low']:.3f}–{interval['high']:.3f})"
+    return f"{format_cell(value)} ({format_interval(interval['low'], interval['high'])})"
 
 
 def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
@@ -43,9 +44,8 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
         without: labels to leave out.
     """
     intervals = result.get("intervals", {})
-    patients = "" if result["patients"] is None else f" of {result['patients']} patients"
     out.table(
-        f"{result['images']} images{patients}{', with 95 % intervals' if intervals else ''}",
+        f"{images_of_patients(result)}{', with 95 % intervals' if intervals else ''}",
         ["metric", "value"],
         [
             (metric.title, format_estimate(result["overall"][name], intervals.get("overall", {}).get(name)))
@@ -155,7 +155,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
     )
     for gap in grouping["gaps"][:gaps]:
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
-        between = "" if gap["low"] is None else f" ({gap['low']:.3f} to {gap['high']:.3f})"
+        between = "" if gap["low"] is None else f" ({format_interval(gap['low'], gap['high'])})"
         out.line(
             f"Gap: {metric_title(gap['metric'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
             f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}."

@@ -33,8 +33,8 @@ class Comparison:
         differences: one row per run, metric and label, compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
             `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
-            (Holm, over all tests here) and `clear` (p_corrected below 0.05, and 0 outside the interval; None without
-            a test).
+            (Holm, over all tests here) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
+            without a test).
         notes: on what was compared and how, as sentences.
         task: "single" or "multi".
         split: compared on, "valid" or "test".
@@ -322,8 +322,8 @@ def _test_notes(tests: int, chosen: bool, order: str) -> list[str]:
     if not tests:
         return []
     notes = [
-        f"{tests} tests, corrected together by Holm's method. A difference is called clear where its corrected p is "
-        f"below {LEVEL} and its interval excludes 0; one that is not clear may still exist, and its interval says how "
+        f"{tests} tests, corrected together by Holm's method. A difference is significant where its corrected p is "
+        f"below {LEVEL} and its interval excludes 0; one that is not may still exist, and its interval says how "
         "large it may be. Intervals are not corrected."
     ]
     if chosen:

@@ -16,7 +16,7 @@ from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import Interrupted, ReadError, RunError, shorten
+from xrayfast.errors import Interrupted, ReadError, RunError, plural, shorten
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import layer_groups
@@ -220,7 +220,9 @@ def _train(training: Training) -> None:
     except KeyboardInterrupt:
         run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
         again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
-        raise Interrupted(f"Stopped after {len(history.rows)} finished epochs. Resume with: {again}") from None
+        raise Interrupted(
+            f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}"
+        ) from None
     except Exception as error:
         run.update_info(status="failed")
         if isinstance(error, ReadError):

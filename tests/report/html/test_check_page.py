@@ -14,6 +14,7 @@ from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import open_manifest
 from xrayfast.report.html.check_page import COPIES_SHOWN, render_check_page, shown_groups, shown_rows
+from xrayfast.report.html.render import whole_flags
 
 HOSTILE = "<script>alert(1)<"
 
@@ -78,6 +79,14 @@ def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(page):
             assert attrs.get(name, "data:").startswith(("data:", "#")), (tag, attrs)
     assert "default-src &#39;none&#39;" in page
     assert "not for diagnosis" in page
+
+
+def test_no_line_is_broken_within_a_flag(page):
+    assert '<span class="flag">--patient-col</span>' in page
+    assert (
+        whole_flags("<b> --a-b-, x--y \x00")
+        == '&lt;b&gt; <span class="flag">--a-b</span>-, x--y \N{REPLACEMENT CHARACTER}'
+    )
 
 
 def test_patients_are_called_known_where_some_are_not(found):

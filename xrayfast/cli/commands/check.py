@@ -11,6 +11,7 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import read_settings, show_counts
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
+from xrayfast.errors import plural
 
 if TYPE_CHECKING:
     from xrayfast.audit.check import Audit
@@ -52,7 +53,7 @@ def _show(out: Output, found: Audit) -> None:
     data = found.data
     for note in data.notes:
         out.line(note)
-    show_counts(out, f"{data.config.source}: {len(data)} images", data)
+    show_counts(out, f"{data.config.source}: {plural(len(data), 'image')}", data)
     probed = found.shortcuts.auroc
     groups = [group for group, values in probed.items() if any(value is not None for value in values.values())]
     if groups:

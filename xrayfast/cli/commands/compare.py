@@ -12,6 +12,7 @@ from xrayfast.cli.options import OUT, Json, check_choice
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.cli.progress import reporting
 from xrayfast.config import DEFAULT_METRIC, PREDICTED_SPLITS
+from xrayfast.report.wording import format_interval, format_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -131,7 +132,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
                 _difference(row),
                 _p(row["p"]),
                 _p(row["p_corrected"]),
-                None if row["clear"] is None else "yes" if row["clear"] else "no",
+                None if row["significant"] is None else "yes" if row["significant"] else "no",
             )
             for row in (sorted(tested, key=lambda row: row["p"])[:MOST_TESTS] if too_many else tested)
         ],
@@ -158,17 +159,17 @@ def _estimate(row: dict[str, Any], name: str) -> str:
 
 
 def _difference(row: dict[str, Any]) -> str:
-    """Format as `+0.012 −0.003…+0.027`; a narrow terminal does not break the interval, as it has no space."""
+    """Format as `+0.012 (−0.003 to +0.027)`."""
     if math.isnan(row["difference"]):
         return format_cell(None)
-    value, low, high = (f"{row[name]:+.3f}".replace("-", "−") for name in ("difference", "low", "high"))
-    return value if math.isnan(row["low"]) else f"{value} {low}…{high}"
+    value = format_value(row["difference"], "+.3f")
+    return value if math.isnan(row["low"]) else f"{value} ({format_interval(row['low'], row['high'], '+.3f')})"
 
 
-def _sizes(row: dict[str, Any]) -> tuple[int, int, str | None, str | None]:
+def _sizes(row: dict[str, Any]) -> tuple[str, int, str | None, str | None]:
     parameters, seconds = row["parameters"], row["seconds"]
     return (
-        row["size"],
+        str(row["size"]),
         row["epochs"],
         None if _missing(parameters) else f"{parameters / 1e6:.1f} M",
         None if _missing(seconds) else f"{seconds:.0f}",

@@ -62,12 +62,13 @@ def predict(
         out.table("Predicted", ["label", "images"], [(label or "none", int(count)) for label, count in counts.items()])
     if abstain_below is not None and len(read):
         out.line(
-            f"{int(abstained.sum())} of {len(read)} images have no answer on one label or more, below {abstain_below}."
+            f"{int(abstained.sum()):,} of {len(read):,} images have no answer on one label or more, "
+            f"below {abstain_below}."
         )
     show_uncalibrated(out, chosen.decision)
     for error in failed["error"]:
         out.note(error)
-    out.done(f"{len(table) - len(failed)} of {len(table)} files predicted", output)
+    out.done(f"{len(table) - len(failed):,} of {len(table):,} files predicted", output)
     out.json({"predictions": str(output), "files": len(table), "failed": failed["file"].tolist()})
     if len(failed):
         raise typer.Exit(1)

@@ -48,8 +48,8 @@ def read_label_map(path: Path) -> LabelMap:
     Lines that begin with '#' and blank lines are skipped.
 
     Raises:
-        ConfigFileError: the file can't be read, a line has another form, or a name means two labels; the message names the
-            line.
+        ConfigFileError: the file can't be read, a line has another form, or a name means two labels; the message names
+            the line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -169,8 +169,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
         state = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"{path}: can't be read as safetensors ({error}). The file is damaged: copy it again from where the run was "
-            "made, or train the run again."
+            f"{path}: can't be read as safetensors ({error}). The file is damaged: copy it again from where the run "
+            "was made, or train the run again."
         ) from error
     own = model.state_dict()
     wrong = [key for key in own if key not in state or state[key].shape != own[key].shape] + [

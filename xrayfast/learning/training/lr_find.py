@@ -119,8 +119,8 @@ def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[st
 
 
 def _steepest(lrs: torch.Tensor, losses: torch.Tensor) -> float:
-    """Where the loss falls fastest, as fastai's "steep", but between means over a tenth of the curve: of single losses the
-    steepest step is mostly noise. NaN where it is within a tenth of either end, or nothing falls.
+    """Where the loss falls fastest, as fastai's "steep", but between means over a tenth of the curve: of single losses
+    the steepest step is mostly noise. NaN where it is within a tenth of either end, or nothing falls.
     """
     width = max(2, len(losses) // 10)
     means = losses.unfold(0, width, 1).mean(dim=1)

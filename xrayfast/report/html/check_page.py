@@ -14,6 +14,7 @@ from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.shortcuts import ALL, NOTABLE
 from xrayfast.report.html.render import image_view, render_template
 from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number_cell
+from xrayfast.report.wording import format_interval
 
 GROUPS_SHOWN, COPIES_SHOWN, NAMES_SHOWN = 60, 4, 40
 
@@ -143,7 +144,7 @@ def _spread_cell(spread: Spread | None, form: str) -> Cell:
     if spread is None:
         return Cell(None)
     differ = spread.least != spread.most
-    return number_cell(spread.median, form, aside=f"{spread.least:{form}}–{spread.most:{form}}" if differ else "")
+    return number_cell(spread.median, form, aside=format_interval(spread.least, spread.most, form) if differ else "")
 
 
 def _shares(counts: Mapping[str, int]) -> str:

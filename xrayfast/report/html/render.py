@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
@@ -36,9 +37,19 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_controls, **options
     )
+    environment.filters["whole_flags"] = whole_flags
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
     return environment.get_template(name).render({**context, **shell})
+
+
+def whole_flags(text: str) -> Markup:
+    """The escaped text, in which no line is broken within a flag such as --patient-col."""
+    return Markup(
+        re.sub(
+            r"(?<![\w-])--[a-z][a-z-]*[a-z]", r'<span class="flag">\g<0></span>', str(escape(_without_controls(text)))
+        )
+    )
 
 
 def image_view(pixels: NDArray[np.uint8] | None, side: int = IMAGE_SIDE) -> dict[str, Any]:

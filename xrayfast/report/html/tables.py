@@ -12,7 +12,7 @@ import pandas as pd
 from xrayfast.config import Task
 from xrayfast.metrics.registry import history_column, history_metrics
 from xrayfast.report.overfitting import TrainAndValid
-from xrayfast.report.wording import SPLIT_TITLES, interval_of, percent
+from xrayfast.report.wording import SPLIT_TITLES, format_interval, format_value, interval_of, percent
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def number_cell(value: Any, form: str = ".3f", interval: Mapping[str, Any] | Non
     """
     if value is None or not math.isfinite(value):
         return Cell(None, aside=aside)
-    return Cell(format(value, form), float(value), aside, ends(interval, form))
+    return Cell(format_value(value, form), float(value), aside, ends(interval, form))
 
 
 def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
@@ -84,7 +84,7 @@ def ends(interval: Mapping[str, Any] | None, form: str = ".3f") -> Ends | None:
     if not interval or interval.get("low") is None or interval.get("high") is None:
         return None
     low, high = float(interval["low"]), float(interval["high"])
-    return Ends(low, high, f"{low:{form}} to {high:{form}}")
+    return Ends(low, high, format_interval(low, high, form))
 
 
 def metric_cell(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None, form: str = ".3f") -> Cell:

@@ -10,7 +10,7 @@ from xrayfast.config import Task
 from xrayfast.errors import plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.report.wording import interval_of, resampled_units
+from xrayfast.report.wording import format_interval, format_value, interval_of, resampled_units
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -19,7 +19,7 @@ def format_number(value: Any, form: str = ".3f") -> str:
     >>> format_number(0.25), format_number(None)
     ('0.250', '–')
     """
-    return DASH if value is None or not math.isfinite(value) else format(value, form)
+    return DASH if value is None or not math.isfinite(value) else format_value(value, form)
 
 
 def with_interval(value: float | None, interval: Mapping[str, Any] | None) -> str:
@@ -27,7 +27,7 @@ def with_interval(value: float | None, interval: Mapping[str, Any] | None) -> st
     text = format_number(value)
     if value is None or not interval or interval.get("low") is None or interval.get("high") is None:
         return text
-    return f"{text} ({format_number(interval['low'])} to {format_number(interval['high'])})"
+    return f"{text} ({format_interval(interval['low'], interval['high'])})"
 
 
 def estimate(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:

@@ -21,7 +21,7 @@ from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.predictions import Predictions
 
 LEVEL = 0.05
-"""A difference is called clear where its corrected p-value is below and its 95 % interval excludes 0."""
+"""A difference is significant where its corrected p-value is below and its 95 % interval excludes 0."""
 
 FEW = 10
 """With fewer patients (or images) with, or without, a label DeLong's p-value is approximate."""
@@ -105,8 +105,8 @@ def correct_p_values(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, i
     columns = ["run", "reference", "images", "patients", "metric", "label", "difference", "low", "high", "test", "p"]
     table = pd.DataFrame(list(rows), columns=columns)
     table["p_corrected"] = p = holm(table["p"].to_numpy(dtype=np.float64))
-    clear = (p < LEVEL) & ((table["low"] > 0) | (table["high"] < 0))
-    table["clear"] = clear.astype(object).where(~np.isnan(p), None)
+    significant = (p < LEVEL) & ((table["low"] > 0) | (table["high"] < 0))
+    table["significant"] = significant.astype(object).where(~np.isnan(p), None)
     return table, int((~np.isnan(p)).sum())
 
 

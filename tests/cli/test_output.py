@@ -1,0 +1,52 @@
+"""What is printed to a terminal, a pipe and a file."""
+
+import io
+
+import pytest
+
+from xrayfast.cli.output import Output, format_cell
+
+ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.031 to +0.008)", 1200)]
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """What a table prints to standard output, of which the width is given, if any."""
+
+    def show(columns=None):
+        stream = io.StringIO()
+        monkeypatch.setattr("sys.stdout", stream)
+        monkeypatch.delenv("COLUMNS", raising=False)
+        if columns:
+            monkeypatch.setenv("COLUMNS", str(columns))
+        Output().table("Title", ["image", "value", "difference", "images"], ROWS)
+        return [line.strip() for line in stream.getvalue().splitlines()[3:]]
+
+    return show
+
+
+def test_a_pipe_has_whole_names(printed):
+    assert printed() == ["images/00001601_012.jpg  0.953 (0.930 to 0.971)  −0.012 (−0.031 to +0.008)   1,200"]
+
+
+def test_a_narrow_table_breaks_a_value_before_its_interval(printed):
+    first, second = printed(75)
+    assert "0.953" in first and "−0.012" in first and "(" not in first
+    assert second.endswith("(0.930 to 0.971)     (−0.031 to +0.008)")
+
+
+def test_where_a_whole_interval_has_no_room_lines_are_broken_between_numbers(printed):
+    text = " ".join(printed(50))
+    assert "\ue000" not in text
+    for number in ("0.930", "0.971)", "−0.031", "+0.008)"):
+        assert number in text
+
+
+def test_cells():
+    assert [format_cell(cell) for cell in (-0.5, 1234567, True, float("nan"), "a")] == [
+        "−0.500",
+        "1,234,567",
+        "True",
+        "–",
+        "a",
+    ]
