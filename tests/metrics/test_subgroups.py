@@ -56,7 +56,7 @@ def test_a_headline_metric_without_an_interval_has_its_reason():
     assert men["intervals"]["overall"]["auroc_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
     missing = [note for note in by["notes"] if note.startswith("No interval")]
     assert [note.partition(" (")[0] for note in missing] == ["No interval for M", "No interval for X"]
-    assert "AUROC, macro" in missing[0]
+    assert "AUROC macro" in missing[0]
     assert missing[0].endswith("some label has no image, or every image, in more than 20% of the resamples.")
     assert missing[1].endswith("fewer than 5 images are too few to draw from.")
 

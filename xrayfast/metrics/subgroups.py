@@ -242,9 +242,9 @@ def _missing_intervals(summaries: Sequence[Mapping[str, Any]], task: Task) -> li
                 reason = f"{cell} has no image, or every image, in more than {MAX_UNDEFINED:.0%} of the resamples"
             else:
                 reason = "every resample has the same value"
-            metrics_of.setdefault(reason, []).append(metric.title)
+            metrics_of.setdefault(reason, []).append(metric.title.replace(",", ""))
         for reason, titles in metrics_of.items():
-            groups_of.setdefault((" and ".join(titles), reason), []).append(summary["value"])
+            groups_of.setdefault((", ".join(titles), reason), []).append(summary["value"])
     return [
         f"No interval for {', '.join(groups)} ({titles}): {reason}." for (titles, reason), groups in groups_of.items()
     ]
