@@ -391,8 +391,8 @@ class ResultsConfig(_Section):
 
     @model_validator(mode="after")
     def _check_one_criterion(self) -> Self:
-        given = [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
-        given += ["thresholds"] if self.thresholds != "auto" else []
+        given = ["thresholds"] if self.thresholds != "auto" else []
+        given += [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
         if len(given) > 1:
             raise PydanticCustomError("rules", f"found {' and '.join(given)}; expected one. Leave out the others")
         return self

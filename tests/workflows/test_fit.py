@@ -530,7 +530,7 @@ def test_training_that_diverges_is_a_named_error(data, tmp_path, lr):
         ({"precision": "fp16"}, "needs a CUDA device"),
         ({"progressive": (16, 32)}, "progressive"),
         ({"progressive": (48, 32)}, "growing sizes"),
-        ({"progressive": (48, 64)}, "Progressive ends at 64, and size is 32"),
+        ({"progressive": (48, 64)}, "progressive ends at 64, and size is 32"),
         ({"frozen_views": 0}, "frozen_views"),
         ({"reuse_frozen": "maybe"}, "reuse_frozen"),
         ({"batch_size": 1}, "batch_size is 1"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 import time
@@ -112,23 +111,26 @@ def checking_settings(manifest: Manifest, settings: Config) -> Iterator[Callable
     """
     problems: list[XrayfastError] = []
 
-    def check() -> None:
-        # What else fails here, such as an import, fails again where it is used, and is reported there.
-        with suppress(Exception):
-            module = importlib.import_module("xrayfast.workflows.fit")
-            try:
-                module.require_settings(manifest, settings)
-            except XrayfastError as error:
-                problems.append(error)
-
     def raise_problem() -> None:
         if problems:
             raise problems[0]
 
-    thread = threading.Thread(target=check, daemon=True)
+    thread = threading.Thread(target=_check, args=(manifest, settings, problems), daemon=True)
     thread.start()
     yield raise_problem
     thread.join()
+
+
+def _check(manifest: Manifest, settings: Config, problems: list[XrayfastError]) -> None:
+    """Append what is wrong with the settings."""
+    # What else fails here, such as an import, fails again where it is used, and is reported there.
+    with suppress(Exception):
+        from xrayfast.workflows.fit import require_settings
+
+        try:
+            require_settings(manifest, settings)
+        except XrayfastError as error:
+            problems.append(error)
 
 
 @contextmanager
