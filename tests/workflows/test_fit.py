@@ -574,7 +574,7 @@ def test_an_unreadable_image_is_named(data_dir, tmp_path, workers):
     ("options", "error", "words"),
     [
         ({"arch": "resnet81"}, ConfigError, "resnet18"),
-        ({"unfreeze": True, "unfreeze_blocks": 1}, ConfigError, "use one of the two"),
+        ({"unfreeze": True, "unfreeze_blocks": 1}, ConfigError, "use one of the three"),
         ({"unfreeze_blocks": 9}, ConfigError, "has 5 blocks"),
         ({"monitor": "ap_macro"}, ConfigError, "monitor is 'ap_macro'"),
         ({"prevalence": "2"}, ConfigError, "prevalence: found '2'"),
