@@ -1,4 +1,4 @@
-"""The package's exceptions, and the wording that their messages share.
+"""The package's exceptions, and the wording that messages and reports share.
 
 Every message says where it happened, what was found, what was expected and what to do next. The command line prints it,
 with flags in place of the names of options, and exits with 1; with 2 where an option is wrong (`ConfigError`).
@@ -78,3 +78,18 @@ def plural(count: int, noun: str) -> str:
     ('1 patient', '1,200 images')
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def format_value(value: float, form: str = ".3f") -> str:
+    """A number as text, a negative one with a minus sign.
+
+    >>> format_value(-0.0312), format_value(1234, ",d"), format_value(1e-6, ".2g")
+    ('−0.031', '1,234', '1e-06')
+    """
+    text = format(value, form)
+    return f"−{text[1:]}" if text.startswith("-") else text
+
+
+def format_interval(low: float, high: float, form: str = ".3f") -> str:
+    """Both ends of an interval, such as "0.653 to 0.788"."""
+    return f"{format_value(low, form)} to {format_value(high, form)}"

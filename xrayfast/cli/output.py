@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
-from xrayfast.report.wording import format_value
+from xrayfast.errors import format_value
 
 if TYPE_CHECKING:
     from rich.console import Console

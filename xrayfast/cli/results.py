@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.config import DEFAULT_METRIC, Task
-from xrayfast.errors import plural
+from xrayfast.errors import format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.report.wording import format_interval, images_of_patients
+from xrayfast.report.wording import images_of_patients
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation

@@ -25,21 +25,6 @@ def hidden_layers(model: ModelConfig) -> str:
     return ", then ".join(plural(width, "hidden unit") for width in hidden_units(model.head, model.head_width))
 
 
-def format_value(value: float, form: str = ".3f") -> str:
-    """A number as text, a negative one with a minus sign.
-
-    >>> format_value(-0.0312), format_value(1234, ",d"), format_value(1e-6, ".2g")
-    ('−0.031', '1,234', '1e-06')
-    """
-    text = format(value, form)
-    return f"−{text[1:]}" if text.startswith("-") else text
-
-
-def format_interval(low: float, high: float, form: str = ".3f") -> str:
-    """Both ends of an interval, such as "0.653 to 0.788"."""
-    return f"{format_value(low, form)} to {format_value(high, form)}"
-
-
 def percent(count: float, total: float = 1.0) -> str:
     """A share in per cent with one decimal; `total` is above 0."""
     return f"{100 * count / total:.1f}%"

@@ -12,7 +12,7 @@ from xrayfast.cli.options import OUT, Json, check_choice
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.cli.progress import reporting
 from xrayfast.config import DEFAULT_METRIC, PREDICTED_SPLITS
-from xrayfast.report.wording import format_interval, format_value
+from xrayfast.errors import format_interval, format_value
 
 if TYPE_CHECKING:
     import pandas as pd

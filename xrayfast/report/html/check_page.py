@@ -12,9 +12,9 @@ from xrayfast.audit.check import Audit
 from xrayfast.audit.classes import ClassFacts, Spread
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.shortcuts import ALL, NOTABLE
+from xrayfast.errors import format_interval
 from xrayfast.report.html.render import image_view, render_template
 from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number_cell
-from xrayfast.report.wording import format_interval
 
 GROUPS_SHOWN, COPIES_SHOWN, NAMES_SHOWN = 60, 4, 40
 

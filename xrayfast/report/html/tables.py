@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
+from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.registry import history_column, history_metrics
 from xrayfast.report.overfitting import TrainAndValid
-from xrayfast.report.wording import SPLIT_TITLES, format_interval, format_value, interval_of, percent
+from xrayfast.report.wording import SPLIT_TITLES, interval_of, percent
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from xrayfast.config import Task
-from xrayfast.errors import plural
+from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.report.wording import format_interval, format_value, interval_of, resampled_units
+from xrayfast.report.wording import interval_of, resampled_units
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
