@@ -393,12 +393,13 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
         for split in ("train", "valid"):
             reporter.batch(split=split, done=1, total=4, epoch=1, loss=0.5, images=8, seconds=2.0)
             reporter.progress.refresh()
-        reporter.epoch({"epoch": 1, "phase": "head", "train_loss": 0.5, "accuracy": 0.25, "seconds": 3.0}, best=True)
+        row = {"epoch": 1, "phase": "head", "train_loss": 0.5, "valid_accuracy": 0.25, "train_accuracy": 0.75}
+        reporter.epoch(row | {"seconds": 3.0}, best=True)
     shown = screen.getvalue()
     for words in ("a note", "Training head: 2 epochs", "head · epoch 1 · train", "1/4", "loss 0.500", "4.0 images/s"):
         assert words in shown
     assert "head · epoch 1 · valid" in shown
-    assert "accuracy 0.250" in shown
+    assert "accuracy 0.250 (train 0.750)" in shown
 
 
 @pytest.fixture
