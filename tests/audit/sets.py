@@ -12,6 +12,7 @@ from PIL import Image
 
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.shards import ImageInfo
+from xrayfast.data.images.notes import describe_contents
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.labels.targets import join_labels
 from xrayfast.data.manifest import Manifest
@@ -45,7 +46,13 @@ class Shown:
         pixels = self._original(path)
         height, width = pixels.shape
         digest = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:32]
-        facts = {"bits": 8, "mode": "L", "format": "PNG", "notes": (), **self.changes.get(path, {})}
+        facts = {
+            "bits": 8,
+            "mode": "L",
+            "format": "PNG",
+            "notes": tuple(describe_contents(pixels)),
+            **self.changes.get(path, {}),
+        }
         return ImageInfo(width=width, height=height, digest=digest, **facts)
 
     def _original(self, path):

@@ -127,6 +127,9 @@ def test_odd_images(sound):
         "saturated": (9, "saturates 13% of the pixels"),
     }
     facts = {row: {"notes": (note,)} for row, note in notes.values()}
+    other = "values of 14 bits, where the header says 12"
+    facts[12] = {"notes": (other, "full range 0..16383"), "bits": 12, "mode": "MONOCHROME2"}
+    facts[13] = {"notes": ("window 100/50 LINEAR ignored, as it saturates 99% of the image", "percentile range 1..2")}
     facts[10] = {"notes": ("16-bit scaled from 0..4095",), "bits": 16, "mode": "I;16"}
     facts[11] = {"notes": ("16-bit scaled from 0..65535",), "bits": 16, "mode": "I;16"}
     found = looked(sound, dict(odd.values()), facts)
@@ -142,7 +145,19 @@ def test_odd_images(sound):
         "MONOCHROME# inverted": 1,
         "EXIF orientation applied": 1,
         "saturates #% of the pixels": 1,
+        "of one shade": 1,
+        "nearly without contrast": 3,
+        "nearly black": 1,
+        "nearly white": 1,
+        "values of # bits, where the header says #": 1,
+        "full range #..#": 1,
+        "window #/# LINEAR ignored, as it saturates #% of the image": 1,
+        "percentile range #..#": 1,
     }
+    (noted,) = (finding for finding in found.findings if finding.kind == "noted")
+    assert noted.title == f'1 image read with the note "{other}"'
+    assert noted.images == ("i0012.png",)
+    assert said["window_ignored"].images == ("i0013.png",)
 
 
 def test_files_by_class(sound):

@@ -22,7 +22,8 @@ def test_rows_stand_in_input_order_with_their_errors(tiny_run, data_dir, tmp_pat
     empty.write_bytes(b"")
     table = xf.predict(tiny_run, [good[2], bad, good[0], empty, good[1]])
     assert table["file"].tolist() == [str(path) for path in (good[2], bad, good[0], empty, good[1])]
-    assert list(table.columns) == ["file", "predicted", *(f"prob_{label}" for label in tiny_run.labels), "error"]
+    probabilities = [f"prob_{label}" for label in tiny_run.labels]
+    assert list(table.columns) == ["file", "predicted", *probabilities, "notes", "error"]
     assert (table["error"] != "").tolist() == [False, True, False, True, False]
     assert str(bad) in table["error"][1]
     assert table["predicted"].isna().tolist() == [False, True, False, True, False]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from xrayfast.audit.findings import Finding, list_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.images.notes import generalize_note
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 
@@ -130,7 +130,7 @@ def audit(data: Manifest, images: DecodedImages, progress: Progress | None = Non
     if progress is not None:
         progress("probing", len(features), len(features))
     findings = list_findings(data, features, shared, unreadable, shortcuts)
-    notes = Counter(re.sub(r"\d+(\.\d+)?", "#", note) for fact in features.facts for note in set(fact.notes))
+    notes = Counter(note for fact in features.facts for note in set(map(generalize_note, fact.notes)))
     classes, reading_notes = class_facts(data, features), dict(notes.most_common())
     return Audit(data, findings, shared, duplicates, classes, shortcuts, reading_notes, unreadable)
 

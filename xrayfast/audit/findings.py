@@ -14,6 +14,7 @@ from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
+from xrayfast.data.images.notes import group_notes
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
@@ -33,7 +34,48 @@ LEAST_TO_EVALUATE = 10
 
 _TINY = 64  # pixels
 _LONG = 2.0  # times as long as wide, or wide as long; chest radiographs are within 0.7 and 1.4
-_CONSTANT, _FLAT, _DARK, _BRIGHT = 0.01, 0.25, 0.25, 0.75  # of the range from black to white
+
+_NOTED: dict[str, tuple[str, Severity, str, str]] = {
+    "constant": ("of one shade", "warning", "of one shade", "There is nothing to see in them: take them out."),
+    "transparent": (
+        "fully transparent",
+        "warning",
+        "that are fully transparent",
+        "There is nothing to see in them: save them without their alpha channel, or take them out.",
+    ),
+    "noise": (
+        "as in noise",
+        "warning",
+        "like noise",
+        "Neighbouring pixels are unrelated, as where their bits, byte order or width are not what the file says.",
+    ),
+    "missing_rows": ("data are missing", "warning", "cut off", "Their last rows are plain gray: fetch them again."),
+    "dark": ("nearly black", "note", "nearly black", "Look whether they were read right."),
+    "bright": ("nearly white", "note", "nearly white", "Look whether they were read right."),
+    "flat": (
+        "nearly without contrast",
+        "note",
+        "nearly without contrast",
+        "They use less than a quarter of the range from black to white: look whether they were read right.",
+    ),
+    "several_frames": ("several frames", "note", "of several frames", "Only the first is used."),
+    "inverted": ("inverted", "note", "stored inverted", "They were inverted back."),
+    "turned": ("EXIF orientation", "note", "stored on their side", "They were rotated by their EXIF orientation."),
+    "saturated": (
+        "% of the pixels",
+        "note",
+        "partly cut off by their window",
+        "Their brightest or darkest parts are lost: try another --window.",
+    ),
+    "window_ignored": (
+        "ignored, as it saturates",
+        "note",
+        "with a window that would make nearly everything black or white",
+        "It was ignored: look whether --window should say another.",
+    ),
+}
+"""By kind of finding: words of the note on reading, severity, and the finding's title and advice. Other notes that need
+attention are findings as they stand."""
 
 
 @dataclass(frozen=True)
@@ -223,58 +265,38 @@ def _properties(group: str, shortcuts: Shortcuts) -> str:
 
 
 def image_findings(data: Manifest, features: Features) -> list[Finding]:
-    """Odd images: constant, dark, bright, tiny, long, inverted, turned, saturated, of several frames."""
-    names = data.table["image"].tolist()
-    deviation, (low, high) = features.brightness[:, 1], features.brightness[:, [2, 6]].T
+    """Odd images: tiny, long, and those that were read with a note that needs attention."""
+    names = [data.table["image"].tolist()[row] for row in features.rows.tolist()]
     width, height = (np.array([getattr(fact, side) for fact in features.facts]) for side in ("width", "height"))
-    constant = deviation < _CONSTANT
-    odd: dict[str, tuple[Severity, str, str, Iterable[bool]]] = {
-        "constant": ("warning", "of one shade", "There is nothing to see in them: take them out.", constant),
-        "flat": (
-            "note",
-            "nearly without contrast",
-            "They use less than a quarter of the range from black to white: look whether they were read right.",
-            ~constant & (high - low < _FLAT),
-        ),
-        "dark": ("note", "nearly black", "Look whether they were read right.", ~constant & (high < _DARK)),
-        "bright": ("note", "nearly white", "Look whether they were read right.", ~constant & (low > _BRIGHT)),
+    odd = {
         "tiny": (
-            "note",
             f"smaller than {_TINY} pixels",
             "Too small for most findings: they may be thumbnails of the originals.",
             np.minimum(width, height) < _TINY,
         ),
         "long": (
-            "note",
             f"more than {_LONG:g} times as long as wide, or wide as long",
             "Chest radiographs are nearly square: they may show something else, or several radiographs.",
             np.maximum(width, height) > _LONG * np.minimum(width, height),
         ),
-        "several_frames": ("note", "of several frames", "Only the first is used.", _noted(features, "frames")),
-        "inverted": ("note", "stored inverted", "They were inverted back.", _noted(features, "inverted")),
-        "turned": (
-            "note",
-            "stored on their side",
-            "They were rotated by their EXIF orientation.",
-            _noted(features, "orientation"),
-        ),
-        "saturated": (
-            "note",
-            "partly cut off by their window",
-            "Their brightest or darkest parts are lost: try another --window.",
-            _noted(features, "saturates"),
-        ),
     }
     found = []
-    for kind, (severity, title, text, members) in odd.items():
-        if images := tuple(names[row] for row in features.rows[np.array(members, bool)].tolist()):
-            said = f"{shorten(images, 3)}. {text}"
-            found.append(Finding(kind, severity, f"{plural(len(images), 'image')} {title}", said, len(images), images))
+
+    def add(kind: str, severity: Severity, title: str, text: str, images: Sequence[str]) -> None:
+        title, text = f"{plural(len(images), 'image')} {title}", f"{shorten(images, 3)}. {text}"
+        found.append(Finding(kind, severity, title, text, len(images), tuple(images)))
+
+    for kind, (title, text, members) in odd.items():
+        if images := [name for name, member in zip(names, members, strict=True) if member]:
+            add(kind, "note", title, text, images)
+    notes = [fact.notes for fact in features.facts]
+    for kind, (word, severity, title, text) in _NOTED.items():
+        if images := [name for name, own in zip(names, notes, strict=True) if any(word in note for note in own)]:
+            add(kind, severity, title, text, images)
+    for note, images in group_notes(names, notes).items():
+        if not any(word in note for word, *_ in _NOTED.values()):
+            add("noted", "note", f'read with the note "{note}"', "Look whether they were read right.", images)
     return found
-
-
-def _noted(features: Features, word: str) -> list[bool]:
-    return [any(word in note for note in fact.notes) for fact in features.facts]
 
 
 def probe_findings(shortcuts: Shortcuts) -> list[Finding]:

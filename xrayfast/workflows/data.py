@@ -15,6 +15,7 @@ from typing_extensions import ParamSpec
 from xrayfast.audit.features import Progress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice
 from xrayfast.data.cache.image_cache import DecodedImages, decode_images
+from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
@@ -154,6 +155,12 @@ def decode(data: Manifest, size: int, progress: Progress | None = None) -> Decod
     """
     report = None if progress is None else partial(progress, "decoding")
     return decode_images(data.config, size, data.table["path"].tolist(), report)
+
+
+def describe_reading(data: Manifest, images: DecodedImages) -> list[str]:
+    """What the reader noted of the data set's decoded images, by kind of note, where it needs attention."""
+    notes = [images.info(path).notes for path in data.table["path"].tolist()]
+    return describe_notes(data.table["image"].tolist(), notes)
 
 
 def split_table(data: Manifest, images: DecodedImages) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from xrayfast._version import __version__
 from xrayfast.audit.features import Progress
 from xrayfast.config import Config, Device
 from xrayfast.data.cache.image_cache import open_images
+from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
@@ -44,7 +45,7 @@ class _EvaluatedData:
         left_out: reason and number of images for each reason to leave images out.
         own_test: images that are in the run's own test split.
         labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
-        warnings: sentences on why the metrics may be optimistic; `notes` on how labels were matched.
+        warnings: sentences on why the metrics may be optimistic; `notes` on how labels were matched and images read.
         info: further items of `evaluation.json`.
         cases: the images with the largest losses.
     """
@@ -246,6 +247,7 @@ def _predict_external(
             chunks.append(predictor.probabilities(chunk, tta=tta, batch_size=batch_size).raw)
             progress("predicting", min(start + CHUNK, len(paths)), len(paths))
     raw = np.concatenate(chunks).astype(np.float64)
+    read_notes = [images.info(path).notes for path in paths]
     truth = matched.truth[rows]
     predictions = Predictions(
         labels=run.labels,
@@ -267,7 +269,7 @@ def _predict_external(
             "lacking": list(matched.lacking),
         },
         warnings=unseen.warnings,
-        notes=(*matched.notes, PATIENTS_UNKNOWN),
+        notes=(*matched.notes, PATIENTS_UNKNOWN, *describe_notes(predictions.images.tolist(), read_notes)),
         info={
             "tta": tta,
             "device": predictor.device.type,

@@ -35,7 +35,7 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.predictions import Predictions
 from xrayfast.run import OLD_HISTORY_COLUMNS, Run, now
-from xrayfast.workflows.data import decode, reopen_data, resolve_inputs, split_table
+from xrayfast.workflows.data import decode, describe_reading, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
@@ -99,7 +99,11 @@ def fit(
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-        remarks += [*_remarks(config, learn, group_counts), *filter(None, [no_space])]
+        remarks += [
+            *describe_reading(manifest, images),
+            *_remarks(config, learn, group_counts),
+            *filter(None, [no_space]),
+        ]
         for remark in remarks:
             reporter.note(remark)
         info = collect_provenance(learn, command, remarks, audit) | {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.config import Device
-from xrayfast.data.images.reader import IMAGE_SUFFIXES, fit_square, is_image, read
+from xrayfast.data.images.notes import describe_notes
+from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
@@ -49,8 +51,8 @@ def predict(
     Returns:
         One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
         (the labels abstained on; single-label, the most likely class); where a single-label run has thresholds,
-        `above_threshold` (each class against the rest); one column `prob_LABEL` per label; and `error`, "" or why the
-        file can't be read: such a row has no prediction.
+        `above_threshold` (each class against the rest); one column `prob_LABEL` per label; `notes`, what was done or
+        noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no prediction.
 
     Raises:
         DataError: a source does not exist, or no images are found.
@@ -66,16 +68,19 @@ def predict(
     predictor = Predictor.from_run(run, device)
     window, size = run.config.data.window, predictor.size
     tables: list[pd.DataFrame] = []
+    notes: list[tuple[str, ...]] = []
     with reading(files, lambda file: _try_read(file, window, size)) as contents:
         for start in range(0, len(files), CHUNK):
             chunk = contents[start : start + CHUNK]
-            images = [content for content in chunk if isinstance(content, np.ndarray)]
-            errors = [content if isinstance(content, str) else "" for content in chunk]
+            images = [content.pixels for content in chunk if isinstance(content, Radiograph)]
             probability = predictor.probabilities(images, tta=tta, batch_size=batch_size).calibrated
             answers = _decide(probability, predictor.decision, abstain_below)
-            tables.append(_with_files(answers, files[start : start + CHUNK], errors))
+            tables.append(_with_files(answers, files[start : start + CHUNK], chunk))
+            notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
             if progress is not None:
                 progress(min(start + CHUNK, len(files)), len(files))
+    for sentence in describe_notes(files, notes):
+        note(sentence)
     return pd.concat(tables, ignore_index=True)
 
 
@@ -112,10 +117,11 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str]]:
     return list(found), [file for file in left_out if file not in found]
 
 
-def _try_read(file: str, window: str, size: int) -> NDArray[np.uint8] | str:
-    """The image in its square, or why it can't be read."""
+def _try_read(file: str, window: str, size: int) -> Radiograph | str:
+    """The image in its square, with its notes, or why it can't be read."""
     try:
-        return fit_square(read(file, window).pixels, size)
+        radiograph = read(file, window)
+        return replace(radiograph, pixels=fit_square(radiograph.pixels, size))
     except ReadError as error:
         return str(error)
 
@@ -139,10 +145,11 @@ def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below:
     return table
 
 
-def _with_files(answers: pd.DataFrame, files: Sequence[str], errors: Sequence[str]) -> pd.DataFrame:
-    """The answers with the columns "file" and "error", and empty rows for files that can't be read."""
-    read = [i for i, error in enumerate(errors) if not error]
+def _with_files(answers: pd.DataFrame, files: Sequence[str], contents: Sequence[Radiograph | str]) -> pd.DataFrame:
+    """The answers with the columns "file", "notes" and "error", and empty rows for files that can't be read."""
+    read = [i for i, content in enumerate(contents) if isinstance(content, Radiograph)]
     table: pd.DataFrame = answers.set_axis(read).reindex(range(len(files)))
     table.insert(0, "file", list(files))
-    table["error"] = list(errors)
+    table["notes"] = ["; ".join(content.notes) if isinstance(content, Radiograph) else "" for content in contents]
+    table["error"] = [content if isinstance(content, str) else "" for content in contents]
     return table

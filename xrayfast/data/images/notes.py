@@ -78,19 +78,31 @@ def needs_attention(note: str) -> bool:
     return not _ROUTINE.match(note)
 
 
-def summarize_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> list[str]:
-    """One sentence per kind of note that needs attention, the commonest first.
+def group_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> dict[str, list[str]]:
+    """The images with each kind of note that needs attention, the commonest kind first.
 
     Args:
         names: of N images.
         notes: of each.
+
+    Returns:
+        Names by the first note of the kind; notes of one kind differ in their numbers.
     """
-    by_kind: dict[str, list[str]] = {}
+    groups: dict[str, tuple[str, list[str]]] = {}
     for name, own in zip(names, notes, strict=True):
-        for kind in dict.fromkeys(generalize_note(note) for note in own if needs_attention(note)):
-            by_kind.setdefault(kind, []).append(name)
-    ordered = sorted(by_kind.items(), key=lambda pair: -len(pair[1]))
-    return [f"{plural(len(members), 'image')} as read: {kind}: {shorten(members, 3)}." for kind, members in ordered]
+        for kind, note in {generalize_note(note): note for note in own if needs_attention(note)}.items():
+            groups.setdefault(kind, (note, []))[1].append(name)
+    return dict(sorted(groups.values(), key=lambda group: -len(group[1])))
+
+
+def describe_notes(names: Sequence[str], notes: Iterable[Sequence[str]]) -> list[str]:
+    """`group_notes` as sentences.
+
+    >>> describe_notes(["a.png", "b.png"], [["nearly black"], ["nearly black", "12 bits stored"]])
+    ['2 images read with the note "nearly black": a.png, b.png.']
+    """
+    groups = group_notes(names, notes).items()
+    return [f'{plural(len(own), "image")} read with the note "{note}": {shorten(own, 3)}.' for note, own in groups]
 
 
 def generalize_note(note: str) -> str:

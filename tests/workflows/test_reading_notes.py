@@ -1,0 +1,85 @@
+"""What the reader notes reaches fit, the run, evaluate and predict, from cached images too."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import xrayfast as xf
+from tests.conftest import TINY
+from tests.data.images.dicom_files import dicom_bytes
+from xrayfast.cli.app import app
+from xrayfast.config import Config
+from xrayfast.learning.training.callbacks import NullReporter
+
+BLACK = '1 image read with the note "of one shade": normal/black.png.'
+WINDOW = "window 100/50 LINEAR ignored, as it saturates 100% of the image"
+
+
+@pytest.fixture(scope="module")
+def odd_dir(data_dir, tmp_path_factory):
+    """Class folders with an image of one shade, and a DICOM file of a senseless window."""
+    folder = tmp_path_factory.mktemp("odd") / "data"
+    shutil.copytree(data_dir, folder)
+    Image.new("L", (64, 64)).save(folder / "normal" / "black.png")
+    film = np.asarray(Image.open(next(folder.glob("normal/*.png"))).convert("L")).astype(np.uint16) * 16 + 200
+    (folder / "normal" / "window.dcm").write_bytes(dicom_bytes(film, bits=13, WindowCenter=100, WindowWidth=50))
+    return folder
+
+
+class Recorder(NullReporter):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["cached", "not cached"])
+def fitted(odd_dir, tmp_path_factory, request):
+    folder, reporter = tmp_path_factory.mktemp("runs"), Recorder()
+    where = {"cache": True, "cache_dir": folder / "cache"} if request.param else {"cache": False}
+    data = xf.open_data(odd_dir, test_fraction=0.2, **where)
+    if request.param:
+        from xrayfast.workflows.data import decode
+
+        decode(data, TINY["size"])  # so that fit finds all images cached
+    return xf.fit(data, runs=folder, epochs=1, reporter=reporter, **TINY), reporter.notes
+
+
+def test_fit_passes_notes_on_to_the_console_and_the_run(fitted):
+    run, notes = fitted
+    for said in (notes, run.info.remarks):
+        assert BLACK in said
+        assert f'1 image read with the note "{WINDOW}": normal/window.dcm.' in said
+        assert not any("bits stored" in one for one in said)
+    assert "of one shade" in run.model_card_path.read_text()
+
+
+def test_evaluate_passes_notes_on(tiny_run, odd_dir, tmp_path):
+    shutil.copytree(odd_dir, tmp_path / "other")
+    config = Config().updated({"source": tmp_path / "other", "cache": False})
+    found = xf.evaluate(tiny_run, config=config, name=f"odd{tmp_path.name}", resamples=0)
+    assert BLACK in found.metrics["notes"]
+    assert "of one shade" in found.report_path.read_text()
+
+
+def test_predict_has_a_column_of_notes(tiny_run, odd_dir, tmp_path):
+    files = [odd_dir / "normal" / name for name in ("black.png", "window.dcm")]
+    good, bad = next(odd_dir.glob("normal/*.png")), tmp_path / "bad.png"
+    bad.write_bytes(b"<html>")
+    said = []
+    table = xf.predict(tiny_run, [*files, good, bad], note=said.append)
+    assert list(table.columns[-2:]) == ["notes", "error"]
+    assert table["notes"][0] == "of one shade" and WINDOW in table["notes"][1].split("; ")
+    assert table["notes"][2:].tolist() == ["", ""]
+    assert f'1 image read with the note "of one shade": {files[0]}.' in said
+    out = tmp_path / "p.csv"
+    result = CliRunner().invoke(app, ["predict", str(tiny_run.path), *map(str, files), "-o", str(out), "--json"])
+    assert result.exit_code == 0, result.output
+    assert "of one shade" in result.stderr and json.loads(result.stdout)["files"] == 2
+    assert pd.read_csv(out)["notes"][0] == "of one shade"
