@@ -230,10 +230,10 @@ def test_a_shortcut_names_the_properties_that_reached_it_and_none_that_did_not_v
     chance = {"size": {"a": 0.61}, "view": {"b": 0.6}, "all": {"a": 0.64, "b": 0.63}}
     strong, weak = shortcut_findings(data, Shortcuts(100, aurocs, chance))
     assert strong.text.startswith(
-        "'a' can be predicted from size alone with an AUROC of 0.82 (size, view together 0.75, by chance 0.64 at most)."
+        "'a' can be predicted from size alone with an AUROC of 0.82 (by chance 0.61 at most; size, view together 0.75)."
     )
     assert weak.text.startswith(
-        "'b' can be predicted from size, view together with an AUROC of 0.79 (view alone 0.71, by chance 0.63 at most)."
+        "'b' can be predicted from size, view together with an AUROC of 0.79 (by chance 0.63 at most; view alone 0.71)."
     )
 
 

@@ -242,9 +242,8 @@ def shortcut_findings(data: Manifest, shortcuts: Shortcuts) -> list[Finding]:
             continue
         (best, value), *others = notable.items()
         compared = [f"{_properties(group, shortcuts)} {auroc:.2f}" for group, auroc in others[:3]]
-        chance = max(shortcuts.chance[group][label] for group in notable)
         text = f"'{label}' can be predicted from {_properties(best, shortcuts)} with an AUROC of {value:.2f}"
-        text += f" ({', '.join([*compared, f'by chance {chance:.2f} at most'])}). "
+        text += f" ({'; '.join([f'by chance {shortcuts.chance[best][label]:.2f} at most', *compared])}). "
         title = f"'{label}' can be predicted without the lungs"
         if value >= RIVAL:
             text += "That rivals a network, whose results may then show how and where an image was taken and not the "
