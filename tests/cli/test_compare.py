@@ -67,7 +67,7 @@ def test_heads_are_shown_where_they_differ(at):
         kept(at / "runs", name, options=options, valid=told(truth, probability))
     said = call("compare", "runs", "--resamples", 20).stdout
     assert re.search(r"^run +arch +head +trained", said, flags=re.M)
-    assert re.search(r"^c +resnet18 +linear +head +ce", said, flags=re.M)
+    assert re.search(r"^c +resnet18 +linear +by hand +ce", said, flags=re.M)
     said = call("compare", "runs/a", "runs/b", "--resamples", 20).stdout
     assert re.search(r"^run +arch +trained", said, flags=re.M)
 
