@@ -19,7 +19,7 @@ from benchmarks.contestants.common import Orders  # noqa: E402
 from benchmarks.data import ImageSet, make  # noqa: E402
 from benchmarks.machine import machine  # noqa: E402
 from benchmarks.memory import PeakMemory, descendants, pss_mb  # noqa: E402
-from benchmarks.results import Results  # noqa: E402
+from benchmarks.results import Job, Results  # noqa: E402
 
 GIVEN = scenarios.Options(images=60, rounds=2)
 ABOUT = {"machine": {"CPU": "a CPU", "GPU": "none"}, "versions": {"torch": "2"}, "commit": "abc", "when": "2026-01-01"}
@@ -138,6 +138,15 @@ def test_results_of_scenarios_that_were_renamed_are_found(tmp_path):
     file.write_text(json.dumps({"scenario": "thawed", "options": {}, "command": command}) + "\n")
     begun = Results(file).begun
     assert begun["unfrozen"]["command"] == "python examples/benchmarks --only unfrozen --only cache --only help"
+
+
+def test_results_with_the_older_names_of_settings_are_found(tmp_path):
+    fit = {"films": ["films", 30, 64, 0.2], "arch": "resnet18", "thaw": "last block"}
+    row = {"contestant": "xrayfast", "task": "predict", "settings": {**fit, "model": fit}, "seed": 0, "seconds": 1.0}
+    (tmp_path / "results.jsonl").write_text(json.dumps(row) + "\n")
+    now = {"images": ["originals", 30, 64, 0.2], "arch": "resnet18", "unfreeze": "last block"}
+    found = Results(tmp_path / "results.jsonl").get(Job("xrayfast", "predict", {**now, "model": now}))
+    assert found["seconds"] == 1.0
 
 
 def test_the_chart_shows_medians_and_their_ratio():

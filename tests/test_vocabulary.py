@@ -9,10 +9,10 @@ import pytest
 import xrayfast
 
 PACKAGE = Path(xrayfast.__file__).parent
-GUIDE = PACKAGE.parent / "examples" / "guide" / "commands.md"
+PAGES = [PACKAGE.parent / "README.md", *sorted((PACKAGE.parent / "examples" / "guide").glob("*.md"))]
 
 INSTEAD = {
-    **dict.fromkeys(("part", "parts", "set", "sets"), "split, or dataset"),
+    **dict.fromkeys(("part", "parts", "set", "sets"), "split, or data set"),
     **dict.fromkeys(("picture", "pictures", "film", "films"), "image"),
     **dict.fromkeys(("finding", "findings", "category", "categories"), "label, or class"),
     **dict.fromkeys(("measure", "measures"), "metric"),
@@ -28,11 +28,11 @@ INSTEAD = {
 
 ALLOWED = {
     r".*\bno_finding|.*_no_finding": "the label 'No Finding' of public datasets",
-    r"audit\.|cli\.output\.Output\.finding": "what an audit finds, in the usual sense",
+    r"(audit|cli\.output)[\w.]*[.(](Finding|(\w+_)?findings?)\)?$": "what an audit finds, in the usual sense",
     r".*\.set_\w+": "a verb",
     r"data\.labels\.(names\.LabelSet|targets\.encode_labels\(label_sets\))": "sets in the mathematical sense",
     r"data\.sources\..*min_(path_)?parts": "parts of a path, as pathlib has them",
-    r"(report|run_files|workflows)\..*\.unknown": "labels that a network lacks",
+    r"(run_files\.MatchedLabels|workflows\.steps\.label_match\.LabelMatch)\.unknown$": "labels that a network lacks",
     r"cli\.commands\.evaluate\.evaluate\(part\)": "the deprecated name of --split",
 }
 """Patterns of names that have such a word in another sense, and which sense."""
@@ -44,6 +44,7 @@ PHRASES = {
     r"\b(?:train|training|valid|validation|test|own|which|each|all|the) parts?\b(?! of)": "split",
     r"\b(?:train|training|valid|validation|test|own) sets?\b": "split",
     r"\b(?:a|the|which|each|every|other) measures?\b": "metric",
+    r"\b(?:several|all|many|other|each|every|more) process(?:es)?\b(?! that)|number of processes": "rank, world size",
     r"\b(?:one|several) (?:labels?|class(?:es)?) an image\b": "single-label, multi-label",
     r"\b(?:images?|labels?|rows?|columns?|views?|class(?:es)?|value|number|probabilit(?:y|ies)|ms|seconds) an? "
     r"(?:image|label|class|patient|second|epoch|batch|file|run)\b": "per image",
@@ -57,6 +58,7 @@ OTHER_SENSES = {
     r"report/html/templates/check": "from elsewhere",  # other hospitals
     # words in users' data
     r"data/sources/(columns|layout|datasets)|data/images/names|data/labels/cells": r"findings?|films?|pictures?",
+    r"data/cache/|learning/training/loaders": r"\w+ process(?:es)?",  # of the operating system
     r"data/cache/(folders|shards)": "pictures",  # a folder on users' disks
     r"report/markdown/claim": r"test set",  # the checklist's own words
 }
@@ -104,13 +106,14 @@ def test_no_name_has_a_word_for_which_the_project_has_another():
 
 
 def texts():
-    """Docstrings and other strings of the package, its templates and the page of commands, by file."""
+    """Docstrings and other strings of the package, its templates, and the prose of README and the guide, by file."""
     for path in sorted(PACKAGE.rglob("*.py")):
         strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         yield path.relative_to(PACKAGE).as_posix(), "\n".join(text for text in strings if isinstance(text, str))
     for path in sorted((PACKAGE / "report").glob("*/templates/*")):
         yield path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
-    yield GUIDE.name, GUIDE.read_text(encoding="utf-8")
+    for page in PAGES:
+        yield page.name, re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
 @pytest.mark.parametrize("pattern", PHRASES)

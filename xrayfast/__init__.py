@@ -1,4 +1,4 @@
-"""xrayfast: train, measure and report classifiers of chest radiographs, on fastai.
+"""xrayfast: train, evaluate and report classifiers of chest radiographs, on fastai.
 
 For research and teaching, not for diagnosis.
 

@@ -10,7 +10,7 @@ from xrayfast.files import ensure_folder, write_json
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, read_typed
 
-INFO, METRICS, PREDICTIONS = "evaluation.json", "metrics.json", "predictions.csv"
+EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE = "evaluation.json", "metrics.json", "predictions.csv"
 
 
 class Evaluation:
@@ -33,7 +33,7 @@ class Evaluation:
     @staticmethod
     def is_finished(path: Path) -> bool:
         """Whether the folder holds a finished evaluation."""
-        return (path / METRICS).is_file()
+        return (path / METRICS_FILE).is_file()
 
     @property
     def info(self) -> EvaluationInfo:
@@ -42,11 +42,11 @@ class Evaluation:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return read_typed(self.path / INFO, EvaluationInfo)
+        return read_typed(self.path / EVALUATION_FILE, EvaluationInfo)
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write `evaluation.json`."""
-        write_json(self.path / INFO, dict(info))
+        write_json(self.path / EVALUATION_FILE, dict(info))
 
     @property
     def metrics(self) -> EvaluationMetrics:
@@ -55,11 +55,11 @@ class Evaluation:
         Raises:
             RunError: the file is missing or damaged.
         """
-        return read_typed(self.path / METRICS, EvaluationMetrics)
+        return read_typed(self.path / METRICS_FILE, EvaluationMetrics)
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`; comes last, since it says that the evaluation is complete."""
-        write_json(self.path / METRICS, dict(metrics))
+        write_json(self.path / METRICS_FILE, dict(metrics))
 
     @property
     def predictions(self) -> Predictions:
@@ -68,11 +68,11 @@ class Evaluation:
         Raises:
             RunError: they can't be read.
         """
-        return Predictions.read(self.path / PREDICTIONS, self.labels)
+        return Predictions.read(self.path / PREDICTIONS_FILE, self.labels)
 
     def write_predictions(self, predictions: Predictions) -> None:
         """Write `predictions.csv`."""
-        predictions.write(self.path / PREDICTIONS)
+        predictions.write(self.path / PREDICTIONS_FILE)
 
     def table_path(self, name: str) -> Path:
         """`tables/NAME.csv`, in a folder that exists.

@@ -30,15 +30,15 @@ from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-CONFIG = "config.yaml"
-INFO = "run.json"
-LABELS = "labels.json"
-MODEL = "model.safetensors"
-SPLIT = "split.csv"
+CONFIG_FILE = "config.yaml"
+INFO_FILE = "run.json"
+LABELS_FILE = "labels.json"
+MODEL_FILE = "model.safetensors"
+SPLIT_FILE = "split.csv"
 LEFT_OUT = "left_out.csv"
-HISTORY = "history.csv"
-BATCHES = "batches.csv"
-METRICS = "metrics.json"
+HISTORY_FILE = "history.csv"
+BATCHES_FILE = "batches.csv"
+METRICS_FILE = "metrics.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
 
@@ -70,14 +70,16 @@ class Run:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
-        self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL
+        self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL_FILE
         self.checkpoint = self.path / CHECKPOINT
         if not self.path.is_dir():
             raise RunError(
                 f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'."
             )
-        if not (self.path / INFO).is_file():
-            raise RunError(f"{self.path}: is not a run's folder: it lacks {INFO}. Runs are made by 'xrayfast fit'.")
+        if not (self.path / INFO_FILE).is_file():
+            raise RunError(
+                f"{self.path}: is not a run's folder: it lacks {INFO_FILE}. Runs are made by 'xrayfast fit'."
+            )
 
     def __repr__(self) -> str:
         return f"Run('{self.path}')"
@@ -96,8 +98,8 @@ class Run:
         """
         try:
             path = _make_folder(root, name, (f"{stem}-{number}" for number in count(1)), "run")
-            write_text(path / CONFIG, config.to_yaml())
-            write_json(path / INFO, dict(info))
+            write_text(path / CONFIG_FILE, config.to_yaml())
+            write_json(path / INFO_FILE, dict(info))
         except OSError as error:
             raise RunError(
                 f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs."
@@ -125,7 +127,7 @@ class Run:
             RunError: there is none.
         """
         found = {}
-        for info in root.glob(f"*/{INFO}"):
+        for info in root.glob(f"*/{INFO_FILE}"):
             with contextlib.suppress(RunError):  # a damaged run must not hide the others
                 run = cls(info.parent)
                 found[run.info.started] = run
@@ -138,11 +140,11 @@ class Run:
     @property
     def config(self) -> Config:
         """All settings of the run."""
-        return Config.read(self._existing_file(CONFIG))
+        return Config.read(self._existing_file(CONFIG_FILE))
 
     def write_config(self, config: Config) -> None:
         """Replace `config.yaml`."""
-        write_text(self.path / CONFIG, config.to_yaml())
+        write_text(self.path / CONFIG_FILE, config.to_yaml())
 
     @property
     def info(self) -> RunInfo:
@@ -151,7 +153,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        return read_typed(self.path / INFO, RunInfo)
+        return read_typed(self.path / INFO_FILE, RunInfo)
 
     def total_seconds(self, seconds: float) -> float:
         """Wall-clock time of the run: that in `run.json` and `seconds` more."""
@@ -159,7 +161,7 @@ class Run:
 
     def update_info(self, **fields: Any) -> None:
         """Set some fields of `run.json`."""
-        write_json(self.path / INFO, {**read_json(self.path / INFO), **fields})
+        write_json(self.path / INFO_FILE, {**read_json(self.path / INFO_FILE), **fields})
 
     @property
     def global_batch(self) -> int:
@@ -188,15 +190,15 @@ class Run:
         try:
             return Decision.from_json(content.model_dump(), content.task, content.labels)
         except ValueError as error:
-            raise RunError(f"{self.path / LABELS}: {error}.") from error
+            raise RunError(f"{self.path / LABELS_FILE}: {error}.") from error
 
     def write_decision(self, decision: Decision) -> None:
         """Write `labels.json`: task, labels, calibration and thresholds."""
         content = {"task": decision.task, "labels": list(decision.labels), **decision.to_json()}
-        write_json(self.path / LABELS, content)
+        write_json(self.path / LABELS_FILE, content)
 
     def _labels_file(self) -> LabelsFile:
-        return read_typed(self.path / LABELS, LabelsFile)
+        return read_typed(self.path / LABELS_FILE, LabelsFile)
 
     @property
     def model_path(self) -> Path:
@@ -205,7 +207,7 @@ class Run:
         Raises:
             RunError: there are none yet.
         """
-        return self._existing_file(MODEL, "No epoch was completed, or the file was removed.")
+        return self._existing_file(MODEL_FILE, "No epoch was completed, or the file was removed.")
 
     @property
     def split_path(self) -> Path:
@@ -214,11 +216,11 @@ class Run:
         Raises:
             RunError: there is none.
         """
-        return self._existing_file(SPLIT)
+        return self._existing_file(SPLIT_FILE)
 
     def write_split(self, table: pd.DataFrame) -> None:
         """Write the rows used, as `Manifest.split_table` gives them."""
-        write_csv(self.path / SPLIT, table)
+        write_csv(self.path / SPLIT_FILE, table)
 
     def write_left_out(self, left_out: Iterable[tuple[str, Iterable[str]]]) -> None:
         """Write `left_out.csv`, where images were left out: each with the reason, as in `Manifest.left_out`."""
@@ -244,7 +246,7 @@ class Run:
         Raises:
             RunError: the file is missing or damaged.
         """
-        path = self._existing_file(HISTORY)
+        path = self._existing_file(HISTORY_FILE)
         table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
         # A learner saved without training has no epochs, and so columns without a type.
         try:
@@ -255,7 +257,7 @@ class Run:
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write the rows so far."""
-        write_csv(self.path / HISTORY, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
+        write_csv(self.path / HISTORY_FILE, pd.DataFrame(list(rows), columns=None if rows else _HISTORY_COLUMNS))
 
     @property
     def batches(self) -> pd.DataFrame:
@@ -265,16 +267,16 @@ class Run:
             RunError: the file is missing, as in runs of earlier versions and of `save`, or damaged.
         """
         why = "Versions before 0.3 did not record batches, nor does a run that 'save' made."
-        return read_batches(self._existing_file(BATCHES, why))
+        return read_batches(self._existing_file(BATCHES_FILE, why))
 
     @property
     def has_batches(self) -> bool:
         """Whether the batches were recorded."""
-        return (self.path / BATCHES).is_file()
+        return (self.path / BATCHES_FILE).is_file()
 
     def write_batches(self, table: pd.DataFrame) -> None:
         """Write `batches.csv`."""
-        write_csv(self.path / BATCHES, table)
+        write_csv(self.path / BATCHES_FILE, table)
 
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
         """The training loss of every batch with its smoothed curve, and the learning rates below.
@@ -303,14 +305,14 @@ class Run:
             RunError: the file is missing or damaged.
         """
         try:
-            return read_typed(self.path / METRICS, MetricsFile)
+            return read_typed(self.path / METRICS_FILE, MetricsFile)
         except RunError as error:
             again = f"'xrayfast interpret {self.path}' writes it again, from the saved predictions."
             raise RunError(f"{error} {again}") from error
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`."""
-        write_json(self.path / METRICS, dict(metrics))
+        write_json(self.path / METRICS_FILE, dict(metrics))
 
     @property
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:
@@ -387,7 +389,7 @@ class Run:
         if not path.is_file():
             status = "unknown"
             with contextlib.suppress(RunError):  # `run.json` may be damaged too
-                status = read_json(self.path / INFO).get("status", status)
+                status = read_json(self.path / INFO_FILE).get("status", status)
             raise RunError(f"{self.path}: lacks {name}. {why}".strip() + f" The run's status is '{status}'.")
         return path
 

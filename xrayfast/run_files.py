@@ -141,11 +141,11 @@ class LabelsFile(_File):
 
 
 @with_config(ConfigDict(extra="allow"))
-class _Part(TypedDict):
+class _Record(TypedDict):
     """A part of `metrics.json`; keys that are not named here are kept."""
 
 
-Number = float | None
+FloatOrNone = float | None
 """None where it is not defined."""
 
 
@@ -171,15 +171,15 @@ NamedCount = Annotated[list[Any], AfterValidator(_named_count)]
 """A text and a number of images."""
 
 
-class IntervalRecord(_Part):
+class IntervalRecord(_Record):
     """The two ends of a confidence interval, and how it was computed."""
 
-    low: Number
-    high: Number
+    low: FloatOrNone
+    high: FloatOrNone
     method: NotRequired[str]
 
 
-class IntervalsRecord(_Part, total=False):
+class IntervalsRecord(_Record, total=False):
     """Confidence intervals by metric, overall and by label."""
 
     level: float
@@ -189,29 +189,29 @@ class IntervalsRecord(_Part, total=False):
     units: int
     overall: dict[str, IntervalRecord]
     per_label: dict[str, dict[str, IntervalRecord]]
-    delong: dict[str, dict[str, Number]]
+    delong: dict[str, dict[str, FloatOrNone]]
 
 
-class Bin(_Part):
+class BinRecord(_Record):
     """A bin of a reliability diagram: `metrics.reliability.Bin`."""
 
     low: float
     high: float
     count: int
-    predicted: Number
-    observed: Number
-    observed_low: Number
-    observed_high: Number
+    predicted: FloatOrNone
+    observed: FloatOrNone
+    observed_low: FloatOrNone
+    observed_high: FloatOrNone
 
 
-class Reliability(_Part):
+class Reliability(_Record):
     """Bins by label, before and after calibration."""
 
-    before: NotRequired[dict[str, list[Bin]]]
-    after: dict[str, list[Bin]]
+    before: NotRequired[dict[str, list[BinRecord]]]
+    after: dict[str, list[BinRecord]]
 
 
-class ConfusedPair(_Part):
+class ConfusedPair(_Record):
     """Images on which the label `actual` is a false negative and `predicted` a false positive."""
 
     actual: str
@@ -219,14 +219,14 @@ class ConfusedPair(_Part):
     count: int
 
 
-class MostCommon(_Part):
+class MostCommon(_Record):
     """The most common class of a single-label split, and its share of the images."""
 
     label: str
     share: float
 
 
-class Gap(_Part):
+class Gap(_Record):
     """The two subgroups that lie furthest apart in a metric."""
 
     metric: Annotated[str, _renamed("metric", "measure")]
@@ -237,23 +237,23 @@ class Gap(_Part):
     highest_value: float
     lowest_value: float
     difference: float
-    low: Number
-    high: Number
+    low: FloatOrNone
+    high: FloatOrNone
 
 
-class Subgroup(_Part):
+class Subgroup(_Record):
     """A subgroup's own summary."""
 
     value: str
     images: int
     patients: NotRequired[int | None]
-    overall: dict[str, Number]
+    overall: dict[str, FloatOrNone]
     per_label: list[LabelRow]
     intervals: NotRequired[IntervalsRecord]
     notes: NotRequired[list[str]]
 
 
-class Subgroups(_Part):
+class Subgroups(_Record):
     """The subgroups by one column, such as "sex"."""
 
     by: str
@@ -263,14 +263,14 @@ class Subgroups(_Part):
     notes: NotRequired[list[str]]
 
 
-class SplitSummary(_Part):
+class SplitSummary(_Record):
     """The metrics of one split, as `metrics.summary.summarise` gives them."""
 
     images: int
     patients: NotRequired[int | None]
     scored: NotRequired[int]
     masked: NotRequired[Annotated[dict[str, int], _renamed("masked", "unknown")]]
-    overall: dict[str, Number]
+    overall: dict[str, FloatOrNone]
     per_label: list[LabelRow]
     reliability: NotRequired[Reliability]
     most_confused: NotRequired[list[ConfusedPair]]
@@ -285,7 +285,7 @@ class SplitSummary(_Part):
     subgroups: NotRequired[list[Subgroups]]
 
 
-class Saliency(_Part):
+class Saliency(_Record):
     """The images that were explained, and what was found."""
 
     split: NotRequired[Annotated[str, _renamed("split", "part")]]
@@ -293,7 +293,7 @@ class Saliency(_Part):
     notes: NotRequired[list[str]]
 
 
-class MetricsFile(_Part, total=False):
+class MetricsFile(_Record, total=False):
     """`metrics.json` of a run."""
 
     train: SplitSummary
@@ -307,7 +307,7 @@ class MetricsFile(_Part, total=False):
     saliency: Saliency
 
 
-class EvaluatedImages(_Part, total=False):
+class EvaluatedImages(_Record, total=False):
     """Images that were found, left out (why, and how many) and evaluated; those of the run's own test split."""
 
     found: int
@@ -316,7 +316,7 @@ class EvaluatedImages(_Part, total=False):
     own_test: int
 
 
-class MatchedLabels(_Part, total=False):
+class MatchedLabels(_Record, total=False):
     """Labels that both the data and the network have, those of the data alone and those of the network alone."""
 
     used: list[str]
@@ -324,7 +324,7 @@ class MatchedLabels(_Part, total=False):
     lacking: list[str]
 
 
-class EvaluationMetrics(_Part):
+class EvaluationMetrics(_Record):
     """`metrics.json` of an evaluation."""
 
     source: NotRequired[str]

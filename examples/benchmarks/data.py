@@ -21,7 +21,8 @@ class ImageSet:
     """A set of images.
 
     Attributes:
-        kind: "films" (those of --data, scaled to `px`; phantoms without --data), "phantoms", or "phantoms16" (16 bits).
+        kind: "originals" (those of --data, scaled to `px`; phantoms without --data), "phantoms", or
+            "phantoms16" (16 bits).
         images: training and validation images together.
         px: their shorter side.
         valid: share of the images to validate on.
@@ -72,7 +73,7 @@ def make(image_set: ImageSet, source: Path | None, work: Path) -> None:
 
 def _plan(image_set: ImageSet, source: Path | None) -> dict[str, str | int]:
     """File names by class folder, and what each is made of: a file, or a phantom's patient."""
-    if image_set.kind == "films" and source is not None:
+    if image_set.kind == "originals" and source is not None:
         classes = {folder.name: _shuffled(folder) for folder in sorted(source.iterdir()) if folder.is_dir()}
         classes = {label: files for label, files in classes.items() if files}
         # In turn, so that classes are as equal as they can be, and a smaller set is part of a larger one.

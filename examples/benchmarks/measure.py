@@ -53,7 +53,7 @@ def run(job: Job, workspace: Workspace) -> dict[str, Any]:
     Raises:
         Failure: it did not end well.
     """
-    image_set = ImageSet(*job.settings["films"]) if "films" in job.settings else None
+    image_set = ImageSet(*job.settings["images"]) if "images" in job.settings else None
     if image_set is not None:
         make(image_set, workspace.source, workspace.work)
     model = _model(job, workspace)
@@ -135,7 +135,7 @@ def _model(job: Job, workspace: Workspace) -> str:
     """A run of xrayfast that the job works on; trained once, not measured. "" where it needs none."""
     if "model" not in job.settings:
         return ""
-    settings, image_set = job.settings["model"], ImageSet(*job.settings["model"]["films"])
+    settings, image_set = job.settings["model"], ImageSet(*job.settings["model"]["images"])
     made = workspace.work / "models" / f"{image_set.name}-{settings['arch']}-{settings['size']}"
     if not (made / "run" / "metrics.json").exists():
         print("  trains a network to work on ...", flush=True)

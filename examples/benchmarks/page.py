@@ -211,13 +211,13 @@ def _common(row: Row) -> Any:
 
 def _heading(row: Row) -> str:
     settings, result = row["settings"], row["result"]
-    kind, _, px, _ = settings["films"]
-    made = {"films": "PNG originals", "phantoms": "PNG phantoms", "phantoms16": "16-bit PNG phantoms"}[kind]
-    head = f"{settings['freeze_epochs']} + " if settings["thaw"] == "all" else ""
+    kind, _, px, _ = settings["images"]
+    made = {"originals": "PNG originals", "phantoms": "PNG phantoms", "phantoms16": "16-bit PNG phantoms"}[kind]
+    head = f"{settings['freeze_epochs']} + " if settings["unfreeze"] == "all" else ""
     return (
         f"{result['train_images']} training and {result['valid_images']} validation images, {px} px {made}; "
         f"{settings['arch']}, weights {settings['weights']}, {settings['size']} px, batch {settings['batch_size']}, "
-        f"{head}{settings['epochs']} epochs, trained: {_TRAINED[settings['thaw']]}."
+        f"{head}{settings['epochs']} epochs, trained: {_TRAINED[settings['unfreeze']]}."
     )
 
 

@@ -8,6 +8,9 @@ from typing import Any
 RENAMED = {"thawed": "unfrozen", "store": "cache"}
 """Scenarios of older lines of the file, and what they are called now."""
 
+RENAMED_SETTINGS = {"films": "images", "thaw": "unfreeze"}
+"""Keys of a job's settings in older lines, and what they are called now; the first images were of the kind "films"."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -81,9 +84,19 @@ class Results:
             words = [RENAMED.get(word, word) for word in row["command"].split(" ")]
             self.begun[RENAMED.get(row["scenario"], row["scenario"])] = row | {"command": " ".join(words)}
             return
+        row = row | {"settings": _rename_settings(row["settings"])}
         key = Job(row["contestant"], row["task"], row["settings"], row["seed"]).key
         if "error" in row:
             self.failed[key] = row["error"]
         else:
             self.rows[key] = row
             self.failed.pop(key, None)
+
+
+def _rename_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    renamed = {RENAMED_SETTINGS.get(name, name): value for name, value in settings.items()}
+    if "model" in renamed:
+        renamed["model"] = _rename_settings(renamed["model"])
+    if "films" in renamed.get("images", ())[:1]:
+        renamed["images"] = ["originals", *renamed["images"][1:]]
+    return renamed

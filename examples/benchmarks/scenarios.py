@@ -51,7 +51,7 @@ class Options:
         return min(epochs, 2) if self.quick else epochs
 
 
-def image_set(given: Options, images: int, px: int = 1024, kind: str = "films", valid: float = 0.2) -> list[Any]:
+def image_set(given: Options, images: int, px: int = 1024, kind: str = "originals", valid: float = 0.2) -> list[Any]:
     """The fields of an `ImageSet`, as the settings of a job hold them.
 
     The counts leave whole batches to train on, as fastai drops a last one that is not full.
@@ -62,12 +62,12 @@ def image_set(given: Options, images: int, px: int = 1024, kind: str = "films", 
 def protocol(given: Options, of: list[Any], **changes: Any) -> dict[str, Any]:
     """The settings of a training run that all contestants follow.
 
-    They are the keys under which results.jsonl holds measurements, so they keep their first names: "films" is the image
-    set, "thaw" what is trained beside the head: "none", "last block" or "all".
+    They are the keys under which results.jsonl holds measurements: "images" is the image set, "unfreeze" what is
+    trained beside the head: "none", "last block" or "all". `results.RENAMED_SETTINGS` has the names in older lines.
     """
     common = {
-        "films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": given.batch,
-        "lr": 2e-3, "thaw": "none", "freeze_epochs": 0, "epochs": given.epochs(10), "threads": given.threads,
+        "images": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": given.batch,
+        "lr": 2e-3, "unfreeze": "none", "freeze_epochs": 0, "epochs": given.epochs(10), "threads": given.threads,
     }  # fmt: skip
     return common | changes
 
@@ -103,11 +103,11 @@ def frozen_settings(given: Options) -> dict[str, Any]:
 
 
 def unfrozen_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, image_set(given, 128, valid=0.25), thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+    return protocol(given, image_set(given, 128, valid=0.25), unfreeze="all", freeze_epochs=1, epochs=given.epochs(5))
 
 
 def last_block_settings(given: Options) -> dict[str, Any]:
-    return protocol(given, image_set(given, 240), thaw="last block", epochs=given.epochs(6))
+    return protocol(given, image_set(given, 240), unfreeze="last block", epochs=given.epochs(6))
 
 
 def frozen10(given: Options) -> Jobs:
@@ -143,7 +143,7 @@ def comparable(given: Options, **changes: Any) -> dict[str, Any]:
 
 def plain(given: Options) -> Jobs:
     """An unfrozen training with the defaults, seed by seed."""
-    settings = comparable(given, thaw="all", freeze_epochs=1, epochs=given.epochs(5))
+    settings = comparable(given, unfreeze="all", freeze_epochs=1, epochs=given.epochs(5))
     return [xrayfast(settings, n, given) for n in given.seeds(6)]
 
 
@@ -171,7 +171,7 @@ def last_block(given: Options) -> Jobs:
 
 def loader(given: Options) -> Jobs:
     settings = {
-        "films": image_set(given, 240),
+        "images": image_set(given, 240),
         "size": given.size,
         "batch_size": given.batch,
         "epochs": 3,
@@ -182,7 +182,7 @@ def loader(given: Options) -> Jobs:
 
 def predict(given: Options) -> Jobs:
     of = image_set(given, 500) if given.images is None else image_set(given, given.images)
-    common = {"films": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": 32}
+    common = {"images": of, "arch": "resnet18", "weights": given.weights, "size": given.size, "batch_size": 32}
     common |= {"threads": given.threads}
     model = protocol(given, ["phantoms", 30, 64, 0.2], epochs=1) | {"precision": "fp32"}
     jobs = [
@@ -195,7 +195,7 @@ def predict(given: Options) -> Jobs:
 def interpret(given: Options) -> Jobs:
     of = ["phantoms", 60 if given.quick else 1250, 64, 0.8]
     model = protocol(given, of, epochs=1, weights="none", size=64) | {"precision": "fp32"}
-    return [Job("xrayfast", "interpret", {"films": of, "model": model, "threads": given.threads}, 0)]
+    return [Job("xrayfast", "interpret", {"images": of, "model": model, "threads": given.threads}, 0)]
 
 
 def start(given: Options) -> Jobs:
@@ -220,7 +220,9 @@ def sixteen_bit(given: Options) -> Jobs:
 def linear_settings(given: Options) -> list[dict[str, Any]]:
     one = given.images or (15 if given.quick else 130)
     return [
-        protocol(given, ["phantoms", one * times, 64, 0.2], thaw="all", epochs=given.epochs(3), weights="none", size=64)
+        protocol(
+            given, ["phantoms", one * times, 64, 0.2], unfreeze="all", epochs=given.epochs(3), weights="none", size=64
+        )
         for times in (1, 4, 16)
     ]
 
@@ -233,7 +235,7 @@ REUSE = ("--reuse-frozen on", "--reuse-frozen off")
 
 
 def reuse_settings(given: Options) -> list[dict[str, Any]]:
-    return [comparable(given), comparable(given, thaw="last block", epochs=given.epochs(6))]
+    return [comparable(given), comparable(given, unfreeze="last block", epochs=given.epochs(6))]
 
 
 def reuse(given: Options) -> Jobs:
@@ -247,7 +249,7 @@ def reuse(given: Options) -> Jobs:
 
 def cache(given: Options) -> Jobs:
     """From the cache and, seed by seed, decoded again in each epoch."""
-    settings = comparable(given, films=image_set(given, 120), thaw="all", freeze_epochs=1, epochs=given.epochs(2))
+    settings = comparable(given, images=image_set(given, 120), unfreeze="all", freeze_epochs=1, epochs=given.epochs(2))
     return [xrayfast(settings, n, given, words) for n in given.seeds(3) for words in ("", "--no-cache")]
 
 
@@ -257,7 +259,7 @@ PRECISIONS = ("auto", "fp32")
 def precision_settings(given: Options) -> list[dict[str, Any]]:
     """Small images and many to validate on: the difference to be found is small."""
     frozen = protocol(given, image_set(given, 1100, valid=0.6), size=64 if given.quick else 96)
-    return [frozen, frozen | {"thaw": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}]
+    return [frozen, frozen | {"unfreeze": "all", "freeze_epochs": 1, "epochs": given.epochs(5)}]
 
 
 def precision(given: Options) -> Jobs:
@@ -271,7 +273,7 @@ def precision(given: Options) -> Jobs:
 
 def cuda_settings(given: Options) -> dict[str, Any]:
     of = image_set(given, 1000)
-    return protocol(given, of, thaw="all", freeze_epochs=1, epochs=given.epochs(5), batch_size=64, device="cuda")
+    return protocol(given, of, unfreeze="all", freeze_epochs=1, epochs=given.epochs(5), batch_size=64, device="cuda")
 
 
 def cuda(given: Options) -> Jobs:
@@ -280,12 +282,12 @@ def cuda(given: Options) -> Jobs:
 
 
 def cuda_frozen(given: Options) -> Jobs:
-    return beside_fastai(cuda_settings(given) | {"thaw": "none", "freeze_epochs": 0}, given, 1)
+    return beside_fastai(cuda_settings(given) | {"unfreeze": "none", "freeze_epochs": 0}, given, 1)
 
 
 def distributed_job(given: Options, processes: int, trained: str, threads: int = 1) -> Job:
     settings = protocol(
-        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], thaw=trained, size=64,
+        given, ["phantoms", given.images or (30 if given.quick else 160), 64, 0.2], unfreeze=trained, size=64,
         epochs=given.epochs(3), batch_size=16 // processes, processes=processes, threads=threads,
     )  # fmt: skip
     return Job("xrayfast", "distributed", settings | {"precision": "fp32", "options": given.xrayfast}, 0)
@@ -351,7 +353,7 @@ def expected(job: Job) -> float:
         return 5.0
     if job.task == "interpret":
         return 35.0
-    image_set = ImageSet(*settings["films"])
+    image_set = ImageSet(*settings["images"])
     images, scale = image_set.images, (settings["size"] / 224) ** 2
     if job.task == "loader":
         return 10 + images * (0.08 if name == "fastai" else 0.02)
@@ -360,12 +362,12 @@ def expected(job: Job) -> float:
     scale *= ARCH.get(settings["arch"], 1.0)
     slow = 2.5 if name == "limit" and settings["precision"] == "fp32" else 1.0
     if name == "xrayfast" and ("off" in settings["options"] or settings["precision"] == "fp32"):
-        slow = 2.2 if settings["thaw"] == "all" else 4.0
-    unfrozen_ms = UNFROZEN_MS[name] if settings["thaw"] == "all" else IMAGE_MS[name] * 1.2
+        slow = 2.2 if settings["unfreeze"] == "all" else 4.0
+    unfrozen_ms = UNFROZEN_MS[name] if settings["unfreeze"] == "all" else IMAGE_MS[name] * 1.2
     head, epochs = settings["freeze_epochs"], settings["epochs"]
     if name == "limit":  # a few of each phase, and one before
         head, epochs = 2 * head, min(epochs, 2) + 1
     ms = IMAGE_MS[name] * head
-    ms += epochs * (IMAGE_MS[name] if settings["thaw"] == "none" else unfrozen_ms)
+    ms += epochs * (IMAGE_MS[name] if settings["unfreeze"] == "none" else unfrozen_ms)
     weight = 1 - image_set.valid / 2  # validation costs half
     return START[name] + images * (weight * ms * scale * slow / 1000 + (image_set.px / 1024) ** 2 * 0.03)

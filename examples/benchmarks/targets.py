@@ -122,7 +122,7 @@ def progressive(results: Results, given: Options) -> Outcome | None:
 def images(rows: list[Row]) -> str:
     """What was trained on, in words."""
     settings = rows[0]["settings"]
-    return f"{settings['films'][1]} images of {settings['size']} px"
+    return f"{settings['images'][1]} images of {settings['size']} px"
 
 
 def whole(results: Results, jobs: list[Job]) -> list[Row]:
@@ -223,7 +223,7 @@ def linear(results: Results, given: Options) -> Outcome | None:
     for seed in given.seeds(1):
         rows = results.of([scenarios.xrayfast(settings, seed, given) for settings in of])
         if len(rows) == len(of):
-            (small, middle, large), counts = [row["seconds"] for row in rows], [s["films"][1] for s in of]
+            (small, middle, large), counts = [row["seconds"] for row in rows], [s["images"][1] for s in of]
             slope = (large - small) / (counts[2] - counts[0])
             start = small - slope * counts[0]
             values.append(100 * abs(middle - start - slope * counts[1]) / (slope * counts[1]))
@@ -246,8 +246,8 @@ def equality(jobs: Callable[[Options], list[Job]], field: str, ways: tuple[str, 
 
     def measure(results: Results, given: Options) -> Outcome | None:
         values, texts, holds = [], [], True
-        for trained in dict.fromkeys(job.settings["thaw"] for job in jobs(given)):
-            of = [job for job in jobs(given) if job.settings["thaw"] == trained]
+        for trained in dict.fromkeys(job.settings["unfreeze"] for job in jobs(given)):
+            of = [job for job in jobs(given) if job.settings["unfreeze"] == trained]
             rows = [whole(results, [job for job in of if way in job.settings[field]]) for way in ways]
             if not all(rows):
                 texts, holds = [*texts, f"{_TRAINED[trained]}: not measured"], False

@@ -128,7 +128,7 @@ def report(task="single", splits=("valid",), epochs=3, patients=True, labels=Non
     return ReportData(
         run_name=HOSTILE,
         info=info,
-        facts={"Network": "resnet18", "Batch size": HOSTILE, "Seed": "0"},
+        model_facts={"Network": "resnet18", "Batch size": HOSTILE, "Seed": "0"},
         task=task,
         labels=labels,
         counts=pd.DataFrame({"train": 10.0, "valid": 40.0, "test": np.nan}, index=rows),

@@ -94,7 +94,7 @@ def test_each_file_is_read_once_and_chunks_change_nothing(tiny_run, data_dir, mo
     monkeypatch.setattr(explaining, "read", lambda file, window: reads.append(file) or read(file, window))
     at_once = xf.explain(tiny_run, files(data_dir), device="cpu")
     assert reads == files(data_dir)
-    monkeypatch.setattr(explaining, "CHUNK", 2)
+    monkeypatch.setattr(explaining, "EXPLAINED_AT_ONCE", 2)
     for one, other in zip(at_once, xf.explain(tiny_run, files(data_dir), device="cpu"), strict=True):
         assert (one.file, one.label) == (other.file, other.label)
         np.testing.assert_allclose(one.heat, other.heat, atol=1e-5)

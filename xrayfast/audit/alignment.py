@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Floats: TypeAlias = npt.NDArray[np.float32]
+Floats32: TypeAlias = npt.NDArray[np.float32]
 
 _REACH = 0.14  # by how much an image may be stretched or moved, in halves of its side: crops of 7 % on one side
 _FAINT = 4.0  # local contrast, in gray levels, below which structure fades out as noise
@@ -30,7 +30,7 @@ _SIGMA_ALIGN, _SIGMA_FINE = 1.25, 1.875  # of the neighbourhoods, in pixels
 _BLOCK = 64  # pairs at a time, which stay in the processor's cache
 
 
-def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats:
+def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]) -> Floats32:
     """The correlation of aligned pairs of thumbnails, (P, n, n) each with an even n.
 
     Returns:
@@ -47,7 +47,7 @@ def aligned_correlation(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uin
     return result
 
 
-def _in_blocks(align: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+def _in_blocks(align: Callable[..., tuple[Floats32, Floats32]], *pairs: npt.NDArray[Any]) -> tuple[Floats32, Floats32]:
     """Align all pairs, some at a time: correlations (P,) and places (P, 4)."""
     correlation, place = np.zeros(len(pairs[0]), np.float32), np.zeros((len(pairs[0]), 4), np.float32)
     for start in range(0, len(pairs[0]), _BLOCK):
@@ -56,20 +56,20 @@ def _in_blocks(align: Callable[..., tuple[Floats, Floats]], *pairs: npt.NDArray[
     return correlation, place
 
 
-def _align_coarse(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+def _align_coarse(a: Floats32, b: Floats32) -> tuple[Floats32, Floats32]:
     return _align(halve(a), halve(b), np.zeros((len(a), 4), np.float32), steps=6)
 
 
-def halve(x: Floats) -> Floats:
+def halve(x: Floats32) -> Floats32:
     """(P, n, n) at half the size: the mean of each four pixels."""
     even, odd = x[:, ::2], x[:, 1::2]
     # Four sums, because `mean` over two axes of a reshaped array takes ten times as long.
-    total: Floats = even[:, :, ::2] + even[:, :, 1::2] + odd[:, :, ::2] + odd[:, :, 1::2]
-    quarter: Floats = total * np.float32(0.25)
+    total: Floats32 = even[:, :, ::2] + even[:, :, 1::2] + odd[:, :, ::2] + odd[:, :, 1::2]
+    quarter: Floats32 = total * np.float32(0.25)
     return quarter
 
 
-def normalize_contrast(x: Floats, sigma: float, where: Floats | None = None) -> Floats:
+def normalize_contrast(x: Floats32, sigma: float, where: Floats32 | None = None) -> Floats32:
     """Values less their local mean, over their local standard deviation.
 
     Args:
@@ -85,11 +85,11 @@ def normalize_contrast(x: Floats, sigma: float, where: Floats | None = None) -> 
         weight = blur @ where @ blur.T + 1e-6
         difference = (x - (blur @ (x * where) @ blur.T) / weight) * where
         variance = (blur @ (difference * difference) @ blur.T) / weight
-    result: Floats = difference / np.sqrt(variance + _FAINT**2)
+    result: Floats32 = difference / np.sqrt(variance + _FAINT**2)
     return result
 
 
-def warp(x: Floats, place: Floats) -> Floats:
+def warp(x: Floats32, place: Floats32) -> Floats32:
     """Images stretched and moved, by linear interpolation; beyond the edge the edge goes on.
 
     Args:
@@ -98,11 +98,11 @@ def warp(x: Floats, place: Floats) -> Floats:
             at u is that of the given image at u + stretch u + shift.
     """
     along_y, along_x, _, _ = _sampling(place, x.shape[-1])
-    result: Floats = along_y @ x @ along_x.transpose(0, 2, 1)
+    result: Floats32 = along_y @ x @ along_x.transpose(0, 2, 1)
     return result
 
 
-def _align(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
+def _align(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Floats32, Floats32]:
     """The best correlation found, (P,), and where b must be put for it, (P, 4)."""
     target, source = normalize_contrast(a, _SIGMA_ALIGN), normalize_contrast(b, _SIGMA_ALIGN)
     open_a, open_b = _unclipped(a), _unclipped(b)
@@ -123,7 +123,7 @@ def _align(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Flo
     return best, best_place
 
 
-def _slopes(x: Floats) -> tuple[Floats, Floats]:
+def _slopes(x: Floats32) -> tuple[Floats32, Floats32]:
     """How each pixel changes with the four numbers of a place, (P, 4, n n), and the inverse of their products."""
     side = x.shape[-1]
     grid = _grid(side)
@@ -135,7 +135,7 @@ def _slopes(x: Floats) -> tuple[Floats, Floats]:
     return slopes, np.linalg.inv(products)
 
 
-def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats, Floats]:
+def _align_fine(a: Floats32, b: Floats32, place: Floats32, steps: int) -> tuple[Floats32, Floats32]:
     """The correlation, after some more steps, of structure normalized over the area that both images share, and the
     place.
     """
@@ -149,7 +149,7 @@ def _align_fine(a: Floats, b: Floats, place: Floats, steps: int) -> tuple[Floats
     return _correlation(a, image, where)[0], place
 
 
-def _correlation(a: Floats, b: Floats, where: Floats) -> tuple[Floats, Floats, Floats]:
+def _correlation(a: Floats32, b: Floats32, where: Floats32) -> tuple[Floats32, Floats32, Floats32]:
     """Correlation over `where`; the difference there of the two, both standardised, (P, n, n); and its scale.
 
     Times that scale, the difference is what a linear fit of `a` to `b` over the whole image would see.
@@ -164,46 +164,46 @@ def _correlation(a: Floats, b: Floats, where: Floats) -> tuple[Floats, Floats, F
     return correlation, a - b, norm_a / np.maximum(area, np.float32(0.05))
 
 
-def _unclipped(x: Floats) -> Floats:
+def _unclipped(x: Floats32) -> Floats32:
     return ((x > _BLACK) & (x < _WHITE)).astype(np.float32)
 
 
-def _overlap(at_x: Floats, at_y: Floats, margin: float) -> Floats:
+def _overlap(at_x: Floats32, at_y: Floats32, margin: float) -> Floats32:
     """(P, n, n) 1 where both images reach, at least `margin` pixels from the edges of both."""
     side = at_x.shape[-1]
 
-    def inner(at: Floats) -> npt.NDArray[np.bool_]:
+    def inner(at: Floats32) -> npt.NDArray[np.bool_]:
         within: npt.NDArray[np.bool_] = (at >= margin - 0.5) & (at <= side - 0.5 - margin)
         return within
 
     own = inner(np.arange(side, dtype=np.float32))
-    both: Floats = ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)
+    both: Floats32 = ((own & inner(at_y))[:, :, None] & (own & inner(at_x))[:, None, :]).astype(np.float32)
     return both
 
 
-def _sampling(place: Floats, side: int) -> tuple[Floats, Floats, Floats, Floats]:
+def _sampling(place: Floats32, side: int) -> tuple[Floats32, Floats32, Floats32, Floats32]:
     """(P, n, n) weights that interpolate along y and x; (P, n) where each row and column is taken from, in pixels."""
     stretch, shift = 1 + place[:, ::2, None], place[:, 1::2, None]
-    at: Floats = (stretch * _grid(side) + shift + 1) * (side / 2) - 0.5
+    at: Floats32 = (stretch * _grid(side) + shift + 1) * (side / 2) - 0.5
     inside = np.clip(at, 0, side - 1)[:, :, :, None]
-    along: Floats = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
+    along: Floats32 = np.maximum(0, 1 - np.abs(inside - np.arange(side, dtype=np.float32)))
     return along[:, 1], along[:, 0], at[:, 1], at[:, 0]
 
 
 @lru_cache(maxsize=4)
-def _grid(side: int) -> Floats:
+def _grid(side: int) -> Floats32:
     """The centres of n pixels between -1 and 1."""
-    centres: Floats = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
+    centres: Floats32 = ((np.arange(side) + 0.5) * 2 / side - 1).astype(np.float32)
     centres.flags.writeable = False  # shared between calls
     return centres
 
 
 @lru_cache(maxsize=8)
-def _blur(side: int, sigma: float) -> Floats:
+def _blur(side: int, sigma: float) -> Floats32:
     """(n, n): the Gaussian mean along one axis, of what lies inside."""
     offset = np.arange(side)[:, None] - np.arange(side)
     kernel = np.exp(-0.5 * (offset / sigma) ** 2)
     kernel[kernel < 1e-4] = 0  # the tails are denormal numbers in float32, which cost ten times the time
-    rows: Floats = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
+    rows: Floats32 = (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
     rows.flags.writeable = False
     return rows

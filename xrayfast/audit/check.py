@@ -11,7 +11,7 @@ import numpy as np
 
 from xrayfast.audit.classes import ClassFacts, class_facts
 from xrayfast.audit.duplicates import Duplicates
-from xrayfast.audit.features import Progress
+from xrayfast.audit.features import StageProgress
 from xrayfast.audit.findings import Finding, list_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
@@ -109,7 +109,7 @@ class Audit:
         return {"image": cells["image"], "split": cells["split"], "labels": cells["labels"], "patient": patient}
 
 
-def audit(data: Manifest, images: DecodedImages, progress: Progress | None = None, seed: int = 0) -> Audit:
+def audit(data: Manifest, images: DecodedImages, progress: StageProgress | None = None, seed: int = 0) -> Audit:
     """Audit a data set.
 
     Drawn splits are those that `fit` would use, with duplicates kept together.
@@ -130,7 +130,7 @@ def audit(data: Manifest, images: DecodedImages, progress: Progress | None = Non
     if progress is not None:
         progress("probing", len(features), len(features))
     findings = list_findings(data, features, shared, unreadable, shortcuts)
-    notes = Counter(note for fact in features.facts for note in set(map(generalize_note, fact.notes)))
+    notes = Counter(note for info in features.image_infos for note in set(map(generalize_note, info.notes)))
     classes, reading_notes = class_facts(data, features), dict(notes.most_common())
     return Audit(data, findings, shared, duplicates, classes, shortcuts, reading_notes, unreadable)
 

@@ -51,18 +51,18 @@ def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:
 def _facts(
     label: str | None, members: npt.NDArray[np.bool_], features: Features, image_splits: npt.NDArray[np.object_]
 ) -> ClassFacts:
-    facts = [features.facts[i] for i in np.flatnonzero(members).tolist()]
+    infos = [features.image_infos[i] for i in np.flatnonzero(members).tolist()]
     where = Counter(image_splits[members].tolist())
     return ClassFacts(
         label,
-        len(facts),
+        len(infos),
         {split: where[split] for split in SPLITS},
-        _spread([fact.width for fact in facts]),
-        _spread([fact.height for fact in facts]),
-        _spread([round(fact.width / fact.height, 3) for fact in facts]),
-        _counted(str(fact.bits) for fact in facts),
-        _counted(fact.format for fact in facts),
-        _counted(fact.mode for fact in facts),
+        _spread([info.width for info in infos]),
+        _spread([info.height for info in infos]),
+        _spread([round(info.width / info.height, 3) for info in infos]),
+        _counted(str(info.bits) for info in infos),
+        _counted(info.format for info in infos),
+        _counted(info.mode for info in infos),
     )
 
 

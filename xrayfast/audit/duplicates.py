@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.audit.alignment import aligned_correlation
-from xrayfast.audit.features import Features, Progress
+from xrayfast.audit.features import Features, StageProgress
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
@@ -39,14 +39,16 @@ class Duplicates:
     similarity: float  # the lowest correlation of two linked images; 1 for "exact"
 
 
-def find_duplicates(data: Manifest, features: Features, progress: Progress | None = None) -> tuple[Duplicates, ...]:
+def find_duplicates(
+    data: Manifest, features: Features, progress: StageProgress | None = None
+) -> tuple[Duplicates, ...]:
     """All groups of duplicates: exact, then near, by their first row; whatever the order of the images.
 
     `features` are of those images that can be read; `progress` is called at the stage "comparing".
     """
     copies: dict[str, list[int]] = {}
-    for place, fact in enumerate(features.facts):
-        copies.setdefault(fact.digest, []).append(place)
+    for place, info in enumerate(features.image_infos):
+        copies.setdefault(info.digest, []).append(place)
     # Sorted by content, so that random choices do not depend on the order of the table.
     distinct = [copies[digest] for digest in sorted(copies)]
     exact = [_group(features, [places], "exact", 1.0) for places in distinct if len(places) > 1]
@@ -60,7 +62,9 @@ def find_duplicates(data: Manifest, features: Features, progress: Progress | Non
 
 
 def near_pairs(
-    thumbs: npt.NDArray[np.uint8], patients: npt.NDArray[np.integer] | None = None, progress: Progress | None = None
+    thumbs: npt.NDArray[np.uint8],
+    patients: npt.NDArray[np.integer] | None = None,
+    progress: StageProgress | None = None,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
     """Pairs of thumbnails of nearly equal images.
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xrayfast.audit.alignment import Floats
+from xrayfast.audit.alignment import Floats32
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import Pixels, filled_area
 
-Progress: TypeAlias = Callable[[str, int, int], None]
+StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
 
 THUMB = 40
@@ -25,7 +25,7 @@ copies equally well, 32 worse; 100,000 thumbnails of 40 are 160 MB."""
 LEAST_SIDE = 64
 """Of the images that are compared: in smaller ones, different chests look alike."""
 
-BINS = 16
+HISTOGRAM_BINS = 16
 """Bins of the histogram."""
 
 NEAR_BLACK = 20
@@ -35,7 +35,7 @@ _BORDER = 0.05  # of the height or width is the border
 _EVERY = 200  # images between two reports of progress
 _PERCENTILES = np.array([0.05, 0.25, 0.5, 0.75, 0.95])
 _LEVELS = np.arange(256) / 255
-_BIN_STARTS = np.arange(0, 256, 256 // BINS)
+_BIN_STARTS = np.arange(0, 256, 256 // HISTOGRAM_BINS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,18 +43,20 @@ class Features:
     """Features of N images."""
 
     rows: npt.NDArray[np.intp]  # (N,) their rows in the manifest, ascending
-    facts: tuple[ImageInfo, ...]  # of each original file
+    image_infos: tuple[ImageInfo, ...]  # of each original file
     thumbs: Pixels  # (N, 40, 40) uint8, the image without its padding, stretched to a square
-    border: Floats  # (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1]
-    brightness: Floats  # (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1]
-    histogram: Floats  # (N, 16) shares that add up to 1
+    border: (
+        Floats32  # (N, 8) mean value and share of near-black pixels along the top, right, bottom and left, in [0, 1]
+    )
+    brightness: Floats32  # (N, 7) mean, standard deviation and the percentiles 5, 25, 50, 75 and 95, in [0, 1]
+    histogram: Floats32  # (N, 16) shares that add up to 1
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
 def compute_features(
-    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: Progress | None = None
+    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress | None = None
 ) -> Features:
     """Compute the features of images, each of which is loaded once.
 
@@ -69,18 +71,20 @@ def compute_features(
     """
     count = len(rows)
     thumbs = np.zeros((count, THUMB, THUMB), np.uint8)
-    border, brightness, histogram = (np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), BINS))
-    facts: list[ImageInfo] = []
+    border, brightness, histogram = (
+        np.zeros((count, n), np.float32) for n in (8, 2 + len(_PERCENTILES), HISTOGRAM_BINS)
+    )
+    infos: list[ImageInfo] = []
     for i, row in enumerate(rows.tolist()):
-        fact = images.info(paths[row])
-        image = images.image(paths[row])[filled_area(fact.width, fact.height, images.side)]
+        info = images.info(paths[row])
+        image = images.image(paths[row])[filled_area(info.width, info.height, images.side)]
         thumbs[i] = thumbnail(image)
         border[i] = _border(image)
         brightness[i], histogram[i] = _brightness(image)
-        facts.append(fact)
+        infos.append(info)
         if progress is not None and ((i + 1) % _EVERY == 0 or i + 1 == count):
             progress("looking", i + 1, count)
-    return Features(rows, tuple(facts), thumbs, border, brightness, histogram)
+    return Features(rows, tuple(infos), thumbs, border, brightness, histogram)
 
 
 def thumbnail(image: Pixels) -> Pixels:
@@ -89,14 +93,14 @@ def thumbnail(image: Pixels) -> Pixels:
     return np.asarray(small)
 
 
-def _border(image: Pixels) -> Floats:
+def _border(image: Pixels) -> Floats32:
     deep, wide = (max(1, round(n * _BORDER)) for n in image.shape)
     strips = image[:deep], image[:, -wide:], image[-deep:], image[:, :wide]
     values = [(x.sum(dtype=np.int64) / (255 * x.size), np.count_nonzero(x < NEAR_BLACK) / x.size) for x in strips]
     return np.array(values, np.float32).ravel()
 
 
-def _brightness(image: Pixels) -> tuple[Floats, Floats]:
+def _brightness(image: Pixels) -> tuple[Floats32, Floats32]:
     """Mean, standard deviation and percentiles; and the histogram. Both from counts of the 256 values."""
     shares = np.bincount(image.ravel(), minlength=256) / image.size
     mean = float(shares @ _LEVELS)

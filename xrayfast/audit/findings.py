@@ -266,7 +266,7 @@ def _properties(group: str, shortcuts: Shortcuts) -> str:
 def image_findings(data: Manifest, features: Features) -> list[Finding]:
     """Odd images: tiny, long, and those that were read with a note that needs attention."""
     names = [data.table["image"].tolist()[row] for row in features.rows.tolist()]
-    width, height = (np.array([getattr(fact, side) for fact in features.facts]) for side in ("width", "height"))
+    width, height = (np.array([getattr(info, side) for info in features.image_infos]) for side in ("width", "height"))
     odd = {
         "tiny": (
             f"smaller than {_TINY} pixels",
@@ -288,7 +288,7 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
     for kind, (title, text, members) in odd.items():
         if images := [name for name, member in zip(names, members, strict=True) if member]:
             add(kind, "note", title, text, images)
-    notes = [fact.notes for fact in features.facts]
+    notes = [info.notes for info in features.image_infos]
     for kind, (word, severity, title, text) in _NOTED.items():
         if images := [name for name, own in zip(names, notes, strict=True) if any(word in note for note in own)]:
             add(kind, severity, title, text, images)

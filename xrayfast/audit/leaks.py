@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
-from xrayfast.audit.features import Features, Progress, compute_features
+from xrayfast.audit.features import Features, StageProgress, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import connect_groups
@@ -72,12 +72,14 @@ class Leaks:
         return [f"{title}: {shorten(shared, limit)}." for _, title, shared in self.by_kind()]
 
 
-def find_leaks(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> Leaks:
+def find_leaks(data: Manifest, images: DecodedImages, progress: StageProgress | None = None) -> Leaks:
     """Find patients and duplicates in more than one split, as `compare_images` does."""
     return compare_images(data, images, progress)[1]
 
 
-def compare_images(data: Manifest, images: DecodedImages, progress: Progress | None = None) -> tuple[Features, Leaks]:
+def compare_images(
+    data: Manifest, images: DecodedImages, progress: StageProgress | None = None
+) -> tuple[Features, Leaks]:
     """The features of all images, and the patients and duplicates in more than one split.
 
     Args:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.alignment import Floats, halve, normalize_contrast, warp
+from xrayfast.audit.alignment import Floats32, halve, normalize_contrast, warp
 
 Pairs: TypeAlias = npt.NDArray[np.int64]
 
@@ -58,7 +58,7 @@ def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, report: Callable[[f
     return np.stack([codes // count, codes % count], 1)
 
 
-def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
+def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats32:
     """(features, dimensions): the directions of most variance between images, relative to that between crops."""
     sample = thumbs[rng.permutation(len(thumbs))[:_SAMPLE]]
     crops = [_flatten(_crop(sample, rng)) - _flatten(_crop(sample, rng)) for _ in range(-(-_CROPPED // len(sample)))]
@@ -69,28 +69,28 @@ def _projection(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floa
     numbers -= numbers.mean(0)
     whitened = np.linalg.inv(np.linalg.cholesky(within))
     _, directions = np.linalg.eigh(whitened @ (numbers.T @ numbers) @ whitened.T)
-    projection: Floats = (whitened.T @ directions[:, ::-1][:, :_DIMENSIONS]).astype(np.float32)
+    projection: Floats32 = (whitened.T @ directions[:, ::-1][:, :_DIMENSIONS]).astype(np.float32)
     return projection
 
 
-def _project(thumbs: npt.NDArray[np.uint8], projection: Floats) -> Floats:
+def _project(thumbs: npt.NDArray[np.uint8], projection: Floats32) -> Floats32:
     """(N, dimensions), block by block, for the sake of memory."""
     return np.concatenate([_flatten(thumbs[i : i + 2048]) @ projection for i in range(0, len(thumbs), 2048)])
 
 
-def _flatten(thumbs: npt.NDArray[np.uint8] | Floats) -> Floats:
+def _flatten(thumbs: npt.NDArray[np.uint8] | Floats32) -> Floats32:
     """(N, n n / 4) structure at half the size."""
     return normalize_contrast(halve(thumbs.astype(np.float32)), 1.5).reshape(len(thumbs), -1)
 
 
-def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats:
+def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats32:
     """Each without a random margin of up to 5 % at each edge."""
     left, right, top, bottom = rng.uniform(0, _CROP, (4, len(thumbs))).astype(np.float32)
     place = np.stack([-(left + right), left - right, -(top + bottom), top - bottom], 1)
     return warp(thumbs.astype(np.float32), place)
 
 
-def _nearest(points: Floats, rng: np.random.Generator, report: Callable[[float], None] | None) -> Pairs:
+def _nearest(points: Floats32, rng: np.random.Generator, report: Callable[[float], None] | None) -> Pairs:
     """(N, k) the nearest of all leaves that an image is in, unordered; -1 where there are fewer."""
     count = len(points)
     keep = min(NEIGHBOURS, count - 1)
@@ -113,7 +113,7 @@ def _nearest(points: Floats, rng: np.random.Generator, report: Callable[[float],
     return near
 
 
-def _leaves(points: Floats, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
+def _leaves(points: Floats32, rng: np.random.Generator) -> Iterator[npt.NDArray[np.intp]]:
     """The leaves of one tree: the indices halved along random directions until at most `_LEAF` are left.
 
     By rank, not by value, so that equal images are halved too.
@@ -129,7 +129,7 @@ def _leaves(points: Floats, rng: np.random.Generator) -> Iterator[npt.NDArray[np
         waiting += [members[order[: len(members) // 2]], members[order[len(members) // 2 :]]]
 
 
-def _merge_nearest(index: Pairs, distance: Floats, keep: int) -> tuple[Pairs, Floats]:
+def _merge_nearest(index: Pairs, distance: Floats32, keep: int) -> tuple[Pairs, Floats32]:
     """The `keep` nearest different ones of each row."""
     order = np.argsort(index, axis=1, kind="stable")
     index, distance = np.take_along_axis(index, order, 1), np.take_along_axis(distance, order, 1)

@@ -104,14 +104,14 @@ def probe(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> 
 
 def _blocks(data: Manifest, features: Features, chosen: npt.NDArray[np.intp]) -> dict[str, Floats]:
     """Properties by group, (N, columns), standardised and of equal weight, without constant columns."""
-    facts = [features.facts[i] for i in chosen.tolist()]
-    width, height = (np.array([getattr(fact, side) for fact in facts], np.float64) for side in ("width", "height"))
+    infos = [features.image_infos[i] for i in chosen.tolist()]
+    width, height = (np.array([getattr(info, side) for info in infos], np.float64) for side in ("width", "height"))
     views = data.table["view"].tolist() if "view" in data.table else [None] * len(data)
     blocks = {
         "size": [*map(_ranked, (width, height, width * height))],
         "aspect": [_ranked(width / height)],
-        "bits": [_coded([fact.bits for fact in facts])],
-        "coding": [_coded([fact.format for fact in facts]), _coded([fact.mode for fact in facts])],
+        "bits": [_coded([info.bits for info in infos])],
+        "coding": [_coded([info.format for info in infos]), _coded([info.mode for info in infos])],
         "border": [*map(_ranked, features.border[chosen].T)],
         "brightness": [*map(_ranked, features.brightness[chosen].T)],
         "histogram": [*map(_ranked, features.histogram[chosen].T)],

@@ -99,7 +99,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Train, measure and report classifiers of chest radiographs.\n\nFor research and teaching, not for diagnosis.",
+    help="Train, evaluate and report classifiers of chest radiographs.\n\n"
+    "For research and teaching, not for diagnosis.",
     epilog="Start with: xrayfast synth data && xrayfast fit --labels data/labels.csv --weights none --unfreeze "
     "--size 64 && xrayfast interpret",
 )

@@ -144,10 +144,10 @@ def cooccurrence(truth: ArrayLike, predicted: ArrayLike) -> Counts:
     return counts
 
 
-def defined(value: T) -> T | None:
+def nan_to_none(value: T) -> T | None:
     """The value, or None in place of NaN, which JSON does not have.
 
-    >>> defined(0.5), defined(float("nan")), defined(3)
+    >>> nan_to_none(0.5), nan_to_none(float("nan")), nan_to_none(3)
     (0.5, None, 3)
     """
     return None if isinstance(value, float) and math.isnan(value) else value

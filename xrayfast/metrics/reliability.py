@@ -16,7 +16,7 @@ from xrayfast.metrics.scoring import one_class
 Binning = Literal["width", "mass"]
 """Bins of equal width, or of equally many images."""
 
-BINS = 15
+RELIABILITY_BINS = 15
 """As in Guo et al. 2017."""
 
 
@@ -41,7 +41,7 @@ class Bin:
     observed_high: float
 
 
-def inner_edges(probability: ArrayLike, bins: int = BINS, binning: Binning = "width") -> Floats:
+def inner_edges(probability: ArrayLike, bins: int = RELIABILITY_BINS, binning: Binning = "width") -> Floats:
     """The edges between bins; a value on an edge belongs to the lower bin, as in scikit-learn.
 
     Args:
@@ -86,7 +86,11 @@ def top_label(truth: ArrayLike, probability: ArrayLike) -> tuple[Indices, Floats
 
 
 def reliability(
-    truth: ArrayLike, probability: ArrayLike, bins: int = BINS, binning: Binning = "width", level: float = 0.95
+    truth: ArrayLike,
+    probability: ArrayLike,
+    bins: int = RELIABILITY_BINS,
+    binning: Binning = "width",
+    level: float = 0.95,
 ) -> list[Bin]:
     """The bins of the reliability diagram of one label (or of `top_label`).
 

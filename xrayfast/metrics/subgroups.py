@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.errors import shorten
-from xrayfast.metrics.classification import Floats, defined
+from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import Bools, Indices
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_UNITS
 from xrayfast.metrics.intervals.confidence_limits import bca
@@ -205,8 +205,8 @@ def _gap_json(
         "lowest": names[one.low],
         "lowest_value": low_value,
         "difference": one.difference,
-        "low": defined(low),
-        "high": defined(high),
+        "low": nan_to_none(low),
+        "high": nan_to_none(high),
     }
 
 

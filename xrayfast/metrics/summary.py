@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import Task
-from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, defined
+from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
@@ -92,13 +92,13 @@ def summarise(
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
         "masked": _count_masked(truth, labels),
-        "overall": {name: defined(value) for name, value in split.overall.items()},
+        "overall": {name: nan_to_none(value) for name, value in split.overall.items()},
         "per_label": [
             {
                 "label": label,
                 "support": int((truth[:, i] == 1).sum()),
                 "negatives": int((truth[:, i] == 0).sum()),
-                **{name: defined(column[i]) for name, column in per_label.items()},
+                **{name: nan_to_none(column[i]) for name, column in per_label.items()},
                 **({"threshold": float(split.thresholds[i])} if task == "multi" else {}),
             }
             for i, label in enumerate(labels)
@@ -156,7 +156,7 @@ def one_vs_rest(
         {
             "label": label,
             "threshold": float(threshold[i]),
-            **{name: defined(per_label[name][i]) for name in AT_THRESHOLD},
+            **{name: nan_to_none(per_label[name][i]) for name in AT_THRESHOLD},
             "intervals": {name: ends[label][name] for name in AT_THRESHOLD} if ends else {},
         }
         for i, label in enumerate(labels)
@@ -223,7 +223,7 @@ def _count_masked(truth: NDArray[Any], labels: Sequence[str]) -> dict[str, int]:
 
 def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
     def to_json(interval: Interval) -> dict[str, Any]:
-        ends = {"low": defined(interval.low), "high": defined(interval.high)}
+        ends = {"low": nan_to_none(interval.low), "high": nan_to_none(interval.high)}
         return {**ends, "method": interval.method, "undefined": interval.undefined}
 
     return {
@@ -246,7 +246,7 @@ def _delong(
     columns = zip(labels, truth.T, probability.T, strict=True)
     found = {label: delong(cells, scores, groups) for label, cells, scores in columns}
     return {
-        label: {end: defined(getattr(one, end)) for end in ("auroc", "low", "high")} for label, one in found.items()
+        label: {end: nan_to_none(getattr(one, end)) for end in ("auroc", "low", "high")} for label, one in found.items()
     }
 
 
@@ -259,6 +259,6 @@ def _reliability(
         right, confidence, _ = top_label(truth, probability)
         bins = {MOST_LIKELY: reliability(right, confidence), **bins}
     return {
-        label: [{name: defined(value) for name, value in asdict(one).items()} for one in row]
+        label: [{name: nan_to_none(value) for name, value in asdict(one).items()} for one in row]
         for label, row in bins.items()
     }

@@ -36,7 +36,7 @@ BEFORE: dict[str, Any] = {"marker": "s", "facecolors": "none", "edgecolors": MUT
 HOLLOW: dict[str, Any] = {"color": "none", "edgecolor": MUTED, "linewidth": 0.8, "zorder": 3}
 AFTER: dict[str, Any] = {"marker": "o", "facecolors": SERIES[0], "edgecolors": SERIES[0], "gid": "after"}
 
-Bin = Mapping[str, Any]
+BinValues = Mapping[str, Any]
 """A bin of a reliability diagram as `metrics.json` holds it."""
 
 
@@ -118,7 +118,9 @@ def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
     return _curves(curves, draw, "Recall (sensitivity)", "Precision", both=False)
 
 
-def reliability_figure(after: Mapping[str, Sequence[Bin]], before: Mapping[str, Sequence[Bin]] | None = None) -> Figure:
+def reliability_figure(
+    after: Mapping[str, Sequence[BinValues]], before: Mapping[str, Sequence[BinValues]] | None = None
+) -> Figure:
     """Observed share against mean probability, one panel per label, with the number of images in each bin below.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
-from xrayfast.audit.features import LEAST_SIDE, Progress
+from xrayfast.audit.features import LEAST_SIDE, StageProgress
 from xrayfast.config import Config
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.reader import Pixels
@@ -24,7 +24,7 @@ def check(
     config: Config | None = None,
     size: int | None = None,
     output: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Audit:
     """Find what distorts results: odd files, duplicates, leaks, rare classes, shortcuts.
 

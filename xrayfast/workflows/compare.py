@@ -14,12 +14,12 @@ import pandas as pd
 from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.files import read_csv
-from xrayfast.metrics.classification import defined
+from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.run import INFO, Run
+from xrayfast.run import INFO_FILE, Run
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
 
@@ -177,11 +177,11 @@ def _runs_in(item: Run | Path | str) -> list[Run]:
     if isinstance(item, Run):
         return [item]
     path = Path(item)
-    if path.is_dir() and not (path / INFO).is_file():
-        inside = sorted(info.parent for info in path.glob(f"*/{INFO}"))
+    if path.is_dir() and not (path / INFO_FILE).is_file():
+        inside = sorted(info.parent for info in path.glob(f"*/{INFO_FILE}"))
         if not inside:
             raise RunError(
-                f"{path}: is no run's folder (it lacks {INFO}) and holds none. Runs are made by 'xrayfast fit'."
+                f"{path}: is no run's folder (it lacks {INFO_FILE}) and holds none. Runs are made by 'xrayfast fit'."
             )
         return [Run(folder) for folder in inside]
     return [Run(path)]
@@ -336,4 +336,4 @@ def _test_notes(tests: int, chosen: bool, order: str) -> list[str]:
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as plain Python values, None where there is none."""
-    return [{str(name): defined(value) for name, value in row.items()} for row in table.to_dict("records")]
+    return [{str(name): nan_to_none(value) for name, value in row.items()} for row in table.to_dict("records")]

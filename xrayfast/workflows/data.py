@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from typing_extensions import ParamSpec
 
-from xrayfast.audit.features import Progress
+from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice
 from xrayfast.data.cache.image_cache import DecodedImages, decode_images
 from xrayfast.data.images.notes import describe_notes
@@ -146,7 +146,7 @@ def resolve_inputs(
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model})
 
 
-def decode(data: Manifest, size: int, progress: Progress | None = None) -> DecodedImages:
+def decode(data: Manifest, size: int, progress: StageProgress | None = None) -> DecodedImages:
     """The data set's images at one size, decoded unless they are cached.
 
     Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast._version import __version__
-from xrayfast.audit.features import Progress
+from xrayfast.audit.features import StageProgress
 from xrayfast.config import Config, Device
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
@@ -74,7 +74,7 @@ def evaluate(
     device: Device = "auto",
     batch_size: int = 32,
     command: str = "",
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Evaluation:
     """Metrics of a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
@@ -223,7 +223,7 @@ def _predict_external(
     tta: bool,
     device: Device,
     batch_size: int,
-    progress: Progress,
+    progress: StageProgress,
 ) -> _EvaluatedData:
     """Decode the images, leave out those that can't be evaluated, and predict on the others."""
     # Torch takes seconds to import, and saved predictions do not need it.

@@ -23,7 +23,7 @@ from xrayfast.run import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-CHUNK = 64
+EXPLAINED_AT_ONCE = 64
 """Files read before they are explained: bounds memory."""
 
 MAX_COMPARED = 16
@@ -123,8 +123,10 @@ def explain(
     _require_label(run, label)
     predictor = Predictor.from_run(run, device)
     explanations: list[Explanation] = []
-    for start in range(0, len(paths), CHUNK):
-        explanations += _explain_images(predictor, [_read(run, path) for path in paths[start : start + CHUNK]], label)
+    for start in range(0, len(paths), EXPLAINED_AT_ONCE):
+        explanations += _explain_images(
+            predictor, [_read(run, path) for path in paths[start : start + EXPLAINED_AT_ONCE]], label
+        )
     return explanations[0] if isinstance(files, (str, Path)) else explanations
 
 

@@ -14,7 +14,7 @@ from xrayfast.config import PredictedSplit, ResultsOptions
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import RunError
 from xrayfast.files import write_csv, write_text
-from xrayfast.metrics.classification import defined
+from xrayfast.metrics.classification import nan_to_none
 from xrayfast.report import figures
 from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
 from xrayfast.report.html.run_page import ReportData, render_run_page
@@ -170,7 +170,7 @@ def _write_cases(
 
 
 def _to_json(cases: Iterable[Any], fields: Sequence[str]) -> list[dict[str, Any]]:
-    return [{name: defined(getattr(case, name)) for name in fields} for case in cases]
+    return [{name: nan_to_none(getattr(case, name)) for name in fields} for case in cases]
 
 
 def _write_figures(run: Run, report: ReportData, shown: SplitReport) -> None:
@@ -216,7 +216,7 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     return ReportData(
         run_name=run.path.name,
         info=info,
-        facts=_training_facts(run),
+        model_facts=_training_facts(run),
         task=run.task,
         labels=run.labels,
         counts=pd.DataFrame(info.counts),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xrayfast.audit.features import Progress
+from xrayfast.audit.features import StageProgress
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import DataError
@@ -21,7 +21,7 @@ def split(
     *,
     config: Config | None = None,
     output: Path | str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> Manifest:
     """Draw the split of each image as `fit` does: patients and duplicates are never divided.
 

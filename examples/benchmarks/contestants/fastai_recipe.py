@@ -31,10 +31,10 @@ def fit(orders: Orders) -> None:
     learn = learner(orders, dataloaders(orders))
     learn.add_cb(Epochs(clock))
     lr, head, unfrozen = settings["lr"], settings["freeze_epochs"], settings["epochs"]
-    if settings["thaw"] == "none":
+    if settings["unfreeze"] == "none":
         learn.freeze()
         learn.fit_one_cycle(unfrozen, slice(lr))
-    elif settings["thaw"] == "all":
+    elif settings["unfreeze"] == "all":
         learn.fine_tune(unfrozen, base_lr=lr, freeze_epochs=head)
     else:
         learn.freeze_to(-2)
@@ -44,7 +44,7 @@ def fit(orders: Orders) -> None:
 
 def learner(orders: Orders, dls: fv.DataLoaders) -> fv.Learner:
     settings = orders.settings
-    more = {"splitter": last_block} if settings.get("thaw") == "last block" else {}
+    more = {"splitter": last_block} if settings.get("unfreeze") == "last block" else {}
     pretrained = settings["weights"] == "imagenet"
     return fv.vision_learner(
         dls, getattr(models, settings["arch"]), pretrained=pretrained, metrics=fv.accuracy, **more

@@ -1,4 +1,4 @@
-"""The limit of the machine: the same forward, backward and optimiser steps on batches that lie in memory.
+"""The limit of the machine: the same forward, backward and optimizer steps on batches that lie in memory.
 
 xrayfast's own network, memory order and precision, torch's fused AdamW, no loader, no metrics, no files. A few epochs
 of each phase are timed after a first one that is not, and their median is taken for all.
@@ -30,11 +30,11 @@ def main() -> None:
     train, valid = (held(dl) for dl in (dls.train, dls.valid))
     images = {"train_images": len(dls.train_ds), "valid_images": len(dls.valid_ds)}
     phases, seconds = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])], {}
-    if settings["thaw"] == "none":
+    if settings["unfreeze"] == "none":
         phases = [("head", settings["epochs"])]
     for phase, epochs in phases:
         if epochs:
-            frozen = frozen_blocks(network, settings["thaw"] if phase == "all" else "none")
+            frozen = frozen_blocks(network, settings["unfreeze"] if phase == "all" else "none")
             seconds[phase] = timed(learn, frozen, train, valid, epochs)
     rows = [{"phase": phase, "seconds": seconds[phase]} for phase, epochs in phases for _ in range(epochs)]
     answer(epochs=rows, precision=training_precision(learn), **images)

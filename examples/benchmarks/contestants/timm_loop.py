@@ -1,4 +1,4 @@
-"""timm: create_model, create_transform, its optimiser and schedule, and a loop as in its train.py."""
+"""timm: create_model, create_transform, its optimizer and schedule, and a loop as in its train.py."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def main() -> None:
         orders, create_transform(**config, is_training=True), create_transform(**config, is_training=False)
     )
     phases = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])]
-    if settings["thaw"] == "none":
+    if settings["unfreeze"] == "none":
         phases = [("head", settings["epochs"])]
     for phase, epochs in phases:
         if not epochs:

@@ -37,10 +37,10 @@ def main() -> None:
     network = build(settings["arch"], settings["weights"], len(orders.labels)).to(device)
     head = list(network.children())[-1]
     phases = [("head", settings["freeze_epochs"]), ("all", settings["epochs"])]
-    if settings["thaw"] == "none":
+    if settings["unfreeze"] == "none":
         phases = [("head", settings["epochs"])]
     for phase, epochs in phases:
-        set_trainable(network, head, settings["thaw"] if phase == "all" else "none")
+        set_trainable(network, head, settings["unfreeze"] if phase == "all" else "none")
         rate = settings["lr"] if phase == "head" else settings["lr"] / 20
         optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(epochs, 1))

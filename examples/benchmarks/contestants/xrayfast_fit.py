@@ -20,10 +20,10 @@ def command(orders: Orders) -> list[str]:
     words = {name: settings[name] for name in ("arch", "weights", "size", "batch_size", "epochs", "lr", "precision")}
     words |= {"split_file": orders.split_file, "seed": orders.seed}
     words |= {"cache_dir": f"{orders.scratch}/cache", "runs": orders.scratch, "name": "run"}
-    if settings["thaw"] != "none":
+    if settings["unfreeze"] != "none":
         words["freeze_epochs"] = settings["freeze_epochs"]
     given = [word for name, value in words.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    given += {"none": [], "all": ["--unfreeze"], "last block": ["--unfreeze-blocks", "1"]}[settings["thaw"]]
+    given += {"none": [], "all": ["--unfreeze"], "last block": ["--unfreeze-blocks", "1"]}[settings["unfreeze"]]
     return [*start, "fit", orders.folder, *given, *shlex.split(settings.get("options", "")), "--json"]
 
 

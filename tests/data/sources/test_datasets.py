@@ -11,7 +11,7 @@ import pytest
 from tests.data.builders import cells, column, make, message, noted, opened, rows, splits, table
 from xrayfast.data.sources.columns import usual_columns
 from xrayfast.data.sources.datasets import registry
-from xrayfast.data.sources.datasets.chexpert import LABELS as CHEXPERT_LABELS
+from xrayfast.data.sources.datasets.chexpert import CHEXPERT_LABELS
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.tables import HeaderlessFormat, build_table, read_table
 from xrayfast.errors import ConfigError, DataError

@@ -21,7 +21,7 @@ from xrayfast.data.cache.shards import DamagedError, ImageInfo, Shard
 from xrayfast.data.images.reader import Pixels, fit_square, read
 from xrayfast.errors import DataError, WriteError
 
-Progress = Callable[[int, int], None]
+DecodingProgress = Callable[[int, int], None]
 """Called with how many files are done and how many there are."""
 
 _CHUNKS = 64  # per build, where that makes chunks of 8 to 512 images
@@ -35,7 +35,7 @@ def open_images(config: DataConfig, side: int) -> DecodedImages:
 
 
 def decode_images(
-    config: DataConfig, side: int, paths: Sequence[str], progress: Progress | None = None
+    config: DataConfig, side: int, paths: Sequence[str], progress: DecodingProgress | None = None
 ) -> DecodedImages:
     """`open_images`, and decode the files that have not been decoded before.
 
@@ -61,7 +61,7 @@ class DecodedImages(ABC):
         self.side, self.window = side, window
 
     def build(
-        self, paths: Iterable[str | Path], progress: Progress | None = None, workers: int | None = None
+        self, paths: Iterable[str | Path], progress: DecodingProgress | None = None, workers: int | None = None
     ) -> dict[str, str]:
         """Decode, in several processes, the files that have not been decoded in their present state.
 
@@ -296,7 +296,7 @@ def _n_workers(requested: int | None, n_missing: int) -> int:
 
 
 def _report_progress(
-    outcomes: Iterable[Outcome | None], done: set[str], total: int, progress: Progress | None
+    outcomes: Iterable[Outcome | None], done: set[str], total: int, progress: DecodingProgress | None
 ) -> Iterator[Outcome]:
     """The outcomes; calls `progress` at most ten times a second."""
     reported = 0.0

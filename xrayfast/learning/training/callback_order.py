@@ -15,7 +15,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "Float16": 10,
     "EpochRecorder": 50,
     "TrainRecorder": 50.5,  # before what may end training within the epoch
-    "Progress": 51,
+    "BatchProgress": 51,
     "EpochCheckpoint": 52,  # last to see an epoch: it may end training
     "InterruptRangeTest": 53,
     "ParamScheduler": 60,  # fastai's

@@ -93,7 +93,7 @@ class EpochSeeds(Callback):
         self.dls.train.rng = random.Random(f"{self.seed} order {epoch}")
 
 
-class Progress(Callback):
+class BatchProgress(Callback):
     """Reports batches to a Reporter, and stops training between two batches when `interrupted` returns True.
 
     Args:
@@ -103,7 +103,7 @@ class Progress(Callback):
         alone: whether no other rank trains: then training also stops where the reported loss is not finite.
     """
 
-    order = CALLBACK_ORDER["Progress"]
+    order = CALLBACK_ORDER["BatchProgress"]
 
     def __init__(self, reporter: Reporter, first_epoch: int, interrupted: Callable[[], bool], alone: bool) -> None:
         self.reporter, self.first_epoch, self.interrupted, self.alone = reporter, first_epoch, interrupted, alone

@@ -46,11 +46,11 @@ class _LostRankError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """The processes that train together, as seen from one of them.
+    """The ranks that train together, as seen from one of them.
 
     Attributes:
         rank: of this process, from 0.
-        world_size: number of processes.
+        world_size: number of ranks.
         group: the process group in which the other ranks wait for rank zero; None for a single process.
     """
 

@@ -27,13 +27,11 @@ class AurocInterval:
 
 @dataclass(frozen=True)
 class AurocTest:
-    """Two AUROCs on the same images and the two-sided test that they are equal; NaN where undefined.
+    """The difference of two AUROCs on the same images and the two-sided test that it is 0; NaN where undefined.
 
-    The difference is a minus b, with its standard error and the ends of its interval; z is difference over error.
+    It is a minus b, with its standard error and the ends of its interval; z is difference over error.
     """
 
-    auroc_a: float
-    auroc_b: float
     difference: float
     error: float
     low: float
@@ -88,7 +86,7 @@ def delong_test(
     at_limit = 0.0 if difference == 0 else math.nan
     z = difference / error if error != 0 else at_limit
     p = math.erfc(abs(z) / math.sqrt(2))
-    return AurocTest(float(a), float(b), difference, error, difference - half, difference + half, z, p)
+    return AurocTest(difference, error, difference - half, difference + half, z, p)
 
 
 def placements(positive: Bools, scores: Floats) -> tuple[Floats, Floats]:

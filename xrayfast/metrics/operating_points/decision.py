@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.metrics.classification import Floats, defined
+from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.operating_points.calibration import (
     Scaling,
     Temperature,
@@ -128,7 +128,7 @@ class Decision:
             "labels": [
                 {
                     "label": label,
-                    **{name: defined(value) for name, value in asdict(point).items()},
+                    **{name: nan_to_none(value) for name, value in asdict(point).items()},
                     "intervals": {rate: point.interval(rate) for rate in ("sensitivity", "specificity")},
                 }
                 for label, point in zip(self.labels, self.points, strict=True)
@@ -154,7 +154,7 @@ class Decision:
             _read_calibration(calibration, task, labels),
             () if points is None else tuple(_read_point(row) for row in _of_labels(points, labels)),
             rule,
-            None if target is None else _number({"target": target}, "target"),
+            None if target is None else _read_number({"target": target}, "target"),
         )
 
 
@@ -197,19 +197,21 @@ def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Seq
         return None
     method = content.get("method")
     if method == "temperature" and task == "single":
-        return Temperature(_number(content, "temperature"), str(content.get("reason", "")))
+        return Temperature(_read_number(content, "temperature"), str(content.get("reason", "")))
     if method == "scaling" and task == "multi":
         rows = _of_labels(content, labels)
-        return tuple(Scaling(_number(row, "slope"), _number(row, "bias"), str(row.get("reason", ""))) for row in rows)
+        return tuple(
+            Scaling(_read_number(row, "slope"), _read_number(row, "bias"), str(row.get("reason", ""))) for row in rows
+        )
     raise ValueError(f"found the calibration method {method!r} in a {task}-label run")
 
 
 def _read_point(row: Mapping[str, Any]) -> OperatingPoint:
-    threshold = None if row.get("threshold") is None else _number(row, "threshold")
+    threshold = None if row.get("threshold") is None else _read_number(row, "threshold")
     sensitivity, specificity = (
-        math.nan if row.get(name) is None else _number(row, name) for name in ("sensitivity", "specificity")
+        math.nan if row.get(name) is None else _read_number(row, name) for name in ("sensitivity", "specificity")
     )
-    positives, negatives = (int(_number(row, name)) for name in ("positives", "negatives"))
+    positives, negatives = (int(_read_number(row, name)) for name in ("positives", "negatives"))
     return OperatingPoint(threshold, str(row.get("reason", "")), sensitivity, specificity, positives, negatives)
 
 
@@ -222,7 +224,7 @@ def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mappin
     return rows
 
 
-def _number(row: Mapping[str, Any], name: str) -> float:
+def _read_number(row: Mapping[str, Any], name: str) -> float:
     """The named number, if it is in range."""
     value, (low, high) = row.get(name), _BOUNDS.get(name, (0, 1))
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:

@@ -21,7 +21,7 @@ from xrayfast.files import write_bytes
 from xrayfast.predictions import Predictions
 from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
-from xrayfast.report.html.results_tables import binary_table, confusion_matrix, cooccurrence_matrix, reliability_table
+from xrayfast.report.html.results_tables import binary_table, confusion_display, cooccurrence_display, reliability_table
 from xrayfast.report.html.tables import Cell, Matrix, Table, metric_cell
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
 from xrayfast.report.wording import split_images
@@ -198,7 +198,7 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
         "Confusion matrix",
         "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
         (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
-        confusion_matrix(split, summary, labels),
+        confusion_display(split, summary, labels),
     )
 
 
@@ -223,6 +223,6 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
             "How often the label of the column was predicted on images that carry the label of the row. An "
             "image may carry several labels, so a cell beside the diagonal is not always a mistake.",
             (predicted,),
-            cooccurrence_matrix(split, summary, labels),
+            cooccurrence_display(split, summary, labels),
         ),
     ]

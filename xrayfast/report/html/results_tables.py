@@ -20,7 +20,7 @@ from xrayfast.report.wording import interval_of, percent, split_images
 
 CONFUSED_ROWS = 10
 
-METHODS = {"bca": "BCa bootstrap", "exact": "exact (Clopper-Pearson)", "inversion": "bootstrap, inverted"}
+INTERVAL_METHODS = {"bca": "BCa bootstrap", "exact": "exact (Clopper-Pearson)", "inversion": "bootstrap, inverted"}
 
 TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
 FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
@@ -118,13 +118,13 @@ def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int
     return Table(f"{split}-binary", "Images by label", columns, rows, sortable=True)
 
 
-def confusion_matrix(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
+def confusion_display(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
     """Actual by predicted class."""
     caption = "Actual class (rows) by predicted class (columns)"
     return Matrix(f"{split}-confusion", caption, labels, summary["confusion"])
 
 
-def cooccurrence_matrix(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
+def cooccurrence_display(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
     """Actual by predicted label."""
     caption = "Actual label (rows) by predicted label (columns)"
     return Matrix(f"{split}-cooccurrence", caption, labels, summary["cooccurrence"])
@@ -195,4 +195,4 @@ def _title(name: str) -> str:
 
 
 def _method(interval: Mapping[str, Any] | None) -> str | None:
-    return None if not interval or interval.get("low") is None else METHODS.get(interval.get("method", ""))
+    return None if not interval or interval.get("low") is None else INTERVAL_METHODS.get(interval.get("method", ""))

@@ -26,7 +26,7 @@ class ReportData:
     Attributes:
         run_name: the run's name, the page's title.
         info: the content of `run.json`.
-        facts: on model and training, by the names that people read.
+        model_facts: on model and training, by the names that people read.
         task: "single" or "multi".
         labels: the names, in the order of the network's outputs.
         counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
@@ -42,7 +42,7 @@ class ReportData:
 
     run_name: str
     info: RunInfo
-    facts: Mapping[str, str]
+    model_facts: Mapping[str, str]
     task: Task
     labels: Sequence[str]
     counts: pd.DataFrame
@@ -75,7 +75,7 @@ def render_run_page(data: ReportData) -> str:
         "flow": flow_steps(info.flow),
         "audit": info.audit,
         "data_notes": info.data_notes,
-        "facts": data.facts.items(),
+        "model_facts": data.model_facts.items(),
         "curves": data.curves,
         "batches": data.batches,
         "overfitting": data.overfitting,

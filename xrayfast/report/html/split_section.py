@@ -30,7 +30,7 @@ SplitName: TypeAlias = Literal["valid", "test", "external"]
 
 SALIENCY_SIDE = 224
 
-DASHES = (
+DASH_MEANING = (
     "A dash stands for a number that is not defined: AUROC needs images with the label and images without, and a rate "
     "needs at least one image to be a rate of."
 )
@@ -87,7 +87,7 @@ def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
         "further": further,
         "delong": results_tables.delong_table(name, summary),
         "at_thresholds": results_tables.at_thresholds_table(name, summary),
-        "notes": [*summary["notes"], *([DASHES] if lacking else [])],
+        "notes": [*summary["notes"], *([DASH_MEANING] if lacking else [])],
         "blocks": figure_blocks(name, summary, task, split.predictions) if split.blocks is None else split.blocks,
         "confused": results_tables.confused_table(name, summary) if task == "single" else None,
         "subgroups": subgroup_sections(name, summary.get("subgroups", ()), task),

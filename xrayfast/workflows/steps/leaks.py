@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xrayfast.audit.features import LEAST_SIDE, Progress
+from xrayfast.audit.features import LEAST_SIDE, StageProgress
 from xrayfast.audit.findings import class_findings, duplicate_findings
 from xrayfast.audit.leaks import Leaks, find_leaks, redraw_leaky_splits
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
@@ -11,7 +11,7 @@ from xrayfast.errors import DataError, plural
 
 
 def require_leak_free(
-    data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: Progress | None = None
+    data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: StageProgress | None = None
 ) -> tuple[Manifest, list[str], list[str]]:
     """Make sure that splits share neither patients nor duplicates.
 

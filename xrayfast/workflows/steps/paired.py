@@ -89,10 +89,10 @@ def compare_pair(
         if name in EXACT_MATCH.values():  # counts images that are right
             predicted = decision_a.decide(a.probability), decision_b.decide(b.probability)[:, columns]
             test = {"test": "McNemar", "p": _mcnemar(a.truth, *predicted, groups)}
-        rows.append({**size, "metric": name, "label": "", **_numbers(found.overall[name]), **test})
+        rows.append({**size, "metric": name, "label": "", **_interval_columns(found.overall[name]), **test})
     for i, label in _distinct_labels(a.labels, decision_a):
         p = delong_test(a.truth[:, i], probability[0][:, i], probability[1][:, i], groups).p
-        numbers = _numbers(found.per_label["auroc"][i])
+        numbers = _interval_columns(found.per_label["auroc"][i])
         rows.append({**size, "metric": "auroc", "label": label, **numbers, "test": "DeLong", "p": p})
     overall = {name: found.overall[name] for name in metrics}
     shown = replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
@@ -175,5 +175,5 @@ def _mcnemar(
     return mcnemar(right_a, right_b, None if groups is None else groups[rows]).p
 
 
-def _numbers(interval: Interval) -> dict[str, float]:
+def _interval_columns(interval: Interval) -> dict[str, float]:
     return {"difference": interval.value, "low": interval.low, "high": interval.high}

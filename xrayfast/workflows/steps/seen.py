@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from xrayfast.audit.features import Progress
+from xrayfast.audit.features import StageProgress
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, RunError, plural, shorten
@@ -43,7 +43,7 @@ class UnseenImages:
 
 
 def exclude_seen(
-    run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: Progress | None = None
+    run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress | None = None
 ) -> UnseenImages:
     """Leave out images without a label known to the run, unreadable ones, and those seen in training or validation.
 

@@ -15,7 +15,7 @@ from xrayfast.errors import TrainingError
 from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training import checkpoint
-from xrayfast.learning.training.callbacks import EpochCheckpoint, EpochSeeds, History, Progress, Reporter
+from xrayfast.learning.training.callbacks import BatchProgress, EpochCheckpoint, EpochSeeds, History, Reporter
 from xrayfast.learning.training.distributed import World
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
@@ -162,7 +162,7 @@ class Training:
                 epoch_checkpoint = EpochCheckpoint(
                     history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes, recorder
                 )
-                progress = Progress(self.reporter, first_epoch, self.interrupted, alone=self.world.world_size == 1)
+                progress = BatchProgress(self.reporter, first_epoch, self.interrupted, alone=self.world.world_size == 1)
                 callbacks = [EpochSeeds(settings.seed, first_epoch), recorder, progress, epoch_checkpoint]
                 on_features = training_on_features(learn, features) if features else nullcontext()
                 with on_features, resize_progressively(learn, sizes):

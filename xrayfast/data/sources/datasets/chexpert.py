@@ -4,7 +4,7 @@ import re
 
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 
-LABELS = (
+CHEXPERT_LABELS = (
     "No Finding",
     "Enlarged Cardiomediastinum",
     "Cardiomegaly",
@@ -23,12 +23,12 @@ LABELS = (
 
 SPEC = DatasetSpec(
     "CheXpert",
-    (frozenset({"Path", "Frontal/Lateral"}), frozenset({"Path", *LABELS})),
+    (frozenset({"Path", "Frontal/Lateral"}), frozenset({"Path", *CHEXPERT_LABELS})),
     main_table=r"train\.csv",
     image_folder=r"patient\d+|study\d+",
     image_path="{Path}",
     min_path_parts=3,  # patient, study, view: each study has a view1_frontal.jpg
-    flag_columns={label: label for label in LABELS},
+    flag_columns={label: label for label in CHEXPERT_LABELS},
     multi_label=True,
     blank="zeros",
     patient_in_path=re.compile(r"(?:^|/)(patient\d{5,})/(study\d+)/"),

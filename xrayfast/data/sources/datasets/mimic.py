@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from xrayfast.data.sources.datasets.chexpert import LABELS
+from xrayfast.data.sources.datasets.chexpert import CHEXPERT_LABELS
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.demographics import parse_views
 from xrayfast.data.sources.records import ImageRecords
@@ -50,12 +50,12 @@ def _read_beside(file: Path, kind: str, columns: tuple[str, ...]) -> Table | Non
 
 SPEC = DatasetSpec(
     "MIMIC-CXR",
-    tuple(frozenset({"subject_id", "study_id", label}) for label in LABELS),
+    tuple(frozenset({"subject_id", "study_id", label}) for label in CHEXPERT_LABELS),
     main_table=r".*chexpert\.csv(\.gz)?",
     image_folder=r"p\d\d|[ps]\d{8}",
     image_path=_STUDY_FOLDER + "/{dicom_id}",
     study_folder=_STUDY_FOLDER,
-    flag_columns={label: label for label in LABELS},
+    flag_columns={label: label for label in CHEXPERT_LABELS},
     multi_label=True,
     blank="zeros",
     patient_in_path=re.compile(r"(?:^|/)p\d\d/(p\d{8})/(s\d{8})/"),
