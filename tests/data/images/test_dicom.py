@@ -329,6 +329,29 @@ def test_an_overlay_above_the_bits_stored_is_left_out(roundtrip, overlay, bit):
     assert "bits above the 12 stored ignored" in image.notes
 
 
+def test_more_pixel_data_than_rows_and_columns_need_is_noted(roundtrip):
+    image = roundtrip(FILM, bits=12, Columns=39)
+    assert "80 bytes of pixel data beyond rows and columns ignored" in image.notes
+
+
+def test_a_presentation_lut_is_ignored_with_a_note(roundtrip):
+    image = roundtrip(RAMP, bits=12, PresentationLUTSequence=[files.lut_item(0, 12, np.arange(4096)[::-1])])
+    assert image.notes[-1] == "Presentation LUT ignored"
+
+
+def test_a_jpeg_in_dicom_that_lacks_its_end(roundtrip):
+    values = (np.add.outer(np.arange(256), np.arange(256)) // 4 + np.arange(256) % 7 * 9).astype(np.uint8)
+    whole = files.encoded(values, files.JPEG, 8)
+    assert "data are missing" not in str(roundtrip(values, files.JPEG, frame=whole).notes)
+    cut = roundtrip(values, files.JPEG, frame=whole[: len(whole) // 2] + b"\xff\xd9")
+    assert "last rows plain gray, as where data are missing" in cut.notes
+    claims = bytearray(files.encoded(values[:64, :64], files.JPEG, 8))
+    size = claims.index(b"\xff\xc0") + 5
+    claims[size : size + 4] = struct.pack(">HH", 4000, 4000)
+    with pytest.raises(ReadError, match="that claims 4000 x 4000 pixels"):
+        roundtrip(np.zeros((4000, 4000), np.uint8), files.JPEG, frame=bytes(claims))
+
+
 def test_unsigned_values_declared_as_signed(roundtrip):
     values = (FILM - 352) * 20  # 5000 to 41000: as signed ones, the brightest would be the darkest
     lying = roundtrip(values.astype(np.uint16).view(np.int16))

@@ -121,6 +121,8 @@ SEEN = np.add.outer(np.arange(64), np.arange(80)).astype(np.uint8) + 60  # 60 to
         (SEEN / 5, "nearly without contrast"),
         (SEEN / 5 + 210, "nearly white"),
         (SEEN / 5 + 100, "nearly without contrast"),
+        (np.where(SEEN > 130, 255, 0), "of two shades"),
+        (np.where(SEEN > 130, 200, 90), "of two shades"),
         (np.random.default_rng(0).integers(0, 256, (200, 300)), "neighbouring pixels differ as in noise"),
         (
             np.repeat(np.random.default_rng(0).integers(0, 256, (200, 1)), 300, 1),

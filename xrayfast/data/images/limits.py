@@ -5,6 +5,9 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from xrayfast.errors import ReadError
 
 MAX_BYTES = 2**30
@@ -21,6 +24,12 @@ is left after resizing to a square."""
 MAX_JPEG_SCANS = 100
 """Most scans in a JPEG: a few kilobytes of empty scans would otherwise keep the decoder busy for hours; progressive
 files have about ten."""
+
+MISSING_ROWS = "last rows plain gray, as where data are missing"
+"""The note on images that `lacks_last_rows`."""
+
+_MISSING = 128
+"""What libjpeg gives for the pixels that a cut off JPEG lacks."""
 
 _ARITHMETIC_FRAMES = (b"\xff\xc9", b"\xff\xca")
 
@@ -96,3 +105,14 @@ def require_enough_data(path: Path, codestream: memoryview | bytes, width: int, 
             f"{path}: found a JPEG of {len(codestream)} bytes that claims {width} x {height} pixels; expected "
             f"{blocks // 8} bytes or more. Fetch the file again."
         )
+
+
+def lacks_last_rows(image: Image.Image) -> bool:
+    """Whether the last rows of a decoded JPEG are as libjpeg fills them where the data end too early."""
+    if image.format not in ("JPEG", "MPO") or image.mode == "CMYK" or image.height <= 8:
+        return False
+    corner = image.getpixel((0, image.height - 1))
+    if corner not in (_MISSING, (_MISSING,) * 3):  # nearly always
+        return False
+    bottom = image.crop((0, image.height - 8, image.width, image.height))
+    return all(low == high == _MISSING for low, high in np.reshape(bottom.getextrema(), (-1, 2)))

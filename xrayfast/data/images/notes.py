@@ -37,7 +37,14 @@ def describe_contents(pixels: Pixels) -> list[str]:
         if high - low < _FLAT:
             return _describe_flat(pixels, sample, low, high)
         spread = high - low
-    return ["neighbouring pixels differ as in noise"] if _is_noise(pixels, spread) else []
+    if _is_noise(pixels, spread):
+        return ["neighbouring pixels differ as in noise"]
+    return ["of two shades"] if len(set(pixels[len(pixels) // 2].tobytes())) <= 2 and _has_two_values(pixels) else []
+
+
+def _has_two_values(pixels: Pixels) -> bool:
+    """Whether an image is black and white alone, as masks are."""
+    return np.count_nonzero(np.bincount(pixels.ravel())) == 2
 
 
 def _least_spread(pixels: Pixels) -> int:

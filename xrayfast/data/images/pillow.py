@@ -11,7 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xrayfast.data.images.limits import require_enough_data, require_few_scans, require_sensible_size
+from xrayfast.data.images.limits import (
+    MISSING_ROWS,
+    lacks_last_rows,
+    require_enough_data,
+    require_few_scans,
+    require_sensible_size,
+)
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -25,9 +31,6 @@ _FEW_LEVELS = 64
 
 _HELD = 0.995
 """The share of the pixels that full scale must hold: hot pixels and burned-in markers may exceed it."""
-
-_MISSING = 128
-"""What libjpeg gives for the pixels that a cut off JPEG lacks."""
 
 
 def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
@@ -93,7 +96,7 @@ def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
     inverted = image.mode.startswith("I;16") and tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
     image.load()
     if lacks_last_rows(image):
-        notes.append("last rows plain gray, as where data are missing")
+        notes.append(MISSING_ROWS)
     upright = (
         ImageOps.exif_transpose(image) if rotated and _is_rotated(image) else image
     )  # which copies an upright one too
@@ -113,17 +116,6 @@ def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
     if getattr(image, "is_animated", False):
         notes.append("first of several frames")
     return pixels
-
-
-def lacks_last_rows(image: Image.Image) -> bool:
-    """Whether the last rows of a decoded JPEG are as libjpeg fills them where the data end too early."""
-    if image.format not in ("JPEG", "MPO") or image.mode == "CMYK" or image.height <= 8:
-        return False
-    corner = image.getpixel((0, image.height - 1))
-    if corner not in (_MISSING, (_MISSING,) * 3):  # nearly always
-        return False
-    bottom = image.crop((0, image.height - 8, image.width, image.height))
-    return all(low == high == _MISSING for low, high in np.reshape(bottom.getextrema(), (-1, 2)))
 
 
 def _is_rotated(image: Image.Image) -> bool:

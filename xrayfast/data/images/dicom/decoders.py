@@ -20,7 +20,7 @@ from PIL import Image
 from xrayfast.data.images.dicom.layout import PixelLayout
 from xrayfast.data.images.dicom.parse import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from xrayfast.data.images.dicom.sandbox import Codec, decode_in_subprocess
-from xrayfast.data.images.limits import require_few_scans
+from xrayfast.data.images.limits import MISSING_ROWS, lacks_last_rows, require_enough_data, require_few_scans
 from xrayfast.errors import ReadError
 
 Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
@@ -78,7 +78,11 @@ def decode_uncompressed(value: bytes, layout: PixelLayout) -> StoredPixels:
         # Y Y Cb Cr for two pixels; gray needs Y alone, repeated for the shape.
         luma = codes.reshape(-1, 4)[:, :2].reshape(layout.rows, layout.columns)
         return StoredPixels(np.repeat(luma[:, :, None], 3, axis=2), layout.stored)
-    return _resolve_bits(_reshape(codes, layout, layout.by_plane), layout.allocated, layout)
+    pixels = _resolve_bits(_reshape(codes, layout, layout.by_plane), layout.allocated, layout)
+    if (excess := len(value) - expected) <= _MAX_PADDING:
+        return pixels
+    note = f"{excess} bytes of pixel data beyond rows and columns ignored"
+    return pixels._replace(notes=(*pixels.notes, note))
 
 
 def decode_rle(value: bytes, layout: PixelLayout) -> StoredPixels:
@@ -125,12 +129,14 @@ def decode_jpeg(value: bytes, layout: PixelLayout) -> StoredPixels:
             "Convert it, for example with dcmdjpeg."
         )
     require_few_scans(layout.path, frame)
+    require_enough_data(layout.path, frame, layout.columns, layout.rows)
     with Image.open(io.BytesIO(frame), formats=("JPEG",)) as image:
         marked = "jfif" in image.info or "adobe_transform" in image.info
         if layout.photometric == "RGB" and image.mode == "RGB" and not marked:
             # libjpeg takes unmarked colour for YCbCr; asked for YCbCr it returns the stored values.
             image.draft("YCbCr", image.size)
-        return _resolve_bits(np.asarray(image), 8, layout, is_rgb=True)
+        pixels = _resolve_bits(np.asarray(image), 8, layout, is_rgb=True)
+        return pixels._replace(notes=(*pixels.notes, MISSING_ROWS)) if lacks_last_rows(image) else pixels
 
 
 def decode_in_sandbox(value: bytes, layout: PixelLayout, *, codec: Codec) -> StoredPixels:

@@ -34,6 +34,7 @@ _PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
+    "PresentationLUTSequence",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
@@ -104,6 +105,8 @@ def _render_gray(
     except LookupError as error:
         raise ReadError(f"{elements.path}: found {error}. Use --window auto.") from error
     notes += [*modality_notes, *voi_notes, *window_notes, *polarity_notes]
+    if elements.items("PresentationLUTSequence"):
+        notes.append("Presentation LUT ignored")
     if counts[padding].any():
         notes.append("pixel padding made black")
     levels[padding] = 0
