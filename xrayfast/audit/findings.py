@@ -40,7 +40,7 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "transparent": (
         "fully transparent",
         "warning",
-        "that are fully transparent",
+        "fully transparent",
         "There is nothing to see in them: save them without their alpha channel, or take them out.",
     ),
     "noise": (

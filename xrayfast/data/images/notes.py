@@ -44,7 +44,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
 
 def _has_two_values(pixels: Pixels) -> bool:
     """Whether an image is black and white alone, as masks are."""
-    return np.count_nonzero(np.bincount(pixels.ravel())) == 2
+    return bool(np.count_nonzero(np.bincount(pixels.ravel())) == 2)
 
 
 def _least_spread(pixels: Pixels) -> int:
