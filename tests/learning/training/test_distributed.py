@@ -171,6 +171,7 @@ def assert_same_curve(run, reference, within=1e-4):
             assert list(mine[name]) == list(other[name])
         else:
             assert np.nanmax(np.abs(mine[name] - other[name])) < within, (name, mine[name], other[name])
+    assert np.abs(run.batches - reference.batches).to_numpy().max() < within
     assert run.info["best_epoch"] == reference.info["best_epoch"]
 
 
