@@ -185,6 +185,7 @@ class DataConfig(_Section):
     missing: Problems = option(
         "error", "Rows of the table whose image is not there: an error, or left out, counted and listed in the run."
     )
+    unreadable: Problems = option("error", "Files that can't be read: an error, or left out likewise.")
     window: str = option(
         "auto",
         "DICOM: auto takes a file's first window; or its number, percentile, full, or CENTER/WIDTH.",

@@ -19,6 +19,9 @@ from xrayfast.metrics.operating_points.decision import Decision
 PROBABILITY_PREFIX, RAW_PREFIX = "prob_", "raw_"
 """Of the columns of calibrated probabilities and of the network's own: no label can be called like another column."""
 
+PREDICTION_COLUMNS = ("image", "patient", "truth", "masked", "loss")
+"""The other columns, besides attributes."""
+
 ATTRIBUTES: dict[str, type] = {"sex": object, "age": np.float64, "view": object}
 """The columns by which subgroups are formed, and their types."""
 
@@ -49,8 +52,9 @@ class Predictions:
         probability: (N, L) float64 in [0, 1], calibrated.
         loss: (N,) float64, the training loss of each image.
         raw: (N, L) float64 in [0, 1], the network's own probabilities.
-        attributes: (N,) columns, those of `ATTRIBUTES` that are known: `sex` ("F", "M" or ""), `age` (float years, at
-            most `MAX_AGE`, NaN where unknown) and `view` ("" where unknown).
+        attributes: (N,) columns: those by which an evaluation forms subgroups, and those of `ATTRIBUTES` that are
+            known: `sex` ("F", "M" or ""), `age` (float years, at most `MAX_AGE`, NaN where unknown) and `view` (""
+            where unknown).
     """
 
     labels: tuple[str, ...]

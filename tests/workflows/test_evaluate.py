@@ -136,12 +136,13 @@ def test_a_run_without_a_test_split_says_what_to_do(multi_run):
 
 
 def test_subgroups_that_the_predictions_do_not_give(run):
-    with pytest.raises(ConfigError, match=r"found 'gender'; expected some of sex, age, view"):
-        evaluate(run, by="gender")
     known = run.predictions("test").attributes
     missing = next(name for name in ("view", "sex", "age") if name not in known)
-    with pytest.raises(ConfigError, match=f"do not give {missing}; they give "):
-        evaluate(run, by=missing)
+    in_folders = run.config.data.labels is None
+    kind, words = (ConfigError, "do not give {}; they give ") if in_folders else (DataError, "found no column '{}'")
+    for name in (missing, "hospital"):
+        with pytest.raises(kind, match=words.format(name)):
+            evaluate(run, by=name)
     assert not (run.path / "evaluations").exists()
 
 
@@ -274,6 +275,25 @@ def test_labels_of_a_multi_label_run_are_masked_where_the_data_lack_them(multi_r
     assert any("taken to lack the others" in note for note in found.metrics["notes"])
 
 
+def test_by_any_column_of_the_table(run, others, tmp_path):
+    table = listed(others, tmp_path / "t", "image,labels,hospital,loss,number", "{path},{label},H{i},a,{i}")
+    text = table.read_text().splitlines()
+    hospitals = ["", "N/A", *("East" if i % 3 else "West " for i in range(len(text) - 3))]
+    rows = [line.replace(f",H{i},", f",{hospitals[i]},") for i, line in enumerate(text[1:])]
+    table.write_text("\n".join([text[0], *rows]) + "\n")
+    found = evaluate(run, table, by="Hospital", **FEW)
+    (groups,) = found.metrics["result"]["subgroups"]
+    counts = {one["value"]: one["images"] for one in groups["groups"]}
+    assert counts == {"East": sum(h == "East" for h in hospitals), "West": sum(h == "West " for h in hospitals)}
+    assert groups["by"] == "Hospital" and groups["missing"] == 2
+    with pytest.raises(ConfigError, match=r"'number' of labels.csv has 24 values.*expected 1 to 20 groups"):
+        evaluate(run, table, by="number", **FEW)
+    with pytest.raises(ConfigError, match="'loss' is a column of predictions already"):
+        evaluate(run, table, by="loss", **FEW)
+    with pytest.raises(DataError, match=r"found no column 'hospitl'.*Did you mean 'hospital'"):
+        evaluate(run, table, by="hospitl", **FEW)
+
+
 def test_by_subgroup(run, others, tmp_path):
     header, row = "image,labels,sex,age", "{path},{label},{i},{i}"
     table = listed(others, tmp_path / "t", header, row)
@@ -282,7 +302,7 @@ def test_by_subgroup(run, others, tmp_path):
         path, label, _, _ = lines[i].split(",")
         lines[i] = f"{path},{label},{'FM'[i % 2] if i > 2 else ''},{i * 4}"
     table.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ConfigError, match="do not give view; they give sex, age"):
+    with pytest.raises(DataError, match="found no column 'view'"):
         evaluate(run, table, by=["sex", "view"], **FEW)
     found = evaluate(run, table, by=["sex", "age"], **FEW)
     sex, age = found.metrics["result"]["subgroups"]

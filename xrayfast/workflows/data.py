@@ -14,8 +14,13 @@ from typing_extensions import ParamSpec
 
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice
+<<<<<<< HEAD
 from xrayfast.data.cache.image_cache import DecodedImages, decode_images
 from xrayfast.data.images.notes import describe_notes
+=======
+from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.decoding import decode_manifest
+>>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
@@ -69,6 +74,7 @@ def open_data(
     ignore_split: bool = False,
     keep_masks: bool = False,
     missing: Problems = "error",
+    unreadable: Problems = "error",
     window: str = "auto",
     cache: bool = True,
     cache_dir: Path | str | None = None,
@@ -103,6 +109,7 @@ def open_data(
         ignore_split: leave out the split that the data set's folders or table give, and draw one.
         keep_masks: take files for radiographs whose name or folder is that of masks, overlays, maps or thumbnails.
         missing: "error", or "skip" to leave out rows of the table whose image is not there.
+        unreadable: "error", or "skip" to leave out files that can't be read, when images are decoded.
         window: for DICOM images: "auto" (the file's first window), its number, "percentile", "full" or "CENTER/WIDTH".
         cache: keep decoded images on disk for the next time.
         cache_dir: where; by default in the user's cache folder.
@@ -146,6 +153,7 @@ def resolve_inputs(
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model})
 
 
+<<<<<<< HEAD
 def decode(data: Manifest, size: int, progress: StageProgress | None = None) -> DecodedImages:
     """The data set's images at one size, decoded unless they are cached.
 
@@ -153,8 +161,12 @@ def decode(data: Manifest, size: int, progress: StageProgress | None = None) -> 
         DataError: files that can't be read.
         WriteError: no disk space for the cache.
     """
+=======
+def decode(data: Manifest, size: int, progress: Progress | None = None) -> tuple[Manifest, DecodedImages]:
+    """`decode_manifest`, with the stage "decoding" of the progress."""
+>>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
     report = None if progress is None else partial(progress, "decoding")
-    return decode_images(data.config, size, data.table["path"].tolist(), report)
+    return decode_manifest(data, size, report)
 
 
 def describe_reading(data: Manifest, images: DecodedImages) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast._version import __version__
+<<<<<<< HEAD
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import Config, Device
+=======
+from xrayfast.audit.features import Progress
+from xrayfast.config import Config, DataConfig, Device
+>>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.sources.file_matching import absolute
+from xrayfast.data.sources.label_table import read_further_columns
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, RunError, did_you_mean, plural, shorten
+from xrayfast.errors import ConfigError, DataError, RunError, plural, shorten
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
-from xrayfast.predictions import ATTRIBUTES, Predictions, image_attributes
+from xrayfast.predictions import (
+    ATTRIBUTES,
+    PREDICTION_COLUMNS,
+    PROBABILITY_PREFIX,
+    RAW_PREFIX,
+    Predictions,
+    image_attributes,
+)
 from xrayfast.report.figures import Case
 from xrayfast.run import Run, now
 from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
@@ -35,6 +49,9 @@ from xrayfast.workflows.steps.seen import exclude_seen
 
 PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are optimistic."
+
+MAX_GROUPS = 20
+"""Values of a column that forms subgroups; one with more is a number or names patients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +104,8 @@ def evaluate(
             given, the run's own saved predictions are evaluated, without running the network.
         config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is that
             of the run.
-        by: subgroups to compare: "sex", "age" (in bands), "view".
+        by: subgroups to compare: "sex", "age" (in bands), "view", or any column of the table of labels that has at most
+            `MAX_GROUPS` values, such as hospital.
         split: of the run's own data "test" (default) or "valid"; of other data one of its splits, default all images.
         name: of the evaluation's folder; default that of the data.
         tta: average over augmented views, which the seed of the run draws.
@@ -113,7 +131,7 @@ def evaluate(
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
     resamples = settings.resamples if resamples is None else resamples
-    by = _checked_columns([by] if isinstance(by, str) else by)
+    by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
     external = None if data is None and config is None else _open_external(run, data, config)
     if external is None and tta:
         raise ConfigError("found tta without data; the run's own predictions are saved as they were made.")
@@ -186,7 +204,10 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
     predictions = run.predictions(chosen)
-    _require_columns(by, predictions.attributes, f"{run.path}: the saved predictions")
+    attributes = _with_columns(
+        by, predictions.attributes, run.config.data, predictions.images.tolist(), f"{run.path}: the saved predictions"
+    )
+    predictions = replace(predictions, attributes=attributes)
     return _EvaluatedData(
         predictions,
         left_out=(),
@@ -232,8 +253,9 @@ def _predict_external(
 
     if split is not None:
         data = _subset(data, split)
-    known = image_attributes(data.table)
-    _require_columns(by, known, str(data.config.source))
+    known = _with_columns(
+        by, image_attributes(data.table), data.config, data.table["image"].tolist(), str(data.config.source)
+    )
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
     images = open_images(data.config, run.config.model.size)
     unseen = exclude_seen(run, data, matched, images, progress)
@@ -309,20 +331,30 @@ def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
         raise
 
 
-def _checked_columns(by: Sequence[str]) -> tuple[str, ...]:
-    for name in by:
-        if name not in ATTRIBUTES:
-            raise ConfigError(
-                f"by: found '{name}'; expected some of {', '.join(ATTRIBUTES)}.{did_you_mean(name, ATTRIBUTES)}"
-            )
-    return tuple(dict.fromkeys(by))
-
-
-def _require_columns(by: Sequence[str], known: Iterable[str], where: str) -> None:
-    missing = [name for name in by if name not in known]
-    if missing:
-        there = shorten(known) or "none of sex, age and view"
+def _with_columns(
+    by: Sequence[str], known: Mapping[str, NDArray[Any]], config: DataConfig, images: Sequence[str], where: str
+) -> dict[str, NDArray[Any]]:
+    """The known attributes of images, and those of `by` that are columns of the data set's table."""
+    further = [name for name in by if name not in known]
+    if not further:
+        return dict(known)
+    there = shorten(known) or f"none of {', '.join(ATTRIBUTES)}"
+    if config.labels is None:
         raise ConfigError(
-            f"by: {where} do not give {' and '.join(missing)}; they give {there}. Add such a column to the table of "
-            "labels; DICOM headers give it too."
+            f"by: {where} do not give {' and '.join(further)}; they give {there}. Add such a column to a table of "
+            "labels; DICOM headers give sex, age and view too."
         )
+    columns = read_further_columns(config.labels, absolute(config.source), config, further)
+    found = dict(known)
+    for name in further:
+        values = np.array([columns[name].get(image, "") for image in images], dtype=object)
+        groups = sorted(set(values.tolist()) - {""})
+        if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
+            raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {config.labels.name}.")
+        if not 1 <= len(groups) <= MAX_GROUPS:
+            raise ConfigError(
+                f"by: the column '{name}' of {config.labels.name} has {len(groups)} values on these images; expected 1 "
+                f"to {MAX_GROUPS} groups, such as hospitals or devices."
+            )
+        found[name] = values
+    return found

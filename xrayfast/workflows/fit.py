@@ -84,9 +84,9 @@ def fit(
     require_settings(manifest, config)
     with join_process_group(config.train.device) as world:
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
-        images = decode(manifest, config.model.size, reporter.preparing)
-        world.barrier()  # another machine may have more to decode
         opened = manifest
+        manifest, images = decode(manifest, config.model.size, reporter.preparing)
+        world.barrier()  # another machine may have more to decode
         manifest, remarks, audit = require_leak_free(
             manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
         )
@@ -144,7 +144,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         copy = Run(folder)
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         manifest = reopen_data(copy)
-        images = decode(manifest, config.model.size, reporter.preparing)
+        manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()
         state = checkpoint.read_state(copy.checkpoint)
         # The checkpoint's weights replace those that the run started from.

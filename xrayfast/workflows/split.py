@@ -42,7 +42,7 @@ def split(
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
     data = data if data is not None else open_manifest(config.data)
-    images = decode(data, config.model.size, progress)
+    data, images = decode(data, config.model.size, progress)
     data, _, _ = require_leak_free(data, images, allow_leaks=False, progress=progress)
     if output is not None:
         write_csv(Path(output), data.split_table())

@@ -43,7 +43,7 @@ def given(data_dir, tmp_path):
 def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
     data = xf.open_data(copies)
     assert any("Split drawn" in note for note in data.notes)
-    kept, remarks, looked = require_leak_free(data, decode(data, 64), allow_leaks=False)
+    kept, remarks, looked = require_leak_free(data, decode(data, 64)[1], allow_leaks=False)
     assert not any("leaks" in remark for remark in remarks)
     assert any("No image is in more than one split" in sentence for sentence in looked)
     table = kept.table.assign(film=kept.table["image"].str.extract(r"(p\d+_\d+)")[0])
@@ -81,7 +81,7 @@ def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseud
     table.to_csv(folder / "labels.csv", index=False)
     data = xf.open_data(folder, labels=folder / "labels.csv")
     with pytest.raises(DataError, match=r"P0000\d \(\d+ train, \d+ valid\)") as caught:
-        require_leak_free(data, decode(data, 64), allow_leaks=False)
+        require_leak_free(data, decode(data, 64)[1], allow_leaks=False)
     assert "secret" not in str(caught.value)
 
 
@@ -91,7 +91,7 @@ def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     again = xf.open_data(copies, split_file=file)
     assert again.table["split"].tolist() == written.table["split"].tolist()
     assert not again.drawn.any()
-    remarks = require_leak_free(again, decode(again, 64), allow_leaks=False)[1]
+    remarks = require_leak_free(again, decode(again, 64)[1], allow_leaks=False)[1]
     assert not any("leaks" in remark for remark in remarks)
 
 
@@ -103,7 +103,7 @@ def test_rare_labels_and_contradicting_labels_are_warned_of(data_dir, tmp_path):
     for path in sorted(folder.glob("covid-19/*.png"))[8:]:
         path.unlink()
     data = xf.open_data(folder)
-    warnings = require_leak_free(data, decode(data, 64), allow_leaks=False)[1]
+    warnings = require_leak_free(data, decode(data, 64)[1], allow_leaks=False)[1]
     assert [warning.partition(". ")[0] for warning in warnings] == [
         "1 group of duplicates with contradicting labels",
         "1 label too rare to learn",

@@ -40,7 +40,10 @@ def evaluate(
     by: Annotated[
         str | None,
         typer.Option(
-            "--by", metavar="sex,age,view", show_default=False, help="Tables by subgroup, and the largest gaps."
+            "--by",
+            metavar="COLUMN[,...]",
+            show_default=False,
+            help="Tables by subgroup, and the largest gaps: by sex, age, view, or any column of the table of labels.",
         ),
     ] = None,
     split: Annotated[

@@ -48,8 +48,10 @@ def decode_images(
     if problems := list(images.build(paths, progress).values()):
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
         raise DataError(
-            f"{len(problems)} of {len(paths)} images can't be read; expected none. Fix them, or take them out of the "
-            "data set:\n" + "\n".join(shown) + (f"\nand {more} more. 'xrayfast check' lists all." if more > 0 else "")
+            f"{len(problems)} of {len(paths)} images can't be read; expected none. Fix them, or leave them out with "
+            "--unreadable skip:\n"
+            + "\n".join(shown)
+            + (f"\nand {more} more. 'xrayfast check' lists all." if more > 0 else "")
         )
     return images
 

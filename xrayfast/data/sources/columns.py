@@ -90,7 +90,7 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     usual = {role: usual_columns(table.columns, role) for role in _USUAL_NAMES}
     patient, study, sex, age = (tuple(usual[role][:1]) for role in ("patient", "study", "sex", "age"))
     if config.patient_col:
-        patient = (_require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
+        patient = (require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
     if not age and all(name in table.columns for name in spec.age_columns):
         age = spec.age_columns
     view = tuple(usual["view"])
@@ -116,7 +116,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     Of columns that are not named for it, one is taken whose cells all are splits and some train.
     """
     if config.split_col:
-        return (_require_column(table, config.split_col),), []
+        return (require_column(table, config.split_col),), []
     usual = usual_columns(free, "split")[:1]
     words, mixed, flags, bare = list[str](), list[str](), list[str](), list[str]()
     for name in free:
@@ -182,7 +182,7 @@ def quote(names: Iterable[str]) -> str:
 def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[tuple[str, ...], str, bool]:
     """The columns of an image's path, its template, and whether it is that of a folder."""
     if chosen:
-        return (_require_column(table, chosen),), "", False
+        return (require_column(table, chosen),), "", False
     in_image_path, in_study_folder = (
         tuple(dict.fromkeys(name for _, name, _, _ in string.Formatter().parse(template) if name))
         for template in (spec.image_path, spec.study_folder)
@@ -206,7 +206,7 @@ def _label_columns(
 
     A column that tells the split, sex, view or number of an image is no guess, unless it is a known label.
     """
-    chosen = [_require_column(table, name) for name in config.label_col]
+    chosen = [require_column(table, name) for name in config.label_col]
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
         raise ConfigError(f"label_col: found '{twice}' twice; expected each column once.")
     if not chosen and spec.label_column:
@@ -236,7 +236,12 @@ def _is_no_label(name: str) -> bool:
     return bool(_NO_LABEL.fullmatch(key) or parse_split(name) or parse_split_flag(name) or sex_in_name(name))
 
 
-def _require_column(table: Table, name: str) -> str:
+def require_column(table: Table, name: str) -> str:
+    """The column of that name, or of another spelling of it.
+
+    Raises:
+        DataError: there is none.
+    """
     if found := find_spelling(name, table.columns):
         return found
     raise DataError(

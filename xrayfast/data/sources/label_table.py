@@ -23,7 +23,7 @@ from xrayfast.data.labels.cells import (
 from xrayfast.data.labels.label_map import read_label_map
 from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, is_missing, normalize_label
 from xrayfast.data.labels.targets import RawLabels, Where
-from xrayfast.data.sources.columns import Columns, resolve_columns
+from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
@@ -87,6 +87,24 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
             f"{listed.name} beside {file.name} names the data set's own test split: --split-file {listed} keeps it."
         )
     return records
+
+
+def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The cells of columns of the table, stripped and "" where missing: by column, then by the image's name.
+
+    Of an image with several rows, the first counts.
+
+    Raises:
+        DataError: the table can't be read, or lacks a column.
+    """
+    table, spec = read_dataset_table(file)
+    cells = {name: table.columns[require_column(table, name)] for name in names}
+    files = locate_files(table, resolve_columns(table, spec, config), spec, root, "skip")
+    pairs = list(zip(files.names, files.first.tolist(), strict=True))
+    return {
+        name: {image: "" if is_missing(column[row]) else column[row].strip() for image, row in pairs}
+        for name, column in cells.items()
+    }
 
 
 def _parse_labels(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from xrayfast.config import Device, Task
 from xrayfast.data.cache.decode_pool import cpu_count
-from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages, decode_images
+from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
+from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
@@ -219,7 +220,7 @@ def dataloaders(
     """
     target = torch_device(device)
     if images is None:
-        images = decode_images(data.config, size, data.table["path"].tolist())
+        data, images = decode_manifest(data, size)
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images).dataloaders(

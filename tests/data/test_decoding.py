@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import xrayfast as xf
+from tests.data.builders import opened
+from xrayfast.errors import DataError
+from xrayfast.run import Run
+from xrayfast.synthetic import write_dataset
+from xrayfast.workflows.data import decode, reopen_data
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_dataset(tmp_path / "data", images=40, size=64, seed=3)
+    return tmp_path / "data"
+
+
+def unreadable(folder: Path) -> list[str]:
+    files = sorted(folder.rglob("*.png"))[3:30:9]
+    for file in files:
+        file.write_bytes(file.read_bytes()[:200])
+    return [file.relative_to(folder).as_posix() for file in files]
+
+
+def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(folder):
+    names = unreadable(folder)
+    options = {"cache": False, "patient_col": "none", "test_fraction": 0.2}
+    with pytest.raises(DataError, match=r"3 of 40 images can't be read.*--unreadable skip"):
+        decode(opened(folder, **options), 64)
+    data, images = decode(opened(folder, unreadable="skip", **options), 64)
+    assert len(data) == 37 and data.left_out == (("unreadable", tuple(names)),)
+    assert ("Left out: unreadable", 3) in data.flow() and any("3 images (unreadable)" in note for note in data.notes)
+    assert len(images.batch(data.table["path"].tolist())) == 37
+    for name in names:
+        (folder / name).unlink()
+    assert data.fingerprint() == opened(folder, **options).fingerprint()
+
+
+def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
+    names = unreadable(folder)
+    data = xf.open_data(folder, unreadable="skip", cache=False, patient_col="none")
+    options = {"weights": "none", "size": 64, "epochs": 1, "freeze_epochs": 0, "device": "cpu", "resamples": 0}
+    run = xf.fit(data, runs=tmp_path / "runs", **options)
+    assert (run.path / "left_out.csv").read_text().splitlines() == ["image,reason", *(f"{n},unreadable" for n in names)]
+    assert ["Left out: unreadable", 3] in [list(step) for step in run.info.flow]
+    assert len(reopen_data(Run(run.path))) == 37
+    assert any("Patients are not known" in remark for remark in run.info.remarks)
