@@ -46,7 +46,7 @@ def test_masks_in_class_folders_are_left_out_counted_and_can_be_kept(tmp_path):
     data = opened(tmp_path)
     assert list(rows(data)) == kept
     assert noted(data, "Left out, 20 images (mask, overlay, map or thumbnail by name): COVID/masks/COVID-0.png")
-    assert noted(data, "--keep-masks takes them")
+    assert noted(data, "--keep-masks takes them for radiographs")
     flow = [("Image files", 40), ("Left out: mask, overlay, map or thumbnail by name", 20), ("Images used", 20)]
     assert data.flow()[:3] == flow
     assert len(opened(tmp_path, keep_masks=True)) == 40
@@ -59,7 +59,7 @@ def test_masks_among_images_and_as_a_class_of_their_own(tmp_path):
     data = opened(root)
     assert data.labels == ("a", "b") and data.fingerprint() == clean.fingerprint()
     assert dict(data.left_out)["mask, overlay, map or thumbnail by name"] == (
-        "a/a001_mask.png", "b/thumbs/b1.jpg", "masks/a000.png", "masks/b000.png"
+        "masks/a000.png", "masks/b000.png", "a/a001_mask.png", "b/thumbs/b1.jpg"
     )  # fmt: skip
 
 
@@ -72,3 +72,10 @@ def test_masks_of_the_same_names_beside_the_images_of_a_table(tmp_path):
     table(tmp_path, lines("image,label", "images/{i}.png,{ab}", 6) + lines("", "masks/{i}.png,{ab}", 6))
     data = opened(tmp_path, missing="skip")
     assert list(rows(data)) == [f"images/{i}.png" for i in range(6) if i != 3] and noted(data, "Left out, 6 images")
+
+
+def test_masks_beside_the_folders_of_splits(tmp_path):
+    make(tmp_path, *(f"{s}/{label}/{label}{i}{s}.png" for s in ("train", "TEST") for label in "ab" for i in range(6)))
+    make(tmp_path, *(f"masks/a{i}.png" for i in range(6)), "__MACOSX/a/._a0.png", "@eaDir/a0.png/THUMB.jpg")
+    data = opened(tmp_path)
+    assert len(data) == 24 and data.labels == ("a", "b") and noted(data, "Left out, 6 images")

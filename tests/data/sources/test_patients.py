@@ -164,6 +164,23 @@ def test_any_pattern_of_names(tmp_path):
     assert opened(tmp_path, labels=file, patient_col=r"name:(case)_[0-3]").table["patient"].isna().sum() == 2
 
 
+def test_names_that_may_tell_patients_are_named_with_a_pattern_that_does(tmp_path):
+    make(tmp_path, *(f"{label}/patient{i:02d}{label}/view{j}.png" for label in "ab" for i in range(6) for j in (1, 2)))
+    data = opened(tmp_path)
+    assert data.table["patient"].isna().all()
+    (note,) = [note for note in data.notes if "may tell patients" in note]
+    assert "finds 6 on 24 of 24 images" in note
+    assert opened(tmp_path, patient_col=note.split("'")[1]).table["patient"].nunique() == 6
+
+
+@pytest.mark.parametrize("name", ["AccessionNumber", "Series Instance UID", "exam_id"])
+def test_columns_that_group_images_keep_them_in_one_split(tmp_path, name):
+    make(tmp_path, *(f"{i}.png" for i in range(20)))
+    table(tmp_path, f"image,label,{name}\n" + "".join(f"{i}.png,{'ab'[i // 2 % 2]},K{i // 2}\n" for i in range(20)))
+    data = opened(tmp_path)
+    assert data.table.groupby("study")["split"].nunique().max() == 1 and noted(data, "by study")
+
+
 # In DICOM headers
 
 

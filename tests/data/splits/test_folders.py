@@ -4,7 +4,7 @@ import pytest
 
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
 from xrayfast.data.splits.folders import parse_split_folder, splits_from_folders
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -85,3 +85,21 @@ def test_a_split_of_folders_and_of_a_column_can_be_ignored(tmp_path):
     )
     assert opened(tmp_path / "c", ignore_split=True).drawn.all()
     assert "found both ignore_split and split_file" in message(ConfigError, root, ignore_split=True, split_file=file)
+
+
+def test_folders_of_images_named_for_splits_hold_classes(tmp_path):
+    make(tmp_path, *(f"{s}_images/{c}/{c}{i}{s}.png" for s in ("train", "test") for c in "ab" for i in range(9)))
+    assert opened(tmp_path).counts().loc["images"].to_dict()["test"] == 18
+
+
+def test_splits_in_file_names_and_folds_are_named(tmp_path):
+    make(tmp_path / "a", *(f"{c}/{s}_{c}{i}.png" for s in ("train", "test") for c in "ab" for i in range(6)))
+    assert noted(opened(tmp_path / "a"), "File names may tell splits (test 12, train 12)")
+    make(tmp_path / "b", *(f"fold{k}/{c}/{c}{i}{k}.png" for k in range(3) for c in "ab" for i in range(6)))
+    assert "not like classes" in message(DataError, tmp_path / "b")
+    make(
+        tmp_path / "c",
+        *(f"chest_xray/{s}/{c}/{c}{i}{s}.png" for s in ("train", "test") for c in "ab" for i in range(6)),
+    )
+    found = message(DataError, tmp_path / "c")
+    assert "found one folder, chest_xray, which holds test, train" in found and "c/chest_xray as the data set" in found

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-IMAGE_WORD = re.compile(r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file)s?")
+IMAGE_WORD = re.compile(
+    r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?"
+)
 """Of a word: that the folder it names holds images."""
 
 _NOT_RADIOGRAPHS = re.compile(
     r"(.*masks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
-    r"|saliencymaps?|labelmaps?|contours?)"
+    r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?)"
 )
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 

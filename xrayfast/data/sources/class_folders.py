@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xrayfast.config import DataConfig
+from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.labels.names import LabelSet, is_missing, normalize_label, parse_folder_name, sort_labels
 from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
-from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.stratify import SPLITS, Split, parse_split
+from xrayfast.data.sources.records import DERIVED, ImageRecords
+from xrayfast.data.splits.folders import parse_split_folder
+from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, shorten
 
 LAYOUTS = """Expected one of
@@ -50,6 +52,7 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
     _require_no_table_options(config)
     folders, loose = top_level(root)
     found, given = _ClassFiles(), list[Split | None]()
+    folders = folders if config.keep_masks else _leave_out_derived(folders, found)
     if splits := _split_folders(config.source, folders):
         for split, folder in splits.items():
             _add_classes(found, folder, *top_level(folder), config)
@@ -78,6 +81,21 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
     )
 
 
+def _leave_out_derived(folders: Sequence[Path], found: _ClassFiles) -> list[Path]:
+    """The folders without those named for masks and the like, whose images are noted."""
+    derived = find_derived([f"{folder.name}/" for folder in folders])
+    files = [
+        entry.path
+        for folder in folders
+        if f"{folder.name}/" in derived
+        for entry in walk(folder)
+        if is_image(entry.path)
+    ]
+    if files:
+        found.left_out.append((DERIVED, files))
+    return [folder for folder in folders if f"{folder.name}/" not in derived]
+
+
 def _require_no_table_options(config: DataConfig) -> None:
     named = [name for name in _TABLE_OPTIONS if getattr(config, name)]
     if config.patient_col and is_column_name(config.patient_col):
@@ -91,7 +109,7 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     """The folders that are splits; none in a flat layout."""
     found: dict[Split, Path] = {}
     for folder in folders:
-        split = parse_split(folder.name)
+        split = parse_split_folder(folder.name)
         if split in found:
             raise DataError(
                 f"{source}: found both {found[split].name}/ and {folder.name}/; expected one {split} folder. "
@@ -99,7 +117,7 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
             )
         if split:
             found[split] = folder
-    others = [folder.name for folder in folders if parse_split(folder.name) is None]
+    others = [folder.name for folder in folders if parse_split_folder(folder.name) is None]
     if found and others:
         raise DataError(
             f"{source}: found {shorten(others)} beside {', '.join(f.name for f in found.values())}; expected "
@@ -121,6 +139,12 @@ def _add_classes(
     if loose:
         found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
         found.left_out.append((f"beside the class folders of {folder.name}", [str(folder / name) for name in loose]))
+    inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []
+    if len(inside) > 1:
+        raise DataError(
+            f"{folder}: found one folder, {classes[0].name}, which holds {shorten(inside)}; expected class folders, or "
+            f"train, valid and test. Give {classes[0]} as the data set's folder, or --labels FILE.csv."
+        )
     same_name: dict[str, list[_File]] = {}
     for class_folder in classes:
         labels, start = parse_folder_name(class_folder.name), len(str(class_folder)) + 1

@@ -59,7 +59,7 @@ def walk(folder: Path | str, around: tuple[str, ...] = ()) -> Iterator[os.DirEnt
 
 
 def _visible_entries(folder: Path | str) -> list[os.DirEntry[str]]:
-    return [entry for entry in _entries(folder) if not entry.name.startswith(".")]
+    return [entry for entry in _entries(folder) if not (entry.name.startswith(".") or entry.name in _HIDDEN)]
 
 
 def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
@@ -76,6 +76,9 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
     except OSError:  # a link to itself
         return False
 
+
+_HIDDEN = frozenset({"__MACOSX", "@eaDir"})
+"""Folders that unpacking and file servers make: of resource forks and thumbnails."""
 
 _LEAST_SHARE = 0.2
 """Least number of listed images in folders of one kind, as a share of those in the kind that holds most of them."""

@@ -15,6 +15,7 @@ from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.file_matching import absolute, top_level, walk
 from xrayfast.data.sources.tables import is_table, read_column_names
+from xrayfast.data.splits.folders import parse_split_folder
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten
 
@@ -71,7 +72,7 @@ def detect_layout(source: Path, labels: Path | None) -> Layout:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
         others = tuple(name for name in recognised if name != table)
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
-    if len(with_images) > 1 and not any(parse_split(folder.name) for folder in with_images):
+    if len(with_images) > 1 and not any(parse_split_folder(folder.name) for folder in with_images):
         raise DataError(
             f"{source}: found {listed}, which look like folders of images and not like classes, and no table of "
             f"labels. {LAYOUTS.format(source)}"
@@ -86,7 +87,7 @@ def _are_image_folders(folders: Sequence[Path], numbered: bool) -> bool:
     train_images, png), as a public data set names them (patient00001, p10) or, beside its table, by numbers.
     Splits are no classes where they hold images, or folders of such names, and no classes.
     """
-    splits = [folder for folder in folders if parse_split(folder.name)]
+    splits = [folder for folder in folders if parse_split_folder(folder.name)]
     if not splits:
         return len(folders) <= 1 or all(_is_image_folder(folder.name, numbered) for folder in folders)
     contents = [(split, *top_level(split)) for split in splits]

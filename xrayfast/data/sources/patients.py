@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _MOST_IN_STUDY = 20  # images of a study of chest radiographs; most have 1 to 3
 
+_TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)")
+
 
 def find_patients(records: ImageRecords, config: DataConfig) -> None:
     """Fill in patients that no column holds: from file names, else from DICOM headers.
@@ -91,6 +93,12 @@ def _read_names(records: ImageRecords) -> None:
                 counts[origin] += 1
                 break
     if not counts:
+        told = [match[1].lower() for name in records.names if (match := _TELLS_PATIENT.search(name))]
+        if 2 * len(told) > n and len(set(told)) > 1:
+            records.notes.append(
+                f"Names of files or folders may tell patients, as in {records.names[0]}: --patient-col "
+                f"'name:{_TELLS_PATIENT.pattern}' finds {len(set(told))} on {len(told)} of {n} images."
+            )
         return
     if len(set(filter(None, patients))) == 1 and n > 1:
         records.notes.append("File names look as if all images were of one patient, which is not used.")

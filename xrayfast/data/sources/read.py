@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 from xrayfast.config import DataConfig
@@ -13,7 +15,8 @@ from xrayfast.data.sources.layout import detect_layout
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import DERIVED, ImageRecords
 from xrayfast.data.splits.folders import splits_from_folders
-from xrayfast.errors import shorten
+from xrayfast.data.splits.stratify import parse_split
+from xrayfast.errors import plural, shorten
 
 
 def read_source(
@@ -45,10 +48,17 @@ def read_source(
         if unread := [name for name in layout.other_tables if name not in records.companions]:
             notes.append(f"{shorten(unread)} beside it is not read; --labels reads another table.")
         records.notes[:0] = notes
-    if not config.keep_masks and (derived := find_derived(records.names)):
-        records = records.leave_out(dict.fromkeys(derived, DERIVED))
-        records.notes.append("--keep-masks takes them for radiographs.")
-    records = records.leave_out(leave_out or {})
+    if not config.keep_masks:
+        records = records.leave_out(dict.fromkeys(find_derived(records.names), DERIVED))
+    if derived := [name for reason, names in records.left_out if reason == DERIVED for name in names]:
+        records.notes.append(
+            f"Left out, {plural(len(derived), 'image')} ({DERIVED}): {shorten(derived)}. --keep-masks takes them for "
+            "radiographs."
+        )
+    for reason in dict.fromkeys((leave_out or {}).values()):
+        if names := [name for name in records.names if (leave_out or {}).get(name) == reason]:
+            records = records.leave_out(dict.fromkeys(names, reason))
+            records.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
     _find_splits(records, config)
     find_patients(records, config)
     return records, config
@@ -57,6 +67,10 @@ def read_source(
 def _find_splits(records: ImageRecords, config: DataConfig) -> None:
     """Leave out the split that the data set gives where that is asked for; else fill it in from folders' names."""
     by_folder, note = splits_from_folders(records.names)
+    named = Counter(parse_split(re.split(r"[\W_\d]", name.rpartition("/")[2])[0]) for name in records.names)
+    if records.splits is None and by_folder is None and "train" in named and len({*named} - {None}) > 1:
+        counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items(), key=str) if split)
+        records.notes.append(f"File names may tell splits ({counts}), which are not used: a column or --split-file is.")
     if config.ignore_split:
         given = records.splits is not None or by_folder is not None
         records.notes.append(

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import plural, shorten
 
 T = TypeVar("T")
 
@@ -74,11 +73,12 @@ class ImageRecords:
         )
 
     def leave_out(self, reasons: Mapping[str, str]) -> ImageRecords:
-        """The images without those of some names, each left out for a reason, with a note."""
+        """The images without those of some names, each left out for a reason."""
+        if not reasons:
+            return self
         others = self.select([i for i, name in enumerate(self.names) if name not in reasons])
-        for reason in dict.fromkeys(reasons.values()):
-            names = [name for name in self.names if reasons.get(name) == reason]
-            if names:
-                others.left_out.append((reason, names))
-                others.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
+        by_reason = {reason: list(names) for reason, names in self.left_out}
+        for name in filter(reasons.__contains__, self.names):
+            by_reason.setdefault(reasons[name], []).append(name)
+        others.left_out = list(by_reason.items())
         return others
