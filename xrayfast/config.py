@@ -180,7 +180,7 @@ class DataConfig(_Section):
     split_seed: int = option(0, "Seed of the split.", ge=0)
     ignore_split: bool = option(False, "Leave out the split that the data set's folders or table give, and draw one.")
     keep_masks: bool = option(
-        False, "Take files for radiographs whose name or folder is that of masks, overlays, maps or thumbnails."
+        False, "Take for radiographs what is masks, overlays, maps or thumbnails by name or folder, or of two shades."
     )
     missing: Problems = option(
         "error", "Rows of the table whose image is not there: an error, or left out, counted and listed in the run."

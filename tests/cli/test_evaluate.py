@@ -68,7 +68,7 @@ def test_other_data_by_sex(at):
 def test_what_went_wrong_is_one_message(at):
     assert "--test-fraction" in call("evaluate", "runs/multi", code=1).stderr
     assert "no such run" in call("evaluate", "external2", code=1).stderr
-    assert "gender" in call("evaluate", "runs/tiny", "--by", "gender", code=1).stderr
+    assert "gender" in call("evaluate", "runs/tiny", "--by", "gender", code=2).stderr
     assert "name DATA too" in call("evaluate", "runs/tiny", "--labels", "external.csv", code=2).stderr
     assert "not one of train, valid, test" in call("evaluate", "runs/tiny", "--split", "all", code=2).stderr
     assert "name DATA too" in call("evaluate", "runs/tiny", "--batch-size", 8, code=2).stderr

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import xrayfast as xf
 from tests.data.builders import opened
@@ -48,3 +50,17 @@ def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     assert ["Left out: unreadable", 3] in [list(step) for step in run.info.flow]
     assert len(reopen_data(Run(run.path))) == 37
     assert any("Patients are not known" in remark for remark in run.info.remarks)
+
+
+def test_images_of_two_shades_are_left_out_unless_masks_are_kept(folder):
+    options = {"cache": False, "patient_col": "none"}
+    clean = decode(opened(folder, **options), 64)[0]
+    for side, label in ((20, "normal"), (30, "pneumonia")):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[10:50, side:50] = 255
+        Image.fromarray(mask).save(folder / label / "zz.png")
+    data = decode(opened(folder, **options), 64)[0]
+    assert data.left_out == (("of two shades, as masks are", ("normal/zz.png", "pneumonia/zz.png")),)
+    assert data.fingerprint() == clean.fingerprint()
+    assert len(decode(opened(folder, **options), 64, may_leave_out=False)[0]) == 42
+    assert len(decode(opened(folder, keep_masks=True, **options), 64)[0]) == 42

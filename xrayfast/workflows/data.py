@@ -14,13 +14,9 @@ from typing_extensions import ParamSpec
 
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice
-<<<<<<< HEAD
-from xrayfast.data.cache.image_cache import DecodedImages, decode_images
-from xrayfast.data.images.notes import describe_notes
-=======
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.decoding import decode_manifest
->>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
+from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
@@ -153,20 +149,12 @@ def resolve_inputs(
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model})
 
 
-<<<<<<< HEAD
-def decode(data: Manifest, size: int, progress: StageProgress | None = None) -> DecodedImages:
-    """The data set's images at one size, decoded unless they are cached.
-
-    Raises:
-        DataError: files that can't be read.
-        WriteError: no disk space for the cache.
-    """
-=======
-def decode(data: Manifest, size: int, progress: Progress | None = None) -> tuple[Manifest, DecodedImages]:
+def decode(
+    data: Manifest, size: int, progress: StageProgress | None = None, *, may_leave_out: bool = True
+) -> tuple[Manifest, DecodedImages]:
     """`decode_manifest`, with the stage "decoding" of the progress."""
->>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
     report = None if progress is None else partial(progress, "decoding")
-    return decode_manifest(data, size, report)
+    return decode_manifest(data, size, report, may_leave_out=may_leave_out)
 
 
 def describe_reading(data: Manifest, images: DecodedImages) -> list[str]:

@@ -14,13 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast._version import __version__
-<<<<<<< HEAD
 from xrayfast.audit.features import StageProgress
-from xrayfast.config import Config, Device
-=======
-from xrayfast.audit.features import Progress
 from xrayfast.config import Config, DataConfig, Device
->>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding

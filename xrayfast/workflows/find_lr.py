@@ -45,13 +45,9 @@ def find_lr(
         XrayfastError: settings, data or weights that can't be used.
     """
     manifest, config = resolve_inputs(data, config, options)
-<<<<<<< HEAD
     require_settings(manifest, config)
-    learn = prepare(manifest, config, decode(manifest, config.model.size, progress))
-=======
     manifest, images = decode(manifest, config.model.size, progress)
     learn = prepare(manifest, config, images)
->>>>>>> 1e5d428 (--unreadable skip; evaluate --by any column of the table)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"):
         try:

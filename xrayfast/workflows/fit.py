@@ -144,7 +144,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         copy = Run(folder)
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         manifest = reopen_data(copy)
-        manifest, images = decode(manifest, config.model.size, reporter.preparing)
+        _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
         state = checkpoint.read_state(copy.checkpoint)
         # The checkpoint's weights replace those that the run started from.

@@ -23,6 +23,9 @@ _ROUTINE = re.compile(
 )
 """How notes begin on steps that many sound files need; only `xrayfast check` and `predict` give these."""
 
+TWO_SHADES = "of two shades"
+"""The note on images that are black and white alone, as masks are."""
+
 
 def describe_contents(pixels: Pixels) -> list[str]:
     """Notes on an image (H, W) in which little or nothing can be seen, judged by some thousands of its pixels.
@@ -39,7 +42,7 @@ def describe_contents(pixels: Pixels) -> list[str]:
         spread = high - low
     if _is_noise(pixels, spread):
         return ["neighbouring pixels differ as in noise"]
-    return ["of two shades"] if len(set(pixels[len(pixels) // 2].tobytes())) <= 2 and _has_two_values(pixels) else []
+    return [TWO_SHADES] if len(set(pixels[len(pixels) // 2].tobytes())) <= 2 and _has_two_values(pixels) else []
 
 
 def _has_two_values(pixels: Pixels) -> bool:
