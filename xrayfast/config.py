@@ -301,7 +301,7 @@ class TrainConfig(_Section):
     )
     reuse_frozen: Annotated[ReuseFrozen, BeforeValidator(_as_word)] = option(
         "auto",
-        "Compute the features of frozen blocks once, not every epoch. auto does so where a phase has more epochs than "
+        "Compute the features of frozen layers once, not every epoch. auto does so where a phase has more epochs than "
         "there are views, or another phase caches them, and where the disk has room.",
     )
     frozen_views: int = option(

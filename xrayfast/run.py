@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from xrayfast.batches import batches_figure, draw_losses, read_batches
+from xrayfast.batches import batches_figure, draw_losses, read_batches, write_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.evaluation import Evaluation
@@ -276,7 +276,7 @@ class Run:
 
     def write_batches(self, table: pd.DataFrame) -> None:
         """Write `batches.csv`."""
-        write_csv(self.path / BATCHES_FILE, table)
+        write_batches(self.path / BATCHES_FILE, table)
 
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
         """The training loss of every batch with its smoothed curve, and the learning rates below.

@@ -39,7 +39,7 @@ def test_what_is_not_defined_stays_so():
     [
         (0.98, 0.91, "a gap of 0.070. The network does better"),
         (0.70, 0.81, "validation is higher by 0.110"),
-        (0.915, 0.91, "a gap of +0.005, which is small"),
+        (0.915, 0.91, "a gap of 0.005, which is small"),
     ],
 )
 def test_the_gap_is_judged_by_its_size_and_side(train, valid, words):
@@ -51,4 +51,6 @@ def test_final_values_are_those_of_the_metrics():
     metrics = {"train": {"overall": overall}, "valid": {"overall": overall}, "loss": {"train": 0.1, "valid": 0.2}}
     found = of_final_metrics(metrics, 3, "multi")
     assert found.values == {"loss": (0.1, 0.2), "subset_accuracy": (0.9, 0.9), "f1_macro": (0.8, 0.8)}
-    assert "without augmentation" in found.method_sentences()
+    assert "without augmentation. Both are at the thresholds" in found.method_sentences()
+    averaged = of_final_metrics(metrics, 3, "multi", tta=True).method_sentences()
+    assert "without augmentation, those of validation averages over augmented views." in averaged

@@ -322,3 +322,14 @@ def test_a_validation_loss_that_is_not_finite_is_named(data_dir, tmp_path):
         pytest.raises(TrainingError, match=r"validation loss is nan after epoch 2.*saved up to epoch 1"),
     ):
         xf.fit(xf.open_data(data_dir), runs=tmp_path, **OPTIONS)
+
+
+def test_a_loss_that_grows_tenfold_is_a_remark():
+    rows = [{"epoch": n, "train_loss": loss, "lr": 0.01} for n, loss in ((1, 2.0), (2, 9.0), (3, 3.0))]
+    history = callbacks.History(
+        rows, batches=add_epoch(callbacks.History().batches, 1, [0.9, 3.0], [0.1] * 2, [0.1] * 2)
+    )
+    assert fit._instability(history) is None
+    history.rows[1]["train_loss"] = 9.1
+    assert "mean training loss of epoch 2 is 9.1, that of the first batch was 0.9" in fit._instability(history)
+    assert fit._instability(callbacks.History()) is None

@@ -25,12 +25,14 @@ class TrainAndValid:
         epoch: the epoch of both.
         final: whether the epoch's finished network has predicted the training images, without augmentation; else the
             training values are of the predictions made while the epoch trained.
+        tta: whether the validation values are of test-time augmentation.
     """
 
     task: Task
     values: Mapping[str, tuple[float | None, float | None]]
     epoch: int
     final: bool
+    tta: bool = False
 
     @property
     def title(self) -> str:
@@ -57,16 +59,18 @@ class TrainAndValid:
         if gap < -SMALL_GAP:
             return (
                 f"{numbers}validation is higher by {-gap:.3f}. That is usual while training images are augmented and "
-                "the network still learns; this epoch shows no overfitting."
+                "the network still learns."
             )
-        return f"{numbers}a gap of {gap:+.3f}, which is small: this epoch shows no overfitting."
+        return f"{numbers}a gap of {abs(gap):.3f}, which is small."
 
     def method_sentences(self) -> str:
         """How the training values came about."""
         if self.final:
+            views = ", those of validation averages over augmented views" if self.tta else ""
+            thresholds = " Both are at the thresholds that were chosen on validation." if self.task == "multi" else ""
             return (
                 "Training values are of the epoch's finished weights, with which each training image was predicted "
-                "once, without augmentation."
+                f"once, without augmentation{views}.{thresholds}"
             )
         return (
             "Training values are of the predictions made while the epoch trained: on augmented images, with dropout, "
@@ -87,9 +91,9 @@ def of_history(history: pd.DataFrame, epoch: int | None, task: Task) -> TrainAnd
     return TrainAndValid(task, pairs, epoch, final=False)
 
 
-def of_final_metrics(metrics: Mapping[str, Any], epoch: int, task: Task) -> TrainAndValid:
+def of_final_metrics(metrics: Mapping[str, Any], epoch: int, task: Task, tta: bool = False) -> TrainAndValid:
     """Both splits by the weights that the run kept, from a `metrics.json` that has the training split."""
     train, valid = metrics["train"]["overall"], metrics["valid"]["overall"]
     losses = metrics["loss"]
     pairs = {name: (train[name], valid[name]) for name in train_metrics(task)}
-    return TrainAndValid(task, {"loss": (losses["train"], losses["valid"]), **pairs}, epoch, final=True)
+    return TrainAndValid(task, {"loss": (losses["train"], losses["valid"]), **pairs}, epoch, True, tta)

@@ -219,6 +219,9 @@ def _train(training: Training) -> None:
         with learn.no_bar(), learn.no_logging(), train_as_rank(learn, training.world), rng:
             training.run_phases()
         if training.world.is_rank_zero:
+            if (remark := _instability(history)) and remark not in run.info.remarks:
+                run.update_info(remarks=[*run.info.remarks, remark])
+                training.reporter.note(remark)
             finish(run, learn, history, config, seconds=time.perf_counter() - began)
         training.world.barrier()
     except KeyboardInterrupt:
@@ -232,6 +235,25 @@ def _train(training: Training) -> None:
         if isinstance(error, ReadError):
             raise as_read_error(error) from error
         raise
+
+
+UNSTABLE = 10.0
+"""An epoch's mean training loss, as a multiple of the first batch's, above which training is called unstable."""
+
+
+def _instability(history: History) -> str | None:
+    """A remark where the training loss has grown far above that of the first batch without ending training."""
+    if history.batches.empty:
+        return None
+    first = float(history.batches["loss"].iloc[0])
+    worst = max(history.rows, key=lambda row: row["train_loss"])
+    if worst["train_loss"] <= UNSTABLE * first:
+        return None
+    return (
+        f"Training was unstable: the mean training loss of epoch {worst['epoch']} is {worst['train_loss']:.3g}, that "
+        f"of the first batch was {first:.3g}. The learning rate may be too high: {worst['lr']:.3g} at the end of that "
+        "epoch. Use a lower --lr; 'xrayfast lr-find' suggests one."
+    )
 
 
 def finish(run: Run, learn: RadiographLearner, history: History, config: Config, *, seconds: float) -> None:

@@ -15,7 +15,7 @@ from xrayfast.cli.progress import reporting
 
 _WITHOUT = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta",
-    "allow_leaks", "progressive", "reuse_frozen", "frozen_views",
+    "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "train_metrics",
 )  # fmt: skip
 """Settings that have no effect in a range test."""
 

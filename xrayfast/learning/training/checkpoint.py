@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from xrayfast.batches import empty_batches, read_batches
+from xrayfast.batches import empty_batches, read_batches, write_batches
 from xrayfast.errors import RunError
-from xrayfast.files import write_csv, write_json
+from xrayfast.files import write_json
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
 
@@ -32,7 +32,7 @@ def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches
         scalars.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
         tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, torch.Tensor)})
     save_tensors(tensors, fresh / OPTIMIZER)
-    write_csv(fresh / BATCHES, batches)
+    write_batches(fresh / BATCHES, batches)
     write_json(fresh / STATE, {**state, "optimizer": scalars})
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
