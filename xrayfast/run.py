@@ -274,9 +274,10 @@ class Run:
         """Whether the batches were recorded."""
         return (self.path / BATCHES_FILE).is_file()
 
-    def write_batches(self, table: pd.DataFrame) -> None:
-        """Write `batches.csv`."""
+    def write_batches(self, table: pd.DataFrame) -> Path:
+        """Write `batches.csv`, and return its path."""
         write_batches(self.path / BATCHES_FILE, table)
+        return self.path / BATCHES_FILE
 
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
         """The training loss of every batch with its smoothed curve, and the learning rates below.

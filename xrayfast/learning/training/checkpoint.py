@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from xrayfast.batches import empty_batches, read_batches, write_batches
+from xrayfast.batches import empty_batches, read_batches
 from xrayfast.errors import RunError
 from xrayfast.files import write_json
 from xrayfast.learning.fastai_api import Learner
@@ -21,8 +21,8 @@ from xrayfast.learning.model.weights import load_weights, save_tensors, save_wei
 MODEL, OPTIMIZER, STATE, BATCHES = "model.safetensors", "optimizer.safetensors", "state.json", "batches.csv"
 
 
-def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches: pd.DataFrame) -> None:
-    """Replace the checkpoint by a new one; at any moment one of the two is complete."""
+def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches: Path) -> None:
+    """Replace the checkpoint by a new one, with a copy of `batches.csv`; at any moment one of the two is complete."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
@@ -32,7 +32,7 @@ def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches
         scalars.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
         tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, torch.Tensor)})
     save_tensors(tensors, fresh / OPTIMIZER)
-    write_batches(fresh / BATCHES, batches)
+    shutil.copyfile(batches, fresh / BATCHES)
     write_json(fresh / STATE, {**state, "optimizer": scalars})
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

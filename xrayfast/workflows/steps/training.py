@@ -216,12 +216,12 @@ class Training:
         if not self.world.is_rank_zero:
             return
         self.run.write_history(self.history.rows)
-        self.run.write_batches(self.history.batches)
+        batches = self.run.write_batches(self.history.batches)
         if improved:
             with replace_atomically(self.run.new_model_path) as temporary:
                 save_weights(self.learn.model, temporary)
         state = {"rows": self.history.rows, "best_epoch": self.history.best_epoch}
-        checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state, self.history.batches)
+        checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state, batches)
 
 
 def _cache_folder(config: Config) -> Path | None:
