@@ -92,6 +92,7 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
         "progressive",
         "reuse_frozen",
         "frozen_views",
+        "train_metrics",
         *ResultsConfig.model_fields,
     }
 
