@@ -289,7 +289,7 @@ def _remarks(config: Config, learn: RadiographLearner, group_counts: Sequence[in
         )
     if learn.unused_weights:
         remarks.append(
-            f"{config.model.weights} holds tensors that {config.model.arch} does not have: "
+            f"Of {config.model.weights} the backbone is used; the head starts anew. Not used: "
             f"{shorten(learn.unused_weights)}."
         )
     if (native := resolve_precision(train.precision, learn.dls.device)) != learn.precision:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -13,6 +15,18 @@ from torch import Tensor, nn
 
 from xrayfast.errors import WeightsError, WriteError, shorten
 from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
+
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+"""Names that torchvision gave before 0.4, such as `denselayer1.norm.1.weight`."""
+
+# What pickles name to build a number of numpy, such as the best accuracy that is saved beside the tensors; in numpy 1
+# under the first name.
+_NUMPY_SCALARS = [
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +36,7 @@ class LoadedBackbone:
     Attributes:
         blocks: its named blocks in order; with its own classifier, that is the last one.
         pooled_side: of its row.
-        unused: keys of the weight file that have no place in the network.
+        unused: names of tensors of the weight file that are not used: those of its head, and others.
     """
 
     blocks: Blocks
@@ -37,7 +51,8 @@ def load_backbone(arch: str, weights: str = "none", *, with_classifier: bool = F
         arch: a name in `BACKBONES`.
         weights: "imagenet", "none" (random, from torch's global generator), or the path of a state dict (`.pth`, read
             with `weights_only=True`) or safetensors file: of the whole torchvision network, of its backbone, or of a
-            run of xrayfast with the same arch; any float type.
+            run of xrayfast with the same arch, with or without the prefixes of wrappers; any float type. A head in it
+            is not used.
         with_classifier: keep the hidden layers of its own classifier as the last block.
 
     Raises:
@@ -51,12 +66,7 @@ def load_backbone(arch: str, weights: str = "none", *, with_classifier: bool = F
     if weights == "imagenet":
         network.load_state_dict(_imagenet(row))
     elif weights != "none":
-        state = _without_prefixes(read_weights(Path(weights)))
-        if any(key.startswith("0.") for key in state):  # a run's own network: backbone, then head
-            own = {key[2:]: value for key, value in state.items() if key.startswith("0.")}
-            _copy_weights(nn.Sequential(*blocks.values()), blocks, own, weights, arch)
-        else:
-            unused = _copy_weights(network, blocks, state, weights, arch)
+        unused = _copy_weights(network, blocks, read_weights(Path(weights)), weights, arch)
     return LoadedBackbone(blocks, row.pooled_side, unused)
 
 
@@ -69,7 +79,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path}: can't be read as weights ({error}). Expected a .pth state dict or .safetensors file."
@@ -80,7 +91,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             "because they can run code. Save the tensors alone: torch.save(model.state_dict(), 'weights.pth')."
         ) from error
     if isinstance(content, Mapping):
-        for name in ("state_dict", "model_state_dict", "model"):
+        for name in ("state_dict", "model_state_dict", "model", "net"):
             if isinstance(content.get(name), Mapping):
                 content = content[name]
         tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
@@ -106,13 +117,20 @@ def _imagenet(row: Backbone) -> Mapping[str, Tensor]:
     return state
 
 
-def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Keys without the prefixes of wrappers, such as DataParallel's `module.`."""
-    prefixes = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
-    state = dict(state)
-    while prefix := next((p for p in prefixes if state and all(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+def _find_networks(state: Mapping[str, Tensor], keys: set[str]) -> dict[str, dict[str, str]]:
+    """Where a state dict has the tensors of a network's keys: by the prefix that wrappers such as DataParallel have put
+    before the keys, the name of each key that is found.
+
+    >>> _find_networks({"module.net.conv.weight": torch.empty(1), "fc.bias": torch.empty(1)}, {"conv.weight"})
+    {'module.net.': {'conv.weight': 'module.net.conv.weight'}}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name in state:
+        key = _OLD_DENSENET.sub(r"\1\2", name)
+        for start in (0, *(dot.end() for dot in re.finditer(r"\.", key))):
+            if key[start:] in keys:
+                found.setdefault(key[:start], {})[key[start:]] = name
+    return found
 
 
 def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
@@ -124,22 +142,29 @@ def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
 def _copy_weights(
     network: nn.Module, blocks: Blocks, state: Mapping[str, Tensor], source: str, arch: str
 ) -> tuple[str, ...]:
-    """Copy tensors into a network; all those of the blocks must be there in their shape. Returns keys that have no
-    place.
+    """Copy tensors into a network; all those of the blocks must be there in their shape. Returns the names of those that
+    are not used, such as those of another head.
     """
-    own, needed = network.state_dict(), _keys_within(network, *blocks.values())
+    # A run's own network has the blocks in sequence, without the names of the whole network.
+    in_sequence = nn.Sequential(*blocks.values())
+    choices = [(network, _keys_within(network, *blocks.values())), (in_sequence, set(in_sequence.state_dict()))]
+    located = [(target, needed, _find_networks(state, needed)) for target, needed in choices]
+    target, needed, found = max(located, key=lambda choice: max(map(len, choice[2].values()), default=0))
+    prefixes = [prefix for prefix in found if len(found[prefix]) == max(map(len, found.values()))]
+    names = found[prefixes[0]] if prefixes else {}
+    own = target.state_dict()
     # Batch counters matter only for cumulative averages, which none of these networks uses; old files lack them.
-    missing = sorted(key for key in needed - set(state) if not key.endswith("num_batches_tracked"))
+    missing = sorted(key for key in needed - set(names) if not key.endswith("num_batches_tracked"))
     misfits = [
-        f"{key} is {_shape(state[key])}, expected {_shape(own[key])}"
-        for key in sorted(needed & set(state))
-        if state[key].shape != own[key].shape
+        f"{names[key]} is {_shape(state[names[key]])}, expected {_shape(own[key])}"
+        for key in sorted(names)
+        if state[names[key]].shape != own[key].shape
     ]
     if (
         missing
         and not misfits
         and "classifier" in blocks
-        and set(missing) <= _keys_within(network, blocks["classifier"])
+        and set(missing) <= _keys_within(target, blocks["classifier"])
     ):
         raise WeightsError(
             f"{source}: holds the backbone of {arch} without its own classifier; missing are {', '.join(missing)}. For "
@@ -151,8 +176,42 @@ def _copy_weights(
             f"{source}: does not fit {arch}: {'; '.join(problems)}. The file holds {len(state)} tensors: "
             f"{shorten(state)}. Choose the --arch that the file was made with."
         )
-    network.load_state_dict({key: state[key].to(own[key].dtype) for key in needed & set(state)}, strict=False)
-    return tuple(sorted(set(state) - set(own)))
+    if len(prefixes) > 1:
+        raise WeightsError(
+            f"{source}: holds {len(prefixes)} networks that fit {arch}, under the names {', '.join(sorted(prefixes))}. "
+            "Save the tensors of one of them alone."
+        )
+    checked = {key: _checked(state[name], own[key], name, source) for key, name in names.items()}
+    target.load_state_dict(checked, strict=False)
+    return tuple(sorted(set(state) - set(names.values())))
+
+
+def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
+    """A tensor of a file as the network's own has it: finite real numbers, converted between float types alone.
+
+    Raises:
+        WeightsError: it holds something else, such as integers for floats, which would be scaled by who knows what.
+    """
+    found = ""
+    if tensor.is_meta:
+        found = "is on the meta device: it has a shape and no values"
+    elif tensor.is_quantized:
+        found = f"is quantised ({tensor.dtype})"
+    elif tensor.layout != torch.strided:
+        found = f"is sparse ({tensor.layout})"
+    elif own.is_floating_point():
+        if not tensor.is_floating_point():
+            found = f"is of type {str(tensor.dtype).removeprefix('torch.')}"
+        elif not (tensor := tensor.to(own.dtype)).isfinite().all():
+            found = f"has {int(tensor.isnan().sum())} values that are NaN and {int(tensor.isinf().sum())} infinite ones"
+        elif name.endswith("running_var") and bool((tensor < 0).any()):
+            found = "has negative variances"
+    if found:
+        raise WeightsError(
+            f"{source}: {name} {found}; expected finite floats. The file is damaged or was made for another use: save "
+            "the weights of the trained network in float32."
+        )
+    return tensor.to(own.dtype)
 
 
 def _shape(tensor: Tensor) -> str:
@@ -181,7 +240,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: "
             f"{shorten(wrong)}."
         )
-    model.load_state_dict(state)
+    model.load_state_dict({key: _checked(state[key], own[key], key, str(path)) for key in state})
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -33,7 +33,7 @@ class RadiographLearner(Learner):
         dls: its DataLoaders.
         groups: its layer groups, from the input to the head.
         settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
-        unused_weights: keys of the weight file that have no place in the network.
+        unused_weights: names of tensors of the weight file that are not used, such as those of its head.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
     """
 

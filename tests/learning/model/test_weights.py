@@ -1,0 +1,102 @@
+"""Weights of files as people have them: under other names, beside other things, and of no use."""
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from xrayfast.errors import WeightsError
+from xrayfast.learning.model.backbones import BACKBONES
+from xrayfast.learning.model.network import build_network
+from xrayfast.learning.model.weights import load_backbone, load_weights
+
+VARIANCE, FIRST = "layer1.0.bn1.running_var", "conv1.weight"
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    torch.manual_seed(1)
+    return BACKBONES["resnet18"].build(weights=None).state_dict()
+
+
+def loaded(state, path, arch="resnet18"):
+    torch.save(state, path)
+    return load_backbone(arch, str(path))
+
+
+def first(backbone):
+    return next(backbone.blocks["stem"].parameters()).detach()
+
+
+@pytest.mark.parametrize("prefix", ["net.", "module.", "resnet18.", "module.model.encoder.", "model.0.", "_orig_mod."])
+def test_any_prefix_of_a_wrapper(resnet, tmp_path, prefix):
+    state = {prefix + key: value for key, value in resnet.items()} | {"classifier.weight": torch.zeros(14, 512)}
+    backbone = loaded(state, tmp_path / "w.pth")
+    assert torch.equal(first(backbone), resnet[FIRST])
+    assert backbone.unused == tuple(sorted(("classifier.weight", f"{prefix}fc.bias", f"{prefix}fc.weight")))
+
+
+def test_a_wrapped_network_of_a_run(tmp_path):
+    state = {key: torch.rand(value.shape) for key, value in build_network("resnet18", 2).state_dict().items()}
+    backbone = loaded({"module." + key: value for key, value in state.items()}, tmp_path / "w.pth")
+    assert torch.equal(first(backbone), state["0.0.conv1.weight"])
+    assert all(name.startswith("module.1.") for name in backbone.unused) and backbone.unused
+
+
+def test_two_networks_in_one_file_are_refused_by_name(resnet, tmp_path):
+    state = {f"{which}.{key}": value for which in ("student", "teacher") for key, value in resnet.items()}
+    with pytest.raises(WeightsError, match=r"holds 2 networks that fit resnet18, under the names student\., teacher\."):
+        loaded(state, tmp_path / "w.pth")
+
+
+def test_names_of_old_densenets(tmp_path):
+    torch.manual_seed(1)
+    state = BACKBONES["densenet121"].build(weights=None).state_dict()
+    old = {}
+    for key, value in state.items():
+        for layer in ("norm1", "norm2", "conv1", "conv2"):
+            if "denselayer" in key:
+                key = key.replace(f".{layer}.", f".{layer[:-1]}.{layer[-1]}.")
+        old[f"module.densenet121.{key}"] = value
+    assert "module.densenet121.features.denseblock1.denselayer1.norm.1.weight" in old
+    blocks = loaded({"state_dict": old}, tmp_path / "w.pth", "densenet121").blocks
+    expected = state["features.denseblock4.denselayer16.conv2.weight"]
+    assert torch.equal(blocks["dense4"][0].denselayer16.conv2.weight, expected)
+
+
+def test_numbers_of_numpy_beside_the_tensors(resnet, tmp_path):
+    content = {"state_dict": resnet, "best": np.float64(0.9), "epoch": np.int64(3), "done": np.bool_(True)}
+    assert torch.equal(first(loaded(content, tmp_path / "w.pth")), resnet[FIRST])
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "words"),
+    [
+        (FIRST, lambda t: t.index_fill(0, torch.tensor([0]), torch.nan), "147 values that are NaN and 0 infinite"),
+        (FIRST, lambda t: t.index_fill(0, torch.tensor([0]), torch.inf), "0 values that are NaN and 147 infinite"),
+        (FIRST, lambda t: t.double().clamp(min=0).add(1e300), "infinite"),
+        (FIRST, lambda t: t.to(torch.int8), "is of type int8"),
+        (FIRST, lambda t: t.to(torch.complex64), "is of type complex64"),
+        (FIRST, lambda t: t.bool(), "is of type bool"),
+        (FIRST, lambda t: t.to("meta"), "is on the meta device"),
+        (FIRST, lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
+        (FIRST, lambda t: t.to_sparse(), "is sparse"),
+        (VARIANCE, lambda t: t - 2, "has negative variances"),
+    ],
+)
+def test_values_that_no_network_has_are_refused(resnet, tmp_path, key, change, words):
+    with pytest.raises(WeightsError, match=rf"w\.pth: {key} .*{words}"):
+        loaded(resnet | {key: change(resnet[key])}, tmp_path / "w.pth")
+
+
+def test_what_is_not_used_may_have_any_value(resnet, tmp_path):
+    loaded(resnet | {"fc.weight": torch.full((1000, 512), torch.nan), "seen": torch.tensor(3)}, tmp_path / "w.pth")
+
+
+def test_a_run_s_own_weights_are_checked_likewise(tmp_path):
+    network = build_network("resnet18", 2)
+    for change in (lambda t: t * torch.nan, lambda t: t.to(torch.int8)):
+        state = network.state_dict() | {"1.2.weight": change(network.state_dict()["1.2.weight"])}
+        safetensors.torch.save_file(state, tmp_path / "model.safetensors")
+        with pytest.raises(WeightsError, match=r"model\.safetensors: 1\.2\.weight .*expected finite floats"):
+            load_weights(network, tmp_path / "model.safetensors")
