@@ -74,5 +74,5 @@ def test_old_keywords_of_open_data_work_with_a_warning(data_dir, old, new, value
     assert getattr(data.config, new) == value
     with pytest.raises(ConfigError, match=f"found both {new} and {old}, its old name"):
         xf.open_data(data_dir, **{old: value, new: value})
-    with pytest.raises(TypeError, match="sede"):
+    with pytest.raises(ConfigError, match="sede"):
         xf.open_data(data_dir, sede=3)

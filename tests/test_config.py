@@ -87,12 +87,12 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
         "schedule",
         "early_stop",
         "monitor",
+        "train_metrics",
         "tta",
         "allow_leaks",
         "progressive",
         "reuse_frozen",
         "frozen_views",
-        "train_metrics",
         *ResultsConfig.model_fields,
     }
 

@@ -22,6 +22,7 @@ LAYERS = [
     ["predictions", "run_files", "batches"],
     ["audit"],
     ["metrics", "data"],
+    ["option_effects"],
     ["files", "config", "synthetic", "figure_style"],
     ["errors", "_version"],
 ]

@@ -7,6 +7,7 @@ them, in this order; a test compares the keyword arguments of the Python API wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -15,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
+from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
 
 Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
@@ -70,6 +72,11 @@ def _as_tuple(value: Any) -> Any:
     if value is None:
         return ()
     return (value,) if isinstance(value, (int, str)) else value
+
+
+def _as_text(value: Any) -> Any:
+    """A path stands for its text."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def _as_word(value: Any) -> Any:
@@ -199,7 +206,9 @@ class ModelConfig(_Section):
     """The network, and the size of the images it sees."""
 
     arch: str = option("resnet18", "Network; 'xrayfast models' lists them.", metavar="NAME")
-    weights: str = option("imagenet", "Weights to start from.", metavar="imagenet|none|FILE")
+    weights: Annotated[str, BeforeValidator(_as_text)] = option(
+        "imagenet", "Weights to start from.", metavar="imagenet|none|FILE"
+    )
     head: HeadName = option(
         "fastai",
         "fastai's; linear: one layer on the network's own average pooling; mlp: hidden layers on that pooling; "
@@ -472,7 +481,7 @@ class Config(_Section):
         return self
 
     def updated(self, options: Mapping[str, Any]) -> Config:
-        """A copy with some fields replaced; a field is named without its section.
+        """A copy with some fields replaced, which count as given; a field is named without its section.
 
         Raises:
             ConfigError: one or more names or values are wrong; the message lists them all.
@@ -481,16 +490,29 @@ class Config(_Section):
         unknown = []
         for name, value in options.items():
             if name in FIELD_SECTIONS:
-                sections[FIELD_SECTIONS[name]][name] = value
+                sections[FIELD_SECTIONS[name]][name] = as_python(value)
             else:
                 unknown.append(f"unknown option '{name}'.{did_you_mean(name, FIELD_SECTIONS)}")
         if unknown:
             raise ConfigError("\n".join(unknown))
-        return _validated(sections)
+        given = {name: getattr(self, name).model_fields_set | set(options) for name in sections}
+        return _validated(sections).with_given(given)
+
+    def with_given(self, given: Mapping[str, set[str]]) -> Config:
+        """The same settings, of which some fields of each section count as given, and not as read or left as they were:
+        `model_fields_set` names them, and `option_effects` refuses them where they contradict others.
+        """
+        sections: dict[str, Any] = {
+            name: SECTIONS[name].model_construct(names & set(SECTIONS[name].model_fields), **dict(getattr(self, name)))
+            for name, names in given.items()
+        }
+        return Config.model_construct(**sections)
 
     @classmethod
-    def read(cls, path: Path) -> Config:
-        """Read a YAML file of the sections `data`, `model`, `train` and `results`, each optional.
+    @check_arguments()
+    def read(cls, path: Path | str) -> Config:
+        """Read a YAML file of the sections `data`, `model`, `train` and `results`, each optional; none of its values
+        counts as given.
 
         Raises:
             ConfigFileError: no such file, not YAML, unknown keys or wrong values. Tags that would build Python
@@ -499,7 +521,7 @@ class Config(_Section):
         import yaml  # here, as `--help` needs none
 
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigFileError(f"{path}: can't be read ({error.strerror}).") from error
         except UnicodeDecodeError as error:
@@ -512,7 +534,7 @@ class Config(_Section):
             found = type(content).__name__
             raise ConfigFileError(f"{path}: expected the sections data, model, train and results; found {found}.")
         try:
-            return _validated(content)
+            return _validated(content).with_given({name: set() for name in SECTIONS})
         except ConfigError as error:
             raise ConfigFileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
 
@@ -533,6 +555,13 @@ FIELD_SECTIONS = {name: section for section, model in SECTIONS.items() for name 
 """The section of each field; names are unique over all sections."""
 
 
+@cache
+def field_types() -> dict[str, Any]:
+    """The type of each field with its bounds, for `check_arguments`."""
+    fields = [item for model in SECTIONS.values() for item in model.model_fields.items()]
+    return {name: field.rebuild_annotation() for name, field in fields}
+
+
 def _validated(content: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(content)
@@ -544,6 +573,7 @@ def _messages(error: ValidationError) -> list[str]:
     """One line per wrong field; a field of a union has one error per type."""
     found: dict[tuple[str, ...], str] = {}
     expected: dict[tuple[str, ...], dict[str, None]] = {}
+    hints: dict[tuple[str, ...], str] = {}
     for problem in error.errors():
         path = tuple(map(str, problem["loc"][:2]))
         if problem["type"] == "extra_forbidden":
@@ -551,9 +581,14 @@ def _messages(error: ValidationError) -> list[str]:
         elif problem["type"] == "rules":
             found[path] = f"{problem['msg']}."
         else:
-            found[path] = f"{path[-1] if path else 'settings'} is {problem['input']!r}; expected "
-            expected.setdefault(path, {})[_expectation(problem["msg"])] = None
-    return [text + (f"{' or '.join(expected[path])}." if path in expected else "") for path, text in found.items()]
+            found[path] = f"{path[-1] if path else 'settings'} is {show(problem['input'])}; expected "
+            expected.setdefault(path, {})[expectation(problem)] = None
+            if problem["type"] == "literal_error":
+                hints[path] = did_you_mean(str(problem["input"]), words_of(problem["ctx"]["expected"]))
+    return [
+        text + (f"{' or '.join(expected[path])}.{hints.get(path, '')}" if path in expected else "")
+        for path, text in found.items()
+    ]
 
 
 def _place_of(path: tuple[str, ...]) -> str:
@@ -563,30 +598,3 @@ def _place_of(path: tuple[str, ...]) -> str:
         return f" '{path[-1]}' belongs under '{section}:'."
     known = [*Config.model_fields, *FIELD_SECTIONS] if len(path) == 1 else list(FIELD_SECTIONS)
     return did_you_mean(path[-1], known)
-
-
-def _expectation(message: str) -> str:
-    """What was expected, from pydantic's message.
-
-    >>> _expectation("Input should be a valid integer, unable to parse string as an integer")
-    'a whole number'
-    >>> _expectation("Input should be greater than or equal to 1")
-    'at least 1'
-    """
-    text = message.removeprefix("Input should be ").partition(", unable")[0].partition(", got")[0]
-    for theirs, ours in _WORDS.items():
-        text = text.replace(theirs, ours)
-    return text
-
-
-_WORDS = {
-    "valid integer": "whole number",
-    "valid ": "",
-    "greater than or equal to": "at least",
-    "less than or equal to": "at most",
-    "greater than": "above",
-    "less than": "below",
-    "Value should have": "a value of",
-    "String should have at least 1 character": "some text",
-}
-"""Pydantic's words, and those of our messages."""

@@ -20,6 +20,7 @@ import pandas as pd
 from xrayfast.batches import batches_figure, draw_losses, read_batches, write_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.errors import RunError, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import ensure_folder, read_csv, write_csv, write_json, write_text
 from xrayfast.metrics.operating_points.decision import Decision
@@ -67,6 +68,7 @@ class Run:
         RunError: the folder does not exist or is not a run's.
     """
 
+    @check_arguments()
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
 
 from xrayfast.errors import DataError, did_you_mean, shorten
+from xrayfast.errors.arguments import check_arguments
 
 CONDITIONS = ("normal", "pneumonia", "covid-19")
 
@@ -262,6 +263,7 @@ def _patches(a: _Anatomy, rng: np.random.Generator, x: Field, y: Field) -> Field
     return rng.uniform(0.6, 0.95) * _step((mass - 0.55 + 0.5 * _cloud(rng, 18, len(y))) / 0.6)
 
 
+@check_arguments()
 def phantom(condition: str, *, patient: int, image: int = 0, seed: int = 0, size: int = 256) -> npt.NDArray[np.uint8]:
     """A synthetic frontal chest radiograph (posteroanterior, heart to the viewer's right).
 
@@ -386,6 +388,7 @@ def _draw_patients(images: int, max_images: int, rng: np.random.Generator, split
     return [patients[k] for k in rng.permutation(len(patients))]
 
 
+@check_arguments()
 def write_dataset(
     folder: Path,
     *,

@@ -454,3 +454,35 @@ def test_the_cache_is_shown_and_cleared(at, data_dir):
     assert "64 px" in call("cache", "info", "--cache-dir", "decoded").stdout
     assert json.loads(call("cache", "clear", "--cache-dir", "decoded", "--json").stdout)["freed_bytes"] > 36 * 64**2
     assert "Nothing is cached" in call("cache", "info", "--cache-dir", "decoded").stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fit", "--labels", "a.csv", "--labels", "b.csv"],
+        ["fit", "-e", "3", "--epochs", "3"],
+        ["fit", "--unfreeze", "--no-unfreeze"],
+        ["lr-find", "--steps", "30", "--steps=40"],
+        ["predict", "run", "a.png", "-o", "a.csv", "--output", "b.csv"],
+        ["cache", "info", "--cache-dir", "a", "--cache-dir", "b"],
+    ],
+)
+def test_an_option_of_one_value_is_given_once(words):
+    done = call(*words, code=2)
+    assert "found 2 times; expected once" in " ".join(done.stderr.split())
+
+
+def test_an_option_that_may_be_repeated_is(at, data_dir):
+    done = call("check", "nowhere", "--imply", "a=b", "--imply", "b=c", code=1)
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["fit", "--resume", "run"], ["interpret", "run"], ["evaluate", "run"]])
+def test_the_folder_of_runs_beside_a_run_is_a_usage_error(words):
+    assert "--runs" in call(*words, "--runs", "other", code=2).stderr or words[0] == "fit"
+
+
+def test_options_that_contradict_others_stop_before_the_data_are_read(at):
+    done = call("fit", "nowhere", "--gamma", "3", "--lr-div", "5", code=2)
+    text = " ".join(done.stderr.split())
+    assert "which has no effect" in text and "nowhere" not in text

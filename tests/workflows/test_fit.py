@@ -227,7 +227,7 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
     assert "run once" not in card
     frozen = xf.fit(data, runs=tmp_path, epochs=3, progressive=(32, 48), **TINY | {"size": 48})
     assert set(frozen.history["size"]) == {48}
-    assert any("--progressive changes nothing" in remark for remark in frozen.info["remarks"])
+    assert any("all epochs train on cached features" in remark for remark in frozen.info["remarks"])
     assert "Sizes of the images" not in (frozen.path / "model_card.md").read_text()
 
 

@@ -8,7 +8,7 @@ import torch
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, DataError
-from xrayfast.learning.fastai_api import Callback, Learner
+from xrayfast.learning.fastai_api import Callback, Learner, PILImageBW, TensorImageBW, Transform
 from xrayfast.learning.model.weights import load_backbone
 
 
@@ -87,6 +87,65 @@ def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path
     xf.interpret(run)
     assert "best epoch was chosen" not in run.report_path.read_text()
     assert run.config.model.weights == str(tiny_run.model_path)
+
+
+def test_a_validated_learner_is_saved_with_the_epochs_that_were_trained(tiny_run, tmp_path):
+    learn = quiet(xf.load(tiny_run))
+    learn.validate()
+    assert len(xf.save(learn, runs=tmp_path, name="validated").history) == 0
+    learn.fit(1, 0.0)
+    losses = list(learn.recorder.losses)
+    learn.validate()
+    learn.get_preds(with_loss=True)
+    assert xf.save(learn, runs=tmp_path, name="trained").history["lr"].tolist() == [0.0]
+    assert learn.recorder.losses == losses
+
+
+class Invert(Transform):
+    """A batch transform of a user's own."""
+
+    def encodes(self, x: TensorImageBW):
+        return 1 - x
+
+
+class Flip(Invert):
+    split_idx = 0
+
+
+class Blacken(Transform):
+    """An item transform of a user's own."""
+
+    def encodes(self, x: PILImageBW):
+        return PILImageBW.create(np.zeros(x.shape, np.uint8))
+
+
+def test_transforms_that_a_run_can_t_keep_are_refused_by_name(tiny_run, tmp_path):
+    for event, transform in (("after_batch", Invert()), ("after_item", Blacken())):
+        learn = quiet(xf.load(tiny_run))
+        getattr(learn.dls.valid, event).add(transform)
+        with pytest.raises(ConfigError, match=rf"dls\.valid\.{event} has {type(transform).__name__}: .*learn\.export"):
+            xf.save(learn, runs=tmp_path)
+    learn = quiet(xf.load(tiny_run))
+    fs = learn.dls.valid.after_batch.fs
+    fs.remove(next(t for t in fs if type(t).__name__ == "Normalization"))
+    with pytest.raises(ConfigError, match=r"dls\.(train|valid)\.after_batch lacks Normalization"):
+        xf.save(learn, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_transform_that_only_augments_is_recorded(tiny_run, tmp_path):
+    learn = quiet(xf.load(tiny_run))
+    learn.dls.train.after_batch.add(Flip())
+    run = xf.save(learn, runs=tmp_path)
+    assert "The training split was augmented by further transforms: Flip." in run.info["remarks"]
+
+
+def test_an_item_transform_is_called(tiny_run):
+    dls = xf.load(tiny_run).dls
+    before = dls.valid.one_batch()
+    dls.valid.after_item.add(Blacken())
+    after = dls.valid.one_batch()
+    assert before[0].std() > 0.1 and after[0].unique().numel() == 3 and torch.equal(before[1], after[1])
 
 
 def test_a_learner_that_xrayfast_did_not_make_is_not_saved(tiny_run, tmp_path):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from xrayfast.cli.output import Output
 from xrayfast.errors import DataError
 
@@ -15,12 +17,33 @@ if TYPE_CHECKING:
     from xrayfast.data.manifest import Manifest
     from xrayfast.run import Run
 
+RUNS = Path("runs")
+"""Folder of the runs where none is named."""
+
 
 def read_settings(config: Path | None, given: dict[str, object]) -> Config:
-    """The settings of the config file, overridden by the options that were given."""
-    from xrayfast.config import Config
+    """The settings of the config file, overridden by the options that were given.
 
-    return (Config.read(config) if config else Config()).updated(given)
+    Raises:
+        ConfigError: settings that are wrong, or options that contradict others.
+    """
+    from xrayfast.config import Config
+    from xrayfast.option_effects import check_settings
+
+    settings = (Config.read(config) if config else Config()).updated(given)
+    check_settings(settings)  # the workflow gives the notes
+    return settings
+
+
+def choose_run(run: Path | None, runs: Path | None) -> Run:
+    """The run that is named, or the newest of a folder of runs."""
+    from xrayfast.run import Run
+
+    if run is None:
+        return Run.newest(runs or RUNS)
+    if runs is not None:
+        raise typer.BadParameter("is where the newest run is looked for, and RUN names one.", param_hint="--runs")
+    return Run(run)
 
 
 def require_parent(output: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.main import get_command
 
+from xrayfast.cli.single_values import Command
+
 SUMMARIES = {
     "demo": "Make synthetic data, train on it from scratch and write a report, offline, in about two minutes.",
     "synth": "Make a small data set of synthetic chest radiographs to try things on.",
@@ -56,6 +58,6 @@ def _load(name: str) -> Any:
         function = getattr(module, word)
         paragraphs = inspect.cleandoc(function.__doc__).split("\n\n")
         # Rich would keep the line breaks of the source.
-        parent.command(name, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
+        parent.command(name, cls=Command, help="\n\n".join(" ".join(text.split()) for text in paragraphs))(function)
     group: Any = get_command(parent)
     return group.commands[name]

@@ -115,7 +115,8 @@ ConfigFile = Annotated[
     ),
 ]
 Runs = Annotated[
-    Path, typer.Option("--runs", rich_help_panel=OUT, show_default="runs", metavar="DIR", help="Folder of the runs.")
+    Path | None,
+    typer.Option("--runs", rich_help_panel=OUT, show_default="runs", metavar="DIR", help="Folder of the runs."),
 ]
 Json = Annotated[
     bool,

@@ -18,15 +18,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig, Task
-from xrayfast.data.labels.resolve import resolve_labels
+from xrayfast.data.images.dicom.parse import is_dicom_file
+from xrayfast.data.labels.names import is_no_finding, join_spellings
+from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
 from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
-from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_given_splits
+from xrayfast.data.splits.assign import SplitAssignment, assign_splits, connect_groups, keep_given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
+from xrayfast.option_effects import DataFacts, check_effects
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
 
@@ -169,7 +172,8 @@ def open_manifest(
     It must be fit for training unless `to_train` is False. To test on it, one image of one class suffices, labels that
     no image has are kept if some images are known to lack them, given splits are kept, and other images are test.
     `known_labels` are those of a run: where the data has them, they are labels as they are written.
-    `leave_out` are the reasons to leave images out, by their names.
+    `leave_out` are the reasons to leave images out, by their names, of a run whose data are opened again: there is
+    nothing to say on its options.
 
     Raises:
         DataError: the images, labels or splits can't be used; the message says where and what to do.
@@ -180,6 +184,7 @@ def open_manifest(
     if config.ignore_split and (config.split_file or config.split_col):
         named = "split_file" if config.split_file else "split_col"
         raise ConfigError(f"found both ignore_split and {named}; expected one. Leave out one of the two.")
+    idle = check_effects(config)
     records, config = read_source(config, known_labels, leave_out)
     labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
     notes = records.notes + labels.notes
@@ -201,6 +206,8 @@ def open_manifest(
         notes += _require_splits(truth, labels.names, splits.names, labels.task)
     else:
         splits = keep_given_splits(given)
+    if leave_out is None:
+        notes += idle + check_effects(config, _facts(records, labels, splits, given, config, to_train))
     return Manifest(
         _build_table(records, splits.names, join_labels(truth == 1, labels.names)),
         tuple(labels.names),
@@ -210,6 +217,29 @@ def open_manifest(
         tuple(notes),
         splits.drawn,
         tuple((why, tuple(names)) for why, names in records.left_out),
+    )
+
+
+def _facts(
+    records: ImageRecords,
+    labels: ResolvedLabels,
+    splits: SplitAssignment,
+    given: Sequence[Split | None],
+    config: DataConfig,
+    to_train: bool,
+) -> DataFacts:
+    """What the options depend on; to test on the data no split is drawn, so that none is missed."""
+    raw = records.labels
+    return DataFacts(
+        table=config.labels is not None,
+        flags=raw.flags,
+        no_finding=labels.task == "multi" and not raw.keep_no_finding and any(map(is_no_finding, labels.names)),
+        given=frozenset(given if to_train else ()),
+        own_split=records.own_split,
+        drawn=bool(splits.drawn.any()) or not to_train,
+        missing=any(why == NO_FILE for why, _ in records.left_out),
+        spellings=lambda: bool(join_spellings(labels.names, labels.targets == 1)[1]),
+        dicom=lambda: any(map(is_dicom_file, records.paths)),
     )
 
 

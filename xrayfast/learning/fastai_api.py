@@ -30,6 +30,7 @@ with warnings.catch_warnings():
     from fastai.data.core import DataLoaders as DataLoaders
     from fastai.data.core import TfmdDL as TfmdDL
     from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
+    from fastai.data.transforms import ToTensor as ToTensor
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
     from fastai.learner import AvgLoss as AvgLoss
     from fastai.learner import AvgSmoothLoss as AvgSmoothLoss
@@ -46,4 +47,5 @@ with warnings.catch_warnings():
     from fastai.vision import learner as _vision_learner  # noqa: F401
     from fastai.vision.core import PILImageBW as PILImageBW
     from fastcore.basics import chunked as chunked
+    from fastcore.xtras import ContextManagers as ContextManagers
     from fasttransform import Transform as Transform

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
 from xrayfast.audit.features import LEAST_SIDE, StageProgress
-from xrayfast.config import Config
+from xrayfast.config import Config, field_types
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ReadError, WriteError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_json, write_text
 from xrayfast.report.html.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.run import now
@@ -18,6 +19,7 @@ from xrayfast.run import now
 JSON, PAGE = "check.json", "check.html"
 
 
+@check_arguments(field_types)
 def check(
     data: Manifest | Path | str | None = None,
     *,

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, hidden_units
+from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, field_types, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import read_csv
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
@@ -75,8 +76,9 @@ class Comparison:
         }
 
 
+@check_arguments(field_types)
 def compare(
-    runs: Sequence[Run | Path | str],
+    runs: Sequence[Run | Path | str] | Run | Path | str,
     *,
     split: PredictedSplit | None = None,
     order: str = DEFAULT_METRIC,
@@ -145,7 +147,7 @@ def compare(
 # Which runs, on which images.
 
 
-def _collect_runs(given: Sequence[Run | Path | str]) -> tuple[dict[str, Run], list[str]]:
+def _collect_runs(given: Sequence[Run | Path | str] | Run | Path | str) -> tuple[dict[str, Run], list[str]]:
     """The runs by name, and what was left out."""
     found: dict[Path, Run] = {}
     notes, twice, without = [], [], []

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial, wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pandas as pd
 from typing_extensions import ParamSpec
 
 from xrayfast.audit.features import StageProgress
-from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice
+from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.option_effects import check_settings
 from xrayfast.run import Run
 
 _Options = ParamSpec("_Options")
@@ -45,6 +48,7 @@ def _accept_old_names(function: Callable[_Options, Manifest]) -> Callable[_Optio
 
 
 @_accept_old_names
+@check_arguments(field_types)
 def open_data(
     source: Path | str = "data",
     *,
@@ -117,22 +121,24 @@ def open_data(
         DataError: images, labels or splits that can't be used.
         ConfigError: options that can't be right.
     """
-    return open_manifest(Config().updated(locals()).data)  # each argument is a field of DataConfig
+    options = {**locals()}  # each argument is a field of DataConfig
+    defaults = {name: parameter.default for name, parameter in signature(open_data).parameters.items()}
+    return open_manifest(Config().updated({k: v for k, v in options.items() if v != defaults[k]}).data)
 
 
 def resolve_inputs(
     data: Manifest | Path | str | None, config: Config | None, options: Mapping[str, Any]
-) -> tuple[Manifest, Config]:
+) -> tuple[Manifest, Config, list[str]]:
     """Open the data and merge all settings, with absolute paths, so that a run finds its files from any working folder.
 
     `data` may be a folder, opened with the other settings of `config`, or None for the folder in it; `options` are
     fields of the other sections, which override `config`.
 
     Returns:
-        The data set; the config, with the data settings that it was opened with.
+        The data set; the config, with the data settings that it was opened with; notes on options without effect.
 
     Raises:
-        ConfigError: an option is unknown or wrong, or belongs to `open_data`.
+        ConfigError: an option is unknown, wrong or without effect, or belongs to `open_data`.
         DataError: the data can't be used.
     """
     misplaced = [name for name in options if FIELD_SECTIONS.get(name) == "data"]
@@ -141,12 +147,13 @@ def resolve_inputs(
             f"'{misplaced[0]}' describes the data: give it to xrayfast.open_data, and pass what that returns."
         )
     config = (config or Config()).updated(options)
+    notes = check_settings(config)
     if not isinstance(data, Manifest):
         data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
     model = config.model
     if model.weights not in ("imagenet", "none"):
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
-    return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model})
+    return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model}), notes
 
 
 def decode(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xrayfast._version import __version__
 from xrayfast.audit.features import StageProgress
-from xrayfast.config import Config, DataConfig, Device
+from xrayfast.config import Config, DataConfig, Device, field_types
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
@@ -24,6 +24,7 @@ from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_further_columns
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, plural, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
@@ -72,6 +73,7 @@ class _EvaluatedData:
     cases: tuple[Case, ...] = ()
 
 
+@check_arguments(field_types)
 def evaluate(
     run: Run | Path | str,
     data: Manifest | Path | str | None = None,

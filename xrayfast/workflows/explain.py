@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xrayfast.config import Device
 from xrayfast.data.images.reader import fit_square, read
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.predictions import join_row_labels
@@ -95,6 +96,7 @@ def explain(  # type: ignore[overload-overlap]
 def explain(
     run: Run | Path | str, files: Sequence[Path | str], *, label: str | None = None, device: Device = "auto"
 ) -> list[Explanation]: ...
+@check_arguments()
 def explain(
     run: Run | Path | str,
     files: Path | str | Sequence[Path | str],

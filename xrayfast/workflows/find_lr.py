@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast.config import Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
+from xrayfast.option_effects import check_range_test
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare, require_settings
 
 
+@check_arguments()
 def find_lr(
     data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
-    steps: int = 100,
+    steps: Annotated[int, Field(ge=1)] = 100,
     progress: Callable[[str, int, int], None] | None = None,
+    note: Callable[[str], None] = warnings.warn,
     **options: Unpack[Options],
 ) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.
@@ -36,7 +43,8 @@ def find_lr(
         config: settings; `options` override them.
         steps: number of batches.
         progress: called with a stage's name and its number of images done and in all, before training begins.
-        options: any field of ModelConfig and TrainConfig.
+        note: called with each note on an option without effect, in a sentence.
+        options: any field of ModelConfig and TrainConfig, as in `fit`.
 
     Returns:
         The curve: `.lrs`, `.losses`, `.suggestions`, `.best`, `.plot()`, `.to_csv(path)`.
@@ -44,8 +52,10 @@ def find_lr(
     Raises:
         XrayfastError: settings, data or weights that can't be used.
     """
-    manifest, config = resolve_inputs(data, config, options)
+    manifest, config, idle = resolve_inputs(data, config, options)
     require_settings(manifest, config)
+    for text in check_range_test(options) + idle:
+        note(text)
     manifest, images = decode(manifest, config.model.size, progress)
     learn = prepare(manifest, config, images)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
-from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision
+from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import Interrupted, ReadError, RunError, plural, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import layer_groups
@@ -33,13 +34,14 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
+from xrayfast.option_effects import check_effects
 from xrayfast.predictions import Predictions
 from xrayfast.run import OLD_HISTORY_COLUMNS, Run, now
 from xrayfast.workflows.data import decode, describe_reading, reopen_data, resolve_inputs, split_table
-from xrayfast.workflows.steps.leaks import require_leak_free
+from xrayfast.workflows.steps.leaks import LEAKS_ALLOWED, require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
-from xrayfast.workflows.steps.training import Training, choose_cached_groups, schedule_phases
+from xrayfast.workflows.steps.training import Training, choose_cached_groups, plan_facts, schedule_phases
 
 
 def never() -> bool:
@@ -47,6 +49,7 @@ def never() -> bool:
     return False
 
 
+@check_arguments(field_types)
 def fit(
     data: Manifest | Path | str | None = None,
     *,
@@ -79,7 +82,7 @@ def fit(
         DataError: among others, patients or duplicates in several splits, unless `allow_leaks`.
         Interrupted: training was stopped; the message says how to resume.
     """
-    manifest, config = resolve_inputs(data, config, options)
+    manifest, config, idle = resolve_inputs(data, config, options)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config)
     with join_process_group(config.train.device) as world:
@@ -99,11 +102,9 @@ def fit(
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-        remarks += [
-            *describe_reading(manifest, images),
-            *_remarks(config, learn, group_counts),
-            *filter(None, [no_space]),
-        ]
+        remarks += [*describe_reading(manifest, images), *_remarks(config, learn), *filter(None, [no_space])]
+        leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
+        remarks += idle + check_effects(config.train, plan_facts(scheduled, config.train, leaks))
         for remark in remarks:
             reporter.note(remark)
         info = collect_provenance(learn, command, remarks, audit) | {
@@ -122,6 +123,7 @@ def fit(
     return Run(path)
 
 
+@check_arguments()
 def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupted: Callable[[], bool] = never) -> Run:
     """Resume an interrupted run after its last finished epoch, with the same results as without the interruption.
 
@@ -278,7 +280,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     run.remove_leftovers()
 
 
-def _remarks(config: Config, learn: RadiographLearner, group_counts: Sequence[int]) -> list[str]:
+def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
     """Warnings for a reader of this run's results."""
     remarks = []
     train, data = config.train, learn.dls.manifest
@@ -318,10 +320,5 @@ def _remarks(config: Config, learn: RadiographLearner, group_counts: Sequence[in
         remarks.append(
             "There is no test split: the best epoch was chosen by the validation metrics, which are therefore slightly "
             "optimistic. --test-fraction 0.15 makes one."
-        )
-    if train.progressive and all(group_counts):
-        remarks.append(
-            "All epochs train on cached features, computed at the last size: --progressive changes nothing. "
-            "--reuse-frozen off runs frozen layers in each epoch, on growing images."
         )
     return remarks

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pandas as pd
+from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast.config import PredictedSplit, ResultsOptions
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.errors import RunError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.report import figures
@@ -31,12 +33,13 @@ if TYPE_CHECKING:
     from xrayfast.learning.interpretation import RadiographInterpretation
 
 
+@check_arguments()
 def interpret(
     run: Run | Path | str,
     *,
     split: PredictedSplit | None = None,
-    top: int = 12,
-    saliency: int = 0,
+    top: Annotated[int, Field(ge=0)] = 12,
+    saliency: Annotated[int, Field(ge=0)] = 0,
     **options: Unpack[ResultsOptions],
 ) -> RadiographInterpretation:
     """Write a run's figures, tables, model card and `report.html`, without running the network again.

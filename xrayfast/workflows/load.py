@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.config import Config, DataConfig, Device, Task
+from xrayfast.config import Config, DataConfig, Device, Task, field_types
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import replace_atomically
+from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner
-from xrayfast.learning.training.loaders import RadiographDataLoaders
+from xrayfast.learning.training.loaders import BATCH_TRANSFORMS, KNOWN_TRANSFORMS, RadiographDataLoaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.run import Run
@@ -25,6 +28,7 @@ from xrayfast.workflows.fit import finish, prepare
 from xrayfast.workflows.steps.provenance import collect_provenance
 
 
+@check_arguments(field_types)
 def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> RadiographLearner:
     """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
 
@@ -64,7 +68,8 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     return learn
 
 
-def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
+@check_arguments()
+def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") -> Run:
     """Save a learner that was trained by hand to a new run's folder, like one of `fit`.
 
     Args:
@@ -73,7 +78,8 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
         runs: the folder of runs.
 
     Raises:
-        ConfigError: the learner was not made by xrayfast, so that its settings are not known.
+        ConfigError: the learner was not made by xrayfast, so that its settings are not known, or its DataLoaders have
+            other transforms than those, which the run could not predict with.
         DataError: it has no data set.
         RunError: the folder can't be written.
     """
@@ -85,9 +91,10 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
         raise DataError(
             "This learner has no data set, only a placeholder: load the run with data=xrayfast.open_data(...)."
         )
+    remarks = _require_known_transforms(learn.dls)
     manifest = learn.dls.manifest
     config = Config().updated(learn.settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
-    info = collect_provenance(learn, "", remarks=["Trained by hand, in Python."])
+    info = collect_provenance(learn, "", remarks=["Trained by hand, in Python.", *remarks])
     run = Run.create(Path(runs), name, learn.arch, config, info)
     run.write_decision(Decision(manifest.task, manifest.labels))
     run.write_split(split_table(manifest, open_images(manifest.config, config.model.size)))
@@ -97,6 +104,34 @@ def save(learn: RadiographLearner, *, name: str | None = None, runs: Path | str 
         save_weights(learn.model, temporary)
     finish(run, learn, history, config, seconds=0.0)
     return run
+
+
+def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
+    """Remarks on transforms that only augment the training split, which nothing needs to predict.
+
+    Raises:
+        ConfigError: images of other splits pass transforms that a run's folder can't keep, or lack one of its own.
+    """
+    augmentation: list[str] = []
+    for split, dl in zip(SPLITS, dls.loaders, strict=False):
+        for event in ("after_item", "before_batch", "after_batch"):
+            transforms = list(getattr(dl, event).fs)
+            added = [t for t in transforms if type(t) not in KNOWN_TRANSFORMS]
+            only_training = [t for t in added if getattr(t, "split_idx", None) == 0]
+            augmentation += [type(t).__name__ for t in only_training]
+            changed = [f"has {type(t).__name__}" for t in added if t not in only_training]
+            if event == "after_batch":
+                there = {type(t) for t in transforms}
+                changed += [f"lacks {kind.__name__}" for kind in BATCH_TRANSFORMS if kind not in there]
+            if changed:
+                raise ConfigError(
+                    f"dls.{split}.{event} {' and '.join(changed)}: a run's folder can't keep that, and would predict "
+                    "otherwise than the network was trained. Train without it, or keep the learner with fastai's "
+                    "learn.export. A transform with split_idx = 0, which only augments the training split, is no "
+                    "obstacle."
+                )
+    names = ", ".join(dict.fromkeys(augmentation))
+    return [f"The training split was augmented by further transforms: {names}."] if names else []
 
 
 def _placeholder_manifest(labels: tuple[str, ...], task: Task, size: int) -> Manifest:

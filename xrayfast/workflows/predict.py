@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xrayfast.config import Device
+from xrayfast.config import Device, field_types
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
@@ -24,6 +25,7 @@ from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.run import Run
 
 
+@check_arguments(field_types)
 def predict(
     run: Run | Path | str,
     sources: Sequence[Path | str] | Path | str,

@@ -11,11 +11,13 @@ from xrayfast.audit.features import StageProgress
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import DataError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv
 from xrayfast.workflows.data import decode
 from xrayfast.workflows.steps.leaks import require_leak_free
 
 
+@check_arguments()
 def split(
     data: Manifest | None = None,
     *,

@@ -35,7 +35,7 @@ def test_split_folders(tmp_path, names):
     data = opened(make(tmp_path, *files), test_fraction=0.3)
     assert data.counts().loc["images"].to_dict() == {"train": 4, "valid": 4, "test": 4}
     assert splits(data)[f"{names[1]}/a/0.png"] == "valid"
-    assert any("test fraction is not used" in note for note in data.notes)
+    assert any("test_fraction (0.3) has no effect" in note for note in data.notes)
 
 
 def test_deeper_hidden_and_other_files(tmp_path):

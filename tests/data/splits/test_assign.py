@@ -21,8 +21,7 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     found = settled(["test"] * 4 + [None] * 8 + ["train"] * 8, valid_fraction=0.25, test_fraction=0.3)
     assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
     assert found.drawn.tolist() == [False] * 4 + [True] * 16
-    assert "The test fraction is not used: the data set has a test split." in found.notes
-    assert "Split drawn with seed 0: 25% valid, stratified by label, by image" in found.notes[1]
+    assert "Split drawn with seed 0: 25% valid, stratified by label, by image" in found.notes[0]
 
 
 def test_nothing_is_drawn_where_all_is_given():

@@ -78,7 +78,7 @@ def test_a_split_of_folders_and_of_a_column_can_be_ignored(tmp_path):
     assert opened(root, ignore_split=True).drawn.all()
     classes(tmp_path / "b", a=6, b=6)
     data = opened(tmp_path / "b", ignore_split=True)
-    assert noted(data, "ignore_split changes nothing") and splits(data) == splits(opened(tmp_path / "b"))
+    assert noted(data, "ignore_split (True) has no effect") and splits(data) == splits(opened(tmp_path / "b"))
     make(tmp_path / "c", *(f"images/{i}.png" for i in range(10)))
     file = table(
         tmp_path / "c", lines("image,label,split", "images/{i}.png,{ab},holdout").replace("holdout", "train", 5)

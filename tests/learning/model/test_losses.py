@@ -120,7 +120,6 @@ def test_activation_and_decodes():
     [
         ({"name": "ce", "task": "multi"}, "ce is for single-label data, and this data is multi-label"),
         ({"name": "bce", "task": "single"}, "bce is for multi-label data.*--task multi"),
-        ({"name": "ce", "task": "single", "alpha": 0.5}, "the loss ce takes no alpha. Use --loss focal"),
         ({"name": "focal", "task": "multi", "alpha": 1.0}, "between 0 and 1"),
         ({"name": "focal", "task": "single", "alpha": [1.0, -1.0]}, "positive"),
         ({"name": "focal", "task": "single", "gamma": -1.0}, "gamma is -1.0"),

@@ -9,11 +9,12 @@ import typer
 
 from xrayfast.cli.options import Json, takes
 from xrayfast.cli.output import Output
+from xrayfast.cli.single_values import Command
 
 app = typer.Typer(no_args_is_help=True, help="Show or remove the decoded images that are cached on disk.")
 
 
-@app.command()
+@app.command(cls=Command)
 @takes("cache_dir")
 def info(given: dict[str, Any], as_json: Json = False) -> None:
     """Show where decoded images are cached, and how much disk space they take."""
@@ -35,7 +36,7 @@ def info(given: dict[str, Any], as_json: Json = False) -> None:
     out.json({"root": str(cache_root(cache_dir)), "folders": [asdict(folder) for folder in folders]})
 
 
-@app.command()
+@app.command(cls=Command)
 @takes("cache_dir")
 def clear(given: dict[str, Any], as_json: Json = False) -> None:
     """Remove all decoded images; they are decoded again when needed."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import command_line, read_settings
+from xrayfast.cli.common import choose_run, command_line, read_settings
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
 from xrayfast.config import PREDICTED_SPLITS, Device
@@ -65,7 +65,7 @@ def evaluate(
         ),
     ] = None,
     config: o.ConfigFile = None,
-    runs: o.Runs = Path("runs"),
+    runs: o.Runs = None,
     as_json: o.Json = False,
 ) -> None:
     """Test a run on its own test split, or on other data, with its own calibration and thresholds.
@@ -88,9 +88,7 @@ def evaluate(
                 param_hint=f"--{wrong[0].replace('_', '-')}",
             )
     prediction = {key: given.pop(key) for key in _PREDICTION if key in given}
-    from xrayfast.run import Run
-
-    chosen = Run.newest(runs) if run is None else Run(run)
+    chosen = choose_run(run, runs)
     from xrayfast.workflows.evaluate import evaluate as work
 
     with reporting(out) as reporter:

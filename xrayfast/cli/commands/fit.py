@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import command_line, open_and_show, read_settings, show_run
+from xrayfast.cli.common import RUNS, command_line, open_and_show, read_settings, show_run
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import StopRequest, reporting
 from xrayfast.errors import Interrupted, XrayfastError
@@ -30,7 +30,7 @@ GRACE = 2.0
 def fit(
     given: dict[str, Any],
     config: o.ConfigFile = None,
-    runs: o.Runs = Path("runs"),
+    runs: o.Runs = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -56,10 +56,10 @@ def fit(
 
     Without --unfreeze only the head is trained, on a frozen backbone.
     """
-    if resume is not None and (given or config or name):
+    if resume is not None and (given or config or name or runs):
         raise typer.BadParameter("A resumed run keeps its own settings; give --resume alone.", param_hint="--resume")
     with rank_zero_output():
-        _fit(given, config, runs, name, resume, Output(as_json))
+        _fit(given, config, runs or RUNS, name, resume, Output(as_json))
 
 
 def _fit(

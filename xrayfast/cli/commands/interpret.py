@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
+from xrayfast.cli.common import choose_run
 from xrayfast.cli.output import Output
 from xrayfast.config import PREDICTED_SPLITS
 
@@ -45,7 +46,7 @@ def interpret(
             help="Show where the network looks on a file of your choice, in figures/. May be repeated.",
         ),
     ] = None,
-    runs: o.Runs = Path("runs"),
+    runs: o.Runs = None,
     as_json: o.Json = False,
 ) -> None:
     """Report on a run: tables, figures, model card and report.html, from its saved predictions.
@@ -55,10 +56,9 @@ def interpret(
     """
     o.check_choice(split, PREDICTED_SPLITS, "--split")
     from xrayfast.errors import RunError
-    from xrayfast.run import Run
 
     out = Output(as_json)
-    chosen = Run.newest(runs) if run is None else Run(run)
+    chosen = choose_run(run, runs)
     from xrayfast.cli.results import show_results
     from xrayfast.workflows.interpret import write_report
 

@@ -12,15 +12,10 @@ from xrayfast.cli import options as o
 from xrayfast.cli.common import open_and_show, read_settings, require_parent
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
-
-_WITHOUT = (
-    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "tta",
-    "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "train_metrics",
-)  # fmt: skip
-"""Settings that have no effect in a range test."""
+from xrayfast.option_effects import NOT_IN_RANGE_TEST
 
 
-@o.takes("data", "model", "train", without=_WITHOUT)
+@o.takes("data", "model", "train", without=NOT_IN_RANGE_TEST)
 def lr_find(
     given: dict[str, Any],
     config: o.ConfigFile = None,
@@ -41,7 +36,7 @@ def lr_find(
     from xrayfast.workflows.find_lr import find_lr
 
     with reporting(out) as reporter:
-        found = find_lr(manifest, config=settings, steps=steps, progress=reporter.preparing)
+        found = find_lr(manifest, config=settings, steps=steps, progress=reporter.preparing, note=reporter.note)
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     save(found.plot(), image)
     found.to_csv(table)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom
+from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom, is_dicom_file
 from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import parse_window
 from xrayfast.data.images.limits import require_regular_file
@@ -113,14 +113,7 @@ def is_image(path_text: str) -> bool:
         return True
     if suffix in _OTHER_SUFFIXES:
         return False
-    try:
-        path = Path(path_text)
-        if not path.is_file():
-            return False
-        with path.open("rb") as stream:
-            return is_dicom(stream.read(HEAD_BYTES))
-    except (OSError, ValueError):
-        return False
+    return is_dicom_file(path_text)
 
 
 def fit_square(pixels: Pixels, size: int) -> Pixels:

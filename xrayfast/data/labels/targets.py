@@ -33,6 +33,7 @@ class RawLabels:
         multi_label: whether the task is multi-label whatever the matrix shows.
         keep_no_finding: whether "No Finding" is a label like any other.
         blank: the policy on blank cells where the config has none.
+        flags: whether each label was a column of 0 and 1.
     """
 
     names: list[str]
@@ -40,6 +41,7 @@ class RawLabels:
     multi_label: bool = False
     keep_no_finding: bool = False
     blank: str = "ignore"
+    flags: bool = False
 
 
 def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:

@@ -114,7 +114,8 @@ def _parse_labels(
     if columns.are_flags:
         cells_of = {clean_label(spec.flag_columns.get(name, name)): table.columns[name] for name in columns.labels}
         names, alone = list(cells_of), len(cells_of) == 1
-        raw = RawLabels(names, parse_flags(cells_of, table.where), spec.multi_label or alone, blank=spec.blank)
+        matrix = parse_flags(cells_of, table.where)
+        raw = RawLabels(names, matrix, spec.multi_label or alone, blank=spec.blank, flags=True)
         notes = note_missing(cells_of)
         return raw, [f"'{names[0]}' is the only label: a binary task.", *notes] if alone else notes
     column = columns.labels[0]

@@ -71,13 +71,9 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
     if records.splits is None and by_folder is None and "train" in named and len({*named} - {None}) > 1:
         counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items(), key=str) if split)
         records.notes.append(f"File names may tell splits ({counts}), which are not used: a column or --split-file is.")
+    records.own_split = records.splits is not None or by_folder is not None
     if config.ignore_split:
-        given = records.splits is not None or by_folder is not None
-        records.notes.append(
-            "The data set's own split is left out, as ignore_split is set."
-            if given
-            else "ignore_split changes nothing: the data set has no split of its own."
-        )
+        records.notes += ["The data set's own split is left out, as ignore_split is set."] * records.own_split
         records.splits = None
     elif config.split_file is None and by_folder is not None:
         if records.splits is None:

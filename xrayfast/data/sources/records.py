@@ -32,6 +32,7 @@ class ImageRecords:
         sexes: "F" or "M"; None where unknown.
         ages: in years; NaN where unknown.
         views: such as "PA" or "LATERAL"; None where unknown.
+        own_split: whether the source gives splits, left out or not.
         companions: names of tables beside the labels that were read too.
         left_out: why images were left out, and their names.
         notes: what was inferred or ignored, in sentences.
@@ -47,6 +48,7 @@ class ImageRecords:
     sexes: Sequence[str | None] | None = None
     ages: Sequence[float] | None = None
     views: Sequence[str | None] | None = None
+    own_split: bool = False
     companions: tuple[str, ...] = ()
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -46,10 +46,8 @@ def assign_splits(
     Raises:
         ConfigError: fractions that leave nothing to train on, or folds of a data set whose validation split is given.
     """
-    notes = []
+    notes: list[str] = []
     held_out: set[Split | None] = set(given) - {None, "train"}
-    if "test" in held_out and config.test_fraction:
-        notes.append("The test fraction is not used: the data set has a test split.")
     test = 0.0 if "test" in held_out else config.test_fraction
     valid = 0.0 if "valid" in held_out else config.valid_fraction
     _require_consistent(config, held_out, valid, test)

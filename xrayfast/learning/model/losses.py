@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, ClassWeights, LossName, Task, losses_with
+from xrayfast.config import DEFAULT_LOSS, ClassWeights, LossName, Task
 from xrayfast.errors import ConfigError
+from xrayfast.errors.arguments import check_arguments
 
 Reduction = Literal["mean", "sum", "none"]
 Alpha = float | Sequence[float] | None
@@ -92,6 +93,7 @@ class FocalLoss(_Loss):
 
     alpha: Tensor | None
 
+    @check_arguments()
     def __init__(
         self,
         task: Task,
@@ -247,8 +249,6 @@ def make_loss(
             f"loss {name} is for {other}-label data, and this data is {task}-label. Use --loss {' or '.join(fitting)}"
             f"{instead}."
         )
-    if alpha is not None and "alpha" not in LOSS_SETTINGS.get(name, ()):
-        raise ConfigError(f"the loss {name} takes no alpha. Use {losses_with('alpha')}, or leave alpha out.")
     weight = None
     if class_weights == "auto":
         if alpha is not None:

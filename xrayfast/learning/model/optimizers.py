@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from xrayfast.config import OptimizerName
-from xrayfast.errors import ConfigError
 from xrayfast.learning.fastai_api import Optimizer
 
 
@@ -27,18 +26,11 @@ def make_optimizer(name: OptimizerName, momentum: float, beta2: float | None = N
         momentum: of SGD, or Adam's first beta.
         beta2: Adam's second beta; None for fastai's.
         eps: added to the denominator of Adam's step; None for fastai's.
-
-    Raises:
-        ConfigError: beta2 or eps for an optimizer that has none.
     """
-    of_adam = {key: value for key, value in (("sqr_mom", beta2), ("eps", eps)) if value is not None}
-    if name == "adam":
-        return partial(FusedAdam, mom=momentum, **of_adam)
-    if of_adam:
-        raise ConfigError(
-            f"beta2 and eps belong to adam; the optimizer is {name}. Use --optimizer adam, or leave them out."
-        )
-    return partial(FusedSGD, mom=momentum)
+    if name == "sgd":
+        return partial(FusedSGD, mom=momentum)
+    given = {key: value for key, value in (("sqr_mom", beta2), ("eps", eps)) if value is not None}
+    return partial(FusedAdam, mom=momentum, **given)
 
 
 class _FusedOptimizer(Optimizer):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -21,9 +22,9 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 # What pickles name to build a number of numpy, such as the best accuracy that is saved beside the tensors; in numpy 1
 # under the first name.
-_NUMPY_SCALARS = [
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+_NUMPY_SCALARS: list[Any] = [
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),  # type: ignore[attr-defined]
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),  # type: ignore[attr-defined]
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.bool_, np.int32, np.int64, np.float16, np.float32, np.float64)),
 ]
@@ -142,8 +143,8 @@ def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
 def _copy_weights(
     network: nn.Module, blocks: Blocks, state: Mapping[str, Tensor], source: str, arch: str
 ) -> tuple[str, ...]:
-    """Copy tensors into a network; all those of the blocks must be there in their shape. Returns the names of those that
-    are not used, such as those of another head.
+    """Copy tensors into a network; all those of the blocks must be there in their shape. Returns the names of those
+    that are not used, such as those of another head.
     """
     # A run's own network has the blocks in sequence, without the names of the whole network.
     in_sequence = nn.Sequential(*blocks.values())

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -26,6 +26,7 @@ SECONDS_BETWEEN_REPORTS = 0.1
 """Shortest interval between two reports of batches."""
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Receives the progress of training. The command line displays it; a notebook may do so differently."""
 

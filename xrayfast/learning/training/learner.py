@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from xrayfast.config import ClassWeights, HeadName, LossName, ModelConfig, OptimizerName, Precision, TrainConfig
+from xrayfast.config import (
+    ClassWeights,
+    Config,
+    HeadName,
+    LossName,
+    ModelConfig,
+    OptimizerName,
+    Precision,
+    TrainConfig,
+    field_types,
+)
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import Learner, Recorder
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.learning.fastai_api import ContextManagers, Learner, Recorder
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
@@ -24,6 +37,7 @@ from xrayfast.learning.training.callbacks import FrozenInference
 from xrayfast.learning.training.loaders import RadiographDataLoaders
 from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
+from xrayfast.option_effects import check_settings
 
 
 class RadiographLearner(Learner):
@@ -58,17 +72,35 @@ class RadiographLearner(Learner):
     def _parameters_by_group(self, model: nn.Module) -> list[list[nn.Parameter]]:
         return [group.parameters for group in self.groups]
 
+    def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
+        """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
+        return ContextManagers([_keep_records(self.recorder), super().validation_context(cbs, inner)])
+
     @property
     def arch(self) -> str:
         """Name of the backbone."""
         return self.settings["arch"]
 
 
+@contextmanager
+def _keep_records(recorder: Recorder) -> Iterator[None]:
+    """After it the recorder's losses, learning rates and epochs are what they were before."""
+    names = ("lrs", "iters", "losses", "values")
+    kept = {name: vars(recorder)[name] for name in names if name in vars(recorder)}
+    try:
+        yield
+    finally:
+        for name in names:
+            vars(recorder).pop(name, None)
+        vars(recorder).update(kept)
+
+
+@check_arguments(field_types)
 def learner(
     dls: RadiographDataLoaders,
     *,
     arch: str = "resnet18",
-    weights: str = "imagenet",
+    weights: str | Path = "imagenet",
     head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
     groups: Grouping = "blocks",
@@ -119,25 +151,38 @@ def learner(
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("dls", "groups")}
-    settings |= {"size": dls.size, "batch_size": dls.train.bs}
+    settings = {name: value for name, value in locals().items() if name not in ("dls", "groups")} | {
+        "weights": str(weights)
+    }
+    check_settings(Config().updated({name: value for name, value in settings.items() if value != _DEFAULTS[name]}))
+    return _build_learner(dls, settings, groups)
+
+
+_DEFAULTS = {name: parameter.default for name, parameter in signature(learner).parameters.items()}
+
+
+def _build_learner(dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping) -> RadiographLearner:
+    """`learner` with options that were checked."""
+    settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
+    train, alpha = TrainConfig.model_construct(**options), options["alpha"]
     keep_freed_memory()
     data = dls.manifest
     truth = data.subset("train").truth
     loss_func = make_loss(
-        loss,
+        train.loss,
         data.task,
-        gamma=gamma,
+        gamma=train.gamma,
         alpha=alpha,
-        class_weights=class_weights,
+        class_weights=train.class_weights,
         positives=(truth == 1).sum(axis=0).tolist(),
         unmasked=(truth >= 0).sum(axis=0).tolist(),
     )
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
-    with isolated_rng(seed, "init"):
-        backbone = load_backbone(arch, weights, with_classifier=head == "classifier")
-        model = add_head(backbone, len(data.labels), head_width, head)
+    head: HeadName = options["head"]
+    with isolated_rng(train.seed, "init"):
+        backbone = load_backbone(options["arch"], options["weights"], with_classifier=head == "classifier")
+        model = add_head(backbone, len(data.labels), options["head_width"], head)
     # fastai moves it only when training begins; frozen layers run before that.
     first_conv_in_fp32(to_channels_last(model.to(dls.device), dls.device))
     network_groups = layer_groups(backbone.blocks, model[1], groups)
@@ -148,14 +193,14 @@ def learner(
         settings=settings,
         unused_weights=backbone.unused,
         loss_func=loss_func,
-        opt_func=make_optimizer(optimizer, momentum, beta2, eps),
+        opt_func=make_optimizer(train.optimizer, train.momentum, train.beta2, train.eps),
         metrics=build_epoch_metrics(data.task, len(data.labels)),
-        lr=lr,
-        wd=wd,
+        lr=train.lr,
+        wd=train.wd,
         train_bn=False,
         cbs=[FrozenInference(network_groups)],
     )
-    set_precision(learn, precision)
+    set_precision(learn, train.precision)
     learn.freeze()
     return learn
 
@@ -163,5 +208,5 @@ def learner(
 def learner_from_config(dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig) -> RadiographLearner:
     """`learner` with the settings of a run."""
     settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})
-    settings["groups"] = "blocks" if train.unfreeze_layers is None else "layers"
-    return learner(dls, **{name: settings[name] for name in signature(learner).parameters if name != "dls"})
+    own = {name: settings[name] for name in _DEFAULTS if name not in ("dls", "groups")}
+    return _build_learner(dls, own, "blocks" if train.unfreeze_layers is None else "layers")

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xrayfast.config import Device, Task
+from xrayfast.config import Device, Task, field_types
 from xrayfast.data.cache.decode_pool import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.augment import augment, denormalize, normalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
@@ -35,6 +36,7 @@ from xrayfast.learning.fastai_api import (
     TensorImageBW,
     TensorMultiCategory,
     TfmdDL,
+    ToTensor,
     Transform,
     TransformBlock,
     chunked,
@@ -85,16 +87,25 @@ class Normalization(Transform):
         return TensorImage(denormalize(images.as_subclass(Tensor)))
 
 
+BATCH_TRANSFORMS: tuple[type[Transform], ...] = (IntToFloatTensor, Shrink, Normalization)
+"""The batch transforms that each split's images pass."""
+
+KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, *BATCH_TRANSFORMS)
+"""All transforms of `dataloaders`; others are the user's own."""
+
+
 class RadiographDL(TfmdDL):
     """A DataLoader that reads the images of a manifest a batch at a time, without a transform per image.
 
-    Other items, such as files to predict on, it reads as any TfmdDL does.
+    Other items, such as files to predict on, it reads as any TfmdDL does, and all items where transforms of the user's
+    own are in `after_item` or `before_batch`.
     """
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets."""
         rows = getattr(self.dataset, "items", None)
-        if not isinstance(rows, pd.DataFrame) or "target" not in rows or self.bs is None:
+        changed = [t for t in (*self.after_item.fs, *self.before_batch.fs) if type(t) not in KNOWN_TRANSFORMS]
+        if not isinstance(rows, pd.DataFrame) or "target" not in rows or self.bs is None or changed:
             yield from super().create_batches(samps)
             return
         images, target = self.dataset.tls[0].tfms[-1].images, _targets(self.dataset, rows)
@@ -151,6 +162,7 @@ class RadiographDataLoaders(DataLoaders):
         return DataLoaders(*(dl.new(dl.dataset.new_empty()) for dl in self.loaders), path=self.path, device=self.device)
 
 
+@check_arguments(field_types)
 def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages | None = None) -> TransformBlock:
     """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
 
@@ -186,6 +198,7 @@ def target_table(data: Manifest) -> pd.DataFrame:
     return data.table.assign(target=pd.Series(targets, index=data.table.index, dtype=object))
 
 
+@check_arguments(field_types)
 def dataloaders(
     data: Manifest,
     *,

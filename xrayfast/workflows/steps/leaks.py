@@ -9,6 +9,9 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural
 
+LEAKS_ALLOWED = "Trained with leaks allowed"
+"""How the warning of a run with leaks begins."""
+
 
 def require_leak_free(
     data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: StageProgress | None = None
@@ -39,7 +42,7 @@ def require_leak_free(
             "split, or leave it out with --ignore-split, which draws one; 'xrayfast check' lists all and shows the "
             "images, and 'xrayfast fit --allow-leaks' trains all the same."
         )
-    return data, [f"Trained with leaks allowed: results are optimistic. {found}", *warnings], looked
+    return data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked
 
 
 def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:

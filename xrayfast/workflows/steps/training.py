@@ -33,6 +33,7 @@ from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
+from xrayfast.option_effects import PlanFacts
 from xrayfast.run import Run
 
 DISK_FRACTION = 0.25
@@ -93,6 +94,26 @@ def schedule_phases(
         ScheduledPhase(phase, count, views, tuple(size if count else next(sizes) for _ in range(phase.epochs)))
         for phase, count in zip(phases, group_counts, strict=True)
     ]
+
+
+def plan_facts(scheduled: Sequence[ScheduledPhase], train: TrainConfig, leaks: bool) -> PlanFacts:
+    """What options depend on, of a run whose phases are scheduled so; `leaks` says whether the data have some."""
+    phases = [s.phase for s in scheduled]
+    *before, last = [s.sizes for s in scheduled]
+    of_last_size = sum(size == last[-1] for size in last)
+    # The first epoch on images of the last size is the best until then.
+    best_before = any(size == last[-1] for sizes in before for size in sizes)
+    cached = any(s.cached_groups for s in scheduled)
+    return PlanFacts(
+        epochs=sum(phase.epochs for phase in phases),
+        stoppable=of_last_size - (1 if best_before else 2),
+        sizes=frozenset(size for s in scheduled if not s.cached_groups for size in s.sizes),
+        frozen=any(phase.frozen_groups for phase in phases),
+        cached=cached,
+        cached_by_auto=any(frozen_group_counts(phases, "auto", train.frozen_views)),
+        views=scheduled[0].views if cached else 0,
+        leaks=leaks,
+    )
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,17 @@ _HEADER_BYTES = 2**22
 """How much of a deflated file is inflated to read its header."""
 
 
+def is_dicom_file(path: str) -> bool:
+    """Whether a file begins as DICOM does; False where it can't be read."""
+    try:
+        if not Path(path).is_file():
+            return False
+        with Path(path).open("rb") as stream:
+            return is_dicom(stream.read(HEAD_BYTES))
+    except (OSError, ValueError):
+        return False
+
+
 def is_dicom(head: bytes) -> bool:
     """Whether a file is DICOM, by its first HEAD_BYTES: "DICM" at byte 128, or two elements that could be its first."""
     has_magic = head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC

@@ -1,0 +1,117 @@
+"""Every public function names a wrong argument; none fails inside."""
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xrayfast as xf
+from tests.conftest import TINY
+from xrayfast.errors import ConfigError, XrayfastError
+from xrayfast.errors.arguments import as_python
+
+NONSENSE = [5, 1.5, "nonsense", None, object(), len, [], {}, b"x", np.float32(1), "a\0b", [None], float("nan"), -1]
+
+FUNCTIONS = [
+    name
+    for name in xf.__all__
+    if name
+    not in ("Config", "Manifest", "Run", "XrayfastError", "__version__", "RadiographInterpretation", "FocalLoss")
+]
+
+
+@pytest.fixture(scope="module")
+def good(data_dir, tiny_run, tmp_path_factory):
+    """Arguments with which each function works, so that one of them can be replaced."""
+    data = xf.open_data(data_dir)
+    dls = xf.dataloaders(data, size=32, batch_size=8, device="cpu", workers=0)
+    image = Path(data.table["path"][0])
+    return {
+        "check": {"data": data},
+        "compare": {"runs": [tiny_run, tiny_run]},
+        "dataloaders": {"data": data, "device": "cpu"},
+        "evaluate": {"run": tiny_run},
+        "explain": {"run": tiny_run, "files": image},
+        "find_lr": {"data": data},
+        "fit": {"data": data, "runs": tmp_path_factory.mktemp("runs"), "name": "taken", **TINY},
+        "interpret": {"run": tiny_run},
+        "learner": {"dls": dls, "weights": "none"},
+        "load": {"run": tiny_run},
+        "open_data": {"source": data_dir},
+        "phantom": {"condition": "normal", "patient": 0},
+        "predict": {"run": tiny_run, "sources": image},
+        "RadiographBlock": {},
+        "resume": {"run": tiny_run},
+        "save": {"learn": xf.learner(dls, weights="none")},
+        "split": {"data": data},
+        "synth": {"folder": tmp_path_factory.mktemp("synth")},
+    }
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_nonsense_is_an_error_of_ours(function, good):
+    """Each argument in turn is each nonsense value; no body is run."""
+    check = getattr(xf, function).check
+    check(**good[function])
+    named = [name for name, p in inspect.signature(getattr(xf, function)).parameters.items() if p.kind != p.VAR_KEYWORD]
+    for name in named:
+        refused = [value for value in NONSENSE if not passes(check, {**good[function], name: value})]
+        assert len(refused) >= 5, (name, refused)
+
+
+def passes(check, arguments):
+    try:
+        check(**arguments)
+    except XrayfastError as error:
+        assert len(str(error)) < 700
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda g: xf.learner(g["dls"], loss="nonsense"),
+            "loss is 'nonsense'; expected 'auto', 'ce', 'bce' or 'focal'",
+        ),
+        (lambda g: xf.learner(g["dls"], loss="foacl"), "Did you mean 'focal'"),
+        (lambda g: xf.learner(g["dls"], loss=print), "loss is <built-in function print>; expected 'auto'"),
+        (lambda g: xf.learner(g["dls"], arch=len), "arch is <built-in function len>; expected a string"),
+        (lambda g: xf.learner(g["dls"], arch="resnet81"), "Did you mean 'resnet18'"),
+        (lambda g: xf.learner(g["dls"], groups="blcoks"), "Did you mean 'blocks'"),
+        (lambda g: xf.learner(g["dls"], gamma=3.0), "gamma is 3.0, which has no effect"),
+        (lambda g: xf.learner(g["dls"], beta2=0.9, optimizer="sgd"), "beta2 is 0.9, which has no effect"),
+        (lambda g: xf.learner(object()), "an instance of RadiographDataLoaders, which xrayfast.dataloaders makes"),
+        (lambda g: xf.learner(g["dls"], lrr=1), "Did you mean 'lr'"),
+        (lambda g: xf.predict(g["run"], []), "No files to predict on"),
+        (lambda g: xf.predict(g["run"], "a\0b"), "NUL character"),
+        (lambda g: xf.predict(g["run"], "x.png", batch_size=0), "batch_size is 0; expected at least 2"),
+        (lambda g: xf.Run(None), "path is None"),
+        (lambda g: xf.Config.read(5), "path is 5"),
+        (lambda g: xf.FocalLoss("nonsense"), "task is 'nonsense'; expected 'single' or 'multi'"),
+        (lambda g: xf.FocalLoss("single", gamma="2"), "gamma is '2'"),
+        (lambda g: xf.interpret(g["run"], top=-1), "top is -1; expected at least 0"),
+    ],
+)
+def test_messages(call, words, good):
+    with pytest.raises(XrayfastError, match=words):
+        call({"dls": good["learner"]["dls"], "run": good["load"]["run"]})
+
+
+def test_numbers_of_numpy_and_paths_are_taken(data_dir, good, tmp_path):
+    data = xf.open_data(str(data_dir), split_seed=np.int64(3), valid_fraction=np.float32(0.25), cache=np.bool_(True))
+    assert data.config.split_seed == 3 and type(data.config.cache) is bool
+    dls = xf.dataloaders(data, size=np.int32(32), batch_size=np.int64(8), device="cpu", workers=np.int8(0))
+    weights = good["load"]["run"].path / "model.safetensors"
+    learn = xf.learner(dls, weights=weights, loss="focal", alpha=np.array([0.5, 1.0, 2.0]), lr=np.float64(1e-3))
+    assert learn.settings["alpha"] == [0.5, 1.0, 2.0] and learn.settings["weights"] == str(weights)
+    assert as_python([np.float64(1), "a"]) == [1.0, "a"]
+
+
+def test_the_check_keeps_signature_and_documentation():
+    assert list(inspect.signature(xf.fit).parameters)[:2] == ["data", "config"]
+    assert xf.fit.__doc__.startswith("Train a network")
+    with pytest.raises(ConfigError, match=r"predict: missing a required argument: 'run'"):
+        xf.predict()

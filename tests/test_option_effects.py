@@ -1,0 +1,263 @@
+"""Each option either acts, or an error or a note says that it does not."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import xrayfast as xf
+from xrayfast.config import FIELD_SECTIONS, Config, ResultsConfig
+from xrayfast.data.manifest import open_manifest
+from xrayfast.errors import ConfigError
+from xrayfast.option_effects import (
+    ALWAYS,
+    EFFECTS,
+    NOT_IN_RANGE_TEST,
+    SELF_REPORTED,
+    DataFacts,
+    PlanFacts,
+    check_effects,
+    check_range_test,
+    check_settings,
+)
+
+
+def test_every_option_is_declared_once():
+    kinds = [set(EFFECTS), ALWAYS, SELF_REPORTED]
+    assert set.union(*kinds) == set(FIELD_SECTIONS)
+    assert sum(map(len, kinds)) == len(FIELD_SECTIONS)
+
+
+UNFREEZE = {"unfreeze": True}
+# For each effect that the settings alone decide: options with which it acts, and options with which it does not.
+BY_SETTINGS = [
+    ("valid_fraction", {"valid_fraction": 0.3}, {"valid_fraction": 0.3, "folds": 3}, "one of the folds"),
+    ("cache_dir", {"cache_dir": "x"}, {"cache_dir": "x", "cache": False}, "--no-cache"),
+    ("freeze_epochs", {"freeze_epochs": 2, **UNFREEZE}, {"freeze_epochs": 2}, "nothing is unfrozen"),
+    ("lr_div", {"lr_div": 5, "unfreeze_blocks": 1}, {"lr_div": 5}, "nothing is unfrozen"),
+    ("beta2", {"beta2": 0.9}, {"beta2": 0.9, "optimizer": "sgd"}, "belongs to adam"),
+    ("eps", {"eps": 0.1}, {"eps": 0.1, "optimizer": "sgd"}, "belongs to adam"),
+    ("early_stop", {"early_stop": 5}, {"early_stop": 6}, "no more epochs"),
+    ("progressive", {"progressive": (32, 224)}, {"progressive": (32, 64, 224), "epochs": 2}, "more sizes"),
+    ("progressive", {"progressive": (32, 224)}, {"progressive": 224}, "one size"),
+    (
+        "reuse_frozen",
+        {"reuse_frozen": "on", **UNFREEZE},
+        {"reuse_frozen": "on", "freeze_epochs": 0, **UNFREEZE},
+        "all layers",
+    ),
+    ("frozen_views", {"frozen_views": 3}, {"frozen_views": 3, "reuse_frozen": "off"}, "no features are cached"),
+    ("gamma", {"gamma": 3, "loss": "focal"}, {"gamma": 3}, "takes none. Use --loss focal"),
+    ("alpha", {"alpha": 0.3, "loss": "focal"}, {"alpha": 0.3, "loss": "bce"}, "takes none. Use --loss focal"),
+]
+
+
+def check(config):
+    return check_effects(config.data) + check_settings(config)
+
+
+@pytest.mark.parametrize(("name", "acting", "idle", "words"), BY_SETTINGS)
+def test_an_option_that_contradicts_others_is_an_error_where_it_was_given(tmp_path, name, acting, idle, words):
+    assert check(Config().updated(acting)) == []
+    with pytest.raises(ConfigError, match=words) as caught:
+        check(Config().updated(idle))
+    assert str(caught.value).startswith(f"{name} is ") and len(str(caught.value).splitlines()) == 1
+    # Read from a run's config.yaml it is a note.
+    (tmp_path / "c.yaml").write_text(Config().updated(idle).to_yaml())
+    (note,) = check(Config.read(tmp_path / "c.yaml"))
+    assert note.startswith(f"{name} (")
+
+
+def test_a_default_without_effect_is_silent_and_one_that_was_given_is_not(tmp_path):
+    assert check(Config()) == []
+    (tmp_path / "c.yaml").write_text(Config().to_yaml())
+    assert check(Config.read(tmp_path / "c.yaml")) == []
+    with pytest.raises(ConfigError, match=r"gamma is 2\.0, which has no effect"):
+        check(Config().updated({"gamma": 2.0}))
+    with pytest.raises(ConfigError, match="freeze_epochs"):
+        check(Config.read(tmp_path / "c.yaml").updated({"freeze_epochs": 1}))
+
+
+def test_all_contradictions_are_named_at_once():
+    with pytest.raises(ConfigError) as caught:
+        check_settings(Config().updated({"gamma": 3, "lr_div": 5, "early_stop": 9}))
+    assert [line.split()[0] for line in str(caught.value).splitlines()] == ["lr_div", "early_stop", "gamma"]
+
+
+DATA = DataFacts(
+    table=True,
+    flags=False,
+    no_finding=True,
+    given=frozenset(),
+    own_split=True,
+    drawn=True,
+    missing=True,
+    spellings=lambda: True,
+    dicom=lambda: True,
+)
+"""A data set on which every option acts."""
+
+PLAN = PlanFacts(
+    epochs=6,
+    stoppable=4,
+    sizes=frozenset({32, 224}),
+    frozen=True,
+    cached=True,
+    cached_by_auto=True,
+    views=2,
+    leaks=True,
+)
+"""A run in which every option acts."""
+
+
+def no():
+    return False
+
+
+BY_FACTS = [
+    ("label_delim", ";", {"table": False}),
+    ("label_delim", ";", {"flags": True}),
+    ("exact_labels", True, {"spellings": no}),
+    ("keep_no_finding", True, {"no_finding": False}),
+    ("valid_fraction", 0.3, {"given": frozenset({"valid"})}),
+    ("test_fraction", 0.3, {"given": frozenset({"test"})}),
+    ("split_seed", 3, {"drawn": False}),
+    ("ignore_split", True, {"own_split": False}),
+    ("missing", "skip", {"table": False}),
+    ("missing", "skip", {"missing": False}),
+    ("window", "full", {"dicom": no}),
+    ("early_stop", 4, {"stoppable": 3}),
+    ("monitor", "accuracy", {"epochs": 1}),
+    ("allow_leaks", True, {"leaks": False}),
+    ("progressive", (32, 224), {"sizes": frozenset()}),
+    ("progressive", (32, 224), {"sizes": frozenset({224})}),
+    ("reuse_frozen", "on", {"frozen": False}),
+    ("reuse_frozen", "off", {"cached_by_auto": False}),
+    ("frozen_views", 2, {"cached": False}),
+    ("frozen_views", 2, {"views": 3}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "change"), BY_FACTS)
+def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change):
+    section = getattr(Config().updated({name: value}), FIELD_SECTIONS[name])
+    facts = DATA if FIELD_SECTIONS[name] == "data" else PLAN
+    assert check_effects(section, facts) == []
+    try:
+        (said,) = check_effects(section, type(facts)(**{**vars(facts), **change}))
+        harmless = True
+    except ConfigError as error:
+        said, harmless = str(error), False
+    assert said.startswith(name)
+    assert harmless == all(effect.harmless for effect in EFFECTS[name] if effect.why in said)
+
+
+def test_every_effect_has_its_case():
+    cases = [name for name, *_ in BY_SETTINGS] + [name for name, *_ in BY_FACTS]
+    for name, effects in EFFECTS.items():
+        others = {"early_stop": 0, "reuse_frozen": 1}.get(name, 0)  # two values of one effect
+        assert cases.count(name) == len(effects) + others, name
+
+
+# On data
+
+
+def write_images(folder, names):
+    for i, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    write_images(tmp_path / "d", [f"{kind}/{i}.png" for kind in ("a", "b") for i in range(6)])
+    return tmp_path / "d"
+
+
+@pytest.fixture
+def table(tmp_path):
+    names = [f"{i}.png" for i in range(12)]
+    write_images(tmp_path / "t", names)
+    split = ["train"] * 8 + ["valid"] * 2 + ["test"] * 2
+    content = pd.DataFrame({"image": names, "label": ["a", "b"] * 6, "split": split})
+    content.to_csv(tmp_path / "t" / "labels.csv", index=False)
+    return tmp_path / "t"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"label_delim": ";"}, {"keep_no_finding": True}, {"missing": "skip"}],
+)
+def test_options_of_tables_are_errors_on_class_folders(folders, options):
+    with pytest.raises(ConfigError, match=f"{next(iter(options))} is .* has no effect"):
+        xf.open_data(folders, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"valid_fraction": 0.3},
+        {"test_fraction": 0.3},
+        {"split_seed": 3},
+        {"window": "full"},
+        {"missing": "skip"},
+        {"exact_labels": True},
+    ],
+)
+def test_options_that_change_nothing_are_noted(table, options):
+    def notes(**options):
+        return [note for note in xf.open_data(table, **options).notes if "has no effect" in note]
+
+    (note,) = notes(**options)
+    assert note.startswith(f"{next(iter(options))} (")
+    assert notes() == []
+
+
+def test_data_that_are_opened_again_say_nothing_on_their_options(table):
+    config = Config().updated({"source": table, "window": "full"}).data
+    assert not [note for note in open_manifest(config, leave_out={}).notes if "has no effect" in note]
+
+
+@pytest.mark.parametrize("option", ["uncertain", "blank"])
+def test_policies_say_on_how_many_cells_they_acted(table, option):
+    assert [note for note in xf.open_data(table, **{option: "zeros"}).notes if note.startswith("There are no ")]
+
+
+def test_a_range_test_says_what_it_does_not_use(table):
+    assert set(NOT_IN_RANGE_TEST) >= set(ResultsConfig.model_fields)
+    assert check_range_test({"epochs": 3, "arch": "vgg16", "tta": True}) == [
+        "No effect on a range test, which has no phases and no results: epochs, tta."
+    ]
+    assert check_range_test({"arch": "vgg16"}) == []
+
+
+# On a run
+
+
+def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
+    from tests.conftest import TINY
+
+    data = xf.open_data(tiny_run.config.data.source, test_fraction=0.2)
+    options = {"monitor": "accuracy", "allow_leaks": True, "frozen_views": 3}
+    weights = tiny_run.path / "model.safetensors"
+    run = xf.fit(data, runs=tmp_path, epochs=1, **{**TINY, "weights": weights}, **options)
+    idle = {remark.split()[0] for remark in run.info["remarks"] if "has no effect" in remark}
+    assert idle == set(options)
+    (said,) = [remark for remark in run.info["remarks"] if "the head starts anew" in remark]
+    assert "Not used: 1." in said
+
+
+def test_when_early_stopping_can_act():
+    """By the phases: the first epoch of all is always the best so far."""
+    from xrayfast.learning.training.phases import Phase
+    from xrayfast.workflows.steps.training import ScheduledPhase, plan_facts
+
+    def stoppable(*phases):
+        scheduled = [ScheduledPhase(Phase("", len(s), 0, ()), 0, 0, s) for s in phases]
+        return plan_facts(scheduled, Config().train, leaks=False).stoppable
+
+    assert stoppable((64,) * 6) == 4  # best after 1, 4 more without improvement, the 6th is left out
+    assert stoppable((64,), (64,) * 6) == 5  # the best may be of the first phase
+    assert stoppable((32,), (32, 32, 64, 64, 64)) == 1

@@ -1,0 +1,168 @@
+"""Checks the arguments of public functions, so that a wrong one is named where it was given and not where it fails."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
+
+from xrayfast.errors import ConfigError, did_you_mean
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_LONGEST = 100
+"""Characters of a wrong value in a message."""
+
+
+def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[F], F]:
+    """Let a function raise a ConfigError where an argument does not have the type of its annotation.
+
+    Numbers and arrays of numpy are made Python's own. Parameters without an annotation, and further keywords, are the
+    function's own affair.
+
+    Args:
+        types: gives types with bounds that hold for parameters of these names.
+    """
+
+    def decorate(function: F) -> F:
+        parameters = inspect.signature(function).parameters
+        further = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        unchecked = {name for name, p in parameters.items() if p.annotation is p.empty or p.kind in further}
+
+        @cache
+        def adapter(name: str) -> TypeAdapter[Any]:
+            annotation = parameters[name].annotation
+            if isinstance(annotation, str):
+                annotation = eval(annotation, function.__globals__)
+            return TypeAdapter(_by_instance(annotation), config=ConfigDict(arbitrary_types_allowed=True, strict=True))
+
+        @cache
+        def bounded(name: str) -> TypeAdapter[Any] | None:
+            return TypeAdapter(types()[name]) if name in types() else None
+
+        def check(*args: Any, **options: Any) -> inspect.BoundArguments:
+            """The arguments as the function gets them."""
+            try:
+                bound = inspect.signature(function).bind(*args, **options)
+            except TypeError as error:
+                unknown = [name for name in options if name not in parameters]
+                hint = did_you_mean(unknown[0], parameters) if unknown else ""
+                raise ConfigError(f"{function.__name__}: {error}.{hint}") from None
+            for name in bound.arguments.keys() - unchecked:
+                kinds = filter(None, (adapter(name), bounded(name)))
+                value = as_python(bound.arguments[name])
+                bound.arguments[name] = _checked(name, value, kinds, parameters[name].default)
+            return bound
+
+        @wraps(function)
+        def call(*args: Any, **options: Any) -> Any:
+            bound = check(*args, **options)
+            return function(*bound.args, **bound.kwargs)
+
+        call.check = check  # type: ignore[attr-defined]
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
+def _by_instance(kind: Any) -> Any:
+    """A type in which objects of our classes are told by their class, and not by what they hold."""
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(map(_by_instance, get_args(kind)))]  # noqa: UP007 - made of a tuple
+    if not isinstance(kind, type) or not kind.__module__.startswith("xrayfast."):
+        return kind
+
+    def require_instance(value: Any) -> Any:
+        if isinstance(value, kind):
+            return value
+        raise PydanticCustomError("is_instance_of", "Input should be an instance of {name}", {"name": kind.__name__})
+
+    return Annotated[Any, PlainValidator(require_instance)]
+
+
+def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: Any) -> Any:
+    if value is default:
+        return value
+    try:
+        for kind in kinds:
+            kind.validate_python(value)
+            if value is None:  # bounds are those of a value that is given
+                break
+    except ValidationError as error:
+        expected = " or ".join(dict.fromkeys(map(expectation, error.errors())))
+        raise ConfigError(f"{name} is {show(value)}; expected {expected}.{_hint(value, error)}") from None
+    if any("\0" in str(text) for text in (value if isinstance(value, (list, tuple)) else [value])):
+        raise ConfigError(f"{name} is {show(value)}; found a NUL character, which no file's name has.")
+    return value
+
+
+_MAKERS = {
+    "RadiographDataLoaders": "xrayfast.dataloaders",
+    "Manifest": "xrayfast.open_data",
+    "RadiographLearner": "xrayfast.learner",
+}
+"""The function that makes objects of a class."""
+
+
+def expectation(problem: Any) -> str:
+    """What was expected, from one of pydantic's errors.
+
+    >>> expectation({"type": "int", "msg": "Input should be a valid integer, unable to parse string as an integer"})
+    'a whole number'
+    >>> expectation({"type": "ge", "msg": "Input should be greater than or equal to 1"})
+    'at least 1'
+    """
+    text = problem["msg"].removeprefix("Input should be ").removeprefix("Input is ").partition(", unable")[0]
+    text = text.partition(", got")[0]
+    for theirs, ours in _WORDS.items():
+        text = text.replace(theirs, ours)
+    made_by = _MAKERS.get(text.rpartition(" ")[2])
+    return f"{text}, which {made_by} makes" if made_by else text
+
+
+_WORDS = {
+    "valid integer": "whole number",
+    "valid ": "",
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "Value should have": "a value of",
+    "String should have at least 1 character": "some text",
+}
+"""Pydantic's words, and those of our messages."""
+
+
+def _hint(value: Any, error: ValidationError) -> str:
+    """The word that a misspelt one may mean."""
+    words = [str(p.get("ctx", {}).get("expected", "")) for p in error.errors() if p["type"] == "literal_error"]
+    return did_you_mean(str(value), words_of(words[0])) if words else ""
+
+
+def words_of(expected: str) -> list[str]:
+    """The words of pydantic's list of them.
+
+    >>> words_of("'auto', 'ce' or 'focal'")
+    ['auto', 'ce', 'focal']
+    """
+    return expected.split("'")[1::2]
+
+
+def as_python(value: Any) -> Any:
+    """Numbers and arrays of numpy, alone or in a list, as Python's own; other values as they are."""
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        return value.tolist()
+    if type(value) in (list, tuple):
+        return type(value)(map(as_python, value))
+    return value
+
+
+def show(value: Any) -> str:
+    """A wrong value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

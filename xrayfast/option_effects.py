@@ -1,0 +1,346 @@
+"""Which options act only in some combinations, and what is said in the others.
+
+`check_effects` raises a ConfigError where an option that was given contradicts the others, and returns notes on options
+that merely change nothing. Values of a file, such as an older run's `config.yaml`, are never errors: they were not
+given for this run. A default is never mentioned.
+
+Options of `ALWAYS` act in every combination that is no error; those of `SELF_REPORTED` say themselves on how much they
+acted. A test goes through all fields of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any
+
+from pydantic import BaseModel
+
+from xrayfast.config import LOSS_SETTINGS, Config, losses_with
+from xrayfast.errors import ConfigError
+
+NOT_IN_RANGE_TEST = (
+    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "train_metrics",
+    "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds", "target_sensitivity",
+    "target_specificity", "calibrate", "prevalence", "resamples",
+)  # fmt: skip
+"""Options without effect in `find_lr`."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a data set is like; known once it is open. What takes time is asked for only where it matters.
+
+    Attributes:
+        table: labels are in a table, not in class folders.
+        flags: labels are columns of 0 and 1, not words in cells.
+        no_finding: "No Finding" is among the labels of a multi-label task.
+        given: splits that the data set or a file gives, of "valid" and "test".
+        own_split: whether the data set has a split of its own, used or not.
+        drawn: whether a split is drawn.
+        missing: whether rows are left out whose image is not there.
+        spellings: whether labels differ in their spelling alone.
+        dicom: whether there is a DICOM file.
+    """
+
+    table: bool
+    flags: bool
+    no_finding: bool
+    given: frozenset[str | None]
+    own_split: bool
+    drawn: bool
+    missing: bool
+    spellings: Callable[[], bool]
+    dicom: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class PlanFacts:
+    """How a run will be trained; known once its network is made.
+
+    Attributes:
+        epochs: of all phases.
+        stoppable: the largest `early_stop` by which the last phase can end before its last epoch.
+        sizes: of the images, over the epochs that run the whole network; none where all train on cached features.
+        frozen: whether a phase has frozen layers.
+        cached: whether a phase trains on cached features.
+        cached_by_auto: whether one would, with `reuse_frozen` auto.
+        views: cached views per training image, 0 where none are cached.
+        leaks: whether there are leaks.
+    """
+
+    epochs: int
+    stoppable: int
+    sizes: frozenset[int]
+    frozen: bool
+    cached: bool
+    cached_by_auto: bool
+    views: int
+    leaks: bool
+
+
+@dataclass(frozen=True)
+class Effect:
+    """When an option acts.
+
+    Attributes:
+        acts: of its section of the config and the facts.
+        why: it does not, after "which has no effect: ".
+        advice: what to do instead of leaving it out; "" for nothing.
+        verb: what it does in that case.
+        facts: the kind of facts that it depends on; NoneType where the settings suffice.
+        harmless: whether it is a note even where the option was given.
+    """
+
+    acts: Callable[[Any, Any], bool]
+    why: str
+    advice: str = ""
+    facts: type = NoneType
+    harmless: bool = False
+    verb: str = "has no effect"
+
+
+def _unfreezes(train: Any) -> bool:
+    return bool(train.unfreeze or train.unfreeze_blocks or train.unfreeze_layers)
+
+
+def _takes(setting: str) -> Callable[[Any, Any], bool]:
+    return lambda train, facts: setting in LOSS_SETTINGS.get(train.loss, ())
+
+
+def _in_table(data: Any, facts: DataFacts) -> bool:
+    return facts.table
+
+
+_FOLDERS = "the labels are class folders"
+_TABLE = "Give a table with --labels"
+_NOTHING_UNFROZEN = "nothing is unfrozen, and the head is trained for --epochs"
+_UNFREEZE = "Use --unfreeze, --unfreeze-blocks or --unfreeze-layers"
+_OWN_SPLIT = "the data set gives that split, and --ignore-split draws one"
+
+EFFECTS: dict[str, tuple[Effect, ...]] = {
+    "label_delim": (
+        Effect(_in_table, _FOLDERS, _TABLE, DataFacts),
+        Effect(
+            lambda data, facts: not (facts.table and facts.flags) or data.label_delim == "auto",
+            "the labels are columns of 0 and 1",
+            facts=DataFacts,
+        ),
+    ),
+    "exact_labels": (
+        Effect(
+            lambda data, facts: not data.exact_labels or facts.spellings(),
+            "no two labels differ in their spelling alone",
+            facts=DataFacts,
+            harmless=True,
+        ),
+    ),
+    "keep_no_finding": (
+        Effect(
+            lambda data, facts: not data.keep_no_finding or facts.no_finding,
+            "'No Finding' is not among the labels of a multi-label task",
+            facts=DataFacts,
+        ),
+    ),
+    "valid_fraction": (
+        Effect(lambda data, facts: data.folds is None, "one of the folds is the validation split"),
+        Effect(lambda data, facts: "valid" not in facts.given, _OWN_SPLIT, facts=DataFacts, harmless=True),
+    ),
+    "test_fraction": (
+        Effect(
+            lambda data, facts: not data.test_fraction or "test" not in facts.given,
+            _OWN_SPLIT,
+            facts=DataFacts,
+            harmless=True,
+        ),
+    ),
+    "split_seed": (Effect(lambda data, facts: facts.drawn, "no split is drawn", facts=DataFacts, harmless=True),),
+    "ignore_split": (
+        Effect(
+            lambda data, facts: not data.ignore_split or facts.own_split,
+            "the data set has no split of its own",
+            facts=DataFacts,
+            harmless=True,
+        ),
+    ),
+    "missing": (
+        Effect(lambda data, facts: facts.table or data.missing == "error", _FOLDERS, _TABLE, DataFacts),
+        Effect(
+            lambda data, facts: data.missing == "error" or not facts.table or facts.missing,
+            "each row of the table has its image",
+            facts=DataFacts,
+            harmless=True,
+        ),
+    ),
+    "window": (
+        Effect(
+            lambda data, facts: data.window == "auto" or facts.dicom(),
+            "no image is a DICOM file",
+            facts=DataFacts,
+            harmless=True,
+        ),
+    ),
+    "cache_dir": (Effect(lambda data, facts: data.cache, "nothing is cached with --no-cache"),),
+    "freeze_epochs": (Effect(lambda train, facts: _unfreezes(train), _NOTHING_UNFROZEN, _UNFREEZE),),
+    "lr_div": (Effect(lambda train, facts: _unfreezes(train), _NOTHING_UNFROZEN, _UNFREEZE),),
+    "beta2": (Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam"),),
+    "eps": (Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam"),),
+    "early_stop": (
+        Effect(
+            lambda train, facts: train.early_stop is None or train.early_stop < train.epochs,
+            "the last phase has no more epochs than that",
+            "Train for more --epochs",
+        ),
+        Effect(
+            lambda train, facts: (
+                train.early_stop is None or train.early_stop >= train.epochs or train.early_stop <= facts.stoppable
+            ),
+            "the last phase ends before so many epochs can follow its best one",
+            facts=PlanFacts,
+            harmless=True,
+        ),
+    ),
+    "monitor": (
+        Effect(
+            lambda train, facts: train.monitor == "auto" or facts.epochs > 1,
+            "there is one epoch, which is the best",
+            facts=PlanFacts,
+            harmless=True,
+        ),
+    ),
+    "allow_leaks": (
+        Effect(
+            lambda train, facts: not train.allow_leaks or facts.leaks,
+            "no patient and no image is in more than one split",
+            facts=PlanFacts,
+            harmless=True,
+        ),
+    ),
+    "progressive": (
+        Effect(
+            lambda train, facts: len(train.progressive) != 1, "it is one size, that of --size", "Name a smaller one too"
+        ),
+        Effect(
+            lambda train, facts: len(train.progressive) <= _total_epochs(train),
+            "it has more sizes than there are epochs",
+            "Name fewer sizes, or train for more --epochs",
+        ),
+        Effect(
+            lambda train, facts: len(train.progressive) < 2 or bool(facts.sizes),
+            "all epochs train on cached features, computed at the last size",
+            "--reuse-frozen off runs frozen layers in each epoch, on growing images",
+            PlanFacts,
+            harmless=True,
+        ),
+        Effect(
+            lambda train, facts: not facts.sizes or set(train.progressive) <= facts.sizes,
+            "there are too few epochs without cached features",
+            facts=PlanFacts,
+            harmless=True,
+            verb="does not come to all sizes",
+        ),
+    ),
+    "reuse_frozen": (
+        Effect(
+            lambda train, facts: train.reuse_frozen != "on" or not _trains_all_at_once(train),
+            "all layers are trained from the first epoch on",
+        ),
+        Effect(
+            lambda train, facts: (
+                train.reuse_frozen == "auto"
+                or _trains_all_at_once(train)
+                or (facts.frozen if train.reuse_frozen == "on" else facts.cached_by_auto)
+            ),
+            "there is nothing whose features would be cached",
+            facts=PlanFacts,
+            harmless=True,
+        ),
+    ),
+    "frozen_views": (
+        Effect(lambda train, facts: train.reuse_frozen != "off", "no features are cached with --reuse-frozen off"),
+        Effect(
+            lambda train, facts: train.reuse_frozen == "off" or facts.cached,
+            "no phase trains on cached features",
+            "--reuse-frozen on caches them whatever the number of epochs",
+            PlanFacts,
+            harmless=True,
+        ),
+        Effect(
+            lambda train, facts: not facts.cached or train.frozen_views == facts.views,
+            "with so many epochs --reuse-frozen auto caches more views",
+            facts=PlanFacts,
+            harmless=True,
+        ),
+    ),
+    "gamma": (Effect(_takes("gamma"), "the loss takes none", f"Use {losses_with('gamma')}"),),
+    "alpha": (
+        Effect(
+            lambda train, facts: train.alpha is None or _takes("alpha")(train, facts),
+            "the loss takes none",
+            f"Use {losses_with('alpha')}",
+        ),
+    ),
+}
+"""The options that act in some combinations only; one is mentioned where one of its effects does not act."""
+
+SELF_REPORTED = frozenset({"uncertain", "blank", "label_map"})
+"""Options whose note says on how many cells or labels they acted, none included."""
+
+ALWAYS = frozenset({
+    "source", "unreadable", "keep_masks", "labels", "path_col", "label_col", "split_col", "imply", "task",
+    "patient_col", "split_file", "folds", "fold", "cache", "arch", "weights", "head", "head_width", "size", "unfreeze",
+    "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze", "epochs", "lr", "schedule", "optimizer", "momentum", "wd",
+    "train_metrics", "tta", "seed", "loss", "class_weights", "device", "precision", "batch_size", "workers",
+    "thresholds", "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples",
+})  # fmt: skip
+"""Options that act in every combination that is no error. What `unreadable` and `keep_masks` act on shows when images
+are decoded, which counts what is left out.
+"""
+
+
+def _total_epochs(train: Any) -> float:
+    """Of all phases; unknown, and so without bound, where layers are unfrozen step by step."""
+    if train.gradual_unfreeze:
+        return float("inf")
+    return float(train.epochs + (train.freeze_epochs if _unfreezes(train) else 0))
+
+
+def _trains_all_at_once(train: Any) -> bool:
+    return bool(train.unfreeze and not train.freeze_epochs and not train.gradual_unfreeze)
+
+
+def check_effects(section: BaseModel, facts: DataFacts | PlanFacts | None = None) -> list[str]:
+    """Notes on the options of a section that change nothing, as far as these facts decide it.
+
+    Raises:
+        ConfigError: options that were given and contradict others; the message lists them all.
+    """
+    notes, errors = [], []
+    for name, field in type(section).model_fields.items():
+        value, given = getattr(section, name), name in section.model_fields_set
+        if not given and value == field.default:
+            continue
+        for effect in EFFECTS.get(name, ()):
+            if effect.facts is not type(facts) or effect.acts(section, facts):
+                continue
+            shown = ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            advice = f"{effect.advice}, or leave it out." if effect.advice else f"Leave out {name}."
+            if given and not effect.harmless:
+                errors.append(f"{name} is {shown}, which {effect.verb}: {effect.why}. {advice}")
+            else:
+                notes.append(f"{name} ({shown}) {effect.verb}: {effect.why}.")
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return notes
+
+
+def check_settings(config: Config) -> list[str]:
+    """The same for all sections but the data's, before anything else is known: `open_manifest` checks that."""
+    return [note for name in Config.model_fields if name != "data" for note in check_effects(getattr(config, name))]
+
+
+def check_range_test(options: Collection[str]) -> list[str]:
+    """A note on options of `find_lr` that a range test does not use, and that are meant for `fit`."""
+    idle = [name for name in NOT_IN_RANGE_TEST if name in options]
+    return [f"No effect on a range test, which has no phases and no results: {', '.join(idle)}."] if idle else []
