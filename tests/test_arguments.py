@@ -87,7 +87,7 @@ def passes(check, arguments):
         (lambda g: xf.learner(g["dls"], lrr=1), "Did you mean 'lr'"),
         (lambda g: xf.predict(g["run"], []), "No files to predict on"),
         (lambda g: xf.predict(g["run"], "a\0b"), "NUL character"),
-        (lambda g: xf.predict(g["run"], "x.png", batch_size=0), "batch_size is 0; expected at least 2"),
+        (lambda g: xf.predict(g["run"], "x.png", batch_size=0), "batch_size is 0; expected at least 1"),
         (lambda g: xf.Run(None), "path is None"),
         (lambda g: xf.Config.read(5), "path is 5"),
         (lambda g: xf.FocalLoss("nonsense"), "task is 'nonsense'; expected 'single' or 'multi'"),
@@ -98,6 +98,13 @@ def passes(check, arguments):
 def test_messages(call, words, good):
     with pytest.raises(XrayfastError, match=words):
         call({"dls": good["learner"]["dls"], "run": good["load"]["run"]})
+
+
+def test_a_single_image_per_batch_is_for_prediction_only(good):
+    for name in ("predict", "evaluate"):
+        getattr(xf, name).check(**good[name], batch_size=1)
+    with pytest.raises(ConfigError, match="batch_size is 1; expected at least 2"):
+        xf.dataloaders.check(**good["dataloaders"], batch_size=1)
 
 
 def test_numbers_of_numpy_and_paths_are_taken(data_dir, good, tmp_path):

@@ -26,7 +26,7 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
     function's own affair.
 
     Args:
-        types: gives types with bounds that hold for parameters of these names.
+        types: gives types with bounds for parameters of these names, unless annotated with bounds of their own.
     """
 
     def decorate(function: F) -> F:
@@ -43,7 +43,8 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
 
         @cache
         def bounded(name: str) -> TypeAdapter[Any] | None:
-            return TypeAdapter(types()[name]) if name in types() else None
+            own = str(parameters[name].annotation).startswith("Annotated")
+            return TypeAdapter(types()[name]) if name in types() and not own else None
 
         def check(*args: Any, **options: Any) -> inspect.BoundArguments:
             """The arguments as the function gets them."""

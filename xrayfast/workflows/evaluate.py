@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from xrayfast._version import __version__
 from xrayfast.audit.features import StageProgress
@@ -86,7 +87,7 @@ def evaluate(
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
     device: Device = "auto",
-    batch_size: int = 32,
+    batch_size: Annotated[int, Field(ge=1)] = 32,
     command: str = "",
     progress: StageProgress | None = None,
 ) -> Evaluation:

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from xrayfast.config import Device, field_types
 from xrayfast.data.images.notes import describe_notes
@@ -32,7 +33,7 @@ def predict(
     *,
     abstain_below: float | None = None,
     tta: bool = False,
-    batch_size: int = 32,
+    batch_size: Annotated[int, Field(ge=1)] = 32,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = warnings.warn,
