@@ -174,6 +174,28 @@ def confusion(work: Path) -> tuple[str, str]:
     return f"one {shape[0]}×{shape[1]} table for all labels", f"one {ours[1]}×{ours[2]} table per label ({ours[0]})"
 
 
+def unfrozen_one_by_one(work: Path) -> tuple[str, str]:
+    """How many parts of resnet18's backbone can be unfrozen one after the other?"""
+    plain = fv.vision_learner(folder_dls(work), resnet18, pretrained=False)
+    plain.create_opt()
+    dls = xf.dataloaders(xf.open_data(work / "images"), size=32, batch_size=8)
+    ours = xf.learner(dls, arch="resnet18", weights="none", groups="layers")
+    ours.create_opt()
+    return tuple(str(len(learn.opt.param_lists) - 1) for learn in (plain, ours))
+
+
+def training_metrics(work: Path) -> tuple[str, str]:
+    """How many metrics of the training split does an epoch record, besides the loss?"""
+    learn = fv.vision_learner(folder_dls(work), resnet18, pretrained=False, metrics=[fv.accuracy])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    ours = xf.Run(work / "runs" / "multi").history.columns
+    return tuple(
+        str(sum(name.startswith("train_") and name != "train_loss" for name in names))
+        for names in (learn.recorder.metric_names, ours)
+    )
+
+
 def saved_model(work: Path) -> tuple[str, str]:
     """What a saved model is: can loading it run code?"""
     learn = fv.vision_learner(folder_dls(work), resnet18, pretrained=False)
@@ -196,7 +218,9 @@ ROWS = {
     "frozen phase of resnet18: tensors of the backbone that are trained": frozen_batch_norm,
     "efficientnet_b0: images are normalised as ImageNet's weights expect": normalised,
     "vgg16: pretrained hidden layers of its own classifier that are kept": own_classifier,
+    "resnet18: parts of the backbone that can be unfrozen one after the other": unfrozen_one_by_one,
     "three labels per image: `confusion_matrix()`": confusion,
+    "three labels per image: metrics of the training split per epoch, besides the loss": training_metrics,
     "loading a saved model can run code": saved_model,
 }
 

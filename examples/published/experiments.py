@@ -50,12 +50,13 @@ COMMON = {
     "batch_size": 20,
     "schedule": "constant",
     "wd": 0.0,
-    "freeze_epochs": 0,  # the head is trained together with the unfrozen layers from the start,
-    "lr_div": 1.0,  # all of them at one learning rate
     "thresholds": "half",
     "calibrate": False,
     "seed": 0,
 }
+TOGETHER = {"freeze_epochs": 0, "lr_div": 1.0}
+"""Unfrozen layers are trained together with the head from the start, all at one learning rate."""
+
 PROTOCOL = (
     "Yours: batch size 20, no schedule, no weight decay, the same learning rate for all trained layers,"
     " images fitted into {size} px, small rotations and changes of brightness, no flips. The weights are those of"
@@ -138,7 +139,9 @@ class Experiment:
     def settings(self) -> dict[str, object]:
         """As options of xf.fit."""
         kind = (family(self.network), self.head)
-        return COMMON | HEADS[kind] | LAYERS[kind][self.layers] | OPTIMIZERS[self.optimizer] | LOSSES[self.loss]
+        layers = LAYERS[kind][self.layers]
+        layers = layers and layers | TOGETHER
+        return COMMON | HEADS[kind] | layers | OPTIMIZERS[self.optimizer] | LOSSES[self.loss]
 
     def published(self, task: str, labels: int) -> dict[str, str]:
         """The published values by metric, each with the mark of its protocol; "–" where there is none."""

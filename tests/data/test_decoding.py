@@ -44,7 +44,7 @@ def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(fol
 def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     names = unreadable(folder)
     data = xf.open_data(folder, unreadable="skip", cache=False, patient_col="none")
-    options = {"weights": "none", "size": 64, "epochs": 1, "freeze_epochs": 0, "device": "cpu", "resamples": 0}
+    options = {"weights": "none", "size": 64, "epochs": 1, "device": "cpu", "resamples": 0}
     run = xf.fit(data, runs=tmp_path / "runs", **options)
     assert (run.path / "left_out.csv").read_text().splitlines() == ["image,reason", *(f"{n},unreadable" for n in names)]
     assert ["Left out: unreadable", 3] in [list(step) for step in run.info.flow]
