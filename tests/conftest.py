@@ -22,6 +22,17 @@ settings.load_profile("no deadline")
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+class StopAfter:
+    """Asks to stop after a number of batches."""
+
+    def __init__(self, batches):
+        self.left = batches
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Decoded images go into a folder of the session, not into the user's cache."""

@@ -115,9 +115,14 @@ def _in_table(data: Any, facts: DataFacts) -> bool:
 
 _FOLDERS = "the labels are class folders"
 _TABLE = "Give a table with --labels"
-_NOTHING_UNFROZEN = "nothing is unfrozen, and the head is trained for --epochs"
-_UNFREEZE = "Use --unfreeze, --unfreeze-blocks or --unfreeze-layers"
 _OWN_SPLIT = "the data set gives that split, and --ignore-split draws one"
+
+_OF_UNFREEZING = Effect(
+    lambda train, facts: _unfreezes(train),
+    "nothing is unfrozen, and the head is trained for --epochs",
+    "Use --unfreeze, --unfreeze-blocks or --unfreeze-layers",
+)
+_OF_ADAM = Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam")
 
 EFFECTS: dict[str, tuple[Effect, ...]] = {
     "label_delim": (
@@ -182,10 +187,10 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         ),
     ),
     "cache_dir": (Effect(lambda data, facts: data.cache, "nothing is cached with --no-cache"),),
-    "freeze_epochs": (Effect(lambda train, facts: _unfreezes(train), _NOTHING_UNFROZEN, _UNFREEZE),),
-    "lr_div": (Effect(lambda train, facts: _unfreezes(train), _NOTHING_UNFROZEN, _UNFREEZE),),
-    "beta2": (Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam"),),
-    "eps": (Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam"),),
+    "freeze_epochs": (_OF_UNFREEZING,),
+    "lr_div": (_OF_UNFREEZING,),
+    "beta2": (_OF_ADAM,),
+    "eps": (_OF_ADAM,),
     "early_stop": (
         Effect(
             lambda train, facts: train.early_stop is None or train.early_stop < train.epochs,

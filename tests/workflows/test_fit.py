@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import TINY, StopAfter
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.training.callbacks import History, NullReporter
@@ -20,17 +20,6 @@ from xrayfast.metrics.registry import overall_metrics
 from xrayfast.workflows.compare import _run_row
 
 SAME = ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_f1_macro", "valid_auroc_macro", "lr"]
-
-
-class StopAfter:
-    """Asks to stop after a number of batches."""
-
-    def __init__(self, batches):
-        self.left = batches
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import sklearn.metrics as skm
 import torch
 
 import xrayfast as xf
-from tests.conftest import TINY
+from tests.conftest import TINY, StopAfter
 from xrayfast.batches import add_epoch, thin_batches
 from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files import write_csv
@@ -212,17 +212,6 @@ def test_no_batch_waits_for_the_device(data_dir, tmp_path, monkeypatch):
     xf.fit(xf.open_data(data_dir), runs=tmp_path, **OPTIONS)
     # Progress reads the loss for the last batch of each split of each of three epochs, for display.
     assert read == {callbacks.__file__: 6}
-
-
-class StopAfter:
-    """Asks to stop after a number of batches."""
-
-    def __init__(self, batches):
-        self.left = batches
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
 
 
 @pytest.mark.parametrize(("most_rows", "width"), [(20_000, 1), (12, 4)])
