@@ -298,7 +298,9 @@ class TrainConfig(_Section):
         "Metrics on the training split: running takes the predictions made while each epoch trained; final also "
         "predicts the split once, without augmentation, with the weights of the best epoch.",
     )
-    tta: bool = option(False, "Average final predictions over augmented views.")
+    tta: bool = option(
+        False, "Average final predictions over augmented views, which depend on the seed and the image alone."
+    )
     allow_leaks: bool = option(
         False, "Train although patients or duplicates are in more than one split; the report says so."
     )

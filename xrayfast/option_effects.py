@@ -345,6 +345,17 @@ def check_settings(config: Config) -> list[str]:
     return [note for name in Config.model_fields if name != "data" for note in check_effects(getattr(config, name))]
 
 
+def check_tta(given: bool | None, trained: bool) -> list[str]:
+    """A note where predictions are not made as those were on which a run was calibrated; None means that they are."""
+    if given is None or given == trained:
+        return []
+    ways = {True: "averaged over augmented views", False: "made without augmented views"}
+    return [
+        f"{'--tta' if given else '--no-tta'}: predictions are {ways[given]}, and those on which the run's calibration "
+        f"and thresholds were fitted are {ways[trained]}."
+    ]
+
+
 def check_range_test(options: Collection[str]) -> list[str]:
     """A note on options of `find_lr` that a range test does not use, and that are meant for `fit`."""
     idle = [name for name in NOT_IN_RANGE_TEST if name in options]

@@ -1,5 +1,6 @@
 """Augmentation and normalisation against fastai's own and torch's."""
 
+import hashlib
 import math
 
 import numpy as np
@@ -32,11 +33,11 @@ def test_the_grid_is_torch_s():
 
 def test_images_that_are_not_drawn_are_untouched(images, monkeypatch):
     monkeypatch.setattr(augment, "P_AFFINE", 0.3)
-    out = random_affine(images)
+    out = random_affine(images, torch.rand(6, 16))
     same = [torch.equal(a, b) for a, b in zip(images, out, strict=True)]
     assert 0 < sum(same) < len(same)
     monkeypatch.setattr(augment, "P_AFFINE", 0.0)
-    assert torch.equal(random_affine(images), images)
+    assert torch.equal(random_affine(images, torch.rand(6, 16)), images)
 
 
 def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
@@ -46,8 +47,8 @@ def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
     monkeypatch.setattr(augment, "P_AFFINE", 1.0)
     monkeypatch.setattr(augment, "MIN_ZOOM", 1.0)
     angles = []
-    monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: angles.append(real(*a)) or angles[-1])
-    out = random_affine(image)[:, 0].numpy()
+    monkeypatch.setattr(augment, "_scale", lambda *a, real=augment._scale: angles.append(real(*a)) or angles[-1])
+    out = random_affine(image, torch.rand(6, 8))[:, 0].numpy()
     y, x = np.mgrid[-50:51, -50:51]
     for turned, angle in zip(out, angles[0], strict=True):
         direction = 0.5 * math.atan2(2 * (turned * x * y).sum(), (turned * (x**2 - y**2)).sum())
@@ -60,16 +61,16 @@ def test_zoom_shrinks_an_image_by_the_drawn_factor_and_keeps_it_in_the_frame(mon
     monkeypatch.setattr(augment, "P_AFFINE", 1.0)
     monkeypatch.setattr(augment, "MAX_ROTATION", 0.0)
     drawn = []
-    monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: drawn.append(real(*a)) or drawn[-1])
-    area = random_affine(image).mean(dim=(1, 2, 3))
+    monkeypatch.setattr(augment, "_scale", lambda *a, real=augment._scale: drawn.append(real(*a)) or drawn[-1])
+    area = random_affine(image, torch.rand(6, 32)).mean(dim=(1, 2, 3))
     torch.testing.assert_close(area, drawn[1] ** 2, atol=0.02, rtol=0)
     assert float(drawn[1].min()) >= augment.MIN_ZOOM
 
 
 def test_lighting_is_fastai_s_formula(images, monkeypatch):
     drawn = []
-    monkeypatch.setattr(augment, "_draw", lambda *a, real=augment._draw: drawn.append(real(*a)) or drawn[-1])
-    out = jitter_lighting(images)
+    monkeypatch.setattr(augment, "_scale", lambda *a, real=augment._scale: drawn.append(real(*a)) or drawn[-1])
+    out = jitter_lighting(images, torch.rand(4, 16))
     brightness, contrast = drawn[0].view(-1, 1, 1, 1), drawn[1].exp().view(-1, 1, 1, 1)
     # fastai: x = sigmoid((logit(x) + logit(brightness)) * contrast)
     expected = torch.sigmoid((torch.logit(images, 1e-7) + torch.logit(brightness)) * contrast)
@@ -77,11 +78,30 @@ def test_lighting_is_fastai_s_formula(images, monkeypatch):
 
 
 def test_draws_are_uniform_between_their_bounds_as_often_as_asked():
-    values = augment._draw(20_000, 0.75, 2.0, 4.0, 7.0)
+    values = augment._scale(torch.rand(2, 20_000), 0.75, 2.0, 4.0, 7.0)
     chosen = values[values != 7.0]
     assert len(chosen) / len(values) == pytest.approx(0.75, abs=0.02)
     assert float(chosen.mean()) == pytest.approx(3.0, abs=0.02)
     assert 2.0 <= float(chosen.min()) < 2.01 and 3.99 < float(chosen.max()) <= 4.0
+
+
+def test_draws_of_a_view_are_uniform_and_those_of_its_image(images):
+    images = (images * 255).round() / 255
+    draws = [augment.draws_of_view(images, seed, view) for seed in range(20) for view in range(10)]
+    values = torch.stack(draws).flatten()
+    assert 0 <= float(values.min()) < 0.001 and 0.999 < float(values.max()) < 1
+    counts = torch.histc(values, 20, 0, 1) / len(values)
+    torch.testing.assert_close(counts, torch.full((20,), 0.05), atol=0.005, rtol=0)
+    assert len(values.unique()) > 0.99 * len(values), "each seed, view, image and row has its own"
+    found = augment.draws_of_view(images[5:6], 7, 3)
+    assert torch.equal(found, augment.draws_of_view(images.flip(0), 7, 3)[:, 10:11])
+    # SHAKE-128 of the pixels and "7 3", in words of 24 bits
+    content = (images[5] * 255).numpy().round().astype(np.uint8).tobytes() + b"7 3"
+    words = np.frombuffer(hashlib.shake_128(content).digest(40), np.uint32) // 256
+    np.testing.assert_array_equal(found[:, 0], words / 2**24)
+    changed = images[5:6].clone()
+    changed[0, 0, 0, 0] = 1 - changed[0, 0, 0, 0]
+    assert not torch.equal(augment.draws_of_view(changed, 7, 3), found)
 
 
 def test_normalised_by_imagenet_and_back(images):

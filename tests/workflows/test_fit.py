@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 import weakref
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from PIL import Image
 
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
+from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
+from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.training.callbacks import History, NullReporter
 from xrayfast.learning.training.mixed_precision import leave_autocast
@@ -338,7 +342,6 @@ def test_the_large_archs_too(arch, data, data_dir, tmp_path):
         {"class_weights": "auto", "head_width": (20, 10)},
         {"loss": "focal", "alpha": (1.0, 2.0, 1.0)},
         {"precision": "bf16"},
-        {"tta": True},
         {"unfreeze_blocks": 1, "freeze_epochs": 0},
         {"monitor": "valid_loss", "early_stop": 1, "lr": 0.5, "epochs": 6},
     ],
@@ -352,6 +355,38 @@ def test_options(options, data, tmp_path):
         weights = safetensors.torch.load_file(run.model_path)
         shapes = {tuple(tensor.shape) for key, tensor in weights.items() if key.startswith("1.") and tensor.ndim == 2}
         assert shapes == {(20, 1024), (10, 20), (3, 10)}
+
+
+def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_dir, tmp_path):
+    run = xf.fit(data, runs=tmp_path, epochs=1, seed=4, tta=True, **TINY)
+    saved = run.predictions("valid")
+    expected = Predictor.from_run(run).probabilities([read(data_dir / image).pixels for image in saved.images])
+    np.testing.assert_allclose(saved.raw, expected.raw, atol=1e-6)
+    np.testing.assert_allclose(saved.probability, expected.calibrated, atol=1e-6)
+    files = [data_dir / image for image in saved.images]
+
+    def predicted(files, **options):
+        return xf.predict(run, files, **options).filter(like="prob_").to_numpy(dtype=float)
+
+    np.testing.assert_allclose(predicted(files), saved.probability, atol=1e-6)
+    np.testing.assert_allclose(predicted(files[2]), saved.probability[2:3], atol=1e-6)
+    np.testing.assert_allclose(
+        [e.probabilities["normal"] for e in xf.explain(run, files[:2])],
+        saved.probability[:2, run.labels.index("normal")],
+        atol=1e-6,
+    )
+    with pytest.warns(UserWarning, match=r"--no-tta.*fitted are averaged over augmented views"):
+        assert not np.allclose(predicted(files, tta=False), saved.probability, atol=1e-6)
+    elsewhere = tmp_path / "elsewhere" / "normal"
+    elsewhere.mkdir(parents=True)
+    Image.fromarray(255 - read(files[0]).pixels).save(elsewhere / "a.png")
+    for tta, notes in ((None, 0), (False, 1)):
+        found = xf.evaluate(run, elsewhere.parent, tta=tta, resamples=0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            np.testing.assert_allclose(found.predictions.probability, predicted(elsewhere, tta=tta), atol=1e-6)
+        assert found.info["tta"] is (tta is None)
+        assert sum("--no-tta" in note for note in found.metrics["notes"]) == notes
 
 
 @pytest.mark.parametrize(("head", "widths"), [("linear", ()), ("mlp", 20), ("classifier", ()), ("classifier", 20)])

@@ -19,9 +19,12 @@ OUT = "Output"
 FIELDS = {name: SECTIONS[section].model_fields[name] for name, section in FIELD_SECTIONS.items()}
 
 
-def takes(*names: str, without: Collection[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def takes(
+    *names: str, without: Collection[str] = (), of_run: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each of these fields of the config, a section standing for all of its fields. The
-    fields of a section have its heading in the help; those that are named have none, but for one of their own.
+    fields of a section have its heading in the help; those that are named have none, but for one of their own. Those
+    of `of_run` default to the settings of the run that the command is about.
 
     The command's first parameter gets the options that were given, by field; None stands for "not given", so that a
     --config file can give it. Typer reads options from a signature, so one is made that has them all.
@@ -37,7 +40,8 @@ def takes(*names: str, without: Collection[str] = ()) -> Callable[[Callable[...,
 
         kind = inspect.Parameter.KEYWORD_ONLY
         options = [
-            inspect.Parameter(field, kind, default=None, annotation=_annotation(field, names)) for field in fields
+            inspect.Parameter(field, kind, default=None, annotation=_annotation(field, names, field in of_run))
+            for field in fields
         ]
         options += [parameter.replace(kind=kind) for parameter in own]
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -52,7 +56,7 @@ def _fields(name: str) -> Iterator[str]:
     yield from SECTIONS[name].model_fields if name in SECTIONS else [name]
 
 
-def _annotation(name: str, takes: Collection[str]) -> Any:
+def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
     """What Typer makes the option of a field from: its type, flags and help."""
     field, flag = FIELDS[name], name.replace("_", "-")
     shows: Any = field.json_schema_extra
@@ -68,7 +72,7 @@ def _annotation(name: str, takes: Collection[str]) -> Any:
     if shows.get("repeated"):
         kind = list[str]
         help += " May be repeated."
-    show = shows.get("shown") or (default if field.default not in (None, ()) else False)
+    show = "the run's" if of_run else shows.get("shown") or (default if field.default not in (None, ()) else False)
     if name == "source":
         return Annotated[kind | None, typer.Argument(metavar=metavar, show_default=show, help=help)]
     option = typer.Option(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,24 +34,47 @@ P_LIGHTING = 0.75
 _EPS = 1e-7  # keeps the logits of black and white pixels finite
 
 
-def augment(images: Tensor) -> Tensor:
+AFFINE_DRAWS, LIGHTING_DRAWS = 6, 4
+"""Random numbers per image that `random_affine` and `jitter_lighting` use."""
+
+
+def augment(images: Tensor, draws: Tensor | None = None) -> Tensor:
     """Augmentations that leave a chest radiograph plausible and the lungs whole; (N, 1, H, W) floats in [0, 1].
 
     No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
     the frame; brightness and contrast by a fifth, on the logit of a pixel as fastai does it. The draws have the
     distribution of fastai's `aug_transforms` with these settings; images that are neither rotated nor scaled, more than
     half, are not resampled, and there is one channel instead of three.
+
+    Args:
+        images: what to augment.
+        draws: (AFFINE_DRAWS + LIGHTING_DRAWS, N) uniform numbers in [0, 1) that decide how, on the CPU so that they are
+            the same for every device; by default from torch's global generator.
     """
-    return jitter_lighting(random_affine(images))
+    if draws is None:
+        draws = torch.rand(AFFINE_DRAWS + LIGHTING_DRAWS, len(images))
+    return jitter_lighting(random_affine(images, draws[:AFFINE_DRAWS]), draws[AFFINE_DRAWS:])
 
 
-def random_affine(images: Tensor) -> Tensor:
+def draws_of_view(images: Tensor, seed: int, view: int) -> Tensor:
+    """Draws for `augment` that depend on each image's own pixels, the seed and the number of the view alone.
+
+    `images` are 8-bit ones as (N, 1, H, W) floats in [0, 1].
+    """
+    size, suffix = 4 * (AFFINE_DRAWS + LIGHTING_DRAWS), f"{seed} {view}".encode()
+    pixels = (images * 255).round().to(torch.uint8).cpu().numpy()
+    digests = [hashlib.shake_128(image.tobytes() + suffix).digest(size) for image in pixels]
+    words = np.frombuffer(b"".join(digests), "<u4").reshape(len(images), -1)
+    return torch.from_numpy((words.T >> 8).astype(np.float32) / 2**24)  # 24 bits, as torch.rand has
+
+
+def random_affine(images: Tensor, draws: Tensor) -> Tensor:
     """(N, 1, H, W) images, some rotated, some scaled down and shifted, the others as they are."""
     n = len(images)
-    angle = _draw(n, P_AFFINE, -MAX_ROTATION, MAX_ROTATION, 0.0) * (math.pi / 180)
-    zoom = _draw(n, P_AFFINE, MIN_ZOOM, 1.0, 1.0)
+    angle = _scale(draws[:2], P_AFFINE, -MAX_ROTATION, MAX_ROTATION, 0.0) * (math.pi / 180)
+    zoom = _scale(draws[2:4], P_AFFINE, MIN_ZOOM, 1.0, 1.0)
     # Shifts by which the image's edges stay in the frame.
-    shift = (1 / zoom - 1) * (2 * torch.rand(2, n) - 1)
+    shift = (1 / zoom - 1) * (2 * draws[4:] - 1)
     rows = torch.nonzero((angle != 0) | (zoom != 1)).flatten()
     if not len(rows):
         return images
@@ -71,23 +96,21 @@ def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
     return grid
 
 
-def jitter_lighting(images: Tensor) -> Tensor:
+def jitter_lighting(images: Tensor, draws: Tensor) -> Tensor:
     """(N, 1, H, W) images in [0, 1], some brighter or darker, some with more or less contrast."""
-    n = len(images)
-    brightness = _draw(n, P_LIGHTING, 0.5 * (1 - MAX_LIGHTING), 0.5 * (1 + MAX_LIGHTING), 0.5)
+    brightness = _scale(draws[:2], P_LIGHTING, 0.5 * (1 - MAX_LIGHTING), 0.5 * (1 + MAX_LIGHTING), 0.5)
     spread = -math.log(1 - MAX_LIGHTING)
-    contrast = _draw(n, P_LIGHTING, -spread, spread, 0.0).exp()
-    column = (n, 1, 1, 1)
+    contrast = _scale(draws[2:], P_LIGHTING, -spread, spread, 0.0).exp()
+    column = (len(images), 1, 1, 1)
     logits = torch.logit(images, eps=_EPS)
     logits *= contrast.view(column).to(images)
     logits += (torch.logit(brightness) * contrast).view(column).to(images)
     return logits.sigmoid_()
 
 
-def _draw(n: int, p: float, low: float, high: float, otherwise: float) -> Tensor:
-    """(n,) values, uniform with probability `p` and else `otherwise`; drawn on the CPU, the same for every device."""
-    values = torch.rand(n) * (high - low) + low
-    return torch.where(torch.rand(n) < p, values, torch.full((n,), otherwise))
+def _scale(draws: Tensor, p: float, low: float, high: float, otherwise: float) -> Tensor:
+    """(2, N) draws to (N,) values, uniform with probability `p` and else `otherwise`."""
+    return torch.where(draws[1] < p, draws[0] * (high - low) + low, torch.full_like(draws[0], otherwise))
 
 
 def shrink(images: Tensor, side: int | None) -> Tensor:

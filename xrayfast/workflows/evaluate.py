@@ -29,6 +29,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
+from xrayfast.option_effects import check_tta
 from xrayfast.predictions import (
     ATTRIBUTES,
     PREDICTION_COLUMNS,
@@ -83,7 +84,7 @@ def evaluate(
     by: Sequence[str] | str = (),
     split: Split | None = None,
     name: str | None = None,
-    tta: bool = False,
+    tta: bool | None = None,
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
     device: Device = "auto",
@@ -106,7 +107,8 @@ def evaluate(
             `MAX_GROUPS` values, such as hospital.
         split: of the run's own data "test" (default) or "valid"; of other data one of its splits, default all images.
         name: of the evaluation's folder; default that of the data.
-        tta: average over augmented views, which the seed of the run draws.
+        tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
+            own predictions were made, for which its calibration and thresholds were fitted.
         prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; default the run's settings.
         resamples: number of bootstrap resamples, 0 for no intervals; default the run's settings.
         device: where to compute.
@@ -131,7 +133,7 @@ def evaluate(
     resamples = settings.resamples if resamples is None else resamples
     by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
     external = None if data is None and config is None else _open_external(run, data, config)
-    if external is None and tta:
+    if external is None and tta is not None:
         raise ConfigError("found tta without data; the run's own predictions are saved as they were made.")
     stem = split or "test" if external is None else external.config.source.absolute().name or "data"
     with _new_folder(run, name, stem) as evaluation:
@@ -239,7 +241,7 @@ def _predict_external(
     split: Split | None,
     by: Sequence[str],
     *,
-    tta: bool,
+    tta: bool | None,
     device: Device,
     batch_size: int,
     progress: StageProgress,
@@ -289,9 +291,14 @@ def _predict_external(
             "lacking": list(matched.lacking),
         },
         warnings=unseen.warnings,
-        notes=(*matched.notes, PATIENTS_UNKNOWN, *describe_notes(predictions.images.tolist(), read_notes)),
+        notes=(
+            *matched.notes,
+            PATIENTS_UNKNOWN,
+            *check_tta(tta, predictor.tta),
+            *describe_notes(predictions.images.tolist(), read_notes),
+        ),
         info={
-            "tta": tta,
+            "tta": predictor.tta if tta is None else tta,
             "device": predictor.device.type,
             "data_notes": list(data.notes),
             "unreadable": unseen.unreadable,

@@ -264,8 +264,7 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     load_weights(learn.model, run.model_path)
     train = config.train
     predictions: dict[Split, Predictions] = {
-        split: predict_split(learn, split, tta=train.tta, seed=train.seed)
-        for split in PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]
+        split: predict_split(learn, split, tta=train.tta) for split in PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]
     }
     if train.train_metrics == "final":
         predictions["train"] = predict_split(learn, "train")

@@ -22,6 +22,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.option_effects import check_tta
 from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.run import Run
 
@@ -32,7 +33,7 @@ def predict(
     sources: Sequence[Path | str] | Path | str,
     *,
     abstain_below: float | None = None,
-    tta: bool = False,
+    tta: bool | None = None,
     batch_size: Annotated[int, Field(ge=1)] = 32,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
@@ -45,11 +46,12 @@ def predict(
         sources: files, folders (searched for images) and glob patterns.
         abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
             (multi-label) or on the image's class (single-label).
-        tta: average over augmented views, which the seed of the run draws.
+        tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
+            own predictions were made, for which its calibration and thresholds were fitted.
         batch_size: images per batch.
         device: where to compute.
         progress: called with the number of files done and of all files.
-        note: called with what was left out, in a sentence.
+        note: called with what was left out or differs from the run, in a sentence.
 
     Returns:
         One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
@@ -68,6 +70,8 @@ def predict(
     files, left_out = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     if left_out:
         note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
+    for sentence in check_tta(tta, run.config.train.tta):
+        note(sentence)
     predictor = Predictor.from_run(run, device)
     window, size = run.config.data.window, predictor.size
     tables: list[pd.DataFrame] = []

@@ -8,13 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, WeightsError
-from xrayfast.learning.inference.predictor import TTA_VIEWS, Predictor, predict_split
-from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.inference.predictor import Predictor, predict_split
 from xrayfast.metrics.operating_points.decision import Decision
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (7, 50, 40), dtype=np.uint8))
@@ -34,9 +32,8 @@ def quiet(learn):
 def test_probabilities_are_those_of_fastai(run, tta):
     learn = quiet(xf.load(run, device="cpu"))
     dl = learn.dls.test_dl(IMAGES, rm_type_tfms=0, bs=3, num_workers=0)
-    with isolated_rng(5, "tta"):
-        expected = (learn.tta(dl=dl, n=TTA_VIEWS) if tta else learn.get_preds(dl=dl))[0].numpy()
-    found = Predictor.from_run(run, "cpu").probabilities(IMAGES, tta=tta, seed=5, batch_size=3)
+    expected = (learn.tta(dl=dl) if tta else learn.get_preds(dl=dl))[0].numpy()
+    found = Predictor.from_run(run, "cpu").probabilities(IMAGES, tta=tta, batch_size=3)
     np.testing.assert_allclose(found.raw, expected, atol=1e-5)
     np.testing.assert_array_equal(found.calibrated, run.decision.calibrated(found.raw))
 
@@ -69,32 +66,26 @@ def test_a_learner_and_its_run_predict_the_same_to_the_bit(run):
     np.testing.assert_allclose(again.loss, saved.loss, rtol=1e-8)
 
 
-def test_views_are_drawn_by_the_seed_of_the_run_and_global_generators_are_left_alone(tiny_run, tmp_path):
+def test_the_views_of_an_image_depend_on_the_seed_of_the_run_and_on_that_image_alone(tiny_run, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
-    run.write_config(run.config.updated({"seed": 7}))
+    run.write_config(run.config.updated({"seed": 7, "tta": True}))
 
     def states():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
     before = states()
     predictor = Predictor.from_run(run, "cpu")
-    own, seventh, other = (predictor.probabilities(IMAGES, tta=True, seed=seed).raw for seed in (None, 7, 8))
+    own = predictor.probabilities(IMAGES).raw
+    others = [IMAGES[3], *IMAGES[::-1], IMAGES[3]]
+    again = predictor.probabilities(others, batch_size=2).raw
     assert states() == before
-    assert np.array_equal(own, seventh)
-    assert not np.allclose(own, other, atol=1e-6)
-
-
-def test_predict_and_evaluate_give_one_file_one_probability_under_tta(tiny_run, tmp_path):
-    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
-    run.write_config(run.config.updated({"seed": 7}))
-    file = tmp_path / "data" / "normal" / "image.png"
-    file.parent.mkdir(parents=True)
-    Image.fromarray(IMAGES[0]).save(file)
-    evaluated = xf.evaluate(run, tmp_path / "data", tta=True, device="cpu", resamples=0).predictions
-    predicted = xf.predict(run, file, tta=True, device="cpu").filter(like="prob_").to_numpy(dtype=float)
-    np.testing.assert_allclose(evaluated.probability, predicted, rtol=1e-8)
-    plain = xf.predict(run, file, device="cpu").filter(like="prob_").to_numpy(dtype=float)
-    assert not np.allclose(plain, predicted, atol=1e-6)
+    np.testing.assert_allclose(again, own[[3, *range(6, -1, -1), 3]], atol=1e-6)
+    assert not np.allclose(predictor.probabilities(IMAGES, tta=False).raw, own, atol=1e-6)
+    predictor.seed = 8
+    assert not np.allclose(predictor.probabilities(IMAGES).raw, own, atol=1e-6)
+    learn = quiet(xf.load(run, device="cpu"))
+    np.testing.assert_allclose(Predictor.from_learner(learn).probabilities(IMAGES, tta=True).raw, own, atol=1e-6)
+    assert learn.dls.after_batch.fs[-2].view is None, "training draws at random"
 
 
 def test_the_network_is_evaluated_in_float32_with_fused_batch_norm(tiny_run):

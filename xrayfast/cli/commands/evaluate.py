@@ -25,7 +25,7 @@ _OWN = ("prevalence", "resamples")
 _PREDICTION = ("tta", "batch_size", "device")
 
 
-@o.takes("data", *_OWN, *_PREDICTION, without=_WITHOUT)
+@o.takes("data", *_OWN, *_PREDICTION, without=_WITHOUT, of_run=(*_OWN, "tta", "window"))
 def evaluate(
     given: dict[str, Any],
     run: o.RunFolder = None,

@@ -10,13 +10,13 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import choose_run
 from xrayfast.cli.output import Output
-from xrayfast.config import PREDICTED_SPLITS
+from xrayfast.config import PREDICTED_SPLITS, ResultsConfig
 
 if TYPE_CHECKING:
     from xrayfast.run import Run
 
 
-@o.takes("results")
+@o.takes("results", of_run=ResultsConfig.model_fields)
 def interpret(
     given: dict[str, Any],
     run: o.RunFolder = None,

@@ -13,7 +13,7 @@ from xrayfast.cli.output import Output
 from xrayfast.config import Device
 
 
-@o.takes("tta", "batch_size", "device")
+@o.takes("tta", "batch_size", "device", of_run=("tta",))
 def predict(
     given: dict[str, Any],
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],

@@ -15,14 +15,13 @@ from xrayfast.config import Device
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError
-from xrayfast.learning.augment import augment, normalize
+from xrayfast.learning.augment import augment, draws_of_view, normalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.weights import load_weights
-from xrayfast.learning.randomness import isolated_rng
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
 from xrayfast.run import Run
@@ -62,10 +61,13 @@ class Predictor:
         size: side of the square in pixels.
         device: the network's.
         seed: of the views of test-time augmentation.
+        tta: whether the decision was fitted on predictions averaged over such views.
     """
 
-    def __init__(self, network: nn.Sequential, decision: Decision, size: int, seed: int = 0) -> None:
-        self.network, self.decision, self.size, self.seed = network.eval(), decision, size, seed
+    def __init__(
+        self, network: nn.Sequential, decision: Decision, size: int, seed: int = 0, *, tta: bool = False
+    ) -> None:
+        self.network, self.decision, self.size, self.seed, self.tta = network.eval(), decision, size, seed, tta
         self.device = next(network.parameters()).device
         self._fused = to_channels_last(fuse_batch_norm(network), self.device)
 
@@ -79,79 +81,77 @@ class Predictor:
             ConfigError: no such device here.
         """
         keep_freed_memory()
-        decision, target, model = run.decision, torch_device(device), run.config.model
+        decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
         with torch.device("meta"):  # draws no weights
             network = build_network(model.arch, len(decision.labels), model.head_width, model.head)
         network.to_empty(device=target)
         to_channels_last(network, target)
         load_weights(network, run.model_path)
-        return cls(network, decision, model.size, run.config.train.seed)
+        return cls(network, decision, model.size, train.seed, tta=train.tta)
 
     @classmethod
     def from_learner(cls, learn: Learner) -> Predictor:
         """The network of a learner on `xrayfast.dataloaders`, as it is now; without calibration and thresholds."""
         dls = learn.dls
-        return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size)
+        seed = learn.settings["seed"] if hasattr(learn, "settings") else 0  # a learner that `Learner` made has none
+        return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size, seed)
 
-    def inputs(self, images: Sequence[NDArray[np.uint8]], *, augmented: bool = False) -> Tensor:
-        """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised.
-
-        `augmented` as in training, by torch's global generator.
-        """
-        squares = np.stack([fit_square(image, self.size) for image in images])
-        batch = torch.from_numpy(squares).unsqueeze(1).to(self.device).float().div_(255)
-        return normalize(augment(batch) if augmented else batch)
+    def inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised."""
+        return normalize(self._squares(images))
 
     def logits(self, images: Sequence[NDArray[np.uint8]], *, batch_size: int = 32) -> NDArray[np.float32]:
         """The network's outputs for N arrays (H, W) uint8: (N, L) float32."""
-        return self._logits(images, batch_size).numpy()
+        return self._logits(images, batch_size)[0].numpy()
 
     def probabilities(
-        self, images: Sequence[NDArray[np.uint8]], *, tta: bool = False, seed: int | None = None, batch_size: int = 32
+        self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
     ) -> Probabilities:
         """Probabilities of images, raw and calibrated.
 
         Args:
             images: N arrays (H, W) uint8.
-            tta: average over augmented views; they depend on the seed and on an image's place among the N.
-            seed: of those views; that of training by default.
+            tta: average over augmented views, which depend on the seed and on the image, not on the others; by default
+                where the decision was fitted so.
             batch_size: images per batch.
         """
-        with isolated_rng(self.seed if seed is None else seed, "tta"):
-            views = [self._view(images, batch_size) for _ in range(TTA_VIEWS if tta else 0)]
-        raw = self._activation(self._logits(images, batch_size))
-        if tta:
-            raw = torch.lerp(torch.stack(views).mean(dim=0), raw, TTA_WEIGHT)
+        views = TTA_VIEWS if (self.tta if tta is None else tta) else 0
+        raw, *augmented = self._activation(self._logits(images, batch_size, views))
+        if augmented:
+            raw = torch.lerp(torch.stack(augmented).mean(dim=0), raw, TTA_WEIGHT)
         return Probabilities(raw.numpy(), self.decision.calibrated(raw.numpy()))
 
-    def _view(self, images: Sequence[NDArray[np.uint8]], batch_size: int) -> Tensor:
-        # As a DataLoader does at the start of a pass, on which the views of each seed have depended from the first.
-        torch.empty((), dtype=torch.int64).random_()
-        return self._activation(self._logits(images, batch_size, augmented=True))
+    def _squares(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """(N, 1, size, size) float32 in [0, 1] on the device."""
+        squares = np.stack([fit_square(image, self.size) for image in images])
+        return torch.from_numpy(squares).unsqueeze(1).to(self.device).float().div_(255)
 
-    def _logits(self, images: Sequence[NDArray[np.uint8]], batch_size: int, *, augmented: bool = False) -> Tensor:
+    def _logits(self, images: Sequence[NDArray[np.uint8]], batch_size: int, views: int = 0) -> Tensor:
+        """(1 + views, N, L) logits of the images as they are and of each view."""
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
-        logits = [torch.empty(0, len(self.decision.labels))]
+        logits = [torch.empty(1 + views, 0, len(self.decision.labels))]
         with torch.no_grad(), _no_autocast(self.device.type):
             for start in range(0, len(images), batch_size):
-                batch = self.inputs(images[start : start + batch_size], augmented=augmented)
-                logits.append(self._fused(batch).float().cpu())
-        return torch.cat(logits)
+                batch = self._squares(images[start : start + batch_size])
+                augmented = (augment(batch, draws_of_view(batch, self.seed, view)) for view in range(views))
+                passes = [self._fused(normalize(inputs)).float().cpu() for inputs in (batch, *augmented)]
+                logits.append(torch.stack(passes))
+        return torch.cat(logits, dim=1)
 
     def _activation(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=-1) if self.decision.task == "single" else logits.sigmoid()
 
 
-def predict_split(learn: Learner, split: Split, *, tta: bool = False, seed: int = 0) -> Predictions:
+def predict_split(learn: Learner, split: Split, *, tta: bool = False) -> Predictions:
     """Predictions and losses of one split of the data of a learner on `xrayfast.dataloaders`, not calibrated.
 
-    `tta` averages over augmented views, drawn by the seed.
+    `tta` averages over augmented views.
     """
     data, dls = learn.dls.manifest.subset(split), learn.dls
     with reading(data.table["path"].tolist(), dls.images.image) as images:
         raw, probability = Predictor.from_learner(learn).probabilities(
-            images, tta=tta, seed=seed, batch_size=dls[SPLITS.index(split)].bs
+            images, tta=tta, batch_size=dls[SPLITS.index(split)].bs
         )
     return Predictions(
         labels=data.labels,

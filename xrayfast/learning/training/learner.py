@@ -34,7 +34,7 @@ from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import FrozenInference
-from xrayfast.learning.training.loaders import RadiographDataLoaders
+from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDataLoaders
 from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
@@ -75,6 +75,18 @@ class RadiographLearner(Learner):
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
         """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
         return ContextManagers([_keep_records(self.recorder), super().validation_context(cbs, inner)])
+
+    def tta(self, ds_idx: int = 1, dl: Any = None, **options: Any) -> Any:
+        """fastai's, with the views of `xrayfast.predict`: they depend on the seed and on each image alone."""
+        dl = self.dls[ds_idx].new(shuffled=False, drop_last=False) if dl is None else dl
+        augmentations = [t for t in dl.after_batch.fs if isinstance(t, ChestAugmentation)]
+        for augmentation in augmentations:
+            augmentation.view = lambda: (self.settings["seed"], self.epoch)  # which counts the views here
+        try:
+            return super().tta(ds_idx, dl, **options)
+        finally:
+            for augmentation in augmentations:
+                augmentation.view = None
 
     @property
     def arch(self) -> str:

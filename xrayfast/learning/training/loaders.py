@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.learning.augment import augment, denormalize, normalize
+from xrayfast.learning.augment import augment, denormalize, draws_of_view, normalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
@@ -63,14 +63,20 @@ class OpenRadiograph(Transform):
 
 
 class ChestAugmentation(Transform):
-    """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`."""
+    """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
+
+    Attributes:
+        view: gives seed and number of the view to make of each image; None for a random one, as in training.
+    """
 
     order = 30
     split_idx = 0  # training only
+    view: Callable[[], tuple[int, int]] | None = None
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
         """(N, 1, H, W) in [0, 1] to the same."""
-        return TensorImageBW(augment(images.as_subclass(Tensor)))
+        batch = images.as_subclass(Tensor)
+        return TensorImageBW(augment(batch, None if self.view is None else draws_of_view(batch, *self.view())))
 
 
 class Normalization(Transform):
