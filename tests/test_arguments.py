@@ -8,7 +8,8 @@ import pytest
 
 import xrayfast as xf
 from tests.conftest import TINY
-from xrayfast.errors import ConfigError, XrayfastError
+from xrayfast.config import Config
+from xrayfast.errors import ConfigError, DataError, XrayfastError, did_you_mean, shorten
 from xrayfast.errors.arguments import as_python
 
 NONSENSE = [5, 1.5, "nonsense", None, object(), len, [], {}, b"x", np.float32(1), "a\0b", [None], float("nan"), -1]
@@ -122,3 +123,14 @@ def test_the_check_keeps_signature_and_documentation():
     assert xf.fit.__doc__.startswith("Train a network")
     with pytest.raises(ConfigError, match=r"predict: missing a required argument: 'run'"):
         xf.predict()
+
+
+def test_a_message_is_never_longer_than_a_screen():
+    name = "a" * 1_000_000
+    message = str(DataError(f"labels.csv: found {name}; expected less. Do this."))
+    assert len(message) < 4100 and message.startswith("labels.csv: found a") and message.endswith(" Do this.")
+    assert "[996,044 characters left out]" in message
+    assert len(shorten([name] * 10)) < 1200 and did_you_mean(name, [name]) == ""
+    with pytest.raises(ConfigError) as caught:
+        Config().updated({"loss": name, "epochs": 10**5000})
+    assert len(str(caught.value)) < 800 and "epochs is a whole number of more than" in str(caught.value)

@@ -23,7 +23,8 @@ LAYERS = [
     ["audit"],
     ["metrics", "data"],
     ["option_effects"],
-    ["files", "config", "synthetic", "figure_style"],
+    ["config", "synthetic", "figure_style"],
+    ["files"],
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

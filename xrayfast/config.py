@@ -17,6 +17,7 @@ from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
+from xrayfast.files import read_yaml
 
 Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
@@ -517,19 +518,9 @@ class Config(_Section):
         counts as given.
 
         Raises:
-            ConfigFileError: no such file, not YAML, unknown keys or wrong values. Tags that would build Python
-                objects are refused by the safe loader.
+            ConfigFileError: no such file, not plain YAML (see `read_yaml`), unknown keys or wrong values.
         """
-        import yaml  # here, as `--help` needs none
-
-        try:
-            content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigFileError(f"{path}: can't be read ({error.strerror}).") from error
-        except UnicodeDecodeError as error:
-            raise ConfigFileError(f"{path}: is not a text file in UTF-8.") from error
-        except yaml.YAMLError as error:
-            raise ConfigFileError(f"{path}: is not plain YAML: {error}") from error
+        content = read_yaml(Path(path), "settings in the sections data, model, train and results", ConfigFileError)
         if content is None:
             return cls()
         if not isinstance(content, dict):
@@ -571,12 +562,15 @@ def _validated(content: Mapping[str, Any]) -> Config:
         raise ConfigError("\n".join(_messages(error))) from error
 
 
+_MOST_PROBLEMS = 100
+
+
 def _messages(error: ValidationError) -> list[str]:
-    """One line per wrong field; a field of a union has one error per type."""
+    """One line per wrong field, of the first `_MOST_PROBLEMS`; a field of a union has one error per type."""
     found: dict[tuple[str, ...], str] = {}
     expected: dict[tuple[str, ...], dict[str, None]] = {}
     hints: dict[tuple[str, ...], str] = {}
-    for problem in error.errors():
+    for problem in error.errors(include_url=False)[:_MOST_PROBLEMS]:
         path = tuple(map(str, problem["loc"][:2]))
         if problem["type"] == "extra_forbidden":
             found[path] = f"unknown key '{'.'.join(path)}'.{_place_of(path)}"

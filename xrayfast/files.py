@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and tables that are read."""
+"""Files that are written whole or not at all, and the checks before a file of a user or stranger is read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,159 @@ import contextlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import RunError, WriteError, shorten
+from xrayfast.errors import LONGEST_NAME, RunError, WriteError, XrayfastError, cut, shorten
 
 if TYPE_CHECKING:
     import pandas as pd
+
+MAX_TABLE_BYTES = 2**29
+"""Largest table read, also unpacked: the published ones have at most 100 MB."""
+
+MAX_TEXT_BYTES = 2**25
+"""Largest other file of text or JSON read: `metrics.json` has about 2 MB for 100 labels."""
+
+MAX_SMALL_BYTES = 2**20
+"""Largest file of settings or label synonyms read: a `config.yaml` has 3 kB."""
+
+MAX_YAML_NODES, MAX_YAML_DEPTH, MAX_YAML_SCALAR = 20_000, 20, 5000
+"""Most values of a YAML file, most levels of nesting, and most characters of a value: a `config.yaml` has 200 values,
+and the parser takes 0.1 ms for each."""
+
+
+def require_regular_file(
+    path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError
+) -> os.stat_result:
+    """Refuse a file that would hang on opening (a FIFO), never end (a device), or fill the memory.
+
+    Args:
+        path: the file.
+        expected: what it should be, such as "a table of labels".
+        limit: the most bytes.
+        error: the class of the error.
+
+    Raises:
+        XrayfastError: of that class: no file, a folder, a pipe, socket or device, or a file that is too large.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError as problem:
+        found = "a link to nothing" if path.is_symlink() else "no such file"
+        raise error(f"{path}: found {found}; expected {expected}. Check the path.") from problem
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: can't be read ({problem}). Check the path and its permissions.") from problem
+    if stat.S_ISDIR(status.st_mode):
+        raise error(f"{path}: found a folder; expected {expected}. Name a file.")
+    if not stat.S_ISREG(status.st_mode):
+        raise error(f"{path}: found a pipe, socket or device; expected {expected}. Name a regular file.")
+    if status.st_size > limit:
+        raise error(
+            f"{path}: found {_size(status.st_size)}; expected {expected} of at most {_size(limit)}. Check that it is "
+            "the right file."
+        )
+    return status
+
+
+def _size(count: int) -> str:
+    """A number of bytes in the largest unit that it fills: "1.5 MB"."""
+    unit, name = next(((2**p, name) for p, name in ((30, "GB"), (20, "MB"), (10, "kB")) if count >= 2**p), (1, "bytes"))
+    return f"{count / unit:.3g} {name}"
+
+
+def read_text(path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError) -> str:
+    """Read a file of UTF-8 text, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        expected: what it should be, such as "a JSON file".
+        limit: the most bytes.
+        error: the class of the error.
+
+    Raises:
+        XrayfastError: of that class: see `require_regular_file`; or it can't be read, or is no such text.
+    """
+    require_regular_file(path, expected, limit, error)
+    try:
+        with path.open("rb") as file:
+            return file.read(limit).decode("utf-8-sig")
+    except OSError as problem:
+        raise error(f"{path}: can't be read ({problem.strerror}); expected {expected}.") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: found text that is not UTF-8; expected {expected}. Save it in UTF-8.") from problem
+
+
+def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
+    """Read a YAML file of mappings, lists and plain values.
+
+    Whatever could build an object, name a value that stands elsewhere (so that few bytes become gigabytes), or hide one
+    value behind another of the same key is refused before any value is built, as is what is too large.
+
+    Args:
+        path: the file.
+        expected: what it should be, such as "a file of settings".
+        error: the class of the error.
+
+    Raises:
+        XrayfastError: of that class, which names file and line.
+    """
+    import yaml  # here, as `--help` needs none
+
+    text = read_text(path, expected, MAX_SMALL_BYTES, error)
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        _require_plain(yaml.parse(text, Loader=loader))
+        return yaml.load(text, Loader=loader)
+    except (yaml.YAMLError, ValueError) as problem:  # a ValueError is a date that there is not
+        mark = getattr(problem, "problem_mark", None)
+        what = (mark and problem.problem) or str(problem).partition("\n")[0]
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise error(f"{path}: is not plain YAML ({where}{cut(what, LONGEST_NAME)}); expected {expected}.") from problem
+
+
+def _require_plain(events: Iterable[Any]) -> None:
+    """Raise an error of YAML where a document has anything but mappings, lists and plain values within the limits."""
+    import yaml
+
+    keys: list[set[str] | None] = []  # of each open mapping; None for a list
+    inside: list[int] = []  # how many nodes each has so far
+    count = 0
+
+    def refuse(found: str, event: Any) -> None:
+        raise yaml.MarkedYAMLError(problem=found, problem_mark=event.start_mark)
+
+    for event in events:
+        if isinstance(event, yaml.CollectionEndEvent):
+            keys.pop(), inside.pop()
+        if not isinstance(event, yaml.NodeEvent):
+            continue
+        count += 1
+        if count > MAX_YAML_NODES:
+            refuse(f"more than {MAX_YAML_NODES:,} values", event)
+        if event.anchor is not None:  # an alias has one too
+            refuse("an anchor or alias", event)
+        if event.tag is not None:
+            refuse("a tag", event)
+        is_scalar = isinstance(event, yaml.ScalarEvent)
+        if is_scalar and len(event.value) > MAX_YAML_SCALAR:
+            refuse(f"a value of {len(event.value):,} characters", event)
+        if keys:
+            inside[-1] += 1
+            known = keys[-1]
+            if known is not None and inside[-1] % 2:
+                if not is_scalar:
+                    refuse("a key that is no word", event)
+                if event.value in known:
+                    refuse(f"the key '{cut(event.value, 100)}' twice", event)
+                known.add(event.value)
+        if not is_scalar:
+            keys.append(set() if isinstance(event, yaml.MappingStartEvent) else None)
+            inside.append(0)
+            if len(keys) > MAX_YAML_DEPTH:
+                refuse(f"more than {MAX_YAML_DEPTH} levels of nesting", event)
 
 
 @contextlib.contextmanager
@@ -73,6 +218,7 @@ def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.Data
     """
     import pandas as pd
 
+    require_regular_file(path, "a table", MAX_TABLE_BYTES)
     try:
         table: pd.DataFrame = pd.read_csv(path, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:

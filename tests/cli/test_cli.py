@@ -199,7 +199,7 @@ ERRORS = {
     ),
     "layers of no network": (["models", "--layers", "resnet81"], 2, ["Did you mean 'resnet18'"]),
     "size without layers": (["models", "--size", "64"], 2, ["--size", "Only with --layers"]),
-    "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: can't be read"]),
+    "no such config": (["fit", "two", "-c", "no.yaml"], 1, ["no.yaml: found no such file"]),
     "wrong config": (["fit", "two", "-c", "wrong.yaml"], 1, ["wrong.yaml: epochs is 'x'; expected a whole number."]),
     "misplaced key": (["fit", "two", "-c", "flat.yaml"], 1, ["unknown key 'epochs'. 'epochs' belongs under 'train:'."]),
     "name taken": (["fit", "two", *TINY, "--name", "two", "--runs", "."], 1, ["never overwrites"]),

@@ -9,9 +9,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_MESSAGE, LONGEST_NAME = 4000, 200
+"""Characters of a message, and of one name in a list; what is longer loses its middle."""
+
 
 class XrayfastError(Exception):
     """Base of all errors that a user can fix."""
+
+    def __str__(self) -> str:
+        return cut(super().__str__())
 
 
 class ConfigError(XrayfastError, ValueError):
@@ -56,7 +62,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     >>> did_you_mean("resnet81", ["resnet18", "vgg16"])
     " Did you mean 'resnet18'?"
     """
-    near = difflib.get_close_matches(word, list(known), n=1)
+    near = difflib.get_close_matches(word, list(known), n=1) if len(word) <= LONGEST_NAME else []
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
@@ -68,7 +74,20 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
     """
     listed = [str(item) for item in items]
     more = len(listed) - limit
-    return ", ".join(listed[:limit]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(cut(item, LONGEST_NAME) for item in listed[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def cut(text: str, limit: int = LONGEST_MESSAGE) -> str:
+    """A text without its middle where it is longer than the limit: the start of a message says where, the end what to
+    do.
+
+    >>> cut("a" * 5000 + "b" * 5000, 6)
+    'aaaa [9,994 characters left out] bb'
+    """
+    if len(text) <= limit:
+        return text
+    end = limit // 3
+    return f"{text[: limit - end]} [{len(text) - limit:,} characters left out] {text[-end:]}"
 
 
 def plural(count: int, noun: str) -> str:

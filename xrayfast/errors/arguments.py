@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.errors import ConfigError, cut, did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -165,5 +165,7 @@ def as_python(value: Any) -> Any:
 
 def show(value: Any) -> str:
     """A wrong value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    try:
+        return cut(repr(value), _LONGEST)
+    except ValueError:  # Python writes no longer ones
+        return "a whole number of more than 4,000 digits"

@@ -143,6 +143,6 @@ def test_a_table_as_the_source(tmp_path):
     data = opened(file)
     assert data.config.source == tmp_path and data.config.labels == file
     assert rows(data) == rows(opened(tmp_path, labels=file))
-    assert "no.csv: can't be read" in message(DataError, tmp_path / "no.csv")
+    assert "no.csv: found no such file" in message(DataError, tmp_path / "no.csv")
     (tmp_path / "set.csv" / "a").mkdir(parents=True)
     assert "set.csv/a: found no images" in message(DataError, tmp_path / "set.csv")

@@ -134,7 +134,7 @@ def test_lists_of_other_images(tmp_path):
     (tmp_path / "test.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="not UTF-8"):
         read_split_file(tmp_path / "test.txt", NAMES)
-    with pytest.raises(DataError, match=r"nothing_test\.txt: can't be read"):
+    with pytest.raises(DataError, match=r"nothing_test\.txt: found no such file"):
         read_split_file(tmp_path / "nothing_test.txt", NAMES)
 
 

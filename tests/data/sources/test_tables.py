@@ -347,8 +347,8 @@ def test_tables_that_are_no_csv(data_dir, content, words):
 
 
 def test_a_table_that_is_not_there(data_dir):
-    assert "nowhere.csv: can't be read" in message(DataError, data_dir, labels=data_dir / "nowhere.csv")
-    assert "images: can't be read" in message(DataError, data_dir, labels=data_dir / "images")
+    assert "nowhere.csv: found no such file" in message(DataError, data_dir, labels=data_dir / "nowhere.csv")
+    assert "images: found a folder" in message(DataError, data_dir, labels=data_dir / "images")
 
 
 # How a table is read

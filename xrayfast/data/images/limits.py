@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from xrayfast.errors import ReadError
+from xrayfast.files import require_regular_file
 
 MAX_BYTES = 2**30
 """Largest file read: an uncompressed image of MAX_PIXELS in 16-bit colour nearly fills it."""
@@ -34,30 +34,14 @@ _MISSING = 128
 _ARITHMETIC_FRAMES = (b"\xff\xc9", b"\xff\xca")
 
 
-def require_regular_file(path: Path) -> None:
+def require_image_file(path: Path) -> None:
     """Refuse files that would hang on opening (a FIFO), give an obscure error, or never end.
 
     Raises:
         ReadError: no file, a folder, a pipe, an empty file, or one of more than MAX_BYTES.
     """
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        found = "a link to nothing" if path.is_symlink() else "no such file"
-        raise ReadError(f"{path}: found {found}; expected an image file. Check the path.") from error
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{path}: can't be read ({error}). Check the path and its permissions.") from error
-    if stat.S_ISDIR(status.st_mode):
-        raise ReadError(f"{path}: found a folder; expected an image file. Name the files in it.")
-    if not stat.S_ISREG(status.st_mode):
-        raise ReadError(f"{path}: found a pipe, socket or device; expected a regular image file. Remove it.")
-    if status.st_size == 0:
+    if require_regular_file(path, "an image file", MAX_BYTES, ReadError).st_size == 0:
         raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")
-    if status.st_size > MAX_BYTES:
-        raise ReadError(
-            f"{path}: found a file of {status.st_size / 2**30:.1f} GiB; expected at most {MAX_BYTES // 2**30}. "
-            "Leave it out, or save the image alone."
-        )
 
 
 def require_sensible_size(path: Path, width: int, height: int) -> None:

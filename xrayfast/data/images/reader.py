@@ -12,7 +12,7 @@ from PIL import Image
 from xrayfast.data.images.dicom.parse import HEAD_BYTES, is_dicom, is_dicom_file
 from xrayfast.data.images.dicom.render import decode_dicom
 from xrayfast.data.images.dicom.windowing import parse_window
-from xrayfast.data.images.limits import require_regular_file
+from xrayfast.data.images.limits import require_image_file
 from xrayfast.data.images.notes import describe_contents
 from xrayfast.data.images.pillow import decode_with_pillow
 from xrayfast.data.images.radiograph import Pixels, Radiograph
@@ -84,7 +84,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     """
     path = Path(path)
     choice = parse_window(window)
-    require_regular_file(path)
+    require_image_file(path)
     try:
         with path.open("rb") as stream:
             head = stream.read(HEAD_BYTES)

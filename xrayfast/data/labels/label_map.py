@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, normalize_label
-from xrayfast.errors import ConfigFileError, DataError, shorten
+from xrayfast.errors import ConfigFileError, DataError, cut, shorten
+from xrayfast.files import MAX_SMALL_BYTES, read_text
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,7 @@ def read_label_map(path: Path) -> LabelMap:
         ConfigFileError: the file can't be read, a line has another form, or a name means two labels; the message names
             the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ConfigFileError(
-            f"{path}: can't be read ({error.strerror}); expected a file of label synonyms."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigFileError(f"{path}: found text that is not UTF-8. Save the label map in UTF-8.") from error
+    lines = read_text(path, "lines of label synonyms", MAX_SMALL_BYTES, ConfigFileError).splitlines()
     synonyms: dict[str, str] = {}
     meaning: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(lines, start=1):
@@ -69,8 +63,8 @@ def read_label_map(path: Path) -> LabelMap:
             label, *others = (clean_label(name) for name in (left, *right.split(",")))
         except DataError as error:
             raise ConfigFileError(
-                f"{path.name} line {number}: found '{line.strip()}'; expected LABEL = SYNONYM, SYNONYM, as in "
-                "Cardiomegaly = Enlarged heart."
+                f"{path.name} line {number}: found '{cut(line.strip(), 200)}'; expected LABEL = SYNONYM, SYNONYM, as "
+                "in Cardiomegaly = Enlarged heart."
             ) from error
         for name in (label, *others):
             other, first = meaning.setdefault(normalize_label(name), (label, number))

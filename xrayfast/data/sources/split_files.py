@@ -11,6 +11,7 @@ from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shar
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import Split, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.files import MAX_TABLE_BYTES, read_text
 
 _BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
     frozenset({"test"}): ("test", None),
@@ -86,12 +87,7 @@ def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], li
             f"split_file: found {file.name}, whose name does not say what the images that it lists are and what the "
             "others; expected one such as test_list.txt or train_val_list.txt, or a table of images and splits."
         ) from None
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{file}: can't be read ({error.strerror}); expected a list of images.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: found text that is not UTF-8; expected a list of images.") from error
+    lines = read_text(file, "a list of images", MAX_TABLE_BYTES, DataError).splitlines()
     index = PathIndex(names)
     numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
     written, dropped = _drop_folders(index, [line for line in lines if line.strip()])

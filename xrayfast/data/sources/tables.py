@@ -17,6 +17,7 @@ from typing import TextIO
 
 from xrayfast.data.labels.targets import Where
 from xrayfast.errors import DataError
+from xrayfast.files import MAX_TABLE_BYTES, require_regular_file
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
@@ -115,7 +116,7 @@ def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -
             return list(text_format.columns)
         separator, start = _separator(sample)
         return [name.strip() for name in next(_records(io.StringIO(sample[start:], newline=""), separator), [])]
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
+    except (DataError, OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []
 
 
@@ -125,8 +126,19 @@ def _encoding(file: Path) -> str:
     return next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8-sig")
 
 
+class _Unpacked(gzip.GzipFile):
+    """A gzip file that refuses to become larger than a table may be."""
+
+    def read1(self, size: int = -1) -> bytes:
+        content = super().read1(size)
+        if self.tell() > MAX_TABLE_BYTES:
+            raise DataError(f"{self.name}: found more than {MAX_TABLE_BYTES >> 20} MB, unpacked; expected a table.")
+        return content
+
+
 def _bytes(file: Path) -> gzip.GzipFile | io.BufferedReader:
-    return gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")
+    require_regular_file(file, "a table (CSV or TSV)", MAX_TABLE_BYTES, DataError)
+    return _Unpacked(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")
 
 
 def _open(file: Path, encoding: str) -> TextIO:

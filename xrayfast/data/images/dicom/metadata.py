@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.parse import FIRST_PIXEL_TAG, HEAD_BYTES, is_dicom, open_dicom
-from xrayfast.data.images.limits import require_regular_file
+from xrayfast.data.images.limits import require_image_file
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 
 _KEYWORDS = ("StudyInstanceUID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyDate", "ViewPosition")
@@ -40,7 +40,7 @@ def read_header(path: Path | str, patient_keyword: str = "PatientID") -> Header 
     """
     path = Path(path)
     _require_identifier(patient_keyword)
-    require_regular_file(path)
+    require_image_file(path)
     try:
         with path.open("rb") as stream, silence_pydicom():
             if not is_dicom(stream.read(HEAD_BYTES)):
