@@ -288,11 +288,7 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
             "The backbone starts from random weights and stays at least partly frozen, so it can learn little; "
             "--unfreeze trains all of it."
         )
-    if learn.unused_weights:
-        remarks.append(
-            f"Of {config.model.weights} the backbone is used; the head starts anew. Not used: "
-            f"{shorten(learn.unused_weights)}."
-        )
+    remarks += filter(None, [learn.weights_note])
     if (native := resolve_precision(train.precision, learn.dls.device)) != learn.precision:
         remarks.append(
             f"Training is in {learn.precision}: {native}, which this device has units for, would change this network's "

@@ -16,6 +16,7 @@ from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import replace_atomically
 from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.model.network import describe_network
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner
@@ -47,6 +48,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     """
     run = Run.of(run)
     known = (run.labels, run.task)
+    describe_network(run.config.model, len(run.labels), run.model_path)
     if data is None:
         data = find_data(run) or _placeholder_manifest(run.labels, run.task, run.config.model.size)
         if (data.labels, data.task) != known:

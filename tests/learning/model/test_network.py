@@ -5,14 +5,16 @@ import sys
 from collections import OrderedDict
 
 import pytest
+import safetensors.torch
 import torch
 from fastai.vision.learner import create_vision_model
 from torch import nn
 
-from xrayfast.errors import ConfigError
+from xrayfast.config import ModelConfig
+from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.model.backbones import BACKBONES
-from xrayfast.learning.model.network import build_network
-from xrayfast.learning.model.weights import load_backbone
+from xrayfast.learning.model.network import build_network, describe_network
+from xrayfast.learning.model.weights import load_backbone, load_weights, save_weights
 
 
 @pytest.mark.parametrize(
@@ -142,3 +144,29 @@ def test_networks_losses_and_augmentation_load_no_fastai():
     code += "import xrayfast.learning.augment\nprint('fastai' in sys.modules, 'fastcore' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_stranger_s_run_is_compared_with_the_header_of_its_weights_before_memory_is_taken(tmp_path, monkeypatch):
+    file = tmp_path / "model.safetensors"
+    save_weights(build_network("resnet18", 2), file)
+    monkeypatch.setattr(safetensors.torch, "load_file", lambda path: pytest.fail("loaded"))
+    described = describe_network(ModelConfig(), 2, file)
+    assert {tensor.device.type for tensor in described.state_dict().values()} == {"meta"}
+    large = ModelConfig(head_width=(10_000, 10_000))
+    for model, n_out in ((large, 2), (ModelConfig(), 100_000), (ModelConfig(arch="vgg16"), 2)):
+        with pytest.raises(WeightsError, match=r"is of another network than config\.yaml and labels\.json say"):
+            describe_network(model, n_out, file)
+    with pytest.raises(WeightsError, match="is of another network"):
+        load_weights(build_network("resnet18", 3), file)
+    for model, n_out, words in (
+        (ModelConfig(head_width=(30_000,) * 3), 2, "is 30000, 30000, 30000: with 2 labels the head has 1,830,780,000"),
+        (ModelConfig(), 1_000_000, "with 1,000,000 labels the head has"),
+        (ModelConfig(arch="resnet81"), 2, "resnet81"),
+    ):
+        with pytest.raises(RunError, match=words):
+            describe_network(model, n_out, file)
+
+
+def test_the_largest_head_is_refused_for_training_too():
+    with pytest.raises(ConfigError, match=r"head_width is 30000, 30000.*expected at most 268,435,456"):
+        build_network("resnet18", 2, (30_000, 30_000))

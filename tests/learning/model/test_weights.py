@@ -1,5 +1,8 @@
 """Weights of files as people have them: under other names, beside other things, and of no use."""
 
+import os
+from zipfile import ZIP_DEFLATED, ZipFile
+
 import numpy as np
 import pytest
 import safetensors.torch
@@ -8,9 +11,9 @@ import torch
 from xrayfast.errors import WeightsError
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.model.network import build_network
-from xrayfast.learning.model.weights import load_backbone, load_weights
+from xrayfast.learning.model.weights import load_backbone, load_weights, read_weights
 
-VARIANCE, FIRST = "layer1.0.bn1.running_var", "conv1.weight"
+VARIANCE, FIRST, COUNTER = "layer1.0.bn1.running_var", "conv1.weight", "bn1.num_batches_tracked"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,10 @@ def test_any_prefix_of_a_wrapper(resnet, tmp_path, prefix):
 
 
 def test_a_wrapped_network_of_a_run(tmp_path):
-    state = {key: torch.rand(value.shape) for key, value in build_network("resnet18", 2).state_dict().items()}
+    state = {
+        key: torch.rand_like(value.float()).to(value)
+        for key, value in build_network("resnet18", 2).state_dict().items()
+    }
     backbone = loaded({"module." + key: value for key, value in state.items()}, tmp_path / "w.pth")
     assert torch.equal(first(backbone), state["0.0.conv1.weight"])
     assert all(name.startswith("module.1.") for name in backbone.unused) and backbone.unused
@@ -78,6 +84,8 @@ def test_numbers_of_numpy_beside_the_tensors(resnet, tmp_path):
         (FIRST, lambda t: t.to(torch.int8), "is of type int8"),
         (FIRST, lambda t: t.to(torch.complex64), "is of type complex64"),
         (FIRST, lambda t: t.bool(), "is of type bool"),
+        (FIRST, lambda t: t.to(torch.float8_e4m3fn), "is of type float8_e4m3fn"),
+        (COUNTER, lambda t: t + 0.5, "is of type float32; expected finite whole numbers"),
         (FIRST, lambda t: t.to("meta"), "is on the meta device"),
         (FIRST, lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
         (FIRST, lambda t: t.to_sparse(), "is sparse"),
@@ -100,3 +108,24 @@ def test_a_run_s_own_weights_are_checked_likewise(tmp_path):
         safetensors.torch.save_file(state, tmp_path / "model.safetensors")
         with pytest.raises(WeightsError, match=r"model\.safetensors: 1\.2\.weight .*expected finite floats"):
             load_weights(network, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_weights_is_a_regular_file(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"w{suffix}")
+    for path, words in ((tmp_path / f"w{suffix}", "found a pipe"), (tmp_path, "found a folder|found a pipe")):
+        with pytest.raises(WeightsError, match=words):
+            read_weights(path)
+        with pytest.raises(WeightsError, match=words):
+            load_weights(build_network("resnet18", 2), path)
+
+
+def test_a_packed_state_dict_is_refused_before_it_is_unpacked(tmp_path):
+    """torch.save packs nothing: a megabyte that unpacks to a gigabyte is made to fill the memory."""
+    torch.save({"conv.weight": torch.zeros(10**7)}, tmp_path / "w.pth")
+    with ZipFile(tmp_path / "w.pth") as plain, ZipFile(tmp_path / "packed.pth", "w", ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert (tmp_path / "packed.pth").stat().st_size < 10**5
+    with pytest.raises(WeightsError, match=r"is packed: 40.* MB in a file of"):
+        read_weights(tmp_path / "packed.pth")

@@ -20,7 +20,7 @@ from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
-from xrayfast.learning.model.network import build_network
+from xrayfast.learning.model.network import describe_network
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
@@ -82,8 +82,7 @@ class Predictor:
         """
         keep_freed_memory()
         decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
-        with torch.device("meta"):  # draws no weights
-            network = build_network(model.arch, len(decision.labels), model.head_width, model.head)
+        network = describe_network(model, len(decision.labels), run.model_path)
         network.to_empty(device=target)
         to_channels_last(network, target)
         load_weights(network, run.model_path)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from xrayfast.config import HeadName, hidden_units
-from xrayfast.learning.model.weights import LoadedBackbone, load_backbone
+from xrayfast.config import HeadName, ModelConfig, hidden_units
+from xrayfast.errors import ConfigError, RunError
+from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, require_weights_of
+
+MAX_HEAD_WEIGHTS = 2**28
+"""In float32 they are 1 GB; the classifier of vgg16 has 120 million."""
 
 
 class ConcatPool(nn.Module):
@@ -48,6 +53,25 @@ def build_network(
     return add_head(load_backbone(arch, with_classifier=head == "classifier"), n_out, head_width, head)
 
 
+def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequential:
+    """The network of a run's settings on the meta device, once the header of its weights agrees: before that, a
+    stranger's run takes neither memory nor time.
+
+    Raises:
+        RunError: the settings describe no network.
+        WeightsError: the weights are damaged, or of another network.
+    """
+    try:
+        with torch.device("meta"):
+            network = build_network(model.arch, n_out, model.head_width, model.head)
+    except ConfigError as error:
+        raise RunError(
+            f"{weights.parent}: config.yaml and labels.json describe no network that can be built: {error}"
+        ) from error
+    require_weights_of(network, weights)
+    return network
+
+
 def add_head(
     backbone: LoadedBackbone, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai"
 ) -> nn.Sequential:
@@ -62,19 +86,26 @@ def add_head(
             with ReLU, and the last layer.
 
     Raises:
-        ConfigError: `head_width` for a head without hidden layers.
+        ConfigError: `head_width` for a head without hidden layers, or one with which the head is too large.
     """
     hidden = hidden_units(head, head_width)
     blocks = nn.Sequential(*backbone.blocks.values()).eval()
     with torch.no_grad():
         features = blocks(torch.empty(1, 3, 32, 32).uniform_(-1, 1)).shape[1]
+    side = backbone.pooled_side
+    inputs = {"fastai": 2 * features, "classifier": features}.get(head, features * side**2)
+    widths = [inputs, *hidden, n_out]
+    if (weights := sum(n_in * n for n_in, n in pairwise(widths))) > MAX_HEAD_WEIGHTS:
+        raise ConfigError(
+            f"head_width is {', '.join(map(str, hidden))}: with {n_out:,} labels the head has {weights:,} weights; "
+            f"expected at most {MAX_HEAD_WEIGHTS:,}."
+        )
     if head == "fastai":
-        layers = _fastai_layers([2 * features, *hidden, n_out])
+        layers = _fastai_layers(widths)
     elif head == "classifier":
-        layers = [nn.Dropout(0.5), *_linear_layers([features, *hidden, n_out])]
+        layers = [nn.Dropout(0.5), *_linear_layers(widths)]
     else:
-        side = backbone.pooled_side
-        layers = [nn.AdaptiveAvgPool2d(side), nn.Flatten(), *_linear_layers([features * side**2, *hidden, n_out])]
+        layers = [nn.AdaptiveAvgPool2d(side), nn.Flatten(), *_linear_layers(widths)]
     return nn.Sequential(blocks, nn.Sequential(*layers))
 
 

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xrayfast.errors import WeightsError, WriteError, shorten
+from xrayfast.files import require_regular_file
 from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 """Names that torchvision gave before 0.4, such as `denselayer1.norm.1.weight`."""
+
+MAX_BYTES = 2**34
+"""Largest file of weights read: vgg16 with the state of its optimizer has 2 GB."""
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_INTEGERS = (torch.int64, torch.int32)
 
 # What pickles name to build a number of numpy, such as the best accuracy that is saved beside the tensors; in numpy 1
 # under the first name.
@@ -77,6 +86,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: no such file, another format, or pickled objects other than tensors.
     """
+    size = require_regular_file(path, "weights (.pth state dict or .safetensors)", MAX_BYTES, WeightsError).st_size
+    if is_zipfile(path) and (unpacked := _unpacked_size(path)) > 2 * size:
+        raise WeightsError(
+            f"{path}: is packed: {unpacked / 1e6:,.0f} MB in a file of {size / 1e6:,.1f} MB; expected a state dict as "
+            "torch.save writes it."
+        )
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -99,6 +114,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if tensors:
             return tensors
     raise WeightsError(f"{path}: holds no tensors by name; expected a state dict.")
+
+
+def _unpacked_size(path: Path) -> int:
+    with contextlib.suppress(BadZipFile, OSError), ZipFile(path) as file:
+        return sum(item.file_size for item in file.infolist())
+    return 0
 
 
 def _imagenet(row: Backbone) -> Mapping[str, Tensor]:
@@ -200,17 +221,18 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
         found = f"is quantised ({tensor.dtype})"
     elif tensor.layout != torch.strided:
         found = f"is sparse ({tensor.layout})"
+    elif tensor.dtype not in (_FLOATS if own.is_floating_point() else _INTEGERS):
+        found = f"is of type {str(tensor.dtype).removeprefix('torch.')}"
     elif own.is_floating_point():
-        if not tensor.is_floating_point():
-            found = f"is of type {str(tensor.dtype).removeprefix('torch.')}"
-        elif not (tensor := tensor.to(own.dtype)).isfinite().all():
+        if not (tensor := tensor.to(own.dtype)).isfinite().all():
             found = f"has {int(tensor.isnan().sum())} values that are NaN and {int(tensor.isinf().sum())} infinite ones"
         elif name.endswith("running_var") and bool((tensor < 0).any()):
             found = "has negative variances"
     if found:
+        expected = "floats" if own.is_floating_point() else "whole numbers"
         raise WeightsError(
-            f"{source}: {name} {found}; expected finite floats. The file is damaged or was made for another use: save "
-            "the weights of the trained network in float32."
+            f"{source}: {name} {found}; expected finite {expected}. The file is damaged or was made for another use: "
+            "save the weights of the trained network in float32."
         )
     return tensor.to(own.dtype)
 
@@ -219,28 +241,38 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a scalar"
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load `model.safetensors` into a network of the same arch and head.
+def require_weights_of(model: nn.Module, path: Path) -> None:
+    """Compare the names and shapes in the header of `model.safetensors` with those of a network, which may be on the
+    meta device: nothing is loaded.
 
     Raises:
         WeightsError: the file is damaged or of another network.
     """
+    require_regular_file(path, "the weights of a run", MAX_BYTES, WeightsError)
     try:
-        state = safetensors.torch.load_file(path)
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - it has no iterator
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{path}: can't be read as safetensors ({error}). The file is damaged: copy it again from where the run "
             "was made, or train the run again."
         ) from error
-    own = model.state_dict()
-    wrong = [key for key in own if key not in state or state[key].shape != own[key].shape] + [
-        k for k in state if k not in own
-    ]
-    if wrong:
+    own = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
+    if wrong := [key for key in {**own, **found} if own.get(key) != found.get(key)]:
         raise WeightsError(
             f"{path}: is of another network than config.yaml and labels.json say; tensors that differ: "
             f"{shorten(wrong)}."
         )
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load `model.safetensors` into a network of the same arch and head.
+
+    Raises:
+        WeightsError: the file is damaged or of another network, or holds other values than finite floats.
+    """
+    require_weights_of(model, path)
+    state, own = safetensors.torch.load_file(path), model.state_dict()
     model.load_state_dict({key: _checked(state[key], own[key], key, str(path)) for key in state})
 
 

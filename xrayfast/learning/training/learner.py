@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -21,7 +22,7 @@ from xrayfast.config import (
     TrainConfig,
     field_types,
 )
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.fastai_api import ContextManagers, Learner, Recorder
 from xrayfast.learning.memory import keep_freed_memory
@@ -87,6 +88,16 @@ class RadiographLearner(Learner):
         finally:
             for augmentation in augmentations:
                 augmentation.view = None
+
+    @property
+    def weights_note(self) -> str:
+        """What of the weight file is not used, in a sentence; "" where all is."""
+        if not self.unused_weights:
+            return ""
+        return (
+            f"Of {self.settings['weights']} the backbone is used; the head starts anew. Not used: "
+            f"{shorten(self.unused_weights)}."
+        )
 
     @property
     def arch(self) -> str:
@@ -167,7 +178,10 @@ def learner(
         "weights": str(weights)
     }
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _DEFAULTS[name]}))
-    return _build_learner(dls, settings, groups)
+    learn = _build_learner(dls, settings, groups)
+    if learn.weights_note:
+        warnings.warn(learn.weights_note, stacklevel=3)
+    return learn
 
 
 _DEFAULTS = {name: parameter.default for name, parameter in signature(learner).parameters.items()}
