@@ -130,3 +130,15 @@ def test_which_columns_look_like_flags():
     assert looks_like_flags(["1", "0", "", "-1"])
     assert not looks_like_flags(["0", "0"]) and not looks_like_flags(["", ""]) and not looks_like_flags(["1", "x"])
     assert looks_like_flags(["1", "0", "x"], share=0.5) and not looks_like_flags(["1", "x", "y"], share=0.5)
+
+
+def test_more_labels_than_a_network_has_are_refused_before_they_fill_the_memory():
+    with pytest.raises(DataError, match=r"found 200,000 labels \(f0, f1.*expected at most 5,000.*--label-col"):
+        parse_label_cells([f"f{i}" for i in range(200_000)], "|", str)
+    with pytest.raises(DataError, match="found 6,000 labels"):
+        parse_flags({f"f{i}": ["0"] for i in range(6000)}, str)
+
+
+def test_a_label_of_many_digits_is_a_name_like_any_other():
+    number = "9" * 5000
+    assert parse_label_cells([number, "10", "9", "010"], "|", str)[0] == ["9", "010", "10", number]

@@ -23,7 +23,7 @@ from xrayfast.data.labels.names import (
     parse_delimited,
     sort_labels,
 )
-from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_labels
+from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_labels, require_few_labels
 from xrayfast.errors import DataError, plural, shorten
 
 LIST = "[...]"
@@ -207,6 +207,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     Raises:
         DataError: a cell holds something else; the message begins with `where(i)`.
     """
+    require_few_labels(columns)
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)
     for j, (name, cells) in enumerate(columns.items()):
         codes, distinct = pd.factorize(np.array(cells, dtype=object))

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from xrayfast.data.labels.names import clean_label, normalize_label
-from xrayfast.errors import ConfigFileError, DataError, cut, shorten
+from xrayfast.errors import ConfigFileError, DataError, shorten, truncate
 from xrayfast.files import MAX_SMALL_BYTES, read_text
 
 
@@ -63,8 +63,8 @@ def read_label_map(path: Path) -> LabelMap:
             label, *others = (clean_label(name) for name in (left, *right.split(",")))
         except DataError as error:
             raise ConfigFileError(
-                f"{path.name} line {number}: found '{cut(line.strip(), 200)}'; expected LABEL = SYNONYM, SYNONYM, as "
-                "in Cardiomegaly = Enlarged heart."
+                f"{path.name} line {number}: found '{truncate(line.strip(), 200)}'; expected LABEL = SYNONYM, SYNONYM, "
+                "as in Cardiomegaly = Enlarged heart."
             ) from error
         for name in (label, *others):
             other, first = meaning.setdefault(normalize_label(name), (label, number))

@@ -135,8 +135,9 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
 
 
 def _natural(label: str) -> tuple[list[tuple[int, int, str]], str]:
-    pieces = re.split(r"([0-9]+)", label.casefold())
-    return [(0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece], label
+    pieces = filter(None, re.split(r"([0-9]+)", label.casefold()))
+    numbers = [(piece, piece.lstrip("0")) for piece in pieces]  # Python makes no int of more than 4,300 digits
+    return [(0, len(n), n) if piece.isdecimal() else (1, 0, piece) for piece, n in numbers], label
 
 
 def parse_delimited(text: str, delim: str) -> LabelSet:

@@ -6,7 +6,7 @@ smoothed. In a raw matrix `UNCERTAIN` and NaN mark uncertain and blank cells; `l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from xrayfast.config import Task
 from xrayfast.data.labels.names import LABEL_JOIN, LabelSet
-from xrayfast.errors import DataError, did_you_mean
+from xrayfast.errors import DataError, did_you_mean, shorten
 
 Targets: TypeAlias = npt.NDArray[np.float32]
 Where: TypeAlias = Callable[[int], str]
@@ -23,6 +23,10 @@ Where: TypeAlias = Callable[[int], str]
 
 UNCERTAIN = -1.0
 """A cell of -1 in a raw matrix. A blank cell is NaN there."""
+
+
+MAX_LABELS = 5000
+"""Most labels of a data set or a run; the public collections have at most 200."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,26 @@ class RawLabels:
     flags: bool = False
 
 
+def require_few_labels(labels: Collection[str]) -> None:
+    """Refuse labels that would fill the memory, as those of a column of file names do.
+
+    Raises:
+        DataError: more than MAX_LABELS.
+    """
+    if len(labels) > MAX_LABELS:
+        raise DataError(
+            f"found {len(labels):,} labels ({shorten(labels)}); expected at most {MAX_LABELS:,}. Name the columns of "
+            "labels with --label-col."
+        )
+
+
 def encode_labels(label_sets: Sequence[LabelSet], labels: Sequence[str]) -> Targets:
     """One-hot encode N sets of labels: (N, L) float32, 1 where the image has the label, else 0.
 
     Raises:
-        DataError: a set holds a label that is not among `labels`.
+        DataError: a set holds a label that is not among `labels`, or there are too many.
     """
+    require_few_labels(labels)
     column = {label: j for j, label in enumerate(labels)}
     try:
         ones = [(i, column[label]) for i, row in enumerate(label_sets) for label in row]
