@@ -1,0 +1,107 @@
+"""A stranger's run gives an answer or an error that says what is wrong: it neither hangs nor fills the memory."""
+
+import os
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import xrayfast as xf
+from tests.conftest import TINY, StopAfter
+from tests.faults.hostile_runs import hostile_runs
+from xrayfast.cli import app
+from xrayfast.errors import Interrupted, XrayfastError
+
+COUNT = int(os.environ.get("XRAYFAST_HOSTILE_RUNS", "100"))
+SEED = int(os.environ.get("XRAYFAST_FAULTS_SEED", "0"))
+SECONDS, MEGABYTES = 60, 600
+
+
+@pytest.fixture(scope="module")
+def interrupted(data_dir, tmp_path_factory):
+    """A run that stopped in its second epoch."""
+    with pytest.raises(Interrupted):
+        xf.fit(
+            xf.open_data(data_dir, test_fraction=0.2),
+            runs=tmp_path_factory.mktemp("runs"),
+            name="stopped",
+            epochs=2,
+            interrupted=StopAfter(5),
+            **TINY,
+        )
+    return next(tmp_path_factory.getbasetemp().glob("runs*/stopped"))
+
+
+def said(*words):
+    """The exit code and the error of a command."""
+    done = CliRunner().invoke(app, list(map(str, words)), prog_name="xrayfast")
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["completed", "interrupted"])
+def test_every_command_answers_or_says_what_is_wrong(
+    kind, tiny_run, interrupted, data_dir, tmp_path, monkeypatch, quick
+):
+    monkeypatch.chdir(tmp_path)
+    original = tiny_run.path if kind == "completed" else interrupted
+    image = next(Path(data_dir).rglob("*.png"))
+    commands = {
+        "predict": lambda run: said("predict", run, image),
+        "interpret": lambda run: said("interpret", run, "--saliency", 1),
+        "evaluate": lambda run: said("evaluate", run),
+        "evaluate on data": lambda run: said("evaluate", run, data_dir),
+        "compare": lambda run: said("compare", run, tiny_run.path),
+        "resume": lambda run: said("fit", "--resume", run),
+        "load": lambda run: _load(run),
+    }
+    if kind == "interrupted":
+        commands = {"resume": commands["resume"], "load": commands["load"]}
+    wrong, errors, answers = [], 0, 0
+    began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for what, folder in hostile_runs(original, tmp_path / "runs", COUNT, SEED):
+        for name, command in commands.items():
+            start = time.perf_counter()
+            signal.signal(signal.SIGALRM, _too_long)
+            signal.alarm(SECONDS)
+            try:
+                code, error = command(folder)
+            except BaseException as problem:
+                wrong.append(f"{name}: {what}: {problem!r}"[:500])
+                continue
+            finally:
+                signal.alarm(0)
+            errors, answers = errors + (code != 0), answers + (code == 0)
+            seconds, message = time.perf_counter() - start, error.strip()
+            if "defect" in message or "Traceback" in message or len(message) > 5000 or (code and not message):
+                wrong.append(f"{name}: {what}: {message[-300:]}")
+            if seconds > SECONDS / 3:
+                wrong.append(f"{name}: {what}: {seconds:.0f} s")
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - began) / 1024
+            if grown > MEGABYTES:
+                wrong.append(f"{name}: {what}: {grown:.0f} MB more")
+                began += 1024 * grown
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{COUNT} {kind} runs, {errors} errors, {answers} answers, {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong)
+
+
+class TooLong(BaseException):
+    """No command takes it for an error of its own."""
+
+
+def _load(run):
+    try:
+        xf.load(run)
+    except XrayfastError as error:
+        return 1, str(error)
+    return 0, ""
+
+
+def _too_long(*_):
+    raise TooLong
