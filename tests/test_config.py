@@ -219,3 +219,45 @@ def test_a_loss_is_described_with_the_settings_that_it_takes(monkeypatch):
     monkeypatch.setitem(LOSS_SETTINGS, "bce", ("gamma",))
     assert TrainConfig(loss="bce", alpha=0.5).describe_loss("bce") == "bce, gamma 2"
     assert losses_with("gamma") == "--loss focal or bce"
+
+
+def numeric_kind(name):
+    """float or int where the field takes such numbers, alone or several; else None."""
+    kinds = [FIELDS[name].annotation]
+    for kind in kinds:
+        kinds += typing.get_args(kind)
+    return next((kind for kind in (float, int) if kind in kinds), None)
+
+
+NUMBERS = [name for name in FIELDS if numeric_kind(name)]
+NO_NUMBERS = ["1" + "0" * 20, "-1" + "0" * 20, "9" * 4200, "nan", "inf", "-inf"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_has_bounds_in_python_and_in_files(name, tmp_path):
+    """A number out of bounds is an error that names option, value and bound, not a run without end."""
+    for text in NO_NUMBERS:
+        value = float(text) if text[-1] in "nf" else int(text)
+        with pytest.raises(ConfigError) as in_python:
+            Config().updated({name: value})
+        in_yaml = {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}.get(text, text)
+        (tmp_path / "c.yaml").write_text(f"{FIELD_SECTIONS[name]}:\n  {name}: {in_yaml}\n")
+        with pytest.raises(ConfigError) as in_file:
+            Config.read(tmp_path / "c.yaml")
+        for error in map(str, (in_python.value, in_file.value)):
+            assert f"{name} is " in error and "; expected " in error and len(error) < 500, error
+
+
+def test_bounds_leave_room_for_what_is_real():
+    given = {"epochs": 1000, "head_width": (4096, 4096), "batch_size": 4096, "seed": 2**32, "resamples": 100_000}
+    assert Config().updated(given).train.seed == 2**32
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is not bool])
+def test_nothing_is_given_as_an_empty_text(name, tmp_path):
+    """An empty path would be the working folder: `--cache-dir ""` wrote there."""
+    with pytest.raises(ConfigError, match=f"{name} is ''; expected "):
+        Config().updated({name: ""})
+    (tmp_path / "c.yaml").write_text(f"{FIELD_SECTIONS[name]}:\n  {name}: ''\n")
+    with pytest.raises(ConfigError, match=f"{name} is ''; expected "):
+        Config.read(tmp_path / "c.yaml")

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -64,6 +64,13 @@ DEFAULT_METRIC = "auroc_macro"
 jumps with single images.
 """
 
+MAX_SEED = 2**63 - 1
+"""Of 64 bits, as torch's generators have it."""
+
+MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_000, 1000
+MAX_WIDTH, MAX_LAYERS = 65_536, 1000
+"""Bounds far above what anyone trains with, so that a slip of the keyboard is an error and not a run without end."""
+
 LOSS, MACHINE = "Loss", "Machine"
 """Panels of the help besides those of the sections."""
 
@@ -86,7 +93,10 @@ def _as_word(value: Any) -> Any:
 
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
-Widths = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)]
+Alpha = Annotated[float, Field(gt=0, le=1000)]
+Widths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...], Field(max_length=16), BeforeValidator(_as_tuple)
+]
 Sizes = Annotated[tuple[Annotated[int, Field(ge=32, le=2048)], ...], BeforeValidator(_as_tuple)]
 
 
@@ -128,6 +138,14 @@ def losses_with(setting: str) -> str:
 
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _require_text(cls, value: Any) -> Any:
+        """An empty path would be the working folder."""
+        if isinstance(value, str) and not value:
+            raise PydanticCustomError("empty", "some text")
+        return value
 
 
 class DataConfig(_Section):
@@ -183,9 +201,11 @@ class DataConfig(_Section):
     )
     valid_fraction: float = option(0.2, "Fraction to validate on, where the data set has no split.", gt=0, lt=1)
     test_fraction: float = option(0.0, "Fraction to test on, where the data set has no split.", ge=0, lt=1)
-    folds: int | None = option(None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2)
-    fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1)
-    split_seed: int = option(0, "Seed of the split.", ge=0)
+    folds: int | None = option(
+        None, "Validate on one of K folds of the images that are not test.", metavar="K", ge=2, le=MAX_FOLDS
+    )
+    fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1, le=MAX_FOLDS)
+    split_seed: int = option(0, "Seed of the split.", ge=0, le=MAX_SEED)
     ignore_split: bool = option(False, "Leave out the split that the data set's folders or table give, and draw one.")
     keep_masks: bool = option(
         False, "Take for radiographs what is masks, overlays, maps or thumbnails by name or folder, or of two shades."
@@ -254,21 +274,32 @@ class TrainConfig(_Section):
     """How the network is trained."""
 
     unfreeze: bool = option(False, "Train all layers after the head.")
-    unfreeze_blocks: int | None = option(None, "Train the last N blocks after the head.", metavar="N", ge=1)
-    unfreeze_layers: int | None = option(
-        None, "Train the last N layers after the head; 'xrayfast models --layers' lists them.", metavar="N", ge=1
+    unfreeze_blocks: int | None = option(
+        None, "Train the last N blocks after the head.", metavar="N", ge=1, le=MAX_LAYERS
     )
-    freeze_epochs: int = option(1, "Epochs on the head alone, before layers are unfrozen.", ge=0)
+    unfreeze_layers: int | None = option(
+        None,
+        "Train the last N layers after the head; 'xrayfast models --layers' lists them.",
+        metavar="N",
+        ge=1,
+        le=MAX_LAYERS,
+    )
+    freeze_epochs: int = option(1, "Epochs on the head alone, before layers are unfrozen.", ge=0, le=MAX_EPOCHS)
     gradual_unfreeze: int | None = option(
         None,
         "Unfreeze one block more every K epochs, from the last to the first; one layer more with --unfreeze-layers.",
         metavar="K",
         ge=1,
+        le=MAX_EPOCHS,
     )
     epochs: int = option(
-        6, "Epochs of the last phase, after those of --freeze-epochs and --gradual-unfreeze.", short="-e", ge=1
+        6,
+        "Epochs of the last phase, after those of --freeze-epochs and --gradual-unfreeze.",
+        short="-e",
+        ge=1,
+        le=MAX_EPOCHS,
     )
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = option(
+    lr: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = option(
         2e-3,
         "Peak learning rate of the head; auto runs the range test first. Halved once layers are unfrozen.",
         metavar="RATE|auto",
@@ -279,6 +310,7 @@ class TrainConfig(_Section):
         metavar="X",
         shown="100, or 1 without pretrained weights",
         ge=1,
+        le=1e6,
     )
     schedule: Schedule = option("one-cycle", "Learning rate schedule.")
     optimizer: OptimizerName = option("adam", "Optimizer.")
@@ -286,9 +318,11 @@ class TrainConfig(_Section):
         0.9, "Momentum of sgd, or adam's first beta; one-cycle moves it by 0.05 either way.", ge=0, lt=1
     )
     beta2: float | None = option(None, "Adam's second beta.", shown="0.99", ge=0, lt=1)
-    eps: float | None = option(None, "Added to the denominator of adam's step.", shown="1e-5", gt=0)
-    wd: float = option(0.01, "Weight decay, decoupled.", ge=0)
-    early_stop: int | None = option(None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1)
+    eps: float | None = option(None, "Added to the denominator of adam's step.", shown="1e-5", gt=0, le=1)
+    wd: float = option(0.01, "Weight decay, decoupled.", ge=0, le=1000)
+    early_stop: int | None = option(
+        None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1, le=MAX_EPOCHS
+    )
     monitor: Monitor = option(
         "auto",
         f"Metric that decides which epoch is best; auto: {DEFAULT_METRIC}, which jumps less than accuracy.",
@@ -322,15 +356,16 @@ class TrainConfig(_Section):
         "auto at least one for every ten epochs.",
         metavar="V",
         ge=1,
+        le=1000,
     )
-    seed: int = option(0, "Seed of weights, order and augmentation.", ge=0)
+    seed: int = option(0, "Seed of weights, order and augmentation.", ge=0, le=MAX_SEED)
     loss: LossName = option(
         "auto", f"auto: {DEFAULT_LOSS['single']} for single-label, {DEFAULT_LOSS['multi']} for multi-label.", panel=LOSS
     )
     gamma: float = option(
-        2.0, f"Focusing strength ({losses_with('gamma')}): how little easy images count.", panel=LOSS, ge=0
+        2.0, f"Focusing strength ({losses_with('gamma')}): how little easy images count.", panel=LOSS, ge=0, le=100
     )
-    alpha: float | tuple[float, ...] | None = option(
+    alpha: Alpha | tuple[Alpha, ...] | None = option(
         None,
         f"Balance of the classes ({losses_with('alpha')}), one number or one per label.",
         panel=LOSS,
@@ -344,7 +379,7 @@ class TrainConfig(_Section):
         "tolerates it, fp16 on CUDA without them, and else fp32. Predictions are always fp32.",
         panel=MACHINE,
     )
-    batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2)
+    batch_size: int = option(32, "Images per batch.", panel=MACHINE, short="-b", ge=2, le=MAX_BATCH_SIZE)
     workers: int | None = option(
         None,
         "Processes that read images.",
@@ -353,6 +388,7 @@ class TrainConfig(_Section):
         shown="0 on a CPU, else up to 8",
         short="-j",
         ge=0,
+        le=1024,
     )
 
     def describe_loss(self, title: str) -> str:
@@ -399,7 +435,11 @@ class ResultsConfig(_Section):
         (), "Give predictive values at this prevalence; LABEL=RATE for one label.", metavar="RATE", repeated=True
     )
     resamples: int = option(
-        1000, "How often patients are drawn for the 95 % intervals; 0 leaves intervals out.", metavar="N", ge=0
+        1000,
+        "How often patients are drawn for the 95 % intervals; 0 leaves intervals out.",
+        metavar="N",
+        ge=0,
+        le=MAX_RESAMPLES,
     )
 
     @model_validator(mode="after")

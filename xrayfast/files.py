@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import LONGEST_NAME, RunError, WriteError, XrayfastError, cut, shorten
+from xrayfast.errors import LONGEST_NAME, RunError, WriteError, XrayfastError, shorten, truncate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,16 +57,10 @@ def require_regular_file(
         raise error(f"{path}: found a pipe, socket or device; expected {expected}. Name a regular file.")
     if status.st_size > limit:
         raise error(
-            f"{path}: found {_size(status.st_size)}; expected {expected} of at most {_size(limit)}. Check that it is "
-            "the right file."
+            f"{path}: found a file of {status.st_size:,} bytes; expected {expected} of at most {limit:,}. Check that "
+            "it is the right one."
         )
     return status
-
-
-def _size(count: int) -> str:
-    """A number of bytes in the largest unit that it fills: "1.5 MB"."""
-    unit, name = next(((2**p, name) for p, name in ((30, "GB"), (20, "MB"), (10, "kB")) if count >= 2**p), (1, "bytes"))
-    return f"{count / unit:.3g} {name}"
 
 
 def read_text(path: Path, expected: str, limit: int = MAX_TEXT_BYTES, error: type[XrayfastError] = RunError) -> str:
@@ -114,9 +108,11 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
         return yaml.load(text, Loader=loader)
     except (yaml.YAMLError, ValueError) as problem:  # a ValueError is a date that there is not
         mark = getattr(problem, "problem_mark", None)
-        what = (mark and problem.problem) or str(problem).partition("\n")[0]
+        what = getattr(problem, "problem", None) or str(problem).partition("\n")[0]
         where = f"line {mark.line + 1}: " if mark else ""
-        raise error(f"{path}: is not plain YAML ({where}{cut(what, LONGEST_NAME)}); expected {expected}.") from problem
+        raise error(
+            f"{path}: is not plain YAML ({where}{truncate(what, LONGEST_NAME)}); expected {expected}."
+        ) from problem
 
 
 def _require_plain(events: Iterable[Any]) -> None:
@@ -140,25 +136,38 @@ def _require_plain(events: Iterable[Any]) -> None:
             refuse(f"more than {MAX_YAML_NODES:,} values", event)
         if event.anchor is not None:  # an alias has one too
             refuse("an anchor or alias", event)
-        if event.tag is not None:
+        if getattr(event, "tag", None) is not None:
             refuse("a tag", event)
-        is_scalar = isinstance(event, yaml.ScalarEvent)
-        if is_scalar and len(event.value) > MAX_YAML_SCALAR:
-            refuse(f"a value of {len(event.value):,} characters", event)
+        text: str | None = getattr(event, "value", None)  # of a scalar
+        if text is not None and len(text) > MAX_YAML_SCALAR:
+            refuse(f"a value of {len(text):,} characters", event)
         if keys:
             inside[-1] += 1
             known = keys[-1]
             if known is not None and inside[-1] % 2:
-                if not is_scalar:
+                if text is None:
                     refuse("a key that is no word", event)
-                if event.value in known:
-                    refuse(f"the key '{cut(event.value, 100)}' twice", event)
-                known.add(event.value)
-        if not is_scalar:
+                elif text in known:
+                    refuse(f"the key '{truncate(text, 100)}' twice", event)
+                else:
+                    known.add(text)
+        if text is None:
             keys.append(set() if isinstance(event, yaml.MappingStartEvent) else None)
             inside.append(0)
             if len(keys) > MAX_YAML_DEPTH:
                 refuse(f"more than {MAX_YAML_DEPTH} levels of nesting", event)
+
+
+def require_output_file(path: Path) -> None:
+    """Refuse to replace what is no file.
+
+    Raises:
+        WriteError: the path is a folder, pipe, socket or device.
+    """
+    if path.exists() and not path.is_file():
+        raise WriteError(
+            f"{path}: found a folder, pipe or device; expected the name of a file to write. Choose another."
+        )
 
 
 @contextlib.contextmanager
@@ -168,8 +177,9 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     Where the block fails or is interrupted, the old file stays and the temporary one is removed.
 
     Raises:
-        WriteError: the file can't be written: no permission, no folder, no space.
+        WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
     """
+    require_output_file(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary

@@ -18,11 +18,12 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter
+from pydantic import Field as Bounds
 
 from xrayfast.errors import DataError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -392,8 +393,8 @@ def _draw_patients(images: int, max_images: int, rng: np.random.Generator, split
 def write_dataset(
     folder: Path,
     *,
-    images: int = 300,
-    images_per_patient: int = 3,
+    images: Annotated[int, Bounds(le=1_000_000)] = 300,
+    images_per_patient: Annotated[int, Bounds(le=1000)] = 3,
     size: int = 256,
     seed: int = 0,
     multi_label: bool = False,

@@ -1,6 +1,7 @@
 """The command line as a person uses it."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -14,8 +15,10 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from tests.test_config import NUMBERS, numeric_kind
 from xrayfast.cli import app
 from xrayfast.cli.commands.fit import checking_settings
+from xrayfast.cli.loading import Commands
 from xrayfast.config import Config, DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError
@@ -486,3 +489,63 @@ def test_options_that_contradict_others_stop_before_the_data_are_read(at):
     done = call("fit", "nowhere", "--gamma", "3", "--lr-div", "5", code=2)
     text = " ".join(done.stderr.split())
     assert "which has no effect" in text and "nowhere" not in text
+
+
+def commands():
+    """Every command by the words that call it."""
+    for name, command in Commands().items():
+        parts = getattr(command, "commands", {})
+        yield from ((f"{name} {part}", inside) for part, inside in parts.items()) if parts else [(name, command)]
+
+
+NUMERIC_OPTIONS = [
+    pytest.param(words, param, kind, id=f"{words}{max(param.opts, key=len)}".replace(" ", "-"))
+    for words, command in commands()
+    for param in command.params
+    if (kind := numeric_kind(param.name) if param.name in NUMBERS else param.type_descriptor.annotation) in (int, float)
+]
+
+
+def arguments_of(words, run, data):
+    """Words for the arguments of a command that must be there."""
+    own = {"predict": [run, data], "evaluate": [run, data], "interpret": [run], "compare": [run, run], "synth": ["new"]}
+    return own.get(words, [data] if words in ("fit", "lr-find", "check", "split") else [])
+
+
+@pytest.mark.parametrize(("words", "param", "kind"), NUMERIC_OPTIONS)
+def test_every_number_has_bounds(words, param, kind, at, data_dir, tiny_run):
+    flag = max(param.opts, key=len)
+    for value in ["1" + "0" * 20, "-1" + "0" * 20, *(["nan", "inf", "-inf"] if kind is float else [])]:
+        done = call(*words.split(), *arguments_of(words, tiny_run.path, data_dir), f"{flag}={value}", code=2)
+        said = re.sub(r"[\s│]+", " ", done.output)
+        assert flag in said and re.search(
+            "expected (at|above|below|a finite)|should be (less|greater|a finite)", said
+        ), said
+        assert "defect" not in said
+    assert not list(at.iterdir())
+
+
+TAKING_TEXT = [
+    pytest.param(words, param.opts[0], id=f"{words}-{param.name}".replace(" ", "-"))
+    for words, command in commands()
+    for param in command.params
+    if not getattr(param, "is_flag", False)
+]
+
+
+@pytest.mark.parametrize(("words", "name"), TAKING_TEXT)
+def test_no_option_and_no_argument_is_empty(words, name, at, tiny_run, data_dir):
+    """`--cache-dir ""` wrote into the working folder."""
+    is_option = name.startswith("-")
+    given = [name, "", *arguments_of(words, tiny_run.path, data_dir)] if is_option else [""]
+    done = call(*words.split(), *given, code=2)
+    assert "found an empty text; expected a value" in re.sub(r"[\s│]+", " ", done.output)
+    assert not list(at.iterdir())
+
+
+def test_what_is_written_replaces_no_pipe_or_device(at, tiny_run, data_dir):
+    os.mkfifo("fifo")
+    for words in (["predict", tiny_run.path, data_dir, "-o"], ["split", data_dir, "-o"]):
+        for where in ("fifo", at, "/dev/null"):
+            assert "expected the name of a file to write" in call(*words, where, code=1).stderr
+    assert Path("fifo").is_fifo() and not Path("/dev/null").is_file()

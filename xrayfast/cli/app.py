@@ -84,7 +84,7 @@ class _Group(TyperGroup):
 
         message = re.sub(r"(?<![\w-])[a-z]+(_[a-z]+)+\b", flag, message)
         # A name that may be a word, such as size, only where the message says what it is.
-        return re.sub(r"(?m)(^|(?<=, and )|(?<=found ))[a-z]+(?= is | ends |: | and )", flag, message)
+        return re.sub(r"(?m)(^|(?<=, and )|(?<=found ))[a-z]+2?(?= is | ends |: | and )", flag, message)
 
 
 def _show(ctx: Any, error: BaseException, message: str) -> None:

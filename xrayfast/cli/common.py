@@ -11,6 +11,7 @@ import typer
 
 from xrayfast.cli.output import Output
 from xrayfast.errors import DataError
+from xrayfast.files import require_output_file
 
 if TYPE_CHECKING:
     from xrayfast.config import Config
@@ -46,8 +47,9 @@ def choose_run(run: Path | None, runs: Path | None) -> Run:
     return Run(run)
 
 
-def require_parent(output: Path) -> None:
-    """Raise an error where there is no folder to write a file to, before the work begins."""
+def require_output(output: Path) -> None:
+    """Raise an error where a file can't be written, before the work begins."""
+    require_output_file(output)
     folder = output.absolute().parent
     if not folder.is_dir():
         raise DataError(f"{output}: there is no folder {folder} to write it to.")

@@ -17,7 +17,7 @@ class XrayfastError(Exception):
     """Base of all errors that a user can fix."""
 
     def __str__(self) -> str:
-        return cut(super().__str__())
+        return truncate(super().__str__())
 
 
 class ConfigError(XrayfastError, ValueError):
@@ -74,14 +74,16 @@ def shorten(items: Iterable[object], limit: int = 5) -> str:
     """
     listed = [str(item) for item in items]
     more = len(listed) - limit
-    return ", ".join(cut(item, LONGEST_NAME) for item in listed[:limit]) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(truncate(item, LONGEST_NAME) for item in listed[:limit]) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
-def cut(text: str, limit: int = LONGEST_MESSAGE) -> str:
+def truncate(text: str, limit: int = LONGEST_MESSAGE) -> str:
     """A text without its middle where it is longer than the limit: the start of a message says where, the end what to
     do.
 
-    >>> cut("a" * 5000 + "b" * 5000, 6)
+    >>> truncate("a" * 5000 + "b" * 5000, 6)
     'aaaa [9,994 characters left out] bb'
     """
     if len(text) <= limit:

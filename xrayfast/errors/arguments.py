@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import ConfigDict, PlainValidator, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from xrayfast.errors import ConfigError, cut, did_you_mean
+from xrayfast.errors import ConfigError, did_you_mean, truncate
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,7 +97,10 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
     except ValidationError as error:
         expected = " or ".join(dict.fromkeys(map(expectation, error.errors())))
         raise ConfigError(f"{name} is {show(value)}; expected {expected}.{_hint(value, error)}") from None
-    if any("\0" in str(text) for text in (value if isinstance(value, (list, tuple)) else [value])):
+    texts = value if isinstance(value, (list, tuple)) else [value]
+    if any(isinstance(text, str) and not text for text in texts):  # an empty path would be the working folder
+        raise ConfigError(f"{name} is {show(value)}; expected some text.")
+    if any("\0" in str(text) for text in texts):
         raise ConfigError(f"{name} is {show(value)}; found a NUL character, which no file's name has.")
     return value
 
@@ -119,7 +122,7 @@ def expectation(problem: Any) -> str:
     'at least 1'
     """
     text = problem["msg"].removeprefix("Input should be ").removeprefix("Input is ").partition(", unable")[0]
-    text = text.partition(", got")[0]
+    text = text.partition(", got")[0].partition(" after validation")[0]
     for theirs, ours in _WORDS.items():
         text = text.replace(theirs, ours)
     made_by = _MAKERS.get(text.rpartition(" ")[2])
@@ -134,6 +137,7 @@ _WORDS = {
     "greater than": "above",
     "less than": "below",
     "Value should have": "a value of",
+    "Tuple should have ": "",
     "String should have at least 1 character": "some text",
 }
 """Pydantic's words, and those of our messages."""
@@ -166,6 +170,6 @@ def as_python(value: Any) -> Any:
 def show(value: Any) -> str:
     """A wrong value for a message, cut where it is long."""
     try:
-        return cut(repr(value), _LONGEST)
+        return truncate(repr(value), _LONGEST)
     except ValueError:  # Python writes no longer ones
         return "a whole number of more than 4,000 digits"

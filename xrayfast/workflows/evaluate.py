@@ -16,7 +16,7 @@ from pydantic import Field
 
 from xrayfast._version import __version__
 from xrayfast.audit.features import StageProgress
-from xrayfast.config import Config, DataConfig, Device, field_types
+from xrayfast.config import MAX_BATCH_SIZE, Config, DataConfig, Device, field_types
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
@@ -88,7 +88,7 @@ def evaluate(
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
     device: Device = "auto",
-    batch_size: Annotated[int, Field(ge=1)] = 32,
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     command: str = "",
     progress: StageProgress | None = None,
 ) -> Evaluation:

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import Unpack
 
-from xrayfast.config import Config, Options
+from xrayfast.config import MAX_EPOCHS, Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
@@ -28,7 +28,7 @@ def find_lr(
     data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
-    steps: Annotated[int, Field(ge=1)] = 100,
+    steps: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 100,
     progress: Callable[[str, int, int], None] | None = None,
     note: Callable[[str], None] = warnings.warn,
     **options: Unpack[Options],
@@ -58,6 +58,8 @@ def find_lr(
         note(text)
     manifest, images = decode(manifest, config.model.size, progress)
     learn = prepare(manifest, config, images)
+    if learn.weights_note:
+        note(learn.weights_note)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"):
         try:

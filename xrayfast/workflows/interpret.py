@@ -38,8 +38,8 @@ def interpret(
     run: Run | Path | str,
     *,
     split: PredictedSplit | None = None,
-    top: Annotated[int, Field(ge=0)] = 12,
-    saliency: Annotated[int, Field(ge=0)] = 0,
+    top: Annotated[int, Field(ge=0, le=1000)] = 12,
+    saliency: Annotated[int, Field(ge=0, le=1000)] = 0,
     **options: Unpack[ResultsOptions],
 ) -> RadiographInterpretation:
     """Write a run's figures, tables, model card and `report.html`, without running the network again.

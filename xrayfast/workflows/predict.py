@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from xrayfast.config import Device, field_types
+from xrayfast.config import MAX_BATCH_SIZE, Device, field_types
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
@@ -34,7 +34,7 @@ def predict(
     *,
     abstain_below: float | None = None,
     tta: bool | None = None,
-    batch_size: Annotated[int, Field(ge=1)] = 32,
+    batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = warnings.warn,

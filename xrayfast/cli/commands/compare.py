@@ -11,7 +11,7 @@ import typer
 from xrayfast.cli.options import OUT, Json, check_choice
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.cli.progress import reporting
-from xrayfast.config import DEFAULT_METRIC, PREDICTED_SPLITS
+from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, MAX_SEED, PREDICTED_SPLITS
 from xrayfast.errors import format_interval, format_value
 
 if TYPE_CHECKING:
@@ -50,9 +50,12 @@ def compare(
         ),
     ] = None,
     resamples: Annotated[
-        int, typer.Option(metavar="N", min=1, help="How often patients are drawn for the 95 % intervals.")
+        int,
+        typer.Option(
+            metavar="N", min=1, max=MAX_RESAMPLES, help="How often patients are drawn for the 95 % intervals."
+        ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare runs: one table with intervals, and paired differences and tests on the same images."""

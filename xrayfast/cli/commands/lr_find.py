@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import open_and_show, read_settings, require_parent
+from xrayfast.cli.common import open_and_show, read_settings, require_output
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import reporting
+from xrayfast.config import MAX_EPOCHS
 from xrayfast.option_effects import NOT_IN_RANGE_TEST
 
 
@@ -19,7 +20,9 @@ from xrayfast.option_effects import NOT_IN_RANGE_TEST
 def lr_find(
     given: dict[str, Any],
     config: o.ConfigFile = None,
-    steps: Annotated[int, typer.Option(min=20, rich_help_panel=o.PANELS["train"], help="Batches to train on.")] = 100,
+    steps: Annotated[
+        int, typer.Option(min=20, max=MAX_EPOCHS, rich_help_panel=o.PANELS["train"], help="Batches to train on.")
+    ] = 100,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="STEM", rich_help_panel=o.OUT, help="Writes STEM.png and STEM.csv."),
@@ -28,7 +31,7 @@ def lr_find(
 ) -> None:
     """Find a learning rate: train some steps while it grows, and see where the loss falls fastest."""
     out = Output(as_json)
-    require_parent(output)
+    require_output(output)
     settings = read_settings(config, given)
     manifest = open_and_show(out, settings)
     from xrayfast.cli.terminal_plot import draw_curve

@@ -24,6 +24,7 @@ def models(
             "--size",
             metavar="PIXELS",
             min=32,
+            max=2048,
             show_default=str(FIELDS["size"].default),
             help="With --layers: side of the images, on which the outputs' shapes depend.",
         ),

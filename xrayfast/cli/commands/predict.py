@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from xrayfast.cli import options as o
-from xrayfast.cli.common import require_parent
+from xrayfast.cli.common import require_output
 from xrayfast.cli.output import Output
 from xrayfast.config import Device
 
@@ -46,7 +46,7 @@ def predict(
 
     out = Output(as_json)
     chosen = Run(run)
-    require_parent(output)
+    require_output(output)
     from xrayfast.workflows.predict import predict as work
 
     table = work(chosen, sources, abstain_below=abstain_below, note=out.note, **given)

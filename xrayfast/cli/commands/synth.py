@@ -9,13 +9,14 @@ import typer
 
 from xrayfast.cli.options import Json
 from xrayfast.cli.output import Output
+from xrayfast.config import MAX_SEED
 
 
 def synth(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder to write to.")],
-    images: Annotated[int, typer.Option(min=6, help="Images in all.")] = 450,
+    images: Annotated[int, typer.Option(min=6, max=1_000_000, help="Images in all.")] = 450,
     size: Annotated[int, typer.Option(min=32, max=2048, help="Side of each image in pixels.")] = 256,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of patients, opacities and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of patients, opacities and noise.")] = 0,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Label covid-19 images as pneumonia too: a folder covid-19+pneumonia.")
     ] = False,

@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from xrayfast.audit.features import StageProgress
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, RunError, plural, shorten
+from xrayfast.files import read_csv
 from xrayfast.run import Run
 from xrayfast.workflows.steps.label_match import LabelMatch
 
@@ -100,10 +100,7 @@ def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_]
         RunError: `split.csv` is missing or damaged.
     """
     path = run.split_path
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise RunError(f"{path}: can't be read as a table ({error}).") from error
+    table = read_csv(path, dtype=str, keep_default_na=False)
     if "digest" not in table or not (table["digest"] != "").any():
         return None
     if "split" not in table:
