@@ -13,6 +13,7 @@ from torch import nn
 import xrayfast as xf
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.inference.predictor import Predictor, predict_split
+from xrayfast.learning.training.loaders import ChestAugmentation
 from xrayfast.metrics.operating_points.decision import Decision
 
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (7, 50, 40), dtype=np.uint8))
@@ -33,6 +34,7 @@ def test_probabilities_are_those_of_fastai(run, tta):
     learn = quiet(xf.load(run, device="cpu"))
     dl = learn.dls.test_dl(IMAGES, rm_type_tfms=0, bs=3, num_workers=0)
     expected = (learn.tta(dl=dl) if tta else learn.get_preds(dl=dl))[0].numpy()
+    assert [t.view for t in dl.after_batch.fs if isinstance(t, ChestAugmentation)] == [None], "training draws at random"
     found = Predictor.from_run(run, "cpu").probabilities(IMAGES, tta=tta, batch_size=3)
     np.testing.assert_allclose(found.raw, expected, atol=1e-5)
     np.testing.assert_array_equal(found.calibrated, run.decision.calibrated(found.raw))
@@ -85,7 +87,6 @@ def test_the_views_of_an_image_depend_on_the_seed_of_the_run_and_on_that_image_a
     assert not np.allclose(predictor.probabilities(IMAGES).raw, own, atol=1e-6)
     learn = quiet(xf.load(run, device="cpu"))
     np.testing.assert_allclose(Predictor.from_learner(learn).probabilities(IMAGES, tta=True).raw, own, atol=1e-6)
-    assert learn.dls.after_batch.fs[-2].view is None, "training draws at random"
 
 
 def test_the_network_is_evaluated_in_float32_with_fused_batch_norm(tiny_run):
