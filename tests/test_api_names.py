@@ -6,7 +6,6 @@ import pytest
 
 import xrayfast as xf
 from xrayfast.config import FIELD_SECTIONS, DataConfig
-from xrayfast.errors import ConfigError
 
 NOT_SETTINGS = {
     "data": "a Manifest or the folder of a data set; `source` is only the folder",
@@ -22,6 +21,8 @@ NOT_SETTINGS = {
     "reporter": "called while it trains",
     "interrupted": "asked whether to stop",
     "dls": "fastai's DataLoaders",
+    "metrics": "further ones of a learner, in Python",
+    "cbs": "fastai's callbacks, in Python",
     "groups": "of a learner: one per block or one per layer; `unfreeze_layers` says which",
     "learn": "fastai's Learner",
     "images": "decoded images; how many to synthesize",
@@ -65,14 +66,3 @@ def test_open_data_takes_each_setting_of_the_data_with_its_default():
     assert list(found) == list(DataConfig.model_fields)
     defaults = {name: keyword.default for name, keyword in found.items()}
     assert DataConfig(**defaults) == DataConfig()
-
-
-@pytest.mark.parametrize(("old", "new", "value"), [("seed", "split_seed", 3), ("patient", "patient_col", "none")])
-def test_old_keywords_of_open_data_work_with_a_warning(data_dir, old, new, value):
-    with pytest.warns(DeprecationWarning, match=rf"open_data\({old}=\) is deprecated; use {new}="):
-        data = xf.open_data(data_dir, **{old: value})
-    assert getattr(data.config, new) == value
-    with pytest.raises(ConfigError, match=f"found both {new} and {old}, its old name"):
-        xf.open_data(data_dir, **{old: value, new: value})
-    with pytest.raises(ConfigError, match="sede"):
-        xf.open_data(data_dir, sede=3)

@@ -33,7 +33,6 @@ ALLOWED = {
     r"data\.labels\.(names\.LabelSet|targets\.encode_labels\(label_sets\))": "sets in the mathematical sense",
     r"data\.sources\..*min_(path_)?parts": "parts of a path, as pathlib has them",
     r"(run_files\.MatchedLabels|workflows\.steps\.label_match\.LabelMatch)\.unknown$": "labels that a network lacks",
-    r"cli\.commands\.evaluate\.evaluate\(part\)": "the deprecated name of --split",
 }
 """Patterns of names that have such a word in another sense, and which sense."""
 

@@ -23,4 +23,3 @@ def test_the_page_has_every_command_and_every_option_of_fit():
         assert f"`--{name.replace('_', '-')}" in section
     assert "| `DATA` | data |" in section
     assert "`--seed N` | 0 |" in PAGE.partition("## xrayfast compare\n")[2]
-    assert "--part" not in PAGE

@@ -41,12 +41,6 @@ def test_the_run_s_own_test_split(at):
         assert (at / "runs/tiny/evaluations/test" / name).is_file()
 
 
-def test_part_is_a_deprecated_name_of_split(at):
-    done = call("evaluate", "runs/tiny", "--part", "all", code=2)
-    assert "--part is now called --split" in done.output and "'all' is not one of" in done.stderr
-    assert "--part" not in call("evaluate", "--help").stdout
-
-
 def test_other_data_by_sex(at):
     words = ("evaluate", "runs/tiny", "external", "--labels", "external.csv", "--by", "sex", "--device", "cpu")
     done = call(*words, "--resamples", 20, "--prevalence", "0.1", "--name", "there")

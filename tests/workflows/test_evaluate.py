@@ -131,8 +131,8 @@ def test_a_run_without_a_test_split_says_what_to_do(multi_run):
     assert not (multi_run.path / "evaluations").exists()
     with pytest.raises(ConfigError, match="split is train; expected test or valid"):
         evaluate(multi_run, split="train")
-    with pytest.raises(ConfigError, match="tta without data"):
-        evaluate(multi_run, split="valid", tta=True)
+    with pytest.raises(ConfigError, match="found tta and device and batch_size without data"):
+        evaluate(multi_run, split="valid", tta=True, device="cpu", batch_size=4)
 
 
 def test_subgroups_that_the_predictions_do_not_give(run):

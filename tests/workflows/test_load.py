@@ -5,6 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from fastai.losses import LabelSmoothingCrossEntropyFlat
+from fastai.metrics import error_rate
+from fastai.optimizer import SGD
+from torch import nn
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, DataError
@@ -99,6 +103,45 @@ def test_a_validated_learner_is_saved_with_the_epochs_that_were_trained(tiny_run
     learn.get_preds(with_loss=True)
     assert xf.save(learn, runs=tmp_path, name="trained").history["lr"].tolist() == [0.0]
     assert learn.recorder.losses == losses
+
+
+class Count(Callback):
+    batches = 0
+
+    def after_batch(self):
+        self.batches += self.training
+
+
+def test_further_metrics_and_callbacks_are_used_and_kept(tiny_run, tmp_path):
+    dls, count = xf.load(tiny_run).dls, Count()
+    learn = quiet(xf.learner(dls, weights="none", metrics=error_rate, cbs=[count]))
+    learn.fit(1, 0.0)
+    assert count.batches == len(dls.train)
+    run = xf.save(learn, runs=tmp_path)
+    assert run.history["valid_error_rate"][0] == pytest.approx(1 - run.history["valid_accuracy"][0])
+    xf.interpret(run)
+
+
+def test_a_range_test_is_no_history(tiny_run, tmp_path):
+    learn = quiet(xf.load(tiny_run))
+    learn.lr_find(num_it=3, show_plot=False, suggest_funcs=None)
+    run = xf.save(learn, runs=tmp_path)
+    assert len(run.history) == 0 and "There is no history" in run.info["remarks"][1]
+
+
+def test_another_network_is_refused_and_another_loss_or_optimizer_is_said(tiny_run, tmp_path):
+    learn = quiet(xf.load(tiny_run))
+    learn.loss_func, learn.opt_func = LabelSmoothingCrossEntropyFlat(), SGD
+    run = xf.save(learn, runs=tmp_path)
+    assert run.info["loss"] == "LabelSmoothingCrossEntropyFlat"
+    assert [r.split()[0] for r in run.info["remarks"] if "replaced in Python" in r] == [
+        "learn.loss_func",
+        "learn.opt_func",
+    ]
+    learn.model[1][-1] = nn.Linear(512, 4)
+    with pytest.raises(ConfigError, match=r"not the resnet18 with .* differs: 1\.8\.bias, 1\.8\.weight"):
+        xf.save(learn, runs=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 class Invert(Transform):

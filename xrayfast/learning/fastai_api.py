@@ -47,5 +47,6 @@ with warnings.catch_warnings():
     from fastai.vision import learner as _vision_learner  # noqa: F401
     from fastai.vision.core import PILImageBW as PILImageBW
     from fastcore.basics import chunked as chunked
+    from fastcore.foundation import L as L
     from fastcore.xtras import ContextManagers as ContextManagers
     from fasttransform import Transform as Transform

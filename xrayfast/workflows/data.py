@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from typing_extensions import ParamSpec
 
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice, field_types
@@ -24,30 +22,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.option_effects import check_settings
 from xrayfast.run import Run
 
-_Options = ParamSpec("_Options")
 
-_RENAMED = {"patient": "patient_col", "seed": "split_seed"}
-"""Keywords of `open_data` in 0.1 by their names since; they go in 0.3."""
-
-
-def _accept_old_names(function: Callable[_Options, Manifest]) -> Callable[_Options, Manifest]:
-    """Let `open_data` be called with the keywords of 0.1, with a DeprecationWarning."""
-
-    @wraps(function)
-    def call(*args: Any, **options: Any) -> Manifest:
-        for old, new in _RENAMED.items():
-            if old not in options:
-                continue
-            if new in options:
-                raise ConfigError(f"found both {new} and {old}, its old name; expected one. Leave out {old}.")
-            warnings.warn(f"open_data({old}=) is deprecated; use {new}=.", DeprecationWarning, stacklevel=2)
-            options[new] = options.pop(old)
-        return function(*args, **options)
-
-    return call
-
-
-@_accept_old_names
 @check_arguments(field_types)
 def open_data(
     source: Path | str = "data",

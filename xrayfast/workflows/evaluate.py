@@ -133,8 +133,10 @@ def evaluate(
     resamples = settings.resamples if resamples is None else resamples
     by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
     external = None if data is None and config is None else _open_external(run, data, config)
-    if external is None and tta is not None:
-        raise ConfigError("found tta without data; the run's own predictions are saved as they were made.")
+    of_network = {"tta": tta is not None, "device": device != "auto", "batch_size": batch_size != 32}
+    if external is None and any(of_network.values()):
+        given = " and ".join(name for name, is_given in of_network.items() if is_given)
+        raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
     stem = split or "test" if external is None else external.config.source.absolute().name or "data"
     with _new_folder(run, name, stem) as evaluation:
         if external is None:

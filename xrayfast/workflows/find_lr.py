@@ -43,7 +43,7 @@ def find_lr(
         config: settings; `options` override them.
         steps: number of batches.
         progress: called with a stage's name and its number of images done and in all, before training begins.
-        note: called with each note on an option without effect, in a sentence.
+        note: called with each note on options and weights without effect, in a sentence.
         options: any field of ModelConfig and TrainConfig, as in `fit`.
 
     Returns:
@@ -58,6 +58,8 @@ def find_lr(
         note(text)
     manifest, images = decode(manifest, config.model.size, progress)
     learn = prepare(manifest, config, images)
+    if learn.weights_note:
+        note(learn.weights_note)
     if learn.weights_note:
         note(learn.weights_note)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])

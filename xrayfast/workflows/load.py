@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
-from xrayfast.config import Config, DataConfig, Device, Task, field_types
+from xrayfast.config import Config, DataConfig, Device, ModelConfig, Task, field_types
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
-from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import replace_atomically
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.model.network import describe_network
+from xrayfast.learning.model.network import build_network, describe_network
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner
@@ -80,8 +81,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         runs: the folder of runs.
 
     Raises:
-        ConfigError: the learner was not made by xrayfast, so that its settings are not known, or its DataLoaders have
-            other transforms than those, which the run could not predict with.
+        ConfigError: the learner was not made by xrayfast, so that its settings are not known; or its network is another
+            now, or its DataLoaders have other transforms, which the run could not predict with.
         DataError: it has no data set.
         RunError: the folder can't be written.
     """
@@ -93,19 +94,42 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         raise DataError(
             "This learner has no data set, only a placeholder: load the run with data=xrayfast.open_data(...)."
         )
-    remarks = _require_known_transforms(learn.dls)
     manifest = learn.dls.manifest
     config = Config().updated(learn.settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
-    info = collect_provenance(learn, "", remarks=["Trained by hand, in Python.", *remarks])
+    _require_own_network(learn, config.model)
+    history, remarks = _recorded_history(learn)
+    remarks = ["Trained by hand, in Python.", *_replaced(learn), *_require_known_transforms(learn.dls), *remarks]
+    info = collect_provenance(learn, "", remarks)
     run = Run.create(Path(runs), name, learn.arch, config, info)
     run.write_decision(Decision(manifest.task, manifest.labels))
     run.write_split(split_table(manifest, open_images(manifest.config, config.model.size)))
-    history = _recorded_history(learn)
     run.write_history(history.rows)
     with replace_atomically(run.new_model_path) as temporary:
         save_weights(learn.model, temporary)
     finish(run, learn, history, config, seconds=0.0)
     return run
+
+
+def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
+    """Raise a ConfigError where the network is no longer the one that the settings describe."""
+    with torch.device("meta"):
+        own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head)
+    mine, theirs = ({name: t.shape for name, t in m.state_dict().items()} for m in (own, learn.model))
+    if mine != theirs:
+        changed = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]
+        raise ConfigError(
+            f"learn.model is not the {model.arch} with the {model.head} head that xrayfast.learner made; what differs: "
+            f"{shorten(sorted(changed))}. A run's folder can't keep another network; fastai's learn.export can."
+        )
+
+
+def _replaced(learn: RadiographLearner) -> list[str]:
+    """Remarks on the loss or the optimizer, where it was replaced since the learner was made."""
+    return [
+        f"learn.{name} was replaced in Python: what config.yaml says of it is not how this network was trained."
+        for name, made in learn.made_with.items()
+        if getattr(learn, name) is not made
+    ]
 
 
 def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
@@ -160,16 +184,18 @@ def _is_placeholder(data: Manifest) -> bool:
     return isinstance(data.table["path"].iloc[0], np.ndarray)
 
 
-def _recorded_history(learn: RadiographLearner) -> History:
+def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
     """The epochs of the learner's last `fit` as fastai's Recorder has them; none is marked as the best, since the
-    weights are those that the learner has now.
+    weights are those that the learner has now. A remark where that `fit` did not validate, and so has none.
     """
     recorder: Any = learn.recorder
-    rows = []
+    rows: list[dict[str, Any]] = []
     for epoch, values in enumerate(getattr(recorder, "values", []), 1):
         names = ["train_loss", *map(valid_column, recorder.metric_names[2:])]
         found = dict(zip(names, values, strict=False))
+        if "valid_loss" not in found:
+            return History(), ["There is no history: the learner's last fit, as a range test, did not validate."]
         defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in found.items()}
         lr = float(recorder.lrs[recorder.iters[epoch - 1] - 1])
         rows.append({"epoch": epoch, "phase": "by hand", "size": learn.dls.size, **defined, "lr": lr})
-    return History(rows)
+    return History(rows), []

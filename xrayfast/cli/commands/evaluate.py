@@ -54,7 +54,6 @@ def evaluate(
             help="Split to evaluate on.",
         ),
     ] = None,
-    part: Annotated[str | None, typer.Option(hidden=True, help="Deprecated name of --split.")] = None,
     name: Annotated[
         str | None,
         typer.Option(
@@ -74,9 +73,6 @@ def evaluate(
     synonyms of labels.
     """
     out = Output(as_json)
-    if part is not None:
-        out.note("--part is now called --split, and will go.")
-        split = split or part
     o.check_choice(split, SPLITS, "--split")
     o.check_choice(given.get("device"), get_args(Device), "--device")
     results = {key: given.pop(key) for key in _OWN if key in given}

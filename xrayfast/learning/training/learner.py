@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from xrayfast.config import (
+    FIELD_SECTIONS,
     ClassWeights,
     Config,
     HeadName,
@@ -24,7 +25,7 @@ from xrayfast.config import (
 )
 from xrayfast.errors import ConfigError, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.learning.fastai_api import ContextManagers, Learner, Recorder
+from xrayfast.learning.fastai_api import Callback, ContextManagers, L, Learner, Metric, Recorder
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
@@ -49,6 +50,7 @@ class RadiographLearner(Learner):
         groups: its layer groups, from the input to the head.
         settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
         unused_weights: names of tensors of the weight file that are not used, such as those of its head.
+        made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
     """
 
@@ -67,6 +69,7 @@ class RadiographLearner(Learner):
         self.groups, self.settings, self.unused_weights = tuple(groups), settings, tuple(unused_weights)
         self.precision: Precision | None = None
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
+        self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
         self.add_cb(EpochRecorder())
 
@@ -139,6 +142,8 @@ def learner(
     lr: float = 2e-3,
     precision: Precision = "auto",
     seed: int = 0,
+    metrics: Callable[..., Any] | Metric | Sequence[Callable[..., Any] | Metric] = (),
+    cbs: Callback | type[Callback] | Sequence[Callback | type[Callback]] = (),
 ) -> RadiographLearner:
     """A fastai Learner with its backbone frozen, one layer group per block or per layer, and one for the head.
 
@@ -169,22 +174,25 @@ def learner(
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
         seed: of the random initial weights.
+        metrics: further fastai metrics, which follow those of xrayfast. The target of a masked cell is NaN.
+        cbs: further fastai callbacks.
 
     Raises:
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
-    settings = {name: value for name, value in locals().items() if name not in ("dls", "groups")} | {
-        "weights": str(weights)
-    }
-    check_settings(Config().updated({name: value for name, value in settings.items() if value != _DEFAULTS[name]}))
+    settings = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": str(weights)}
+    check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
     learn = _build_learner(dls, settings, groups)
+    learn.metrics += L(metrics)
+    learn.add_cbs(L(cbs))
     if learn.weights_note:
         warnings.warn(learn.weights_note, stacklevel=3)
     return learn
 
 
-_DEFAULTS = {name: parameter.default for name, parameter in signature(learner).parameters.items()}
+_SETTINGS = {name: p.default for name, p in signature(learner).parameters.items() if name in FIELD_SECTIONS}
+"""The arguments of `learner` that are settings of a run, and their defaults."""
 
 
 def _build_learner(dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping) -> RadiographLearner:
@@ -234,5 +242,5 @@ def _build_learner(dls: RadiographDataLoaders, options: Mapping[str, Any], group
 def learner_from_config(dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig) -> RadiographLearner:
     """`learner` with the settings of a run."""
     settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})
-    own = {name: settings[name] for name in _DEFAULTS if name not in ("dls", "groups")}
-    return _build_learner(dls, own, "blocks" if train.unfreeze_layers is None else "layers")
+    groups: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
+    return _build_learner(dls, {name: settings[name] for name in _SETTINGS}, groups)
