@@ -56,10 +56,9 @@ def test_without_a_positive_there_is_no_curve(truth):
     assert roc_points(truth, score) is None and precision_recall_points(truth, score) is None
 
 
-def test_without_a_negative_only_roc_has_no_curve():
+def test_without_a_negative_there_is_no_curve():
     assert roc_points([1, 1, -1], [0.1, 0.2, 0.3]) is None
-    recall, precision = precision_recall_points([1, 1, -1], [0.1, 0.2, 0.3])
-    assert recall.tolist() == [0.5, 1.0] and precision.tolist() == [1.0, 1.0]
+    assert precision_recall_points([1, 1, -1], [0.1, 0.2, 0.3]) is None
 
 
 def curves(labels=("a", "b", "c"), n=60):

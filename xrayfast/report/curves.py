@@ -83,10 +83,11 @@ def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats,
         score: (N,) finite.
 
     Returns:
-        (K,) recalls that do not fall and (K,) precisions for K distinct scores; None where no image has the label.
+        (K,) recalls that do not fall and (K,) precisions for K distinct scores; None where no image has the label, or
+        every one, of which any score makes the precision 1.
     """
     true, false = (counts[1:] for counts in _steps(truth, score))
-    if not len(true) or not true[-1]:
+    if not len(true) or not true[-1] or not false[-1]:
         return None
     return true / true[-1], true / (true + false)
 
@@ -100,7 +101,7 @@ def roc_figure(curves: Sequence[Curve]) -> Figure:
             axes.plot([0, 1], [0, 1], **GUESSING)
             axes.plot(*points, gid="curve", **style)
 
-    return _curves(curves, draw, "1 − specificity", "Sensitivity", both=True)
+    return _curves(curves, draw, "1 − specificity", "Sensitivity")
 
 
 def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
@@ -115,7 +116,7 @@ def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
             share = float((curve.truth[curve.truth >= 0] == 1).mean())
             axes.axhline(share, **{**GUESSING, "color": style["color"]})
 
-    return _curves(curves, draw, "Recall (sensitivity)", "Precision", both=False)
+    return _curves(curves, draw, "Recall (sensitivity)", "Precision")
 
 
 def reliability_figure(
@@ -147,14 +148,12 @@ def reliability_figure(
     return panels.done("Mean probability", "Observed share", list(shown.values()), list(shown))
 
 
-def _curves(
-    curves: Sequence[Curve], draw: Callable[[Axes, Curve, Mapping[str, Any]], None], x: str, y: str, both: bool
-) -> Figure:
-    """All curves in one panel with a legend, or each in its own; `both`: a curve needs images without the label too."""
+def _curves(curves: Sequence[Curve], draw: Callable[[Axes, Curve, Mapping[str, Any]], None], x: str, y: str) -> Figure:
+    """All curves in one panel with a legend, or each in its own."""
     if len(curves) > TOGETHER:
         panels = Panels(len(curves), 1.75)
         for index, curve in enumerate(curves):
-            lacking = _lacking(curve, both)
+            lacking = _lacking(curve)
             axes = panels.panel(index, curve.label, "" if lacking else curve.area)
             draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
             _mark(axes, curve, SERIES[0])
@@ -167,7 +166,7 @@ def _curves(
         style = {"color": colour, "linestyle": dashes, "linewidth": 1.8}
         draw(axes, curve, style)
         _mark(axes, curve, colour)
-        lacking = _lacking(curve, both)
+        lacking = _lacking(curve)
         handles.append(Line2D([], [], **({"linestyle": ""} if lacking else style)))
         names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.area))))
     return panels.done(x, y, handles, names)
@@ -190,14 +189,14 @@ def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArr
     return np.r_[0, true].astype(np.int64), np.r_[0, positives - true].astype(np.int64)
 
 
-def _lacking(curve: Curve, both: bool) -> str:
+def _lacking(curve: Curve) -> str:
     """Why a label has no curve; "" where it has one."""
     truth = curve.truth[curve.truth >= 0]
     if not len(truth):
         return "masked on all images"
     if not (truth == 1).any():
         return "no image with the label"
-    return "no image without the label" if both and (truth == 1).all() else ""
+    return "no image without the label" if (truth == 1).all() else ""
 
 
 def _mark(axes: Axes, curve: Curve, colour: str) -> None:

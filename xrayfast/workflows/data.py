@@ -14,6 +14,7 @@ import pandas as pd
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
@@ -139,16 +140,19 @@ def decode(
     return decode_manifest(data, size, report, may_leave_out=may_leave_out)
 
 
-def describe_reading(data: Manifest, images: DecodedImages) -> list[str]:
-    """What the reader noted of the data set's decoded images, by kind of note, where it needs attention."""
-    notes = [images.info(path).notes for path in data.table["path"].tolist()]
-    return describe_notes(data.table["image"].tolist(), notes)
+def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:
+    """What is known of each file of a data set, whose images are decoded."""
+    return [images.info(path) for path in data.table["path"].tolist()]
 
 
-def split_table(data: Manifest, images: DecodedImages) -> pd.DataFrame:
+def describe_reading(data: Manifest, infos: Sequence[ImageInfo]) -> list[str]:
+    """What the reader noted of the data set's images, by kind of note, where it needs attention."""
+    return describe_notes(data.table["image"].tolist(), [info.notes for info in infos])
+
+
+def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:
     """A run's `split.csv`: `Manifest.split_table` with a hash of each decoded image, which finds it in other data."""
-    digests = [images.info(path).digest for path in data.table["path"].tolist()]
-    table: pd.DataFrame = data.split_table().assign(digest=digests)
+    table: pd.DataFrame = data.split_table().assign(digest=[info.digest for info in infos])
     return table
 
 

@@ -37,7 +37,7 @@ from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.predictions import Predictions
 from xrayfast.run import OLD_HISTORY_COLUMNS, Run, now
-from xrayfast.workflows.data import decode, describe_reading, reopen_data, resolve_inputs, split_table
+from xrayfast.workflows.data import decode, describe_reading, image_infos, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import LEAKS_ALLOWED, require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
@@ -102,7 +102,8 @@ def fit(
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-        remarks += [*describe_reading(manifest, images), *_remarks(config, learn), *filter(None, [no_space])]
+        infos = image_infos(manifest, images)
+        remarks += [*describe_reading(manifest, infos), *_remarks(config, learn), *filter(None, [no_space])]
         leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
         remarks += idle + check_effects(config.train, plan_facts(scheduled, config.train, leaks))
         for remark in remarks:
@@ -116,7 +117,7 @@ def fit(
         with world.output_folder(Path(runs)) as folder:
             run = Run.create(folder, name, config.model.arch, config, info)
             run.write_decision(Decision(manifest.task, manifest.labels))
-            run.write_split(split_table(manifest, images))
+            run.write_split(split_table(manifest, infos))
             run.write_left_out(manifest.left_out)
             path = world.broadcast_text(str(run.path))
             _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world))

@@ -25,7 +25,7 @@ from xrayfast.learning.training.loaders import BATCH_TRANSFORMS, KNOWN_TRANSFORM
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.run import Run
-from xrayfast.workflows.data import find_data, split_table, with_absolute_paths
+from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish, prepare
 from xrayfast.workflows.steps.provenance import collect_provenance
 
@@ -102,7 +102,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     info = collect_provenance(learn, "", remarks)
     run = Run.create(Path(runs), name, learn.arch, config, info)
     run.write_decision(Decision(manifest.task, manifest.labels))
-    run.write_split(split_table(manifest, open_images(manifest.config, config.model.size)))
+    images = open_images(manifest.config, config.model.size)
+    run.write_split(split_table(manifest, image_infos(manifest, images)))
     run.write_history(history.rows)
     with replace_atomically(run.new_model_path) as temporary:
         save_weights(learn.model, temporary)

@@ -501,7 +501,7 @@ def luma(colour):
 def test_rgb_is_luma(roundtrip, syntax):
     image = roundtrip(COLOUR, syntax, photometric="YBR_RCT" if syntax == files.JPEG_2000 else "RGB")
     assert np.abs(image.pixels - luma(COLOUR)).max() <= 1
-    assert image.notes == (f"{image.mode} converted to gray",)
+    assert image.notes == (f"{image.mode} converted to gray", "colour-coded")
 
 
 def test_rgb_by_plane_and_of_16_bits(roundtrip):

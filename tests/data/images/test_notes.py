@@ -20,7 +20,7 @@ ATTENTION = [
     "transparency laid on black", "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
     "values above 4095 made white, up to 65535", "last rows plain gray, as where data are missing",
     "values evidently signed, against the header", "neighbouring pixels differ as in noise",
-    "Pillow: Corrupt EXIF data",
+    "Pillow: Corrupt EXIF data", "of 3 shades", "colour-coded", "colour on 31% of the area converted to gray",
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -138,6 +139,73 @@ def test_an_image_in_which_nothing_can_be_seen_is_noted(tmp_path, pixels, note, 
     else:
         Image.fromarray(pixels).save(tmp_path / name)
     assert note in read(tmp_path / name).notes
+
+
+def test_masks_are_of_two_shades_whatever_scaling_and_jpeg_do_to_them(tmp_path):
+    disc = np.add.outer(np.arange(-40, 40) ** 2, np.arange(-40, 40) ** 2) < 700
+    mask = Image.fromarray((disc * 255).astype(np.uint8))
+    for path in (saved(tmp_path, mask, "x.jpg"), saved(tmp_path, mask.resize((200, 200)), "x.png")):
+        assert read(path).notes == ("of two shades",)
+    regions = Image.fromarray((disc * 120 + np.tri(80, dtype=bool) * 80).astype(np.uint8))
+    assert read(saved(tmp_path, regions, "x.png")).notes == ("of 4 shades",)
+
+
+def coloured(*weights):
+    """SEEN in one hue."""
+    return np.stack([SEEN * weight for weight in weights], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("colours", "note"),
+    [
+        (np.stack([SEEN] * 3, -1), ""),
+        (coloured(0.9, 0.95, 1), ""),
+        (coloured(1, 0.8, 0.3), "colour on #% of the area converted to gray"),
+        (np.stack([np.where(SEEN > 150, 255, SEEN), SEEN, SEEN], -1), "colour on #% of the area converted to gray"),
+        (np.stack([255 - SEEN, 255 - abs(131 - SEEN.astype(int)) * 3, SEEN], -1), "colour-coded"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.dcm"])
+def test_an_image_in_colour_is_noted(tmp_path, colours, note, name):
+    """A tint, a coloured region, and a map from values to hues."""
+    colours = colours.astype(np.uint8)
+    if name == "x.dcm":
+        (tmp_path / name).write_bytes(dicom_bytes(colours))
+    else:
+        Image.fromarray(colours).save(tmp_path / name, **({"subsampling": 0} if name == "x.jpg" else {}))
+    found = [text for text in read(tmp_path / name).notes if "colo" in text]
+    assert [re.sub(r"\d+%", "#%", text) for text in found] == [note] * bool(note)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_signed_values_in_an_unsigned_png_are_read_as_such(tmp_path, bits):
+    values = (SEEN.astype(np.int32) - 131) * (2**bits // 144)
+    path = saved(tmp_path, Image.fromarray(values.astype(np.int16).view(np.uint16)), "x.png")
+    found = read(path)
+    assert "values evidently signed, against the header" in found.notes
+    assert np.corrcoef(found.pixels.ravel(), SEEN.ravel())[0, 1] > 0.999
+
+
+def test_unsigned_values_of_the_whole_range_stay_unsigned(tmp_path):
+    values = ((SEEN - 60.0) / 142 * 65535).astype(np.uint16)
+    values[5:12, 5:30] = np.arange(65535 - 24, 65536)  # a bright marker on dark ground
+    assert not [text for text in read(saved(tmp_path, Image.fromarray(values), "x.png")).notes if "signed" in text]
+
+
+def test_standardised_floats_fill_the_range(tmp_path):
+    values = ((SEEN - 131.0) / 40).astype(np.float32)
+    found = read(saved(tmp_path, Image.fromarray(values), "x.tif"))
+    assert np.corrcoef(found.pixels.ravel(), SEEN.ravel())[0, 1] > 0.999 and np.ptp(found.pixels) > 240
+
+
+@pytest.mark.parametrize("size", [(81, 64), (88, 64), (80, 72), (96, 96)])
+def test_a_jpeg_that_claims_a_few_pixels_more_than_it_has(tmp_path, size):
+    path = saved(tmp_path, Image.fromarray(SEEN), "x.jpg")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", *size[::-1])
+    path.write_bytes(content)
+    assert "last rows plain gray, as where data are missing" in read(path).notes
 
 
 def test_an_image_in_which_something_can_be_seen_has_no_note(tmp_path):
@@ -324,7 +392,7 @@ def test_a_file_that_may_not_be_opened(tmp_path, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("builtins.open", refuse)
     with pytest.raises(ReadError, match="Permission denied"):
         read(path)
 

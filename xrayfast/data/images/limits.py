@@ -92,11 +92,12 @@ def require_enough_data(path: Path, codestream: memoryview | bytes, width: int, 
 
 
 def lacks_last_rows(image: Image.Image) -> bool:
-    """Whether the last rows of a decoded JPEG are as libjpeg fills them where the data end too early."""
+    """Whether the end of a decoded JPEG's last rows is as libjpeg fills it where the data end too early."""
     if image.format not in ("JPEG", "MPO") or image.mode == "CMYK" or image.height <= 8:
         return False
-    corner = image.getpixel((0, image.height - 1))
+    corner = image.getpixel((image.width - 1, image.height - 1))
     if corner not in (_MISSING, (_MISSING,) * 3):  # nearly always
         return False
-    bottom = image.crop((0, image.height - 8, image.width, image.height))
+    # The block in which the data end may be anything, and those after it are gray.
+    bottom = image.crop((image.width // 2, (image.height - 1) // 8 * 8, image.width, image.height))
     return all(low == high == _MISSING for low, high in np.reshape(bottom.getextrema(), (-1, 2)))

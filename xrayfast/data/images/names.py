@@ -16,6 +16,9 @@ _NOT_RADIOGRAPHS = re.compile(
 )
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
+DERIVED = "mask, overlay, map or thumbnail by name"
+"""Why files are left out that are no radiographs: see `is_derived`."""
+
 
 def split_words(name: str) -> list[str]:
     """The words of a name in lower case, parted by other characters, changes of case, and digits.

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from xrayfast.data.images.bits import has_other_sign
 from xrayfast.data.images.limits import (
     MISSING_ROWS,
     lacks_last_rows,
@@ -18,6 +19,7 @@ from xrayfast.data.images.limits import (
     require_few_scans,
     require_sensible_size,
 )
+from xrayfast.data.images.notes import describe_colours
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -28,6 +30,9 @@ _ORIENTATION_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 274, 262, 0
 
 _FEW_LEVELS = 64
 """A 16-bit colour channel whose high 8 bits have fewer levels than this holds an image of at most 14 bits."""
+
+_COLOURS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
+"""Rows and columns of pixels whose colours are looked at where a few, in sixteenths of width and height, have any."""
 
 _HELD = 0.995
 """The share of the pixels that full scale must hold: hot pixels and burned-in markers may exceed it."""
@@ -50,7 +55,7 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                 file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
                 if isinstance(stream, io.BytesIO):
                     require_enough_data(path, stream.getvalue(), *image.size)
-                pixels = _to_gray(image, notes)
+                pixels = _to_gray(image, bits, notes)
     except ReadError:
         raise
     except UnidentifiedImageError as error:
@@ -81,14 +86,14 @@ def _bits(image: Image.Image) -> int:
     """Bits stored per sample, by Pillow's mode and the raw mode that its decoder unpacks."""
     if image.mode in ("I", "F"):
         return 32
-    if image.mode in _HIGH_DEPTH_MODES or ";16" in str(getattr(image, "tile", ())[:1]):
+    if image.mode in _HIGH_DEPTH_MODES or (image.format != "JPEG" and ";16" in str(getattr(image, "tile", ())[:1])):
         return 16
     return 1 if image.mode == "1" else 8
 
 
-def _to_gray(image: Image.Image, notes: list[str]) -> Pixels:
+def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
     """The upright gray image, (H, W) uint8; adds what was done to `notes`."""
-    reduced = _bits(image) == 16 and image.mode not in _HIGH_DEPTH_MODES
+    reduced = bits == 16 and image.mode not in _HIGH_DEPTH_MODES
     # Before decoding, in which Pillow turns a TIFF upright and drops the tag. For a PNG, this decodes it.
     rotated = _is_rotated(image)
     # Pillow inverts WhiteIsZero TIFFs of up to 8 bits itself, but not those of 16.
@@ -136,19 +141,35 @@ def _convert_8_bit(image: Image.Image, notes: list[str]) -> Pixels:
     if image.has_transparency_data and (opacity := image.convert("RGBA").getchannel("A").getextrema()) != (255, 255):
         notes.append("fully transparent" if opacity == (0, 0) else "transparency laid on black")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     elif image.mode not in ("L", "RGB"):
         notes.append(f"mode {image.mode} converted to gray")
         if image.mode != "1":
             image = image.convert("RGB")
+    if image.mode == "RGB":
+        notes += _describe_colours(image)
     return np.array(image if image.mode == "L" else image.convert("L"), dtype=np.uint8)
+
+
+def _describe_colours(image: Image.Image) -> list[str]:
+    """Notes on the colours of an RGB image; of most, which are gray, a few pixels tell."""
+    pixel, (width, height) = image.load(), image.size
+    assert pixel is not None
+    for x, y in _PROBED:
+        red, green, blue = pixel[width * x // 16, height * y // 16]  # type: ignore[misc]
+        if not red == green == blue:
+            return describe_colours(image.resize((_COLOURS, _COLOURS), Image.Resampling.NEAREST).tobytes())
+    return []
 
 
 def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
     """An image of more than 8 bits as (H, W) uint8, scaled as `reader.read` documents."""
     values = np.asarray(image)
+    highest = float(values.max())
+    if values.dtype == np.uint16 and highest >= 3 << 14 and _is_signed(values):
+        notes.append("values evidently signed, against the header")
+        values = values.view(np.int16)
     if values.dtype.kind == "u":
-        highest = float(values.max())
         full = _full_scale_of_codes(values, highest)
         notes.append(f"16-bit scaled from 0..{full:g}")
         pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)
@@ -156,17 +177,24 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         values = values.astype(np.float64)
         if not np.isfinite(values).all():
             raise ValueError("some pixels are not finite numbers")
+        low = 0.0
         if (lowest := float(values.min())) < 0:
             low = min(0.0, float(np.quantile(values, 1 - _HELD, method="lower")))
             notes.append(f"minimum {low:g} taken as 0" if low == lowest else f"values below {low:g} made black")
             values -= low
         highest = float(values.max())
-        full = _full_scale(float(np.quantile(values, _HELD, method="higher")), is_float=image.mode == "F")
-        notes.append(f"32-bit scaled from 0..{full:g}")
+        held = float(np.quantile(values, _HELD, method="higher"))
+        # Floats around 0 are standardised ones, of any scale.
+        full = held if image.mode == "F" and low < 0 < held else _full_scale(held, is_float=image.mode == "F")
+        notes.append(f"{_bits(image)}-bit scaled from 0..{full:g}")
         pixels = scale_to_uint8(values, full)
     if highest > full:
         notes.append(f"values above {full:g} made white, up to {highest:g}")
     return pixels
+
+
+def _is_signed(values: npt.NDArray[np.uint16]) -> bool:
+    return has_other_sign(values, np.bincount(values.ravel(), minlength=1 << 16), 16, signed=False)
 
 
 def _full_scale_of_codes(values: npt.NDArray[np.uint16], highest: float) -> float:

@@ -20,7 +20,7 @@ from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Increased when any image may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -86,7 +86,7 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     choice = parse_window(window)
     require_image_file(path)
     try:
-        with path.open("rb") as stream:
+        with open(path, "rb") as stream:  # noqa: PTH123 - Path.open takes 3 us longer, 2 % of a small image
             head = stream.read(HEAD_BYTES)
             stream.seek(0)
             if is_dicom(head):
@@ -147,14 +147,15 @@ def filled_area(width: int, height: int, size: int) -> tuple[slice, slice]:
 
 def _require_image_signature(path: Path, head: bytes) -> None:
     """Refuse, by its first bytes, a file that is often mistaken for an image."""
+    if head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI"):
+        return
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for start, name in _OTHER_SIGNATURES.items():
         if text.startswith(start):
             raise ReadError(
                 f"{path}: found {name}; expected DICOM, PNG, JPEG, TIFF, BMP or WebP. Convert or remove it."
             )
-    is_known = head[:2] in (b"\x89P", b"\xff\xd8", b"II", b"MM", b"BM", b"RI")
-    if _FORMAT_BY_SUFFIX.get(path.suffix.lower()) == "DICOM" and not is_known:
+    if _FORMAT_BY_SUFFIX.get(path.suffix.lower()) == "DICOM":
         raise ReadError(
             f"{path}: found no DICOM header; expected 'DICM' at byte 128, or elements of group 0002 or 0008 at the "
             "start. Fetch the file again."

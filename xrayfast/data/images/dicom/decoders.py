@@ -14,20 +14,14 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from xrayfast.data.images.bits import Codes, is_likelier, to_integers
 from xrayfast.data.images.dicom.layout import PixelLayout
 from xrayfast.data.images.dicom.parse import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from xrayfast.data.images.dicom.sandbox import Codec, decode_in_subprocess
 from xrayfast.data.images.limits import MISSING_ROWS, lacks_last_rows, require_enough_data, require_few_scans
 from xrayfast.errors import ReadError
-
-Codes: TypeAlias = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
-Integers: TypeAlias = npt.NDArray[np.int32]
-
-_NOISE = 1.2
-"""Mean squared step between neighbours, in units of the variance: 2 in white noise, below 0.7 in radiographs."""
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _LOSSLESS_FRAME, _BASELINE_FRAMES = 0xC3, frozenset({0xC0, 0xC1, 0xC2})
@@ -216,35 +210,6 @@ def _resolve_bits(codes: Codes, width: int, layout: PixelLayout, is_rgb: bool = 
         if not layout.signed:
             return StoredPixels(kept, stored, is_rgb, (f"bits above the {stored} stored ignored",))
     return StoredPixels(kept, stored, is_rgb)
-
-
-def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:
-    """The numbers that codes of so many bits stand for, with or without a sign."""
-    sign = 1 << (bits - 1) if signed else 0
-    values: Integers = (codes.astype(np.int32) ^ sign) - sign
-    return values
-
-
-def is_likelier(values: Integers, other: Integers) -> bool:
-    """Whether, of two readings (H, W) or (H, W, C) of the same codes, the first is the image.
-
-    Wrong bits wrap round: where the two differ in a step between neighbours, that of the image is the smaller. Of an
-    image with as large steps as the wrap, wrong bits make noise: neighbours differ more, in terms of the variance.
-    """
-    ours, theirs = (np.concatenate([step.ravel() for step in _sample_steps(x)]) for x in (values, other))
-    differ = ours != theirs
-    if not differ.any():
-        return False
-    step, other_step = np.median(ours[differ]), np.median(theirs[differ])
-    noise, other_noise = (np.square(x, dtype=np.float64).mean() for x in (ours, theirs))
-    noise, other_noise = noise / values.var(), other_noise / other.var()
-    return bool(step < other_step or (other_noise > _NOISE and noise < other_noise / 2))
-
-
-def _sample_steps(values: Integers) -> tuple[Integers, Integers]:
-    """Absolute steps between neighbours, along at most 512 rows and 512 columns."""
-    rows, columns = values[:: -(-values.shape[0] // 512)], values[:, :: -(-values.shape[1] // 512)]
-    return np.abs(np.diff(rows, axis=1)), np.abs(np.diff(columns, axis=0))
 
 
 def _lowest_bits(codes: Codes, bits: int) -> Codes:

@@ -49,6 +49,10 @@ _HEADER_BYTES = 2**22
 """How much of a deflated file is inflated to read its header."""
 
 
+_OTHER_STARTS = (b"\x89P", b"\xff\xd8")
+"""Of PNG and JPEG, which are no group of DICOM in either byte order."""
+
+
 def is_dicom_file(path: str) -> bool:
     """Whether a file begins as DICOM does; False where it can't be read."""
     try:
@@ -62,8 +66,9 @@ def is_dicom_file(path: str) -> bool:
 
 def is_dicom(head: bytes) -> bool:
     """Whether a file is DICOM, by its first HEAD_BYTES: "DICM" at byte 128, or two elements that could be its first."""
-    has_magic = head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC
-    return has_magic or any(_starts_with_elements(head, order) for order in ("<", ">"))
+    if head[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] == _MAGIC:
+        return True
+    return head[:2] not in _OTHER_STARTS and any(_starts_with_elements(head, order) for order in ("<", ">"))
 
 
 def _starts_with_elements(head: bytes, order: str) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xrayfast.data.images.dicom.decoders import Codes, StoredPixels, is_likelier, require_decoder, to_integers
+from xrayfast.data.images.bits import Codes, has_other_sign
+from xrayfast.data.images.dicom.decoders import StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.layout import (
     COLOUR,
@@ -27,6 +28,7 @@ from xrayfast.data.images.dicom.layout import (
 from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
+from xrayfast.data.images.notes import describe_colours
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -37,9 +39,6 @@ _KEYWORDS = (
     "PresentationLUTSequence",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
-
-_LEVELS_AT_WRAP = 4
-"""Different values on both sides of a wrap round, of an image with the other sign; masks have one."""
 
 
 def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
@@ -76,6 +75,7 @@ def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, l
     notes = [*stored.notes, f"{layout.photometric} converted to gray"]
     if layout.photometric.startswith("YBR_FULL") and not stored.is_rgb:  # its Y is the luma
         return np.ascontiguousarray(levels[:, :, 0]), notes
+    notes += describe_colours(levels[:: -(-len(levels) // 24), :: -(-levels.shape[1] // 24)].tobytes())
     return np.array(Image.fromarray(np.ascontiguousarray(levels)).convert("L")), notes
 
 
@@ -87,7 +87,7 @@ def _render_gray(
     notes = [f"{bits} bits stored"] if bits != layout.allocated or bits > 8 else []
     notes += pixels.notes
     counts = _count_codes(codes, 2**bits)
-    if layout.photometric != PALETTE and _has_other_sign(codes, counts, bits, layout.signed):
+    if layout.photometric != PALETTE and has_other_sign(codes, counts, bits, layout.signed):
         notes.append(f"values evidently {'unsigned' if layout.signed else 'signed'}, against the header")
         layout = replace(layout, signed=not layout.signed)
     stored = np.arange(2**bits, dtype=np.float64)
@@ -127,21 +127,6 @@ def _read_polarity(elements: Elements, layout: PixelLayout) -> tuple[bool, list[
         return inverted, [*(["MONOCHROME1 inverted"] if inverted else []), "unknown Presentation LUT Shape ignored"]
     done = "left as stored" if inverted else "inverted"
     return not inverted, [f"{layout.photometric} {done}, by its Presentation LUT Shape {shape}"]
-
-
-def _has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signed: bool) -> bool:
-    """Whether the values evidently have the other sign than the header says.
-
-    Read with the wrong one, they wrap round within the image: values on both sides of the wrap occur.
-    """
-    quarter = 1 << max(0, bits - 2)
-    lowest, low, high, highest = (counts[i * quarter : (i + 1) * quarter] for i in range(4))
-    if not signed and (low.any() or high.any()):
-        return False
-    sides = (low, high) if signed else (lowest, highest)
-    if any(np.count_nonzero(side) < _LEVELS_AT_WRAP for side in sides):
-        return False
-    return is_likelier(to_integers(codes, bits, not signed), to_integers(codes, bits, signed))
 
 
 def _count_codes(codes: Codes, size: int) -> npt.NDArray[np.int64]:
