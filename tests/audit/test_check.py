@@ -103,6 +103,22 @@ def test_what_can_not_be_read_is_said_and_left_out(sound):
     assert found.shortcuts.images == ROWS - 1
 
 
+def test_masked_images_are_not_without_labels(sound):
+    data = sound[0]
+    targets = data.targets.copy()
+    targets[:5], targets[5, 0] = np.nan, np.nan
+    found = looked(sound, data=replace(data, targets=targets))
+    assert kinds(found)["all_masked"].images == tuple(f"i{i:04d}.png" for i in range(5))
+    without = next(row.images for row in found.classes if row.label is None)
+    assert without == int(((targets != 1).all(1) & (targets == 0).any(1)).sum()) < int((targets != 1).all(1).sum())
+
+
+def test_a_white_border(sound):
+    framed = np.full_like(film(3), 255)
+    framed[8:-8, 8:-8] = film(3)[8:-8, 8:-8]
+    assert kinds(looked(sound, {3: framed}))["white_border"].images == ("i0003.png",)
+
+
 def test_nothing_that_can_be_read(sound):
     found = looked(sound, dict.fromkeys(range(ROWS), "x: no image."))
     assert len(found.unreadable) == ROWS
@@ -251,8 +267,8 @@ def test_json_is_strict_complete_and_without_secrets(sound):
     said = found.to_json()
     assert json.loads(json.dumps(said, allow_nan=False)) == said
     assert list(said) == [
-        "images", "patients", "task", "labels", "leaks", "splits", "notes", "findings", "shared_patients", "duplicates",
-        "classes", "images_per_patient", "shortcuts", "reading_notes", "unreadable",
+        "images", "patients", "task", "labels", "leaks", "splits", "notes", "findings", "shared_patients",
+        "shared_studies", "duplicates", "classes", "images_per_patient", "shortcuts", "reading_notes", "unreadable",
     ]  # fmt: skip
     assert all(f"`{key}`" in type(found).to_json.__doc__ for key in said)
     assert said["images"] == said["patients"] == ROWS

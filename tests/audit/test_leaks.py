@@ -1,5 +1,7 @@
 """What is in more than one split."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from tests.audit.sets import SIDE, cropped, film, jpeg, manifest, shown
 from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.findings import leak_findings
 from xrayfast.audit.leaks import Leaks, find_leaks, group_linked_images, leaks_between_splits
 from xrayfast.data.splits.stratify import SPLITS
 
@@ -47,6 +50,19 @@ def test_exactly_what_was_planted_leaks(planted):
     assert [group.rows for group in leaks.duplicates] == [(0, 20), (2, 3), (1, 25), (21, 26), (22, 23)]
     assert leaks
     assert list(dict.fromkeys(told)) == ["decoding", "looking", "comparing"]
+
+
+def test_a_study_whose_patient_is_unknown_is_one_too(planted):
+    data, _ = planted
+    patients = [None] * 10 + [f"P{i:05d}" for i in range(10, ROWS)]
+    patients[21] = None
+    studies = ["S00001", *(None for _ in range(20)), "S00001", *(f"S{i:05d}" for i in range(22, ROWS))]
+    studies[10] = studies[22]  # of two patients who are known
+    data = replace(data, table=data.table.assign(patient=patients, study=studies))
+    leaks = leaks_between_splits(data, ())
+    assert leaks and leaks.patients == ()
+    assert leaks.sentences() == ["1 study in more than one split: S00001 (1 train, 1 valid)."]
+    assert [finding.kind for finding in leak_findings(leaks)] == ["shared_studies"]
 
 
 def test_sentences_name_them(planted):

@@ -62,7 +62,7 @@ class Audit:
             - `notes`: how the data set was opened: what was inferred, drawn or ignored
             - `findings`: the most severe first: `kind`, `severity` ("leak", "warning", "note"), `title`, `text`,
               `count`, `images`
-            - `shared_patients`: `patient`, `images` by split
+            - `shared_patients`: `patient`, `images` by split; `shared_studies`: `study`, likewise
             - `duplicates`: `kind` ("exact", "near"), `similarity` (0.97 to 1), `images`: a list of `image`,
               `split`, `labels`, `patient`
             - `classes`: `label` (null for images without any), `images`, `splits`, `width`, `height` and `aspect`
@@ -88,10 +88,8 @@ class Audit:
             },
             "notes": list(self.data.notes),
             "findings": [{**asdict(finding), "images": list(finding.images)} for finding in self.findings],
-            "shared_patients": [
-                {"patient": one.patient, "images": {split: list(names) for split, names in one.images.items()}}
-                for one in self.shared.patients
-            ],
+            "shared_patients": [one.to_json("patient") for one in self.shared.patients],
+            "shared_studies": [one.to_json("study") for one in self.shared.studies],
             "duplicates": [
                 {"kind": group.kind, "similarity": group.similarity, "images": [self._image(row) for row in group.rows]}
                 for group in self.duplicates

@@ -40,11 +40,14 @@ class ClassFacts:
 
 
 def class_facts(data: Manifest, features: Features) -> tuple[ClassFacts, ...]:
-    """One per label, in their order, and one for images without any label if there are such."""
+    """One per label, in their order, and one for images without any label if there are such.
+
+    An image whose cells are all masked is not known to be without.
+    """
     truth = data.truth[features.rows]
     split = data.table["split"].to_numpy()[features.rows]
     found = [_facts(label, truth[:, j] == 1, features, split) for j, label in enumerate(data.labels)]
-    without = (truth != 1).all(1)
+    without = (truth != 1).all(1) & (truth == 0).any(1)
     return (*found, *([_facts(None, without, features, split)] if without.any() else []))
 
 

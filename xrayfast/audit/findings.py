@@ -14,7 +14,7 @@ from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
-from xrayfast.data.images.notes import group_notes
+from xrayfast.data.images.notes import COLOUR_CODED, TWO_SHADES, group_notes
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
@@ -33,7 +33,10 @@ LEAST_TO_EVALUATE = 10
 (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747)."""
 
 _TINY = 64  # pixels
+_WHITE_BORDER = 0.8  # mean value of each edge, in [0, 1]
 _LONG = 2.0  # times as long as wide, or wide as long; chest radiographs are within 0.7 and 1.4
+
+_NO_RADIOGRAPH = "Training and evaluation leave them out, unless --keep-masks takes them for radiographs."
 
 _NOTED: dict[str, tuple[str, Severity, str, str]] = {
     "constant": ("of one shade", "warning", "of one shade", "There is nothing to see in them: take them out."),
@@ -43,6 +46,8 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "fully transparent",
         "There is nothing to see in them: save them without their alpha channel, or take them out.",
     ),
+    "two_shades": (TWO_SHADES, "warning", "of two shades, as masks are", _NO_RADIOGRAPH),
+    "colour_coded": (COLOUR_CODED, "warning", "colour-coded, as maps and overlays are", _NO_RADIOGRAPH),
     "noise": (
         "as in noise",
         "warning",
@@ -179,10 +184,16 @@ def _contradicting_rows(truth: npt.NDArray[np.int8], group: Duplicates) -> list[
 
 
 def class_findings(data: Manifest) -> list[Finding]:
-    """Labels too rare to be learned, or to be evaluated."""
+    """Labels too rare to be learned, or to be evaluated; and images on which all are masked."""
     truth, image_splits = data.truth, data.table["split"].to_numpy()
     train = image_splits == "train"
     found = []
+    names = data.table["image"].tolist()
+    if masked := [names[row] for row in np.flatnonzero((truth < 0).all(1))]:
+        described = f"{shorten(masked, 3)}. Nothing is learned from them, and no metric counts them: "
+        described += "--uncertain and --blank give their cells a value."
+        title = f"{plural(len(masked), 'image')} on which every label is masked"
+        found.append(Finding("all_masked", "note", title, described, len(masked), tuple(masked)))
     positives = zip(data.labels, (truth[train] == 1).sum(0).tolist(), strict=True)
     if rare := {label: count for label, count in positives if count < LEAST_TO_LEARN}:
         text = f"Fewer than {LEAST_TO_LEARN} training images, which a network learns by heart: {_listed(rare)}. "
@@ -279,6 +290,12 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
             np.maximum(width, height) > _LONG * np.minimum(width, height),
         ),
     }
+    edges = features.border[:, ::2].min(1)  # the darkest of the four
+    odd["white_border"] = (
+        "with a white border",
+        "Around a body, radiographs are black: these may be stored inverted, or framed.",
+        (edges > _WHITE_BORDER) & (features.brightness[:, 0] < edges - 0.1),
+    )
     found = []
 
     def add(kind: str, severity: Severity, title: str, text: str, images: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
 from xrayfast.audit.features import Features, StageProgress, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.sources.patients import studies_without_patient
 from xrayfast.data.splits.assign import connect_groups
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten
@@ -19,7 +21,7 @@ from xrayfast.errors import DataError, plural, shorten
 
 @dataclass(frozen=True)
 class SharedPatient:
-    """A patient with images in more than one split."""
+    """A patient, or a study of an unknown one, with images in more than one split."""
 
     patient: str  # the pseudonym
     images: Mapping[Split, tuple[str, ...]]  # their names by split, in the order train, valid, test
@@ -27,6 +29,10 @@ class SharedPatient:
     def __str__(self) -> str:
         """As "P00012 (3 train, 1 valid)"."""
         return f"{self.patient} ({', '.join(f'{len(names)} {split}' for split, names in self.images.items())})"
+
+    def to_json(self, kind: str) -> dict[str, Any]:
+        """`images` by split, and under the name of the kind who it is."""
+        return {kind: self.patient, "images": {split: list(names) for split, names in self.images.items()}}
 
 
 @dataclass(frozen=True)
@@ -48,18 +54,20 @@ class Leaks:
     """All leaks of a data set; false where there are none."""
 
     patients: tuple[SharedPatient, ...] = ()
+    studies: tuple[SharedPatient, ...] = ()  # of unknown patients
     images: tuple[SharedImage, ...] = ()
     duplicates: tuple[Duplicates, ...] = field(default=(), repr=False)  # also within one split
     unreadable: Mapping[str, str] = field(default_factory=dict, repr=False)  # what is wrong with files, by path
 
     def __bool__(self) -> bool:
-        return bool(self.patients or self.images)
+        return bool(self.patients or self.studies or self.images)
 
     def by_kind(self) -> list[tuple[str, str, Sequence[SharedPatient | SharedImage]]]:
-        """Kind, title and leaks of each kind that there is: "patients", "exact" and "near" duplicates."""
+        """Kind, title and leaks of each kind that there is: "patients", "studies", "exact" and "near" duplicates."""
         exact, near = (tuple(image for image in self.images if image.kind == kind) for kind in ("exact", "near"))
         kinds: list[tuple[str, str, Sequence[SharedPatient | SharedImage]]] = [
-            ("patients", "patient", self.patients), ("exact", "image", exact), ("near", "near-duplicate image", near),
+            ("patients", "patient", self.patients), ("studies", "study", self.studies),
+            ("exact", "image", exact), ("near", "near-duplicate image", near),
         ]  # fmt: skip
         return [
             (kind, f"{plural(len(shared), noun)} in more than one split", shared)
@@ -105,10 +113,14 @@ def leaks_between_splits(
         found = {split: tuple(names[row] for row in rows if image_splits[row] == split) for split in SPLITS}
         return {split: images for split, images in found.items() if images}
 
-    patients = {patient: by_split(rows) for patient, rows in rows_by_patient(data).items()}
+    def shared_by(rows_of: Mapping[str, Sequence[int]]) -> tuple[SharedPatient, ...]:
+        found = {one: by_split(rows) for one, rows in rows_of.items()}
+        return tuple(SharedPatient(one, images) for one, images in found.items() if len(images) > 1)
+
     shared = [(group, by_split(group.rows)) for group in duplicates]
     return Leaks(
-        tuple(SharedPatient(patient, images) for patient, images in patients.items() if len(images) > 1),
+        shared_by(rows_by_patient(data)),
+        shared_by(rows_by_study(data)),
         tuple(SharedImage(group.kind, group.similarity, images) for group, images in shared if len(images) > 1),
         tuple(duplicates),
         unreadable or {},
@@ -146,8 +158,22 @@ def group_linked_images(data: Manifest, duplicates: Sequence[Duplicates]) -> npt
 
 def rows_by_patient(data: Manifest) -> dict[str, list[int]]:
     """Rows by patient, in the order of the table; patients that are unknown are left out."""
+    return _rows_of(data.table["patient"].tolist())
+
+
+def rows_by_study(data: Manifest) -> dict[str, list[int]]:
+    """Rows by study, of images whose patient is unknown, in the order of the table."""
+    if "study" not in data.table:
+        return {}
+    patients, studies = (
+        [text if isinstance(text, str) else None for text in data.table[name]] for name in ("patient", "study")
+    )
+    return _rows_of(studies_without_patient(patients, studies))
+
+
+def _rows_of(identifiers: Sequence[str | None]) -> dict[str, list[int]]:
     rows: dict[str, list[int]] = {}
-    for row, patient in enumerate(data.table["patient"].tolist()):
-        if isinstance(patient, str) and patient:
-            rows.setdefault(patient, []).append(row)
+    for row, one in enumerate(identifiers):
+        if isinstance(one, str) and one:
+            rows.setdefault(one, []).append(row)
     return rows

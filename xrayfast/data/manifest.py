@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -22,7 +22,7 @@ from xrayfast.data.images.dicom.parse import is_dicom_file
 from xrayfast.data.labels.names import is_no_finding, join_spellings
 from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
-from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
+from xrayfast.data.sources.patients import group_images, hash_identifiers, pseudonymize, studies_without_patient
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
@@ -53,6 +53,7 @@ class Manifest:
         notes: what was inferred, drawn or ignored, in sentences.
         drawn: (N,) bool, whether the split of an image was drawn, and not given.
         left_out: why images of the source are no rows, and their names.
+        identities: (N, 2) hashes of patient and study, as `hash_identifiers` makes them; never written.
     """
 
     table: pd.DataFrame
@@ -63,6 +64,7 @@ class Manifest:
     notes: tuple[str, ...]
     drawn: npt.NDArray[np.bool_]
     left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    identities: npt.NDArray[np.uint64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -88,7 +90,8 @@ class Manifest:
             raise ConfigError(f"found the split '{split}'; expected train, valid or test.{did_you_mean(split, SPLITS)}")
         rows = (self.table["split"] == split).to_numpy()
         table = self.table[rows].reset_index(drop=True)
-        return replace(self, table=table, targets=self.targets[rows], drawn=self.drawn[rows])
+        identities = None if self.identities is None else self.identities[rows]
+        return replace(self, table=table, targets=self.targets[rows], drawn=self.drawn[rows], identities=identities)
 
     def counts(self) -> pd.DataFrame:
         """Images per label (rows) and split (columns); then rows of all "images" and, where known, all "patients"."""
@@ -197,12 +200,12 @@ def open_manifest(
         notes += split_notes + (["The data set has a split of its own, which is not used."] if records.splits else [])
     if to_train:
         notes += [] if config.split_file else _check_patients(records)
-        patients = group_patients(records.patients)
         groups = group_images(records.patients, records.studies)
-        unit = "study, as no patients are known" if patients is None else "patient"
+        unit = "patient" if any(records.patients or ()) else "study, as no patients are known"
         splits = assign_splits(given, (truth == 1).astype(np.uint8), groups, config, unit)
         notes += splits.notes
-        notes += _note_shared_patients(patients, records.patients, splits.names)
+        notes += _note_shared("patients", records.patients, splits.names)
+        notes += _note_shared("studies", studies_without_patient(records.patients, records.studies), splits.names)
         notes += _require_splits(truth, labels.names, splits.names, labels.task)
     else:
         splits = keep_given_splits(given)
@@ -217,6 +220,7 @@ def open_manifest(
         tuple(notes),
         splits.drawn,
         tuple((why, tuple(names)) for why, names in records.left_out),
+        np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, records.studies)]),
     )
 
 
@@ -284,16 +288,13 @@ def _check_patients(records: ImageRecords) -> list[str]:
     )
 
 
-def _note_shared_patients(
-    groups: npt.NDArray[np.intp] | None, patients: Sequence[str] | None, splits: Sequence[Split]
-) -> list[str]:
-    """A note where a patient is in two given splits, which are kept as they are."""
-    if groups is None or patients is None:
-        return []
-    pairs = pd.DataFrame({"patient": groups, "split": splits})[np.array([bool(patient) for patient in patients])]
-    shared = pairs.drop_duplicates()["patient"].value_counts()
-    note = f"{(shared > 1).sum()} of {len(shared)} patients are in more than one given split: "
-    return [note + "results on valid and test will be optimistic."] if (shared > 1).any() else []
+def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Sequence[Split]) -> list[str]:
+    """A note where a patient or study is in two given splits, which are kept as they are."""
+    pairs = {(one, split) for one, split in zip(identifiers or (), splits, strict=False) if one}
+    counts = Counter(one for one, _ in pairs)
+    shared = sum(count > 1 for count in counts.values())
+    note = f"{shared} of {len(counts)} {what} are in more than one given split: "
+    return [note + "results on valid and test will be optimistic."] if shared else []
 
 
 def _require_splits(

@@ -119,7 +119,7 @@ def test_columns_of_flags():
     same(parse_flags(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
 
 
-@pytest.mark.parametrize("cell", ["2", "yes", "0.5", "-2", "--1", "."])
+@pytest.mark.parametrize("cell", ["2", "maybe", "0.5", "-2", "--1", "."])
 def test_cells_that_are_no_flags(cell):
     with pytest.raises(DataError) as caught:
         parse_flags({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
@@ -142,3 +142,21 @@ def test_more_labels_than_a_network_has_are_refused_before_they_fill_the_memory(
 def test_a_label_of_many_digits_is_a_name_like_any_other():
     number = "9" * 5000
     assert parse_label_cells([number, "10", "9", "010"], "|", str)[0] == ["9", "010", "10", number]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["yes", "No", "", "YES "], ["Y", "n", "NaN", "y"], ["s\u00ed", "no", "", "si"],
+        ["Positive", "negative", "", "pos"], ["present", "absent", "", "Present"],
+        ["1e0", "0.000000e+00", "", "1.0"], ["T", "F", "", "true"],
+    ],
+)  # fmt: skip
+def test_words_and_exponents_of_flags(cells):
+    assert looks_like_flags(cells, words=True)
+    matrix = parse_flags({"Effusion": cells}, str)
+    np.testing.assert_array_equal(matrix[:, 0], [1, 0, np.nan, 1])
+
+
+def test_the_word_uncertain_is_uncertain():
+    np.testing.assert_array_equal(parse_flags({"a": ["1", "uncertain", "no"]}, str)[:, 0], [1, -1, 0])

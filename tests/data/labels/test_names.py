@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from xrayfast.data.labels.names import (
+    clean_label,
     is_no_finding,
     normalize_label,
+    note_odd_names,
     parse_delimited,
     parse_folder_name,
     sort_labels,
@@ -48,3 +50,33 @@ def test_spellings_of_one_name():
 
 def test_order_is_natural_and_ignores_case():
     assert sort_labels(["b", "A10", "a9", "B", "a"]) == ["a", "a9", "A10", "B", "b"]
+
+
+def test_an_invisible_character_is_no_part_of_a_label():
+    assert clean_label("\ufeffPneumonia\u200b ") == "Pneumonia"
+
+
+@pytest.mark.parametrize(("one", "other"), [("1e0", "1.0"), ("2.0e+00", "2"), ("-1e0", "-1"), ("1E-1", "0.1")])
+def test_numbers_with_exponents(one, other):
+    assert normalize_label(one) == normalize_label(other)
+
+
+@pytest.mark.parametrize(
+    ("names", "note"),
+    [
+        (["Nodule", "Nodules", "Normal"], "'Nodule' and 'Nodules'"),
+        (["Pneumonia", "pneumomia"], "'Pneumonia' and 'pneumomia'"),
+        (["Cardiomegaly", "Cardiomegayl"], "'Cardiomegaly' and 'Cardiomegayl'"),
+        (["Stage 1", "Stage 2"], ""),
+        (["Mass", "Mast", "hyperinflation", "hypoinflation"], ""),
+        (
+            ["normal-2-Jan", "2-Jan", "12/31/2019", "2019-12-31 00:00:00", "Mar-20", "1-2"],
+            "Labels that look like dates",
+        ),
+        (["1-2", "covid-19", "May", "3/4"], ""),
+    ],
+)
+def test_labels_that_may_be_errors_are_noted(names, note):
+    found = note_odd_names(names)
+    assert [note in text for text in found] == [True] * bool(note)
+    assert all("normal-2-Jan" not in text for text in found)

@@ -117,3 +117,25 @@ def test_words_for_missing_are_no_patient(data_dir):
     data = opened(data_dir, labels=file)
     assert column(data, "patient") == [None] * 8 + ["P00001"] * 2
     assert noted(data, "Read as blank cells: 'nan' 8 times in 'patient_id'")
+
+
+def test_counts_are_no_labels_and_values_in_a_column_s_name_no_part_of_it(tmp_path):
+    make(tmp_path, *(f"i{i}.png" for i in range(10)))
+    table(
+        tmp_path, lines("image,Effusion (0/1),Mass [1=yes],n_findings", "i{i}.png,1,0,1").replace(",1,0,1", ",0,1,1", 4)
+    )
+    data = opened(tmp_path)
+    assert data.labels == ("Effusion", "Mass") and noted(data, "not used: 'n_findings'")
+
+
+def test_a_column_of_folds_is_noted(tmp_path):
+    make(tmp_path, *(f"i{i}.png" for i in range(10)))
+    table(tmp_path, lines("image,label,fold", "i{i}.png,{ab},{i}"))
+    assert noted(opened(tmp_path), "'fold' may tell folds, which are not used")
+
+
+def test_numbered_splits(tmp_path):
+    make(tmp_path, *(f"i{i}.png" for i in range(12)))
+    rows = "".join(f"i{i}.png,{'ab'[i % 2]},{'Train 1' if i < 8 else 'Val 2'}\n" for i in range(12))
+    table(tmp_path, "image,label,subset\n" + rows)
+    assert opened(tmp_path).table["split"].tolist() == ["train"] * 8 + ["valid"] * 4

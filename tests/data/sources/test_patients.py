@@ -315,3 +315,66 @@ def test_sex_age_view_and_study_of_a_table(tmp_path):
     assert column(data, "study")[:6] == ["S00001", "S00001", "S00002", "S00003", "S00004", "S00004"]
     assert noted(data, "1 images have a sex that is neither") and noted(data, "1 images have an age that is no")
     assert "secret" not in repr(data.notes) + data.table.to_csv()
+
+
+def test_a_study_tells_the_patient_of_its_other_images(tmp_path):
+    """By UIDs and accession numbers, which are of one patient each; other numbers start again."""
+    make(tmp_path, *(f"i{i}.png" for i in range(12)))
+    rows = "".join(f"i{i}.png,{'ab'[i % 2]},{'' if i == 4 else i // 2},1.2.{i // 2}\n" for i in range(11))
+    for name, known in (("StudyInstanceUID", 12), ("Accession Number", 12), ("study", 11)):
+        table(tmp_path, f"image,label,patient,{name}\n{rows}i11.png,b,77,1.2.4\n")
+        data = opened(tmp_path)
+        patient = data.table.set_index("image")["patient"]
+        assert patient.notna().sum() == known
+        assert (patient["i4.png"] == patient["i5.png"]) == (known == 12)
+        assert noted(data, "1 image without a patient: that of the other images of the study taken") == (known == 12)
+        assert noted(data, "1 study with images of more than one patient") == (known == 12)
+
+
+def test_studies_divided_by_a_given_split_are_noted(tmp_path):
+    make(tmp_path, *(f"i{i}.png" for i in range(12)))
+    rows = "".join(f"i{i}.png,{'ab'[i % 2]},{i // 3},{'train' if i < 7 else 'valid'}\n" for i in range(12))
+    table(tmp_path, "image,label,accession,split\n" + rows)
+    assert noted(opened(tmp_path), "1 of 4 studies are in more than one given split")
+
+
+@pytest.mark.parametrize("spell", [lambda p: f"{p:05d}", lambda p: f"{p}.0", lambda p: f" {p} "])
+def test_spellings_of_an_identifier_are_one_patient(tmp_path, spell):
+    make(tmp_path, *(f"i{i}.png" for i in range(24)))
+    rows = "".join(f"i{i}.png,{'ab'[i % 2]},{spell(i // 2) if i % 2 else i // 2}\n" for i in range(24))
+    table(tmp_path, "image,label,patientId\n" + rows)
+    data = opened(tmp_path)
+    assert data.table["patient"].nunique() == 12
+    assert data.table.groupby("patient")["split"].nunique().max() == 1
+    assert noted(data, "12 identifiers of patients joined with another") or spell(1) == " 1 "
+
+
+@pytest.mark.parametrize(
+    "name", ["{i}{s}.png", "{i}_jpg.rf.{h}.jpg", "x{i}-flip{s}.png"], ids=["suffixes", "roboflow", "all suffixed"]
+)
+def test_augmented_copies_by_name_stay_with_their_image(tmp_path, name):
+    for label in "ab":
+        for i in range(8):
+            for j, end in enumerate(("", "_aug1", "_rot90")):
+                make(tmp_path, f"{label}/" + name.format(i=i, s=end, h=f"{i:04x}{j:04x}" * 4))
+    data = opened(tmp_path)
+    number = data.table["image"].str.extract(r"([ab]/x?\d+)")[0]
+    assert data.table.groupby(number)["split"].nunique().max() == 1 and set(data.table["split"]) == {"train", "valid"}
+    assert noted(data, "by name, grouped with the image")
+
+
+def test_augmented_copies_in_two_given_splits_are_noted(tmp_path):
+    files = [f"{split}/{label}/{i}{end}.png" for split, end in (("train", "_aug1"), ("valid", "")) for label in "ab"
+             for i in range(4)]  # fmt: skip
+    assert noted(opened(make(tmp_path, *files)), "8 of 8 studies are in more than one given split")
+
+
+def test_lateral_views_beside_others_are_noted(tmp_path):
+    views = ("frontal", "lateral")
+    make(tmp_path / "names", *(f"{one}/{one}{i}_{view}.png" for one in "ab" for i in range(4) for view in views))
+    assert noted(opened(tmp_path / "names"), "8 of 16 images are lateral views")
+    make(tmp_path / "table", *(f"i{i}.png" for i in range(12)))
+    rows = "".join(f"i{i}.png,{'ab'[i % 2]},{'LL' if i < 3 else 'PA'}\n" for i in range(12))
+    table(tmp_path / "table", "image,label,view\n" + rows)
+    assert noted(opened(tmp_path / "table"), "3 of 12 images are lateral views")
+    assert not noted(opened(classes(tmp_path / "plain", collateral=8, normal=8)), "lateral")

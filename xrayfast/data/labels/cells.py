@@ -38,7 +38,11 @@ _FLAGS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN, "-1.0": U
 _DECIMAL = re.compile(r"-?\d+(,0+)?")
 """A whole number, with a decimal comma perhaps: "1,0" is one label where all cells are such numbers."""
 
-_FLAG_WORDS = {"true": 1.0, "false": 0.0}
+_FLAG_WORDS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "s\u00ed", "si", "oui", "ja", "positive", "pos", "present"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "non", "nein", "negative", "neg", "absent"), 0.0),
+    **dict.fromkeys(("uncertain", "unsure", "equivocal"), UNCERTAIN),
+}
 
 _DELIMITERS = (";", ",", "/", "+", "&", " and ", "\n")
 """What may separate labels in a cell, besides '|'."""
@@ -202,7 +206,7 @@ def parse_label_list(text: str) -> LabelSet:
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and missing cells: N texts by label.
 
-    True and False are 1 and 0; numbers may have zeros behind a point or comma.
+    Words such as True and no are 1 and 0; numbers may have zeros behind a point or comma, and exponents.
 
     Raises:
         DataError: a cell holds something else; the message begins with `where(i)`.
@@ -226,7 +230,7 @@ def _parse_flag(cell: str) -> float | None:
     """The value of a cell, NaN where it is missing; None where it is none of those."""
     if is_missing(cell):
         return np.nan
-    text = re.sub(r"[.,]0*$", "", cell.strip().lower())
+    text = normalize_label(cell)
     return _FLAGS.get(text, _FLAG_WORDS.get(text))
 
 
@@ -235,13 +239,13 @@ def looks_like_flags(
 ) -> bool:
     """Whether at least one cell is 1 or -1, and this share of those that are not missing is 1, 0 or -1.
 
-    With `words`, True and False count too. Numbers may have a decimal comma where all cells are numbers. `known` are
-    labels, and so not missing.
+    With `words`, True and False, yes and no count too. Numbers may have a decimal comma where all cells are numbers.
+    `known` are labels, and so not missing.
     """
     counts = Counter(cell.strip() for cell in cells)
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
     words |= all(map(_DECIMAL.fullmatch, filled))
-    value = {cell: _parse_flag(cell) if words else _FLAGS.get(cell) for cell in filled}
+    value = {cell: _parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
     flags = sum(count for cell, count in filled.items() if value[cell] is not None)
     return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
@@ -20,21 +21,33 @@ LABEL_JOIN = "|"
 NO_FINDING = "No Finding"
 """In multi-label tables: none of the labels applies."""
 
+_LEAST_COMPARED, _LONGEST_COMPARED = 6, 60  # letters of labels that may be typing errors
+_MOST_COMPARED = 500  # labels, each with each
+
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")
 _PAIRS = ("''", '""', "``", "\u2018\u2019", "\u201c\u201d", "\u00ab\u00bb", "[]", "()", "{}", "<>")
 _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
+
+_EXPONENT = re.compile(r"[-+]?\d{1,6}(\.\d*)?[eE][-+]?\d{1,2}")
+
+_DATE = re.compile(
+    r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
+    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-./ ]\d{2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}|"
+    r"\d{4}[-./]\d{1,2}[-./]\d{1,2}( 00:00:00)?",
+    re.IGNORECASE,
+)
 
 _MISSING = frozenset({"", "?", "na", "nan", "-nan", "n/a", "#n/a", "#na", "<na>", "nat", "null", "none"})
 """Cells of a table that hold no label, in lower case: those of pandas.read_csv, which writes and reads them."""
 
 
 def clean_label(text: str) -> str:
-    """The label without surrounding spaces.
+    """The label without surrounding spaces and invisible characters.
 
     Raises:
         DataError: it is empty or contains '|', which joins labels in the tables of a run.
     """
-    label = text.strip()
+    label = _INVISIBLE.sub("", text).strip()
     if not label:
         raise DataError("found an empty label; expected a name.")
     if LABEL_JOIN in label:
@@ -58,6 +71,8 @@ def normalize_label(name: str) -> str:
     while (inner := _unwrap(text)) != text:
         text = inner
     text = re.sub(r"[.,;:\s]+$", "", text) or text
+    if _EXPONENT.fullmatch(text):
+        text = f"{float(text):g}"
     text = re.sub(r"(?<![\d.,])0+(?=\d)", "", text)
     text = re.sub(r"(?<![\d.,])(\d+)[.,]0+(?![\d.,])", r"\1", text)
     text = re.sub(rf"(?<=\d){_SEPARATORS}(?=\d)", "-", text)
@@ -70,6 +85,33 @@ def _unwrap(text: str) -> str:
     if text[:1] + text[-1:] in _PAIRS and len(text) > 2 and not {text[0], text[-1]} & set(text[1:-1]):
         return text[1:-1].strip()
     return text
+
+
+def note_odd_names(names: Iterable[str]) -> list[str]:
+    """Notes on labels that look like dates, and on pairs that differ in one letter, as typing errors and plurals do."""
+    listed, notes = list(names), []
+    if dates := [name for name in listed if _DATE.fullmatch(name)]:
+        notes.append(
+            f"Labels that look like dates, as spreadsheets make of texts such as 1-2: {shorten(map(repr, dates), 3)}."
+        )
+    keys = {name: normalize_label(name) for name in listed[:_MOST_COMPARED] if len(name) <= _LONGEST_COMPARED}
+    pairs = [f"{a!r} and {b!r}" for a, b in combinations(keys, 2) if _differ_by_a_letter(keys[a], keys[b])]
+    if pairs:
+        notes.append(f"Labels that differ in one letter are apart: {shorten(pairs, 3)}. --label-map joins them.")
+    return notes
+
+
+def _differ_by_a_letter(one: str, other: str) -> bool:
+    """Whether two keys of six letters or more differ by one letter that is added, changed, or swapped with the next."""
+    short, long = sorted((one, other), key=len)
+    if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    rest, other_rest = short[start:], long[start:]
+    swapped = rest[:2] == other_rest[1::-1] and rest[2:] == other_rest[2:]
+    if len(short) < len(long):
+        return other_rest[0].isalpha() and rest == other_rest[1:]
+    return (swapped or rest[1:] == other_rest[1:]) and (rest[:1] + other_rest[:1]).isalpha()
 
 
 def is_missing(cell: str, known: Collection[str] = ()) -> bool:

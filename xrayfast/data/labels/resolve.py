@@ -10,7 +10,7 @@ import numpy as np
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import NO_FINDING, is_no_finding, join_spellings, sort_labels
+from xrayfast.data.labels.names import NO_FINDING, is_no_finding, join_spellings, note_odd_names, sort_labels
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
 from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
 from xrayfast.errors import ConfigError, DataError, shorten
@@ -48,6 +48,7 @@ def resolve_labels(
         mapped, joined = join_spellings(mapped, raw.matrix == 1, known)
         notes += joined
     labels, matrix = merge_labels(matrix, mapped)
+    notes += note_odd_names(labels)
     task, task_notes = _resolve_task(raw, labels, matrix, config, where)
     notes += task_notes
     if task == "multi" and not (raw.keep_no_finding or config.keep_no_finding):

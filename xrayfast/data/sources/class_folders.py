@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from xrayfast.config import DataConfig
-from xrayfast.data.images.names import find_derived
+from xrayfast.data.images.names import DERIVED, find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.labels.names import LabelSet, is_missing, normalize_label, parse_folder_name, sort_labels
 from xrayfast.data.labels.targets import RawLabels, encode_labels
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
-from xrayfast.data.sources.records import DERIVED, ImageRecords
+from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import parse_split_folder
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, shorten

@@ -52,8 +52,11 @@ _USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),
 }
 
+_FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
+
 _NO_LABEL = re.compile(
-    r"(cv|k)?folds?(id|no|nr|number|idx|index)?|id|index|idx|unnamed0|frontal|lateral|ap|pa|portable"
+    rf"{_FOLDS.pattern}|id|index|idx|unnamed0|frontal|lateral|ap|pa|portable|"
+    r"(n|num|number|nr|count|total)(of)?(findings?|labels?|diseases?|images?|views?)"
 )
 """Of names, as in `_USUAL_NAMES`, of columns that are no labels though they may hold 1 and 0."""
 
@@ -162,6 +165,11 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
             by_flag.setdefault(split, name)
     found = words[:1] or list(by_flag.values())
     notes = [
+        f"{quote([name])} may tell folds, which are not used: --split-col takes a column of train, valid and test."
+        for name in free
+        if _FOLDS.fullmatch(re.sub(r"[^a-z0-9]", "", name.lower())) and name not in {*words, *mixed}
+    ]
+    notes += [
         f"{quote([name])} may tell the split too and is not used: --split-col {shlex.quote(name)} takes it."
         for name in [*words, *flags, *mixed, *bare]
         if name not in found

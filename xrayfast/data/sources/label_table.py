@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +33,9 @@ from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
 from xrayfast.data.splits.stratify import Split, parse_split, parse_split_flag, parse_split_flags, parse_splits
 from xrayfast.errors import plural, shorten
+
+_VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
+"""Of the name of a column of 1 and 0: what says so, as in "Effusion (0/1)"."""
 
 
 def read_label_table(file: Path, root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
@@ -112,7 +116,11 @@ def _parse_labels(
 ) -> tuple[RawLabels, list[str]]:
     """The labels of rows, and notes."""
     if columns.are_flags:
-        cells_of = {clean_label(spec.flag_columns.get(name, name)): table.columns[name] for name in columns.labels}
+        plain = {name: _VALUES_IN_NAME.sub("", name) or name for name in columns.labels}
+        plain = plain if len(set(plain.values())) == len(plain) else dict(zip(plain, plain, strict=True))
+        cells_of = {
+            clean_label(spec.flag_columns.get(name, plain[name])): table.columns[name] for name in columns.labels
+        }
         names, alone = list(cells_of), len(cells_of) == 1
         matrix = parse_flags(cells_of, table.where)
         raw = RawLabels(names, matrix, spec.multi_label or alone, blank=spec.blank, flags=True)
@@ -155,8 +163,9 @@ def _add_metadata(
     for column in identifiers(columns.patient):
         records.patients = column if any(column) else None
     for column in identifiers(columns.study):
-        # Study numbers may start again for each patient.
-        owners = records.patients or [""] * len(column)
+        # Study numbers may start again for each patient; UIDs and accession numbers do not.
+        is_global = re.search("uid|accession", columns.study[0], re.IGNORECASE)
+        owners = [""] * len(column) if is_global else records.patients or [""] * len(column)
         records.studies = [cell and f"{patient} {cell}" for patient, cell in zip(owners, column, strict=True)]
     for column in cells(columns.sex):
         sex = sex_in_name(columns.sex[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter
@@ -17,7 +18,8 @@ from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.errors import ConfigError, DataError, ReadError, shorten
+from xrayfast.data.splits.stratify import parse_split
+from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 
 if TYPE_CHECKING:
     from xrayfast.data.images.dicom.metadata import Header
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 _MOST_IN_STUDY = 20  # images of a study of chest radiographs; most have 1 to 3
 
 _TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)")
+
+
+_COPY = re.compile(
+    r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
+    r"|zoom(ed)?|brightness|contrast|crop(ped)?)[-_. ]*\d*)+|_(jpe?g|png)\.rf\.[0-9a-f]{8,})$",
+    re.IGNORECASE,
+)
+"""What the names of augmented copies end in; the last is Roboflow's."""
 
 
 def find_patients(records: ImageRecords, config: DataConfig) -> None:
@@ -49,12 +59,63 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
         _read_names(records)
     if records.patients is None and way != "name":
         _read_headers(records, keyword or "PatientID")
+    _join_spellings(records)
+    _complete_by_study(records)
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
         found = (
             f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {examples}"
         )
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
+
+
+def _normalize_identifier(text: str) -> str:
+    """The key by which two spellings of an identifier are equal: tables lose zeros, and make floats of numbers.
+
+    >>> _normalize_identifier("0012") == _normalize_identifier("12.0"), _normalize_identifier(" P1 ")
+    (True, 'p1')
+    """
+    key = re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", " ".join(text.split()).casefold())
+    return re.sub(r"^0+(?=\d+$)", "", key)
+
+
+def _join_spellings(records: ImageRecords) -> None:
+    """Give each patient one spelling, the first; a note where there were several."""
+    first: dict[str, str] = {}
+    spelling = {
+        text: first.setdefault(_normalize_identifier(text), text) for text in dict.fromkeys(records.patients or ())
+    }
+    if joined := sum(text != kept for text, kept in spelling.items()):
+        records.patients = [spelling[text] for text in records.patients or ()]
+        records.notes.append(
+            f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, zeros "
+            "before a number or .0 behind it."
+        )
+
+
+def _complete_by_study(records: ImageRecords) -> None:
+    """Give an image without a patient that of the others of its study; a note on studies of more than one patient."""
+    if not records.patients or not records.studies:
+        return
+    owners: dict[str, set[str]] = {}
+    for patient, study in zip(records.patients, records.studies, strict=True):
+        owners.setdefault(study, set()).add(patient)
+    known = {study: found - {""} for study, found in owners.items() if study}
+    pairs = zip(records.patients, records.studies, strict=True)
+    completed = [
+        next(iter(known[study])) if not patient and len(known.get(study, ())) == 1 else patient
+        for patient, study in pairs
+    ]
+    if count := sum(old != new for old, new in zip(records.patients, completed, strict=True)):
+        records.notes.append(
+            f"{plural(count, 'image')} without a patient: that of the other images of the study taken."
+        )
+    records.patients = completed
+    if several := sum(len(found) > 1 for found in known.values()):
+        records.notes.append(
+            f"{plural(several, 'study')} with images of more than one patient: an identifier is wrong, and such a "
+            "study may be in several splits."
+        )
 
 
 def _read_pattern(records: ImageRecords, pattern: str) -> None:
@@ -93,6 +154,7 @@ def _read_names(records: ImageRecords) -> None:
                 counts[origin] += 1
                 break
     if not counts:
+        _group_copies(records)
         told = [match[1].lower() for name in records.names if (match := _TELLS_PATIENT.search(name))]
         if 2 * len(told) > n and len(set(told)) > 1:
             records.notes.append(
@@ -114,6 +176,31 @@ def _read_names(records: ImageRecords) -> None:
     records.notes.append(
         f"Patients from the {named} file names: {len(set(filter(None, patients)))} on {counts.total()} of {n} images; "
         "--patient-col none ignores them."
+    )
+
+
+def _group_copies(records: ImageRecords) -> None:
+    """Augmented copies of one image, by their names, are of one study, where none is known."""
+    if records.patients or records.studies:
+        return
+    stems = [os.path.splitext(name)[0].rpartition("/")[::2] for name in records.names]  # noqa: PTH122
+    if not any(_COPY.search(stem) for _, stem in stems):
+        return
+    # Copies may be in folders of different splits.
+    plain = {folder: "/".join(part for part in folder.split("/") if not parse_split(part)) for folder, _ in set(stems)}
+    keys = [f"{plain[folder]}/{_COPY.sub('', stem)}" for folder, stem in stems]
+    sizes = Counter(keys)
+    copies = [
+        name
+        for name, (folder, stem), key in zip(records.names, stems, keys, strict=True)
+        if sizes[key] > 1 and key != f"{plain[folder]}/{stem}"
+    ]
+    if not copies:
+        return
+    records.studies = [key if sizes[key] > 1 else "" for key in keys]
+    records.notes.append(
+        f"{plural(len(copies), 'augmented copy')} by name, grouped with the image as those of one study are: "
+        f"{shorten(copies, 3)}."
     )
 
 
@@ -163,18 +250,36 @@ def _headers(records: ImageRecords, keyword: str) -> list[Header | None]:
 def group_images(
     patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
 ) -> npt.NDArray[np.intp] | None:
-    """(N,) an integer per patient, else per study, else per image; None where none of either is known.
+    """(N,) an integer per patient, else per study, else per image; None where none of either is known."""
+    alone = studies_without_patient(patients, studies)
+    owners = patients or [None] * len(alone)
+    return group_patients([owner or (study and f"study {study}") for owner, study in zip(owners, alone, strict=True)])
+
+
+def studies_without_patient(
+    patients: Sequence[str | None] | None, studies: Sequence[str | None] | None
+) -> list[str | None]:
+    """(N,) the study of each image whose patient is unknown, else None.
 
     A study of more than `_MOST_IN_STUDY` images of unknown patients is none: its numbers start again for each patient.
     """
-    owners = list(patients or [None] * len(studies or ()))
-    blank = [study if not owner else None for owner, study in zip(owners, studies or [None] * len(owners), strict=True)]
-    sizes = Counter(blank)
-    keys = [
-        owner or (f"study {study}" if study and sizes[study] <= _MOST_IN_STUDY else None)
-        for owner, study in zip(owners, blank, strict=True)
-    ]
-    return group_patients(keys)
+    n = len(patients or studies or ())
+    pairs = zip(patients or [None] * n, studies or [None] * n, strict=True)
+    found = [study or None if not owner else None for owner, study in pairs]
+    sizes = Counter(found)
+    return [study if sizes[study] <= _MOST_IN_STUDY else None for study in found]
+
+
+def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[np.uint64]:
+    """(N,) a hash of each of N identifiers, by which those of two data sets are compared; 0 where unknown.
+
+    Spellings are compared as in `_normalize_identifier`.
+    """
+    hashes = {"": 0}
+    for text in set(identifiers or ()) - {""}:
+        key = _normalize_identifier(text)
+        hashes[text] = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+    return np.array([hashes[text] for text in identifiers or [""] * n], np.uint64)
 
 
 def group_patients(patients: Sequence[str | None] | None) -> npt.NDArray[np.intp] | None:

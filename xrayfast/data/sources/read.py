@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 
 from xrayfast.config import DataConfig
-from xrayfast.data.images.names import find_derived
+from xrayfast.data.images.names import DERIVED, find_derived, split_words
 from xrayfast.data.sources.class_folders import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.layout import detect_layout
 from xrayfast.data.sources.patients import find_patients
-from xrayfast.data.sources.records import DERIVED, ImageRecords
+from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import splits_from_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import plural, shorten
@@ -61,7 +61,22 @@ def read_source(
             records.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
     _find_splits(records, config)
     find_patients(records, config)
+    _note_views(records)
     return records, config
+
+
+def _note_views(records: ImageRecords) -> None:
+    """A note on lateral views beside others, told by a column, headers or names."""
+    views = records.views or [None] * len(records.names)
+    lateral = [
+        view == "LATERAL" if view else "lat" in name.lower() and not {"lateral", "lat"}.isdisjoint(split_words(name))
+        for name, view in zip(records.names, views, strict=True)
+    ]
+    if 0 < sum(lateral) < len(lateral):
+        records.notes.append(
+            f"{sum(lateral)} of {len(lateral)} images are lateral views, which are used as the others are: leave them "
+            "out of the table or folders where they should not be."
+        )
 
 
 def _find_splits(records: ImageRecords, config: DataConfig) -> None:

@@ -14,9 +14,6 @@ T = TypeVar("T")
 NO_FILE = "listed without a file"
 """Why rows of a table are left out whose image is not there."""
 
-DERIVED = "mask, overlay, map or thumbnail by name"
-"""Why files are left out that are no radiographs: see `names.is_derived`."""
-
 
 @dataclass
 class ImageRecords:

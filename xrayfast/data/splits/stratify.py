@@ -35,10 +35,10 @@ _WORDS: Mapping[Split, tuple[str, ...]] = {
 def parse_split(text: str) -> Split | None:
     """The split that a folder's name or a cell means, in any case; None where it means none.
 
-    >>> parse_split("Validation"), parse_split("test_set"), parse_split("covid-19")
-    ('valid', 'test', None)
+    >>> parse_split("Validation"), parse_split("test_set"), parse_split("Val 2"), parse_split("covid-19")
+    ('valid', 'test', 'valid', None)
     """
-    word = re.sub(r"[\W_]+", "", text).lower()
+    word = re.sub(r"[\W_]+|[\W_\d]+$", "", text).lower()
     word = re.sub(r"(set|split|data|subset|dataset)$", "", word)
     return next((split for split, words in _WORDS.items() if word in words), None)
 
