@@ -126,18 +126,20 @@ class Predictions:
             RunError: a column is missing, or a cell is not what it should be.
         """
         try:
-            text = dict.fromkeys(("image", "patient", "truth", "masked", "unknown", "sex", "view"), str)
             columns = [PROBABILITY_PREFIX + label for label in labels]
+            own = [RAW_PREFIX + label for label in labels]
+            named = read_csv(path, nrows=0).columns
+            text = dict.fromkeys(set(named) - {*columns, *own, "loss", "age"}, str)
             expected, missing = ("image", "patient", "truth", "loss", *columns), {"age": [""], "loss": [""]}
             table = read_csv(path, expected, dtype=text, keep_default_na=False, na_values=missing)
             table = table.rename(columns={"unknown": "masked"})
             positive = _label_sets(table["truth"])
             masked = _label_sets(table["masked"]) if "masked" in table else [set()] * len(table)
             probability = table[columns].to_numpy(dtype=np.float64)
-            own = [RAW_PREFIX + label for label in labels]
             raw = table[own].to_numpy(dtype=np.float64) if set(own) <= set(table) else probability
             loss = table["loss"].to_numpy(dtype=np.float64)
-            attributes = {name: table[name].to_numpy(dtype=kind) for name, kind in ATTRIBUTES.items() if name in table}
+            further = [name for name in table if name not in {*expected, *own, "masked"}]
+            attributes = {name: table[name].to_numpy(dtype=ATTRIBUTES.get(name, object)) for name in further}
             for values in (probability, raw):
                 if not ((values >= 0) & (values <= 1)).all():
                     raise ValueError("a probability is not a number from 0 to 1")

@@ -1,6 +1,7 @@
 """Evaluation on the run's own splits and on other data."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,12 +9,14 @@ import pytest
 from PIL import Image
 
 import xrayfast as xf
+from tests.conftest import TINY
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
 from xrayfast.workflows.evaluate import evaluate
+from xrayfast.workflows.steps.seen import NOT_FOUND
 
 FEW = {"resamples": 20, "device": "cpu"}
 
@@ -176,6 +179,66 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
     assert theirs["auroc_macro"] == pytest.approx(ours["auroc_macro"])
 
 
+@pytest.mark.parametrize("how", ["re-encoded", "scaled", "cropped"])
+def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_dir, others, tmp_path, how):
+    """As long as the run's own data are there; else it says that it could not look."""
+    folder = Path(shutil.copytree(others, tmp_path / "data"))
+    splits = pd.read_csv(run.split_path)
+    train, valid = (splits["image"][splits["split"] == split] for split in ("train", "valid"))
+    for name in (*train, *valid):
+        image = Image.open(data_dir / name).convert("L")
+        if how == "scaled":
+            image = image.resize((58, 58))
+        if how == "cropped":
+            image = image.crop((2, 1, 63, 62))
+        target = folder / name.split("/")[0] / ("copy-" + name.split("/")[-1])
+        image.save(target.with_suffix(".jpg") if how == "re-encoded" else target, quality=80)
+    found = evaluate(run, folder, **FEW)
+    assert found.metrics["images"]["left_out"] == [
+        ["seen in training, but for coding, scale or a crop", len(train)],
+        ["seen in validation, but for coding, scale or a crop", len(valid)],
+    ]
+    assert found.metrics["images"]["evaluated"] == 24
+    config = run.config
+    run.write_config(config.model_copy(update={"data": config.data.model_copy(update={"source": tmp_path / "gone"})}))
+    found = evaluate(run, folder, **FEW).metrics
+    assert NOT_FOUND in found["warnings"] and found["images"]["left_out"] == []
+
+
+def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_path):
+    """Identifiers are compared whatever zeros they begin with; --patient-col none ignores them."""
+    own = pd.read_csv(data_dir / "labels.csv")
+    own["patient"] = [f"{i // 2:04d}" for i in range(len(own))]
+    own["study_uid"] = [f"1.2.{i}" for i in range(len(own))]
+    own.to_csv(tmp_path / "own.csv", index=False)
+    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **TINY)
+    trained = own[own["image"].isin(pd.read_csv(run.split_path).query("split == 'train'")["image"])]
+    table = listed(others, tmp_path)
+    new = pd.read_csv(table)
+    new["patient"], new["study_uid"] = [f"n{i}" for i in range(24)], ""
+    new.loc[[0, 1], "patient"] = [f" {int(trained.iloc[0]['patient'])}", ""]
+    new.loc[1, "study_uid"] = trained.iloc[-1]["study_uid"]
+    new.to_csv(table, index=False)
+    found = evaluate(run, table, **FEW).metrics
+    assert found["images"]["left_out"] == [
+        ["seen in training, in other images of the patient", 1],
+        ["seen in training, in other images of the study", 1],
+    ]
+    assert any(note.startswith("1 patient of 23 patients of these data, by identifiers, in") for note in found["notes"])
+    config = Config().updated({"source": table, "patient_col": "none"})
+    assert [n for _, n in evaluate(run, config=config, **FEW).metrics["images"]["left_out"]] == [1]
+
+
+def test_what_is_no_radiograph_is_left_out(run, others, tmp_path):
+    folder = Path(shutil.copytree(others, tmp_path / "data"))
+    disc = (np.add.outer(np.arange(-32, 32) ** 2, np.arange(-32, 32) ** 2) < 400) * 255
+    Image.fromarray(disc.astype(np.uint8)).save(folder / "normal" / "region.png")
+    shutil.copy(next(folder.glob("normal/*.png")), folder / "normal" / "x_overlay.png")
+    found = evaluate(run, folder, **FEW).metrics["images"]
+    assert found["left_out"] == [["mask, overlay, map or thumbnail by name", 1], ["of two shades, as masks are", 1]]
+    assert (found["found"], found["evaluated"]) == (26, 24)
+
+
 def test_nothing_but_training_images(run, data_dir, tmp_path):
     split = pd.read_csv(run.path / "split.csv")
     for image in split.loc[split["split"] != "test", "image"]:
@@ -209,7 +272,9 @@ def test_an_external_test(run, others, page):
     actual = predictions.truth.argmax(axis=1)
     cross_entropy = -np.log(predictions.raw[np.arange(24), actual])
     assert np.allclose(predictions.loss, cross_entropy, rtol=1e-5)
-    assert {stage for stage, _, _ in steps} == {"decoding", "predicting", "computing metrics"}
+    assert {stage for stage, _, _ in steps} == {
+        "decoding", "looking", "comparing", "predicting", "computing metrics",
+    }  # fmt: skip
     assert ("predicting", 24, 24) in steps and steps[-1] == ("computing metrics", 24, 24)
     text = found.report_path.read_text()
     assert "elsewhere" in text and "not for diagnosis" in text
@@ -292,6 +357,25 @@ def test_by_any_column_of_the_table(run, others, tmp_path):
         evaluate(run, table, by="loss", **FEW)
     with pytest.raises(DataError, match=r"found no column 'hospitl'.*Did you mean 'hospital'"):
         evaluate(run, table, by="hospitl", **FEW)
+
+
+def test_interpret_by_a_column_of_the_run_s_own_table(data_dir, tmp_path, quick):
+    own = pd.read_csv(data_dir / "labels.csv")
+    own["hospital"] = [f"0{i % 2 + 1}" if i else "" for i in range(len(own))]
+    own.to_csv(tmp_path / "own.csv", index=False)
+    run = xf.fit(xf.open_data(data_dir, labels=tmp_path / "own.csv"), runs=tmp_path / "runs", epochs=1, **TINY)
+    with pytest.raises(DataError, match="found no column 'nothing'"):
+        xf.interpret(run, by="nothing")
+    with pytest.raises(ConfigError, match=r"'image' is a column of predictions already"):
+        xf.interpret(run, by="image")
+    xf.interpret(run, by="hospital")
+    xf.interpret(run, target_sensitivity=0.9)  # computes the metrics again
+    hospital_of = dict(zip(own["image"], own["hospital"], strict=True))
+    expected = [hospital_of[image] for image in run.predictions("valid").images]
+    assert run.predictions("valid").attributes["hospital"].tolist() == expected
+    groups = next(one for one in run.metrics["valid"]["subgroups"] if one["by"] == "hospital")
+    assert {one["value"]: one["images"] for one in groups["groups"]} == {h: expected.count(h) for h in ("01", "02")}
+    assert "hospital" in run.report_path.read_text()
 
 
 def test_by_subgroup(run, others, tmp_path):

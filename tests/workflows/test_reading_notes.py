@@ -83,3 +83,15 @@ def test_predict_has_a_column_of_notes(tiny_run, odd_dir, tmp_path):
     assert result.exit_code == 0, result.output
     assert "of one shade" in result.stderr and json.loads(result.stdout)["files"] == 2
     assert pd.read_csv(out)["notes"][0] == "of one shade"
+
+
+def test_predict_notes_what_is_no_radiograph(tiny_run, odd_dir, tmp_path):
+    names = [tmp_path / "masks" / "a.png", tmp_path / "b_overlay.png", tmp_path / "c.png"]
+    for name in names:
+        name.parent.mkdir(exist_ok=True)
+        shutil.copy(min(odd_dir.glob("pneumonia/*.png")), name)
+    disc = (np.add.outer(np.arange(-32, 32) ** 2, np.arange(-32, 32) ** 2) < 400) * 255
+    Image.fromarray(disc.astype(np.uint8)).save(tmp_path / "d.png")
+    by_name = "mask, overlay, map or thumbnail by name"
+    found = xf.predict(tiny_run, [*names, tmp_path / "d.png"], note=lambda text: None)
+    assert found["notes"].tolist() == [by_name, by_name, "", "of two shades"]

@@ -107,6 +107,11 @@ def check_choice(value: str | None, choices: Collection[str], option: str) -> No
         raise typer.BadParameter(f"'{value}' is not one of {', '.join(choices)}.", param_hint=option)
 
 
+def split_columns(value: str | None) -> list[str]:
+    """The columns of an option such as "sex,hospital"."""
+    return [column.strip() for column in value.split(",")] if value else []
+
+
 ConfigFile = Annotated[
     Path | None,
     typer.Option(

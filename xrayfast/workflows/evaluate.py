@@ -16,13 +16,11 @@ from pydantic import Field
 
 from xrayfast._version import __version__
 from xrayfast.audit.features import StageProgress
-from xrayfast.config import MAX_BATCH_SIZE, Config, DataConfig, Device, field_types
+from xrayfast.config import MAX_BATCH_SIZE, Config, Device, field_types
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.data.sources.file_matching import absolute
-from xrayfast.data.sources.label_table import read_further_columns
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -31,10 +29,6 @@ from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.option_effects import check_tta
 from xrayfast.predictions import (
-    ATTRIBUTES,
-    PREDICTION_COLUMNS,
-    PROBABILITY_PREFIX,
-    RAW_PREFIX,
     Predictions,
     image_attributes,
 )
@@ -44,12 +38,9 @@ from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, w
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, write_cards
 from xrayfast.workflows.steps.seen import exclude_seen
+from xrayfast.workflows.steps.subgroup_columns import add_own_columns, with_columns
 
-PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are optimistic."
-
-MAX_GROUPS = 20
-"""Values of a column that forms subgroups; one with more is a number or names patients."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +85,8 @@ def evaluate(
 ) -> Evaluation:
     """Metrics of a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
-    Of other data, images that the run was trained or selected on are recognised by their pixels and left out; labels
-    are matched by name as in `label_match.match_labels`.
+    Of other data, images that the run was trained or selected on are left out, as in `seen.exclude_seen`; labels are
+    matched by name as in `label_match.match_labels`.
 
     Args:
         run: the run or its folder.
@@ -104,7 +95,7 @@ def evaluate(
         config: settings of the data set; its `source` is the data where `data` is not given. The window "auto" is that
             of the run.
         by: subgroups to compare: "sex", "age" (in bands), "view", or any column of the table of labels that has at most
-            `MAX_GROUPS` values, such as hospital.
+            20 values, such as hospital.
         split: of the run's own data "test" (default) or "valid"; of other data one of its splits, default all images.
         name: of the evaluation's folder; default that of the data.
         tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
@@ -205,11 +196,7 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
             f"{run.path}: has no predictions of a {chosen} split. '--test-fraction 0.15' of 'xrayfast fit' makes one, "
             f"'xrayfast evaluate {run.path} DATA' tests on other data, and {other}."
         )
-    predictions = run.predictions(chosen)
-    attributes = _with_columns(
-        by, predictions.attributes, run.config.data, predictions.images.tolist(), f"{run.path}: the saved predictions"
-    )
-    predictions = replace(predictions, attributes=attributes)
+    predictions = add_own_columns(run, run.predictions(chosen), by)
     return _EvaluatedData(
         predictions,
         left_out=(),
@@ -255,7 +242,7 @@ def _predict_external(
 
     if split is not None:
         data = _subset(data, split)
-    known = _with_columns(
+    known = with_columns(
         by, image_attributes(data.table), data.config, data.table["image"].tolist(), str(data.config.source)
     )
     matched = match_labels(data, run.labels, run.task, run.config.data.imply)
@@ -295,7 +282,7 @@ def _predict_external(
         warnings=unseen.warnings,
         notes=(
             *matched.notes,
-            PATIENTS_UNKNOWN,
+            *unseen.looked,
             *check_tta(tta, predictor.tta),
             *describe_notes(predictions.images.tolist(), read_notes),
         ),
@@ -336,32 +323,3 @@ def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
         with contextlib.suppress(OSError):  # there are other evaluations
             evaluation.path.parent.rmdir()
         raise
-
-
-def _with_columns(
-    by: Sequence[str], known: Mapping[str, NDArray[Any]], config: DataConfig, images: Sequence[str], where: str
-) -> dict[str, NDArray[Any]]:
-    """The known attributes of images, and those of `by` that are columns of the data set's table."""
-    further = [name for name in by if name not in known]
-    if not further:
-        return dict(known)
-    there = shorten(known) or f"none of {', '.join(ATTRIBUTES)}"
-    if config.labels is None:
-        raise ConfigError(
-            f"by: {where} do not give {' and '.join(further)}; they give {there}. Add such a column to a table of "
-            "labels; DICOM headers give sex, age and view too."
-        )
-    columns = read_further_columns(config.labels, absolute(config.source), config, further)
-    found = dict(known)
-    for name in further:
-        values = np.array([columns[name].get(image, "") for image in images], dtype=object)
-        groups = sorted(set(values.tolist()) - {""})
-        if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
-            raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {config.labels.name}.")
-        if not 1 <= len(groups) <= MAX_GROUPS:
-            raise ConfigError(
-                f"by: the column '{name}' of {config.labels.name} has {len(groups)} values on these images; expected 1 "
-                f"to {MAX_GROUPS} groups, such as hospitals or devices."
-            )
-        found[name] = values
-    return found

@@ -28,6 +28,7 @@ from xrayfast.report.wording import hidden_layers
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.results import refit_decision, write_cards
+from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 if TYPE_CHECKING:
     from xrayfast.learning.interpretation import RadiographInterpretation
@@ -40,6 +41,7 @@ def interpret(
     split: PredictedSplit | None = None,
     top: Annotated[int, Field(ge=0, le=1000)] = 12,
     saliency: Annotated[int, Field(ge=0, le=1000)] = 0,
+    by: Sequence[str] | str = (),
     **options: Unpack[ResultsOptions],
 ) -> RadiographInterpretation:
     """Write a run's figures, tables, model card and `report.html`, without running the network again.
@@ -50,6 +52,8 @@ def interpret(
             shows every split that was predicted.
         top: images with the largest losses to show.
         saliency: on how many of them to show where the network looks; this runs the network on those.
+        by: columns of the data set's table, of at most 20 values, such as hospital: saved with the predictions, and
+            with the metrics of their subgroups from then on, as sex, age and view are where they are known.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
             again on the validation split, and the metrics of all splits computed again.
 
@@ -57,24 +61,34 @@ def interpret(
         The interpretation of that split; a fastai ClassificationInterpretation.
 
     Raises:
-        ConfigError: an option is wrong.
+        ConfigError: an option is wrong, or a column is not there or has too many values.
+        DataError: the data set's table can't be read.
         RunError: the run is not complete, or lacks a file.
         WriteError: the folder can't be written to.
     """
     from xrayfast.learning.interpretation import RadiographInterpretation
 
-    return RadiographInterpretation.of(write_report(Run.of(run), split, top, saliency, options))
+    return RadiographInterpretation.of(write_report(Run.of(run), split, top, saliency, options, by))
 
 
 def write_report(
-    run: Run, split: PredictedSplit | None, top: int, saliency: int, options: ResultsOptions
+    run: Run,
+    split: PredictedSplit | None,
+    top: int,
+    saliency: int,
+    options: ResultsOptions,
+    by: Sequence[str] | str = (),
 ) -> Interpretation:
     """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
 
     Arguments and errors are those of `interpret`.
     """
-    if options or not _has_current_metrics(run):
-        _require_splits(run)
+    if by or options or not _has_current_metrics(run):
+        splits = _require_splits(run)
+        columns = [by] if isinstance(by, str) else by
+        found = {split: add_own_columns(run, run.predictions(split), columns) for split in splits if columns}
+        for predicted, predictions in found.items():
+            run.write_predictions(predicted, predictions)
         refit_decision(run, options)
     interpretations = read_interpretations(run)
     chosen = split or list(interpretations)[-1]

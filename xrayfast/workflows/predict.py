@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast.config import MAX_BATCH_SIZE, Device, field_types
+from xrayfast.data.images.names import DERIVED, is_derived
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
@@ -128,7 +129,8 @@ def _try_read(file: str, window: str, size: int) -> Radiograph | str:
     """The image in its square, with its notes, or why it can't be read."""
     try:
         radiograph = read(file, window)
-        return replace(radiograph, pixels=fit_square(radiograph.pixels, size))
+        notes = radiograph.notes + (DERIVED,) * is_derived("/".join(Path(file).absolute().parts[-2:]))
+        return replace(radiograph, pixels=fit_square(radiograph.pixels, size), notes=notes)
     except ReadError as error:
         return str(error)
 

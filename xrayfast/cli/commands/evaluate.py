@@ -69,8 +69,8 @@ def evaluate(
 ) -> None:
     """Test a run on its own test split, or on other data, with its own calibration and thresholds.
 
-    Images of DATA that the run was trained or validated on are found by their pixels and left out. --label-map merges
-    synonyms of labels.
+    Images of DATA that the run was trained or validated on are left out. They are found by their pixels, and while the
+    run's own data are there, also as near duplicates and by patient. --label-map merges synonyms of labels.
     """
     out = Output(as_json)
     o.check_choice(split, SPLITS, "--split")
@@ -91,7 +91,7 @@ def evaluate(
         found = work(
             chosen,
             config=None if data is None else read_settings(config, {**given, "source": data}),
-            by=[column.strip() for column in by.split(",")] if by else (),
+            by=o.split_columns(by),
             split=split,  # type: ignore[arg-type]
             name=name,
             command=command_line(),

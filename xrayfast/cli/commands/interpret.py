@@ -46,6 +46,15 @@ def interpret(
             help="Show where the network looks on a file of your choice, in figures/. May be repeated.",
         ),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="COLUMN[,...]",
+            show_default=False,
+            help="Tables by subgroup, of columns of the table of labels with at most 20 values; saved with the run.",
+        ),
+    ] = None,
     runs: o.Runs = None,
     as_json: o.Json = False,
 ) -> None:
@@ -67,7 +76,8 @@ def interpret(
     except RunError as error:
         if chosen.predicted_splits:
             out.note(str(error))
-    found = write_report(chosen, split, top, saliency, given)  # type: ignore[arg-type]
+    columns = o.split_columns(by)
+    found = write_report(chosen, split, top, saliency, given, columns)  # type: ignore[arg-type]
     show_results(out, found, top=min(top, 5))
     for figure in _explained(chosen, explain or []):
         out.done("Saliency", figure)

@@ -1,10 +1,12 @@
-"""Images of other data that a network may be evaluated on: readable, and not seen in training.
+"""Images of other data that a network may be evaluated on: radiographs, readable, and not seen in training.
 
-Images are compared by their decoded pixels, whatever their files are called.
+Images are compared by their decoded pixels, whatever their files are called, and where the run's own data are still
+there by the same search as `xrayfast check` does, and by patients and studies.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,16 +14,30 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.features import StageProgress
-from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.audit.duplicates import near_pairs
+from xrayfast.audit.features import LEAST_SIDE, StageProgress, compute_features
+from xrayfast.data.cache.image_cache import DecodedImages, open_images
+from xrayfast.data.images.notes import find_other_images
+from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, RunError, plural, shorten
 from xrayfast.files import read_csv
 from xrayfast.run import Run
+from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
 
 REASONS = {"train": "seen in training", "valid": "seen in validation"}
 """Why images of a run's own split are left out; on valid, the best epoch and the thresholds were chosen."""
+
+WAYS = ("", ", but for coding, scale or a crop", ", in other images of the patient", ", in other images of the study")
+"""How images were seen: as equal images, near duplicates, or by an identifier."""
+
+NOT_FOUND = (
+    "The run's own data are not where they were, or have changed: only equal images were looked for, and no copies "
+    "that were re-encoded, scaled or cropped, and no patients."
+)
+
+PATIENTS_UNKNOWN = "Whether patients of these data were among those of training is not known; images were compared."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +49,7 @@ class UnseenImages:
         left_out: reasons to leave images out, and the number of images.
         unreadable: the error of each file that can't be read, by the image's name.
         own_test: images that are in the run's own test split.
+        looked: how seen images were looked for, in sentences.
     """
 
     rows: npt.NDArray[np.intp]
@@ -40,12 +57,14 @@ class UnseenImages:
     warnings: tuple[str, ...]
     unreadable: Mapping[str, str]
     own_test: int = 0
+    looked: tuple[str, ...] = ()
 
 
 def exclude_seen(
     run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress | None = None
 ) -> UnseenImages:
-    """Leave out images without a label known to the run, unreadable ones, and those seen in training or validation.
+    """Leave out images without a label known to the run, unreadable ones, those that are no radiographs, and those seen
+    in training or validation: by their pixels, as near duplicates, by patient, and by study.
 
     The images are decoded here; `progress` is called during that stage.
 
@@ -62,7 +81,12 @@ def exclude_seen(
         verb = "file can't" if len(unreadable) == 1 else "files can't"
         warnings.append(f"{len(unreadable)} {verb} be read: {shorten(unreadable)}.")
     rows = np.array([row for row in rows if names[row] not in unreadable], np.intp)
-    own_test = 0
+    left_out += [(why, len(images)) for why, images in data.left_out]
+    if not data.config.keep_masks:
+        others = find_other_images([names[row] for row in rows], [images.info(paths[row]).notes for row in rows])
+        left_out += Counter(others.values()).items()
+        rows = rows[[names[row] not in others for row in rows]]
+    own_test, looked = 0, [PATIENTS_UNKNOWN]
     splits = find_run_splits(run, [images.info(paths[row]).digest for row in rows])
     if splits is None:
         warnings.append(
@@ -70,12 +94,25 @@ def exclude_seen(
             "these images could not be checked."
         )
     else:
-        left_out += [(why, n) for split, why in REASONS.items() if (n := int((splits == split).sum()))]
-        rows = rows[~np.isin(splits, list(REASONS))]
-        own_test = int((splits == "test").sum())
+        ways, is_test = [splits], splits == "test"
+        if (own := find_data(run)) is None:
+            warnings.append(NOT_FOUND)
+        else:
+            alike = _find_alike(own, data, rows[splits == ""], images, progress)
+            ways.append(np.full(len(rows), "", object))
+            ways[1][splits == ""] = alike
+            by_identifier, looked = _find_by_identifier(own, data, rows)
+            ways += by_identifier
+            is_test = np.any([way == "test" for way in ways[:2]], axis=0)
+        split_of = np.full(len(rows), "", object)
+        for way, found in zip(WAYS, ways, strict=False):
+            new = (split_of == "") & np.isin(found, list(REASONS))
+            left_out += [(why + way, n) for split, why in REASONS.items() if (n := int((found[new] == split).sum()))]
+            split_of[new] = found[new]
+        rows, own_test = rows[split_of == ""], int(is_test[split_of == ""].sum())
     if not len(rows):
         reasons = "; ".join(f"{n} {why}" for why, n in left_out)
-        is_seen = any(why in REASONS.values() for why, _ in left_out)
+        is_seen = any(why.startswith(tuple(REASONS.values())) for why, _ in left_out)
         unseen = "Evaluate on images that the network was neither trained nor selected on."
         raise DataError(
             f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. "
@@ -86,7 +123,71 @@ def exclude_seen(
             f"{plural(own_test, 'image')} of {len(rows)} are in the run's own test split: on them this is no external "
             "test."
         )
-    return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test)
+    return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test, tuple(looked))
+
+
+def _find_alike(
+    own: Manifest,
+    data: Manifest,
+    rows: npt.NDArray[np.intp],
+    images: DecodedImages,
+    progress: StageProgress | None,
+) -> npt.NDArray[np.object_]:
+    """The split of the run's image that each of some rows is a near duplicate of, "" where of none."""
+    found = np.full(len(rows), "", object)
+    if not len(rows):
+        return found
+    own_images = open_images(own.config, max(images.side, LEAST_SIDE))
+    own_paths, own_splits = own.table["path"].tolist(), own.table["split"].to_numpy()
+    problems = own_images.build(own_paths, None if progress is None else partial(progress, "decoding"))
+    own_rows = np.array([row for row, path in enumerate(own_paths) if path not in problems], np.intp)
+    own_thumbs, own_places = _distinct_thumbs(own_paths, own_rows, own_images, progress)
+    if images.side < LEAST_SIDE:
+        images = open_images(data.config, LEAST_SIDE)
+    thumbs, places = _distinct_thumbs(data.table["path"].tolist(), rows, images, progress)
+    pairs, _ = near_pairs(np.concatenate([own_thumbs, thumbs]), progress=progress)
+    own_split = own_splits[own_rows]
+    # Of several splits, that which biases the evaluation more is written last.
+    for split in ("test", "valid", "train"):
+        for first, second in pairs[(pairs[:, 0] < len(own_thumbs)) & (pairs[:, 1] >= len(own_thumbs))]:
+            if (own_split[own_places[first]] == split).any():
+                found[places[second - len(own_thumbs)]] = split
+    return found
+
+
+def _distinct_thumbs(
+    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress | None
+) -> tuple[Pixels, list[list[int]]]:
+    """A thumbnail of each distinct image of some rows, and the places among them of its copies."""
+    features = compute_features(paths, rows, images, progress)
+    copies: dict[str, list[int]] = {}
+    for place, info in enumerate(features.image_infos):
+        copies.setdefault(info.digest, []).append(place)
+    return features.thumbs[[places[0] for places in copies.values()]], list(copies.values())
+
+
+def _find_by_identifier(
+    own: Manifest, data: Manifest, rows: npt.NDArray[np.intp]
+) -> tuple[list[npt.NDArray[np.object_]], list[str]]:
+    """The split of the run that each of some rows' patient, and then its study, is in; and what was compared."""
+    ways, looked = [], []
+    for column, what in enumerate(("patient", "study")):
+        found = np.full(len(rows), "", object)
+        ways.append(found)
+        theirs, ours = (np.zeros(0) if one is None else one[:, column] for one in (data.identities, own.identities))
+        if not (theirs.any() and ours.any()):
+            looked += [PATIENTS_UNKNOWN] if what == "patient" else []
+            continue
+        theirs = theirs[rows]
+        for split in ("test", "valid", "train"):
+            found[np.isin(theirs, ours[(own.table["split"] == split).to_numpy() & (ours > 0)])] = split
+        shared = len(set(theirs[found != ""].tolist()))
+        looked.append(
+            f"{plural(shared, what)} of {plural(len(set(theirs.tolist()) - {0}), what)} of these data, by identifiers, "
+            "in the run's own data"
+            + (". --patient-col none ignores them, where two sources only number alike." if shared else ".")
+        )
+    return ways, looked
 
 
 def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_] | None:
