@@ -1,6 +1,7 @@
 """Settings: one list of fields, which YAML, Python and the command line share."""
 
 import inspect
+import json
 import typing
 
 import pytest
@@ -255,9 +256,10 @@ def test_bounds_leave_room_for_what_is_real():
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if FIELDS[name].annotation is not bool])
 def test_nothing_is_given_as_an_empty_text(name, tmp_path):
-    """An empty path would be the working folder: `--cache-dir ""` wrote there."""
-    with pytest.raises(ConfigError, match=f"{name} is ''; expected "):
-        Config().updated({name: ""})
-    (tmp_path / "c.yaml").write_text(f"{FIELD_SECTIONS[name]}:\n  {name}: ''\n")
-    with pytest.raises(ConfigError, match=f"{name} is ''; expected "):
-        Config.read(tmp_path / "c.yaml")
+    """An empty path would be the working folder, `--cache-dir ""` wrote there; and no path has a NUL character."""
+    for text, shown in (("", "''"), ("a\0b", r"'a\\x00b'")):
+        with pytest.raises(ConfigError, match=f"{name} is {shown}; expected "):
+            Config().updated({name: text})
+        (tmp_path / "c.yaml").write_text(f"{FIELD_SECTIONS[name]}: {{{name}: {json.dumps(text)}}}\n")
+        with pytest.raises(ConfigError, match=f"{name} is {shown}; expected "):
+            Config.read(tmp_path / "c.yaml")

@@ -85,6 +85,16 @@ def test_a_probability_out_of_range_is_an_error(value, tmp_path):
         Predictions.read(tmp_path / "p.csv", LABELS)
 
 
+@pytest.mark.parametrize("column", ["loss", "age"])
+def test_an_infinite_value_is_an_error(column, tmp_path):
+    example().write(tmp_path / "p.csv")
+    table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
+    table.loc[2, column] = "inf"
+    table.to_csv(tmp_path / "p.csv", index=False)
+    with pytest.raises(RunError, match=r"p\.csv: can't be read as predictions \(a loss or an age is infinite"):
+        Predictions.read(tmp_path / "p.csv", LABELS)
+
+
 def test_ages_from_90_on_are_written_as_90():
     table = pd.DataFrame({"image": ["a", "b", "c"], "age": [89.0, 97.0, np.nan], "sex": ["F", None, "M"]})
     found = image_attributes(table)

@@ -5,6 +5,7 @@ import pickle
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -226,3 +227,15 @@ def test_predictions_of_other_labels_are_a_named_error(copy):
     (copy.path / "labels.json").write_text(json.dumps(labels))
     with pytest.raises(RunError, match="prob_other"):
         copy.predictions("valid")
+
+
+@pytest.mark.parametrize(("column", "cell"), [("train_loss", "inf"), ("valid_accuracy", "x"), ("seconds", "9" * 5000)])
+def test_a_history_holds_finite_numbers(tiny_run, tmp_path, column, cell):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "copy"))
+    table = pd.read_csv(run.path / "history.csv", dtype=str)
+    table.loc[0, column] = cell
+    table.to_csv(run.path / "history.csv", index=False)
+    (run.path / "checksums.txt").unlink(missing_ok=True)
+    with pytest.raises(RunError, match=r"history\.csv: expected numbers \(") as caught:
+        _ = run.history
+    assert len(str(caught.value)) < 5000

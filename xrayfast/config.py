@@ -144,7 +144,9 @@ class _Section(BaseModel):
     def _require_text(cls, value: Any) -> Any:
         """An empty path would be the working folder."""
         if isinstance(value, str) and not value:
-            raise PydanticCustomError("empty", "some text")
+            raise PydanticCustomError("text", "some text")
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("text", "text without NUL characters")
         return value
 
 

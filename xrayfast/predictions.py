@@ -143,6 +143,8 @@ class Predictions:
             for values in (probability, raw):
                 if not ((values >= 0) & (values <= 1)).all():
                     raise ValueError("a probability is not a number from 0 to 1")
+            if np.isinf(loss).any() or np.isinf(attributes.get("age", loss)).any():
+                raise ValueError("a loss or an age is infinite")
         except ValueError as error:
             raise RunError(f"{path}: can't be read as predictions ({error}).") from error
         foreign = sorted(set().union(*positive, *masked) - set(labels))

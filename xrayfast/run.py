@@ -15,6 +15,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from xrayfast.batches import batches_figure, draw_losses, read_batches, write_batches
@@ -251,7 +252,11 @@ class Run:
         path = self._existing_file(HISTORY_FILE)
         table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
         # A learner saved without training has no epochs, and so columns without a type.
+        numbers = [name for name in table if name != "phase"]
         try:
+            table = table.astype({name: float for name in numbers if table[name].dtype.kind not in "if"})
+            if np.isinf(table[numbers]).any(axis=None):
+                raise ValueError("one is infinite")
             table = table.astype({"epoch": int, "train_loss": float, "valid_loss": float})
         except ValueError as error:
             raise RunError(f"{path}: expected numbers ({error}).") from error

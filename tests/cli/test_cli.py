@@ -549,3 +549,32 @@ def test_what_is_written_replaces_no_pipe_or_device(at, tiny_run, data_dir):
         for where in ("fifo", at, "/dev/null"):
             assert "expected the name of a file to write" in call(*words, where, code=1).stderr
     assert Path("fifo").is_fifo() and not Path("/dev/null").is_file()
+
+
+PATHS = [
+    pytest.param(words, param.opts[0], id=f"{words}-{param.name}".replace(" ", "-"))
+    for words, command in commands()
+    for param in command.params
+    if param.type_descriptor.annotation in (Path, list[Path]) or param.name in ("weights", "sources")
+    if (words, param.name) not in (("lr-find", "output"), ("compare", "csv"))  # written last, or by other names
+]
+
+
+@pytest.mark.parametrize(("words", "name"), PATHS)
+def test_no_path_that_is_a_pipe_is_waited_for(words, name, at, tiny_run, data_dir):
+    os.mkfifo(at / "fifo")
+    needed = [] if name in ("--runs", "--resume") else arguments_of(words, tiny_run.path, data_dir)
+    if name.startswith("-"):
+        given = [*needed, name, "fifo"]
+    else:
+        names = {"run": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0}
+        given = [*needed[: names[name]], "fifo", *needed[names[name] + 1 :]]
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
+    signal.alarm(60)
+    try:
+        done = CliRunner().invoke(app, list(map(str, [*words.split(), *given])), prog_name="xrayfast")
+    finally:
+        signal.alarm(0)
+    assert done.exit_code in (1, 2) or words.startswith("cache"), done.output
+    assert "defect" not in done.output and "fifo" in done.output
+    assert (at / "fifo").is_fifo()

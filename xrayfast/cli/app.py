@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from xrayfast._version import __version__
 from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
-from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError
+from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -90,7 +90,7 @@ class _Group(TyperGroup):
 def _show(ctx: Any, error: BaseException, message: str) -> None:
     if ctx.params.get("debug"):
         traceback.print_exception(error)
-    output.error(message)
+    output.error(truncate(message))
 
 
 app = typer.Typer(

@@ -28,7 +28,7 @@ from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
 from xrayfast.data.splits.assign import SplitAssignment, assign_splits, connect_groups, keep_given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
+from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten, truncate
 from xrayfast.option_effects import DataFacts, check_effects
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
@@ -217,7 +217,7 @@ def open_manifest(
         labels.targets,
         labels.task,
         config,
-        tuple(notes),
+        tuple(map(truncate, notes)),
         splits.drawn,
         tuple((why, tuple(names)) for why, names in records.left_out),
         np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, records.studies)]),
