@@ -539,7 +539,7 @@ class Config(_Section):
             else:
                 unknown.append(f"unknown option '{name}'.{did_you_mean(name, FIELD_SECTIONS)}")
         if unknown:
-            raise ConfigError("\n".join(unknown))
+            raise ConfigError(*unknown)
         given = {name: getattr(self, name).model_fields_set | set(options) for name in sections}
         return _validated(sections).with_given(given)
 
@@ -571,7 +571,7 @@ class Config(_Section):
         try:
             return _validated(content).with_given({name: set() for name in SECTIONS})
         except ConfigError as error:
-            raise ConfigFileError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+            raise ConfigFileError(*(f"{path}: {line}" for line in error.args)) from error
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`; `read` gives the same settings back."""
@@ -601,7 +601,7 @@ def _validated(content: Mapping[str, Any]) -> Config:
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError("\n".join(_messages(error))) from error
+        raise ConfigError(*_messages(error)) from error
 
 
 _MOST_PROBLEMS = 100

@@ -336,7 +336,7 @@ def check_effects(section: BaseModel, facts: DataFacts | PlanFacts | None = None
             else:
                 notes.append(f"{name} ({shown}) {effect.verb}: {effect.why}.")
     if errors:
-        raise ConfigError("\n".join(errors))
+        raise ConfigError(*errors)
     return notes
 
 

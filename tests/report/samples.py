@@ -8,7 +8,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
+from matplotlib.text import Text
 
+from xrayfast.errors.escapes import is_hidden
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.registry import train_metrics
 from xrayfast.metrics.subgroups import subgroups
@@ -214,3 +216,8 @@ def numbers(content):
         elif isinstance(one, (int, float)) and not isinstance(one, bool):
             found.add(float(one))
     return found
+
+
+def shows_all(figure):
+    """Whether all of a figure's texts are free of hidden characters but for its own line breaks."""
+    return not any(map(is_hidden, "".join(text.get_text() for text in figure.findobj(Text)).replace("\n", "")))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from tests.report.samples import MANY, predictions
+from tests.report.samples import MANY, predictions, shows_all
 from xrayfast.metrics.reliability import reliability
 from xrayfast.report.curves import (
     TOGETHER,
@@ -136,11 +136,11 @@ def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
 
 
 def test_text_from_strangers_is_not_read_as_tex():
-    bad = r"_$\frac{$ ^ \udcff" + "\udcff\n\x00"
+    bad = r"_$\frac{$ ^ \udcff" + "\udcff\n\x00\u202e"
     few, many = curves((bad, "b")), curves([f"{bad}{i}" for i in range(TOGETHER + 1)])
     one = {bad: bins([1, 0], [0.2, 0.7])}
     for figure in (roc_figure(few), precision_recall_figure(many), reliability_figure(one, one)):
-        assert png_bytes(figure)
+        assert png_bytes(figure) and shows_all(figure)
 
 
 def test_panels_of_many_labels_do_not_run_into_each_other():

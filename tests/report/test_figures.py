@@ -5,6 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tests.report.samples import shows_all
 from xrayfast.errors import WriteError
 from xrayfast.report import figures
 from xrayfast.report.figures import Case
@@ -81,13 +82,13 @@ def test_no_epoch_and_no_best_epoch_still_draw():
 
 
 def test_text_from_strangers_is_not_read_as_tex():
-    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00"
+    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00\u202e"
     case = Case(bad, bad, bad, 0.5, 1.0, None)
     for figure in (
         figures.top_losses_figure([case]),
         figures.loss_and_metric_curves(history().assign(phase="$x$ $")),
     ):
-        assert figures.png_bytes(figure)
+        assert figures.png_bytes(figure) and shows_all(figure)
 
 
 def test_top_losses_name_file_labels_and_loss():

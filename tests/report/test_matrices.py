@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from tests.report.samples import shows_all
 from xrayfast.report import matrices
 from xrayfast.report.figures import LABEL_CHARACTERS, png_bytes
 
@@ -53,13 +54,13 @@ def test_longer_labels_are_cut_in_the_middle():
 
 
 def test_text_from_strangers_is_not_read_as_tex():
-    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00"
+    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00\u202e"
     for figure in (
         matrices.confusion_figure([[1]], [bad]),
         matrices.cooccurrence_figure([[1]], [bad]),
         matrices.binary_figure({bad: [[1, 2], [3, 4]]}),
     ):
-        assert png_bytes(figure)
+        assert png_bytes(figure) and shows_all(figure)
 
 
 def test_binary_has_one_panel_per_label_with_named_cells():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
+from tests.report.samples import shows_all
 from xrayfast.report import overlays
 from xrayfast.report.figures import png_bytes
 from xrayfast.report.overlays import SaliencyCase, overlay, overlays_figure
@@ -121,8 +122,9 @@ def test_pairs_do_not_overlap_nor_leave_the_figure():
 
 
 def test_text_from_strangers_is_not_read_as_tex_and_is_cut():
-    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00"
-    assert png_bytes(overlays_figure([case(image=bad, label=bad, actual=bad, predicted=bad)]))
+    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00\u202e"
+    figure = overlays_figure([case(image=bad, label=bad, actual=bad, predicted=bad)])
+    assert png_bytes(figure) and shows_all(figure)
     name = "x" * 300 + "-end.png"
     shown = texts(overlays_figure([case(image=name)]))[0]
     assert len(shown) == 64 and shown.endswith("-end.png") and "…" in shown

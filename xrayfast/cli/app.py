@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +19,7 @@ from xrayfast._version import __version__
 from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
+from xrayfast.errors.escapes import escape_hidden, escape_lines
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -44,9 +46,14 @@ class _Group(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         return name, name and command and self.commands[name], rest
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _escaped_usage_errors():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with _escaped_usage_errors():
+                return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             output.message(str(error) or "Stopped.")
             raise typer.Exit(INTERRUPTED) from None
@@ -60,18 +67,17 @@ class _Group(TyperGroup):
         except ConfigError as error:
             _show(ctx, error, self._with_flags(str(error), ctx.invoked_subcommand))
             raise typer.Exit(USAGE) from None
-        except (XrayfastError, OSError) as error:
+        except XrayfastError as error:
             _show(ctx, error, str(error))
+            raise typer.Exit(FAILED) from None
+        except OSError as error:
+            _show(ctx, error, escape_hidden(str(error)))
             raise typer.Exit(FAILED) from None
         except Exception as error:
             if type(error).__module__.startswith("typer") or type(error).__module__.startswith("click"):
                 raise  # a usage error, or the end of a command
-            _show(
-                ctx,
-                error,
-                f"Unexpected {type(error).__name__}: {error}\nThis is a defect of xrayfast; 'xrayfast --debug "
-                "...' shows where.",
-            )
+            message = escape_hidden(f"Unexpected {type(error).__name__}: {error}")
+            _show(ctx, error, f"{message}\nThis is a defect of xrayfast; 'xrayfast --debug ...' shows where.")
             raise typer.Exit(FAILED) from None
 
     def _with_flags(self, message: str, command: str | None) -> str:
@@ -87,9 +93,20 @@ class _Group(TyperGroup):
         return re.sub(r"(?m)(^|(?<=, and )|(?<=found ))[a-z]+2?(?= is | ends |: | and )", flag, message)
 
 
+@contextmanager
+def _escaped_usage_errors() -> Iterator[None]:
+    """Escape what Typer's messages quote of the command line, where a shell may have put foreign names for `*`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = escape_hidden(message)  # type: ignore[attr-defined]
+        raise
+
+
 def _show(ctx: Any, error: BaseException, message: str) -> None:
     if ctx.params.get("debug"):
-        traceback.print_exception(error)
+        sys.stderr.write(escape_lines("".join(traceback.format_exception(error))))
     output.error(truncate(message))
 
 

@@ -11,6 +11,7 @@ import typer
 
 from xrayfast.cli.output import Output
 from xrayfast.errors import DataError
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import require_output_file
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def show_counts(out: Output, title: str, manifest: Manifest) -> None:
 
 def command_line() -> str:
     """The command as it was typed, for run.json."""
-    return shlex.join(["xrayfast", *sys.argv[1:]])
+    return escape_hidden(shlex.join(["xrayfast", *sys.argv[1:]]))
 
 
 def show_run(out: Output, run: Run) -> None:

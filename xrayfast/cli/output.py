@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from xrayfast.errors import format_value
+from xrayfast.errors.escapes import escape_hidden, is_hidden
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 
 _INTERVAL = re.compile(r"(?<=\d) (?=to [\d+−])|(?<=\d to) (?=[\d+−])")
@@ -44,27 +46,21 @@ class Output:
         return _console(sys.stderr if self.as_json else sys.stdout)
 
     def line(self, text: str = "") -> None:
-        """Print a line of text, without markup."""
-        self.console.print(text, markup=False)
+        """Print a line of text."""
+        self.console.print(styled(text))
 
     def note(self, text: str) -> None:
         """Print a note in colour."""
-        from rich.text import Text
-
-        self.console.print(Text.assemble(("Note: ", "yellow"), text))
+        self.console.print(styled(("Note: ", "yellow"), text))
 
     def done(self, what: str, where: object) -> None:
         """Print what was written and where."""
-        from rich.text import Text
-
-        self.console.print(Text.assemble(f"{what}: ", (str(where), "bold green")))
+        self.console.print(styled(f"{what}: ", (str(where), "bold green")))
 
     def finding(self, severity: str, title: str, text: str) -> None:
         """Print a finding of `xrayfast check`, in the colour of its severity."""
-        from rich.text import Text
-
         colour = {"leak": "bold red", "warning": "yellow"}.get(severity, "cyan")
-        self.console.print(Text.assemble((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}"))
+        self.console.print(styled((f"{severity.capitalize()}: ", colour), (title, "bold"), f". {text}"))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], text_columns: int = 1) -> None:
         """Print a table of cells as in `format_cell`; columns after the first `text_columns` are aligned right."""
@@ -72,12 +68,12 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        texts = [[format_cell(cell) for cell in row] for row in rows]
+        texts = [[escape_hidden(format_cell(cell)) for cell in row] for row in rows]
 
         def laid_out(edit: Callable[[str], str]) -> Table:
             table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
             for i, column in enumerate(columns):
-                table.add_column(Text(column), justify="left" if i < text_columns else "right", overflow="fold")
+                table.add_column(styled(column), justify="left" if i < text_columns else "right", overflow="fold")
             for row in texts:
                 table.add_row(*(Text(edit(cell)) for cell in row))
             return table
@@ -91,13 +87,16 @@ class Output:
         segments = (segment._replace(text=segment.text.replace(_GLUE, " ")) for segment in console.render(table))
         console.print()
         # A table's own title would be wrapped to the width of its columns.
-        console.print(Text(title, style="bold"))
+        console.print(styled((title, "bold")))
         console.print(Segments(segments))
 
     def json(self, content: Any) -> None:
         """Print the JSON object, with --json only."""
         if self.as_json:
-            sys.stdout.write(json.dumps(content, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+            ascii_only = "utf" not in (sys.stdout.encoding or "utf").lower()
+            text = json.dumps(content, ensure_ascii=ascii_only, allow_nan=False, default=str)
+            # An escape of JSON is read back as the character itself, and means nothing to a terminal.
+            sys.stdout.write("".join(json.dumps(c)[1:-1] if is_hidden(c) else c for c in text) + "\n")
             sys.stdout.flush()
 
 
@@ -115,15 +114,29 @@ def format_cell(cell: Any) -> str:
 
 
 def message(text: str) -> None:
-    """Print a message that is no error to standard error."""
-    _console(sys.stderr).print(text, markup=False)
+    """Print a message that is no error to standard error; it may have several lines."""
+    _console(sys.stderr).print(*map(styled, text.split("\n")), sep="\n")
 
 
-def error(message: str) -> None:
-    """Print an error message to standard error."""
+def error(text: str) -> None:
+    """Print an error message to standard error; it may have several lines."""
+    first, *others = text.split("\n")
+    _console(sys.stderr).print(styled(("Error: ", "bold red"), first), *map(styled, others), sep="\n")
+
+
+def styled(*pieces: str | tuple[str, str]) -> Text:
+    """A line for a console, of pieces of text and their styles, in which hidden characters are escaped.
+
+    A plain string would not do: rich takes `:x:` in it for an emoji.
+    """
     from rich.text import Text
 
-    _console(sys.stderr).print(Text.assemble(("Error: ", "bold red"), message))
+    return Text.assemble(
+        *(
+            (escape_hidden(piece), "") if isinstance(piece, str) else (escape_hidden(piece[0]), piece[1])
+            for piece in pieces
+        )
+    )
 
 
 def _console(file: TextIO) -> Console:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.cli.output import Output, format_cell
+from xrayfast.cli.output import Output, format_cell, styled
 from xrayfast.errors import plural
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class LiveReporter(PlainReporter):
 
     def note(self, text: str) -> None:
         """Print a note above the bar."""
-        self.progress.console.print(f"Note: {text}", style="yellow", markup=False)
+        self.progress.console.print(styled((f"Note: {text}", "yellow")))
 
     def preparing(self, stage: str, done: int, total: int) -> None:
         """Move the bar, and remove it when all images are done."""
@@ -111,7 +111,7 @@ class LiveReporter(PlainReporter):
 
     def phase(self, phase: Phase) -> None:
         """Print which layers are trained now, above the bar."""
-        self.progress.console.print(format_phase(phase), style="bold", markup=False)
+        self.progress.console.print(styled((format_phase(phase), "bold")))
         self.name = phase.name
 
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
@@ -129,7 +129,7 @@ class LiveReporter(PlainReporter):
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
         """Print the epoch's row of the history above the bar."""
-        self.progress.console.print(format_epoch(row, best), style="green" if best else "", markup=False)
+        self.progress.console.print(styled((format_epoch(row, best), "green" if best else "")))
 
 
 @contextmanager

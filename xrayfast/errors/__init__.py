@@ -9,15 +9,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from xrayfast.errors.escapes import escape_hidden
+
 LONGEST_MESSAGE, LONGEST_NAME = 4000, 200
 """Characters of a message, and of one name in a list; what is longer loses its middle."""
 
 
 class XrayfastError(Exception):
-    """Base of all errors that a user can fix."""
+    """Base of all errors that a user can fix; the arguments are the lines of the message."""
 
     def __str__(self) -> str:
-        return truncate(super().__str__())
+        return truncate("\n".join(escape_hidden(str(line)) for line in self.args))
 
 
 class ConfigError(XrayfastError, ValueError):

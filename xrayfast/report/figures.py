@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.figure_style import (
     BOUNDARY,
     GRID,
@@ -36,7 +37,6 @@ from xrayfast.figure_style import (
 )
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import history_column, history_metrics
-from xrayfast.report.wording import readable
 
 DPI = 160
 LABEL_CHARACTERS = 30
@@ -177,7 +177,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
     """At most `width` characters, cut in the middle: names that share a beginning stay distinct."""
-    text = readable(text)
+    text = escape_hidden(text)
     if len(text) <= width:
         return text
     tail = (width - 1) // 2
@@ -188,7 +188,7 @@ def wrap_names(before: str, names: str, after: str, width: int, lines: int) -> l
     """`before`, names joined by ", ", and `after`, wrapped; where they need too many lines, the first names alone and
     how many more there are. A name that is too long by itself is cut in its middle.
     """
-    every = readable(names).split(", ")
+    every = escape_hidden(names).split(", ")
     for count in range(len(every), 0, -1):
         more = f", … {len(every) - count} more" if count < len(every) else ""
         wrapped = textwrap.wrap(f"{before}{', '.join(every[:count])}{more}{after}", width)

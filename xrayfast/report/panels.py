@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
 from xrayfast.report.figures import axes_at, fitting
-from xrayfast.report.wording import readable
 
 COLUMNS = 5
 TITLE_CHARACTERS, REMARK_CHARACTERS = 26, 40
@@ -80,7 +80,7 @@ class Panels:
             )
             for text, name in zip(legend.get_texts(), names, strict=True):
                 text.set_parse_math(False)
-                text.set_text(readable(name))
+                text.set_text(escape_hidden(name))
         return self.figure
 
     def _axes(self, index: int, height: float, below: float) -> Axes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from unicodedata import category
 
 from xrayfast.config import ModelConfig, hidden_units
 from xrayfast.errors import plural
@@ -13,11 +12,6 @@ SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "ext
 """What people read for the splits of a data set, and for an external test."""
 
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
-
-
-def readable(text: str) -> str:
-    """The text with a replacement character for what can't be shown: controls, bytes that are no UTF-8."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if category(c) in ("Cc", "Cs") else c for c in text)
 
 
 def hidden_layers(model: ModelConfig) -> str:

@@ -43,7 +43,8 @@ def lr_find(
     image, table = output.with_name(output.name + ".png"), output.with_name(output.name + ".csv")
     save(found.plot(), image)
     found.to_csv(table)
-    out.line(draw_curve(found.lrs, found.losses))
+    for row in draw_curve(found.lrs, found.losses).split("\n"):
+        out.line(row)
     out.table(
         "Suggestions",
         ["method", "learning rate"],

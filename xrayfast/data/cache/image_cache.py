@@ -49,9 +49,9 @@ def decode_images(
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
         raise DataError(
             f"{len(problems)} of {len(paths)} images can't be read; expected none. Fix them, or leave them out with "
-            "--unreadable skip:\n"
-            + "\n".join(shown)
-            + (f"\nand {more} more. 'xrayfast check' lists all." if more > 0 else "")
+            "--unreadable skip:",
+            *shown,
+            *([f"and {more} more. 'xrayfast check' lists all."] if more > 0 else []),
         )
     return images
 

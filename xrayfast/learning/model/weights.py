@@ -128,13 +128,13 @@ def _imagenet(row: Backbone) -> Mapping[str, Tensor]:
         state: Mapping[str, Tensor] = row.weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except Exception as error:  # no network, no permission, or a damaged file: each fails in its own way
         raise WeightsError(
-            f"The ImageNet weights of {row.name} ({name}) are not on this machine and can't be downloaded ({error}).\n"
-            "Three ways out:\n"
-            f"  1. Go online and run it again, or download {row.weights.url} elsewhere and put it into\n"
+            f"The ImageNet weights of {row.name} ({name}) are not on this machine and can't be downloaded ({error}).",
+            "Three ways out:",
+            f"  1. Go online and run it again, or download {row.weights.url} elsewhere and put it into",
             f"     {Path(torch.hub.get_dir()) / 'checkpoints'} (the environment variable TORCH_HOME moves that "
-            "folder).\n"
-            "  2. Give a file of weights: --weights FILE.\n"
-            "  3. Train from scratch: --weights none --unfreeze (needs many more images and epochs)."
+            "folder).",
+            "  2. Give a file of weights: --weights FILE.",
+            "  3. Train from scratch: --weights none --unfreeze (needs many more images and epochs).",
         ) from error
     return state
 

@@ -20,7 +20,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from xrayfast.report.wording import readable
+from xrayfast.errors.escapes import escape_hidden
 
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_SIDE = 160
@@ -34,9 +34,7 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         context: its variables; names and sentences are plain text and are escaped here.
     """
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_controls, **options
-    )
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_hidden, **options)
     environment.filters["whole_flags"] = whole_flags
     style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
     shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
@@ -46,9 +44,7 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
 def whole_flags(text: str) -> Markup:
     """The escaped text, in which no line is broken within a flag such as --patient-col."""
     return Markup(
-        re.sub(
-            r"(?<![\w-])--[a-z][a-z-]*[a-z]", r'<span class="flag">\g<0></span>', str(escape(_without_controls(text)))
-        )
+        re.sub(r"(?<![\w-])--[a-z][a-z-]*[a-z]", r'<span class="flag">\g<0></span>', str(escape(_without_hidden(text))))
     )
 
 
@@ -94,8 +90,6 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _without_controls(value: Any) -> Any:
-    """Text without characters that HTML can't hold; markup stays as it is."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return "\n".join(readable(line) for line in value.split("\n"))
-    return value
+def _without_hidden(value: Any) -> Any:
+    """Text with its hidden characters escaped; markup stays as it is."""
+    return escape_hidden(value) if isinstance(value, str) and not isinstance(value, Markup) else value

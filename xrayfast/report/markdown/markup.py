@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from xrayfast.report.wording import readable
+from xrayfast.errors.escapes import escape_hidden
 
 PURPOSE = "For research and teaching, not for diagnosis."
 UNRECORDED = "not recorded"
@@ -35,7 +35,7 @@ def escape(value: object) -> Markdown:
     """
     if isinstance(value, Markdown):
         return value
-    text = readable(" ".join(str(value).split()))
+    text = " ".join(escape_hidden(str(value)).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
     text = re.sub(r"([\\`*\[\]~$])|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", lambda found: "\\" + found[0], text)
     # GitHub and the Hub make links of bare addresses.

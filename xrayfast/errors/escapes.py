@@ -1,0 +1,43 @@
+"""Text as it may be shown: what can't be seen, or changes how the rest is seen, is written as an escape.
+
+Names of files and labels come from strangers. In a terminal an escape sequence can change the screen, a line break can
+imitate a message of ours, and a bidirectional control can show `gpj.exe` as `exe.jpg`.
+"""
+
+from __future__ import annotations
+
+from unicodedata import category
+
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
+"""Letters and marks without any ink."""
+
+
+def is_hidden(character: str) -> bool:
+    """Whether a character is a control, a format character (bidirectional, zero-width), a line break, half a surrogate
+    pair, of private use, unassigned, or blank without being a space.
+    """
+    return character in _BLANK or not (character.isprintable() or category(character) == "Zs")
+
+
+def escape_hidden(text: str) -> str:
+    r"""The text with hidden characters as Python escapes, and bytes of a file name that are not UTF-8 as `\xff`.
+
+    Backslashes stay as they are, as paths of Windows have them: text that was escaped is not changed by it again.
+
+    >>> print(escape_hidden("a\x1b[31m\u202eb\n\udcff"))
+    a\x1b[31m\u202eb\n\xff
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(character) if is_hidden(character) else character for character in text)
+
+
+def escape_lines(text: str) -> str:
+    r"""The same for a text of several lines, whose line breaks stay."""
+    return "\n".join(map(escape_hidden, text.split("\n")))
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python reads a byte of a file name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
