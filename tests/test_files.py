@@ -1,21 +1,43 @@
-"""Files are whole or not there."""
+"""Files are whole or not there, and mean to a spreadsheet what they mean to us."""
 
 import gzip
 import json
 import os
+import re
+import sys
 import time
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import xrayfast
 from xrayfast.config import Config
 from xrayfast.data.images.reader import read
 from xrayfast.data.labels.label_map import read_label_map
 from xrayfast.data.sources import tables
 from xrayfast.data.sources.split_files import read_split_file
 from xrayfast.data.sources.tables import read_column_names, read_table
-from xrayfast.errors import ConfigFileError, DataError, WriteError, XrayfastError
-from xrayfast.files import read_csv, read_yaml, replace_atomically, write_bytes, write_json, write_text
+from xrayfast.errors import ConfigFileError, DataError, RunError, WriteError, XrayfastError
+from xrayfast.files import (
+    ensure_folder,
+    portable_name,
+    quote_cell,
+    read_csv,
+    read_yaml,
+    replace_atomically,
+    require_utf8,
+    unquote_cell,
+    write_bytes,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs permissions and symbolic links")
 
 
 def test_a_missing_folder_is_an_error_that_says_so(tmp_path):
@@ -139,3 +161,138 @@ def test_a_table_is_not_larger_unpacked_than_it_may_be(tmp_path, monkeypatch):
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"image,label\n" + b"x" * 10_000_000))
     with pytest.raises(DataError, match=r"a\.csv\.gz: found more than .*, unpacked"):
         read_table(tmp_path / "a.csv.gz")
+
+
+def test_text_that_is_not_unicode_is_an_error_that_shows_it(tmp_path):
+    with pytest.raises(WriteError, match=r"a\.json: can't be written \('.*b\\xffc.*' is not Unicode\)"):
+        write_json(tmp_path / "a.json", {"name": "b\udcffc"})
+    with pytest.raises(WriteError, match="is not Unicode"):
+        write_csv(tmp_path / "a.csv", pd.DataFrame({"name": ["b\udcffc"]}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_utf_8_is_refused_and_shown():
+    require_utf8(["a/b\u00e9.png", Path("\u80f8.png")])
+    with pytest.raises(DataError, match=r"a/\\xff\.png: found a name that is not UTF-8"):
+        require_utf8(["a.png", Path("a/\udcff.png")])
+
+
+# Folders and links
+
+
+@posix
+def test_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / "a.txt").symlink_to(tmp_path / "target")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "target").read_text() == "mine"
+    assert (tmp_path / "a.txt").read_text() == "new" and not (tmp_path / "a.txt").is_symlink()
+
+
+@posix
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_folder_that_is_a_link_is_refused(tmp_path, target):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "figures").symlink_to(tmp_path / target)
+    with pytest.raises(RunError, match=rf"figures: is a symbolic link, to .*{target}; expected a folder within"):
+        ensure_folder(tmp_path / "figures")
+    assert ensure_folder(tmp_path / "tables").is_dir() and ensure_folder(tmp_path / "tables")
+
+
+@posix
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_permissions_are_those_of_the_umask_even_where_the_writer_has_its_own(tmp_path, umask):
+    def write_private(path):
+        with replace_atomically(path) as temporary:
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+
+    before = os.umask(umask)
+    try:
+        write_text(tmp_path / "a.txt", "")
+        write_private(tmp_path / "b")
+        assert os.umask(umask) == umask
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~umask}
+
+
+@given(st.text(st.sampled_from("aCONcom1.: \\/<>|?*\u202e\t") | st.characters(codec="utf-8")))
+def test_a_portable_name_is_one_on_every_system(text):
+    name = portable_name(text)
+    assert 0 < len(name) <= 201 and portable_name(name) in (name, f"_{name}")
+    assert not re.search(r'[<>:"/\\|?*\x00-\x1f]|^[.]|[. ]$', name)
+    assert name.split(".")[0].upper() not in {
+        "CON",
+        "PRN",
+        "AUX",
+        "NUL",
+        *(f"{d}{i}" for d in ("COM", "LPT") for i in range(10)),
+    }
+
+
+# Cells that a spreadsheet would run
+
+RISKY = st.text(st.sampled_from("'=+-@\t\r\n\uff1d,;\"a1 ") | st.characters(codec="utf-8", exclude_characters="\0"))
+
+
+@pytest.mark.parametrize("start", "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+def test_what_begins_like_a_formula_is_quoted(start):
+    for text in (start, f"{start}1+1", f"'{start}1", f"''{start}"):
+        assert quote_cell(text) == f"'{text}" and unquote_cell(quote_cell(text)) == text
+
+
+@given(RISKY)
+def test_any_text_is_read_back(text):
+    assert unquote_cell(quote_cell(text)) == text
+    assert quote_cell(text)[:1] not in list("=+-@\t\r\n")
+    assert quote_cell(text) in (text, f"'{text}")
+
+
+@settings(max_examples=200)
+@given(texts=st.lists(RISKY, min_size=1, max_size=4), name=RISKY.filter(str.strip))
+def test_any_table_is_read_back_as_it_was_by_all_readers(tmp_path_factory, texts, name):
+    path = tmp_path_factory.getbasetemp() / "round.csv"
+    column = f"={name}"
+    table = pd.DataFrame({"row": [f"r{i}" for i in range(len(texts))], column: texts, "value": -0.5})
+    write_csv(path, table)
+    pd.testing.assert_frame_equal(
+        read_csv(path, ["row", column], dtype={"row": str, f"'{column}": str}, keep_default_na=False), table
+    )
+    read = read_table(path).columns
+    assert read["row"] == table["row"].tolist() and read["value"] == ["-0.5"] * len(texts)
+    assert read[column.strip()] == texts
+
+
+def test_ordinary_tables_and_numbers_are_as_pandas_writes_them(tmp_path):
+    table = pd.DataFrame(
+        {
+            "image": ["a/b-1.png", "'a' and \"b\", c.png", "z\u00e4hne =1.png", "[red]"],
+            "value": [-0.5, float("nan"), 1e-20, float("-inf")],
+            "mixed": [-0.25, None, "a", -3],
+            "count": [-1, 2, 3, 4],
+            "yes": [True, False, True, False],
+            "kind": pd.Categorical(["a", "b", "a", "b"]),
+        }
+    )
+    for form in (None, "%.6g"):
+        write_csv(tmp_path / "a.csv", table, form)
+        expected = table.to_csv(index=False, lineterminator="\n", float_format=form)
+        assert (tmp_path / "a.csv").read_text("utf-8") == expected
+    mixed = pd.DataFrame({"mixed": [-0.25, "=1", None, -3]})
+    write_csv(tmp_path / "a.csv", mixed)
+    assert (tmp_path / "a.csv").read_text() == 'mixed\n-0.25\n\'=1\n""\n-3\n'
+    assert mixed["mixed"].tolist()[1] == "=1"
+
+
+def test_every_table_is_written_here():
+    """But for numbers alone, and names that are our own."""
+    package = Path(xrayfast.__file__).parent
+    files = {str(path.relative_to(package)): path.read_text("utf-8") for path in package.rglob("*.py")}
+    writers = {
+        name
+        for name, text in files.items()
+        if re.search(r"\b(?!found)\w+\.to_csv\(|csv\.writer|DictWriter|sep=\",\"", text)
+    }
+    assert writers == {"files.py", "synthetic.py"}
+    readers = {name for name, text in files.items() if re.search(r"pd\.read_csv\(|csv\.reader", text)}
+    assert readers == {"files.py", "data/sources/tables.py"}

@@ -1,8 +1,10 @@
 """A run's folder: exactly its files, no code in it, nothing overwritten."""
 
 import json
+import os
 import pickle
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ import yaml
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError, RunError, WeightsError
+from xrayfast.learning.training.checkpoint import save_checkpoint
 from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.run import Run
@@ -239,3 +242,62 @@ def test_a_history_holds_finite_numbers(tiny_run, tmp_path, column, cell):
     with pytest.raises(RunError, match=r"history\.csv: expected numbers \(") as caught:
         _ = run.history
     assert len(str(caught.value)) < 5000
+
+
+# A stranger's run
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+@pytest.mark.parametrize(
+    ("link", "write"),
+    [
+        ("figures", lambda run: xf.interpret(run)),
+        ("tables", lambda run: run.table_path("per_label")),
+        ("predictions", lambda run: run.write_predictions("test", run.predictions("test"))),
+        ("evaluations", lambda run: run.new_evaluation(None, "other")),
+        ("checkpoint.new", lambda run: save_checkpoint(run.checkpoint, None, {}, run.path / "batches.csv")),
+    ],
+)
+def test_nothing_is_written_through_a_link_in_a_run(tiny_run, tmp_path, quick, link, write):
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    elsewhere = tmp_path / "elsewhere"
+    if (run.path / link).exists():
+        (run.path / link).rename(elsewhere)
+    else:
+        elsewhere.mkdir()
+    (run.path / link).symlink_to(elsewhere)
+    before = {path: path.read_bytes() for path in elsewhere.rglob("*")}
+    with pytest.raises(RunError, match=rf"{link}: is a symbolic link, to .*elsewhere"):
+        write(run)
+    assert {path: path.read_bytes() for path in elsewhere.rglob("*")} == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs symbolic links")
+def test_a_linked_report_is_replaced_and_the_linked_run_is_used(tiny_run, tmp_path, quick):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    shutil.copyfile(tiny_run.path / "metrics.json", tmp_path / "mine")
+    for name in ("report.html", "model_card.md", "metrics.json"):
+        (tmp_path / "run" / name).unlink(missing_ok=True)
+        (tmp_path / "run" / name).symlink_to(tmp_path / "mine")
+    before = (tmp_path / "mine").read_bytes()
+    (tmp_path / "latest").symlink_to("run")
+    xf.interpret(tmp_path / "latest", target_sensitivity=0.9)
+    assert (tmp_path / "mine").read_bytes() == before
+    assert (tmp_path / "run" / "report.html").read_text("utf-8").startswith("<!")
+    assert not any(path.is_symlink() for path in (tmp_path / "run").rglob("*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs permissions")
+def test_all_files_of_a_run_have_the_permissions_of_the_umask(tiny_run):
+    mask = os.umask(0o022)
+    os.umask(mask)
+    files = {path.name: path.stat().st_mode & 0o777 for path in tiny_run.path.rglob("*") if path.is_file()}
+    assert "model.safetensors" in files and set(files.values()) == {0o666 & ~mask}
+
+
+def test_names_that_we_make_are_portable_and_differ_in_more_than_case(tiny_run, tmp_path):
+    assert Run.create(tmp_path, None, "timm:a/B", tiny_run.config, {}).path.name == "timm_a_B-1"
+    assert Run.create(tmp_path, None, "TIMM_A_B", tiny_run.config, {}).path.name == "TIMM_A_B-2"
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    made = [run.new_evaluation(None, stem).path.name for stem in ("Site A", "site a", "CON", "a:b\n", "..")]
+    assert made == ["Site A", "site a-2", "_CON", "a_b_", "unnamed"]

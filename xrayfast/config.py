@@ -11,12 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
+from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import read_yaml
 
 Task = Literal["single", "multi"]
@@ -147,6 +157,17 @@ class _Section(BaseModel):
             raise PydanticCustomError("text", "some text")
         if isinstance(value, str) and "\0" in value:
             raise PydanticCustomError("text", "text without NUL characters")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _check_utf8(cls, value: Any, field: ValidationInfo) -> Any:
+        for text in value if isinstance(value, tuple) else [value]:
+            if isinstance(text, (str, Path)) and not is_utf8(str(text)):
+                found = {"field": field.field_name, "text": escape_hidden(str(text))}
+                raise PydanticCustomError(
+                    "rules", "{field} is '{text}'; expected UTF-8. Rename what is called so", found
+                )
         return value
 
 

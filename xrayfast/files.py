@@ -1,20 +1,32 @@
-"""Files that are written whole or not at all, and the checks before a file of a user or stranger is read."""
+"""Files that are written whole or not at all, and the checks before a file of a user or stranger is read.
+
+Text cells of the CSV files are written so that no spreadsheet takes them for a formula: see `quote_cell`.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import LONGEST_NAME, RunError, WriteError, XrayfastError, shorten, truncate
+from xrayfast.errors import LONGEST_NAME, DataError, RunError, WriteError, XrayfastError, shorten, truncate
+from xrayfast.errors.escapes import is_hidden, is_utf8
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""How a cell begins that a spreadsheet may run, or one that was quoted; the last four are full-width = + - @."""
+
+_DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)
+"""What Windows takes for a device, whatever the suffix."""
 
 MAX_TABLE_BYTES = 2**29
 """Largest table read, also unpacked: the published ones have at most 100 MB."""
@@ -42,8 +54,10 @@ def require_regular_file(
         error: the class of the error.
 
     Raises:
-        XrayfastError: of that class: no file, a folder, a pipe, socket or device, or a file that is too large.
+        XrayfastError: of that class: no file, a folder, a pipe, socket or device, a file that is too large, or a name
+            that is not UTF-8.
     """
+    require_utf8([path], error)
     try:
         status = path.stat()
     except FileNotFoundError as problem:
@@ -174,7 +188,8 @@ def require_output_file(path: Path) -> None:
 def replace_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, which replaces `path` at the end of the block.
 
-    Where the block fails or is interrupted, the old file stays and the temporary one is removed.
+    Where the block fails or is interrupted, the old file stays and the temporary one is removed. A symbolic link at
+    `path` is replaced, and what it leads to stays as it is.
 
     Raises:
         WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
@@ -183,7 +198,13 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
+        if not temporary.stat().st_mode & 0o077:  # safetensors makes files that others can't read, whatever the umask
+            with contextlib.suppress(OSError):  # not every file system has permissions
+                temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except UnicodeEncodeError as error:
+        near = error.object[max(error.start - 30, 0) : error.start + 30]
+        raise WriteError(f"{path}: can't be written ('{near}' is not Unicode). Rename what is called so.") from error
     except OSError as error:
         raise WriteError(
             f"{path}: can't be written ({error.strerror or error}). Check that its folder exists, is writable "
@@ -215,13 +236,26 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) -> None:
-    """Write a table without its index, with Unix line ends, whole or not at all."""
+    """Write a table without its index, with Unix line ends, whole or not at all; texts as `quote_cell` gives them."""
+    import pandas as pd
+
+    table = table.set_axis([_quoted(name) for name in table.columns], axis=1)
+    texts = table.columns.tolist()
+    for i in (i for i, dtype in enumerate(table.dtypes) if dtype.kind not in "biufM"):
+        cells = table.iloc[:, i].tolist()
+        quoted = [_quoted(cell) for cell in cells]
+        if quoted != cells:
+            table.isetitem(i, pd.Series(quoted, table.index, dtype=object))
+        texts += quoted
+    # pandas leaves a lone carriage return without quotes, and reads it as the end of a line.
+    returns = any(isinstance(text, str) and "\r" in text for text in texts)
+    quoting: Any = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
     with replace_atomically(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format)
+        table.to_csv(temporary, index=False, lineterminator="\n", float_format=float_format, quoting=quoting)
 
 
 def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.DataFrame:
-    """Read a run's table by `pandas.read_csv` with the options.
+    """Read a run's table by `pandas.read_csv` with the options; texts as they were before `quote_cell`.
 
     Raises:
         RunError: it can't be read, or lacks some of the columns.
@@ -232,20 +266,82 @@ def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.Data
     try:
         table: pd.DataFrame = pd.read_csv(path, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:
-        raise RunError(f"{path}: can't be read as a table ({error}).") from error
+        raise RunError(f"{path}: can't be read as a table ({str(error).strip()}).") from error
+    table.columns = [unquote_cell(name) for name in table.columns]
+    for name in table.columns[[dtype.kind not in "biufM" for dtype in table.dtypes]]:
+        if any(isinstance(cell, str) and cell.startswith("'") for cell in table[name]):
+            table[name] = [unquote_cell(cell) if isinstance(cell, str) else cell for cell in table[name]]
     if missing := [name for name in columns if name not in table]:
         raise RunError(f"{path}: lacks the columns {shorten(missing)}; found {shorten(table.columns)}.")
     return table
 
 
-def ensure_folder(path: Path) -> Path:
-    """Make the folder unless it exists, and return it.
+def quote_cell(text: str) -> str:
+    """A cell's text as it is written: with an apostrophe before it where a spreadsheet might run it.
+
+    That is where it begins with = + - @ (full-width ones too), a tab or a line break, or with apostrophes and then one
+    of these: https://owasp.org/www-community/attacks/CSV_Injection. Numbers are not texts, and are written as they are.
+
+    >>> quote_cell("=1+1"), quote_cell("a=1"), quote_cell("'a'"), quote_cell("'=1")
+    ("'=1+1", 'a=1', "'a'", "''=1")
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unquote_cell(text: str) -> str:
+    """The text before `quote_cell`.
+
+    >>> unquote_cell("'=1+1"), unquote_cell("'a'"), unquote_cell("''=1")
+    ('=1+1', "'a'", "'=1")
+    """
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def portable_name(text: str) -> str:
+    """A name for a file or folder, made of a text, that Linux, macOS and Windows allow; not hidden, never empty.
+
+    >>> portable_name("timm:a/b?"), portable_name("Con.a"), portable_name(".x. ")
+    ('timm_a_b_', '_Con.a', 'x')
+    """
+    name = "".join("_" if c in '<>:"/\\|?*' or is_hidden(c) else c for c in text)[:LONGEST_NAME].strip(". ")
+    return f"_{name}" if _DEVICE.match(name) else name or "unnamed"
+
+
+def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataError) -> None:
+    """Refuse names of files that are not UTF-8, as Linux allows: no table, JSON file or page could hold them.
 
     Raises:
-        RunError: it can't be made.
+        XrayfastError: of the type that is given; it names the first.
     """
+    for name in map(str, names):
+        if not is_utf8(name):
+            raise error(f"{name}: found a name that is not UTF-8; expected one that is. Rename it.")
+
+
+def ensure_folder(path: Path) -> Path:
+    """Make a folder within a run's unless it exists, and return it.
+
+    Raises:
+        RunError: it can't be made, or leads out of the run: whoever made the run could have us write anywhere.
+    """
+    if path.is_symlink():
+        raise RunError(
+            f"{path}: is a symbolic link, to {path.readlink()}; expected a folder within {path.parent}. Nothing was "
+            "written through it. Remove the link, or move the folder here."
+        )
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
         raise RunError(f"{path}: can't be made ({error.strerror}).") from error
     return path
+
+
+def _quoted(cell: Any) -> Any:
+    return quote_cell(cell) if isinstance(cell, str) else cell
+
+
+def _umask() -> int:
+    """The permissions that new files lack; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

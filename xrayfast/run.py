@@ -23,7 +23,7 @@ from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
-from xrayfast.files import ensure_folder, read_csv, write_csv, write_json, write_text
+from xrayfast.files import ensure_folder, portable_name, read_csv, require_utf8, write_csv, write_json, write_text
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.predictions import Predictions
@@ -75,6 +75,7 @@ class Run:
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
         self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL_FILE
         self.checkpoint = self.path / CHECKPOINT
+        require_utf8([self.path], RunError)
         if not self.path.is_dir():
             raise RunError(
                 f"{self.path}: no such run. Runs are folders such as runs/resnet18-1, made by 'xrayfast fit'."
@@ -100,7 +101,7 @@ class Run:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
         try:
-            path = _make_folder(root, name, (f"{stem}-{number}" for number in count(1)), "run")
+            path = _make_folder(root, name, (f"{portable_name(stem)}-{number}" for number in count(1)), "run")
             write_text(path / CONFIG_FILE, config.to_yaml())
             write_json(path / INFO_FILE, dict(info))
         except OSError as error:
@@ -350,7 +351,7 @@ class Run:
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         """Write `predictions/SPLIT.csv`."""
         path = self._predictions_path(split)
-        path.parent.mkdir(exist_ok=True)
+        ensure_folder(path.parent)
         predictions.write(path)
 
     def _predictions_path(self, split: str) -> Path:
@@ -368,10 +369,11 @@ class Run:
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        stem = _folder_name(stem)
+        stem = portable_name(stem)
         candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
         try:
-            return Evaluation(_make_folder(self.path / EVALUATIONS, name, candidates, "evaluation"), self.labels)
+            folder = ensure_folder(self.path / EVALUATIONS)
+            return Evaluation(_make_folder(folder, name, candidates, "evaluation"), self.labels)
         except OSError as error:
             raise RunError(f"{error.filename or self.path}: can't be written ({error.strerror}).") from error
 
@@ -407,13 +409,9 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
 
 
-def _folder_name(name: str) -> str:
-    """The name of a visible folder directly inside another."""
-    return Path(name).name.lstrip(".") or "data"
-
-
 def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: str) -> Path:
-    """Make `root/name`, or the first of the candidates that is free; `mkdir` keeps two processes apart.
+    """Make `root/name`, or the first of the candidates that is free, also where case makes no difference, as on macOS
+    and Windows; `mkdir` keeps two processes apart.
 
     Raises:
         RunError: the name is taken, or is not a plain folder name.
@@ -421,7 +419,8 @@ def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: 
     """
     _require_free(root, name, kind)
     root.mkdir(parents=True, exist_ok=True)
-    for candidate in candidates if name is None else [name]:
+    taken = {path.name.casefold() for path in root.iterdir()}
+    for candidate in (c for c in candidates if c.casefold() not in taken) if name is None else [name]:
         with contextlib.suppress(FileExistsError):
             (root / candidate).mkdir()
             return root / candidate
@@ -430,7 +429,8 @@ def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: 
 
 def _require_free(root: Path, name: str | None, kind: str) -> None:
     """Raise an error where the name is not that of a new folder in `root`."""
-    if name is not None and name != _folder_name(name):
+    require_utf8([root, name or ""], RunError)
+    if name is not None and (not name or name != Path(name).name or name.startswith(".")):
         raise RunError(f"{kind} name '{name}': expected a plain folder name such as 'baseline'.")
     if name is not None and (root / name).exists():
         raise _taken(root / name)

@@ -25,6 +25,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from xrayfast.config import Task
 from xrayfast.errors import RunError
+from xrayfast.errors.escapes import is_utf8
 
 T = TypeVar("T")
 
@@ -347,9 +348,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{path.parent}: lacks {path.name}; the folder is damaged or incomplete.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: can't be read as JSON ({error}).") from error
+    if "\\u" in text and not is_utf8(json.dumps(content, ensure_ascii=False)):
+        raise RunError(f"{path}: holds text that is not Unicode: half of a surrogate pair, written as an escape.")
     if not isinstance(content, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(content).__name__}.")
     return content

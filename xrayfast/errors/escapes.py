@@ -37,6 +37,15 @@ def escape_lines(text: str) -> str:
     return "\n".join(map(escape_hidden, text.split("\n")))
 
 
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8: not, where it is the name of a file that is not UTF-8 itself."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":  # how Python reads a byte of a file name that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"

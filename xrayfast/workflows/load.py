@@ -15,7 +15,6 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import replace_atomically
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.network import build_network, describe_network
 from xrayfast.learning.model.weights import load_weights, save_weights
@@ -105,8 +104,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     images = open_images(manifest.config, config.model.size)
     run.write_split(split_table(manifest, image_infos(manifest, images)))
     run.write_history(history.rows)
-    with replace_atomically(run.new_model_path) as temporary:
-        save_weights(learn.model, temporary)
+    save_weights(learn.model, run.new_model_path)
     finish(run, learn, history, config, seconds=0.0)
     return run
 

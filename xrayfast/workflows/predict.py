@@ -20,6 +20,7 @@ from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.files import require_utf8
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
@@ -101,7 +102,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str]]:
         The files, and the other files of folders, which are left out.
 
     Raises:
-        DataError: a source matches nothing.
+        DataError: a source matches nothing, or a name is not UTF-8.
     """
     found, left_out = dict[str, None](), dict[str, None]()
     for source in map(str, sources):
@@ -120,6 +121,7 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str]]:
             if not inside:
                 raise DataError(f"{source}: no such file, folder or pattern with matches.")
         found.update(dict.fromkeys(inside))
+    require_utf8(found)
     if not found:
         raise DataError("No files to predict on: expected image files, folders or patterns.")
     return list(found), [file for file in left_out if file not in found]

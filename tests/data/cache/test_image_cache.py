@@ -26,6 +26,7 @@ from xrayfast.data.cache.shards import Entry, ImageInfo, write_shard
 from xrayfast.data.images import reader
 from xrayfast.data.images.reader import fit_square, read
 from xrayfast.errors import DataError, ReadError, WriteError
+from xrayfast.errors.escapes import escape_hidden
 
 
 @pytest.fixture
@@ -310,7 +311,7 @@ def test_unreadable_files_are_named_and_the_others_built(tmp_path, root, kind, w
     steps = []
     problems = images.build([*paths, *bad], lambda *n: steps.append(n), workers=workers)
     assert list(problems) == bad
-    assert all(problem.startswith(f"{path}: ") for path, problem in problems.items())
+    assert all(problem.startswith(f"{escape_hidden(path)}: ") for path, problem in problems.items())
     assert steps[-1] == (28, 28) and steps == sorted(steps)
     assert_true_to(images, paths)
     with pytest.raises(ReadError, match="no such file"):

@@ -23,10 +23,10 @@ def demo(
 
     out = Output(as_json)
     data = folder / "data"
+    settings = choices.SETTINGS.updated({"source": data, "labels": data / "labels.csv"})
     if not (data / "labels.csv").is_file():
         made = write_dataset(data, images=choices.IMAGES, size=choices.SIZE)
         out.line(f"Made {made.images} synthetic radiographs of {made.patients} patients in {data}.")
-    settings = choices.SETTINGS.updated({"source": data, "labels": data / "labels.csv"})
     manifest = open_and_show(out, settings)
     from xrayfast.workflows.fit import fit
     from xrayfast.workflows.interpret import interpret

@@ -38,7 +38,7 @@ def require_image_file(path: Path) -> None:
     """Refuse files that would hang on opening (a FIFO), give an obscure error, or never end.
 
     Raises:
-        ReadError: no file, a folder, a pipe, an empty file, or one of more than MAX_BYTES.
+        ReadError: no file, a folder, a pipe, an empty file, one of more than MAX_BYTES, or a name that is not UTF-8.
     """
     if require_regular_file(path, "an image file", MAX_BYTES, ReadError).st_size == 0:
         raise ReadError(f"{path}: found an empty file; expected an image. Fetch the file again.")

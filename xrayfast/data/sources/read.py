@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping
+from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.images.names import DERIVED, find_derived, split_words
@@ -17,6 +18,7 @@ from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import splits_from_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import plural, shorten
+from xrayfast.files import require_utf8
 
 
 def read_source(
@@ -59,6 +61,7 @@ def read_source(
         if names := [name for name in records.names if (leave_out or {}).get(name) == reason]:
             records = records.leave_out(dict.fromkeys(names, reason))
             records.notes.append(f"Left out, {plural(len(names), 'image')} ({reason}): {shorten(names)}.")
+    require_utf8(chain(records.paths, *(names for _, names in records.left_out)))
     _find_splits(records, config)
     find_patients(records, config)
     _note_views(records)

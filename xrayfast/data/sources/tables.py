@@ -17,7 +17,7 @@ from typing import TextIO
 
 from xrayfast.data.labels.targets import Where
 from xrayfast.errors import DataError
-from xrayfast.files import MAX_TABLE_BYTES, require_regular_file
+from xrayfast.files import MAX_TABLE_BYTES, require_regular_file, unquote_cell
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
@@ -83,7 +83,8 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
     The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
     separator is that of Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that divides the first
     rows alike; blank lines before the header are skipped; line ends may be any, also in quotes. The file may be packed
-    with gzip, or in one of the formats without a header.
+    with gzip, or in one of the formats without a header. The apostrophe before what a spreadsheet would take for a
+    formula is no part of a cell: see `files.quote_cell`.
 
     Raises:
         DataError: not a file of text, no rows, a column twice, or rows longer or shorter than the header.
@@ -115,7 +116,8 @@ def read_column_names(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -
         if text_format := _match_headerless(sample, headerless):
             return list(text_format.columns)
         separator, start = _separator(sample)
-        return [name.strip() for name in next(_records(io.StringIO(sample[start:], newline=""), separator), [])]
+        names = next(_records(io.StringIO(sample[start:], newline=""), separator), [])
+        return [unquote_cell(name.strip()) for name in names]
     except (DataError, OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error):
         return []
 
@@ -156,7 +158,7 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         separator, start = _separator(sample)
         stream.read(start)
         records = _records(stream, separator)
-        header = [name.strip() for name in next(records, [])]
+        header = [unquote_cell(name.strip()) for name in next(records, [])]
         if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
             raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
         numbers: list[int] = []
@@ -185,6 +187,9 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
     while batch := list(islice(remaining, _BATCH)):
         for column, known, cells in zip(columns, seen, zip(*batch, strict=True), strict=True):
             column.extend(map(known.setdefault, cells, cells))
+    for column, known in zip(columns, seen, strict=True):
+        if quoted := {cell: unquote_cell(cell) for cell in known if cell.startswith("'")}:
+            column[:] = [quoted.get(cell, cell) for cell in column]
     named = {name: column for name, column in zip(names, columns, strict=True) if name}
     return Table(file, named, lambda i: f"{file.name} row {numbers[i]}")
 

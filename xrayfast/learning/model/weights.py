@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xrayfast.errors import WeightsError, WriteError, shorten
-from xrayfast.files import require_regular_file
+from xrayfast.files import replace_atomically, require_regular_file
 from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -277,18 +277,21 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write all weights and buffers of a network as safetensors."""
+    """Write all weights and buffers of a network as safetensors, whole or not at all."""
     save_tensors({key: tensor.detach() for key, tensor in model.state_dict().items()}, path)
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write named tensors as safetensors.
+    """Write named tensors as safetensors, whole or not at all.
 
     Raises:
         WriteError: the file can't be written.
     """
     try:
-        safetensors.torch.save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, path)
+        with replace_atomically(path) as temporary:
+            safetensors.torch.save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary
+            )
     except (OSError, SafetensorError) as error:
         raise WriteError(
             f"{path.parent}: can't be written to ({error}). Check that it is open to you and not full."

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from xrayfast.batches import empty_batches, read_batches
 from xrayfast.errors import RunError
-from xrayfast.files import write_json
+from xrayfast.files import ensure_folder, write_json
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
 
@@ -25,7 +25,7 @@ def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches
     """Replace the checkpoint by a new one, with a copy of `batches.csv`; at any moment one of the two is complete."""
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    ensure_folder(fresh)
     save_weights(learn.model, fresh / MODEL)
     tensors, scalars = {}, []
     for i, entry in enumerate(learn.opt.state_dict()["state"]):

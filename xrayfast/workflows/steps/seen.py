@@ -20,7 +20,7 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, RunError, plural, shorten
+from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import read_csv
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
@@ -200,12 +200,9 @@ def find_run_splits(run: Run, digests: Sequence[str]) -> npt.NDArray[np.object_]
     Raises:
         RunError: `split.csv` is missing or damaged.
     """
-    path = run.split_path
-    table = read_csv(path, dtype=str, keep_default_na=False)
+    table = read_csv(run.split_path, ["split"], dtype=str, keep_default_na=False)
     if "digest" not in table or not (table["digest"] != "").any():
         return None
-    if "split" not in table:
-        raise RunError(f"{path}: lacks the column split; found {shorten(table.columns)}.")
     # An image in two splits counts for the one that biases the evaluation more, which is written last.
     split_of: dict[str, str] = {}
     for split in ("test", "valid", "train"):

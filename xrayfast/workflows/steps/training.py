@@ -12,7 +12,6 @@ from pathlib import Path
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
 from xrayfast.errors import TrainingError
-from xrayfast.files import replace_atomically
 from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import BatchProgress, EpochCheckpoint, EpochSeeds, History, Reporter
@@ -239,8 +238,7 @@ class Training:
         self.run.write_history(self.history.rows)
         batches = self.run.write_batches(self.history.batches)
         if improved:
-            with replace_atomically(self.run.new_model_path) as temporary:
-                save_weights(self.learn.model, temporary)
+            save_weights(self.learn.model, self.run.new_model_path)
         state = {"rows": self.history.rows, "best_epoch": self.history.best_epoch}
         checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state, batches)
 
