@@ -20,6 +20,7 @@ from xrayfast.data.images import limits
 from xrayfast.data.images.radiograph import apply_lut
 from xrayfast.data.images.reader import fit_square, is_image, read
 from xrayfast.errors import ConfigError, ReadError
+from xrayfast.errors.escapes import escape_hidden
 
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
 
@@ -369,7 +370,7 @@ def test_files_that_hold_no_image(tmp_path, name, content, words):
     with warnings.catch_warnings(), pytest.raises(ReadError) as caught:
         warnings.simplefilter("error")
         read(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(f"{escape_hidden(str(path))}: ")
     assert words in str(caught.value)
 
 
