@@ -24,7 +24,7 @@ LAYERS = [
     ["metrics", "data"],
     ["option_effects"],
     ["config", "synthetic", "figure_style"],
-    ["files"],
+    ["files", "cpus"],
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

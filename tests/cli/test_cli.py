@@ -386,10 +386,12 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
 
     from xrayfast.cli.output import Output
     from xrayfast.cli.progress import LiveReporter, reporting
+    from xrayfast.cpus import METER
     from xrayfast.learning.training.phases import Phase
 
     screen = io.StringIO()
     monkeypatch.setattr(Output, "console", Console(file=screen, force_terminal=True, highlight=False, width=140))
+    monkeypatch.setattr(METER, "describe", lambda: "other programs use 1.6 of 2 CPUs")
     with reporting(Output()) as reporter:
         assert isinstance(reporter, LiveReporter)
         reporter.note("a note")
@@ -400,7 +402,14 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
         row = {"epoch": 1, "phase": "head", "train_loss": 0.5, "valid_accuracy": 0.25, "train_accuracy": 0.75}
         reporter.epoch(row | {"seconds": 3.0}, best=True)
     shown = screen.getvalue()
-    for words in ("a note", "Training head: 2 epochs", "head · epoch 1 · train", "1/4", "loss 0.500", "4.0 images/s"):
+    for words in (
+        "a note",
+        "Training head: 2 epochs",
+        "head · epoch 1 · train",
+        "1/4",
+        "loss 0.500",
+        "4.0 images/s (busy: other programs use 1.6 of 2 CPUs)",
+    ):
         assert words in shown
     assert "head · epoch 1 · valid" in shown
     assert "accuracy 0.250 (train 0.750)" in shown

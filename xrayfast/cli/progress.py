@@ -67,9 +67,8 @@ class PlainReporter:
         if time.monotonic() - self.last < SECONDS_BETWEEN_LINES:
             return
         self.last = time.monotonic()
-        rate = images / seconds if seconds else 0.0
         self.out.line(
-            f"  epoch {epoch} {split}: batch {done} of {total}  loss {loss:.3f}  {rate:.1f} images/s  "
+            f"  epoch {epoch} {split}: batch {done} of {total}  loss {loss:.3f}  {_format_rate(images, seconds)}  "
             f"{_time_left(done, total, seconds)} left"
         )
 
@@ -116,8 +115,8 @@ class LiveReporter(PlainReporter):
 
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Move the bar."""
-        rate = images / seconds if seconds else 0.0
-        self._show(f"{self.name} · epoch {epoch} · {split}", done, total, f"loss {loss:.3f}  {rate:.1f} images/s")
+        text = f"loss {loss:.3f}  {_format_rate(images, seconds)}"
+        self._show(f"{self.name} · epoch {epoch} · {split}", done, total, text)
 
     def _show(self, title: str, done: int, total: int, text: str) -> None:
         """Move the bar of that title; a new title starts a new bar in place of the last."""
@@ -173,6 +172,14 @@ def format_phase(phase: Phase) -> str:
     trained = phase.lrs[phase.frozen_groups :]
     rates = list(dict.fromkeys((f"{trained[0]:.2g}", f"{trained[-1]:.2g}")))
     return f"Training {phase.name}: {plural(phase.epochs, 'epoch')}, learning rate {' to '.join(rates)}"
+
+
+def _format_rate(images: int, seconds: float) -> str:
+    """Images per second, and whether other programs slow them down."""
+    from xrayfast.cpus import METER
+
+    others = METER.describe()
+    return f"{images / seconds if seconds else 0.0:.1f} images/s" + (f" (busy: {others})" if others else "")
 
 
 def _time_left(done: int, total: int, seconds: float) -> str:

@@ -15,6 +15,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
@@ -63,7 +64,7 @@ def find_lr(
     if learn.weights_note:
         note(learn.weights_note)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
-    with learn.no_bar(), isolated_rng(config.train.seed, "range test"):
+    with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():
         try:
             return range_test(learn, steps)
         except ReadError as error:

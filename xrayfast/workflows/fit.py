@@ -25,6 +25,7 @@ from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_backbone, load_weights
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
 from xrayfast.learning.training.distributed import join_process_group, train_as_rank
@@ -85,7 +86,7 @@ def fit(
     manifest, config, idle = resolve_inputs(data, config, options)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config)
-    with join_process_group(config.train.device) as world:
+    with join_process_group(config.train.device) as world, FreeThreads() as threads:
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         opened = manifest
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
@@ -103,7 +104,8 @@ def fit(
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
         learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
         infos = image_infos(manifest, images)
-        remarks += [*describe_reading(manifest, infos), *_remarks(config, learn), *filter(None, [no_space])]
+        remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
+        remarks += filter(None, [no_space, threads.note])
         leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
         remarks += idle + check_effects(config.train, plan_facts(scheduled, config.train, leaks))
         for remark in remarks:
@@ -120,7 +122,7 @@ def fit(
             run.write_split(split_table(manifest, infos))
             run.write_left_out(manifest.left_out)
             path = world.broadcast_text(str(run.path))
-            _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world))
+            _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world, threads))
     return Run(path)
 
 
@@ -143,7 +145,8 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
             f"{run.path} is complete: there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
         )
     config = run.config
-    with join_process_group(config.train.device) as world, world.working_copy(run.path) as folder:
+    joined = join_process_group(config.train.device)
+    with joined as world, FreeThreads() as threads, world.working_copy(run.path) as folder:
         copy = Run(folder)
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         manifest = reopen_data(copy)
@@ -154,6 +157,8 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         start = config if state is None else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.
         learn = prepare(manifest, start, images, copy.global_batch)
+        if threads.note:
+            reporter.note(threads.note)
         recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
         restore_precision(learn, recorded)
         if (precision := training_precision(learn)) != recorded:
@@ -165,7 +170,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
             named = [{OLD_HISTORY_COLUMNS.get(name, name): row[name] for name in row} for row in state["rows"]]
             rows = [{**row, "size": row.get("size", config.model.size)} for row in named]
             history = History(rows, state["best_epoch"], checkpoint.read_saved_batches(copy.checkpoint))
-        _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world))
+        _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world, threads))
     return run
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.data.cache.image_files import SIDE, count_cached, patched_reader, write_images
+from xrayfast.cpus import cpu_count
 from xrayfast.data.cache import decode_pool
-from xrayfast.data.cache.decode_pool import cpu_count, decode_all
+from xrayfast.data.cache.decode_pool import decode_all
 from xrayfast.data.cache.decode_worker import Job
 from xrayfast.data.cache.image_cache import ImageCache, UncachedImages
 from xrayfast.errors import ConfigError, DataError

@@ -39,13 +39,6 @@ _RETRY = 0.2  # seconds until a chunk that another run has locked is tried again
 _FAILURES = {"ConfigError": ConfigError, "WriteError": WriteError}
 
 
-def cpu_count() -> int:
-    """The CPUs that this process may use, by its affinity and its container's quota."""
-    import joblib
-
-    return int(joblib.cpu_count())
-
-
 def decode_all(
     job: Job, chunks: Iterable[Sequence[str]], workers: int, lock_chunk: LockChunk = contextlib.nullcontext
 ) -> Generator[Outcome | None, None, None]:

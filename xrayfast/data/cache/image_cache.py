@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from xrayfast.config import DataConfig
-from xrayfast.data.cache.decode_pool import LockChunk, cpu_count, decode_all
+from xrayfast.cpus import cpu_count
+from xrayfast.data.cache.decode_pool import LockChunk, decode_all
 from xrayfast.data.cache.decode_worker import SHARD_BYTES, Job, Outcome, decode_info, key_or_none
 from xrayfast.data.cache.folders import cache_root, image_folder, remove_abandoned, shard_names
 from xrayfast.data.cache.locks import ChunkLocks

@@ -22,6 +22,7 @@ from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.network import describe_network
 from xrayfast.learning.model.weights import load_weights
+from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.predictions import Predictions, image_attributes
 from xrayfast.run import Run
@@ -130,7 +131,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}; expected at least 1.")
         logits = [torch.empty(1 + views, 0, len(self.decision.labels))]
-        with torch.no_grad(), _no_autocast(self.device.type):
+        with torch.no_grad(), _no_autocast(self.device.type), FreeThreads():
             for start in range(0, len(images), batch_size):
                 batch = self._squares(images[start : start + batch_size])
                 augmented = (augment(batch, draws_of_view(batch, self.seed, view)) for view in range(views))

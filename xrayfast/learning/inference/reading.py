@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from xrayfast.data.cache.decode_pool import cpu_count
+from xrayfast.cpus import cpu_count
 
 File = TypeVar("File")
 Image = TypeVar("Image")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xrayfast.errors import ConfigError
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.threads import FreeThreads
 
 Box = tuple[float, float, float, float]
 """Top, left, bottom and right edge, as fractions of the network's square input."""
@@ -70,7 +71,7 @@ def grad_cam(model: nn.Module, batch: Tensor, targets: Tensor, layer: nn.Module 
     hook = layer.register_forward_hook(record)
     try:
         model.eval()
-        with torch.no_grad():  # until `record`; restored at the end
+        with FreeThreads(), torch.no_grad():  # until `record`; restored at the end
             logits = model(batch)
             if not maps:
                 raise ConfigError(f"{type(layer).__name__} gives no feature map (N, C, h, w) of this network.")

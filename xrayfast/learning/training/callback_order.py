@@ -4,6 +4,7 @@ Ours take their `order` from here. A callback that sets none has fastai's defaul
 """
 
 CALLBACK_ORDER: dict[str, float] = {
+    "AdaptThreads": -51,
     "EpochSeeds": -50,  # before anything of the epoch is drawn
     "UseFrozenFeatures": -40,  # replaces images by cached features
     "ProgressiveSizes": -30,

@@ -15,6 +15,7 @@ from xrayfast.errors import TrainingError, XrayfastError
 from xrayfast.learning.fastai_api import Callback, CancelFitException
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.randomness import reseed
+from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase
@@ -92,6 +93,25 @@ class EpochSeeds(Callback):
         epoch = self.first_epoch + self.epoch
         reseed(self.seed, "epoch", epoch)
         self.dls.train.rng = random.Random(f"{self.seed} order {epoch}")
+
+
+class AdaptThreads(Callback):
+    """Before each epoch, lets torch compute with as many threads as CPUs are free.
+
+    Args:
+        threads: within whose block training is.
+        changed: called with a sentence where the number has changed.
+    """
+
+    order = CALLBACK_ORDER["AdaptThreads"]
+
+    def __init__(self, threads: FreeThreads, changed: Callable[[str], None]) -> None:
+        self.threads, self.changed = threads, changed
+
+    def before_train(self) -> None:
+        """Choose the number."""
+        if self.threads.choose():
+            self.changed(self.threads.note or "The machine is free again: torch computes with all threads.")
 
 
 class BatchProgress(Callback):

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from xrayfast.config import Device, Task, field_types
-from xrayfast.data.cache.decode_pool import cpu_count
+from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.reader import fit_square

@@ -13,8 +13,16 @@ from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
 from xrayfast.errors import TrainingError
 from xrayfast.learning.model.weights import save_weights
+from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training import checkpoint
-from xrayfast.learning.training.callbacks import BatchProgress, EpochCheckpoint, EpochSeeds, History, Reporter
+from xrayfast.learning.training.callbacks import (
+    AdaptThreads,
+    BatchProgress,
+    EpochCheckpoint,
+    EpochSeeds,
+    History,
+    Reporter,
+)
 from xrayfast.learning.training.distributed import World
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
@@ -37,6 +45,10 @@ from xrayfast.run import Run
 
 DISK_FRACTION = 0.25
 """Largest fraction of the free disk that the frozen-feature cache takes, unless reuse_frozen is "on"."""
+
+
+THREADS_CHANGED = "The number of threads followed the load of the machine"
+"""How the remark on it begins."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +139,7 @@ class Training:
         reporter: receives progress.
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
         world: the ranks; rank zero saves the epochs.
+        threads: of torch, chosen anew for each epoch.
     """
 
     run: Run
@@ -136,6 +149,7 @@ class Training:
     reporter: Reporter
     interrupted: Callable[[], bool]
     world: World
+    threads: FreeThreads
 
     def run_phases(self) -> None:
         """Train all phases, or what is left of them after the epochs in `history`.
@@ -183,7 +197,8 @@ class Training:
                     history, phase, first_epoch, monitor, patience, self._save_epoch, self.reporter, sizes, recorder
                 )
                 progress = BatchProgress(self.reporter, first_epoch, self.interrupted, alone=self.world.world_size == 1)
-                callbacks = [EpochSeeds(settings.seed, first_epoch), recorder, progress, epoch_checkpoint]
+                threads = AdaptThreads(self.threads, self._note_threads)
+                callbacks = [threads, EpochSeeds(settings.seed, first_epoch), recorder, progress, epoch_checkpoint]
                 on_features = training_on_features(learn, features) if features else nullcontext()
                 with on_features, resize_progressively(learn, sizes):
                     run_phase(
@@ -220,6 +235,13 @@ class Training:
             interrupted=self.interrupted,
             folder=_cache_folder(self.config),
         )
+
+    def _note_threads(self, text: str) -> None:
+        """Report a change of the number of threads, and record the first one: the results depend on it."""
+        self.reporter.note(text)
+        if not any(remark.startswith(THREADS_CHANGED) for remark in self.run.info.remarks):
+            epoch = len(self.history.rows) + 1
+            self.run.update_info(remarks=[*self.run.info.remarks, f"{THREADS_CHANGED} from epoch {epoch} on. {text}"])
 
     def _describe_saved_epochs(self) -> str:
         """What a run that diverged can be used for."""

@@ -1,0 +1,83 @@
+"""What other programs use of the CPUs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import namedtuple
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from xrayfast import cpus
+from xrayfast.cpus import CpuMeter
+
+Times = namedtuple("Times", "user nice system idle iowait irq softirq steal guest guest_nice")
+
+
+class Machine:
+    """A clock, three CPUs of which this process may use the first and the last, and its own CPU time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.busy, self.own, self.slept = 1000.0, [50.0, 70.0, 90.0], 5.0, 0.0
+        process = SimpleNamespace(cpu_affinity=lambda: [0, 2], cpu_times=lambda: (self.own, 0.0, 0.0, 0.0, 9.0))
+        monkeypatch.setattr(cpus, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+        monkeypatch.setattr(cpus.psutil, "Process", lambda: process)
+        monkeypatch.setattr(cpus.psutil, "cpu_times", lambda percpu: [self.times(busy) for busy in self.busy])
+
+    def times(self, busy: float) -> Times:
+        return Times(busy - 4, 1, 1, self.now - busy, 3, 1, 0.5, 0.5, guest=7, guest_nice=1)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.run(seconds, others=2.0)
+
+    def run(self, seconds: float, others: float, own: float = 0.0) -> None:
+        """Others' work on the first CPU and on the second, which is not ours; our own on the third."""
+        self.now += seconds
+        self.busy = [self.busy[0] + seconds * others, self.busy[1] + seconds, self.busy[2] + seconds * own]
+        self.own += seconds * own
+
+
+def test_others_are_what_is_busy_on_the_usable_cpus_less_the_own_time(monkeypatch):
+    machine = Machine(monkeypatch)
+    meter = CpuMeter()
+    machine.run(4.0, others=0.75, own=1.0)
+    assert meter.others() == pytest.approx(0.75)
+    assert meter.describe() == "other programs use 0.8 of 2 CPUs"
+    machine.run(10.0, others=0.25, own=1.0)
+    assert meter.others() == pytest.approx(0.25), "since the last call"
+    assert meter.describe() == ""
+    machine.run(0.1, others=1.0)
+    assert meter.others() == pytest.approx(0.25), "too short to measure: the same again"
+    assert machine.slept == 0
+
+
+@pytest.mark.parametrize("seconds", [0.1, 100.0])
+def test_too_short_or_too_long_a_time_is_measured_anew(monkeypatch, seconds):
+    machine = Machine(monkeypatch)
+    meter = CpuMeter()
+    machine.run(seconds, others=0.0)
+    assert meter.others() == pytest.approx(2.0 * 0.3 / (0.4 if seconds < 1 else 0.3))
+    assert machine.slept == pytest.approx(0.3)
+
+
+def test_a_busy_process_is_measured():
+    meter = CpuMeter()
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        meter.others()
+        assert meter.others() > 0.2
+    finally:
+        spinning.kill()
+        spinning.wait()
+
+
+@pytest.mark.parametrize("error", [OSError, psutil.AccessDenied, NotImplementedError])
+def test_a_system_that_can_not_tell_has_no_load(monkeypatch, error):
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cpus.psutil, "cpu_times", fail)
+    assert CpuMeter().others() == 0.0
