@@ -100,7 +100,8 @@ def trained(args: argparse.Namespace, data: xf.Manifest, experiment: Experiment,
         print(f"{place} goes on", flush=True)
         return xf.resume(run)
     if folder.exists():  # killed before training began: it holds nothing but these
-        for file in (*folder.glob(".*.tmp"), *(folder / known for known in ("config.yaml", "run.json", "labels.json"))):
+        first = ("checksums.txt", "config.yaml", "run.json", "labels.json")
+        for file in (*folder.glob(".*.tmp"), *(folder / known for known in first)):
             file.unlink(missing_ok=True)
         folder.rmdir()
     print(f"{place} is trained", flush=True)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,6 +32,10 @@ class StopAfter:
     def __call__(self):
         self.left -= 1
         return self.left < 0
+
+
+UNCHECKED = shutil.ignore_patterns("checksums.txt")
+"""For shutil.copytree: a run whose files a test changes, read as those of versions before 0.4."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -110,6 +115,11 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
 
 @pytest.fixture
 def tiny_vgg(monkeypatch):
+    """See `add_tiny_vgg`."""
+    return add_tiny_vgg(monkeypatch)
+
+
+def add_tiny_vgg(monkeypatch):
     """The name of a backbone like vgg16 with few channels: its own classifier has 98, 16 and 16 units, not 25088, 4096
     and 4096.
     """

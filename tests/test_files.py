@@ -1,6 +1,7 @@
 """Files are whole or not there, and mean to a spreadsheet what they mean to us."""
 
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -29,7 +30,9 @@ from xrayfast.files import (
     read_csv,
     read_yaml,
     replace_atomically,
+    require_intact,
     require_utf8,
+    start_checksums,
     unquote_cell,
     write_bytes,
     write_csv,
@@ -67,6 +70,49 @@ def test_text_and_json_are_written_as_they_stand(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", float("nan"))
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None}
+
+
+def test_a_file_is_known_before_and_after_it_is_replaced(tmp_path):
+    start_checksums(tmp_path)
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    require_intact(path)
+    with pytest.raises(KeyboardInterrupt), replace_atomically(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    require_intact(path)
+    with replace_atomically(path) as temporary:
+        temporary.write_text("2")
+        require_intact(path)
+    require_intact(path)
+    # Killed after the checksum was written and before the file was moved: either version is known.
+    path.write_text("1\n")
+    require_intact(path)
+    path.write_text("3")
+    with pytest.raises(RunError, match=r"a\.json: has changed since it was written.*delete .*checksums\.txt"):
+        require_intact(path)
+
+
+def test_checksums_are_those_of_sha256sum_and_survive_a_torn_line(tmp_path):
+    start_checksums(tmp_path)
+    write_text(tmp_path / "a.csv", "abc")
+    line = f"{hashlib.sha256(b'abc').hexdigest()}  a.csv\n"
+    assert (tmp_path / "checksums.txt").read_text() == line
+    write_text(tmp_path / "claim.md", "a user may edit it")
+    assert (tmp_path / "checksums.txt").read_text() == line
+    with (tmp_path / "checksums.txt").open("a") as file:
+        file.write("0123abcd")  # a full disk
+    write_text(tmp_path / "b.csv", "b")
+    require_intact(tmp_path / "b.csv")
+    (tmp_path / "c.csv").write_text("c")
+    with pytest.raises(RunError, match=r"c\.csv: is not known to have been written here"):
+        require_intact(tmp_path / "c.csv")
+
+
+def test_a_folder_without_checksums_is_read_unchecked(tmp_path):
+    write_json(tmp_path / "a.json", 1)
+    assert require_intact(tmp_path / "a.json") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 # What a stranger's file may not do.

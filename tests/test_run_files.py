@@ -104,3 +104,20 @@ def test_metrics_of_another_version_are_computed_again(copy):
     copy.write_metrics(before)
     xf.interpret(copy)
     assert copy.metrics["test"]["scored"] == copy.metrics["test"]["images"]
+
+
+@pytest.mark.parametrize("content", ['{"lr": NaN}', "[" * 100_000, '{"lr": 1' + "0" * 5000 + "}", "\udcff"])
+def test_what_json_can_t_hold_is_a_named_error(content, tmp_path):
+    (tmp_path / "run.json").write_text(content, "utf-8", "surrogateescape")
+    with pytest.raises(RunError, match=r"/run\.json: "):
+        read_typed(tmp_path / "run.json", RunInfo)
+
+
+def test_a_json_file_of_hundreds_of_megabytes_is_not_read(tmp_path, monkeypatch):
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(200 << 20)
+    monkeypatch.setattr(json, "loads", lambda *a, **k: pytest.fail("read"))
+    with pytest.raises(
+        RunError, match=r"run\.json: found a file of 209,715,200 bytes; expected a JSON object of at most"
+    ):
+        read_typed(tmp_path / "run.json", RunInfo)

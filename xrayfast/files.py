@@ -1,18 +1,24 @@
 """Files that are written whole or not at all, and the checks before a file of a user or stranger is read.
 
 Text cells of the CSV files are written so that no spreadsheet takes them for a formula: see `quote_cell`.
+
+A folder with a `checksums.txt` has a line for each version of its files that was written, in the form of sha256sum. It
+is written before the file takes its name, so that after a kill either version is known; lines are only ever appended,
+so that processes that write at the same time lose none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import re
 import secrets
+import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +27,13 @@ from xrayfast.errors.escapes import is_hidden, is_utf8
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CHECKSUMS = "checksums.txt"
+
+_CHECKED = frozenset({".csv", ".json", ".safetensors", ".yaml"})
+"""The files that commands read; reports, cards and figures are a user's to edit."""
+
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """How a cell begins that a spreadsheet may run, or one that was quoted; the last four are full-width = + - @."""
@@ -189,7 +202,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to, which replaces `path` at the end of the block.
 
     Where the block fails or is interrupted, the old file stays and the temporary one is removed. A symbolic link at
-    `path` is replaced, and what it leads to stays as it is.
+    `path` is replaced, and what it leads to stays as it is. The checksum is recorded where the folder has some.
 
     Raises:
         WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
@@ -201,6 +214,8 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         if not temporary.stat().st_mode & 0o077:  # safetensors makes files that others can't read, whatever the umask
             with contextlib.suppress(OSError):  # not every file system has permissions
                 temporary.chmod(0o666 & ~_umask())
+        if path.suffix in _CHECKED and (path.parent / CHECKSUMS).is_file():
+            _append(path.parent / CHECKSUMS, f"{file_digest(temporary)}  {path.name}\n")
         temporary.replace(path)
     except UnicodeEncodeError as error:
         near = error.object[max(error.start - 30, 0) : error.start + 30]
@@ -214,6 +229,87 @@ def replace_atomically(path: Path) -> Iterator[Path]:
         # After the move there is nothing to remove; where the folder is missing or closed, neither.
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def start_checksums(folder: Path) -> None:
+    """Record checksums of the CSV, JSON, YAML and safetensors files of a folder from now on.
+
+    Raises:
+        OSError: `checksums.txt` can't be written.
+    """
+    _append(folder / CHECKSUMS, "")
+
+
+def write_checksums(folder: Path, digests: Mapping[str, str | None]) -> None:
+    """Record the checksums of all files of a folder; of those in `digests` that are not None they are known already.
+
+    Raises:
+        OSError: a file can't be read, or `checksums.txt` can't be written.
+    """
+    files = sorted(folder.iterdir())
+    lines = [f"{digests.get(path.name) or file_digest(path)}  {path.name}\n" for path in files]
+    _append(folder / CHECKSUMS, "".join(lines))
+
+
+def require_intact(path: Path) -> str | None:
+    """Check that a file is as it was written, where its folder has checksums.
+
+    Returns:
+        Its checksum; None where the folder has none, as in runs of versions before 0.4.
+
+    Raises:
+        RunError: it has changed or can't be read.
+    """
+    checksums = path.parent / CHECKSUMS
+    try:
+        if not checksums.is_file():
+            return None
+        lines = checksums.read_text(encoding="utf-8", errors="replace").split("\n")
+        known = {found[1] for line in lines if (found := _LINE.search(line)) and found[2] == path.name}
+        digest = file_digest(path)
+    except OSError as error:
+        raise RunError(f"{path}: can't be read ({error.strerror or error}).") from error
+    if digest in known:
+        return digest
+    problem = "has changed since it was written" if known else "is not known to have been written here"
+    raise RunError(
+        f"{path}: {problem}: its checksum is not in {CHECKSUMS}. Copy the folder again from where the run was made. If "
+        f"the change was meant, delete {checksums}: the files beside it are then read unchecked."
+    )
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal: of hashlib's the fastest, as processors have instructions for it.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with path.open("rb", buffering=0) as file:
+        while read := file.readinto(buffer):
+            digest.update(buffer[:read])
+    return digest.hexdigest()
+
+
+def _append(path: Path, text: str) -> None:
+    """Append text in one write, and wait until the disk has it; never through a link, which may lead anywhere."""
+    if path.is_symlink():
+        raise OSError(f"{path.name} is a symbolic link")
+    with path.open("ab", buffering=0) as file:
+        file.write(text.encode())
+        os.fsync(file.fileno())
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`, or a copy where the file system has no hard links.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -258,11 +354,12 @@ def read_csv(path: Path, columns: Sequence[str] = (), **options: Any) -> pd.Data
     """Read a run's table by `pandas.read_csv` with the options; texts as they were before `quote_cell`.
 
     Raises:
-        RunError: it can't be read, or lacks some of the columns.
+        RunError: it can't be read, has changed, or lacks some of the columns.
     """
     import pandas as pd
 
     require_regular_file(path, "a table", MAX_TABLE_BYTES)
+    require_intact(path)
     try:
         table: pd.DataFrame = pd.read_csv(path, **options)
     except (OSError, ValueError, pd.errors.ParserError) as error:

@@ -18,12 +18,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from xrayfast.batches import batches_figure, draw_losses, read_batches, write_batches
+from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
-from xrayfast.files import ensure_folder, portable_name, read_csv, require_utf8, write_csv, write_json, write_text
+from xrayfast.files import (
+    CHECKSUMS,
+    ensure_folder,
+    portable_name,
+    read_csv,
+    require_intact,
+    require_utf8,
+    start_checksums,
+    write_csv,
+    write_json,
+    write_text,
+)
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.predictions import Predictions
@@ -63,6 +74,7 @@ class Run:
         model_card_path: `model_card.md`.
         claim_path: `claim.md`.
         new_model_path: where the weights of the best epoch go.
+        new_batches_path: where `batches.csv` goes.
         checkpoint: the folder that `--resume` reads; it may not exist.
 
     Raises:
@@ -74,7 +86,7 @@ class Run:
         self.path = Path(path)
         self.report_path, self.claim_path = self.path / "report.html", self.path / "claim.md"
         self.model_card_path, self.new_model_path = self.path / "model_card.md", self.path / MODEL_FILE
-        self.checkpoint = self.path / CHECKPOINT
+        self.new_batches_path, self.checkpoint = self.path / BATCHES_FILE, self.path / CHECKPOINT
         require_utf8([self.path], RunError)
         if not self.path.is_dir():
             raise RunError(
@@ -102,6 +114,7 @@ class Run:
         """
         try:
             path = _make_folder(root, name, (f"{portable_name(stem)}-{number}" for number in count(1)), "run")
+            start_checksums(path)
             write_text(path / CONFIG_FILE, config.to_yaml())
             write_json(path / INFO_FILE, dict(info))
         except OSError as error:
@@ -170,8 +183,7 @@ class Run:
     @property
     def global_batch(self) -> int:
         """Images per training batch over all ranks."""
-        recorded = self.info.global_batch
-        return recorded if isinstance(recorded, int) else self.config.train.batch_size
+        return self.info.global_batch or self.config.train.batch_size
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -212,6 +224,16 @@ class Run:
             RunError: there are none yet.
         """
         return self._existing_file(MODEL_FILE, "No epoch was completed, or the file was removed.")
+
+    @property
+    def has_epochs(self) -> bool:
+        """Whether an epoch was finished."""
+        return self.new_model_path.exists() or (self.path / HISTORY_FILE).exists()
+
+    @property
+    def has_checksums(self) -> bool:
+        """Whether damage to its files is noticed: not in runs of versions before 0.4."""
+        return (self.path / CHECKSUMS).is_file()
 
     @property
     def split_path(self) -> Path:
@@ -280,12 +302,7 @@ class Run:
     @property
     def has_batches(self) -> bool:
         """Whether the batches were recorded."""
-        return (self.path / BATCHES_FILE).is_file()
-
-    def write_batches(self, table: pd.DataFrame) -> Path:
-        """Write `batches.csv`, and return its path."""
-        write_batches(self.path / BATCHES_FILE, table)
-        return self.path / BATCHES_FILE
+        return self.new_batches_path.is_file()
 
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
         """The training loss of every batch with its smoothed curve, and the learning rates below.
@@ -351,7 +368,10 @@ class Run:
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         """Write `predictions/SPLIT.csv`."""
         path = self._predictions_path(split)
+        is_new = not path.parent.exists()
         ensure_folder(path.parent)
+        if is_new:
+            start_checksums(path.parent)
         predictions.write(path)
 
     def _predictions_path(self, split: str) -> Path:
@@ -372,10 +392,12 @@ class Run:
         stem = portable_name(stem)
         candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
         try:
-            folder = ensure_folder(self.path / EVALUATIONS)
-            return Evaluation(_make_folder(folder, name, candidates, "evaluation"), self.labels)
+            evaluations = ensure_folder(self.path / EVALUATIONS)
+            folder = _make_folder(evaluations, name, candidates, "evaluation")
+            start_checksums(folder)
         except OSError as error:
             raise RunError(f"{error.filename or self.path}: can't be written ({error.strerror}).") from error
+        return Evaluation(folder, self.labels)
 
     def figure_path(self, name: str) -> Path:
         """`figures/NAME.png`, in a folder that exists."""
@@ -401,6 +423,7 @@ class Run:
             with contextlib.suppress(RunError):  # `run.json` may be damaged too
                 status = read_json(self.path / INFO_FILE).get("status", status)
             raise RunError(f"{self.path}: lacks {name}. {why}".strip() + f" The run's status is '{status}'.")
+        require_intact(path)
         return path
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -17,15 +17,20 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PositiveInt,
     TypeAdapter,
     ValidationError,
+    model_validator,
     with_config,
 )
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, Self, TypedDict
 
 from xrayfast.config import Task
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import is_utf8
+from xrayfast.files import read_text, require_intact
 
 T = TypeVar("T")
 
@@ -50,19 +55,22 @@ def _renamed(name: str, *old: str, default: Any = ...) -> Any:
     return Field(default, validation_alias=AliasChoices(name, *old))
 
 
+_NonNegativeFloat = Annotated[FiniteFloat, Field(ge=0)]
+
+
 class PhaseRecord(_File):
     """A phase of training as it was planned; `lrs` are the peak learning rates of the layer groups, the head's last."""
 
     name: str
-    epochs: int
-    lrs: list[float] = Field(min_length=1)
+    epochs: NonNegativeInt
+    lrs: list[_NonNegativeFloat] = Field(min_length=1)
 
 
 class RunInfo(_File):
     """`run.json`: how a run was made.
 
     Attributes:
-        status: "created", "running", "completed", "interrupted" or "failed".
+        status: "unknown" in runs that do not say.
         started: ISO 8601, UTC.
         finished: likewise; "" before the end.
         command: the command line; "" for a call from Python.
@@ -84,7 +92,7 @@ class RunInfo(_File):
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
     """
 
-    status: str = "unknown"
+    status: Literal["unknown", "created", "running", "completed", "interrupted", "failed"] = "unknown"
     started: str = ""
     finished: str = ""
     command: str = ""
@@ -93,7 +101,7 @@ class RunInfo(_File):
     platform: str = ""
     device: str = ""
     device_name: str = ""
-    precision: str | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
     arch: str = ""
     parameters: int | None = None
     loss: str = ""
@@ -103,16 +111,16 @@ class RunInfo(_File):
     fingerprint: str = ""
     data_notes: list[str] = []
     remarks: list[str] = []
-    global_batch: Any = None
-    world_size: int = _renamed("world_size", "processes", default=1)
-    frozen_feature_groups: list[int] | None = _renamed(
+    global_batch: PositiveInt | None = None
+    world_size: PositiveInt = _renamed("world_size", "processes", default=1)
+    frozen_feature_groups: list[NonNegativeInt] | None = _renamed(
         "frozen_feature_groups", "frozen_feature_blocks", "kept_blocks", default=None
     )
-    frozen_feature_views: int = _renamed("frozen_feature_views", "kept_views", default=0)
-    lr: float | None = None
+    frozen_feature_views: NonNegativeInt = _renamed("frozen_feature_views", "kept_views", default=0)
+    lr: Annotated[FiniteFloat, Field(gt=0)] | None = None
     phases: list[PhaseRecord] | None = None
-    seconds: float | None = None
-    best_epoch: int | None = None
+    seconds: _NonNegativeFloat | None = None
+    best_epoch: PositiveInt | None = None
 
 
 class EvaluationInfo(_File):
@@ -136,6 +144,38 @@ class LabelsFile(_File):
 
     task: Task
     labels: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_all_different)]
+
+
+def _epoch_row(row: dict[str, Any]) -> dict[str, Any]:
+    if missing := [name for name in ("epoch", "phase", "train_loss", "valid_loss", "lr") if name not in row]:
+        raise ValueError(f"expected an epoch with {', '.join(missing)}")
+    for name, value in row.items():
+        wanted: Any = {"epoch": int, "phase": str, "size": int, "train_loss": float, "lr": float}.get(name)
+        if not isinstance(value, wanted or int | float | None):
+            raise ValueError(f"expected {wanted.__name__ if wanted else 'a number or null'} under '{name}'")
+    return row
+
+
+class CheckpointState(_File):
+    """`checkpoint/state.json`: the finished epochs, and what else training needs to go on.
+
+    Attributes:
+        rows: of `history.csv`, at least one.
+        best_epoch: whose weights are the best so far, from 1.
+        optimizer: for each parameter the values of its state that are no tensors.
+    """
+
+    rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]] = Field(min_length=1)
+    best_epoch: PositiveInt
+    optimizer: list[dict[str, bool | int | FiniteFloat]]
+
+    @model_validator(mode="after")
+    def _check_epochs(self) -> Self:
+        if [row["epoch"] for row in self.rows] != list(range(1, len(self.rows) + 1)):
+            raise ValueError("expected the epochs 1, 2, 3, ... in rows")
+        if self.best_epoch > len(self.rows):
+            raise ValueError(f"expected a best_epoch of at most {len(self.rows)}, the number of epochs")
+        return self
 
 
 # metrics.json
@@ -339,18 +379,23 @@ class EvaluationMetrics(_Record):
     result: SplitSummary
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        RunError: the file is missing, can't be read, or holds something else.
+        RunError: the file is missing, damaged or too large, can't be read, or holds something else.
     """
     if not path.is_file():
         raise RunError(f"{path.parent}: lacks {path.name}; the folder is damaged or incomplete.")
+    text = read_text(path, "a JSON object")
+    require_intact(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text)
-    except (OSError, ValueError, RecursionError) as error:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         raise RunError(f"{path}: can't be read as JSON ({error}).") from error
     if "\\u" in text and not is_utf8(json.dumps(content, ensure_ascii=False)):
         raise RunError(f"{path}: holds text that is not Unicode: half of a surrogate pair, written as an escape.")

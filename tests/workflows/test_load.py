@@ -11,6 +11,7 @@ from fastai.optimizer import SGD
 from torch import nn
 
 import xrayfast as xf
+from tests.conftest import UNCHECKED
 from xrayfast.errors import ConfigError, DataError
 from xrayfast.learning.fastai_api import Callback, Learner, PILImageBW, TensorImageBW, Transform
 from xrayfast.learning.model.weights import load_backbone
@@ -30,7 +31,7 @@ def test_load_gives_a_fastai_learner_on_the_run_s_own_data(tiny_run):
 
 
 def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
-    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
     learn = quiet(xf.load(run))
@@ -77,7 +78,7 @@ def test_data_with_other_labels_is_refused(tiny_run, multi_dir):
 
 
 def test_a_placeholder_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tmp_path):
-    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved"))
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
     with pytest.raises(DataError, match="only a placeholder"):

@@ -15,7 +15,7 @@ import torch
 
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
-from xrayfast.batches import add_epoch, thin_batches
+from xrayfast.batches import add_epoch, thin_batches, write_batches
 from xrayfast.errors import Interrupted, RunError, TrainingError
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback
@@ -182,7 +182,9 @@ def test_a_checkpoint_of_an_earlier_version_resumes_to_the_present_columns(data_
     state["rows"] = [{name: value for name, value in old.items() if name in ("epoch", "phase", "train_loss", "lr")
                       or not name.startswith("train_")}]  # fmt: skip
     (checkpoint / "state.json").write_text(json.dumps(state))
-    (checkpoint / "batches.csv").unlink()
+    for name in ("checksums.txt", "best.safetensors", "batches.csv"):
+        (checkpoint / name).unlink()
+    (tmp_path / "r" / "checksums.txt").unlink()
     run = xf.resume(tmp_path / "r")
     assert run.history["valid_accuracy"].notna().all() and "accuracy" not in run.history
     assert run.history["train_accuracy"].isna().tolist() == [True, False, False]
@@ -224,7 +226,7 @@ def test_a_resumed_run_has_the_same_batches_to_the_byte(single, data_dir, tmp_pa
     assert stopped.batches["epoch"].unique().tolist() == [1]
     # Killed after the files of an epoch were written, and before its checkpoint was.
     lost = stopped.batches.assign(epoch=2)
-    stopped.write_batches(pd.concat([stopped.batches, lost], ignore_index=True))
+    write_batches(stopped.new_batches_path, pd.concat([stopped.batches, lost], ignore_index=True))
     run = xf.resume(stopped)
     assert (run.path / "batches.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert len(run.batches) == min(21, most_rows)

@@ -179,7 +179,7 @@ def find_data(run: Run) -> Manifest | None:
     """The same, None where it is gone or has changed.
 
     Raises:
-        RunError: the run's folder is incomplete.
+        RunError: the run's folder is incomplete, or its labels are not those of the data.
     """
     try:
         return _reopen(run)
@@ -196,4 +196,6 @@ def _reopen(run: Run) -> Manifest:
     data = replace(opened, config=config)
     if data.fingerprint() != fingerprint:
         raise DataError("Start a new run.")
+    if (data.labels, data.task) != (run.labels, run.task):
+        raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
     return data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -26,8 +27,8 @@ from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_backbone, load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
+from xrayfast.learning.training.checkpoint import BEST, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import join_process_group, train_as_rank
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
@@ -37,12 +38,18 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.predictions import Predictions
-from xrayfast.run import OLD_HISTORY_COLUMNS, Run, now
+from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import decode, describe_reading, image_infos, reopen_data, resolve_inputs, split_table
 from xrayfast.workflows.steps.leaks import LEAKS_ALLOWED, require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
-from xrayfast.workflows.steps.training import Training, choose_cached_groups, plan_facts, schedule_phases
+from xrayfast.workflows.steps.training import (
+    Training,
+    choose_cached_groups,
+    plan_facts,
+    publish_epochs,
+    schedule_phases,
+)
 
 
 def never() -> bool:
@@ -148,13 +155,14 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
     joined = join_process_group(config.train.device)
     with joined as world, FreeThreads() as threads, world.working_copy(run.path) as folder:
         copy = Run(folder)
+        note = warnings.warn if reporter is None else reporter.note
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         manifest = reopen_data(copy)
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
-        state = checkpoint.read_state(copy.checkpoint)
+        checkpoint = _read_checkpoint(copy, note if world.is_rank_zero else reporter.note)
         # The checkpoint's weights replace those that the run started from.
-        start = config if state is None else config.updated({"weights": "none"})
+        start = config if checkpoint is None else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.
         learn = prepare(manifest, start, images, copy.global_batch)
         if threads.note:
@@ -163,15 +171,38 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         restore_precision(learn, recorded)
         if (precision := training_precision(learn)) != recorded:
             reporter.note(f"This device trains in {precision}; the run began in {recorded}: its results will differ.")
-        copy.update_info(precision=precision)
         history = History()
-        if state is not None:
-            # Rows of earlier versions have no size, and other names.
-            named = [{OLD_HISTORY_COLUMNS.get(name, name): row[name] for name in row} for row in state["rows"]]
-            rows = [{**row, "size": row.get("size", config.model.size)} for row in named]
-            history = History(rows, state["best_epoch"], checkpoint.read_saved_batches(copy.checkpoint))
-        _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world, threads))
+        if checkpoint is not None:
+            best = checkpoint.path / BEST  # of versions before 0.4 it is the run's alone
+            load_weights(learn.model, best if best.is_file() else copy.model_path)
+            history = checkpoint.read_history(config.model.size)
+            checkpoint = replace_damaged(copy.checkpoint, checkpoint)
+            publish_epochs(copy, history)
+        copy.update_info(precision=precision)
+        _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world, threads, checkpoint))
     return run
+
+
+def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to resume from, with a note where it is not that of the last epoch; None before the first epoch.
+
+    Raises:
+        RunError: epochs were finished, and no whole checkpoint is left.
+    """
+    checkpoint, problem = find_checkpoint(run.checkpoint, checksums=run.has_checksums)
+    if checkpoint is None:
+        if run.has_epochs:
+            raise RunError(
+                f"{run.path}: epochs were finished, but {run.checkpoint.name} is missing, without which training would "
+                f"start at epoch 1. Put it back, or start a new run: xrayfast fit --config {run.path / CONFIG_FILE}"
+            )
+        note("No epoch was finished: training starts at epoch 1.")
+    elif problem:
+        epochs = len(checkpoint.state.rows)
+        note(
+            f"{problem} Training goes on from {checkpoint.path.name}: epoch {epochs + 1} is lost, and is trained again."
+        )
+    return checkpoint
 
 
 def require_settings(data: Manifest, config: Config) -> None:

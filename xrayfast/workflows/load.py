@@ -13,7 +13,7 @@ from xrayfast.config import Config, DataConfig, Device, ModelConfig, Task, field
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
-from xrayfast.errors import ConfigError, DataError, RunError, shorten
+from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.network import build_network, describe_network
@@ -51,8 +51,6 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     describe_network(run.config.model, len(run.labels), run.model_path)
     if data is None:
         data = find_data(run) or _placeholder_manifest(run.labels, run.task, run.config.model.size)
-        if (data.labels, data.task) != known:
-            raise RunError(f"{run.path}: labels.json names other labels than the data that the run was trained on.")
     elif (data.labels, data.task) != known:
         raise DataError(
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "

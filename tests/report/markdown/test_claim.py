@@ -5,6 +5,7 @@ import shutil
 import pandas as pd
 import pytest
 
+from tests.conftest import UNCHECKED
 from tests.report.markdown.test_model_card import (
     HOSTILE,
     LABELS,
@@ -147,7 +148,7 @@ def test_each_answer_is_what_the_files_say(run, claim, tmp_path, number, file, c
     ],
 )
 def test_settings_are_those_of_the_config(run, claim, tmp_path, number, options, expected):
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     (copy.path / "config.yaml").write_text(run.config.updated(options).to_yaml())
     assert expected not in claim
     assert expected in answers(render_claim(copy))[number]
@@ -155,7 +156,7 @@ def test_settings_are_those_of_the_config(run, claim, tmp_path, number, options,
 
 
 def test_the_level_of_disjointness_is_read_from_the_split(run, tmp_path):
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     split = pd.read_csv(copy.path / "split.csv", dtype=str, keep_default_na=False)
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     copy.write_split(split)
@@ -167,7 +168,7 @@ def test_the_level_of_disjointness_is_read_from_the_split(run, tmp_path):
 
 
 def test_a_test_on_other_data_is_external_and_one_on_its_own_is_not(run, tmp_path):
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     evaluated(copy, copy.config.data.source, "own")
     assert statuses(render_claim(copy))[33] == "author"
     evaluated(copy, "/far/away/hospital", "elsewhere")
@@ -209,7 +210,7 @@ def test_what_strangers_named_stays_text(tmp_path):
 
 
 def test_an_older_run_that_lacks_much_has_a_checklist(run, tmp_path):
-    old = Run(shutil.copytree(run.path, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv")))
+    old = Run(shutil.copytree(run.path, tmp_path / "old", ignore=shutil.ignore_patterns("split.csv", "checksums.txt")))
     (old.path / "run.json").write_text('{"status": "completed"}')
     (old.path / "labels.json").write_text(json.dumps({"task": run.task, "labels": run.labels, "threshold": 0.5}))
     keep = ("images", "overall", "per_label")

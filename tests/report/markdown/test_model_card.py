@@ -10,6 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import UNCHECKED
 from xrayfast.config import Config
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import escape_hidden
@@ -143,7 +144,7 @@ def evaluated(run, source, name="elsewhere"):
 
 def changed(run, tmp_path, file, change):
     """A copy of a run with one JSON file changed."""
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy" / run.path.name))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy" / run.path.name, ignore=UNCHECKED))
     content = json.loads((copy.path / file).read_text("utf-8"))
     change(content)
     (copy.path / file).write_text(json.dumps(content), "utf-8")
@@ -365,7 +366,7 @@ def test_what_the_card_says_is_what_the_files_say(run, card, tmp_path, file, cha
     ],
 )
 def test_settings_are_those_of_the_config(run, card, tmp_path, options, expected):
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     (copy.path / "config.yaml").write_text(run.config.updated(options).to_yaml())
     assert expected not in card
     assert expected in render_model_card(copy)
@@ -374,7 +375,7 @@ def test_settings_are_those_of_the_config(run, card, tmp_path, options, expected
 def test_disjoint_splits_are_read_from_split_csv(run, card, tmp_path):
     assert "By patient as far as patients are known, which is on 180 of 180 images: none is" in card
     assert "No image is in more than one split" in card
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     split = pd.read_csv(copy.path / "split.csv", dtype=str, keep_default_na=False)
     split.loc[split["patient"] == "Ptest3", "patient"] = "Ptrain3"
     split.loc[100, "digest"] = split.loc[0, "digest"]
@@ -397,7 +398,7 @@ def test_calibration_and_thresholds_are_those_that_were_chosen(run, card):
 
 def test_external_tests_are_listed_and_those_on_own_data_are_not_called_so(run, card, tmp_path):
     assert "It was not evaluated on other data" in card
-    copy = Run(shutil.copytree(run.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(run.path, tmp_path / "copy", ignore=UNCHECKED))
     evaluated(copy, copy.config.data.source, "test")
     assert "It was not evaluated on other data" in render_model_card(copy)
     result = evaluated(copy, "/far/away/hospital")
@@ -453,7 +454,7 @@ def test_what_strangers_named_stays_text(tmp_path, task):
 
 
 def test_an_older_run_that_lacks_much_has_a_card(run, tmp_path):
-    old = Run(shutil.copytree(run.path, tmp_path / "old"))
+    old = Run(shutil.copytree(run.path, tmp_path / "old", ignore=UNCHECKED))
     (old.path / "run.json").write_text('{"status": "completed"}')
     (old.path / "split.csv").unlink()
     (old.path / "config.yaml").write_text("model:\n  arch: vgg16\n")

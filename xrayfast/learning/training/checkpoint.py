@@ -1,110 +1,226 @@
-"""The checkpoint from which `--resume` continues: weights, optimizer, history and batches; no pickle."""
+"""The checkpoint from which `--resume` continues: weights, optimizer, history and batches; no pickle.
+
+It is the folder `checkpoint` of a run, and `checkpoint.old` the one of the epoch before, for when that is damaged.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import ctypes
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
-from xrayfast.batches import empty_batches, read_batches
-from xrayfast.errors import RunError
-from xrayfast.files import ensure_folder, write_json
+from xrayfast.batches import read_batches, write_batches
+from xrayfast.errors import RunError, WriteError
+from xrayfast.files import (
+    CHECKSUMS,
+    ensure_folder,
+    file_digest,
+    link_or_copy,
+    require_intact,
+    write_checksums,
+    write_json,
+)
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
+from xrayfast.learning.training.callbacks import History
+from xrayfast.run import OLD_HISTORY_COLUMNS
+from xrayfast.run_files import CheckpointState, read_typed
 
-MODEL, OPTIMIZER, STATE, BATCHES = "model.safetensors", "optimizer.safetensors", "state.json", "batches.csv"
+MODEL, BEST, OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
+STATE, BATCHES = "state.json", "batches.csv"
+
+_FLAGS = frozenset({"do_wd", "force_train"})
+"""What fastai's optimizers keep of a parameter besides the state that its steps change."""
 
 
-def save_checkpoint(folder: Path, learn: Learner, state: dict[str, Any], batches: Path) -> None:
-    """Replace the checkpoint by a new one, with a copy of `batches.csv`; at any moment one of the two is complete."""
-    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are there and intact.
+
+    Attributes:
+        path: its folder.
+        state: the finished epochs.
+    """
+
+    path: Path
+    state: CheckpointState
+
+    @classmethod
+    def read(cls, path: Path, *, checksums: bool) -> Checkpoint:
+        """Read a checkpoint, and check its files.
+
+        Args:
+            path: the folder.
+            checksums: whether it must have some; those that versions before 0.4 saved have none.
+
+        Raises:
+            RunError: a file is missing or damaged; the message names it.
+        """
+        needed = [STATE, MODEL, OPTIMIZER]
+        if checksums or (path / CHECKSUMS).is_file():
+            needed += [CHECKSUMS, BATCHES, BEST]
+        if missing := [name for name in needed if not (path / name).is_file()]:
+            raise RunError(f"{path}: lacks {', '.join(missing)}; the checkpoint is damaged.")
+        for name in (STATE, MODEL, OPTIMIZER, BATCHES, BEST):
+            if (path / name).is_file():
+                require_intact(path / name)
+        return cls(path, read_typed(path / STATE, CheckpointState))
+
+    def read_history(self, size: int) -> History:
+        """The finished epochs.
+
+        Args:
+            size: of the images, for rows of earlier versions, which have none, and other names; their batches were not
+                recorded.
+
+        Raises:
+            RunError: the file of batches is damaged.
+        """
+        named = [{OLD_HISTORY_COLUMNS.get(name, name): row[name] for name in row} for row in self.state.rows]
+        batches = self.path / BATCHES
+        return History(
+            [{**row, "size": row.get("size", size)} for row in named],
+            self.state.best_epoch,
+            read_batches(batches) if batches.is_file() else None,
+        )
+
+    def restore_weights(self, learn: Learner) -> None:
+        """Load the weights of the last finished epoch.
+
+        Raises:
+            WeightsError: they are of another network.
+        """
+        load_weights(learn.model, self.path / MODEL)
+
+    def restore_optimizer(self, learn: Learner) -> None:
+        """Load the optimizer's state; needed only within a phase, since each phase resets it.
+
+        Raises:
+            RunError: it is not one of this network's parameters.
+        """
+        path, parameters = self.path / OPTIMIZER, [parameter for parameter, *_ in learn.opt.all_params()]
+        entries: list[dict[str, Any]] = [dict(scalars) for scalars in self.state.optimizer]
+        if len(entries) != len(parameters):
+            raise RunError(f"{self.path / STATE}: is of {len(entries)} parameters, expected {len(parameters)}.")
+        try:
+            for key, tensor in safetensors.torch.load_file(path).items():
+                index, name = key.split(".", 1)
+                entries[int(index)][name] = tensor.to(parameters[0].device)
+        except (OSError, SafetensorError, ValueError, IndexError) as error:
+            raise RunError(f"{path}: can't be read as the state of an optimizer ({error}). Start a new run.") from error
+        if problem := _misfit(entries, parameters):
+            raise RunError(f"{path}: {problem}. Start a new run.")
+        learn.opt.load_state_dict({"state": entries, "hypers": learn.opt.hypers})
+
+
+def save_checkpoint(folder: Path, learn: Learner, history: History, best: Path | None) -> None:
+    """Replace the checkpoint by a new one, and keep the one before; at any moment one of the two is complete.
+
+    Args:
+        folder: of the checkpoint.
+        learn: gives weights and optimizer.
+        history: the finished epochs.
+        best: the file of the best weights; None where they are those of the last epoch.
+
+    Raises:
+        RunError: the file of the best weights has changed, or the folder can't be made.
+        WriteError: the folder can't be written to.
+    """
+    fresh, old = folder.with_name(folder.name + ".new"), _before(folder)
     shutil.rmtree(fresh, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)  # the disk has never more than two
     ensure_folder(fresh)
-    save_weights(learn.model, fresh / MODEL)
     tensors, scalars = {}, []
     for i, entry in enumerate(learn.opt.state_dict()["state"]):
-        scalars.append({key: value for key, value in entry.items() if not isinstance(value, torch.Tensor)})
-        tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, torch.Tensor)})
-    save_tensors(tensors, fresh / OPTIMIZER)
-    shutil.copyfile(batches, fresh / BATCHES)
-    write_json(fresh / STATE, {**state, "optimizer": scalars})
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def read_state(folder: Path) -> dict[str, Any] | None:
-    """The state that was saved with the last finished epoch, or None if there is none.
-
-    Raises:
-        RunError: the checkpoint is damaged.
-    """
-    checkpoint = _newest(folder)
-    if checkpoint is None:
-        return None
+        scalars.append({key: value for key, value in entry.items() if not isinstance(value, Tensor)})
+        tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)})
     try:
-        state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{checkpoint / STATE}: can't be read ({error}). Start a new run.") from error
-    if not isinstance(state, dict):
-        raise RunError(f"{checkpoint / STATE}: expected a JSON object. Start a new run.")
-    return state
+        save_weights(learn.model, fresh / MODEL)
+        save_tensors(tensors, fresh / OPTIMIZER)
+        write_batches(fresh / BATCHES, history.batches)
+        write_json(fresh / STATE, {"rows": history.rows, "best_epoch": history.best_epoch, "optimizer": scalars})
+        link_or_copy(best or fresh / MODEL, fresh / BEST)
+        if best is None:
+            digest: str | None = file_digest(fresh / MODEL)
+            write_checksums(fresh, {MODEL: digest, BEST: digest})
+        else:
+            write_checksums(fresh, {BEST: require_intact(best)})
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        _return_memory()
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: can't be written ({error.strerror or error}). Check that it is open to you and not full."
+        ) from error
 
 
-def read_saved_batches(folder: Path) -> pd.DataFrame:
-    """The batches of the finished epochs; none where an earlier version saved the checkpoint.
+def find_checkpoint(folder: Path, *, checksums: bool) -> tuple[Checkpoint | None, str]:
+    """The newest checkpoint that is whole, and why a newer one is not; None where no epoch was finished.
 
-    Raises:
-        RunError: there is no checkpoint, or the file is damaged.
-    """
-    path = _existing(folder) / BATCHES
-    return read_batches(path) if path.is_file() else empty_batches()
-
-
-def restore_weights(folder: Path, learn: Learner) -> None:
-    """Load the weights of the last finished epoch.
-
-    Raises:
-        RunError: there is no checkpoint.
-        WeightsError: the weights are damaged or of another network.
-    """
-    load_weights(learn.model, _existing(folder) / MODEL)
-
-
-def restore_optimizer(folder: Path, learn: Learner) -> None:
-    """Load the optimizer's state; needed only within a phase, since each phase resets it.
+    Args:
+        folder: of the checkpoint.
+        checksums: as in `Checkpoint.read`.
 
     Raises:
-        RunError: there is no checkpoint, or the optimizer's file is damaged.
+        RunError: there are checkpoints, but none is whole.
     """
-    checkpoint, state = _existing(folder), read_state(folder) or {}
-    device = next(learn.model.parameters()).device
-    try:
-        entries: list[dict[str, Any]] = [dict(scalars) for scalars in state["optimizer"]]
-        for key, tensor in safetensors.torch.load_file(checkpoint / OPTIMIZER).items():
-            index, name = key.split(".", 1)
-            entries[int(index)][name] = tensor.to(device)
-        learn.opt.load_state_dict({"state": entries, "hypers": learn.opt.hypers})
-    except (OSError, SafetensorError, ValueError, KeyError, IndexError, TypeError, AssertionError) as error:
-        raise RunError(f"{checkpoint}: the optimizer's state is damaged ({error}). Start a new run.") from error
+    problems: list[str] = []
+    for path in (folder, _before(folder)):
+        try:
+            return Checkpoint.read(path, checksums=checksums), " ".join(problems)
+        except RunError as error:
+            problems.append(str(error))
+    if folder.exists() or _before(folder).exists():
+        raise RunError(f"{problems[0]} There is no whole checkpoint of the epoch before. Start a new run.")
+    return None, ""
 
 
-def _existing(folder: Path) -> Path:
-    checkpoint = _newest(folder)
-    if checkpoint is None:
-        raise RunError(f"{folder}: the checkpoint is gone. Start a new run.")
-    return checkpoint
+def replace_damaged(folder: Path, checkpoint: Checkpoint) -> Checkpoint:
+    """Put the checkpoint of the epoch before in the place of one that is damaged or gone.
+
+    Raises:
+        WriteError: the folder can't be written to.
+    """
+    if checkpoint.path != folder:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            checkpoint.path.rename(folder)
+        except OSError as error:
+            raise WriteError(f"{folder}: can't be written ({error.strerror}).") from error
+    return Checkpoint(folder, checkpoint.state)
 
 
-def _newest(folder: Path) -> Path | None:
-    """The checkpoint, or the one before if a crash came between two renames."""
-    candidates = (folder, folder.with_name(folder.name + ".old"))
-    return next((path for path in candidates if (path / STATE).is_file()), None)
+def _before(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def _return_memory() -> None:
+    """Let glibc return free memory to the system: its heap is in pieces between which the copies of tensors that were
+    just written leave more at each epoch. Other C libraries have no such call.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _misfit(entries: Sequence[dict[str, Any]], parameters: Sequence[Tensor]) -> str:
+    """Why these are not the states of a network's parameters after a step on those that are trained, or ""."""
+    for i, (entry, parameter) in enumerate(zip(entries, parameters, strict=True)):
+        for name, value in entry.items():
+            if isinstance(value, Tensor) and not (
+                value.shape == (() if name == "step" else parameter.shape) and value.isfinite().all()
+            ):
+                return (
+                    f"{i}.{name} is of shape {tuple(value.shape)}; expected finite values of {tuple(parameter.shape)}"
+                )
+    trained = [entry.keys() - _FLAGS for entry, p in zip(entries, parameters, strict=True) if p.requires_grad]
+    lacking = [f"{i}.{name}" for i, names in enumerate(trained) for name in sorted(set().union(*trained) - names)]
+    return f"lacks {', '.join(lacking[:5])}" if lacking else ""

@@ -12,9 +12,8 @@ from pathlib import Path
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
 from xrayfast.errors import TrainingError
-from xrayfast.learning.model.weights import save_weights
+from xrayfast.files import link_or_copy, replace_atomically
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training import checkpoint
 from xrayfast.learning.training.callbacks import (
     AdaptThreads,
     BatchProgress,
@@ -23,6 +22,7 @@ from xrayfast.learning.training.callbacks import (
     History,
     Reporter,
 )
+from xrayfast.learning.training.checkpoint import BATCHES, BEST, Checkpoint, save_checkpoint
 from xrayfast.learning.training.distributed import World
 from xrayfast.learning.training.frozen_features import (
     MEMORY_BYTES,
@@ -140,6 +140,7 @@ class Training:
         interrupted: called after each batch; training stops with a KeyboardInterrupt if it returns True.
         world: the ranks; rank zero saves the epochs.
         threads: of torch, chosen anew for each epoch.
+        checkpoint: of the last epoch in `history`; None before the first.
     """
 
     run: Run
@@ -150,6 +151,7 @@ class Training:
     interrupted: Callable[[], bool]
     world: World
     threads: FreeThreads
+    checkpoint: Checkpoint | None = None
 
     def run_phases(self) -> None:
         """Train all phases, or what is left of them after the epochs in `history`.
@@ -176,8 +178,8 @@ class Training:
         if counts is None:  # runs of earlier versions cached whatever they could
             counts = frozen_group_counts(phases, settings.reuse_frozen, settings.frozen_views)
         done, first_epoch, features = len(history.rows), 0, None
-        if done:
-            checkpoint.restore_weights(run.checkpoint, learn)
+        if self.checkpoint:
+            self.checkpoint.restore_weights(learn)
         for scheduled in schedule_phases(phases, settings, self.config.model.size, counts):
             phase, n_cached, sizes = scheduled.phase, scheduled.cached_groups, scheduled.sizes
             patience = settings.early_stop if phase is phases[-1] else None
@@ -185,8 +187,8 @@ class Training:
             stopped = start > 0 and patience is not None and history.stale_epochs(first_epoch, sizes[-1]) >= patience
             if start < phase.epochs and not stopped:
                 unfreeze_phase(learn, phase)
-                if start:
-                    checkpoint.restore_optimizer(run.checkpoint, learn)
+                if start and self.checkpoint:
+                    self.checkpoint.restore_optimizer(learn)
                 if features and not (n_cached and features.key == cache_key(learn, n_cached, scheduled.views)):
                     features = None  # frees its memory before the next cache is filled
                 if n_cached and features is None:
@@ -254,15 +256,27 @@ class Training:
         )
 
     def _save_epoch(self, improved: bool) -> None:
-        """Save history, batches, best weights and checkpoint, the last of which needs the others; on rank zero only."""
-        if not self.world.is_rank_zero:
-            return
-        self.run.write_history(self.history.rows)
-        batches = self.run.write_batches(self.history.batches)
-        if improved:
-            save_weights(self.learn.model, self.run.new_model_path)
-        state = {"rows": self.history.rows, "best_epoch": self.history.best_epoch}
-        checkpoint.save_checkpoint(self.run.checkpoint, self.learn, state, batches)
+        """Save the checkpoint, and then what the run has of it; on rank zero only."""
+        if self.world.is_rank_zero:
+            save_checkpoint(
+                self.run.checkpoint, self.learn, self.history, None if improved else self.run.new_model_path
+            )
+            publish_epochs(self.run, self.history)
+
+
+def publish_epochs(run: Run, history: History) -> None:
+    """Write `history.csv`, `batches.csv` and `model.safetensors` of a run as its checkpoint has them.
+
+    Raises:
+        WriteError: the folder can't be written to.
+    """
+    run.write_history(history.rows)
+    for name, path in ((BATCHES, run.new_batches_path), (BEST, run.new_model_path)):
+        saved = run.checkpoint / name
+        # Versions before 0.4 saved no best weights in it.
+        if saved.is_file() and not (path.is_file() and path.samefile(saved)):
+            with replace_atomically(path) as temporary:
+                link_or_copy(saved, temporary)
 
 
 def _cache_folder(config: Config) -> Path | None:
