@@ -891,3 +891,20 @@ def test_real_radiographs(shared):
         ReadError, match=r"JPEG Extended \(Process 2 and 4\), 1\.2\.840\.10008\.1\.2\.4\.51 with 12 bits"
     ):
         read(folder / "other" / "RG3_JPLY.dcm")
+
+
+@pytest.mark.parametrize(
+    ("elements", "note"),
+    [
+        ({"Modality": "CT"}, "modality CT"),
+        ({"Modality": "DX", "BodyPartExamined": "Hand"}, "body part HAND"),
+        ({"BodyPartExamined": "PORT CHEST"}, None),
+        ({"BodyPartExamined": "TORAX"}, None),
+        ({"PresentationIntentType": "FOR PROCESSING"}, "values for processing, not for presentation"),
+        ({"PresentationIntentType": "FOR PRESENTATION"}, None),
+        ({"Modality": None}, None),
+    ],
+)
+def test_what_is_no_chest_radiograph_by_its_header_is_noted(roundtrip, elements, note):
+    notes = roundtrip(RAMP, **elements).notes
+    assert notes[2:] == ((note,) if note else ()), notes

@@ -86,7 +86,8 @@ def _bits(image: Image.Image) -> int:
     """Bits stored per sample, by Pillow's mode and the raw mode that its decoder unpacks."""
     if image.mode in ("I", "F"):
         return 32
-    if image.mode in _HIGH_DEPTH_MODES or (image.format != "JPEG" and ";16" in str(getattr(image, "tile", ())[:1])):
+    tiles = getattr(image, "tile", ())
+    if image.mode in _HIGH_DEPTH_MODES or (tiles and ";16" in str(tiles[0][3])):
         return 16
     return 1 if image.mode == "1" else 8
 

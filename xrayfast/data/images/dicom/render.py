@@ -36,9 +36,17 @@ _PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
-    "PresentationLUTSequence",
+    "PresentationLUTSequence", "Modality", "BodyPartExamined", "PresentationIntentType",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
+
+_RADIOGRAPHS = frozenset({"", "CR", "DX", "RG", "DR", "OT", "SC", "XC"})
+"""Values of Modality that radiographs have; scanned ones have the last three."""
+
+_CHEST = ("CHEST", "THORA", "LUNG", "TORAX", "RIB", "HEART", "TRUNK")
+"""Parts of values of Body Part Examined that chest radiographs have."""
+
+_SHOWN = 16  # letters of a value; the standard allows no more
 
 
 def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiograph:
@@ -58,6 +66,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
                 pixels, notes = _render_colour(stored, layout)
             else:
                 pixels, notes = _render_gray(file.elements, stored, layout, choice)
+            notes += _describe_header(file.elements)
         except ReadError:
             raise
         except Exception as error:  # Decoders raise nearly any type on damaged files, and quote them.
@@ -66,6 +75,18 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
     if n_warnings := sum(warning.category is UserWarning for warning in caught):
         notes.append(f"pydicom: {n_warnings} warning{'s' if n_warnings > 1 else ''} on header values")
     return Radiograph(pixels, tuple(notes), "DICOM", layout.photometric, layout.stored)
+
+
+def _describe_header(elements: Elements) -> list[str]:
+    """Notes on what is no radiograph of a chest, or not made to be looked at, as the header says."""
+    notes = []
+    if (modality := elements.text("Modality").upper()) not in _RADIOGRAPHS:
+        notes.append(f"modality {modality[:_SHOWN]}")
+    if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
+        notes.append(f"body part {part[:_SHOWN]}")
+    if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
+        notes.append("values for processing, not for presentation")
+    return notes
 
 
 def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
