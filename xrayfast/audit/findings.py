@@ -119,7 +119,7 @@ def sort_by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 def leak_findings(leaks: Leaks) -> list[Finding]:
     """Patients and images in more than one split."""
-    advice = "Give each to one split, or leave out the given split and let it be drawn."
+    advice = "Give each to one split, or draw the split anew with --ignore-split."
     found = []
     for kind, title, shared in leaks.by_kind():
         names = tuple(chain.from_iterable(chain.from_iterable(leak.images.values()) for leak in shared))

@@ -32,6 +32,8 @@ REASONS = {"train": "seen in training", "valid": "seen in validation"}
 WAYS = ("", ", but for coding, scale or a crop", ", in other images of the patient", ", in other images of the study")
 """How images were seen: as equal images, near duplicates, or by an identifier."""
 
+NUMBERED_ALIKE = "--patient-col none ignores identifiers, where two sources only number alike."
+
 NOT_FOUND = (
     "The run's own data are not where they were, or have changed: only equal images were looked for, and no copies "
     "that were re-encoded, scaled or cropped, and no patients."
@@ -94,22 +96,14 @@ def exclude_seen(
             "these images could not be checked."
         )
     else:
-        ways, is_test = [splits], splits == "test"
-        if (own := find_data(run)) is None:
-            warnings.append(NOT_FOUND)
-        else:
-            alike = _find_alike(own, data, rows[splits == ""], images, progress)
-            ways.append(np.full(len(rows), "", object))
-            ways[1][splits == ""] = alike
-            by_identifier, looked = _find_by_identifier(own, data, rows)
-            ways += by_identifier
-            is_test = np.any([way == "test" for way in ways[:2]], axis=0)
+        ways, looked, not_found = _find_in_run(run, data, rows, splits, images, progress)
+        warnings += not_found
         split_of = np.full(len(rows), "", object)
         for way, found in zip(WAYS, ways, strict=False):
             new = (split_of == "") & np.isin(found, list(REASONS))
             left_out += [(why + way, n) for split, why in REASONS.items() if (n := int((found[new] == split).sum()))]
             split_of[new] = found[new]
-        rows, own_test = rows[split_of == ""], int(is_test[split_of == ""].sum())
+        rows, own_test = rows[split_of == ""], int((np.array(ways[:2]) == "test").any(0)[split_of == ""].sum())
     if not len(rows):
         reasons = "; ".join(f"{n} {why}" for why, n in left_out)
         is_seen = any(why.startswith(tuple(REASONS.values())) for why, _ in left_out)
@@ -117,6 +111,7 @@ def exclude_seen(
         raise DataError(
             f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. "
             f"{unseen if is_seen else 'Use other images.'}"
+            + (f" {NUMBERED_ALIKE}" if any(why.endswith(WAYS[2:]) for why, _ in left_out) else "")
         )
     if own_test:
         warnings.append(
@@ -124,6 +119,27 @@ def exclude_seen(
             "test."
         )
     return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test, tuple(looked))
+
+
+def _find_in_run(
+    run: Run,
+    data: Manifest,
+    rows: npt.NDArray[np.intp],
+    equal: npt.NDArray[np.object_],
+    images: DecodedImages,
+    progress: StageProgress | None,
+) -> tuple[list[npt.NDArray[np.object_]], list[str], list[str]]:
+    """The splits of the run that some rows are in, by each of `WAYS`, the first of which is `equal`.
+
+    Returns:
+        Those that could be looked for, each (N,) as `find_run_splits` gives them; what was compared; and warnings.
+    """
+    if (own := find_data(run)) is None:
+        return [equal], [PATIENTS_UNKNOWN], [NOT_FOUND]
+    alike = np.full(len(rows), "", object)
+    alike[equal == ""] = _find_alike(own, data, rows[equal == ""], images, progress)
+    by_identifier, looked = _find_by_identifier(own, data, rows)
+    return [equal, alike, *by_identifier], looked, []
 
 
 def _find_alike(
@@ -184,8 +200,7 @@ def _find_by_identifier(
         shared = len(set(theirs[found != ""].tolist()))
         looked.append(
             f"{plural(shared, what)} of {plural(len(set(theirs.tolist()) - {0}), what)} of these data, by identifiers, "
-            "in the run's own data"
-            + (". --patient-col none ignores them, where two sources only number alike." if shared else ".")
+            "in the run's own data" + (f". {NUMBERED_ALIKE}" if shared else ".")
         )
     return ways, looked
 
