@@ -342,3 +342,14 @@ def test_every_table_is_written_here():
     assert writers == {"files.py", "synthetic.py"}
     readers = {name for name, text in files.items() if re.search(r"pd\.read_csv\(|csv\.reader", text)}
     assert readers == {"files.py", "data/sources/tables.py"}
+
+
+def test_checksums_are_not_made_of_what_is_no_file_of_a_run(tmp_path):
+    (tmp_path / "checksums.txt").touch()
+    for name, other in (("model.safetensors", "model.safetensors"), ("checksums.txt", "a.csv")):
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(2**40)  # of holes: a checksum would take an hour
+        (tmp_path / other).touch()
+        with pytest.raises(RunError, match=f"{name}: found a file of 1,099,511,627,776 bytes"):
+            require_intact(tmp_path / other)
+        (tmp_path / name).unlink()

@@ -78,7 +78,7 @@ MAX_SEED = 2**63 - 1
 """Of 64 bits, as torch's generators have it."""
 
 MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_000, 1000
-MAX_WIDTH, MAX_LAYERS = 65_536, 1000
+MAX_WIDTH, MAX_LAYERS, MAX_LABELS, MAX_IMPLICATIONS = 65_536, 1000, 5000, 200
 """Bounds far above what anyone trains with, so that a slip of the keyboard is an error and not a run without end."""
 
 LOSS, MACHINE = "Loss", "Machine"
@@ -102,7 +102,8 @@ def _as_word(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Texts = Annotated[tuple[str, ...], Field(max_length=MAX_LABELS), BeforeValidator(_as_tuple)]
+Rules = Annotated[tuple[str, ...], Field(max_length=MAX_IMPLICATIONS), BeforeValidator(_as_tuple)]
 Alpha = Annotated[float, Field(gt=0, le=1000)]
 Widths = Annotated[
     tuple[Annotated[int, Field(ge=1, le=MAX_WIDTH)], ...], Field(max_length=16), BeforeValidator(_as_tuple)
@@ -205,8 +206,11 @@ class DataConfig(_Section):
     keep_no_finding: bool = option(
         False, "Make 'No Finding' a label of its own; otherwise it means none of the labels."
     )
-    imply: Texts = option(
-        (), "Images of A are also labelled B, such as covid-19=pneumonia.", metavar="A=B", repeated=True
+    imply: Rules = option(
+        (),
+        "Images of A are also labelled B, such as covid-19=pneumonia.",
+        metavar="A=B",
+        repeated=True,
     )
     task: TaskChoice = option("auto", "Single-label or multi-label; auto infers it from the labels.")
     patient_col: str | None = option(

@@ -44,6 +44,9 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)"
 MAX_TABLE_BYTES = 2**29
 """Largest table read, also unpacked: the published ones have at most 100 MB."""
 
+MAX_RUN_BYTES = 2**32
+"""Largest file of a run: the state of an optimizer of vgg16 with the largest head has 3 GB."""
+
 MAX_TEXT_BYTES = 2**25
 """Largest other file of text or JSON read: `metrics.json` has about 2 MB for 100 labels."""
 
@@ -258,12 +261,14 @@ def require_intact(path: Path) -> str | None:
         Its checksum; None where the folder has none, as in runs of versions before 0.4.
 
     Raises:
-        RunError: it has changed or can't be read.
+        RunError: it has changed, can't be read or is too large.
     """
     checksums = path.parent / CHECKSUMS
+    if not checksums.is_file():
+        return None
+    require_regular_file(path, "a file of a run", MAX_RUN_BYTES)  # a checksum reads it whole
+    require_regular_file(checksums, "checksums")
     try:
-        if not checksums.is_file():
-            return None
         lines = checksums.read_text(encoding="utf-8", errors="replace").split("\n")
         known = {found[1] for line in lines if (found := _LINE.search(line)) and found[2] == path.name}
         digest = file_digest(path)

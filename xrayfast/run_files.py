@@ -27,7 +27,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Self, TypedDict
 
-from xrayfast.config import Task
+from xrayfast.config import MAX_LABELS, Task
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import is_utf8
 from xrayfast.files import read_text, require_intact
@@ -55,6 +55,7 @@ def _renamed(name: str, *old: str, default: Any = ...) -> Any:
     return Field(default, validation_alias=AliasChoices(name, *old))
 
 
+_Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 _NonNegativeFloat = Annotated[FiniteFloat, Field(ge=0)]
 
 
@@ -111,8 +112,8 @@ class RunInfo(_File):
     fingerprint: str = ""
     data_notes: list[str] = []
     remarks: list[str] = []
-    global_batch: PositiveInt | None = None
-    world_size: PositiveInt = _renamed("world_size", "processes", default=1)
+    global_batch: _Count | None = None
+    world_size: _Count = _renamed("world_size", "processes", default=1)
     frozen_feature_groups: list[NonNegativeInt] | None = _renamed(
         "frozen_feature_groups", "frozen_feature_blocks", "kept_blocks", default=None
     )
@@ -120,7 +121,7 @@ class RunInfo(_File):
     lr: Annotated[FiniteFloat, Field(gt=0)] | None = None
     phases: list[PhaseRecord] | None = None
     seconds: _NonNegativeFloat | None = None
-    best_epoch: PositiveInt | None = None
+    best_epoch: _Count | None = None
 
 
 class EvaluationInfo(_File):
@@ -139,11 +140,14 @@ def _all_different(labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
+_Label = Annotated[str, Field(min_length=1, max_length=1000)]
+
+
 class LabelsFile(_File):
     """`labels.json`: the task, the network's outputs in order, and the operating points of `Decision.to_json`."""
 
     task: Task
-    labels: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_all_different)]
+    labels: Annotated[tuple[_Label, ...], Field(min_length=1, max_length=MAX_LABELS), AfterValidator(_all_different)]
 
 
 def _epoch_row(row: dict[str, Any]) -> dict[str, Any]:

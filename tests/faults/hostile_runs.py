@@ -14,7 +14,9 @@ import numpy as np
 import yaml
 
 READ = ("config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv", "batches.csv",
-        "metrics.json", "predictions/valid.csv", "predictions/test.csv")  # fmt: skip
+        "metrics.json", "predictions/valid.csv", "predictions/test.csv", "checksums.txt", "checkpoint/state.json",
+        "checkpoint/model.safetensors", "checkpoint/best.safetensors", "checkpoint/optimizer.safetensors",
+        "checkpoint/batches.csv", "checkpoint/checksums.txt")  # fmt: skip
 """The files of a run's folder that are read."""
 
 VALUES = (None, True, -1, 0, 10**20, 1e308, float("nan"), "", "x" * 1_000_000, "a\0b", "../../etc/passwd", "\u202egnp",
@@ -37,9 +39,13 @@ def hostile_runs(run: Path, into: Path, count: int, seed: int = 0) -> Iterator[t
         changes = by_kind[kind][str(rng.choice(sorted(by_kind[kind])))]
         what, change = changes[rng.integers(len(changes))]
         folder = into / f"{number:03d}"
-        # A stranger's checksums may fit, or not be there: then what is read is all that can be checked.
-        shutil.copytree(run, folder, ignore=shutil.ignore_patterns("checksums.txt") if number % 4 else None)
+        shutil.copytree(run, folder)
         change(folder)
+        if (
+            number % 4 and "checksums" not in what
+        ):  # a stranger's checksums fit, or are not there: then what is read is all that can be checked
+            for checksums in folder.rglob("checksums.txt"):
+                checksums.unlink()
         yield what, folder
 
 

@@ -18,6 +18,7 @@ from tests.conftest import TINY, UNCHECKED, StopAfter, add_tiny_vgg
 from xrayfast.errors import Interrupted, RunError, WeightsError, XrayfastError
 from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
 from xrayfast.run import Run
+from xrayfast.workflows import fit
 from xrayfast.workflows.steps import training
 
 SETTINGS = TINY | {
@@ -252,6 +253,7 @@ def without(tensors, count):
         ("state.json", lambda s: [s], "expected a JSON object"),
         ("../run.json", lambda s: s | {"global_batch": "many"}, "global_batch is 'many'"),
         ("../run.json", lambda s: s | {"global_batch": -8}, "global_batch is -8"),
+        ("../run.json", lambda s: s | {"global_batch": 10**20}, r"global_batch is 10{20}; expected less than or equal"),
         ("../run.json", lambda s: s | {"lr": 0}, "lr is 0"),
         ("../run.json", lambda s: s | {"precision": "fp7"}, "precision is 'fp7'"),
         ("../run.json", lambda s: s | {"status": "done"}, "status is 'done'"),
@@ -270,6 +272,16 @@ def test_what_resume_needs_is_checked_before_training(interrupted, tmp_path, mon
         safetensors.torch.save_file(change(safetensors.torch.load_file(path)), path)
     monkeypatch.setattr(training, "run_phase", lambda *a, **k: pytest.fail("trained"))
     with pytest.raises((RunError, WeightsError), match=said):
+        xf.resume(run)
+
+
+def test_the_header_of_the_checkpoint_is_read_before_the_network_is_built(interrupted, tmp_path, monkeypatch):
+    run = Run(shutil.copytree(interrupted.path, tmp_path / "r", ignore=UNCHECKED))
+    text = (run.path / "config.yaml").read_text()
+    assert "head_width: []" in text
+    (run.path / "config.yaml").write_text(text.replace("head_width: []", "head_width: [10000, 10000]"))
+    monkeypatch.setattr(fit, "prepare", lambda *a, **k: pytest.fail("built"))
+    with pytest.raises(WeightsError, match=r"checkpoint/model\.safetensors: is of another network than config\.yaml"):
         xf.resume(run)
 
 

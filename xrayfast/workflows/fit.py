@@ -23,12 +23,13 @@ from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import layer_groups
 from xrayfast.learning.model.losses import make_loss
+from xrayfast.learning.model.network import describe_network
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_backbone, load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
-from xrayfast.learning.training.checkpoint import BEST, Checkpoint, find_checkpoint, replace_damaged
+from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import join_process_group, train_as_rank
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
@@ -161,6 +162,8 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
         checkpoint = _read_checkpoint(copy, note if world.is_rank_zero else reporter.note)
+        if checkpoint is not None:
+            describe_network(config.model, len(manifest.labels), checkpoint.path / MODEL)
         # The checkpoint's weights replace those that the run started from.
         start = config if checkpoint is None else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.

@@ -139,8 +139,13 @@ def test_more_labels_than_a_network_has_are_refused_before_they_fill_the_memory(
         parse_flags({f"f{i}": ["0"] for i in range(6000)}, str)
 
 
+def test_a_label_is_a_name_and_no_text():
+    with pytest.raises(DataError, match=r"found a label of 1,000 characters, 'aaaa.*expected at most 200\."):
+        parse_label_cells(["a" * 1000], "|", str)
+
+
 def test_a_label_of_many_digits_is_a_name_like_any_other():
-    number = "9" * 5000
+    number = "9" * 200
     assert parse_label_cells([number, "10", "9", "010"], "|", str)[0] == ["9", "010", "10", number]
 
 

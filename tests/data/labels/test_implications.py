@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xrayfast.config import Config
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.errors import ConfigError, DataError
 
@@ -88,3 +89,15 @@ def test_implications_hold_in_the_matrix(rows, rules):
         for right in rights & set(labels):
             if left in labels:
                 assert (found[found[:, labels.index(left)] == 1, labels.index(right)] == 1).all()
+
+
+def test_rules_that_meet_again_and_again_are_followed_once():
+    """Each of 60 labels implies two that imply the next: 2^60 ways from the first to the last."""
+    rules = [rule for i in range(60) for rule in (f"a{i}=b{i}", f"a{i}=c{i}", f"b{i}=a{i + 1}", f"c{i}=a{i + 1}")]
+    assert len(parse_implications(rules)["a0"]) == 180
+
+
+def test_the_number_of_rules_is_bounded():
+    with pytest.raises(ConfigError, match=r"imply is .*expected at most 200 items"):
+        Config().updated({"imply": [f"a{i}=a{i + 1}" for i in range(201)]})
+    assert len(parse_implications([f"a{i}=a{i + 1}" for i in range(200)])["a0"]) == 200

@@ -417,3 +417,15 @@ def test_which_files_are_tables(tmp_path):
     assert all(map(is_table, ("a.csv", "A.CSV", "a.csv.gz", "a.tsv", "a.txt"))) and not is_table("a.xlsx")
     (tmp_path / "x.csv").write_bytes(b"\x89PNG\x00")
     assert read_column_names(tmp_path / "x.csv") == [] and read_column_names(tmp_path / "nothing.csv") == []
+
+
+def test_a_table_of_more_columns_than_a_data_set_has_is_refused(tmp_path):
+    (tmp_path / "wide.csv").write_text("image," + ",".join(f"c{i}" for i in range(50_000)) + "\n")
+    with pytest.raises(DataError, match=r"wide\.csv: found 50,001 columns; expected at most 10,000"):
+        read_table(tmp_path / "wide.csv")
+
+
+def test_a_path_is_not_longer_than_a_file_s_can_be(data_dir):
+    cell = "../" * 30_000 + "images/0.png"
+    (data_dir / "labels.csv").write_text(f"image,label\n{cell},a\nimages/1.png,b\n")
+    assert "found a path of 90,012 characters, '../../" in message(DataError, data_dir)

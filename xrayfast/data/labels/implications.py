@@ -37,18 +37,25 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
             direct.setdefault(spell(left), []).extend(spell(name) for name in re.split("[+,]", right))
         except DataError as error:
             raise ConfigError(f"imply: found '{rule}'; expected LABEL=IMPLIED, as in covid-19=pneumonia.") from error
-    return {left: _implied(left, direct, (left,)) for left in direct}
+    closure: dict[str, frozenset[str]] = {}
+    for left in direct:
+        _add_implied(left, direct, (left,), closure)
+    return {left: closure[left] for left in direct}
 
 
-def _implied(label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, ...]) -> frozenset[str]:
-    """All that a label implies; the labels on the way to it, `trail`, find cycles."""
+def _add_implied(
+    label: str, direct: Mapping[str, Sequence[str]], trail: tuple[str, ...], closure: dict[str, frozenset[str]]
+) -> None:
+    """Add all that a label implies to the closure; the labels on the way to it, `trail`, find cycles."""
     found: set[str] = set()
     for right in direct.get(label, ()):
         if right in trail:
             cycle = " -> ".join((*trail[trail.index(right) :], right))
             raise ConfigError(f"imply: found a cycle, {cycle}; expected none. Remove one of its rules.")
-        found |= {right} | _implied(right, direct, (*trail, right))
-    return frozenset(found)
+        if right not in closure:
+            _add_implied(right, direct, (*trail, right), closure)
+        found |= {right} | closure[right]
+    closure[label] = frozenset(found)
 
 
 def check_implications(closure: Mapping[str, frozenset[str]], labels: Iterable[str]) -> None:

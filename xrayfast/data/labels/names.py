@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.errors import DataError, shorten
+from xrayfast.errors import LONGEST_NAME, DataError, shorten, truncate
 
 LabelSet: TypeAlias = tuple[str, ...]
 
@@ -45,11 +45,14 @@ def clean_label(text: str) -> str:
     """The label without surrounding spaces and invisible characters.
 
     Raises:
-        DataError: it is empty or contains '|', which joins labels in the tables of a run.
+        DataError: it is empty, longer than `LONGEST_NAME`, or contains '|', which joins labels in the tables of a run.
     """
     label = _INVISIBLE.sub("", text).strip()
     if not label:
         raise DataError("found an empty label; expected a name.")
+    if len(label) > LONGEST_NAME:
+        start = truncate(label, 60)
+        raise DataError(f"found a label of {len(label):,} characters, '{start}'; expected at most {LONGEST_NAME}.")
     if LABEL_JOIN in label:
         raise DataError(f"found the label '{label}'; expected a name without '{LABEL_JOIN}', which joins labels.")
     return label

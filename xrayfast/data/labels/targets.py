@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.config import Task
+from xrayfast.config import MAX_LABELS, Task
 from xrayfast.data.labels.names import LABEL_JOIN, LabelSet
 from xrayfast.errors import DataError, did_you_mean, shorten
 
@@ -23,10 +23,6 @@ Where: TypeAlias = Callable[[int], str]
 
 UNCERTAIN = -1.0
 """A cell of -1 in a raw matrix. A blank cell is NaN there."""
-
-
-MAX_LABELS = 5000
-"""Most labels of a data set or a run; the public collections have at most 200."""
 
 
 @dataclass(frozen=True)

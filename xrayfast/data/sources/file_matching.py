@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from xrayfast.data.images.names import find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
-from xrayfast.errors import DataError, shorten
+from xrayfast.errors import DataError, shorten, truncate
 
 
 def absolute(path: Path) -> Path:
@@ -79,6 +79,9 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 _HIDDEN = frozenset({"__MACOSX", "@eaDir"})
 """Folders that unpacking and file servers make: of resource forks and thumbnails."""
+
+MAX_PATH = 4096
+"""Most characters of a path, as on Linux."""
 
 _LEAST_SHARE = 0.2
 """Least number of listed images in folders of one kind, as a share of those in the kind that holds most of them."""
@@ -149,7 +152,15 @@ def drop_shared_folders(
 
 
 def clean_path(cell: str) -> str:
-    """A cell as a path with '/', without '.' and '..' inside it."""
+    """A cell as a path with '/', without '.' and '..' inside it.
+
+    Raises:
+        DataError: it is longer than the path of any file.
+    """
+    if len(cell) > MAX_PATH:
+        raise DataError(
+            f"found a path of {len(cell):,} characters, '{truncate(cell, 60)}'; expected at most {MAX_PATH:,}."
+        )
     path = cell.strip().replace("\\", "/")
     return posixpath.normpath(path) if "./" in path or "//" in path else path
 

@@ -23,6 +23,9 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.B
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[,;\t]*\r?(?:\n|\Z)', re.IGNORECASE)
 """The first line by which Excel is told the separator."""
 
+MAX_COLUMNS = 10_000
+"""Most columns of a table: twice as many as a network has labels."""
+
 _SAMPLE = 1 << 16
 _BATCH = 1000
 
@@ -159,6 +162,8 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         stream.read(start)
         records = _records(stream, separator)
         header = [unquote_cell(name.strip()) for name in next(records, [])]
+        if len(header) > MAX_COLUMNS:
+            raise DataError(f"{file}: found {len(header):,} columns; expected at most {MAX_COLUMNS:,}. Leave some out.")
         if twice := [name for name, count in Counter(filter(None, header)).items() if count > 1]:
             raise DataError(f"{file}: found the column '{twice[0]}' twice; expected each once. Rename one.")
         numbers: list[int] = []
