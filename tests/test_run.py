@@ -304,3 +304,37 @@ def test_names_that_we_make_are_portable_and_differ_in_more_than_case(tiny_run, 
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
     made = [run.new_evaluation(None, stem).path.name for stem in ("Site A", "site a", "CON", "a:b\n", "..")]
     assert made == ["Site A", "site a-2", "_CON", "a_b_", "unnamed"]
+
+
+def test_a_run_appears_with_all_its_first_files_or_not_at_all(tiny_run, tmp_path):
+    def killed(run):
+        (run.path / "split.csv").touch()
+        raise KeyboardInterrupt
+
+    old, new, other = (tmp_path / name for name in (".run.0123abcd.tmp", ".run.1123abcd.tmp", ".run.mine.tmp"))
+    for path in (old, new, other):
+        path.mkdir()
+    for path in (old, other):
+        os.utime(path, (1e9, 1e9))
+    with pytest.raises(KeyboardInterrupt):
+        Run.create(tmp_path, "r", "x", tiny_run.config, {}, killed)
+    assert sorted(tmp_path.iterdir()) == [new, other], "what a killed process left goes after an hour"
+    run = Run.create(tmp_path, "r", "x", tiny_run.config, {}, lambda run: run.write_split(pd.DataFrame({"image": []})))
+    assert {path.name for path in run.path.iterdir()} == {"checksums.txt", "config.yaml", "run.json", "split.csv"}
+
+
+def test_a_taken_name_says_what_holds_it(tiny_run, tmp_path):
+    for name, status, text in [
+        (
+            "ended",
+            "created",
+            "It is of a run that ended before it was trained; where it holds nothing of yours, remove",
+        ),
+        ("stopped", "interrupted", "complete: 'xrayfast fit --resume .*stopped' goes on with it."),
+        ("done", "completed", r"Choose another --name\.$"),
+    ]:
+        run = Run.create(tmp_path, name, "x", tiny_run.config, {"status": status})
+        if name != "ended":
+            run.write_split(pd.DataFrame({"image": []}))
+        with pytest.raises(RunError, match=text):
+            Run.create(tmp_path, name, "x", tiny_run.config, {})

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
@@ -35,6 +39,7 @@ from xrayfast.files import (
     write_json,
     write_text,
 )
+from xrayfast.files.run_lock import lock_run
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.predictions import Predictions
@@ -106,22 +111,48 @@ class Run:
         return run if isinstance(run, Run) else cls(run)
 
     @classmethod
-    def create(cls, root: Path, name: str | None, stem: str, config: Config, info: Mapping[str, Any]) -> Run:
+    def create(
+        cls,
+        root: Path,
+        name: str | None,
+        stem: str,
+        config: Config,
+        info: Mapping[str, Any],
+        write: Callable[[Run], None] = lambda run: None,
+    ) -> Run:
         """Make a new folder, `root/name` or the first free of `root/stem-1`, `root/stem-2`, ...
+
+        It appears with all its first files or not at all; `write` writes those that are not made here.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
         try:
-            path = _make_folder(root, name, (f"{portable_name(stem)}-{number}" for number in count(1)), "run")
-            start_checksums(path)
-            write_text(path / CONFIG_FILE, config.to_yaml())
-            write_json(path / INFO_FILE, dict(info))
+            _require_free(root, name, "run")
+            root.mkdir(parents=True, exist_ok=True)
+            with _temporary_folder(root) as temporary:
+                start_checksums(temporary)
+                write_text(temporary / CONFIG_FILE, config.to_yaml())
+                write_json(temporary / INFO_FILE, dict(info))
+                write(cls(temporary))
+                stems = (f"{portable_name(stem)}-{number}" for number in count(1))
+                return cls(_make_folder(root, name, stems, "run", make=temporary.rename))
         except OSError as error:
             raise RunError(
                 f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs."
             ) from error
-        return cls(path)
+
+    def lock(self, note: Callable[[str], None] = warnings.warn) -> AbstractContextManager[None]:
+        """Be the one process that writes to the run within a block; see `xrayfast.files.run_lock`.
+
+        Args:
+            note: called where the lock of a process that has ended is taken over.
+
+        Raises:
+            RunError: another process writes to it; the message names it.
+            WriteError: the folder can't be written to.
+        """
+        return lock_run(self.path, note)
 
     @staticmethod
     def require_creatable(root: Path, name: str | None) -> None:
@@ -407,12 +438,20 @@ class Run:
         """`tables/NAME.csv`, in a folder that exists."""
         return ensure_folder(self.path / "tables") / f"{name}.csv"
 
+    def leftovers(self) -> list[Path]:
+        """What training needed or a crash left: checkpoints, temporary files. Those of an evaluation that another
+        process writes at the moment are none.
+        """
+        temporary = (path for path in self.path.rglob(".*.tmp") if EVALUATIONS not in path.relative_to(self.path).parts)
+        return [*self.path.glob(f"{CHECKPOINT}*"), *temporary]
+
     def remove_leftovers(self) -> None:
-        """Remove the checkpoint, and what a crash may have left: half a checkpoint, temporary files."""
-        for leftover in self.path.glob(f"{CHECKPOINT}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        for leftover in self.path.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        """Remove them."""
+        for path in self.leftovers():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     # Reading and writing
 
@@ -432,9 +471,11 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="microseconds")
 
 
-def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: str) -> Path:
+def _make_folder(
+    root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object] = Path.mkdir
+) -> Path:
     """Make `root/name`, or the first of the candidates that is free, also where case makes no difference, as on macOS
-    and Windows; `mkdir` keeps two processes apart.
+    and Windows; `make` fails where another process was faster.
 
     Raises:
         RunError: the name is taken, or is not a plain folder name.
@@ -444,10 +485,35 @@ def _make_folder(root: Path, name: str | None, candidates: Iterable[str], kind: 
     root.mkdir(parents=True, exist_ok=True)
     taken = {path.name.casefold() for path in root.iterdir()}
     for candidate in (c for c in candidates if c.casefold() not in taken) if name is None else [name]:
-        with contextlib.suppress(FileExistsError):
-            (root / candidate).mkdir()
+        try:
+            make(root / candidate)
             return root / candidate
+        except OSError:
+            if not (root / candidate).exists():
+                raise
     raise _taken(root / str(name))
+
+
+_ABANDONED = 3600.0  # seconds after which a new run's temporary folder has no owner any more; it lives for seconds
+
+
+@contextlib.contextmanager
+def _temporary_folder(root: Path) -> Iterator[Path]:
+    """A folder for the first files of a run, removed at the end unless it was moved; so are those of killed processes.
+
+    Raises:
+        OSError: it can't be made.
+    """
+    for path in root.glob(f".run.{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError):  # another process may remove it too
+            if time.time() - path.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(path)
+    path = root / f".run.{secrets.token_hex(4)}.tmp"
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _require_free(root: Path, name: str | None, kind: str) -> None:
@@ -460,4 +526,11 @@ def _require_free(root: Path, name: str | None, kind: str) -> None:
 
 
 def _taken(folder: Path) -> RunError:
-    return RunError(f"{folder}: exists already, and a run never overwrites. Choose another --name.")
+    text = f"{folder}: exists already, and a run never overwrites. Choose another --name."
+    if (folder / INFO_FILE).is_file() and not (folder / SPLIT_FILE).is_file():
+        text += " It is of a run that ended before it was trained; where it holds nothing of yours, remove it."
+    elif (folder / INFO_FILE).is_file():
+        with contextlib.suppress(RunError):  # damaged
+            if read_typed(folder / INFO_FILE, RunInfo).status != "completed":
+                text += f" It holds a run that is not complete: 'xrayfast fit --resume {folder}' goes on with it."
+    return RunError(text)

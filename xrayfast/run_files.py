@@ -81,6 +81,7 @@ class RunInfo(_File):
         flow: from the files that were found to the images of each split: a description and a number of images each.
         audit: sentences on duplicates and leaks.
         fingerprint: of names, labels, splits and file sizes.
+        threads: of torch where the run began; None in runs of older versions.
         remarks: warnings for a reader of the results.
         global_batch: images per training batch over all ranks.
         world_size: number of ranks.
@@ -103,6 +104,7 @@ class RunInfo(_File):
     device: str = ""
     device_name: str = ""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
+    threads: int | None = None
     arch: str = ""
     parameters: int | None = None
     loss: str = ""

@@ -20,8 +20,9 @@ from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
 from xrayfast.errors.escapes import escape_hidden, escape_lines
+from xrayfast.errors.signals import INTERRUPTED, handling_signals
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE = 1, 2
 
 GC_THRESHOLDS = (100_000, 20, 20)
 """For `gc.set_threshold`. With Python's own, garbage collection is a tenth of the time of importing torch and fastai,
@@ -55,8 +56,9 @@ class _Group(TyperGroup):
             with _escaped_usage_errors():
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
-            output.message(str(error) or "Stopped.")
-            raise typer.Exit(INTERRUPTED) from None
+            with suppress(OSError):  # a terminal that was closed
+                output.message(str(error) or "Stopped.")
+            raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None
         except BrokenPipeError:
             # The reader of the pipe has exited, as `head` does. Python would fail again when it flushes on exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -145,7 +147,8 @@ def main() -> None:
     exit_codes: list[int] = []
     atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in the reverse order of their registration
     try:
-        app(prog_name="xrayfast")
+        with handling_signals():
+            app(prog_name="xrayfast")
     except SystemExit as end:
         if isinstance(end.code, int):
             exit_codes.append(end.code)

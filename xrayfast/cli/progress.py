@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -140,31 +139,6 @@ def reporting(out: Output) -> Iterator[PlainReporter]:
     reporter = LiveReporter(out)
     with reporter.progress:
         yield reporter
-
-
-class StopRequest:
-    """Catches Ctrl-C: the first stops training after the batch, the second interrupts at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self) -> bool:
-        """Whether Ctrl-C was pressed."""
-        return self.asked
-
-    def _handle(self, *_: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Catch Ctrl-C within the block."""
-        before = signal.signal(signal.SIGINT, self._handle)
-        try:
-            yield self
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
 def format_phase(phase: Phase) -> str:

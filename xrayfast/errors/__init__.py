@@ -55,7 +55,15 @@ class TrainingError(XrayfastError, RuntimeError):
 
 
 class Interrupted(XrayfastError):
-    """Training that the user stopped; the message says how to resume."""
+    """Training that the user or a signal stopped; the message says how to resume.
+
+    Attributes:
+        exit_code: for the process: 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
+
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

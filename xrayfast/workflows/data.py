@@ -18,8 +18,9 @@ from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.errors import ConfigError, DataError, ReadError, RunError
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.files import read_csv
 from xrayfast.option_effects import check_settings
 from xrayfast.run import Run
 
@@ -154,6 +155,29 @@ def split_table(data: Manifest, infos: Sequence[ImageInfo]) -> pd.DataFrame:
     """A run's `split.csv`: `Manifest.split_table` with a hash of each decoded image, which finds it in other data."""
     table: pd.DataFrame = data.split_table().assign(digest=[info.digest for info in infos])
     return table
+
+
+def changed_images(run: Run, data: Manifest, images: DecodedImages) -> list[str]:
+    """The names of images that have other pixels now than the hash in the run's `split.csv`, or can't be read any more.
+
+    A file that was not touched is not decoded for that. None are found in runs of versions that recorded no hashes.
+
+    Raises:
+        RunError: `split.csv` is missing or damaged.
+    """
+    table = read_csv(run.split_path, ["image"], dtype=str, keep_default_na=False)
+    if "digest" not in table:
+        return []
+    recorded = dict(zip(table["image"], table["digest"], strict=True))
+    pairs = zip(data.table["image"].tolist(), data.table["path"].tolist(), strict=True)
+    return [image for image, path in pairs if recorded.get(image, "") not in ("", _digest(images, path))]
+
+
+def _digest(images: DecodedImages, path: str) -> str | None:
+    try:
+        return images.info(path).digest
+    except ReadError:
+        return None
 
 
 def with_absolute_paths(config: DataConfig) -> DataConfig:

@@ -113,7 +113,7 @@ def evaluate(
     Raises:
         DataError: the data can't be used, share no label with the run, or no image of them can be evaluated.
         ConfigError: a wrong option, or a subgroup that the data do not give.
-        RunError: the run is not complete, has no such split, or the name is taken.
+        RunError: the run is not complete, has no such split, or another process trains it; or the name is taken.
     """
     run = Run.of(run)
     began, started = time.perf_counter(), now()
@@ -315,7 +315,8 @@ def _log_loss(truth: NDArray[np.int64], raw: NDArray[np.float64], single: bool) 
 @contextlib.contextmanager
 def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
     """A new evaluation's folder, removed again where the block fails or is interrupted."""
-    evaluation = run.new_evaluation(name, stem)
+    with run.lock():  # while it is trained, its weights are not those of the end
+        evaluation = run.new_evaluation(name, stem)
     try:
         yield evaluation
     except BaseException:

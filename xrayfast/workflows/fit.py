@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +15,14 @@ import torch
 from torch import nn
 from typing_extensions import Unpack
 
+from xrayfast._version import __version__
 from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import Interrupted, ReadError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.signals import StopRequest, handling_signals
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import layer_groups
@@ -30,7 +34,7 @@ from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
-from xrayfast.learning.training.distributed import join_process_group, train_as_rank
+from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
 from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
@@ -40,9 +44,17 @@ from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.predictions import Predictions
 from xrayfast.run import CONFIG_FILE, Run, now
-from xrayfast.workflows.data import decode, describe_reading, image_infos, reopen_data, resolve_inputs, split_table
+from xrayfast.workflows.data import (
+    changed_images,
+    decode,
+    describe_reading,
+    image_infos,
+    reopen_data,
+    resolve_inputs,
+    split_table,
+)
 from xrayfast.workflows.steps.leaks import LEAKS_ALLOWED, require_leak_free
-from xrayfast.workflows.steps.provenance import collect_provenance
+from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
 from xrayfast.workflows.steps.training import (
     Training,
@@ -58,6 +70,7 @@ def never() -> bool:
     return False
 
 
+@handling_signals()
 @check_arguments(field_types)
 def fit(
     data: Manifest | Path | str | None = None,
@@ -71,6 +84,9 @@ def fit(
     **options: Unpack[Options],
 ) -> Run:
     """Train a network, and write everything to a new run's folder.
+
+    Ctrl-C, SIGTERM and SIGHUP stop training after the batch, unless the program handles or ignores them, or this is not
+    its main thread.
 
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
@@ -89,7 +105,7 @@ def fit(
         XrayfastError: the subclass names what failed: settings, data, weights, the run's folder, or training that
             diverged.
         DataError: among others, patients or duplicates in several splits, unless `allow_leaks`.
-        Interrupted: training was stopped; the message says how to resume.
+        Interrupted: training was stopped; the message says how to resume, and `exit_code` is for the process.
     """
     manifest, config, idle = resolve_inputs(data, config, options)
     Run.require_creatable(Path(runs), name)
@@ -124,19 +140,27 @@ def fit(
             "frozen_feature_groups": group_counts,
             "frozen_feature_views": scheduled[0].views if any(group_counts) else 0,
         }
-        with world.output_folder(Path(runs)) as folder:
-            run = Run.create(folder, name, config.model.arch, config, info)
+
+        def write_data(run: Run) -> None:
             run.write_decision(Decision(manifest.task, manifest.labels))
             run.write_split(split_table(manifest, infos))
             run.write_left_out(manifest.left_out)
-            path = world.broadcast_text(str(run.path))
-            _train(Training(run, learn, config, History(), reporter, world.any(interrupted), world, threads))
+
+        with world.output_folder(Path(runs)) as folder:
+            run = Run.create(folder, name, config.model.arch, config, info, write_data)
+            with run.lock():
+                path = world.broadcast_text(str(run.path))
+                _train(Training(run, learn, config, History(), reporter, interrupted, world, threads))
     return Run(path)
 
 
+@handling_signals()
 @check_arguments()
 def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupted: Callable[[], bool] = never) -> Run:
     """Resume an interrupted run after its last finished epoch, with the same results as without the interruption.
+
+    Signals stop it as they stop `fit`. Of a run that is complete but for its end, which a kill may have prevented, what
+    is missing is written and what was left is removed.
 
     Args:
         run: the run or its folder.
@@ -144,24 +168,28 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:
-        RunError: the run is complete, its data has changed, or its checkpoint is damaged.
+        RunError: the run is complete, another process writes to it, its data has changed, or its checkpoint is damaged.
         Interrupted: it was stopped again.
     """
     run = Run.of(run)
-    if run.info.status == "completed":
-        raise RunError(
-            f"{run.path} is complete: there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
-        )
+    note, reporter = warnings.warn if reporter is None else reporter.note, reporter or NullReporter()
     config = run.config
     joined = join_process_group(config.train.device)
-    with joined as world, FreeThreads() as threads, world.working_copy(run.path) as folder:
+    with joined as world, FreeThreads() as threads, _resuming(run, world, note) as folder:
         copy = Run(folder)
-        note = warnings.warn if reporter is None else reporter.note
-        reporter = reporter if reporter and world.is_rank_zero else NullReporter()
+        if not world.is_rank_zero:
+            reporter = NullReporter()
+            note = reporter.note
+        if copy.info.status == "completed":
+            note(_complete(copy))
+            return run
         manifest = reopen_data(copy)
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
-        checkpoint = _read_checkpoint(copy, note if world.is_rank_zero else reporter.note)
+        _require_same_images(copy, manifest, images, note)
+        if different := describe_threads(copy.info, "the run began"):
+            note(different)
+        checkpoint = _read_checkpoint(copy, note)
         if checkpoint is not None:
             describe_network(config.model, len(manifest.labels), checkpoint.path / MODEL)
         # The checkpoint's weights replace those that the run started from.
@@ -182,8 +210,51 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
             checkpoint = replace_damaged(copy.checkpoint, checkpoint)
             publish_epochs(copy, history)
         copy.update_info(precision=precision)
-        _train(Training(copy, learn, config, history, reporter, world.any(interrupted), world, threads, checkpoint))
+        _train(Training(copy, learn, config, history, reporter, interrupted, world, threads, checkpoint))
     return run
+
+
+@contextmanager
+def _resuming(run: Run, world: World, note: Callable[[str], None]) -> Iterator[Path]:
+    """The folder to continue in; the run is rank zero's to write."""
+    with run.lock(note) if world.is_rank_zero else nullcontext(), world.working_copy(run.path) as folder:
+        yield folder
+
+
+def _complete(run: Run) -> str:
+    """Do what a kill at the very end of a run has left undone, and say what.
+
+    Raises:
+        RunError: nothing.
+    """
+    done = [f"removed {path.relative_to(run.path)}" for path in run.leftovers()]
+    if not (run.model_card_path.is_file() and run.claim_path.is_file()):
+        write_cards(run)
+        done.append(f"wrote {run.model_card_path.name} and {run.claim_path.name}")
+    if not done:
+        raise RunError(
+            f"{run.path} is complete: there is nothing to resume. 'xrayfast interpret {run.path}' reports on it."
+        )
+    run.remove_leftovers()
+    return f"{run.path} was complete but for its end: {shorten(done)}."
+
+
+def _require_same_images(run: Run, data: Manifest, images: DecodedImages, note: Callable[[str], None]) -> None:
+    """Raise an error where images have other pixels than when the run began.
+
+    Where another version began it, which may have decoded them otherwise, it is only a note.
+
+    Raises:
+        RunError: they have.
+    """
+    changed = changed_images(run, data, images)
+    if not changed:
+        return
+    found = f"{plural(len(changed), 'image')} of {data.config.source} changed since the run began: {shorten(changed)}"
+    if run.info.xrayfast != __version__:
+        note(f"{found}, or xrayfast {run.info.xrayfast or '0.1'} decoded them otherwise: results will differ.")
+        return
+    raise RunError(f"{run.path}: {found}; expected the same pixels. Put them back, or start a new run.")
 
 
 def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None:
@@ -254,25 +325,30 @@ def prepare(
 def _train(training: Training) -> None:
     """Train, finish the run on rank zero, and record how it ended."""
     run, learn, config, history = training.run, training.learn, training.config, training.history
+    world, interrupted, stop = training.world, training.interrupted, StopRequest()
+    training = replace(training, interrupted=world.any(lambda: interrupted() or stop()))
     began = time.perf_counter()
     run.update_info(status="running")
     try:
         rng = isolated_rng(config.train.seed, "fit")
-        with learn.no_bar(), learn.no_logging(), train_as_rank(learn, training.world), rng:
+        with stop.listening(), learn.no_bar(), learn.no_logging(), train_as_rank(learn, world), rng:
             training.run_phases()
-        if training.world.is_rank_zero:
-            if (remark := _instability(history)) and remark not in run.info.remarks:
-                run.update_info(remarks=[*run.info.remarks, remark])
-                training.reporter.note(remark)
-            finish(run, learn, history, config, seconds=time.perf_counter() - began)
-        training.world.barrier()
-    except KeyboardInterrupt:
-        run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
-        again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
-        raise Interrupted(
-            f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}"
-        ) from None
-    except Exception as error:
+        if world.any(stop)():
+            raise KeyboardInterrupt
+        if world.is_rank_zero:
+            if remark := _instability(history):
+                _add_remark(run, remark, training.reporter.note)
+            finish(run, learn, history, config, seconds=time.perf_counter() - began, note=training.reporter.note)
+        world.barrier()
+    except (KeyboardInterrupt, Exception) as error:
+        # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
+        if isinstance(error, KeyboardInterrupt) or stop():
+            run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
+            again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
+            raise Interrupted(
+                f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}",
+                getattr(error, "exit_code", stop.exit_code),
+            ) from None
         run.update_info(status="failed")
         if isinstance(error, ReadError):
             raise as_read_error(error) from error
@@ -298,7 +374,22 @@ def _instability(history: History) -> str | None:
     )
 
 
-def finish(run: Run, learn: RadiographLearner, history: History, config: Config, *, seconds: float) -> None:
+def _add_remark(run: Run, remark: str, note: Callable[[str], None]) -> None:
+    """Keep a warning for readers of the results in `run.json`, once, and display it."""
+    if remark not in run.info.remarks:
+        run.update_info(remarks=[*run.info.remarks, remark])
+    note(remark)
+
+
+def finish(
+    run: Run,
+    learn: RadiographLearner,
+    history: History,
+    config: Config,
+    *,
+    seconds: float,
+    note: Callable[[str], None] = warnings.warn,
+) -> None:
     """Predict with the weights of the best epoch, compute metrics, and complete the run."""
     began = time.perf_counter()
     load_weights(learn.model, run.model_path)
@@ -308,14 +399,21 @@ def finish(run: Run, learn: RadiographLearner, history: History, config: Config,
     }
     if train.train_metrics == "final":
         predictions["train"] = predict_split(learn, "train")
+    if changed := changed_images(run, learn.dls.manifest, learn.dls.images):
+        _add_remark(
+            run,
+            f"{plural(len(changed), 'image')} changed while the network was trained: {shorten(changed)}. Epochs before "
+            "are of other pixels than those after, and than the predictions. Train again on data at rest.",
+            note,
+        )
     run.update_info(
         finished=now(),
         seconds=run.total_seconds(seconds + time.perf_counter() - began),
         best_epoch=history.best_epoch,
     )
     finalize_results(run, predictions, config.results, train.seed)
-    run.update_info(status="completed")
     write_cards(run)
+    run.update_info(status="completed")
     run.remove_leftovers()
 
 

@@ -63,12 +63,14 @@ def interpret(
     Raises:
         ConfigError: an option is wrong, or a column is not there or has too many values.
         DataError: the data set's table can't be read.
-        RunError: the run is not complete, or lacks a file.
+        RunError: the run is not complete, or lacks a file, or another process writes to it.
         WriteError: the folder can't be written to.
     """
     from xrayfast.learning.interpretation import RadiographInterpretation
 
-    return RadiographInterpretation.of(write_report(Run.of(run), split, top, saliency, options, by))
+    run = Run.of(run)
+    with run.lock():
+        return RadiographInterpretation.of(write_report(run, split, top, saliency, options, by))
 
 
 def write_report(
@@ -81,7 +83,7 @@ def write_report(
 ) -> Interpretation:
     """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
 
-    Arguments and errors are those of `interpret`.
+    Arguments and errors are those of `interpret`, but for the lock, which the caller holds.
     """
     if by or options or not _has_current_metrics(run):
         splits = _require_splits(run)

@@ -97,13 +97,17 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     history, remarks = _recorded_history(learn)
     remarks = ["Trained by hand, in Python.", *_replaced(learn), *_require_known_transforms(learn.dls), *remarks]
     info = collect_provenance(learn, "", remarks)
-    run = Run.create(Path(runs), name, learn.arch, config, info)
-    run.write_decision(Decision(manifest.task, manifest.labels))
-    images = open_images(manifest.config, config.model.size)
-    run.write_split(split_table(manifest, image_infos(manifest, images)))
-    run.write_history(history.rows)
-    save_weights(learn.model, run.new_model_path)
-    finish(run, learn, history, config, seconds=0.0)
+
+    def write(run: Run) -> None:
+        run.write_decision(Decision(manifest.task, manifest.labels))
+        images = open_images(manifest.config, config.model.size)
+        run.write_split(split_table(manifest, image_infos(manifest, images)))
+        run.write_history(history.rows)
+        save_weights(learn.model, run.new_model_path)
+
+    run = Run.create(Path(runs), name, learn.arch, config, info, write)
+    with run.lock():
+        finish(run, learn, history, config, seconds=0.0)
     return run
 
 

@@ -10,7 +10,7 @@ import typer
 from xrayfast.cli.common import open_and_show, show_run
 from xrayfast.cli.options import Json
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import StopRequest, reporting
+from xrayfast.cli.progress import reporting
 
 
 def demo(
@@ -31,14 +31,12 @@ def demo(
     from xrayfast.workflows.fit import fit
     from xrayfast.workflows.interpret import interpret
 
-    stop = StopRequest()
-    with stop.listening(), reporting(out) as reporter:
+    with reporting(out) as reporter:
         run = fit(
             manifest,
             config=settings,
             runs=folder / "runs",
             reporter=reporter,
-            interrupted=stop,
             command="xrayfast demo",
         )
     interpret(run)

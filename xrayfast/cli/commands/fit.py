@@ -15,8 +15,9 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import RUNS, command_line, open_and_show, read_settings, show_run
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import StopRequest, reporting
+from xrayfast.cli.progress import reporting
 from xrayfast.errors import Interrupted, XrayfastError
+from xrayfast.errors.signals import INTERRUPTED
 
 if TYPE_CHECKING:
     from xrayfast.config import Config
@@ -65,19 +66,18 @@ def fit(
 def _fit(
     given: dict[str, Any], config: Path | None, runs: Path, name: str | None, resume: Path | None, out: Output
 ) -> None:
-    stop = StopRequest()
     if resume is not None:
         from xrayfast.workflows.fit import resume as work_on
 
-        with stop.listening(), reporting(out) as reporter:
-            run = work_on(resume, reporter=reporter, interrupted=stop)
+        with reporting(out) as reporter:
+            run = work_on(resume, reporter=reporter)
     else:
         from xrayfast.run import Run
 
         settings = read_settings(config, given)
         Run.require_creatable(runs, name)
         manifest = open_and_show(out, settings)
-        with stop.listening(), reporting(out) as reporter:
+        with reporting(out) as reporter:
             with checking_settings(manifest, settings) as raise_problem:
                 if settings.data.cache:
                     from xrayfast.workflows.data import decode
@@ -89,16 +89,28 @@ def _fit(
                     decode(manifest, settings.model.size, progress)
             from xrayfast.workflows.fit import fit as work
 
+            note_threads(config, reporter.note)
             run = work(
                 manifest,
                 config=settings,
                 name=name,
                 runs=runs,
                 reporter=reporter,
-                interrupted=stop,
                 command=command_line(),
             )
     show_run(out, run)
+
+
+def note_threads(config: Path | None, note: Callable[[str], None]) -> None:
+    """Note where a run whose config file is replayed was computed with another number of threads."""
+    from xrayfast.run import Run
+    from xrayfast.workflows.steps.provenance import describe_threads
+
+    if config is None:
+        return
+    with suppress(XrayfastError):  # the file is in no run's folder
+        if text := describe_threads(Run(config.absolute().parent).info, f"the run of {config}"):
+            note(text)
 
 
 @contextmanager
@@ -146,5 +158,5 @@ def rank_zero_output() -> Iterator[None]:
         # torchrun kills all ranks once one has exited: where rank zero fails too, it needs time to report why.
         time.sleep(GRACE)
         if isinstance(error, (Interrupted, KeyboardInterrupt)):
-            raise typer.Exit(130) from None
+            raise typer.Exit(getattr(error, "exit_code", INTERRUPTED)) from None
         raise

@@ -77,10 +77,11 @@ def interpret(
         if chosen.predicted_splits:
             out.note(str(error))
     columns = o.split_columns(by)
-    found = write_report(chosen, split, top, saliency, given, columns)  # type: ignore[arg-type]
-    show_results(out, found, top=min(top, 5))
-    for figure in _explained(chosen, explain or []):
-        out.done("Saliency", figure)
+    with chosen.lock(out.note):
+        found = write_report(chosen, split, top, saliency, given, columns)  # type: ignore[arg-type]
+        show_results(out, found, top=min(top, 5))
+        for figure in _explained(chosen, explain or []):
+            out.done("Saliency", figure)
     out.done("Report", chosen.report_path)
     out.done("Model card", chosen.model_card_path)
     out.done("CLAIM checklist", chosen.claim_path)

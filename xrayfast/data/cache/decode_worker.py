@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Generator, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 from xrayfast.data.cache.shards import KEY_BYTES, Entry, ImageInfo, write_shard
 from xrayfast.data.images.reader import Pixels, fit_square, read
 from xrayfast.errors import ConfigError, ReadError, WriteError
+from xrayfast.errors.signals import leave_signals_to_parent
 
 SHARD_BYTES = 64 * 2**20
 """A shard is written when its squares reach this size, which a process holds in memory until then."""
@@ -131,7 +131,7 @@ def serve() -> None:
     In: the job, then one list of paths per chunk. Out: READY, then per chunk one "done" per path and "end"; "failed"
     for an error that is no file's fault. Ends when either pipe is closed.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the main one handles it.
+    leave_signals_to_parent()
     out = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # What decoders print must not mix with the replies.
 

@@ -16,8 +16,8 @@ CALLBACK_ORDER: dict[str, float] = {
     "Float16": 10,
     "EpochRecorder": 50,
     "TrainRecorder": 50.5,  # before what may end training within the epoch
-    "BatchProgress": 51,
-    "EpochCheckpoint": 52,  # last to see an epoch: it may end training
+    "EpochCheckpoint": 52,  # it may end training
+    "BatchProgress": 52.5,  # stops training after an epoch once that is saved
     "InterruptRangeTest": 53,
     "ParamScheduler": 60,  # fastai's
     "ProgressCallback": 60,  # fastai's

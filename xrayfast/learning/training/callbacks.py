@@ -128,6 +128,7 @@ class BatchProgress(Callback):
 
     def __init__(self, reporter: Reporter, first_epoch: int, interrupted: Callable[[], bool], alone: bool) -> None:
         self.reporter, self.first_epoch, self.interrupted, self.alone = reporter, first_epoch, interrupted, alone
+        self.stop = False
 
     def before_train(self) -> None:
         """Start the clock of the split."""
@@ -154,7 +155,13 @@ class BatchProgress(Callback):
             )
             if self.training and self.alone and not math.isfinite(loss):
                 raise CancelFitException  # EpochCheckpoint finds the batch; other ranks would wait for this one
-        if self.interrupted():
+        self.stop = self.interrupted()
+        if self.stop and (self.training or self.iter + 1 < self.n_iter):
+            raise KeyboardInterrupt
+
+    def after_epoch(self) -> None:
+        """Where training was to stop after the last batch of all, the epoch is saved by now."""
+        if self.stop:
             raise KeyboardInterrupt
 
 

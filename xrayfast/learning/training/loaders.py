@@ -22,6 +22,7 @@ from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
 from xrayfast.learning.augment import augment, denormalize, draws_of_view, normalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
@@ -250,7 +251,7 @@ def dataloaders(
             device=target,
             pin_memory=target.type == "cuda",
             drop_last=n_train % batch_size == 1 and n_train > 1,
-            wif=_ignore_interrupts,
+            wif=_init_worker,
         )
     return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, path=dls.path, device=target)
 
@@ -266,9 +267,9 @@ def _workers(workers: int | None, device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(8, cpu_count())
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C reaches all processes of the terminal; only the main one should act on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _init_worker() -> None:
+    """Only SIGTERM ends a worker, by a handler of torch's own."""
+    leave_signals_to_parent(tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM))
 
 
 def _path(row: pd.Series | str | Path | np.ndarray) -> Any:

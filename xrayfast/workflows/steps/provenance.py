@@ -11,9 +11,11 @@ from typing import Any
 import torch
 
 from xrayfast._version import __version__
+from xrayfast.errors import plural
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import training_precision
 from xrayfast.run import now
+from xrayfast.run_files import RunInfo
 
 _LIBRARIES = ("torch", "torchvision", "fastai", "numpy", "pandas", "pillow")
 
@@ -41,6 +43,7 @@ def collect_provenance(
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores",
         "precision": training_precision(learn),
+        "threads": torch.get_num_threads(),
         "arch": learn.arch,
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
         "loss": type(learn.loss_func).__name__,
@@ -51,3 +54,19 @@ def collect_provenance(
         "data_notes": list(data.notes),
         "remarks": list(remarks),
     }
+
+
+def describe_threads(info: RunInfo, what: str) -> str:
+    """A note where a run on a CPU computed with another number of threads than this process, else "".
+
+    Args:
+        info: of the run; earlier versions recorded no threads.
+        what: was computed with that number, as in "the run began".
+    """
+    threads = torch.get_num_threads()
+    if info.threads in (None, threads) or not info.device.startswith("cpu"):
+        return ""
+    return (
+        f"This process computes with {plural(threads, 'thread')}, and {what} with {info.threads}: sums are rounded "
+        f"otherwise, so results will differ. OMP_NUM_THREADS={info.threads} sets the number."
+    )

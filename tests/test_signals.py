@@ -1,0 +1,88 @@
+"""SIGTERM and SIGHUP as Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from xrayfast.errors.signals import STOP_SIGNALS, Stopped, StopRequest, handling_signals, raise_stopped
+
+
+@pytest.fixture(autouse=True)
+def _default_handlers():
+    """Whatever this process was started with: a shell lets its background jobs ignore SIGINT."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_they_pass_wherever_ctrl_c_does_and_leave_the_handlers_as_they_were(number, code):
+    with pytest.raises(KeyboardInterrupt) as caught, handling_signals():
+        os.kill(os.getpid(), number)
+    assert (str(caught.value), caught.value.exit_code) == (f"Stopped by {number.name}.", code)
+    assert [signal.getsignal(n) for n in STOP_SIGNALS] == [signal.default_int_handler, signal.SIG_DFL, signal.SIG_DFL]
+
+
+def test_what_nobody_catches_ends_python_with_the_code_and_without_a_traceback():
+    script = "import os\nfrom xrayfast.errors.signals import handling_signals\nwith handling_signals():\n try:\n"
+    script += "  os.kill(os.getpid(), 15)\n finally: print('cleaned up')"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned up\n", "")
+
+
+def test_a_bare_except_of_a_library_does_not_lose_them():
+    with pytest.raises(Stopped) as caught, handling_signals():
+        for _ in range(3):
+            with suppress(BaseException):
+                os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    with handling_signals():
+        del caught
+        time.sleep(0.1)  # it is sent no more, whatever block is entered when it is forgotten
+
+
+def test_the_first_asks_and_the_second_interrupts():
+    stop = StopRequest()
+    with stop.listening():
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop() and stop.exit_code == 143
+        with pytest.raises(KeyboardInterrupt) as caught:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert type(caught.value) is KeyboardInterrupt
+    with pytest.raises(Stopped), handling_signals(), StopRequest().listening():  # within the handlers of a command
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+
+def test_ignored_signals_and_the_program_s_own_handlers_stay():
+    own = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    signal.signal(signal.SIGTERM, lambda *_: own.append(1))
+    stop = StopRequest()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert own == [1] and not stop()
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_in_another_thread_nothing_changes():
+    seen = []
+
+    def look():
+        with handling_signals():
+            seen.append([signal.getsignal(number) is raise_stopped for number in STOP_SIGNALS])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [[False] * len(STOP_SIGNALS)]

@@ -1,0 +1,262 @@
+"""Signals, kills, second writers, and data that change while a run is trained."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import xrayfast as xf
+from tests.conftest import TINY, StopAfter
+from tests.workflows.test_fit import assert_same_numbers
+from xrayfast.cli.commands.fit import note_threads
+from xrayfast.errors import Interrupted, RunError
+from xrayfast.errors.signals import STOP_SIGNALS, Stopped
+from xrayfast.files import run_lock
+from xrayfast.learning.training.callbacks import NullReporter
+from xrayfast.workflows import fit as fit_module
+
+OPTIONS = TINY | {"epochs": 2, "reuse_frozen": "off", "seed": 7}
+BATCHES = 5
+"""Of an epoch: four to train on, one to validate on."""
+
+
+class Notes(NullReporter):
+    """Keeps notes."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+class CallAfter(StopAfter):
+    """Calls a function after a number of batches, and never asks to stop."""
+
+    def __init__(self, batches, function):
+        super().__init__(batches - 1)
+        self.function = function
+
+    def __call__(self):
+        if super().__call__() and self.function:
+            function, self.function = self.function, None
+            function()
+        return False
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.fixture(scope="module")
+def data(data_dir, tmp_path_factory):
+    """A copy that may be changed."""
+    return xf.open_data(shutil.copytree(data_dir, tmp_path_factory.mktemp("copy") / "data"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    return xf.fit(data, runs=tmp_path_factory.mktemp("whole"), **OPTIONS)
+
+
+@pytest.fixture
+def stopped(data, tmp_path):
+    """A run that was stopped in its second epoch."""
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(BATCHES + 2), **OPTIONS)
+    return xf.Run(tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "batches", "epochs"),
+    [
+        (signal.SIGHUP, 129, BATCHES - 1, 0),
+        (signal.SIGTERM, 143, BATCHES, 1),  # the epoch is whole: it is saved first
+        (signal.SIGTERM, 143, 2 * BATCHES, 2),  # nothing is left but to predict
+    ],
+)
+def test_a_signal_stops_training_after_the_batch_and_the_run_resumes(
+    data, whole, tmp_path, number, code, batches, epochs
+):
+    before = [signal.getsignal(n) for n in STOP_SIGNALS]
+    message = f"Stopped after {epochs} finished epoch.*fit --resume"
+    with pytest.raises(Interrupted, match=message) as caught:
+        xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(batches, send(number)), **OPTIONS)
+    assert caught.value.exit_code == code
+    assert [signal.getsignal(n) for n in STOP_SIGNALS] == before
+    run = xf.Run(tmp_path / "r")
+    assert run.info.status == "interrupted"
+    assert not (run.path / "run.lock").exists()
+    assert_same_numbers(whole, xf.resume(run))
+
+
+def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "prepare", lambda *_: send(signal.SIGTERM)())
+        with pytest.raises(Stopped, match="SIGTERM"):
+            xf.fit(data, runs=tmp_path, name="r", **OPTIONS)
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, "predict_split", lambda *_, **__: send(signal.SIGTERM)())
+        with pytest.raises(Interrupted, match="after 1 finished epoch") as caught:
+            xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
+    assert caught.value.exit_code == 143
+    assert xf.resume(tmp_path / "r").info.status == "completed"
+
+
+def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
+    def fail():
+        """As where SIGTERM also reached a worker, or SIGHUP came with a terminal that is gone."""
+        send(signal.SIGTERM)()
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(2, fail), **OPTIONS)
+    assert xf.Run(tmp_path / "r").info.status == "interrupted"
+
+
+def test_two_processes_never_write_to_one_run(data, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.0)
+    refusals = []
+
+    def write_too():
+        run = tmp_path / "r"
+        for write in (xf.resume, xf.interpret, lambda run: xf.evaluate(run, data)):
+            with pytest.raises(RunError, match=rf"^{run}: another process writes to this run \(process {os.getpid()}"):
+                write(run)
+            refusals.append(write)
+
+    run = xf.fit(data, runs=tmp_path, name="r", interrupted=CallAfter(BATCHES + 1, write_too), **OPTIONS)
+    assert len(refusals) == 3
+    assert_same_numbers(whole, run)
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_note(stopped, whole):
+    holder = {"host": os.uname().nodename, "pid": 2147483646, "start": 1e9, "since": "2026", "command": "xrayfast fit"}
+    (stopped.path / "run.lock").write_text(json.dumps(holder))
+    reporter = Notes()
+    assert_same_numbers(whole, xf.resume(stopped, reporter=reporter))
+    assert "ended before it was done (process 2147483646" in reporter.notes[0]
+
+
+@pytest.mark.parametrize("at", ["write_cards", "finalize_results"])
+def test_a_run_killed_at_its_end_is_resumed_to_its_end(data, tmp_path, monkeypatch, at):
+    with monkeypatch.context() as patch:
+        patch.setattr(fit_module, at, lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
+        with pytest.raises(SystemExit, match="killed"):
+            xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
+    run = xf.resume(tmp_path / "r")
+    assert run.info.status == "completed"
+    assert run.claim_path.is_file() and not run.leftovers()
+
+
+def test_resuming_a_complete_run_does_what_a_kill_left_undone(tiny_run, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "tiny"))
+    (run.path / "checkpoint.old").mkdir()
+    (run.path / "predictions" / ".test.csv.01234567.tmp").touch()
+    being_written = run.path / "evaluations" / "x" / ".metrics.json.01234567.tmp"
+    being_written.parent.mkdir(parents=True)
+    being_written.touch()
+    run.claim_path.unlink()
+    reporter = Notes()
+    xf.resume(run, reporter=reporter)
+    assert reporter.notes == [
+        f"{run.path} was complete but for its end: removed checkpoint.old, removed predictions/.test.csv.01234567.tmp, "
+        "wrote model_card.md and claim.md."
+    ]
+    assert run.claim_path.read_text() == tiny_run.claim_path.read_text()
+    assert being_written.is_file() and not run.leftovers()
+    with pytest.raises(RunError, match="nothing to resume"):
+        xf.resume(run)
+
+
+def other_pixels(path):
+    """Replace an image by one of the same file size."""
+    pixels = np.array(Image.open(path))
+    Image.fromarray(pixels[::-1]).save(path, compress_level=0)
+
+
+@pytest.fixture
+def uncompressed(data_dir, tmp_path):
+    """Images whose files have equal sizes, so that the fingerprint of names and sizes sees no change."""
+    folder = shutil.copytree(data_dir, tmp_path / "data")
+    for path in folder.rglob("*.png"):
+        Image.open(path).save(path, compress_level=0)
+    return xf.open_data(folder)
+
+
+def paths_of(data, split):
+    return data.subset(split).table["path"].tolist()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_images_replaced_while_training_are_named_in_the_results(uncompressed, tmp_path, cache):
+    data, reporter = xf.open_data(uncompressed.config.source, cache=cache), Notes()
+    changed = [paths_of(data, "valid")[0], paths_of(data, "train")[3]]
+
+    def replace():
+        for path in changed:
+            other_pixels(path)
+        os.utime(paths_of(data, "train")[1])  # the same pixels
+
+    run = xf.fit(data, runs=tmp_path, reporter=reporter, interrupted=CallAfter(2, replace), **OPTIONS | {"epochs": 1})
+    (remark,) = (remark for remark in run.info.remarks if "changed while" in remark)
+    names = sorted(data.table["image"][data.table["path"].isin(changed)])
+    assert remark.startswith("2 images changed while the network was trained: ") and all(n in remark for n in names)
+    assert remark in reporter.notes
+    assert "changed while the network was trained" in run.model_card_path.read_text()
+
+
+def test_a_run_whose_images_changed_is_not_resumed(uncompressed, tmp_path, monkeypatch):
+    with pytest.raises(Interrupted):
+        xf.fit(uncompressed, runs=tmp_path, name="r", interrupted=StopAfter(BATCHES + 2), **OPTIONS)
+    path = paths_of(uncompressed, "train")[0]
+    before = Path(path).read_bytes()
+    other_pixels(path)
+    name = uncompressed.table["image"][uncompressed.table["path"] == path].item()
+    with pytest.raises(RunError, match=rf"1 image of .* changed since the run began: {name}; expected the same pixels"):
+        xf.resume(tmp_path / "r")
+    Path(path).write_bytes(before)
+    reporter = Notes()
+    xf.Run(tmp_path / "r").update_info(threads=torch.get_num_threads() + 1)
+    xf.resume(tmp_path / "r", reporter=reporter)
+    threads = torch.get_num_threads()
+    assert reporter.notes == [
+        f"This process computes with {threads} thread{'s' * (threads != 1)}, and the run began with {threads + 1}: "
+        f"sums are rounded otherwise, so results will differ. OMP_NUM_THREADS={threads + 1} sets the number."
+    ]
+
+
+def test_images_of_a_run_of_another_version_may_have_been_decoded_otherwise(stopped):
+    table = pd.read_csv(stopped.split_path, dtype=str)
+    stopped.write_split(table.assign(digest="0" * 32))
+    stopped.update_info(xrayfast="0.3.0")
+    reporter = Notes()
+    xf.resume(stopped, reporter=reporter)
+    assert reporter.notes[0].startswith("36 images of ")
+    assert ", or xrayfast 0.3.0 decoded them otherwise: results will differ." in reporter.notes[0]
+
+
+def test_the_number_of_threads_is_recorded_and_noted_on_replay(whole, tmp_path):
+    threads = torch.get_num_threads()
+    assert whole.info.threads == threads
+    notes = []
+    config = whole.path / "config.yaml"
+    note_threads(config, notes.append)
+    note_threads(None, notes.append)
+    note_threads(Path(shutil.copy(config, tmp_path)), notes.append)
+    assert not notes
+    run = xf.Run(shutil.copytree(whole.path, tmp_path / "r"))
+    run.update_info(threads=threads + 2)
+    note_threads(run.path / "config.yaml", notes.append)
+    assert len(notes) == 1 and f"and the run of {run.path / 'config.yaml'} with {threads + 2}" in notes[0]
+    run.update_info(device="cuda:0")
+    note_threads(run.path / "config.yaml", notes.append)
+    assert len(notes) == 1

@@ -1,0 +1,102 @@
+"""Signals that ask a process to end: SIGTERM and SIGHUP are handled as Ctrl-C is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import FrameType
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Windows has no SIGHUP."""
+
+
+class Stopped(KeyboardInterrupt, SystemExit):
+    """SIGTERM or SIGHUP. What catches Ctrl-C catches it, and where nothing does, Python exits with `exit_code`."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(number).name}.")
+        self.exit_code = self.code = 128 + number
+        self._number, self._block = number, _BLOCKS[-1] if _BLOCKS else None
+
+    def __del__(self) -> None:
+        """Send the signal again where the exception was swallowed: many libraries have bare excepts in their imports.
+
+        Here it could not be raised, but it can a moment later.
+        """
+        if self._block in _BLOCKS:
+            again = threading.Timer(0.02, _send_again, (self._number, self._block))
+            again.daemon = True
+            again.start()
+
+
+_BLOCKS: list[object] = []
+"""One object for each block of `handling_signals` that runs."""
+
+
+def _send_again(number: int, block: object) -> None:
+    if block in _BLOCKS:  # else it has left the block meanwhile
+        os.kill(os.getpid(), number)
+
+
+def raise_stopped(number: int, frame: FrameType | None) -> None:
+    """Raise Stopped, or KeyboardInterrupt for Ctrl-C: a signal handler."""
+    raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None] = raise_stopped) -> Iterator[None]:
+    """Within the block the handler gets the signals that would otherwise end the process.
+
+    A signal that is ignored, as `nohup` has SIGHUP ignored, or that the program handles itself, stays so. Python allows
+    handlers only in the main thread; in others nothing changes.
+    """
+    replaced = (signal.SIG_DFL, signal.default_int_handler, raise_stopped)
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS if main}
+    ours = [number for number, found in before.items() if found in replaced]
+    block = object()
+    _BLOCKS.append(block)
+    try:
+        for number in ours:
+            signal.signal(number, handler)
+        yield
+    finally:
+        _BLOCKS.remove(block)
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def leave_signals_to_parent(numbers: tuple[int, ...] = STOP_SIGNALS) -> None:
+    """Ignore them: they reach the whole job or terminal, and the main process ends this one."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+class StopRequest:
+    """Whether a signal asked to stop: the first is remembered, the second interrupts at once.
+
+    Attributes:
+        exit_code: of the process once it has stopped.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.exit_code = False, INTERRUPTED
+
+    def __call__(self) -> bool:
+        """Whether one came."""
+        return self.asked
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise_stopped(number, frame)
+        self.asked, self.exit_code = True, 128 + number
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Catch signals within the block."""
+        return handling_signals(self._handle)

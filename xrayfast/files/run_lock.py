@@ -1,0 +1,237 @@
+"""The lock of a run's folder: one process at a time writes to it.
+
+`run.lock` names the process that writes, and the operating system locks that file where it can. The lock of a process
+that was killed is then known to be free; without such locks, the process is looked for by its number and start. On
+another host neither is possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from xrayfast.errors import RunError, WriteError
+
+LOCK_FILE = "run.lock"
+
+PATIENCE = 1.0
+"""Seconds to wait for a lock: some are held for a moment only."""
+
+_LONGEST = 4096  # bytes of the file that are read
+_SAME = 5.0  # seconds by which two readings of a process's start may differ, as clocks are set
+_LOCKED_BYTE = 2**30  # Windows lets no other process read what is locked: a byte that the file does not have
+_BUSY = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK, errno.EDEADLK)
+
+
+def _import(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+fcntl, msvcrt = _import("fcntl"), _import("msvcrt")  # of POSIX and of Windows; some systems have neither
+
+
+class _Holder(BaseModel):
+    """A process, as `run.lock` names it."""
+
+    host: str
+    pid: int
+    start: float  # in seconds since 1970: tells it from a later process of the same number
+    since: str
+    command: str
+
+    @classmethod
+    def this_process(cls) -> _Holder:
+        import psutil
+
+        process, program = psutil.Process(), Path(sys.orig_argv[0]).name if sys.orig_argv else ""
+        command = " ".join(shlex.join([program, *sys.orig_argv[1:]]).split())[:200]
+        since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return cls(host=platform.node(), pid=process.pid, start=process.create_time(), since=since, command=command)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}: {self.command}"
+
+    def is_alive(self) -> bool:
+        """Whether the process, of this host, still runs."""
+        import psutil
+
+        try:
+            process = psutil.Process(self.pid)
+            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.start) < _SAME
+        except psutil.NoSuchProcess:
+            return False
+        except psutil.AccessDenied:  # it is another user's
+            return True
+
+
+@contextlib.contextmanager
+def lock_run(folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Be the one process that writes to a run within the block.
+
+    Args:
+        folder: of the run.
+        note: called where the lock of a process that has ended is taken over.
+
+    Raises:
+        RunError: another process writes to it; the message names it.
+        WriteError: the folder can't be written to.
+    """
+    path, owner = folder / LOCK_FILE, os.getpid()
+    deadline = time.monotonic() + PATIENCE
+    while (descriptor := _try_to_lock(path, note, last=time.monotonic() > deadline)) is None:
+        time.sleep(0.05)
+    _HELD.add(descriptor)
+    try:
+        yield
+    finally:
+        if os.getpid() == owner:
+            _HELD.discard(descriptor)
+            _release(path, descriptor)
+
+
+_HELD: set[int] = set()
+
+
+def _close_held() -> None:
+    """A forked process, such as a loader's worker, would hold the lock after the death of its parent."""
+    while _HELD:
+        os.close(_HELD.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_held)
+
+
+def _try_to_lock(path: Path, note: Callable[[str], None], *, last: bool) -> int | None:
+    """The open lock file, with this process in it; None where it can't be had, unless this is the `last` try.
+
+    Raises:
+        RunError: it is the last.
+        WriteError: the folder can't be written to.
+    """
+    with contextlib.ExitStack() as undo:
+        try:
+            descriptor, is_new = _open(path)
+            undo.callback(os.close, descriptor)
+            locked = _lock(descriptor)
+            if locked and not _is_at(descriptor, path):  # its last holder has removed it
+                return None
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            holder = None if is_new else _parse(os.read(descriptor, _LONGEST))
+            problem = _problem(path, holder, is_new=is_new, locked=locked)
+            if problem and last:
+                raise RunError(problem)
+            if problem:
+                return None
+            if holder is not None:
+                note(f"{path.parent}: the last process to write to this run ended before it was done ({holder}).")
+            if locked is None and not is_new:
+                _remove(path, holder)
+                return None
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, _Holder.this_process().model_dump_json().encode())
+        except FileNotFoundError:  # another process has just removed it
+            if path.parent.is_dir():
+                return None
+            raise RunError(f"{path.parent}: no such run.") from None
+        except OSError as error:
+            raise WriteError(
+                f"{path}: can't be written ({error.strerror}). Check that its folder is writable and not full."
+            ) from error
+        undo.pop_all()
+        return descriptor
+
+
+def _open(path: Path) -> tuple[int, bool]:
+    """The open file, and whether it is new."""
+    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o666), True
+    except FileExistsError:
+        return os.open(path, flags), False
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file: False where another process has it locked, None where the system has no locks for it."""
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        elif msvcrt:
+            os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            return None
+    except OSError as error:
+        return False if error.errno in _BUSY else None
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the path still leads to the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _parse(content: bytes) -> _Holder | None:
+    """The process that the file names, if any."""
+    try:
+        return _Holder.model_validate_json(content)
+    except ValidationError:
+        return None
+
+
+def _problem(path: Path, holder: _Holder | None, *, is_new: bool, locked: bool | None) -> str:
+    """Why the run may not be written to, or "": the process that the file names may still write to it."""
+    folder = path.parent
+    elsewhere = holder is not None and holder.host != platform.node()
+    if locked is False or (locked is None and holder and not elsewhere and holder.is_alive()):
+        who = f"{holder}" if holder else f"{path} does not name it yet"
+        return f"{folder}: another process writes to this run ({who}). Wait until it has ended, or stop it."
+    if holder and elsewhere:
+        return (
+            f"{folder}: a process on another host writes to this run, or ended there before it was done ({holder}). "
+            f"Check on {holder.host} whether it still runs; if not, remove {path}."
+        )
+    if holder is None and locked is None and not is_new:
+        return f"{folder}: {path} is there, and names no process. If no process writes to this run, remove it."
+    return ""
+
+
+def _remove(path: Path, holder: _Holder | None) -> None:
+    """Remove what that process left behind; of several processes that find it, one does, and never the next lock."""
+    guard = path.with_name(f".{LOCK_FILE}.tmp")
+    with contextlib.suppress(FileExistsError):
+        guard.touch(exist_ok=False)
+        try:
+            if _parse(path.read_bytes()) == holder:
+                path.unlink()
+        finally:
+            guard.unlink()
+
+
+def _release(path: Path, descriptor: int) -> None:
+    if _is_at(descriptor, path):
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink()
+    os.close(descriptor)
+    if os.name != "posix":
+        with contextlib.suppress(OSError):
+            path.unlink()
