@@ -124,7 +124,7 @@ NOTES = [
     "1 identifier of patients joined",
     "patients are in more than one given split",
     "1 of 1 studies are in more than one given split",
-    "images are lateral views",
+    "1 lateral view, used as the others are: leave them out",
     "Left out, 1 image (mask, overlay, map or thumbnail by name): images/lung_mask.png.",
 ]
 """Of how the data set was opened."""

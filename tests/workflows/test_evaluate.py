@@ -224,7 +224,10 @@ def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_pat
         ["seen in training, in other images of the patient", 1],
         ["seen in training, in other images of the study", 1],
     ]
-    assert any(note.startswith("1 patient of 23 patients of these data, by identifiers, in") for note in found["notes"])
+    assert any(
+        note.startswith("By identifiers, 1 of 23 patients of these data is in the run's own data.")
+        for note in found["notes"]
+    )
     new.iloc[:2].to_csv(table, index=False)
     with pytest.raises(DataError, match=r"none of 2 images is left.*--patient-col none ignores identifiers"):
         evaluate(run, table, **FEW)

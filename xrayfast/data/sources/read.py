@@ -77,8 +77,8 @@ def _note_views(records: ImageRecords) -> None:
     ]
     if 0 < sum(lateral) < len(lateral):
         records.notes.append(
-            f"{sum(lateral)} of {len(lateral)} images are lateral views, which are used as the others are: leave them "
-            "out of the table or folders where they should not be."
+            f"{plural(sum(lateral), 'lateral view')}, used as the others are: leave them out of the table or folders "
+            "where they should not be."
         )
 
 

@@ -198,9 +198,10 @@ def _find_by_identifier(
         for split in ("test", "valid", "train"):
             found[np.isin(theirs, ours[(own.table["split"] == split).to_numpy() & (ours > 0)])] = split
         shared = len(set(theirs[found != ""].tolist()))
+        total, verb = len(set(theirs.tolist()) - {0}), "is" if shared == 1 else "are"
         looked.append(
-            f"{plural(shared, what)} of {plural(len(set(theirs.tolist()) - {0}), what)} of these data, by identifiers, "
-            "in the run's own data" + (f". {NUMBERED_ALIKE}" if shared else ".")
+            f"By identifiers, {shared} of {plural(total, what)} of these data {verb} in the run's own data."
+            + (f" {NUMBERED_ALIKE}" if shared else "")
         )
     return ways, looked
 
