@@ -1,5 +1,7 @@
 """Each option either acts, or an error or a note says that it does not."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.config import FIELD_SECTIONS, Config, ResultsConfig
+from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError
 from xrayfast.option_effects import (
@@ -15,6 +18,8 @@ from xrayfast.option_effects import (
     NOT_IN_RANGE_TEST,
     SELF_REPORTED,
     DataFacts,
+    DecodedFacts,
+    EvaluationFacts,
     PlanFacts,
     check_effects,
     check_range_test,
@@ -110,6 +115,9 @@ PLAN = PlanFacts(
 """A run in which every option acts."""
 
 
+DECODED, EVALUATION = DecodedFacts(unreadable=True, others=lambda: True), EvaluationFacts(one_split=True)
+
+
 def no():
     return False
 
@@ -123,6 +131,11 @@ BY_FACTS = [
     ("test_fraction", 0.3, {"given": frozenset({"test"})}),
     ("split_seed", 3, {"drawn": False}),
     ("ignore_split", True, {"own_split": False}),
+    ("split_col", "x", {"one_split": False}),
+    ("split_file", "x.csv", {"one_split": False}),
+    ("ignore_split", True, {"one_split": False}),
+    ("unreadable", "skip", {"unreadable": False}),
+    ("keep_masks", True, {"others": no}),
     ("missing", "skip", {"table": False}),
     ("missing", "skip", {"missing": False}),
     ("window", "full", {"dicom": no}),
@@ -141,7 +154,7 @@ BY_FACTS = [
 @pytest.mark.parametrize(("name", "value", "change"), BY_FACTS)
 def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change):
     section = getattr(Config().updated({name: value}), FIELD_SECTIONS[name])
-    facts = DATA if FIELD_SECTIONS[name] == "data" else PLAN
+    (facts,) = [facts for facts in (DATA, DECODED, EVALUATION, PLAN) if vars(facts).keys() >= change.keys()]
     assert check_effects(section, facts) == []
     try:
         (said,) = check_effects(section, type(facts)(**{**vars(facts), **change}))
@@ -155,7 +168,8 @@ def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change
 def test_every_effect_has_its_case():
     cases = [name for name, *_ in BY_SETTINGS] + [name for name, *_ in BY_FACTS]
     for name, effects in EFFECTS.items():
-        others = {"early_stop": 0, "reuse_frozen": 1}.get(name, 0)  # two values of one effect
+        # Two values of one effect; one that never acts.
+        others = {"reuse_frozen": 1, "unreadable": -1}.get(name, 0)
         assert cases.count(name) == len(effects) + others, name
 
 
@@ -233,7 +247,40 @@ def test_a_range_test_says_what_it_does_not_use(table):
     assert check_range_test({"arch": "vgg16"}) == []
 
 
+def test_options_on_what_can_not_be_used_are_noted_when_images_are_decoded(table):
+    data = xf.open_data(table, unreadable="skip", keep_masks=True)
+    decoded = xf.dataloaders(data, size=32, device="cpu").manifest
+    assert [note.split()[0] for note in decoded.notes if note not in data.notes] == ["keep_masks", "unreadable"]
+    again, _ = decode_manifest(decoded, 32)
+    assert again.notes == decoded.notes
+    (table / "3.png").write_bytes(b"no image")
+    Image.fromarray(np.tile(np.uint8([0, 255]), (40, 20))).save(table / "4.png")
+    decoded = xf.dataloaders(data, size=32, device="cpu").manifest
+    assert not [note for note in decoded.notes if "has no effect" in note] and len(decoded) == 11
+
+
+def test_a_delimiter_that_no_cell_has_and_a_label_that_no_cell_has_are_noted(table):
+    notes = xf.open_data(table, label_delim=";").notes
+    assert "label_delim (;) has no effect: no cell of 'label' has it." in notes
+    notes = xf.open_data(table, imply="a=bb").notes
+    assert "The label 'bb' comes from --imply alone. Did you mean 'b'?" in notes
+    assert not [note for note in xf.open_data(table, imply="a=b").notes if "--imply alone" in note]
+
+
 # On a run
+
+
+def test_an_evaluation_notes_options_without_effect(tiny_run, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+    write_images(tmp_path / "e", [f"normal/{i}.png" for i in range(3)])
+    config = Config().updated({"source": tmp_path / "e", "ignore_split": True, "unreadable": "skip"})
+    notes = xf.evaluate(run, config=config, resamples=0).info.data_notes
+    assert [note.split()[0] for note in notes if "has no effect" in note] == ["ignore_split"] * 2 + ["unreadable"]
+    # The network's own "No Finding" is no option that the data contradict.
+    text = (run.path / "labels.json").read_text()
+    (run.path / "labels.json").write_text(text.replace('"normal"', '"No Finding"'))
+    (tmp_path / "e" / "normal").rename(tmp_path / "e" / "covid-19")
+    xf.evaluate(run, tmp_path / "e", resamples=0)
 
 
 def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):

@@ -56,6 +56,26 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
+class DecodedFacts:
+    """What showed when a data set was decoded.
+
+    Attributes:
+        unreadable: whether a file can't be read.
+        others: whether an image is a mask or the like, by name or content.
+    """
+
+    unreadable: bool
+    others: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """What is evaluated of other data: whether it is `one_split`."""
+
+    one_split: bool
+
+
+@dataclass(frozen=True)
 class PlanFacts:
     """How a run will be trained; known once its network is made.
 
@@ -117,6 +137,12 @@ _FOLDERS = "the labels are class folders"
 _TABLE = "Give a table with --labels"
 _OWN_SPLIT = "the data set gives that split, and --ignore-split draws one"
 
+_OF_ONE_SPLIT = Effect(
+    lambda data, facts: facts.one_split,
+    "all images are evaluated, whatever their split",
+    facts=EvaluationFacts,
+    harmless=True,
+)
 _OF_UNFREEZING = Effect(
     lambda train, facts: _unfreezes(train),
     "nothing is unfrozen, and the head is trained for --epochs",
@@ -166,6 +192,31 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             lambda data, facts: not data.ignore_split or facts.own_split,
             "the data set has no split of its own",
             facts=DataFacts,
+            harmless=True,
+        ),
+        _OF_ONE_SPLIT,
+    ),
+    "split_col": (_OF_ONE_SPLIT,),
+    "split_file": (_OF_ONE_SPLIT,),
+    "unreadable": (
+        Effect(
+            lambda data, facts: data.unreadable == "error" or facts.unreadable,
+            "each image can be read",
+            facts=DecodedFacts,
+            harmless=True,
+        ),
+        Effect(
+            lambda data, facts: False,
+            "files that can't be read are left out of an evaluation and counted",
+            facts=EvaluationFacts,
+            harmless=True,
+        ),
+    ),
+    "keep_masks": (
+        Effect(
+            lambda data, facts: not data.keep_masks or facts.others(),
+            "no image is a mask, an overlay, a map or a thumbnail by its name or content",
+            facts=DecodedFacts,
             harmless=True,
         ),
     ),
@@ -293,15 +344,13 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map"})
 """Options whose note says on how many cells or labels they acted, none included."""
 
 ALWAYS = frozenset({
-    "source", "unreadable", "keep_masks", "labels", "path_col", "label_col", "split_col", "imply", "task",
-    "patient_col", "split_file", "folds", "fold", "cache", "arch", "weights", "head", "head_width", "size", "unfreeze",
-    "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze", "epochs", "lr", "schedule", "optimizer", "momentum", "wd",
-    "train_metrics", "tta", "seed", "loss", "class_weights", "device", "precision", "batch_size", "workers",
-    "thresholds", "target_sensitivity", "target_specificity", "calibrate", "prevalence", "resamples",
+    "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
+    "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "tta", "seed", "loss",
+    "class_weights", "device", "precision", "batch_size", "workers", "thresholds", "target_sensitivity",
+    "target_specificity", "calibrate", "prevalence", "resamples",
 })  # fmt: skip
-"""Options that act in every combination that is no error. What `unreadable` and `keep_masks` act on shows when images
-are decoded, which counts what is left out.
-"""
+"""Options that act in every combination that is no error."""
 
 
 def _total_epochs(train: Any) -> float:
@@ -315,7 +364,9 @@ def _trains_all_at_once(train: Any) -> bool:
     return bool(train.unfreeze and not train.freeze_epochs and not train.gradual_unfreeze)
 
 
-def check_effects(section: BaseModel, facts: DataFacts | PlanFacts | None = None) -> list[str]:
+def check_effects(
+    section: BaseModel, facts: DataFacts | DecodedFacts | EvaluationFacts | PlanFacts | None = None
+) -> list[str]:
     """Notes on the options of a section that change nothing, as far as these facts decide it.
 
     Raises:

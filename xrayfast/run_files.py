@@ -134,6 +134,7 @@ class EvaluationInfo(_File):
     xrayfast: str = ""
     started: str = ""
     seconds: float | None = None
+    data_notes: list[str] = []
 
 
 def _all_different(labels: tuple[str, ...]) -> tuple[str, ...]:

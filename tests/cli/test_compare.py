@@ -109,7 +109,7 @@ ERRORS = {
     "metric": (["runs", "--order", "acuracy"], 2, ["--order is 'acuracy'", "Did you mean 'accuracy'"]),
     "part": (["runs", "--split", "train"], 2, ["train"]),
     "reference": (["runs", "--reference", "z"], 2, ["--reference is 'z'", "a, b, c"]),
-    "folder": (["runs", "--csv", "no/where.csv", "--resamples", "5"], 1, ["no/where.csv: can't be written"]),
+    "folder": (["runs", "--csv", "no/where.csv", "--resamples", "5"], 1, ["no/where.csv: there is no folder"]),
 }
 
 

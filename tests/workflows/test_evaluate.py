@@ -431,9 +431,9 @@ def test_the_window_is_the_run_s_unless_another_is_asked_for(run, others):
     settings = run.config
     changed = settings.model_copy(update={"data": settings.data.model_copy(update={"window": "percentile"})})
     run.write_config(changed)
-    assert module._open_external(run, others, None).config.window == "percentile"
-    assert module._open_external(run, xf.open_data(others), None).config.window == "percentile"
-    assert module._open_external(run, others, Config().updated({"window": "full"})).config.window == "full"
+    assert module._open_external(run, others, None, None).config.window == "percentile"
+    assert module._open_external(run, xf.open_data(others), None, None).config.window == "percentile"
+    assert module._open_external(run, others, Config().updated({"window": "full"}), None).config.window == "full"
 
 
 def test_a_stated_prevalence(run, others):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from xrayfast.data.cache.image_cache import DecodedImages, DecodingProgress, decode_images, open_images
+from xrayfast.data.images.names import is_derived
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.option_effects import DecodedFacts, check_effects
 
 UNREADABLE = "unreadable"
 """Why images are left out whose files can't be read."""
@@ -32,10 +36,18 @@ def decode_manifest(
         reasons = {name: UNREADABLE for name, path in zip(names, paths, strict=True) if path in problems}
     else:
         images = decode_images(config, side, paths, progress)
-    if may_leave_out and not config.keep_masks:
-        readable = [(name, path) for name, path in zip(names, paths, strict=True) if name not in reasons]
-        reasons |= find_other_images([name for name, _ in readable], [images.info(path).notes for _, path in readable])
+    if not may_leave_out:
+        return data, images
+    unreadable = bool(reasons)
+    readable = {name: path for name, path in zip(names, paths, strict=True) if name not in reasons}
+
+    def others() -> dict[str, str]:
+        return find_other_images(list(readable), [images.info(path).notes for path in readable.values()])
+
+    if not config.keep_masks:
+        reasons |= others()
     if reasons:
         left_out = {name: why for why, names in data.left_out for name in names}
         data = open_manifest(config, leave_out=left_out | reasons)
-    return data, images
+    facts = DecodedFacts(unreadable, lambda: any(map(is_derived, names)) or bool(others()))
+    return replace(data, notes=tuple(dict.fromkeys([*data.notes, *check_effects(config, facts)]))), images

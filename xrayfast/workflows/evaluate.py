@@ -27,7 +27,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
-from xrayfast.option_effects import check_tta
+from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.predictions import (
     Predictions,
     image_attributes,
@@ -123,7 +123,7 @@ def evaluate(
     shares = parse_prevalences(items, run.labels)
     resamples = settings.resamples if resamples is None else resamples
     by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
-    external = None if data is None and config is None else _open_external(run, data, config)
+    external = None if data is None and config is None else _open_external(run, data, config, split)
     of_network = {"tta": tta is not None, "device": device != "auto", "batch_size": batch_size != 32}
     if external is None and any(of_network.values()):
         given = " and ".join(name for name, is_given in of_network.items() if is_given)
@@ -208,7 +208,9 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
     )
 
 
-def _open_external(run: Run, data: Manifest | Path | str | None, config: Config | None) -> Manifest:
+def _open_external(
+    run: Run, data: Manifest | Path | str | None, config: Config | None, split: Split | None
+) -> Manifest:
     """The data set for evaluation alone: no split is drawn, and one image is enough."""
     settings = data.config if isinstance(data, Manifest) else (config or Config()).data
     changed: dict[str, Any] = {"window": run.config.data.window if settings.window == "auto" else settings.window}
@@ -221,7 +223,11 @@ def _open_external(run: Run, data: Manifest | Path | str | None, config: Config 
         changed["task"] = "multi"
     if any(map(is_no_finding, run.labels)):
         changed["keep_no_finding"] = True
-    return open_manifest(settings.model_copy(update=changed), to_train=False, known_labels=run.labels)
+    # None of what is changed here counts as given.
+    opened = type(settings).model_construct(settings.model_fields_set, **dict(settings) | changed)
+    found = open_manifest(opened, to_train=False, known_labels=run.labels)
+    idle = check_effects(opened, EvaluationFacts(one_split=split is not None))
+    return replace(found, notes=(*found.notes, *idle))
 
 
 def _predict_external(

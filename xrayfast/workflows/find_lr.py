@@ -61,8 +61,6 @@ def find_lr(
     learn = prepare(manifest, config, images)
     if learn.weights_note:
         note(learn.weights_note)
-    if learn.weights_note:
-        note(learn.weights_note)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xrayfast.cli.common import require_output
 from xrayfast.cli.options import OUT, Json, check_choice
 from xrayfast.cli.output import Output, format_cell
 from xrayfast.cli.progress import reporting
@@ -64,6 +65,8 @@ def compare(
     from xrayfast.workflows.compare import compare as work
 
     out = Output(as_json)
+    if csv is not None:
+        require_output(csv)
     with reporting(out) as reporter:
         found = work(
             runs,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SPLITS = ("train", *PREDICTED_SPLITS)
 
 # DATA is an argument of its own, and nothing is trained for which splits would be drawn.
-_WITHOUT = ("source", "valid_fraction", "test_fraction", "folds", "fold", "split_seed")
+_WITHOUT = ("source", "valid_fraction", "test_fraction", "folds", "fold", "split_seed", "unreadable")
 _OWN = ("prevalence", "resamples")
 _PREDICTION = ("tta", "batch_size", "device")
 
@@ -100,6 +100,8 @@ def evaluate(
             **prediction,
         )
     metrics = found.metrics
+    for note in found.info.data_notes:
+        out.line(note)
     show_evaluation(out, chosen, metrics)
     out.line()
     out.done("Evaluation", found.path)

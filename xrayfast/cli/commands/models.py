@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from xrayfast.cli.options import FIELDS, Json, check_choice
 from xrayfast.cli.output import Output
-from xrayfast.config import HeadName
-
-HEADS = get_args(HeadName)
 
 
 def models(
@@ -33,16 +30,16 @@ def models(
         str | None,
         typer.Option(
             "--head",
-            metavar="|".join(HEADS),
+            metavar="classifier",
             show_default=False,
-            help="With --layers: classifier lists the hidden layers of the network's own classifier too.",
+            help="With --layers: list the hidden layers of the network's own classifier too.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the networks, with their blocks and numbers of parameters, or the layers of one of them."""
     out = Output(as_json)
-    check_choice(head, HEADS, "--head")
+    check_choice(head, ["classifier"], "--head")
     if layers is not None:
         _list_layers(out, layers, size or FIELDS["size"].default, head)
         return

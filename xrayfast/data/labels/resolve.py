@@ -13,7 +13,7 @@ from xrayfast.data.labels.label_map import read_label_map
 from xrayfast.data.labels.names import NO_FINDING, is_no_finding, join_spellings, note_odd_names, sort_labels
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
 from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,12 @@ def resolve_labels(
         notes += none_notes
     if closure := parse_implications(config.imply, labels):
         check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
+        before = labels
         labels, matrix = apply_implications(matrix, labels, closure)
+        notes += [
+            f"The label '{label}' comes from --imply alone.{did_you_mean(label, before)}"
+            for label in labels[len(before) :]
+        ]
     kept = (matrix == 1).any(0) | (keep_absent & (matrix == 0).any(0))
     present = [label for label, keep in zip(labels, kept.tolist(), strict=True) if keep]
     if len(present) < len(labels):

@@ -136,6 +136,8 @@ def _parse_labels(
     notes = note_missing({column: cells}, known)
     if config.label_delim == "auto" and delim != LABEL_JOIN:
         notes.append(f"Labels in '{column}' are {'lists' if delim == LIST else f'separated by {delim!r}'}.")
+    elif config.label_delim != "auto" and not any(delim in cell for cell in set(cells)):
+        notes.append(f"label_delim ({delim}) has no effect: no cell of '{column}' has it.")
     if delim != LIST and (lists := sum(map(is_list, cells))):
         notes.append(f"{plural(lists, 'cell')} of '{column}' hold lists of labels.")
     notes += note_delimiters([name for name in names if name not in known], delim)
