@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -113,3 +115,18 @@ def test_messages_about_the_command_line_are_escaped(tmp_path, monkeypatch, word
     assert done.exit_code in (1, 2)
     assert r"\x1b[31m" in done.output.replace("\n", "").replace(" ", "")
     assert not any(map(is_hidden, done.output.replace("\n", "")))
+
+
+def test_a_message_of_several_lines_has_them_in_the_terminal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = CliRunner().invoke(app, ["check", "no\nwhere"]).stderr.splitlines()
+    assert lines[0] == r"Error: no\nwhere: found no such folder. Expected one of" and len(lines) == 5
+    assert lines[1].startswith(r"    no\nwhere/CLASS/*.png")
+
+
+def test_an_output_of_few_characters_is_no_error(tmp_path):
+    """As that of a pipe on Windows."""
+    words = [sys.executable, "-m", "xrayfast", "synth", "\u80f8", "--images", "6", "--size", "64"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
+    assert done.returncode == 0 and r"Data: \u80f8" in done.stdout

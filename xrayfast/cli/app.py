@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import io
 import os
 import re
 import sys
@@ -144,6 +145,8 @@ def _root(
 def main() -> None:
     """The entry point of `xrayfast` and `python -m xrayfast`."""
     gc.set_threshold(*GC_THRESHOLDS)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every encoding has "−", such as that of a Windows pipe
     exit_codes: list[int] = []
     atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in the reverse order of their registration
     try:

@@ -20,7 +20,7 @@ from xrayfast.data.splits.folders import parse_split_folder
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, shorten
 
-LAYOUTS = """Expected one of
+_LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
     {0}/train/CLASS/*.png, {0}/valid/..., {0}/test/...   the same, already split
     {0}/labels.csv                                         a column of image paths and one of labels
@@ -30,6 +30,12 @@ _TABLE_OPTIONS = ("path_col", "label_col", "split_col", "uncertain", "blank")
 
 _File: TypeAlias = tuple[str, LabelSet]
 """A path, and the labels of the class folder that it lies in."""
+
+
+def no_layout(found: str, source: Path) -> DataError:
+    """The error that says what was found, and lists the layouts that a source may have."""
+    first, *others = (line.format(source) for line in _LAYOUTS.splitlines())
+    return DataError(f"{found}. {first}", *others)
 
 
 @dataclass
@@ -135,7 +141,7 @@ def _add_classes(
     loose = [name for name in beside if is_image(str(folder / name))]
     if not classes:
         what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
-        raise DataError(f"{folder}: found {what}. {LAYOUTS.format(config.source)}")
+        raise no_layout(f"{folder}: found {what}", config.source)
     if loose:
         found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
         found.left_out.append((f"beside the class folders of {folder.name}", [str(folder / name) for name in loose]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xrayfast.data.images.names import IMAGE_WORD, find_derived
 from xrayfast.data.images.reader import is_image
-from xrayfast.data.sources.class_folders import LAYOUTS
+from xrayfast.data.sources.class_folders import no_layout
 from xrayfast.data.sources.columns import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
@@ -45,9 +45,9 @@ def detect_layout(source: Path, labels: Path | None) -> Layout:
     if labels is None and is_table(source.name) and not source.is_dir():
         source, labels = source.parent, source
     if not source.exists():
-        raise DataError(f"{source}: found no such folder. {LAYOUTS.format(source)}")
+        raise no_layout(f"{source}: found no such folder", source)
     if not source.is_dir():
-        raise DataError(f"{source}: found a file; expected a folder or a .csv file. {LAYOUTS.format(source.parent)}")
+        raise no_layout(f"{source}: found a file; expected a folder or a .csv file", source.parent)
     if labels is not None:
         return Layout(source, labels)
     root = absolute(source)
@@ -73,10 +73,8 @@ def detect_layout(source: Path, labels: Path | None) -> Layout:
         others = tuple(name for name in recognised if name != table)
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
     if len(with_images) > 1 and not any(parse_split_folder(folder.name) for folder in with_images):
-        raise DataError(
-            f"{source}: found {listed}, which look like folders of images and not like classes, and no table of "
-            f"labels. {LAYOUTS.format(source)}"
-        )
+        found = f"found {listed}, which look like folders of images and not like classes, and no table of labels"
+        raise no_layout(f"{source}: {found}", source)
     return Layout(source)
 
 
