@@ -146,7 +146,7 @@ def main() -> None:
     """The entry point of `xrayfast` and `python -m xrayfast`."""
     gc.set_threshold(*GC_THRESHOLDS)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # not every encoding has "−", such as that of a Windows pipe
+        sys.stdout.reconfigure(errors="backslashreplace")  # a pipe on Windows has 256 characters
     exit_codes: list[int] = []
     atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in the reverse order of their registration
     try:

@@ -1,0 +1,109 @@
+"""What only POSIX systems have is asked for before it is used, and worker processes may be spawned."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import xrayfast
+
+PACKAGE = Path(xrayfast.__file__).parent
+
+# What Python's documentation marks "Availability: Unix" or the like, as far as anyone here could want it.
+POSIX_ONLY = {
+    "os": """chown chroot fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpgrp
+        getpriority getuid killpg lchown lockf mkfifo mknod nice openpty posix_fadvise posix_fallocate posix_spawn pread pwrite
+        sched_getaffinity sched_setaffinity setgid setpgid setpriority setsid setuid statvfs sync sysconf uname wait
+        wait3 wait4 O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_SYNC kill""",
+    "signal": """SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 SIGXCPU
+        alarm pause pthread_kill pthread_sigmask setitimer siginterrupt sigwait""",
+    "select": "epoll kqueue poll",
+}
+"""`os.kill` is on Windows too, where it ends the process whatever the signal."""
+POSIX_ONLY = {module: set(names.split()) for module, names in POSIX_ONLY.items()}
+MODULES = {"fcntl", "grp", "posix", "pty", "pwd", "readline", "resource", "syslog", "termios", "tty"}
+KEYWORDS = {"preexec_fn", "start_new_session", "pass_fds", "process_group"}
+
+
+def guards(tree):
+    """The nodes that run only where a guard lets them: by hasattr or the platform, or a failure is expected."""
+    for node in ast.walk(tree):
+        test = ast.unparse(node.test) if isinstance(node, (ast.If, ast.IfExp)) else ""
+        if "hasattr(" in test or "sys.platform" in test or "os.name" in test:
+            yield from ast.walk(node)
+        if isinstance(node, ast.Try) and any("ImportError" in ast.unparse(h.type or node) for h in node.handlers):
+            yield from (inner for part in node.body for inner in ast.walk(part))
+        if isinstance(node, ast.With) and "suppress(ImportError" in ast.unparse(node.items[0]):
+            yield from ast.walk(node)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_only_posix_has_is_guarded(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    guarded = {id(node) for node in guards(tree)}
+    for node in ast.walk(tree):
+        found = set()
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found = {node.attr} & POSIX_ONLY.get(node.value.id, set())
+        elif isinstance(node, ast.Import):
+            found = {alias.name for alias in node.names} & MODULES
+        elif isinstance(node, ast.ImportFrom):
+            found = {node.module} & MODULES or {alias.name for alias in node.names} & POSIX_ONLY.get(node.module, set())
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = {node.value} & {"/dev/null", "/dev/shm", "/tmp", "fork", "forkserver"}
+        elif isinstance(node, ast.keyword):
+            found = {node.arg} & KEYWORDS
+        assert not found or id(node) in guarded, f"{path.name} line {getattr(node, 'lineno', '?')}: {found}"
+
+
+SCRIPT = """
+import multiprocessing, os, pkgutil, signal, sys
+# Other people's guards are theirs.
+import fastai.vision.all, filelock, gdcm, joblib, matplotlib.pyplot, plotext, rich.console, sklearn.linear_model, typer
+
+for module, names in {names}.items():
+    for name in names:
+        if hasattr(sys.modules.get(module), name):
+            delattr(sys.modules[module], name)
+sys.modules.update(dict.fromkeys({modules}))
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    import xrayfast as xf
+    for module in pkgutil.walk_packages(xf.__path__, "xrayfast."):
+        if not module.name.endswith("__main__"):
+            __import__(module.name)
+    from pathlib import Path
+    from xrayfast.cli import app
+
+    words = ["--arch", "resnet18", "--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
+    words += ["--epochs", "1", "--unfreeze", "--freeze-epochs", "0", "--resamples", "20", "--workers", "0"]
+    app(["fit", {data!r}, *words], standalone_mode=False)
+    data = xf.open_data({data!r})
+    spawned, own = (next(iter(xf.dataloaders(data, size=32, batch_size=8, workers=n, device="cpu")[1])) for n in (1, 0))
+    assert (spawned[0] == own[0]).all() and (spawned[1] == own[1]).all()
+    print("done", multiprocessing.get_start_method())
+"""
+
+
+def test_it_trains_without_what_only_posix_has_and_its_workers_may_be_spawned(data_dir, tmp_path):
+    # What the functions of Python and torch need here stays: to start and end a process, to remove a folder.
+    needed = {"kill", "statvfs", "SIGCHLD", "SIGKILL", "pthread_sigmask", "poll"}
+    needed |= {"O_CLOEXEC", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"}
+    names = {module: sorted(names - needed) for module, names in POSIX_ONLY.items()}
+    script = SCRIPT.replace("{names}", repr(names)).replace("{modules}", repr(sorted(MODULES - {"posix"})))
+    (tmp_path / "script.py").write_text(script.replace("{data!r}", repr(str(data_dir))))
+    paths = os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        timeout=300,
+    )
+    assert done.returncode == 0 and done.stdout.endswith("done spawn\n"), done.stderr[-3000:]
+    assert (tmp_path / "runs" / "resnet18-1" / "model.safetensors").is_file()
