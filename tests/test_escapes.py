@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from rich.progress import Progress
 from typer.testing import CliRunner
 
 from xrayfast.cli import app, output
+from xrayfast.cli.app import _show as show_error
 from xrayfast.cli.output import Output
 from xrayfast.cli.progress import LiveReporter
 from xrayfast.errors import DataError, RunError
@@ -130,3 +132,9 @@ def test_an_output_of_few_characters_is_no_error(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
     done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60)
     assert done.returncode == 0 and r"Data: \u80f8" in done.stdout
+
+
+def test_a_traceback_is_escaped(capsys):
+    show_error(SimpleNamespace(params={"debug": True}), ValueError(NASTY), "said")
+    text = capsys.readouterr().err
+    assert text.endswith("Error: said\n") and not any(map(is_hidden, text.replace("\n", "")))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -178,6 +179,8 @@ def test_neither_runs_nor_tables_nor_options_have_such_names(tiny_run, data_dir,
         done = call(*words, code=code)
         assert r"\xff" in done.stderr and shown(done), words
     assert not list(tmp_path.iterdir())
+    shutil.copytree(tiny_run.path, "\udcff")
+    assert r"\xff: found a name that is not UTF-8" in call("interpret", "\udcff", code=1).stderr
     with pytest.raises(xf.errors.ReadError, match=r"\\xff\.png: found a name that is not UTF-8"):
         xf.explain(tiny_run, "\udcff.png")
 

@@ -344,10 +344,8 @@ def write_csv(path: Path, table: pd.DataFrame, float_format: str | None = None) 
     texts = table.columns.tolist()
     for i in (i for i, dtype in enumerate(table.dtypes) if dtype.kind not in "biufM"):
         cells = table.iloc[:, i].tolist()
-        quoted = [_quoted(cell) for cell in cells]
-        if quoted != cells:
-            table.isetitem(i, pd.Series(quoted, table.index, dtype=object))
-        texts += quoted
+        table.isetitem(i, pd.Series([_quoted(cell) for cell in cells], table.index, dtype=object))
+        texts += cells
     # pandas leaves a lone carriage return without quotes, and reads it as the end of a line.
     returns = any(isinstance(text, str) and "\r" in text for text in texts)
     quoting: Any = csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xrayfast.errors.escapes import escape_hidden
 from xrayfast.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
 from xrayfast.report.figures import axes_at, fitting
 
@@ -80,7 +79,7 @@ class Panels:
             )
             for text, name in zip(legend.get_texts(), names, strict=True):
                 text.set_parse_math(False)
-                text.set_text(escape_hidden(name))
+                text.set_text(name)
         return self.figure
 
     def _axes(self, index: int, height: float, below: float) -> Axes:
