@@ -16,8 +16,8 @@ PACKAGE = Path(xrayfast.__file__).parent
 POSIX_ONLY = {
     "os": """chown chroot fchmod fchown fork forkpty getegid geteuid getgid getgroups getloadavg getpgid getpgrp
         getpriority getuid killpg lchown lockf mkfifo mknod nice openpty posix_fadvise posix_fallocate posix_spawn pread
-        pwrite sched_getaffinity sched_setaffinity setgid setpgid setpriority setsid setuid statvfs sync sysconf uname wait
-        wait3 wait4 O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_SYNC kill""",
+        pwrite sched_getaffinity sched_setaffinity setgid setpgid setpriority setsid setuid statvfs sync sysconf uname
+        wait wait3 wait4 O_CLOEXEC O_DIRECTORY O_NOFOLLOW O_NONBLOCK O_SYNC kill""",
     "signal": """SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGQUIT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 SIGXCPU
         alarm pause pthread_kill pthread_sigmask setitimer siginterrupt sigwait""",
     "select": "epoll kqueue poll",
