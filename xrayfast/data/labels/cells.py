@@ -24,7 +24,7 @@ from xrayfast.data.labels.names import (
     sort_labels,
 )
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_labels, require_few_labels
-from xrayfast.errors import DataError, plural, shorten
+from xrayfast.errors import LONGEST_NAME, DataError, plural, shorten, truncate
 
 LIST = "[...]"
 """Stands for the delimiter where cells are lists, as in "['effusion', 'mass']"."""
@@ -128,7 +128,9 @@ def parse_label_cells(
             sets.append(_parse_cell(cell, delim, known))
         except DataError as error:
             hint = "" if delim == LIST else ", or set --label-delim"
-            raise DataError(f"{where(_first(codes, code))}: {error} Fix '{cell}'{hint}.") from error
+            raise DataError(
+                f"{where(_first(codes, code))}: {error} Fix '{truncate(cell, LONGEST_NAME)}'{hint}."
+            ) from error
     blank = [code for code, labels in enumerate(sets) if not labels]
     if blank and not blank_allowed:
         cell = str(distinct[blank[0]]).strip()
@@ -219,7 +221,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
         if None in values:
             code = values.index(None)
             raise DataError(
-                f"{where(_first(codes, code))}: {name} is '{distinct[code]}'; expected 1, 0, -1 (uncertain) or blank. "
+                f"{where(_first(codes, code))}: {name} is '{truncate(distinct[code], LONGEST_NAME)}'; expected 1, 0, -1 (uncertain) or blank. "
                 "Fix the cell or remove the row, or name the right columns with --label-col."
             )
         matrix[:, j] = np.array(values, np.float32)[codes]
