@@ -254,6 +254,8 @@ def without(tensors, count):
         ("../run.json", lambda s: s | {"global_batch": "many"}, "global_batch is 'many'"),
         ("../run.json", lambda s: s | {"global_batch": -8}, "global_batch is -8"),
         ("../run.json", lambda s: s | {"global_batch": 10**20}, r"global_batch is 10{20}; expected less than or equal"),
+        ("../run.json", lambda s: s | {"frozen_feature_groups": [0] * 9}, "by config.yaml the phases have"),
+        ("../run.json", lambda s: s | {"frozen_feature_groups": [99] * 2}, "by config.yaml the phases have"),
         ("../run.json", lambda s: s | {"lr": 0}, "lr is 0"),
         ("../run.json", lambda s: s | {"precision": "fp7"}, "precision is 'fp7'"),
         ("../run.json", lambda s: s | {"status": "done"}, "status is 'done'"),

@@ -220,8 +220,9 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
         values = [_parse_flag(cell) for cell in distinct]
         if None in values:
             code = values.index(None)
+            cell = truncate(distinct[code], LONGEST_NAME)
             raise DataError(
-                f"{where(_first(codes, code))}: {name} is '{truncate(distinct[code], LONGEST_NAME)}'; expected 1, 0, -1 (uncertain) or blank. "
+                f"{where(_first(codes, code))}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. "
                 "Fix the cell or remove the row, or name the right columns with --label-col."
             )
         matrix[:, j] = np.array(values, np.float32)[codes]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
-from xrayfast.errors import TrainingError
+from xrayfast.errors import RunError, TrainingError
 from xrayfast.files import link_or_copy, replace_atomically
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import (
@@ -177,6 +177,12 @@ class Training:
         counts: Sequence[int] | None = run.info.frozen_feature_groups
         if counts is None:  # runs of earlier versions cached whatever they could
             counts = frozen_group_counts(phases, settings.reuse_frozen, settings.frozen_views)
+        frozen = [phase.frozen_groups for phase in phases]
+        if len(counts) != len(phases) or any(n > most for n, most in zip(counts, frozen, strict=True)):
+            raise RunError(
+                f"{run.path}: run.json has frozen_feature_groups {list(counts)}, and by config.yaml the phases have "
+                f"{frozen} frozen layer groups. One of the two files is of another run."
+            )
         done, first_epoch, features = len(history.rows), 0, None
         if self.checkpoint:
             self.checkpoint.restore_weights(learn)
