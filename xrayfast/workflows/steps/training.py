@@ -157,6 +157,7 @@ class Training:
         """Train all phases, or what is left of them after the epochs in `history`.
 
         Raises:
+            RunError: `run.json` is not of these phases.
             TrainingError: training diverged.
             WriteError: an epoch can't be saved.
             KeyboardInterrupt: `interrupted` returned True.
