@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import xrayfast as xf
 import xrayfast.learning.training
 from tests.conftest import TINY
 from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
+from xrayfast.learning.model.weights import save_weights
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.callbacks import EpochSeeds
 from xrayfast.learning.training.learner import RadiographLearner
@@ -35,6 +37,16 @@ def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert (learn.dls.size, learn.dls.bs, len(learn.dls.manifest)) == (32, 8, 36)
     assert type(learn.recorder) is EpochRecorder
     assert [type(callback).__name__ for callback in learn.cbs].count("Recorder") == 0
+
+
+def test_a_head_of_a_weight_file_that_is_not_used_is_named(learn, tmp_path):
+    save_weights(learn.model, tmp_path / "run.safetensors")
+    said = r"Of .*run\.safetensors the backbone is used; the head starts anew\. Not used: 1\.2\.bias"
+    with pytest.warns(UserWarning, match=said):
+        xf.learner(learn.dls, weights=tmp_path / "run.safetensors")
+    notes = []
+    xf.find_lr(learn.dls.manifest, steps=1, note=notes.append, **TINY | {"weights": str(tmp_path / "run.safetensors")})
+    assert [note for note in notes if re.match(said, note)]
 
 
 def test_fastai_s_own_methods_work(learn, data_dir, tmp_path):
