@@ -294,20 +294,25 @@ def test_a_traceback_is_shown_only_with_debug(at):
 def test_ctrl_c_stops_at_a_batch_and_resume_completes(at, data_dir):
     """In a process of its own, as a person would press it."""
     command = [sys.executable, "-m", "xrayfast", "fit", str(data_dir), *TINY, "--epochs", "40", "--name", "r"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell lets its background jobs ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
     history = at / "runs" / "r" / "history.csv"
     deadline = time.monotonic() + 120
     while not history.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
+    refused = call("fit", "--resume", "runs/r", code=1).stderr
+    assert f"another process writes to this run (process {process.pid} on " in refused
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     assert "Traceback" not in out + err
     assert "xrayfast fit --resume runs/r" in err
     assert err.startswith("Stopped after ") and "Error" not in err
-    config = history.parent / "config.yaml"
-    epochs = len(pd.read_csv(history))
-    config.write_text(config.read_text().replace("epochs: 40", f"epochs: {epochs + 1}"))
+    run, epochs = Run("runs/r"), len(pd.read_csv(history))
+    run.write_config(run.config.updated({"epochs": epochs + 1}))
     assert "Run: runs/r" in call("fit", "--resume", "runs/r").stdout
     assert len(Run("runs/r").history) == epochs + 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output, format_cell, styled
@@ -137,8 +137,12 @@ def reporting(out: Output) -> Iterator[PlainReporter]:
         yield PlainReporter(out)
         return
     reporter = LiveReporter(out)
-    with reporter.progress:
+    reporter.progress.start()
+    try:
         yield reporter
+    finally:
+        with suppress(OSError):  # the terminal was closed
+            reporter.progress.stop()
 
 
 def format_phase(phase: Phase) -> str:
