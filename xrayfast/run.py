@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime, timezone
@@ -26,6 +25,7 @@ from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.errors import RunError, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import (
     CHECKSUMS,
@@ -142,7 +142,7 @@ class Run:
                 f"{error.filename or root}: can't be written ({error.strerror}). Choose another folder with --runs."
             ) from error
 
-    def lock(self, note: Callable[[str], None] = warnings.warn) -> AbstractContextManager[None]:
+    def lock(self, note: Callable[[str], None] = warn) -> AbstractContextManager[None]:
         """Be the one process that writes to the run within a block; see `xrayfast.files.run_lock`.
 
         Args:

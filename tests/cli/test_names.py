@@ -113,7 +113,10 @@ def test_predictions_name_the_files_as_they_are(inside):
     assert shown(call("predict", "runs/odd", "data", "-o", "answers.csv"))
     table = read_csv(Path("answers.csv"), ["file", f"prob_{LABELS['pneumonia']}"], dtype={"file": str})
     assert {name.removeprefix("data/") for name in table["file"]} == names(Path("data"))
-    table = xf.predict("runs/odd", "data")
+    Path("data/x\x1b[31m.txt").touch()
+    with pytest.warns(UserWarning, match=r"x\\x1b\[31m\.txt"):
+        table = xf.predict("runs/odd", "data")
+    Path("data/x\x1b[31m.txt").unlink()
     assert {name.removeprefix("data/") for name in table["file"]} == names(Path("data"))
     case = xf.explain("runs/odd", next(Path("data").rglob("*Note*.png")))
     case.save("explained.png")
@@ -190,3 +193,9 @@ def test_half_a_surrogate_pair_in_a_run_is_refused(tiny_run, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(xf.errors.RunError, match=r"labels\.json: holds text that is not Unicode"):
         _ = xf.Run(tmp_path).labels
+
+
+def test_the_report_in_a_notebook_shows_labels_escaped(inside, capsys):
+    xf.interpret("runs/odd").print_classification_report()
+    text = capsys.readouterr().out
+    assert r"[red]covid\u202e\x1b[31m" in text and not any(map(is_hidden, text.replace("\n", "")))

@@ -6,6 +6,7 @@ imitate a message of ours, and a bidirectional control can show `gpj.exe` as `ex
 
 from __future__ import annotations
 
+import warnings
 from unicodedata import category
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
@@ -35,6 +36,11 @@ def escape_hidden(text: str) -> str:
 def escape_lines(text: str) -> str:
     r"""The same for a text of several lines, whose line breaks stay."""
     return "\n".join(map(escape_hidden, text.split("\n")))
+
+
+def warn(text: str) -> None:
+    """Warn where a function of the package was called, which is what its notes do outside the command line."""
+    warnings.warn(escape_hidden(text), stacklevel=3)
 
 
 def is_utf8(text: str) -> bool:

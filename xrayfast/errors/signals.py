@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -41,7 +40,7 @@ _BLOCKS: list[object] = []
 
 def _send_again(number: int, block: object) -> None:
     if block in _BLOCKS:  # else it has left the block meanwhile
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)  # on Windows os.kill would end the process
 
 
 def raise_stopped(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import DataError
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.metrics.operating_points.decision import Decision
@@ -93,6 +94,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
     def print_classification_report(self) -> None:
         """Print the metrics of each label and over all labels."""
         table = self.label_table().rename(columns={"support": "Images"}).rename(columns=metric_title)
+        table.index = table.index.map(escape_hidden)
         print(table.to_string(float_format="{:.3f}".format, na_rep="-"))
         for name, metric in epoch_metrics(self.task).items():
             value = self.summary["overall"][name]

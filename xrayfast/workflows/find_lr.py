@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ from xrayfast.config import MAX_EPOCHS, Config, Options
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.loaders import as_read_error
@@ -31,7 +31,7 @@ def find_lr(
     config: Config | None = None,
     steps: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 100,
     progress: Callable[[str, int, int], None] | None = None,
-    note: Callable[[str], None] = warnings.warn,
+    note: Callable[[str], None] = warn,
     **options: Unpack[Options],
 ) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.

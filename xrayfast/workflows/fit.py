@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -22,6 +21,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import Interrupted, ReadError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import StopRequest, handling_signals
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
@@ -172,7 +172,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         Interrupted: it was stopped again.
     """
     run = Run.of(run)
-    note, reporter = warnings.warn if reporter is None else reporter.note, reporter or NullReporter()
+    note, reporter = warn if reporter is None else reporter.note, reporter or NullReporter()
     config = run.config
     joined = join_process_group(config.train.device)
     with joined as world, FreeThreads() as threads, _resuming(run, world, note) as folder:
@@ -388,7 +388,7 @@ def finish(
     config: Config,
     *,
     seconds: float,
-    note: Callable[[str], None] = warnings.warn,
+    note: Callable[[str], None] = warn,
 ) -> None:
     """Predict with the weights of the best epoch, compute metrics, and complete the run."""
     began = time.perf_counter()

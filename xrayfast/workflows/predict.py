@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, Radiograph, fit_square, is_image, read
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.files import require_utf8
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
@@ -39,7 +39,7 @@ def predict(
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
-    note: Callable[[str], None] = warnings.warn,
+    note: Callable[[str], None] = warn,
 ) -> pd.DataFrame:
     """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
 
