@@ -201,11 +201,15 @@ def require_output_file(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def replace_atomically(path: Path) -> Iterator[Path]:
+def replace_atomically(path: Path, digest: str | None = None) -> Iterator[Path]:
     """Give a temporary path to write to, which replaces `path` at the end of the block.
 
     Where the block fails or is interrupted, the old file stays and the temporary one is removed. A symbolic link at
     `path` is replaced, and what it leads to stays as it is. The checksum is recorded where the folder has some.
+
+    Args:
+        path: the file.
+        digest: its checksum, where that is known already.
 
     Raises:
         WriteError: the file can't be written: no permission, no folder, no space; see also `require_output_file`.
@@ -218,7 +222,7 @@ def replace_atomically(path: Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # not every file system has permissions
                 temporary.chmod(0o666 & ~_umask())
         if path.suffix in _CHECKED and (path.parent / CHECKSUMS).is_file():
-            _append(path.parent / CHECKSUMS, f"{file_digest(temporary)}  {path.name}\n")
+            _append(path.parent / CHECKSUMS, f"{digest or file_digest(temporary)}  {path.name}\n")
         temporary.replace(path)
     except UnicodeEncodeError as error:
         near = error.object[max(error.start - 30, 0) : error.start + 30]
@@ -243,8 +247,8 @@ def start_checksums(folder: Path) -> None:
     _append(folder / CHECKSUMS, "")
 
 
-def write_checksums(folder: Path, digests: Mapping[str, str | None]) -> None:
-    """Record the checksums of all files of a folder; of those in `digests` that are not None they are known already.
+def write_checksums(folder: Path, digests: Mapping[str, str]) -> None:
+    """Record the checksums of all files of a folder; those in `digests` are known already.
 
     Raises:
         OSError: a file can't be read, or `checksums.txt` can't be written.
@@ -254,28 +258,33 @@ def write_checksums(folder: Path, digests: Mapping[str, str | None]) -> None:
     _append(folder / CHECKSUMS, "".join(lines))
 
 
-def require_intact(path: Path) -> str | None:
-    """Check that a file is as it was written, where its folder has checksums.
+def known_digests(path: Path) -> list[str]:
+    """The checksums of the versions of a file that were written, the present one last; none where none are recorded.
 
-    Returns:
-        Its checksum; None where the folder has none, as in runs of versions before 0.4.
+    Raises:
+        RunError: `checksums.txt` can't be read.
+    """
+    checksums = path.parent / CHECKSUMS
+    lines = read_text(checksums, "checksums").split("\n") if checksums.is_file() else []
+    return [found[1] for line in lines if (found := _LINE.search(line)) and found[2] == path.name]
+
+
+def require_intact(path: Path) -> None:
+    """Check that a file is as it was written; not where its folder has no checksums, as in runs before 0.4.
 
     Raises:
         RunError: it has changed, can't be read or is too large.
     """
     checksums = path.parent / CHECKSUMS
     if not checksums.is_file():
-        return None
+        return
     require_regular_file(path, "a file of a run", MAX_RUN_BYTES)  # a checksum reads it whole
-    require_regular_file(checksums, "checksums")
     try:
-        lines = checksums.read_text(encoding="utf-8", errors="replace").split("\n")
-        known = {found[1] for line in lines if (found := _LINE.search(line)) and found[2] == path.name}
-        digest = file_digest(path)
+        known = known_digests(path)
+        if file_digest(path) in known:
+            return
     except OSError as error:
         raise RunError(f"{path}: can't be read ({error.strerror or error}).") from error
-    if digest in known:
-        return digest
     problem = "has changed since it was written" if known else "is not known to have been written here"
     raise RunError(
         f"{path}: {problem}: its checksum is not in {CHECKSUMS}. Copy the folder again from where the run was made. If "

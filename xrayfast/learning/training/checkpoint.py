@@ -23,6 +23,7 @@ from xrayfast.files import (
     CHECKSUMS,
     ensure_folder,
     file_digest,
+    known_digests,
     link_or_copy,
     require_intact,
     write_checksums,
@@ -131,7 +132,7 @@ def save_checkpoint(folder: Path, learn: Learner, history: History, best: Path |
         best: the file of the best weights; None where they are those of the last epoch.
 
     Raises:
-        RunError: the file of the best weights has changed, or the folder can't be made.
+        RunError: the folder can't be made.
         WriteError: the folder can't be written to.
     """
     fresh, old = folder.with_name(folder.name + ".new"), _before(folder)
@@ -149,10 +150,10 @@ def save_checkpoint(folder: Path, learn: Learner, history: History, best: Path |
         write_json(fresh / STATE, {"rows": history.rows, "best_epoch": history.best_epoch, "optimizer": scalars})
         link_or_copy(best or fresh / MODEL, fresh / BEST)
         if best is None:
-            digest: str | None = file_digest(fresh / MODEL)
-            write_checksums(fresh, {MODEL: digest, BEST: digest})
+            digests = dict.fromkeys((MODEL, BEST), file_digest(fresh / MODEL))
         else:
-            write_checksums(fresh, {BEST: require_intact(best)})
+            digests = dict(zip([BEST], known_digests(best)[-1:], strict=False))
+        write_checksums(fresh, digests)
         if folder.exists():
             folder.rename(old)
         fresh.rename(folder)

@@ -12,7 +12,7 @@ from pathlib import Path
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
 from xrayfast.errors import RunError, TrainingError
-from xrayfast.files import link_or_copy, replace_atomically
+from xrayfast.files import known_digests, link_or_copy, replace_atomically
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import (
     AdaptThreads,
@@ -282,7 +282,7 @@ def publish_epochs(run: Run, history: History) -> None:
         saved = run.checkpoint / name
         # Versions before 0.4 saved no best weights in it.
         if saved.is_file() and not (path.is_file() and path.samefile(saved)):
-            with replace_atomically(path) as temporary:
+            with replace_atomically(path, *known_digests(saved)[-1:]) as temporary:
                 link_or_copy(saved, temporary)
 
 
