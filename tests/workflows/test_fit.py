@@ -14,6 +14,7 @@ from PIL import Image
 
 import xrayfast as xf
 from tests.conftest import TINY, UNCHECKED, StopAfter
+from xrayfast.config import Config
 from xrayfast.data.images.reader import read
 from xrayfast.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from xrayfast.learning.inference.predictor import Predictor
@@ -22,6 +23,7 @@ from xrayfast.learning.training.callbacks import History, NullReporter
 from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import overall_metrics
 from xrayfast.workflows.compare import _run_row
+from xrayfast.workflows.fit import require_settings
 
 SAME = ["train_loss", "train_accuracy", "valid_loss", "valid_accuracy", "valid_f1_macro", "valid_auroc_macro", "lr"]
 
@@ -686,3 +688,8 @@ def test_multi_label_with_focal_loss(tiny_multi_run):
     assert covid.sum() > 0
     assert set(run.metrics["valid"]["overall"]) == set(overall_metrics("multi"))
     assert predictions.loss.mean() == pytest.approx(run.history["valid_loss"][run.info["best_epoch"] - 1], rel=1e-3)
+
+
+def test_a_head_that_is_too_large_is_refused_before_images_are_decoded(data_dir):
+    with pytest.raises(ConfigError, match="head_width is 30000, 30000: with 3 labels the head has 930,810,000 weights"):
+        require_settings(xf.open_data(data_dir), Config().updated({"head_width": (30_000, 30_000)}))

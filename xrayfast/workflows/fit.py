@@ -27,7 +27,7 @@ from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import layer_groups
 from xrayfast.learning.model.losses import make_loss
-from xrayfast.learning.model.network import describe_network
+from xrayfast.learning.model.network import add_head, describe_network
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_backbone, load_weights
 from xrayfast.learning.randomness import isolated_rng
@@ -288,6 +288,7 @@ def require_settings(data: Manifest, config: Config) -> None:
     model, train = config.model, config.train
     with torch.device("meta"):  # without weights
         backbone = load_backbone(model.arch, with_classifier=model.head == "classifier")
+        add_head(backbone, len(data.labels), model.head_width, model.head)
     groups = layer_groups(backbone.blocks, nn.Identity(), "blocks" if train.unfreeze_layers is None else "layers")
     plan_phases(train, len(groups), 1.0, pretrained=True)
     each = [1] * len(data.labels)
