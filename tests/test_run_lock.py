@@ -167,3 +167,9 @@ def test_what_is_no_lock_file_is_left_alone(kind, tmp_path):
 def test_a_folder_that_is_gone_is_no_run(tmp_path):
     with pytest.raises(RunError, match="no such run"), lock_run(tmp_path / "gone", pytest.fail):
         pass
+
+
+def test_a_command_that_is_not_utf_8_holds_a_lock_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["python", "\udcff.py", "a\nb"])
+    with lock_run(tmp_path, print):
+        assert json.loads((tmp_path / "run.lock").read_text())["command"] == r"python '\xff.py' 'a\nb'"

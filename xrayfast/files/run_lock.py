@@ -23,6 +23,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from xrayfast.errors import RunError, WriteError
+from xrayfast.errors.escapes import escape_hidden
 
 LOCK_FILE = "run.lock"
 
@@ -59,7 +60,7 @@ class _Holder(BaseModel):
         import psutil
 
         process, program = psutil.Process(), Path(sys.orig_argv[0]).name if sys.orig_argv else ""
-        command = " ".join(shlex.join([program, *sys.orig_argv[1:]]).split())[:200]
+        command = escape_hidden(shlex.join([program, *sys.orig_argv[1:]]))[:200]
         since = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
         return cls(host=platform.node(), pid=process.pid, start=process.create_time(), since=since, command=command)
 
