@@ -139,6 +139,22 @@ def test_of_many_that_find_a_lock_left_behind_one_gets_it(system, tmp_path):
     assert max(most) == 1 and len(refusals) == 7
 
 
+def test_a_lock_file_that_is_removed_while_it_is_opened_is_made_anew(tmp_path, monkeypatch):
+    first, opened = lock_run(tmp_path, pytest.fail), run_lock._open
+    first.__enter__()
+
+    def open_and_release(path):
+        found = opened(path)
+        monkeypatch.undo()
+        first.__exit__(None, None, None)
+        return found
+
+    monkeypatch.setattr(run_lock, "_open", open_and_release)
+    with lock_run(tmp_path, pytest.fail):
+        assert (tmp_path / "run.lock").is_file()
+        refused(tmp_path)
+
+
 def test_a_killed_process_s_lock_is_free_at_once_though_its_forked_child_lives(tmp_path):
     code = HOLD.replace("    input()", "    import os\n    if os.fork() == 0: os.close(1)\n    input()")
     held = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
