@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test test-all lint format docs clean
+.PHONY: demo test test-all test-faults lint format docs clean
 
 demo: $(READY)
 	$(BIN)/xrayfast demo
@@ -14,7 +14,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow or not slow" --ignore tests/faults
+
+# Kills, signals, damaged files and hostile runs; XRAYFAST_FAULTS_SEED=1 draws others.
+test-faults: $(READY)
+	$(BIN)/python -m pytest -m slow -rP tests/faults
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,129 @@
+"""Training that is killed or told to stop at random moments goes on to the same bytes, whatever its options."""
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import xrayfast as xf
+from tests.faults.victims import Victims, timed
+
+KILLS = int(os.environ.get("XRAYFAST_FAULTS_KILLS", "50"))
+SIGNALS = int(os.environ.get("XRAYFAST_FAULTS_SIGNALS", "14"))
+SEED = int(os.environ.get("XRAYFAST_FAULTS_SEED", "0"))
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+
+TINY = "--size 40 --arch resnet18 --weights none --batch-size 8 --device cpu --precision fp32 --resamples 100 --seed 7"
+OPTIONS = [
+    "--epochs 3",
+    "--epochs 2 --unfreeze --freeze-epochs 1",
+    "--epochs 2 --unfreeze --freeze-epochs 0 --optimizer sgd --lr 0.01",
+    "--epochs 2 --unfreeze-layers 3 --train-metrics final",
+    "--epochs 2 --unfreeze --gradual-unfreeze 1",
+    "--epochs 3 --unfreeze --freeze-epochs 0 --progressive 32,40",
+    "--epochs 3 --reuse-frozen off --tta",
+    "--epochs 3 --frozen-views 2 --head mlp",
+    "--epochs 6 --unfreeze --early-stop 1 --loss focal",
+    "--epochs 2 --no-cache --test-fraction 0.2",
+]
+SAME = ("model.safetensors", "batches.csv", "split.csv", "labels.json", "predictions/valid.csv")
+
+
+def bytes_of(run: Path) -> dict[str, bytes]:
+    """What must be equal: all files of numbers, without the times in history and metrics."""
+    found = {name: (run / name).read_bytes() for name in SAME}
+    lines = (run / "history.csv").read_text().splitlines()
+    found["history.csv"] = "\n".join(line.rsplit(",", 1)[0] for line in lines).encode()
+    metrics = (run / "metrics.json").read_text().splitlines()
+    return found | {"metrics.json": "\n".join(line for line in metrics if '"seconds"' not in line).encode()}
+
+
+@pytest.fixture(scope="module")
+def campaign(data_dir, tmp_path_factory):
+    """Starts processes; and for each choice of options the command, its seconds, and the bytes of an unharmed run."""
+    victims = Victims(tmp_path_factory.mktemp("kills"))
+    victims.run("warm", "--version")
+    whole = {}
+    for i, options in enumerate(OPTIONS):
+        words = ["fit", data_dir, *TINY.split(), *options.split(), "--runs", "runs"]
+        seconds = timed(victims, f"whole{i}", *words, "--name", f"whole{i}")
+        whole[i] = words, seconds, bytes_of(victims.folder / "runs" / f"whole{i}")
+    return victims, whole
+
+
+def go_on(victims: Victims, name: str, words: list[object]) -> tuple[int, str]:
+    """Resume a run, or start it again where it had not begun."""
+    run = victims.folder / "runs" / name
+    if not (run / "split.csv").exists():
+        return victims.run(name, *words, "--name", name)
+    if xf.Run(run).info.status == "completed":
+        return 0, ""
+    return victims.run(name, "fit", "--resume", run)
+
+
+def harm(victims: Victims, name: str, expected: dict[str, bytes]) -> list[str]:
+    """What is not as in the unharmed run: bytes, and files that are left over."""
+    run = victims.folder / "runs" / name
+    found = bytes_of(run)
+    wrong = [f"{file} differs" for file, content in expected.items() if found[file] != content]
+    leftovers = {path.name for path in run.iterdir()} - {
+        path.name for path in (victims.folder / "runs" / "whole0").iterdir()
+    }
+    return wrong + [f"{file} is left over" for file in leftovers]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_training_ends_with_the_same_bytes(campaign):
+    victims, whole = campaign
+    rng, wrong, moments = np.random.default_rng(SEED), [], Counter()
+    for kill in range(KILLS):
+        words, seconds, expected = whole[kill % len(OPTIONS)]
+        name, after = f"kill{kill}", float(rng.uniform(0, seconds * 1.05))
+        _code, _output, running = victims.strike(name, signal.SIGKILL, after, *words, "--name", name)
+        run = victims.folder / "runs" / name
+        moments["training" if (run / "history.csv").exists() else "before"] += running
+        moments["ended"] += not running
+        where = f"{name} after {after:.2f} s of {seconds:.2f}, {OPTIONS[kill % len(OPTIONS)]}"
+        code, output = go_on(victims, name, words)
+        if code or "Traceback" in output or "defect" in output:
+            wrong.append(f"{where}: exit {code}: {output[-600:]}")
+        else:
+            wrong += [f"{where}: {what}" for what in harm(victims, name, expected)]
+    print(f"{KILLS} kills ({dict(moments)}), {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong)
+    assert moments["training"] > KILLS / 10
+
+
+@pytest.mark.slow
+def test_told_to_stop_training_says_how_to_go_on_and_does(campaign):
+    victims, whole = campaign
+    rng, wrong, ended = np.random.default_rng([SEED, 1]), [], Counter()
+    for i in range(SIGNALS):
+        number = list(CODES)[i % len(CODES)]
+        words, seconds, expected = whole[i % len(OPTIONS)]
+        name, after = f"signal{i}", float(rng.uniform(0, seconds))
+        code, output, running = victims.strike(name, number, after, *words, "--name", name)
+        what, options = signal.Signals(number).name, OPTIONS[i % len(OPTIONS)]
+        where = f"{name}: {what} after {after:.2f} s of {seconds:.2f}, {options}"
+        run = victims.folder / "runs" / name
+        ended[code] += 1
+        completed = code == 0 and (not running or "Run:" in output)
+        unborn = code == -number and not output  # before the command line began
+        if (code != CODES[number] and not completed and not unborn) or "Traceback" in output:
+            wrong.append(f"{where}: exit {code}: {output[-600:]}")
+            continue
+        if code and (run / "split.csv").exists():
+            if xf.Run(run).info.status != "interrupted":
+                wrong.append(f"{where}: status {xf.Run(run).info.status}")
+            if "fit --resume" not in output:
+                wrong.append(f"{where}: no line says how to resume: {output[-300:]}")
+        code, output = go_on(victims, name, words)
+        if code:
+            wrong.append(f"{where}: exit {code} of the second command: {output[-600:]}")
+        else:
+            wrong += [f"{where}: {what}" for what in harm(victims, name, expected)]
+    print(f"{SIGNALS} signals (exit codes {dict(ended)}), {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong)
