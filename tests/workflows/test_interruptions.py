@@ -111,6 +111,14 @@ def test_a_signal_stops_what_comes_before_and_after_training_at_once(data, tmp_p
     assert xf.resume(tmp_path / "r").info.status == "completed"
 
 
+def test_stopped_while_its_checkpoint_is_removed_a_run_stays_complete(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(xf.Run, "remove_leftovers", lambda run: shutil.rmtree(run.checkpoint) or send(signal.SIGTERM)())
+        with pytest.raises(Interrupted):
+            xf.fit(data, runs=tmp_path, name="r", **OPTIONS | {"epochs": 1})
+    assert xf.Run(tmp_path / "r").info.status == "completed"
+
+
 def test_what_fails_because_of_a_signal_is_no_failure(data, tmp_path):
     def fail():
         """As where SIGTERM also reached a worker, or SIGHUP came with a terminal that is gone."""

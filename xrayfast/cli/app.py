@@ -54,7 +54,7 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with _escaped_usage_errors():
+            with handling_signals(), _escaped_usage_errors():  # before this there is nothing to end
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             with suppress(OSError):  # a terminal that was closed
@@ -150,8 +150,7 @@ def main() -> None:
     exit_codes: list[int] = []
     atexit.register(_exit_at_once, exit_codes)  # runs last: handlers run in the reverse order of their registration
     try:
-        with handling_signals():
-            app(prog_name="xrayfast")
+        app(prog_name="xrayfast")
     except SystemExit as end:
         if isinstance(end.code, int):
             exit_codes.append(end.code)

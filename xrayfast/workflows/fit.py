@@ -344,7 +344,8 @@ def _train(training: Training) -> None:
     except (KeyboardInterrupt, Exception) as error:
         # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
         if isinstance(error, KeyboardInterrupt) or stop():
-            run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
+            if run.info.status != "completed":  # then only leftovers are to be removed
+                run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
             again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
             raise Interrupted(
                 f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}",
