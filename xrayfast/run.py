@@ -423,6 +423,7 @@ class Run:
         stem = portable_name(stem)
         candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
         try:
+            _require_free(self.path / EVALUATIONS, name, "evaluation")  # before the folder of all is made
             evaluations = ensure_folder(self.path / EVALUATIONS)
             folder = _make_folder(evaluations, name, candidates, "evaluation")
             start_checksums(folder)

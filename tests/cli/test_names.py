@@ -168,7 +168,9 @@ def test_a_name_that_is_not_utf_8_is_named_before_any_work(no_utf8, tiny_run, wo
     assert sorted(map(str, Path().rglob("*"))) == before
 
 
-def test_neither_runs_nor_tables_nor_options_have_such_names(tiny_run, data_dir, tmp_path, monkeypatch):
+def test_neither_runs_nor_tables_nor_options_have_such_names(tiny_run, data_dir, tmp_path_factory, monkeypatch):
+    tmp_path, run = tmp_path_factory.mktemp("empty"), tmp_path_factory.mktemp("runs") / "copy"
+    shutil.copytree(tiny_run.path, run, ignore=shutil.ignore_patterns("evaluations"))
     monkeypatch.chdir(tmp_path)
     for words, code in (
         (["fit", data_dir, *TINY, "--name", "\udcff"], 1),
@@ -176,12 +178,12 @@ def test_neither_runs_nor_tables_nor_options_have_such_names(tiny_run, data_dir,
         (["fit", data_dir, *TINY, "--labels", "\udcff.csv"], 2),
         (["check", data_dir, "--label-col", "\udcff"], 2),
         (["interpret", "runs/\udcff"], 1),
-        (["evaluate", tiny_run.path, "--name", "\udcff"], 1),
+        (["evaluate", run, "--name", "\udcff"], 1),
         (["demo", "\udcff"], 2),
     ):
         done = call(*words, code=code)
         assert r"\xff" in done.stderr and shown(done), words
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and not (run / "evaluations").exists()
     shutil.copytree(tiny_run.path, "\udcff")
     assert r"\xff: found a name that is not UTF-8" in call("interpret", "\udcff", code=1).stderr
     with pytest.raises(xf.errors.ReadError, match=r"\\xff\.png: found a name that is not UTF-8"):
