@@ -156,7 +156,8 @@ def test_a_lock_file_that_is_removed_while_it_is_opened_is_made_anew(tmp_path, m
 
 
 def test_a_killed_process_s_lock_is_free_at_once_though_its_forked_child_lives(tmp_path):
-    code = HOLD.replace("    input()", "    import os\n    if os.fork() == 0: os.close(1)\n    input()")
+    fork = "    import os\n    if os.fork() == 0: os.close(1); input(); os._exit(0)\n"
+    code = HOLD.replace("    print(", fork + "    print(")
     held = subprocess.Popen([sys.executable, "-c", code, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert held.stdout.readline() == b"held\n"
     assert f"process {held.pid} on " in refused(tmp_path)
