@@ -89,6 +89,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_it_trains_without_what_only_posix_has_and_its_workers_may_be_spawned(data_dir, tmp_path):
     # What the functions of Python and torch need here stays: to start and end a process, to remove a folder.
     needed = {"kill", "statvfs", "SIGCHLD", "SIGKILL", "pthread_sigmask", "poll"}

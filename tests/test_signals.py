@@ -38,6 +38,7 @@ def test_what_nobody_catches_ends_python_with_the_code_and_without_a_traceback()
     assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned up\n", "")
 
 
+@pytest.mark.slow
 def test_a_bare_except_of_a_library_does_not_lose_them():
     with pytest.raises(Stopped) as caught, handling_signals():
         for _ in range(3):

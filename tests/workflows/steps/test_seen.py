@@ -47,5 +47,5 @@ def test_a_damaged_split(run):
     with pytest.raises(RunError, match=r"lacks split\.csv"):
         find_run_splits(run, ["aa"])
     split(run, digest=["aa"] * 4)
-    with pytest.raises(RunError, match="lacks the column split; found image, digest"):
+    with pytest.raises(RunError, match="lacks the columns split; found image, digest"):
         find_run_splits(run, ["aa"])
