@@ -176,9 +176,11 @@ class Run:
         """
         found = {}
         for info in root.glob(f"*/{INFO_FILE}"):
-            with contextlib.suppress(RunError):  # a damaged run must not hide the others
+            try:
                 run = cls(info.parent)
                 found[run.info.started] = run
+            except RunError as error:  # a damaged run must not hide the others
+                warn(f"Not looked at for the newest run: {error}")
         if not found:
             raise RunError(f"{root}: holds no runs. Train one with 'xrayfast fit', or name a run's folder.")
         return found[max(found)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.run import INFO_FILE, Run
+from xrayfast.run import INFO_FILE, SPLIT_FILE, Run
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
 
@@ -236,9 +235,10 @@ def _read_predictions(run: Run, split: PredictedSplit) -> Predictions:
 
 def _run_predictions(run: Run, predictions: Predictions) -> RunPredictions:
     hashes: dict[str, str] = {}
-    with contextlib.suppress(RunError):  # older runs lack them
-        table = read_csv(run.split_path, ("image", "digest"), dtype=str, keep_default_na=False)
-        hashes = dict(zip(table["image"], table["digest"], strict=True))
+    if (run.path / SPLIT_FILE).exists():
+        table = read_csv(run.split_path, ("image",), dtype=str, keep_default_na=False)
+        if "digest" in table:  # older runs lack them
+            hashes = dict(zip(table["image"], table["digest"], strict=True))
     return RunPredictions(predictions, run.decision, hashes, run.config.data.window)
 
 
