@@ -263,3 +263,10 @@ def test_nothing_is_given_as_an_empty_text(name, tmp_path):
         (tmp_path / "c.yaml").write_text(f"{FIELD_SECTIONS[name]}: {{{name}: {json.dumps(text)}}}\n")
         with pytest.raises(ConfigError, match=f"{name} is {shown}; expected "):
             Config.read(tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize("name", ["epochs", "seed", "size", "lr", "valid_fraction"])
+@pytest.mark.parametrize("value", [True, False])
+def test_true_is_no_number(name, value):
+    with pytest.raises(ConfigError, match=f"{name} is {str(value).lower()}; expected a number"):
+        Config().updated({name: value})

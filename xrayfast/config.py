@@ -6,6 +6,7 @@ them, in this order; a test compares the keyword arguments of the Python API wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -152,8 +153,12 @@ class _Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _require_text(cls, value: Any) -> Any:
-        """An empty path would be the working folder."""
+    def _require_plain(cls, value: Any, field: ValidationInfo) -> Any:
+        """An empty path would be the working folder, and true the number 1."""
+        annotation = str(cls.model_fields[str(field.field_name)].annotation)
+        if isinstance(value, bool) and re.search(r"\b(int|float)\b", annotation) and "bool" not in annotation:
+            found = {"field": field.field_name, "value": str(value).lower()}
+            raise PydanticCustomError("rules", "{field} is {value}; expected a number", found)
         if isinstance(value, str) and not value:
             raise PydanticCustomError("text", "some text")
         if isinstance(value, str) and "\0" in value:

@@ -37,10 +37,14 @@ def require_leak_free(
         return data, warnings, looked
     found = " ".join(leaks.sentences())
     if not allow_leaks:
+        advice = (
+            "Remove copies: too few patients or groups of duplicates are left to draw a split that keeps each together"
+            if data.drawn.all()
+            else "Remove copies, fix the split, or leave it out with --ignore-split, which draws one"
+        )
         raise DataError(
-            f"{data.config.source}: training would see images that it is evaluated on. {found} Remove copies, fix the "
-            "split, or leave it out with --ignore-split, which draws one; 'xrayfast check' lists all and shows the "
-            "images, and 'xrayfast fit --allow-leaks' trains all the same."
+            f"{data.config.source}: training would see images that it is evaluated on. {found} {advice}; 'xrayfast "
+            "check' lists all and shows the images, and 'xrayfast fit --allow-leaks' trains all the same."
         )
     return data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked
 
