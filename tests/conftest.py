@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,6 +45,14 @@ def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     os.environ["XRAYFAST_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_signal_handlers():
+    """Whatever the tests were started with: nohup has SIGHUP ignored, and a shell's background jobs SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

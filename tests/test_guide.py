@@ -158,6 +158,7 @@ def test_pages_use_one_vocabulary(page):
     assert not found
 
 
+@pytest.mark.slow
 def test_the_table_beside_fastai_is_what_the_script_finds(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["beside_fastai.py"])
     with pytest.raises(SystemExit):

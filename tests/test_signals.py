@@ -14,10 +14,8 @@ from xrayfast.errors.signals import STOP_SIGNALS, Stopped, StopRequest, handling
 
 
 @pytest.fixture(autouse=True)
-def _default_handlers():
-    """Whatever this process was started with: a shell lets its background jobs ignore SIGINT."""
+def _restore_handlers():
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

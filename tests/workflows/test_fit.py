@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data, whol
     assert other.history["train_loss"][0] != whole.history["train_loss"][0]
 
 
-@pytest.mark.parametrize("batches", [2, 9, 14])
+@pytest.mark.parametrize("batches", [2, pytest.param(9, marks=pytest.mark.slow), 14])
 def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, batches):
     with pytest.raises(Interrupted, match=r"fit --resume") as caught:
         xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **TINY)
@@ -152,7 +152,7 @@ def test_a_run_of_the_last_layers_says_so_everywhere(last_layers):
     assert len(learn.groups) == 18 and learn.groups[-4].name == "layer4.0.conv2"
 
 
-@pytest.mark.parametrize("batches", [8, 13])
+@pytest.mark.parametrize("batches", [pytest.param(8, marks=pytest.mark.slow), 13])
 def test_a_run_of_the_last_layers_resumes_to_the_same_numbers(data, last_layers, tmp_path, batches):
     """Interrupted after the head's epoch, and within the layers' phase."""
     with pytest.raises(Interrupted):
@@ -315,7 +315,7 @@ def test_the_global_generators_are_left_alone(data, tmp_path):
     assert torch.equal(torch.get_rng_state(), state[2])
 
 
-QUICK_TO_TRAIN = ["resnet18", "vgg16", "mobilenet_v2", "efficientnet_b0"]
+QUICK_TO_TRAIN = ["resnet18", "mobilenet_v2"]
 
 
 @pytest.mark.parametrize("arch", QUICK_TO_TRAIN)

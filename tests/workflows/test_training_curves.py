@@ -216,7 +216,7 @@ def test_no_batch_waits_for_the_device(data_dir, tmp_path, monkeypatch):
     assert read == {callbacks.__file__: 6}
 
 
-@pytest.mark.parametrize(("most_rows", "width"), [(20_000, 1), (12, 4)])
+@pytest.mark.parametrize(("most_rows", "width"), [pytest.param(20_000, 1, marks=pytest.mark.slow), (12, 4)])
 def test_a_resumed_run_has_the_same_batches_to_the_byte(single, data_dir, tmp_path, monkeypatch, most_rows, width):
     monkeypatch.setattr(add_epoch, "__defaults__", (most_rows,))
     write_csv(tmp_path / "whole.csv", thin_batches(single[0].batches, width))

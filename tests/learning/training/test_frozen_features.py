@@ -150,7 +150,7 @@ def test_training_on_features_is_training_without_a_cache(data):
 
 # Splits within a residual block, a dense block and inverted bottlenecks.
 LAYERS = {"resnet18": 2, "vgg16": 2, "densenet121": 4, "mobilenet_v2": 3, "efficientnet_b0": 3, "convnext_tiny": 2}
-SLOW = {"densenet121", "efficientnet_b0", "convnext_tiny"}
+SLOW = {"vgg16", "densenet121", "efficientnet_b0", "convnext_tiny"}
 
 
 @pytest.mark.parametrize("arch", [pytest.param(arch, marks=[pytest.mark.slow] * (arch in SLOW)) for arch in LAYERS])
