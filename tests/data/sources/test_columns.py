@@ -139,3 +139,57 @@ def test_numbered_splits(tmp_path):
     rows = "".join(f"i{i}.png,{'ab'[i % 2]},{'Train 1' if i < 8 else 'Val 2'}\n" for i in range(12))
     table(tmp_path, "image,label,subset\n" + rows)
     assert opened(tmp_path).table["split"].tolist() == ["train"] * 8 + ["valid"] * 4
+
+
+# Columns of 1 and 0 that are no labels by their names
+
+
+def with_flags(root, *names, **options):
+    """Mass, and columns of 1 and 0 of some names."""
+    text = "".join(f"{i}.png,{i % 2}," + ",".join(str(int(i > 6)) for _ in names) + "\n" for i in range(10))
+    return opened(root, labels=table(root, f"image,Mass,{','.join(names)}\n{text}"), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("Edema_pred", "a prediction"),
+        ("probEdema", "a prediction"),
+        ("Edema (score)", "a prediction"),
+        ("AI_Edema", "a prediction"),
+        ("quality_ok", "the quality of images"),
+        ("is_valid_image", "the quality of images"),
+        ("Excluded", "the quality of images"),
+        ("has_bbox", "the quality of images"),
+        ("AP_portable", "the view"),
+        ("num_images", "an identifier or a count"),
+    ],
+)
+def test_columns_of_predictions_and_of_quality_are_no_labels(data_dir, name, what):
+    data = with_flags(data_dir, name, "sex_male")
+    assert data.labels == ("Mass",)
+    assert noted(data, "No labels, by the names of the columns", f"'{name}' ({what}", "--label-col")
+    assert set(with_flags(data_dir, name, label_col=("Mass", name)).labels) == {"Mass", name}
+
+
+def test_a_column_of_the_quality_alone_is_no_label_unless_named(data_dir):
+    text = "image,usable\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(10))
+    file = table(data_dir, text)
+    found = message(DataError, data_dir, labels=file)
+    assert "none of which is known to hold labels" in found and "'usable' (the quality of images" in found
+    assert opened(data_dir, labels=file, label_col=("usable",)).labels == ("usable",)
+
+
+@pytest.mark.parametrize("name", ["smoker", "Diabetes", "deceased", "30d_mortality", "Mass_reader2", "ICU admission"])
+def test_the_history_of_a_patient_is_a_label_with_a_note(data_dir, name):
+    data = with_flags(data_dir, name)
+    assert set(data.labels) == {"Mass", name} and noted(data, "though their names", f"'{name}'", "--label-col")
+    text = f"image,{name}\n" + "".join(f"{i}.png,{i % 2}\n" for i in range(10))
+    assert not noted(opened(data_dir, labels=table(data_dir, text)), "though their names")
+
+
+def test_findings_are_labels_without_a_note(data_dir):
+    names = ("Pleural Effusion", "Consolidation", "Lung Lesion", "Support Devices", "No Finding", "Lateral meniscus")
+    data = with_flags(data_dir, *names)
+    assert set(data.labels) == {"Mass", *names} - {"No Finding"}
+    assert not noted(data, "by name") and not noted(data, "No labels")

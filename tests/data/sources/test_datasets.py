@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data.builders import cells, column, make, message, noted, opened, rows, splits, table
-from xrayfast.data.sources.columns import usual_columns
+from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.chexpert import CHEXPERT_LABELS
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
+from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.sources.datasets.padchest import ages_at_study
-from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
 from xrayfast.errors import ConfigError, DataError, ReadError
 

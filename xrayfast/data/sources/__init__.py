@@ -4,6 +4,7 @@
 - A table is read by `tables`, its columns are resolved by `columns`, its files are found by `locate` (`file_matching`),
   its label cells are parsed by `labels.cells`, and `label_table` builds the records.
 - `datasets`: what is particular to a public data set.
-- `patients`, `demographics`: patients from file names and DICOM headers; sex, age and view.
+- `column_words`: the words in names of columns that tell what they hold.
+- `patients`: patients from file names and DICOM headers.
 - `split_files`: a run's split.csv, or a list such as test_list.txt.
 """

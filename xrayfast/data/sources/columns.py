@@ -2,63 +2,27 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import string
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from xrayfast.config import DataConfig
+from xrayfast.data.demographics import sex_in_name
 from xrayfast.data.labels.cells import looks_like_flags
 from xrayfast.data.labels.names import find_spelling
+from xrayfast.data.sources.column_words import (
+    USUAL_NAMES,
+    describe_no_label,
+    may_be_no_label,
+    may_tell_folds,
+    usual_columns,
+)
 from xrayfast.data.sources.datasets.spec import DatasetSpec
-from xrayfast.data.sources.demographics import sex_in_name
 from xrayfast.data.sources.tables import Table
 from xrayfast.data.splits.stratify import SPLITS, Split, parse_split, parse_split_flag, split_without_flag
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
-
-# In order of preference; letter case and all characters but letters and digits are ignored.
-_USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
-    "path": ("image", "file", "filename", "path", "imagepath", "filepath", "imageindex", "imageid", "imagename"),
-    "labels": ("labels", "label", "findinglabels", "findings", "finding", "class", "diagnosis", "target"),
-    "split": ("split", "set", "subset", "partition"),
-    "patient": (
-        "patient",
-        "patientid",
-        "subject",
-        "subjectid",
-        "person",
-        "personid",
-        "participant",
-        "participantid",
-        "mrn",
-        "pid",
-    ),
-    "study": (
-        "study",
-        "studyid",
-        "studyuid",
-        "studyinstanceuid",
-        "accession",
-        "accessionnumber",
-        "exam",
-        "examid",
-        "seriesinstanceuid",
-        "seriesuid",
-    ),
-    "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
-    "age": ("age", "patientage"),
-    "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),
-}
-
-_FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
-
-_NO_LABEL = re.compile(
-    rf"{_FOLDS.pattern}|id|index|idx|unnamed0|frontal|lateral|ap|pa|portable|"
-    r"(n|num|number|nr|count|total)(of)?(findings?|labels?|diseases?|images?|views?)"
-)
-"""Of names, as in `_USUAL_NAMES`, of columns that are no labels though they may hold 1 and 0."""
 
 _FLAG_SHARE = 0.5
 """A column is taken for a label where this share of its cells that are not blank is 1, 0 or -1; the rest are errors."""
@@ -112,7 +76,7 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
         ConfigError: a column of labels is named twice.
     """
     path, template, is_folder = _path_columns(table, spec, config.path_col)
-    usual = {role: usual_columns(table.columns, role) for role in _USUAL_NAMES}
+    usual = {role: usual_columns(table.columns, role) for role in USUAL_NAMES}
     patient, study, sex, age = (tuple(usual[role][:1]) for role in ("patient", "study", "sex", "age"))
     if config.patient_col:
         patient = (require_column(table, config.patient_col),) if is_column_name(config.patient_col) else ()
@@ -127,12 +91,12 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
         sex = tuple(name for name in flags if looks_like_flags(table.columns[name], words=True))[:1]
     further = (split, patient, study, sex, age, view)
     taken = {*path, *chain(*further)} - {*known}
-    labels, are_flags = _label_columns(
+    labels, are_flags, label_notes = _label_columns(
         table, spec, config, [name for name in table.columns if name not in taken], known
     )
     taken |= set(labels)
     unused = tuple(name for name in table.columns if name not in taken)
-    return Columns(path, template, is_folder, labels, are_flags, *further, unused, tuple(notes))
+    return Columns(path, template, is_folder, labels, are_flags, *further, unused, (*notes, *label_notes))
 
 
 def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
@@ -167,7 +131,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     notes = [
         f"{quote([name])} may tell folds, which are not used: --split-col takes a column of train, valid and test."
         for name in free
-        if _FOLDS.fullmatch(re.sub(r"[^a-z0-9]", "", name.lower())) and name not in {*words, *mixed}
+        if may_tell_folds(name) and name not in {*words, *mixed}
     ]
     notes += [
         f"{quote([name])} may tell the split too and is not used: --split-col {shlex.quote(name)} takes it."
@@ -187,16 +151,6 @@ def _are_exclusive(columns: Sequence[Sequence[str]]) -> bool:
     return len(columns) > 1 and all(
         sum(cell.strip().lower() in ("1", "1.0", "true") for cell in row) < 2 for row in rows
     )
-
-
-def usual_columns(columns: Iterable[str], role: str) -> list[str]:
-    """The columns that have one of a role's usual names, the preferred first.
-
-    >>> usual_columns(["AP/PA", "Patient ID", "Frontal/Lateral"], "view")
-    ['AP/PA', 'Frontal/Lateral']
-    """
-    names = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(list(columns))}
-    return [names[name] for name in _USUAL_NAMES[role] if name in names]
 
 
 def is_column_name(patient_col: str) -> bool:
@@ -231,10 +185,13 @@ def _path_columns(table: Table, spec: DatasetSpec, chosen: str | None) -> tuple[
 
 def _label_columns(
     table: Table, spec: DatasetSpec, config: DataConfig, free: Sequence[str], known: Collection[str]
-) -> tuple[tuple[str, ...], bool]:
+) -> tuple[tuple[str, ...], bool, list[str]]:
     """The columns of labels, and whether they are columns of 1, 0, -1 and blank; guessed from those that are free.
 
-    A column that tells the split, sex, view or number of an image is no guess, unless it is a known label.
+    A column whose name tells of something else is no guess (see `describe_no_label`), unless it is a known label.
+
+    Returns:
+        The columns, whether they are such, and notes on those that were or were not taken by their names.
     """
     chosen = [require_column(table, name) for name in config.label_col]
     if twice := next((name for name in chosen if chosen.count(name) > 1), None):
@@ -244,26 +201,30 @@ def _label_columns(
     chosen = chosen or [name for name in spec.flag_columns if name in table.columns]
     chosen = chosen or [name for name in usual_columns(table.columns, "labels") if name in free][:1]
     if len(chosen) == 1 and (config.task == "single" or not looks_like_flags(table.columns[chosen[0]], known=known)):
-        return tuple(chosen), False
+        return tuple(chosen), False, []
+    if chosen:
+        return tuple(chosen), True, []
+    no_label = {name: "" if name in known else describe_no_label(name) for name in free}
+    notes = list[str]()
     for words in (False, True):
-        chosen = chosen or [
-            name
-            for name in free
-            if (name in known or not _is_no_label(name))
-            and looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)
-        ]
+        flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
+        chosen = chosen or [name for name in flags if not no_label[name]]
+    left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
+    if left_out:
+        notes = [f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."]
     if not chosen:
         raise DataError(
             f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "
-            "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col."
+            "labels; expected one like 'labels', or columns of 0 and 1. Name it or them with --label-col.",
+            *notes,
         )
-    return tuple(chosen), True
-
-
-def _is_no_label(name: str) -> bool:
-    """Whether a column's name tells of something else than a label."""
-    key = re.sub(r"[^a-z0-9]", "", name.lower())
-    return bool(_NO_LABEL.fullmatch(key) or parse_split(name) or parse_split_flag(name) or sex_in_name(name))
+    doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
+    if doubtful and len(chosen) > len(doubtful):
+        notes.append(
+            f"Labels by their 1 and 0, though their names may tell of a patient's history, outcome or of one reader: "
+            f"{quote(doubtful)}. --label-col names the columns of labels, without others."
+        )
+    return tuple(chosen), True, notes
 
 
 def require_column(table: Table, name: str) -> str:

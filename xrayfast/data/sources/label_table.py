@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import DataConfig
+from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
 from xrayfast.data.labels.cells import (
     LIST,
     is_list,
@@ -27,7 +28,6 @@ from xrayfast.data.labels.targets import RawLabels, Where
 from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table

@@ -10,7 +10,7 @@ from pathlib import Path
 from xrayfast.data.images.names import IMAGE_WORD, find_derived
 from xrayfast.data.images.reader import is_image
 from xrayfast.data.sources.class_folders import no_layout
-from xrayfast.data.sources.columns import usual_columns
+from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.file_matching import absolute, top_level, walk

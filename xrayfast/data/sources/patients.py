@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig
+from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
-from xrayfast.data.sources.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from xrayfast.data.sources.columns import usual_columns
+from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shared_folders
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import Split, parse_split, parse_splits

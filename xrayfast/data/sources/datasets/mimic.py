@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
+from xrayfast.data.demographics import parse_views
 from xrayfast.data.sources.datasets.chexpert import CHEXPERT_LABELS
 from xrayfast.data.sources.datasets.spec import DatasetSpec
-from xrayfast.data.sources.demographics import parse_views
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.stratify import parse_splits

@@ -1,0 +1,150 @@
+"""What the name of a column tells of its cells: the words for files, labels, splits, patients, and what is no label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from xrayfast.data.demographics import sex_in_name
+from xrayfast.data.splits.stratify import parse_split, parse_split_flag
+
+USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
+    "path": ("image", "file", "filename", "path", "imagepath", "filepath", "imageindex", "imageid", "imagename"),
+    "labels": ("labels", "label", "findinglabels", "findings", "finding", "class", "diagnosis", "target"),
+    "split": ("split", "set", "subset", "partition"),
+    "patient": (
+        "patient",
+        "patientid",
+        "subject",
+        "subjectid",
+        "person",
+        "personid",
+        "participant",
+        "participantid",
+        "mrn",
+        "pid",
+    ),
+    "study": (
+        "study",
+        "studyid",
+        "studyuid",
+        "studyinstanceuid",
+        "accession",
+        "accessionnumber",
+        "exam",
+        "examid",
+        "seriesinstanceuid",
+        "seriesuid",
+    ),
+    "sex": ("sex", "gender", "patientsex", "patientgender", "patientsexdicom"),
+    "age": ("age", "patientage"),
+    "view": ("view", "projection", "viewposition", "appa", "viewpositiondicom", "frontallateral"),
+}
+"""By what a column holds, its names, without letter case and all characters but letters and digits; preferred first."""
+
+_FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Words of names of columns that hold something else than labels.
+
+    Attributes:
+        what: it is.
+        words: regular expression of one of the words.
+        beside: of the other words. With "" any may be beside them, as the first or last word of the name.
+    """
+
+    what: str
+    words: str
+    beside: str = ""
+
+    def match(self, name: str) -> bool:
+        words = split_column_name(name)
+        if not self.beside:
+            return any(re.fullmatch(self.words, word) for word in (*words[:1], *words[-1:]))
+        return any(re.fullmatch(self.words, word) for word in words) and all(
+            re.fullmatch(f"{self.words}|{self.beside}", word) for word in words
+        )
+
+
+_ANY_IMAGE = r"is|was|has|not?|of|the|image|img|film|scan|x|ray|xray|cxr|study|exam|file|data|label|patient|flag"
+
+_COUNTED = r"findings?|labels?|diseases?|images?|views?"
+
+_NOT_LABELS = (
+    _Words(
+        "an identifier or a count",
+        rf"{_FOLDS.pattern}|id|index|idx|unnamed0?|(n|num|number|nr|count|total)(of)?({_COUNTED})?",
+        rf"0|of|{_COUNTED}",
+    ),
+    _Words(
+        "the view", r"frontal|lateral|ap|pa|portable|supine|erect|upright|bedside|mobile", r"is|view|position|image"
+    ),
+    _Words(
+        "a prediction",
+        r"y?pred(s|icted|ictions?)?|y?prob(s|as?|ability|abilities)?|y?scores?|logits?|ai|model|conf(idences?)?|sigmoid|softmax",
+    ),
+    _Words(
+        "the quality of images or what was done with them",
+        r"quality|qc|qa|ok|okay|valid|invalid|usable|unusable|readable|unreadable|good|bad|poor|accept(ed)?|reject(ed)?|"
+        r"include[d]?|exclude[d]?|inclusion|exclusion|keep|drop|discard(ed)?|use[d]?|skip(ped)?|reviewed|verified|checked|"
+        r"validated|duplicated?|corrupt(ed)?|blurr(y|ed)|cropped|inverted|rotated|flipped|augmented|synthetic|"
+        r"label(l?ed)|annotated|segmented|available|exists?|downloaded|complete[d]?|done|masks?|bbox(es)?|boxes|reports?",
+        _ANY_IMAGE,
+    ),
+)
+"""Columns of 1 and 0 so called are no labels unless they are named."""
+
+_DOUBTFUL = re.compile(
+    r"diabet(es|ic)|smok(er|ing|ed)|alcohol|obes(e|ity)|hypertensi(on|ve)|pregnan(t|cy)|hiv|vaccinated|fever|cough|"
+    r"dyspno?ea|a?symptom(s|atic)|(rt)?pcr|comorbidity|deceased|dead|died|death|alive|surviv(al|ed|or)|mortality|icu|"
+    r"intubat(ed|ion)|ventilat(ed|or|ion)|inpatient|outpatient|emergency|hospitali[sz](ed|ation)|(re)?admi(tted|ssion)|"
+    r"discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
+    r"adult|child|p(a)?ediatric|elderly|reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d"
+)
+"""Of a word in the name of a column: that it may hold the patient's history or outcome, or one reader's opinion."""
+
+
+def simplify_column_name(name: str) -> str:
+    """The letters and digits of a name in lower case, as `USUAL_NAMES` has them."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def split_column_name(name: str) -> list[str]:
+    """The words of a name in lower case, parted by other characters than letters and digits and by changes of case.
+
+    >>> split_column_name("isValid_image2"), split_column_name("MASS (prob)")
+    (['is', 'valid', 'image2'], ['mass', 'prob'])
+    """
+    return re.findall(r"[^\W_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower())
+
+
+def usual_columns(columns: Iterable[str], role: str) -> list[str]:
+    """The columns that have one of a role's usual names, the preferred first.
+
+    >>> usual_columns(["AP/PA", "Patient ID", "Frontal/Lateral"], "view")
+    ['AP/PA', 'Frontal/Lateral']
+    """
+    names = {simplify_column_name(name): name for name in reversed(list(columns))}
+    return [names[name] for name in USUAL_NAMES[role] if name in names]
+
+
+def may_tell_folds(name: str) -> bool:
+    """Whether a column may hold folds of cross-validation, by its name."""
+    return bool(_FOLDS.fullmatch(simplify_column_name(name)))
+
+
+def describe_no_label(name: str) -> str:
+    """What a column of 1 and 0 holds by its name, if no label: "the sex", "a prediction" and so on; else ""."""
+    if parse_split(name) or parse_split_flag(name):
+        return "the split"
+    if sex_in_name(name):
+        return "the sex"
+    return next((row.what for row in _NOT_LABELS if row.match(name)), "")
+
+
+def may_be_no_label(name: str) -> bool:
+    """Whether a column of 1 and 0 may hold something else than a label, by its name, such as "smoker"."""
+    return any(map(_DOUBTFUL.fullmatch, split_column_name(name)))
