@@ -78,7 +78,7 @@ def passes(check, arguments):
             "loss is 'nonsense'; expected 'auto', 'ce', 'bce' or 'focal'",
         ),
         (lambda g: xf.learner(g["dls"], loss="foacl"), "Did you mean 'focal'"),
-        (lambda g: xf.learner(g["dls"], loss=print), "loss is <built-in function print>; expected 'auto'"),
+        (lambda g: xf.learner(g["dls"], loss=3), "loss is 3; expected 'auto'"),
         (lambda g: xf.learner(g["dls"], arch=len), "arch is <built-in function len>; expected a string"),
         (lambda g: xf.learner(g["dls"], arch="resnet81"), "Did you mean 'resnet18'"),
         (lambda g: xf.learner(g["dls"], groups="blcoks"), "Did you mean 'blocks'"),

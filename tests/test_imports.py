@@ -24,7 +24,7 @@ LAYERS = [
     ["metrics", "data"],
     ["option_effects"],
     ["config", "synthetic", "figure_style"],
-    ["files", "cpus"],
+    ["files", "cpus", "own_code"],
     ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

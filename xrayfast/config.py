@@ -7,7 +7,7 @@ them, in this order; a test compares the keyword arguments of the Python API wit
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -29,6 +30,7 @@ from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import read_yaml
+from xrayfast.own_code import is_own, names_of_code
 
 Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
@@ -103,6 +105,12 @@ def _as_word(value: Any) -> Any:
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+def _or_own_code(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """The name of code of the user's own stands for a value."""
+    return value if is_own(value) else validate(value)
+
+
+OrOwnCode = WrapValidator(_or_own_code)
 Texts = Annotated[tuple[str, ...], Field(max_length=MAX_LABELS), BeforeValidator(_as_tuple)]
 Rules = Annotated[tuple[str, ...], Field(max_length=MAX_IMPLICATIONS), BeforeValidator(_as_tuple)]
 Alpha = Annotated[float, Field(gt=0, le=1000)]
@@ -121,6 +129,7 @@ def option(
     shown: str | None = None,
     short: str | None = None,
     repeated: bool = False,
+    python_only: bool = False,
     **bounds: Any,
 ) -> Any:
     """A field, and the option that `xrayfast.cli.options` makes of it: `--` and the field's name with dashes.
@@ -133,9 +142,11 @@ def option(
         shown: shown as the default instead, such as "0 on a CPU, else up to 8".
         short: one-letter flag, such as "-e".
         repeated: whether a tuple is given by repeating the option; else its values are separated by commas.
+        python_only: whether the command line has no such option, since it takes code of the user's own.
         **bounds: pydantic's, such as `ge=1`.
     """
     extra = {"panel": panel, "metavar": metavar, "shown": shown, "short": short, "repeated": repeated}
+    extra["python_only"] = python_only
     return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **bounds)
 
 
@@ -391,7 +402,7 @@ class TrainConfig(_Section):
         le=1000,
     )
     seed: int = option(0, "Seed of weights, order and augmentation.", ge=0, le=MAX_SEED)
-    loss: LossName = option(
+    loss: Annotated[LossName, OrOwnCode] = option(
         "auto", f"auto: {DEFAULT_LOSS['single']} for single-label, {DEFAULT_LOSS['multi']} for multi-label.", panel=LOSS
     )
     gamma: float = option(
@@ -516,7 +527,7 @@ class Options(ResultsOptions, total=False):
     beta2: float | None
     eps: float | None
     wd: float
-    loss: LossName
+    loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None
     class_weights: ClassWeights
@@ -554,6 +565,11 @@ class Config(_Section):
                 {"last": sizes[-1], "size": self.model.size},
             )
         return self
+
+    @property
+    def own_code(self) -> dict[str, str]:
+        """The settings that are code of the user's own, with its name; see `xrayfast.own_code`."""
+        return names_of_code({name: value for section in SECTIONS for name, value in getattr(self, section)})
 
     def updated(self, options: Mapping[str, Any]) -> Config:
         """A copy with some fields replaced, which count as given; a field is named without its section.

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from xrayfast.config import LOSS_SETTINGS, Config, losses_with
 from xrayfast.errors import ConfigError
+from xrayfast.own_code import is_own
 
 NOT_IN_RANGE_TEST = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "train_metrics",
@@ -329,6 +330,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             harmless=True,
         ),
     ),
+    "class_weights": (
+        Effect(
+            lambda train, facts: train.class_weights == "none" or not is_own(train.loss),
+            "the loss is code of your own",
+            "Build the weights into it",
+        ),
+    ),
     "gamma": (Effect(_takes("gamma"), "the loss takes none", f"Use {losses_with('gamma')}"),),
     "alpha": (
         Effect(
@@ -346,9 +354,9 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map"})
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "tta", "seed", "loss",
-    "class_weights", "device", "precision", "batch_size", "workers", "thresholds", "target_sensitivity",
-    "target_specificity", "calibrate", "prevalence", "resamples",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "tta", "seed", "loss", "device",
+    "precision", "batch_size", "workers", "thresholds", "target_sensitivity", "target_specificity", "calibrate",
+    "prevalence", "resamples",
 })  # fmt: skip
 """Options that act in every combination that is no error."""
 

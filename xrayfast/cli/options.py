@@ -29,7 +29,7 @@ def takes(
     The command's first parameter gets the options that were given, by field; None stands for "not given", so that a
     --config file can give it. Typer reads options from a signature, so one is made that has them all.
     """
-    fields = [field for name in names for field in _fields(name) if field not in without]
+    fields = [field for name in names for field in _fields(name) if field not in without and not _in_python(field)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
@@ -54,6 +54,12 @@ def takes(
 
 def _fields(name: str) -> Iterator[str]:
     yield from SECTIONS[name].model_fields if name in SECTIONS else [name]
+
+
+def _in_python(name: str) -> bool:
+    """Whether a field is set in Python alone."""
+    shows: Any = FIELDS[name].json_schema_extra
+    return "python_only" in shows
 
 
 def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:

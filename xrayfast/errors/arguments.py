@@ -55,8 +55,8 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
                 hint = did_you_mean(unknown[0], parameters) if unknown else ""
                 raise ConfigError(f"{function.__name__}: {error}.{hint}") from None
             for name in bound.arguments.keys() - unchecked:
-                kinds = filter(None, (adapter(name), bounded(name)))
                 value = as_python(bound.arguments[name])
+                kinds = filter(None, (adapter(name), None if callable(value) else bounded(name)))
                 bound.arguments[name] = _checked(name, value, kinds, parameters[name].default)
             return bound
 

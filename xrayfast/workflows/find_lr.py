@@ -20,6 +20,7 @@ from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
 from xrayfast.option_effects import check_range_test
+from xrayfast.own_code import separate_code
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare, require_settings
 
@@ -53,12 +54,13 @@ def find_lr(
     Raises:
         XrayfastError: settings, data or weights that can't be used.
     """
-    manifest, config, idle = resolve_inputs(data, config, options)
-    require_settings(manifest, config)
+    settings, code = separate_code(options)
+    manifest, config, idle = resolve_inputs(data, config, settings)
+    require_settings(manifest, config, code)
     for text in check_range_test(options) + idle:
         note(text)
     manifest, images = decode(manifest, config.model.size, progress)
-    learn = prepare(manifest, config, images)
+    learn = prepare(manifest, config, images, code=code)
     if learn.weights_note:
         note(learn.weights_note)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -15,18 +16,17 @@ from torch import nn
 from typing_extensions import Unpack
 
 from xrayfast._version import __version__
-from xrayfast.config import PREDICTED_SPLITS, Config, Options, Precision, field_types
+from xrayfast.config import DEFAULT_LOSS, PREDICTED_SPLITS, Config, Options, Precision, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import Interrupted, ReadError, RunError, plural, shorten
+from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import StopRequest, handling_signals
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import layer_groups
-from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.network import add_head, describe_network
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_backbone, load_weights
@@ -35,13 +35,14 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
-from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
+from xrayfast.learning.training.learner import RadiographLearner, learner_from_config, training_loss
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
+from xrayfast.own_code import describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions
 from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import (
@@ -96,7 +97,8 @@ def fit(
         reporter: receives progress.
         interrupted: called after each batch; training stops if it returns True.
         command: the command line, for `run.json`.
-        options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6.
+        options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6; `loss` also
+            code of your own, as in `learner`.
 
     Returns:
         The Run, with the weights of its best epoch, its history, predictions and metrics.
@@ -107,9 +109,10 @@ def fit(
         DataError: among others, patients or duplicates in several splits, unless `allow_leaks`.
         Interrupted: training was stopped; the message says how to resume, and `exit_code` is for the process.
     """
-    manifest, config, idle = resolve_inputs(data, config, options)
+    settings, code = separate_code(options)
+    manifest, config, idle = resolve_inputs(data, config, settings)
     Run.require_creatable(Path(runs), name)
-    require_settings(manifest, config)
+    require_settings(manifest, config, code)
     with join_process_group(config.train.device) as world, FreeThreads() as threads:
         reporter = reporter if reporter and world.is_rank_zero else NullReporter()
         opened = manifest
@@ -122,7 +125,7 @@ def fit(
             if note not in opened.notes:
                 reporter.note(note)
         global_batch = config.train.batch_size * world.world_size
-        learn = prepare(manifest, config, images, global_batch)
+        learn = prepare(manifest, config, images, global_batch, code)
         phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
@@ -156,7 +159,13 @@ def fit(
 
 @handling_signals()
 @check_arguments()
-def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupted: Callable[[], bool] = never) -> Run:
+def resume(
+    run: Run | Path | str,
+    *,
+    loss: Callable[..., Any] | None = None,
+    reporter: Reporter | None = None,
+    interrupted: Callable[[], bool] = never,
+) -> Run:
     """Resume an interrupted run after its last finished epoch, with the same results as without the interruption.
 
     Signals stop it as they stop `fit`. Of a run that is complete but for its end, which a kill may have prevented, what
@@ -164,10 +173,12 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
 
     Args:
         run: the run or its folder.
+        loss: that of the run, where it is code of your own.
         reporter: receives progress.
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:
+        ConfigError: the run was trained with code of your own, which is not given, or with other code than is given.
         RunError: the run is complete, another process writes to it, its data has changed, or its checkpoint is damaged.
         Interrupted: it was stopped again.
     """
@@ -183,6 +194,8 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         if copy.info.status == "completed":
             note(_complete(copy))
             return run
+        _, code = separate_code({"loss": loss})
+        require_same_code(copy, code)
         manifest = reopen_data(copy)
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
@@ -195,7 +208,7 @@ def resume(run: Run | Path | str, *, reporter: Reporter | None = None, interrupt
         # The checkpoint's weights replace those that the run started from.
         start = config if checkpoint is None else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.
-        learn = prepare(manifest, start, images, copy.global_batch)
+        learn = prepare(manifest, start, images, copy.global_batch, code)
         if threads.note:
             reporter.note(threads.note)
         recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
@@ -279,28 +292,46 @@ def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None
     return checkpoint
 
 
-def require_settings(data: Manifest, config: Config) -> None:
+def require_same_code(run: Run, code: Mapping[str, Any]) -> None:
+    """Raise a ConfigError where a run was not trained with this code of the user's own, as far as names tell."""
+    trained = run.config.own_code
+    require_code(trained, code, "xrayfast.resume(run", str(run.path / CONFIG_FILE))
+    for name, given in names_of_code(separate_code(code)[0]).items():
+        if trained.get(name) != given:
+            found = f"its {name} is {trained.get(name) or 'none of your own'}"
+            raise ConfigError(f"{run.path}: {name} is {given}, and the run began otherwise: {found}. Give that one.")
+
+
+def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Raise the errors of settings that contradict each other or the data, before images are decoded.
+
+    Args:
+        data: the data set.
+        config: the settings.
+        code: the user's own, by setting.
 
     Raises:
         ConfigError: one of them.
     """
+    require_code(config.own_code, code, "xrayfast.fit(data, config=...")
     model, train = config.model, config.train
     with torch.device("meta"):  # without weights
         backbone = load_backbone(model.arch, with_classifier=model.head == "classifier")
         add_head(backbone, len(data.labels), model.head_width, model.head)
     groups = layer_groups(backbone.blocks, nn.Identity(), "blocks" if train.unfreeze_layers is None else "layers")
     plan_phases(train, len(groups), 1.0, pretrained=True)
-    each = [1] * len(data.labels)
-    balance: dict[str, Any] = {"alpha": train.alpha, "class_weights": train.class_weights}
-    make_loss(train.loss, data.task, gamma=train.gamma, **balance, positives=each, unmasked=each)
+    training_loss(data, train, torch_device(train.device), code)
     resolve_monitor(train, data.task)
     resolve_precision(train.precision, torch_device(train.device))
     parse_prevalences(config.results.prevalence, data.labels)
 
 
 def prepare(
-    manifest: Manifest, config: Config, images: DecodedImages | None = None, batch_size: int | None = None
+    manifest: Manifest,
+    config: Config,
+    images: DecodedImages | None = None,
+    batch_size: int | None = None,
+    code: Mapping[str, Any] = MappingProxyType({}),
 ) -> RadiographLearner:
     """The learner of a configuration, on its data.
 
@@ -309,6 +340,7 @@ def prepare(
         config: the settings.
         images: decoded images of the data set; by default they are decoded now unless they are cached.
         batch_size: over all ranks; by default the setting's, which is per rank.
+        code: the user's own, by setting.
     """
     train = config.train
     dls = dataloaders(
@@ -320,7 +352,7 @@ def prepare(
         seed=train.seed,
         images=images,
     )
-    return learner_from_config(dls, config.model, train)
+    return learner_from_config(dls, config.model, train, code)
 
 
 def _train(training: Training) -> None:
@@ -419,6 +451,22 @@ def finish(
     run.remove_leftovers()
 
 
+def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:
+    """What of a run is code of the user's own, and what follows from that."""
+    if not (names := config.own_code):
+        return []
+    remarks = [
+        f"Code of the user's own: {describe_code(names)}. The run's folder holds its name alone; to load, resume or "
+        "replay the run, give it again in Python."
+    ]
+    if not getattr(learn.loss_func, "per_image", True):
+        remarks.append(
+            f"Losses of single images are those of {DEFAULT_LOSS[learn.dls.manifest.task]}: {names['loss']} gives none "
+            "with reduction='none'."
+        )
+    return remarks
+
+
 def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
     """Warnings for a reader of this run's results."""
     remarks = []
@@ -428,7 +476,7 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
             "The backbone starts from random weights and stays at least partly frozen, so it can learn little; "
             "--unfreeze trains all of it."
         )
-    remarks += filter(None, [learn.weights_note])
+    remarks += [*filter(None, [learn.weights_note]), *own_code_remarks(config, learn)]
     if (native := resolve_precision(train.precision, learn.dls.device)) != learn.precision:
         remarks.append(
             f"Training is in {learn.precision}: {native}, which this device has units for, would change this network's "

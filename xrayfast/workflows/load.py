@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from xrayfast.config import Config, DataConfig, Device, ModelConfig, Task, field_types
+from xrayfast.config import FIELD_SECTIONS, SECTIONS, Config, DataConfig, Device, ModelConfig, Task, field_types
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.network import build_network, describe_network
 from xrayfast.learning.model.weights import load_weights, save_weights
@@ -23,14 +25,21 @@ from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.loaders import BATCH_TRANSFORMS, KNOWN_TRANSFORMS, RadiographDataLoaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.own_code import describe_code, separate_code
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
-from xrayfast.workflows.fit import finish, prepare
+from xrayfast.workflows.fit import finish, own_code_remarks, prepare
 from xrayfast.workflows.steps.provenance import collect_provenance
 
 
 @check_arguments(field_types)
-def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device = "auto") -> RadiographLearner:
+def load(
+    run: Run | Path | str,
+    data: Manifest | None = None,
+    *,
+    loss: Callable[..., Any] | None = None,
+    device: Device = "auto",
+) -> RadiographLearner:
     """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
 
     Nothing in the folder can run code: settings are read by a safe YAML parser and checked, weights are safetensors.
@@ -39,6 +48,7 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
         run: the run or its folder.
         data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
             black image, which is enough to predict on new files.
+        loss: that of the run, where it is code of your own; without it the learner has the task's default loss.
         device: where to run.
 
     Raises:
@@ -60,8 +70,17 @@ def load(run: Run | Path | str, data: Manifest | None = None, *, device: Device 
     settings = {"weights": "none", "device": device, "workers": 0}
     if run.config.train.precision == "fp16":
         settings["precision"] = "auto"
-    config = run.config.updated(settings)
-    learn = prepare(data, config, UncachedImages(config.model.size) if _is_placeholder(data) else None)
+    named, code = separate_code({"loss": loss})
+    config = run.config.updated(settings | {name: named[name] for name in code})
+    if left := {name: text for name, text in config.own_code.items() if name not in code}:
+        again = ", ".join(f"{name}=..." for name in left)
+        warn(
+            f"{run.path} was trained with code of the user's own, which is not given: {describe_code(left)}. The "
+            f"learner has the default in its place, which matters for training: load(run, {again}) takes it."
+        )
+        config = config.updated({name: SECTIONS[FIELD_SECTIONS[name]].model_fields[name].default for name in left})
+    images = UncachedImages(config.model.size) if _is_placeholder(data) else None
+    learn = prepare(data, config, images, code=code)
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings |= {"weights": str(run.model_path.absolute())}
@@ -95,7 +114,13 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     config = Config().updated(learn.settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
     _require_own_network(learn, config.model)
     history, remarks = _recorded_history(learn)
-    remarks = ["Trained by hand, in Python.", *_replaced(learn), *_require_known_transforms(learn.dls), *remarks]
+    remarks = [
+        "Trained by hand, in Python.",
+        *own_code_remarks(config, learn),
+        *_replaced(learn),
+        *_require_known_transforms(learn.dls),
+        *remarks,
+    ]
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:

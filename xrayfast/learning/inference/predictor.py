@@ -20,6 +20,7 @@ from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
+from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.network import describe_network
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
@@ -177,11 +178,20 @@ def _losses(learn: Learner, probability: NDArray[np.float32], targets: NDArray[n
     truth = torch.from_numpy(targets.argmax(axis=1) if single else targets)
     device = next(learn.model.parameters()).device
     with learn.loss_not_reduced():
-        losses = learn.loss_func(logits.to(device), truth.to(device))
+        losses = _per_image_loss(learn)(logits.to(device), truth.to(device))
     total = losses.as_subclass(Tensor).reshape(len(truth), -1).sum(dim=1).double().cpu().numpy()
     cells = 1 if single else np.maximum((~np.isnan(targets)).sum(axis=1), 1)
     per_image: NDArray[np.float64] = total / cells
     return per_image
+
+
+def _per_image_loss(learn: Learner) -> Any:
+    """The learner's loss, not reduced; the task's default one where it is the user's own and has no loss per image."""
+    if getattr(learn.loss_func, "per_image", True):
+        return learn.loss_func
+    default: Any = make_loss("auto", learn.dls.manifest.task)
+    default.reduction = "none"
+    return default
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager[Any]:

@@ -24,7 +24,7 @@ Reduction = Literal["mean", "sum", "none"]
 Alpha = float | Sequence[float] | None
 
 
-class _Loss(nn.Module):
+class Loss(nn.Module):
     """Base class: a loss of (N, C) logits and (N,) class indices (single-label), or of (N, L) logits and targets
     (multi-label).
     """
@@ -46,7 +46,7 @@ class _Loss(nn.Module):
         return probability.argmax(dim=-1) if self.task == "single" else probability > 0.5
 
 
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(Loss):
     """Cross entropy of single-label logits.
 
     Args:
@@ -65,7 +65,7 @@ class CrossEntropyLoss(_Loss):
         return F.cross_entropy(logits, target, weight=self.weight, reduction=self.reduction)
 
 
-class FocalLoss(_Loss):
+class FocalLoss(Loss):
     """Focal loss for softmax (single-label) and sigmoid (multi-label) problems, element by element.
 
     FL(p_t) = -alpha_t (1 - p_t)^gamma log(p_t), where p_t is the probability given to the truth (Lin et al. 2017,

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import nn
 
 from xrayfast.config import (
@@ -23,6 +25,7 @@ from xrayfast.config import (
     TrainConfig,
     field_types,
 )
+from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.learning.fastai_api import Callback, ContextManagers, L, Learner, Metric, Recorder
@@ -32,6 +35,7 @@ from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
 from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.network import add_head
 from xrayfast.learning.model.optimizers import make_optimizer
+from xrayfast.learning.model.own_loss import OwnLoss
 from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
@@ -40,6 +44,7 @@ from xrayfast.learning.training.loaders import ChestAugmentation, RadiographData
 from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
+from xrayfast.own_code import separate_code
 
 
 class RadiographLearner(Learner):
@@ -130,7 +135,7 @@ def learner(
     head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
     groups: Grouping = "blocks",
-    loss: LossName = "auto",
+    loss: LossName | Callable[..., Any] = "auto",
     gamma: float = 2.0,
     alpha: float | Sequence[float] | None = None,
     class_weights: ClassWeights = "none",
@@ -162,7 +167,8 @@ def learner(
             layer.
         head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
         groups: "blocks" or "layers".
-        loss: "auto", or a name of `xrayfast fit --loss`.
+        loss: "auto", a name of `xrayfast fit --loss`, or any callable of logits and targets, such as one of fastai's
+            losses; see `OwnLoss` for the targets of masked cells.
         gamma: focusing strength, of losses that take one.
         alpha: balance of the classes, one value or one per label, of losses that take one.
         class_weights: "auto" weights labels by inverse frequency in the training split.
@@ -181,9 +187,10 @@ def learner(
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
-    settings = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": str(weights)}
+    given = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": str(weights)}
+    settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
-    learn = _build_learner(dls, settings, groups)
+    learn = _build_learner(dls, settings, groups, code)
     learn.metrics += L(metrics)
     learn.add_cbs(L(cbs))
     if learn.weights_note:
@@ -195,22 +202,15 @@ _SETTINGS = {name: p.default for name, p in signature(learner).parameters.items(
 """The arguments of `learner` that are settings of a run, and their defaults."""
 
 
-def _build_learner(dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping) -> RadiographLearner:
-    """`learner` with options that were checked."""
+def _build_learner(
+    dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping, code: Mapping[str, Any]
+) -> RadiographLearner:
+    """`learner` with options that were checked, and the user's own code by setting."""
     settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
     train, alpha = TrainConfig.model_construct(**options), options["alpha"]
     keep_freed_memory()
     data = dls.manifest
-    truth = data.subset("train").truth
-    loss_func = make_loss(
-        train.loss,
-        data.task,
-        gamma=train.gamma,
-        alpha=alpha,
-        class_weights=train.class_weights,
-        positives=(truth == 1).sum(axis=0).tolist(),
-        unmasked=(truth >= 0).sum(axis=0).tolist(),
-    )
+    loss_func = training_loss(data, train, dls.device, code)
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     head: HeadName = options["head"]
@@ -239,8 +239,37 @@ def _build_learner(dls: RadiographDataLoaders, options: Mapping[str, Any], group
     return learn
 
 
-def learner_from_config(dls: RadiographDataLoaders, model: ModelConfig, train: TrainConfig) -> RadiographLearner:
-    """`learner` with the settings of a run."""
+def training_loss(
+    data: Manifest, train: TrainConfig, device: torch.device, code: Mapping[str, Any] = MappingProxyType({})
+) -> nn.Module:
+    """The loss that settings ask for, on the training split of a data set, or the user's own.
+
+    Raises:
+        ConfigError: it does not fit the task, options contradict each other, or the user's own does not work.
+    """
+    rows = data.subset("train")
+    if "loss" in code:
+        own = OwnLoss(data.task, code["loss"]).to(device)
+        own.try_on(torch.as_tensor(rows.targets, device=device))
+        return own
+    return make_loss(
+        train.loss,
+        data.task,
+        gamma=train.gamma,
+        alpha=train.alpha,
+        class_weights=train.class_weights,
+        positives=(rows.truth == 1).sum(axis=0).tolist(),
+        unmasked=(rows.truth >= 0).sum(axis=0).tolist(),
+    )
+
+
+def learner_from_config(
+    dls: RadiographDataLoaders,
+    model: ModelConfig,
+    train: TrainConfig,
+    code: Mapping[str, Any] = MappingProxyType({}),
+) -> RadiographLearner:
+    """`learner` with the settings of a run, and the user's own code by setting."""
     settings = dict(model) | dict(train) | ({"lr": 2e-3} if train.lr == "auto" else {})
     groups: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
-    return _build_learner(dls, {name: settings[name] for name in _SETTINGS}, groups)
+    return _build_learner(dls, {name: settings[name] for name in _SETTINGS}, groups, code)

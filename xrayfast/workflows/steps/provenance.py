@@ -46,7 +46,7 @@ def collect_provenance(
         "threads": torch.get_num_threads(),
         "arch": learn.arch,
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
-        "loss": type(learn.loss_func).__name__,
+        "loss": getattr(learn.loss_func, "name", type(learn.loss_func).__name__),
         "counts": {split: {row: int(n) for row, n in column.items()} for split, column in data.counts().items()},
         "flow": [list(step) for step in data.flow()],
         "audit": list(audit),

@@ -1,0 +1,89 @@
+"""Losses of the user's own: what they are given, and what is refused by name."""
+
+import pytest
+import torch
+from fastai.losses import BCEWithLogitsLossFlat, LabelSmoothingCrossEntropyFlat
+from torch import nn
+from torch.nn import functional as F
+
+from xrayfast.errors import ConfigError
+from xrayfast.learning.model.own_loss import OwnLoss
+
+CLASSES = torch.eye(3).repeat(3, 1)
+CELLS = CLASSES.clone()
+MASKED = torch.where(torch.eye(9, 3) == 1, torch.nan, CELLS)
+LOGITS = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+
+
+def bce_of_unmasked(logits, target):
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="none")[~target.isnan()].mean()
+
+
+def weighted_bce(logits, target, reduction="mean"):
+    return F.binary_cross_entropy_with_logits(logits, target, reduction=reduction, pos_weight=torch.tensor([2.0] * 3))
+
+
+@pytest.mark.parametrize(
+    ("task", "own", "reference"),
+    [
+        ("single", F.cross_entropy, F.cross_entropy),
+        ("single", lambda x, y: F.cross_entropy(x, y), F.cross_entropy),
+        ("single", nn.CrossEntropyLoss, F.cross_entropy),
+        (
+            "single",
+            LabelSmoothingCrossEntropyFlat(),
+            lambda x, y, **o: F.cross_entropy(x, y, label_smoothing=0.1, **o),
+        ),
+        ("multi", BCEWithLogitsLossFlat(), F.binary_cross_entropy_with_logits),
+        ("multi", nn.BCEWithLogitsLoss(), F.binary_cross_entropy_with_logits),
+        ("multi", weighted_bce, weighted_bce),
+        ("multi", bce_of_unmasked, F.binary_cross_entropy_with_logits),
+    ],
+)
+def test_a_loss_is_called_as_it_is(task, own, reference):
+    loss = OwnLoss(task, own)
+    loss.try_on(CLASSES)
+    truth = CLASSES.argmax(1) if task == "single" else CELLS
+    torch.testing.assert_close(loss(LOGITS, truth), reference(LOGITS, truth))
+    assert loss.per_image == (own is not bce_of_unmasked and getattr(own, "__name__", "") != "<lambda>")
+    if loss.per_image:
+        loss.reduction = "none"
+        expected = reference(LOGITS, truth, reduction="none")
+        torch.testing.assert_close(loss(LOGITS, truth).view_as(expected), expected)
+        loss.reduction = "mean"
+        torch.testing.assert_close(loss(LOGITS, truth), expected.mean())
+
+
+def test_probabilities_are_those_of_the_task():
+    assert torch.equal(OwnLoss("single", F.cross_entropy).activation(LOGITS), LOGITS.softmax(1))
+    assert torch.equal(OwnLoss("multi", nn.MSELoss()).activation(LOGITS), LOGITS.sigmoid())
+
+
+def test_the_buffers_of_a_loss_follow_it_to_a_device():
+    weighted = BCEWithLogitsLossFlat(pos_weight=torch.ones(3))
+    for own in (weighted, nn.CrossEntropyLoss(torch.ones(3))):
+        assert {b.device.type for b in OwnLoss("multi", own).to("meta").buffers()} == {"meta"}
+
+
+def fails(logits, target):
+    raise RuntimeError("no such label")
+
+
+@pytest.mark.parametrize(
+    ("task", "own", "target", "message"),
+    [
+        ("multi", F.binary_cross_entropy_with_logits, MASKED, "binary_cross_entropy_with_logits .* gives nan where"),
+        ("single", lambda x, y: None, CLASSES, "<lambda> .* gives NoneType of logits"),
+        ("single", nn.CrossEntropyLoss(reduction="none"), CLASSES, r"CrossEntropyLoss .* gives values of shape \(9,\)"),
+        ("single", lambda x, y: x.detach().sum(), CLASSES, "gives a number without a gradient"),
+        ("multi", fails, CELLS, "fails on logits .* and multi-label targets .*: no such label"),
+        ("single", nn.BCEWithLogitsLoss(), CLASSES, "BCEWithLogitsLoss .* fails on logits .* single-label targets"),
+    ],
+)  # fmt: skip
+def test_what_can_t_train_is_refused_before_training(task, own, target, message):
+    with pytest.raises(ConfigError, match=message):
+        OwnLoss(task, own).try_on(target)
+
+
+def test_a_loss_that_leaves_masked_cells_out_is_taken():
+    OwnLoss("multi", bce_of_unmasked).try_on(MASKED)

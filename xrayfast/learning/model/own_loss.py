@@ -1,0 +1,95 @@
+"""A loss of the user's own, with what fastai and predictions expect of a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xrayfast.config import Task
+from xrayfast.errors import ConfigError
+from xrayfast.learning.model.losses import Loss, fill_masked
+from xrayfast.own_code import name_of
+
+TRIED = 16
+"""Targets of the training split on which a loss is tried."""
+
+
+class OwnLoss(Loss):
+    """Any callable of logits and targets, called as it is: what it averages over is its own affair.
+
+    It gets plain tensors: (N, C) logits and (N,) int64 class indices, or (N, L) logits and float targets, in which NaN
+    is a masked cell that it has to leave out.
+
+    Args:
+        task: "single" or "multi"; probabilities are the softmax or the sigmoid of the logits.
+        loss: the callable, such as a loss of fastai or torch; a class is called without arguments first.
+
+    Attributes:
+        loss: the callable.
+        name: of it.
+        per_image: whether it can give the loss of each image; known once `try_on` has been called.
+    """
+
+    def __init__(self, task: Task, loss: Callable[..., Any]) -> None:
+        super().__init__(task)
+        self.loss = loss() if isinstance(loss, type) else loss
+        self.name = f"{name_of(self.loss)} (own code)"
+        self.y_int = getattr(self.loss, "y_int", task == "single")  # see `CrossEntropyLoss`
+        self.per_image = False
+        if isinstance(inner := getattr(self.loss, "func", None), nn.Module):
+            self.inner = inner  # fastai's losses are no modules, and so would not be moved to the device
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch; with `reduction` "none" one per image or cell, where the callable takes a reduction."""
+        logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
+        if self.reduction == "mean":
+            value = self.loss(logits, target)
+        elif hasattr(self.loss, "reduction"):
+            own, self.loss.reduction = self.loss.reduction, self.reduction
+            try:
+                value = self.loss(logits, target)
+            finally:
+                self.loss.reduction = own
+        else:
+            value = self.loss(logits, target, reduction=self.reduction)
+        return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
+
+    def try_on(self, target: Tensor) -> None:
+        """Call it on some targets, before anything is trained.
+
+        Args:
+            target: (N, L) targets, NaN where masked; single-label with a 1 for the class.
+
+        Raises:
+            ConfigError: it fails, gives something else than one number with a gradient, or NaN for masked cells.
+        """
+        masked = target.isnan().any(dim=1)
+        target = target[torch.argsort(~masked, stable=True)[:TRIED]]
+        logits = torch.linspace(-1, 1, target.numel(), device=target.device).view_as(target).requires_grad_()
+        truth = target.argmax(dim=1) if self.task == "single" else target
+        where = f"logits {tuple(logits.shape)} and {self.task}-label targets {tuple(truth.shape)} of {truth.dtype}"
+        try:
+            value = self(logits, truth)
+        except Exception as error:  # whatever the user's code raises
+            raise ConfigError(f"loss {self.name} fails on {where}: {error}") from error
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            found = f"values of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            found = "a number without a gradient" if isinstance(value, Tensor) and value.numel() == 1 else found
+            raise ConfigError(f"loss {self.name} gives {found} of {where}; expected one number with a gradient.")
+        if masked.any() and not value.isfinite() and self(logits, fill_masked(truth)[0]).isfinite():
+            raise ConfigError(
+                f"loss {self.name} gives {value.item()} where label cells are masked: their targets are NaN. Leave "
+                "them out of the mean, as in losses[~targets.isnan()].mean(), or give these cells a target with "
+                "--uncertain and --blank."
+            )
+        self.reduction = "none"
+        try:
+            each = self(logits, truth)
+            self.per_image = each.numel() in (len(truth), truth.numel()) and bool(each.isfinite().all())
+        except Exception:  # it takes no reduction
+            self.per_image = False
+        finally:
+            self.reduction = "mean"

@@ -1,0 +1,84 @@
+"""Code of the user's own, such as a network or a loss: settings and a run's files hold its name, nothing is pickled.
+
+In a setting "own:NAME" stands for it. Who loads, resumes or replays such a run gives the code again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from xrayfast.errors import ConfigError
+
+OWN = "own:"
+
+OWN_SETTINGS = ("loss",)
+"""Settings that take code."""
+
+
+def is_own(value: object) -> bool:
+    """Whether this value of a setting stands for code."""
+    return isinstance(value, str) and value.startswith(OWN)
+
+
+def name_of(code: Any) -> str:
+    """The name of a function, of a class, or of the class of an object; of a list those of its items.
+
+    >>> name_of(shorten), name_of(partial(shorten, limit=3)), name_of([{1}, len])
+    ('shorten', 'shorten', 'set, len')
+    """
+    if isinstance(code, (list, tuple)):
+        return ", ".join(map(name_of, code))
+    if isinstance(code, partial):
+        return name_of(code.func)
+    # fastai's losses take over the name of the torch loss within.
+    own = isinstance(code, type) or type(code).__module__ == "builtins"
+    return str(code.__qualname__ if own and hasattr(code, "__qualname__") else type(code).__qualname__).split(
+        "<locals>."
+    )[-1]
+
+
+def separate_code(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Settings, with "own:NAME" where they are code; and that code by setting."""
+    code = {name: value for name, value in options.items() if name in OWN_SETTINGS and _is_code(value)}
+    return {**options, **{name: OWN + name_of(value) for name, value in code.items()}}, code
+
+
+def _is_code(value: Any) -> bool:
+    return callable(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(callable, value)))
+
+
+def names_of_code(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Of some settings those that are code, with its name.
+
+    >>> names_of_code({"arch": "own:MyNet", "loss": "focal"})
+    {'arch': 'MyNet'}
+    """
+    return {name: value.removeprefix(OWN) for name, value in settings.items() if is_own(value)}
+
+
+def describe_code(names: Mapping[str, str]) -> str:
+    """As in "arch MyNet, loss my_loss"."""
+    return ", ".join(f"{name} {code}" for name, code in names.items())
+
+
+def require_code(names: Mapping[str, str], given: Mapping[str, Any], call: str, where: str = "config.yaml") -> None:
+    """Raise an error where code that settings name was not given.
+
+    Args:
+        names: by setting, as `names_of_code` gives them.
+        given: the code by setting.
+        call: the function to call in Python, such as "xrayfast.load(run".
+        where: the file that names it.
+
+    Raises:
+        ConfigError: it lists what is missing.
+    """
+    missing = {name: code for name, code in names.items() if name not in given}
+    if missing:
+        again = ", ".join(f"{name}=..." for name in missing)
+        raise ConfigError(
+            f"{where} names code of the user's own, of which no file holds more than the name: "
+            f"{describe_code(missing)}. Give it again in Python: {call}, {again})."
+        )
