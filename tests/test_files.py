@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -111,8 +112,27 @@ def test_checksums_are_those_of_sha256sum_and_survive_a_torn_line(tmp_path):
 
 def test_a_folder_without_checksums_is_read_unchecked(tmp_path):
     write_json(tmp_path / "a.json", 1)
-    require_intact(tmp_path / "a.json")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        require_intact(tmp_path / "a.json")
+        for name, info in {"old": {"xrayfast": "0.3.1"}, "of nothing": {}, "other": {"xrayfast": "x"}}.items():
+            (tmp_path / name).mkdir()
+            write_json(tmp_path / name / "run.json", info)
+            require_intact(tmp_path / name / "run.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "of nothing", "old", "other"]
+
+
+@pytest.mark.parametrize("version", ["0.4.0", "0.11.2", "1.0.0rc1"])
+@pytest.mark.parametrize("inside", [".", "predictions", "checkpoint.old", "evaluations/x"])
+def test_checksums_that_were_removed_are_missed_once(tmp_path, version, inside):
+    """In the folder of a run of a version that writes them, and in those in it that have some of their own."""
+    (tmp_path / inside).mkdir(parents=True, exist_ok=True)
+    write_json(tmp_path / "run.json", {"xrayfast": version})
+    write_json(tmp_path / inside / "a.json", 1)
+    with pytest.warns(UserWarning, match=r"lacks checksums\.txt, which xrayfast \d+\.\d+ wrote: .* copy the folder") as said:
+        require_intact(tmp_path / inside / "a.json")
+        require_intact(tmp_path / inside / "a.json")
+    assert len(said) == 1 and str(said[0].message).startswith(f"{tmp_path / inside}: ")
 
 
 # What a stranger's file may not do.

@@ -29,6 +29,7 @@ from xrayfast.errors.escapes import warn
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import (
     CHECKSUMS,
+    INFO_FILE,
     ensure_folder,
     portable_name,
     read_csv,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CONFIG_FILE = "config.yaml"
-INFO_FILE = "run.json"
 LABELS_FILE = "labels.json"
 MODEL_FILE = "model.safetensors"
 SPLIT_FILE = "split.csv"

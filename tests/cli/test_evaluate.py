@@ -41,6 +41,13 @@ def test_the_run_s_own_test_split(at):
         assert (at / "runs/tiny/evaluations/test" / name).is_file()
 
 
+def test_a_run_without_its_checksums_is_named_on_standard_error(at):
+    shutil.copytree(at / "runs/tiny", at / "copied", ignore=shutil.ignore_patterns("checksums.txt", "evaluations"))
+    done = call("evaluate", "copied", "--resamples", 0, "--name", "unchecked", "--json")
+    notes = [line for line in done.stderr.splitlines() if "lacks checksums.txt" in line]
+    assert [note.split(": lacks")[0] for note in notes] == ["Note: copied", "Note: copied/predictions"]
+
+
 def test_other_data_by_sex(at):
     words = ("evaluate", "runs/tiny", "external", "--labels", "external.csv", "--by", "sex", "--device", "cpu")
     done = call(*words, "--resamples", 20, "--prevalence", "0.1", "--name", "there")

@@ -118,6 +118,11 @@ def message(text: str) -> None:
     _console(sys.stderr).print(*map(styled, text.split("\n")), sep="\n")
 
 
+def warning(text: str) -> None:
+    """Print a note to standard error."""
+    _console(sys.stderr).print(styled(("Note: ", "yellow"), text))
+
+
 def error(text: str) -> None:
     """Print an error message to standard error; it may have several lines."""
     first, *others = text.split("\n")

@@ -38,9 +38,13 @@ def escape_lines(text: str) -> str:
     return "\n".join(map(escape_hidden, text.split("\n")))
 
 
+class XrayfastWarning(UserWarning):
+    """A note of a function that was given nothing else to tell it to; the command line prints it as one."""
+
+
 def warn(text: str) -> None:
     """Warn where a function of the package was called, which is what its notes do outside the command line."""
-    warnings.warn(escape_hidden(text), stacklevel=3)
+    warnings.warn(escape_hidden(text), XrayfastWarning, stacklevel=3)
 
 
 def is_utf8(text: str) -> bool:

@@ -19,16 +19,20 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xrayfast.errors import LONGEST_NAME, DataError, RunError, WriteError, XrayfastError, shorten, truncate
-from xrayfast.errors.escapes import is_hidden, is_utf8
+from xrayfast.errors.escapes import is_hidden, is_utf8, warn
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHECKSUMS = "checksums.txt"
+CHECKSUMS, INFO_FILE = "checksums.txt", "run.json"
+
+_WITH_CHECKSUMS = (0, 4)
+"""The first version whose runs have checksums."""
 
 _CHECKED = frozenset({".csv", ".json", ".safetensors", ".yaml"})
 """The files that commands read; reports, cards and figures are a user's to edit."""
@@ -269,27 +273,48 @@ def known_digests(path: Path) -> list[str]:
     return [found[1] for line in lines if (found := _LINE.search(line)) and found[2] == path.name]
 
 
-def require_intact(path: Path) -> None:
-    """Check that a file is as it was written; not where its folder has no checksums, as in runs before 0.4.
+def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
+    """Check that a file is as it was written. One whose folder has no checksums, as in runs before 0.4, is not checked;
+    where the run is of a later version, that is warned of.
+
+    Args:
+        path: the file.
+        error: the class of the error.
 
     Raises:
-        RunError: it has changed, can't be read or is too large.
+        XrayfastError: of that class: it has changed, can't be read or is too large.
     """
     checksums = path.parent / CHECKSUMS
     if not checksums.is_file():
+        _warn_unchecked(path.parent)
         return
-    require_regular_file(path, "a file of a run", MAX_RUN_BYTES)  # a checksum reads it whole
+    require_regular_file(path, "a file of a run", MAX_RUN_BYTES, error)  # a checksum reads it whole
     try:
         known = known_digests(path)
         if file_digest(path) in known:
             return
-    except OSError as error:
-        raise RunError(f"{path}: can't be read ({error.strerror or error}).") from error
-    problem = "has changed since it was written" if known else "is not known to have been written here"
-    raise RunError(
-        f"{path}: {problem}: its checksum is not in {CHECKSUMS}. Copy the folder again from where the run was made. If "
+    except OSError as problem:
+        raise error(f"{path}: can't be read ({problem.strerror or problem}).") from problem
+    found = "has changed since it was written" if known else "is not known to have been written here"
+    raise error(
+        f"{path}: {found}: its checksum is not in {CHECKSUMS}. Copy the folder again from where the run was made. If "
         f"the change was meant, delete {checksums}: the files beside it are then read unchecked."
     )
+
+
+@cache
+def _warn_unchecked(folder: Path) -> None:
+    """Warn, once per process, where a run's folder or one in it should have checksums and has none."""
+    roots = [root for root in (folder, *folder.parents[:2]) if (root / INFO_FILE).is_file()]
+    with contextlib.suppress(RunError):  # a damaged `run.json` is named where it is read
+        info = read_text(roots[0] / INFO_FILE, "a JSON object") if roots else ""
+        version = re.search(r'"xrayfast":\s*"(\d+)\.(\d+)[^"]*"', info)
+        if version and (int(version[1]), int(version[2])) >= _WITH_CHECKSUMS:
+            warn(
+                f"{folder}: lacks {CHECKSUMS}, which xrayfast {version[1]}.{version[2]} wrote: its files are read "
+                "unchecked, and one that was damaged or exchanged would not be noticed. Unless you deleted it "
+                "yourself, copy the folder again from where the run was made."
+            )
 
 
 def file_digest(path: Path) -> str:
