@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import re
 import typing
+from pathlib import Path
 
 import pytest
 import yaml
@@ -130,7 +132,7 @@ def test_yaml_gives_the_same_settings_back(tmp_path):
 
 def test_options_go_over_a_file(tmp_path):
     (tmp_path / "c.yaml").write_text("train:\n  epochs: 3\n  lr: 0.1\n")
-    config = Config.read(tmp_path / "c.yaml").updated({"epochs": "5"})
+    config = Config.read(tmp_path / "c.yaml").updated({"epochs": 5})
     assert (config.train.epochs, config.train.lr, config.train.batch_size) == (5, 0.1, 32)
 
 
@@ -268,8 +270,29 @@ def test_nothing_is_given_as_an_empty_text(name, tmp_path):
             Config.read(tmp_path / "c.yaml")
 
 
-@pytest.mark.parametrize("name", ["epochs", "seed", "size", "lr", "valid_fraction"])
-@pytest.mark.parametrize("value", [True, False])
-def test_true_is_no_number(name, value):
-    with pytest.raises(ConfigError, match=f"{name} is {str(value).lower()}; expected a number"):
-        Config().updated({name: value})
+@pytest.mark.parametrize("name", [name for name in FIELDS if numeric_kind(name) or FIELDS[name].annotation is bool])
+def test_numbers_and_truths_are_of_their_type(name, tmp_path):
+    """A text is no number, true is not 1, 1.0 no whole number, and "false" not true: in Python as in files."""
+    kind = numeric_kind(name) or bool
+    wrong = {int: ["2", "0.5", 1.0, 2.5, True, ["1"], [1.0]], float: ["0.5", True, False, ["0.5"]]}
+    for value in wrong.get(kind, ["false", "yes", "1", 0, 1, 1.0, [True]]):
+        with pytest.raises(ConfigError) as in_python:
+            Config().updated({name: value})
+        (tmp_path / "c.yaml").write_text(f"{FIELD_SECTIONS[name]}: {{{name}: {json.dumps(value)}}}\n")
+        with pytest.raises(ConfigError) as in_file:
+            Config.read(tmp_path / "c.yaml")
+        for text in map(str, (in_python.value, in_file.value)):
+            assert f"{name} is " in text and re.search("; expected .*(number|boolean|integer)", text), text
+
+
+def test_what_a_file_says_as_people_write_it_is_read(tmp_path):
+    text = "train: {lr: 1e-3, wd: 0, eps: 1.E-6, alpha: [0.5, 1], unfreeze: on}\nmodel: {head_width: [64, 32]}\n"
+    (tmp_path / "c.yaml").write_text(text + "data: {labels: a.csv, label_col: [1e3x, '1e3'], imply: a=b}")
+    config = Config.read(tmp_path / "c.yaml")
+    train, model, data = config.train, config.model, config.data
+    assert (train.lr, train.wd, train.eps, train.alpha, train.unfreeze) == (0.001, 0.0, 1e-6, (0.5, 1.0), True)
+    assert (model.head_width, data.label_col, data.imply) == ((64, 32), ("1e3x", "1e3"), ("a=b",))
+    assert data.labels == Path("a.csv")
+    for text in ("1e3", "1.0", "on", "0x1f", "~"):  # a column may be called so
+        (tmp_path / "c.yaml").write_text(Config().updated({"label_col": text}).to_yaml())
+        assert Config.read(tmp_path / "c.yaml").data.label_col == (text,)

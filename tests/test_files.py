@@ -129,7 +129,9 @@ def test_checksums_that_were_removed_are_missed_once(tmp_path, version, inside):
     (tmp_path / inside).mkdir(parents=True, exist_ok=True)
     write_json(tmp_path / "run.json", {"xrayfast": version})
     write_json(tmp_path / inside / "a.json", 1)
-    with pytest.warns(UserWarning, match=r"lacks checksums\.txt, which xrayfast \d+\.\d+ wrote: .* copy the folder") as said:
+    with pytest.warns(
+        UserWarning, match=r"lacks checksums\.txt, which xrayfast \d+\.\d+ wrote: .* copy the folder"
+    ) as said:
         require_intact(tmp_path / inside / "a.json")
         require_intact(tmp_path / inside / "a.json")
     assert len(said) == 1 and str(said[0].message).startswith(f"{tmp_path / inside}: ")
@@ -171,7 +173,7 @@ def test_yaml_that_could_do_more_than_give_values_is_refused_at_once(text, said,
 
 
 def test_plain_yaml_is_read_as_ever(tmp_path):
-    text = "a: {b: [1, 2.5, on, 'x: y'], c: null}\nb: |\n  two\n  lines\n? d\n: -1e-3\n"
+    text = "a: {b: [1, 2.5, on, 'x: y'], c: null}\nb: |\n  two\n  lines\n? d\n: -1.0e-3\n"
     (tmp_path / "c.yaml").write_text(text)
     assert read_yaml(tmp_path / "c.yaml", "settings", ConfigFileError) == yaml.safe_load(text)
 

@@ -6,7 +6,6 @@ them, in this order; a test compares the keyword arguments of the Python API wit
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing_extensions import Self
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
-from xrayfast.files import read_yaml
+from xrayfast.files import dump_yaml, read_yaml
 from xrayfast.own_code import is_own, names_of_code
 
 Task = Literal["single", "multi"]
@@ -92,7 +91,7 @@ def _as_tuple(value: Any) -> Any:
     """One value stands for a tuple of one; None for an empty one."""
     if value is None:
         return ()
-    return (value,) if isinstance(value, (int, str)) else value
+    return (value,) if isinstance(value, (int, float, str)) else value
 
 
 def _as_text(value: Any) -> Any:
@@ -160,21 +159,20 @@ def losses_with(setting: str) -> str:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
+    # Strict: a text, or true, is no number, and 1.0 no whole one. A file that says so is not what its author believes.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True, defer_build=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _require_plain(cls, value: Any, field: ValidationInfo) -> Any:
-        """An empty path would be the working folder, and true the number 1."""
-        annotation = str(cls.model_fields[str(field.field_name)].annotation)
-        if isinstance(value, bool) and re.search(r"\b(int|float)\b", annotation) and "bool" not in annotation:
-            found = {"field": field.field_name, "value": str(value).lower()}
-            raise PydanticCustomError("rules", "{field} is {value}; expected a number", found)
+    def _require_text(cls, value: Any, field: ValidationInfo) -> Any:
+        """A list stands for a tuple and a text for a path; an empty path would be the working folder."""
         if isinstance(value, str) and not value:
             raise PydanticCustomError("text", "some text")
         if isinstance(value, str) and "\0" in value:
             raise PydanticCustomError("text", "text without NUL characters")
-        return value
+        if isinstance(value, str) and cls.model_fields[str(field.field_name)].annotation in (Path, Path | None):
+            return Path(value)
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("*")
     @classmethod
@@ -621,9 +619,7 @@ class Config(_Section):
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`; `read` gives the same settings back."""
-        import yaml
-
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.model_dump(mode="json"))
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -119,7 +119,7 @@ def _warnings_as_notes() -> Iterator[None]:
         else:
             show_others(message, category, *where)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]
     try:
         yield
     finally:

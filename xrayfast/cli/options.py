@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
 from xrayfast.config import FIELD_SECTIONS, SECTIONS
 
@@ -93,18 +95,36 @@ def _annotation(name: str, takes: Collection[str], of_run: bool) -> Any:
 
 
 def parse(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a command's options, those that were given, with comma-separated values split.
+    """Of a command's options, those that were given, with comma-separated values split, and numbers as such.
 
-    >>> parse({"epochs": 3, "lr": None, "head_width": "500,100", "alpha": "0.25"})
-    {'epochs': 3, 'head_width': ('500', '100'), 'alpha': '0.25'}
+    >>> parse({"epochs": 3, "lr": None, "head_width": "500,100", "alpha": "0.25", "label_col": "1,2"})
+    {'epochs': 3, 'head_width': (500, 100), 'alpha': 0.25, 'label_col': ('1', '2')}
     """
     given = {name: value for name, value in values.items() if value is not None}
     for name, value in given.items():
-        kinds = [FIELDS[name].annotation, *get_args(FIELDS[name].annotation)]
-        if isinstance(value, str) and any(get_origin(kind) is tuple for kind in kinds):
-            words = tuple(word.strip() for word in value.split(","))
-            given[name] = words if len(words) > 1 else words[0]
+        if not isinstance(value, str):
+            continue
+        kinds = set(_kinds(FIELDS[name].annotation))
+        words = [word.strip() for word in value.split(",")] if tuple in kinds else [value]
+        found = tuple(map(_as_number, words) if kinds & {int, float} else words)
+        given[name] = found if len(found) > 1 else found[0]
     return given
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """The types that a type is made of, of whatever depth."""
+    yield get_origin(annotation) or annotation
+    for inner in get_args(annotation):
+        if not isinstance(inner, (str, FieldInfo)) and inner is not ...:
+            yield from _kinds(inner)
+
+
+def _as_number(word: str) -> int | float | str:
+    """The number that a word is; else the word."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(word)
+    return word
 
 
 def check_choice(value: str | None, choices: Collection[str], option: str) -> None:

@@ -136,7 +136,7 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
     import yaml  # here, as `--help` needs none
 
     text = read_text(path, expected, MAX_SMALL_BYTES, error)
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    loader = _with_numbers(getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
         _require_plain(yaml.parse(text, Loader=loader))
         return yaml.load(text, Loader=loader)
@@ -147,6 +147,22 @@ def read_yaml(path: Path, expected: str, error: type[XrayfastError]) -> Any:
         raise error(
             f"{path}: is not plain YAML ({where}{truncate(what, LONGEST_NAME)}); expected {expected}."
         ) from problem
+
+
+def dump_yaml(content: Any) -> str:
+    """Text that `read_yaml` reads as the same content."""
+    import yaml
+
+    return yaml.dump(content, Dumper=_with_numbers(yaml.SafeDumper), sort_keys=False, allow_unicode=True)
+
+
+@cache
+def _with_numbers(base: Any) -> Any:
+    """A loader or dumper to which 1e-3 is a number, as in YAML 1.2 and everywhere else; to PyYAML it is a text."""
+    kind: Any = type(base.__name__, (base,), {})
+    number = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$")
+    kind.add_implicit_resolver("tag:yaml.org,2002:float", number, list("-+.0123456789"))
+    return kind
 
 
 def _require_plain(events: Iterable[Any]) -> None:

@@ -13,13 +13,13 @@ import pandas as pd
 from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, field_types, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import read_csv
+from xrayfast.files import INFO_FILE, read_csv
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.run import INFO_FILE, SPLIT_FILE, Run
+from xrayfast.run import SPLIT_FILE, Run
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
 
