@@ -172,8 +172,8 @@ def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change
 def test_every_effect_has_its_case():
     cases = [name for name, *_ in BY_SETTINGS] + [name for name, *_ in BY_FACTS]
     for name, effects in EFFECTS.items():
-        # Two values of one effect; one that never acts.
-        others = {"reuse_frozen": 1, "unreadable": -1}.get(name, 0)
+        # Two values of one effect; one that never acts; one of data without a table, in test_levels.
+        others = {"reuse_frozen": 1, "unreadable": -1, "class_level": -1}.get(name, 0)
         assert cases.count(name) == len(effects) + others, name
 
 

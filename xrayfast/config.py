@@ -248,6 +248,14 @@ class DataConfig(_Section):
     fold: int | None = option(None, "Which fold, from 1; the first where not given.", metavar="I", ge=1, le=MAX_FOLDS)
     split_seed: int = option(0, "Seed of the split.", ge=0, le=MAX_SEED)
     ignore_split: bool = option(False, "Leave out the split that the data set's folders or table give, and draw one.")
+    class_level: int | None = option(
+        None,
+        "Level of the folders that are classes, from 1 for those in DATA; folders of splits do not count. By default "
+        "the first that does not only group the images, as hospitals do.",
+        metavar="N",
+        ge=1,
+        le=9,
+    )
     keep_masks: bool = option(
         False, "Take for radiographs what is masks, overlays, maps or thumbnails by name or folder, or of two shades."
     )

@@ -134,6 +134,7 @@ def _in_table(data: Any, facts: DataFacts) -> bool:
     return facts.table
 
 
+_NO_FOLDERS = "the labels are in a table"
 _FOLDERS = "the labels are class folders"
 _TABLE = "Give a table with --labels"
 _OWN_SPLIT = "the data set gives that split, and --ignore-split draws one"
@@ -160,6 +161,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             facts=DataFacts,
         ),
     ),
+    "class_level": (Effect(lambda data, facts: not facts.table, _NO_FOLDERS, facts=DataFacts),),
     "exact_labels": (
         Effect(
             lambda data, facts: not data.exact_labels or facts.spellings(),

@@ -49,6 +49,7 @@ def open_data(
     fold: int | None = None,
     split_seed: int = 0,
     ignore_split: bool = False,
+    class_level: int | None = None,
     keep_masks: bool = False,
     missing: Problems = "error",
     unreadable: Problems = "error",
@@ -84,6 +85,8 @@ def open_data(
         fold: which of them, from 1 (default).
         split_seed: seed of the drawn split.
         ignore_split: leave out the split that the data set's folders or table give, and draw one.
+        class_level: level of the folders that are classes, from 1 for those in `source`; folders of splits do not
+            count. By default the first that does not only group the images, as hospitals do.
         keep_masks: take files for radiographs whose name or folder is that of masks, overlays, maps or thumbnails.
         missing: "error", or "skip" to leave out rows of the table whose image is not there.
         unreadable: "error", or "skip" to leave out files that can't be read, when images are decoded.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.data.builders import classes, lines, make, message, noted, opened, rows, table
+from tests.data.builders import classes, lines, make, message, noted, opened, rows, splits, table
 from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.errors import DataError
 
@@ -79,3 +79,24 @@ def test_masks_beside_the_folders_of_splits(tmp_path):
     make(tmp_path, *(f"masks/a{i}.png" for i in range(6)), "__MACOSX/a/._a0.png", "@eaDir/a0.png/THUMB.jpg")
     data = opened(tmp_path)
     assert len(data) == 24 and data.labels == ("a", "b") and noted(data, "Left out, 6 images")
+
+
+@pytest.mark.parametrize("suffix", ["_lung", "_crop", "-left", "_right", " ROI", "_crop2"])
+def test_crops_beside_their_image_stay_in_its_split(tmp_path, suffix):
+    names = [f"{label}/{label}{i:02d}{end}.png" for label in "ab" for i in range(20) for end in ("", suffix)]
+    data = opened(make(tmp_path, *names))
+    split = splits(data)
+    assert len(split) == 80 and all(split[name] == split[name.replace(suffix, "")] for name in names)
+    assert noted(data, "40 augmented copies or crops by name")
+
+
+@pytest.mark.parametrize(
+    "suffix", ["_small.jpg", "_seg.png", "_overlay.png", "_heatmap.png", "_thumb.png", "-preview.jpg"]
+)
+def test_smaller_copies_and_maps_beside_their_image_are_left_out(tmp_path, suffix):
+    root = classes(tmp_path, a=6, b=6)
+    make(root, f"a/a000{suffix}", f"b/b001{suffix}")
+    data = opened(root)
+    assert len(data) == 12 and noted(data, "Left out, 2 images")
+    make(root, "a/very_small.png")
+    assert "a/very_small.png" in rows(opened(root))

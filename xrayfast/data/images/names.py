@@ -16,6 +16,17 @@ _NOT_RADIOGRAPHS = re.compile(
 )
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
+_SMALLER = re.compile(
+    r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled)$", re.IGNORECASE
+)
+"""Of a file's name without its suffix: that it is a smaller copy of the image that is called like the first group."""
+
+AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
+"""Of a word in a folder's name: that the folder holds copies of images, or images that were made up."""
+
+ORIGINAL = re.compile(r"originals?|orig|raw")
+"""Of the name of a folder beside one of those."""
+
 DERIVED = "mask, overlay, map or thumbnail by name"
 """Why files are left out that are no radiographs: see `is_derived`."""
 
@@ -45,6 +56,12 @@ def is_derived(path: str) -> bool:
 
 
 def find_derived(paths: Sequence[str]) -> set[str]:
-    """Those of the paths that `is_derived`; none where all are, as then their names tell nothing."""
+    """Those of the paths that `is_derived`, and smaller copies of an image beside them.
+
+    None where all are, as then their names tell nothing.
+    """
     found = set(filter(is_derived, paths))
+    if smaller := {path: match[1] for path in paths if (match := _SMALLER.match(path.rpartition(".")[0]))}:
+        stems = {path.rpartition(".")[0] for path in paths}
+        found |= {path for path, stem in smaller.items() if stem in stems}
     return found if len(found) < len(set(paths)) else set()

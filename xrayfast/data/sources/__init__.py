@@ -1,6 +1,6 @@
 """From files on disk to image records: `read.read_source`.
 
-- `layout` decides between `class_folders` and `label_table`.
+- `layout` decides between `class_folders`, whose `levels` tells which folders are the classes, and `label_table`.
 - A table is read by `tables`, its columns are resolved by `columns`, its files are found by `locate` (`file_matching`),
   its label cells are parsed by `labels.cells`, and `label_table` builds the records.
 - `datasets`: what is particular to a public data set.

@@ -29,8 +29,8 @@ def top_level(folder: Path) -> tuple[list[Path], list[str]]:
         DataError: the folder can't be read.
     """
     entries = _visible_entries(folder)
-    folders = [Path(entry.path) for entry in entries if entry.is_dir()]
-    return folders, [entry.name for entry in entries if not entry.is_dir()]
+    folders = [Path(entry.path) for entry in entries if _is_folder(entry)]
+    return folders, [entry.name for entry in entries if not _is_folder(entry)]
 
 
 def walk(folder: Path | str, around: tuple[str, ...] = ()) -> Iterator[os.DirEntry[str]]:
@@ -43,11 +43,7 @@ def walk(folder: Path | str, around: tuple[str, ...] = ()) -> Iterator[os.DirEnt
     """
     around = around or (os.path.realpath(folder),)
     for entry in _visible_entries(folder):
-        try:
-            is_folder = entry.is_dir()
-        except OSError as error:
-            raise DataError(f"{entry.path}: can't be followed ({error.strerror}). Remove the link.") from error
-        if not is_folder:
+        if not _is_folder(entry):
             yield entry
             continue
         # No Path is made in these loops: over 200,000 folders that takes most of the time.
@@ -68,6 +64,13 @@ def _entries(folder: Path | str) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f"{folder}: can't be read ({error.strerror}). Check its permissions.") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(f"{entry.path}: can't be followed ({error.strerror}). Remove the link.") from error
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xrayfast.config import DataConfig
 from xrayfast.data.images.names import IMAGE_WORD, find_derived
 from xrayfast.data.images.reader import is_image
-from xrayfast.data.sources.class_folders import no_layout
+from xrayfast.data.sources.class_folders.levels import choose_class_level
+from xrayfast.data.sources.class_folders.read import no_layout
 from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
@@ -36,12 +38,13 @@ class Layout:
     other_tables: tuple[str, ...] = ()
 
 
-def detect_layout(source: Path, labels: Path | None) -> Layout:
+def detect_layout(config: DataConfig) -> Layout:
     """Decide what to read from a folder, or a table whose folder is the source, and the table that the user named.
 
     Raises:
         DataError: nothing that can be read, or several tables.
     """
+    source, labels = config.source, config.labels
     if labels is None and is_table(source.name) and not source.is_dir():
         source, labels = source.parent, source
     if not source.exists():
@@ -72,7 +75,8 @@ def detect_layout(source: Path, labels: Path | None) -> Layout:
         reason = f", as {listed} hold images, not classes" if len(with_images) > 1 else ""
         others = tuple(name for name in recognised if name != table)
         return Layout(source, source / table, f"Labels from {table} in {source}{reason}.", others)
-    if len(with_images) > 1 and not any(parse_split_folder(folder.name) for folder in with_images):
+    in_splits = any(parse_split_folder(folder.name) for folder in with_images)
+    if len(with_images) > 1 and not in_splits and choose_class_level(root, config)[0] == 1:
         found = f"found {listed}, which look like folders of images and not like classes, and no table of labels"
         raise no_layout(f"{source}: {found}", source)
     return Layout(source)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
+from xrayfast.data.images.names import AUGMENTED, ORIGINAL, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
 from xrayfast.data.sources.records import ImageRecords
@@ -31,10 +32,11 @@ _TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant
 
 _COPY = re.compile(
     r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
-    r"|zoom(ed)?|brightness|contrast|crop(ped)?)[-_. ]*\d*)+|_(jpe?g|png)\.rf\.[0-9a-f]{8,})$",
+    r"|zoom(ed)?|brightness|contrast|crop(ped)?|lungs?|left|right|roi|patch|clahe|enhanced)[-_. ]*\d*)+"
+    r"|_(jpe?g|png)\.rf\.[0-9a-f]{8,})$",
     re.IGNORECASE,
 )
-"""What the names of augmented copies end in; the last is Roboflow's."""
+"""What the names of augmented copies and of crops end in; the last is Roboflow's."""
 
 
 def find_patients(records: ImageRecords, config: DataConfig) -> None:
@@ -184,24 +186,32 @@ def _group_copies(records: ImageRecords) -> None:
     if records.patients or records.studies:
         return
     stems = [os.path.splitext(name)[0].rpartition("/")[::2] for name in records.names]  # noqa: PTH122
-    if not any(_COPY.search(stem) for _, stem in stems):
-        return
-    # Copies may be in folders of different splits.
-    plain = {folder: "/".join(part for part in folder.split("/") if not parse_split(part)) for folder, _ in set(stems)}
+    # Copies may be in folders of different splits, or of their own.
+    plain = {
+        folder: "/".join(part for part in folder.split("/") if not (parse_split(part) or _is_of_copies(part)))
+        for folder, _ in set(stems)
+    }
     keys = [f"{plain[folder]}/{_COPY.sub('', stem)}" for folder, stem in stems]
     sizes = Counter(keys)
-    copies = [
-        name
+    copies = {
+        name: key
         for name, (folder, stem), key in zip(records.names, stems, keys, strict=True)
-        if sizes[key] > 1 and key != f"{plain[folder]}/{stem}"
-    ]
+        if sizes[key] > 1 and (_COPY.search(stem) or any(map(AUGMENTED.fullmatch, split_words(folder))))
+    }
     if not copies:
         return
-    records.studies = [key if sizes[key] > 1 else "" for key in keys]
+    grouped = {*copies.values()}
+    records.studies = [key if key in grouped else "" for key in keys]
     records.notes.append(
-        f"{plural(len(copies), 'augmented copy')} by name, grouped with the image as those of one study are: "
+        f"{plural(len(copies), 'augmented copy')} or crops by name, grouped with the image as those of one study are: "
         f"{shorten(copies, 3)}."
     )
+
+
+def _is_of_copies(folder: str) -> bool:
+    """Whether a folder is that of augmented copies, or of their originals."""
+    words = split_words(folder)
+    return bool(words) and (any(map(AUGMENTED.fullmatch, words)) or all(map(ORIGINAL.fullmatch, words)))
 
 
 def _read_headers(records: ImageRecords, keyword: str) -> None:

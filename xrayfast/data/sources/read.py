@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from itertools import chain
 
 from xrayfast.config import DataConfig
-from xrayfast.data.images.names import DERIVED, find_derived, split_words
-from xrayfast.data.sources.class_folders import read_class_folders
+from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, split_words
+from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.layout import detect_layout
@@ -33,7 +33,7 @@ def read_source(
         DataError: the images or labels can't be used; the message says where and what to do.
         ConfigError: options that contradict the layout.
     """
-    layout = detect_layout(config.source, config.labels)
+    layout = detect_layout(config)
     config = config.model_copy(update={"source": layout.source, "labels": layout.table})
     root = absolute(layout.source)
     if layout.table is None:
@@ -65,6 +65,7 @@ def read_source(
     _find_splits(records, config)
     find_patients(records, config)
     _note_views(records)
+    _note_augmented(records)
     return records, config
 
 
@@ -79,6 +80,21 @@ def _note_views(records: ImageRecords) -> None:
         records.notes.append(
             f"{plural(sum(lateral), 'lateral view')}, used as the others are: leave them out of the table or folders "
             "where they should not be."
+        )
+
+
+def _note_augmented(records: ImageRecords) -> None:
+    """A note on images in folders that are called for augmented or synthetic ones."""
+    called = {
+        folder: any(map(AUGMENTED.fullmatch, split_words(folder.replace("/", " "))))
+        for folder in {name.rpartition("/")[0] for name in records.names}
+    }
+    if count := sum(called[name.rpartition("/")[0]] for name in records.names):
+        listed = shorten(sorted(filter(called.get, called)))
+        records.notes.append(
+            f"{plural(count, 'image')} in folders of augmented or synthetic images ({listed}): a copy of an image in "
+            "another split makes results optimistic. Those that are called like their image stay with it; else leave "
+            "the folders out."
         )
 
 

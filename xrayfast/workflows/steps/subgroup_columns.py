@@ -10,11 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import DataConfig
+from xrayfast.data.sources.class_folders.read import read_folder_groups
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_further_columns
 from xrayfast.errors import ConfigError, shorten
 from xrayfast.predictions import ATTRIBUTES, PREDICTION_COLUMNS, PROBABILITY_PREFIX, RAW_PREFIX, Predictions
 from xrayfast.run import Run
+
+FOLDER = "folder"
+"""The attribute that the folders above class folders are, such as hospitals."""
 
 MAX_GROUPS = 20
 """Values of a column that forms subgroups; one with more is a number or names patients."""
@@ -23,31 +27,35 @@ MAX_GROUPS = 20
 def with_columns(
     by: Sequence[str], known: Mapping[str, NDArray[Any]], config: DataConfig, images: Sequence[str], where: str
 ) -> dict[str, NDArray[Any]]:
-    """The known attributes of images, and those of `by` that are columns of the data set's table.
+    """The known attributes of images, and those of `by` that are columns of the data set's table, or `FOLDER`.
 
     Raises:
-        ConfigError: there is no table, or a column has too many values or another's name; `where` says of what.
+        ConfigError: there is no table, or no folder above those of classes, or a column has too many values or
+            another's name; `where` says of what.
         DataError: the table can't be read, or lacks a column.
     """
     further = [name for name in by if name not in known]
     if not further:
         return dict(known)
     there = shorten(known) or f"none of {', '.join(ATTRIBUTES)}"
-    if config.labels is None:
+    groups = read_folder_groups(absolute(config.source), config) if config.labels is None and FOLDER in further else {}
+    if config.labels is None and (further != [FOLDER] or not any(groups.values())):
         raise ConfigError(
             f"by: {where} do not give {' and '.join(further)}; they give {there}. Add such a column to a table of "
             "labels; DICOM headers give sex, age and view too."
         )
-    columns = read_further_columns(config.labels, absolute(config.source), config, further)
-    found = dict(known)
+    columns = {FOLDER: groups}
+    if config.labels is not None:
+        columns = read_further_columns(config.labels, absolute(config.source), config, further)
+    found, origin = dict(known), (config.labels or config.source).name
     for name in further:
         values = np.array([columns[name].get(image, "") for image in images], dtype=object)
-        groups = sorted(set(values.tolist()) - {""})
+        distinct = sorted(set(values.tolist()) - {""})
         if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
-            raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {config.labels.name}.")
-        if not 1 <= len(groups) <= MAX_GROUPS:
+            raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {origin}.")
+        if not 1 <= len(distinct) <= MAX_GROUPS:
             raise ConfigError(
-                f"by: the column '{name}' of {config.labels.name} has {len(groups)} values on these images; expected 1 "
+                f"by: '{name}' of {origin} has {len(distinct)} values on these images; expected 1 "
                 f"to {MAX_GROUPS} groups, such as hospitals or devices."
             )
         found[name] = values

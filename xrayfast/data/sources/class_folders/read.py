@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -13,6 +13,7 @@ from xrayfast.data.images.names import DERIVED, find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.labels.names import LabelSet, is_missing, normalize_label, parse_folder_name, sort_labels
 from xrayfast.data.labels.targets import RawLabels, encode_labels
+from xrayfast.data.sources.class_folders.levels import choose_class_level, group_of
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
@@ -56,16 +57,17 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
         ConfigError: an option names a column.
     """
     _require_no_table_options(config)
-    folders, loose = top_level(root)
     found, given = _ClassFiles(), list[Split | None]()
-    folders = folders if config.keep_masks else _leave_out_derived(folders, found)
-    if splits := _split_folders(config.source, folders):
-        for split, folder in splits.items():
-            _add_classes(found, folder, *top_level(folder), config)
-            given += [split] * (len(found.files) - len(given))
+    level, notes = choose_class_level(root, config)
+    splits = _split_folders(config.source, _class_like(top_level(root)[0], found, config))
+    by_split: Mapping[Split, Path] | Mapping[None, Path] = splits or {None: root}
+    for split, folder in by_split.items():
+        for parent in _class_parents(folder, level, found, config):
+            _add_classes(found, *parent, config, may_be_one=level > 1)
+        given += [split] * (len(found.files) - len(given) if split else 0)
+    found.notes += notes
+    if splits:
         found.notes.append(f"Splits from the folders {', '.join(f.name for f in splits.values())}.")
-    else:
-        _add_classes(found, config.source, folders, loose, config)
     paths, sets = [path for path, _ in found.files], [labels for _, labels in found.files]
     start = len(str(root / "x")) - 1
 
@@ -87,9 +89,46 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
     )
 
 
-def _leave_out_derived(folders: Sequence[Path], found: _ClassFiles) -> list[Path]:
+def read_folder_groups(root: Path, config: DataConfig) -> dict[str, str]:
+    """The folders above an image's class folder, without those of splits, by the image's name; "" for none.
+
+    Raises:
+        DataError, ConfigError: see `read_class_folders`.
+    """
+    level, _ = choose_class_level(root, config)
+    return {name: group_of(name, level) for name in read_class_folders(root, config).names}
+
+
+def _class_parents(
+    folder: Path, level: int, found: _ClassFiles, config: DataConfig
+) -> Iterator[tuple[Path, list[Path], list[str]]]:
+    """The folders whose own folders are the classes of that level below one, with these and the names of their files.
+
+    Images above that level are left out and noted.
+    """
+    folders, loose = top_level(folder)
+    folders = _class_like(folders, found, config)
+    splits = [inner for inner in folders if parse_split_folder(inner.name)]
+    others = [inner for inner in folders if inner not in splits]
+    for inner in splits:
+        yield from _class_parents(inner, level, found, config)
+    if level == 1 and (others or not splits):
+        yield folder, others, loose
+    else:
+        _leave_out_loose(found, folder, loose)
+        for inner in others:
+            yield from _class_parents(inner, level - 1, found, config)
+
+
+def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> None:
+    if loose := [str(folder / name) for name in names if is_image(str(folder / name))]:
+        found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
+        found.left_out.append((f"beside the class folders of {folder.name}", loose))
+
+
+def _class_like(folders: Sequence[Path], found: _ClassFiles, config: DataConfig) -> list[Path]:
     """The folders without those named for masks and the like, whose images are noted."""
-    derived = find_derived([f"{folder.name}/" for folder in folders])
+    derived = set() if config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
     files = [
         entry.path
         for folder in folders
@@ -97,7 +136,7 @@ def _leave_out_derived(folders: Sequence[Path], found: _ClassFiles) -> list[Path
         for entry in walk(folder)
         if is_image(entry.path)
     ]
-    if files:
+    if files and (DERIVED, files) not in found.left_out:
         found.left_out.append((DERIVED, files))
     return [folder for folder in folders if f"{folder.name}/" not in derived]
 
@@ -135,18 +174,22 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
 
 
 def _add_classes(
-    found: _ClassFiles, folder: Path, classes: Sequence[Path], beside: Sequence[str], config: DataConfig
+    found: _ClassFiles,
+    folder: Path,
+    classes: Sequence[Path],
+    beside: Sequence[str],
+    config: DataConfig,
+    *,
+    may_be_one: bool,
 ) -> None:
-    """Add the images of the class folders of one split."""
-    loose = [name for name in beside if is_image(str(folder / name))]
+    """Add the images of the class folders in one folder."""
     if not classes:
+        loose = [name for name in beside if is_image(str(folder / name))]
         what = f"{len(loose)} images outside of class folders; expected one per class" if loose else "no class folders"
         raise no_layout(f"{folder}: found {what}", config.source)
-    if loose:
-        found.notes.append(f"{len(loose)} images beside the class folders of {folder.name} are ignored.")
-        found.left_out.append((f"beside the class folders of {folder.name}", [str(folder / name) for name in loose]))
+    _leave_out_loose(found, folder, beside)
     inside = [other.name for other in top_level(classes[0])[0]] if len(classes) == 1 else []
-    if len(inside) > 1:
+    if len(inside) > 1 and not may_be_one and not config.class_level:
         raise DataError(
             f"{folder}: found one folder, {classes[0].name}, which holds {shorten(inside)}; expected class folders, or "
             f"train, valid and test. Give {classes[0]} as the data set's folder, or --labels FILE.csv."

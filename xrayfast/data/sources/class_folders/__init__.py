@@ -1,0 +1,1 @@
+"""Images in folders that are called for their classes."""

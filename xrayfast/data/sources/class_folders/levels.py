@@ -1,0 +1,199 @@
+"""The level of a tree of folders whose names are the classes: the outermost, unless those only group the images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from xrayfast.config import DataConfig
+from xrayfast.data.images.names import IMAGE_WORD, find_derived, split_words
+from xrayfast.data.images.reader import is_image
+from xrayfast.data.labels.names import is_no_finding, normalize_label
+from xrayfast.data.sources.file_matching import top_level
+from xrayfast.data.splits.folders import parse_split_folder
+from xrayfast.errors import ConfigError, DataError, shorten
+
+_CLASSES = re.compile(
+    r"normal|abnormal|healthy|control|controls|sick|disease|diseased|positive|negative|pos|"
+    r"neg|benign|malignant|cancer|infected|uninfected|covid|sars|cov|ncov|pneumonia|tb|tuberculosis|"
+    r"tuberculous|atelectasis|cardiomegaly|consolidation|edema|oedema|effusion|emphysema|fibrosis|hernia|"
+    r"infiltration|mass|nodule|pneumothorax|fracture|thickening|opacity|lesion|enlarged|cardiomediastinum|"
+    r"infiltrate|ards|silicosis|asthma|copd"
+)
+"""Words of which one at least is in the name of a folder that is a class, beside those of `_BESIDE_CLASS`."""
+
+_BESIDE_CLASS = re.compile(
+    r"no|non|not|and|with|other|lung|pleural|viral|virus|bacterial|bacteria|fungal|mild|moderate|severe|acute|"
+    r"left|right|case|cases|patient|patients|cls|class"
+)
+
+_GROUPS = re.compile(
+    r"original|originals|orig|raw|aug|augmented|augmentation|synthetic|generated|processed|preprocessed|"
+    r"enhanced|clahe|resized|cropped|part|site|hospital|center|centre|clinic|source|origin|dataset|data|set|"
+    r"group|study|studies|series|session|visit|exam|examination|scan|accession|patient|patients|subject|"
+    r"subjects|person|case|pat|sub|pt|id|no|ap|pa|lateral|lat|frontal|portable|supine|erect|view|male|female|m|"
+    r"f|left|right|adult|adults|child|children|pediatric|paediatric|inpatient|outpatient|year|device|scanner|"
+    r"vendor|p|s|v|x"
+)
+"""Words of names that group images in some other way than by class, as those of `IMAGE_WORD` do."""
+
+_DIGITS = "0123456789"
+_DEEPEST, _MOST_FOLDERS = 6, 300
+"""Levels that are looked at, and folders in one folder; more are those of patients."""
+
+_Tree: TypeAlias = Mapping[str, "_Tree"]
+"""Folders by name, with what they hold."""
+
+
+def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
+    """The level of the folders that are classes, from 1 below `root`, where folders of splits do not count; and notes.
+
+    It is `class_level` where that is given, and 1 where there is but one level or the names there are those of classes.
+    Else it is the first deeper level whose names are those of classes, or occur again below several folders, or which
+    is the first whose names do not tell of hospitals, years, patients, views or the like.
+
+    Raises:
+        DataError: the tree can be read in several ways.
+        ConfigError: there is no such level.
+    """
+    levels = list(_levels(_tree(root, _DEEPEST, config.keep_masks)))
+    if config.class_level:
+        if config.class_level > max(len(levels), 1):
+            raise ConfigError(
+                f"class_level is {config.class_level}; expected at most {len(levels)}, the levels of folders in "
+                f"{config.source}, of which those of splits do not count."
+            )
+        return config.class_level, []
+    if len(levels) < 2:
+        return 1, []
+    names = [list(dict.fromkeys(path[-1] for path in level)) for level in levels]
+    chosen = _choose(levels, names, config.source)
+    start = "[^/]+/" * any(parse_split_folder(folder.name) for folder in top_level(root)[0])
+    if chosen > 1:
+        outer = list(dict.fromkeys("/".join(path[:-1]) for path in levels[chosen - 1]))
+        note = f"Classes are the folders {shorten(names[chosen - 1])} below {shorten(outer)}"
+        if len(outer) == 1:
+            return chosen, [f"{note}."]
+        return chosen, [
+            f"{note}: --class-level 1 takes {shorten(names[0], 2)} for classes, --by folder compares those as groups, "
+            f"and if they are patients, --patient-col 'name:^{start}([^/]+)/' keeps each in one split."
+        ]
+    inner = [name for name in names[1] if not all(map(IMAGE_WORD.fullmatch, split_words(name) or ["x"]))]
+    if not inner:
+        return 1, []
+    return 1, [
+        f"Folders inside the class folders are not used as labels: {shorten(inner)}. --class-level 2 takes them for "
+        f"classes; if they are patients, --patient-col 'name:^{start}[^/]+/([^/]+)/' keeps each in one split."
+    ]
+
+
+def group_of(name: str, level: int) -> str:
+    """The folders of an image above its class, without those of splits; "" where there are none.
+
+    >>> group_of("train/hospital A/normal/1.png", 2)
+    'hospital A'
+    """
+    return "/".join([part for part in name.split("/")[:-1] if not parse_split_folder(part)][: level - 1])
+
+
+def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequence[str]], source: Path) -> int:
+    named = [2 * sum(map(_is_class, listed)) >= len(listed) for listed in names]
+    groups = [all(map(_is_group, listed)) for listed in names]
+    whole = [{path[:-1] for path in level} == set(above) for level, above in zip(levels[1:], levels[:-1], strict=True)]
+    reached = [all(whole[:depth]) for depth in range(len(levels))]  # by each folder of level 1
+    repeat = [_repeats(level) and not group for level, group in zip(levels, groups, strict=True)]
+    beside = {normalize_label(name) for name in names[0]}
+    same = [
+        path
+        for path in levels[1]
+        if split_words(path[1]) and {normalize_label(path[1])} <= beside - {normalize_label(path[0])}
+    ]
+    if same or (named[0] and named[1] and repeat[1] and reached[1]):
+        path = (same or levels[1])[0]
+        raise DataError(
+            f"{source}: found class folders in class folders, such as {path[1]} in {path[0]}, beside "
+            f"{shorten(names[0])}; expected one level of classes. --class-level 1 takes the outer ones, --class-level "
+            "2 the inner ones; or move folders."
+        )
+    if named[0]:
+        return 1
+    for depth in range(1, len(levels)):
+        if named[depth] and not reached[depth]:
+            lone = next(path for path in levels[0] if path[0] not in {deep[0] for deep in levels[depth]})
+            raise DataError(
+                f"{source}: found class folders such as {'/'.join(levels[depth][0])}, and images in {lone[0]} without "
+                "one; expected one level of classes. Move the latter, or --class-level 1 takes the outermost folders."
+            )
+        if reached[depth] and (named[depth] or repeat[depth] or _are_flags(levels[depth])):
+            return depth + 1
+    if groups[0] and any(map(split_words, names[0])):
+        return 1 + next((d for d in range(1, len(levels)) if reached[d] and not groups[d] and len(names[d]) > 1), 0)
+    return 1
+
+
+def _repeats(level: Sequence[tuple[str, ...]]) -> bool:
+    """Whether half of the names of a level or more, of two at least, are each in several folders of the level above."""
+    parents: dict[str, set[tuple[str, ...]]] = {}
+    for path in level:
+        parents.setdefault(normalize_label(path[-1]), set()).add(path[:-1])
+    return len(parents) > 1 and 2 * sum(len(above) > 1 for above in parents.values()) >= len(parents)
+
+
+def _are_flags(level: Sequence[tuple[str, ...]]) -> bool:
+    """Whether the names of a level are 0 and 1, or 0 to a number below 10, in each of several folders."""
+    inside: dict[tuple[str, ...], set[str]] = {}
+    for path in level:
+        inside.setdefault(path[:-1], set()).add(path[-1])
+    first, *others = inside.values()
+    return (
+        bool(others) and all(other == first for other in others) and first == set("0123456789"[: len(first)]) != {"0"}
+    )
+
+
+def _is_class(name: str) -> bool:
+    words = split_words(name)
+    known = all(_CLASSES.fullmatch(word) or _BESIDE_CLASS.fullmatch(word) for word in words)
+    return is_no_finding(name) or (known and any(map(_CLASSES.fullmatch, words)))
+
+
+def _is_group(name: str) -> bool:
+    """Whether a name tells of another group than a class: by its words, or by being a number or an identifier."""
+    words = split_words(name)
+    known = all(_GROUPS.fullmatch(word) or IMAGE_WORD.fullmatch(word) for word in words)
+    return known or re.search(r"\d{3}", name) is not None
+
+
+def _tree(folder: Path, depth: int, keep_masks: bool) -> _Tree | None:
+    """The folders that hold images, by name, without masks and with those of splits replaced by what they hold.
+
+    None where there is no image.
+    """
+    folders, loose = top_level(folder)
+    derived = set() if keep_masks else find_derived([f"{inner.name}/" for inner in folders])
+    tree: dict[str, _Tree] = {}
+    holds_images = any(is_image(str(folder / name)) for name in loose)
+    for inner in folders:
+        if f"{inner.name}/" in derived:
+            continue
+        inside = _tree(inner, depth - 1, keep_masks) if depth and len(folders) <= _MOST_FOLDERS else {}
+        if inside is not None:
+            holds_images = True
+            _merge(tree, inside if parse_split_folder(inner.name) else {inner.name: inside})
+    return tree if holds_images else None
+
+
+def _merge(tree: dict[str, _Tree], other: _Tree) -> None:
+    for name, inside in other.items():
+        known = tree.setdefault(name, {})
+        tree[name] = merged = dict(known)
+        _merge(merged, inside)
+
+
+def _levels(tree: _Tree | None) -> Iterator[list[tuple[str, ...]]]:
+    """The paths of the folders of each level, the outermost first."""
+    level: list[tuple[tuple[str, ...], _Tree]] = [((name,), inside) for name, inside in (tree or {}).items()]
+    while level:
+        yield [path for path, _ in level]
+        level = [((*path, name), deeper) for path, inside in level for name, deeper in inside.items()]
