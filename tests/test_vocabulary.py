@@ -56,7 +56,7 @@ OTHER_SENSES = {
     r"report/\w+/templates/(model_card|results)": r"findings?",  # of radiologists
     r"report/html/templates/check": "from elsewhere",  # other hospitals
     # words in users' data
-    r"data/sources/(column|layout|datasets)|data/images/names|data/labels/cells": r"findings?|films?|pictures?",
+    r"data/sources/(column|layout|datasets)|data/images/names|data/labels/(cells|words)": r"findings?|films?|pictures?",
     r"data/cache/|learning/training/loaders": r"\w+ process(?:es)?",  # of the operating system
     r"data/cache/(folders|shards)": "pictures",  # a folder on users' disks
     r"report/markdown/claim": r"test set",  # the checklist's own words

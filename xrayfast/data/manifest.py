@@ -19,8 +19,9 @@ import pandas as pd
 
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.images.dicom.parse import is_dicom_file
-from xrayfast.data.labels.names import is_no_finding, join_spellings
+from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
+from xrayfast.data.labels.spellings import join_spellings
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
 from xrayfast.data.sources.patients import group_images, hash_identifiers, pseudonymize, studies_without_patient
 from xrayfast.data.sources.read import read_source

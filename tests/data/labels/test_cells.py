@@ -6,6 +6,7 @@ import pytest
 from xrayfast.data.labels.cells import (
     LIST,
     looks_like_flags,
+    note_delimiters,
     parse_flags,
     parse_label_cells,
     parse_label_list,
@@ -119,7 +120,7 @@ def test_columns_of_flags():
     same(parse_flags(columns, row), [[1, 0], [0, 0], [1, -1], [-1, NAN]])
 
 
-@pytest.mark.parametrize("cell", ["2", "maybe", "0.5", "-2", "--1", "."])
+@pytest.mark.parametrize("cell", ["2", "often", "0.5", "-2", "--1", ".1"])
 def test_cells_that_are_no_flags(cell):
     with pytest.raises(DataError) as caught:
         parse_flags({"Mass": ["1", "0"], "Effusion": ["0", cell]}, row)
@@ -165,3 +166,50 @@ def test_words_and_exponents_of_flags(cells):
 
 def test_the_word_uncertain_is_uncertain():
     np.testing.assert_array_equal(parse_flags({"a": ["1", "uncertain", "no"]}, str)[:, 0], [1, -1, 0])
+
+
+@pytest.mark.parametrize(
+    ("joint", "sign"),
+    [
+        *(
+            ("effusion:mass", "':'"),
+            ("effusion - mass", "' - '"),
+            ("effusion mass", "a space"),
+            ("effusion\tmass", "a tab"),
+        ),
+        *(
+            ("effusion AND mass", "' AND '"),
+            ("effusion+mass", "'+'"),
+            ("effusion & mass", "'&'"),
+            ("mass/effusion", "'/'"),
+        ),
+        *(
+            ("effusion-mass", "'-'"),
+            ("effusion_mass", "'_'"),
+            ("mass\\effusion", "'\\'"),
+            ("mass with effusion", "' with '"),
+        ),
+    ],
+)
+def test_delimiters_that_are_not_used_are_noted(joint, sign):
+    (note,) = note_delimiters(["edema", "Mass", joint, "pleural thickening"], "|")
+    assert note.startswith(f"{sign} is in 1 label and separates none: {joint!r}.") and "--label-delim" in note
+
+
+def test_labels_that_only_occur_joint_are_noted():
+    assert "':' is in 3 labels" in note_delimiters(["a1:b1", "b1:c1", "c1:a1", "normal"], "|")[0]
+    names = ["pleural effusion", "pleural thickening", "covid-19", "a:b", "x_y", "1-2", "HIV+", "left - right"]
+    assert note_delimiters(names, "|") == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "delim"),
+    [
+        (["1,5", "2", "1", "0,5", "2,0", "1,0"], "|"),
+        (["1,000", "2,000", "1,500"], "|"),
+        (["1,2", "1", "2", "1,3", "3"], ","),
+        (["1", "2"], "|"),
+    ],
+)
+def test_numbers_are_divided_where_each_is_a_cell_of_its_own(cells, delim):
+    assert resolve_delimiter(cells, "auto") == delim

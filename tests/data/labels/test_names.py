@@ -6,7 +6,6 @@ from xrayfast.data.labels.names import (
     clean_label,
     is_no_finding,
     normalize_label,
-    note_odd_names,
     parse_delimited,
     parse_folder_name,
     sort_labels,
@@ -59,24 +58,3 @@ def test_an_invisible_character_is_no_part_of_a_label():
 @pytest.mark.parametrize(("one", "other"), [("1e0", "1.0"), ("2.0e+00", "2"), ("-1e0", "-1"), ("1E-1", "0.1")])
 def test_numbers_with_exponents(one, other):
     assert normalize_label(one) == normalize_label(other)
-
-
-@pytest.mark.parametrize(
-    ("names", "note"),
-    [
-        (["Nodule", "Nodules", "Normal"], "'Nodule' and 'Nodules'"),
-        (["Pneumonia", "pneumomia"], "'Pneumonia' and 'pneumomia'"),
-        (["Cardiomegaly", "Cardiomegayl"], "'Cardiomegaly' and 'Cardiomegayl'"),
-        (["Stage 1", "Stage 2"], ""),
-        (["Mass", "Mast", "hyperinflation", "hypoinflation"], ""),
-        (
-            ["normal-2-Jan", "2-Jan", "12/31/2019", "2019-12-31 00:00:00", "Mar-20", "1-2"],
-            "Labels that look like dates",
-        ),
-        (["1-2", "covid-19", "May", "3/4"], ""),
-    ],
-)
-def test_labels_that_may_be_errors_are_noted(names, note):
-    found = note_odd_names(names)
-    assert [note in text for text in found] == [True] * bool(note)
-    assert all("normal-2-Jan" not in text for text in found)

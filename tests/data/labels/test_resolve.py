@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.data.builders import classes, lines, make, message, noted, opened, rows, table
@@ -59,6 +60,14 @@ def test_spellings_are_kept_apart_where_that_is_asked_for(data_dir):
             ("grade 1", "grade 1-2", "grade 12"),
         ),
         (["-1", "1"] * 4 + ["2", "2"], ("-1", "1", "2")),
+        (["1.5", "1.50", "1.5", "+1.5", "1,5", "01.500", "15e-1", "\uff11.5"] + ["2"] * 2, ("1.5", "2")),
+        (["1,000", "1", "1000", "1,000"] * 2 + ["1", "1000"], ("1", "1,000", "1000")),
+        (["0.0000001", "0", "1e-7", "-0", "0.10", ".1", "0", "1e-7", ".1", "0"], ("0", "1e-7", ".1")),
+        (["v1.1", "v1.10"] * 5, ("v1.1", "v1.10")),
+        (
+            ["normal (1)"] * 3 + ["Copy of Normal", "normal - Copy", "normal copy 2", "normal", "b", "b", "b"],
+            ("normal", "b"),
+        ),
         (["HIV+", "HIV-", "HIV"] * 3 + ["HIV"], ("HIV", "HIV-", "HIV+")),
         (["Normal.", "Normal", "a\u200bb", "ab", "ab", "\ufeffNormal", "Normal", "ab", "ab", "ab"], ("ab", "Normal")),
     ],
@@ -76,11 +85,45 @@ def test_spellings_in_several_labels_of_a_cell_and_in_lists(data_dir):
 
 
 def test_spellings_in_headers(data_dir):
-    text = lines("image,Pleural Effusion,pleural_effusion,Mass", "{i}.png,1,0,0", 5)
-    text += "".join(f"{i}.png,{'01'[i == 5]},{'01'[i == 6]},1\n" for i in range(5, 10))
-    data = opened(data_dir, labels=table(data_dir, text))
-    assert data.labels == ("Mass", "Pleural Effusion") and data.targets.sum(0).tolist() == [5, 7]
-    assert noted(data, "'Pleural Effusion' (also 'pleural_effusion')")
+    text = lines("image,Pleural Effusion,pleural_effusion,Mass.1,Mass", "{i}.png,1,1,,0", 5)
+    text += "".join(f"{i}.png,{'01'[i == 5]},,1,{['', '1'][i == 6]}\n" for i in range(5, 10))
+    file = table(data_dir, text)
+    data = opened(data_dir, labels=file)
+    assert data.labels == ("Mass", "Pleural Effusion") and data.targets.sum(0).tolist() == [5, 6]
+    assert not np.isnan(data.targets).any()
+    assert noted(data, "'Pleural Effusion' (also 'pleural_effusion')", "'Mass' (also 'Mass.1')")
+    assert opened(data_dir, labels=file, exact_labels=True).labels == (
+        *("Mass", "Mass.1", "Pleural Effusion", "pleural_effusion"),
+    )
+
+
+@pytest.mark.parametrize("cells", ["0,1", "1,0", "-1,1", "0,-1"])
+def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_dir, cells):
+    text = lines("image,Edema,Mass,mass", "{i}.png,1,0,0", 5) + lines("5.png,0,1,1", "{i}.png,0,1,1", 0)
+    file = table(data_dir, text + f"6.png,0,{cells}\n7.png,1,{cells}\n8.png,1,,1\n")
+    found = message(DataError, data_dir, labels=file)
+    one, other = cells.split(",")
+    assert f"labels.csv row 8: found that 'Mass' is {one} and 'mass' is {other}, which are spellings" in found
+    assert "2 rows differ so" in found and "--label-col" in found and "--exact-labels" in found
+    assert opened(data_dir, labels=file, label_col=("Edema", "Mass")).labels == ("Edema", "Mass")
+    assert opened(data_dir, labels=file, exact_labels=True).labels == ("Edema", "Mass", "mass")
+    # A run of an older version joined them, and is opened again as it was.
+    again = open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("Edema", "Mass"))
+    assert again.labels == ("Edema", "Mass") and (cells != "0,1" or cells_of(again)["6.png"] == [0, 1])
+
+
+def cells_of(data):
+    return dict(zip(data.table["image"], data.targets.tolist(), strict=True))
+
+
+def test_columns_that_a_label_map_joins_are_counted_where_they_differ(data_dir):
+    (data_dir / "map.txt").write_text("Opacity = Consolidation, Infiltrate\n")
+    file = table(
+        data_dir, lines("image,Consolidation,Infiltrate,Mass", "{i}.png,1,0,0", 4) + "4.png,0,0,1\n5.png,1,1,1\n"
+    )
+    data = opened(data_dir, labels=file, label_map=data_dir / "map.txt")
+    assert data.labels == ("Mass", "Opacity") and data.targets.sum(0).tolist() == [2, 5]
+    assert noted(data, "4 images have both 1 and 0 in 'Consolidation', 'Infiltrate', which are joined: 1 counts.")
 
 
 def test_spellings_in_folders_and_in_folders_of_splits(tmp_path):
@@ -163,6 +206,28 @@ def test_lists_and_plain_labels_in_one_column(data_dir):
         assert noted(data, "list")
 
 
+# Labels that deny each other
+
+
+@pytest.mark.parametrize(
+    ("label", "other"), [("normal", "pneumonia"), ("Healthy", "Mass"), ("no mass", "mass"), ("non-covid", "Covid")]
+)
+def test_a_label_beside_one_that_denies_it_is_noted(data_dir, label, other):
+    data = label_column(data_dir, [f"{other}|{label}"] * 3 + [label] * 4 + [other] * 3)
+    assert set(data.labels) == {label, other} and data.task == "multi"
+    assert noted(data, f"3 images have '{label}' beside {other}, which it denies: each counts.", "labels.csv row 2")
+    assert not noted(label_column(data_dir, [label, other] * 5), "denies")
+    assert not noted(label_column(data_dir, ["mass|edema", "edema", label, "normal"] * 2 + ["mass"] * 2), "denies")
+
+
+def test_no_finding_beside_others_is_noted_where_it_is_kept(tmp_path, data_dir):
+    labels = ["No Finding|Mass", "Mass", "No Finding", "Edema"] * 2 + ["Edema"] * 2
+    assert noted(label_column(data_dir, labels, keep_no_finding=True), "2 images have 'No Finding' beside Mass")
+    assert noted(label_column(data_dir, labels), "2 images have 'No Finding' beside other labels, which count")
+    folders = classes(tmp_path / "folders", **{"normal+mass": 2, "normal": 3, "mass": 3})
+    assert noted(opened(folders), "2 images have 'normal' beside mass", "normal+mass/")
+
+
 # Missing cells
 
 
@@ -188,11 +253,107 @@ def test_words_for_missing_cells_in_columns_of_flags(data_dir):
     )
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(
+            "unknown",
+            "UNKNOWN ",
+            "-",
+            "--",
+            "\u2014",
+            "missing",
+            "?",
+            "??",
+            "n.a.",
+            "not available",
+            "Not_Available",
+            "TBD",
+        ),
+        *(
+            "#REF!",
+            "#VALUE!",
+            "#DIV/0!",
+            "#NAME?",
+            "Err:502",
+            "(unknown)",
+            "to do",
+            "unlabelled",
+            "not reported",
+            ".",
+            "TBD",
+        ),
+    ],
+)
+def test_words_for_no_label_are_missing_cells(data_dir, word):
+    labels = ["a", "b", word, "a", "b", "a", "b", "a", word, "b"]
+    file = table(data_dir, "image,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
+    found = message(DataError, data_dir, labels=file)
+    assert f"labels.csv row 4: found '{word.strip()}', which is no label, and 1 more row like it" in found
+    assert "--blank" in found and f"'{word.strip()} = {word.strip()}', makes it a label" in found
+    data = opened(data_dir, labels=file, blank=("ignore",))
+    assert data.labels == ("a", "b") and (data.truth == -1).all(1).sum() == 2
+    assert noted(data, f"'{word.strip()}' 2 times in 'label'")
+
+
+@pytest.mark.parametrize("label", ["other", "none seen", "known", "indeterminate", "1", "C-", "unremarkable"])
+def test_words_that_are_labels(data_dir, label):
+    assert set(label_column(data_dir, [label, "b"] * 5).labels) == {label, "b"}
+
+
 def test_a_label_map_makes_a_label_of_such_a_word(data_dir):
     mapped = data_dir / "map.txt"
-    mapped.write_text("Healthy = None\n")
-    data = label_column(data_dir, ["None", "mild"] * 5, label_map=mapped)
-    assert data.labels == ("Healthy", "mild") and data.task == "single"
+    mapped.write_text("Healthy = None\nunknown = unknown\n")
+    data = label_column(data_dir, ["None", "mild", "none", "Unknown", "unknown"] * 2, label_map=mapped)
+    assert data.labels == ("Healthy", "mild", "unknown") and data.task == "single"
+    assert data.targets.sum(0).tolist() == [4, 2, 4]
+
+
+# Uncertain labels
+
+UNSURE = [
+    *("pneumonia?", "pneumonia ??", "?pneumonia", "possible pneumonia", "Possible_Pneumonia", "r/o pneumonia"),
+    *("R/O: Pneumonia", "probable pneumonia", "suspected pneumonia", "pneumonia (possible)", "pneumonia, probable"),
+    *("rule out pneumonia", "cannot exclude pneumonia", "likely pneumonia", "suspicious for pneumonia"),
+]
+
+
+@pytest.mark.parametrize("cell", UNSURE)
+def test_uncertain_words_are_uncertain_labels(data_dir, cell):
+    labels = [cell, cell, "pneumonia", "Pneumonia", "normal", "pneumonia", "normal", "normal", "pneumonia", "normal"]
+    file = table(data_dir, "image,label\n" + "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels)))
+    options = {"labels": file, "label_delim": "|"}
+    found = message(DataError, data_dir, **options)
+    assert f"labels.csv row 2: found '{cell}', which is an uncertain label, and 1 more row like it" in found
+    assert "--uncertain ones" in found and f"'{cell} = {cell}'" in found
+    data = opened(data_dir, **options, uncertain=("ones",))
+    assert data.labels == ("normal", "pneumonia") and data.task == "single" and data.targets.sum(0).tolist() == [4, 6]
+    data = opened(data_dir, **options, task="multi")
+    assert data.truth[:2].tolist() == [[0, -1]] * 2 and (data.truth == -1).sum() == 2
+    assert noted(data, f"Read as uncertain (-1): {cell!r} (2)", "--uncertain")
+
+
+def test_uncertain_labels_beside_others(data_dir):
+    data = label_column(data_dir, ["mass|edema?", "edema", "mass", "edema?|edema", "possible mass"] * 2)
+    assert data.labels == ("edema", "mass") and data.task == "multi"
+    assert data.truth[:5].tolist() == [[-1, 1], [1, 0], [0, 1], [1, 0], [0, -1]]
+
+
+def test_an_uncertain_label_is_one_of_its_own_where_no_row_is_certain_or_a_label_map_says_so(data_dir):
+    data = label_column(data_dir, ["possible TB", "normal"] * 5)
+    assert data.labels == ("normal", "possible TB") and data.task == "single"
+    assert noted(data, "Labels that say that they are uncertain: 'possible TB'", "--label-map")
+    (data_dir / "map.txt").write_text("possible TB = possible TB\n")
+    data = label_column(data_dir, ["possible TB", "TB"] * 5, label_map=data_dir / "map.txt")
+    assert data.labels == ("possible TB", "TB")
+
+
+def test_uncertain_words_in_columns_of_flags(data_dir):
+    text = lines("image,Mass,Edema", "{i}.png,1,0", 5) + "5.png,unsure,1\n6.png,maybe,-\n7.png,0,unknown\n8.png,0,0\n"
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.truth[5:].tolist() == [[1, -1], [-1, -1], [-1, 0], [0, 0]]
+    assert noted(data, "Of the uncertain cells (-1), 2 are ignored") and noted(data, "'-' 1 times in 'Edema'")
+    assert not noted(data, "'unsure'")
 
 
 # 1 and -1

@@ -278,7 +278,7 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
             {"task": "single"},
             ["row 6: found 0 labels (none) and masked ones"],
         ),
-        (ONE_HOT.replace("4.png,1,0", "4.png,maybe,0"), {}, ["labels.csv row 6: Mass is 'maybe'; expected 1, 0, -1"]),
+        (ONE_HOT.replace("4.png,1,0", "4.png,often,0"), {}, ["labels.csv row 6: Mass is 'often'; expected 1, 0, -1"]),
         (ONE_HOT.replace("4.png,1,0", "4.png,0,0"), {"task": "single"}, ["row 6: found 0 labels (none)"]),
         (ONE_HOT.replace(",1,0", ",0,0"), {}, ["none of which is known to hold labels"]),
     ],

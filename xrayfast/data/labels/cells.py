@@ -18,12 +18,12 @@ from xrayfast.data.labels.names import (
     NO_FINDING,
     LabelSet,
     clean_label,
-    is_missing,
     normalize_label,
     parse_delimited,
     sort_labels,
 )
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, Where, encode_labels, require_few_labels
+from xrayfast.data.labels.words import is_missing, uncertain_label
 from xrayfast.errors import LONGEST_NAME, DataError, plural, shorten, truncate
 
 LIST = "[...]"
@@ -33,19 +33,25 @@ _LIST_ITEM = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^'",
 
 _BRACKETS = ("[]", "()", "{}")
 
-_FLAGS = {"0": 0.0, "0.0": 0.0, "1": 1.0, "1.0": 1.0, "-1": UNCERTAIN, "-1.0": UNCERTAIN}
+_FLAGS = {"0": 0.0, "1": 1.0, "1,000": 1.0, "-1": UNCERTAIN, "-1,000": UNCERTAIN}
 
-_DECIMAL = re.compile(r"-?\d+(,0+)?")
-"""A whole number, with a decimal comma perhaps: "1,0" is one label where all cells are such numbers."""
+_DECIMAL = re.compile(r"[-+]?\d+(,\d+)*")
+"""A whole number, or one with commas: decimal ones, or between thousands, or between numbers that are labels."""
 
 _FLAG_WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y", "s\u00ed", "si", "oui", "ja", "positive", "pos", "present"), 1.0),
     **dict.fromkeys(("false", "f", "no", "n", "non", "nein", "negative", "neg", "absent"), 0.0),
-    **dict.fromkeys(("uncertain", "unsure", "equivocal"), UNCERTAIN),
+    **dict.fromkeys(("uncertain", "unsure", "notsure", "unclear", "equivocal", "maybe"), UNCERTAIN),
 }
 
-_DELIMITERS = (";", ",", "/", "+", "&", " and ", "\n")
+_DELIMITERS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (*";,/&:", r"\\", r"\+", r"\n", r"\t", " (?:and|und|et|y|with|plus|or|vs) ", " - ", "-", "_", " ")
+)
 """What may separate labels in a cell, besides '|'."""
+
+_LISTS, _IN_NAMES = _DELIMITERS[:2], _DELIMITERS[-3:]
+"""Of these, what joint labels are seen by whatever they hold, and what many a label holds that is not joint."""
 
 
 # One column of label names
@@ -55,7 +61,8 @@ def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
     """What separates the labels of a cell, where `chosen` is "auto".
 
     It is '|' where that occurs; `LIST` where most cells are lists; ';' where that occurs; ',' where labels recur in
-    other cells, so that there are no more distinct labels than cells; '|' otherwise. Where both ';' and ',' occur,
+    other cells, so that there are no more distinct labels than cells, and numbers are cells of their own too; '|'
+    otherwise. Where both ';' and ',' occur,
     it is the one that divides more cells into labels that all recur.
     """
     if chosen != "auto":
@@ -66,7 +73,7 @@ def resolve_delimiter(cells: Iterable[str], chosen: str) -> str:
     texts = {cell for cell in filled if not is_list(cell)}
     if 2 * len(texts) < len(filled):
         return LIST
-    if texts and all(map(_DECIMAL.fullmatch, texts)):
+    if all(map(_DECIMAL.fullmatch, texts)) and any(set(cell.split(",")) - texts for cell in texts):
         return LABEL_JOIN
     labels = {label.strip() for cell in texts for label in cell.split(",")}
     commas = any("," in cell for cell in texts) and len(labels) <= len(texts)
@@ -83,27 +90,47 @@ def _count_recurring(cells: Iterable[str], delim: str) -> int:
 
 
 def note_delimiters(labels: Iterable[str], delim: str) -> list[str]:
-    """A note for each delimiter that labels hold, as `delim` is what separated them.
+    """A note for each delimiter that labels hold, as `delim` is what separated them; see `find_joint_labels`."""
+    return [
+        f"{_describe_delimiter(sign)} is in {plural(len(joint), 'label')} and separates none: "
+        f"{shorten(map(repr, joint), 3)}. --label-delim {_in_shell(sign)} takes it for a separator."
+        for sign, joint in find_joint_labels(labels).items()
+        if sign != delim
+    ]
 
-    Those but ';' and ',' are noted where a part of the label is another label.
+
+def find_joint_labels(labels: Iterable[str]) -> dict[str, list[str]]:
+    """The labels that seem to be several, by what separates those.
+
+    These are all with ';' or ','; with '-', '_' or a space those of which each piece is a label too; with others those
+    of which one piece is a label, or each piece is in another joint one too.
     """
     names = list(labels)
     known = {normalize_label(name) for name in names}
-    notes = []
-    for other in _DELIMITERS:
-        joint = [
-            name
-            for name in names
-            if other in name
-            and (other in (";", ",") or any(normalize_label(part) in known for part in name.split(other)))
-        ]
-        if joint and other != delim:
-            sign = "a line break" if other == "\n" else f"'{other}'"
-            notes.append(
-                f"{sign} is in {plural(len(joint), 'label')} and separates none: {shorten(map(repr, joint), 3)}. "
-                f"--label-delim {other!r} takes it for a separator."
-            )
-    return notes
+    found: dict[str, list[str]] = {}
+    taken = set[str]()
+    for pattern in _DELIMITERS:
+        parts = {
+            name: [normalize_label(part) for part in pattern.split(name)] for name in names if pattern.search(name)
+        }
+        counts = Counter(part for keys in parts.values() for part in set(keys))
+        for name, keys in parts.items():
+            are_known = [key in known for key in keys]
+            seems_joint = pattern in _LISTS or all(are_known)
+            if pattern not in _IN_NAMES:
+                seems_joint |= any(are_known) or all(counts[key] > 1 for key in keys)
+            if seems_joint and name not in taken and ("" not in keys or pattern in _LISTS):
+                taken.add(name)
+                found.setdefault(next(pattern.finditer(name))[0], []).append(name)
+    return found
+
+
+def _describe_delimiter(sign: str) -> str:
+    return {"\n": "a line break", "\t": "a tab", " ": "a space"}.get(sign, f"'{sign}'")
+
+
+def _in_shell(sign: str) -> str:
+    return {"\n": r"$'\n'", "\t": r"$'\t'"}.get(sign, f"'{sign}'")
 
 
 def parse_label_cells(
@@ -140,7 +167,8 @@ def parse_label_cells(
         others = f", and {plural(rows - 1, 'more row')} like it ({words})" if rows > 1 else ""
         raise DataError(
             f"{where(_first(codes, blank[0]))}: found {what}{others}; expected at least one. Write '{NO_FINDING}' for "
-            "an image without findings, remove the row, or set --blank ignore or --blank zeros."
+            "an image without findings, remove the row, or set --blank ignore or --blank zeros"
+            + (f"; a line of --label-map, '{cell} = {cell}', makes it a label." if cell else ".")
         )
     labels = sort_labels(label for row in sets for label in row)
     matrix = encode_labels(sets, labels)
@@ -165,13 +193,43 @@ def _parse_cell(cell: str, delim: str, known: Collection[str]) -> LabelSet:
     return labels
 
 
-def note_missing(columns: Mapping[str, Sequence[str]], known: Collection[str] = ()) -> list[str]:
-    """A note on words such as "nan" that are read as blank cells, by column."""
+def mark_uncertain(
+    names: Sequence[str], raw: Targets, known: Collection[str] = ()
+) -> tuple[list[str], Targets, dict[str, int]]:
+    """Make 1 of labels such as "pneumonia?" `UNCERTAIN` for the label that they name, where another row has it.
+
+    Args:
+        names: the L labels.
+        raw: (N, L) raw matrix.
+        known: labels that are labels as they are.
+
+    Returns:
+        The labels without those, their raw matrix, and how many rows had which of those.
+    """
+    names, raw = list(names), raw.copy()
+    certain = {normalize_label(name): name for name in names if name in known or not uncertain_label(name)}
+    label_of = {
+        name: certain.get(normalize_label(uncertain_label(name))) for name in names if name not in certain.values()
+    }
+    counts = dict[str, int]()
+    for name, label in label_of.items():
+        if label:
+            rows, column = raw[:, names.index(name)] == 1, raw[:, names.index(label)]
+            column[rows & (column != 1)] = UNCERTAIN
+            counts[name] = int(rows.sum())
+    kept = [j for j, name in enumerate(names) if name not in counts]
+    return [names[j] for j in kept], raw[:, kept], counts
+
+
+def note_missing(
+    columns: Mapping[str, Sequence[str]], known: Collection[str] = (), *, are_flags: bool = False
+) -> list[str]:
+    """A note on words such as "nan" that are read as blank cells, by column; flags if `parse_flags` reads them."""
     listed = [
         f"'{word.strip()}' {count} times in '{name}'"
         for name, cells in columns.items()
         for word, count in Counter(cells).most_common()
-        if word.strip() and is_missing(word, known)
+        if word.strip() and is_missing(word, known) and not (are_flags and _parse_flag(word) == UNCERTAIN)
     ]
     return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
 
@@ -231,10 +289,8 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
 
 def _parse_flag(cell: str) -> float | None:
     """The value of a cell, NaN where it is missing; None where it is none of those."""
-    if is_missing(cell):
-        return np.nan
     text = normalize_label(cell)
-    return _FLAGS.get(text, _FLAG_WORDS.get(text))
+    return _FLAGS.get(text, _FLAG_WORDS.get(text, np.nan if is_missing(cell) else None))
 
 
 def looks_like_flags(
@@ -247,7 +303,6 @@ def looks_like_flags(
     """
     counts = Counter(cell.strip() for cell in cells)
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
-    words |= all(map(_DECIMAL.fullmatch, filled))
     value = {cell: _parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
     flags = sum(count for cell, count in filled.items() if value[cell] is not None)
     return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())

@@ -43,6 +43,16 @@ class LabelMap:
         ]
 
 
+def names_in_map(path: Path | None) -> set[str]:
+    """All names of a label map, which are labels whatever they look like; none where there is no map.
+
+    Raises:
+        ConfigFileError: see `read_label_map`.
+    """
+    synonyms = read_label_map(path).synonyms if path else {}
+    return {*synonyms, *synonyms.values()}
+
+
 def read_label_map(path: Path) -> LabelMap:
     """Read a file with one line per label, such as "Cardiomegaly = Enlarged heart, Enlarged cardiac silhouette".
 

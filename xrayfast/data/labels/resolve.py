@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import NO_FINDING, is_no_finding, join_spellings, note_odd_names, sort_labels
+from xrayfast.data.labels.names import NO_FINDING, find_spelling, is_no_finding, normalize_label, sort_labels
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
+from xrayfast.data.labels.spellings import join_spellings, note_odd_names, spelling_keys
 from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
-from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
+from xrayfast.data.labels.words import is_normal
+from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,15 @@ def resolve_labels(
         DataError: labels that do not fit the task.
         ConfigError: a policy, a label map or an implication that can't be used.
     """
+    if raw.flags and not config.exact_labels:
+        raw = replace(raw, matrix=_agree(raw, where, known, is_replayed=bool(known) and not keep_absent))
     matrix, notes = fill_no_finding_rows(raw.matrix, raw.names)
     label_map = read_label_map(config.label_map) if config.label_map else None
     policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, raw.blank)]
     mapped = label_map.rename(raw.names) if label_map else raw.names
     matrix, policy_notes = apply_policies(matrix, raw.names, policies, mapped)
     notes += policy_notes + (label_map.notes(raw.names) if label_map else [])
+    notes += _note_differing(raw, mapped) if raw.flags else []
     if not config.exact_labels:
         mapped, joined = join_spellings(mapped, raw.matrix == 1, known)
         notes += joined
@@ -54,6 +59,7 @@ def resolve_labels(
     if task == "multi" and not (raw.keep_no_finding or config.keep_no_finding):
         labels, matrix, none_notes = _drop_no_finding(labels, matrix)
         notes += none_notes
+    notes += _note_contradictions(labels, matrix, where)
     if closure := parse_implications(config.imply, labels):
         check_implications(closure, [label for label, any_1 in zip(labels, (matrix == 1).any(0), strict=True) if any_1])
         before = labels
@@ -70,6 +76,65 @@ def resolve_labels(
     names = sort_labels(present)
     targets = np.ascontiguousarray(matrix[:, [labels.index(label) for label in names]])
     return ResolvedLabels(names, targets, task, notes)
+
+
+def _agree(raw: RawLabels, where: Where, known: Collection[str], is_replayed: bool) -> Targets:
+    """The raw matrix, in which columns that are spellings of one label have the same cells, blank ones being filled.
+
+    Raises:
+        DataError: they contradict each other, in data of which no run was made yet.
+    """
+    matrix: Targets = raw.matrix.copy()
+    groups: dict[tuple[str | None, str], list[int]] = {}
+    for j, (name, key) in enumerate(zip(raw.names, spelling_keys(raw.names), strict=True)):
+        groups.setdefault((find_spelling(name, known), key), []).append(j)
+    for columns in groups.values():
+        cells = raw.matrix[:, columns]
+        low, high = np.fmin.reduce(cells, axis=1), np.fmax.reduce(cells, axis=1)
+        differ = low < high
+        if differ.any() and not is_replayed:
+            i = int(differ.argmax())
+            found = " and ".join(
+                f"'{raw.names[j]}' is {raw.matrix[i, j]:g}" for j in columns if not np.isnan(raw.matrix[i, j])
+            )
+            raise DataError(
+                f"{where(i)}: found that {found}, which are spellings of one label; expected the same cells. "
+                f"{plural(int(differ.sum()), 'row')} differ so. Fix them, or name the columns to use with --label-col; "
+                "--exact-labels makes labels of their own."
+            )
+        filled = np.isnan(cells) & ~differ[:, None]
+        matrix[:, columns] = np.where(filled, low[:, None], cells)
+    return matrix
+
+
+def _note_differing(raw: RawLabels, mapped: Sequence[str]) -> list[str]:
+    """A note on images with 1 and 0 in columns that a label map joins."""
+    notes = []
+    for label in dict.fromkeys(mapped):
+        cells = raw.matrix[:, [name == label for name in mapped]]
+        if rows := int(((cells == 1).any(1) & (cells == 0).any(1)).sum()):
+            names = shorten(repr(name) for name, other in zip(raw.names, mapped, strict=True) if other == label)
+            notes.append(f"{plural(rows, 'image')} have both 1 and 0 in {names}, which are joined: 1 counts.")
+    return notes
+
+
+def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -> list[str]:
+    """Notes on images that have a label and another that denies it, as "normal" and "no mass" do."""
+    keys, notes = list(map(normalize_label, labels)), []
+    for j, label in enumerate(labels):
+        denied = [keys[j] in (f"no{key}", f"non{key}", f"not{key}") for key in keys]
+        if is_normal(label):
+            denied = [not is_normal(other) for other in labels]
+        both = (matrix[:, j] == 1) & (matrix[:, denied] == 1).any(1)
+        if both.any():
+            others = shorten(
+                other for other, has in zip(labels, (matrix[both] == 1).any(0) & denied, strict=True) if has
+            )
+            notes.append(
+                f"{plural(int(both.sum()), 'image')} have '{label}' beside {others}, which it denies: each counts. The "
+                f"first is {where(int(both.argmax()))}."
+            )
+    return notes
 
 
 def _resolve_task(

@@ -16,15 +16,17 @@ from xrayfast.data.labels.cells import (
     LIST,
     is_list,
     looks_like_flags,
+    mark_uncertain,
     note_delimiters,
     note_missing,
     parse_flags,
     parse_label_cells,
     resolve_delimiter,
 )
-from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, is_missing, normalize_label
-from xrayfast.data.labels.targets import RawLabels, Where
+from xrayfast.data.labels.label_map import names_in_map
+from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, normalize_label
+from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
+from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
@@ -32,7 +34,7 @@ from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
 from xrayfast.data.splits.stratify import Split, parse_split, parse_split_flag, parse_split_flags, parse_splits
-from xrayfast.errors import plural, shorten
+from xrayfast.errors import DataError, plural, shorten
 
 _VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
 """Of the name of a column of 1 and 0: what says so, as in "Effusion (0/1)"."""
@@ -50,15 +52,14 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
         ConfigError: a column of labels is named twice.
     """
     table, spec = read_dataset_table(file)
-    if config.label_map:
-        known = {*known, *read_label_map(config.label_map).synonyms}
+    of_run, known = bool(known), {*known, *names_in_map(config.label_map)}
     columns = resolve_columns(table, spec, config, known)
     files = locate_files(table, columns, spec, root, config.missing)
     if files.missing:
         kept = np.unique(files.rows)
         table = table.select(kept.tolist())
         files = replace(files, rows=np.searchsorted(kept, files.rows), first=np.searchsorted(kept, files.first))
-    raw, label_notes = _parse_labels(table, columns, spec, config, known)
+    raw, label_notes = _parse_labels(table, columns, spec, config, known, of_run)
     records = ImageRecords(
         files.names,
         files.paths,
@@ -112,9 +113,9 @@ def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequ
 
 
 def _parse_labels(
-    table: Table, columns: Columns, spec: DatasetSpec, config: DataConfig, known: Collection[str]
+    table: Table, columns: Columns, spec: DatasetSpec, config: DataConfig, known: Collection[str], of_run: bool
 ) -> tuple[RawLabels, list[str]]:
-    """The labels of rows, and notes."""
+    """The labels of rows, and notes; those of a run may be among the known."""
     if columns.are_flags:
         plain = {name: _VALUES_IN_NAME.sub("", name) or name for name in columns.labels}
         plain = plain if len(set(plain.values())) == len(plain) else dict(zip(plain, plain, strict=True))
@@ -124,12 +125,22 @@ def _parse_labels(
         names, alone = list(cells_of), len(cells_of) == 1
         matrix = parse_flags(cells_of, table.where)
         raw = RawLabels(names, matrix, spec.multi_label or alone, blank=spec.blank, flags=True)
-        notes = note_missing(cells_of)
+        notes = note_missing(cells_of, are_flags=True)
         return raw, [f"'{names[0]}' is the only label: a binary task.", *notes] if alone else notes
     column = columns.labels[0]
     cells = table.columns[column]
     delim = resolve_delimiter(set(cells), config.label_delim)
-    names, matrix = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)
+    names, certain = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)
+    names, matrix, uncertain = mark_uncertain(names, certain, known)
+    if uncertain and not (of_run or config.uncertain or config.task == "multi" or len(not_single_label(certain))):
+        row = int((matrix == UNCERTAIN).any(1).argmax())
+        raise DataError(
+            f"{table.where(row)}: found '{cells[row].strip()}', which is an uncertain label, and "
+            f"{plural(sum(uncertain.values()) - 1, 'more row')} like it ({shorten(map(repr, uncertain))}), in a column "
+            "of one label each; expected certain ones. --uncertain ones takes them for the label that they name, "
+            "--uncertain ignore masks that label, which makes the task multi-label; a line of --label-map, such as "
+            f"'{next(iter(uncertain))} = {next(iter(uncertain))}', makes them labels of their own."
+        )
     if spec.no_finding != NO_FINDING:
         own_name = normalize_label(spec.no_finding)
         names = [NO_FINDING if normalize_label(name) == own_name else name for name in names]
@@ -140,6 +151,9 @@ def _parse_labels(
         notes.append(f"label_delim ({delim}) has no effect: no cell of '{column}' has it.")
     if delim != LIST and (lists := sum(map(is_list, cells))):
         notes.append(f"{plural(lists, 'cell')} of '{column}' hold lists of labels.")
+    if uncertain:
+        listed = shorten((f"{name!r} ({rows})" for name, rows in uncertain.items()), 20)
+        notes.append(f"Read as uncertain (-1): {listed}. --uncertain decides on them.")
     notes += note_delimiters([name for name in names if name not in known], delim)
     return RawLabels(names, matrix, spec.multi_label, blank=spec.blank), notes
 

@@ -37,7 +37,7 @@ def read_source(
     config = config.model_copy(update={"source": layout.source, "labels": layout.table})
     root = absolute(layout.source)
     if layout.table is None:
-        records = read_class_folders(root, config)
+        records = read_class_folders(root, config, known)
         if layout.other_tables:
             verb, which = ("is", "it") if len(layout.other_tables) == 1 else ("are", "one")
             records.notes.append(

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.builders import classes, make, message, opened, rows, splits
+from tests.data.builders import classes, make, message, noted, opened, rows, splits
+from xrayfast.config import DataConfig
+from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -224,3 +226,53 @@ def test_dicom_files_without_an_ending_are_images(tmp_path):
     data = opened(tmp_path, patient_col="none")
     assert {"a/1.2.840.113", "a/IM0001"} < set(rows(data)) and len(data) == 8
     assert any("1 files in b are no images" in note and "notes" in note for note in data.notes)
+
+
+# Folders that are no classes, copies and joint ones
+
+
+def test_folders_without_labels_are_left_out_and_counted(tmp_path):
+    classes(tmp_path, normal=5, pneumonia=5, unlabeled=3, **{"To do": 2})
+    data = opened(tmp_path)
+    assert data.labels == ("normal", "pneumonia") and len(data) == 10
+    assert ("Left out: folder of images without a label by name", 5) in data.flow()
+    assert dict(data.left_out)["folder of images without a label by name"][-1] == "unlabeled/unlabeled002.png"
+    assert noted(data, "Left out, as they are no classes by name: To do, unlabeled", "--label-map")
+    (tmp_path / "map.txt").write_text("unlabeled = unlabeled\n")
+    data = opened(tmp_path, label_map=tmp_path / "map.txt")
+    assert data.labels == ("normal", "pneumonia", "unlabeled") and len(data) == 13
+    known = open_manifest(DataConfig(source=tmp_path), known_labels=("normal", "pneumonia", "To do", "unlabeled"))
+    assert len(known) == 15 and known.labels == ("normal", "pneumonia", "To do", "unlabeled")
+
+
+def test_folders_without_labels_in_and_beside_folders_of_splits(tmp_path):
+    for split in ("train", "valid", "unknown"):
+        classes(tmp_path / split, a=2, b=2, unsure=1)
+    classes(tmp_path / "test", unsure=3, a=1)
+    data = opened(tmp_path)
+    assert data.labels == ("a", "b") and data.counts().loc["images"].to_dict() == {"train": 4, "valid": 4, "test": 1}
+    assert dict(data.flow())["Left out: folder of images without a label by name"] == 5 + 1 + 1 + 3
+
+
+def test_a_folder_without_labels_is_a_class_where_there_is_but_one_other(tmp_path):
+    data = opened(classes(tmp_path, known=3, unknown=3))
+    assert data.labels == ("known", "unknown") and noted(data, "A class folder is called 'unknown'")
+
+
+def test_copies_of_folders_are_the_same_class(tmp_path):
+    classes(
+        tmp_path, normal=2, pneumonia=4, **{"normal (1)": 3, "Copy of normal": 1, "normal - Copy": 1, "mass (2)": 2}
+    )
+    make(tmp_path, "normal/x.png", "normal (1)/x.png", content="same")
+    data = opened(tmp_path, task="single")
+    assert data.labels == ("mass (2)", "normal", "pneumonia") and data.targets.sum(0).tolist() == [2, 8, 4]
+    assert noted(data, "'normal' (also 'normal (1)'", "'Copy of normal'", "'normal copy'")
+    assert noted(data, "Labels that look like copies of others: 'mass (2)'")
+    assert "normal (1)" in opened(tmp_path, exact_labels=True).labels
+
+
+@pytest.mark.parametrize("name", ["edema,mass", "edema and mass", "edema & mass", "edema_mass", "mass-edema"])
+def test_folders_of_joint_labels_are_noted(tmp_path, name):
+    data = opened(classes(tmp_path, edema=3, mass=3, **{name: 3}))
+    assert set(data.labels) == {"edema", "mass", name}
+    assert noted(data, "is in the names of 1 class folder and separates no labels", f"{name!r}", "called A+B")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -11,15 +11,19 @@ from typing import TypeAlias
 from xrayfast.config import DataConfig
 from xrayfast.data.images.names import DERIVED, find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.data.labels.names import LabelSet, is_missing, normalize_label, parse_folder_name, sort_labels
+from xrayfast.data.labels.cells import find_joint_labels
+from xrayfast.data.labels.label_map import names_in_map
+from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
+from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.labels.targets import RawLabels, encode_labels
+from xrayfast.data.labels.words import find_unlabeled, is_missing
 from xrayfast.data.sources.class_folders.levels import choose_class_level, group_of
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import parse_split_folder
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigError, DataError, plural, shorten
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
@@ -39,6 +43,10 @@ def no_layout(found: str, source: Path) -> DataError:
     return DataError(f"{found}. {first}", *others)
 
 
+UNLABELED = "folder of images without a label by name"
+"""Why the images of folders such as `unlabeled` are left out."""
+
+
 @dataclass
 class _ClassFiles:
     """Images of class folders, and notes on them."""
@@ -48,8 +56,10 @@ class _ClassFiles:
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
 
 
-def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
+def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
     """The images of class folders under `root`, an absolute path, with splits where the folders above them are splits.
+
+    `known` are the labels of a run, which are classes whatever their names say.
 
     Raises:
         DataError: folders that are neither classes nor splits, a class without images, or one file in two classes
@@ -59,11 +69,19 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
     _require_no_table_options(config)
     found, given = _ClassFiles(), list[Split | None]()
     level, notes = choose_class_level(root, config)
-    splits = _split_folders(config.source, _class_like(top_level(root)[0], found, config))
+    known = {*known, *names_in_map(config.label_map)}
+    top = _class_like(top_level(root)[0], found, config)
+    if any(parse_split_folder(folder.name) for folder in top):
+        top = _leave_out_unlabeled(top, SPLITS, known, found)
+    splits = _split_folders(config.source, top)
     by_split: Mapping[Split, Path] | Mapping[None, Path] = splits or {None: root}
-    for split, folder in by_split.items():
-        for parent in _class_parents(folder, level, found, config):
-            _add_classes(found, *parent, config, may_be_one=level > 1)
+    parents = {split: list(_class_parents(folder, level, found, config)) for split, folder in by_split.items()}
+    names_of_all = {folder.name for listed in parents.values() for _, classes, _ in listed for folder in classes}
+    for split, listed in parents.items():
+        for folder, classes, beside in listed:
+            labeled = _leave_out_unlabeled(classes, names_of_all, known, found)
+            if labeled or not classes:
+                _add_classes(found, folder, labeled, beside, config, may_be_one=level > 1)
         given += [split] * (len(found.files) - len(given) if split else 0)
     found.notes += notes
     if splits:
@@ -76,6 +94,11 @@ def read_class_folders(root: Path, config: DataConfig) -> ImageRecords:
 
     names = [name(path) for path in paths]
     labels = sort_labels(label for row in sets for label in row)
+    for sign, joint in find_joint_labels(labels).items():
+        found.notes.append(
+            f"'{sign}' is in the names of {plural(len(joint), 'class folder')} and separates no labels: "
+            f"{shorten(map(repr, joint), 3)}. A folder of two labels is called A+B."
+        )
     if missing := list(filter(is_missing, labels)):
         found.notes.append(f"A class folder is called {shorten(map(repr, missing))}, as a missing label is written.")
     return ImageRecords(
@@ -129,16 +152,30 @@ def _leave_out_loose(found: _ClassFiles, folder: Path, names: Sequence[str]) -> 
 def _class_like(folders: Sequence[Path], found: _ClassFiles, config: DataConfig) -> list[Path]:
     """The folders without those named for masks and the like, whose images are noted."""
     derived = set() if config.keep_masks else find_derived([f"{folder.name}/" for folder in folders])
-    files = [
-        entry.path
-        for folder in folders
-        if f"{folder.name}/" in derived
-        for entry in walk(folder)
-        if is_image(entry.path)
-    ]
-    if files and (DERIVED, files) not in found.left_out:
-        found.left_out.append((DERIVED, files))
-    return [folder for folder in folders if f"{folder.name}/" not in derived]
+    return _leave_out(folders, [name.rstrip("/") for name in derived], DERIVED, found)
+
+
+def _leave_out(folders: Sequence[Path], names: Collection[str], why: str, found: _ClassFiles) -> list[Path]:
+    """The folders without those of some names, whose images are listed as left out."""
+    files = [entry.path for folder in folders if folder.name in names for entry in walk(folder) if is_image(entry.path)]
+    listed = dict(found.left_out).get(why, [])
+    if new := [path for path in files if path not in listed]:
+        found.left_out = [*(pair for pair in found.left_out if pair[0] != why), (why, [*listed, *new])]
+    return [folder for folder in folders if folder.name not in names]
+
+
+def _leave_out_unlabeled(
+    folders: Sequence[Path], classes: Collection[str], known: Collection[str], found: _ClassFiles
+) -> list[Path]:
+    """The folders without those whose names say that their images have no label, where two classes are left."""
+    unlabeled = find_unlabeled([folder.name for folder in folders], known)
+    if not unlabeled or len({*classes} - {*find_unlabeled(classes, known)}) < 2:
+        return list(folders)
+    found.notes.append(
+        f"Left out, as they are no classes by name: {shorten(unlabeled)}. A line of --label-map, such as "
+        f"'{unlabeled[0]} = {unlabeled[0]}', makes a class of one."
+    )
+    return _leave_out(folders, unlabeled, UNLABELED, found)
 
 
 def _require_no_table_options(config: DataConfig) -> None:
@@ -243,7 +280,8 @@ def _merge_copies(same_name: Sequence[_File], config: DataConfig) -> Iterator[_F
         yield from same_name
         return
     for copies in _group_by_content(same_name):
-        if len({tuple(map(normalize_label, labels)) for _, labels in copies}) > 1 and config.task == "single":
+        names = [label for _, labels in copies for label in labels]
+        if len({*spelling_keys(names)}) > max(len(labels) for _, labels in copies) and config.task == "single":
             raise DataError(
                 f"{copies[0][0]} and {copies[1][0]}: found the same file in two classes; a single-label task "
                 "expects one. Remove one of them, or use --task multi."

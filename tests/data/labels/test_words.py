@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import pytest
+
+from xrayfast.data.labels.words import copied_label, find_unlabeled, uncertain_label
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("normal (1)", "Copy of normal", "normal - Copy", "normal copy 2", "normal_copy", "Copy (2) of normal"),
+        *("normal - Copy (2)", "normal (copy)", "normal (another copy)", "normal (3rd copy)", "normal.1"),
+        *("Copy of normal (1)", "Kopie von normal", "normal - Kopie", "copia de normal", "NORMAL - COPY"),
+    ],
+)
+def test_names_of_copies(name):
+    assert copied_label(name).lower() == "normal"
+
+
+@pytest.mark.parametrize("name", ["normal", "grade 1.2", "stage (IIa)", "copy", "photocopy", "covid-19", "copyright"])
+def test_names_that_are_no_copies(name):
+    assert not copied_label(name)
+
+
+@pytest.mark.parametrize("name", ["unlikely mass", "r mass", "mass", "?", "query", "impossible mass", "no mass"])
+def test_names_that_are_certain(name):
+    assert not uncertain_label(name)
+
+
+def test_folders_without_labels():
+    folders = [
+        "unlabeled",
+        "Un-labelled",
+        "unknown",
+        "unsure",
+        "todo",
+        "to_do",
+        "TBD",
+        "excluded",
+        "not labeled",
+        "trash",
+    ]
+    assert find_unlabeled([*folders, "normal", "other", "known", "label", "none"]) == folders
+    assert find_unlabeled(["unknown", "todo"], {"Unknown"}) == ["todo"]

@@ -1,0 +1,106 @@
+"""Spellings of one label under one name, and notes on labels that may be errors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.data.labels.names import find_spelling, may_be_thousands, normalize_label
+from xrayfast.data.labels.words import copied_label, uncertain_label
+from xrayfast.errors import shorten
+
+_LEAST_COMPARED, _LONGEST_COMPARED = 6, 60  # letters of labels that may be typing errors
+_MOST_COMPARED = 500  # labels, each with each
+
+_DATE = re.compile(
+    r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
+    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[-./ ]\d{2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4}|"
+    r"\d{4}[-./]\d{1,2}[-./]\d{1,2}( 00:00:00)?",
+    re.IGNORECASE,
+)
+
+
+def spelling_keys(names: Sequence[str]) -> list[str]:
+    """The keys by which names are spellings of one label: see `normalize_label`; a copy has that of its label.
+
+    >>> spelling_keys(["normal", "Normal - Copy", "mass (1)"])
+    ['normal', 'normal', 'mass(1)']
+    """
+    keys = list(map(normalize_label, names))
+    copied = [normalize_label(copied_label(name)) for name in names]
+    return [copy if copy in keys else key for key, copy in zip(keys, copied, strict=True)]
+
+
+def join_spellings(
+    names: Sequence[str], images: npt.NDArray[np.bool_], known: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Give all spellings of a label one name: the most frequent that is no copy, the first of those equally frequent.
+
+    Args:
+        names: the L as they are written.
+        images: (N, L) which images have which.
+        known: labels of a run, which stay as they are, and name the spellings of theirs.
+
+    Returns:
+        The name of each label; notes on what was joined.
+    """
+    order = np.lexsort((images.argmax(0), -images.sum(0))) if len(images) else np.arange(len(names))
+    keys = spelling_keys(names)
+    by_count = np.argsort(order).tolist()
+    rank = [(normalize_label(name) != key, r) for name, key, r in zip(names, keys, by_count, strict=True)]
+    spellings: dict[tuple[str | None, str], list[int]] = {}
+    for j, name in enumerate(names):
+        spellings.setdefault((find_spelling(name, known), keys[j]), []).append(j)
+    joined, notes = list(names), []
+    for (label, _), columns in spellings.items():
+        written = list(dict.fromkeys(names[j] for j in sorted(columns, key=lambda j: rank[j])))
+        first = label if label and len(written) > 1 else written[0]
+        others = [name for name in written if name != first]
+        for j in columns:
+            joined[j] = first
+        if others:
+            notes.append(f"'{first}' (also {shorten((repr(other) for other in others), 20)})")
+    if notes:
+        notes = [f"Spellings of one label are joined: {shorten(notes, 20)}. --exact-labels keeps them apart."]
+    return joined, notes
+
+
+def note_odd_names(names: Iterable[str]) -> list[str]:
+    """Notes on labels that by their names may be none, and on pairs that differ in one letter, as typing errors do."""
+    listed, notes = list(names), []
+    doubtful = {
+        "say that they are uncertain": [name for name in listed if uncertain_label(name)],
+        "look like copies of others": [name for name in listed if copied_label(name)],
+        "may be thousands or decimals, and are compared as written": list(filter(may_be_thousands, listed)),
+    }
+    notes += [
+        f"Labels that {what}: {shorten(map(repr, found), 3)}. --label-map gives them the name of another."
+        for what, found in doubtful.items()
+        if found
+    ]
+    if dates := [name for name in listed if _DATE.fullmatch(name)]:
+        notes.append(
+            f"Labels that look like dates, as spreadsheets make of texts such as 1-2: {shorten(map(repr, dates), 3)}."
+        )
+    keys = {name: normalize_label(name) for name in listed[:_MOST_COMPARED] if len(name) <= _LONGEST_COMPARED}
+    pairs = [f"{a!r} and {b!r}" for a, b in combinations(keys, 2) if _differ_by_a_letter(keys[a], keys[b])]
+    if pairs:
+        notes.append(f"Labels that differ in one letter are apart: {shorten(pairs, 3)}. --label-map joins them.")
+    return notes
+
+
+def _differ_by_a_letter(one: str, other: str) -> bool:
+    """Whether two keys of six letters or more differ by one letter that is added, changed, or swapped with the next."""
+    short, long = sorted((one, other), key=len)
+    if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1:
+        return False
+    start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    rest, other_rest = short[start:], long[start:]
+    swapped = rest[:2] == other_rest[1::-1] and rest[2:] == other_rest[2:]
+    if len(short) < len(long):
+        return other_rest[0].isalpha() and rest == other_rest[1:]
+    return (swapped or rest[1:] == other_rest[1:]) and (rest[:1] + other_rest[:1]).isalpha()

@@ -1,0 +1,117 @@
+"""Words in cells and in names of folders that are no labels: for missing and uncertain ones, without findings, copies.
+
+All are compared by `names.normalize_label`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
+from xrayfast.data.labels.names import normalize_label
+
+_LONGEST_WORD = 24  # of the words here
+
+_UNLABELED = re.compile(
+    r"un(label(l?ed)|known|sure|certain|clear|classified|annotated|reported|determined|specified|assigned|reviewed|rated)|"
+    r"(not|no|never)(label(l?ed)?s?|annotated|reported|specified|available|applicable|known|sure|assessed|determined|done)|"
+    r"tbd|tba|tobe(determined|label(l?ed)|done)|tolabel|todo|pending|missing|maybe"
+)
+"""Of a cell or a folder: that nobody has given a label yet."""
+
+_EMPTY = re.compile(
+    r"|na|nan|-nan|nat|null|none|n[/.]a|n[/.]k|unk|undefined|undef|blank|empty|"
+    r"#?(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na|gettingdata)[!?]|"
+    r"#n/a|#na|#gettingdata|err:\d{3}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
+)
+"""Of a cell: that it is empty, as pandas.read_csv, spreadsheets and people write it."""
+
+_LEFT_OUT = re.compile(
+    r"(to)?(exclude[d]?|discard(ed)?|delete[d]?|reject(ed)?|ignore[d]?|skip(ped)?|trash)|junk|unsorted"
+)
+"""Of a folder: that its images are not to be used."""
+
+_SURENESS = (
+    r"possibl[ey]|probabl[ey]|likely|presumed|suspect(?:ed)?|susp\.?|questionable|equivocal|un(?:certain|sure)|query"
+)
+
+_UNCERTAIN = (
+    re.compile(
+        rf"(?:{_SURENESS}|suspicio(?:n|us)[\s_-]+(?:of|for)|(?:concern(?:ing)?|evaluate|eval)[\s_-]+for|r[\s_]?[/.][\s_]?o\.?|"
+        rf"rule[\s_-]*out|(?:cannot|can't|can[\s_]not)[\s_-]+(?:exclude|rule[\s_-]out)|could[\s_-]+be|may[\s_-]+be)"
+        r"(?:[\s_:-]+)(?P<label>.+)",
+        re.IGNORECASE,
+    ),
+    re.compile(r"\?+\s*(?P<label>.*\w.*)"),
+    re.compile(rf"(?P<label>.+?)(?:\s*\?+|\s*[(\[](?:\?+|{_SURENESS})[)\]]|[\s_,:-]+(?:{_SURENESS}))", re.IGNORECASE),
+)
+"""Of a label: that it is not certain, as in "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
+
+_COPY = r"(?:copy|kopie|copie|copia)"
+
+_COPIES = (
+    re.compile(rf"{_COPY}\s*(?:\(\d+\))?[\s_]+(?:of|von|de|di)[\s_]+(?P<label>.+)", re.IGNORECASE),
+    re.compile(rf"(?P<label>.+?)[\s_-]+{_COPY}(?:[\s_-]*\(?\d+\)?)?", re.IGNORECASE),
+    re.compile(rf"(?P<label>.+?)\s*\((?:\d+|(?:another |\d+(?:st|nd|rd|th) )?{_COPY}(?: \d+)?)\)", re.IGNORECASE),
+    re.compile(r"(?P<label>.*[^\W\d])\.\d{1,2}"),
+)
+"""Of a name: that it is that of a copy, as file managers and pandas make it: "Copy of mass", "mass (1)", "mass.1"."""
+
+_NORMAL = frozenset(
+    ("nofinding", "nofindings", "normal", "healthy", "negative", "unremarkable", "noabnormality", "clear")
+)
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_empty_word(text: str) -> bool:
+    # A cell of two digits is a number or an identifier, of which a table may have 400,000.
+    if len(text) > _LONGEST_WORD or (re.search(r"\d\d", text) and not text.lower().startswith("err:")):
+        return False
+    key = normalize_label(text)
+    return bool(_EMPTY.fullmatch(key) or _UNLABELED.fullmatch(key))
+
+
+def is_missing(cell: str, known: Collection[str] = ()) -> bool:
+    """Whether a cell holds no label: it is blank, or a word for that, such as "nan", and spells no known label."""
+    text = cell.strip()
+    return not text or (_is_empty_word(text) and not _is_known(text, known))
+
+
+def _is_known(name: str, known: Collection[str]) -> bool:
+    return bool(known) and (name in known or normalize_label(name) in map(normalize_label, known))
+
+
+def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[str]:
+    """The names of folders that say that their images have no label or are not to be used, and spell no known label."""
+
+    def says_so(name: str) -> bool:
+        key = normalize_label(name)
+        return bool(_UNLABELED.fullmatch(key) or _LEFT_OUT.fullmatch(key)) and not _is_known(name, known)
+
+    return list(filter(says_so, folders))
+
+
+def uncertain_label(name: str) -> str:
+    """The label that a name says is not certain, as "pneumonia" of "r/o pneumonia"; "" where it says no such thing.
+
+    >>> uncertain_label("pneumonia?"), uncertain_label("Possible_Mass"), uncertain_label("unlikely mass")
+    ('pneumonia', 'Mass', '')
+    """
+    found = next(filter(None, (pattern.fullmatch(name.strip()) for pattern in _UNCERTAIN)), None)
+    return found["label"].strip() if found else ""
+
+
+def copied_label(name: str) -> str:
+    """The name of which another says that it is a copy, such as "normal" of "normal - Copy (2)"; "" where it does not.
+
+    >>> copied_label("Copy of normal"), copied_label("normal (1)"), copied_label("stage 1.2")
+    ('normal', 'normal', '')
+    """
+    found = next(filter(None, (pattern.fullmatch(name.strip()) for pattern in _COPIES)), None)
+    return (copied_label(found["label"]) or found["label"].strip()) if found else ""
+
+
+def is_normal(label: str) -> bool:
+    """Whether a label says that there are no findings, as "normal" does."""
+    return normalize_label(label) in _NORMAL
