@@ -192,7 +192,7 @@ def test_the_word_uncertain_is_uncertain():
     ],
 )
 def test_delimiters_that_are_not_used_are_noted(joint, sign):
-    (note,) = note_delimiters(["edema", "Mass", joint, "pleural thickening"], "|")
+    (note,) = note_delimiters(["effusion", "Mass", joint, "pleural thickening"], "|")
     assert note.startswith(f"{sign} is in 1 label and separates none: {joint!r}.") and "--label-delim" in note
 
 

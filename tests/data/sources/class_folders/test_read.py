@@ -246,9 +246,10 @@ def test_folders_without_labels_are_left_out_and_counted(tmp_path):
 
 
 def test_folders_without_labels_in_and_beside_folders_of_splits(tmp_path):
-    for split in ("train", "valid", "unknown"):
+    for split in ("train", "valid"):
         classes(tmp_path / split, a=2, b=2, unsure=1)
     classes(tmp_path / "test", unsure=3, a=1)
+    classes(tmp_path, unknown=5)
     data = opened(tmp_path)
     assert data.labels == ("a", "b") and data.counts().loc["images"].to_dict() == {"train": 4, "valid": 4, "test": 1}
     assert dict(data.flow())["Left out: folder of images without a label by name"] == 5 + 1 + 1 + 3
@@ -266,7 +267,7 @@ def test_copies_of_folders_are_the_same_class(tmp_path):
     make(tmp_path, "normal/x.png", "normal (1)/x.png", content="same")
     data = opened(tmp_path, task="single")
     assert data.labels == ("mass (2)", "normal", "pneumonia") and data.targets.sum(0).tolist() == [2, 8, 4]
-    assert noted(data, "'normal' (also 'normal (1)'", "'Copy of normal'", "'normal copy'")
+    assert noted(data, "'normal' (also 'normal (1)'", "'Copy of normal'", "'normal - Copy'")
     assert noted(data, "Labels that look like copies of others: 'mass (2)'")
     assert "normal (1)" in opened(tmp_path, exact_labels=True).labels
 
