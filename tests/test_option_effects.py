@@ -1,5 +1,6 @@
 """Each option either acts, or an error or a note says that it does not."""
 
+import re
 import shutil
 from dataclasses import replace
 from importlib import import_module
@@ -27,6 +28,7 @@ from xrayfast.option_effects import (
     check_range_test,
     check_settings,
 )
+from xrayfast.workflows.data import resolve_inputs
 
 
 def test_every_option_is_declared_once():
@@ -269,6 +271,32 @@ def test_a_delimiter_that_no_cell_has_and_a_label_that_no_cell_has_are_noted(tab
     notes = xf.open_data(table, imply="a=bb").notes
     assert "The label 'bb' comes from --imply alone. Did you mean 'b'?" in notes
     assert not [note for note in xf.open_data(table, imply="a=b").notes if "--imply alone" in note]
+
+
+def test_settings_of_the_data_in_a_config_beside_the_data_are_noted(table, folders, tiny_run):
+    data = xf.open_data(table, valid_fraction=0.3)
+    config = Config().updated({"source": folders, "valid_fraction": 0.4, "task": "single", "size": 32})
+    words = r"data are not used, .*: source \(.*/d; used is .*/t\), task \(single; used is auto\), valid_"
+    one_line = f"The config's settings of the {words}.*Leave out the data"
+
+    def said(notes):
+        return [note for note in notes if note.startswith("The config's settings of the data")]
+
+    for notes in (
+        xf.check(data, config=config).data.notes,
+        xf.split(data, config=config).notes,
+        resolve_inputs(data, config, {})[2],
+        import_module("xrayfast.workflows.evaluate")._open_external(tiny_run, data, config, None).notes,
+    ):
+        (note,) = said(notes)
+        assert re.match(one_line, note), note
+    # Of a folder the other settings are used.
+    (note,) = said(resolve_inputs(table, config, {})[2])
+    assert f"source ({folders}; used is {table})." in note and "task" not in note
+    # The same, by a relative path or as a default, is no contradiction.
+    same = Config().updated({"source": table, "valid_fraction": 0.3})
+    assert not said(resolve_inputs(data, same, {})[2] + resolve_inputs(data, None, {})[2])
+    assert not said(resolve_inputs(None, same, {})[2] + resolve_inputs(data, Config(), {"size": 64})[2])
 
 
 # On a run

@@ -258,7 +258,7 @@ def test_a_history_holds_finite_numbers(tiny_run, tmp_path, column, cell):
         ("figures", lambda run: xf.interpret(run)),
         ("tables", lambda run: run.table_path("per_label")),
         ("predictions", lambda run: run.write_predictions("test", run.predictions("test"))),
-        ("evaluations", lambda run: run.new_evaluation(None, "other")),
+        ("evaluations", lambda run: run.create_evaluation(None, "other", print)),
         ("checkpoint.new", lambda run: save_checkpoint(run.checkpoint, None, None, None)),
     ],
 )
@@ -303,8 +303,39 @@ def test_names_that_we_make_are_portable_and_differ_in_more_than_case(tiny_run, 
     assert Run.create(tmp_path, None, "timm:a/B", tiny_run.config, {}).path.name == "timm_a_B-1"
     assert Run.create(tmp_path, None, "TIMM_A_B", tiny_run.config, {}).path.name == "TIMM_A_B-2"
     run = Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
-    made = [run.new_evaluation(None, stem).path.name for stem in ("Site A", "site a", "CON", "a:b\n", "..")]
+    made = [run.create_evaluation(None, stem, print).path.name for stem in ("Site A", "site a", "CON", "a:b\n", "..")]
     assert made == ["Site A", "site a-2", "_CON", "a_b_", "unnamed"]
+
+
+def test_an_evaluation_appears_with_all_its_files_or_not_at_all(tiny_run, tmp_path):
+    """Killed before that, it leaves nothing that counts as one or takes a name."""
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("evaluations")))
+    root = run.path / "evaluations"
+    content = {"result": {"images": 1, "overall": {}, "per_label": []}}
+
+    def write(evaluation):
+        evaluation.write_metrics(content)
+        assert not (root / "mine").exists() and run.evaluations == []
+        shutil.copytree(evaluation.path, root / ".run.0123abcd.tmp")  # what a kill here leaves
+
+    def stop(evaluation):
+        write(evaluation)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.create_evaluation("mine", "stem", stop)
+    assert [path.name for path in root.iterdir()] == [".run.0123abcd.tmp"] and run.evaluations == []
+    shutil.rmtree(root / ".run.0123abcd.tmp")
+    evaluation = run.create_evaluation("mine", "stem", write)
+    assert [one.path for one in run.evaluations] == [evaluation.path] == [root / "mine"]
+    assert sorted(path.name for path in evaluation.path.iterdir()) == ["checksums.txt", "metrics.json"]
+    assert evaluation.metrics["result"] == content["result"]
+    os.utime(root / ".run.0123abcd.tmp", (1e9, 1e9))
+    run.create_evaluation(None, "mine", lambda evaluation: None)
+    assert sorted(path.name for path in root.iterdir()) == ["mine", "mine-2"]
+    for name, words in {"mine": "Choose another --name.$", "mine-2": "no finished evaluation, .* remove it"}.items():
+        with pytest.raises(RunError, match=words):
+            run.require_new_evaluation(name)
 
 
 def test_a_run_appears_with_all_its_first_files_or_not_at_all(tiny_run, tmp_path):

@@ -413,24 +413,39 @@ class Run:
     @property
     def evaluations(self) -> list[Evaluation]:
         """The finished evaluations of this run, in the order of names."""
-        folders = sorted((self.path / EVALUATIONS).glob("*"))
+        folders = sorted((self.path / EVALUATIONS).glob("[!.]*"))
         return [Evaluation(folder, self.labels) for folder in folders if Evaluation.is_finished(folder)]
 
-    def new_evaluation(self, name: str | None, stem: str) -> Evaluation:
+    def require_new_evaluation(self, name: str | None) -> None:
+        """Raise those errors of `create_evaluation` that can be told beforehand; nothing is written.
+
+        Raises:
+            RunError: the name is taken or not a plain name, or another process trains the run.
+        """
+        with self.lock():  # while it is trained, its weights are not those of the end
+            _require_free(self.path / EVALUATIONS, name, "evaluation")
+
+    def create_evaluation(self, name: str | None, stem: str, write: Callable[[Evaluation], None]) -> Evaluation:
         """Make a new folder, `evaluations/NAME` or the first free of `evaluations/STEM`, `STEM-2`, ...
+
+        It appears with all the files that `write` writes, or not at all.
 
         Raises:
             RunError: the name is taken or not a plain name, or the folder can't be written.
         """
-        stem = portable_name(stem)
-        candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        stem, root = portable_name(stem), self.path / EVALUATIONS
         try:
-            _require_free(self.path / EVALUATIONS, name, "evaluation")  # before the folder of all is made
-            evaluations = ensure_folder(self.path / EVALUATIONS)
-            folder = _make_folder(evaluations, name, candidates, "evaluation")
-            start_checksums(folder)
+            _require_free(root, name, "evaluation")  # before the folder of all is made
+            with _temporary_folder(ensure_folder(root)) as temporary:
+                start_checksums(temporary)
+                write(Evaluation(temporary, self.labels))
+                candidates = chain([stem], (f"{stem}-{number}" for number in count(2)))
+                folder = _make_folder(root, name, candidates, "evaluation", make=temporary.rename)
         except OSError as error:
-            raise RunError(f"{error.filename or self.path}: can't be written ({error.strerror}).") from error
+            raise RunError(f"{error.filename or root}: can't be written ({error.strerror or error}).") from error
+        finally:
+            with contextlib.suppress(OSError):  # there are others
+                root.rmdir()
         return Evaluation(folder, self.labels)
 
     def figure_path(self, name: str) -> Path:
@@ -475,7 +490,7 @@ def now() -> str:
 
 
 def _make_folder(
-    root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object] = Path.mkdir
+    root: Path, name: str | None, candidates: Iterable[str], kind: str, make: Callable[[Path], object]
 ) -> Path:
     """Make `root/name`, or the first of the candidates that is free, also where case makes no difference, as on macOS
     and Windows; `make` fails where another process was faster.
@@ -497,12 +512,13 @@ def _make_folder(
     raise _taken(root / str(name))
 
 
-_ABANDONED = 3600.0  # seconds after which a new run's temporary folder has no owner any more; it lives for seconds
+_ABANDONED = 3600.0  # seconds after which a temporary folder has no owner any more; it lives for seconds
 
 
 @contextlib.contextmanager
 def _temporary_folder(root: Path) -> Iterator[Path]:
-    """A folder for the first files of a run, removed at the end unless it was moved; so are those of killed processes.
+    """A folder for the first files of a run or those of an evaluation, removed at the end unless it was moved; so are
+    those of killed processes.
 
     Raises:
         OSError: it can't be made.
@@ -536,4 +552,6 @@ def _taken(folder: Path) -> RunError:
         with contextlib.suppress(RunError):  # damaged
             if read_typed(folder / INFO_FILE, RunInfo).status != "completed":
                 text += f" It holds a run that is not complete: 'xrayfast fit --resume {folder}' goes on with it."
+    elif folder.parent.name == EVALUATIONS and not Evaluation.is_finished(folder):
+        text += " It holds no finished evaluation, as after a kill in versions before 0.5: remove it."
     return RunError(text)

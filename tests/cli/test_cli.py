@@ -101,7 +101,8 @@ def test_json_is_one_object_on_standard_output(at, data_dir):
 def test_a_config_file_replays_and_options_go_over_it(at, data_dir):
     call("fit", data_dir, *TINY, "--epochs", 1, "--head-width", "20,10", "--name", "first")
     call("fit", "--config", "runs/first/config.yaml", "--name", "second")
-    call("fit", "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
+    third = call("fit", data_dir, "--config", "runs/first/config.yaml", "--name", "third", "--head-width", "8")
+    assert "settings of the data are not used" not in third.output
     first, second, third = (Run(Path("runs") / name) for name in ("first", "second", "third"))
     assert first.config == second.config
     assert first.history.drop(columns="seconds").equals(second.history.drop(columns="seconds"))

@@ -30,6 +30,20 @@ def test_load_gives_a_fastai_learner_on_the_run_s_own_data(tiny_run):
     np.testing.assert_allclose(learn.get_preds()[0].numpy(), tiny_run.predictions("valid").raw, atol=1e-6)
 
 
+def test_the_cache_folder_that_a_run_names_is_used_only_where_it_is_one(tiny_run, tmp_path, cache):
+    """Whoever made the run could have us write anywhere."""
+    named = tmp_path / "named"
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED))
+    run.write_config(run.config.updated({"cache_dir": named}))
+    with pytest.warns(
+        UserWarning, match=rf"{named}: is the cache_dir .* Nothing is written there; the cache is {cache}"
+    ):
+        assert xf.load(run, device="cpu").dls.manifest.config.cache_dir is None
+    assert not named.exists()
+    xf.dataloaders(xf.open_data(tiny_run.config.data.source, cache_dir=named), size=32, device="cpu")
+    assert xf.load(run, device="cpu").dls.manifest.config.cache_dir == named
+
+
 def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))

@@ -318,12 +318,17 @@ def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
     )
 
 
+def find_run_folder(folder: Path) -> Path | None:
+    """The run's folder that this is, or is in as `checkpoint` and `evaluations/NAME` are; None where it is in none."""
+    return next((root for root in (folder, *folder.absolute().parents[:2]) if (root / INFO_FILE).is_file()), None)
+
+
 @cache
 def _warn_unchecked(folder: Path) -> None:
     """Warn, once per process, where a run's folder or one in it should have checksums and has none."""
-    roots = [root for root in (folder, *folder.parents[:2]) if (root / INFO_FILE).is_file()]
+    run = find_run_folder(folder)
     with contextlib.suppress(RunError):  # a damaged `run.json` is named where it is read
-        info = read_text(roots[0] / INFO_FILE, "a JSON object") if roots else ""
+        info = read_text(run / INFO_FILE, "a JSON object") if run else ""
         version = re.search(r'"xrayfast":\s*"(\d+)\.(\d+)[^"]*"', info)
         if version and (int(version[1]), int(version[2])) >= _WITH_CHECKSUMS:
             warn(

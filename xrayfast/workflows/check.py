@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
@@ -9,12 +10,13 @@ from xrayfast.audit.features import LEAST_SIDE, StageProgress
 from xrayfast.config import Config, field_types
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.reader import Pixels
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError, WriteError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_json, write_text
 from xrayfast.report.html.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.run import now
+from xrayfast.workflows.data import opened, unused_data_settings
 
 JSON, PAGE = "check.json", "check.html"
 
@@ -46,8 +48,9 @@ def check(
         WriteError: the output can't be written.
     """
     config = config or Config()
-    if not isinstance(data, Manifest):
-        data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
+    idle = unused_data_settings(data, config)
+    data = opened(data, config)
+    data = replace(data, notes=(*data.notes, *idle))
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
     try:
         if output is not None:

@@ -13,13 +13,15 @@ import pandas as pd
 
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, Config, DataConfig, Problems, TaskChoice, field_types
+from xrayfast.data.cache.folders import cache_root, holds_cache
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.manifest import Manifest, open_manifest
-from xrayfast.errors import ConfigError, DataError, ReadError, RunError
+from xrayfast.errors import ConfigError, DataError, ReadError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.option_effects import check_settings
 from xrayfast.run import Run
@@ -128,12 +130,42 @@ def resolve_inputs(
         )
     config = (config or Config()).updated(options)
     notes = check_settings(config)
-    if not isinstance(data, Manifest):
-        data = open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
+    notes += unused_data_settings(data, config)
+    data = opened(data, config)
     model = config.model
     if model.weights not in ("imagenet", "none"):
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model}), notes
+
+
+def opened(data: Manifest | Path | str | None, config: Config) -> Manifest:
+    """The data set itself; or that in a folder or table, by default the one that the config names, with its settings.
+
+    Raises:
+        DataError: the data can't be used.
+        ConfigError: options that contradict each other or the data.
+    """
+    if isinstance(data, Manifest):
+        return data
+    return open_manifest(config.data if data is None else config.data.model_copy(update={"source": Path(data)}))
+
+
+def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> list[str]:
+    """A note where a config has settings of the data that are not used, since the data were given as well."""
+    if data is None:
+        return []
+    mine, default = with_absolute_paths(config.data), with_absolute_paths(DataConfig())
+    used: dict[str, Any] = {"source": Path(str(data)).absolute()}
+    if isinstance(data, Manifest):
+        used = dict(with_absolute_paths(data.config))
+    unused = [name for name in used if getattr(mine, name) not in (getattr(default, name), used[name])]
+    if not unused:
+        return []
+    found = shorten(f"{name} ({getattr(mine, name)}; used is {used[name]})" for name in unused)
+    return [
+        f"The config's settings of the data are not used, since the data were given as well: {found}. Leave out the "
+        "data, or give these settings where the data are opened."
+    ]
 
 
 def decode(
@@ -189,6 +221,19 @@ def with_absolute_paths(config: DataConfig) -> DataConfig:
     return config.model_copy(update={name: path.absolute() for name, path in files.items() if path is not None})
 
 
+def with_known_cache(config: DataConfig) -> DataConfig:
+    """The settings of a run's data, with the user's own cache folder where the named one holds no cache: whoever made
+    the run could have us write anywhere.
+    """
+    if config.cache_dir is None or not config.cache or holds_cache(config.cache_dir):
+        return config
+    warn(
+        f"{config.cache_dir}: is the cache_dir in the run's config.yaml and holds no cache of xrayfast. Nothing is "
+        f"written there; the cache is {cache_root()}. Where it is yours, 'xrayfast fit --cache-dir' makes it."
+    )
+    return config.model_copy(update={"cache_dir": None})
+
+
 def reopen_data(run: Run) -> Manifest:
     """The data that a run was trained on, with its split, checked to be unchanged.
 
@@ -219,8 +264,8 @@ def _reopen(run: Run) -> Manifest:
     # Masks are left out where the run left them out: those of older versions did not.
     replayed = {"split_file": run.split_path, "split_col": None, "ignore_split": False, "keep_masks": True}
     replayed |= {"folds": None, "fold": None}
-    opened = open_manifest(config.model_copy(update=replayed), known_labels=run.labels, leave_out=run.read_left_out())
-    data = replace(opened, config=config)
+    found = open_manifest(config.model_copy(update=replayed), known_labels=run.labels, leave_out=run.read_left_out())
+    data = replace(found, config=with_known_cache(config))
     if data.fingerprint() != fingerprint:
         raise DataError("Start a new run.")
     if (data.labels, data.task) != (run.labels, run.task):

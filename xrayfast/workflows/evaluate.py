@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +32,7 @@ from xrayfast.predictions import (
 )
 from xrayfast.report.figures import Case
 from xrayfast.run import Run, now
+from xrayfast.workflows.data import unused_data_settings
 from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, write_cards
@@ -129,19 +128,37 @@ def evaluate(
         given = " and ".join(name for name, is_given in of_network.items() if is_given)
         raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
     stem = split or "test" if external is None else external.config.source.absolute().name or "data"
-    with _new_folder(run, name, stem) as evaluation:
-        if external is None:
-            evaluated = _read_own(run, split, by)
-        else:
-            evaluated = _predict_external(
-                run, external, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
-            )
-        predictions = evaluated.predictions
-        progress("computing metrics", 0, len(predictions))
-        result = compute_metrics(
-            predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
+    run.require_new_evaluation(name)
+    if external is None:
+        evaluated = _read_own(run, split, by)
+    else:
+        evaluated = _predict_external(
+            run, external, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
         )
-        progress("computing metrics", len(predictions), len(predictions))
+    predictions = evaluated.predictions
+    progress("computing metrics", 0, len(predictions))
+    result = compute_metrics(
+        predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
+    )
+    progress("computing metrics", len(predictions), len(predictions))
+    metrics = {
+        "source": str((run.config.data if external is None else external.config).source),
+        "split": split or ("test" if external is None else None),
+        "own": external is None,
+        "images": {
+            "found": len(predictions) + sum(n for _, n in evaluated.left_out),
+            "left_out": [list(pair) for pair in evaluated.left_out],
+            "evaluated": len(predictions),
+            "own_test": evaluated.own_test,
+        },
+        "labels": evaluated.labels,
+        "warnings": [*evaluated.warnings, *_size_warnings(result)],
+        "notes": list(evaluated.notes),
+        "decision": run.decision.to_json(),
+        "result": result,
+    }
+
+    def write(evaluation: Evaluation) -> None:
         evaluation.write_predictions(predictions)
         evaluation.write_info(
             {
@@ -153,25 +170,11 @@ def evaluate(
                 **evaluated.info,
             }
         )
-        metrics = {
-            "source": str((run.config.data if external is None else external.config).source),
-            "split": split or ("test" if external is None else None),
-            "own": external is None,
-            "images": {
-                "found": len(predictions) + sum(n for _, n in evaluated.left_out),
-                "left_out": [list(pair) for pair in evaluated.left_out],
-                "evaluated": len(predictions),
-                "own_test": evaluated.own_test,
-            },
-            "labels": evaluated.labels,
-            "warnings": [*evaluated.warnings, *_size_warnings(result)],
-            "notes": list(evaluated.notes),
-            "decision": run.decision.to_json(),
-            "result": result,
-        }
         write_tables(evaluation, result)
         write_page(run, evaluation, metrics, started, command, evaluated.cases)
         evaluation.write_metrics(metrics)
+
+    evaluation = run.create_evaluation(name, stem, write)
     write_cards(run)
     return evaluation
 
@@ -212,10 +215,11 @@ def _open_external(
     run: Run, data: Manifest | Path | str | None, config: Config | None, split: Split | None
 ) -> Manifest:
     """The data set for evaluation alone: no split is drawn, and one image is enough."""
-    settings = data.config if isinstance(data, Manifest) else (config or Config()).data
+    config = config or Config()
+    settings, unused = data.config if isinstance(data, Manifest) else config.data, unused_data_settings(data, config)
     changed: dict[str, Any] = {"window": run.config.data.window if settings.window == "auto" else settings.window}
     if isinstance(data, Manifest):
-        return replace(data, config=settings.model_copy(update=changed))
+        return replace(data, config=settings.model_copy(update=changed), notes=(*data.notes, *unused))
     if data is not None:
         changed["source"] = Path(data)
     if settings.task == "auto":
@@ -227,7 +231,7 @@ def _open_external(
     opened = type(settings).model_construct(settings.model_fields_set, **dict(settings) | changed)
     found = open_manifest(opened, to_train=False, known_labels=run.labels)
     idle = check_effects(opened, EvaluationFacts(one_split=split is not None))
-    return replace(found, notes=(*found.notes, *idle))
+    return replace(found, notes=(*found.notes, *idle, *unused))
 
 
 def _predict_external(
@@ -316,17 +320,3 @@ def _log_loss(truth: NDArray[np.int64], raw: NDArray[np.float64], single: bool) 
     losses = log_losses(truth.astype(np.int8), raw)
     of_class: NDArray[np.float64] = losses[np.arange(len(truth)), truth.argmax(axis=1)]
     return of_class if single else losses.sum(axis=1) / (truth >= 0).sum(axis=1)
-
-
-@contextlib.contextmanager
-def _new_folder(run: Run, name: str | None, stem: str) -> Iterator[Evaluation]:
-    """A new evaluation's folder, removed again where the block fails or is interrupted."""
-    with run.lock():  # while it is trained, its weights are not those of the end
-        evaluation = run.new_evaluation(name, stem)
-    try:
-        yield evaluation
-    except BaseException:
-        shutil.rmtree(evaluation.path, ignore_errors=True)
-        with contextlib.suppress(OSError):  # there are other evaluations
-            evaluation.path.parent.rmdir()
-        raise

@@ -197,6 +197,7 @@ def resume(
         _, code = separate_code({"loss": loss})
         require_same_code(copy, code)
         manifest = reopen_data(copy)
+        config = config.model_copy(update={"data": manifest.config})
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
         _require_same_images(copy, manifest, images, note)

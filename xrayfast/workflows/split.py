@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,11 @@ import pandas as pd
 
 from xrayfast.audit.features import StageProgress
 from xrayfast.config import Config
-from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv
-from xrayfast.workflows.data import decode
+from xrayfast.workflows.data import decode, opened, unused_data_settings
 from xrayfast.workflows.steps.leaks import require_leak_free
 
 
@@ -43,7 +44,9 @@ def split(
     config = config or Config()
     if output is not None and not Path(output).absolute().parent.is_dir():
         raise DataError(f"{output}: there is no folder {Path(output).absolute().parent} to write it to.")
-    data = data if data is not None else open_manifest(config.data)
+    idle = unused_data_settings(data, config)
+    data = opened(data, config)
+    data = replace(data, notes=(*data.notes, *idle))
     data, images = decode(data, config.model.size, progress)
     data, _, _ = require_leak_free(data, images, allow_leaks=False, progress=progress)
     if output is not None:

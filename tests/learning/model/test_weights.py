@@ -1,6 +1,7 @@
 """Weights of files as people have them: under other names, beside other things, and of no use."""
 
 import os
+import shutil
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
@@ -108,6 +109,19 @@ def test_a_run_s_own_weights_are_checked_likewise(tmp_path):
         safetensors.torch.save_file(state, tmp_path / "model.safetensors")
         with pytest.raises(WeightsError, match=r"model\.safetensors: 1\.2\.weight .*expected finite floats"):
             load_weights(network, tmp_path / "model.safetensors")
+
+
+def test_the_weights_of_a_run_are_as_they_were_written(tiny_run, tmp_path):
+    """A checksums.txt of somebody else's folder says nothing to us."""
+    weights = shutil.copytree(tiny_run.path, tmp_path / "run") / "model.safetensors"
+    state = safetensors.torch.load_file(weights)
+    load_backbone("resnet18", str(weights))
+    safetensors.torch.save_file({name: t * 2 if t.is_floating_point() else t for name, t in state.items()}, weights)
+    with pytest.raises(WeightsError, match=r"model\.safetensors: has changed since it was written"):
+        load_backbone("resnet18", str(weights))
+    (tmp_path / "checksums.txt").write_text(f"{'0' * 64}  model.safetensors\n")
+    shutil.move(weights, tmp_path)
+    load_backbone("resnet18", str(tmp_path / "model.safetensors"))
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

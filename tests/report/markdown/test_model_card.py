@@ -125,20 +125,18 @@ def made(folder, task="single", labels=None, test=True, people=20, resamples=20,
 
 def evaluated(run, source, name="elsewhere"):
     """A finished evaluation of a run."""
-    test = run.new_evaluation(name, "stem")
     sample = predicted(run.task, run.labels, 5).calibrated(run.decision)
     result = measured(sample, run.decision, by_sex=False)
-    test.write_metrics(
-        {
-            "source": str(source),
-            "split": None,
-            "images": {"found": 77, "left_out": [["seen in training", 17]], "evaluated": 60},
-            "labels": {"used": list(run.labels), "unknown": [["Gout", 3]], "lacking": [run.labels[0]]},
-            "notes": ["A note on the test."],
-            "decision": run.decision.to_json(),
-            "result": result,
-        }
-    )
+    metrics = {
+        "source": str(source),
+        "split": None,
+        "images": {"found": 77, "left_out": [["seen in training", 17]], "evaluated": 60},
+        "labels": {"used": list(run.labels), "unknown": [["Gout", 3]], "lacking": [run.labels[0]]},
+        "notes": ["A note on the test."],
+        "decision": run.decision.to_json(),
+        "result": result,
+    }
+    run.create_evaluation(name, "stem", lambda test: test.write_metrics(metrics))
     return result
 
 

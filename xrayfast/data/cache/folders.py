@@ -62,6 +62,11 @@ def image_folder(root: Path | None, side: int, window: str) -> Path:
     return cache_root(root) / _IMAGES_FOLDER / f"v{FORMAT}-{side}px-{settings}"
 
 
+def holds_cache(root: Path) -> bool:
+    """Whether a folder is the root of a cache of images of some side and window."""
+    return bool(_folders(root))
+
+
 def cache_info(root: Path | None = None) -> list[CacheFolder]:
     """The cache's folders, the most recently used first."""
     found = []

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xrayfast.errors import WeightsError, WriteError, shorten
-from xrayfast.files import replace_atomically, require_regular_file
+from xrayfast.files import find_run_folder, replace_atomically, require_intact, require_regular_file
 from xrayfast.learning.model.backbones import Backbone, Blocks, find_backbone
 
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -84,9 +84,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict or safetensors file, read without running code.
 
     Raises:
-        WeightsError: no such file, another format, or pickled objects other than tensors.
+        WeightsError: no such file, another format, pickled objects other than tensors, or a file of a run that has
+            changed since it was written.
     """
     size = require_regular_file(path, "weights (.pth state dict or .safetensors)", MAX_BYTES, WeightsError).st_size
+    if find_run_folder(path.parent):
+        require_intact(path, WeightsError)
     if is_zipfile(path) and (unpacked := _unpacked_size(path)) > 2 * size:
         raise WeightsError(
             f"{path}: is packed: {unpacked / 1e6:,.0f} MB in a file of {size / 1e6:,.1f} MB; expected a state dict as "
