@@ -25,11 +25,12 @@ with warnings.catch_warnings():
     from fastai.callback.schedule import combined_cos as combined_cos
     from fastai.data.block import CategoryBlock as CategoryBlock
     from fastai.data.block import DataBlock as DataBlock
-    from fastai.data.block import MultiCategoryBlock as MultiCategoryBlock
     from fastai.data.block import TransformBlock as TransformBlock
     from fastai.data.core import DataLoaders as DataLoaders
     from fastai.data.core import TfmdDL as TfmdDL
+    from fastai.data.transforms import EncodedMultiCategorize as EncodedMultiCategorize
     from fastai.data.transforms import IntToFloatTensor as IntToFloatTensor
+    from fastai.data.transforms import MultiCategory as MultiCategory
     from fastai.data.transforms import ToTensor as ToTensor
     from fastai.interpret import ClassificationInterpretation as ClassificationInterpretation
     from fastai.learner import AvgLoss as AvgLoss
@@ -42,6 +43,7 @@ with warnings.catch_warnings():
     from fastai.torch_core import TensorImage as TensorImage
     from fastai.torch_core import TensorImageBW as TensorImageBW
     from fastai.torch_core import TensorMultiCategory as TensorMultiCategory
+    from fastai.torch_core import show_title as show_title
 
     # It registers how images are drawn by `show_batch`, `show_results` and `plot_top_losses`.
     from fastai.vision import learner as _vision_learner  # noqa: F401

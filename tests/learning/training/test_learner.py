@@ -5,9 +5,6 @@ import pkgutil
 import re
 
 import pytest
-import torch
-from fastai.interpret import ClassificationInterpretation
-from fastai.learner import load_learner
 
 import xrayfast as xf
 import xrayfast.learning.training
@@ -47,23 +44,6 @@ def test_a_head_of_a_weight_file_that_is_not_used_is_named(learn, tmp_path):
     notes = []
     xf.find_lr(learn.dls.manifest, steps=1, note=notes.append, **TINY | {"weights": str(tmp_path / "run.safetensors")})
     assert [note for note in notes if re.match(said, note)]
-
-
-def test_fastai_s_own_methods_work(learn, data_dir, tmp_path):
-    learn.fine_tune(1)
-    learn.fit_one_cycle(1)
-    assert len(learn.recorder.losses) == len(learn.dls.train)
-    assert learn.lr_find(num_it=20, show_plot=False).valley > 0
-    found = ClassificationInterpretation.from_learner(learn)
-    assert found.confusion_matrix().sum() == len(learn.dls.valid_ds)
-    file = next(data_dir.rglob("*.png"))
-    expected = learn.predict(file)[2]
-    learn.path = tmp_path
-    learn.export("exported.pkl")
-    exported = load_learner(tmp_path / "exported.pkl")
-    with exported.no_bar():
-        torch.testing.assert_close(exported.predict(file)[2], expected)
-    assert type(exported.dls) is DataLoaders, "without the manifest"
 
 
 def test_the_optimizer_has_the_given_betas_and_epsilon(data_dir):

@@ -161,14 +161,6 @@ def test_a_learner_predicts_on_a_path_an_array_and_a_table(tiny_run, data_dir):
     assert truth.tolist() == rows.targets.argmax(axis=1).tolist()
 
 
-def test_show_batch_draws(dls):
-    import matplotlib.pyplot as plt
-
-    dls.show_batch(max_n=2)
-    assert len(plt.gcf().axes) >= 2
-    plt.close("all")
-
-
 def test_a_device_that_is_not_here_is_a_named_error():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"device is cuda.*cpu"):

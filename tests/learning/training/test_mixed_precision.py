@@ -62,7 +62,7 @@ def test_the_error_of_bf16_logits_is_computed_on_training_images_and_leaves_no_t
     assert learn.model is network and all(module.training for module in network.modules())
     # The same by hand: all training images, as there are fewer than are tried, as the validation split has them.
     assert len(learn.dls.train_ds) <= mixed_precision.IMAGES_TRIED
-    x = next(iter(learn.dls.test_dl(list(learn.dls.train_ds.items["path"]))))[0].as_subclass(torch.Tensor)
+    x = next(iter(learn.dls.test_dl(list(learn.dls.train_ds.items))))[0].as_subclass(torch.Tensor)
     for module in network.modules():
         module.training = isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d))
     batches = [torch.from_numpy(part) for part in np.array_split(x.numpy(), len(x) // batch)]

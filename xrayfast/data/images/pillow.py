@@ -72,6 +72,11 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     return Radiograph(pixels, tuple(notes), file_format, mode, bits)
 
 
+def gray_pixels(image: Image.Image) -> Pixels:
+    """(H, W) uint8 of an image in memory, as `reader.read` reads it from a file."""
+    return _to_gray(image, _bits(image), [])
+
+
 def _require_few_scans(path: Path, stream: BinaryIO) -> BinaryIO:
     """The same content, once it is no JPEG of too many scans."""
     is_jpeg = stream.read(2) == b"\xff\xd8"

@@ -156,7 +156,7 @@ def free_disk_bytes(folder: Path | None) -> int:
 
 def cache_key(learn: RadiographLearner, n_frozen: int, views: int) -> str:
     """Hash of all that features depend on: weights, images, their size, views and precision."""
-    digest, paths = hashlib.sha256(), [dl.dataset.items["path"].tolist() for dl in learn.dls.loaders[:2]]
+    digest, paths = hashlib.sha256(), [dl.dataset.items.table["path"].tolist() for dl in learn.dls.loaders[:2]]
     settings = [learn.dls.size, learn.settings["seed"], training_precision(learn), str(learn.dls.device)]
     digest.update(repr([n_frozen, views, *settings, paths]).encode())
     for name, tensor in split_network(learn.model, learn.groups, n_frozen)[0].state_dict().items():

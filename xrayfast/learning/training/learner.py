@@ -28,6 +28,7 @@ from xrayfast.config import (
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.learning.fastai_api import Callback, ContextManagers, L, Learner, Metric, Recorder
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
@@ -96,6 +97,32 @@ class RadiographLearner(Learner):
         finally:
             for augmentation in augmentations:
                 augmentation.view = None
+
+    def to_fp16(self, **options: Any) -> RadiographLearner:
+        """Train in float16, with fastai's `options` of scaling gradients.
+
+        Raises:
+            ConfigError: the device is not CUDA.
+        """
+        return self._train_in("fp16", **options)
+
+    def to_bf16(self) -> RadiographLearner:
+        """Train in bfloat16, on any device."""
+        return self._train_in("bf16")
+
+    def to_fp32(self) -> RadiographLearner:
+        """Train in float32."""
+        return self._train_in("fp32")
+
+    def _train_in(self, precision: Precision, **options: Any) -> RadiographLearner:
+        set_precision(self, precision, **options)
+        self.settings["precision"] = precision
+        return self
+
+    def export(self, fname: str | Path = "export.pkl", **options: Any) -> None:
+        """fastai's, a pickle of the whole learner, with a warning: loading a pickle runs what code it holds."""
+        warn(f"{fname} is a pickle: load_learner runs code that it holds. A run's folder from xrayfast.save has none.")
+        super().export(fname, **options)
 
     @property
     def weights_note(self) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -18,6 +20,7 @@ from xrayfast.config import Device, Task, field_types
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
+from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
@@ -29,8 +32,9 @@ from xrayfast.learning.fastai_api import (
     CategoryBlock,
     DataBlock,
     DataLoaders,
+    EncodedMultiCategorize,
     IntToFloatTensor,
-    MultiCategoryBlock,
+    MultiCategory,
     PILImageBW,
     TensorCategory,
     TensorImage,
@@ -41,6 +45,7 @@ from xrayfast.learning.fastai_api import (
     Transform,
     TransformBlock,
     chunked,
+    show_title,
 )
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.progressive import Shrink
@@ -50,17 +55,44 @@ SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 
 
 class OpenRadiograph(Transform):
-    """A file or an array to a square 8-bit gray image, padded with black."""
+    """A file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
 
     def __init__(self, images: DecodedImages) -> None:
         super().__init__()
         self.images = images
 
-    def encodes(self, source: str | Path | np.ndarray) -> PILImageBW:
-        """The cached image, the file or the array."""
+    def encodes(self, source: str | Path | np.ndarray | Image.Image) -> PILImageBW:
+        """The cached image, the file, or what is in memory as if it had been read from a PNG."""
+        if isinstance(source, (str, Path)):
+            return PILImageBW(Image.fromarray(self.images.image(str(source))))
         if isinstance(source, np.ndarray):
-            return PILImageBW(Image.fromarray(fit_square(source, self.images.side)))
-        return PILImageBW(Image.fromarray(self.images.image(str(source))))
+            source = Image.fromarray(source.astype(np.float32) if source.dtype.kind == "f" else source)
+        return PILImageBW(Image.fromarray(fit_square(gray_pixels(source), self.images.side)))
+
+
+class LabelNames(MultiCategory):
+    """The labels of an image as fastai shows them above it, wrapped to its width.
+
+    Attributes:
+        masked: those whose cells are masked.
+    """
+
+    masked: tuple[str, ...] = ()
+
+    def show(self, ctx: Any = None, sep: str = "; ", color: str = "black", **options: Any) -> Any:
+        """Add them to the title of the axes, or to the row of a table."""
+        names = [*map(str, self), *(f"{name} masked" for name in self.masked)]
+        return show_title(fill(sep.join(names) or "no label", 28), ctx=ctx, color=color, **options)
+
+
+class LabelTarget(EncodedMultiCategorize):
+    """(L,) values of a multi-label target; decoded to the labels that are present."""
+
+    def decodes(self, target: Any) -> LabelNames:
+        """1 is present, NaN masked."""
+        names = LabelNames(self.vocab[i] for i, value in enumerate(target) if value == 1)
+        names.masked = tuple(self.vocab[i] for i, value in enumerate(target) if value != value)
+        return names
 
 
 class ChestAugmentation(Transform):
@@ -110,7 +142,8 @@ class RadiographDL(TfmdDL):
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets."""
-        rows = getattr(self.dataset, "items", None)
+        items = getattr(self.dataset, "items", None)
+        rows = items.table if isinstance(items, ImageItems) else items
         changed = [t for t in (*self.after_item.fs, *self.before_batch.fs) if type(t) not in KNOWN_TRANSFORMS]
         if not isinstance(rows, pd.DataFrame) or "target" not in rows or self.bs is None or changed:
             yield from super().create_batches(samps)
@@ -120,6 +153,16 @@ class RadiographDL(TfmdDL):
         for chunk in chunked(samps, self.bs, self.drop_last):
             batch = TensorImageBW(torch.from_numpy(_read_batch(images, paths[chunk])).unsqueeze(1))
             yield (batch,) if target is None else (batch, target[chunk])
+
+    def show_batch(self, *arguments: Any, **options: Any) -> Any:
+        """fastai's, with space between the images for titles of several lines."""
+        with plt.rc_context({"figure.constrained_layout.use": True}):
+            return super().show_batch(*arguments, **options)
+
+    def show_results(self, *arguments: Any, **options: Any) -> Any:
+        """The same."""
+        with plt.rc_context({"figure.constrained_layout.use": True}):
+            return super().show_results(*arguments, **options)
 
 
 def _read_batch(images: DecodedImages, sources: Any) -> NDArray[np.uint8]:
@@ -190,10 +233,37 @@ def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages) -> Dat
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
-        else MultiCategoryBlock(encoded=True, vocab=list(labels))
+        else TransformBlock(type_tfms=LabelTarget(vocab=list(labels)))
     )
     block = RadiographBlock(images.side, images=images)
     return DataBlock(blocks=(block, target), dl_type=RadiographDL, get_x=_path, get_y=_target, splitter=_splits)
+
+
+class ImageItems:
+    """The rows of a manifest's table as a dataset's items. They iterate over the files, as fastai's
+    `ImageClassifierCleaner` expects of items.
+
+    Attributes:
+        table: from `target_table`.
+    """
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (Path(path) if isinstance(path, str) else path for path in self.table["path"])
+
+    @property
+    def iloc(self) -> ImageItems:
+        """By which fastai tells tables, and indexes them."""
+        return self
+
+    def __getitem__(self, rows: Any) -> pd.Series | ImageItems:
+        found = self.table.iloc[rows]
+        return found if isinstance(found, pd.Series) else ImageItems(found)
 
 
 def target_table(data: Manifest) -> pd.DataFrame:
@@ -244,7 +314,7 @@ def dataloaders(
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images).dataloaders(
-            target_table(data),
+            ImageItems(target_table(data)),
             bs=batch_size,
             val_bs=2 * batch_size,
             num_workers=_workers(workers, target),
@@ -272,7 +342,7 @@ def _init_worker() -> None:
     leave_signals_to_parent(tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM))
 
 
-def _path(row: pd.Series | str | Path | np.ndarray) -> Any:
+def _path(row: pd.Series | str | Path | np.ndarray | Image.Image) -> Any:
     """The path in a manifest's row, or an item of `test_dl` or `predict`, which fastai tells by the annotation."""
     return row["path"] if isinstance(row, pd.Series) else row
 
@@ -281,7 +351,7 @@ def _target(row: pd.Series) -> Any:
     return row["target"]
 
 
-def _splits(rows: pd.DataFrame) -> list[NDArray[np.int64]]:
+def _splits(items: ImageItems) -> list[NDArray[np.int64]]:
     """Row numbers of train, valid and, if any, test."""
-    splits = [np.flatnonzero(rows["split"].to_numpy() == name) for name in SPLIT_INDEX]
+    splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLIT_INDEX]
     return splits if len(splits[-1]) else splits[:-1]

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,6 +17,7 @@ from xrayfast.learning.fastai_api import Callback, Learner, MixedPrecision
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.loaders import ImageItems
 
 TOLERANCE = 0.1
 """Largest difference of bf16 logits from fp32 logits with which "auto" takes bf16, relative to the logits' spread over
@@ -28,11 +28,12 @@ IMAGES_TRIED = 16
 """Training images on which that difference is computed."""
 
 
-def set_precision(learn: Learner, precision: Precision) -> None:
-    """Set `learn.precision` and add the callback that trains in it."""
+def set_precision(learn: Learner, precision: Precision, **scaler: Any) -> None:
+    """Set `learn.precision` and its callback that trains in it, with options of the scaler of fp16's gradients."""
     chosen = resolve_precision(precision, learn.dls.device)
     learn.precision = None if (precision, chosen) == ("auto", "bf16") else chosen
-    learn.add_cbs({"fp32": [], "bf16": [Autocast()], "fp16": [Float16()]}[chosen])
+    learn.remove_cbs([Autocast, Float16])
+    learn.add_cbs({"fp32": [], "bf16": [Autocast()], "fp16": [Float16(**scaler)]}[chosen])
 
 
 def training_precision(learn: Learner) -> Precision:
@@ -65,7 +66,7 @@ def bf16_logit_error(learn: Learner) -> float:
     images. Infinite where the learner has no two images of a manifest.
     """
     items = getattr(getattr(learn.dls, "train_ds", None), "items", None)
-    paths = items["path"].tolist() if isinstance(items, pd.DataFrame) and "path" in items else []
+    paths = items.table["path"].tolist() if isinstance(items, ImageItems) else []
     if len(paths) < 2:
         return math.inf
     rows = np.unique(np.linspace(0, len(paths) - 1, IMAGES_TRIED).round().astype(int)).tolist()
