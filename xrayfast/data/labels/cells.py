@@ -262,6 +262,27 @@ def parse_label_list(text: str) -> LabelSet:
 
 # A column per label
 
+SOFT_LABELS = (
+    "Labels are hard, 1 or 0: make them from soft ones by a threshold, such as 1 where a cell is at least 0.5, in a "
+    "column of their own."
+)
+"""What to do with fractions."""
+
+
+def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
+    """Whether the cells that are not missing are numbers from 0 to 1, one between them, and none is a known label."""
+    values = list[float]()
+    for cell in set(cells):
+        if is_missing(cell):
+            continue
+        try:
+            values.append(float(cell.strip().replace(",", ".")))
+        except ValueError:
+            return False
+        if cell.strip() in known:
+            return False
+    return any(0 < value < 1 for value in values) and all(0 <= value <= 1 for value in values)
+
 
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     """The (N, L) raw matrix of columns of 1, 0, -1 (uncertain) and missing cells: N texts by label.
@@ -279,9 +300,10 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
         if None in values:
             code = values.index(None)
             cell = truncate(distinct[code], LONGEST_NAME)
+            advice = "Fix the cell or remove the row, or name the right columns with --label-col."
             raise DataError(
                 f"{where(_first(codes, code))}: {name} is '{cell}'; expected 1, 0, -1 (uncertain) or blank. "
-                "Fix the cell or remove the row, or name the right columns with --label-col."
+                f"{SOFT_LABELS if are_fractions([cell]) else advice}"
             )
         matrix[:, j] = np.array(values, np.float32)[codes]
     return matrix

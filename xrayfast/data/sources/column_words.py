@@ -101,7 +101,7 @@ _DOUBTFUL = re.compile(
     r"diabet(es|ic)|smok(er|ing|ed)|alcohol|obes(e|ity)|hypertensi(on|ve)|pregnan(t|cy)|hiv|vaccinated|fever|cough|"
     r"dyspno?ea|a?symptom(s|atic)|(rt)?pcr|comorbidity|deceased|dead|died|death|alive|surviv(al|ed|or)|mortality|icu|"
     r"intubat(ed|ion)|ventilat(ed|or|ion)|inpatient|outpatient|emergency|hospitali[sz](ed|ation)|(re)?admi(tted|ssion)|"
-    r"discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
+    r"gt|truth|discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
     r"adult|child|p(a)?ediatric|elderly|reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d"
 )
 """Of a word in the name of a column: that it may hold the patient's history or outcome, or one reader's opinion."""
@@ -129,6 +129,11 @@ def usual_columns(columns: Iterable[str], role: str) -> list[str]:
     """
     names = {simplify_column_name(name): name for name in reversed(list(columns))}
     return [names[name] for name in USUAL_NAMES[role] if name in names]
+
+
+def is_first_choice(name: str) -> bool:
+    """Whether a usual column of labels is called for them, and goes before others such as "diagnosis"."""
+    return simplify_column_name(name) in ("labels", "label", "findinglabels")
 
 
 def may_tell_folds(name: str) -> bool:

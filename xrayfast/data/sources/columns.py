@@ -10,7 +10,7 @@ from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import sex_in_name
-from xrayfast.data.labels.cells import looks_like_flags
+from xrayfast.data.labels.cells import SOFT_LABELS, are_fractions, looks_like_flags
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
@@ -210,8 +210,12 @@ def _label_columns(
         flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
         chosen = chosen or [name for name in flags if not no_label[name]]
     left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
+    if soft := [name for name in free if not no_label[name] and are_fractions(table.columns[name])]:
+        notes.append(f"Not used, as they hold fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
     if left_out:
-        notes = [f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."]
+        notes.append(
+            f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."
+        )
     if not chosen:
         raise DataError(
             f"{table.file}: found the columns {', '.join(table.columns)}, none of which is known to hold "

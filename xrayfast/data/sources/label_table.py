@@ -14,6 +14,8 @@ from xrayfast.config import DataConfig
 from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views, sex_in_name, sexes_from_flags
 from xrayfast.data.labels.cells import (
     LIST,
+    SOFT_LABELS,
+    are_fractions,
     is_list,
     looks_like_flags,
     mark_uncertain,
@@ -28,6 +30,7 @@ from xrayfast.data.labels.names import LABEL_JOIN, NO_FINDING, clean_label, norm
 from xrayfast.data.labels.targets import UNCERTAIN, RawLabels, Where, not_single_label
 from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.columns import Columns, require_column, resolve_columns
+from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.locate import locate_files
@@ -71,6 +74,12 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     if spec is not GENERIC:
         records.notes.append(f"{file.name} is a table of {spec.name}, by its columns. {spec.note}".rstrip())
     records.notes += [f"Columns of {file.name}: {columns}.", *files.notes, *columns.notes, *label_notes]
+    if spec is GENERIC:
+        if not config.label_col:
+            records.notes += note_other_labels(table, columns, raw.names, raw.matrix, may_choose=of_run)
+        if not config.path_col:
+            records.notes += note_other_files(table, columns, files, spec, root, may_choose=of_run)
+        records.notes += note_other_folders(files.names, raw.names, records.labels.matrix, records.where)
     if files.missing:
         records.notes.append(
             f"{plural(len(files.missing), 'row')} of {file.name} without an image file left out: "
@@ -117,11 +126,9 @@ def _parse_labels(
 ) -> tuple[RawLabels, list[str]]:
     """The labels of rows, and notes; those of a run may be among the known."""
     if columns.are_flags:
-        plain = {name: _VALUES_IN_NAME.sub("", name) or name for name in columns.labels}
+        plain = {name: clean_label(_VALUES_IN_NAME.sub("", name) or name) for name in columns.labels}
         plain = plain if len(set(plain.values())) == len(plain) else dict(zip(plain, plain, strict=True))
-        cells_of = {
-            clean_label(spec.flag_columns.get(name, plain[name])): table.columns[name] for name in columns.labels
-        }
+        cells_of = {spec.flag_columns.get(name, plain[name]): table.columns[name] for name in columns.labels}
         names, alone = list(cells_of), len(cells_of) == 1
         matrix = parse_flags(cells_of, table.where)
         raw = RawLabels(names, matrix, spec.multi_label or alone, blank=spec.blank, flags=True)
@@ -129,6 +136,8 @@ def _parse_labels(
         return raw, [f"'{names[0]}' is the only label: a binary task.", *notes] if alone else notes
     column = columns.labels[0]
     cells = table.columns[column]
+    if not of_run and are_fractions(cells, known):
+        raise DataError(f"{table.file}: found fractions between 0 and 1 in '{column}'. {SOFT_LABELS}")
     delim = resolve_delimiter(set(cells), config.label_delim)
     names, certain = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)
     names, matrix, uncertain = mark_uncertain(names, certain, known)

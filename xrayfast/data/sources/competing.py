@@ -1,0 +1,181 @@
+"""Columns and folders that tell of labels and images too, where they differ from the columns that are used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
+
+from xrayfast.data.images.reader import IMAGE_SUFFIXES
+from xrayfast.data.labels.cells import looks_like_flags, parse_flags, parse_label_cells, resolve_delimiter
+from xrayfast.data.labels.names import clean_label, normalize_label
+from xrayfast.data.labels.targets import Targets, Where
+from xrayfast.data.sources.column_words import is_first_choice, usual_columns
+from xrayfast.data.sources.columns import Columns, quote
+from xrayfast.data.sources.datasets.spec import DatasetSpec
+from xrayfast.data.sources.file_matching import clean_path
+from xrayfast.data.sources.locate import RowFiles, locate_files
+from xrayfast.data.sources.tables import Table
+from xrayfast.errors import DataError, plural, shorten
+
+_MOST_LABELS = 200  # of a column of texts that may be labels
+
+_SHARE = 0.5  # of a column's labels that are those of the data, or of its cells that are file names
+
+
+def note_other_labels(
+    table: Table, columns: Columns, names: Sequence[str], raw: Targets, *, may_choose: bool
+) -> list[str]:
+    """Notes on columns that are not used and give the labels of the N rows otherwise than the (N, L) raw matrix.
+
+    Raises:
+        DataError: it is a toss-up which of two columns of label names is meant, and `may_choose` is False.
+    """
+    usual = [name for name in usual_columns(table.columns, "labels") if name in columns.unused]
+    differing, apart = dict[str, npt.NDArray[np.bool_]](), list[str]()
+    for name in columns.unused:
+        other = _parse(table, name)
+        rows = _differing_rows(names, raw, *other) if other else None
+        if rows is not None and rows.any():
+            differing[name] = rows
+        elif rows is None and other and name in usual and not _are_one_to_one(raw, other[1]):
+            apart.append(f"'{name}' ({shorten(other[0], 3)})")
+    first = columns.labels[0]
+    if tied := [name for name in differing if name in usual and is_first_choice(name) == is_first_choice(first)]:
+        rows, name = differing[tied[0]], tied[0]
+        if not (columns.are_flags or may_choose):
+            i = int(rows.argmax())
+            raise DataError(
+                f"{table.where(i)}: found '{table.columns[first][i]}' in '{first}' and '{table.columns[name][i]}' in "
+                f"'{name}', and {plural(int(rows.sum()) - 1, 'more row')} that differ so; expected one column of "
+                f"labels. Name it with --label-col: {first} or {name}."
+            )
+    notes = []
+    if differing:
+        listed = shorten((f"'{name}' in {plural(int(rows.sum()), 'row')}" for name, rows in differing.items()), 20)
+        i = int(next(iter(differing.values())).argmax())
+        notes.append(
+            f"Labels are those of {quote(columns.labels)}; other columns differ: {listed}, the first of which is "
+            f"{table.where(i)}. --label-col names the columns to use."
+        )
+    if apart:
+        notes.append(
+            f"Labels are those of {quote(columns.labels)}; by their names others hold labels too: {', '.join(apart)}. "
+            "--label-col names the one to use."
+        )
+    return notes
+
+
+def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets, where: Where) -> list[str]:
+    """A note on images in folders that are called like another label than theirs, by the names of the N images."""
+    of_key = {normalize_label(name): name for name in names}
+    folders = [of_key.get(normalize_label(PurePosixPath(image).parent.name)) for image in images]
+    listed = list(dict.fromkeys(filter(None, folders)))
+    if len(listed) < 2:
+        return []
+    matrix = np.array([[folder == name for name in listed] for folder in folders], np.float32)
+    matrix[[folder is None for folder in folders]] = np.nan
+    rows = _differing_rows(names, raw, listed, matrix)
+    if rows is None or not rows.any():
+        return []
+    i = int(rows.argmax())
+    return [
+        f"{plural(int(rows.sum()), 'image')} are in folders of another label than that of the table, which is used: "
+        f"the first is {images[i]}, {where(i)}."
+    ]
+
+
+def note_other_files(
+    table: Table, columns: Columns, files: RowFiles, spec: DatasetSpec, root: Path, *, may_choose: bool
+) -> list[str]:
+    """Notes on columns of other file names than those that are used.
+
+    Raises:
+        DataError: both have usual names and both files are there, and `may_choose` is False.
+    """
+    if len(columns.path) != 1 or columns.path_template:
+        return []
+    taken = columns.path[0]
+    usual = usual_columns(table.columns, "path")
+    used, notes = _stems(table.columns[taken]), []
+    for name in columns.unused:
+        cells = table.columns[name]
+        are_files = sum(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in cells) >= _SHARE * len(cells)
+        if not (are_files or name in usual):
+            continue
+        differ = [i for i, (one, other) in enumerate(zip(used, _stems(cells), strict=True)) if other and one != other]
+        if not differ:
+            continue
+        row = differ[0]
+        found = f"'{table.columns[taken][row]}' in '{taken}' and '{cells[row]}' in '{name}'"
+        if {taken, name} <= {*usual} and not may_choose and _are_there(table, columns, name, differ, spec, root):
+            raise DataError(
+                f"{table.where(row)}: found {found}, which are two images, as in {plural(len(differ) - 1, 'more row')}"
+                f"; expected one. Name the column of images with --path-col: {taken} or {name}."
+            )
+        notes.append(
+            f"Images are those of '{taken}'; '{name}' names others in {plural(len(differ), 'row')}: {found} of "
+            f"{table.where(row)}. --path-col '{name}' takes them."
+        )
+    return notes
+
+
+def _are_there(table: Table, columns: Columns, name: str, rows: Sequence[int], spec: DatasetSpec, root: Path) -> bool:
+    try:
+        found = locate_files(table.select(rows), replace(columns, path=(name,)), spec, root, "skip")
+    except DataError:
+        return False
+    return bool(found.names)
+
+
+def _stems(cells: Sequence[str]) -> list[str]:
+    """The file names of paths without folders and image suffixes, in lower case."""
+    stem_of = dict[str, str]()
+    for cell in set(cells):
+        path = PurePosixPath(clean_path(cell))
+        stem_of[cell] = (path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name).lower()
+    return [stem_of[cell] for cell in cells]
+
+
+def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
+    """The labels of a column and their raw matrix, by its 1 and 0 or its texts; None where it has no such cells."""
+    cells = table.columns[name]
+    try:
+        if looks_like_flags(cells):
+            return [clean_label(name)], parse_flags({name: cells}, table.where)
+        if len(set(cells)) > _MOST_LABELS:
+            return None
+        return parse_label_cells(cells, resolve_delimiter(set(cells), "auto"), table.where, blank_allowed=True)
+    except DataError:
+        return None
+
+
+def _differing_rows(
+    names: Sequence[str], raw: Targets, others: Sequence[str], other: Targets
+) -> npt.NDArray[np.bool_] | None:
+    """(N,) whether one raw matrix has 1 and another 0 for a label of both; None where they have few in common."""
+    one, two = _by_key(names, raw), _by_key(others, other)
+    common = [key for key in two if key in one]
+    if not common or len(common) < _SHARE * len(two):
+        return None
+    a, b = (np.column_stack([columns[key] for key in common]) for columns in (one, two))
+    differ: npt.NDArray[np.bool_] = (((a == 1) & (b == 0)) | ((a == 0) & (b == 1))).any(1)
+    return differ
+
+
+def _by_key(names: Sequence[str], raw: Targets) -> Mapping[str, npt.NDArray[np.float32]]:
+    found = dict[str, npt.NDArray[np.float32]]()
+    for j, name in enumerate(names):
+        key = normalize_label(name)
+        found[key] = np.fmax(found[key], raw[:, j]) if key in found else raw[:, j]
+    return found
+
+
+def _are_one_to_one(one: Targets, other: Targets) -> bool:
+    """Whether rows have equal labels in one raw matrix where they have in the other."""
+    codes = [np.unique(np.nan_to_num(raw, nan=-9), axis=0, return_inverse=True)[1].ravel() for raw in (one, other)]
+    both = len({*zip(*(column.tolist() for column in codes), strict=True)})
+    return all(both == len(np.unique(column)) for column in codes)
