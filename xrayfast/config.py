@@ -29,13 +29,13 @@ from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import dump_yaml, read_yaml
-from xrayfast.own_code import is_own, names_of_code
+from xrayfast.own_code import OWN, is_own, names_of_code
 
 Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
 Schedule = Literal["one-cycle", "flat-cos", "constant"]
 OptimizerName = Literal["adam", "sgd"]
-HeadName = Literal["fastai", "linear", "mlp", "classifier"]
+HeadName = Literal["fastai", "linear", "mlp", "classifier", "none"]
 LossName = Literal[
     "auto",
     "ce",
@@ -75,6 +75,9 @@ DEFAULT_METRIC = "auroc_macro"
 """Chooses the best epoch and ranks runs where no other metric is named: it depends on the whole ranking, where accuracy
 jumps with single images.
 """
+
+OWN_WEIGHTS = "own"
+"""`weights` of a network of the user's own that brings them."""
 
 MAX_SEED = 2**63 - 1
 """Of 64 bits, as torch's generators have it."""
@@ -283,12 +286,15 @@ class ModelConfig(_Section):
         "fastai",
         "fastai's; linear: one layer on the network's own average pooling; mlp: hidden layers on that pooling; "
         "classifier: the hidden layers of the network's own classifier, with their weights, and a new last layer; "
-        "'xrayfast models' lists which networks have them.",
+        "'xrayfast models' lists which networks have them; none: a whole network of your own, in Python.",
     )
     head_width: Widths = option(
         (),
         "Hidden units of the head; where not given 512 for fastai and mlp, none for classifier.",
         metavar="N[,M]",
+    )
+    splitter: str | None = option(
+        None, "Divides a network of one's own into layer groups.", python_only=True, pattern=f"^{OWN}"
     )
     size: int = option(224, "Side of the square that each image is fitted into.", metavar="PIXELS", ge=32, le=2048)
 
@@ -311,9 +317,9 @@ def hidden_units(head: HeadName, head_width: int | Sequence[int] = ()) -> tuple[
         ConfigError: widths for a head without hidden layers.
     """
     given = (head_width,) if isinstance(head_width, int) else tuple(head_width)
-    if head == "linear" and given:
+    if head in ("linear", "none") and given:
         raise ConfigError(
-            f"head is linear, which has no hidden layer, and head_width is {', '.join(map(str, given))}. Use "
+            f"head is {head}, which has no hidden layer, and head_width is {', '.join(map(str, given))}. Use "
             "--head mlp, or leave out --head-width."
         )
     return given or ((512,) if head in ("fastai", "mlp") else ())
@@ -514,10 +520,11 @@ class ResultsOptions(TypedDict, total=False):
 class Options(ResultsOptions, total=False):
     """The fields of all sections but `data`, as keyword arguments of `xrayfast.fit` and `xrayfast.find_lr`."""
 
-    arch: str
+    arch: str | Callable[..., Any]
     weights: str
     head: HeadName
     head_width: int | tuple[int, ...]
+    splitter: str | Callable[..., Any] | None
     size: int
     unfreeze: bool
     unfreeze_blocks: int | None

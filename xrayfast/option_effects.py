@@ -332,6 +332,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             harmless=True,
         ),
     ),
+    "splitter": (
+        Effect(
+            lambda model, facts: model.splitter is None or is_own(model.arch),
+            "blocks and layers of the networks of 'xrayfast models' are known",
+            "Give it with an arch of your own",
+        ),
+    ),
     "class_weights": (
         Effect(
             lambda train, facts: train.class_weights == "none" or not is_own(train.loss),

@@ -13,7 +13,7 @@ from xrayfast.errors import ConfigError
 
 OWN = "own:"
 
-OWN_SETTINGS = ("loss",)
+OWN_SETTINGS = ("arch", "splitter", "loss")
 """Settings that take code."""
 
 
@@ -63,13 +63,12 @@ def describe_code(names: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {code}" for name, code in names.items())
 
 
-def require_code(names: Mapping[str, str], given: Mapping[str, Any], call: str, where: str = "config.yaml") -> None:
+def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str = "config.yaml") -> None:
     """Raise an error where code that settings name was not given.
 
     Args:
         names: by setting, as `names_of_code` gives them.
         given: the code by setting.
-        call: the function to call in Python, such as "xrayfast.load(run".
         where: the file that names it.
 
     Raises:
@@ -80,5 +79,5 @@ def require_code(names: Mapping[str, str], given: Mapping[str, Any], call: str, 
         again = ", ".join(f"{name}=..." for name in missing)
         raise ConfigError(
             f"{where} names code of the user's own, of which no file holds more than the name: "
-            f"{describe_code(missing)}. Give it again in Python: {call}, {again})."
+            f"{describe_code(missing)}. Give it again in Python: {again}."
         )

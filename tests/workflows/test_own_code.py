@@ -1,17 +1,23 @@
 """Runs that were trained with code of the user's own: their files name it, and it has to be given again."""
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
+from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from xrayfast.cli import app
-from xrayfast.errors import ConfigError, Interrupted
+from xrayfast.errors import ConfigError, Interrupted, WeightsError
 from xrayfast.learning.model.weights import read_weights
+from xrayfast.learning.training.callbacks import NullReporter
 
-SETTINGS = {"unfreeze": True, "epochs": 1, **TINY}
+OWN = {"arch": resnet18, "loss": F.cross_entropy}
+SETTINGS = {"unfreeze": True, "epochs": 1, **{k: v for k, v in TINY.items() if k != "arch"}}
+NAMES = "arch resnet18, loss cross_entropy"
 
 
 @pytest.fixture(scope="module")
@@ -21,39 +27,45 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def own_run(data, tmp_path_factory):
-    """As `tiny_run`, whose loss is cross entropy too."""
-    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="own", loss=F.cross_entropy, **SETTINGS)
+    """As `tiny_run`, whose network and loss are these too."""
+    return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="own", **OWN, **SETTINGS)
 
 
 def weights(run):
     return list(read_weights(run.model_path).values())
 
 
-def test_a_callable_equal_to_a_loss_of_ours_trains_the_same_to_the_bit(own_run, tiny_run):
+def test_a_constructor_and_a_callable_equal_to_ours_train_the_same_to_the_bit(own_run, tiny_run):
     assert all(map(torch.equal, weights(own_run), weights(tiny_run)))
     for split in ("valid", "test"):
-        assert own_run.predictions(split).loss.tolist() == tiny_run.predictions(split).loss.tolist()
+        ours, theirs = own_run.predictions(split), tiny_run.predictions(split)
+        np.testing.assert_allclose(ours.loss, theirs.loss, rtol=1e-4)  # the user's own network is not fused
+    assert own_run.history["valid_loss"].tolist() == tiny_run.history["valid_loss"].tolist()
 
 
 def test_a_run_says_what_was_code_of_the_user_s_own(own_run):
     assert own_run.config.train.loss == "own:cross_entropy"
-    assert own_run.config.own_code == {"loss": "cross_entropy"}
-    (remark,) = [text for text in own_run.info.remarks if text.startswith("Code of the user's own: loss cross_entropy")]
+    assert own_run.config.own_code == {"arch": "resnet18", "loss": "cross_entropy"}
+    (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
+    assert any(text.startswith("resnet18 is a backbone (of its own output, (2, 1000)") for text in own_run.info.remarks)
     xf.interpret(own_run)
     for path in (own_run.model_card_path, own_run.report_path):
         assert "cross_entropy (own code)" in path.read_text()
+    assert "the user's own resnet18 (own code) without its classifier" in own_run.model_card_path.read_text()
     assert remark.split(":")[1] in own_run.model_card_path.read_text()
 
 
 def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
-    with pytest.raises(ConfigError, match=r"of the user's own.*: loss cross_entropy\. Give it again in Python"):
+    with pytest.raises(
+        ConfigError, match=r"of the user's own.*: arch resnet18, loss cross_entropy\. Give it again in Python"
+    ):
         xf.fit(data, config=own_run.config, runs=tmp_path)
-    with pytest.raises(ConfigError, match="loss cross_entropy"):
+    with pytest.raises(ConfigError, match=NAMES):
         xf.find_lr(data, config=own_run.config)
     assert not list(tmp_path.iterdir())
     result = CliRunner().invoke(app, ["fit", "--config", str(own_run.path / "config.yaml"), "--runs", str(tmp_path)])
     assert result.exit_code == 2
-    assert "loss cross_entropy" in result.output
+    assert NAMES in " ".join(result.output.split())
 
 
 def test_an_option_of_our_losses_beside_it_is_refused(data):
@@ -64,13 +76,15 @@ def test_an_option_of_our_losses_beside_it_is_refused(data):
 
 
 def test_it_is_loaded_with_its_code_or_with_a_warning(own_run):
-    learn = xf.load(own_run, loss=F.cross_entropy)
+    learn = xf.load(own_run, **OWN)
     assert learn.loss_func.loss is F.cross_entropy
     assert learn.settings["loss"] == "own:cross_entropy"
     with pytest.warns(
         UserWarning, match=r"loss cross_entropy\. The learner has the default .* load\(run, loss=\.\.\.\)"
     ):
-        learn = xf.load(own_run)
+        learn = xf.load(own_run, arch=resnet18)
+    with pytest.raises(ConfigError, match="arch resnet18"):
+        xf.load(own_run)
     assert learn.settings["loss"] == "auto"
 
 
@@ -79,12 +93,12 @@ def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
         return logits.sum()
 
     with pytest.raises(Interrupted):
-        xf.fit(data, runs=tmp_path, name="r", loss=F.cross_entropy, interrupted=StopAfter(4), **SETTINGS)
-    with pytest.raises(ConfigError, match=r"config\.yaml names code .*: loss cross_entropy.* xrayfast\.resume\(run"):
+        xf.fit(data, runs=tmp_path, name="r", **OWN, interrupted=StopAfter(4), **SETTINGS)
+    with pytest.raises(ConfigError, match=rf"config\.yaml names code .*: {NAMES}"):
         xf.resume(tmp_path / "r")
     with pytest.raises(ConfigError, match=r"loss is other_loss, .* its loss is cross_entropy"):
-        xf.resume(tmp_path / "r", loss=other_loss)
-    assert all(map(torch.equal, weights(xf.resume(tmp_path / "r", loss=F.cross_entropy)), weights(own_run)))
+        xf.resume(tmp_path / "r", arch=resnet18, loss=other_loss)
+    assert all(map(torch.equal, weights(xf.resume(tmp_path / "r", **OWN)), weights(own_run)))
 
 
 def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run, tmp_path):
@@ -92,3 +106,102 @@ def test_a_loss_without_one_value_per_image_is_replaced_in_predictions(tiny_run,
     run = xf.save(learn, runs=tmp_path)
     assert "Losses of single images are those of ce: <lambda> gives none with reduction='none'." in run.info.remarks
     assert run.predictions("valid").loss.tolist() == tiny_run.predictions("valid").loss.tolist()
+
+
+def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
+    files = sorted(data_dir.glob("normal/*.png"))[:2]
+    with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch resnet18"):
+        xf.predict(own_run, files)
+    with pytest.raises(ConfigError, match=r"arch is resnet18, no code of your own"):
+        xf.predict(tiny_run, files, arch=resnet18)
+    with pytest.raises(WeightsError, match="is of another network"):
+        xf.predict(own_run, files, arch=Whole())
+    found, expected = (
+        xf.predict(*run, **o) for run, o in (((own_run, files), {"arch": resnet18}), ((tiny_run, files), {}))
+    )
+    columns = [name for name in expected if name.startswith("prob_")]
+    np.testing.assert_allclose(found[columns].astype(float), expected[columns].astype(float), atol=1e-4)
+    maps = [xf.explain(own_run, files[0], arch=resnet18).heat, xf.explain(tiny_run, files[0]).heat]
+    np.testing.assert_allclose(*maps, atol=1e-4)
+    result = CliRunner().invoke(app, ["predict", str(own_run.path), str(files[0])])
+    assert (result.exit_code, "arch resnet18" in result.output) == (2, True)
+
+
+class Whole(nn.Module):
+    """A small network with a head of three outputs, and code that takes contiguous images alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.MaxPool2d(4)
+        self.head = nn.Linear(8 * 2 * 2, 3)  # defined before what is called before it
+        self.conv1, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 8, 3, padding=1)
+
+    def forward(self, x):
+        x = self.pool(self.norm(self.conv1(x)).relu())
+        x = self.pool(self.conv2(x).relu())
+        return self.head(x.view(-1, 32))
+
+
+def by_hand(net):
+    return [[*net.conv1.parameters(), *net.norm.parameters()], net.conv2.parameters(), net.head.parameters()]
+
+
+@pytest.mark.parametrize("splitter", [None, by_hand])
+def test_frozen_groups_of_a_module_do_not_move(data, splitter):
+    dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
+    own = Whole()
+    with pytest.warns(UserWarning, match="Whole is a whole network: it gives one output per label"):
+        learn = xf.learner(dls, arch=own, splitter=splitter)
+    assert [sum(p.numel() for p in group.parameters) for group in learn.groups] == [112 + 8, 296, 99]
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    learn.freeze_to(1)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+    moved = {name.split(".")[0] for name, tensor in learn.model.state_dict().items() if not tensor.equal(before[name])}
+    assert moved == {"conv2", "head"}
+    assert all(map(torch.equal, own.state_dict().values(), before.values()))  # a copy is trained
+
+
+def test_a_whole_network_is_trained_on_cached_features_and_predicts(data, tmp_path):
+    options = {**SETTINGS, "weights": "imagenet", "unfreeze": False, "unfreeze_blocks": 1, "reuse_frozen": "on"}
+    run = xf.fit(data, arch=Whole(), runs=tmp_path, **options)
+    assert (run.path.name, run.config.model.head, run.config.model.weights) == ("Whole-1", "none", "own")
+    assert run.info.frozen_feature_groups == [2, 1]
+    learn = xf.load(run, arch=Whole())
+    np.testing.assert_allclose(learn.get_preds()[0], run.predictions("valid").raw, atol=1e-6)
+    assert "with its own head" in run.model_card_path.read_text()
+    with pytest.raises(ConfigError, match=r"head is linear.*have no effect: Whole gives one output for each of the 3"):
+        xf.fit(data, arch=Whole, head="linear", runs=tmp_path, **SETTINGS)
+    with pytest.raises(ConfigError, match=r"fails on a batch of shape \(2, 3, 48, 48\)"):
+        xf.fit(data, arch=Whole, runs=tmp_path, **{**SETTINGS, "size": 48})
+
+
+class Branching(Whole):
+    def forward(self, x):
+        return super().forward(x) if len(x) < 1000 else super().forward(x[:1000])
+
+
+def test_a_network_that_can_t_be_traced_runs_in_each_epoch(data, tmp_path):
+    notes = []
+    options = {**SETTINGS, "unfreeze": False, "freeze_epochs": 0, "epochs": 3}
+
+    class Notes(NullReporter):
+        def note(self, text):
+            notes.append(text)
+
+    options.pop("freeze_epochs")
+    run = xf.fit(data, arch=Branching, runs=tmp_path, reporter=Notes(), **options)
+    assert run.info.frozen_feature_groups == [0]
+    assert any("features of own:Branching can't be cached: torch.fx can't trace it" in note for note in notes)
+    with pytest.raises(ConfigError, match=r"reuse_frozen is on\. The features of own:Branching can't be cached"):
+        xf.fit(data, arch=Branching, runs=tmp_path, reuse_frozen="on", **options)
+
+
+def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
+    dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
+    with pytest.warns(UserWarning, match="Whole is a whole network"):
+        learn = xf.learner(dls, arch=Whole, loss=lambda x, y: F.cross_entropy(x, y))
+    run = xf.save(learn, runs=tmp_path)
+    assert run.config.own_code == {"arch": "Whole", "loss": "<lambda>"}
+    assert any(text.startswith("Code of the user's own: arch Whole, loss <lambda>") for text in run.info.remarks)

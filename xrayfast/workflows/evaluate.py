@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -77,6 +77,7 @@ def evaluate(
     tta: bool | None = None,
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
+    arch: Callable[..., Any] | None = None,
     device: Device = "auto",
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     command: str = "",
@@ -101,6 +102,7 @@ def evaluate(
             own predictions were made, for which its calibration and thresholds were fitted.
         prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; default the run's settings.
         resamples: number of bootstrap resamples, 0 for no intervals; default the run's settings.
+        arch: that of the run, where it is code of your own.
         device: where to compute.
         batch_size: images per batch.
         command: the command line, recorded in `evaluation.json`.
@@ -123,7 +125,12 @@ def evaluate(
     resamples = settings.resamples if resamples is None else resamples
     by = tuple(dict.fromkeys([by] if isinstance(by, str) else by))
     external = None if data is None and config is None else _open_external(run, data, config, split)
-    of_network = {"tta": tta is not None, "device": device != "auto", "batch_size": batch_size != 32}
+    of_network = {
+        "tta": tta is not None,
+        "arch": arch is not None,
+        "device": device != "auto",
+        "batch_size": batch_size != 32,
+    }
     if external is None and any(of_network.values()):
         given = " and ".join(name for name, is_given in of_network.items() if is_given)
         raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
@@ -133,7 +140,7 @@ def evaluate(
         evaluated = _read_own(run, split, by)
     else:
         evaluated = _predict_external(
-            run, external, split, by, tta=tta, device=device, batch_size=batch_size, progress=progress
+            run, external, split, by, tta=tta, arch=arch, device=device, batch_size=batch_size, progress=progress
         )
     predictions = evaluated.predictions
     progress("computing metrics", 0, len(predictions))
@@ -241,6 +248,7 @@ def _predict_external(
     by: Sequence[str],
     *,
     tta: bool | None,
+    arch: Callable[..., Any] | None,
     device: Device,
     batch_size: int,
     progress: StageProgress,
@@ -260,7 +268,7 @@ def _predict_external(
     unseen = exclude_seen(run, data, matched, images, progress)
     rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
-    predictor = Predictor.from_run(run, device)
+    predictor = Predictor.from_run(run, device, arch)
     chunks = []
     with reading(paths, images.image) as lazy:
         for start in range(0, len(paths), CHUNK):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from xrayfast.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Arch = Callable[..., Any] | None
 
 EXPLAINED_AT_ONCE = 64
 """Files read before they are explained: bounds memory."""
@@ -90,11 +92,16 @@ class Explanation:
 # A str is a Sequence[str] too, and means one file.
 @overload
 def explain(  # type: ignore[overload-overlap]
-    run: Run | Path | str, files: Path | str, *, label: str | None = None, device: Device = "auto"
+    run: Run | Path | str, files: Path | str, *, label: str | None = None, arch: Arch = None, device: Device = "auto"
 ) -> Explanation: ...
 @overload
 def explain(
-    run: Run | Path | str, files: Sequence[Path | str], *, label: str | None = None, device: Device = "auto"
+    run: Run | Path | str,
+    files: Sequence[Path | str],
+    *,
+    label: str | None = None,
+    arch: Arch = None,
+    device: Device = "auto",
 ) -> list[Explanation]: ...
 @check_arguments()
 def explain(
@@ -102,6 +109,7 @@ def explain(
     files: Path | str | Sequence[Path | str],
     *,
     label: str | None = None,
+    arch: Arch = None,
     device: Device = "auto",
 ) -> Explanation | list[Explanation]:
     """Grad-CAM of image files on the network's last feature map.
@@ -110,6 +118,7 @@ def explain(
         run: the run or its folder.
         files: an image file, or several.
         label: to explain; default each image's most probable label.
+        arch: that of the run, where it is code of your own.
         device: where to compute.
 
     Returns:
@@ -123,7 +132,7 @@ def explain(
     run = Run.of(run)
     paths = [files] if isinstance(files, (str, Path)) else list(files)
     _require_label(run, label)
-    predictor = Predictor.from_run(run, device)
+    predictor = Predictor.from_run(run, device, arch)
     explanations: list[Explanation] = []
     for start in range(0, len(paths), EXPLAINED_AT_ONCE):
         explanations += _explain_images(
@@ -138,6 +147,7 @@ def explain_cases(
     paths: Mapping[str, Path],
     *,
     label: str | None = None,
+    arch: Arch = None,
     device: Device = "auto",
 ) -> tuple[tuple[overlays.SaliencyCase, ...], tuple[str, ...]]:
     """Explanations of the cases of a report, and notes on them.
@@ -147,6 +157,7 @@ def explain_cases(
         cases: what to explain; images that can no longer be read are left out.
         paths: the file of each image, by its name.
         label: to explain; default each image's most probable label.
+        arch: that of the run, where it is code of your own.
         device: where to compute.
 
     Returns:
@@ -165,7 +176,7 @@ def explain_cases(
     if not readable:
         return (), tuple(notes)
     images = [image for _, image in readable]
-    predictor = Predictor.from_run(run, device)
+    predictor = Predictor.from_run(run, device, arch)
     explanations = _explain_images(predictor, images, label)
     explained = tuple(explanation.case(case) for (case, _), explanation in zip(readable, explanations, strict=True))
     return explained, (*notes, *_map_notes(predictor, images, explanations))

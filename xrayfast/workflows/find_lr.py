@@ -61,8 +61,8 @@ def find_lr(
         note(text)
     manifest, images = decode(manifest, config.model.size, progress)
     learn = prepare(manifest, config, images, code=code)
-    if learn.weights_note:
-        note(learn.weights_note)
+    for text in learn.network_notes:
+        note(text)
     unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
     with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():
         try:

@@ -12,11 +12,10 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from torch import nn
 from typing_extensions import Unpack
 
 from xrayfast._version import __version__
-from xrayfast.config import DEFAULT_LOSS, PREDICTED_SPLITS, Config, Options, Precision, field_types
+from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
@@ -26,23 +25,23 @@ from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import StopRequest, handling_signals
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.predictor import predict_split
-from xrayfast.learning.model.layers import layer_groups
-from xrayfast.learning.model.network import add_head, describe_network
+from xrayfast.learning.model.layers import Grouping
+from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.precision import resolve_precision
-from xrayfast.learning.model.weights import load_backbone, load_weights
+from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
-from xrayfast.learning.training.learner import RadiographLearner, learner_from_config, training_loss
+from xrayfast.learning.training.learner import RadiographLearner, build_layers, learner_from_config, training_loss
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
-from xrayfast.own_code import describe_code, names_of_code, require_code, separate_code
+from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions
 from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import (
@@ -126,6 +125,7 @@ def fit(
                 reporter.note(note)
         global_batch = config.train.batch_size * world.world_size
         learn = prepare(manifest, config, images, global_batch, code)
+        config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
         phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
         scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
@@ -150,7 +150,7 @@ def fit(
             run.write_left_out(manifest.left_out)
 
         with world.output_folder(Path(runs)) as folder:
-            run = Run.create(folder, name, config.model.arch, config, info, write_data)
+            run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
             with run.lock():
                 path = world.broadcast_text(str(run.path))
                 _train(Training(run, learn, config, History(), reporter, interrupted, world, threads))
@@ -162,6 +162,8 @@ def fit(
 def resume(
     run: Run | Path | str,
     *,
+    arch: Callable[..., Any] | None = None,
+    splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
@@ -173,7 +175,9 @@ def resume(
 
     Args:
         run: the run or its folder.
-        loss: that of the run, where it is code of your own.
+        arch: that of the run, where it is code of your own; likewise the next two.
+        splitter: that of the run.
+        loss: that of the run.
         reporter: receives progress.
         interrupted: called after each batch; training stops if it returns True.
 
@@ -194,7 +198,7 @@ def resume(
         if copy.info.status == "completed":
             note(_complete(copy))
             return run
-        _, code = separate_code({"loss": loss})
+        _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss})
         require_same_code(copy, code)
         manifest = reopen_data(copy)
         config = config.model_copy(update={"data": manifest.config})
@@ -205,9 +209,10 @@ def resume(
             note(different)
         checkpoint = _read_checkpoint(copy, note)
         if checkpoint is not None:
-            describe_network(config.model, len(manifest.labels), checkpoint.path / MODEL)
+            network_of_run(config.model, len(manifest.labels), checkpoint.path / MODEL, arch)
         # The checkpoint's weights replace those that the run started from.
-        start = config if checkpoint is None else config.updated({"weights": "none"})
+        keep = checkpoint is None or config.model.weights == OWN_WEIGHTS
+        start = config if keep else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.
         learn = prepare(manifest, start, images, copy.global_batch, code)
         if threads.note:
@@ -296,7 +301,7 @@ def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None
 def require_same_code(run: Run, code: Mapping[str, Any]) -> None:
     """Raise a ConfigError where a run was not trained with this code of the user's own, as far as names tell."""
     trained = run.config.own_code
-    require_code(trained, code, "xrayfast.resume(run", str(run.path / CONFIG_FILE))
+    require_code(trained, code, str(run.path / CONFIG_FILE))
     for name, given in names_of_code(separate_code(code)[0]).items():
         if trained.get(name) != given:
             found = f"its {name} is {trained.get(name) or 'none of your own'}"
@@ -314,13 +319,15 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     Raises:
         ConfigError: one of them.
     """
-    require_code(config.own_code, code, "xrayfast.fit(data, config=...")
+    require_code(config.own_code, code)
     model, train = config.model, config.train
-    with torch.device("meta"):  # without weights
-        backbone = load_backbone(model.arch, with_classifier=model.head == "classifier")
-        add_head(backbone, len(data.labels), model.head_width, model.head)
-    groups = layer_groups(backbone.blocks, nn.Identity(), "blocks" if train.unfreeze_layers is None else "layers")
-    plan_phases(train, len(groups), 1.0, pretrained=True)
+    grouping: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
+    options = dict(model) | {"weights": OWN_WEIGHTS if model.weights == OWN_WEIGHTS else "none"}
+    # Without weights; the user's own code may compute them.
+    with isolated_rng("init"), torch.device("cpu" if "arch" in code else "meta"):
+        for size in sorted({model.size, *train.progressive} if "arch" in code else {model.size}):
+            network = build_layers(options | {"size": size}, len(data.labels), grouping, code)
+    plan_phases(train, len(network.groups), 1.0, pretrained=True)
     training_loss(data, train, torch_device(train.device), code)
     resolve_monitor(train, data.task)
     resolve_precision(train.precision, torch_device(train.device))
@@ -477,7 +484,7 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
             "The backbone starts from random weights and stays at least partly frozen, so it can learn little; "
             "--unfreeze trains all of it."
         )
-    remarks += [*filter(None, [learn.weights_note]), *own_code_remarks(config, learn)]
+    remarks += [*learn.network_notes, *own_code_remarks(config, learn)]
     if (native := resolve_precision(train.precision, learn.dls.device)) != learn.precision:
         remarks.append(
             f"Training is in {learn.precision}: {native}, which this device has units for, would change this network's "

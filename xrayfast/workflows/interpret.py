@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +42,7 @@ def interpret(
     top: Annotated[int, Field(ge=0, le=1000)] = 12,
     saliency: Annotated[int, Field(ge=0, le=1000)] = 0,
     by: Sequence[str] | str = (),
+    arch: Callable[..., Any] | None = None,
     **options: Unpack[ResultsOptions],
 ) -> RadiographInterpretation:
     """Write a run's figures, tables, model card and `report.html`, without running the network again.
@@ -54,6 +55,7 @@ def interpret(
         saliency: on how many of them to show where the network looks; this runs the network on those.
         by: columns of the data set's table, of at most 20 values, such as hospital: saved with the predictions, and
             with the metrics of their subgroups from then on, as sex, age and view are where they are known.
+        arch: that of the run, where it is code of your own; for `saliency`.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
             again on the validation split, and the metrics of all splits computed again.
 
@@ -70,7 +72,7 @@ def interpret(
 
     run = Run.of(run)
     with run.lock():
-        return RadiographInterpretation.of(write_report(run, split, top, saliency, options, by))
+        return RadiographInterpretation.of(write_report(run, split, top, saliency, options, by, arch))
 
 
 def write_report(
@@ -80,6 +82,7 @@ def write_report(
     saliency: int,
     options: ResultsOptions,
     by: Sequence[str] | str = (),
+    arch: Callable[..., Any] | None = None,
 ) -> Interpretation:
     """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
 
@@ -96,7 +99,7 @@ def write_report(
     chosen = split or list(interpretations)[-1]
     if chosen not in interpretations:
         run.predictions(chosen)  # raises, and says which splits there are
-    explained, notes = _explain(run, interpretations[chosen], saliency)
+    explained, notes = _explain(run, interpretations[chosen], saliency, arch)
     reports = {split: _split_report(run, split, of_split, top) for split, of_split in interpretations.items()}
     _write_cases(run, chosen, explained, notes, {split: report.cases for split, report in reports.items()})
     _write_tables(run, interpretations[chosen], top)
@@ -160,13 +163,15 @@ def _has_current_metrics(run: Run) -> bool:
     )
 
 
-def _explain(run: Run, interpretation: Interpretation, count: int) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
+def _explain(
+    run: Run, interpretation: Interpretation, count: int, arch: Callable[..., Any] | None
+) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
     """Saliency maps of the images with the largest losses, and notes on them."""
     if not count:
         return (), ()
     from xrayfast.workflows.explain import explain_cases
 
-    return explain_cases(run, interpretation.cases(count), interpretation.paths)
+    return explain_cases(run, interpretation.cases(count), interpretation.paths, arch=arch)
 
 
 def _write_cases(

@@ -10,7 +10,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from xrayfast.config import FIELD_SECTIONS, SECTIONS, Config, DataConfig, Device, ModelConfig, Task, field_types
+from xrayfast.config import (
+    FIELD_SECTIONS,
+    OWN_WEIGHTS,
+    SECTIONS,
+    Config,
+    DataConfig,
+    Device,
+    ModelConfig,
+    Task,
+    field_types,
+)
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
@@ -18,14 +28,15 @@ from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.learning.fastai_api import Learner
-from xrayfast.learning.model.network import build_network, describe_network
+from xrayfast.learning.model.network import build_network
+from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History, valid_column
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.loaders import BATCH_TRANSFORMS, KNOWN_TRANSFORMS, RadiographDataLoaders
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
-from xrayfast.own_code import describe_code, separate_code
+from xrayfast.own_code import OWN, describe_code, separate_code
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish, own_code_remarks, prepare
@@ -37,6 +48,8 @@ def load(
     run: Run | Path | str,
     data: Manifest | None = None,
     *,
+    arch: Callable[..., Any] | None = None,
+    splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
     device: Device = "auto",
 ) -> RadiographLearner:
@@ -48,7 +61,9 @@ def load(
         run: the run or its folder.
         data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
             black image, which is enough to predict on new files.
-        loss: that of the run, where it is code of your own; without it the learner has the task's default loss.
+        arch: that of the run, where it is code of your own.
+        splitter: likewise; without it layer groups are one per block.
+        loss: likewise; without it the learner has the task's default loss.
         device: where to run.
 
     Raises:
@@ -58,7 +73,7 @@ def load(
     """
     run = Run.of(run)
     known = (run.labels, run.task)
-    describe_network(run.config.model, len(run.labels), run.model_path)
+    network_of_run(run.config.model, len(run.labels), run.model_path, arch)
     if data is None:
         data = find_data(run) or _placeholder_manifest(run.labels, run.task, run.config.model.size)
     elif (data.labels, data.task) != known:
@@ -67,10 +82,12 @@ def load(
             f"{', '.join(data.labels)} ({data.task}-label)."
         )
     # All weights come from the run's own file; fp16 is the one precision that another machine may lack.
-    settings = {"weights": "none", "device": device, "workers": 0}
+    settings: dict[str, Any] = {"device": device, "workers": 0}
+    if run.config.model.weights != OWN_WEIGHTS:
+        settings["weights"] = "none"
     if run.config.train.precision == "fp16":
         settings["precision"] = "auto"
-    named, code = separate_code({"loss": loss})
+    named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss})
     config = run.config.updated(settings | {name: named[name] for name in code})
     if left := {name: text for name, text in config.own_code.items() if name not in code}:
         again = ", ".join(f"{name}=..." for name in left)
@@ -130,14 +147,16 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         run.write_history(history.rows)
         save_weights(learn.model, run.new_model_path)
 
-    run = Run.create(Path(runs), name, learn.arch, config, info, write)
+    run = Run.create(Path(runs), name, learn.arch.removeprefix(OWN), config, info, write)
     with run.lock():
         finish(run, learn, history, config, seconds=0.0)
     return run
 
 
 def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
-    """Raise a ConfigError where the network is no longer the one that the settings describe."""
+    """Raise a ConfigError where the network is no longer the one that the settings describe, if they describe one."""
+    if learn.is_own:
+        return
     with torch.device("meta"):
         own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head)
     mine, theirs = ({name: t.shape for name, t in m.state_dict().items()} for m in (own, learn.model))

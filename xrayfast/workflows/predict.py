@@ -37,6 +37,7 @@ def predict(
     abstain_below: float | None = None,
     tta: bool | None = None,
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
+    arch: Callable[..., Any] | None = None,
     device: Device = "auto",
     progress: Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = warn,
@@ -51,6 +52,7 @@ def predict(
         tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
             own predictions were made, for which its calibration and thresholds were fitted.
         batch_size: images per batch.
+        arch: that of the run, where it is code of your own.
         device: where to compute.
         progress: called with the number of files done and of all files.
         note: called with what was left out or differs from the run, in a sentence.
@@ -74,7 +76,7 @@ def predict(
         note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
     for sentence in check_tta(tta, run.config.train.tta):
         note(sentence)
-    predictor = Predictor.from_run(run, device)
+    predictor = Predictor.from_run(run, device, arch)
     window, size = run.config.data.window, predictor.size
     tables: list[pd.DataFrame] = []
     notes: list[tuple[str, ...]] = []

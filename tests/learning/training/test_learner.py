@@ -29,7 +29,7 @@ def learn(data_dir):
 def test_learner_and_dataloaders_are_typed_subclasses_of_fastai_s(learn):
     assert isinstance(learn, Learner) and type(learn) is RadiographLearner
     assert isinstance(learn.dls, DataLoaders) and type(learn.dls) is RadiographDataLoaders
-    assert (learn.arch, learn.precision, learn.unused_weights) == ("resnet18", "fp32", ())
+    assert (learn.arch, learn.precision, learn.network_notes) == ("resnet18", "fp32", ())
     assert learn.settings["seed"] == 3
     assert (learn.dls.size, learn.dls.bs, len(learn.dls.manifest)) == (32, 8, 36)
     assert type(learn.recorder) is EpochRecorder

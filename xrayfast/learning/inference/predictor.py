@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.losses import make_loss
-from xrayfast.learning.model.network import describe_network
+from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
@@ -53,12 +54,13 @@ class Probabilities(NamedTuple):
 class Predictor:
     """Preprocessing, network and decision of a classifier.
 
-    It computes in float32 with batch norm fused into the convolutions, whatever precision the network was trained in,
-    so that probabilities are the same on every machine to float32's rounding. It loads torch, not fastai.
+    It computes in float32, whatever precision the network was trained in, with batch norm fused into the convolutions
+    but for code of the user's own, so that probabilities are the same on every machine to float32's rounding. It loads
+    torch, not fastai.
 
     Attributes:
-        network: backbone and head in sequence, not fused, put into evaluation mode: (N, 3, size, size) normalised
-            float32 to (N, L) logits.
+        network: backbone and head in sequence, or the user's own, not fused, put into evaluation mode: (N, 3, size,
+            size) normalised float32 to (N, L) logits.
         decision: labels, task, calibration and thresholds.
         size: side of the square in pixels.
         device: the network's.
@@ -67,35 +69,48 @@ class Predictor:
     """
 
     def __init__(
-        self, network: nn.Sequential, decision: Decision, size: int, seed: int = 0, *, tta: bool = False
+        self,
+        network: nn.Module,
+        decision: Decision,
+        size: int,
+        seed: int = 0,
+        *,
+        tta: bool = False,
+        is_own: bool = False,
     ) -> None:
         self.network, self.decision, self.size, self.seed, self.tta = network.eval(), decision, size, seed, tta
         self.device = next(network.parameters()).device
-        self._fused = to_channels_last(fuse_batch_norm(network), self.device)
+        # What torch.fx would trace of code that it does not know may be another branch of it.
+        fused = copy.deepcopy(network) if is_own or not isinstance(network, nn.Sequential) else fuse_batch_norm(network)
+        self._fused = to_channels_last(fused, self.device)
 
     @classmethod
-    def from_run(cls, run: Run, device: Device = "auto") -> Predictor:
+    def from_run(cls, run: Run, device: Device = "auto", arch: Callable[..., Any] | None = None) -> Predictor:
         """The network of a run's best epoch, with the run's calibration, thresholds and seed.
 
         Raises:
+            ConfigError: the run's arch is code of the user's own, and not given as `arch`.
             RunError: the folder is not a whole run.
             WeightsError: the weights are not those of the network that the folder describes.
             ConfigError: no such device here.
         """
         keep_freed_memory()
         decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
-        network = describe_network(model, len(decision.labels), run.model_path)
-        network.to_empty(device=target)
+        network = network_of_run(model, len(decision.labels), run.model_path, arch)
+        if arch is None:
+            network.to_empty(device=target)
+        network.to(target)
         to_channels_last(network, target)
         load_weights(network, run.model_path)
-        return cls(network, decision, model.size, train.seed, tta=train.tta)
+        return cls(network, decision, model.size, train.seed, tta=train.tta, is_own=arch is not None)
 
     @classmethod
     def from_learner(cls, learn: Learner) -> Predictor:
         """The network of a learner on `xrayfast.dataloaders`, as it is now; without calibration and thresholds."""
         dls = learn.dls
-        seed = learn.settings["seed"] if hasattr(learn, "settings") else 0  # a learner that `Learner` made has none
-        return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size, seed)
+        # A learner that fastai's `Learner` made has no settings.
+        seed, is_own = (learn.settings["seed"], learn.is_own) if hasattr(learn, "settings") else (0, True)
+        return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size, seed, is_own=is_own)
 
     def inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised."""

@@ -91,11 +91,12 @@ def feature_layer(model: nn.Module) -> nn.Module:
     Of a vgg it is the last ReLU, before the block's max pooling: the map of the last convolution, as in Selvaraju et
     al., and twice as fine.
     """
-    backbone: Any = next(model.children())
-    blocks = list(backbone.children())
+    first = next(model.children(), model)
+    in_sequence = isinstance(model, nn.Sequential) and isinstance(first, nn.Sequential)
+    blocks = list((first if in_sequence else model).children())  # a whole network of the user's own has no head apart
     maps = [block for block in blocks if any(isinstance(module, nn.Conv2d) for module in block.modules())]
-    block = (maps or blocks)[-1]
-    *before, last = block.children()
+    block = (maps or blocks or [model])[-1]
+    *before, last = list(block.children()) or [block]
     return before[-1] if isinstance(last, nn.MaxPool2d) else block
 
 

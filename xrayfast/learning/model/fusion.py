@@ -10,8 +10,16 @@ from torch.fx.experimental.optimization import fuse
 
 
 def to_channels_last(model: nn.Module, device: torch.device) -> nn.Module:
-    """The network with its weights in the memory format in which that device's convolutions are fastest."""
-    return model if device.type == "mps" else model.to(memory_format=torch.channels_last)
+    """The network with its weights in the memory format in which that device's convolutions are fastest, but for one
+    that takes contiguous images alone.
+    """
+    contiguous = make_contiguous in model._forward_pre_hooks.values()
+    return model if device.type == "mps" or contiguous else model.to(memory_format=torch.channels_last)
+
+
+def make_contiguous(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """A hook before a network whose code can't take images in channels-last format, such as one with `x.view`."""
+    return tuple(x.contiguous() for x in inputs)
 
 
 class FusedNetwork(nn.Sequential):

@@ -24,7 +24,7 @@ HEAD = "head"
 CLASSIFIER = "classifier"
 """Name of the block of fully connected layers, where a network keeps its own."""
 
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
                 layers.append([])
             layers[layer] += waiting
             waiting = []
-        elif isinstance(module, _NORMS):
+        elif isinstance(module, NORMS):
             layer = layer_of.get(_source(node, network), -1)
         else:
             layer = len(layers) - 1

@@ -7,18 +7,47 @@ With the head "fastai" the layers, their names and, under a seed, their initial 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from xrayfast.config import HeadName, ModelConfig, hidden_units
-from xrayfast.errors import ConfigError, RunError
+from xrayfast.errors import ConfigError, RunError, shorten
+from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, require_weights_of
 
 MAX_HEAD_WEIGHTS = 2**28
 """In float32 they are 1 GB; the classifier of vgg16 has 120 million."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayeredNetwork:
+    """A network ready to be trained.
+
+    Attributes:
+        model: backbone and head in sequence, or a whole network of the user's own.
+        groups: its layer groups, from the input to the head.
+        head: the head's name; "none" for that of a whole network.
+        weights: what it starts from, as in the settings; "own" where the user's code alone says it.
+        notes: on what was found and done, in sentences.
+    """
+
+    model: nn.Module
+    groups: tuple[LayerGroup, ...]
+    head: HeadName
+    weights: str
+    notes: tuple[str, ...] = ()
+
+
+def unused_note(unused: Sequence[str], weights: str) -> tuple[str, ...]:
+    """What of a weight file is not used, in a sentence, where there is something."""
+    if not unused:
+        return ()
+    return (f"Of {weights} the backbone is used; the head starts anew. Not used: {shorten(unused)}.",)
 
 
 class ConcatPool(nn.Module):
@@ -73,7 +102,11 @@ def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequen
 
 
 def add_head(
-    backbone: LoadedBackbone, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai"
+    backbone: LoadedBackbone,
+    n_out: int,
+    head_width: int | Sequence[int] = (),
+    head: HeadName = "fastai",
+    size: int = 32,
 ) -> nn.Sequential:
     """Backbone and head in sequence, the head's weights drawn from torch's global generator.
 
@@ -85,13 +118,19 @@ def add_head(
         classifier: what follows the network's own classifier, the last block of the backbone: dropout, hidden layers
             with ReLU, and the last layer.
 
+    `size` is the least side of images that the backbone takes.
+
     Raises:
-        ConfigError: `head_width` for a head without hidden layers, or one with which the head is too large.
+        ConfigError: `head_width` for a head without hidden layers, or one with which the head is too large; or the head
+            "none", which a backbone can't do without.
     """
+    if head == "none":
+        raise ConfigError("head is none, for a whole network of your own. Use another head for a backbone.")
     hidden = hidden_units(head, head_width)
     blocks = nn.Sequential(*backbone.blocks.values()).eval()
     with torch.no_grad():
-        features = blocks(torch.empty(1, 3, 32, 32).uniform_(-1, 1)).shape[1]
+        probe = torch.empty(1, 3, 32, 32).uniform_(-1, 1)
+        features = blocks(probe if size == 32 else F.interpolate(probe, size)).shape[1]
     side = backbone.pooled_side
     inputs = {"fastai": 2 * features, "classifier": features}.get(head, features * side**2)
     widths = [inputs, *hidden, n_out]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
+from xrayfast.learning.model.fusion import make_contiguous
 from xrayfast.learning.model.layers import LayerGroup, attribute, trace
 
 
@@ -86,4 +87,7 @@ def _subnetwork(
         if node in needed:
             copies[node] = selected.node_copy(node, copies.__getitem__)
     selected.output(tuple(copies[node] for node in outputs))
-    return fx.GraphModule(model, selected)
+    module = fx.GraphModule(model, selected)
+    if make_contiguous in model._forward_pre_hooks.values():
+        module.register_forward_pre_hook(make_contiguous)
+    return module

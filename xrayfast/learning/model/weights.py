@@ -76,7 +76,7 @@ def load_backbone(arch: str, weights: str = "none", *, with_classifier: bool = F
     if weights == "imagenet":
         network.load_state_dict(_imagenet(row))
     elif weights != "none":
-        unused = _copy_weights(network, blocks, read_weights(Path(weights)), weights, arch)
+        unused = copy_weights(network, blocks, read_weights(Path(weights)), weights, arch)
     return LoadedBackbone(blocks, row.pooled_side, unused)
 
 
@@ -164,7 +164,7 @@ def _keys_within(network: nn.Module, *modules: nn.Module) -> set[str]:
     return {key for key, tensor in network.state_dict(keep_vars=True).items() if id(tensor) in tensors}
 
 
-def _copy_weights(
+def copy_weights(
     network: nn.Module, blocks: Blocks, state: Mapping[str, Tensor], source: str, arch: str
 ) -> tuple[str, ...]:
     """Copy tensors into a network; all those of the blocks must be there in their shape. Returns the names of those

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from xrayfast.config import ReuseFrozen
-from xrayfast.errors import WriteError
+from xrayfast.errors import WriteError, truncate
+from xrayfast.learning.augment import normalize
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.subnetworks import split_network
@@ -118,7 +119,7 @@ def cache_features(
         WriteError: there is neither memory nor disk for it.
     """
     network, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
-    frozen = to_channels_last(fuse_batch_norm(nn.Sequential(network)), learn.dls.device)
+    frozen = network if learn.is_own else to_channels_last(fuse_batch_norm(nn.Sequential(network)), learn.dls.device)
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def after_batch(images: int) -> None:
@@ -146,6 +147,22 @@ def _shapes(learn: RadiographLearner, n_frozen: int) -> tuple[torch.Size, ...]:
     with torch.no_grad():
         values = frozen(torch.zeros(1, 3, learn.dls.size, learn.dls.size, device=learn.dls.device))
     return tuple(value.shape[1:] for value in values)
+
+
+def caching_problem(learn: RadiographLearner, n_frozen: int) -> str:
+    """Why the features of a network of the user's own can't be cached, "" where they can: where torch.fx traces what it
+    computes.
+    """
+    if not (learn.is_own and n_frozen):
+        return ""
+    try:
+        frozen, later = split_network(learn.model.eval(), learn.groups, n_frozen)
+        with isolated_rng("probe"), torch.no_grad():
+            probe = normalize(torch.rand(2, 1, learn.dls.size, learn.dls.size, device=learn.dls.device))
+            difference = (later(*frozen(probe))[0] - learn.model(probe)).abs().max()
+    except Exception as error:  # whatever the user's code raises when it is traced
+        return f"torch.fx can't trace it ({truncate(str(error), 200)})"
+    return "" if difference < 1e-3 else "torch.fx traces another computation"
 
 
 def free_disk_bytes(folder: Path | None) -> int:

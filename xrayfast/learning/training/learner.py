@@ -26,7 +26,7 @@ from xrayfast.config import (
     field_types,
 )
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ConfigError, shorten
+from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.learning.fastai_api import Callback, ContextManagers, L, Learner, Metric, Recorder
@@ -34,9 +34,10 @@ from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
 from xrayfast.learning.model.losses import make_loss
-from xrayfast.learning.model.network import add_head
+from xrayfast.learning.model.network import LayeredNetwork, add_head, unused_note
 from xrayfast.learning.model.optimizers import make_optimizer
 from xrayfast.learning.model.own_loss import OwnLoss
+from xrayfast.learning.model.own_network import build_own_network
 from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
@@ -45,7 +46,7 @@ from xrayfast.learning.training.loaders import ChestAugmentation, RadiographData
 from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
-from xrayfast.own_code import separate_code
+from xrayfast.own_code import is_own, separate_code
 
 
 class RadiographLearner(Learner):
@@ -55,7 +56,8 @@ class RadiographLearner(Learner):
         dls: its DataLoaders.
         groups: its layer groups, from the input to the head.
         settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
-        unused_weights: names of tensors of the weight file that are not used, such as those of its head.
+        network_notes: sentences on what a network of the user's own was taken for, and on tensors of the weight file
+            that are not used, such as those of its head.
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
     """
@@ -69,10 +71,10 @@ class RadiographLearner(Learner):
         *,
         groups: Sequence[LayerGroup],
         settings: dict[str, Any],
-        unused_weights: Sequence[str] = (),
+        network_notes: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        self.groups, self.settings, self.unused_weights = tuple(groups), settings, tuple(unused_weights)
+        self.groups, self.settings, self.network_notes = tuple(groups), settings, tuple(network_notes)
         self.precision: Precision | None = None
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
@@ -125,14 +127,14 @@ class RadiographLearner(Learner):
         super().export(fname, **options)
 
     @property
-    def weights_note(self) -> str:
-        """What of the weight file is not used, in a sentence; "" where all is."""
-        if not self.unused_weights:
-            return ""
-        return (
-            f"Of {self.settings['weights']} the backbone is used; the head starts anew. Not used: "
-            f"{shorten(self.unused_weights)}."
-        )
+    def network_settings(self) -> dict[str, Any]:
+        """What a run's settings say of a network, after it was looked at."""
+        return {name: self.settings[name] for name in ("head", "weights")}
+
+    @property
+    def is_own(self) -> bool:
+        """Whether its network is code of the user's own."""
+        return is_own(self.arch)
 
     @property
     def arch(self) -> str:
@@ -157,10 +159,11 @@ def _keep_records(recorder: Recorder) -> Iterator[None]:
 def learner(
     dls: RadiographDataLoaders,
     *,
-    arch: str = "resnet18",
+    arch: str | Callable[..., Any] = "resnet18",
     weights: str | Path = "imagenet",
     head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
+    splitter: Callable[..., Any] | None = None,
     groups: Grouping = "blocks",
     loss: LossName | Callable[..., Any] = "auto",
     gamma: float = 2.0,
@@ -188,11 +191,16 @@ def learner(
 
     Args:
         dls: from `xrayfast.dataloaders`.
-        arch: a name of `xrayfast models`.
-        weights: "imagenet", "none", or a file of weights.
+        arch: a name of `xrayfast models`; or a module of your own, of which a copy is trained, or a constructor such as
+            `torchvision.models.regnet_y_400mf`, which get a head unless they give one output per label: see
+            `xrayfast.learning.model.own_network`.
+        weights: "imagenet", "none", or a file of weights. A constructor without the argument `weights` or `pretrained`
+            and a module start from what they bring.
         head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
-            layer.
+            layer; "none": `arch` has to be a whole network.
         head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
+        splitter: gives a list of parameters for each layer group of an `arch` of your own, as in fastai; it gets the
+            network itself where it is whole, else backbone and head in sequence.
         groups: "blocks" or "layers".
         loss: "auto", a name of `xrayfast fit --loss`, or any callable of logits and targets, such as one of fastai's
             losses; see `OwnLoss` for the targets of masked cells.
@@ -220,8 +228,8 @@ def learner(
     learn = _build_learner(dls, settings, groups, code)
     learn.metrics += L(metrics)
     learn.add_cbs(L(cbs))
-    if learn.weights_note:
-        warnings.warn(learn.weights_note, stacklevel=3)
+    for note in learn.network_notes:
+        warnings.warn(note, stacklevel=3)
     return learn
 
 
@@ -233,37 +241,60 @@ def _build_learner(
     dls: RadiographDataLoaders, options: Mapping[str, Any], groups: Grouping, code: Mapping[str, Any]
 ) -> RadiographLearner:
     """`learner` with options that were checked, and the user's own code by setting."""
-    settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
     train, alpha = TrainConfig.model_construct(**options), options["alpha"]
     keep_freed_memory()
     data = dls.manifest
     loss_func = training_loss(data, train, dls.device, code)
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
-    head: HeadName = options["head"]
     with isolated_rng(train.seed, "init"):
-        backbone = load_backbone(options["arch"], options["weights"], with_classifier=head == "classifier")
-        model = add_head(backbone, len(data.labels), options["head_width"], head)
+        network = build_layers({**options, "size": dls.size}, len(data.labels), groups, code)
+    settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
+    settings |= {"head": network.head, "weights": network.weights}
     # fastai moves it only when training begins; frozen layers run before that.
-    first_conv_in_fp32(to_channels_last(model.to(dls.device), dls.device))
-    network_groups = layer_groups(backbone.blocks, model[1], groups)
+    first_conv_in_fp32(to_channels_last(network.model.to(dls.device), dls.device))
     learn = RadiographLearner(
         dls,
-        model,
-        groups=network_groups,
+        network.model,
+        groups=network.groups,
         settings=settings,
-        unused_weights=backbone.unused,
+        network_notes=network.notes,
         loss_func=loss_func,
         opt_func=make_optimizer(train.optimizer, train.momentum, train.beta2, train.eps),
         metrics=build_epoch_metrics(data.task, len(data.labels)),
         lr=train.lr,
         wd=train.wd,
         train_bn=False,
-        cbs=[FrozenInference(network_groups)],
+        cbs=[FrozenInference(network.groups)],
     )
     set_precision(learn, train.precision)
     learn.freeze()
     return learn
+
+
+def build_layers(
+    options: Mapping[str, Any], n_out: int, grouping: Grouping, code: Mapping[str, Any] = MappingProxyType({})
+) -> LayeredNetwork:
+    """The network of settings, or of the user's own code, divided into layer groups.
+
+    Args:
+        options: the fields of ModelConfig.
+        n_out: number of labels.
+        grouping: one layer group per block or per layer.
+        code: the user's own, by setting.
+
+    Raises:
+        ConfigError: there is no such network, or options do not go with it.
+        WeightsError: weights that can't be had or don't fit.
+    """
+    head, weights = options["head"], options["weights"]
+    if "arch" in code:
+        given = {name: options[name] for name in ("head", "head_width", "size")}
+        return build_own_network(code, n_out, weights=weights, grouping=grouping, **given)
+    backbone = load_backbone(options["arch"], weights, with_classifier=head == "classifier")
+    model = add_head(backbone, n_out, options["head_width"], head)
+    groups = layer_groups(backbone.blocks, model[1], grouping)
+    return LayeredNetwork(model, groups, head, weights, unused_note(backbone.unused, weights))
 
 
 def training_loss(

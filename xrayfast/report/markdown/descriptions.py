@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xrayfast.config import DEFAULT_METRIC
+from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import metric_title
+from xrayfast.own_code import OWN, is_own
 from xrayfast.report.markdown.markup import DASH, UNRECORDED, Markdown, markdown_table
 from xrayfast.report.markdown.metric_blocks import (
     format_number,
@@ -32,7 +33,8 @@ from xrayfast.run_files import EvaluationMetrics
 
 def arch(facts: RunFacts) -> str:
     """The network's name."""
-    return facts.info.arch or facts.config.model.arch
+    name = facts.info.arch or facts.config.model.arch
+    return f"{name.removeprefix(OWN)} (own code)" if is_own(name) else name
 
 
 def external_tests(facts: RunFacts) -> list[tuple[str, EvaluationMetrics]]:
@@ -64,14 +66,19 @@ def network(facts: RunFacts) -> str:
         "linear": "without its classifier, then its own average pooling and one linear layer",
         "mlp": "without its classifier, then its own average pooling",
         "classifier": "with its own classifier but for the last layer",
+        "none": "with its own head",
     }[config.head]
     layers = ", ".join(filter(None, [start, hidden_layers(config)]))
     activation = "a sigmoid for each label" if facts.task == "multi" else "a softmax over the classes"
     size = f"{plural(parameters, 'parameter')} in all" if parameters else f"The number of parameters is {UNRECORDED}"
     return (
-        f"torchvision's {arch(facts)} {layers}, and {plural(len(facts.labels), 'output')}, {activation}. Input: one "
+        f"{_maker(facts)} {arch(facts)} {layers}, and {plural(len(facts.labels), 'output')}, {activation}. Input: one "
         f"gray image of {config.size} x {config.size} px, repeated over three channels. {size}."
     )
+
+
+def _maker(facts: RunFacts) -> str:
+    return "the user's own" if is_own(facts.config.model.arch) else "torchvision's"
 
 
 def initial_weights(facts: RunFacts) -> str:
@@ -79,9 +86,11 @@ def initial_weights(facts: RunFacts) -> str:
     weights = facts.config.model.weights
     if weights == "none":
         return "All weights were drawn at random."
+    if weights == OWN_WEIGHTS:
+        return "The network was given with its weights; where they come from is not recorded."
     kept, rest = ("its own classifier", "layers after it") if facts.config.model.head == "classifier" else ("", "head")
     source = (
-        f"torchvision's ImageNet weights of {arch(facts)}"
+        f"{_maker(facts)} ImageNet weights of {arch(facts)}"
         if weights == "imagenet"
         else (f"the weights in the file {Path(weights).name}")
     )

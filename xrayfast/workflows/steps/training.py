@@ -11,7 +11,7 @@ from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
-from xrayfast.errors import RunError, TrainingError
+from xrayfast.errors import ConfigError, RunError, TrainingError
 from xrayfast.files import known_digests, link_or_copy, replace_atomically
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import (
@@ -30,6 +30,7 @@ from xrayfast.learning.training.frozen_features import (
     cache_bytes,
     cache_features,
     cache_key,
+    caching_problem,
     free_disk_bytes,
     frozen_group_counts,
     training_on_features,
@@ -80,7 +81,14 @@ def choose_cached_groups(
     counts = frozen_group_counts(phases, train.reuse_frozen, train.frozen_views)
     views = view_count(phases, counts, train.reuse_frozen, train.frozen_views)
     free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
-    for count in sorted(set(counts) - {0}) if train.reuse_frozen == "auto" else []:
+    for count in set(counts):
+        if problem := caching_problem(learn, count):
+            note = f"The features of {learn.arch} can't be cached: {problem}."
+            if train.reuse_frozen == "on":
+                raise ConfigError(f"reuse_frozen is on. {note} Leave it out: frozen layers then run in each epoch.")
+            note += " Frozen layers run in each epoch."
+            too_large.add(count)
+    for count in sorted(set(counts) - {0} - too_large) if train.reuse_frozen == "auto" else []:
         needed = cache_bytes(learn, count, views)
         if needed > MEMORY_BYTES and needed * world.world_size > free * DISK_FRACTION:
             too_large.add(count)

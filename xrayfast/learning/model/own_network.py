@@ -1,0 +1,357 @@
+"""A network of the user's own: told whole or backbone by what it gives for a batch, and divided into layer groups.
+
+For a (2, 3, size, size) batch and L labels, a network whose output is
+    (2, L) is whole: its last layer is the head;
+    (2, C, h, w) is a backbone, and gets a head of ours;
+    (2, F) is a backbone too: up to its last feature map where poolings and linear layers follow that, such as
+        torchvision's networks with their classifier, else with its F features as a 1x1 map.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xrayfast.config import OWN_WEIGHTS, HeadName, ModelConfig
+from xrayfast.errors import ConfigError, plural, shorten
+from xrayfast.learning.model.backbones import Blocks
+from xrayfast.learning.model.fusion import make_contiguous
+from xrayfast.learning.model.layers import HEAD, NORMS, Grouping, LayerGroup, layer_groups
+from xrayfast.learning.model.network import LayeredNetwork, add_head, describe_network, unused_note
+from xrayfast.learning.model.weights import LoadedBackbone, copy_weights, read_weights, require_weights_of
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.own_code import is_own, name_of, names_of_code, require_code
+
+BATCH = "A batch is (N, 3, size, size) float32: one gray channel three times, normalised by ImageNet's statistics"
+
+
+def build_own_network(
+    code: Mapping[str, Any],
+    n_out: int,
+    *,
+    weights: str,
+    head: HeadName,
+    head_width: int | Sequence[int] = (),
+    size: int,
+    grouping: Grouping = "blocks",
+) -> LayeredNetwork:
+    """Build it, with initial weights from torch's global generator where it draws some.
+
+    Args:
+        code: the user's own `arch`, a module, of which a copy is taken, or what makes one; and its `splitter`, if any.
+        n_out: number of labels.
+        weights: "imagenet" or "none" for a constructor with the argument `weights` (torchvision) or `pretrained`
+            (timm), or a file; else the network starts from what it brings.
+        head: of a backbone; "none" for a whole network alone.
+        head_width: hidden units of each hidden layer of the head.
+        size: side of the images in pixels.
+        grouping: one layer group per block or, of a backbone, per layer.
+
+    Raises:
+        ConfigError: it can't be built, can't take a batch, gives something else, or does not go with an option.
+        WeightsError: a file of weights that can't be read or does not fit.
+    """
+    name = name_of(code["arch"])
+    net, source = _instantiate(code["arch"], weights, name)
+    with isolated_rng("probe"):
+        probe = torch.rand(2, 3, size, size) * 4 - 2
+        output, contiguous = _try(net, probe, name)
+        whole = output.shape == (2, n_out)
+        blocks = OrderedDict(net=net) if whole else _backbone_blocks(net, probe, output, name, n_out)
+        if whole:
+            _require_output(copy.deepcopy(net).train(), probe, n_out, name)
+    if head == "none" and not whole:
+        raise ConfigError(
+            f"head is none, for a whole network; {name} gives {tuple(output.shape)} for 2 images, expected "
+            f"(2, {n_out})."
+        )
+    unused: tuple[str, ...] = ()
+    if weights not in ("imagenet", "none", OWN_WEIGHTS):
+        unused = copy_weights(net, blocks, read_weights(Path(weights)), weights, name)
+    model: nn.Module = net
+    if whole:
+        if head not in ("fastai", "none") or head_width:
+            raise ConfigError(
+                f"head is {head} and head_width {head_width or 'not given'}, which have no effect: {name} gives one "
+                f"output for each of the {plural(n_out, 'label')}, so it is a whole network. A backbone with as many "
+                "features as there are labels has to give them as a map, (N, F, 1, 1)."
+            )
+        note = f"{name} is a whole network: it gives one output per label, and no head is added."
+    elif head == "classifier":
+        raise ConfigError(f"head is classifier, which is known of networks of 'xrayfast models', not of {name}.")
+    else:
+        model = add_head(LoadedBackbone(blocks, 1), n_out, head_width, head, size)
+        left = "" if output.ndim == 4 else f" (of its own output, {tuple(output.shape)} for 2 images, {{}})"
+        cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
+        left = left.format("what follows the last feature map is left out" if cut else "as a map of 1x1")
+        note = f"{name} is a backbone{left}: the head {head} follows it. A whole network gives (N, {n_out})."
+    if contiguous:
+        model.register_forward_pre_hook(make_contiguous)
+    with isolated_rng("probe"):
+        groups = _groups(code.get("splitter"), model, blocks, grouping, probe, name)
+    notes = (note, *unused_note(unused, weights))
+    return LayeredNetwork(model, groups, "none" if whole else head, source, notes)
+
+
+def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable[..., Any] | None = None) -> nn.Module:
+    """The network of a run's settings, once the header of its weights agrees; its weights are not loaded.
+
+    That of a name in `BACKBONES` is on the meta device, see `describe_network`; `arch` is the run's, where that is code
+    of the user's own.
+
+    Raises:
+        ConfigError: `arch` is missing, superfluous or can't be built.
+        RunError: the settings describe no network.
+        WeightsError: the weights are damaged, or of another network.
+    """
+    if arch is None:
+        require_code(names_of_code({"arch": model.arch}), {}, str(weights.parent / "config.yaml"))
+        return describe_network(model, n_out, weights)
+    if not is_own(model.arch):
+        raise ConfigError(f"{weights.parent}: arch is {model.arch}, no code of your own. Leave out arch.")
+    source = model.weights if model.weights == OWN_WEIGHTS else "none"
+    settings: dict[str, Any] = {"weights": source, "head": model.head, "head_width": model.head_width}
+    with isolated_rng("init"):
+        network = build_own_network({"arch": arch}, n_out, size=model.size, **settings).model
+    require_weights_of(network, weights)
+    return network
+
+
+def _instantiate(arch: Any, weights: str, name: str) -> tuple[nn.Module, str]:
+    """The network in evaluation mode, and where its weights come from."""
+    if isinstance(arch, nn.Module):
+        return copy.deepcopy(arch).eval(), OWN_WEIGHTS if weights == "imagenet" else weights
+    bound = arch.keywords if isinstance(arch, partial) else {}
+    try:
+        takes = [word for word in ("weights", "pretrained") if word in inspect.signature(arch).parameters]
+    except (TypeError, ValueError):  # it has no signature
+        takes = []
+    options: dict[str, Any] = {}
+    if takes and not set(takes) & set(bound) and weights != OWN_WEIGHTS:
+        pretrained = weights == "imagenet"
+        options = {takes[0]: {"weights": "DEFAULT" if pretrained else None, "pretrained": pretrained}[takes[0]]}
+    elif weights == "imagenet":
+        weights = OWN_WEIGHTS
+    try:
+        net = arch(**options)
+    except Exception as error:  # whatever the user's code raises
+        given = ", ".join(f"{word}={value!r}" for word, value in options.items())
+        raise ConfigError(
+            f"arch {name} can't be built: {name}({given}) fails: {error}. Give the network itself, or a constructor "
+            "without further arguments, such as functools.partial(...); --weights none takes random weights."
+        ) from error
+    if not isinstance(net, nn.Module):
+        raise ConfigError(f"arch {name} makes {type(net).__name__}; expected a torch.nn.Module.")
+    return net.eval(), weights
+
+
+def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:
+    """The network's output, and whether it needs contiguous images, where ours are in channels-last format."""
+    errors = []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        try:
+            with torch.no_grad():
+                output = net(probe.contiguous(memory_format=memory_format))
+            break
+        except Exception as error:  # whatever the user's code raises
+            errors.append(error)
+    else:
+        raise ConfigError(f"arch {name} fails on a batch of shape {tuple(probe.shape)}: {errors[-1]}. {BATCH}.")
+    if not isinstance(output, Tensor) or output.ndim not in (2, 4) or len(output) != 2:
+        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigError(
+            f"arch {name} gives {found} for 2 images; expected (2, labels) of a whole network, (2, C, h, w) or (2, F) "
+            "of a backbone."
+        )
+    return output, bool(errors)
+
+
+def _require_output(net: nn.Module, probe: Tensor, n_out: int, name: str) -> None:
+    """Some networks, such as GoogLeNet, give something else in training."""
+    with torch.no_grad():
+        output = net(probe.contiguous())
+    if not isinstance(output, Tensor) or output.shape != (2, n_out):
+        raise ConfigError(f"arch {name} gives {type(output).__name__} in training; expected (2, {n_out}) there too.")
+
+
+Call = tuple[str, nn.Module, Any]
+"""A module that was called: its name in its parent, itself, and its output."""
+
+
+def _calls(net: nn.Module, parent: nn.Module, probe: Tensor) -> list[Call]:
+    """The calls of a module's children, in order, while the network computes."""
+    calls: list[Call] = []
+
+    def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        calls.append((name, module, output.clone() if isinstance(output, Tensor) else output))
+
+    hooks = [child.register_forward_hook(partial(record, name)) for name, child in parent.named_children()]
+    try:
+        with torch.no_grad():
+            net(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls
+
+
+def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n_out: int) -> Blocks:
+    """The blocks of a backbone in sequence, up to the last feature map."""
+    calls = _calls(net, net, probe)
+    while len(calls) == 1 and list(calls[0][1].children()) and torch.equal(calls[0][2], output):  # a wrapper
+        net = calls[0][1]
+        calls = _calls(net, net, probe)
+    rest: list[Call] = []
+    if output.ndim == 2:
+        while calls and _follows_features(*calls[-1][1:]):
+            rest.insert(0, calls.pop())
+    ended = calls[-1][2] if calls else None
+    if isinstance(ended, Tensor) and ended.ndim == 4 and (rest or torch.equal(ended, output)):
+        with torch.no_grad():
+            value = nn.Sequential(*(module for _, module, _ in calls))(probe)
+        if value.shape == ended.shape and torch.allclose(value, ended, atol=1e-5):
+            return _in_blocks([(name, module) for name, module, _ in calls])
+    if output.ndim == 4:
+        return OrderedDict(backbone=net)
+    if any(isinstance(module, nn.Linear) for module in _last_modules(net, probe)):
+        raise ConfigError(
+            f"arch {name} gives {tuple(output.shape)} for 2 images and {plural(n_out, 'label')}, and the feature map "
+            "before its classifier can't be told. Give it as many outputs as there are labels, or put "
+            "torch.nn.Identity() in place of its last layer."
+        )
+    return OrderedDict(backbone=net, features=nn.Unflatten(1, (output.shape[1], 1, 1)))
+
+
+def _follows_features(module: nn.Module, output: Any) -> bool:
+    """Whether a module pools or classifies: it has linear layers, beside norms, and gives one row per image, or is a
+    pooling or the like.
+    """
+    weighted = [m for m in module.modules() if m._parameters]
+    if weighted:
+        linear = [m for m in weighted if isinstance(m, nn.Linear)]
+        return bool(linear) and output.ndim == 2 and all(isinstance(m, (nn.Linear, *NORMS)) for m in weighted)
+    return "pool" in type(module).__name__.lower() or isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout))
+
+
+def _last_modules(net: nn.Module, probe: Tensor) -> list[nn.Module]:
+    """The last module with parameters that is called, in a list."""
+    called: list[nn.Module] = []
+    hooks = [
+        m.register_forward_hook(lambda module, inputs, output: called.append(module))
+        for m in net.modules()
+        if m._parameters and not list(m.children())
+    ]
+    try:
+        with torch.no_grad():
+            net(probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called[-1:]
+
+
+def _in_blocks(modules: Sequence[tuple[str, nn.Module]]) -> Blocks:
+    """Modules in sequence as blocks; where these would be one or two, what is in sequence within them."""
+    blocks = _divide(modules)
+    if len(blocks) < 3 and any(isinstance(module, nn.Sequential) for _, module in modules):
+        inner = [
+            module.named_children() if isinstance(module, nn.Sequential) else [(n, module)] for n, module in modules
+        ]
+        return _in_blocks([item for items in inner for item in items])
+    return OrderedDict(
+        (name, next(iter(parts.values())) if len(parts) == 1 else nn.Sequential(parts))
+        for name, parts in blocks.items()
+    )
+
+
+def _divide(modules: Sequence[tuple[str, nn.Module]]) -> dict[str, OrderedDict[str, nn.Module]]:
+    """Named modules in blocks: one begins with each module that has weights other than a norm's."""
+    blocks: dict[str, OrderedDict[str, nn.Module]] = {}
+    for name, module in modules:
+        if not blocks or _begins_block(module):
+            blocks[name] = OrderedDict()
+        next(reversed(blocks.values()))[name] = module
+    return blocks
+
+
+def _begins_block(module: nn.Module) -> bool:
+    return any(m._parameters and not isinstance(m, NORMS) for m in module.modules())
+
+
+def _groups(
+    splitter: Callable[[nn.Module], Any] | None,
+    model: nn.Module,
+    blocks: Blocks,
+    grouping: Grouping,
+    probe: Tensor,
+    name: str,
+) -> tuple[LayerGroup, ...]:
+    """Those of the user's splitter; or one per block, of a whole network one per child, the last with the head."""
+    whole = list(blocks.values()) == [model]
+    if grouping == "layers" and (splitter or whole):
+        why = "has a splitter" if splitter else "is a whole network"
+        raise ConfigError(f"{name} {why}, and can't be divided into layers. Use --unfreeze-blocks, or a splitter.")
+    if splitter is not None:
+        return _split_groups(splitter, model, name)
+    if not whole:
+        return layer_groups(blocks, list(model.children())[1], grouping)
+    children = _ordered_children(model, probe)
+    parts = [(first, list(modules.values())) for first, modules in _divide(children).items()]
+    there = {id(p) for _, modules in parts for module in modules for p in module.parameters()}
+    others = tuple(p for p in model.parameters() if id(p) not in there)
+    groups = [
+        LayerGroup(HEAD if n == len(parts) else first, tuple(modules), others if n == 1 else ())
+        for n, (first, modules) in enumerate(parts, 1)
+    ]
+    return tuple(groups)
+
+
+def _ordered_children(net: nn.Module, probe: Tensor) -> list[tuple[str, nn.Module]]:
+    """The children of a whole network by their first call, of a wrapper those within."""
+    parent = net
+    while True:
+        calls = {name: module for name, module, _ in _calls(net, parent, probe)}
+        weighted = [module for module in calls.values() if _begins_block(module)]
+        if len(weighted) != 1 or not list(weighted[0].children()):
+            return list(calls.items())
+        (parent,) = weighted
+
+
+def _split_groups(splitter: Callable[[nn.Module], Any], model: nn.Module, name: str) -> tuple[LayerGroup, ...]:
+    """One group per list of parameters, with the modules that are wholly in it."""
+    try:
+        lists = [list(parameters) for parameters in splitter(model)]
+        group_of = {id(p): number for number, parameters in enumerate(lists) for p in parameters}
+    except Exception as error:  # whatever the user's code raises
+        raise ConfigError(f"splitter {name_of(splitter)} fails on {name}: {error}.") from error
+    named = {id(p): key for key, p in model.named_parameters()}
+    left, foreign = [named[p] for p in named.keys() - group_of.keys()], group_of.keys() - named.keys()
+    twice = sum(map(len, lists)) - len(group_of)
+    if left or foreign or twice or not all(lists):
+        problem = f"leaves out {shorten(sorted(left))}" if left else "gives an empty list"
+        problem = f"gives {plural(twice, 'tensor')} twice" if twice else problem
+        problem = f"gives {plural(len(foreign), 'tensor')} that the network lacks" if foreign else problem
+        raise ConfigError(
+            f"splitter {name_of(splitter)} {problem}; expected each parameter of {name} in one list, the head's last."
+        )
+    modules: list[list[nn.Module]] = [[] for _ in lists]
+    covered: set[int] = set()
+    for module in model.modules():  # parents come before their children
+        numbers = {group_of[id(p)] for p in module.parameters()}
+        if len(numbers) == 1 and id(module) not in covered:
+            modules[numbers.pop()].append(module)
+            covered |= {id(m) for m in module.modules()}
+    groups = []
+    for number, parameters in enumerate(lists):
+        there = {id(p) for module in modules[number] for p in module.parameters()}
+        own = tuple(p for p in parameters if id(p) not in there)
+        groups.append(LayerGroup(f"group {number + 1}", tuple(modules[number]), own))
+    return (*groups[:-1], LayerGroup(HEAD, groups[-1].modules, groups[-1].own))
