@@ -23,9 +23,9 @@ LAYERS = [
     ["audit"],
     ["metrics", "data"],
     ["option_effects"],
-    ["config", "synthetic", "figure_style"],
+    ["config", "synthetic"],
     ["files", "cpus", "own_code"],
-    ["errors", "_version"],
+    ["errors", "_version", "display"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The same for the rooms inside two of them; what is not named is used by all.

@@ -111,7 +111,7 @@ def batches_figure(table: pd.DataFrame, epoch: int | None = None) -> Figure:
 
     Arguments and errors are those of `draw_losses`.
     """
-    from xrayfast.figure_style import MUTED, SERIES, TEXT, NotebookFigure, style_axes
+    from xrayfast.display.figure_style import MUTED, SERIES, TEXT, NotebookFigure, style_axes
 
     figure = NotebookFigure(figsize=(8.6, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -141,7 +141,7 @@ def draw_losses(axes: Axes, table: pd.DataFrame, epoch: int | None = None) -> No
     """
     from matplotlib.ticker import MaxNLocator
 
-    from xrayfast.figure_style import BOUNDARY, MUTED, SERIES, TEXT, legend_above, style_axes
+    from xrayfast.display.figure_style import BOUNDARY, MUTED, SERIES, TEXT, legend_above, style_axes
 
     rows, x, name = _of_epoch(table, epoch)
     style_axes(axes, grid=True)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xrayfast.display.overview import HasOverview
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import ensure_folder, write_json
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, read_typed
@@ -13,7 +15,7 @@ from xrayfast.run_files import EvaluationInfo, EvaluationMetrics, read_typed
 EVALUATION_FILE, METRICS_FILE, PREDICTIONS_FILE = "evaluation.json", "metrics.json", "predictions.csv"
 
 
-class Evaluation:
+class Evaluation(HasOverview):
     """An evaluation of a run on its own or on other data: reads and writes the files of its folder.
 
     Args:
@@ -28,7 +30,7 @@ class Evaluation:
         self.path, self.labels, self.report_path = path, tuple(labels), path / "evaluation.html"
 
     def __repr__(self) -> str:
-        return f"Evaluation('{self.path}')"
+        return f"Evaluation('{escape_hidden(str(self.path))}')"
 
     @staticmethod
     def is_finished(path: Path) -> bool:

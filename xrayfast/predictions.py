@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from xrayfast.data.labels.names import LABEL_JOIN
-from xrayfast.errors import RunError, shorten
+from xrayfast.errors import RunError, plural, shorten
 from xrayfast.files import read_csv, write_csv
 from xrayfast.metrics.operating_points.decision import Decision
 
@@ -40,7 +40,7 @@ def join_row_labels(row: NDArray[np.integer], labels: Sequence[str], between: st
     return between.join(label for label, cell in zip(labels, row, strict=True) if cell == 1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
     """Truth and probabilities of N images and L labels.
 
@@ -69,6 +69,9 @@ class Predictions:
     def __len__(self) -> int:
         """The number of images."""
         return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"Predictions({plural(len(self), 'image')}, {plural(len(self.labels), 'label')})"
 
     @property
     def groups(self) -> NDArray[np.int64] | None:

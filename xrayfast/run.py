@@ -23,9 +23,10 @@ import pandas as pd
 
 from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
-from xrayfast.errors import RunError, shorten
+from xrayfast.display.overview import HasOverview, report_module
+from xrayfast.errors import ConfigError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.escapes import warn
+from xrayfast.errors.escapes import escape_hidden, warn
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import (
     CHECKSUMS,
@@ -67,7 +68,7 @@ _HISTORY_COLUMNS = ["epoch", "phase", "train_loss", "valid_loss"]
 """The columns of every history."""
 
 
-class Run:
+class Run(HasOverview):
     """A run: reads and writes the files of its folder.
 
     Args:
@@ -103,7 +104,7 @@ class Run:
             )
 
     def __repr__(self) -> str:
-        return f"Run('{self.path}')"
+        return f"Run('{escape_hidden(str(self.path))}')"
 
     @classmethod
     def of(cls, run: Run | Path | str) -> Run:
@@ -345,7 +346,7 @@ class Run:
             ax: draw the losses here; None for a figure of their own.
 
         Returns:
-            The matplotlib Figure, which a notebook displays.
+            The matplotlib Figure, which a notebook displays; `ax` where it is given.
 
         Raises:
             ConfigError: the run has no such epoch.
@@ -354,7 +355,30 @@ class Run:
         if ax is None:
             return batches_figure(self.batches, epoch)
         draw_losses(ax, self.batches, epoch)
-        return ax.figure
+        return ax
+
+    def plot_history(self, ax: Axes | Sequence[Axes] | None = None) -> Any:
+        """Losses and metrics by epoch, with the phases named and the best epoch ringed.
+
+        Args:
+            ax: draw the losses here, or on a pair of axes the losses and the metrics; None for a figure of their own.
+
+        Returns:
+            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+
+        Raises:
+            ConfigError: `ax` is more than two.
+            RunError: the run has no history.
+        """
+        figures, drawn = report_module("figures"), (self.history, self.info.best_epoch)
+        if ax is None:
+            return figures.loss_and_metric_curves(*drawn)
+        axes = [ax] if hasattr(ax, "plot") else list(ax)
+        if not 1 <= len(axes) <= 2:
+            raise ConfigError(f"ax is of {len(axes)} axes; expected one, or two for losses and metrics.")
+        for draw, one in zip((figures.draw_loss_curves, figures.draw_metric_curves), axes, strict=False):
+            draw(one, *drawn)
+        return ax
 
     @property
     def metrics(self) -> MetricsFile:

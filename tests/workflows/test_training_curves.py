@@ -252,7 +252,7 @@ def test_batches_are_plotted_on_axes_of_one_s_own_too(single):
 
     figure = Figure()
     axes = figure.add_subplot()
-    assert single[0].plot_batches(epoch=1, ax=axes) is figure
+    assert single[0].plot_batches(epoch=1, ax=axes) is axes
     assert len(axes.lines[0].get_xdata()) == 7
     assert single[0].plot_batches()._repr_png_()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ import numpy as np
 from xrayfast.audit.classes import ClassFacts, class_facts
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import StageProgress
-from xrayfast.audit.findings import Finding, list_findings
+from xrayfast.audit.findings import SEVERITIES, Finding, list_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.images.notes import generalize_note
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.display.overview import HasOverview
+from xrayfast.errors import plural
 
 
-@dataclass(frozen=True, eq=False)
-class Audit:
+@dataclass(frozen=True, eq=False, repr=False)
+class Audit(HasOverview):
     """The result of an audit.
 
     Attributes:
@@ -36,14 +38,19 @@ class Audit:
         unreadable: what is wrong with each image that can't be read.
     """
 
-    data: Manifest = field(repr=False)
+    data: Manifest
     findings: tuple[Finding, ...]
-    shared: Leaks = field(repr=False)
-    duplicates: tuple[Duplicates, ...] = field(repr=False)
-    classes: tuple[ClassFacts, ...] = field(repr=False)
-    shortcuts: Shortcuts = field(repr=False)
-    reading_notes: Mapping[str, int] = field(repr=False)
-    unreadable: Mapping[str, str] = field(repr=False)
+    shared: Leaks
+    duplicates: tuple[Duplicates, ...]
+    classes: tuple[ClassFacts, ...]
+    shortcuts: Shortcuts
+    reading_notes: Mapping[str, int]
+    unreadable: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        found = Counter(finding.severity for finding in self.findings)
+        counts = ", ".join(plural(found[severity], severity) for severity in SEVERITIES)
+        return f"Audit({self.data!r}: {counts})"
 
     @property
     def leaks(self) -> bool:

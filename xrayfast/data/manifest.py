@@ -29,7 +29,9 @@ from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
 from xrayfast.data.splits.assign import SplitAssignment, assign_splits, connect_groups, keep_given_splits
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten, truncate
+from xrayfast.display.overview import HasOverview
+from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten, truncate
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.option_effects import DataFacts, check_effects
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
@@ -37,8 +39,8 @@ _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
 _MANY = 20  # images that few patients have
 
 
-@dataclass(frozen=True, eq=False)
-class Manifest:
+@dataclass(frozen=True, eq=False, repr=False)
+class Manifest(HasOverview):
     """The images of a data set, or of one of its splits.
 
     Attributes:
@@ -69,6 +71,11 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __repr__(self) -> str:
+        name, labels = self.config.source.absolute().name, plural(len(self.labels), "label")
+        splits = ", ".join(f"{split} {n}" for split in SPLITS if (n := int((self.table["split"] == split).sum())))
+        return f"Manifest('{escape_hidden(name)}': {plural(len(self), 'image')}, {labels}; {splits or 'no split'})"
 
     @property
     def truth(self) -> npt.NDArray[np.int8]:

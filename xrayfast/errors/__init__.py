@@ -105,12 +105,12 @@ def truncate(text: str, limit: int = LONGEST_MESSAGE) -> str:
 def plural(count: int, noun: str) -> str:
     """A count and its noun, in the plural where it is not one.
 
-    >>> plural(1, "patient"), plural(1200, "image"), plural(2, "study")
-    ('1 patient', '1,200 images', '2 studies')
+    >>> plural(1, "patient"), plural(1200, "image"), plural(2, "study"), plural(3, "class")
+    ('1 patient', '1,200 images', '2 studies', '3 classes')
     """
     if noun.endswith("y") and noun[-2] not in "aeou":
         return f"{count:,} {noun if count == 1 else f'{noun[:-1]}ies'}"
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 'es' if noun[-1] == 's' else 's'}"
 
 
 def format_value(value: float, form: str = ".3f") -> str:

@@ -18,11 +18,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.figure_style import INK, MUTED, SERIES, TEXT
+from xrayfast.config import Task
+from xrayfast.display.figure_style import INK, MUTED, SERIES, TEXT
+from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
+from xrayfast.predictions import Predictions
 from xrayfast.report.figures import fitting
-from xrayfast.report.panels import Panels
+from xrayfast.report.panels import Panels, name_lines, style_square
+from xrayfast.report.wording import interval_of
 
 TOGETHER = 5
 """So many labels share a panel."""
@@ -94,29 +98,42 @@ def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats,
 
 def roc_figure(curves: Sequence[Curve]) -> Figure:
     """Sensitivity against the share of false alarms, by label, with the line of guessing."""
-
-    def draw(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
-        points = roc_points(curve.truth, curve.score)
-        if points is not None:
-            axes.plot([0, 1], [0, 1], **GUESSING)
-            axes.plot(*points, gid="curve", **style)
-
-    return _curves(curves, draw, "1 − specificity", "Sensitivity")
+    return _curves(curves, _ROC)
 
 
 def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
     """Precision against recall, by label; a thin line is the precision of guessing."""
+    return _curves(curves, _PRECISION_RECALL)
 
-    def draw(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
-        points = precision_recall_points(curve.truth, curve.score)
-        if points is not None:
-            recall, precision = points
-            # Drawn in steps, whose area is the average precision.
-            axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
-            share = float((curve.truth[curve.truth >= 0] == 1).mean())
-            axes.axhline(share, **{**GUESSING, "color": style["color"]})
 
-    return _curves(curves, draw, "Recall (sensitivity)", "Precision")
+def draw_roc(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Draw the curves of `roc_figure`, of at most `TOGETHER` labels, into one panel."""
+    _draw_together(axes, curves, _ROC)
+
+
+def draw_precision_recall(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Draw the curves of `precision_recall_figure`, of at most `TOGETHER` labels, into one panel."""
+    _draw_together(axes, curves, _PRECISION_RECALL)
+
+
+def label_curves(
+    summary: Mapping[str, Any], task: Task, predictions: Predictions, labels: Sequence[str] | None = None
+) -> tuple[list[Curve], list[Curve]]:
+    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions, or of
+    `labels` alone, in their order.
+    """
+    rows = {row["label"]: row for row in summary["per_label"]}
+    roc, precision_recall = [], []
+    for label in rows if labels is None else labels:
+        row, i = rows[label], predictions.labels.index(label)
+        arrays = label, predictions.truth[:, i], predictions.probability[:, i]
+        recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
+        # The most likely class has no one threshold, and so no place on the curves.
+        marked = task == "multi" and None not in (recall, specificity, precision)
+        marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
+        roc.append(Curve(*arrays, _area("AUROC", row["auroc"], interval_of(summary, "auroc", label)), marks[0]))
+        precision_recall.append(Curve(*arrays, _area("AP", row["ap"], interval_of(summary, "ap", label)), marks[1]))
+    return roc, precision_recall
 
 
 def reliability_figure(
@@ -132,52 +149,133 @@ def reliability_figure(
     panels = Panels(len(after), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(after), 1.75), strip=0.4)
     for index, (label, bins) in enumerate(after.items()):
         axes, strip = panels.panel(index, label), panels.strip(index)
-        axes.plot([0, 1], [0, 1], **GUESSING)
-        if before is not None:
-            _draw_bins(axes, strip, pd.DataFrame(list(before[label])), BEFORE, HOLLOW)
-        table = pd.DataFrame(list(bins))
-        held = table[table["count"] > 0]
-        axes.vlines(
-            held["predicted"], held["observed_low"], held["observed_high"], color=SERIES[0], linewidth=0.9, alpha=0.7
-        )
-        _draw_bins(axes, strip, table, AFTER, {"color": SERIES[0], "alpha": 0.55})
-        _say(axes, "masked on all images" if held.empty else "")
+        _draw_reliability(axes, strip, bins, None if before is None else before[label])
+    shown = _reliability_handles(before is not None)
+    return panels.done(*_RELIABILITY_AXES, list(shown.values()), list(shown))
+
+
+def draw_reliability(
+    axes: Axes, label: str, after: Sequence[BinValues], before: Sequence[BinValues] | None = None
+) -> None:
+    """Draw the panel of a label of `reliability_figure`, without the number of images in each bin."""
+    style_square(axes)
+    _draw_reliability(axes, None, after, before)
+    axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
+    shown = _reliability_handles(before is not None)
+    _finish_axes(axes, *_RELIABILITY_AXES, list(shown.values()), list(shown))
+
+
+_RELIABILITY_AXES = ("Mean probability", "Observed share")
+
+
+def _reliability_handles(calibrated: bool) -> dict[str, Line2D]:
     dot = Line2D([], [], linestyle="", color=SERIES[0], marker=AFTER["marker"])
     square = Line2D([], [], linestyle="", color=MUTED, marker=BEFORE["marker"], fillstyle="none")
-    shown = {"as reported": dot} if before is None else {"before calibration": square, "after calibration": dot}
-    return panels.done("Mean probability", "Observed share", list(shown.values()), list(shown))
+    return {"before calibration": square, "after calibration": dot} if calibrated else {"as reported": dot}
 
 
-def _curves(curves: Sequence[Curve], draw: Callable[[Axes, Curve, Mapping[str, Any]], None], x: str, y: str) -> Figure:
+def _draw_reliability(
+    axes: Axes, strip: Axes | None, after: Sequence[BinValues], before: Sequence[BinValues] | None
+) -> None:
+    axes.plot([0, 1], [0, 1], **GUESSING)
+    if before is not None:
+        _draw_bins(axes, strip, pd.DataFrame(list(before)), BEFORE, HOLLOW)
+    table = pd.DataFrame(list(after))
+    held = table[table["count"] > 0]
+    axes.vlines(
+        held["predicted"], held["observed_low"], held["observed_high"], color=SERIES[0], linewidth=0.9, alpha=0.7
+    )
+    _draw_bins(axes, strip, table, AFTER, {"color": SERIES[0], "alpha": 0.55})
+    _say(axes, "masked on all images" if held.empty else "")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is drawn of a curve, and the names of the axes."""
+
+    draw: Callable[[Axes, Curve, Mapping[str, Any]], None]
+    x: str
+    y: str
+
+
+def _draw_one_roc(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+    points = roc_points(curve.truth, curve.score)
+    if points is not None:
+        axes.plot([0, 1], [0, 1], **GUESSING)
+        axes.plot(*points, gid="curve", **style)
+
+
+def _draw_one_precision_recall(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+    points = precision_recall_points(curve.truth, curve.score)
+    if points is not None:
+        recall, precision = points
+        # Drawn in steps, whose area is the average precision.
+        axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
+        share = float((curve.truth[curve.truth >= 0] == 1).mean())
+        axes.axhline(share, **{**GUESSING, "color": style["color"]})
+
+
+_ROC = _Kind(_draw_one_roc, "1 − specificity", "Sensitivity")
+_PRECISION_RECALL = _Kind(_draw_one_precision_recall, "Recall (sensitivity)", "Precision")
+
+
+def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
     """All curves in one panel with a legend, or each in its own."""
     if len(curves) > TOGETHER:
         panels = Panels(len(curves), 1.75)
         for index, curve in enumerate(curves):
             lacking = _lacking(curve)
             axes = panels.panel(index, curve.label, "" if lacking else curve.area)
-            draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
+            kind.draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
             _mark(axes, curve, SERIES[0])
             _say(axes, lacking)
-        return panels.done(x, y)
+        return panels.done(kind.x, kind.y)
     panels = Panels(1, 3.6)
-    axes = panels.panel(0)
+    return panels.done(kind.x, kind.y, *_draw_lines(panels.panel(0), curves, kind))
+
+
+def _draw_together(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> None:
+    style_square(axes)
+    _finish_axes(axes, kind.x, kind.y, *_draw_lines(axes, curves, kind))
+
+
+def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[Line2D], list[str]]:
+    """Draw each curve in its own colour and dashes; the lines of a legend, and their names."""
     handles, names = [], []
     for curve, colour, dashes in zip(curves, SERIES, DASHES, strict=False):
         style = {"color": colour, "linestyle": dashes, "linewidth": 1.8}
-        draw(axes, curve, style)
+        kind.draw(axes, curve, style)
         _mark(axes, curve, colour)
         lacking = _lacking(curve)
         handles.append(Line2D([], [], **({"linestyle": ""} if lacking else style)))
         names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.area))))
-    return panels.done(x, y, handles, names)
+    return handles, names
 
 
-def _draw_bins(axes: Axes, strip: Axes, bins: pd.DataFrame, dots: Mapping[str, Any], bars: Mapping[str, Any]) -> None:
+def _finish_axes(axes: Axes, x: str, y: str, handles: Sequence[Line2D], names: Sequence[str]) -> None:
+    """The names of the axes, and a legend below them."""
+    axes.set_xlabel(x, fontsize=TEXT, color=MUTED)
+    axes.set_ylabel(y, fontsize=TEXT, color=MUTED)
+    name_lines(axes, handles, names, loc="upper left", bbox_to_anchor=(0, -0.2))
+
+
+def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """As in "AUROC 0.812 (0.751 to 0.866)"; "" where it is not defined."""
+    if value is None:
+        return ""
+    ends = "" if not interval or interval["low"] is None else f" ({format_interval(interval['low'], interval['high'])})"
+    return f"{name} {format_value(value)}{ends}"
+
+
+def _draw_bins(
+    axes: Axes, strip: Axes | None, bins: pd.DataFrame, dots: Mapping[str, Any], bars: Mapping[str, Any]
+) -> None:
     """A dot for each bin that holds images, the larger the more it holds, and a bar for its count in the strip."""
     held = bins[bins["count"] > 0]
     sizes = 9 + 36 * held["count"] / held["count"].max()
     axes.scatter(held["predicted"], held["observed"], sizes, zorder=3, clip_on=False, **dots)
-    strip.bar(bins["low"], bins["count"], bins["high"] - bins["low"], align="edge", **bars)
+    if strip is not None:
+        strip.bar(bins["low"], bins["count"], bins["high"] - bins["low"], align="edge", **bars)
 
 
 def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.errors.escapes import escape_hidden
-from xrayfast.figure_style import (
+from xrayfast.display.figure_style import (
     BOUNDARY,
     GRID,
     INK,
@@ -32,9 +32,11 @@ from xrayfast.figure_style import (
     SERIES,
     SMALL,
     TEXT,
+    NotebookFigure,
     legend_above,
     style_axes,
 )
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import history_column, history_metrics
 
@@ -72,22 +74,31 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
             the columns of `metrics.registry.history_metrics` of both splits; cells may be NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
-    figure = Figure(figsize=(10, 4.1), layout="constrained")
+    figure = NotebookFigure(figsize=(10, 4.1), layout="constrained")
     losses, metrics = figure.subplots(1, 2)
-    loss_names = {"train_loss": "Training loss", "valid_loss": "Validation loss"}
+    draw_loss_curves(losses, history, best_epoch)
+    draw_metric_curves(metrics, history, best_epoch)
+    return figure
+
+
+def draw_loss_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None = None) -> None:
+    """Draw the losses of `loss_and_metric_curves`."""
+    _curves(axes, history, {"train_loss": "Training loss", "valid_loss": "Validation loss"}, best_epoch)
+    axes.set_ylabel("Loss", fontsize=TEXT, color=MUTED)
+
+
+def draw_metric_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None = None) -> None:
+    """Draw the metrics of `loss_and_metric_curves`."""
     titles = {history_column("valid", name): metric.title for name, metric in history_metrics().items()}
     metric_names = {name: title for name, title in titles.items() if name in history}
-    _curves(losses, history, loss_names, best_epoch)
-    _curves(metrics, history, metric_names, best_epoch)
-    losses.set_ylabel("Loss", fontsize=TEXT, color=MUTED)
+    _curves(axes, history, metric_names, best_epoch)
     trained = [name for name in map(_train_column, metric_names) if name in history]
     split = "Validation images; dashed: training images" if trained else "On the validation images"
-    metrics.set_ylabel(split, fontsize=TEXT, color=MUTED)
+    axes.set_ylabel(split, fontsize=TEXT, color=MUTED)
     values = history[[*metric_names, *trained]].to_numpy(dtype=float)
     if np.isfinite(values).any():
         lowest = math.floor(float(np.nanmin(values)) * 10) / 10
-        metrics.set_ylim(min(lowest, 0.9) - 0.02, 1.02)
-    return figure
+        axes.set_ylim(min(lowest, 0.9) - 0.02, 1.02)
 
 
 def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
@@ -109,9 +120,17 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
 
 
 def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Figure:
-    """The learning-rate range test: loss against learning rate, with the suggestions marked on the curve.
+    """`draw_range_test` in a figure of its own."""
+    figure = NotebookFigure(figsize=(7, 4.2), layout="constrained")
+    draw_range_test(figure.add_subplot(), lrs, losses, suggestions)
+    return figure
+
+
+def draw_range_test(axes: Axes, lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> None:
+    """Draw the learning-rate range test: loss against learning rate, with the suggestions marked on the curve.
 
     Args:
+        axes: where to draw.
         lrs: (N,) increasing, above 0.
         losses: (N,) as fastai's recorder keeps them, which has smoothed them already.
         suggestions: learning rate by the name of its rule, or None where the rule found none.
@@ -119,8 +138,6 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
     rates, values = np.asarray(lrs, dtype=float), np.asarray(losses, dtype=float)
     known = np.isfinite(values) & (rates > 0)
     rates, values = rates[known], values[known]
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = figure.add_subplot()
     style_axes(axes, grid=True)
     axes.set_xscale("log")
     axes.plot(rates, values, color=INK, linewidth=1.6, marker="o" if len(rates) == 1 else None)
@@ -142,7 +159,6 @@ def lr_figure(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float
         room = 0.06 * (top - lowest) or 0.1
         axes.set_ylim(lowest - room, top + room)
     legend_above(axes, columns=2)
-    return figure
 
 
 def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
@@ -173,6 +189,17 @@ def save(figure: Figure, path: Path) -> None:
         WriteError: the file can't be written.
     """
     write_bytes(path, png_bytes(figure))
+
+
+def zoom(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
+    """The figure zoomed to fit into so many inches, its texts too; as it is where that is None."""
+    if figsize is not None:
+        width, height = figure.get_size_inches()
+        factor = min(figsize[0] / width, figsize[1] / height)
+        figure.set_size_inches(factor * width, factor * height)
+        for text in figure.findobj(Text):
+            text.set_fontsize(factor * text.get_fontsize())
+    return figure
 
 
 def fitting(text: str, width: int = LABEL_CHARACTERS) -> str:
@@ -222,7 +249,7 @@ def grid_figure(n: int, columns: int, width: float, height: float, gap: float, f
     columns = max(1, min(columns, n))
     top = math.ceil(n / columns) * height + gap + foot
     places = [(gap + i % columns * width, top - gap - i // columns * height) for i in range(n)]
-    return Figure(figsize=(columns * width + gap, top)), places
+    return NotebookFigure(figsize=(columns * width + gap, top)), places
 
 
 def axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -282,7 +309,8 @@ def _name_phases(axes: Axes, epochs: NDArray[np.float64], phases: Sequence[str])
 
 def message_figure(text: str) -> Figure:
     """A small figure of one line of text, in place of an empty one."""
-    figure = Figure(figsize=(5, 1.2))
+    figure = NotebookFigure(figsize=(5, 1.2))
+    figure.add_axes((0, 0, 1, 1)).set_axis_off()  # matplotlib's inline backend shows no figure without axes
     figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=TEXT, color=MUTED)
     return figure
 

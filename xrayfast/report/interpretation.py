@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
-from xrayfast.errors import ReadError
+from xrayfast.display.overview import HasOverview
+from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorten
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
-from xrayfast.report import figures, matrices
+from xrayfast.report import curves, figures, matrices
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 IMAGE_SIZE = 256
@@ -29,8 +31,23 @@ RESAMPLES = 1000
 """Of the bootstrap for predictions without a run; for those of a run its settings say."""
 
 
-class Interpretation:
+class LabelTable(HasOverview, pd.DataFrame):
+    """A DataFrame that a notebook shows with titles and intervals; what is made from it is a plain DataFrame.
+
+    Attributes:
+        summary: the metrics, as `metrics.summary.summarise` gives them, for their intervals.
+    """
+
+    _metadata: ClassVar[list[str]] = ["summary"]
+    summary: Mapping[str, Any]
+
+
+class Interpretation(HasOverview):
     """What a network got right and wrong on one split.
+
+    The methods `plot_*` give a Figure, which a notebook displays. With `ax` they draw on these axes of one's own and
+    give them back; with `figsize`, in inches, the figure is zoomed to fit in, its texts too. `labels` are those to
+    draw, one or several, by default all.
 
     Needs neither the network nor torch; `learning.interpretation` makes fastai's interpretation of it.
 
@@ -66,6 +83,10 @@ class Interpretation:
         )
         self.predicted = self.decision.decide(predictions.probability)
 
+    def __repr__(self) -> str:
+        labels = plural(len(self.vocab), "class" if self.task == "single" else "label")
+        return f"{type(self).__name__}({plural(len(self.predictions), 'image')}, {labels})"
+
     def confusion_matrix(self) -> NDArray[np.int64]:
         """Counts: (C, C), rows actual (single); (L, 2, 2), rows actual negative and positive (multi)."""
         if self.task == "single":
@@ -76,15 +97,116 @@ class Interpretation:
         """(L, L): how often label j was predicted on images that carry label i."""
         return cooccurrence(self.predictions.truth, self.predicted)
 
-    def plot_confusion_matrix(self, normalize: bool = False, **_: Any) -> Figure:
-        """The confusion matrix (single) or one matrix per label (multi) as a Figure."""
+    def plot_confusion_matrix(
+        self,
+        normalize: bool = False,
+        *,
+        labels: Sequence[str] | str | None = None,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The confusion matrix of all classes (single), or one matrix per label (multi).
+
+        Args:
+            normalize: write the row's percentage alone instead of the count above it.
+            labels: of a multi-label task; `ax` takes one.
+            figsize: see the class.
+            ax: see the class.
+
+        Raises:
+            ConfigError: an unknown label, labels of a single-label task, or more than one for `ax`.
+        """
         if self.task == "single":
-            return matrices.confusion_figure(self.confusion_matrix(), self.vocab, normalize=normalize)
-        return matrices.binary_figure(self.summary["confusion_per_label"])
+            if labels is not None:
+                raise ConfigError("found labels; a single-label task has one matrix of all classes. Leave labels out.")
+            drawn = self.confusion_matrix(), self.vocab, normalize
+            if ax is None:
+                return figures.zoom(matrices.confusion_figure(*drawn), figsize)
+            matrices.draw_confusion(ax, *drawn)
+            return ax
+        counts = self.summary["confusion_per_label"]
+        chosen = _choose(labels, counts, 1 if ax else None)
+        if ax is None:
+            figure = matrices.binary_figure({label: counts[label] for label in chosen}, normalize)
+            return figures.zoom(figure, figsize)
+        matrices.draw_binary(ax, chosen[0], counts[chosen[0]], normalize)
+        return ax
+
+    def plot_roc(
+        self,
+        labels: Sequence[str] | str | None = None,
+        *,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The ROC curve of each label against the rest, with its area and interval.
+
+        Args:
+            labels: see the class; `ax` takes up to `curves.TOGETHER`.
+            figsize: see the class.
+            ax: see the class.
+
+        Raises:
+            ConfigError: an unknown label, or too many for `ax`.
+        """
+        roc, _ = self._curves(labels, ax)
+        if ax is None:
+            return figures.zoom(curves.roc_figure(roc), figsize)
+        curves.draw_roc(ax, roc)
+        return ax
+
+    def plot_pr(
+        self,
+        labels: Sequence[str] | str | None = None,
+        *,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The precision-recall curve of each label, with its average precision and interval.
+
+        Arguments and errors are those of `plot_roc`.
+        """
+        _, precision_recall = self._curves(labels, ax)
+        if ax is None:
+            return figures.zoom(curves.precision_recall_figure(precision_recall), figsize)
+        curves.draw_precision_recall(ax, precision_recall)
+        return ax
+
+    def plot_calibration(
+        self,
+        labels: Sequence[str] | str | None = None,
+        *,
+        figsize: tuple[float, float] | None = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The reliability diagram of each label and, in a single-label task, of the "most likely class".
+
+        Args:
+            labels: see the class; `ax` takes one.
+            figsize: see the class.
+            ax: see the class.
+
+        Raises:
+            ConfigError: an unknown label, or more than one for `ax`.
+        """
+        before, after = (self.summary["reliability"].get(when) for when in ("before", "after"))
+        chosen = _choose(labels, after, 1 if ax else None)
+        if ax is None:
+            bins = [one and {label: one[label] for label in chosen} for one in (after, before)]
+            return figures.zoom(curves.reliability_figure(*bins), figsize)
+        label = chosen[0]
+        curves.draw_reliability(ax, label, after[label], before and before[label])
+        return ax
 
     def plot_cooccurrence(self) -> Figure:
         """The co-occurrence matrix as a Figure."""
         return matrices.cooccurrence_figure(self.cooccurrence(), self.vocab)
+
+    def _curves(
+        self, labels: Sequence[str] | str | None, ax: Axes | None
+    ) -> tuple[list[curves.Curve], list[curves.Curve]]:
+        chosen = _choose(labels, self.vocab, curves.TOGETHER if ax else None)
+        return curves.label_curves(self.summary, self.task, self.predictions, chosen)
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Actual label, label predicted in its place, and images, most first."""
@@ -92,10 +214,11 @@ class Interpretation:
             (p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val
         ]
 
-    def label_table(self) -> pd.DataFrame:
+    def label_table(self) -> LabelTable:
         """Support, precision, recall, specificity, F1, AUROC and average precision by label."""
-        table: pd.DataFrame = pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float)
+        table: LabelTable = LabelTable(pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float))
         table["support"] = table["support"].astype(int)
+        table.summary = self.summary
         return table
 
     def ranked(self, k: int | None = None, largest: bool = True) -> NDArray[np.int64]:
@@ -120,10 +243,24 @@ class Interpretation:
         """The k images with the largest losses, with their images where the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
 
-    def plot_top_losses(self, k: int | Sequence[int] = 9, largest: bool = True, **_: Any) -> Figure:
-        """The images with the largest (or smallest) losses, with file names, as a Figure."""
+    def plot_top_losses(
+        self,
+        k: int | Sequence[int] = 9,
+        largest: bool = True,
+        *,
+        ncols: int = 3,
+        figsize: tuple[float, float] | None = None,
+    ) -> Figure:
+        """The images with the largest (or smallest) losses, with file names and probabilities.
+
+        Args:
+            k: how many, or which places of the order.
+            largest: False for the smallest losses.
+            ncols: images in a row.
+            figsize: see the class.
+        """
         chosen = self.ranked(k, largest) if isinstance(k, int) else self.ranked(None, largest)[list(k)]
-        return figures.top_losses_figure([self._case(i) for i in chosen.tolist()])
+        return figures.zoom(figures.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
 
     def _case(self, i: int) -> figures.Case:
         image, probability = str(self.predictions.images[i]), self.predictions.probability[i]
@@ -149,3 +286,21 @@ class Interpretation:
             return self.images.image(str(self.paths[image])) if image in self.paths else None
         except ReadError:
             return None
+
+
+def _choose(labels: Sequence[str] | str | None, known: Iterable[str], most: int | None) -> list[str]:
+    """The labels to draw, at most so many.
+
+    Raises:
+        ConfigError: one is unknown, or they are too many.
+    """
+    there = list(known)
+    chosen = there if labels is None else [labels] if isinstance(labels, str) else list(labels)
+    for label in chosen:
+        if label not in there:
+            raise ConfigError(f"labels has '{label}'; expected {shorten(there, 20)}.{did_you_mean(label, there)}")
+    if most is not None and len(chosen) > most:
+        raise ConfigError(
+            f"found {len(chosen)} labels; one ax takes {most}. Name them, as in labels={there[:most]}, or leave ax out."
+        )
+    return chosen

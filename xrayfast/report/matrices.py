@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.figure_style import INK, MUTED, SMALL, TEXT
+from xrayfast.display.figure_style import INK, MUTED, SMALL, TEXT, NotebookFigure
 from xrayfast.report.figures import axes_at, fitting
 
 SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#2f7fb5", "#0b3c5d"])
@@ -23,9 +23,17 @@ WHITE_TEXT_FROM = 0.64
 
 
 def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> Figure:
-    """The confusion matrix, shaded by each row's shares.
+    """`draw_confusion` in a figure as large as the labels need."""
+    figure, axes = _matrix_axes(labels)
+    draw_confusion(axes, matrix, labels, normalize)
+    return figure
+
+
+def draw_confusion(axes: Axes, matrix: ArrayLike, labels: Sequence[str], normalize: bool = False) -> None:
+    """Draw the confusion matrix, shaded by each row's shares.
 
     Args:
+        axes: where to draw.
         matrix: (C, C) counts; rows actual, columns predicted.
         labels: the C names.
         normalize: write the row's percentage alone instead of the count above it.
@@ -37,35 +45,44 @@ def confusion_figure(matrix: ArrayLike, labels: Sequence[str], normalize: bool =
         for rows in zip(counts, shares, strict=True)
     ]
     note = "Per cent and shade: share of the actual class"
-    return _labelled_matrix(np.nan_to_num(shares), texts, labels, "Confusion matrix", note, 1 if normalize else 2)
+    _label_matrix(axes, np.nan_to_num(shares), texts, labels, "Confusion matrix", note, 1 if normalize else 2)
 
 
-def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Figure:
+def binary_figure(counts_by_label: Mapping[str, Sequence[Sequence[int]]], normalize: bool = False) -> Figure:
     """One 2x2 matrix per label, as small multiples, shaded by each row's shares.
 
     Args:
         counts_by_label: [[tn, fp], [fn, tp]] by label.
+        normalize: write the row's percentage alone instead of the count above it.
     """
     n_columns = max(1, min(5, len(counts_by_label)))
     n_rows = max(1, math.ceil(len(counts_by_label) / n_columns))
-    figure = Figure(figsize=(1.95 * n_columns + 0.35, 2.15 * n_rows + 0.35), layout="constrained")
+    figure = NotebookFigure(figsize=(1.95 * n_columns + 0.35, 2.15 * n_rows + 0.35), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1)  # type: ignore[union-attr, call-arg]
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for panel in panels[len(counts_by_label) :]:
         panel.remove()
     for panel, (label, rows) in zip(panels, counts_by_label.items(), strict=False):
-        counts = np.asarray(rows, dtype=np.int64)
-        shares = _row_shares(counts)
-        names = (("TN", "FP"), ("FN", "TP"))
-        texts = [[f"{names[i][j]}\n{_cell(counts[i, j], shares[i, j])}" for j in range(2)] for i in range(2)]
-        _shaded_cells(panel, np.nan_to_num(shares), texts, size=SMALL)
-        panel.set_xticks([0.5, 1.5], ["no", "yes"], fontsize=SMALL, color=MUTED)
-        panel.set_yticks([0.5, 1.5], ["no", "yes"], fontsize=SMALL, color=MUTED)
-        title = "\n".join(textwrap.wrap(fitting(label), 20)) or " "
-        panel.set_title(title, fontsize=TEXT, color=INK, parse_math=False)
+        draw_binary(panel, label, rows, normalize)
+        panel.set(xlabel="", ylabel="")
     figure.supxlabel("Predicted", fontsize=TEXT, color=MUTED)
     figure.supylabel("Actual", fontsize=TEXT, color=MUTED)
     return figure
+
+
+def draw_binary(axes: Axes, label: str, rows: Sequence[Sequence[int]], normalize: bool = False) -> None:
+    """Draw the 2x2 matrix of a label, [[tn, fp], [fn, tp]], shaded by each row's shares."""
+    counts = np.asarray(rows, dtype=np.int64)
+    shares = _row_shares(counts)
+    names = (("TN", "FP"), ("FN", "TP"))
+    texts = [[f"{names[i][j]}\n{_cell(counts[i, j], shares[i, j], normalize)}" for j in range(2)] for i in range(2)]
+    _shaded_cells(axes, np.nan_to_num(shares), texts, size=SMALL)
+    axes.set_xticks([0.5, 1.5], ["no", "yes"], fontsize=SMALL, color=MUTED)
+    axes.set_yticks([0.5, 1.5], ["no", "yes"], fontsize=SMALL, color=MUTED)
+    axes.set_xlabel("Predicted", fontsize=TEXT, color=MUTED)
+    axes.set_ylabel("Actual", fontsize=TEXT, color=MUTED)
+    title = "\n".join(textwrap.wrap(fitting(label), 20)) or " "
+    axes.set_title(title, fontsize=TEXT, color=INK, parse_math=False)
 
 
 def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
@@ -80,7 +97,9 @@ def cooccurrence_figure(matrix: ArrayLike, labels: Sequence[str]) -> Figure:
     shades = np.sqrt(counts / max(1, int(counts.max(initial=0))))
     texts = [[str(count) for count in row] for row in counts]
     title, note = "Predicted labels by actual label", "Counts; the diagonal is right"
-    return _labelled_matrix(shades, texts, labels, title, note, lines=1)
+    figure, axes = _matrix_axes(labels)
+    _label_matrix(axes, shades, texts, labels, title, note, lines=1)
+    return figure
 
 
 def _row_shares(counts: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -114,23 +133,33 @@ def _shaded_cells(axes: Axes, shades: NDArray[np.float64], texts: Sequence[Seque
         axes.text(j + 0.5, i + 0.5, texts[i][j], ha="center", va="center", fontsize=size, color=colour)
 
 
-def _labelled_matrix(
+def _matrix_size(labels: Sequence[str]) -> tuple[float, int, bool]:
+    """The side of a cell in inches, the characters of the longest name, and whether the names below are slanted."""
+    longest = max((len(fitting(label)) for label in labels), default=1)
+    side = 1.15 if len(labels) <= 4 else 0.85 if len(labels) <= 8 else 0.6
+    return side, longest, longest * 0.08 > side
+
+
+def _matrix_axes(labels: Sequence[str]) -> tuple[Figure, Axes]:
+    """A figure for a square matrix with room for the names, and its axes."""
+    side, longest, slanted = _matrix_size(labels)
+    n, margin, below = len(labels), 0.45 + 0.08 * longest, 0.45 + (0.06 * longest if slanted else 0.2)
+    figure = NotebookFigure(figsize=(margin + n * side + 0.2, below + n * side + 0.7))
+    return figure, axes_at(figure, margin, below, n * side, n * side)
+
+
+def _label_matrix(
+    axes: Axes,
     shades: NDArray[np.float64],
     texts: Sequence[Sequence[str]],
     labels: Sequence[str],
     title: str,
     note: str,
     lines: int,
-) -> Figure:
-    """A square matrix under its title, rows and columns named by the labels."""
-    names = [fitting(label) for label in labels]
-    n, longest = len(names), max(map(len, names), default=1)
-    side = 1.15 if n <= 4 else 0.85 if n <= 8 else 0.6
-    slanted = longest * 0.08 > side
-    margin = 0.45 + 0.08 * longest
-    below = 0.45 + (0.06 * longest if slanted else 0.2)
-    figure = Figure(figsize=(margin + n * side + 0.2, below + n * side + 0.7))
-    axes = axes_at(figure, margin, below, n * side, n * side)
+) -> None:
+    """Draw a square matrix under its title, rows and columns named by the labels."""
+    names, n = [fitting(label) for label in labels], len(labels)
+    side, _, slanted = _matrix_size(labels)
     size = {1.15: 10.0, 0.85: 9.0, 0.6: 8.0}[side]
     _shaded_cells(axes, shades, texts, size if lines == 1 else size - 0.5)
     for i in range(n):  # on the diagonal actual and predicted agree
@@ -144,4 +173,3 @@ def _labelled_matrix(
     axes.set_title(note, loc="left", fontsize=SMALL, color=MUTED, pad=8)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     axes.annotate(title, (0, 1), (0, 24), fontsize=10.5, fontweight="bold", color=INK, **above)
-    return figure

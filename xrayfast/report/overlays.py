@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from xrayfast.figure_style import INK, MUTED, SMALL
+from xrayfast.display.figure_style import INK, MUTED, SMALL
 from xrayfast.report import figures
 
 COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
@@ -96,20 +96,20 @@ def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
 
 def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
     """A radiograph and its overlay with the caption below, from the given place in inches."""
-    for offset, image in ((0.0, case.pixels), (SIDE + 0.06, overlay(case.pixels, case.heat))):
-        axes = figures.axes_at(figure, left + offset, top - SIDE, SIDE, SIDE)
-        axes.set_axis_off()
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-        if offset:
-            _outline(axes, case)
-        else:
-            figures.write_caption(axes, _caption_lines(case))
+    plain, heated = (figures.axes_at(figure, left + x, top - SIDE, SIDE, SIDE) for x in (0.0, SIDE + 0.06))
+    plain.set_axis_off()
+    plain.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
+    figures.write_caption(plain, _caption_lines(case))
+    draw_overlay(heated, case)
 
 
-def _outline(axes: Axes, case: SaliencyCase) -> None:
-    """The central thorax, dashed; imshow's first pixel is centred on 0."""
+def draw_overlay(axes: Axes, case: SaliencyCase) -> None:
+    """Draw the radiograph with its heat map, and the central thorax dashed."""
+    axes.set_axis_off()
+    axes.imshow(overlay(case.pixels, case.heat))
     if case.thorax is None:
         return
+    # imshow's first pixel is centred on 0.
     rows, columns = case.pixels.shape
     top, left, bottom, right = case.thorax
     place = (left * columns - 0.5, top * rows - 0.5), (right - left) * columns, (bottom - top) * rows

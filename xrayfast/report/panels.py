@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xrayfast.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
+from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, NotebookFigure, style_axes
 from xrayfast.report.figures import axes_at, fitting
 
 COLUMNS = 5
@@ -36,15 +36,13 @@ class Panels:
         self._ticks = (0.0, 0.5, 1.0) if side < 2 else tuple(i / 5 for i in range(6))
         self._width = LEFT + self._columns * (side + ACROSS)
         self._height = self._rows * (ABOVE + side + strip + BELOW) + 0.14
-        self.figure = Figure(figsize=(self._width, self._height))
+        self.figure: Figure = NotebookFigure(figsize=(self._width, self._height))
 
     def panel(self, index: int, title: str = "", remark: str = "") -> Axes:
         """The square of one panel, row by row from 0, with a title above it and a remark in smaller type under that."""
         axes = self._axes(index, self._side, 0.0)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_yticks(self._ticks, [f"{tick:g}" for tick in self._ticks])
+        style_square(axes, self._ticks)
         axes.tick_params(labelbottom=not self._strip)
-        axes.grid(color=GRID, linewidth=0.8)
         if remark:
             _write(axes, 0.05 / self._side, fitting(remark, REMARK_CHARACTERS), SMALL - 1, MUTED)
         if title:
@@ -64,22 +62,9 @@ class Panels:
         self.figure.text(middle, 0.08 / self._height, x, ha="center", va="center", **style)
         self.figure.text(0.14 / self._width, 0.5, y, ha="center", va="center", rotation=90, **style)
         if handles:
-            # The texts come afterwards: matplotlib leaves out a name that begins with an underscore.
-            legend = self.figure.legend(
-                handles,
-                ["."] * len(handles),
-                loc="upper left",
-                bbox_to_anchor=(LEFT / self._width, -0.04 / self._height),
-                ncols=len(handles) if max(map(len, names)) < 22 else 1,
-                frameon=False,
-                fontsize=SMALL,
-                labelcolor=INK,
-                handlelength=2.8,
-                borderaxespad=0,
-            )
-            for text, name in zip(legend.get_texts(), names, strict=True):
-                text.set_parse_math(False)
-                text.set_text(name)
+            place = (LEFT / self._width, -0.04 / self._height)
+            columns = len(handles) if max(map(len, names)) < 22 else 1
+            name_lines(self.figure, handles, names, loc="upper left", bbox_to_anchor=place, ncols=columns)
         return self.figure
 
     def _axes(self, index: int, height: float, below: float) -> Axes:
@@ -88,9 +73,32 @@ class Panels:
         top = self._height - ABOVE - row * (ABOVE + self._side + self._strip + BELOW) - below
         axes = axes_at(self.figure, left, top - height, self._side, height)
         style_axes(axes)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xticks(self._ticks, [f"{tick:g}" for tick in self._ticks])
+        _style_x(axes, self._ticks)
         return axes
+
+
+def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)) -> None:
+    """Limits, ticks and grid of a panel of 0 to 1 both ways."""
+    style_axes(axes)
+    _style_x(axes, ticks)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.grid(color=GRID, linewidth=0.8)
+
+
+def name_lines(owner: Figure | Axes, handles: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
+    """A legend without a frame, in which no name is read as TeX or left out."""
+    style: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "labelcolor": INK, "handlelength": 2.8}
+    # The texts come afterwards: matplotlib leaves out a name that begins with an underscore.
+    legend = owner.legend(handles, ["."] * len(handles), borderaxespad=0, **style, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
+
+
+def _style_x(axes: Axes, ticks: Sequence[float]) -> None:
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 def _write(axes: Axes, above: float, text: str, size: float, colour: str) -> None:

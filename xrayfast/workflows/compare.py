@@ -13,6 +13,7 @@ import pandas as pd
 from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, field_types, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import INFO_FILE, read_csv
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
@@ -23,7 +24,7 @@ from xrayfast.run import SPLIT_FILE, Run
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """The result of `compare`.
 
@@ -53,6 +54,16 @@ class Comparison:
     reference: str
     metrics: tuple[str, ...]
     tests: int
+
+    def __repr__(self) -> str:
+        runs = escape_hidden(shorten(self.table["run"]))
+        return f"Comparison({runs}; {self.split} split, by {self.order})"
+
+    def _repr_html_(self) -> str:
+        from xrayfast.report.html.overview import comparison_overview, render_overview
+
+        shown = self.table, self.differences, self.notes, self.metrics, self.split, self.order
+        return render_overview(comparison_overview(*shown))
 
     def to_json(self) -> dict[str, Any]:
         """All of it, ready for JSON: undefined values are None."""

@@ -14,6 +14,7 @@ from xrayfast.config import Device
 from xrayfast.data.images.reader import fit_square, read
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.predictions import join_row_labels
@@ -22,6 +23,7 @@ from xrayfast.report.interpretation import IMAGE_SIZE
 from xrayfast.run import Run
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Arch = Callable[..., Any] | None
@@ -33,7 +35,7 @@ MAX_COMPARED = 16
 """Images whose maps are compared with those of random weights; each draw takes as long as the maps themselves."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Grad-CAM of one label on one image.
 
@@ -76,9 +78,28 @@ class Explanation:
             thorax=self.thorax,
         )
 
-    def plot(self) -> Figure:
-        """The image, and the image with its map in colour, side by side."""
-        return overlays.overlays_figure([self.case()])
+    def __repr__(self) -> str:
+        probability = self.probabilities[self.label]
+        return f"Explanation('{escape_hidden(self.file)}': {escape_hidden(self.label)} {probability:.2f})"
+
+    def _repr_html_(self) -> str:
+        from xrayfast.report.html.overview import explanation_overview, render_overview
+
+        return render_overview(explanation_overview(self.case(), self.probabilities))
+
+    def plot(self, ax: Axes | None = None) -> Figure | Axes:
+        """The image, and the image with its map in colour, side by side.
+
+        Args:
+            ax: draw the image with its map here; None for a figure of both.
+
+        Returns:
+            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+        """
+        if ax is None:
+            return overlays.overlays_figure([self.case()])
+        overlays.draw_overlay(ax, self.case())
+        return ax
 
     def save(self, path: Path | str) -> None:
         """Write that figure as a PNG.
@@ -86,7 +107,7 @@ class Explanation:
         Raises:
             WriteError: the file can't be written.
         """
-        figures.save(self.plot(), Path(path))
+        figures.save(overlays.overlays_figure([self.case()]), Path(path))
 
 
 # A str is a Sequence[str] too, and means one file.

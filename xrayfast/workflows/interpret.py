@@ -19,12 +19,11 @@ from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.report import figures
 from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
-from xrayfast.report.html.run_page import ReportData, render_run_page
+from xrayfast.report.html.run_page import ReportData, render_run_page, training_facts
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.overfitting import of_final_metrics, of_history
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
-from xrayfast.report.wording import hidden_layers
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.results import refit_decision, write_cards
@@ -133,8 +132,8 @@ def read_interpretations(run: Run) -> dict[PredictedSplit, Interpretation]:
 
 
 _SHOWN = {
-    "single": {"scored", "notes", "most_confused", "confusion", "most_common"},
-    "multi": {"scored", "notes", "most_confused", "confusion_per_label", "cooccurrence"},
+    "single": {"scored", "notes", "reliability", "most_confused", "confusion", "most_common"},
+    "multi": {"scored", "notes", "reliability", "most_confused", "confusion_per_label", "cooccurrence"},
 }
 """Keys of a split's summary that the report needs and older versions did not write."""
 
@@ -240,7 +239,7 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
     return ReportData(
         run_name=run.path.name,
         info=info,
-        model_facts=_training_facts(run),
+        model_facts=training_facts(run),
         task=run.task,
         labels=run.labels,
         counts=pd.DataFrame(info.counts),
@@ -256,31 +255,3 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
             else of_history(history, info.best_epoch, run.task)
         ),
     )
-
-
-def _training_facts(run: Run) -> dict[str, str]:
-    info, config = run.info, run.config
-    train, model = config.train, config.model
-    phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
-    versions = {"xrayfast": info.xrayfast, **info.versions}
-    return {
-        "Network": model.arch,
-        "Head": ", ".join(filter(None, [model.head, hidden_layers(model)])),
-        "Weights": model.weights,
-        "Parameters": f"{info.parameters or 0:,}",
-        "Image size": f"{model.size} px",
-        "Batch size": str(run.global_batch),
-        "Phases (epochs)": ", ".join(phases) or "by hand",
-        "Learning rate": "by hand" if info.lr is None else f"{info.lr:.2g}",
-        "Schedule": train.schedule,
-        "Optimizer": train.optimizer,
-        "Weight decay": str(train.wd),
-        "Loss": info.loss or train.loss,
-        "Class weights": train.class_weights,
-        "Test-time augmentation": "yes" if train.tta else "no",
-        "Precision": info.precision or train.precision,
-        "Device": f"{info.device} ({info.device_name})",
-        "Seed": f"{train.seed} (split {config.data.split_seed})",
-        "Training time": f"{info.seconds or 0:.0f} s",
-        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }

@@ -7,23 +7,26 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from xrayfast.errors import TrainingError
+from xrayfast.errors import TrainingError, plural
 from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.mixed_precision import leave_autocast
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 METHODS = ("valley", "slide", "minimum", "steep")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LRCurve:
     """The result of a range test.
 
@@ -56,11 +59,30 @@ class LRCurve:
         """Write the columns lr and loss."""
         write_csv(path, pd.DataFrame({"lr": self.lrs, "loss": self.losses}))
 
-    def plot(self) -> Any:
-        """The curve with its suggestions, as a matplotlib Figure."""
-        from xrayfast.report.figures import lr_figure
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {'none' if lr is None else f'{lr:.2g}'}" for name, lr in self.suggestions.items())
+        return f"LRCurve({plural(len(self.lrs), 'step')}; {found})"
 
-        return lr_figure(self.lrs, self.losses, self.suggestions)
+    def _repr_html_(self) -> str:
+        from xrayfast.report.html.overview import range_test_overview, render_overview
+
+        return render_overview(range_test_overview(self.lrs, self.losses, self.suggestions))
+
+    def plot(self, ax: Axes | None = None) -> Any:
+        """The curve with its suggestions.
+
+        Args:
+            ax: draw it here; None for a figure of its own.
+
+        Returns:
+            The matplotlib Figure, which a notebook displays; `ax` where it is given.
+        """
+        from xrayfast.report.figures import draw_range_test, lr_figure
+
+        if ax is None:
+            return lr_figure(self.lrs, self.losses, self.suggestions)
+        draw_range_test(ax, self.lrs, self.losses, self.suggestions)
+        return ax
 
 
 class InterruptRangeTest(Callback):

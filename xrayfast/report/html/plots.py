@@ -19,10 +19,10 @@ from xrayfast.config import Task
 from xrayfast.errors import plural
 from xrayfast.files import write_bytes
 from xrayfast.predictions import Predictions
-from xrayfast.report.curves import Curve, precision_recall_figure, reliability_figure, roc_figure
+from xrayfast.report.curves import label_curves, precision_recall_figure, reliability_figure, roc_figure
 from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
 from xrayfast.report.html.results_tables import binary_table, confusion_display, cooccurrence_display, reliability_table
-from xrayfast.report.html.tables import Cell, Matrix, Table, metric_cell
+from xrayfast.report.html.tables import Matrix, Table
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
 from xrayfast.report.wording import split_images
 
@@ -130,21 +130,6 @@ def figure_blocks(
     return [*blocks, *_multi_blocks(split, summary, labels)]
 
 
-def label_curves(summary: Mapping[str, Any], task: Task, predictions: Predictions) -> tuple[list[Curve], list[Curve]]:
-    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions."""
-    roc, precision_recall = [], []
-    for row in summary["per_label"]:
-        i = predictions.labels.index(row["label"])
-        arrays = row["label"], predictions.truth[:, i], predictions.probability[:, i]
-        recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
-        # The most likely class has no one threshold, and so no place on the curves.
-        marked = task == "multi" and None not in (recall, specificity, precision)
-        marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
-        roc.append(Curve(*arrays, _area("AUROC", metric_cell(summary, "auroc", row)), marks[0]))
-        precision_recall.append(Curve(*arrays, _area("AP", metric_cell(summary, "ap", row)), marks[1]))
-    return roc, precision_recall
-
-
 def _curves_block(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> FigureBlock:
     """ROC, and precision and recall."""
     kind = split_images(split, summary["images"])
@@ -163,12 +148,6 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, prediction
         f"how common the label is.{dots}",
         plots,
     )
-
-
-def _area(name: str, cell: Cell) -> str:
-    if cell.text is None:
-        return ""
-    return f"{name} {cell.text}" + (f" ({cell.interval.text})" if cell.interval else "")
 
 
 def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:

@@ -33,12 +33,28 @@ def render_template(name: str, context: Mapping[str, Any]) -> str:
         name: of the template.
         context: its variables; names and sentences are plain text and are escaped here.
     """
+    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
+    shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
+    return _environment().get_template(name).render({**context, **shell})
+
+
+def render_fragment(name: str, style: str, context: Mapping[str, Any]) -> str:
+    """A piece of HTML with a style sheet of its own, such as a notebook shows; arguments as of `render_template`.
+
+    Args:
+        name: of the template.
+        style: name of the style sheet.
+        context: its variables.
+    """
+    sheet = Markup((TEMPLATES / style).read_text("utf-8"))
+    return _environment().get_template(name).render({**context, "style": sheet})
+
+
+def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_hidden, **options)
     environment.filters["whole_flags"] = whole_flags
-    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("report.css", "report.js"))
-    shell = {"policy": _policy(style, script), "style": Markup(style), "script": Markup(script)}
-    return environment.get_template(name).render({**context, **shell})
+    return environment
 
 
 def whole_flags(text: str) -> Markup:

@@ -23,6 +23,9 @@ CONFUSED_ROWS = 10
 INTERVAL_METHODS = {"bca": "BCa bootstrap", "exact": "exact (Clopper-Pearson)", "inversion": "bootstrap, inverted"}
 
 TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
+MOST_USED = ("support", "threshold", *label_columns("page"))
+"""The columns of a table by label that is no wider than a printed page."""
+
 FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 
 
@@ -48,15 +51,14 @@ def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Tab
 def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
     """The metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
     kind = split_images(split, summary["images"])
-    most_used = ("support", "threshold", *label_columns("page"))
-    first = _label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary, most_used)
-    others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in most_used]
+    first = label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary)
+    others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in MOST_USED]
     decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
     calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
     decided_caption, probabilities = "further metrics of the decisions", "how well the probabilities are calibrated"
     further = [
-        _label_table(f"{split}-by-label-decided", f"By label, {kind}: {decided_caption}", summary, decided),
-        _label_table(f"{split}-by-label-calibrated", f"By label, {kind}: {probabilities}", summary, calibrated),
+        label_table(f"{split}-by-label-decided", f"By label, {kind}: {decided_caption}", summary, decided),
+        label_table(f"{split}-by-label-calibrated", f"By label, {kind}: {probabilities}", summary, calibrated),
     ]
     return first, [table for table in further if len(table.columns) > 1]
 
@@ -66,7 +68,7 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     found = summary.get("at_thresholds")
     if not found:
         return None
-    columns = [Column("Class", text=True), Column("Threshold"), *(Column(_title(name)) for name in AT_THRESHOLD)]
+    columns = [Column("Class", text=True), Column("Threshold"), *(Column(column_title(name)) for name in AT_THRESHOLD)]
     rows = [
         [
             Cell(row["label"]),
@@ -179,10 +181,11 @@ def scalings_table(decision: Decision) -> Table | None:
     return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)
 
 
-def _label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str]) -> Table:
+def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str] = MOST_USED) -> Table:
+    """The metrics by label of a summary, as far as it has them."""
     rows = summary["per_label"]
     there = [name for name in metrics if rows and name in rows[0]]
-    columns = [Column("Label", text=True), *(Column(_title(name)) for name in there)]
+    columns = [Column("Label", text=True), *(Column(column_title(name)) for name in there)]
     cells = [
         [Cell(row["label"]), *(metric_cell(summary, name, row, FORMS.get(name, ".3f")) for name in there)]
         for row in rows
@@ -190,7 +193,8 @@ def _label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Ite
     return Table(id, caption, columns, cells, sortable=True)
 
 
-def _title(name: str) -> str:
+def column_title(name: str) -> str:
+    """What people read above a column of a table by label."""
     return TITLES.get(name) or metric_title(name)
 
 

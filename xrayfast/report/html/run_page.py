@@ -15,7 +15,8 @@ from xrayfast.report.html.render import render_template
 from xrayfast.report.html.split_section import SplitReport, split_section
 from xrayfast.report.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
 from xrayfast.report.overfitting import TrainAndValid
-from xrayfast.report.wording import SPLIT_TITLES
+from xrayfast.report.wording import SPLIT_TITLES, hidden_layers
+from xrayfast.run import Run
 from xrayfast.run_files import RunInfo
 
 
@@ -111,3 +112,36 @@ def task_text(task: Task, labels: Sequence[str]) -> str:
     """The task in a line."""
     kind = f"one of {len(labels)} classes" if task == "single" else f"any of {len(labels)} labels"
     return f"Chest radiographs, {kind} per image"
+
+
+def training_facts(run: Run) -> dict[str, str]:
+    """How a run was trained, by the names that people read.
+
+    Raises:
+        RunError: `run.json` or `config.yaml` is damaged.
+    """
+    info, config = run.info, run.config
+    train, model = config.train, config.model
+    phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
+    versions = {"xrayfast": info.xrayfast, **info.versions}
+    return {
+        "Network": model.arch,
+        "Head": ", ".join(filter(None, [model.head, hidden_layers(model)])),
+        "Weights": model.weights,
+        "Parameters": f"{info.parameters or 0:,}",
+        "Image size": f"{model.size} px",
+        "Batch size": str(run.global_batch),
+        "Phases (epochs)": ", ".join(phases) or "by hand",
+        "Learning rate": "by hand" if info.lr is None else f"{info.lr:.2g}",
+        "Schedule": train.schedule,
+        "Optimizer": train.optimizer,
+        "Weight decay": str(train.wd),
+        "Loss": info.loss or train.loss,
+        "Class weights": train.class_weights,
+        "Test-time augmentation": "yes" if train.tta else "no",
+        "Precision": info.precision or train.precision,
+        "Device": f"{info.device} ({info.device_name})",
+        "Seed": f"{train.seed} (split {config.data.split_seed})",
+        "Training time": f"{info.seconds or 0:.0f} s",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }

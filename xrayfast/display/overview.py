@@ -1,0 +1,23 @@
+"""What a notebook shows of a result, found by name when a person looks at it.
+
+Data, runs and audits stand below `report` in the import layers, and their figures and HTML are made there. This module
+alone reaches up, at run time, so that no module imports one that imports it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def report_module(name: str) -> Any:
+    """The module `xrayfast.report.NAME`."""
+    return import_module(f"xrayfast.report.{name}")
+
+
+class HasOverview:
+    """A result that a notebook shows as `report.html.overview` lays it out."""
+
+    def _repr_html_(self) -> str:
+        text: str = report_module("html.overview").render_overview(self)
+        return text
