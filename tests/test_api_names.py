@@ -16,7 +16,7 @@ NOT_SETTINGS = {
     "name": "of a run's or an evaluation's folder",
     "output": "a file or folder to write",
     "command": "the command line, for the record",
-    "progress": "called while it works",
+    "progress": "whether to display it, or what is called while it works",
     "note": "called with what was left out",
     "reporter": "called while it trains",
     "interrupted": "asked whether to stop",

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from xrayfast.cli import app, output
 from xrayfast.cli.app import _show as show_error
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import LiveReporter
 from xrayfast.errors import DataError, RunError
 from xrayfast.errors.escapes import escape_hidden, escape_lines, is_hidden
+from xrayfast.progress.terminal import LiveReporter
 
 # A window title, a colour, a colour by a C1 control, a faked line of ours, a reversed suffix, no width, no ink.
 NASTY = "a\x1b]0;b\x07\x1b[31m\x9b32m\nNote: c\r\u202egpj\u2066\u200b\u2028\u3164\ufeff.png"

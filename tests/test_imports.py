@@ -21,6 +21,7 @@ LAYERS = [
     ["evaluation"],
     ["predictions", "run_files", "batches"],
     ["audit"],
+    ["progress"],
     ["metrics", "data"],
     ["option_effects"],
     ["config", "synthetic"],

@@ -391,9 +391,9 @@ def test_the_live_display_shows_phase_epoch_losses_metrics_and_rate(monkeypatch)
     from rich.console import Console
 
     from xrayfast.cli.output import Output
-    from xrayfast.cli.progress import LiveReporter, reporting
     from xrayfast.cpus import METER
     from xrayfast.learning.training.phases import Phase
+    from xrayfast.progress.terminal import LiveReporter, reporting
 
     screen = io.StringIO()
     monkeypatch.setattr(Output, "console", Console(file=screen, force_terminal=True, highlight=False, width=140))

@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from xrayfast.cli.output import Output, format_cell
+from xrayfast.cli.output import Output
+from xrayfast.errors import format_cell
 
 ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.031 to +0.008)", 1200)]
 

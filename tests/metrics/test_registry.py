@@ -9,7 +9,6 @@ import pytest
 import xrayfast as xf
 from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import kept, told
-from xrayfast.cli.progress import format_epoch
 from xrayfast.config import Monitor
 from xrayfast.metrics import registry
 from xrayfast.metrics.classification import auroc, recall, specificity
@@ -30,6 +29,7 @@ from xrayfast.metrics.registry import (
     overall_metrics,
 )
 from xrayfast.metrics.summary import compute_epoch_metrics, summarise
+from xrayfast.progress.terminal import format_epoch
 from xrayfast.report.html.results_tables import all_metrics_table, headline_table, label_tables
 from xrayfast.report.markdown.model_card import metadata, render_model_card
 from xrayfast.report.markdown.run_facts import read_run_facts

@@ -11,7 +11,6 @@ import numpy as np
 
 from xrayfast.audit.classes import ClassFacts, class_facts
 from xrayfast.audit.duplicates import Duplicates
-from xrayfast.audit.features import StageProgress
 from xrayfast.audit.findings import SEVERITIES, Finding, list_findings
 from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits, rows_by_patient
 from xrayfast.audit.shortcuts import Shortcuts, probe
@@ -21,6 +20,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import plural
+from xrayfast.progress import StageProgress
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -11,10 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.audit.alignment import aligned_correlation
-from xrayfast.audit.features import Features, StageProgress
+from xrayfast.audit.features import Features
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
+from xrayfast.progress import StageProgress
 
 Kind: TypeAlias = Literal["exact", "near"]
 Groups: TypeAlias = npt.NDArray[np.integer]

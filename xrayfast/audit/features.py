@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +13,7 @@ from xrayfast.audit.alignment import Floats32
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import Pixels, filled_area
-
-StageProgress: TypeAlias = Callable[[str, int, int], None]
-"""Called with the stage, the images done and the total."""
+from xrayfast.progress import StageProgress
 
 THUMB = 40
 """The side of a thumbnail. 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and cropped

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.duplicates import Duplicates, Kind, find_duplicates
-from xrayfast.audit.features import Features, StageProgress, compute_features
+from xrayfast.audit.features import Features, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import studies_without_patient
 from xrayfast.data.splits.assign import connect_groups
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten
+from xrayfast.progress import StageProgress
 
 
 @dataclass(frozen=True)

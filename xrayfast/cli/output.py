@@ -1,4 +1,4 @@
-"""The one place that writes to the terminal.
+"""The one place that writes a command's output to the terminal.
 
 With --json, standard output gets one JSON object and everything else goes to standard error.
 """
@@ -6,19 +6,17 @@ With --json, standard output gets one JSON object and everything else goes to st
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from xrayfast.errors import format_value
+from xrayfast.errors import format_cell
 from xrayfast.errors.escapes import escape_hidden, is_hidden
+from xrayfast.progress.terminal import TextOutput, open_console, styled
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
-
 
 _INTERVAL = re.compile(r"(?<=\d) (?=to [\d+−])|(?<=\d to) (?=[\d+−])")
 """The spaces within an interval such as 0.653 to 0.788."""
@@ -26,11 +24,8 @@ _INTERVAL = re.compile(r"(?<=\d) (?=to [\d+−])|(?<=\d to) (?=[\d+−])")
 _GLUE = "\ue000"
 """Stands for a space at which no line is broken; of a private use, and one column wide."""
 
-WIDE = 10_000
-"""Columns where there is no terminal, so that a name or path is never broken."""
 
-
-class Output:
+class Output(TextOutput):
     """Prints what a command reports.
 
     Args:
@@ -43,15 +38,7 @@ class Output:
     @property
     def console(self) -> Console:
         """The console for text: standard output, or standard error with --json."""
-        return _console(sys.stderr if self.as_json else sys.stdout)
-
-    def line(self, text: str = "") -> None:
-        """Print a line of text."""
-        self.console.print(styled(text))
-
-    def note(self, text: str) -> None:
-        """Print a note in colour."""
-        self.console.print(styled(("Note: ", "yellow"), text))
+        return open_console(sys.stderr if self.as_json else sys.stdout)
 
     def done(self, what: str, where: object) -> None:
         """Print what was written and where."""
@@ -100,56 +87,17 @@ class Output:
             sys.stdout.flush()
 
 
-def format_cell(cell: Any) -> str:
-    """A table's cell as text: floats with three digits, None and NaN as a dash.
-
-    >>> format_cell(-0.8361), format_cell(1200), format_cell(None)
-    ('−0.836', '1,200', '–')
-    """
-    if cell is None or (isinstance(cell, float) and cell != cell):
-        return "–"
-    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
-        return str(cell)
-    return format_value(cell, ".3f" if isinstance(cell, float) else ",d")
-
-
 def message(text: str) -> None:
     """Print a message that is no error to standard error; it may have several lines."""
-    _console(sys.stderr).print(*map(styled, text.split("\n")), sep="\n")
+    open_console(sys.stderr).print(*map(styled, text.split("\n")), sep="\n")
 
 
 def warning(text: str) -> None:
     """Print a note to standard error."""
-    _console(sys.stderr).print(styled(("Note: ", "yellow"), text))
+    open_console(sys.stderr).print(styled(("Note: ", "yellow"), text))
 
 
 def error(text: str) -> None:
     """Print an error message to standard error; it may have several lines."""
     first, *others = text.split("\n")
-    _console(sys.stderr).print(styled(("Error: ", "bold red"), first), *map(styled, others), sep="\n")
-
-
-def styled(*pieces: str | tuple[str, str]) -> Text:
-    """A line for a console, of pieces of text and their styles, in which hidden characters are escaped.
-
-    A plain string would not do: rich takes `:x:` in it for an emoji.
-    """
-    from rich.text import Text
-
-    return Text.assemble(
-        *(
-            (escape_hidden(piece), "") if isinstance(piece, str) else (escape_hidden(piece[0]), piece[1])
-            for piece in pieces
-        )
-    )
-
-
-def _console(file: TextIO) -> Console:
-    """A console that wraps lines at words in a terminal, and leaves them whole in a file or pipe."""
-    from rich.console import Console
-
-    console = Console(file=file, highlight=False)
-    console.soft_wrap = not console.is_terminal
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = WIDE
-    return console
+    open_console(sys.stderr).print(styled(("Error: ", "bold red"), first), *map(styled, others), sep="\n")

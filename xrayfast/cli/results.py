@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from xrayfast.cli.output import Output, format_cell
+from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, Task
-from xrayfast.errors import format_interval, plural
+from xrayfast.errors import format_cell, format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics

@@ -21,6 +21,10 @@ class XrayfastError(Exception):
     def __str__(self) -> str:
         return truncate("\n".join(escape_hidden(str(line)) for line in self.args))
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython displays: the message, which says what to do, without the frames of this package."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(XrayfastError, ValueError):
     """An option with a wrong value, or options that contradict each other or the data."""
@@ -126,3 +130,16 @@ def format_value(value: float, form: str = ".3f") -> str:
 def format_interval(low: float, high: float, form: str = ".3f") -> str:
     """Both ends of an interval, such as "0.653 to 0.788"."""
     return f"{format_value(low, form)} to {format_value(high, form)}"
+
+
+def format_cell(cell: object) -> str:
+    """A table's cell as text: floats with three digits, None and NaN as a dash.
+
+    >>> format_cell(-0.8361), format_cell(1200), format_cell(None)
+    ('−0.836', '1,200', '–')
+    """
+    if cell is None or (isinstance(cell, float) and cell != cell):
+        return "–"
+    if isinstance(cell, bool) or not isinstance(cell, (int, float)):
+        return str(cell)
+    return format_value(cell, ".3f" if isinstance(cell, float) else ",d")

@@ -7,6 +7,8 @@ imitate a message of ours, and a bidirectional control can show `gpj.exe` as `ex
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from unicodedata import category
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
@@ -42,9 +44,24 @@ class XrayfastWarning(UserWarning):
     """A note of a function that was given nothing else to tell it to; the command line prints it as one."""
 
 
+_RECEIVERS: list[Callable[[str], object]] = []
+"""Of each block of `passing_warnings` that runs."""
+
+
 def warn(text: str) -> None:
-    """Warn where a function of the package was called, which is what its notes do outside the command line."""
-    warnings.warn(escape_hidden(text), XrayfastWarning, stacklevel=3)
+    """Warn where a function of the package was called, which is what its notes do where nothing displays them."""
+    if not (_RECEIVERS and _RECEIVERS[-1](text)):
+        warnings.warn(escape_hidden(text), XrayfastWarning, stacklevel=3)
+
+
+@contextmanager
+def passing_warnings(receiver: Callable[[str], object]) -> Iterator[None]:
+    """Within the block `receiver` gets the texts of `warn`, and returns whether it has displayed them."""
+    _RECEIVERS.append(receiver)
+    try:
+        yield
+    finally:
+        _RECEIVERS.remove(receiver)
 
 
 def is_utf8(text: str) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from xrayfast.audit.check import Audit, audit
-from xrayfast.audit.features import LEAST_SIDE, StageProgress
+from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.config import Config, field_types
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.reader import Pixels
@@ -14,6 +14,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError, WriteError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_json, write_text
+from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report.html.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.run import now
 from xrayfast.workflows.data import opened, unused_data_settings
@@ -28,7 +29,7 @@ def check(
     config: Config | None = None,
     size: int | None = None,
     output: Path | str | None = None,
-    progress: StageProgress | None = None,
+    progress: bool | StageProgress | None = None,
 ) -> Audit:
     """Find what distorts results: odd files, duplicates, leaks, rare classes, shortcuts.
 
@@ -38,7 +39,8 @@ def check(
         size: side in pixels of the images that are compared, at least 64. That of later training leaves its images
             cached. Default: the config's.
         output: a folder to write `check.json` and `check.html` to.
-        progress: called with the stage, the images done and the total.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
+            stage, its images done and in all.
 
     Returns:
         The Audit: `.leaks`, `.findings`, `.duplicates`, `.shortcuts`, `.to_json()`.
@@ -57,7 +59,8 @@ def check(
             Path(output).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{output}: can't be made ({error.strerror}). Choose another folder with --output.") from error
-    found = audit(data, images, progress)
+    with show_progress(progress) as reporter:
+        found = audit(data, images, reporter.preparing)
     if output is not None:
         write_json(Path(output, JSON), found.to_json())
         _write_page(found, images, Path(output, PAGE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.predictions import Predictions
+from xrayfast.progress import StageProgress, show_progress
 from xrayfast.run import SPLIT_FILE, Run
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 
@@ -95,7 +96,7 @@ def compare(
     reference: Run | Path | str | None = None,
     resamples: int = 1000,
     seed: int = 0,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: bool | StageProgress | None = None,
 ) -> Comparison:
     """Put runs into one table, and compare each with the best one (or another) on the same images.
 
@@ -111,7 +112,8 @@ def compare(
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
             `metrics.json` has none.
         seed: of the draws.
-        progress: called with the name of a stage, the images done and the images in all.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
+            stage, its images done and in all.
 
     Returns:
         The Comparison: `.table`, `.differences`, `.notes`, `.to_json()`.
@@ -129,26 +131,24 @@ def compare(
     chosen, split_notes = _choose_split(found, split)
     predictions = {name: _read_predictions(run, chosen) for name, run in found.items()}
     total, done = 2 * sum(map(len, predictions.values())), 0
-    rows = []
-    for name, run in found.items():
-        rows.append(_run_row(name, run, chosen, predictions[name], resamples, seed))
-        done += len(predictions[name])
-        if progress is not None:
-            progress("computing metrics", done, total)
-    table = pd.DataFrame(rows).sort_values(
-        order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
-    )
-    reference_name = reference_name or str(table["run"][0])
-    metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
-    pairs, remarks = [], {}
-    for name in table["run"]:
-        if name != reference_name:
-            one, other = (_run_predictions(found[side], predictions[side]) for side in (name, reference_name))
-            compared, remarks[name] = compare_pair(one, other, metrics, resamples, seed)
-            pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
-        done += len(predictions[name])
-        if progress is not None:
-            progress("comparing", done, total)
+    rows, pairs, remarks = [], [], {}
+    with show_progress(progress) as reporter:
+        for name, run in found.items():
+            rows.append(_run_row(name, run, chosen, predictions[name], resamples, seed))
+            done += len(predictions[name])
+            reporter.preparing("computing metrics", done, total)
+        table = pd.DataFrame(rows).sort_values(
+            order, ascending=not known[order].higher_is_better, na_position="last", kind="stable", ignore_index=True
+        )
+        reference_name = reference_name or str(table["run"][0])
+        metrics = tuple(dict.fromkeys([*epoch_metrics(task), order]))
+        for name in table["run"]:
+            if name != reference_name:
+                one, other = (_run_predictions(found[side], predictions[side]) for side in (name, reference_name))
+                compared, remarks[name] = compare_pair(one, other, metrics, resamples, seed)
+                pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
+            done += len(predictions[name])
+            reporter.preparing("comparing", done, total)
     difference_table, tests = correct_p_values(pairs)
     notes += split_notes + _merge_remarks(remarks, reference_name) + _test_notes(tests, reference is None, order)
     return Comparison(table, difference_table, tuple(notes), task, chosen, order, reference_name, metrics, tests)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.audit.features import StageProgress
 from xrayfast.config import FIELD_SECTIONS, OWN_WEIGHTS, Config, DataConfig, Problems, TaskChoice, field_types
 from xrayfast.data.cache.folders import cache_root, holds_cache
 from xrayfast.data.cache.image_cache import DecodedImages
@@ -24,6 +23,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.option_effects import check_settings
+from xrayfast.progress import StageProgress
 from xrayfast.run import Run
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast._version import __version__
-from xrayfast.audit.features import StageProgress
 from xrayfast.config import MAX_BATCH_SIZE, Config, Device, field_types
 from xrayfast.data.cache.image_cache import open_images
 from xrayfast.data.images.notes import describe_notes
@@ -30,6 +29,7 @@ from xrayfast.predictions import (
     Predictions,
     image_attributes,
 )
+from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report.figures import Case
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import unused_data_settings
@@ -81,7 +81,7 @@ def evaluate(
     device: Device = "auto",
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     command: str = "",
-    progress: StageProgress | None = None,
+    progress: bool | StageProgress | None = None,
 ) -> Evaluation:
     """Metrics of a run on the test split of its own data, or on another data set, with its calibration and thresholds.
 
@@ -106,7 +106,8 @@ def evaluate(
         device: where to compute.
         batch_size: images per batch.
         command: the command line, recorded in `evaluation.json`.
-        progress: called with the stage, the number of images done and of all images.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
+            stage, its images done and in all.
 
     Returns:
         The Evaluation, a new folder in the run's: `.metrics`, `.predictions`, `.path`.
@@ -118,7 +119,6 @@ def evaluate(
     """
     run = Run.of(run)
     began, started = time.perf_counter(), now()
-    progress = progress or (lambda stage, done, total: None)
     settings = run.config.results
     items = (prevalence,) if isinstance(prevalence, str) else settings.prevalence if prevalence is None else prevalence
     shares = parse_prevalences(items, run.labels)
@@ -136,18 +136,27 @@ def evaluate(
         raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
     stem = split or "test" if external is None else external.config.source.absolute().name or "data"
     run.require_new_evaluation(name)
-    if external is None:
-        evaluated = _read_own(run, split, by)
-    else:
-        evaluated = _predict_external(
-            run, external, split, by, tta=tta, arch=arch, device=device, batch_size=batch_size, progress=progress
+    with show_progress(progress) as reporter:
+        if external is None:
+            evaluated = _read_own(run, split, by)
+        else:
+            evaluated = _predict_external(
+                run,
+                external,
+                split,
+                by,
+                tta=tta,
+                arch=arch,
+                device=device,
+                batch_size=batch_size,
+                progress=reporter.preparing,
+            )
+        predictions = evaluated.predictions
+        reporter.preparing("computing metrics", 0, len(predictions))
+        result = compute_metrics(
+            predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
-    predictions = evaluated.predictions
-    progress("computing metrics", 0, len(predictions))
-    result = compute_metrics(
-        predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
-    )
-    progress("computing metrics", len(predictions), len(predictions))
+        reporter.preparing("computing metrics", len(predictions), len(predictions))
     metrics = {
         "source": str((run.config.data if external is None else external.config).source),
         "split": split or ("test" if external is None else None),

@@ -21,6 +21,7 @@ from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
 from xrayfast.option_effects import check_range_test
 from xrayfast.own_code import separate_code
+from xrayfast.progress import StageProgress, show_progress
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare, require_settings
 
@@ -31,7 +32,7 @@ def find_lr(
     *,
     config: Config | None = None,
     steps: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 100,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: bool | StageProgress | None = None,
     note: Callable[[str], None] = warn,
     **options: Unpack[Options],
 ) -> LRCurve:
@@ -44,7 +45,8 @@ def find_lr(
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings; `options` override them.
         steps: number of batches.
-        progress: called with a stage's name and its number of images done and in all, before training begins.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
+            stage, its images done and in all.
         note: called with each note on options and weights without effect, in a sentence.
         options: any field of ModelConfig and TrainConfig, as in `fit`.
 
@@ -57,15 +59,16 @@ def find_lr(
     settings, code = separate_code(options)
     manifest, config, idle = resolve_inputs(data, config, settings)
     require_settings(manifest, config, code)
-    for text in check_range_test(options) + idle:
-        note(text)
-    manifest, images = decode(manifest, config.model.size, progress)
-    learn = prepare(manifest, config, images, code=code)
-    for text in learn.network_notes:
-        note(text)
-    unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
-    with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():
-        try:
-            return range_test(learn, steps)
-        except ReadError as error:
-            raise as_read_error(error) from error
+    with show_progress(progress) as reporter:
+        for text in check_range_test(options) + idle:
+            note(text)
+        manifest, images = decode(manifest, config.model.size, reporter.preparing)
+        learn = prepare(manifest, config, images, code=code)
+        for text in learn.network_notes:
+            note(text)
+        unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])
+        with learn.no_bar(), isolated_rng(config.train.seed, "range test"), FreeThreads():
+            try:
+                return range_test(learn, steps, progress=reporter.preparing)
+            except ReadError as error:
+                raise as_read_error(error) from error

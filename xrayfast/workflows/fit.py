@@ -31,7 +31,7 @@ from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
-from xrayfast.learning.training.callbacks import History, NullReporter, Reporter
+from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
 from xrayfast.learning.training.learner import RadiographLearner, build_layers, learner_from_config, training_loss
@@ -43,6 +43,7 @@ from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions
+from xrayfast.progress import NullReporter, Reporter, in_notebook, show_progress
 from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import (
     changed_images,
@@ -78,6 +79,7 @@ def fit(
     config: Config | None = None,
     name: str | None = None,
     runs: Path | str = "runs",
+    progress: bool | None = None,
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
     command: str = "",
@@ -93,7 +95,8 @@ def fit(
         config: settings; `options` override them.
         name: of the run; by default the arch and a number that counts up.
         runs: the folder of runs.
-        reporter: receives progress.
+        progress: whether to display progress; by default in a notebook and in a terminal.
+        reporter: receives progress, in place of the display.
         interrupted: called after each batch; training stops if it returns True.
         command: the command line, for `run.json`.
         options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6; `loss` also
@@ -112,8 +115,9 @@ def fit(
     manifest, config, idle = resolve_inputs(data, config, settings)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)
-    with join_process_group(config.train.device) as world, FreeThreads() as threads:
-        reporter = reporter if reporter and world.is_rank_zero else NullReporter()
+    shown = show_progress(progress, reporter)
+    with join_process_group(config.train.device) as world, FreeThreads() as threads, shown as reporter:
+        reporter = reporter if world.is_rank_zero else NullReporter()
         opened = manifest
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
@@ -165,6 +169,7 @@ def resume(
     arch: Callable[..., Any] | None = None,
     splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
+    progress: bool | None = None,
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
 ) -> Run:
@@ -178,7 +183,8 @@ def resume(
         arch: that of the run, where it is code of your own; likewise the next two.
         splitter: that of the run.
         loss: that of the run.
-        reporter: receives progress.
+        progress: whether to display progress; by default in a notebook and in a terminal.
+        reporter: receives progress, in place of the display.
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:
@@ -187,10 +193,10 @@ def resume(
         Interrupted: it was stopped again.
     """
     run = Run.of(run)
-    note, reporter = warn if reporter is None else reporter.note, reporter or NullReporter()
     config = run.config
-    joined = join_process_group(config.train.device)
-    with joined as world, FreeThreads() as threads, _resuming(run, world, note) as folder:
+    joined, shown = join_process_group(config.train.device), show_progress(progress, reporter)
+    note = warn if reporter is None else reporter.note
+    with joined as world, FreeThreads() as threads, shown as reporter, _resuming(run, world, note) as folder:
         copy = Run(folder)
         if not world.is_rank_zero:
             reporter = NullReporter()
@@ -379,14 +385,15 @@ def _train(training: Training) -> None:
         if world.is_rank_zero:
             if remark := _instability(history):
                 _add_remark(run, remark, training.reporter.note)
-            finish(run, learn, history, config, seconds=time.perf_counter() - began, note=training.reporter.note)
+            finish(run, learn, history, config, seconds=time.perf_counter() - began, reporter=training.reporter)
         world.barrier()
     except (KeyboardInterrupt, Exception) as error:
         # Signals may have reached the processes that read images, or closed the terminal, before training stopped.
         if isinstance(error, KeyboardInterrupt) or stop():
             if run.info.status != "completed":  # then only leftovers are to be removed
                 run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
-            again = f"xrayfast fit --resume {shlex.quote(str(run.path))}"
+            path = str(run.path)
+            again = f"xf.resume({path!r})" if in_notebook() else f"xrayfast fit --resume {shlex.quote(path)}"
             raise Interrupted(
                 f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}",
                 getattr(error, "exit_code", stop.exit_code),
@@ -430,30 +437,35 @@ def finish(
     config: Config,
     *,
     seconds: float,
-    note: Callable[[str], None] = warn,
+    reporter: Reporter,
 ) -> None:
     """Predict with the weights of the best epoch, compute metrics, and complete the run."""
     began = time.perf_counter()
     load_weights(learn.model, run.model_path)
-    train = config.train
-    predictions: dict[Split, Predictions] = {
-        split: predict_split(learn, split, tta=train.tta) for split in PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]
-    }
+    train, predictions = config.train, dict[Split, Predictions]()
+    splits: list[Split] = [*PREDICTED_SPLITS[: len(learn.dls.loaders) - 1]]
     if train.train_metrics == "final":
-        predictions["train"] = predict_split(learn, "train")
+        splits.append("train")
+    total = int(learn.dls.manifest.table["split"].isin(splits).sum())
+    for split in splits:
+        reporter.preparing("predicting", sum(map(len, predictions.values())), total)
+        predictions[split] = predict_split(learn, split, tta=train.tta and split != "train")
+    reporter.preparing("predicting", total, total)
     if changed := changed_images(run, learn.dls.manifest, learn.dls.images):
         _add_remark(
             run,
             f"{plural(len(changed), 'image')} changed while the network was trained: {shorten(changed)}. Epochs before "
             "are of other pixels than those after, and than the predictions. Train again on data at rest.",
-            note,
+            reporter.note,
         )
     run.update_info(
         finished=now(),
         seconds=run.total_seconds(seconds + time.perf_counter() - began),
         best_epoch=history.best_epoch,
     )
+    reporter.preparing("computing metrics", 0, total)
     finalize_results(run, predictions, config.results, train.seed)
+    reporter.preparing("computing metrics", total, total)
     write_cards(run)
     run.update_info(status="completed")
     run.remove_leftovers()

@@ -17,6 +17,7 @@ from xrayfast.errors import RunError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
+from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report import figures
 from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
 from xrayfast.report.html.run_page import ReportData, render_run_page, training_facts
@@ -42,6 +43,7 @@ def interpret(
     saliency: Annotated[int, Field(ge=0, le=1000)] = 0,
     by: Sequence[str] | str = (),
     arch: Callable[..., Any] | None = None,
+    progress: bool | None = None,
     **options: Unpack[ResultsOptions],
 ) -> RadiographInterpretation:
     """Write a run's figures, tables, model card and `report.html`, without running the network again.
@@ -55,6 +57,7 @@ def interpret(
         by: columns of the data set's table, of at most 20 values, such as hospital: saved with the predictions, and
             with the metrics of their subgroups from then on, as sex, age and view are where they are known.
         arch: that of the run, where it is code of your own; for `saliency`.
+        progress: whether to display progress; by default in a notebook and in a terminal.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
             again on the validation split, and the metrics of all splits computed again.
 
@@ -70,8 +73,9 @@ def interpret(
     from xrayfast.learning.interpretation import RadiographInterpretation
 
     run = Run.of(run)
-    with run.lock():
-        return RadiographInterpretation.of(write_report(run, split, top, saliency, options, by, arch))
+    with run.lock(), show_progress(progress) as reporter:
+        report = write_report(run, split, top, saliency, options, by, arch, reporter.preparing)
+        return RadiographInterpretation.of(report)
 
 
 def write_report(
@@ -82,6 +86,7 @@ def write_report(
     options: ResultsOptions,
     by: Sequence[str] | str = (),
     arch: Callable[..., Any] | None = None,
+    progress: StageProgress = lambda stage, done, total: None,
 ) -> Interpretation:
     """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
 
@@ -98,6 +103,8 @@ def write_report(
     chosen = split or list(interpretations)[-1]
     if chosen not in interpretations:
         run.predictions(chosen)  # raises, and says which splits there are
+    images = sum(len(of_split.predictions) for of_split in interpretations.values())
+    progress("writing the report", 0, images)
     explained, notes = _explain(run, interpretations[chosen], saliency, arch)
     reports = {split: _split_report(run, split, of_split, top) for split, of_split in interpretations.items()}
     _write_cases(run, chosen, explained, notes, {split: report.cases for split, report in reports.items()})
@@ -107,6 +114,7 @@ def write_report(
     _write_figures(run, report, reports[chosen])
     write_text(run.report_path, render_run_page(report))
     write_cards(run)
+    progress("writing the report", images, images)
     return interpretations[chosen]
 
 

@@ -37,6 +37,7 @@ from xrayfast.learning.training.loaders import BATCH_TRANSFORMS, KNOWN_TRANSFORM
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code
+from xrayfast.progress import NullReporter
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data, image_infos, split_table, with_absolute_paths
 from xrayfast.workflows.fit import finish, own_code_remarks, prepare
@@ -149,7 +150,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
 
     run = Run.create(Path(runs), name, learn.arch.removeprefix(OWN), config, info, write)
     with run.lock():
-        finish(run, learn, history, config, seconds=0.0)
+        finish(run, learn, history, config, seconds=0.0, reporter=NullReporter(note=warn))
     return run
 
 

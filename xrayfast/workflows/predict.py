@@ -26,6 +26,7 @@ from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.option_effects import check_tta
 from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
+from xrayfast.progress import show_progress
 from xrayfast.run import Run
 
 
@@ -39,7 +40,7 @@ def predict(
     batch_size: Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE)] = 32,
     arch: Callable[..., Any] | None = None,
     device: Device = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | Callable[[int, int], None] | None = None,
     note: Callable[[str], None] = warn,
 ) -> pd.DataFrame:
     """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
@@ -54,7 +55,8 @@ def predict(
         batch_size: images per batch.
         arch: that of the run, where it is code of your own.
         device: where to compute.
-        progress: called with the number of files done and of all files.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with the
+            number of files done and of all files.
         note: called with what was left out or differs from the run, in a sentence.
 
     Returns:
@@ -72,26 +74,28 @@ def predict(
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     run = Run.of(run)
     files, left_out = find_images([sources] if isinstance(sources, (str, Path)) else sources)
-    if left_out:
-        note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
-    for sentence in check_tta(tta, run.config.train.tta):
-        note(sentence)
-    predictor = Predictor.from_run(run, device, arch)
-    window, size = run.config.data.window, predictor.size
-    tables: list[pd.DataFrame] = []
-    notes: list[tuple[str, ...]] = []
-    with reading(files, lambda file: _try_read(file, window, size)) as contents:
-        for start in range(0, len(files), CHUNK):
-            chunk = contents[start : start + CHUNK]
-            images = [content.pixels for content in chunk if isinstance(content, Radiograph)]
-            probability = predictor.probabilities(images, tta=tta, batch_size=batch_size).calibrated
-            answers = _decide(probability, predictor.decision, abstain_below)
-            tables.append(_with_files(answers, files[start : start + CHUNK], chunk))
-            notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
-            if progress is not None:
-                progress(min(start + CHUNK, len(files)), len(files))
-    for sentence in describe_notes(files, notes):
-        note(sentence)
+    stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
+    with show_progress(stages) as reporter:
+        if left_out:
+            note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
+        for sentence in check_tta(tta, run.config.train.tta):
+            note(sentence)
+        predictor = Predictor.from_run(run, device, arch)
+        window, size = run.config.data.window, predictor.size
+        tables: list[pd.DataFrame] = []
+        notes: list[tuple[str, ...]] = []
+        reporter.preparing("predicting", 0, len(files))
+        with reading(files, lambda file: _try_read(file, window, size)) as contents:
+            for start in range(0, len(files), CHUNK):
+                chunk = contents[start : start + CHUNK]
+                images = [content.pixels for content in chunk if isinstance(content, Radiograph)]
+                probability = predictor.probabilities(images, tta=tta, batch_size=batch_size).calibrated
+                answers = _decide(probability, predictor.decision, abstain_below)
+                tables.append(_with_files(answers, files[start : start + CHUNK], chunk))
+                notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
+                reporter.preparing("predicting", min(start + CHUNK, len(files)), len(files))
+        for sentence in describe_notes(files, notes):
+            note(sentence)
     return pd.concat(tables, ignore_index=True)
 
 

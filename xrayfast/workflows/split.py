@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from xrayfast.audit.features import StageProgress
 from xrayfast.config import Config
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv
+from xrayfast.progress import StageProgress, show_progress
 from xrayfast.workflows.data import decode, opened, unused_data_settings
 from xrayfast.workflows.steps.leaks import require_leak_free
 
@@ -24,7 +24,7 @@ def split(
     *,
     config: Config | None = None,
     output: Path | str | None = None,
-    progress: StageProgress | None = None,
+    progress: bool | StageProgress | None = None,
 ) -> Manifest:
     """Draw the split of each image as `fit` does: patients and duplicates are never divided.
 
@@ -32,7 +32,8 @@ def split(
         data: a Manifest from `open_data`; by default what `config` says.
         config: settings; images are compared at its `size`.
         output: a CSV file to write: image, patient, split and labels; `split_file` replays it.
-        progress: called with the stage, the images done and the total.
+        progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
+            stage, its images done and in all.
 
     Returns:
         The manifest with its final splits.
@@ -47,8 +48,9 @@ def split(
     idle = unused_data_settings(data, config)
     data = opened(data, config)
     data = replace(data, notes=(*data.notes, *idle))
-    data, images = decode(data, config.model.size, progress)
-    data, _, _ = require_leak_free(data, images, allow_leaks=False, progress=progress)
+    with show_progress(progress) as reporter:
+        data, images = decode(data, config.model.size, reporter.preparing)
+        data, _, _ = require_leak_free(data, images, allow_leaks=False, progress=reporter.preparing)
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data

@@ -10,8 +10,8 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import read_settings, show_counts
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import reporting
 from xrayfast.errors import plural
+from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
     from xrayfast.audit.check import Audit

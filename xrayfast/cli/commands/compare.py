@@ -10,10 +10,10 @@ import typer
 
 from xrayfast.cli.common import require_output
 from xrayfast.cli.options import OUT, Json, check_choice
-from xrayfast.cli.output import Output, format_cell
-from xrayfast.cli.progress import reporting
+from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, MAX_SEED, PREDICTED_SPLITS
-from xrayfast.errors import format_interval, format_value
+from xrayfast.errors import format_cell, format_interval, format_value
+from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import typer
 from xrayfast.cli.common import open_and_show, show_run
 from xrayfast.cli.options import Json
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import reporting
+from xrayfast.progress.terminal import reporting
 
 
 def demo(

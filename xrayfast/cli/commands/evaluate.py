@@ -11,8 +11,8 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import choose_run, command_line, read_settings
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import reporting
 from xrayfast.config import PREDICTED_SPLITS, Device
+from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
     from xrayfast.run import Run

@@ -15,9 +15,9 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import RUNS, command_line, open_and_show, read_settings, show_run
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import reporting
 from xrayfast.errors import Interrupted, XrayfastError
 from xrayfast.errors.signals import INTERRUPTED
+from xrayfast.progress.terminal import reporting
 
 if TYPE_CHECKING:
     from xrayfast.config import Config

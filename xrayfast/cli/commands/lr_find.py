@@ -11,9 +11,9 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import open_and_show, read_settings, require_output
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import reporting
 from xrayfast.config import MAX_EPOCHS
 from xrayfast.option_effects import NOT_IN_RANGE_TEST
+from xrayfast.progress.terminal import reporting
 
 
 @o.takes("data", "model", "train", without=NOT_IN_RANGE_TEST)

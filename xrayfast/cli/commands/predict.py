@@ -49,7 +49,7 @@ def predict(
     require_output(output)
     from xrayfast.workflows.predict import predict as work
 
-    table = work(chosen, sources, abstain_below=abstain_below, note=out.note, **given)
+    table = work(chosen, sources, abstain_below=abstain_below, progress=False, note=out.note, **given)
     write_csv(output, table, "%.9g")
     failed = table[table["error"] != ""]
     read = table[table["error"] == ""]

@@ -10,7 +10,7 @@ import typer
 from xrayfast.cli import options as o
 from xrayfast.cli.common import read_settings
 from xrayfast.cli.output import Output
-from xrayfast.cli.progress import reporting
+from xrayfast.progress.terminal import reporting
 
 
 @o.takes("data", "size")

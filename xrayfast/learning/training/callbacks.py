@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -20,44 +20,13 @@ from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase
 from xrayfast.metrics.registry import history_column
+from xrayfast.progress import NullReporter as NullReporter
+from xrayfast.progress import Reporter
 
 Row = dict[str, Any]
 
 SECONDS_BETWEEN_REPORTS = 0.1
 """Shortest interval between two reports of batches."""
-
-
-@runtime_checkable
-class Reporter(Protocol):
-    """Receives the progress of training. The command line displays it; a notebook may do so differently."""
-
-    def note(self, text: str) -> None:
-        """A sentence to display."""
-
-    def preparing(self, stage: str, done: int, total: int) -> None:
-        """Before training or a phase of it, `done` of `total` images are through a stage such as "decoding"."""
-
-    def phase(self, phase: Phase) -> None:
-        """A phase begins."""
-
-    def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
-        """`done` of `total` batches of split "train" or "valid" of the (1-based) epoch are done.
-
-        Called about ten times per second, and for the last batch. `loss` is the smoothed training loss; `images` and
-        `seconds` count this split of this epoch.
-        """
-
-    def epoch(self, row: Mapping[str, Any], best: bool) -> None:
-        """An epoch is done; `row` is its row of `history.csv`, `best` whether it is the best so far."""
-
-
-class NullReporter:
-    """A Reporter that displays nothing."""
-
-    def _ignore(self, *_: Any, **__: Any) -> None:
-        pass
-
-    note = preparing = phase = batch = epoch = _ignore
 
 
 class FrozenInference(Callback):

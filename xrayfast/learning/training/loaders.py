@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -49,6 +50,7 @@ from xrayfast.learning.fastai_api import (
 )
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.progressive import Shrink
+from xrayfast.progress import show_progress
 
 SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 """The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
@@ -285,6 +287,7 @@ def dataloaders(
     device: Device = "auto",
     seed: int = 0,
     images: DecodedImages | None = None,
+    progress: bool | None = None,
 ) -> RadiographDataLoaders:
     """Fastai DataLoaders: `dls.train`, `dls.valid` and, where there is a test split, `dls[2]`.
 
@@ -302,6 +305,7 @@ def dataloaders(
         seed: of the order of training images.
         images: decoded images of that size; by default from the cache of the data set's settings, which decodes now
             what it lacks.
+        progress: whether to display that progress; by default in a notebook and in a terminal.
 
     Raises:
         ConfigError: no such device here.
@@ -310,7 +314,8 @@ def dataloaders(
     """
     target = torch_device(device)
     if images is None:
-        data, images = decode_manifest(data, size)
+        with show_progress(progress) as reporter:
+            data, images = decode_manifest(data, size, partial(reporter.preparing, "decoding"))
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
         dls = datablock(data.labels, data.task, images).dataloaders(

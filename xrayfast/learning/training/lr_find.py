@@ -19,6 +19,7 @@ from xrayfast.files import write_csv
 from xrayfast.learning.fastai_api import Callback, Learner, SuggestionMethod
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.mixed_precision import leave_autocast
+from xrayfast.progress import StageProgress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -86,40 +87,47 @@ class LRCurve:
 
 
 class InterruptRangeTest(Callback):
-    """Stops the test between two batches when `interrupted` returns True."""
+    """Reports images after each batch, and stops the test when `interrupted` returns True."""
 
     order = CALLBACK_ORDER["InterruptRangeTest"]
 
-    def __init__(self, interrupted: Callable[[], bool]) -> None:
-        self.interrupted = interrupted
+    def __init__(self, steps: int, interrupted: Callable[[], bool], progress: StageProgress) -> None:
+        self.steps, self.interrupted, self.progress = steps, interrupted, progress
 
     def after_batch(self) -> None:
-        """Raise KeyboardInterrupt."""
+        """Report, and raise KeyboardInterrupt where it is asked for."""
+        self.progress("range test", (self.train_iter + 1) * self.dls.train.bs, self.steps * self.dls.train.bs)
         if self.interrupted():
             raise KeyboardInterrupt
 
 
-def range_test(learn: Learner, steps: int = 100, interrupted: Callable[[], bool] = lambda: False) -> LRCurve:
+def range_test(
+    learn: Learner,
+    steps: int = 100,
+    interrupted: Callable[[], bool] = lambda: False,
+    progress: StageProgress = lambda stage, done, total: None,
+) -> LRCurve:
     """Train for some steps while the learning rate grows from 1e-7 to 10; the learner is left as it was.
 
     Args:
         learn: a learner, frozen as it is to be trained.
         steps: batches to train on, at least 20; the test ends early if the loss diverges.
         interrupted: called after each batch; the test stops with a KeyboardInterrupt if it returns True.
+        progress: called after each batch with the stage "range test", the images done and all images.
     """
-    path = learn.path
+    path, steps = learn.path, max(steps, 20)
     with tempfile.TemporaryDirectory() as scratch:
         learn.path = Path(scratch)  # fastai saves the model there; its default is the data's or the working folder
         try:
-            with learn.added_cbs(InterruptRangeTest(interrupted)):
-                learn.lr_find(num_it=max(steps, 20), show_plot=False, suggest_funcs=None)
+            with learn.added_cbs(InterruptRangeTest(steps, interrupted, progress)):
+                learn.lr_find(num_it=steps, show_plot=False, suggest_funcs=None)
         finally:
             leave_autocast(learn)
             learn.path = path
             learn.opt.clear_state()
     lrs = torch.tensor(learn.recorder.lrs, dtype=torch.float64)
     losses = torch.tensor([float(loss) for loss in learn.recorder.losses], dtype=torch.float64)
-    return LRCurve(lrs.numpy(), losses.numpy(), _suggestions(lrs, losses, max(steps, 20)))
+    return LRCurve(lrs.numpy(), losses.numpy(), _suggestions(lrs, losses, steps))
 
 
 def _suggestions(lrs: torch.Tensor, losses: torch.Tensor, steps: int) -> dict[str, float | None]:

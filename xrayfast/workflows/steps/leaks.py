@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from xrayfast.audit.features import LEAST_SIDE, StageProgress
+from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.audit.findings import class_findings, duplicate_findings
 from xrayfast.audit.leaks import Leaks, find_leaks, redraw_leaky_splits
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural
+from xrayfast.progress import StageProgress
 
 LEAKS_ALLOWED = "Trained with leaks allowed"
 """How the warning of a run with leaks begins."""

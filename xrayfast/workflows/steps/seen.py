@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.audit.duplicates import near_pairs
-from xrayfast.audit.features import LEAST_SIDE, StageProgress, compute_features
+from xrayfast.audit.features import LEAST_SIDE, compute_features
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import read_csv
+from xrayfast.progress import StageProgress
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch

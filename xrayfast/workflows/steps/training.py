@@ -20,7 +20,6 @@ from xrayfast.learning.training.callbacks import (
     EpochCheckpoint,
     EpochSeeds,
     History,
-    Reporter,
 )
 from xrayfast.learning.training.checkpoint import BATCHES, BEST, Checkpoint, save_checkpoint
 from xrayfast.learning.training.distributed import World
@@ -42,6 +41,7 @@ from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.option_effects import PlanFacts
+from xrayfast.progress import Reporter
 from xrayfast.run import Run
 
 DISK_FRACTION = 0.25
@@ -241,7 +241,7 @@ class Training:
             return self.run.info.lr
         self.reporter.note("Range test for the learning rate, as in 'xrayfast lr-find'.")
         unfreeze_phase(self.learn, first_phase)
-        return range_test(self.learn, interrupted=self.interrupted).best
+        return range_test(self.learn, interrupted=self.interrupted, progress=self.reporter.preparing).best
 
     def _cache_features(self, scheduled: ScheduledPhase) -> FrozenFeatures:
         return cache_features(

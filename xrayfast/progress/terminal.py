@@ -1,49 +1,77 @@
-"""Progress of training: a live display in a terminal, plain lines in a file or pipe."""
+"""Progress in a terminal, as a live display, or in a log, as plain lines; and how text is written to either."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from xrayfast.cli.output import Output, format_cell, styled
-from xrayfast.errors import plural
+from xrayfast.errors.escapes import escape_hidden
+from xrayfast.progress import DisplayedPhase
+from xrayfast.progress.wording import format_duration, format_epoch, format_phase, format_rate, time_left
 
 if TYPE_CHECKING:
-    from xrayfast.learning.training.phases import Phase
+    from rich.console import Console
+    from rich.text import Text
+
+WIDE = 10_000
+"""Columns where there is no terminal, so that a name or path is never broken."""
+
+
+class TextOutput:
+    """Writes lines to standard output."""
+
+    @property
+    def console(self) -> Console:
+        """The console for text."""
+        return open_console(sys.stdout)
+
+    def line(self, text: str = "") -> None:
+        """Print a line of text."""
+        self.console.print(styled(text))
+
+    def note(self, text: str) -> None:
+        """Print a note in colour."""
+        self.console.print(styled(("Note: ", "yellow"), text))
+
+
+def styled(*pieces: str | tuple[str, str]) -> Text:
+    """A line for a console, of pieces of text and their styles, in which hidden characters are escaped.
+
+    A plain string would not do: rich takes `:x:` in it for an emoji.
+    """
+    from rich.text import Text
+
+    return Text.assemble(
+        *(
+            (escape_hidden(piece), "") if isinstance(piece, str) else (escape_hidden(piece[0]), piece[1])
+            for piece in pieces
+        )
+    )
+
+
+def open_console(file: TextIO) -> Console:
+    """A console that wraps lines at words in a terminal, and leaves them whole in a file or pipe."""
+    from rich.console import Console
+
+    console = Console(file=file, highlight=False)
+    console.soft_wrap = not console.is_terminal
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDE
+    return console
+
 
 SECONDS_BETWEEN_LINES = 15.0
 """Of the progress of a long epoch, where there is no terminal."""
 
 
-def format_epoch(row: Mapping[str, Any], best: bool) -> str:
-    """Format an epoch's row of the history as one line.
-
-    >>> row = {"epoch": 1, "phase": "head", "train_loss": 1.0, "valid_loss": 0.5, "seconds": 61.0}
-    >>> format_epoch(row | {"valid_accuracy": None, "train_accuracy": 0.75}, best=True)
-    'epoch 1 (head)  train 1.000  valid 0.500  accuracy – (train 0.750)  61 s  *best'
-    """
-    from xrayfast.metrics.registry import EXACT_MATCH, epoch_metrics, history_column
-
-    words = {"train_loss": "train", "valid_loss": "valid"}
-    words |= {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
-    # One metric of both splits is enough for a line.
-    trained = {history_column("valid", name): history_column("train", name) for name in EXACT_MATCH.values()}
-    numbers = [
-        f"{word} {format_cell(row[name])}"
-        + (f" (train {format_cell(row[trained[name]])})" if trained.get(name) in row else "")
-        for name, word in words.items()
-        if name in row
-    ]
-    mark = ["*best"] if best else []
-    return "  ".join([f"epoch {row['epoch']} ({row['phase']})", *numbers, f"{row['seconds']:.0f} s", *mark])
-
-
 class PlainReporter:
     """Prints lines of text; for logs, pipes and --json."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: TextOutput) -> None:
         self.out = out
         self.last = time.monotonic()
 
@@ -57,7 +85,7 @@ class PlainReporter:
             self.last = time.monotonic()
             self.out.line(f"  {stage}: {done} of {total} images")
 
-    def phase(self, phase: Phase) -> None:
+    def phase(self, phase: DisplayedPhase) -> None:
         """Print which layers are trained now, and at which learning rates."""
         self.out.line(format_phase(phase))
 
@@ -67,8 +95,8 @@ class PlainReporter:
             return
         self.last = time.monotonic()
         self.out.line(
-            f"  epoch {epoch} {split}: batch {done} of {total}  loss {loss:.3f}  {_format_rate(images, seconds)}  "
-            f"{_time_left(done, total, seconds)} left"
+            f"  epoch {epoch} {split}: batch {done} of {total}  loss {loss:.3f}  {format_rate(images, seconds)}  "
+            f"{format_duration(time_left(done, total, seconds))} left"
         )
 
     def epoch(self, row: Mapping[str, Any], best: bool) -> None:
@@ -80,7 +108,7 @@ class PlainReporter:
 class LiveReporter(PlainReporter):
     """Shows a progress bar of the current split, below the lines of the epochs so far."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: TextOutput) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         super().__init__(out)
@@ -92,6 +120,7 @@ class LiveReporter(PlainReporter):
             TimeRemainingColumn(),
             console=out.console,
             transient=True,
+            refresh_per_second=4,
         )
         self.task: Any = None
         self.title = ""
@@ -107,14 +136,14 @@ class LiveReporter(PlainReporter):
             self.progress.remove_task(self.task)
             self.task, self.title = None, ""
 
-    def phase(self, phase: Phase) -> None:
+    def phase(self, phase: DisplayedPhase) -> None:
         """Print which layers are trained now, above the bar."""
         self.progress.console.print(styled((format_phase(phase), "bold")))
         self.name = phase.name
 
     def batch(self, *, split: str, done: int, total: int, epoch: int, loss: float, images: int, seconds: float) -> None:
         """Move the bar."""
-        text = f"loss {loss:.3f}  {_format_rate(images, seconds)}"
+        text = f"loss {loss:.3f}  {format_rate(images, seconds)}"
         self._show(f"{self.name} · epoch {epoch} · {split}", done, total, text)
 
     def _show(self, title: str, done: int, total: int, text: str) -> None:
@@ -131,7 +160,7 @@ class LiveReporter(PlainReporter):
 
 
 @contextmanager
-def reporting(out: Output) -> Iterator[PlainReporter]:
+def reporting(out: TextOutput) -> Iterator[PlainReporter]:
     """The live display where the output is a terminal, else plain lines."""
     if not out.console.is_terminal:
         yield PlainReporter(out)
@@ -143,23 +172,3 @@ def reporting(out: Output) -> Iterator[PlainReporter]:
     finally:
         with suppress(OSError):  # the terminal was closed
             reporter.progress.stop()
-
-
-def format_phase(phase: Phase) -> str:
-    """Format a phase as one line: what is trained, for how long, at which learning rates."""
-    trained = phase.lrs[phase.frozen_groups :]
-    rates = list(dict.fromkeys((f"{trained[0]:.2g}", f"{trained[-1]:.2g}")))
-    return f"Training {phase.name}: {plural(phase.epochs, 'epoch')}, learning rate {' to '.join(rates)}"
-
-
-def _format_rate(images: int, seconds: float) -> str:
-    """Images per second, and whether other programs slow them down."""
-    from xrayfast.cpus import METER
-
-    others = METER.describe()
-    return f"{images / seconds if seconds else 0.0:.1f} images/s" + (f" (busy: {others})" if others else "")
-
-
-def _time_left(done: int, total: int, seconds: float) -> str:
-    rest = seconds / done * (total - done) if done else 0.0
-    return f"{rest / 60:.0f} min" if rest >= 90 else f"{rest:.0f} s"

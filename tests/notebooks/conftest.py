@@ -1,0 +1,62 @@
+"""A real kernel, as Jupyter starts one; its first import of fastai takes seconds, so that a module shares it."""
+
+import asyncio
+import os
+
+import pytest
+
+SECONDS = 300
+"""That a cell may take: a busy machine is no failure."""
+
+
+class Kernel:
+    """Runs cells in one kernel.
+
+    Attributes:
+        client: nbclient's, of a notebook with all cells so far.
+        folder: the kernel's working folder.
+    """
+
+    def __init__(self, client, folder):
+        self.client, self.folder = client, folder
+
+    def run(self, source):
+        """The outputs of a cell."""
+        return asyncio.run(self._run(source))
+
+    def interrupt(self, source, ready):
+        """The outputs of a cell that is interrupted, as by the stop button, once `ready` returns True."""
+
+        async def both():
+            running = asyncio.ensure_future(self._run(source))
+            while not ready() and not running.done():
+                await asyncio.sleep(0.02)
+            await self.client.km.interrupt_kernel()
+            return await running
+
+        return asyncio.run(both())
+
+    async def _run(self, source):
+        from nbformat.v4 import new_code_cell
+
+        cells = self.client.nb.cells
+        cells.append(new_code_cell(source))
+        await self.client.async_execute_cell(cells[-1], len(cells) - 1)
+        return cells[-1].outputs
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory):
+    """A fresh Kernel; errors are outputs of cells, as a person sees them."""
+    from nbclient import NotebookClient
+    from nbformat.v4 import new_notebook
+
+    folder = tmp_path_factory.mktemp("notebook")
+    own = {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+    # Jupyter chooses the backend of matplotlib.
+    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | own
+    client = NotebookClient(
+        new_notebook(), timeout=SECONDS, allow_errors=True, resources={"metadata": {"path": str(folder)}}
+    )
+    with client.setup_kernel(env=env):
+        yield Kernel(client, folder)

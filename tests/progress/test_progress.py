@@ -1,0 +1,114 @@
+"""Where progress is displayed, and that a display that fails ends nothing."""
+
+import os
+import pty
+from contextlib import contextmanager, redirect_stdout, suppress
+
+import pytest
+
+import xrayfast as xf
+from xrayfast.errors import ConfigError, Interrupted
+from xrayfast.errors.escapes import warn
+from xrayfast.progress import ForgivingReporter, NullReporter, in_notebook, show_progress
+
+ROW = {"epoch": 1, "phase": "head", "train_loss": 0.5, "valid_loss": 0.25, "valid_accuracy": 0.75, "seconds": 3.0}
+LINE = "epoch 1 (head)  train 0.500  valid 0.250  accuracy 0.750  3 s  *best\n"
+
+
+def report(progress, **given):
+    with show_progress(progress, **given) as reporter:
+        reporter.note("a note")
+        warn("a warning")
+        reporter.epoch(ROW, True)
+        return reporter
+
+
+def test_a_script_whose_output_is_piped_shows_nothing_unless_asked(capsys):
+    assert not in_notebook()
+    for silent in (None, False):
+        with pytest.warns(UserWarning, match="a warning"):
+            report(silent)
+    assert capsys.readouterr().out == ""
+    report(True)
+    assert capsys.readouterr().out == f"Note: a note\nNote: a warning\n{LINE}"
+
+
+def test_only_rank_zero_shows_progress(capsys, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with pytest.warns(UserWarning):
+        report(True)
+    assert capsys.readouterr().out == ""
+
+
+@contextmanager
+def terminal():
+    """Standard output is a terminal, whose other end is given."""
+    screen, stdout = pty.openpty()
+    os.set_blocking(screen, False)
+    with suppress(OSError), open(stdout, "w") as file, redirect_stdout(file):  # noqa: PTH123 - a descriptor
+        yield screen
+
+
+def test_a_terminal_shows_the_bar_of_the_command_line_unless_told_not_to(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal() as screen:
+        report(None)
+        shown = os.read(screen, 10_000).decode()
+        with pytest.warns(UserWarning):
+            report(False)
+        with pytest.raises(BlockingIOError):
+            os.read(screen, 10_000)
+    assert "\x1b[?25l" in shown and LINE.strip() in shown and "a warning" in shown
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_terminal_that_is_closed_ends_nothing():
+    with terminal() as screen, pytest.warns(UserWarning) as warned, show_progress() as reporter:
+        os.close(screen)
+        for _ in range(3):
+            reporter.epoch(ROW, True)
+        reporter.note("a note after it")
+        warn("a warning after it")
+    texts = [str(warning.message) for warning in warned]
+    assert len(texts) == 2 and "work goes on without it: OSError" in texts[0] and texts[1] == "a warning after it"
+
+
+def test_a_pipe_whose_reader_has_gone_ends_nothing():
+    read, write = os.pipe()
+    os.close(read)
+    gone = pytest.warns(UserWarning, match="work goes on without it")
+    with open(write, "w") as file, redirect_stdout(file), gone:  # noqa: PTH123 - a descriptor
+        report(True)
+
+
+def test_a_signal_is_no_failure_of_the_display():
+    def stop(text):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ForgivingReporter(NullReporter(note=stop)).note("a note")
+
+
+def test_warnings_are_python_s_again_after_a_block_that_fails(capsys):
+    with pytest.raises(Interrupted), show_progress(True):
+        raise Interrupted("stopped")
+    with pytest.warns(UserWarning, match="later"):
+        warn("later")
+
+
+def test_a_callable_gets_the_stages_and_a_reporter_everything(capsys):
+    calls = []
+    with show_progress(lambda *stage: calls.append(stage)) as reporter:
+        reporter.preparing("decoding", 1, 2)
+    assert calls == [("decoding", 1, 2)]
+    own = NullReporter()
+    with show_progress(reporter=own) as reporter:
+        assert reporter is own
+    with pytest.raises(ConfigError, match="progress and reporter"), show_progress(True, own):
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_public_functions_check_it():
+    with pytest.raises(ConfigError, match="progress is 'loud'; expected a"):
+        xf.check("data", progress="loud")

@@ -1,0 +1,61 @@
+"""The words of all displays of progress."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xrayfast.errors import format_cell, plural
+from xrayfast.progress import DisplayedPhase
+
+
+def format_epoch(row: Mapping[str, Any], best: bool) -> str:
+    """Format an epoch's row of the history as one line.
+
+    >>> row = {"epoch": 1, "phase": "head", "train_loss": 1.0, "valid_loss": 0.5, "seconds": 61.0}
+    >>> format_epoch(row | {"valid_accuracy": None, "train_accuracy": 0.75}, best=True)
+    'epoch 1 (head)  train 1.000  valid 0.500  accuracy – (train 0.750)  61 s  *best'
+    """
+    from xrayfast.metrics.registry import EXACT_MATCH, epoch_metrics, history_column
+
+    words = {"train_loss": "train", "valid_loss": "valid"}
+    words |= {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
+    # One metric of both splits is enough for a line.
+    trained = {history_column("valid", name): history_column("train", name) for name in EXACT_MATCH.values()}
+    numbers = [
+        f"{word} {format_cell(row[name])}"
+        + (f" (train {format_cell(row[trained[name]])})" if trained.get(name) in row else "")
+        for name, word in words.items()
+        if name in row
+    ]
+    mark = ["*best"] if best else []
+    return "  ".join([f"epoch {row['epoch']} ({row['phase']})", *numbers, f"{row['seconds']:.0f} s", *mark])
+
+
+def format_phase(phase: DisplayedPhase) -> str:
+    """Format a phase as one line: what is trained, for how long, at which learning rates."""
+    trained = phase.lrs[phase.frozen_groups :]
+    rates = list(dict.fromkeys((f"{trained[0]:.2g}", f"{trained[-1]:.2g}")))
+    return f"Training {phase.name}: {plural(phase.epochs, 'epoch')}, learning rate {' to '.join(rates)}"
+
+
+def format_rate(images: int, seconds: float) -> str:
+    """Images per second, and whether other programs slow them down."""
+    from xrayfast.cpus import METER
+
+    others = METER.describe()
+    return f"{images / seconds if seconds else 0.0:.1f} images/s" + (f" (busy: {others})" if others else "")
+
+
+def time_left(done: int, total: int, seconds: float) -> float:
+    """Seconds that the rest takes, at the pace of what is done."""
+    return seconds / done * (total - done) if done else 0.0
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> format_duration(89.4), format_duration(90), format_duration(7200)
+    ('89 s', '2 min', '120 min')
+    """
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
