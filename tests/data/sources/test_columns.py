@@ -193,3 +193,144 @@ def test_findings_are_labels_without_a_note(data_dir):
     data = with_flags(data_dir, *names)
     assert set(data.labels) == {"Mass", *names} - {"No Finding"}
     assert not noted(data, "by name") and not noted(data, "No labels")
+
+
+# Columns that tell the split
+
+
+def with_cells(root, name, cells, **options):
+    """Labels a and b of 24 images, and a column of cells, repeated in turn."""
+    text = "".join(f"i{i}.png,{'ab'[i % 5 % 2]},{cells[i % len(cells)]}\n" for i in range(24))
+    make(root, *(f"i{i}.png" for i in range(24)))
+    return opened(root, labels=table(root, f"image,label,{name}\n{text}"), **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["cohort", "tvt", "usage", "data_split", "partition", "stage", "fold_type", "Purpose", "train_test", "x"],
+)
+def test_a_column_of_splits_is_used_whatever_its_name(tmp_path, name):
+    data = with_cells(tmp_path, name, ["train", "train", "val", "Testing"])
+    assert data.table["split"].tolist() == ["train", "train", "valid", "test"] * 6
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("is_holdout", "test"),
+        ("holdout", "test"),
+        ("in_train", "train"),
+        ("used_for_test", "test"),
+        ("held-out", "test"),
+    ],
+)
+def test_a_flag_that_tells_the_split_is_used(tmp_path, name, split):
+    data = with_cells(tmp_path, name, [1, 1, 1, 0], ignore_split=False)
+    assert noted(data, f"Splits: 1 in '{name}' is {split}")
+    assert all(found == split or i % 4 == 3 or split == "train" for i, found in enumerate(data.table["split"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("cohort", ["development", "validation"]),
+        ("Usage", ["Training", "PublicTest", "PrivateTest"]),
+        ("data_split", [0, 1, 2]),
+        ("partition", [0, 1, 1]),
+        ("tvt", ["T", "V", "E"]),
+        ("split", ["internal", "external"]),
+        ("phase", [0, 0, 1]),
+        ("fold_type", [1, 0, 1, 1]),
+        ("train_val", [1, 1, 0]),
+    ],
+)
+def test_a_column_that_may_tell_the_split_is_noted(tmp_path, name, cells):
+    data = with_cells(tmp_path, name, cells)
+    assert noted(data, f"'{name}' may tell the split", f"--split-col {name}", "train, valid and test stand for")
+    make(tmp_path, *(f"{i}.png" for i in range(10)))
+    assert with_flags(tmp_path, name).labels == ("Mass",)
+
+
+@pytest.mark.parametrize("name", ["stage_IV", "TB test", "test_positive", "advanced stage", "acute phase"])
+def test_a_label_with_such_a_word_stays_one(tmp_path, name):
+    make(tmp_path, *(f"{i}.png" for i in range(10)))
+    assert with_flags(tmp_path, name).labels == tuple(sorted(("Mass", name), key=str.lower))
+
+
+@pytest.mark.parametrize(("name", "cells"), [("stage", ["I", "II", "III"]), ("cohort", ["A", "B"])])
+def test_a_column_that_only_has_such_a_name_needs_no_note(tmp_path, name, cells):
+    assert not noted(with_cells(tmp_path, name, cells), "may tell the split")
+
+
+# Columns of identifiers
+
+PEOPLE = [f"{i // 2 * 37 + 1000}" for i in range(24)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["Case", "case_id", "pat_no", "PatientName", "mrn", "subject", "person", "Hospital No Patient", "pt", "record_id",
+     "anon_patient_id", "SUBJECT_KEY"],
+)  # fmt: skip
+def test_columns_of_patients_by_their_names(tmp_path, name):
+    data = with_cells(tmp_path, name, PEOPLE)
+    assert data.table["patient"].nunique() == 12 and noted(data, f"patients from '{name}'")
+    assert (data.table.groupby("patient")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("name", ["visit_id", "series", "accession", "exam_id", "Session", "encounter_no", "scan_id"])
+def test_columns_of_studies_by_their_names(tmp_path, name):
+    data = with_cells(tmp_path, name, PEOPLE)
+    assert data.table["study"].nunique() == 12 and noted(data, f"studies from '{name}'")
+    assert (data.table.groupby("study")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("case", ["case", "control"]), ("case", [0, 1]), ("patient_age", PEOPLE), ("num_patients", [1, 2, 3]),
+     ("record", range(24)), ("exam_name", ["Chest PA", "Chest AP", "Portable"])],
+)  # fmt: skip
+def test_other_columns_are_no_patients_or_studies(tmp_path, name, cells):
+    data = with_cells(tmp_path, name, cells)
+    assert data.table["patient"].isna().all() and data.groups is None
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("folder", [f"f{i // 3:02d}a" for i in range(24)]),
+        ("who", [f"J{i // 2}. Smith" for i in range(24)]),
+        ("visit", [i // 4 + 1 for i in range(24)]),
+        ("family_id", [i // 3 * 11 for i in range(24)]),
+        ("anonKey", [i // 2 * 11 for i in range(24)]),
+    ],
+)
+def test_another_column_that_repeats_as_a_key_is_noted(tmp_path, name, cells):
+    data = with_cells(tmp_path, name, cells)
+    assert noted(data, "Not used, but repeating as identifiers", f"'{name}'", f"--patient-col {name} keeps")
+    assert with_cells(tmp_path, name, cells, patient_col=name).table["patient"].nunique() == len(set(cells))
+    assert not noted(with_cells(tmp_path, name, cells, patient_col="none"), "Not used, but")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        ("width", [1000 + i // 2 for i in range(24)]),
+        ("date", [f"2020-01-{i // 2 + 1:02d}" for i in range(24)]),
+        ("hash", [f"abc{i}" for i in range(24)]),
+        ("device", ["A", "B", "C"]),
+        ("report", [f"{i // 2} No acute cardiopulmonary abnormality is seen." for i in range(24)]),
+    ],
+)
+def test_a_column_that_is_no_key_needs_no_note(tmp_path, name, cells):
+    assert not noted(with_cells(tmp_path, name, cells), "Not used, but")
+
+
+def test_a_key_within_the_patients_needs_no_note(tmp_path):
+    text = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},p{i // 4},s{i // 2}x\n" for i in range(24))
+    make(tmp_path, *(f"i{i}.png" for i in range(24)))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id,mrn\n{text}"))
+    assert not noted(data, "Not used, but")
+    text = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},p{i // 2},s{i // 4}x\n" for i in range(24))
+    data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id,mrn\n{text}"))
+    assert noted(data, "Not used, but", "'mrn' (6 values on 24 rows)")

@@ -243,8 +243,8 @@ def test_mimic_s_own_splits_and_views(tmp_path):
 
 def test_mimic_side_tables_that_are_wrong(tmp_path):
     mimic(tmp_path)
-    table(tmp_path, "dicom_id,split\naa-1,holdout\n", "mimic-cxr-2.0.0-split.csv")
-    assert "split.csv row 2: split is 'holdout'; expected train, valid or test" in message(DataError, tmp_path)
+    table(tmp_path, "dicom_id,split\naa-1,extra\n", "mimic-cxr-2.0.0-split.csv")
+    assert "split.csv row 2: split is 'extra'; expected train, valid or test" in message(DataError, tmp_path)
     table(tmp_path, "image,split\naa-1,train\n", "mimic-cxr-2.0.0-split.csv")
     assert "lacks the columns dicom_id" in message(DataError, tmp_path)
 

@@ -378,3 +378,37 @@ def test_lateral_views_beside_others_are_noted(tmp_path):
     table(tmp_path / "table", "image,label,view\n" + rows)
     assert noted(opened(tmp_path / "table"), "3 lateral views, used as")
     assert not noted(opened(classes(tmp_path / "plain", collateral=8, normal=8)), "lateral")
+
+
+def with_patients(root, patients):
+    make(root, *(f"i{i}.png" for i in range(len(patients))))
+    text = "".join(f"i{i}.png,{'ab'[i % 2]},{patient}\n" for i, patient in enumerate(patients))
+    return opened(root, labels=table(root, f"image,label,patient_id\n{text}"))
+
+
+def test_spellings_of_one_identifier_are_joined(tmp_path):
+    names = ["p-0001", "p0001", "P_0001", "P 1", "q-7-12", "Q7-12", "r1.2.03", "r1.2.3", "x10", "x1", "0"]
+    data = with_patients(tmp_path, [name for name in names for _ in range(2)])
+    found = column(data, "patient")[::2]
+    assert [found.index(name) for name in found] == [0, 0, 0, 0, 4, 4, 6, 7, 8, 9, 10]
+    assert noted(data, "4 identifiers of patients joined", "'-' and '_'")
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["unknown", "anonymous", "N/A", "-", "0", "nan", "none", "ANON", "xxx", "--", "000", "9999", "not available", "?"],
+)
+def test_words_for_unknown_patients_are_no_patient(tmp_path, word):
+    data = with_patients(tmp_path, [f"p{i // 2 * 31 + 5}" if i < 14 else word for i in range(24)])
+    assert column(data, "patient")[14:] == [None] * 10 and data.table["patient"].nunique() == 7
+    assert noted(data, f"'{word}'")
+
+
+def test_a_patient_called_0_among_0_1_2_stays_one(tmp_path):
+    data = with_patients(tmp_path, [i // 2 for i in range(24)])
+    assert data.table["patient"].nunique() == 12 and column(data, "patient")[0] is not None
+
+
+def test_identifiers_that_a_spreadsheet_rounded_are_noted(tmp_path):
+    data = with_patients(tmp_path, ["1.0E+05", "100000", "1.23E+11"] + [f"{i // 2 + 5000}" for i in range(21)])
+    assert noted(data, "2 identifiers of patients written as 1.0E+05", "spreadsheet", "Export the table as text")

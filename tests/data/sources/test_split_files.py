@@ -57,7 +57,7 @@ def test_splits_that_a_file_lacks_are_drawn(tmp_path, data_dir):
         (lambda text: text + "a/new.png,,train,a\n", ["images that are not in the data: a/new.png", "--split-file"]),
         (lambda text: "\n".join(text.splitlines()[:-2]), ["no split for images of the data: b/b008.png, b/b009.png"]),
         (lambda text: text + text.splitlines()[-1], ["row 22: image 'b/b009.png' has another row already"]),
-        (lambda text: text.replace(",train", ",holdout"), ["split is 'holdout'; expected train, valid or test"]),
+        (lambda text: text.replace(",train", ",extra"), ["split is 'extra'; expected train, valid or test"]),
         (
             lambda text: text.replace("image,", "film,"),
             ["expected 'image' and 'split', as in a run's split.csv"],

@@ -242,9 +242,9 @@ ONE_HOT = lines("image,Mass,Effusion", "images/{i}.png,1,0")
         (GOOD.replace("4.png,a", "4.png,"), {}, ["labels.csv row 6: found a blank label", "'No Finding'"]),
         (GOOD.replace("4.png,a", "4.png,a|"), {}, ["labels.csv row 6: found an empty label"]),
         (
-            GOOD.replace("4.png,a,train", "4.png,a,holdout"),
+            GOOD.replace("4.png,a,train", "4.png,a,extra"),
             {},
-            ["labels.csv row 6: split is 'holdout'", "train, valid"],
+            ["labels.csv row 6: split is 'extra'", "train, valid"],
         ),
         (GOOD.replace("4.png,a,train", "4.png,a,"), {}, ["labels.csv row 6: split is ''"]),
         (GOOD.replace("train", "test"), {}, ["no images in the train split"]),

@@ -46,6 +46,28 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 _FOLDS = re.compile(r"(cv|k)?folds?(id|no|nr|number|idx|index)?")
 
 
+_NUMBERED = r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instance|unique|anon(ymi[sz]ed)?|new|old"
+"""The start of a group of words that stand beside those of an identifier."""
+
+_KEYS = {
+    "patient": re.compile(
+        rf"{_NUMBERED}|medical|hospital|dicom)*(patient|pat|pt|subject|subj|person|participant|individual|proband|donor|"
+        rf"member|case|mrn|record|chart){_NUMBERED}|name)*"
+    ),
+    "study": re.compile(
+        rf"{_NUMBERED})*(study|exam|examination|accession|visit|encounter|series|session|episode|admission|acquisition|"
+        rf"scan){_NUMBERED})*"
+    ),
+}
+"""Simplified names of columns of identifiers, by what these are of; see `USUAL_NAMES` too."""
+
+_TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldout|tvt|ttv")
+_MAY_TELL_SPLIT = re.compile(
+    r"(train(ing)?(test|val|valid|dev)+|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold)"
+    r"(type|name|label|id|code|no|flag)?"
+)
+
+
 @dataclass(frozen=True)
 class _Words:
     """Words of names of columns that hold something else than labels.
@@ -141,9 +163,35 @@ def may_tell_folds(name: str) -> bool:
     return bool(_FOLDS.fullmatch(simplify_column_name(name)))
 
 
+def tells_split(name: str) -> bool:
+    """Whether a column holds splits by its name, in whatever words: "data_split", "is_holdout", "tvt"."""
+    return any(map(_TELLS_SPLIT.fullmatch, split_column_name(name)))
+
+
+def may_tell_split(name: str) -> bool:
+    """Whether a column holds splits by its name, or something else: "cohort", "Stage", "fold_type"."""
+    return tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
+
+
+def key_role(name: str) -> str:
+    """What a column identifies by its name: "patient", "study" or, for nothing, "".
+
+    >>> key_role("Case"), key_role("pat_no"), key_role("PatientName"), key_role("visit_id"), key_role("patient_age")
+    ('patient', 'patient', 'patient', 'study', '')
+    """
+    key = simplify_column_name(name)
+    return next((role for role, names in _KEYS.items() if names.fullmatch(key) or key in USUAL_NAMES[role]), "")
+
+
+def may_be_key(name: str) -> bool:
+    """Whether a column may identify something that several images are of, by its name."""
+    last = split_column_name(name)[-1:]
+    return bool(key_role(name) or (last and re.fullmatch(r"\w*(id|uid|uuid|identifier|key|no|nr)", last[0])))
+
+
 def describe_no_label(name: str) -> str:
     """What a column of 1 and 0 holds by its name, if no label: "the sex", "a prediction" and so on; else ""."""
-    if parse_split(name) or parse_split_flag(name):
+    if parse_split(name) or parse_split_flag(name) or may_tell_split(name):
         return "the split"
     if sex_in_name(name):
         return "the sex"

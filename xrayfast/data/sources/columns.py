@@ -17,9 +17,12 @@ from xrayfast.data.sources.column_words import (
     describe_no_label,
     may_be_no_label,
     may_tell_folds,
+    may_tell_split,
+    tells_split,
     usual_columns,
 )
 from xrayfast.data.sources.datasets.spec import DatasetSpec
+from xrayfast.data.sources.identifiers import key_columns, starts_again
 from xrayfast.data.sources.tables import Table
 from xrayfast.data.splits.stratify import SPLITS, Split, parse_split, parse_split_flag, split_without_flag
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
@@ -83,8 +86,16 @@ def resolve_columns(table: Table, spec: DatasetSpec, config: DataConfig, known: 
     if not age and all(name in table.columns for name in spec.age_columns):
         age = spec.age_columns
     view = tuple(usual["view"])
-    taken = {*chain(patient, study, sex, age, view), *known, *spec.flag_columns, spec.label_column}
+    taken = {*path, *chain(patient, study, sex, age, view), *known, *spec.flag_columns, spec.label_column}
     taken |= {find_spelling(name, table.columns) or name for name in config.label_col}
+    free = [name for name in table.columns if name not in taken and name not in usual["labels"]]
+    if config.patient_col is None:
+        patient = patient or tuple(key_columns(table.columns, free, "patient")[:1])
+    found = (
+        name for name in key_columns(table.columns, free, "study") if patient or not starts_again(table.columns[name])
+    )
+    study = study or tuple(found)[:1]
+    taken |= {*patient, *study}
     split, notes = _split_columns(table, config, [name for name in table.columns if name not in taken])
     if not sex:
         flags = [name for name in table.columns if name not in {*taken, *split} and sex_in_name(name)]
@@ -121,6 +132,10 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
                 flags.append(name)
             elif parse_split(name):
                 bare.append(name)
+            elif may_tell_split(name):
+                mixed.append(name)
+        elif tells_split(name) or (may_tell_split(name) and splits - {None}):
+            mixed.append(name)
     if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
         flags, bare = bare, []
     by_flag = dict[Split, str]()
@@ -134,7 +149,12 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         if may_tell_folds(name) and name not in {*words, *mixed}
     ]
     notes += [
-        f"{quote([name])} may tell the split too and is not used: --split-col {shlex.quote(name)} takes it."
+        f"{quote([name])} may tell the split too and is not used: --split-col {shlex.quote(name)} takes it"
+        + (
+            f", once train, valid and test stand for {shorten(sorted(set(table.columns[name])), 3)}."
+            if name in mixed
+            else "."
+        )
         for name in [*words, *flags, *mixed, *bare]
         if name not in found
     ]

@@ -33,6 +33,7 @@ from xrayfast.data.sources.columns import Columns, require_column, resolve_colum
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
+from xrayfast.data.sources.identifiers import note_keys
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
@@ -94,6 +95,8 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
     if config.ignore_split and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
     _add_metadata(records, table, columns, spec, files.first)
+    if config.patient_col is None:
+        records.notes += _note_keys(records, table, columns, files.first)
     spec.complete_records(records, file)
     no_splits = records.splits is None and config.split_file is None
     if no_splits and spec.test_list and (listed := file.with_name(spec.test_list)).is_file():
@@ -201,6 +204,15 @@ def _add_metadata(
         records.notes += notes
     if view := identifiers(columns.view):
         records.views = parse_views(*view)
+
+
+def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.NDArray[np.intp]) -> list[str]:
+    """A note on unused columns that repeat as keys do, where a value is on images of several patients or splits."""
+    cells = {name: [table.columns[name][row] for row in rows] for name in columns.unused}
+    together = list(records.patients or records.studies or [""] * len(rows))
+    if records.splits:
+        together = [owner or split or "" for owner, split in zip(together, records.splits, strict=True)]
+    return note_keys(cells, columns.unused, together)
 
 
 def _parse_split_columns(columns: Mapping[str, Sequence[str]], where: Where) -> Sequence[Split | None]:

@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
+from xrayfast.data.sources.identifiers import blank_unknown, join_spellings, normalize_identifier
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
@@ -61,7 +63,10 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
         _read_names(records)
     if records.patients is None and way != "name":
         _read_headers(records, keyword or "PatientID")
-    _join_spellings(records)
+    for step in (partial(blank_unknown, what="patient"), join_spellings):
+        if records.patients:
+            records.patients, notes = step(records.patients)
+            records.notes += notes
     _complete_by_study(records)
     if records.patients is None and (chosen == "name" or keyword):
         examples = ", ".join(f"{spec.path_example} ({spec.name})" for spec in registry.SPECS if spec.path_example)
@@ -69,30 +74,6 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
             f"headers; expected DICOM files that have {keyword}" if keyword else f"names; expected some as {examples}"
         )
         raise DataError(f"found no patients in the images' {found}. Leave out --patient-col, or name a column.")
-
-
-def _normalize_identifier(text: str) -> str:
-    """The key by which two spellings of an identifier are equal: tables lose zeros, and make floats of numbers.
-
-    >>> _normalize_identifier("0012") == _normalize_identifier("12.0"), _normalize_identifier(" P1 ")
-    (True, 'p1')
-    """
-    key = re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", " ".join(text.split()).casefold())
-    return re.sub(r"^0+(?=\d+$)", "", key)
-
-
-def _join_spellings(records: ImageRecords) -> None:
-    """Give each patient one spelling, the first; a note where there were several."""
-    first: dict[str, str] = {}
-    spelling = {
-        text: first.setdefault(_normalize_identifier(text), text) for text in dict.fromkeys(records.patients or ())
-    }
-    if joined := sum(text != kept for text, kept in spelling.items()):
-        records.patients = [spelling[text] for text in records.patients or ()]
-        records.notes.append(
-            f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, zeros "
-            "before a number or .0 behind it."
-        )
 
 
 def _complete_by_study(records: ImageRecords) -> None:
@@ -283,11 +264,11 @@ def studies_without_patient(
 def hash_identifiers(identifiers: Sequence[str] | None, n: int) -> npt.NDArray[np.uint64]:
     """(N,) a hash of each of N identifiers, by which those of two data sets are compared; 0 where unknown.
 
-    Spellings are compared as in `_normalize_identifier`.
+    Spellings are compared as in `normalize_identifier`.
     """
     hashes = {"": 0}
     for text in set(identifiers or ()) - {""}:
-        key = _normalize_identifier(text)
+        key = normalize_identifier(text)
         hashes[text] = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
     return np.array([hashes[text] for text in identifiers or [""] * n], np.uint64)
 

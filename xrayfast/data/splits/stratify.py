@@ -28,7 +28,7 @@ _GAIN = 1e-5
 _WORDS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
     "valid": ("valid", "val", "validation", "validate", "dev", "development"),
-    "test": ("test", "testing", "tst"),
+    "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
 
 
@@ -66,9 +66,9 @@ def parse_split_flag(name: str) -> Split | None:
     ('test', 'train', None)
     """
     word = re.sub(r"[\W_]+", "", name).lower()
-    if match := re.fullmatch(r"(?:is|in)(.+)|(.+)(?:set|split|flag)", word):
+    if match := re.fullmatch(r"(?:is|in|for|usedfor|usedin)(.+)|(.+)(?:set|split|flag)", word):
         return parse_split(match[1] or match[2])
-    return None
+    return "test" if word in ("holdout", "heldout") else None
 
 
 def split_without_flag(flags: Collection[Split]) -> Split:

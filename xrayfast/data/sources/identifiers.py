@@ -1,0 +1,142 @@
+"""Identifiers of patients and studies: their spellings, words for unknown ones, and columns that look like them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from xrayfast.data.labels.cells import looks_like_flags
+from xrayfast.data.labels.names import is_missing
+from xrayfast.data.sources.column_words import key_role, may_be_key
+from xrayfast.errors import plural, shorten
+
+_MOST_PER_KEY = 50
+"""Most images that a patient or the like has on average."""
+
+_LEAST_KEYS = 8
+"""Least number of values of a column that is taken for a key by its cells alone."""
+
+_LONGEST_KEY = 40
+
+_NUMBER_OR_DATE = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T][\d:.]+)?")
+
+_ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
+
+_UNKNOWN = re.compile(
+    r"unk(nown)?|anon(ymous|ymi[sz]ed|ym)?|not?[ _]?(available|applicable|known|id|recorded|given|name)|missing|"
+    r"undefined|unspecified|unidentified|de-?identified|removed|default|dummy|tbd|xx+|[-\u2013\u2014._*#?]+|n\.a\.?",
+    re.IGNORECASE,
+)
+_PLACEHOLDER = re.compile(r"0+(\.0+)?|-1|9{3,}")
+"""Of an identifier: that it is of no patient where it is on more images than any other."""
+
+
+def normalize_identifier(text: str) -> str:
+    """The key by which two spellings of an identifier are equal: tables lose zeros, and make floats of numbers.
+
+    >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
+    (True, 'p1')
+    """
+    key = re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", " ".join(text.split()).casefold())
+    key = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", key)
+    return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", key)
+
+
+def join_spellings(identifiers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Identifiers with one spelling each, the first; a note where there were several, or a spreadsheet rounded some."""
+    first: dict[str, str] = {}
+    spelling = {text: first.setdefault(normalize_identifier(text), text) for text in dict.fromkeys(identifiers)}
+    notes = list[str]()
+    if joined := sum(text != kept for text, kept in spelling.items()):
+        notes.append(
+            f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, zeros "
+            "before a number, .0 behind it, or '-' and '_' beside it."
+        )
+    if rounded := sum(bool(_ROUNDED.fullmatch(text)) for text in spelling):
+        notes.append(
+            f"{plural(rounded, 'identifier')} of patients written as 1.0E+05 is, as spreadsheets round long numbers: "
+            "different patients may have become one, and one may be two. Export the table as text."
+        )
+    return [spelling[text] for text in identifiers], notes
+
+
+def blank_unknown(identifiers: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """Identifiers with "" for words such as "unknown", whose images are not one patient's; and a note on them.
+
+    Where there is no other, they stay: such data are refused as anonymised.
+    """
+    counts = Counter(filter(None, identifiers))
+    words = {text for text, count in counts.items() if count > 1 and _UNKNOWN.fullmatch(text)}
+    others = max((count for text, count in counts.items() if not _PLACEHOLDER.fullmatch(text)), default=0)
+    words |= {text for text, count in counts.items() if _PLACEHOLDER.fullmatch(text) and count > max(others, 1)}
+    if not words or words == counts.keys():
+        return list(identifiers), []
+    listed = shorten(f"'{text}' ({counts[text]})" for text in sorted(words))
+    note = f"Read as no {what}, as these words and numbers stand for unknown ones: {listed}."
+    return ["" if text in words else text for text in identifiers], [note]
+
+
+def key_columns(columns: Mapping[str, Sequence[str]], free: Sequence[str], role: str) -> list[str]:
+    """Of the free columns, those that are called for patients or studies, and group rows as these do."""
+    return [name for name in free if key_role(name) == role and _groups_rows(columns[name])]
+
+
+def starts_again(cells: Sequence[str]) -> bool:
+    """Whether the cells are small numbers, as of the visits of each patient."""
+    return all(cell.strip().isdecimal() and len(cell.strip()) < 3 for cell in cells if not is_missing(cell))
+
+
+def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], together: Sequence[str]) -> list[str]:
+    """A note on unused columns whose values repeat as those of a key do, and occur in different groups.
+
+    Args:
+        columns: cells by name.
+        unused: names of those that are not used.
+        together: the group of each row that stays in one split, "" where it has none.
+    """
+    known = sum(map(bool, together)) > len(together) / 2
+    found = [
+        name
+        for name in unused
+        if (key_role(name) == "patient" if known else may_be_key(name) or _looks_like_key(columns[name]))
+        and _groups_rows(columns[name])
+        and _is_divided(columns[name], together)
+    ]
+    if not found:
+        return []
+    named = [f"'{name}' ({len(set(columns[name]))} values on {len(columns[name])} rows)" for name in found]
+    return [
+        f"Not used, but repeating as identifiers of patients or studies do: {shorten(named, 3)}. If images of one "
+        f"value belong together, --patient-col {shlex.quote(found[0])} keeps them in one split."
+    ]
+
+
+def _groups_rows(cells: Sequence[str]) -> bool:
+    """Whether there are three values or more, some are on several rows, and on average they are on few."""
+    values = [cell.strip() for cell in cells if not is_missing(cell)]
+    distinct = len(set(values))
+    return 2 < distinct < len(values) <= _MOST_PER_KEY * distinct and not looks_like_flags(cells, words=True)
+
+
+def _looks_like_key(cells: Sequence[str]) -> bool:
+    """Whether values repeat as those of a key do, and are no numbers, dates or sentences."""
+    counts = Counter(cell.strip() for cell in cells if not is_missing(cell))
+    total = counts.total()
+    return (
+        len(counts) >= _LEAST_KEYS
+        and 3 * len(counts) <= 2 * total
+        and max(counts.values()) <= _MOST_PER_KEY
+        and 2 * sum(count for count in counts.values() if count > 1) >= total
+        and max(map(len, counts)) <= _LONGEST_KEY
+        and not any(map(_NUMBER_OR_DATE.fullmatch, counts))
+    )
+
+
+def _is_divided(cells: Sequence[str], together: Sequence[str]) -> bool:
+    """Whether rows of one value are in several groups, or in none."""
+    groups: dict[str, set[str]] = {}
+    for row, (cell, group) in enumerate(zip(cells, together, strict=True)):
+        groups.setdefault(cell.strip(), set()).add(group or f"row {row}")
+    return any(len(found) > 1 for cell, found in groups.items() if not is_missing(cell))
