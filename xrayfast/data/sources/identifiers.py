@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from xrayfast.data.labels.cells import looks_like_flags
-from xrayfast.data.labels.names import is_missing
+from xrayfast.data.labels.words import is_missing
 from xrayfast.data.sources.column_words import key_role, may_be_key
 from xrayfast.errors import plural, shorten
 

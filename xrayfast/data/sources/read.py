@@ -9,10 +9,10 @@ from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, split_words
+from xrayfast.data.sources.class_folders.layout import detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_label_table
-from xrayfast.data.sources.layout import detect_layout
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import splits_from_folders
