@@ -24,12 +24,12 @@ _NUMBER_OR_DATE = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-
 
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
-_UNKNOWN = re.compile(
+_PLACEHOLDER_WORD = re.compile(
     r"unk(nown)?|anon(ymous|ymi[sz]ed|ym)?|not?[ _]?(available|applicable|known|id|recorded|given|name)|missing|"
     r"undefined|unspecified|unidentified|de-?identified|removed|default|dummy|tbd|xx+|[-\u2013\u2014._*#?]+|n\.a\.?",
     re.IGNORECASE,
 )
-_PLACEHOLDER = re.compile(r"0+(\.0+)?|-1|9{3,}")
+_PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|9{3,}")
 """Of an identifier: that it is of no patient where it is on more images than any other."""
 
 
@@ -62,15 +62,15 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[list[str], list[str]]:
     return [spelling[text] for text in identifiers], notes
 
 
-def blank_unknown(identifiers: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+def blank_placeholders(identifiers: Sequence[str], what: str) -> tuple[list[str], list[str]]:
     """Identifiers with "" for words such as "unknown", whose images are not one patient's; and a note on them.
 
     Where there is no other, they stay: such data are refused as anonymised.
     """
     counts = Counter(filter(None, identifiers))
-    words = {text for text, count in counts.items() if count > 1 and _UNKNOWN.fullmatch(text)}
-    others = max((count for text, count in counts.items() if not _PLACEHOLDER.fullmatch(text)), default=0)
-    words |= {text for text, count in counts.items() if _PLACEHOLDER.fullmatch(text) and count > max(others, 1)}
+    words = {text for text, count in counts.items() if count > 1 and _PLACEHOLDER_WORD.fullmatch(text)}
+    others = max((count for text, count in counts.items() if not _PLACEHOLDER_NUMBER.fullmatch(text)), default=0)
+    words |= {text for text, count in counts.items() if _PLACEHOLDER_NUMBER.fullmatch(text) and count > max(others, 1)}
     if not words or words == counts.keys():
         return list(identifiers), []
     listed = shorten(f"'{text}' ({counts[text]})" for text in sorted(words))

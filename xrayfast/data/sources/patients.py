@@ -19,7 +19,7 @@ from xrayfast.data.demographics import parse_sexes, parse_views, plausible_age
 from xrayfast.data.images.names import AUGMENTED, ORIGINAL, split_words
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
 from xrayfast.data.sources.datasets import registry
-from xrayfast.data.sources.identifiers import blank_unknown, join_spellings, normalize_identifier
+from xrayfast.data.sources.identifiers import blank_placeholders, join_spellings, normalize_identifier
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
@@ -63,7 +63,7 @@ def find_patients(records: ImageRecords, config: DataConfig) -> None:
         _read_names(records)
     if records.patients is None and way != "name":
         _read_headers(records, keyword or "PatientID")
-    for step in (partial(blank_unknown, what="patient"), join_spellings):
+    for step in (partial(blank_placeholders, what="patient"), join_spellings):
         if records.patients:
             records.patients, notes = step(records.patients)
             records.notes += notes
