@@ -90,6 +90,8 @@ class RunInfo(_File):
         frozen_feature_views: views per image of the frozen-feature cache.
         lr: the head's peak learning rate; None where the run was not trained by `fit`.
         phases: None where the run was not trained by `fit`.
+        ended_phases: epochs of the phases that a callback of the user's own ended, by name.
+        own_code: the names of callbacks ("cbs") and "metrics" of the user's own.
         seconds: wall-clock time of training.
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
     """
@@ -122,6 +124,8 @@ class RunInfo(_File):
     frozen_feature_views: NonNegativeInt = _renamed("frozen_feature_views", "kept_views", default=0)
     lr: Annotated[FiniteFloat, Field(gt=0)] | None = None
     phases: list[PhaseRecord] | None = None
+    ended_phases: dict[str, PositiveInt] = {}
+    own_code: dict[str, str] = {}
     seconds: _NonNegativeFloat | None = None
     best_epoch: _Count | None = None
 

@@ -172,3 +172,10 @@ def test_a_failed_move_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypa
         figures.save(Figure(figsize=(1, 1)), path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
+
+
+def test_metrics_of_the_user_s_own_are_drawn_by_their_names():
+    table = history().assign(**{"valid_$x_$": 1.2})
+    metrics = figures.loss_and_metric_curves(table, best_epoch=3).axes[1]
+    assert "$x_$" in [line.get_label() for line in metrics.lines] and metrics.get_ylim()[1] > 1.2
+    assert figures.png_bytes(metrics.figure)

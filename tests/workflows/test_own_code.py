@@ -94,7 +94,7 @@ def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
 
     with pytest.raises(Interrupted):
         xf.fit(data, runs=tmp_path, name="r", **OWN, interrupted=StopAfter(4), **SETTINGS)
-    with pytest.raises(ConfigError, match=rf"config\.yaml names code .*: {NAMES}"):
+    with pytest.raises(ConfigError, match=rf"r names code .*: {NAMES}"):
         xf.resume(tmp_path / "r")
     with pytest.raises(ConfigError, match=r"loss is other_loss, .* its loss is cross_entropy"):
         xf.resume(tmp_path / "r", arch=resnet18, loss=other_loss)

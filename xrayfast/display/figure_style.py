@@ -55,4 +55,6 @@ def legend_above(axes: Axes, columns: int) -> None:
         columnspacing=1.4,
         handletextpad=0.5,
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)  # names may hold a "$"
     legend.set_in_layout(True)

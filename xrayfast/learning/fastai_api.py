@@ -8,6 +8,8 @@ would also import the text half, spacy included.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 with warnings.catch_warnings():
     # torch 2.15 deprecates torch.jit.script, which fastai calls while it is imported; nothing here can change that.
@@ -38,6 +40,7 @@ with warnings.catch_warnings():
     from fastai.learner import Learner as Learner
     from fastai.learner import Metric as Metric
     from fastai.learner import Recorder as Recorder
+    from fastai.learner import mk_metric as mk_metric
     from fastai.optimizer import Optimizer as Optimizer
     from fastai.torch_core import TensorCategory as TensorCategory
     from fastai.torch_core import TensorImage as TensorImage
@@ -52,3 +55,9 @@ with warnings.catch_warnings():
     from fastcore.foundation import L as L
     from fastcore.xtras import ContextManagers as ContextManagers
     from fasttransform import Transform as Transform
+
+Callbacks: TypeAlias = Callback | type[Callback] | Sequence[Callback | type[Callback]]
+"""One or several callbacks, as fastai takes them."""
+
+Metrics: TypeAlias = Callable[..., Any] | Metric | Sequence[Callable[..., Any] | Metric]
+"""One or several metrics, likewise: functions of outputs and targets, or fastai's own."""

@@ -7,7 +7,7 @@ history of training, among the headline metrics and in the model card.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -321,6 +321,16 @@ def history_column(split: Literal["train", "valid"], name: str) -> str:
     'valid_accuracy'
     """
     return f"{split}_{name}"
+
+
+def further_columns(columns: Iterable[str]) -> dict[str, str]:
+    """Those columns of `history.csv` that hold metrics of the user's own, with their names.
+
+    >>> further_columns(["epoch", "valid_loss", "valid_accuracy", "valid_error_rate"])
+    {'valid_error_rate': 'error_rate'}
+    """
+    ours = {history_column("valid", name) for name in ("loss", *history_metrics())}
+    return {name: name.removeprefix("valid_") for name in columns if name.startswith("valid_") and name not in ours}
 
 
 LabelTable = Literal["narrow", "wide", "page", "full"]

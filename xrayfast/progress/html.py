@@ -134,14 +134,10 @@ _CELL = "padding:2px 10px 2px 0;text-align:right;background:none;"
 
 def _metric_columns(row: Mapping[str, Any]) -> dict[str, str]:
     """The columns of the validation metrics in a row of the history, the user's own included, and their titles."""
-    from xrayfast.metrics.registry import epoch_metrics, history_column, history_metrics
+    from xrayfast.metrics.registry import epoch_metrics, further_columns, history_column
 
-    own = {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
-    # Others of the registry are for the curves of the report.
-    left_out = {history_column("valid", name) for name in history_metrics()} | set(LOSSES)
-    further = [name for name in row if name.startswith(history_column("valid", "")) and name not in left_out]
-    prefix = len(history_column("valid", ""))
-    return {name: title for name, title in own.items() if name in row} | {name: name[prefix:] for name in further}
+    ours = {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
+    return {name: title for name, title in ours.items() if name in row} | further_columns(row)
 
 
 def render_page(title: str, bar: Bar | None, table: EpochTable, notes: Sequence[str]) -> str:

@@ -16,10 +16,11 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     >>> format_epoch(row | {"valid_accuracy": None, "train_accuracy": 0.75}, best=True)
     'epoch 1 (head)  train 1.000  valid 0.500  accuracy – (train 0.750)  61 s  *best'
     """
-    from xrayfast.metrics.registry import EXACT_MATCH, epoch_metrics, history_column
+    from xrayfast.metrics.registry import EXACT_MATCH, epoch_metrics, further_columns, history_column
 
     words = {"train_loss": "train", "valid_loss": "valid"}
     words |= {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
+    words |= further_columns(row)
     # One metric of both splits is enough for a line.
     trained = {history_column("valid", name): history_column("train", name) for name in EXACT_MATCH.values()}
     numbers = [

@@ -38,7 +38,7 @@ from xrayfast.display.figure_style import (
 )
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import write_bytes
-from xrayfast.metrics.registry import history_column, history_metrics
+from xrayfast.metrics.registry import further_columns, history_column, history_metrics
 
 DPI = 160
 LABEL_CHARACTERS = 30
@@ -71,7 +71,8 @@ def loss_and_metric_curves(history: pd.DataFrame, best_epoch: int | None = None)
 
     Args:
         history: one row per epoch: `epoch` (1-based over all phases), `phase`, `train_loss`, `valid_loss` and
-            the columns of `metrics.registry.history_metrics` of both splits; cells may be NaN.
+            the columns of `metrics.registry.history_metrics` of both splits and of metrics of the user's own; cells may
+            be NaN.
         best_epoch: the epoch whose weights were kept, or None.
     """
     figure = NotebookFigure(figsize=(10, 4.1), layout="constrained")
@@ -90,7 +91,7 @@ def draw_loss_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None =
 def draw_metric_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None = None) -> None:
     """Draw the metrics of `loss_and_metric_curves`."""
     titles = {history_column("valid", name): metric.title for name, metric in history_metrics().items()}
-    metric_names = {name: title for name, title in titles.items() if name in history}
+    metric_names = {name: title for name, title in titles.items() if name in history} | further_columns(history.columns)
     _curves(axes, history, metric_names, best_epoch)
     trained = [name for name in map(_train_column, metric_names) if name in history]
     split = "Validation images; dashed: training images" if trained else "On the validation images"
@@ -98,7 +99,7 @@ def draw_metric_curves(axes: Axes, history: pd.DataFrame, best_epoch: int | None
     values = history[[*metric_names, *trained]].to_numpy(dtype=float)
     if np.isfinite(values).any():
         lowest = math.floor(float(np.nanmin(values)) * 10) / 10
-        axes.set_ylim(min(lowest, 0.9) - 0.02, 1.02)
+        axes.set_ylim(min(lowest, 0.9) - 0.02, max(1.0, float(np.nanmax(values))) + 0.02)
 
 
 def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:

@@ -14,11 +14,14 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.learning.callback_rules import check_callbacks
+from xrayfast.learning.fastai_api import Callbacks
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.loaders import as_read_error
 from xrayfast.learning.training.lr_find import LRCurve, range_test
 from xrayfast.learning.training.phases import plan_phases, unfreeze_phase
+from xrayfast.metrics.registry import history_metrics
 from xrayfast.option_effects import check_range_test
 from xrayfast.own_code import separate_code
 from xrayfast.progress import StageProgress, show_progress
@@ -34,6 +37,7 @@ def find_lr(
     steps: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 100,
     progress: bool | StageProgress | None = None,
     note: Callable[[str], None] = warn,
+    cbs: Callbacks = (),
     **options: Unpack[Options],
 ) -> LRCurve:
     """Train for some steps while the learning rate grows, and suggest where to train.
@@ -48,6 +52,7 @@ def find_lr(
         progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
             stage, its images done and in all.
         note: called with each note on options and weights without effect, in a sentence.
+        cbs: further fastai callbacks, as in `fit`.
         options: any field of ModelConfig and TrainConfig, as in `fit`.
 
     Returns:
@@ -59,11 +64,13 @@ def find_lr(
     settings, code = separate_code(options)
     manifest, config, idle = resolve_inputs(data, config, settings)
     require_settings(manifest, config, code)
+    cbs = check_callbacks(cbs, None, "off", history_metrics(manifest.task))
     with show_progress(progress) as reporter:
         for text in check_range_test(options) + idle:
             note(text)
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         learn = prepare(manifest, config, images, code=code)
+        learn.add_own(cbs, ())
         for text in learn.network_notes:
             note(text)
         unfreeze_phase(learn, plan_phases(config.train, len(learn.groups), 1.0, pretrained=True)[-1])

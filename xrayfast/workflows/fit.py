@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 from typing_extensions import Unpack
 
 from xrayfast._version import __version__
-from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, field_types
+from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, Task, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
@@ -23,7 +23,9 @@ from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, plura
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import StopRequest, handling_signals
+from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.device import torch_device
+from xrayfast.learning.fastai_api import Callback, Callbacks, Metrics
 from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.learning.model.layers import Grouping
 from xrayfast.learning.model.own_network import network_of_run
@@ -34,8 +36,15 @@ from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import History
 from xrayfast.learning.training.checkpoint import BEST, MODEL, Checkpoint, find_checkpoint, replace_damaged
 from xrayfast.learning.training.distributed import World, join_process_group, train_as_rank
-from xrayfast.learning.training.learner import RadiographLearner, build_layers, learner_from_config, training_loss
+from xrayfast.learning.training.learner import (
+    RadiographLearner,
+    build_layers,
+    learner_from_config,
+    own_names,
+    training_loss,
+)
 from xrayfast.learning.training.loaders import as_read_error, dataloaders
+from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
@@ -83,6 +92,8 @@ def fit(
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
     command: str = "",
+    cbs: Callbacks = (),
+    metrics: Metrics = (),
     **options: Unpack[Options],
 ) -> Run:
     """Train a network, and write everything to a new run's folder.
@@ -99,6 +110,11 @@ def fit(
         reporter: receives progress, in place of the display.
         interrupted: called after each batch; training stops if it returns True.
         command: the command line, for `run.json`.
+        cbs: further fastai callbacks, used in all phases; `fit` itself saves the epochs. Their order relative to ours
+            is in `xrayfast/learning/training/callback_order.py`. One that ends training ends its phase. Those that may
+            use images switch the frozen-feature cache off, unless `reuse_frozen` is "on".
+        metrics: further metrics of the validation split, as in `xrayfast.learner`; `history.csv` has each as
+            "valid_NAME". They do not choose the best epoch: `monitor` is a metric of xrayfast.
         options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6; `loss` also
             code of your own, as in `learner`.
 
@@ -115,6 +131,7 @@ def fit(
     manifest, config, idle = resolve_inputs(data, config, settings)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)
+    cbs, _ = require_own(manifest.task, manifest.labels, config, cbs, metrics)
     shown = show_progress(progress, reporter)
     with join_process_group(config.train.device) as world, FreeThreads() as threads, shown as reporter:
         reporter = reporter if world.is_rank_zero else NullReporter()
@@ -129,6 +146,7 @@ def fit(
                 reporter.note(note)
         global_batch = config.train.batch_size * world.world_size
         learn = prepare(manifest, config, images, global_batch, code)
+        learn.add_own(cbs, metrics)
         config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
         phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
         group_counts, no_space = choose_cached_groups(learn, phases, config, world)
@@ -169,6 +187,8 @@ def resume(
     arch: Callable[..., Any] | None = None,
     splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
+    cbs: Callbacks = (),
+    metrics: Metrics = (),
     progress: bool | None = None,
     reporter: Reporter | None = None,
     interrupted: Callable[[], bool] = never,
@@ -183,6 +203,9 @@ def resume(
         arch: that of the run, where it is code of your own; likewise the next two.
         splitter: that of the run.
         loss: that of the run.
+        cbs: the callbacks that `fit` was given, made anew. Those of fastai that follow a metric see the finished epochs
+            again; what others have counted is lost.
+        metrics: those that `fit` was given.
         progress: whether to display progress; by default in a notebook and in a terminal.
         reporter: receives progress, in place of the display.
         interrupted: called after each batch; training stops if it returns True.
@@ -205,7 +228,8 @@ def resume(
             note(_complete(copy))
             return run
         _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss})
-        require_same_code(copy, code)
+        cbs, names = require_own(copy.task, copy.labels, config, cbs, metrics)
+        require_same_code(copy, names_of_code(separate_code(code)[0]) | names)
         manifest = reopen_data(copy)
         config = config.model_copy(update={"data": manifest.config})
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
@@ -221,6 +245,7 @@ def resume(
         start = config if keep else config.updated({"weights": "none"})
         # The global batch stays, whatever the world size is now.
         learn = prepare(manifest, start, images, copy.global_batch, code)
+        learn.add_own(cbs, metrics)
         if threads.note:
             reporter.note(threads.note)
         recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
@@ -304,14 +329,14 @@ def _read_checkpoint(run: Run, note: Callable[[str], None]) -> Checkpoint | None
     return checkpoint
 
 
-def require_same_code(run: Run, code: Mapping[str, Any]) -> None:
+def require_same_code(run: Run, given: Mapping[str, str]) -> None:
     """Raise a ConfigError where a run was not trained with this code of the user's own, as far as names tell."""
-    trained = run.config.own_code
-    require_code(trained, code, str(run.path / CONFIG_FILE))
-    for name, given in names_of_code(separate_code(code)[0]).items():
-        if trained.get(name) != given:
+    trained = run.config.own_code | run.info.own_code
+    require_code(trained, given, str(run.path))
+    for name, text in given.items():
+        if trained.get(name) != text:
             found = f"its {name} is {trained.get(name) or 'none of your own'}"
-            raise ConfigError(f"{run.path}: {name} is {given}, and the run began otherwise: {found}. Give that one.")
+            raise ConfigError(f"{run.path}: {name} is {text}, and the run began otherwise: {found}. Give that one.")
 
 
 def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = MappingProxyType({})) -> None:
@@ -338,6 +363,19 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     resolve_monitor(train, data.task)
     resolve_precision(train.precision, torch_device(train.device))
     parse_prevalences(config.results.prevalence, data.labels)
+
+
+def require_own(
+    task: Task, labels: Sequence[str], config: Config, cbs: Callbacks, metrics: Metrics
+) -> tuple[list[Callback], dict[str, str]]:
+    """The user's own callbacks, made where a class is given, and the names of those and of metrics.
+
+    Raises:
+        ConfigError: one can't work, or has no name of its own.
+    """
+    every = build_epoch_metrics(task, len(labels), metrics)
+    made = check_callbacks(cbs, config.train.schedule, config.train.reuse_frozen, [metric.name for metric in every])
+    return made, own_names(made, every)
 
 
 def prepare(
@@ -473,7 +511,7 @@ def finish(
 
 def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:
     """What of a run is code of the user's own, and what follows from that."""
-    if not (names := config.own_code):
+    if not (names := config.own_code | learn.own_code):
         return []
     remarks = [
         f"Code of the user's own: {describe_code(names)}. The run's folder holds its name alone; to load, resume or "

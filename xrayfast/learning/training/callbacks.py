@@ -12,12 +12,12 @@ import pandas as pd
 
 from xrayfast.batches import add_epoch, empty_batches
 from xrayfast.errors import TrainingError, XrayfastError
-from xrayfast.learning.fastai_api import Callback, CancelFitException
+from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.randomness import reseed
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
-from xrayfast.learning.training.metrics import TrainRecorder
+from xrayfast.learning.training.metrics import TrainRecorder, finite
 from xrayfast.learning.training.phases import Phase
 from xrayfast.metrics.registry import history_column
 from xrayfast.progress import NullReporter as NullReporter
@@ -150,6 +150,7 @@ class EpochCheckpoint(Callback):
 
     Attributes:
         failure: why training can't go on, to be raised when `fit` returns; or None.
+        stopped_early: whether `patience` ended training.
     """
 
     order = CALLBACK_ORDER["EpochCheckpoint"]
@@ -170,6 +171,7 @@ class EpochCheckpoint(Callback):
         self.patience, self.save, self.reporter, self.sizes = patience, save, reporter, sizes
         self.train_batches = train
         self.failure: XrayfastError | None = None
+        self.stopped_early = self.saved = False
 
     def before_train(self) -> None:
         """Start the epoch's clock."""
@@ -178,21 +180,30 @@ class EpochCheckpoint(Callback):
 
     def before_epoch(self) -> None:
         """An epoch that is skipped on resuming leaves no row."""
-        self.trained = False
+        self.trained, self.saved = False, False
 
     def after_epoch(self) -> None:
         """Add the row, save, and decide whether to go on."""
         if not self.trained:
+            # What the epoch had shown, for callbacks that follow a metric.
+            shown = self.history.rows[self.first_epoch + self.epoch]
+            names = [self.recorder.metric_names[1], *map(valid_column, self.recorder.metric_names[2:-1])]
+            self.recorder.values[-1] = L(math.nan if shown.get(name) is None else shown[name] for name in names)
             return
         batches, losses = self.train_batches, self.train_batches.read_losses()
         names = self.recorder.metric_names[2:-1]  # "epoch", the smoothed training loss; last is "time"
-        valid = dict(zip(names, self.recorder.values[-1][1:], strict=True))
+        if not losses or len(self.recorder.values[-1]) <= len(names):
+            self.failure = self._cut_short()
+            raise CancelFitException
+        valid = {valid_column(n): self._number(n, v) for n, v in zip(names, self.recorder.values[-1][1:], strict=True)}
+        if self.failure is not None:
+            raise CancelFitException
         row: Row = {
             "epoch": len(self.history.rows) + 1,
             "phase": self.phase.name,
             "size": self.sizes[self.epoch],
             **{history_column("train", name): value for name, value in batches.read_metrics().items()},
-            **{valid_column(name): None if value is None else float(value) for name, value in valid.items()},
+            **{name: value if name == "valid_loss" else finite(value) for name, value in valid.items()},
             "lr": batches.lrs[-1],
             "lr_lowest": batches.lowest_lrs[-1],
             "seconds": round(time.perf_counter() - self.began, 3),
@@ -208,14 +219,34 @@ class EpochCheckpoint(Callback):
         except XrayfastError as error:
             self.failure = error
             raise CancelFitException from error
+        self.saved = True
         self.reporter.epoch(row, improved)
         if self.patience is not None and self.history.stale_epochs(self.first_epoch, self.sizes[-1]) >= self.patience:
+            self.stopped_early = True
             raise CancelFitException
 
     def after_cancel_fit(self) -> None:
         """Where training ended within an epoch, say why."""
-        if self.failure is None:
-            self.failure = self._divergence(self.train_batches.read_losses())
+        if self.failure is None and not self.saved:
+            if self.training and len(self.train_batches.losses) <= self.iter:  # another callback ended the batch
+                self.train_batches.after_batch()
+            self.failure = self._divergence(self.train_batches.read_losses()) or self._cut_short()
+
+    def _cut_short(self) -> TrainingError:
+        """The error of an epoch that was not finished."""
+        return TrainingError(
+            f"A callback ended epoch {len(self.history.rows) + 1} before it was trained and validated, and fit records "
+            f"whole epochs. Let it raise CancelFitException in after_epoch, with an order above {self.order}."
+        )
+
+    def _number(self, name: str, value: Any) -> float:
+        """A value as a number; where it is none, that is the failure."""
+        try:
+            return math.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            found = f"an array of shape {tuple(value.shape)}" if hasattr(value, "shape") else f"{value!r:.80}"
+            self.failure = TrainingError(f"The metric {name} gave {found}; expected one number.")
+            return math.nan
 
     def _divergence(self, losses: Sequence[float], valid_loss: float | None = None) -> TrainingError | None:
         """The first loss of the epoch that is not finite, as an error; None where all are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -29,7 +29,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.learning.fastai_api import Callback, ContextManagers, L, Learner, Metric, Recorder
+from xrayfast.learning.fastai_api import Callback, Callbacks, ContextManagers, L, Learner, Metric, Metrics, Recorder
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
@@ -43,10 +43,10 @@ from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import FrozenInference
 from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDataLoaders
-from xrayfast.learning.training.metrics import EpochRecorder, build_epoch_metrics
+from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
-from xrayfast.own_code import is_own, separate_code
+from xrayfast.own_code import is_own, name_of, separate_code
 
 
 class RadiographLearner(Learner):
@@ -60,6 +60,8 @@ class RadiographLearner(Learner):
             that are not used, such as those of its head.
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
+        own_cbs: callbacks that the user gave.
+        own_code: the names of callbacks ("cbs") and "metrics" that the user gave.
     """
 
     dls: RadiographDataLoaders
@@ -76,6 +78,8 @@ class RadiographLearner(Learner):
     ) -> None:
         self.groups, self.settings, self.network_notes = tuple(groups), settings, tuple(network_notes)
         self.precision: Precision | None = None
+        self.own_cbs: list[Callback] = []
+        self.own_code: dict[str, str] = {}
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
@@ -83,6 +87,17 @@ class RadiographLearner(Learner):
 
     def _parameters_by_group(self, model: nn.Module) -> list[list[nn.Parameter]]:
         return [group.parameters for group in self.groups]
+
+    def add_own(self, cbs: Callbacks, metrics: Metrics) -> None:
+        """Add callbacks and metrics of the user's own.
+
+        Raises:
+            ConfigError: a metric has no name, or that of another.
+        """
+        self.metrics = build_epoch_metrics(self.dls.manifest.task, len(self.dls.manifest.labels), metrics)
+        self.own_cbs = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
+        self.add_cbs(self.own_cbs)
+        self.own_code = own_names(self.own_cbs, self.metrics)
 
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
         """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
@@ -142,6 +157,12 @@ class RadiographLearner(Learner):
         return self.settings["arch"]
 
 
+def own_names(cbs: Sequence[Callback], metrics: Iterable[Metric]) -> dict[str, str]:
+    """The names of the user's callbacks ("cbs"), and of those "metrics" that are not ours; without what is empty."""
+    found = {"cbs": name_of(cbs), "metrics": ", ".join(m.name for m in metrics if not isinstance(m, EpochMetric))}
+    return {kind: names for kind, names in found.items() if names}
+
+
 @contextmanager
 def _keep_records(recorder: Recorder) -> Iterator[None]:
     """After it the recorder's losses, learning rates and epochs are what they were before."""
@@ -177,8 +198,8 @@ def learner(
     lr: float = 2e-3,
     precision: Precision = "auto",
     seed: int = 0,
-    metrics: Callable[..., Any] | Metric | Sequence[Callable[..., Any] | Metric] = (),
-    cbs: Callback | type[Callback] | Sequence[Callback | type[Callback]] = (),
+    metrics: Metrics = (),
+    cbs: Callbacks = (),
 ) -> RadiographLearner:
     """A fastai Learner with its backbone frozen, one layer group per block or per layer, and one for the head.
 
@@ -215,8 +236,10 @@ def learner(
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
         seed: of the random initial weights.
-        metrics: further fastai metrics, which follow those of xrayfast. The target of a masked cell is NaN.
-        cbs: further fastai callbacks.
+        metrics: further metrics, which follow those of xrayfast: fastai's, functions of a batch's outputs (logits) and
+            targets, or functions of `sklearn.metrics`, which get decisions or probabilities of the whole split, see
+            `xrayfast.learning.training.metrics.SklearnMetric`. The target of a masked cell is NaN.
+        cbs: further fastai callbacks. The order of all is in `xrayfast/learning/training/callback_order.py`.
 
     Raises:
         ConfigError: unknown names, or options that do not fit together or the data.
@@ -226,8 +249,7 @@ def learner(
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
     learn = _build_learner(dls, settings, groups, code)
-    learn.metrics += L(metrics)
-    learn.add_cbs(L(cbs))
+    learn.add_own(cbs, metrics)
     for note in learn.network_notes:
         warnings.warn(note, stacklevel=3)
     return learn

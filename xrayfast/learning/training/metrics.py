@@ -1,19 +1,24 @@
 """What is recorded of an epoch: metrics and losses for fastai, and every training batch.
 
-Metrics are computed once, on the whole split, and values are read from the device at the end of the epoch.
+Our metrics are computed once, on the whole split, and values are read from the device at the end of the epoch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
-from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, Metric, Recorder
+from xrayfast.errors import ConfigError
+from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.metrics import registry
@@ -44,24 +49,39 @@ class _Outputs:
         self.targets.append(target.detach())
 
     def values(self) -> dict[str, float | None]:
-        """The metrics, None where one is not defined or the pass had no targets."""
+        """The metrics, None where one is not defined or `arrays` is None."""
         if self._values is None:
-            self._values = self._compute() if self.outputs else dict.fromkeys(self.metrics)
+            self._values = self._compute()
         return self._values
 
-    def _compute(self) -> dict[str, float | None]:
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any]] | None:
+        """Truth, 1, 0 and -1 where masked, and probabilities: (N, L) each. None where the pass had no targets, or the
+        network has diverged: then it has no metrics, and the loss shows it.
+        """
+        if not self.outputs:
+            return None
         logits = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.outputs]).float().cpu()
         target = torch.cat([batch.as_subclass(torch.Tensor) for batch in self.targets]).cpu().numpy()
         if not bool(torch.isfinite(logits).all()):
-            return dict.fromkeys(self.metrics)  # a diverged network has no metrics; the loss shows it
+            return None
         probability = (logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()).numpy()
         truth = np.eye(self.n_labels, dtype=np.int64)[target] if self.task == "single" else to_truth(target)
-        values = compute_epoch_metrics(truth, probability, self.task, self.metrics)
-        return {name: None if np.isnan(value) else value for name, value in values.items()}
+        return truth, probability
+
+    def _compute(self) -> dict[str, float | None]:
+        arrays = self.arrays()
+        if arrays is None:
+            return dict.fromkeys(self.metrics)
+        return {name: finite(v) for name, v in compute_epoch_metrics(*arrays, self.task, self.metrics).items()}
+
+
+def finite(value: float) -> float | None:
+    """A value for the history: None where it is not defined."""
+    return value if math.isfinite(value) else None
 
 
 class EpochMetric(Metric):
-    """One of `metrics.registry.history_metrics`; None where it is not defined."""
+    """One of `metrics.registry.history_metrics`; NaN where it is not defined."""
 
     def __init__(self, name: str, outputs: _Outputs, first: bool) -> None:
         self._name, self._outputs, self._first = name, outputs, first
@@ -77,14 +97,68 @@ class EpochMetric(Metric):
             self._outputs.add(learn.pred, learn.yb[0])
 
     @property
-    def value(self) -> float | None:
+    def value(self) -> float:
         """The metric over all batches since `reset`."""
-        return self._outputs.values()[self._name]
+        value = self._outputs.values()[self._name]
+        return math.nan if value is None else value  # fastai's callbacks compare it
 
     @property
     def name(self) -> str:
         """Its name in the registry."""
         return self._name
+
+
+class SklearnMetric(Metric):
+    """A function of `sklearn.metrics`, of a whole split.
+
+    It gets the truth, and probabilities where its second argument is `y_score` or `y_proba`, else decisions.
+    Single-label: (N,) class indices; probabilities (N, L), of two classes (N,), those of the second. Multi-label:
+    (N, L) of 0 and 1, decided at 0.5, or (N,) of one label, without the images that have a masked cell.
+
+    Args:
+        function: of truth, and of probabilities or decisions.
+        name: its name.
+        outputs: of the split, which the first EpochMetric collects.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, outputs: _Outputs) -> None:
+        self._function, self._name, self._outputs = function, name, outputs
+        self._of_probabilities = name in _OF_PROBABILITIES or not _OF_PROBABILITIES.isdisjoint(
+            list(inspect.signature(function).parameters)[:2]
+        )
+
+    def reset(self) -> None:
+        """The outputs forget."""
+
+    def accumulate(self, learn: Any) -> None:
+        """The outputs collect."""
+
+    @property
+    def value(self) -> float:
+        """The metric, NaN where there are no images for it."""
+        arrays = self._outputs.arrays()
+        if arrays is None:
+            return math.nan
+        truth, probability = arrays
+        if self._outputs.task == "single":
+            scores = probability if probability.shape[1] > 2 else probability[:, -1]
+            given = truth.argmax(axis=1), scores if self._of_probabilities else probability.argmax(axis=1)
+        else:
+            rows = (truth >= 0).all(axis=1)
+            truth, probability = truth[rows].squeeze(axis=1) if truth.shape[1] == 1 else truth[rows], probability[rows]
+            probability = probability.reshape(truth.shape)
+            given = truth, probability if self._of_probabilities else (probability >= 0.5).astype(np.int64)
+        value: float = self._function(*given) if len(given[0]) else math.nan
+        return value
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+
+_OF_PROBABILITIES = frozenset({"y_score", "y_prob", "y_proba", "log_loss"})
+"""Names of arguments that are probabilities; older versions call that of `log_loss` y_pred."""
 
 
 class UnmaskedLoss(AvgLoss):
@@ -182,8 +256,32 @@ class TrainRecorder(Callback):
         return {"loss": loss, **metrics}
 
 
-def build_epoch_metrics(task: Task, n_labels: int) -> list[EpochMetric]:
-    """The metrics to report of the validation split after each epoch."""
+def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> list[Metric]:
+    """The metrics to report of the validation split after each epoch: those of xrayfast, then further ones.
+
+    Raises:
+        ConfigError: a further one has no name, or that of another.
+    """
     metrics = registry.history_metrics(task)
     outputs = _Outputs(task, n_labels, metrics)
-    return [EpochMetric(name, outputs, first=i == 0) for i, name in enumerate(metrics)]
+    found: list[Metric] = [EpochMetric(name, outputs, first=i == 0) for i, name in enumerate(metrics)]
+    for given in L(further):
+        function = getattr(given, "func", given)  # of a functools.partial
+        if not isinstance(given, Metric) and getattr(function, "__module__", "").startswith("sklearn.metrics"):
+            found.append(SklearnMetric(given, function.__name__, outputs))
+        else:
+            found.append(mk_metric(given))
+    try:
+        names = Counter([*_RECORDED, *(metric.name for metric in found)])
+    except AttributeError as error:
+        raise ConfigError(f"metrics: found one without a name ({error}). Set its __name__.") from error
+    if taken := [str(name) for name, count in names.items() if count > 1 or not isinstance(name, str)]:
+        raise ConfigError(
+            f"metrics: found '{taken[0]}', the name of what is recorded anyway or of another one; expected different "
+            "names. Leave it out, or give your own another name."
+        )
+    return found
+
+
+_RECORDED = ("epoch", "loss", "train_loss", "valid_loss", "time")
+"""Names of what is recorded besides metrics."""

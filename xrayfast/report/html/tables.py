@@ -11,7 +11,7 @@ import pandas as pd
 
 from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value
-from xrayfast.metrics.registry import history_column, history_metrics
+from xrayfast.metrics.registry import further_columns, history_column, history_metrics
 from xrayfast.report.overfitting import TrainAndValid
 from xrayfast.report.wording import SPLIT_TITLES, interval_of, percent
 
@@ -101,6 +101,7 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
     for name, metric in history_metrics(task).items():
         forms[history_column("train", name)] = f"{metric.title}, training", ".3f"
         forms[history_column("valid", name)] = metric.title, ".3f"
+    forms |= {column: (name, ".3f") for column, name in further_columns(history.columns).items()}
     forms |= {"lr": ("Learning rate", ".2g"), "seconds": ("Seconds", ".1f")}
     forms = {column: form for column, form in forms.items() if column in history}
     rows = []

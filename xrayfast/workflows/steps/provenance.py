@@ -53,6 +53,7 @@ def collect_provenance(
         "fingerprint": data.fingerprint(),
         "data_notes": list(data.notes),
         "remarks": list(remarks),
+        "own_code": learn.own_code,
     }
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from xrayfast.config import Config, TrainConfig
 from xrayfast.data.cache.folders import cache_root
-from xrayfast.errors import ConfigError, RunError, TrainingError
+from xrayfast.errors import ConfigError, RunError, TrainingError, shorten
 from xrayfast.files import known_digests, link_or_copy, replace_atomically
+from xrayfast.learning.callback_rules import names_using_images
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import (
     AdaptThreads,
@@ -72,13 +73,19 @@ class ScheduledPhase:
 def choose_cached_groups(
     learn: RadiographLearner, phases: Sequence[Phase], config: Config, world: World
 ) -> tuple[tuple[int, ...], str]:
-    """For each phase how many layer groups' features are cached, and a note if there is too little disk space, else "".
+    """For each phase how many layer groups' features are cached, and a note where that is none for another reason than
+    the phases', else "".
 
     Decided once per run, by rank zero for all ranks: if it depended on the space that is free later, or on another
     machine, a resumed run would differ.
     """
     train = config.train
     counts = frozen_group_counts(phases, train.reuse_frozen, train.frozen_views)
+    if train.reuse_frozen == "auto" and any(counts) and (own := names_using_images(learn.own_cbs)):
+        return (0,) * len(phases), (
+            f"Frozen layers run in each epoch, as {shorten(own)} may use images: on cached features it would get those "
+            "in their place. --reuse-frozen on caches features nevertheless."
+        )
     views = view_count(phases, counts, train.reuse_frozen, train.frozen_views)
     free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
     for count in set(counts):
@@ -193,14 +200,16 @@ class Training:
                 f"{frozen} frozen layer groups. One of the two files is of another run."
             )
         done, first_epoch, features = len(history.rows), 0, None
+        ended = dict(run.info.ended_phases)
         if self.checkpoint:
             self.checkpoint.restore_weights(learn)
         for scheduled in schedule_phases(phases, settings, self.config.model.size, counts):
             phase, n_cached, sizes = scheduled.phase, scheduled.cached_groups, scheduled.sizes
             patience = settings.early_stop if phase is phases[-1] else None
-            start = min(max(done - first_epoch, 0), phase.epochs)
+            epochs = ended.get(phase.name, phase.epochs)
+            start = min(max(done - first_epoch, 0), epochs)
             stopped = start > 0 and patience is not None and history.stale_epochs(first_epoch, sizes[-1]) >= patience
-            if start < phase.epochs and not stopped:
+            if start < epochs and not stopped:
                 unfreeze_phase(learn, phase)
                 if start and self.checkpoint:
                     self.checkpoint.restore_optimizer(learn)
@@ -231,7 +240,11 @@ class Training:
                     raise TrainingError(f"{failure} {self._describe_saved_epochs()}")
                 if failure is not None:
                     raise failure
-            first_epoch += phase.epochs
+                epochs = len(history.rows) - first_epoch
+                if epochs < phase.epochs and not epoch_checkpoint.stopped_early:
+                    ended[phase.name] = epochs
+                    run.update_info(ended_phases=ended)
+            first_epoch += epochs
 
     def _learning_rate(self, first_phase: Phase) -> float:
         """The head's peak learning rate: as set, as found before an interruption, or found now by a range test."""

@@ -1,0 +1,258 @@
+"""The user's own callbacks and metrics in `fit`, `resume` and `find_lr`."""
+
+import csv
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.callback.core import CancelTrainException
+from fastai.callback.mixup import CutMix, MixUp
+from fastai.callback.progress import CSVLogger, ProgressCallback
+from fastai.callback.schedule import ParamScheduler
+from fastai.callback.tracker import (
+    EarlyStoppingCallback,
+    ReduceLROnPlateau,
+    SaveModelCallback,
+    TerminateOnNaNCallback,
+)
+from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
+from fastai.metrics import accuracy, error_rate, skm_to_fastai
+from sklearn import metrics as skm
+
+import xrayfast as xf
+from tests.conftest import TINY, StopAfter, add_tiny_vgg
+from xrayfast.errors import ConfigError, Interrupted, TrainingError
+from xrayfast.learning.fastai_api import Callback, CancelFitException
+
+SETTINGS = TINY | {"arch": "tiny_vgg"}
+macro_f1 = partial(skm.f1_score, average="macro", zero_division=0)
+ovr = partial(skm.roc_auc_score, multi_class="ovr")
+
+
+def largest_logit(outputs, targets):
+    return outputs.max()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def arch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield add_tiny_vgg(patch)
+
+
+class Watch(Callback):
+    """Counts training batches, and notes what they hold."""
+
+    order = 61  # after GradientClip, and after the metrics of an epoch
+
+    def __init__(self):
+        self.shapes, self.norms, self.losses = [], [], []
+
+    def before_batch(self):
+        if self.training:
+            self.shapes.append(tuple(self.xb[0].shape))
+
+    def before_step(self):
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.norms.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+
+    def after_epoch(self):
+        if len(self.recorder.values[-1]) > 1:  # a range test does not validate
+            self.losses.append(float(self.recorder.values[-1][1]))
+
+
+@pytest.fixture(scope="module")
+def watched(data_dir, tmp_path_factory):
+    """A run with callbacks and metrics of each kind; its Watch; the log of its CSVLogger; its notes."""
+    folder, watch = tmp_path_factory.mktemp("own"), Watch()
+    run = xf.fit(
+        data_dir,
+        runs=folder,
+        name="run",
+        unfreeze=True,
+        freeze_epochs=3,
+        epochs=1,
+        cbs=[watch, GradientClip(1e-3), CSVLogger(folder / "log.csv", append=True)],
+        metrics=[error_rate, skm.matthews_corrcoef, macro_f1, ovr, skm_to_fastai(skm.cohen_kappa_score), largest_logit],
+        **SETTINGS,
+    )
+    return run, watch, folder / "log.csv"
+
+
+def test_callbacks_act_in_all_phases(watched):
+    run, watch, _ = watched
+    assert len(watch.norms) == len(run.batches) == 4 * len(watch.shapes) // len(run.history)
+    assert max(watch.norms) < 1.001e-3
+    assert watch.losses == pytest.approx(run.history["valid_loss"].tolist())
+
+
+def test_a_log_of_fastai_s_is_written_beside_the_run(watched):
+    run, _, log = watched
+    rows = [row for row in csv.reader(log.open()) if row[0] != "epoch"]
+    assert [float(row[2]) for row in rows] == pytest.approx(run.history["valid_loss"].tolist())
+
+
+def test_metrics_are_in_the_history(watched):
+    run, _, _ = watched
+    found, best = run.predictions("valid"), run.history.iloc[run.info.best_epoch - 1]
+    truth, decided = found.truth.argmax(axis=1), found.raw.argmax(axis=1)
+    assert best["valid_error_rate"] == pytest.approx((truth != decided).mean())
+    assert best["valid_matthews_corrcoef"] == pytest.approx(skm.matthews_corrcoef(truth, decided))
+    assert best["valid_f1_score"] == pytest.approx(macro_f1(truth, decided))
+    assert best["valid_roc_auc_score"] == pytest.approx(ovr(truth, found.raw), abs=1e-6)
+    assert best["valid_cohen_kappa_score"] == pytest.approx(skm.cohen_kappa_score(truth, decided))
+    assert np.isfinite(run.history["valid_largest_logit"]).all()
+
+
+def test_the_run_names_code_that_it_does_not_hold(watched):
+    run, _, _ = watched
+    assert run.info.own_code["cbs"] == "Watch, GradientClip, CSVLogger"
+    assert run.info.own_code["metrics"].startswith("error_rate, matthews_corrcoef, f1_score, roc_auc_score, ")
+    assert "cbs Watch, GradientClip, CSVLogger, metrics error_rate" in run.model_card_path.read_text()
+
+
+def test_the_report_has_further_metrics(watched):
+    run, _, _ = watched
+    xf.interpret(run)
+    assert run.report_path.read_text().count("matthews_corrcoef") == 2  # table of epochs, and code
+
+
+def test_frozen_features_are_not_cached_for_callbacks_that_may_use_images(watched):
+    run, watch, _ = watched
+    assert run.info.frozen_feature_groups == [0, 0]
+    assert {shape[1:] for shape in watch.shapes} == {(3, 32, 32)}
+    assert any("Watch may use images" in remark for remark in run.info.remarks)
+
+
+def fit(data, folder, **options):
+    return xf.fit(data, runs=folder, **SETTINGS | options)
+
+
+@pytest.mark.parametrize(
+    ("cbs", "options", "words"),
+    [
+        (SaveModelCallback, {}, "SaveModelCallback: it pickles weights .* monitor= chooses"),
+        (CSVLogger, {}, "CSVLogger: it begins its file anew"),
+        (ProgressCallback, {}, "ProgressCallback: fit displays its own"),
+        (ShortEpochCallback(), {}, "ShortEpochCallback: it leaves epochs unfinished"),
+        (ParamScheduler({"lr": lambda pos: 0.1}), {}, "schedule='constant'"),
+        (ReduceLROnPlateau(), {}, "schedule='constant'"),
+        (MixUp, {"reuse_frozen": "on"}, "MixUp mixes images"),
+        (EarlyStoppingCallback("auroc_macr"), {}, "'auroc_macr'; expected one of: .* Did you mean 'auroc_macro'"),
+        (3, {}, "cbs is 3; expected"),
+    ],
+)
+def test_callbacks_that_can_not_work_are_refused(data_dir, tmp_path, cbs, options, words):
+    with pytest.raises(ConfigError, match=words):
+        fit(data_dir, tmp_path, cbs=cbs, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"),
+    [
+        (accuracy, "found 'accuracy', the name of what is recorded anyway"),
+        ([error_rate, error_rate], "found 'error_rate'"),
+        (partial(partial(error_rate)), None),
+        (partial(torch.nn.Identity()), "without a name"),
+        ("f1", "metrics is 'f1'; expected"),
+    ],
+)
+def test_metrics_need_names_of_their_own(data_dir, tmp_path, metrics, words):
+    if words is None:
+        words, metrics = "found 'error_rate'", [metrics, error_rate]
+    with pytest.raises(ConfigError, match=words):
+        fit(data_dir, tmp_path, metrics=metrics)
+
+
+def never_better():
+    """Ends each phase after two epochs: none is better than the first."""
+    return EarlyStoppingCallback(min_delta=1e9, patience=1)
+
+
+@pytest.mark.parametrize("batches", [pytest.param(6, id="head"), pytest.param(15, id="all")])
+def test_a_callback_ends_its_phase_and_a_resumed_run_is_the_same(data_dir, tmp_path, batches, request):
+    options = {"unfreeze": True, "freeze_epochs": 3, "epochs": 3, "reuse_frozen": "off"}
+    whole = fit(data_dir, tmp_path, name="whole", cbs=never_better(), **options)
+    assert whole.history["phase"].tolist() == ["head", "head", "all", "all"]
+    assert whole.info.ended_phases == {"head": 2, "all": 2}
+    with pytest.raises(Interrupted):
+        fit(data_dir, tmp_path, name="cut", cbs=never_better(), interrupted=StopAfter(batches), **options)
+    resumed = xf.resume(tmp_path / "cut", cbs=never_better())
+    pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
+    assert resumed.model_path.read_bytes() == whole.model_path.read_bytes()
+
+
+def test_a_run_is_resumed_with_the_code_that_it_began_with(data_dir, tmp_path):
+    with pytest.raises(Interrupted):
+        fit(data_dir, tmp_path, name="run", epochs=1, cbs=Watch, metrics=error_rate, interrupted=StopAfter(1))
+    with pytest.raises(ConfigError, match=r"cbs Watch, metrics error_rate\. .*in Python: cbs=..., metrics=...\."):
+        xf.resume(tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"cbs is Watch, Watch2, and the run began otherwise: its cbs is Watch\."):
+        xf.resume(tmp_path / "run", cbs=[Watch, type("Watch2", (Watch,), {})], metrics=error_rate)
+    assert "valid_error_rate" in xf.resume(tmp_path / "run", cbs=Watch, metrics=error_rate).history
+
+
+class EndWithin(Callback):
+    """Ends something within an epoch."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def after_batch(self):
+        if self.training:
+            raise self.kind
+
+
+@pytest.mark.parametrize("kind", [CancelFitException, CancelTrainException])
+def test_an_epoch_that_is_cut_short_is_an_error(data_dir, tmp_path, kind):
+    with pytest.raises(TrainingError, match="A callback ended epoch 1 before it was trained and validated"):
+        fit(data_dir, tmp_path, cbs=EndWithin(kind))
+
+
+def test_a_metric_that_is_no_number_is_an_error(data_dir, tmp_path):
+    with pytest.raises(TrainingError, match=r"metric valid_?f1_score|f1_score gave an array of shape \(3,\)"):
+        fit(data_dir, tmp_path, metrics=partial(skm.f1_score, average=None))
+
+
+def test_a_loss_that_is_not_finite_is_reported_as_ever(data_dir, tmp_path):
+    with pytest.raises(TrainingError, match=r"training loss is (nan|inf) in epoch 2, batch"):
+        fit(data_dir, tmp_path, unfreeze=True, lr=900.0, optimizer="sgd", epochs=3, cbs=TerminateOnNaNCallback)
+
+
+class CountSteps(Callback):
+    def __init__(self):
+        self.steps = 0
+
+    def after_step(self):
+        self.steps += 1
+
+
+def test_gradients_accumulate(data_dir, tmp_path):
+    """Two batches of 8 make the step of a batch of 16."""
+    data = xf.open_data(data_dir, valid_fraction=0.12)
+    assert (data.table["split"] == "train").sum() == 32
+    options = {"head": "linear", "schedule": "constant", "optimizer": "sgd", "reuse_frozen": "on", "frozen_views": 1}
+    options |= {"lr": 0.01, "epochs": 1}
+    half = fit(data, tmp_path, **options, batch_size=8, cbs=[GradientAccumulation(16)])
+    whole, few = (fit(data, tmp_path, **options, batch_size=size) for size in (16, 8))
+    heads = [xf.load(run).model[1][-1].weight.detach().numpy() for run in (half, whole, few)]
+    np.testing.assert_allclose(heads[0], heads[1], atol=1e-6)
+    assert np.abs(heads[0] - heads[2]).max() > 1e-5
+
+
+@pytest.mark.parametrize("callback", [MixUp, CutMix])
+def test_images_are_mixed(multi_dir, data_dir, tmp_path, callback):
+    for data in (data_dir, multi_dir):
+        run = fit(data, tmp_path, epochs=3, cbs=callback(0.4))
+        assert run.info.status == "completed" and run.info.frozen_feature_groups == [0]
+        assert len(run.history) == 3
+
+
+def test_a_range_test_takes_callbacks(data_dir):
+    watch = Watch()
+    curve = xf.find_lr(data_dir, steps=20, cbs=watch, **{k: v for k, v in SETTINGS.items() if k != "resamples"})
+    assert len(watch.norms) == len(curve.lrs)
+    with pytest.raises(ConfigError, match="SaveModelCallback"):
+        xf.find_lr(data_dir, cbs=SaveModelCallback)

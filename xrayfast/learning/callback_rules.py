@@ -1,0 +1,91 @@
+"""Which callbacks of the user's own `fit` takes, and which of them may use images.
+
+fastai's are told by the names of their classes, so that its modules are imported only by those who use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from xrayfast.config import ReuseFrozen, Schedule
+from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.learning.fastai_api import Callback, Callbacks, L
+
+_REFUSED = {
+    "CSVLogger": "it begins its file anew in each phase, and history.csv of the run has the same columns: "
+    "CSVLogger(..., append=True) writes one of your own",
+    "DistributedTrainer": "torchrun trains on several devices",
+    "LRFinder": "xrayfast.find_lr runs the range test",
+    "MixedPrecision": "precision= sets the float type",
+    "NonNativeMixedPrecision": "precision= sets the float type",
+    "ParallelTrainer": "torchrun trains on several devices",
+    "ProgressCallback": "fit displays its own progress",
+    "Recorder": "the learner has its own",
+    "SaveModelCallback": "it pickles weights into the folder 'models', and loads them at the end of each phase. The "
+    "run keeps the weights of its best epoch, which monitor= chooses",
+    "ShortEpochCallback": "it leaves epochs unfinished, and fit records whole ones",
+    "ShowGraphCallback": "it draws into fastai's progress bar, in the place of which fit displays its own",
+}
+"""fastai's callbacks that `fit` does not take, and why."""
+
+_SET_LEARNING_RATES = ("ParamScheduler", "ReduceLROnPlateau")
+"""fastai's callbacks whose learning rates and momentum a schedule would replace before each batch."""
+
+_IGNORE_IMAGES = (
+    "BnFreeze", "CSVLogger", "GradientAccumulation", "GradientClip", "ParamScheduler", "TerminateOnNaNCallback",
+    "TrackerCallback",
+)  # fmt: skip
+"""fastai's callbacks that do the same on cached features as on images."""
+
+
+def check_callbacks(
+    cbs: Callbacks, schedule: Schedule | None, reuse_frozen: ReuseFrozen, metrics: Collection[str]
+) -> list[Callback]:
+    """The callbacks, made where a class is given.
+
+    Args:
+        cbs: the user's own.
+        schedule: of the learning rate; None in a range test.
+        reuse_frozen: the setting.
+        metrics: names of all metrics.
+
+    Raises:
+        ConfigError: one that can't work, or would have no effect.
+    """
+    made: list[Callback] = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
+    for cb in made:
+        name, bases = type(cb).__name__, _fastai_classes(cb)
+        reason = next((_REFUSED[base] for base in bases if base in _REFUSED), "")
+        if reason and not getattr(cb, "append", False):  # of CSVLogger
+            raise ConfigError(f"cbs: fit can't use {name}: {reason}. Leave it out.")
+        rates = {"lr", "mom"} & set(getattr(cb, "scheds", ("lr",)))
+        if bases.intersection(_SET_LEARNING_RATES) and rates and schedule != "constant":
+            raise ConfigError(
+                f"cbs: {name} sets the learning rate or the momentum, which are set again before each batch. It acts "
+                "with schedule='constant' in fit."
+            )
+        if "MixHandler" in bases and reuse_frozen == "on":
+            raise ConfigError(
+                f"cbs: {name} mixes images, and reuse_frozen 'on' trains on cached features in their place. Leave out "
+                "one of the two."
+            )
+        if "TrackerCallback" in bases and cb.monitor not in (known := ("train_loss", "valid_loss", *metrics)):
+            raise ConfigError(
+                f"cbs: {name} has the monitor '{cb.monitor}'; expected one of: {', '.join(known)}."
+                f"{did_you_mean(str(cb.monitor), known)}"
+            )
+    return made
+
+
+def names_using_images(cbs: Sequence[Any]) -> list[str]:
+    """The names of callbacks that may do something else on cached features than on images."""
+    return [
+        type(cb).__name__
+        for cb in cbs
+        if not (type(cb).__module__.startswith("fastai.") and _fastai_classes(cb).intersection(_IGNORE_IMAGES))
+    ]
+
+
+def _fastai_classes(cb: Callback) -> set[str]:
+    return {base.__name__ for base in type(cb).__mro__ if base.__module__.startswith("fastai.")}
