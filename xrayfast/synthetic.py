@@ -391,7 +391,7 @@ def _draw_patients(images: int, max_images: int, rng: np.random.Generator, split
 
 @check_arguments()
 def write_dataset(
-    folder: Path,
+    folder: Path | str,
     *,
     images: Annotated[int, Bounds(le=1_000_000)] = 300,
     images_per_patient: Annotated[int, Bounds(le=1000)] = 3,
