@@ -26,7 +26,6 @@ NOT_SETTINGS = {
     "groups": "of a learner: one per block or one per layer; `unfreeze_layers` says which",
     "learn": "fastai's Learner",
     "images": "decoded images; how many to synthesize",
-    "augment": "whether to augment, by split",
     "sources": "images to predict, more than one `source`",
     "files": "images to explain",
     "label": "one label of the run; `labels` is a table",

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xrayfast.config import LOSS_SETTINGS, Config, losses_with
+from xrayfast.config import LOSS_SETTINGS, Config, TrainConfig, losses_with
 from xrayfast.errors import ConfigError
 from xrayfast.own_code import is_own
 
@@ -300,6 +300,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             verb="does not come to all sizes",
         ),
     ),
+    "tta": (
+        Effect(
+            lambda train, facts: not train.tta or train.augmentation is not None,
+            "views are augmented by --augment mild, default or strong",
+            "Use one of them",
+        ),
+    ),
     "reuse_frozen": (
         Effect(
             lambda train, facts: train.reuse_frozen != "on" or not _trains_all_at_once(train),
@@ -317,6 +324,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         ),
     ),
     "frozen_views": (
+        Effect(lambda train, facts: train.augment != "off", "with --augment off all views are the same"),
         Effect(lambda train, facts: train.reuse_frozen != "off", "no features are cached with --reuse-frozen off"),
         Effect(
             lambda train, facts: train.reuse_frozen == "off" or facts.cached,
@@ -363,9 +371,9 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map"})
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "tta", "seed", "loss", "device",
-    "precision", "batch_size", "workers", "thresholds", "target_sensitivity", "target_specificity", "calibrate",
-    "prevalence", "resamples",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "seed", "loss", "device", "precision",
+    "batch_size", "workers", "thresholds", "target_sensitivity", "target_specificity", "calibrate", "prevalence",
+    "resamples", "augment",
 })  # fmt: skip
 """Options that act in every combination that is no error."""
 
@@ -413,8 +421,15 @@ def check_settings(config: Config) -> list[str]:
     return [note for name in Config.model_fields if name != "data" for note in check_effects(getattr(config, name))]
 
 
-def check_tta(given: bool | None, trained: bool) -> list[str]:
-    """A note where predictions are not made as those were on which a run was calibrated; None means that they are."""
+def check_tta(given: bool | None, train: TrainConfig) -> list[str]:
+    """A note where predictions are not made as those were on which a run was calibrated; None means that they are.
+
+    Raises:
+        ConfigError: views are asked for, which the run's settings don't describe.
+    """
+    if given and train.augmentation is None:
+        raise ConfigError(f"tta is true, and augment of the run is {train.augment}, so there are no views to average.")
+    trained = train.tta
     if given is None or given == trained:
         return []
     ways = {True: "averaged over augmented views", False: "made without augmented views"}

@@ -10,10 +10,11 @@ from functools import partial
 from typing import Any
 
 from xrayfast.errors import ConfigError
+from xrayfast.errors.arguments import is_code
 
 OWN = "own:"
 
-OWN_SETTINGS = ("arch", "splitter", "loss")
+OWN_SETTINGS = ("arch", "splitter", "loss", "augment")
 """Settings that take code."""
 
 
@@ -25,8 +26,8 @@ def is_own(value: object) -> bool:
 def name_of(code: Any) -> str:
     """The name of a function, of a class, or of the class of an object; of a list those of its items.
 
-    >>> name_of(shorten), name_of(partial(shorten, limit=3)), name_of([{1}, len])
-    ('shorten', 'shorten', 'set, len')
+    >>> name_of(len), name_of(partial(is_own, 3)), name_of([{1}, dict])
+    ('len', 'is_own', 'set, dict')
     """
     if isinstance(code, (list, tuple)):
         return ", ".join(map(name_of, code))
@@ -41,12 +42,8 @@ def name_of(code: Any) -> str:
 
 def separate_code(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Settings, with "own:NAME" where they are code; and that code by setting."""
-    code = {name: value for name, value in options.items() if name in OWN_SETTINGS and _is_code(value)}
+    code = {name: value for name, value in options.items() if name in OWN_SETTINGS and is_code(value)}
     return {**options, **{name: OWN + name_of(value) for name, value in code.items()}}, code
-
-
-def _is_code(value: Any) -> bool:
-    return callable(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(callable, value)))
 
 
 def names_of_code(settings: Mapping[str, Any]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ import torch
 from fastai.vision.core import imagenet_stats
 from torch.nn import functional as F
 
+from xrayfast.config import AUGMENTATIONS
 from xrayfast.learning import augment
-from xrayfast.learning.augment import denormalize, jitter_lighting, normalize, random_affine, shrink
+from xrayfast.learning.augment import DEFAULT, denormalize, jitter_lighting, normalize, random_affine, shrink
 
 
 @pytest.fixture
@@ -25,46 +27,45 @@ def _seeded():
         yield
 
 
+each_name = pytest.mark.parametrize("ranges", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+
+
 def test_the_grid_is_torch_s():
     matrix = torch.randn(3, 2, 3)
     expected = F.affine_grid(matrix, [3, 1, 20, 30], align_corners=True)
     torch.testing.assert_close(augment._grid(matrix, 20, 30), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_images_that_are_not_drawn_are_untouched(images, monkeypatch):
-    monkeypatch.setattr(augment, "P_AFFINE", 0.3)
-    out = random_affine(images, torch.rand(6, 16))
+def test_images_that_are_not_drawn_are_untouched(images):
+    out = random_affine(images, torch.rand(6, 16), replace(DEFAULT, p_affine=0.3))
     same = [torch.equal(a, b) for a, b in zip(images, out, strict=True)]
     assert 0 < sum(same) < len(same)
-    monkeypatch.setattr(augment, "P_AFFINE", 0.0)
-    assert torch.equal(random_affine(images, torch.rand(6, 16)), images)
+    assert torch.equal(random_affine(images, torch.rand(6, 16), replace(DEFAULT, p_affine=0.0)), images)
 
 
-def test_rotation_is_by_the_angle_about_the_centre(monkeypatch):
+@each_name
+def test_rotation_is_by_the_angle_about_the_centre(ranges, monkeypatch):
     """A bar through the centre, turned: its direction by moments is the drawn angle."""
     image = torch.zeros(8, 1, 101, 101)
     image[:, :, 48:53, 10:91] = 1.0
-    monkeypatch.setattr(augment, "P_AFFINE", 1.0)
-    monkeypatch.setattr(augment, "MIN_ZOOM", 1.0)
     angles = []
     monkeypatch.setattr(augment, "_scale", lambda *a, real=augment._scale: angles.append(real(*a)) or angles[-1])
-    out = random_affine(image, torch.rand(6, 8))[:, 0].numpy()
+    out = random_affine(image, torch.rand(6, 8), replace(ranges, p_affine=1.0, zoom=1.0))[:, 0].numpy()
     y, x = np.mgrid[-50:51, -50:51]
     for turned, angle in zip(out, angles[0], strict=True):
         direction = 0.5 * math.atan2(2 * (turned * x * y).sum(), (turned * (x**2 - y**2)).sum())
         assert abs(math.degrees(direction)) == pytest.approx(abs(float(angle)), abs=0.05)
-        assert abs(float(angle)) <= augment.MAX_ROTATION
+        assert abs(float(angle)) <= ranges.rotation
 
 
-def test_zoom_shrinks_an_image_by_the_drawn_factor_and_keeps_it_in_the_frame(monkeypatch):
+@each_name
+def test_zoom_shrinks_an_image_by_the_drawn_factor_and_keeps_it_in_the_frame(ranges, monkeypatch):
     image = torch.ones(32, 1, 101, 101)
-    monkeypatch.setattr(augment, "P_AFFINE", 1.0)
-    monkeypatch.setattr(augment, "MAX_ROTATION", 0.0)
     drawn = []
     monkeypatch.setattr(augment, "_scale", lambda *a, real=augment._scale: drawn.append(real(*a)) or drawn[-1])
-    area = random_affine(image, torch.rand(6, 32)).mean(dim=(1, 2, 3))
+    area = random_affine(image, torch.rand(6, 32), replace(ranges, p_affine=1.0, rotation=0.0)).mean(dim=(1, 2, 3))
     torch.testing.assert_close(area, drawn[1] ** 2, atol=0.02, rtol=0)
-    assert float(drawn[1].min()) >= augment.MIN_ZOOM
+    assert float(drawn[1].min()) >= ranges.zoom
 
 
 def test_lighting_is_fastai_s_formula(images, monkeypatch):

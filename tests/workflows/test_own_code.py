@@ -12,12 +12,18 @@ import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, Interrupted, WeightsError
+from xrayfast.learning.augment import augment
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.training.callbacks import NullReporter
 
-OWN = {"arch": resnet18, "loss": F.cross_entropy}
+
+def as_default(images):
+    return augment(images)
+
+
+OWN = {"arch": resnet18, "loss": F.cross_entropy, "augment": [as_default]}
 SETTINGS = {"unfreeze": True, "epochs": 1, **{k: v for k, v in TINY.items() if k != "arch"}}
-NAMES = "arch resnet18, loss cross_entropy"
+NAMES = "arch resnet18, augment as_default, loss cross_entropy"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def data(data_dir):
 
 @pytest.fixture(scope="module")
 def own_run(data, tmp_path_factory):
-    """As `tiny_run`, whose network and loss are these too."""
+    """As `tiny_run`, whose network, loss and augmentation are these too."""
     return xf.fit(data, runs=tmp_path_factory.mktemp("runs"), name="own", **OWN, **SETTINGS)
 
 
@@ -35,7 +41,7 @@ def weights(run):
     return list(read_weights(run.model_path).values())
 
 
-def test_a_constructor_and_a_callable_equal_to_ours_train_the_same_to_the_bit(own_run, tiny_run):
+def test_code_equal_to_ours_trains_the_same_to_the_bit(own_run, tiny_run):
     assert all(map(torch.equal, weights(own_run), weights(tiny_run)))
     for split in ("valid", "test"):
         ours, theirs = own_run.predictions(split), tiny_run.predictions(split)
@@ -45,19 +51,22 @@ def test_a_constructor_and_a_callable_equal_to_ours_train_the_same_to_the_bit(ow
 
 def test_a_run_says_what_was_code_of_the_user_s_own(own_run):
     assert own_run.config.train.loss == "own:cross_entropy"
-    assert own_run.config.own_code == {"arch": "resnet18", "loss": "cross_entropy"}
+    assert own_run.config.own_code == {"arch": "resnet18", "augment": "as_default", "loss": "cross_entropy"}
     (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
     assert any(text.startswith("resnet18 is a backbone (of its own output, (2, 1000)") for text in own_run.info.remarks)
     xf.interpret(own_run)
     for path in (own_run.model_card_path, own_run.report_path):
         assert "cross_entropy (own code)" in path.read_text()
-    assert "the user's own resnet18 (own code) without its classifier" in own_run.model_card_path.read_text()
+    card = own_run.model_card_path.read_text()
+    assert "the user's own resnet18 (own code) without its classifier" in card
+    assert "Training images are augmented by as_default (own code)." in card
     assert remark.split(":")[1] in own_run.model_card_path.read_text()
 
 
 def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"of the user's own.*: arch resnet18, loss cross_entropy\. Give it again in Python"
+        ConfigError,
+        match=r"of the user's own.*: arch resnet18, augment as_default, loss cross_entropy\. Give it again in Python",
     ):
         xf.fit(data, config=own_run.config, runs=tmp_path)
     with pytest.raises(ConfigError, match=NAMES):
@@ -80,7 +89,8 @@ def test_it_is_loaded_with_its_code_or_with_a_warning(own_run):
     assert learn.loss_func.loss is F.cross_entropy
     assert learn.settings["loss"] == "own:cross_entropy"
     with pytest.warns(
-        UserWarning, match=r"loss cross_entropy\. The learner has the default .* load\(run, loss=\.\.\.\)"
+        UserWarning,
+        match=r"augment as_default, loss cross_entropy\. The .*default .* load\(run, augment=\.\.\., loss=\.\.\.\)",
     ):
         learn = xf.load(own_run, arch=resnet18)
     with pytest.raises(ConfigError, match="arch resnet18"):
@@ -97,7 +107,7 @@ def test_resuming_takes_the_same_code_again(own_run, data, tmp_path):
     with pytest.raises(ConfigError, match=rf"r names code .*: {NAMES}"):
         xf.resume(tmp_path / "r")
     with pytest.raises(ConfigError, match=r"loss is other_loss, .* its loss is cross_entropy"):
-        xf.resume(tmp_path / "r", arch=resnet18, loss=other_loss)
+        xf.resume(tmp_path / "r", **{**OWN, "loss": other_loss})
     assert all(map(torch.equal, weights(xf.resume(tmp_path / "r", **OWN)), weights(own_run)))
 
 
@@ -114,6 +124,8 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
         xf.predict(own_run, files)
     with pytest.raises(ConfigError, match=r"arch is resnet18, no code of your own"):
         xf.predict(tiny_run, files, arch=resnet18)
+    with pytest.raises(ConfigError, match="tta is true, and augment of the run is own:as_default"):
+        xf.predict(own_run, files, arch=resnet18, tta=True)
     with pytest.raises(WeightsError, match="is of another network"):
         xf.predict(own_run, files, arch=Whole())
     found, expected = (

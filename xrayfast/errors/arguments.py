@@ -56,7 +56,7 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
                 raise ConfigError(f"{function.__name__}: {error}.{hint}") from None
             for name in bound.arguments.keys() - unchecked:
                 value = as_python(bound.arguments[name])
-                kinds = filter(None, (adapter(name), None if callable(value) else bounded(name)))
+                kinds = filter(None, (adapter(name), None if is_code(value) else bounded(name)))
                 bound.arguments[name] = _checked(name, value, kinds, parameters[name].default)
             return bound
 
@@ -69,6 +69,11 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def is_code(value: Any) -> bool:
+    """Whether a value is a function or the like, or a list of them."""
+    return callable(value) or (isinstance(value, (list, tuple)) and bool(value) and all(map(callable, value)))
 
 
 def _by_instance(kind: Any) -> Any:

@@ -10,26 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from xrayfast.config import AUGMENTATIONS, Augmentation
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-MAX_ROTATION = 5.0
-"""Degrees, either way."""
-
-MIN_ZOOM = 0.9
-"""Images are scaled down to this at most, never up, so that nothing of the lungs leaves the frame."""
-
-MAX_LIGHTING = 0.2
-"""Brightness and contrast vary by up to this fraction."""
-
-P_AFFINE = 0.25
-"""Probability of a rotation, and of a zoom, each.
-
-fastai's default of 0.75 leaves 6 % of the images as sharp as those of validation, which hurts a frozen backbone:
-accuracy of a head on darkcovid (resnet18, 176 px, mean of four splits) 0.76, at 0.25 about 0.78.
-"""
-
-P_LIGHTING = 0.75
-"""Probability of a change of brightness, and of contrast, each; fastai's default."""
+DEFAULT = AUGMENTATIONS["default"]
 
 _EPS = 1e-7  # keeps the logits of black and white pixels finite
 
@@ -38,22 +23,23 @@ AFFINE_DRAWS, LIGHTING_DRAWS = 6, 4
 """Random numbers per image that `random_affine` and `jitter_lighting` use."""
 
 
-def augment(images: Tensor, draws: Tensor | None = None) -> Tensor:
+def augment(images: Tensor, draws: Tensor | None = None, ranges: Augmentation = DEFAULT) -> Tensor:
     """Augmentations that leave a chest radiograph plausible and the lungs whole; (N, 1, H, W) floats in [0, 1].
 
-    No left-right flip, which would mirror the heart; rotation up to 5 degrees; scaling down to 0.9 only, shifted within
-    the frame; brightness and contrast by a fifth, on the logit of a pixel as fastai does it. The draws have the
-    distribution of fastai's `aug_transforms` with these settings; images that are neither rotated nor scaled, more than
-    half, are not resampled, and there is one channel instead of three.
+    No left-right flip, which would mirror the heart; rotation; scaling down only, shifted within the frame; brightness
+    and contrast, on the logit of a pixel as fastai does it. The draws have the distribution of fastai's
+    `aug_transforms` with these ranges; images that are neither rotated nor scaled, by default more than half, are not
+    resampled, and there is one channel instead of three.
 
     Args:
         images: what to augment.
         draws: (AFFINE_DRAWS + LIGHTING_DRAWS, N) uniform numbers in [0, 1) that decide how, on the CPU so that they are
             the same for every device; by default from torch's global generator.
+        ranges: how far.
     """
     if draws is None:
         draws = torch.rand(AFFINE_DRAWS + LIGHTING_DRAWS, len(images))
-    return jitter_lighting(random_affine(images, draws[:AFFINE_DRAWS]), draws[AFFINE_DRAWS:])
+    return jitter_lighting(random_affine(images, draws[:AFFINE_DRAWS], ranges), draws[AFFINE_DRAWS:], ranges)
 
 
 def draws_of_view(images: Tensor, seed: int, view: int) -> Tensor:
@@ -68,11 +54,11 @@ def draws_of_view(images: Tensor, seed: int, view: int) -> Tensor:
     return torch.from_numpy((words.T >> 8).astype(np.float32) / 2**24)  # 24 bits, as torch.rand has
 
 
-def random_affine(images: Tensor, draws: Tensor) -> Tensor:
+def random_affine(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT) -> Tensor:
     """(N, 1, H, W) images, some rotated, some scaled down and shifted, the others as they are."""
     n = len(images)
-    angle = _scale(draws[:2], P_AFFINE, -MAX_ROTATION, MAX_ROTATION, 0.0) * (math.pi / 180)
-    zoom = _scale(draws[2:4], P_AFFINE, MIN_ZOOM, 1.0, 1.0)
+    angle = _scale(draws[:2], ranges.p_affine, -ranges.rotation, ranges.rotation, 0.0) * (math.pi / 180)
+    zoom = _scale(draws[2:4], ranges.p_affine, ranges.zoom, 1.0, 1.0)
     # Shifts by which the image's edges stay in the frame.
     shift = (1 / zoom - 1) * (2 * draws[4:] - 1)
     rows = torch.nonzero((angle != 0) | (zoom != 1)).flatten()
@@ -96,11 +82,12 @@ def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
     return grid
 
 
-def jitter_lighting(images: Tensor, draws: Tensor) -> Tensor:
+def jitter_lighting(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT) -> Tensor:
     """(N, 1, H, W) images in [0, 1], some brighter or darker, some with more or less contrast."""
-    brightness = _scale(draws[:2], P_LIGHTING, 0.5 * (1 - MAX_LIGHTING), 0.5 * (1 + MAX_LIGHTING), 0.5)
-    spread = -math.log(1 - MAX_LIGHTING)
-    contrast = _scale(draws[2:], P_LIGHTING, -spread, spread, 0.0).exp()
+    p, most = ranges.p_lighting, ranges.lighting
+    brightness = _scale(draws[:2], p, 0.5 * (1 - most), 0.5 * (1 + most), 0.5)
+    spread = -math.log(1 - most)
+    contrast = _scale(draws[2:], p, -spread, spread, 0.0).exp()
     column = (len(images), 1, 1, 1)
     logits = torch.logit(images, eps=_EPS)
     logits *= contrast.view(column).to(images)

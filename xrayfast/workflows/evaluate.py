@@ -310,7 +310,7 @@ def _predict_external(
         notes=(
             *matched.notes,
             *unseen.looked,
-            *check_tta(tta, predictor.tta),
+            *check_tta(tta, run.config.train),
             *describe_notes(predictions.images.tolist(), read_notes),
         ),
         info={

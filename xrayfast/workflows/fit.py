@@ -187,6 +187,7 @@ def resume(
     arch: Callable[..., Any] | None = None,
     splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
+    augment: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
     cbs: Callbacks = (),
     metrics: Metrics = (),
     progress: bool | None = None,
@@ -200,9 +201,10 @@ def resume(
 
     Args:
         run: the run or its folder.
-        arch: that of the run, where it is code of your own; likewise the next two.
+        arch: that of the run, where it is code of your own; likewise the next three.
         splitter: that of the run.
         loss: that of the run.
+        augment: that of the run.
         cbs: the callbacks that `fit` was given, made anew. Those of fastai that follow a metric see the finished epochs
             again; what others have counted is lost.
         metrics: those that `fit` was given.
@@ -227,7 +229,7 @@ def resume(
         if copy.info.status == "completed":
             note(_complete(copy))
             return run
-        _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss})
+        _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
         cbs, names = require_own(copy.task, copy.labels, config, cbs, metrics)
         require_same_code(copy, names_of_code(separate_code(code)[0]) | names)
         manifest = reopen_data(copy)
@@ -400,6 +402,7 @@ def prepare(
         size=config.model.size,
         batch_size=batch_size or train.batch_size,
         workers=train.workers,
+        augment=code.get("augment", train.augment),
         device=train.device,
         seed=train.seed,
         images=images,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ def load(
     arch: Callable[..., Any] | None = None,
     splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
+    augment: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
     device: Device = "auto",
 ) -> RadiographLearner:
     """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
@@ -65,6 +66,7 @@ def load(
         arch: that of the run, where it is code of your own.
         splitter: likewise; without it layer groups are one per block.
         loss: likewise; without it the learner has the task's default loss.
+        augment: likewise; without it training images are augmented as by default.
         device: where to run.
 
     Raises:
@@ -88,7 +90,7 @@ def load(
         settings["weights"] = "none"
     if run.config.train.precision == "fp16":
         settings["precision"] = "auto"
-    named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss})
+    named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
     config = run.config.updated(settings | {name: named[name] for name in code})
     if left := {name: text for name, text in config.own_code.items() if name not in code}:
         again = ", ".join(f"{name}=..." for name in left)

@@ -78,7 +78,7 @@ def predict(
     with show_progress(stages) as reporter:
         if left_out:
             note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
-        for sentence in check_tta(tta, run.config.train.tta):
+        for sentence in check_tta(tta, run.config.train):
             note(sentence)
         predictor = Predictor.from_run(run, device, arch)
         window, size = run.config.data.window, predictor.size

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xrayfast.config import Device
+from xrayfast.config import AUGMENTATIONS, Augmentation, Device
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError
-from xrayfast.learning.augment import augment, draws_of_view, normalize
+from xrayfast.learning.augment import DEFAULT, augment, draws_of_view, normalize
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.inference.reading import reading
 from xrayfast.learning.memory import keep_freed_memory
@@ -66,6 +66,7 @@ class Predictor:
         device: the network's.
         seed: of the views of test-time augmentation.
         tta: whether the decision was fitted on predictions averaged over such views.
+        augmentation: of these views; None where there are none.
     """
 
     def __init__(
@@ -76,10 +77,12 @@ class Predictor:
         seed: int = 0,
         *,
         tta: bool = False,
+        augmentation: Augmentation | None = DEFAULT,
         is_own: bool = False,
     ) -> None:
         self.network, self.decision, self.size, self.seed, self.tta = network.eval(), decision, size, seed, tta
         self.device = next(network.parameters()).device
+        self.augmentation = augmentation
         # What torch.fx would trace of code that it does not know may be another branch of it.
         fused = copy.deepcopy(network) if is_own or not isinstance(network, nn.Sequential) else fuse_batch_norm(network)
         self._fused = to_channels_last(fused, self.device)
@@ -102,7 +105,15 @@ class Predictor:
         network.to(target)
         to_channels_last(network, target)
         load_weights(network, run.model_path)
-        return cls(network, decision, model.size, train.seed, tta=train.tta, is_own=arch is not None)
+        return cls(
+            network,
+            decision,
+            model.size,
+            train.seed,
+            tta=train.tta,
+            augmentation=train.augmentation,
+            is_own=arch is not None,
+        )
 
     @classmethod
     def from_learner(cls, learn: Learner) -> Predictor:
@@ -110,7 +121,9 @@ class Predictor:
         dls = learn.dls
         # A learner that fastai's `Learner` made has no settings.
         seed, is_own = (learn.settings["seed"], learn.is_own) if hasattr(learn, "settings") else (0, True)
-        return cls(learn.model, Decision(dls.manifest.task, dls.manifest.labels), dls.size, seed, is_own=is_own)
+        ranges = AUGMENTATIONS.get(dls.augment)
+        decision = Decision(dls.manifest.task, dls.manifest.labels)
+        return cls(learn.model, decision, dls.size, seed, augmentation=ranges, is_own=is_own)
 
     def inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised."""
@@ -131,7 +144,7 @@ class Predictor:
                 where the decision was fitted so.
             batch_size: images per batch.
         """
-        views = TTA_VIEWS if (self.tta if tta is None else tta) else 0
+        views = TTA_VIEWS if (self.tta if tta is None else tta) and self.augmentation else 0
         raw, *augmented = self._activation(self._logits(images, batch_size, views))
         if augmented:
             raw = torch.lerp(torch.stack(augmented).mean(dim=0), raw, TTA_WEIGHT)
@@ -150,10 +163,13 @@ class Predictor:
         with torch.no_grad(), _no_autocast(self.device.type), FreeThreads():
             for start in range(0, len(images), batch_size):
                 batch = self._squares(images[start : start + batch_size])
-                augmented = (augment(batch, draws_of_view(batch, self.seed, view)) for view in range(views))
+                augmented = (self._view(batch, view) for view in range(views))
                 passes = [self._fused(normalize(inputs)).float().cpu() for inputs in (batch, *augmented)]
                 logits.append(torch.stack(passes))
         return torch.cat(logits, dim=1)
+
+    def _view(self, batch: Tensor, number: int) -> Tensor:
+        return augment(batch, draws_of_view(batch, self.seed, number), self.augmentation or DEFAULT)
 
     def _activation(self, logits: Tensor) -> Tensor:
         return logits.softmax(dim=-1) if self.decision.task == "single" else logits.sigmoid()

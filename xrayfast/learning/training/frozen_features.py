@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xrayfast.config import ReuseFrozen
+from xrayfast.config import ReuseFrozen, TrainConfig
 from xrayfast.errors import WriteError, truncate
 from xrayfast.learning.augment import normalize
 from xrayfast.learning.fastai_api import Callback
@@ -62,14 +62,15 @@ def frozen_group_counts(phases: Sequence[Phase], mode: ReuseFrozen, views: int) 
     )
 
 
-def view_count(phases: Sequence[Phase], group_counts: Sequence[int], mode: ReuseFrozen, views: int) -> int:
+def view_count(phases: Sequence[Phase], group_counts: Sequence[int], train: TrainConfig) -> int:
     """How many views are cached: with "auto" at least so many that none is trained on for more than ten epochs.
 
-    >>> [view_count([Phase("head", epochs, 5, ())], [5], "auto", 2) for epochs in (10, 30, 31)]
+    >>> [view_count([Phase("head", epochs, 5, ())], [5], TrainConfig()) for epochs in (10, 30, 31)]
     [2, 3, 4]
     """
     epochs = sum(phase.epochs for phase, count in zip(phases, group_counts, strict=True) if count)
-    return max(views, math.ceil(epochs / EPOCHS_PER_VIEW)) if mode == "auto" else views
+    more = math.ceil(epochs / EPOCHS_PER_VIEW) if train.reuse_frozen == "auto" and train.augment != "off" else 1
+    return max(train.views, more)
 
 
 @dataclass(frozen=True, eq=False)

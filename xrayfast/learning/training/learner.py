@@ -104,7 +104,13 @@ class RadiographLearner(Learner):
         return ContextManagers([_keep_records(self.recorder), super().validation_context(cbs, inner)])
 
     def tta(self, ds_idx: int = 1, dl: Any = None, **options: Any) -> Any:
-        """fastai's, with the views of `xrayfast.predict`: they depend on the seed and on each image alone."""
+        """fastai's, with the views of `xrayfast.predict`: they depend on the seed and on each image alone.
+
+        Raises:
+            ConfigError: nothing is augmented.
+        """
+        if self.settings["augment"] == "off":
+            raise ConfigError("augment is off, so there are no views to average. Use get_preds.")
         dl = self.dls[ds_idx].new(shuffled=False, drop_last=False) if dl is None else dl
         augmentations = [t for t in dl.after_batch.fs if isinstance(t, ChestAugmentation)]
         for augmentation in augmentations:
@@ -272,7 +278,7 @@ def _build_learner(
     with isolated_rng(train.seed, "init"):
         network = build_layers({**options, "size": dls.size}, len(data.labels), groups, code)
     settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
-    settings |= {"head": network.head, "weights": network.weights}
+    settings |= {"head": network.head, "weights": network.weights, "augment": dls.augment}
     # fastai moves it only when training begins; frozen layers run before that.
     first_conv_in_fp32(to_channels_last(network.model.to(dls.device), dls.device))
     learn = RadiographLearner(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -17,17 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from xrayfast.config import Device, Task, field_types
+from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName, Device, Task, field_types
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ReadError
+from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
-from xrayfast.learning.augment import augment, denormalize, draws_of_view, normalize
+from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize
+from xrayfast.learning.augment import augment as vary
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import (
     CategoryBlock,
@@ -50,7 +51,10 @@ from xrayfast.learning.fastai_api import (
 )
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.progressive import Shrink
+from xrayfast.own_code import name_of, separate_code
 from xrayfast.progress import show_progress
+
+Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., Any]]
 
 SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 """The index of each split in the DataLoaders: `dls[2]` is the test split, where there is one."""
@@ -101,6 +105,7 @@ class ChestAugmentation(Transform):
     """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
 
     Attributes:
+        ranges: how far images are varied.
         view: gives seed and number of the view to make of each image; None for a random one, as in training.
     """
 
@@ -108,10 +113,53 @@ class ChestAugmentation(Transform):
     split_idx = 0  # training only
     view: Callable[[], tuple[int, int]] | None = None
 
+    def __init__(self, ranges: Augmentation = DEFAULT) -> None:
+        super().__init__()
+        self.ranges = ranges
+
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
         """(N, 1, H, W) in [0, 1] to the same."""
         batch = images.as_subclass(Tensor)
-        return TensorImageBW(augment(batch, None if self.view is None else draws_of_view(batch, *self.view())))
+        draws = None if self.view is None else draws_of_view(batch, *self.view())
+        return TensorImageBW(vary(batch, draws, self.ranges))
+
+
+class OwnAugmentation(Transform):
+    """The batch transform that augments the training split by the user's own code, one function after the other.
+
+    A function gets (N, 1, H, W) floats in [0, 1] as a plain tensor, a fastai Transform as a TensorImageBW.
+    """
+
+    order = 30
+    split_idx = 0  # training only
+
+    def __init__(self, functions: Sequence[Callable[..., Any]]) -> None:
+        super().__init__()
+        self.functions = tuple(functions)
+
+    def encodes(self, images: TensorImageBW) -> TensorImageBW:
+        """(N, 1, H, W) in [0, 1] to the same.
+
+        Raises:
+            ConfigError: a function fails, or gives something of another shape or type.
+        """
+        for function in self.functions:
+            of_fastai, before = isinstance(function, Transform), images
+            try:
+                images = function(images, split_idx=0) if of_fastai else function(images.as_subclass(Tensor))
+            except Exception as error:  # whatever the user's code raises
+                raise ConfigError(
+                    f"augment {name_of(function)} fails on a batch of shape {tuple(before.shape)}: {error}. It gets "
+                    "one gray channel of floats in [0, 1]."
+                ) from error
+            found = getattr(images, "shape", None), getattr(images, "dtype", type(images).__name__)
+            if found != (before.shape, before.dtype):
+                raise ConfigError(
+                    f"augment {name_of(function)} gives {found[1]} of shape {found[0]} for a batch of "
+                    f"{before.dtype} of shape {tuple(before.shape)}; expected the same."
+                )
+            images = TensorImageBW(images)
+        return images
 
 
 class Normalization(Transform):
@@ -131,7 +179,7 @@ class Normalization(Transform):
 BATCH_TRANSFORMS: tuple[type[Transform], ...] = (IntToFloatTensor, Shrink, Normalization)
 """The batch transforms that each split's images pass."""
 
-KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, *BATCH_TRANSFORMS)
+KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, OwnAugmentation, *BATCH_TRANSFORMS)
 """All transforms of `dataloaders`; others are the user's own."""
 
 
@@ -191,6 +239,7 @@ class RadiographDataLoaders(DataLoaders):
     Attributes:
         manifest: the data set.
         images: its decoded images.
+        augment: how the training split is augmented, as in the settings.
     """
 
     def __init__(
@@ -198,11 +247,12 @@ class RadiographDataLoaders(DataLoaders):
         *loaders: RadiographDL,
         manifest: Manifest,
         images: DecodedImages,
+        augment: str = "default",
         path: Path | str = ".",
         device: torch.device | None = None,
     ) -> None:
         super().__init__(*loaders, path=path, device=device)
-        self.manifest, self.images = manifest, images
+        self.manifest, self.images, self.augment = manifest, images, augment
 
     @property
     def size(self) -> int:
@@ -215,29 +265,49 @@ class RadiographDataLoaders(DataLoaders):
 
 
 @check_arguments(field_types)
-def RadiographBlock(size: int = 224, augment: bool = True, images: DecodedImages | None = None) -> TransformBlock:
+def RadiographBlock(
+    size: int = 224, augment: Annotated[Augment, "code"] = "default", images: DecodedImages | None = None
+) -> TransformBlock:
     """A fastai block of radiographs: files in, normalised (N, 3, size, size) float32 batches out.
 
     Args:
         size: side of the square in pixels.
-        augment: whether the training split is augmented.
+        augment: how the training split is augmented, see `dataloaders`.
         images: decoded images of that size; by default each file is read every time.
+
+    Raises:
+        ConfigError: code to augment with that fails.
     """
-    augmentation = [ChestAugmentation()] if augment else []
+    _, augmentation = make_augmentation(augment)
+    if code := [t for t in augmentation if isinstance(t, OwnAugmentation)]:
+        with isolated_rng("probe"):
+            code[0].encodes(TensorImageBW(torch.rand(2, 1, size, size)))
     return TransformBlock(
         type_tfms=OpenRadiograph(images or UncachedImages(size)),
         batch_tfms=[IntToFloatTensor(), Shrink(), *augmentation, Normalization()],
     )
 
 
-def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages) -> DataBlock:
+def make_augmentation(augment: Augment) -> tuple[str, list[Transform]]:
+    """The setting that stands for it, and the batch transform, if any."""
+    settings, code = separate_code({"augment": augment})
+    if code:
+        functions = code["augment"]
+        return settings["augment"], [
+            OwnAugmentation(functions if isinstance(functions, (list, tuple)) else [functions])
+        ]
+    name = ("default" if augment else "off") if isinstance(augment, bool) else str(augment)
+    return name, [ChestAugmentation(ranges)] if (ranges := AUGMENTATIONS.get(name)) else []
+
+
+def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages, augment: Augment = "default") -> DataBlock:
     """The DataBlock for the table that `target_table` returns."""
     target = (
         CategoryBlock(vocab=list(labels), sort=False)
         if task == "single"
         else TransformBlock(type_tfms=LabelTarget(vocab=list(labels)))
     )
-    block = RadiographBlock(images.side, images=images)
+    block = RadiographBlock(images.side, augment, images)
     return DataBlock(blocks=(block, target), dl_type=RadiographDL, get_x=_path, get_y=_target, splitter=_splits)
 
 
@@ -286,6 +356,7 @@ def dataloaders(
     workers: int | None = None,
     device: Device = "auto",
     seed: int = 0,
+    augment: Annotated[Augment, "code"] = "default",
     images: DecodedImages | None = None,
     progress: bool | None = None,
 ) -> RadiographDataLoaders:
@@ -303,12 +374,14 @@ def dataloaders(
             eight with an accelerator.
         device: where batches go.
         seed: of the order of training images.
+        augment: "mild", "default" or "strong", see `fit --augment`; False or "off" for not at all; or code of your own,
+            a list of what varies a batch (N, 1, H, W) of floats in [0, 1]: functions, modules, fastai Transforms.
         images: decoded images of that size; by default from the cache of the data set's settings, which decodes now
             what it lacks.
         progress: whether to display that progress; by default in a notebook and in a terminal.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: no such device here, or code to augment with that fails.
         DataError: images that can't be read, the first of them named.
         WriteError: no disk space for decoded images.
     """
@@ -318,7 +391,7 @@ def dataloaders(
             data, images = decode_manifest(data, size, partial(reporter.preparing, "decoding"))
     n_train = int((data.table["split"] == "train").sum())
     with isolated_rng(seed, "loader"):
-        dls = datablock(data.labels, data.task, images).dataloaders(
+        dls = datablock(data.labels, data.task, images, augment).dataloaders(
             ImageItems(target_table(data)),
             bs=batch_size,
             val_bs=2 * batch_size,
@@ -328,7 +401,8 @@ def dataloaders(
             drop_last=n_train % batch_size == 1 and n_train > 1,
             wif=_init_worker,
         )
-    return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, path=dls.path, device=target)
+    name, _ = make_augmentation(augment)
+    return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, augment=name, path=dls.path, device=target)
 
 
 def as_read_error(error: ReadError) -> ReadError:

@@ -110,10 +110,16 @@ def preparation(facts: RunFacts) -> str:
 
 def augmentation(facts: RunFacts) -> str:
     """Augmentation in training and, with test-time augmentation, in prediction."""
-    text = (
-        "Some training images are rotated by up to 5 degrees or scaled down to 0.9, most are varied in brightness "
-        "and contrast; none is flipped."
-    )
+    train = facts.config.train
+    if ranges := train.augmentation:
+        text = (
+            f"Some training images are rotated by up to {ranges.rotation:g} degrees or scaled down to {ranges.zoom:g}, "
+            "most are varied in brightness and contrast; none is flipped."
+        )
+    elif train.augment == "off":
+        text = "Training images are not augmented."
+    else:
+        text = f"Training images are augmented by {train.augment.removeprefix(OWN)} (own code)."
     views = facts.info.frozen_feature_views
     if views:
         text += f" Where frozen layers were run once, it was for {plural(views, 'view')} of each training image, " + (

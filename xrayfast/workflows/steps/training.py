@@ -80,13 +80,13 @@ def choose_cached_groups(
     machine, a resumed run would differ.
     """
     train = config.train
-    counts = frozen_group_counts(phases, train.reuse_frozen, train.frozen_views)
+    counts = frozen_group_counts(phases, train.reuse_frozen, train.views)
     if train.reuse_frozen == "auto" and any(counts) and (own := names_using_images(learn.own_cbs)):
         return (0,) * len(phases), (
             f"Frozen layers run in each epoch, as {shorten(own)} may use images: on cached features it would get those "
             "in their place. --reuse-frozen on caches features nevertheless."
         )
-    views = view_count(phases, counts, train.reuse_frozen, train.frozen_views)
+    views = view_count(phases, counts, train)
     free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
     for count in set(counts):
         if problem := caching_problem(learn, count):
@@ -115,7 +115,7 @@ def schedule_phases(
     """
     uncached = sum(phase.epochs for phase, count in zip(phases, group_counts, strict=True) if not count)
     sizes = iter(sizes_by_epoch(uncached, train.progressive, size))
-    views = view_count(phases, group_counts, train.reuse_frozen, train.frozen_views)
+    views = view_count(phases, group_counts, train)
     return [
         ScheduledPhase(phase, count, views, tuple(size if count else next(sizes) for _ in range(phase.epochs)))
         for phase, count in zip(phases, group_counts, strict=True)
@@ -136,7 +136,7 @@ def plan_facts(scheduled: Sequence[ScheduledPhase], train: TrainConfig, leaks: b
         sizes=frozenset(size for s in scheduled if not s.cached_groups for size in s.sizes),
         frozen=any(phase.frozen_groups for phase in phases),
         cached=cached,
-        cached_by_auto=any(frozen_group_counts(phases, "auto", train.frozen_views)),
+        cached_by_auto=any(frozen_group_counts(phases, "auto", train.views)),
         views=scheduled[0].views if cached else 0,
         leaks=leaks,
     )
@@ -192,7 +192,7 @@ class Training:
         monitor = resolve_monitor(settings, data.task)
         counts: Sequence[int] | None = run.info.frozen_feature_groups
         if counts is None:  # runs of earlier versions cached whatever they could
-            counts = frozen_group_counts(phases, settings.reuse_frozen, settings.frozen_views)
+            counts = frozen_group_counts(phases, settings.reuse_frozen, settings.views)
         frozen = [phase.frozen_groups for phase in phases]
         if len(counts) != len(phases) or any(n > most for n, most in zip(counts, frozen, strict=True)):
             raise RunError(

@@ -1,0 +1,92 @@
+"""How the training split is augmented: by name, not at all, or by code of the user's own."""
+
+import pytest
+import torch
+from fastai.vision.augment import Brightness, RandomErasing, Rotate
+from torch import nn
+
+import xrayfast as xf
+from xrayfast.config import AUGMENTATIONS, Config
+from xrayfast.errors import ConfigError
+from xrayfast.learning.augment import denormalize
+from xrayfast.learning.training.loaders import ChestAugmentation
+
+
+@pytest.fixture(scope="module")
+def data(data_dir):
+    return xf.open_data(data_dir)
+
+
+def batches(data, augment):
+    """The first training batch and the first of validation, gray in [0, 1]."""
+    dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu", augment=augment)
+    torch.manual_seed(0)
+    return [denormalize(dl.one_batch()[0].as_subclass(torch.Tensor))[:, :1] for dl in dls]
+
+
+@pytest.fixture(scope="module")
+def plain(data):
+    return batches(data, False)
+
+
+class Negative(nn.Module):
+    def forward(self, images):
+        assert type(images) is torch.Tensor and images.shape[1:] == (1, 32, 32)
+        return 1 - images
+
+
+def flip(images):
+    return images.flip(3)
+
+
+def test_code_augments_training_alone_in_its_order(data, plain):
+    train, valid = batches(data, [Negative(), flip])
+    torch.testing.assert_close(train, (1 - plain[0]).flip(3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(valid, plain[1])
+    torch.testing.assert_close(batches(data, flip)[0], plain[0].flip(3))
+
+
+@pytest.mark.parametrize("transform", [Brightness(0.4, p=1.0), RandomErasing(p=1.0), Rotate(30, p=1.0)])
+def test_a_transform_of_fastai_s_is_taken(data, plain, transform):
+    train, valid = batches(data, [transform])
+    assert train.shape == plain[0].shape
+    assert (train - plain[0]).abs().mean() > 0.005
+    torch.testing.assert_close(valid, plain[1])
+
+
+def test_names_have_their_ranges(data, plain):
+    distances = [float((batches(data, name)[0] - plain[0]).abs().mean()) for name in ("mild", "default", "strong")]
+    assert 0 < distances[0] < distances[1] < distances[2]
+    for name, ranges in AUGMENTATIONS.items():
+        dls = xf.dataloaders(data, size=32, augment=name)
+        assert [t.ranges for t in dls.train.after_batch.fs if isinstance(t, ChestAugmentation)] == [ranges]
+    assert Config().updated({"augment": False}).train.augment == "off"
+    assert Config().updated({"augment": "off"}).train.augmentation is None
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (
+            [flip, lambda x: x[:, :, 1:]],
+            r"augment <lambda> gives torch.float32 of shape torch.Size\(\[2, 1, 31, 32\]\)",
+        ),
+        ([lambda x: None], "augment <lambda> gives NoneType of shape None"),
+        ([lambda x: x / 0 + y], r"augment <lambda> fails on a batch of shape \(2, 1, 32, 32\): name 'y'"),  # noqa: F821
+        ("wild", "augment is 'wild'; expected 'mild', 'default', 'strong' or 'off'"),
+    ],
+)
+def test_what_can_t_augment_is_refused_by_name(data, augment, message):
+    with pytest.raises(ConfigError, match=message):
+        xf.dataloaders(data, size=32, augment=augment)
+
+
+def test_without_augmentation_there_are_no_views(data, tmp_path):
+    options = {"arch": "resnet18", "weights": "none", "size": 32, "batch_size": 8, "resamples": 0, "device": "cpu"}
+    run = xf.fit(data, augment=False, runs=tmp_path, epochs=2, reuse_frozen="on", **options)
+    assert (run.config.train.augment, run.info.frozen_feature_views) == ("off", 1)
+    assert "Training images are not augmented." in run.model_card_path.read_text()
+    with pytest.raises(ConfigError, match="augment is off, so there are no views"):
+        xf.load(run).tta()
+    with pytest.raises(ConfigError, match="tta is true, and augment of the run is off"):
+        xf.predict(run, data.table["path"][0], tta=True)
