@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from xrayfast._version import __version__
 from xrayfast.cli import output
 from xrayfast.cli.loading import SUMMARIES, Commands
 from xrayfast.errors import ConfigError, ConfigFileError, Interrupted, XrayfastError, truncate
-from xrayfast.errors.escapes import XrayfastWarning, escape_hidden, escape_lines
+from xrayfast.errors.escapes import escape_hidden, escape_lines, passing_warnings
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
 
 FAILED, USAGE = 1, 2
@@ -55,7 +54,8 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with handling_signals(), _escaped_usage_errors(), _warnings_as_notes():  # before, there is nothing to end
+            # Before this there is nothing to end.
+            with handling_signals(), _escaped_usage_errors(), passing_warnings(output.warning):
                 return super().invoke(ctx)
         except (Interrupted, KeyboardInterrupt) as error:
             with suppress(OSError):  # a terminal that was closed
@@ -106,24 +106,6 @@ def _escaped_usage_errors() -> Iterator[None]:
         if isinstance(message := getattr(error, "message", None), str):
             error.message = escape_hidden(message)  # type: ignore[attr-defined]
         raise
-
-
-@contextmanager
-def _warnings_as_notes() -> Iterator[None]:
-    """Print the package's own warnings as notes."""
-    show_others = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        if issubclass(category, XrayfastWarning):
-            output.warning(str(message))
-        else:
-            show_others(message, category, *where)
-
-    warnings.showwarning = show  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        warnings.showwarning = show_others
 
 
 def _show(ctx: Any, error: BaseException, message: str) -> None:

@@ -40,23 +40,19 @@ def escape_lines(text: str) -> str:
     return "\n".join(map(escape_hidden, text.split("\n")))
 
 
-class XrayfastWarning(UserWarning):
-    """A note of a function that was given nothing else to tell it to; the command line prints it as one."""
-
-
 _RECEIVERS: list[Callable[[str], object]] = []
 """Of each block of `passing_warnings` that runs."""
 
 
 def warn(text: str) -> None:
     """Warn where a function of the package was called, which is what its notes do where nothing displays them."""
-    if not (_RECEIVERS and _RECEIVERS[-1](text)):
-        warnings.warn(escape_hidden(text), XrayfastWarning, stacklevel=3)
+    if not _RECEIVERS or _RECEIVERS[-1](text) is False:
+        warnings.warn(escape_hidden(text), stacklevel=3)
 
 
 @contextmanager
 def passing_warnings(receiver: Callable[[str], object]) -> Iterator[None]:
-    """Within the block `receiver` gets the texts of `warn`, and returns whether it has displayed them."""
+    """Within the block `receiver` gets the texts of `warn`, and returns False where it can't display one."""
     _RECEIVERS.append(receiver)
     try:
         yield
