@@ -122,3 +122,17 @@ def test_of_a_resumed_run_the_epoch_s_time_is_told(monkeypatch):
     reporter.phase(Phase("head", 3, 1, (1e-3, 1e-3)))
     batches(reporter, screen, 2, "train", 1, 2.0)
     assert "epoch 2 · train" in screen.pages[-1] and "0 s left in this epoch" in screen.pages[-1]
+
+
+def test_stages_are_told_and_stay(monkeypatch):
+    screen = Screen(monkeypatch)
+    reporter = NotebookReporter()
+    for done in (0, 1, 1200):
+        screen.now += 1.0
+        reporter.preparing("decoding", done, 1200)
+    assert "0 of 1,200 images" in screen.pages[0] and "1 of 1,200 images" in screen.pages[1]
+    assert "<progress" not in screen.pages[2] and ">decoding: 1,200 images<" in screen.pages[2]
+    reporter.preparing("comparing", 6, 1200)
+    assert reporter.where() == " at comparing, 6 of 1,200"
+    reporter.end("stopped")
+    assert ">decoding: 1,200 images · comparing: 1,200 images · stopped after 3 s<" in screen.pages[-1]

@@ -39,6 +39,7 @@ class NotebookReporter:
         """Move the bar of the stage, and remove it when all images are done."""
         first = stage not in self.stages
         self.stages[stage] = total
+        self.title = self._describe_stages()
         self.bar = Bar(stage, done, total, f"{done:,} of {total:,} images") if done < total else None
         self._update(force=first or done >= total)
 
@@ -81,9 +82,11 @@ class NotebookReporter:
         self.bar = None
         if self.handle is not None:
             took = f"{how or 'done'} after {format_duration(time.monotonic() - self.began)}"
-            stages = [f"{stage}: {total:,} images" for stage, total in self.stages.items()]
-            self.title = " · ".join([*stages, took])
+            self.title = " · ".join(filter(None, [self._describe_stages(), took]))
             self._update()
+
+    def _describe_stages(self) -> str:
+        return " · ".join(f"{stage}: {total:,} images" for stage, total in self.stages.items())
 
     def _update(self, force: bool = True) -> None:
         now = time.monotonic()
