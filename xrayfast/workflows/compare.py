@@ -123,6 +123,8 @@ def compare(
         ConfigError: the metric or the reference is unknown.
     """
     found, notes = _collect_runs(runs)
+    if seed and not resamples:
+        notes.append(f"seed ({seed}) has no effect: nothing is drawn with --resamples 0.")
     task = _common_task(found)
     known = overall_metrics(task)
     if order not in known:

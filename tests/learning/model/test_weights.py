@@ -2,14 +2,17 @@
 
 import os
 import shutil
+from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torchvision.models import resnet50
 
 from xrayfast.errors import WeightsError
+from xrayfast.learning.model import weights
 from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.weights import load_backbone, load_weights, read_weights
@@ -91,11 +94,42 @@ def test_numbers_of_numpy_beside_the_tensors(resnet, tmp_path):
         (FIRST, lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), "is quantised"),
         (FIRST, lambda t: t.to_sparse(), "is sparse"),
         (VARIANCE, lambda t: t - 2, "has negative variances"),
+        (VARIANCE, torch.zeros_like, "is all zeros"),
+        (FIRST, torch.zeros_like, "is all zeros"),
+        (FIRST, lambda t: t * 1e30, r"has values of up to \de\+\d\d, where trained networks have none above 1e\+06"),
+        (VARIANCE, lambda t: t * 1e30, r"has values of up to 1e\+30, .* none above 1e\+12"),
     ],
 )
 def test_values_that_no_network_has_are_refused(resnet, tmp_path, key, change, words):
     with pytest.raises(WeightsError, match=rf"w\.pth: {key} .*{words}"):
         loaded(resnet | {key: change(resnet[key])}, tmp_path / "w.pth")
+
+
+def test_zeros_that_networks_have_by_design_are_no_damage(resnet, tmp_path):
+    """Of `zero_init_residual`, and all biases; dead channels have variances of 0."""
+    state = resnet50(zero_init_residual=True).state_dict()
+    assert not state["layer1.0.bn3.weight"].any()
+    loaded(state, tmp_path / "w.pth", "resnet50")
+    dead = {VARIANCE: resnet[VARIANCE].index_fill(0, torch.arange(63), 0)}
+    loaded(resnet | dead | {key: t * 0 for key, t in resnet.items() if key.endswith("bias")}, tmp_path / "w.pth")
+
+
+@pytest.mark.slow
+def test_no_fresh_network_is_taken_for_damaged(monkeypatch):
+    for arch, backbone in BACKBONES.items():
+        state = backbone.build(weights=None).state_dict()
+        monkeypatch.setattr(weights, "read_weights", lambda path, state=state: state)
+        load_backbone(arch, "fresh.pth")
+
+
+def test_no_pretrained_network_is_taken_for_damaged(shared):
+    """Those that are beside the checkout, each with its architecture."""
+    folder = shared / "torch/hub/checkpoints"
+    found = {backbone.name: folder / Path(backbone.weights.url).name for backbone in BACKBONES.values()}
+    there = {arch: str(path) for arch, path in found.items() if path.is_file()}
+    assert len(there) >= 2
+    for arch, path in there.items():
+        load_backbone(arch, path)
 
 
 def test_what_is_not_used_may_have_any_value(resnet, tmp_path):
@@ -113,14 +147,14 @@ def test_a_run_s_own_weights_are_checked_likewise(tmp_path):
 
 def test_the_weights_of_a_run_are_as_they_were_written(tiny_run, tmp_path):
     """A checksums.txt of somebody else's folder says nothing to us."""
-    weights = shutil.copytree(tiny_run.path, tmp_path / "run") / "model.safetensors"
-    state = safetensors.torch.load_file(weights)
-    load_backbone("resnet18", str(weights))
-    safetensors.torch.save_file({name: t * 2 if t.is_floating_point() else t for name, t in state.items()}, weights)
+    path = shutil.copytree(tiny_run.path, tmp_path / "run") / "model.safetensors"
+    state = safetensors.torch.load_file(path)
+    load_backbone("resnet18", str(path))
+    safetensors.torch.save_file({name: t * 2 if t.is_floating_point() else t for name, t in state.items()}, path)
     with pytest.raises(WeightsError, match=r"model\.safetensors: has changed since it was written"):
-        load_backbone("resnet18", str(weights))
+        load_backbone("resnet18", str(path))
     (tmp_path / "checksums.txt").write_text(f"{'0' * 64}  model.safetensors\n")
-    shutil.move(weights, tmp_path)
+    shutil.move(path, tmp_path)
     load_backbone("resnet18", str(tmp_path / "model.safetensors"))
 
 

@@ -231,6 +231,10 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
             found = f"has {int(tensor.isnan().sum())} values that are NaN and {int(tensor.isinf().sum())} infinite ones"
         elif name.endswith("running_var") and bool((tensor < 0).any()):
             found = "has negative variances"
+        elif (largest := float(tensor.detach().abs().amax()) if tensor.numel() else 0.0) > _limit(name):
+            found = f"has values of up to {largest:.0e}, where trained networks have none above {_limit(name):.0e}"
+        elif not largest and _is_never_zero(name, tensor):
+            found = "is all zeros, as no trained network has it"
     if found:
         expected = "floats" if own.is_floating_point() else "whole numbers"
         raise WeightsError(
@@ -238,6 +242,18 @@ def _checked(tensor: Tensor, own: Tensor, name: str, source: str) -> Tensor:
             "save the weights of the trained network in float32."
         )
     return tensor.to(own.dtype)
+
+
+def _limit(name: str) -> float:
+    """The largest value that a tensor may have: a thousand times the largest of any of torchvision's, and more."""
+    return 1e12 if ".running_" in name else 1e6
+
+
+def _is_never_zero(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor that is all zeros would make its layer answer the same to every image. Biases may be, and so may
+    the scales of batch norm, which some initialise so (torchvision's `zero_init_residual`).
+    """
+    return name.endswith("running_var") or (name.endswith("weight") and tensor.ndim > 1)
 
 
 def _shape(tensor: Tensor) -> str:
