@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xrayfast
+from xrayfast import files
 from xrayfast.config import Config
 from xrayfast.data.images.reader import read
 from xrayfast.data.labels.label_map import read_label_map
@@ -91,6 +92,30 @@ def test_a_file_is_known_before_and_after_it_is_replaced(tmp_path):
     require_intact(path)
     path.write_text("3")
     with pytest.raises(RunError, match=r"a\.json: has changed since it was written.*delete .*checksums\.txt"):
+        require_intact(path)
+
+
+def test_a_file_is_read_once_for_its_checksum_unless_it_was_just_written(tmp_path, monkeypatch):
+    read = []
+    digest = files.file_digest
+    monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or digest(path))
+    start_checksums(tmp_path)
+    path = tmp_path / "a.json"
+    write_json(path, 1)
+    read.clear()
+    for _ in range(3):
+        require_intact(path)
+    assert len(read) == 3  # another process may write within the same tick of the file system's clock
+    monkeypatch.setattr(files, "_SETTLED", -60.0)
+    for _ in range(3):
+        require_intact(path)
+    assert len(read) == 4
+    path.write_text("22")
+    with pytest.raises(RunError, match="has changed"):
+        require_intact(path)
+    (tmp_path / "checksums.txt").write_text("")
+    path.write_text("1\n")
+    with pytest.raises(RunError, match="not known"):
         require_intact(path)
 
 

@@ -201,3 +201,13 @@ def test_the_report_in_a_notebook_shows_labels_escaped(inside, capsys):
     xf.interpret("runs/odd").print_classification_report()
     text = capsys.readouterr().out
     assert r"[red]covid\u202e\x1b[31m" in text and not any(map(is_hidden, text.replace("\n", "")))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["fit", "a", "{}"], ["{}"], ["fit", "--{}", "1"], ["evaluate", "a", "--split", "{}"], ["cache", "{}"], ["--{}"]],
+)
+def test_what_a_usage_error_quotes_is_escaped_and_cut(words):
+    for text in ("x" * 1_000_000, "\x1b[31m\u202eoops"):
+        done = call(*(word.format(text) for word in words), code=2)
+        assert len(done.output) < 6000 and not any(map(is_hidden, done.output.replace("\n", "")))

@@ -99,12 +99,12 @@ class _Group(TyperGroup):
 
 @contextmanager
 def _escaped_usage_errors() -> Iterator[None]:
-    """Escape what Typer's messages quote of the command line, where a shell may have put foreign names for `*`."""
+    """Escape and cut what Typer's messages quote of the command line, where a shell may have put any names for `*`."""
     try:
         yield
     except Exception as error:
         if isinstance(message := getattr(error, "message", None), str):
-            error.message = escape_hidden(message)  # type: ignore[attr-defined]
+            error.message = truncate(escape_hidden(message))  # type: ignore[attr-defined]
         raise
 
 

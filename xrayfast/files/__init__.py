@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -304,10 +305,10 @@ def require_intact(path: Path, error: type[XrayfastError] = RunError) -> None:
     if not checksums.is_file():
         _warn_unchecked(path.parent)
         return
-    require_regular_file(path, "a file of a run", MAX_RUN_BYTES, error)  # a checksum reads it whole
+    status = require_regular_file(path, "a file of a run", MAX_RUN_BYTES, error)  # a checksum reads it whole
     try:
         known = known_digests(path)
-        if file_digest(path) in known:
+        if _file_digest_once(path, status) in known:
             return
     except OSError as problem:
         raise error(f"{path}: can't be read ({problem.strerror or problem}).") from problem
@@ -336,6 +337,23 @@ def _warn_unchecked(folder: Path) -> None:
                 "unchecked, and one that was damaged or exchanged would not be noticed. Unless you deleted it "
                 "yourself, copy the folder again from where the run was made."
             )
+
+
+_digests: dict[tuple[int, ...], str] = {}
+
+_SETTLED = 2.0
+"""Seconds after which another change gives a file another time, on any file system."""
+
+
+def _file_digest_once(path: Path, status: os.stat_result) -> str:
+    """`file_digest`, without reading a file again that has not been written to since: weights are asked for often."""
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if state in _digests:
+        return _digests[state]
+    digest = file_digest(path)
+    if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED:
+        _digests[state] = digest
+    return digest
 
 
 def file_digest(path: Path) -> str:

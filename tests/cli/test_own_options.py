@@ -1,0 +1,232 @@
+"""The options that commands have besides the fields of the config: each changes what comes out, or it is said why not.
+
+For the fields of the config see tests/test_option_effects.py.
+"""
+
+import re
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from tests.cli.test_cli import commands
+from tests.conftest import add_tiny_vgg
+from xrayfast.cli import app
+from xrayfast.config import FIELD_SECTIONS
+from xrayfast.synthetic import write_dataset
+
+DATA = "data --labels data/table.csv"
+NET = "--arch tiny_vgg --weights none --size 32 --batch-size 8 --device cpu"
+FIT = f"fit {DATA} {NET} --epochs 1 --resamples 0"
+LR = f"lr-find {DATA} {NET} --steps 20"
+OWN, OTHER = "evaluate runs/a", "evaluate runs/a other --resamples 0"
+PREDICT = "predict runs/a other"
+COMPARE = "compare runs/a runs/b --resamples 10"
+LAYERS = "models --layers tiny_vgg"
+JSON = "--json"
+
+ACTS = {
+    ("fit", "config"): (FIT, "--config other.yaml"),
+    ("fit", "runs"): (FIT, "--runs elsewhere"),
+    ("fit", "name"): (FIT, "--name mine"),
+    ("fit", "resume"): (FIT, "fit --resume runs/a"),
+    ("fit", "as_json"): (FIT, JSON),
+    ("lr-find", "config"): (LR, "--config other.yaml"),
+    ("lr-find", "steps"): (LR, LR.replace("20", "25")),
+    ("lr-find", "output"): (LR, "-o curve"),
+    ("lr-find", "as_json"): (LR, JSON),
+    ("check", "size"): (f"check {DATA}", "--size 96"),
+    ("check", "config"): (f"check {DATA}", "--config other.yaml"),
+    ("check", "output"): (f"check {DATA}", "-o found"),
+    ("check", "as_json"): (f"check {DATA}", JSON),
+    ("split", "size"): (f"split {DATA}", "--size 96"),
+    ("split", "config"): (f"split {DATA}", "--config other.yaml"),
+    ("split", "output"): (f"split {DATA}", "-o drawn.csv"),
+    ("split", "as_json"): (f"split {DATA}", JSON),
+    ("evaluate", "run"): ("evaluate --runs runs", "runs/a"),
+    ("evaluate", "data"): (OWN, "other"),
+    ("evaluate", "by"): (OWN, "--by sex"),
+    ("evaluate", "split"): (OWN, "--split valid"),
+    ("evaluate", "name"): (OWN, "--name mine"),
+    ("evaluate", "config"): (OTHER, "--config other.yaml"),
+    ("evaluate", "runs"): ("evaluate", "--runs elsewhere"),
+    ("evaluate", "as_json"): (OWN, JSON),
+    ("evaluate", "prevalence"): (OWN, "--prevalence 0.1"),
+    ("evaluate", "resamples"): (OWN, "--resamples 30"),
+    ("evaluate", "tta"): (OTHER, "--tta"),
+    ("evaluate", "device"): (OTHER, "--device mps"),
+    ("interpret", "run"): ("interpret --runs runs", "runs/a"),
+    ("interpret", "split"): ("interpret runs/a", "--split valid"),
+    ("interpret", "top"): ("interpret runs/a", "--top 1"),
+    ("interpret", "saliency"): ("interpret runs/a", "--saliency 1"),
+    ("interpret", "explain"): ("interpret runs/a", "--explain other/normal/1.png"),
+    ("interpret", "by"): ("interpret runs/a", "--by sex"),
+    ("interpret", "runs"): ("interpret", "--runs elsewhere"),
+    ("interpret", "as_json"): ("interpret runs/a", JSON),
+    ("interpret", "thresholds"): ("interpret runs/a", "--thresholds half"),
+    ("interpret", "target_sensitivity"): ("interpret runs/a", "--target-sensitivity 0.9"),
+    ("interpret", "target_specificity"): ("interpret runs/a", "--target-specificity 0.9"),
+    ("interpret", "calibrate"): ("interpret runs/a", "--no-calibrate"),
+    ("interpret", "prevalence"): ("interpret runs/a", "--prevalence 0.1"),
+    ("interpret", "resamples"): ("interpret runs/a", "--resamples 30"),
+    ("predict", "run"): (PREDICT, "predict runs/b other"),
+    ("predict", "sources"): (PREDICT, "predict runs/a data"),
+    ("predict", "output"): (PREDICT, "-o answers.csv"),
+    ("predict", "abstain_below"): (PREDICT, "--abstain-below 0.9"),
+    ("predict", "as_json"): (PREDICT, JSON),
+    ("predict", "tta"): (PREDICT, "--tta"),
+    ("predict", "device"): (PREDICT, "--device mps"),
+    ("compare", "runs"): (COMPARE, "compare runs/b elsewhere/c --resamples 10"),
+    ("compare", "split"): (COMPARE, "--split valid"),
+    ("compare", "order"): (COMPARE, "--order brier"),
+    ("compare", "reference"): (f"{COMPARE} --reference a", f"{COMPARE} --reference b"),
+    ("compare", "csv"): (COMPARE, "--csv table.csv"),
+    ("compare", "resamples"): (COMPARE, COMPARE.replace("10", "20")),
+    ("compare", "seed"): (COMPARE, "--seed 3"),
+    ("compare", "as_json"): (COMPARE, JSON),
+    ("models", "layers"): ("models", "--layers tiny_vgg"),
+    ("models", "size"): (LAYERS, "--size 64"),
+    ("models", "head"): (LAYERS, "--head classifier"),
+    ("models", "as_json"): (LAYERS, JSON),
+    ("synth", "folder"): ("synth new --images 6 --size 32", "synth newer --images 6 --size 32"),
+    ("synth", "images"): ("synth new --size 32 --images 6", "synth new --size 32 --images 9"),
+    ("synth", "size"): ("synth new --images 6 --size 32", "synth new --images 6 --size 64"),
+    ("synth", "seed"): ("synth new --images 6 --size 32", "--seed 3"),
+    ("synth", "multi_label"): ("synth new --images 6 --size 32", "--multi-label"),
+    ("synth", "split"): ("synth new --images 6 --size 32", "--split"),
+    ("synth", "as_json"): ("synth new --images 6 --size 32", JSON),
+    ("cache info", "cache_dir"): ("cache info", "--cache-dir cached"),
+    ("cache info", "as_json"): ("cache info", JSON),
+    ("cache clear", "cache_dir"): ("cache clear", "--cache-dir cached"),
+    ("cache clear", "as_json"): ("cache clear", JSON),
+}
+"""By command and option, a call without it, and the words to add (or the whole call) that change what comes out."""
+
+IDLE = {
+    ("fit", "config"): ("fit --resume runs/a --config other.yaml", "give --resume alone"),
+    ("fit", "runs"): ("fit --resume runs/a --runs runs", "give --resume alone"),
+    ("fit", "name"): ("fit --resume runs/a --name b", "give --resume alone"),
+    ("fit", "resume"): ("fit --resume runs/a --epochs 3", "give --resume alone"),
+    ("evaluate", "config"): ("evaluate runs/a --config other.yaml", "is for other data: name DATA too"),
+    ("evaluate", "tta"): ("evaluate runs/a --tta", "is for other data"),
+    ("evaluate", "device"): ("evaluate runs/a --device cpu", "is for other data"),
+    ("evaluate", "batch_size"): ("evaluate runs/a --batch-size 4", "is for other data"),
+    ("evaluate", "labels"): ("evaluate runs/a --labels data/table.csv", "is for other data"),
+    ("evaluate", "runs"): ("evaluate runs/a --runs runs", "RUN names one"),
+    ("interpret", "runs"): ("interpret runs/a --runs runs", "RUN names one"),
+    ("interpret", "saliency"): ("interpret elsewhere/c --saliency 1", "elsewhere"),
+    ("models", "size"): ("models --size 64", "Only with --layers"),
+    ("models", "head"): ("models --head classifier", "Only with --layers"),
+}
+"""Calls in which an option would do nothing, and what is said. An option that is not here acts in every call."""
+
+NOT_CALLED = {
+    ("", "version"): "test_help_of_every_command",
+    ("", "install_completion"): "Typer's own",
+    ("", "show_completion"): "Typer's own",
+    ("", "debug"): "test_a_traceback_is_shown_only_with_debug",
+    ("demo", "folder"): "test_the_demo_ends_by_naming_its_report",
+    ("demo", "as_json"): "test_the_demo_ends_by_naming_its_report",
+    ("evaluate", "batch_size"): "how much is computed at once: the results are the same but for rounding",
+    ("predict", "batch_size"): "likewise",
+}
+"""Options that are not called here, and why."""
+
+
+SECONDS = re.compile(r"\"seconds\": [\d.]+")
+
+
+def test_every_option_of_every_command_has_its_row():
+    """Fields of the config, where a command takes a --config file too, are those of tests/test_option_effects.py."""
+    there = [("", param.name) for param in get_command(app).params]
+    for words, command in commands():
+        names = [param.name for param in command.params]
+        there += [(words, name) for name in names if not ("config" in names and name in FIELD_SECTIONS)]
+    assert set(there) <= ACTS.keys() | NOT_CALLED.keys()
+    assert not ACTS.keys() & NOT_CALLED.keys()
+    every = {(words, param.name) for words, command in commands() for param in command.params}
+    assert (ACTS.keys() | IDLE.keys() | NOT_CALLED.keys()) - every == {key for key in NOT_CALLED if not key[0]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A working folder: two runs with a test split, a third elsewhere whose data are gone, other images and a cache."""
+    folder = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        add_tiny_vgg(patch)
+        patch.chdir(folder)
+        patch.setenv("XRAYFAST_CACHE", "user_cache")
+        for name, seed in {"data": 3, "other": 4}.items():
+            write_dataset(folder / name, images=48, size=64, seed=seed)
+            table = pd.read_csv(f"{name}/labels.csv")
+            table.assign(sex=["F", "M"] * 24).to_csv(f"{name}/table.csv", index=False)
+        (folder / "other.yaml").write_text(
+            "data: {labels: other/table.csv, split_seed: 5, valid_fraction: 0.4}\ntrain: {seed: 7}\n"
+        )
+        fit = FIT.replace("--epochs 1 --resamples 0", "--epochs 3 --unfreeze --resamples 20 --test-fraction 0.4")
+        for words in ("--name a", "--name b --lr 0.02", "--name c --runs elsewhere --seed 2"):
+            assert run(f"{fit} {words}").exit_code == 0
+        assert run("check other --cache-dir cached").exit_code == 0
+        settings = folder / "elsewhere/c/config.yaml"
+        settings.write_text(settings.read_text().replace(f"{folder}/data", f"{folder}/gone"))
+        (folder / "elsewhere/c/checksums.txt").unlink()
+        yield folder
+
+
+def run(words):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["xrayfast", *words.split()])
+        return CliRunner().invoke(app, words.split(), prog_name="xrayfast")
+
+
+@pytest.fixture(scope="module")
+def outcome(place):
+    """What a call prints, the files of numbers, settings and figures that it leaves, but for times, and the caches."""
+    found = {}
+
+    def of(words, anew=False):
+        if words not in found or anew:
+            copy = place.with_name("copy")
+            shutil.copytree(place, copy)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(copy)
+                done = run(words)
+            assert "Traceback" not in done.output and "defect" not in done.output
+            text = re.sub(r"\d+ s\b|\d\d:\d\d", "", SECONDS.sub("", done.output))
+            kinds = (".csv", ".png", ".yaml", ".html", ".json")
+            files = {path.relative_to(copy): path for path in copy.rglob("*") if path.suffix in kinds}
+            timed = ("history.csv", "run.json", "evaluation.json", "report.html", "evaluation.html", "check.html")
+            caches = sorted(str(path.relative_to(copy)) for path in copy.rglob("*px-*"))
+            content = {name: path.read_bytes() for name, path in files.items() if name.name not in timed}
+            content |= {n: SECONDS.sub("", c.decode()) for n, c in content.items() if n.suffix == ".json"}
+            found[words] = text, content, caches
+            shutil.rmtree(copy)
+        return found[words]
+
+    return of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", sorted({without for without, _ in ACTS.values()}))
+def test_a_call_without_the_option_is_repeatable(words, outcome):
+    first, again = outcome(words), outcome(words, anew=True)
+    assert first[0] == again[0] and first[2] == again[2]
+    assert not {name for name in first[1] | again[1] if first[1].get(name) != again[1].get(name)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "name"), ACTS)
+def test_an_option_changes_what_comes_out(command, name, outcome):
+    without, changed = ACTS[command, name]
+    changed = changed if changed.startswith(f"{command} ") else f"{without} {changed}"
+    assert outcome(without) != outcome(changed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "name"), IDLE)
+def test_an_option_that_would_do_nothing_is_mentioned(command, name, outcome):
+    words, said = IDLE[command, name]
+    assert said in re.sub(r"[\s│]+", " ", outcome(words)[0])
