@@ -314,6 +314,7 @@ def test_a_label_map_makes_a_label_of_such_a_word(data_dir):
 UNSURE = [
     *("pneumonia?", "pneumonia ??", "?pneumonia", "possible pneumonia", "Possible_Pneumonia", "r/o pneumonia"),
     *("R/O: Pneumonia", "probable pneumonia", "suspected pneumonia", "pneumonia (possible)", "pneumonia, probable"),
+    *("poss. pneumonia", "pneumonia cannot be excluded", "may represent pneumonia", "+/- pneumonia", "~pneumonia"),
     *("rule out pneumonia", "cannot exclude pneumonia", "likely pneumonia", "suspicious for pneumonia"),
 ]
 

@@ -27,3 +27,38 @@ def test_labels_that_may_be_errors_are_noted(names, note):
     found = note_odd_names(names)
     assert [note in text for text in found] == [True] * bool(note)
     assert all("normal-2-Jan" not in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("names", "longer"),
+    [
+        (["normal", "mass", "normal_backup"], "'normal_backup' (normal)"),
+        (["effusion", "mass", "EffusionMass"], "'EffusionMass' (effusion)"),
+        (["mass", "Mass!", "edema"], "'Mass!' (mass)"),
+        (["mass", "no mass", "edema"], "'no mass' (mass)"),
+        (["1000", "1 000", "2"], ""),
+        (["covid", "non-covid"], ""),
+        (["-1", "1", "0", "1.5", "15"], ""),
+        (["Mass", "Massive hernia", "ab", "abab"], ""),
+        (["mass", "edema", "mass/edema"], ""),
+    ],
+)
+def test_labels_that_hold_the_name_of_another_are_noted(names, longer):
+    found = [note for note in note_odd_names(names) if "hold the name of another" in note]
+    assert (longer in found[0]) if longer else not found
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (["0", "1", "99"], "may stand for missing ones, as numbers: '99'"),
+        (["0", "1", "-9"], "may stand for missing ones, as numbers: '-9'"),
+        (["0 1", "1 0"], "look like rows of 1 and 0: '0 1', '1 0'"),
+        (["01", "10", "00"], "look like rows of 1 and 0"),
+        (["10", "11", "99"], ""),
+        (["10", "100", "1"], ""),
+    ],
+)
+def test_labels_that_are_codes_are_noted(names, what):
+    found = " ".join(note_odd_names(names))
+    assert what in found and (what or "Labels that" not in found)

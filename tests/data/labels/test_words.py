@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from xrayfast.data.labels.words import copied_label, find_unlabeled, uncertain_label
+from xrayfast.data.labels.words import (
+    copied_label,
+    find_unlabeled,
+    is_missing,
+    may_be_no_class,
+    plain_label,
+    uncertain_label,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +29,7 @@ def test_names_that_are_no_copies(name):
     assert not copied_label(name)
 
 
-@pytest.mark.parametrize("name", ["unlikely mass", "r mass", "mass", "?", "query", "impossible mass", "no mass"])
+@pytest.mark.parametrize("name", ["unlikely mass", "r mass", "mass", "?", "query", "impossible mass", "probiotic"])
 def test_names_that_are_certain(name):
     assert not uncertain_label(name)
 
@@ -42,3 +49,20 @@ def test_folders_without_labels():
     ]
     assert find_unlabeled([*folders, "normal", "other", "known", "label", "none"]) == folders
     assert find_unlabeled(["unknown", "todo"], {"Unknown"}) == ["todo"]
+    assert find_unlabeled(["00_unlabeled", "unlabeled images", "to review", "1"]) == [
+        *("00_unlabeled", "unlabeled images", "to review"),
+    ]
+    doubtful = ["backup", "misc", "New folder", "temp", "?", "nan", "bad", "99_old"]
+    assert list(filter(may_be_no_class, [*doubtful, "normal", "01_normal", "other"])) == doubtful
+
+
+@pytest.mark.parametrize(
+    "name", ["has_mass", "Mass_gt", "mass present", "label_mass", "Mass (1)", "mass.1", "is mass", "mass_flag"]
+)
+def test_names_of_columns_of_one_label(name):
+    assert plain_label(name).lower() == "mass" and not plain_label("mass")
+
+
+@pytest.mark.parametrize("cell", ["pending review", "n/a (see report)", "xx", "illegible", "see comment"])
+def test_words_of_missing_cells(cell):
+    assert is_missing(cell) and not is_missing(f"{cell} mass")

@@ -160,6 +160,8 @@ def with_flags(root, *names, **options):
         ("quality_ok", "the quality of images"),
         ("is_valid_image", "the quality of images"),
         ("Excluded", "the quality of images"),
+        ("Mass_mask", "what is known of a label"),
+        ("Mass_uncertain", "what is known of a label"),
         ("has_bbox", "the quality of images"),
         ("AP_portable", "the view"),
         ("num_images", "an identifier or a count"),
@@ -180,7 +182,10 @@ def test_a_column_of_the_quality_alone_is_no_label_unless_named(data_dir):
     assert opened(data_dir, labels=file, label_col=("usable",)).labels == ("usable",)
 
 
-@pytest.mark.parametrize("name", ["smoker", "Diabetes", "deceased", "30d_mortality", "Mass_reader2", "ICU admission"])
+@pytest.mark.parametrize(
+    "name",
+    ["smoker", "Diabetes", "deceased", "30d_mortality", "Mass_reader2", "hospital_B"],
+)
 def test_the_history_of_a_patient_is_a_label_with_a_note(data_dir, name):
     data = with_flags(data_dir, name)
     assert set(data.labels) == {"Mass", name} and noted(data, "though their names", f"'{name}'", "--label-col")
@@ -334,3 +339,23 @@ def test_a_key_within_the_patients_needs_no_note(tmp_path):
     text = "".join(f"i{i}.png,{'ab'[i // 2 % 2]},p{i // 2},s{i // 4}x\n" for i in range(24))
     data = opened(tmp_path, labels=table(tmp_path, f"image,label,patient_id,mrn\n{text}"))
     assert noted(data, "Not used, but", "'mrn' (6 values on 24 rows)")
+
+
+def test_columns_of_words_beside_columns_of_numbers_are_noted(data_dir):
+    text = "image,Mass,Edema,sex\n" + "".join(f"{i}.png,{i % 2},{'yn'[i > 6]},FM\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Mass",) and noted(data, "Not used, as others hold 1 and 0 and they hold words: 'Edema'.")
+    assert opened(data_dir, labels=data_dir / "labels.csv", label_col=("Mass", "Edema")).targets.sum(0).tolist() == [
+        7,
+        5,
+    ]
+
+
+def test_columns_of_joint_labels_and_of_a_label_with_another_word(data_dir):
+    text = "image,Mass,Edema,mass_edema,has_mass\n" + "".join(f"{i}.png,{i % 2},1,{i % 2},{i % 2}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Edema", "Mass", "mass_edema") and noted(data, "'Mass' (also 'has_mass')")
+    assert noted(data, "'_' is in 1 column and separates none: 'mass_edema'. A column holds one label.")
+    assert "'Mass' is 1 and 'has_mass' is 0" in message(
+        DataError, data_dir, labels=table(data_dir, text.replace("9.png,1,1,1,1", "9.png,1,1,1,0"))
+    )

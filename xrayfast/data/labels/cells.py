@@ -40,13 +40,17 @@ _DECIMAL = re.compile(r"[-+]?\d+(,\d+)*")
 
 _FLAG_WORDS = {
     **dict.fromkeys(("true", "t", "yes", "y", "s\u00ed", "si", "oui", "ja", "positive", "pos", "present"), 1.0),
-    **dict.fromkeys(("false", "f", "no", "n", "non", "nein", "negative", "neg", "absent"), 0.0),
+    **dict.fromkeys(("+", "x", "\u2713", "\u2714", "checked"), 1.0),
+    **dict.fromkeys(("false", "f", "no", "n", "non", "nein", "negative", "neg", "absent", "unchecked"), 0.0),
     **dict.fromkeys(("uncertain", "unsure", "notsure", "unclear", "equivocal", "maybe"), UNCERTAIN),
 }
 
 _DELIMITERS = tuple(
     re.compile(pattern, re.IGNORECASE)
-    for pattern in (*";,/&:", r"\\", r"\+", r"\n", r"\t", " (?:and|und|et|y|with|plus|or|vs) ", " - ", "-", "_", " ")
+    for pattern in (
+        *(";", ",", " (?:and|und|et|y|with|w/|plus|or|vs) ", "/", "&", ":", r"\\", r"\+", r"\n", r"\t", " - "),
+        *("[<>\u00bb\u2022\u00b7\u3001\u3002\uff0c\uff1b\u060c\u061b]+", "-", "_", " +"),
+    )
 )
 """What may separate labels in a cell, besides '|'."""
 
@@ -89,11 +93,16 @@ def _count_recurring(cells: Iterable[str], delim: str) -> int:
     return sum(len(parts) > 1 and all(counts[part] > 1 for part in parts) for parts in divided)
 
 
-def note_delimiters(labels: Iterable[str], delim: str) -> list[str]:
-    """A note for each delimiter that labels hold, as `delim` is what separated them; see `find_joint_labels`."""
+def note_delimiters(labels: Iterable[str], delim: str, what: str = "label") -> list[str]:
+    """A note for each delimiter that labels hold, as `delim` is what separated them; see `find_joint_labels`.
+
+    `what` holds the labels: "label", of cells, "class folder" or "column".
+    """
+    advice = {"class folder": "A folder of two labels is called A+B.", "column": "A column holds one label."}
     return [
-        f"{_describe_delimiter(sign)} is in {plural(len(joint), 'label')} and separates none: "
-        f"{shorten(map(repr, joint), 3)}. --label-delim {_in_shell(sign)} takes it for a separator."
+        f"{_describe_delimiter(sign)} is in {plural(len(joint), what)} and separates none: "
+        f"{shorten(map(repr, joint), 3)}. "
+        + advice.get(what, f"--label-delim {_in_shell(sign)} takes it for a separator.")
         for sign, joint in find_joint_labels(labels).items()
         if sign != delim
     ]
@@ -168,7 +177,7 @@ def parse_label_cells(
         raise DataError(
             f"{where(_first(codes, blank[0]))}: found {what}{others}; expected at least one. Write '{NO_FINDING}' for "
             "an image without findings, remove the row, or set --blank ignore or --blank zeros"
-            + (f"; a line of --label-map, '{cell} = {cell}', makes it a label." if cell else ".")
+            + (f"; a line of --label-map, '{cell} = {cell}', makes it a label." if is_missing(cell) and cell else ".")
         )
     labels = sort_labels(label for row in sets for label in row)
     matrix = encode_labels(sets, labels)
@@ -276,7 +285,8 @@ def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
         if is_missing(cell):
             continue
         try:
-            values.append(float(cell.strip().replace(",", ".")))
+            number, percent, _ = cell.strip().replace(",", ".").partition("%")
+            values.append(float(number) / (100 if percent else 1))
         except ValueError:
             return False
         if cell.strip() in known:
@@ -313,6 +323,12 @@ def _parse_flag(cell: str) -> float | None:
     """The value of a cell, NaN where it is missing; None where it is none of those."""
     text = normalize_label(cell)
     return _FLAGS.get(text, _FLAG_WORDS.get(text, np.nan if is_missing(cell) else None))
+
+
+def are_flags(cells: Iterable[str]) -> bool:
+    """Whether all cells that are not missing are 1, 0 or -1, in numbers, and there is one."""
+    filled = [cell for cell in set(cells) if not is_missing(cell)]
+    return bool(filled) and all(normalize_label(cell) in _FLAGS for cell in filled)
 
 
 def looks_like_flags(

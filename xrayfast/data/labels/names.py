@@ -73,6 +73,11 @@ def normalize_label(name: str) -> str:
     return (re.sub(r"[\s_]+", "", text) or text).casefold()
 
 
+def is_number(name: str) -> bool:
+    """Whether a label is a number, which is compared by value."""
+    return bool(_NUMBER.fullmatch(name.strip()))
+
+
 def may_be_thousands(name: str) -> bool:
     """Whether a number may have commas between thousands, or be a decimal: "1,000" is 1000 or 1."""
     return bool(_THOUSANDS.fullmatch(name.strip()))

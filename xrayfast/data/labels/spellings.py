@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from itertools import combinations
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain, combinations
 
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.data.labels.names import find_spelling, may_be_thousands, normalize_label
-from xrayfast.data.labels.words import copied_label, uncertain_label
+from xrayfast.data.labels.cells import find_joint_labels
+from xrayfast.data.labels.names import find_spelling, is_number, may_be_thousands, normalize_label
+from xrayfast.data.labels.words import copied_label, plain_label, uncertain_label
 from xrayfast.errors import shorten
 
 _LEAST_COMPARED, _LONGEST_COMPARED = 6, 60  # letters of labels that may be typing errors
 _MOST_COMPARED = 500  # labels, each with each
+
+_LEAST_JOINED = 3  # letters of labels that may be joined to one word
+
+_ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+")
 
 _DATE = re.compile(
     r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
@@ -31,7 +37,7 @@ def spelling_keys(names: Sequence[str]) -> list[str]:
     ['normal', 'normal', 'mass(1)']
     """
     keys = list(map(normalize_label, names))
-    copied = [normalize_label(copied_label(name)) for name in names]
+    copied = [normalize_label(plain_label(name)) for name in names]
     return [copy if copy in keys else key for key, copy in zip(keys, copied, strict=True)]
 
 
@@ -76,9 +82,17 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         "say that they are uncertain": [name for name in listed if uncertain_label(name)],
         "look like copies of others": [name for name in listed if copied_label(name)],
         "may be thousands or decimals, and are compared as written": list(filter(may_be_thousands, listed)),
+        "may stand for missing ones, as numbers": _missing_codes(listed),
+        "look like rows of 1 and 0": _one_hot_codes(listed),
     }
+    explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
+    longer = [
+        f"{name!r} ({inner})" for name, inner in _longer_names([name for name in listed if name not in explained])
+    ]
+    if longer:
+        notes.append(f"Labels that hold the name of another are apart: {shorten(longer, 3)}. --label-map joins them.")
     notes += [
-        f"Labels that {what}: {shorten(map(repr, found), 3)}. --label-map gives them the name of another."
+        f"Labels that {what}: {shorten(map(repr, found), 3)}. --label-map gives other names, or edit the cells."
         for what, found in doubtful.items()
         if found
     ]
@@ -91,6 +105,40 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
     if pairs:
         notes.append(f"Labels that differ in one letter are apart: {shorten(pairs, 3)}. --label-map joins them.")
     return notes
+
+
+def _missing_codes(names: Sequence[str]) -> list[str]:
+    """Labels such as 99 and -9 among numbers below 9."""
+    keys = {name: normalize_label(name) for name in names}
+    found = [name for name, key in keys.items() if re.fullmatch(r"-(7|8|9)|-?9{2,4}|-?8{2,4}|-?7{2,4}", key)]
+    return found if all(re.fullmatch(r"-?[0-8]", key) for name, key in keys.items() if name not in found) else []
+
+
+def _one_hot_codes(names: Sequence[str]) -> list[str]:
+    """The labels, where all are as many of 0 and 1, and one begins with 0."""
+    codes = [re.sub(r"[ ;,/]", "", name) for name in names if _ONE_HOT.fullmatch(name)]
+    alike = len(codes) == len(names) and len({*map(len, codes)}) == 1 and any(code[0] == "0" for code in codes)
+    return list(names) if alike else []
+
+
+def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Labels that have all words of another and further ones or signs, or are two others in one word; and the other."""
+    words = {
+        name: frozenset(re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", name).casefold()))
+        for name in names[:_MOST_COMPARED]
+        if not (is_number(name) or _DATE.fullmatch(name))
+    }
+    keys = {normalize_label(name): name for name in names if len(normalize_label(name)) >= _LEAST_JOINED}
+    for name, parts in words.items():
+        key = normalize_label(name)
+        inner = [
+            other
+            for other, some in words.items()
+            if other != name and some and (some < parts or (some == parts and len(other) <= len(name)))
+        ]
+        inner += [keys[key[:end]] for end in range(1, len(key)) if key[:end] in keys and key[end:] in keys]
+        if inner and not (len(names) == 2 and parts & {"no", "non", "not"}):
+            yield name, inner[0]
 
 
 def _differ_by_a_letter(one: str, other: str) -> bool:

@@ -16,14 +16,15 @@ _LONGEST_WORD = 24  # of the words here
 _UNLABELED = re.compile(
     r"un(label(l?ed)|known|sure|certain|clear|classified|annotated|reported|determined|specified|assigned|reviewed|rated)|"
     r"(not|no|never)(label(l?ed)?s?|annotated|reported|specified|available|applicable|known|sure|assessed|determined|done)|"
-    r"tbd|tba|tobe(determined|label(l?ed)|done)|tolabel|todo|pending|missing|maybe"
+    r"tbd|tba|tobe(determined|label(l?ed)|done|confirmed|reviewed)|tolabel|todo|(pending|awaiting)(report|review)?|missing|"
+    r"maybe|(for|to|needs?)?review|illegible|see(comments?|notes?|report)|unbekannt|inconnue?|desconocid[oa]|keineangabe"
 )
 """Of a cell or a folder: that nobody has given a label yet."""
 
 _EMPTY = re.compile(
     r"|na|nan|-nan|nat|null|none|n[/.]a|n[/.]k|unk|undefined|undef|blank|empty|"
     r"#?(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na|gettingdata)[!?]|"
-    r"#n/a|#na|#gettingdata|err:\d{3}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
+    r"#n/a|#na|#gettingdata|err:\d{3}|n/a\(.*\)|x{2,}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
 )
 """Of a cell: that it is empty, as pandas.read_csv, spreadsheets and people write it."""
 
@@ -32,19 +33,31 @@ _LEFT_OUT = re.compile(
 )
 """Of a folder: that its images are not to be used."""
 
+_DOUBTFUL = re.compile(
+    r"misc(ellaneous)?|back-?ups?|old|new(folder)?|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
+    r"duplicates?|copies|blurry|corrupt(ed)?|broken|low-?quality|poor-?quality"
+)
+"""Of a folder: that its images may be of any class."""
+
 _SURENESS = (
-    r"possibl[ey]|probabl[ey]|likely|presumed|suspect(?:ed)?|susp\.?|questionable|equivocal|un(?:certain|sure)|query"
+    r"(?:is )?(?:poss(?:ibl[ey]|\.)?|prob(?:abl[ey]|\.)?)|likely|presumed|suspect(?:ed)?|susp\.?|questionable|"
+    "equivocal|un(?:certain|sure)|query"
 )
 
 _UNCERTAIN = (
     re.compile(
         rf"(?:{_SURENESS}|suspicio(?:n|us)[\s_-]+(?:of|for)|(?:concern(?:ing)?|evaluate|eval)[\s_-]+for|r[\s_]?[/.][\s_]?o\.?|"
-        rf"rule[\s_-]*out|(?:cannot|can't|can[\s_]not)[\s_-]+(?:exclude|rule[\s_-]out)|could[\s_-]+be|may[\s_-]+be)"
-        r"(?:[\s_:-]+)(?P<label>.+)",
+        r"rule[\s_-]*out|(?:cannot|can't|can[\s_]not)[\s_-]+(?:exclude|rule[\s_-]out)|"
+        r"(?:could|may|might)[\s_-]+(?:be|represent))[\s_:-]+(?P<label>.+)",
         re.IGNORECASE,
     ),
+    re.compile(r"(?:~|\u00b1|\+/-)\s*(?P<label>.+)"),
     re.compile(r"\?+\s*(?P<label>.*\w.*)"),
-    re.compile(rf"(?P<label>.+?)(?:\s*\?+|\s*[(\[](?:\?+|{_SURENESS})[)\]]|[\s_,:-]+(?:{_SURENESS}))", re.IGNORECASE),
+    re.compile(
+        rf"(?P<label>.+?)(?:\s*(?:\?+|\u00b1|\+/-)|\s*[(\[](?:\?+|{_SURENESS})[)\]]|"
+        rf"[\s_,:-]+(?:{_SURENESS}|can(?:no|')t be (?:excluded|ruled out)))",
+        re.IGNORECASE,
+    ),
 )
 """Of a label: that it is not certain, as in "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
 
@@ -58,8 +71,27 @@ _COPIES = (
 )
 """Of a name: that it is that of a copy, as file managers and pandas make it: "Copy of mass", "mass (1)", "mass.1"."""
 
+_OF_COLUMNS = (
+    re.compile(r"(?:has|is|y|label)[\s_-]+(?P<label>.+)", re.IGNORECASE),
+    re.compile(r"(?P<label>.+?)[\s_-]+(?:present|label|flag|yn|binary|gt|truth|true)", re.IGNORECASE),
+)
+"""Of a column's name: that it is that of a label with a word that says nothing more, as in "has_mass", "mass_gt"."""
+
 _NORMAL = frozenset(
-    ("nofinding", "nofindings", "normal", "healthy", "negative", "unremarkable", "noabnormality", "clear")
+    (
+        *("nofinding", "nofindings", "normal", "healthy", "negative", "unremarkable", "noabnormality", "clear"),
+        *(
+            "noabnormalities",
+            "clearlungs",
+            "lungsclear",
+            "clearlung",
+            "wnl",
+            "nad",
+            "noacutedisease",
+            "noacuteabnormality",
+        ),
+        *("noacuteabnormality", "nodisease", "control", "unaffected", "noacutefinding", "noacutefindings"),
+    )
 )
 
 
@@ -86,10 +118,21 @@ def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[
     """The names of folders that say that their images have no label or are not to be used, and spell no known label."""
 
     def says_so(name: str) -> bool:
-        key = normalize_label(name)
+        key = _class_key(name)
         return bool(_UNLABELED.fullmatch(key) or _LEFT_OUT.fullmatch(key)) and not _is_known(name, known)
 
     return list(filter(says_so, folders))
+
+
+def may_be_no_class(folder: str) -> bool:
+    """Whether the name of a folder says that it holds copies, images of any class, or those without a label."""
+    return is_missing(folder) or bool(_DOUBTFUL.fullmatch(_class_key(folder)))
+
+
+def _class_key(folder: str) -> str:
+    """The key of a folder's name without a number before it and words for images behind it."""
+    about = r"^[\d\W_]+(?=\w)|[\s_-]+(images?|imgs?|data|files|cases|folder)$"
+    return normalize_label(re.sub(about, "", folder.lower()))
 
 
 def uncertain_label(name: str) -> str:
@@ -110,6 +153,16 @@ def copied_label(name: str) -> str:
     """
     found = next(filter(None, (pattern.fullmatch(name.strip()) for pattern in _COPIES)), None)
     return (copied_label(found["label"]) or found["label"].strip()) if found else ""
+
+
+def plain_label(name: str) -> str:
+    """The label of whose name another is that of a copy, or of a column: see `copied_label`; "" where it is neither.
+
+    >>> plain_label("has_mass"), plain_label("Mass_gt"), plain_label("Mass - Copy")
+    ('mass', 'Mass', 'Mass')
+    """
+    found = next(filter(None, (pattern.fullmatch(name.strip()) for pattern in _OF_COLUMNS)), None)
+    return copied_label(name) or (found["label"] if found else "")
 
 
 def is_normal(label: str) -> bool:

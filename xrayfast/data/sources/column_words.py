@@ -116,6 +116,10 @@ _NOT_LABELS = (
         r"label(l?ed)|annotated|segmented|available|exists?|downloaded|complete[d]?|done|masks?|bbox(es)?|boxes|reports?",
         _ANY_IMAGE,
     ),
+    _Words(
+        "what is known of a label",
+        r"masks?|bbox(es)?|box(es)?|seg|segmentations?|contours?|uncertain(ty)?|votes?|agreement|correct|errors?|weights?",
+    ),
 )
 """Columns of 1 and 0 so called are no labels unless they are named."""
 
@@ -123,10 +127,12 @@ _DOUBTFUL = re.compile(
     r"diabet(es|ic)|smok(er|ing|ed)|alcohol|obes(e|ity)|hypertensi(on|ve)|pregnan(t|cy)|hiv|vaccinated|fever|cough|"
     r"dyspno?ea|a?symptom(s|atic)|(rt)?pcr|comorbidity|deceased|dead|died|death|alive|surviv(al|ed|or)|mortality|icu|"
     r"intubat(ed|ion)|ventilat(ed|or|ion)|inpatient|outpatient|emergency|hospitali[sz](ed|ation)|(re)?admi(tted|ssion)|"
-    r"gt|truth|discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
+    r"discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
+    r"hospital|site|cent(er|re)|clinic|ward|device|scanner|vendor|manufacturer|year|month|date|season|shift|night|"
+    r"priority|urgent|bmi|age|weekend|batch|source|dataset|cohort|group|obese|overweight|"
     r"adult|child|p(a)?ediatric|elderly|reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d"
 )
-"""Of a word in the name of a column: that it may hold the patient's history or outcome, or one reader's opinion."""
+"""Of a word in the name of a column: it may hold a patient's history or outcome, the origin of images, one opinion."""
 
 
 def simplify_column_name(name: str) -> str:

@@ -230,6 +230,8 @@ def _label_columns(
         flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
         chosen = chosen or [name for name in flags if not no_label[name]]
     left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
+    if worded := [name for name in flags if not no_label[name] and name not in chosen]:
+        notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")
     if soft := [name for name in free if not no_label[name] and are_fractions(table.columns[name])]:
         notes.append(f"Not used, as they hold fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
     if left_out:
@@ -245,8 +247,8 @@ def _label_columns(
     doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
     if doubtful and len(chosen) > len(doubtful):
         notes.append(
-            f"Labels by their 1 and 0, though their names may tell of a patient's history, outcome or of one reader: "
-            f"{quote(doubtful)}. --label-col names the columns of labels, without others."
+            "Labels by their 1 and 0, though their names may tell of a patient's history or outcome, of where images "
+            f"are from, or of one reader: {quote(doubtful)}. --label-col names the columns of labels, without others."
         )
     return tuple(chosen), True, notes
 

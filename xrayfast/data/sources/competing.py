@@ -10,10 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.images.reader import IMAGE_SUFFIXES
-from xrayfast.data.labels.cells import looks_like_flags, parse_flags, parse_label_cells, resolve_delimiter
-from xrayfast.data.labels.names import clean_label, normalize_label
+from xrayfast.data.labels.cells import are_flags, parse_flags, parse_label_cells, resolve_delimiter
+from xrayfast.data.labels.names import clean_label, normalize_label, sort_labels
 from xrayfast.data.labels.targets import Targets, Where
-from xrayfast.data.sources.column_words import is_first_choice, usual_columns
+from xrayfast.data.sources.column_words import (
+    USUAL_NAMES,
+    is_first_choice,
+    simplify_column_name,
+    split_column_name,
+    usual_columns,
+)
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import clean_path
@@ -34,15 +40,15 @@ def note_other_labels(
     Raises:
         DataError: it is a toss-up which of two columns of label names is meant, and `may_choose` is False.
     """
-    usual = [name for name in usual_columns(table.columns, "labels") if name in columns.unused]
+    usual = [name for name in columns.unused if simplify_column_name(name) in USUAL_NAMES["labels"]]
     differing, apart = dict[str, npt.NDArray[np.bool_]](), list[str]()
     for name in columns.unused:
         other = _parse(table, name)
         rows = _differing_rows(names, raw, *other) if other else None
         if rows is not None and rows.any():
             differing[name] = rows
-        elif rows is None and other and name in usual and not _are_one_to_one(raw, other[1]):
-            apart.append(f"'{name}' ({shorten(other[0], 3)})")
+        elif rows is None and other and _is_called_label(name) and not _are_one_to_one(raw, other[1]):
+            apart.append(f"'{name}' ({shorten(sort_labels(table.columns[name]), 3)})")
     first = columns.labels[0]
     if tied := [name for name in differing if name in usual and is_first_choice(name) == is_first_choice(first)]:
         rows, name = differing[tied[0]], tied[0]
@@ -123,6 +129,10 @@ def note_other_files(
     return notes
 
 
+def _is_called_label(name: str) -> bool:
+    return not {*split_column_name(name)}.isdisjoint(USUAL_NAMES["labels"])
+
+
 def _are_there(table: Table, columns: Columns, name: str, rows: Sequence[int], spec: DatasetSpec, root: Path) -> bool:
     try:
         found = locate_files(table.select(rows), replace(columns, path=(name,)), spec, root, "skip")
@@ -144,7 +154,7 @@ def _parse(table: Table, name: str) -> tuple[list[str], Targets] | None:
     """The labels of a column and their raw matrix, by its 1 and 0 or its texts; None where it has no such cells."""
     cells = table.columns[name]
     try:
-        if looks_like_flags(cells):
+        if are_flags(cells):
             return [clean_label(name)], parse_flags({name: cells}, table.where)
         if len(set(cells)) > _MOST_LABELS:
             return None

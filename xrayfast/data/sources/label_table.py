@@ -135,7 +135,7 @@ def _parse_labels(
         names, alone = list(cells_of), len(cells_of) == 1
         matrix = parse_flags(cells_of, table.where)
         raw = RawLabels(names, matrix, spec.multi_label or alone, blank=spec.blank, flags=True)
-        notes = note_missing(cells_of, are_flags=True)
+        notes = [*note_missing(cells_of, are_flags=True), *note_delimiters(names, "", "column")]
         return raw, [f"'{names[0]}' is the only label: a binary task.", *notes] if alone else notes
     column = columns.labels[0]
     cells = table.columns[column]

@@ -276,4 +276,4 @@ def test_copies_of_folders_are_the_same_class(tmp_path):
 def test_folders_of_joint_labels_are_noted(tmp_path, name):
     data = opened(classes(tmp_path, edema=3, mass=3, **{name: 3}))
     assert set(data.labels) == {"edema", "mass", name}
-    assert noted(data, "is in the names of 1 class folder and separates no labels", f"{name!r}", "called A+B")
+    assert noted(data, "is in 1 class folder and separates none", f"{name!r}", "called A+B")

@@ -11,19 +11,19 @@ from typing import TypeAlias
 from xrayfast.config import DataConfig
 from xrayfast.data.images.names import DERIVED, find_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
-from xrayfast.data.labels.cells import find_joint_labels
+from xrayfast.data.labels.cells import note_delimiters
 from xrayfast.data.labels.label_map import names_in_map
 from xrayfast.data.labels.names import LabelSet, parse_folder_name, sort_labels
 from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.labels.targets import RawLabels, encode_labels
-from xrayfast.data.labels.words import find_unlabeled, is_missing
+from xrayfast.data.labels.words import find_unlabeled, may_be_no_class
 from xrayfast.data.sources.class_folders.levels import choose_class_level, group_of
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import parse_split_folder
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, plural, shorten
+from xrayfast.errors import ConfigError, DataError, shorten
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
@@ -94,13 +94,11 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
 
     names = [name(path) for path in paths]
     labels = sort_labels(label for row in sets for label in row)
-    for sign, joint in find_joint_labels(labels).items():
+    found.notes += note_delimiters(labels, "+", "class folder")
+    if doubtful := list(filter(may_be_no_class, labels)):
         found.notes.append(
-            f"'{sign}' is in the names of {plural(len(joint), 'class folder')} and separates no labels: "
-            f"{shorten(map(repr, joint), 3)}. A folder of two labels is called A+B."
+            f"A class folder is called {shorten(map(repr, doubtful))}: move it out of the data where that is no class."
         )
-    if missing := list(filter(is_missing, labels)):
-        found.notes.append(f"A class folder is called {shorten(map(repr, missing))}, as a missing label is written.")
     return ImageRecords(
         names,
         paths,
