@@ -1,6 +1,7 @@
 """Imports point one way, and starting is cheap."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,17 @@ def test_no_room_imports_one_that_uses_it(top):
             if target[0] == top:
                 assert here, f"{name} is used by all rooms, and imports {target[1]}"
                 assert here[1] == target[1] or here[2] < target[2], f"{name} imports {target[1]}"
+
+
+def test_modules_are_imported_by_name_in_these_places_only():
+    files = {
+        "__init__.py": "public names, when they are used",
+        "cli/loading.py": "commands, when they are called",
+        "display/overview.py": "figures and HTML of a result, when a person looks",
+        "files/run_lock.py": "what one system has",
+    }
+    found = [path for path in PACKAGE.rglob("*.py") if re.search(r"import_module|__import__", path.read_text())]
+    assert {path.relative_to(PACKAGE).as_posix() for path in found} == set(files)
 
 
 def test_no_command_imports_another():

@@ -404,6 +404,9 @@ def test_json_holds_all_of_it_and_no_nan(three):
     assert list(first.values()) == found.table.loc[0, ["accuracy", "accuracy_low", "accuracy_high"]].tolist()
     assert len(content["differences"]) == len(found.differences)
     assert content["tests"] == found.tests
+    shown = found._repr_html_()
+    assert all(note[:20] in shown for note in found.notes) and f">{first['value']:.3f}</span>" in shown
+    assert repr(found) == f"Comparison({', '.join(found.table['run'])}; {found.split} split, by {found.order})"
     untested = next(row for row in content["differences"] if not row["test"])
     assert untested["p"] is untested["significant"] is None
     assert math.isfinite(untested["low"])

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 
@@ -106,6 +107,12 @@ def test_an_explanation_is_drawn_and_saved(tiny_run, data_dir, tmp_path):
     texts = [text.get_text() for axes in one.plot().axes for text in axes.texts]
     assert f"Explained: {one.label} ({one.probabilities[one.label]:.2f})" in texts[1]
     assert "Actual" not in texts[1]
+    axes = Figure().add_subplot()
+    assert one.plot(ax=axes) is axes
+    np.testing.assert_array_equal(axes.images[0].get_array(), one.overlay())
+    probability = one.probabilities[one.label]
+    assert repr(one) == f"Explanation('{one.file}': {one.label} {probability:.2f})"
+    assert one._repr_html_().count("<img") == 2 and f">{probability:.3f}<" in one._repr_html_()
     one.save(tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 

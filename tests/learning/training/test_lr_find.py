@@ -1,24 +1,20 @@
-"""The suggestions of the range test."""
+"""The result of a range test, as it is shown."""
 
 import numpy as np
-import torch
+from matplotlib.figure import Figure
 
-from xrayfast.learning.training.lr_find import _suggestions
+from xrayfast.learning.training.lr_find import LRCurve
 
-LRS = torch.from_numpy(np.geomspace(1e-7, 10, 100))
-
-
-def test_steep_is_where_the_curve_falls_and_not_a_noisy_step_at_its_beginning():
-    """A fall of 1 around 1e-3, a step of 0.2 at 1e-6 that the next loss takes back, an explosion above 1."""
-    losses = 2 - 1 / (1 + (1e-3 / LRS) ** 2) + 5 * (LRS > 1)
-    losses[13] -= 0.2
-    found = _suggestions(LRS, losses, 100)
-    assert 4e-4 < found["steep"] < 2e-3
-    assert 1e-4 < found["valley"] < 1
+CURVE = LRCurve(np.array([1e-4, 1e-3, 1e-2]), np.array([1.0, 0.5, 2.0]), {"valley": 1e-3, "steep": None})
 
 
-def test_steep_is_none_where_the_curve_is_steepest_at_an_end_or_does_not_fall():
-    falling_at_once = 1 / (1 + LRS / 1e-7)
-    assert _suggestions(LRS, falling_at_once, 100)["steep"] is None
-    assert _suggestions(LRS, torch.linspace(1, 2, 100).double(), 100)["steep"] is None
-    assert _suggestions(LRS[:12], falling_at_once[:12], 100)["steep"] is None
+def test_a_curve_shows_itself_and_its_suggestions():
+    assert repr(CURVE) == "LRCurve(3 steps; valley 0.001, steep none)"
+    assert CURVE._repr_html_().count('<img class="plot') == 1 and ">0.001<" in CURVE._repr_html_()
+
+
+def test_a_curve_is_drawn_on_axes_of_one_s_own_too():
+    axes = Figure().add_subplot()
+    assert CURVE.plot(ax=axes) is axes
+    for one, other in zip(axes.lines, CURVE.plot().axes[0].lines, strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())

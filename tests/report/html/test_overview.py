@@ -154,6 +154,10 @@ def test_a_manifest_shows_its_counts_its_notes_and_a_few_thumbnails(data):
     assert repr(data) == r"Manifest('\u202egpj<script>&{{ 7*7 }}': 10 images, 2 labels; train 8, valid 2)"
 
 
+def test_a_split_without_images_is_shown(data):
+    assert "0 images" in data.subset("test")._repr_html_()
+
+
 def test_a_manifest_whose_files_are_gone_says_so(tmp_path, data):
     shutil.copytree(data.config.source, tmp_path / "data")
     moved = open_manifest(DataConfig(source=tmp_path / "data", patient_col="none"))
