@@ -127,7 +127,7 @@ def bright(tiny_run, monkeypatch):
     body = nn.Sequential(nn.Sequential(conv, nn.ReLU(inplace=True)))
     network = nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), last))
 
-    def from_run(run, device):
+    def from_run(run, device, arch=None):
         return Predictor(network, run.decision, run.config.model.size)
 
     monkeypatch.setattr(Predictor, "from_run", from_run)
