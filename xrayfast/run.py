@@ -7,6 +7,7 @@ written to a temporary name and moved, and a new run never writes into a folder 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 import shutil
@@ -337,6 +338,11 @@ class Run(HasOverview):
     def has_batches(self) -> bool:
         """Whether the batches were recorded."""
         return self.new_batches_path.is_file()
+
+    def learner(self, data: Any = None, **options: Any) -> Any:
+        """A fastai Learner with the run's weights, its recorder filled from its history: `xrayfast.load` of it."""
+        # By name, as in the package's root: what imports fastai stands above this module.
+        return importlib.import_module("xrayfast").load(self, data, **options)
 
     def plot_batches(self, epoch: int | None = None, ax: Axes | None = None) -> Any:
         """The training loss of every batch with its smoothed curve, and the learning rates below.

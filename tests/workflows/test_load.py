@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fastai.losses import LabelSmoothingCrossEntropyFlat
@@ -70,6 +71,7 @@ def test_a_learner_trained_by_hand_is_saved_as_a_run(tiny_run, tmp_path):
     learn.fit_one_cycle(1, 1e-3, cbs=Count())
     assert len(seen) == len(learn.dls.train)
     run = xf.save(learn, runs=tmp_path, name="by-hand")
+    assert run.info["remarks"][0] == f"Trained by hand, in Python, from {tiny_run.path} on."
     assert run.info["status"] == "completed"
     assert len(run.history) == 1
     assert run.config.data.source == tiny_run.config.data.source
@@ -99,19 +101,41 @@ def test_a_placeholder_for_data_that_is_gone_is_not_saved(tiny_run, data_dir, tm
         xf.save(xf.load(run), runs=tmp_path)
 
 
-def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path):
+def test_a_run_that_was_loaded_and_not_trained_keeps_its_history(tiny_run, tmp_path):
     run = xf.save(xf.load(tiny_run), runs=tmp_path)
+    pd.testing.assert_frame_equal(run.history, tiny_run.history)
+    pd.testing.assert_frame_equal(run.batches, tiny_run.batches)
+    assert run.info["best_epoch"] == tiny_run.info["best_epoch"]
+    assert (
+        run.info["remarks"][0]
+        == f"Saved in Python. The history is that of {tiny_run.path}, and nothing was trained since."
+    )
+    assert run.config.model.weights == str(tiny_run.model_path)
+
+
+def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path):
+    run = xf.save(xf.learner(xf.load(tiny_run).dls, weights="none"), runs=tmp_path)
     assert len(run.history) == 0
     assert run.info["best_epoch"] is None
     xf.interpret(run)
     assert "best epoch was chosen" not in run.report_path.read_text()
-    assert run.config.model.weights == str(tiny_run.model_path)
+    again = xf.load(run)
+    assert not hasattr(again.recorder, "values") and len(xf.save(again, runs=tmp_path).history) == 0
+
+
+def test_a_run_without_batches_has_one_loss_per_epoch(tiny_run, tmp_path):
+    run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED))
+    (run.path / "batches.csv").unlink()
+    recorder = xf.load(run).recorder
+    assert recorder.iters == [1, 2] and float(recorder.losses[0]) == pytest.approx(run.history["train_loss"][0])
+    (run.path / "history.csv").unlink()
+    assert not hasattr(xf.load(run).recorder, "values")
 
 
 def test_a_validated_learner_is_saved_with_the_epochs_that_were_trained(tiny_run, tmp_path):
     learn = quiet(xf.load(tiny_run))
     learn.validate()
-    assert len(xf.save(learn, runs=tmp_path, name="validated").history) == 0
+    assert len(xf.save(learn, runs=tmp_path, name="validated").history) == 2
     learn.fit(1, 0.0)
     losses = list(learn.recorder.losses)
     learn.validate()

@@ -3,6 +3,7 @@
 import csv
 from functools import partial
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from fastai.callback.tracker import (
 )
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
 from fastai.metrics import accuracy, error_rate, skm_to_fastai
+from matplotlib.figure import Figure
 from sklearn import metrics as skm
 
 import xrayfast as xf
@@ -47,7 +49,7 @@ class Watch(Callback):
     order = 61  # after GradientClip, and after the metrics of an epoch
 
     def __init__(self):
-        self.shapes, self.norms, self.losses = [], [], []
+        self.shapes, self.norms, self.losses, self.recorded = [], [], [], []
 
     def before_batch(self):
         if self.training:
@@ -60,6 +62,9 @@ class Watch(Callback):
     def after_epoch(self):
         if len(self.recorder.values[-1]) > 1:  # a range test does not validate
             self.losses.append(float(self.recorder.values[-1][1]))
+
+    def after_fit(self):
+        self.recorded.append({**vars(self.recorder)})
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +128,31 @@ def test_frozen_features_are_not_cached_for_callbacks_that_may_use_images(watche
     assert run.info.frozen_feature_groups == [0, 0]
     assert {shape[1:] for shape in watch.shapes} == {(3, 32, 32)}
     assert any("Watch may use images" in remark for remark in run.info.remarks)
+
+
+def test_a_run_s_learner_has_what_fastai_recorded(watched):
+    """Of both phases, one after the other."""
+    run, watch, _ = watched
+    recorder, (head, last) = run.learner().recorder, watch.recorded
+    batches = head["iters"][-1]
+    assert recorder.metric_names == head["metric_names"]
+    assert recorder.iters == [*head["iters"], *(batches + n for n in last["iters"])]
+    np.testing.assert_allclose(recorder.lrs, head["lrs"] + last["lrs"], rtol=1e-6)
+    np.testing.assert_allclose(recorder.losses[:batches], head["losses"], rtol=1e-5)
+    for ours, theirs in zip(recorder.values, [*head["values"], *last["values"]], strict=True):
+        assert list(ours[1:]) == pytest.approx([float(value) for value in theirs[1:]], abs=1e-6)
+
+
+def test_a_run_s_learner_plots(watched):
+    learn = watched[0].learner()
+    learn.validate()  # the recorder keeps what it has
+    axes = learn.recorder.plot_loss(skip_start=0, ax=Figure().subplots())
+    train, valid = axes.lines
+    assert len(train.get_ydata()) == len(watched[0].batches)
+    assert list(valid.get_ydata()) == pytest.approx(watched[0].history["valid_loss"].tolist())
+    learn.recorder.plot_sched()
+    np.testing.assert_allclose(plt.gcf().axes[0].lines[0].get_ydata(), watched[0].batches["lr"])
+    plt.close("all")
 
 
 def fit(data, folder, **options):

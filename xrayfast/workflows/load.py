@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from xrayfast.batches import write_batches
 from xrayfast.config import (
     FIELD_SECTIONS,
     OWN_WEIGHTS,
@@ -24,7 +26,7 @@ from xrayfast.config import (
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.learning.fastai_api import Learner
@@ -56,6 +58,8 @@ def load(
     device: Device = "auto",
 ) -> RadiographLearner:
     """A working fastai Learner with the weights of a run's best epoch, its backbone frozen.
+
+    Its recorder holds the run's epochs and batches, as if they had been one fit of fastai, for `plot_loss` and others.
 
     Nothing in the folder can run code: settings are read by a safe YAML parser and checked, weights are safetensors.
 
@@ -104,6 +108,10 @@ def load(
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings |= {"weights": str(run.model_path.absolute())}
+    learn.own_code, learn.run = run.info.own_code, run.path
+    with suppress(RunError):  # without a history the recorder stays empty
+        if len(history := run.history):
+            learn.recorder.restore(history, run.batches if run.has_batches else None)
     return learn
 
 
@@ -112,7 +120,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     """Save a learner that was trained by hand to a new run's folder, like one of `fit`.
 
     Args:
-        learn: a learner from `xrayfast.learner` or `xrayfast.load`; its last `fit` gives the history.
+        learn: a learner from `xrayfast.learner` or `xrayfast.load`; its last `fit` gives the history, or the run that
+            it was loaded from, where it was not trained since.
         name: of the run; by default the arch and a number that counts up.
         runs: the folder of runs.
 
@@ -135,11 +144,10 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     _require_own_network(learn, config.model)
     history, remarks = _recorded_history(learn)
     remarks = [
-        "Trained by hand, in Python.",
+        *remarks,
         *own_code_remarks(config, learn),
         *_replaced(learn),
         *_require_known_transforms(learn.dls),
-        *remarks,
     ]
     info = collect_provenance(learn, "", remarks)
 
@@ -148,6 +156,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         images = open_images(manifest.config, config.model.size)
         run.write_split(split_table(manifest, image_infos(manifest, images)))
         run.write_history(history.rows)
+        if len(history.batches):
+            write_batches(run.new_batches_path, history.batches)
         save_weights(learn.model, run.new_model_path)
 
     run = Run.create(Path(runs), name, learn.arch.removeprefix(OWN), config, info, write)
@@ -234,16 +244,25 @@ def _is_placeholder(data: Manifest) -> bool:
 
 def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
     """The epochs of the learner's last `fit` as fastai's Recorder has them; none is marked as the best, since the
-    weights are those that the learner has now. A remark where that `fit` did not validate, and so has none.
+    weights are those that the learner has now. Those of the run that it was loaded from, where nothing was trained
+    since. Remarks say which, and where the last `fit` did not validate and so has none.
     """
     recorder: Any = learn.recorder
+    if recorder.of_run and learn.run:
+        run = Run(learn.run)
+        table = run.history.astype(object)
+        epochs = table.where(table.notna(), None).to_dict("records")
+        history = History(epochs, run.info.best_epoch, run.batches if run.has_batches else None)
+        return history, [f"Saved in Python. The history is that of {run.path}, and nothing was trained since."]
+    by_hand = "Trained by hand, in Python" + (f", from {learn.run} on." if learn.run else ".")
     rows: list[dict[str, Any]] = []
     for epoch, values in enumerate(getattr(recorder, "values", []), 1):
         names = ["train_loss", *map(valid_column, recorder.metric_names[2:])]
         found = dict(zip(names, values, strict=False))
         if "valid_loss" not in found:
-            return History(), ["There is no history: the learner's last fit, as a range test, did not validate."]
+            why = "There is no history: the learner's last fit, as a range test, did not validate."
+            return History(), [by_hand, why]
         defined = {k: None if v is None or np.isnan(float(v)) else float(v) for k, v in found.items()}
         lr = float(recorder.lrs[recorder.iters[epoch - 1] - 1])
         rows.append({"epoch": epoch, "phase": "by hand", "size": learn.dls.size, **defined, "lr": lr})
-    return History(rows), []
+    return History(rows), [by_hand]

@@ -61,7 +61,8 @@ class RadiographLearner(Learner):
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
         own_cbs: callbacks that the user gave.
-        own_code: the names of callbacks ("cbs") and "metrics" that the user gave.
+        own_code: the names of callbacks ("cbs") and "metrics" that the user gave, or those of the run.
+        run: the folder of the run that it was loaded from, or None.
     """
 
     dls: RadiographDataLoaders
@@ -80,6 +81,7 @@ class RadiographLearner(Learner):
         self.precision: Precision | None = None
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
+        self.run: Path | None = None
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
@@ -172,7 +174,7 @@ def own_names(cbs: Sequence[Callback], metrics: Iterable[Metric]) -> dict[str, s
 @contextmanager
 def _keep_records(recorder: Recorder) -> Iterator[None]:
     """After it the recorder's losses, learning rates and epochs are what they were before."""
-    names = ("lrs", "iters", "losses", "values")
+    names = ("lrs", "iters", "losses", "values", "metric_names", "of_run")
     kept = {name: vars(recorder)[name] for name in names if name in vars(recorder)}
     try:
         yield

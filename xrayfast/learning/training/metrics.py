@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -183,7 +184,11 @@ class SmoothLoss(AvgSmoothLoss):
 
 
 class EpochRecorder(Recorder):
-    """fastai's recorder with these losses; when training ends it brings them to the CPU, where fastai plots them."""
+    """fastai's recorder with these losses; when training ends it brings them to the CPU, where fastai plots them.
+
+    Attributes:
+        of_run: whether it has what a finished run recorded, and nothing was trained since.
+    """
 
     name = "recorder"
     order = CALLBACK_ORDER["EpochRecorder"]
@@ -192,6 +197,32 @@ class EpochRecorder(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.loss, self.smooth_loss = UnmaskedLoss(), SmoothLoss()
+        self.of_run = False
+
+    def before_fit(self) -> None:
+        """Forget the last fit."""
+        super().before_fit()
+        self.of_run = False
+
+    def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None) -> None:
+        """Fill it as if a run had been one fit.
+
+        Args:
+            history: one row per epoch, as `Run.history` gives it.
+            batches: one row per training batch, as `Run.batches` gives it; where there are none, each epoch stands for
+                one batch with its mean loss and its last learning rate.
+        """
+        if batches is None:
+            batches = history[["epoch", "lr"]].assign(loss=history["train_loss"])
+        losses = batches["loss"].ewm(alpha=1 - self.smooth_loss.beta).mean()  # as fastai smooths them
+        self.losses, self.lrs = [torch.tensor(loss) for loss in losses], batches["lr"].tolist()
+        self.hps = {"lr": self.lrs}
+        self.iters = batches.groupby("epoch").size().cumsum().tolist()
+        valid = [name for name in history.columns.tolist() if name.startswith("valid_")]
+        self.values = L(history[["train_loss", *valid]].to_numpy(dtype=float).tolist()).map(L)
+        names = [name if name == "valid_loss" else name.removeprefix("valid_") for name in valid]
+        self.metric_names = L("epoch", "train_loss", *names, "time")
+        self.of_run = True
 
     def after_fit(self) -> None:
         """All batches' losses at once."""
