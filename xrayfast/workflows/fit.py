@@ -115,8 +115,8 @@ def fit(
             use images switch the frozen-feature cache off, unless `reuse_frozen` is "on".
         metrics: further metrics of the validation split, as in `xrayfast.learner`; `history.csv` has each as
             "valid_NAME". They do not choose the best epoch: `monitor` is a metric of xrayfast.
-        options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6; `loss` also
-            code of your own, as in `learner`.
+        options: any field of ModelConfig and TrainConfig, such as arch="vgg16_bn", unfreeze=True, epochs=6; `arch`,
+            `splitter` and `loss` also code of your own, as in `learner`, and `augment`, as in `dataloaders`.
 
     Returns:
         The Run, with the weights of its best epoch, its history, predictions and metrics.
