@@ -13,6 +13,7 @@ from tests.conftest import TINY, StopAfter
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, Interrupted, WeightsError
 from xrayfast.learning.augment import augment
+from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.training.callbacks import NullReporter
 
@@ -127,7 +128,7 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
     with pytest.raises(ConfigError, match="tta is true, and augment of the run is own:as_default"):
         xf.predict(own_run, files, arch=resnet18, tta=True)
     with pytest.raises(WeightsError, match="is of another network"):
-        xf.predict(own_run, files, arch=Whole())
+        network_of_run(own_run.config.model, 3, own_run.model_path, Whole())
     found, expected = (
         xf.predict(*run, **o) for run, o in (((own_run, files), {"arch": resnet18}), ((tiny_run, files), {}))
     )

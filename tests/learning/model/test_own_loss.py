@@ -54,6 +54,12 @@ def test_a_loss_is_called_as_it_is(task, own, reference):
         torch.testing.assert_close(loss(LOGITS, truth), expected.mean())
 
 
+def test_a_loss_that_ignores_its_reduction_has_none_per_image():
+    loss = OwnLoss("single", lambda x, y, reduction="mean": F.cross_entropy(x, y))
+    loss.try_on(CLASSES)
+    assert not loss.per_image
+
+
 def test_probabilities_are_those_of_the_task():
     assert torch.equal(OwnLoss("single", F.cross_entropy).activation(LOGITS), LOGITS.softmax(1))
     assert torch.equal(OwnLoss("multi", nn.MSELoss()).activation(LOGITS), LOGITS.sigmoid())

@@ -88,6 +88,23 @@ def test_a_backbone_gives_maps_or_features():
         torch.testing.assert_close(vector.model.eval()(IMAGES), expected)
 
 
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 5, 3)
+
+    def forward(self, x):
+        return self.conv2(self.conv1(x).relu())
+
+
+def test_a_backbone_whose_children_are_not_in_sequence_is_one_block():
+    net = Functional()
+    own = build(net)
+    assert counts(own)[:-1] == [112 + 185]
+    with torch.no_grad():
+        torch.testing.assert_close(own.model[0](IMAGES), net(IMAGES))
+
+
 def test_as_many_features_as_labels_are_a_whole_network_unless_they_are_a_map():
     assert build(Wrapper(maps(), mean=True), labels=5).head == "none"
     as_map = nn.Sequential(Wrapper(maps(), mean=True), nn.Unflatten(1, (5, 1, 1)))
