@@ -4,23 +4,28 @@ import re
 import shutil
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 import xrayfast as xf
+from tests.conftest import TINY, add_tiny_vgg
 from xrayfast.config import FIELD_SECTIONS, Config, ResultsConfig
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError
+from xrayfast.learning.model.backbones import BACKBONES
 from xrayfast.option_effects import (
     ALWAYS,
     EFFECTS,
     NOT_IN_RANGE_TEST,
     SELF_REPORTED,
     DataFacts,
+    DecisionFacts,
     DecodedFacts,
     EvaluationFacts,
     PlanFacts,
@@ -29,6 +34,7 @@ from xrayfast.option_effects import (
     check_settings,
 )
 from xrayfast.workflows.data import resolve_inputs
+from xrayfast.workflows.steps.results import refit_decision
 
 
 def test_every_option_is_declared_once():
@@ -124,6 +130,7 @@ PLAN = PlanFacts(
 
 
 DECODED, EVALUATION = DecodedFacts(unreadable=True, others=lambda: True), EvaluationFacts(one_split=True)
+DECISION = DecisionFacts(most_likely=False)
 
 
 def no():
@@ -147,6 +154,7 @@ BY_FACTS = [
     ("missing", "skip", {"table": False}),
     ("missing", "skip", {"missing": False}),
     ("window", "full", {"dicom": no}),
+    ("thresholds", "half", {"most_likely": True}),
     ("early_stop", 4, {"stoppable": 3}),
     ("monitor", "accuracy", {"epochs": 1}),
     ("allow_leaks", True, {"leaks": False}),
@@ -162,7 +170,7 @@ BY_FACTS = [
 @pytest.mark.parametrize(("name", "value", "change"), BY_FACTS)
 def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change):
     section = getattr(Config().updated({name: value}), FIELD_SECTIONS[name])
-    (facts,) = [facts for facts in (DATA, DECODED, EVALUATION, PLAN) if vars(facts).keys() >= change.keys()]
+    (facts,) = [facts for facts in (DATA, DECODED, EVALUATION, PLAN, DECISION) if vars(facts).keys() >= change.keys()]
     assert check_effects(section, facts) == []
     try:
         (said,) = check_effects(section, type(facts)(**{**vars(facts), **change}))
@@ -319,14 +327,14 @@ def test_an_evaluation_notes_options_without_effect(tiny_run, tmp_path):
 
 
 def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
-    from tests.conftest import TINY
-
     data = xf.open_data(tiny_run.config.data.source, test_fraction=0.2)
-    options = {"monitor": "accuracy", "allow_leaks": True, "frozen_views": 3}
+    options = {"monitor": "accuracy", "allow_leaks": True, "frozen_views": 3, "thresholds": "half"}
     weights = tiny_run.path / "model.safetensors"
     run = xf.fit(data, runs=tmp_path, epochs=1, **{**TINY, "weights": weights}, **options)
     idle = {remark.split()[0] for remark in run.info["remarks"] if "has no effect" in remark}
     assert idle == set(options)
+    with pytest.warns(UserWarning, match=r"thresholds \(half\) has no effect: exactly one class applies"):
+        refit_decision(run, {"thresholds": "half", "resamples": 0})
     (said,) = [remark for remark in run.info["remarks"] if "the head starts anew" in remark]
     assert "Not used: 1." in said
 
@@ -343,3 +351,121 @@ def test_when_early_stopping_can_act():
     assert stoppable((64,) * 6) == 4  # best after 1, 4 more without improvement, the 6th is left out
     assert stoppable((64,), (64,) * 6) == 5  # the best may be of the first phase
     assert stoppable((32,), (32, 32, 64, 64, 64)) == 1
+
+
+# Options that act in every combination.
+
+ON_DATA = {
+    "source": ({}, {"source": "other"}),
+    "labels": ({}, {"labels": "table.csv"}),
+    "path_col": ({"labels": "table.csv", "path_col": "image"}, {"path_col": "again"}),
+    "label_col": ({"labels": "table.csv", "label_col": "label"}, {"label_col": "kind"}),
+    "imply": ({}, {"imply": "a=b"}),
+    "task": ({}, {"task": "multi"}),
+    "patient_col": ({"labels": "table.csv"}, {"patient_col": "none"}),
+    "folds": ({"folds": 3}, {"folds": 2}),
+    "fold": ({"folds": 3}, {"fold": 2}),
+    "cache": ({}, {"cache": False}),
+}
+"""By option, other options of the data, and the change: what `open_data` gives is another, or the cache is."""
+
+ON_RUNS = {
+    "arch": {"arch": "mobilenet_v2"},
+    "weights": {"weights": "weights.pth"},
+    "head": {"head": "mlp"},
+    "head_width": {"head_width": 8},
+    "size": {"size": 64},
+    "unfreeze": {"unfreeze": True},
+    "unfreeze_blocks": {"unfreeze_blocks": 1},
+    "unfreeze_layers": {"unfreeze_layers": 1},
+    "gradual_unfreeze": {"gradual_unfreeze": 1, "unfreeze_blocks": 2},
+    "epochs": {"epochs": 2},
+    "lr": {"lr": 0.01},
+    "schedule": {"schedule": "constant"},
+    "optimizer": {"optimizer": "sgd"},
+    "momentum": {"momentum": 0.5},
+    "wd": {"wd": 0.5},
+    "train_metrics": {"train_metrics": "final"},
+    "seed": {"seed": 1},
+    "loss": {"loss": "focal"},
+    "precision": {"precision": "bf16"},
+    "batch_size": {"batch_size": 4},
+    "target_sensitivity": {"target_sensitivity": 0.9},
+    "target_specificity": {"target_specificity": 0.9},
+    "calibrate": {"calibrate": False},
+    "prevalence": {"prevalence": "0.1"},
+    "resamples": {"resamples": 30},
+    "augment": {"augment": "strong"},
+}
+"""By option, what is added to a run: other weights, history, predictions, thresholds or metrics come out."""
+
+BASES = {"gradual_unfreeze": {"unfreeze_blocks": 2}}
+"""What a run has without the option, where it is not that of the others."""
+
+SAME_RESULTS = {"workers": "how many processes read images", "device": "where is computed; another gives an error here"}
+"""Options that act on how a run is made, and not on what comes out."""
+
+
+def test_every_option_that_always_acts_has_its_row():
+    kinds = [ON_DATA.keys(), ON_RUNS.keys(), SAME_RESULTS.keys()]
+    assert set.union(*map(set, kinds)) == ALWAYS and sum(map(len, kinds)) == len(ALWAYS)
+
+
+@pytest.mark.parametrize("name", ON_DATA)
+def test_an_option_of_the_data_changes_them(name, folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(folders)
+    monkeypatch.setenv("XRAYFAST_CACHE", "cached")
+    shutil.copytree(folders / "a", folders.parent / "other" / "a")
+    shutil.copytree(folders / "b", folders.parent / "other" / "c")
+    names = [f"{kind}/{i}.png" for kind in ("a", "b") for i in range(6)]
+    again = [*reversed(names[:6]), *reversed(names[6:])]
+    columns = {"label": ["a", "b"] * 6, "kind": ["x", "y", "z"] * 4, "patient_id": [f"p{i % 5}" for i in range(12)]}
+    pd.DataFrame({"image": names, "again": again, **columns}).to_csv("table.csv", index=False)
+
+    def found(options):
+        source = folders.parent / options.pop("source") if "source" in options else folders
+        data = xf.open_data(source, **options)
+        if name == "cache":
+            decode_manifest(data, 32)
+        cached = sorted(path.name for path in (folders / "cached").rglob("*px-*"))
+        shutil.rmtree(folders / "cached", ignore_errors=True)
+        return data.split_table().to_csv(), data.labels, data.task, data.targets.tolist(), cached
+
+    base, change = ON_DATA[name]
+    assert found({**base}) == found({**base})
+    assert found({**base}) != found({**base, **change})
+
+
+@pytest.fixture(scope="module")
+def results(data_dir, tmp_path_factory):
+    """What a run writes, but for times and settings; each made once."""
+    made, folder = {}, tmp_path_factory.mktemp("always")
+    data = xf.open_data(data_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        options = TINY | {"arch": add_tiny_vgg(patch), "epochs": 1, "resamples": 0}
+        torch.save(BACKBONES["tiny_vgg"].build().state_dict(), folder / "weights.pth")
+
+        def of(changed):
+            if (key := repr(changed)) not in made:
+                if "weights" in changed:
+                    changed = {"weights": folder / changed["weights"]}
+                run = xf.fit(data, runs=folder, **options | changed)
+                files = [path for path in run.path.rglob("*") if path.suffix in (".csv", ".json", ".safetensors")]
+                content = {path.relative_to(run.path): path.read_bytes() for path in files if path.name != "run.json"}
+                content[Path("history.csv")] = run.history.drop(columns="seconds").to_csv()
+                metrics = re.sub(r'"seconds": [\d.]+', "", (run.path / "metrics.json").read_text())
+                made[key] = content | {Path("metrics.json"): metrics}
+            return made[key]
+
+        yield of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_RUNS)
+def test_an_option_that_always_acts_changes_results(name, results):
+    assert results(BASES.get(name, {})) != results(ON_RUNS[name])
+
+
+@pytest.mark.slow
+def test_a_run_is_repeatable(results):
+    assert results({}) == results({"seed": 0})

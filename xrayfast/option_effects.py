@@ -102,6 +102,13 @@ class PlanFacts:
 
 
 @dataclass(frozen=True)
+class DecisionFacts:
+    """How labels are decided: whether the most likely class is, since no thresholds are chosen."""
+
+    most_likely: bool
+
+
+@dataclass(frozen=True)
 class Effect:
     """When an option acts.
 
@@ -354,6 +361,14 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             "Build the weights into it",
         ),
     ),
+    "thresholds": (
+        Effect(
+            lambda results, facts: results.thresholds != "half" or not facts.most_likely,
+            "exactly one class applies, and the most likely one is predicted",
+            facts=DecisionFacts,
+            harmless=True,
+        ),
+    ),
     "gamma": (Effect(_takes("gamma"), "the loss takes none", f"Use {losses_with('gamma')}"),),
     "alpha": (
         Effect(
@@ -372,7 +387,7 @@ ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
     "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "seed", "loss", "device", "precision",
-    "batch_size", "workers", "thresholds", "target_sensitivity", "target_specificity", "calibrate", "prevalence",
+    "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate", "prevalence",
     "resamples", "augment",
 })  # fmt: skip
 """Options that act in every combination that is no error."""
@@ -390,7 +405,7 @@ def _trains_all_at_once(train: Any) -> bool:
 
 
 def check_effects(
-    section: BaseModel, facts: DataFacts | DecodedFacts | EvaluationFacts | PlanFacts | None = None
+    section: BaseModel, facts: DataFacts | DecodedFacts | EvaluationFacts | PlanFacts | DecisionFacts | None = None
 ) -> list[str]:
     """Notes on the options of a section that change nothing, as far as these facts decide it.
 

@@ -49,7 +49,7 @@ from xrayfast.learning.training.mixed_precision import restore_precision, traini
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
-from xrayfast.option_effects import check_effects
+from xrayfast.option_effects import DecisionFacts, check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions
 from xrayfast.progress import NullReporter, Reporter, in_notebook, show_progress
@@ -157,6 +157,7 @@ def fit(
         remarks += filter(None, [no_space, threads.note])
         leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
         remarks += idle + check_effects(config.train, plan_facts(scheduled, config.train, leaks))
+        remarks += check_effects(config.results, DecisionFacts(manifest.task == "single"))
         for remark in remarks:
             reporter.note(remark)
         info = collect_provenance(learn, command, remarks, audit) | {

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from xrayfast.config import PredictedSplit, ResultsConfig, Task
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.thresholds import Rule
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
+from xrayfast.option_effects import DecisionFacts, check_effects
 from xrayfast.predictions import Predictions
 from xrayfast.report.markdown.claim import render_claim
 from xrayfast.report.markdown.model_card import render_model_card
@@ -75,6 +77,9 @@ def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
     config = config.updated({**(rules if rules.keys() & options.keys() else {}), **options})
     parse_prevalences(config.results.prevalence, run.labels)
+    if "thresholds" in options:
+        for note in check_effects(config.results, DecisionFacts(run.task == "single" and run.decision.rule is None)):
+            warn(note)
     if DECISION_SPLIT not in run.predicted_splits:
         run.predictions(DECISION_SPLIT)  # raises, and says which splits there are
     own = {"resamples": run.config.results.resamples}
