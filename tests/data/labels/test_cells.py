@@ -197,6 +197,7 @@ def test_delimiters_that_are_not_used_are_noted(joint, sign):
 
 
 def test_labels_that_only_occur_joint_are_noted():
+    assert "':' is in 1 label" in note_delimiters(["effusion", "effusion:small", "mass"], "|")[0]
     assert "':' is in 3 labels" in note_delimiters(["a1:b1", "b1:c1", "c1:a1", "normal"], "|")[0]
     names = ["pleural effusion", "pleural thickening", "covid-19", "a:b", "x_y", "1-2", "HIV+", "left - right"]
     assert note_delimiters(names, "|") == []

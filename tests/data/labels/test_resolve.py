@@ -123,7 +123,7 @@ def test_columns_that_a_label_map_joins_are_counted_where_they_differ(data_dir):
     )
     data = opened(data_dir, labels=file, label_map=data_dir / "map.txt")
     assert data.labels == ("Mass", "Opacity") and data.targets.sum(0).tolist() == [2, 5]
-    assert noted(data, "4 images have both 1 and 0 in 'Consolidation', 'Infiltrate', which are joined: 1 counts.")
+    assert noted(data, "of 'Consolidation', 'Infiltrate', which are joined, on 4 images: 1 counts.")
 
 
 def test_spellings_in_folders_and_in_folders_of_splits(tmp_path):
@@ -215,17 +215,20 @@ def test_lists_and_plain_labels_in_one_column(data_dir):
 def test_a_label_beside_one_that_denies_it_is_noted(data_dir, label, other):
     data = label_column(data_dir, [f"{other}|{label}"] * 3 + [label] * 4 + [other] * 3)
     assert set(data.labels) == {label, other} and data.task == "multi"
-    assert noted(data, f"3 images have '{label}' beside {other}, which it denies: each counts.", "labels.csv row 2")
+    assert noted(data, f"'{label}' is beside {other}, which it denies, on 3 images: each counts.", "labels.csv row 2")
     assert not noted(label_column(data_dir, [label, other] * 5), "denies")
     assert not noted(label_column(data_dir, ["mass|edema", "edema", label, "normal"] * 2 + ["mass"] * 2), "denies")
 
 
 def test_no_finding_beside_others_is_noted_where_it_is_kept(tmp_path, data_dir):
     labels = ["No Finding|Mass", "Mass", "No Finding", "Edema"] * 2 + ["Edema"] * 2
-    assert noted(label_column(data_dir, labels, keep_no_finding=True), "2 images have 'No Finding' beside Mass")
+    assert noted(
+        label_column(data_dir, labels, keep_no_finding=True),
+        "'No Finding' is beside Mass, which it denies, on 2 images",
+    )
     assert noted(label_column(data_dir, labels), "2 images have 'No Finding' beside other labels, which count")
     folders = classes(tmp_path / "folders", **{"normal+mass": 2, "normal": 3, "mass": 3})
-    assert noted(opened(folders), "2 images have 'normal' beside mass", "normal+mass/")
+    assert noted(opened(folders), "'normal' is beside mass, which it denies, on 2 images", "normal+mass/")
 
 
 # Missing cells

@@ -46,7 +46,7 @@ def test_masked_cells_stay_masked_and_images_with_no_others_are_left_out(tmp_pat
 
 
 def test_spellings_are_one_label_and_a_note_says_so(tmp_path):
-    data = flags(tmp_path, "effusion,Pleural thickening,EFFUSION", "1,0,0", "0,1,1", "0,0,0")
+    data = flags(tmp_path, "effusion,Pleural thickening,EFFUSION", "1,0,1", ",1,1", "0,0,0")
     found = match_labels(data, ("Effusion", "Pleural_Thickening"), "multi")
     assert found.truth.tolist() == [[1, 0], [1, 1], [0, 0]]
     assert "'effusion' of the data is taken for the network's 'Effusion'." in found.notes

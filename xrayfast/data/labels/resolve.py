@@ -114,7 +114,7 @@ def _note_differing(raw: RawLabels, mapped: Sequence[str]) -> list[str]:
         cells = raw.matrix[:, [name == label for name in mapped]]
         if rows := int(((cells == 1).any(1) & (cells == 0).any(1)).sum()):
             names = shorten(repr(name) for name, other in zip(raw.names, mapped, strict=True) if other == label)
-            notes.append(f"{plural(rows, 'image')} have both 1 and 0 in {names}, which are joined: 1 counts.")
+            notes.append(f"1 in one, 0 in another of {names}, which are joined, on {plural(rows, 'image')}: 1 counts.")
     return notes
 
 
@@ -131,8 +131,8 @@ def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -
                 other for other, has in zip(labels, (matrix[both] == 1).any(0) & denied, strict=True) if has
             )
             notes.append(
-                f"{plural(int(both.sum()), 'image')} have '{label}' beside {others}, which it denies: each counts. The "
-                f"first is {where(int(both.argmax()))}."
+                f"'{label}' is beside {others}, which it denies, on {plural(int(both.sum()), 'image')}: each counts. "
+                f"The first is {where(int(both.argmax()))}."
             )
     return notes
 

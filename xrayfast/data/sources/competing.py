@@ -29,6 +29,8 @@ from xrayfast.errors import DataError, plural, shorten
 
 _MOST_LABELS = 200  # of a column of texts that may be labels
 
+_LOOKED_AT = 100  # cells of a column that may be file names
+
 _SHARE = 0.5  # of a column's labels that are those of the data, or of its cells that are file names
 
 
@@ -78,8 +80,10 @@ def note_other_labels(
 def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets, where: Where) -> list[str]:
     """A note on images in folders that are called like another label than theirs, by the names of the N images."""
     of_key = {normalize_label(name): name for name in names}
-    folders = [of_key.get(normalize_label(PurePosixPath(image).parent.name)) for image in images]
-    listed = list(dict.fromkeys(filter(None, folders)))
+    inner = [image.rpartition("/")[0].rpartition("/")[2] for image in images]
+    label_of = {folder: of_key.get(normalize_label(folder)) for folder in set(inner)}
+    folders = [label_of[folder] for folder in inner]
+    listed = sort_labels(filter(None, label_of.values()))
     if len(listed) < 2:
         return []
     matrix = np.array([[folder == name for name in listed] for folder in folders], np.float32)
@@ -89,8 +93,8 @@ def note_other_folders(images: Sequence[str], names: Sequence[str], raw: Targets
         return []
     i = int(rows.argmax())
     return [
-        f"{plural(int(rows.sum()), 'image')} are in folders of another label than that of the table, which is used: "
-        f"the first is {images[i]}, {where(i)}."
+        f"In folders of another label than that of the table, which is used: {plural(int(rows.sum()), 'image')}, the "
+        f"first of which is {images[i]}, {where(i)}."
     ]
 
 
@@ -105,13 +109,11 @@ def note_other_files(
     if len(columns.path) != 1 or columns.path_template:
         return []
     taken = columns.path[0]
-    usual = usual_columns(table.columns, "path")
-    used, notes = _stems(table.columns[taken]), []
-    for name in columns.unused:
+    usual, notes = usual_columns(table.columns, "path"), list[str]()
+    others = [name for name in columns.unused if name in usual or _are_file_names(table.columns[name][:_LOOKED_AT])]
+    used = _stems(table.columns[taken]) if others else []
+    for name in others:
         cells = table.columns[name]
-        are_files = sum(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in cells) >= _SHARE * len(cells)
-        if not (are_files or name in usual):
-            continue
         differ = [i for i, (one, other) in enumerate(zip(used, _stems(cells), strict=True)) if other and one != other]
         if not differ:
             continue
@@ -139,6 +141,10 @@ def _are_there(table: Table, columns: Columns, name: str, rows: Sequence[int], s
     except DataError:
         return False
     return bool(found.names)
+
+
+def _are_file_names(cells: Sequence[str]) -> bool:
+    return sum(Path(cell.strip()).suffix.lower() in IMAGE_SUFFIXES for cell in cells) >= _SHARE * len(cells)
 
 
 def _stems(cells: Sequence[str]) -> list[str]:

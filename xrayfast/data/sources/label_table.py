@@ -116,7 +116,8 @@ def read_further_columns(file: Path, root: Path, config: DataConfig, names: Sequ
     """
     table, spec = read_dataset_table(file)
     cells = {name: table.columns[require_column(table, name)] for name in names}
-    files = locate_files(table, resolve_columns(table, spec, config), spec, root, "skip")
+    # Of the columns only those of paths matter, so that none is refused as a label.
+    files = locate_files(table, resolve_columns(table, spec, config, table.columns), spec, root, "skip")
     pairs = list(zip(files.names, files.first.tolist(), strict=True))
     return {
         name: {image: "" if is_missing(column[row]) else column[row].strip() for image, row in pairs}
