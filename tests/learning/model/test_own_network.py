@@ -177,6 +177,10 @@ def test_what_can_t_be_used_is_refused_by_name(arch, options, message):
         build(arch, **options)
 
 
+def test_a_backbone_is_divided_into_layers_where_it_is_traced():
+    assert counts(build(maps, grouping="layers"))[:2] == [112 + 8, 185]
+
+
 def test_a_splitter_gives_the_groups():
     own = build(maps, lambda model: [model[0][0].parameters(), [*model[0][1].parameters(), *model[1].parameters()]])
     assert counts(own)[0] == 120

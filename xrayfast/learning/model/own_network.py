@@ -128,7 +128,7 @@ def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable
 def _instantiate(arch: Any, weights: str, name: str) -> tuple[nn.Module, str]:
     """The network in evaluation mode, and where its weights come from."""
     if isinstance(arch, nn.Module):
-        return copy.deepcopy(arch).eval(), OWN_WEIGHTS if weights == "imagenet" else weights
+        return copy.deepcopy(arch).cpu().eval(), OWN_WEIGHTS if weights == "imagenet" else weights
     bound = arch.keywords if isinstance(arch, partial) else {}
     try:
         takes = [word for word in ("weights", "pretrained") if word in inspect.signature(arch).parameters]
@@ -150,7 +150,7 @@ def _instantiate(arch: Any, weights: str, name: str) -> tuple[nn.Module, str]:
         ) from error
     if not isinstance(net, nn.Module):
         raise ConfigError(f"arch {name} makes {type(net).__name__}; expected a torch.nn.Module.")
-    return net.eval(), weights
+    return net.cpu().eval(), weights
 
 
 def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:

@@ -15,7 +15,7 @@ import torch
 from matplotlib import pyplot as plt
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName, Device, Task, field_types
 from xrayfast.cpus import cpu_count
@@ -144,6 +144,8 @@ class OwnAugmentation(Transform):
             ConfigError: a function fails, or gives something of another shape or type.
         """
         for function in self.functions:
+            if isinstance(function, nn.Module):
+                function.to(images.device)
             of_fastai, before = isinstance(function, Transform), images
             try:
                 images = function(images, split_idx=0) if of_fastai else function(images.as_subclass(Tensor))
