@@ -119,12 +119,13 @@ def test_sources(tmp_path):
         Image.new("L", (8, 8)).save(path, format="PNG")
     for name in ("b/4.jfif", "b/5.JPE", "b/6.gif"):
         (tmp_path / name).touch()
-    found, left_out = find_images([tmp_path / "a.weird", tmp_path / "b", tmp_path / "b" / "2.png"])
+    found, left_out, repeated = find_images([tmp_path / "a.weird", tmp_path / "b", tmp_path / "b" / "2.png"])
     assert left_out == [f"{tmp_path}/b/6.gif", f"{tmp_path}/b/notes.txt"]
     assert [os.path.relpath(path, tmp_path) for path in found] == [
         "a.weird", "b/1.PNG", "b/2.png", "b/4.jfif", "b/5.JPE", "b/c/3.jpg"
     ]  # fmt: skip
-    assert find_images([str(tmp_path / "b" / "*.png")]) == ([str(tmp_path / "b" / "2.png")], [])
+    assert repeated == [str(tmp_path / "b" / "2.png")]
+    assert find_images([str(tmp_path / "b" / "*.png")]) == ([str(tmp_path / "b" / "2.png")], [], [])
     with pytest.raises(DataError, match="no such file, folder or pattern"):
         find_images([tmp_path / "nothing*"])
     with pytest.raises(DataError, match="No files"):
@@ -147,3 +148,12 @@ def test_large_inputs_go_in_chunks(tiny_run, data_dir, tmp_path, monkeypatch):
     )
     assert done[-1] == (len(whole), len(whole))
     assert len(done) > 1
+
+
+def test_a_file_given_twice_has_one_row_and_a_note(tiny_run, tmp_path, monkeypatch):
+    Image.new("L", (64, 64), 90).save(tmp_path / "1.png")
+    monkeypatch.chdir(tmp_path)
+    notes = []
+    table = xf.predict(tiny_run, ["1.png", "./1.png", str(tmp_path / "1.png")], note=notes.append)
+    assert table["file"].tolist() == ["1.png"]
+    assert notes[0] == f"2 files given more than once, with one row each: ./1.png, {tmp_path / '1.png'}."

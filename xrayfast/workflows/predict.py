@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,9 +74,11 @@ def predict(
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
     run = Run.of(run)
-    files, left_out = find_images([sources] if isinstance(sources, (str, Path)) else sources)
+    files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
     with show_progress(stages) as reporter:
+        if repeated:
+            note(f"{plural(len(repeated), 'file')} given more than once, with one row each: {shorten(repeated)}.")
         if left_out:
             note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
         for sentence in check_tta(tta, run.config.train):
@@ -99,18 +102,19 @@ def predict(
     return pd.concat(tables, ignore_index=True)
 
 
-def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str]]:
+def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str], list[str]]:
     """The files of the sources in input order, without duplicates; those of a folder or pattern sorted by name.
 
     A file given by name is taken whatever its suffix, of a folder those that `is_image` takes for one.
 
     Returns:
-        The files, and the other files of folders, which are left out.
+        The files; the other files of folders, which are left out; and files given again, by the same path or another
+        spelling of it.
 
     Raises:
         DataError: a source matches nothing, or a name is not UTF-8.
     """
-    found, left_out = dict[str, None](), dict[str, None]()
+    found, left_out, repeated = dict[str, str](), dict[str, None](), dict[str, None]()
     for source in map(str, sources):
         path = Path(source)
         if path.is_dir():
@@ -126,11 +130,16 @@ def find_images(sources: Sequence[Path | str]) -> tuple[list[str], list[str]]:
             inside = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute patterns
             if not inside:
                 raise DataError(f"{source}: no such file, folder or pattern with matches.")
-        found.update(dict.fromkeys(inside))
-    require_utf8(found)
+        for file in inside:
+            key = os.path.abspath(file)  # noqa: PTH100 - a Path for each of many files takes seconds
+            if key in found:
+                repeated[file] = None
+            found.setdefault(key, file)
+    require_utf8(found.values())
     if not found:
         raise DataError("No files to predict on: expected image files, folders or patterns.")
-    return list(found), [file for file in left_out if file not in found]
+    others = [file for file in left_out if os.path.abspath(file) not in found]  # noqa: PTH100
+    return list(found.values()), others, list(repeated)
 
 
 def _try_read(file: str, window: str, size: int) -> Radiograph | str:

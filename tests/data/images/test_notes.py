@@ -1,8 +1,9 @@
 """Which notes of the reader are passed on, and how."""
 
+import numpy as np
 import pytest
 
-from xrayfast.data.images.notes import describe_notes, group_notes, needs_attention
+from xrayfast.data.images.notes import describe_contents, describe_notes, group_notes, needs_attention
 
 ROUTINE = [
     "12 bits stored", "full range 0..4095", "full range 0..4095 for window 2048/4000 LINEAR",
@@ -20,6 +21,8 @@ ATTENTION = [
     "transparency laid on black", "EXIF orientation applied", "first of several frames", "JPEG in a file named .png",
     "values above 4095 made white, up to 65535", "last rows plain gray, as where data are missing",
     "values evidently signed, against the header", "neighbouring pixels differ as in noise",
+    "400 x 200 pixels, as of two images in one", "left half black",
+    "may be inverted: white around the body, and the lungs brighter than the middle",
     "Pillow: Corrupt EXIF data", "of 3 shades", "colour-coded", "colour on 31% of the area converted to gray",
 ]  # fmt: skip
 
@@ -42,3 +45,58 @@ def test_notes_that_differ_in_numbers_are_one_kind():
         '2 images read with the note "saturates 60% of the pixels": a, c.'
     )
     assert describe_notes(["a"], [["12 bits stored"]]) == []
+
+
+# What an image shows
+
+
+def draw_film(height=200, width=180):
+    """A dark background, a body, two lungs darker than it, and a bright middle; with some texture."""
+    rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    film = np.full((height, width), 15.0)
+    film[(rows / 1.1) ** 2 + (columns / 0.85) ** 2 < 1] = 140
+    for side in (-1, 1):
+        film[(rows / 0.6) ** 2 + ((columns - side * 0.42) / 0.28) ** 2 < 1] = 60
+    film[abs(columns) < 0.12] = 210
+    return (film + 10 * np.sin(rows * 40) * np.cos(columns * 30)).clip(0, 255).astype(np.uint8)
+
+
+FILM = draw_film()
+BLACK = np.zeros_like(FILM)
+
+
+@pytest.mark.parametrize("film", [FILM, draw_film(64, 64), draw_film(300, 200)])
+def test_a_film_has_no_note_and_its_inverse_has(film):
+    assert describe_contents(film) == []
+    (note,) = describe_contents(255 - film)
+    assert note.startswith("may be inverted")
+    assert describe_contents(FILM[20:-20, 20:-20]) == []
+
+
+def test_two_films_in_one_image():
+    assert describe_contents(np.hstack([FILM, FILM])) == ["360 x 200 pixels, as of two images in one"]
+    assert describe_contents(np.vstack([FILM, FILM])) == ["180 x 400 pixels, as of two images in one"]
+
+
+@pytest.mark.parametrize(
+    ("film", "side"),
+    [
+        (np.hstack([BLACK[:, :90], FILM[:, 90:]]), "left"),
+        (np.hstack([FILM[:, :80], BLACK[:, 80:]]), "right"),
+        (np.vstack([BLACK[:100], FILM[100:]]), "upper"),
+        (np.vstack([FILM[:100], BLACK[100:]]), "lower"),
+    ],
+)
+def test_a_black_half(film, side):
+    assert describe_contents(film) == [f"{side} half black"]
+
+
+def test_few_real_radiographs_have_these_notes(shared):
+    import random
+
+    from xrayfast.data.images.reader import read
+
+    files = sorted((shared / "data" / "darkcovid").glob("*/*.jpg"))
+    files = random.Random(0).sample(files, 300)
+    noted = [file for file in files for note in read(file).notes if "half black" in note or "inverted" in note]
+    assert len(noted) < 3

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.builders import make
+from tests.data.builders import lines, make, noted, opened, table
 from xrayfast.data.sources.file_matching import Finder, PathIndex, drop_shared_folders, walk
 from xrayfast.errors import DataError
 
@@ -252,3 +252,14 @@ def test_folders_that_cannot_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(DataError, match=r"can't be read \(Permission denied\)\. Check its permissions"):
         list(walk(tmp_path))
+
+
+@pytest.mark.parametrize("written", ["images/{i}.png", "{i}.png"])
+def test_images_that_no_row_lists_are_counted(tmp_path, written):
+    make(tmp_path, *(f"images/{i}.png" for i in range(10)))
+    file = table(tmp_path, lines("image,label", written + ",{ab}"))
+    assert not noted(opened(tmp_path, labels=file), "in no row of")
+    make(tmp_path, "images/new.jpg", "images/zz.png", "images/note.txt", "images/3_mask.png", "other/x.png")
+    assert noted(
+        opened(tmp_path), "2 images beside those of labels.csv, in no row of it", "images/new.jpg, images/zz.png"
+    )

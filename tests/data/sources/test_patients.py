@@ -10,6 +10,7 @@ import pytest
 
 from tests.data.builders import classes, column, lines, make, message, noted, opened, table
 from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
+from xrayfast.data.sources import patients
 from xrayfast.data.sources.datasets.padchest import ages_at_study
 from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
 from xrayfast.errors import ConfigError, DataError, ReadError
@@ -412,3 +413,11 @@ def test_a_patient_called_0_among_0_1_2_stays_one(tmp_path):
 def test_identifiers_that_a_spreadsheet_rounded_are_noted(tmp_path):
     data = with_patients(tmp_path, ["1.0E+05", "100000", "1.23E+11"] + [f"{i // 2 + 5000}" for i in range(21)])
     assert noted(data, "2 identifiers of patients written as 1.0E+05", "spreadsheet", "Export the table as text")
+
+
+def test_a_pattern_that_would_take_for_ever_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(patients, "_SEARCH_SECONDS", 0.5)
+    make(tmp_path, *(f"{label}/{'a' * 60}{i}.png" for label in ("normal", "tb") for i in range(5)))
+    found = message(ConfigError, tmp_path, patient_col="name:((a+)+)!")
+    assert "'((a+)+)!' takes more than" in found and "10 names" in found and "repeat within a repeat" in found
+    assert opened(tmp_path, patient_col="name:a([0-9])").table["patient"].nunique() == 5

@@ -20,8 +20,8 @@ from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
-READER_VERSION = 4
-"""Increased when any image may come out differently: images cached by another version are not used."""
+READER_VERSION = 5
+"""Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".bmp": "BMP", ".tif": "TIFF",
@@ -75,7 +75,8 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
 
     Colour DICOM and all other formats have no window.
 
-    The notes say what was done, and where little can be seen: one shade, nearly black or white, or noise.
+    The notes say what was done, and where little can be seen: one shade, nearly black or white, noise, a black half,
+    two images in one, or an inverted one.
 
     Raises:
         ReadError: no regular file that can be opened, or one that is empty, truncated, damaged, over a limit of

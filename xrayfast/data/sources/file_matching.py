@@ -7,11 +7,11 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from xrayfast.data.images.names import find_derived
+from xrayfast.data.images.names import find_derived, is_derived
 from xrayfast.data.images.reader import IMAGE_SUFFIXES, is_image
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, shorten, truncate
@@ -190,6 +190,9 @@ class _FolderFiles:
         self._files = frozenset(files)
         self._others: dict[str, list[str]] = {}
 
+    def names(self) -> list[str]:
+        return [self.prefix + file for file in self._files]
+
     def find(self, name: str) -> list[str]:
         if name in self._files:
             return [self.prefix + name]
@@ -272,6 +275,14 @@ class Finder:
         if len(found) > 1:
             raise DataError(f"folder '{path}' could be {' or '.join(sorted(found))}; expected one.")
         return [name for names in found.values() for name in names if is_image(self.path(name))]
+
+    def others(self, found: Collection[str]) -> list[str]:
+        """The names of images that are not among those found, in folders of the latter."""
+        folders = {posixpath.dirname(name) for name in found}
+        listed = [name for all_listed in self._folders.values() for files in all_listed for name in files.names()]
+        names = {name for name in listed + (self._names or []) if posixpath.dirname(name) in folders}
+        images = (name for name in names - {*found} if _stem(name) != name and not is_derived(name))
+        return sorted(name for name in images if not posixpath.basename(name).startswith("."))
 
     def path(self, name: str) -> str:
         """The absolute path of a file with this name."""

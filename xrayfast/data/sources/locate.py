@@ -16,7 +16,7 @@ from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, absolute
 from xrayfast.data.sources.tables import Table
-from xrayfast.errors import DataError, shorten
+from xrayfast.errors import DataError, plural, shorten
 
 _LOOKED_UP = 20  # missing files whose names are looked for in other folders
 
@@ -71,6 +71,11 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
             f"under {root}; {len(absent)} of {len(table)} rows have no file."
             f"{'' if columns.is_folder else _describe_elsewhere(finder, [texts[row] for row in absent])} Check the "
             f"{advice}, or give the images' folder" + ("; --missing skip leaves those rows out." if names else ".")
+        )
+    if others := finder.others(set(names)):
+        notes.append(
+            f"{plural(len(others), 'image')} beside those of {table.file.name}, in no row of it, not used: "
+            f"{shorten(others, 3)}."
         )
     rows = np.array(row_of, np.intp)
     images, distinct = pd.factorize(np.array(names, dtype=object))

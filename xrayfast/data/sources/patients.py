@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +34,14 @@ _MOST_IN_STUDY = 20  # images of a study of chest radiographs; most have 1 to 3
 
 _TELLS_PATIENT = re.compile(r"((?:[Pp]atient|[Pp]erson|[Ss]ubject|[Pp]articipant|sub|pat|PAT|pt)[-_ ]?[0-9]+)")
 
+
+_SEARCH_SECONDS = 10.0
+_SEARCH = """
+import json, re, sys
+pattern, names = json.load(sys.stdin)
+search = re.compile(pattern).search
+json.dump([(match[1] or "") if (match := search(name)) else "" for name in names], sys.stdout)
+"""
 
 _COPY = re.compile(
     r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
@@ -109,8 +120,7 @@ def _read_pattern(records: ImageRecords, pattern: str) -> None:
         raise ConfigError(f"patient_col: '{pattern}' is no regular expression ({error}).") from error
     if not compiled.groups:
         raise ConfigError(f"patient_col: '{pattern}' has no group; expected one around the patient, as in '(p[0-9]+)'.")
-    matches = [compiled.search(name) for name in records.names]
-    records.patients = [match[1] or "" if match else "" for match in matches]
+    records.patients = _search(pattern, records.names)
     unmatched = [name for name, patient in zip(records.names, records.patients, strict=True) if not patient]
     if len(unmatched) == len(records.names):
         raise DataError(
@@ -122,6 +132,28 @@ def _read_pattern(records: ImageRecords, pattern: str) -> None:
         f"{len(records.names) - len(unmatched)} of {len(records.names)} images"
         + (f"; none in {shorten(unmatched, 3)}." if unmatched else ".")
     )
+
+
+def _search(pattern: str, names: Sequence[str]) -> list[str]:
+    """The first group of a regular expression in each name, "" where it is not found; in a process that can be ended.
+
+    Raises:
+        ConfigError: it takes more than `_SEARCH_SECONDS`, and a second per 10,000 names: a repeat within a repeat can
+            take longer than the age of the universe.
+    """
+    limit = _SEARCH_SECONDS + len(names) / 10_000
+    command = [sys.executable, "-I", "-c", _SEARCH]
+    try:
+        done = subprocess.run(
+            command, input=json.dumps([pattern, list(names)]), capture_output=True, text=True, timeout=limit, check=True
+        )
+    except subprocess.TimeoutExpired:
+        raise ConfigError(
+            f"patient_col: '{pattern}' takes more than {limit:.0f} s on {plural(len(names), 'name')}; expected one "
+            "without a repeat within a repeat, such as (a+)+, or several .* one after the other."
+        ) from None
+    found: list[str] = json.loads(done.stdout)
+    return found
 
 
 def _read_names(records: ImageRecords) -> None:

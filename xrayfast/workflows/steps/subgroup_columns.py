@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import DataConfig
+from xrayfast.data.labels.names import normalize_label
 from xrayfast.data.sources.class_folders.read import read_folder_groups
 from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_further_columns
 from xrayfast.errors import ConfigError, shorten
+from xrayfast.errors.escapes import warn
 from xrayfast.predictions import ATTRIBUTES, PREDICTION_COLUMNS, PROBABILITY_PREFIX, RAW_PREFIX, Predictions
 from xrayfast.run import Run
 
@@ -49,7 +52,7 @@ def with_columns(
         columns = read_further_columns(config.labels, absolute(config.source), config, further)
     found, origin = dict(known), (config.labels or config.source).name
     for name in further:
-        values = np.array([columns[name].get(image, "") for image in images], dtype=object)
+        values = _join_spellings(name, [columns[name].get(image, "") for image in images])
         distinct = sorted(set(values.tolist()) - {""})
         if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
             raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {origin}.")
@@ -60,6 +63,18 @@ def with_columns(
             )
         found[name] = values
     return found
+
+
+def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
+    """The values of a column, of which spellings of one group are joined, with a warning."""
+    counts = Counter(filter(None, cells))
+    spellings: dict[str, list[str]] = {}
+    for value, _ in counts.most_common():
+        spellings.setdefault(normalize_label(value), []).append(value)
+    if joined := [f"'{first}' (also {shorten(map(repr, others))})" for first, *others in spellings.values() if others]:
+        warn(f"by: spellings of one group of '{name}' are joined: {shorten(joined)}. Write them alike to be sure.")
+    first_of = {value: listed[0] for listed in spellings.values() for value in listed}
+    return np.array([first_of.get(cell, "") for cell in cells], dtype=object)
 
 
 def add_own_columns(run: Run, predictions: Predictions, by: Sequence[str]) -> Predictions:
