@@ -425,7 +425,7 @@ def test_monochrome1_is_inverted_after_the_window(roundtrip):
     inverted = roundtrip(RAMP, photometric="MONOCHROME1", **elements)
     expected = np.floor((1 - np.clip((RAMP - 200.0) / 999, 0, 1)) * 255 + 0.5)
     assert np.abs(inverted.pixels - expected).max() <= 1e-9
-    assert inverted.mode == "MONOCHROME1" and inverted.notes[-1] == "MONOCHROME1 inverted"
+    assert inverted.mode == "MONOCHROME1" and inverted.notes[-2:] == ("MONOCHROME1 inverted", "lower half black")
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
@@ -445,7 +445,7 @@ def test_padding_is_black_and_does_not_count(roundtrip, photometric, padding, li
     expected = 255 - expected if photometric == "MONOCHROME1" else expected
     assert (image.pixels[:, :40] == 0).all()
     assert np.abs(image.pixels[:, 40:] - expected).max() <= 0.5 + 1e-9
-    assert image.notes[-1] == "pixel padding made black"
+    assert image.notes[-2:] == ("pixel padding made black", "left half black")
 
 
 def test_nothing_but_padding_is_black(roundtrip):

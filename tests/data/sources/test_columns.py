@@ -247,6 +247,9 @@ def test_a_flag_that_tells_the_split_is_used(tmp_path, name, split):
         ("phase", [0, 0, 1]),
         ("fold_type", [1, 0, 1, 1]),
         ("train_val", [1, 1, 0]),
+        ("Train/Test", ["Tr", "Te"]),
+        ("mode", ["fit", "eval"]),
+        ("external_test", [0, 0, 1]),
     ],
 )
 def test_a_column_that_may_tell_the_split_is_noted(tmp_path, name, cells):

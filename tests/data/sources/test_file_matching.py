@@ -260,6 +260,5 @@ def test_images_that_no_row_lists_are_counted(tmp_path, written):
     file = table(tmp_path, lines("image,label", written + ",{ab}"))
     assert not noted(opened(tmp_path, labels=file), "in no row of")
     make(tmp_path, "images/new.jpg", "images/zz.png", "images/note.txt", "images/3_mask.png", "other/x.png")
-    assert noted(
-        opened(tmp_path), "2 images beside those of labels.csv, in no row of it", "images/new.jpg, images/zz.png"
-    )
+    data = opened(tmp_path, labels=file)
+    assert noted(data, "2 images beside those of labels.csv, in no row of it", "images/new.jpg, images/zz.png")

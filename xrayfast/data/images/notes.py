@@ -23,7 +23,7 @@ _COLOURED_SHARE = 0.02
 _ONE_HUE = 0.9  # mean resultant length of hues, above which they are a tint
 
 _LEAST_SIDE = 48  # pixels of an image in which areas are looked at
-_WIDE = 1.6  # width to height, or height to width; two chest radiographs side by side have 1.6 to 2.5
+_DOUBLE = (1.6, 3.2)  # longer to shorter side of two chest radiographs in one image
 _BLACK, _BLACK_SHARE = 12, 0.95  # gray level, and share of the pixels of a black half
 _BRIGHT_BORDER, _BRIGHTER = 140, 10  # gray levels, the latter of the lungs over the middle of an inverted image
 
@@ -80,7 +80,7 @@ def _describe_areas(pixels: Pixels, few: Sequence[int]) -> list[str]:
     if min(height, width) < _LEAST_SIDE:
         return []
     notes = []
-    if max(height, width) > _WIDE * min(height, width):
+    if _DOUBLE[0] < max(height, width) / min(height, width) < _DOUBLE[1]:
         notes.append(f"{width} x {height} pixels, as of two images in one")
     border = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
     probed = [line.item(len(line) * i // 4) for line in border for i in (1, 2, 3)]

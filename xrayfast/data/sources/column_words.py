@@ -52,7 +52,7 @@ _NUMBERED = r"(identifier|u?u?id|no|nr|num|number|key|code|hash|index|idx|instan
 _KEYS = {
     "patient": re.compile(
         rf"{_NUMBERED}|medical|hospital|dicom)*(patient|pat|pt|subject|subj|person|participant|individual|proband|donor|"
-        rf"member|case|mrn|record|chart){_NUMBERED}|name)*"
+        rf"member|case|mrn|record|chart|hn|nhs|chi|ssn){_NUMBERED}|name)*"
     ),
     "study": re.compile(
         rf"{_NUMBERED})*(study|exam|examination|accession|visit|encounter|series|session|episode|admission|acquisition|"
@@ -62,8 +62,11 @@ _KEYS = {
 """Simplified names of columns of identifiers, by what these are of; see `USUAL_NAMES` too."""
 
 _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldout|tvt|ttv")
+_SPLIT_CELL = re.compile(
+    r"eval(uation)?|fit|derivation|discovery|(in|ex)ternal|inference|tr|te|ts|va|public.*|private.*"
+)
 _MAY_TELL_SPLIT = re.compile(
-    r"(train(ing)?(test|val|valid|dev)+|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold)"
+    r"((in|ex)ternal(test|validation|data)?|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold)"
     r"(type|name|label|id|code|no|flag)?"
 )
 
@@ -170,13 +173,19 @@ def may_tell_folds(name: str) -> bool:
 
 
 def tells_split(name: str) -> bool:
-    """Whether a column holds splits by its name, in whatever words: "data_split", "is_holdout", "tvt"."""
-    return any(map(_TELLS_SPLIT.fullmatch, split_column_name(name)))
+    """Whether a column holds splits by its name, in whatever words: "data_split", "tvt", "train/test"."""
+    words = split_column_name(name)
+    return any(map(_TELLS_SPLIT.fullmatch, words)) or sum(map(bool, map(parse_split, words))) > 1
 
 
 def may_tell_split(name: str) -> bool:
     """Whether a column holds splits by its name, or something else: "cohort", "Stage", "fold_type"."""
     return tells_split(name) or bool(_MAY_TELL_SPLIT.fullmatch(simplify_column_name(name)))
+
+
+def sounds_like_split(cell: str) -> bool:
+    """Whether a cell of a column that may tell the split tells one, in whatever words."""
+    return bool(parse_split(cell) or _SPLIT_CELL.fullmatch(cell.strip().lower()))
 
 
 def key_role(name: str) -> str:

@@ -18,6 +18,7 @@ from xrayfast.data.sources.column_words import (
     may_be_no_label,
     may_tell_folds,
     may_tell_split,
+    sounds_like_split,
     tells_split,
     usual_columns,
 )
@@ -134,7 +135,7 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
                 bare.append(name)
             elif may_tell_split(name):
                 mixed.append(name)
-        elif tells_split(name) or (may_tell_split(name) and splits - {None}):
+        elif tells_split(name) or (may_tell_split(name) and any(map(sounds_like_split, set(table.columns[name])))):
             mixed.append(name)
     if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
         flags, bare = bare, []

@@ -154,3 +154,19 @@ def test_augmented_folders_are_noted_and_copies_of_one_name_stay_together(tmp_pa
     assert {"train", "valid"} == set(split.values())
     alone = opened(tmp_path / "original")
     assert not noted(alone, "augmented") and alone.groups is None
+
+
+def test_folders_whose_names_join_a_split_or_a_group_with_a_class(tmp_path):
+    found = message(DataError, tree(tmp_path / "split", "{train_normal,train_tb,test_normal,test_tb}"))
+    assert "whose names tell a split and a class" in found and "as in train/normal" in found
+    data = opened(tree(tmp_path / "group", "{A_normal,A_tb,B_normal,B_tb}"))
+    assert noted(data, "Names of class folders join A, B with normal, tb", "--label-map", "'normal = A_normal'")
+    assert not noted(opened(tree(tmp_path / "plain", "{covid_pneumonia,viral_pneumonia}")), "Names of class folders")
+
+
+def test_folders_called_as_identifiers_are_noted(tmp_path):
+    data = opened(tree(tmp_path / "a", "{0041,0042,0043}"))
+    assert data.labels == ("0041", "0042", "0043") and noted(
+        data, "Class folders are called as identifiers", "--labels"
+    )
+    assert not noted(opened(tree(tmp_path / "b", "{0,1}")), "identifiers")

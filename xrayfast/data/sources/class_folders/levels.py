@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from xrayfast.data.images.reader import is_image
 from xrayfast.data.labels.names import is_no_finding, normalize_label
 from xrayfast.data.sources.file_matching import top_level
 from xrayfast.data.splits.folders import parse_split_folder
+from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError, shorten
 
 _CLASSES = re.compile(
@@ -66,8 +68,10 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
                 f"{config.source}, of which those of splits do not count."
             )
         return config.class_level, []
+    if levels:
+        _require_no_split_in_name([path[-1] for path in levels[0]], config.source)
     if len(levels) < 2:
-        return 1, []
+        return 1, _note_joined([path[-1] for path in chain(*levels)])
     names = [list(dict.fromkeys(path[-1] for path in level)) for level in levels]
     chosen = _choose(levels, names, config.source)
     start = "[^/]+/" * any(parse_split_folder(folder.name) for folder in top_level(root)[0])
@@ -87,6 +91,44 @@ def choose_class_level(root: Path, config: DataConfig) -> tuple[int, list[str]]:
         f"Folders inside the class folders are not used as labels: {shorten(inner)}. --class-level 2 takes them for "
         f"classes; if they are patients, --patient-col 'name:^{start}[^/]+/([^/]+)/' keeps each in one split."
     ]
+
+
+def _require_no_split_in_name(names: Sequence[str], source: Path) -> None:
+    """Refuse folders such as train_normal and test_normal, each of which would be a class.
+
+    Raises:
+        DataError: there are such, of train and of another split.
+    """
+    ends = {name: (split_words(name) or [""]) for name in names}
+    split_of = {name: parse_split(words[0]) or parse_split(words[-1]) for name, words in ends.items()}
+    told = [name for name in names if split_of.get(name) and not parse_split_folder(name)]
+    if "train" in map(split_of.get, told) and len({split_of[name] for name in told}) > 1:
+        raise DataError(
+            f"{source}: found the folders {shorten(told)}, whose names tell a split and a class; expected folders of "
+            f"splits with class folders in them, as in train/normal. Move them, or give a table with --labels."
+        )
+
+
+def _note_joined(names: Sequence[str]) -> list[str]:
+    """A note on class folders that are called as identifiers are, or for a group and a class, each with each."""
+    if names and all(re.search(r"\d{3}", name) and _is_group(name) for name in names):
+        return [
+            f"Class folders are called as identifiers or years are: {shorten(names, 3)}. If they are no classes, a "
+            "table gives the labels: --labels."
+        ]
+    pairs = [(*words[:1], "_".join(words[1:])) for words in (re.split(r"[_\W]+", name) for name in names)]
+    groups, classes = ({pair[i] for pair in pairs} for i in (0, 1))
+    if (
+        len(groups) > 1
+        and len(classes) > 1
+        and len(groups) * len(classes) == len(pairs)
+        and all(map(_is_class, classes))
+    ):
+        return [
+            f"Names of class folders join {shorten(sorted(groups))} with {shorten(sorted(classes))}, and each is a "
+            f"class of its own: --label-map with lines such as '{sorted(classes)[0]} = {names[0]}' joins them."
+        ]
+    return []
 
 
 def group_of(name: str, level: int) -> str:
