@@ -1,9 +1,14 @@
-"""Memory allocation while a network computes."""
+"""Memory allocation while a network computes, and after."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
+from typing import Any
+from weakref import WeakSet
+
+_learners: WeakSet[Any] = WeakSet()
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # of malloc.h
 
@@ -23,3 +28,18 @@ def keep_freed_memory() -> None:
         mallopt(_MMAP_THRESHOLD, 2**25)  # the largest value that older versions accept
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
     mallopt(_TOP_PAD, 2**26)
+
+
+def free_earlier_learners() -> None:
+    """Free the learners of earlier runs, with their weights and optimizers.
+
+    A learner of fastai and its callbacks refer to each other, so that only the garbage collector frees one. In a
+    process of half a million objects, as torch and fastai make them, that runs after dozens of runs by itself.
+    """
+    if _learners:
+        gc.collect()
+
+
+def free_later(learn: Any) -> None:
+    """Let `free_earlier_learners` free a learner, once nothing else refers to it."""
+    _learners.add(learn)

@@ -27,6 +27,7 @@ from xrayfast.learning.callback_rules import check_callbacks
 from xrayfast.learning.device import torch_device
 from xrayfast.learning.fastai_api import Callback, Callbacks, Metrics
 from xrayfast.learning.inference.predictor import predict_split
+from xrayfast.learning.memory import free_earlier_learners, free_later
 from xrayfast.learning.model.layers import Grouping
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.precision import resolve_precision
@@ -397,6 +398,7 @@ def prepare(
         batch_size: over all ranks; by default the setting's, which is per rank.
         code: the user's own, by setting.
     """
+    free_earlier_learners()
     train = config.train
     dls = dataloaders(
         manifest,
@@ -408,7 +410,9 @@ def prepare(
         seed=train.seed,
         images=images,
     )
-    return learner_from_config(dls, config.model, train, code)
+    learn = learner_from_config(dls, config.model, train, code)
+    free_later(learn)
+    return learn
 
 
 def _train(training: Training) -> None:
