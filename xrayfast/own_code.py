@@ -73,8 +73,8 @@ def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str 
     """
     missing = {name: code for name, code in names.items() if name not in given}
     if missing:
-        again = ", ".join(f"{name}=..." for name in missing)
+        again = ", ".join(f"{name}=" for name in missing)
         raise ConfigError(
             f"{where} names code of the user's own, of which no file holds more than the name: "
-            f"{describe_code(missing)}. Give it again in Python: {again}."
+            f"{describe_code(missing)}. Give it again in Python, by {again}."
         )

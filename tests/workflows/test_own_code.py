@@ -54,7 +54,7 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run):
     assert own_run.config.train.loss == "own:cross_entropy"
     assert own_run.config.own_code == {"arch": "resnet18", "augment": "as_default", "loss": "cross_entropy"}
     (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
-    assert any(text.startswith("resnet18 is a backbone (of its own output, (2, 1000)") for text in own_run.info.remarks)
+    assert any(text.startswith("resnet18 is taken for a backbone: it gives (2, 1000)") for text in own_run.info.remarks)
     xf.interpret(own_run)
     for path in (own_run.model_card_path, own_run.report_path):
         assert "cross_entropy (own code)" in path.read_text()
@@ -123,6 +123,8 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
     files = sorted(data_dir.glob("normal/*.png"))[:2]
     with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch resnet18"):
         xf.predict(own_run, files)
+    with pytest.raises(ConfigError, match=r"names code .*: arch resnet18"):
+        xf.evaluate(own_run, data_dir)
     with pytest.raises(ConfigError, match=r"arch is resnet18, no code of your own"):
         xf.predict(tiny_run, files, arch=resnet18)
     with pytest.raises(ConfigError, match="tta is true, and augment of the run is own:as_default"):
@@ -164,7 +166,7 @@ def by_hand(net):
 def test_frozen_groups_of_a_module_do_not_move(data, splitter):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
     own = Whole()
-    with pytest.warns(UserWarning, match="Whole is a whole network: it gives one output per label"):
+    with pytest.warns(UserWarning, match="Whole is taken for a whole network: it gives one output per label"):
         learn = xf.learner(dls, arch=own, splitter=splitter)
     assert [sum(p.numel() for p in group.parameters) for group in learn.groups] == [112 + 8, 296, 99]
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
@@ -213,7 +215,7 @@ def test_a_network_that_can_t_be_traced_runs_in_each_epoch(data, tmp_path):
 
 def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
     dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
-    with pytest.warns(UserWarning, match="Whole is a whole network"):
+    with pytest.warns(UserWarning, match="Whole is taken for a whole network"):
         learn = xf.learner(dls, arch=Whole, loss=lambda x, y: F.cross_entropy(x, y))
     run = xf.save(learn, runs=tmp_path)
     assert run.config.own_code == {"arch": "Whole", "loss": "<lambda>"}

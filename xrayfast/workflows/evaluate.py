@@ -25,6 +25,7 @@ from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
+from xrayfast.own_code import names_of_code, require_code
 from xrayfast.predictions import (
     Predictions,
     image_attributes,
@@ -134,6 +135,8 @@ def evaluate(
     if external is None and any(of_network.values()):
         given = " and ".join(name for name, is_given in of_network.items() if is_given)
         raise ConfigError(f"found {given} without data; the run's own predictions are saved, and need no network.")
+    if external is not None and arch is None:  # before images are decoded
+        require_code(names_of_code({"arch": run.config.model.arch}), {}, str(run.path))
     stem = split or "test" if external is None else external.config.source.absolute().name or "data"
     run.require_new_evaluation(name)
     with show_progress(progress) as reporter:

@@ -60,7 +60,7 @@ def test_a_classifier_is_cut_after_its_last_feature_map(arch, features, blocks):
         torch.testing.assert_close(own.model[0](IMAGES), maps[0])
     assert len(own.groups) == blocks + 1
     assert own.model(IMAGES).shape == (2, 3)
-    assert "what follows the last feature map is left out" in own.notes[0]
+    assert "and is used up to its last feature map" in own.notes[0]
 
 
 def maps(**_):
@@ -82,7 +82,7 @@ def test_a_backbone_gives_maps_or_features():
         assert counts(own)[:2] == [112 + 8, 185]  # with the norm after the first convolution
         assert own.model[1][2].in_features == 5
     vector = build(Wrapper(maps(), mean=True), head="linear")
-    assert "(2, 5) for 2 images, as a map of 1x1" in vector.notes[0]
+    assert "it gives (2, 5) for 2 images, which are its features" in vector.notes[0]
     with torch.no_grad():
         expected = vector.model[1][2](vector.model[0][0](IMAGES))
         torch.testing.assert_close(vector.model.eval()(IMAGES), expected)

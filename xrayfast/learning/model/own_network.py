@@ -84,15 +84,23 @@ def build_own_network(
                 f"output for each of the {plural(n_out, 'label')}, so it is a whole network. A backbone with as many "
                 "features as there are labels has to give them as a map, (N, F, 1, 1)."
             )
-        note = f"{name} is a whole network: it gives one output per label, and no head is added."
+        note = (
+            f"{name} is taken for a whole network: it gives one output per label. No head is added. A backbone with as "
+            "many features gives them as a map, (N, F, 1, 1)."
+        )
     elif head == "classifier":
         raise ConfigError(f"head is classifier, which is known of networks of 'xrayfast models', not of {name}.")
     else:
         model = add_head(LoadedBackbone(blocks, 1), n_out, head_width, head, size)
-        left = "" if output.ndim == 4 else f" (of its own output, {tuple(output.shape)} for 2 images, {{}})"
-        cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
-        left = left.format("what follows the last feature map is left out" if cut else "as a map of 1x1")
-        note = f"{name} is a backbone{left}: the head {head} follows it. A whole network gives (N, {n_out})."
+        found = "a feature map"
+        if output.ndim == 2:
+            cut = not any(isinstance(block, nn.Unflatten) for block in blocks.values())
+            used = "and is used up to its last feature map" if cut else "which are its features"
+            found = f"{tuple(output.shape)} for 2 images, {used}"
+        note = (
+            f"{name} is taken for a backbone: it gives {found}. The head {head} follows; a whole network would give "
+            f"(N, {n_out})."
+        )
     if contiguous:
         model.register_forward_pre_hook(make_contiguous)
     with isolated_rng("probe"):
