@@ -1,5 +1,7 @@
 """Runs that were trained with code of the user's own: their files name it, and it has to be given again."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torchvision.models import resnet18
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter
+from tests.conftest import TINY, UNCHECKED, StopAfter
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, Interrupted, WeightsError
 from xrayfast.learning.augment import augment
@@ -76,6 +78,13 @@ def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_pa
     result = CliRunner().invoke(app, ["fit", "--config", str(own_run.path / "config.yaml"), "--runs", str(tmp_path)])
     assert result.exit_code == 2
     assert NAMES in " ".join(result.output.split())
+
+
+def test_callbacks_of_a_run_are_not_left_out_of_a_replay(tiny_run, tmp_path):
+    copy = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=UNCHECKED))
+    copy.update_info(own_code={"cbs": "GradientClip"})
+    result = CliRunner().invoke(app, ["fit", "--config", str(copy.path / "config.yaml"), "--runs", str(tmp_path)])
+    assert (result.exit_code, "cbs GradientClip" in result.output) == (2, True)
 
 
 def test_an_option_of_our_losses_beside_it_is_refused(data):
