@@ -47,6 +47,7 @@ def check(
 
     Raises:
         DataError: the data can't be used.
+        ConfigError: a wrong option.
         WriteError: the output can't be written.
     """
     config = config or Config()

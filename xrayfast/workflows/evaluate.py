@@ -117,6 +117,7 @@ def evaluate(
         DataError: the data can't be used, share no label with the run, or no image of them can be evaluated.
         ConfigError: a wrong option, or a subgroup that the data do not give.
         RunError: the run is not complete, has no such split, or another process trains it; or the name is taken.
+        WeightsError: the weights are not those of the network that the folder describes.
     """
     run = Run.of(run)
     began, started = time.perf_counter(), now()

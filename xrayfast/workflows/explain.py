@@ -149,6 +149,7 @@ def explain(
         ConfigError: the network has no such label.
         ReadError: a file can't be read.
         RunError: the folder is not a whole run.
+        WeightsError: the weights are not those of the network that the folder describes.
     """
     run = Run.of(run)
     paths = [files] if isinstance(files, (str, Path)) else list(files)

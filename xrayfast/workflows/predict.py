@@ -70,6 +70,7 @@ def predict(
         DataError: a source does not exist, or no images are found.
         ConfigError: `abstain_below` is no probability.
         RunError: the folder is not a whole run.
+        WeightsError: the weights are not those of the network that the folder describes.
     """
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")

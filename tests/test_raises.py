@@ -1,0 +1,131 @@
+"""The errors that the docstrings of public functions name are those that are raised."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import xrayfast as xf
+from tests.conftest import TINY, UNCHECKED, StopAfter
+from xrayfast import errors
+from xrayfast.learning.fastai_api import Learner
+
+
+def documented():
+    """Function and class of each error that is named under "Raises"."""
+    for name in xf.__all__:
+        text = (getattr(xf, name).__doc__ or "").partition("Raises:\n")[2].partition("\n\n")[0]
+        indent = re.match(r" *", text)[0]
+        yield from ((name, found) for found in re.findall(rf"(?m)^{indent}(\w+): ", text))
+
+
+CASES = {
+    ("FocalLoss", "ConfigError"): lambda p: xf.FocalLoss("single", gamma=-1.0),
+    ("RadiographBlock", "ConfigError"): lambda p: xf.RadiographBlock(augment=lambda: None),
+    ("Run", "RunError"): lambda p: xf.Run(p.folder / "none"),
+    ("check", "DataError"): lambda p: xf.check(p.folder / "none"),
+    ("check", "WriteError"): lambda p: xf.check(p.data, output=p.file / "x"),
+    ("check", "ConfigError"): lambda p: xf.check(p.data, size=0),
+    ("compare", "RunError"): lambda p: xf.compare(p.run),
+    ("compare", "ConfigError"): lambda p: xf.compare([p.run, p.other], order="x"),
+    ("dataloaders", "ConfigError"): lambda p: xf.dataloaders(p.data, device="mps"),
+    ("dataloaders", "DataError"): lambda p: xf.dataloaders(p.broken, size=32),
+    ("dataloaders", "WriteError"): lambda p: xf.dataloaders(p.unwritable, size=32),
+    ("evaluate", "DataError"): lambda p: xf.evaluate(p.run, p.folder / "none"),
+    ("evaluate", "ConfigError"): lambda p: xf.evaluate(p.run, by="none"),
+    ("evaluate", "RunError"): lambda p: xf.evaluate(p.unfinished),
+    ("evaluate", "WeightsError"): lambda p: xf.evaluate(p.foreign, p.source),
+    ("explain", "ConfigError"): lambda p: xf.explain(p.run, p.image, label="none"),
+    ("explain", "ReadError"): lambda p: xf.explain(p.run, p.file),
+    ("explain", "RunError"): lambda p: xf.explain(p.unfinished, p.image),
+    ("explain", "WeightsError"): lambda p: xf.explain(p.foreign, p.image),
+    ("find_lr", "XrayfastError"): lambda p: xf.find_lr(p.data, arch="none"),
+    ("fit", "XrayfastError"): lambda p: xf.fit(p.data, arch="none"),
+    ("fit", "DataError"): lambda p: xf.fit(p.folder / "none"),
+    ("fit", "Interrupted"): lambda p: xf.fit(p.data, runs=p.folder, interrupted=StopAfter(0), **TINY),
+    ("interpret", "ConfigError"): lambda p: xf.interpret(p.run, by="none"),
+    ("interpret", "DataError"): lambda p: xf.interpret(p.without_table, by="sex"),
+    ("interpret", "RunError"): lambda p: xf.interpret(p.unfinished),
+    ("interpret", "WriteError"): lambda p: xf.interpret(p.locked),
+    ("learner", "ConfigError"): lambda p: xf.learner(p.dls, arch="none"),
+    ("learner", "WeightsError"): lambda p: xf.learner(p.dls, weights=p.file),
+    ("load", "RunError"): lambda p: xf.load(p.unfinished),
+    ("load", "DataError"): lambda p: xf.load(p.run, p.multi),
+    ("load", "WeightsError"): lambda p: xf.load(p.foreign),
+    ("open_data", "DataError"): lambda p: xf.open_data(p.folder / "none"),
+    ("open_data", "ConfigError"): lambda p: xf.open_data(p.source, folds=1),
+    ("phantom", "DataError"): lambda p: xf.phantom("none", patient=0),
+    ("predict", "DataError"): lambda p: xf.predict(p.run, p.folder / "none"),
+    ("predict", "ConfigError"): lambda p: xf.predict(p.run, p.image, abstain_below=2.0),
+    ("predict", "RunError"): lambda p: xf.predict(p.unfinished, p.image),
+    ("predict", "WeightsError"): lambda p: xf.predict(p.foreign, p.image),
+    ("resume", "ConfigError"): lambda p: xf.resume(p.own_code),
+    ("resume", "RunError"): lambda p: xf.resume(p.run),
+    ("resume", "Interrupted"): lambda p: xf.resume(p.stopped, interrupted=StopAfter(0)),
+    ("save", "ConfigError"): lambda p: xf.save(Learner(p.dls, p.learn.model), runs=p.folder),
+    ("save", "DataError"): lambda p: xf.save(xf.load(p.gone, device="cpu"), runs=p.folder),
+    ("save", "RunError"): lambda p: xf.save(p.learn, runs=p.file / "x"),
+    ("split", "DataError"): lambda p: xf.split(p.broken),
+    ("split", "WriteError"): lambda p: xf.split(p.data, output=p.source),
+    ("synth", "DataError"): lambda p: xf.synth(p.source),
+}
+
+
+def test_every_documented_error_has_its_case():
+    assert set(documented()) == CASES.keys()
+
+
+class Places:
+    """Runs, data and files that are whole, and those that are not."""
+
+    def __init__(self, run, source, multi, folder):
+        self.folder, self.source = folder, source
+        self.run = xf.Run(shutil.copytree(run.path, folder / "run"))
+        self.other = xf.Run(shutil.copytree(run.path, folder / "other"))
+        self.data, self.multi = xf.open_data(source), xf.open_data(multi)
+        self.image, self.file = Path(self.data.table["path"][0]), folder / "file.png"
+        self.file.write_text("no image")
+        shutil.copytree(source, folder / "broken")
+        next((folder / "broken/normal").rglob("*.png")).write_text("no image")
+        self.broken = xf.open_data(folder / "broken")
+        self.unwritable = xf.open_data(source, cache_dir=self.file / "cache")
+        self.dls = xf.dataloaders(self.data, size=32, batch_size=8, device="cpu", workers=0)
+        self.learn = xf.learner(self.dls, weights="none")
+        self.unfinished = self.changed("unfinished", "seed: 0", "seed: 1")
+        for name in ("model.safetensors", "predictions/valid.csv", "predictions/test.csv"):
+            (self.unfinished / name).unlink()
+        self.foreign = self.changed("foreign", "arch: resnet18", "arch: resnet34")
+        self.own_code = self.changed("own", "loss: auto", "loss: own:mine")
+        info = (self.own_code / "run.json").read_text()
+        (self.own_code / "run.json").write_text(info.replace("completed", "interrupted"))
+        self.gone = self.changed("gone", str(source), str(folder / "nowhere"))
+        self.without_table = self.changed("table", "labels: null", "labels: nowhere.csv")
+        self.locked = folder / "locked"
+        shutil.copytree(run.path, self.locked)
+        (self.locked / "report.html").unlink(missing_ok=True)
+        (self.locked / "report.html").mkdir()
+        with pytest.raises(errors.Interrupted):
+            xf.fit(self.data, runs=folder, name="stopped", interrupted=StopAfter(0), **TINY)
+        self.stopped = folder / "stopped"
+
+    def changed(self, name, old, new):
+        """A copy of the run with other settings."""
+        copy = shutil.copytree(self.run.path, self.folder / name, ignore=UNCHECKED)
+        text = (copy / "config.yaml").read_text()
+        assert old in text
+        (copy / "config.yaml").write_text(text.replace(old, new))
+        return copy
+
+
+@pytest.fixture(scope="module")
+def places(tiny_run, data_dir, multi_dir, tmp_path_factory):
+    return Places(tiny_run, data_dir, multi_dir, tmp_path_factory.mktemp("raises"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("function", "error"), CASES)
+def test_a_documented_error_is_raised(function, error, places, quick):
+    with pytest.raises(getattr(errors, error)) as caught:
+        CASES[function, error](places)
+    assert isinstance(caught.value, errors.XrayfastError) and str(caught.value)
