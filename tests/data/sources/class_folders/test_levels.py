@@ -50,6 +50,15 @@ def test_folders_that_group_the_classes_are_no_classes(tmp_path, folders, labels
     assert noted(data, "--class-level 1", "--by folder", "--patient-col 'name:") == (folders[0][:5] != "chest")
 
 
+def test_notes_on_files_of_several_folders_are_one(tmp_path):
+    for folder in itertools.product(("hospA", "hospB"), ("normal", "tb")):
+        for i in range(3):
+            make(tmp_path, f"{'/'.join(folder)}/{i}.png", content=f"{folder}, {i}")
+    assert [note for note in opened(tmp_path).notes if "several classes" in note] == [
+        "3 file names in several classes with different content (0.png, 1.png, 2.png): taken for different images."
+    ]
+
+
 @pytest.mark.parametrize(
     ("folders", "labels", "inner"),
     [

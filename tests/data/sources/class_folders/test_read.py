@@ -80,7 +80,7 @@ def test_the_same_file_in_two_classes_is_one_image_with_both_labels(tmp_path):
     data = opened(tmp_path)
     assert data.task == "multi" and len(data) == 9
     assert rows(data)["a/both.png"] == "a|b" and "b/both.png" not in rows(data)
-    assert any("1 files are copies" in note for note in data.notes)
+    assert any("1 file is a copy" in note for note in data.notes)
     found = message(DataError, tmp_path, task="single")
     assert "a/both.png" in found and "b/both.png" in found and "--task multi" in found
 
@@ -92,7 +92,7 @@ def test_the_same_name_with_other_content_is_another_image(tmp_path):
     data = opened(tmp_path)
     assert len(data) == 8 and data.task == "multi"
     assert rows(data)["a/0.png"] == "a|b" and rows(data)["c/0.png"] == "c"
-    assert any("3 file names are in several classes" in note and "0.png" in note for note in data.notes)
+    assert any("3 file names in several classes" in note and "0.png" in note for note in data.notes)
 
 
 def test_the_same_name_with_another_size_is_another_image(tmp_path):

@@ -23,7 +23,7 @@ from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import parse_split_folder
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, shorten
+from xrayfast.errors import ConfigError, DataError, plural, shorten
 
 _LAYOUTS = """Expected one of
     {0}/CLASS/*.png                                        class folders
@@ -49,11 +49,18 @@ UNLABELED = "folder of images without a label by name"
 
 @dataclass
 class _ClassFiles:
-    """Images of class folders, and notes on them."""
+    """Images of class folders, and notes on them.
+
+    Attributes:
+        copies: files that are the same as one in another class.
+        same_name: names, from the class folder, of different files in several classes.
+    """
 
     files: list[_File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: list[tuple[str, list[str]]] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    same_name: list[str] = field(default_factory=list)
 
 
 def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
@@ -83,6 +90,17 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
             if labeled or not classes:
                 _add_classes(found, folder, labeled, beside, config, may_be_one=level > 1)
         given += [split] * (len(found.files) - len(given) if split else 0)
+    if found.copies:
+        found.notes.append(
+            f"{plural(len(found.copies), 'file')} {'is a copy' if len(found.copies) == 1 else 'are copies'} of one in "
+            "another class: one image with the labels of both."
+        )
+        found.left_out.append(("copies of a file in another class", found.copies))
+    if same_name := list(dict.fromkeys(found.same_name)):
+        found.notes.append(
+            f"{plural(len(same_name), 'file name')} in several classes with different content "
+            f"({shorten(same_name, 3)}): taken for different images."
+        )
     found.notes += notes
     if splits:
         found.notes.append(f"Splits from the folders {', '.join(f.name for f in splits.values())}.")
@@ -238,16 +256,8 @@ def _add_classes(
     added = sorted(file for files in merged.values() for file in files)
     found.files += added
     kept = {path for path, _ in added}
-    if copies := [path for files in same_name.values() for path, _ in files if path not in kept]:
-        found.notes.append(
-            f"{len(copies)} files are copies of one in another class: one image with the labels of both."
-        )
-        found.left_out.append(("copies of a file in another class", copies))
-    if differing := [name for name, files in merged.items() if len(files) > 1]:
-        found.notes.append(
-            f"{len(differing)} file names are in several classes with different content "
-            f"({shorten(differing, 3)}): taken for different images."
-        )
+    found.copies += [path for files in same_name.values() for path, _ in files if path not in kept]
+    found.same_name += [name for name, files in merged.items() if len(files) > 1]
 
 
 def _class_files(folder: Path, found: _ClassFiles) -> list[str]:
