@@ -84,7 +84,7 @@ def passes(check, arguments):
         (lambda g: xf.learner(g["dls"], groups="blcoks"), "Did you mean 'blocks'"),
         (lambda g: xf.learner(g["dls"], gamma=3.0), "gamma is 3.0, which has no effect"),
         (lambda g: xf.learner(g["dls"], beta2=0.9, optimizer="sgd"), "beta2 is 0.9, which has no effect"),
-        (lambda g: xf.learner(object()), "an instance of RadiographDataLoaders, which xrayfast.dataloaders makes"),
+        (lambda g: xf.learner(object()), "an instance of DataLoaders, which xrayfast.dataloaders makes"),
         (lambda g: xf.learner(g["dls"], lrr=1), "Did you mean 'lr'"),
         (lambda g: xf.predict(g["run"], []), "No files to predict on"),
         (lambda g: xf.predict(g["run"], "a\0b"), "NUL character"),

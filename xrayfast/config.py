@@ -45,6 +45,7 @@ LossName = Literal[
 ]
 ClassWeights = Literal["none", "auto"]
 AugmentationName = Literal["mild", "default", "strong", "off"]
+DataLoadersOrigin = Literal["xrayfast", "own", "own transforms"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 ReuseFrozen = Literal["auto", "on", "off"]

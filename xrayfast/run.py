@@ -215,6 +215,22 @@ class Run(HasOverview):
         """Set some fields of `run.json`."""
         write_json(self.path / INFO_FILE, {**read_json(self.path / INFO_FILE), **fields})
 
+    def require_known_transforms(self, what: str) -> None:
+        """Raise an error where images passed transforms that are not in the folder.
+
+        Args:
+            what: can't be done then, in words.
+
+        Raises:
+            RunError: they did.
+        """
+        if self.info.dataloaders == "own transforms":
+            raise RunError(
+                f"{self.path}: was trained on DataLoaders of its user's own, with transforms that its folder does not "
+                f"hold: {what}. In Python, xrayfast.load(run, dls) with such DataLoaders gives the learner, whose "
+                "get_preds and predict read images as they do."
+            )
+
     @property
     def global_batch(self) -> int:
         """Images per training batch over all ranks."""

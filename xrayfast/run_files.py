@@ -27,7 +27,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Self, TypedDict
 
-from xrayfast.config import MAX_LABELS, Task
+from xrayfast.config import MAX_LABELS, DataLoadersOrigin, Task
 from xrayfast.errors import RunError
 from xrayfast.errors.escapes import is_utf8
 from xrayfast.files import read_text, require_intact
@@ -91,6 +91,7 @@ class RunInfo(_File):
         lr: the head's peak learning rate; None where the run was not trained by `fit`.
         phases: None where the run was not trained by `fit`.
         ended_phases: epochs of the phases that a callback of the user's own ended, by name.
+        dataloaders: whose they were, see `RadiographDataLoaders.origin`.
         own_code: the names of callbacks ("cbs") and "metrics" of the user's own.
         seconds: wall-clock time of training.
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
@@ -126,6 +127,7 @@ class RunInfo(_File):
     phases: list[PhaseRecord] | None = None
     ended_phases: dict[str, PositiveInt] = {}
     own_code: dict[str, str] = {}
+    dataloaders: DataLoadersOrigin = "xrayfast"
     seconds: _NonNegativeFloat | None = None
     best_epoch: _Count | None = None
 

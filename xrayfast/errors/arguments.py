@@ -111,7 +111,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
 
 
 _MAKERS = {
-    "RadiographDataLoaders": "xrayfast.dataloaders",
+    "DataLoaders": "xrayfast.dataloaders",
     "Manifest": "xrayfast.open_data",
     "RadiographLearner": "xrayfast.learner",
 }

@@ -54,6 +54,7 @@ with warnings.catch_warnings():
     from fastcore.basics import chunked as chunked
     from fastcore.foundation import L as L
     from fastcore.xtras import ContextManagers as ContextManagers
+    from fasttransform import Pipeline as Pipeline
     from fasttransform import Transform as Transform
 
 Callbacks: TypeAlias = Callback | type[Callback] | Sequence[Callback | type[Callback]]

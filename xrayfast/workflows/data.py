@@ -248,11 +248,13 @@ def reopen_data(run: Run) -> Manifest:
 
 
 def find_data(run: Run) -> Manifest | None:
-    """The same, None where it is gone or has changed.
+    """The same, None where it is gone or has changed, or DataLoaders of the user's own had it.
 
     Raises:
         RunError: the run's folder is incomplete, or its labels are not those of the data.
     """
+    if run.info.dataloaders != "xrayfast":
+        return None
     try:
         return _reopen(run)
     except DataError:

@@ -25,17 +25,22 @@ from xrayfast.config import (
 )
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.learning.fastai_api import Learner
+from xrayfast.learning.fastai_api import DataLoaders, Learner
 from xrayfast.learning.model.network import build_network
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import load_weights, save_weights
 from xrayfast.learning.training.callbacks import History, valid_column
-from xrayfast.learning.training.learner import RadiographLearner
-from xrayfast.learning.training.loaders import BATCH_TRANSFORMS, KNOWN_TRANSFORMS, RadiographDataLoaders
+from xrayfast.learning.training.learner import RadiographLearner, learner_from_config
+from xrayfast.learning.training.loaders import (
+    KNOWN_TRANSFORMS,
+    RadiographDataLoaders,
+    adopt_dataloaders,
+    foreign_transforms,
+    transform_names,
+)
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code
@@ -49,7 +54,7 @@ from xrayfast.workflows.steps.provenance import collect_provenance
 @check_arguments(field_types)
 def load(
     run: Run | Path | str,
-    data: Manifest | None = None,
+    data: Manifest | DataLoaders | None = None,
     *,
     arch: Callable[..., Any] | None = None,
     splitter: Callable[..., Any] | None = None,
@@ -66,7 +71,8 @@ def load(
     Args:
         run: the run or its folder.
         data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
-            black image, which is enough to predict on new files.
+            black image, which is enough to predict on new files. DataLoaders of your own too, as `learner` takes them;
+            they have to read images as those did that the run was trained on.
         arch: that of the run, where it is code of your own.
         splitter: likewise; without it layer groups are one per block.
         loss: likewise; without it the learner has the task's default loss.
@@ -81,6 +87,11 @@ def load(
     run = Run.of(run)
     known = (run.labels, run.task)
     network_of_run(run.config.model, len(run.labels), run.model_path, arch)
+    dls = adopt_dataloaders(data) if isinstance(data, DataLoaders) else None
+    if dls is not None:
+        data = dls.manifest
+    else:
+        run.require_known_transforms("its own learner can't be made")
     if data is None:
         data = find_data(run) or _placeholder_manifest(run.labels, run.task, run.config.model.size)
     elif (data.labels, data.task) != known:
@@ -104,11 +115,14 @@ def load(
         )
         config = config.updated({name: SECTIONS[FIELD_SECTIONS[name]].model_fields[name].default for name in left})
     images = UncachedImages(config.model.size) if _is_placeholder(data) else None
-    learn = prepare(data, config, images, code=code)
+    if dls is not None:
+        learn = learner_from_config(dls, config.model, config.train, code)
+    else:
+        learn = prepare(data, config, images, code=code)
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings |= {"weights": str(run.model_path.absolute())}
-    learn.own_code, learn.run = run.info.own_code, run.path
+    learn.own_code, learn.run = {**run.info.own_code, **learn.own_code}, run.path
     with suppress(RunError):  # without a history the recorder stays empty
         if len(history := run.history):
             learn.recorder.restore(history, run.batches if run.has_batches else None)
@@ -149,12 +163,21 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         *_replaced(learn),
         *_require_known_transforms(learn.dls),
     ]
+    if learn.dls.origin != "xrayfast":
+        remarks.append(
+            "Patients are not known to DataLoaders of the user's own: one of them may be in several splits, which "
+            "makes results optimistic."
+        )
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:
         run.write_decision(Decision(manifest.task, manifest.labels))
-        images = open_images(manifest.config, config.model.size)
-        run.write_split(split_table(manifest, image_infos(manifest, images)))
+        if learn.dls.reads_files:
+            own = learn.dls.origin == "own"
+            images = learn.dls.images if own else open_images(manifest.config, config.model.size)
+            run.write_split(split_table(manifest, image_infos(manifest, images)))
+        else:
+            run.write_split(manifest.split_table())
         run.write_history(history.rows)
         if len(history.batches):
             write_batches(run.new_batches_path, history.batches)
@@ -191,30 +214,25 @@ def _replaced(learn: RadiographLearner) -> list[str]:
 
 
 def _require_known_transforms(dls: RadiographDataLoaders) -> list[str]:
-    """Remarks on transforms that only augment the training split, which nothing needs to predict.
+    """Remarks on transforms that only augment the training split, which nothing needs to predict; and on those of the
+    user's own DataLoaders.
 
     Raises:
         ConfigError: images of other splits pass transforms that a run's folder can't keep, or lack one of its own.
     """
-    augmentation: list[str] = []
-    for split, dl in zip(SPLITS, dls.loaders, strict=False):
-        for event in ("after_item", "before_batch", "after_batch"):
-            transforms = list(getattr(dl, event).fs)
-            added = [t for t in transforms if type(t) not in KNOWN_TRANSFORMS]
-            only_training = [t for t in added if getattr(t, "split_idx", None) == 0]
-            augmentation += [type(t).__name__ for t in only_training]
-            changed = [f"has {type(t).__name__}" for t in added if t not in only_training]
-            if event == "after_batch":
-                there = {type(t) for t in transforms}
-                changed += [f"lacks {kind.__name__}" for kind in BATCH_TRANSFORMS if kind not in there]
-            if changed:
-                raise ConfigError(
-                    f"dls.{split}.{event} {' and '.join(changed)}: a run's folder can't keep that, and would predict "
-                    "otherwise than the network was trained. Train without it, or keep the learner with fastai's "
-                    "learn.export. A transform with split_idx = 0, which only augments the training split, is no "
-                    "obstacle."
-                )
-    names = ", ".join(dict.fromkeys(augmentation))
+    if dls.origin == "own transforms":
+        return [
+            "Images passed transforms of the user's own DataLoaders, which the folder does not hold: it can't be used "
+            f"to predict on other images. Those of validation: {', '.join(transform_names(dls))}."
+        ]
+    if changed := foreign_transforms(dls):
+        raise ConfigError(
+            f"{changed}: a run's folder can't keep that, and would predict otherwise than the network was trained. "
+            "Train without it, or keep the learner with fastai's learn.export. A transform with split_idx = 0, which "
+            "only augments the training split, is no obstacle."
+        )
+    every = [t for event in ("after_item", "before_batch", "after_batch") for t in getattr(dls.train, event).fs]
+    names = ", ".join(dict.fromkeys(type(t).__name__ for t in every if type(t) not in KNOWN_TRANSFORMS))
     return [f"The training split was augmented by further transforms: {names}."] if names else []
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import xrayfast as xf
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, TensorImageBW, TfmdDL
+from xrayfast.learning.fastai_api import CategoryBlock, DataBlock, DataLoaders, PILImageBW, TensorImageBW, TfmdDL
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training import loaders
 from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDL, target_table, torch_device
@@ -211,3 +211,18 @@ def test_a_masked_target_reaches_the_batch_as_nan(data_dir, tmp_path):
     y = torch.cat([torch.Tensor(y) for _, y in xf.dataloaders(data, size=32, device="cpu").valid])
     assert torch.equal(y.isnan(), torch.from_numpy(np.isnan(data.subset("valid").targets)))
     assert y.isnan().any()
+
+
+def test_functions_are_added_as_transforms(data):
+    """fastai's own pipeline takes transforms alone, and fails on functions with an AttributeError."""
+    seen = []
+
+    def watch(image: PILImageBW):
+        seen.append(image.size)
+        return image
+
+    dls = xf.dataloaders(data, size=32, batch_size=8, device="cpu")
+    dls.valid.after_item.add(watch)
+    dls.valid.one_batch()
+    assert seen[0] == (32, 32) and len(seen) == len(data.subset("valid"))
+    assert loaders.foreign_transforms(dls) == "dls.valid.after_item has watch"

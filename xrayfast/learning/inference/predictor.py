@@ -93,10 +93,11 @@ class Predictor:
 
         Raises:
             ConfigError: the run's arch is code of the user's own, and not given as `arch`.
-            RunError: the folder is not a whole run.
+            RunError: the folder is not a whole run, or images passed transforms that it does not hold.
             WeightsError: the weights are not those of the network that the folder describes.
             ConfigError: no such device here.
         """
+        run.require_known_transforms("other images can't be read as its network saw them")
         keep_freed_memory()
         decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
         network = network_of_run(model, len(decision.labels), run.model_path, arch)
@@ -181,10 +182,16 @@ def predict_split(learn: Learner, split: Split, *, tta: bool = False) -> Predict
     `tta` averages over augmented views.
     """
     data, dls = learn.dls.manifest.subset(split), learn.dls
-    with reading(data.table["path"].tolist(), dls.images.image) as images:
-        raw, probability = Predictor.from_learner(learn).probabilities(
-            images, tta=tta, batch_size=dls[SPLITS.index(split)].bs
-        )
+    if not dls.reads_files:
+        with learn.no_bar():
+            outputs, _ = learn.get_preds(ds_idx=SPLITS.index(split), act=nn.Identity())
+        single = data.task == "single"
+        raw = probability = (outputs.softmax(dim=-1) if single else outputs.sigmoid()).float().numpy()
+    else:
+        with reading(data.table["path"].tolist(), dls.images.image) as images:
+            raw, probability = Predictor.from_learner(learn).probabilities(
+                images, tta=tta, batch_size=dls[SPLITS.index(split)].bs
+            )
     return Predictions(
         labels=data.labels,
         images=data.table["image"].to_numpy(dtype=object),

@@ -8,6 +8,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "EpochSeeds": -50,  # before anything of the epoch is drawn
     "UseFrozenFeatures": -40,  # replaces images by cached features
     "ProgressiveSizes": -30,
+    "RepeatChannel": -20,
     "TrainEvalCallback": -10,  # fastai's: sets the mode of the whole network
     "FrozenInference": -9,  # then that of frozen layer groups
     "CastToTensor": 9,  # fastai's

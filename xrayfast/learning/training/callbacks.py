@@ -49,6 +49,17 @@ class FrozenInference(Callback):
                     module.eval()
 
 
+class RepeatChannel(Callback):
+    """Gives the network three equal channels where a DataLoader gives one."""
+
+    order = CALLBACK_ORDER["RepeatChannel"]
+
+    def before_batch(self) -> None:
+        """Images (N, 1, H, W) become (N, 3, H, W)."""
+        if self.x.ndim == 4 and self.x.shape[1] == 1:
+            self.learn.xb = (self.x.repeat(1, 3, 1, 1), *self.xb[1:])
+
+
 class EpochSeeds(Callback):
     """Seeds every epoch by its number, so that a resumed run draws the same as an uninterrupted one."""
 

@@ -29,7 +29,17 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
-from xrayfast.learning.fastai_api import Callback, Callbacks, ContextManagers, L, Learner, Metric, Metrics, Recorder
+from xrayfast.learning.fastai_api import (
+    Callback,
+    Callbacks,
+    ContextManagers,
+    DataLoaders,
+    L,
+    Learner,
+    Metric,
+    Metrics,
+    Recorder,
+)
 from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
@@ -41,8 +51,13 @@ from xrayfast.learning.model.own_network import build_own_network
 from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callbacks import FrozenInference
-from xrayfast.learning.training.loaders import ChestAugmentation, RadiographDataLoaders
+from xrayfast.learning.training.callbacks import FrozenInference, RepeatChannel
+from xrayfast.learning.training.loaders import (
+    ChestAugmentation,
+    RadiographDataLoaders,
+    adopt_dataloaders,
+    transform_names,
+)
 from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
@@ -61,7 +76,8 @@ class RadiographLearner(Learner):
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
         own_cbs: callbacks that the user gave.
-        own_code: the names of callbacks ("cbs") and "metrics" that the user gave, or those of the run.
+        own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
+            those of the run.
         run: the folder of the run that it was loaded from, or None.
     """
 
@@ -99,7 +115,7 @@ class RadiographLearner(Learner):
         self.metrics = build_epoch_metrics(self.dls.manifest.task, len(self.dls.manifest.labels), metrics)
         self.own_cbs = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
         self.add_cbs(self.own_cbs)
-        self.own_code = own_names(self.own_cbs, self.metrics)
+        self.own_code |= own_names(self.own_cbs, self.metrics)
 
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
         """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
@@ -186,7 +202,7 @@ def _keep_records(recorder: Recorder) -> Iterator[None]:
 
 @check_arguments(field_types)
 def learner(
-    dls: RadiographDataLoaders,
+    dls: DataLoaders,
     *,
     arch: str | Callable[..., Any] = "resnet18",
     weights: str | Path = "imagenet",
@@ -219,7 +235,8 @@ def learner(
     training asks for again in each batch.
 
     Args:
-        dls: from `xrayfast.dataloaders`.
+        dls: from `xrayfast.dataloaders`, or any of fastai with images and one or several labels, such as those of a
+            DataBlock with `RadiographBlock` or of ImageDataLoaders. Labels are their vocab; their own loss is not used.
         arch: a name of `xrayfast models`; or a module of your own, of which a copy is trained, or a constructor such as
             `torchvision.models.regnet_y_400mf`, which get a head unless they give one output per label: see
             `xrayfast.learning.model.own_network`.
@@ -256,11 +273,22 @@ def learner(
     given = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": str(weights)}
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
-    learn = _build_learner(dls, settings, groups, code)
+    learn = _build_learner(adopt_dataloaders(dls), settings, groups, code)
     learn.add_own(cbs, metrics)
-    for note in learn.network_notes:
+    for note in [*learn.network_notes, *_unusual_input(learn)]:
         warnings.warn(note, stacklevel=3)
     return learn
+
+
+def _unusual_input(learn: RadiographLearner) -> list[str]:
+    """A note where pretrained weights get images that are not normalised."""
+    names = {type(transform).__name__ for transform in learn.dls.train.after_batch.fs}
+    if learn.settings["weights"] == "none" or names & {"Normalize", "Normalization"}:
+        return []
+    return [
+        "dls does not normalise images, and pretrained weights expect them normalised: "
+        "batch_tfms=Normalize.from_stats(*imagenet_stats) does so."
+    ]
 
 
 _SETTINGS = {name: p.default for name, p in signature(learner).parameters.items() if name in FIELD_SECTIONS}
@@ -297,6 +325,10 @@ def _build_learner(
         train_bn=False,
         cbs=[FrozenInference(network.groups)],
     )
+    if dls.origin != "xrayfast":
+        learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
+    if dls.origin == "own transforms":
+        learn.add_cb(RepeatChannel())
     set_precision(learn, train.precision)
     learn.freeze()
     return learn

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName, Device, Task, field_types
+from xrayfast.config import AUGMENTATIONS, Augmentation, AugmentationName, DataLoadersOrigin, Device, Task, field_types
 from xrayfast.cpus import cpu_count
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
 from xrayfast.data.decoding import decode_manifest
 from xrayfast.data.images.pillow import gray_pixels
 from xrayfast.data.images.reader import fit_square
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
@@ -36,8 +37,10 @@ from xrayfast.learning.fastai_api import (
     DataLoaders,
     EncodedMultiCategorize,
     IntToFloatTensor,
+    L,
     MultiCategory,
     PILImageBW,
+    Pipeline,
     TensorCategory,
     TensorImage,
     TensorImageBW,
@@ -49,6 +52,7 @@ from xrayfast.learning.fastai_api import (
     chunked,
     show_title,
 )
+from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.progressive import Shrink
 from xrayfast.own_code import name_of, separate_code
@@ -185,12 +189,25 @@ KNOWN_TRANSFORMS = (ToTensor, ChestAugmentation, OwnAugmentation, *BATCH_TRANSFO
 """All transforms of `dataloaders`; others are the user's own."""
 
 
+class _OpenPipeline(Pipeline):
+    """fastai's, to which functions can be added too."""
+
+    def add(self, ts: Any, items: Any = None, train_setup: bool = False) -> None:
+        """Add transforms, or functions as such."""
+        super().add([t if isinstance(t, Transform) else Transform(t) for t in L(ts)], items, train_setup)
+
+
 class RadiographDL(TfmdDL):
     """A DataLoader that reads the images of a manifest a batch at a time, without a transform per image.
 
     Other items, such as files to predict on, it reads as any TfmdDL does, and all items where transforms of the user's
     own are in `after_item` or `before_batch`.
     """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for event in ("after_item", "before_batch", "after_batch"):
+            setattr(self, event, _OpenPipeline(getattr(self, event)))
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple[Any, ...]]:
         """Batches of (N, 1, side, side) uint8 images and their targets."""
@@ -242,19 +259,28 @@ class RadiographDataLoaders(DataLoaders):
         manifest: the data set.
         images: its decoded images.
         augment: how the training split is augmented, as in the settings.
+        origin: "xrayfast" where `dataloaders` made them; else they are the user's "own", or of their "own transforms"
+            where images are not read and normalised as ours are, so that no run can repeat it.
     """
 
     def __init__(
         self,
-        *loaders: RadiographDL,
+        *loaders: TfmdDL,
         manifest: Manifest,
         images: DecodedImages,
         augment: str = "default",
+        origin: DataLoadersOrigin = "xrayfast",
         path: Path | str = ".",
         device: torch.device | None = None,
     ) -> None:
         super().__init__(*loaders, path=path, device=device)
         self.manifest, self.images, self.augment = manifest, images, augment
+        self.origin: DataLoadersOrigin = origin
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether images are files that are read as ours are."""
+        return self.origin != "own transforms" and bool(self.manifest.table["path"].notna().all())
 
     @property
     def size(self) -> int:
@@ -436,3 +462,57 @@ def _splits(items: ImageItems) -> list[NDArray[np.int64]]:
     """Row numbers of train, valid and, if any, test."""
     splits = [np.flatnonzero(items.table["split"].to_numpy() == name) for name in SPLIT_INDEX]
     return splits if len(splits[-1]) else splits[:-1]
+
+
+def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
+    """DataLoaders of the user's own as ours: the same loaders, with a manifest of what they know.
+
+    Raises:
+        DataError: they have no validation split, no labels or no square images.
+    """
+    if isinstance(dls, RadiographDataLoaders):
+        return dls
+    manifest = describe_dataloaders(dls)
+    readers = [dl.dataset.tls[0].tfms.fs[-1] for dl in dls.loaders]
+    known = all(isinstance(reader, OpenRadiograph) for reader in readers) and not foreign_transforms(dls)
+    images = readers[0].images if known else UncachedImages(image_shape(dls)[1])
+    augmented = any(isinstance(t, ChestAugmentation) for t in dls.loaders[0].after_batch.fs)
+    return RadiographDataLoaders(
+        *dls.loaders,
+        manifest=manifest,
+        images=images,
+        augment="default" if augmented else "off",
+        origin="own" if known else "own transforms",
+        path=dls.path,
+        device=dls.device or torch.device("cpu"),
+    )
+
+
+def transform_names(dls: DataLoaders) -> list[str]:
+    """The names of the transforms of validation images, in their order."""
+    dl = dls.loaders[1]
+    transforms = [*dl.dataset.tls[0].tfms.fs, *dl.after_item.fs, *dl.before_batch.fs, *dl.after_batch.fs]
+    return [_name_of_transform(t) for t in transforms if getattr(t, "split_idx", None) != 0]
+
+
+def _name_of_transform(transform: Any) -> str:
+    """Its class, or the function that a plain Transform calls."""
+    kind = type(transform)
+    return str(transform.name).split("<locals>.")[-1] if kind is Transform else kind.__name__
+
+
+def foreign_transforms(dls: DataLoaders) -> str:
+    """What transforms do to images of all splits that those of `dataloaders` do not, or lack, of the first split where
+    there is such; "" for none. Those that only augment the training split are none.
+    """
+    for split, dl in zip(SPLITS, dls.loaders, strict=False):
+        for event in ("after_item", "before_batch", "after_batch"):
+            transforms = list(getattr(dl, event).fs)
+            added = [t for t in transforms if type(t) not in KNOWN_TRANSFORMS and getattr(t, "split_idx", None) != 0]
+            changed = [f"has {_name_of_transform(t)}" for t in added]
+            if event == "after_batch":
+                there = {type(t) for t in transforms}
+                changed += [f"lacks {kind.__name__}" for kind in BATCH_TRANSFORMS if kind not in there]
+            if changed:
+                return f"dls.{split}.{event} {' and '.join(changed)}"
+    return ""

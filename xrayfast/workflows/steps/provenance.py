@@ -50,10 +50,11 @@ def collect_provenance(
         "counts": {split: {row: int(n) for row, n in column.items()} for split, column in data.counts().items()},
         "flow": [list(step) for step in data.flow()],
         "audit": list(audit),
-        "fingerprint": data.fingerprint(),
+        "fingerprint": "" if data.table["path"].isna().any() else data.fingerprint(),
         "data_notes": list(data.notes),
         "remarks": list(remarks),
         "own_code": learn.own_code,
+        "dataloaders": learn.dls.origin,
     }
 
 

@@ -1,0 +1,204 @@
+"""DataLoaders of the user's own: a learner on them, and a run of it that says what it does not know."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fastai.data.block import CategoryBlock, DataBlock, RegressionBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import Normalize, RandomSplitter, get_image_files, parent_label
+from fastai.vision.augment import Resize
+from fastai.vision.core import PILImageBW, imagenet_stats
+from fastai.vision.data import ImageBlock, ImageDataLoaders
+from sklearn.metrics import accuracy_score
+from typer.testing import CliRunner
+
+import xrayfast as xf
+from tests.conftest import add_tiny_vgg
+from xrayfast.cli import app
+from xrayfast.errors import DataError, RunError
+from xrayfast.workflows.explain import explain
+
+SIZE = {"bs": 8, "num_workers": 0, "seed": 1, "device": torch.device("cpu")}
+NORMALIZED = {"item_tfms": Resize(32), "batch_tfms": Normalize.from_stats(*imagenet_stats)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def arch():
+    with pytest.MonkeyPatch.context() as patch:
+        yield add_tiny_vgg(patch)
+
+
+@pytest.fixture(scope="module")
+def table(multi_dir):
+    """Paths and labels joined by ';'."""
+    data = xf.open_data(multi_dir)
+    return pd.DataFrame({"file": data.table["path"], "labels": data.table["labels"].str.replace("|", ";")})
+
+
+def learner(dls, **options):
+    learn = xf.learner(dls, arch="tiny_vgg", weights="none", **options)
+    learn.remove_cb(learn.progress)
+    learn.logger = lambda _: None
+    return learn
+
+
+def block(data_dir, size=32, **options):
+    """fastai's DataBlock with our block of images."""
+    files = DataBlock(
+        (xf.RadiographBlock(size), CategoryBlock),
+        get_items=get_image_files,
+        get_y=parent_label,
+        splitter=RandomSplitter(0.3, seed=2),
+        **options,
+    )
+    return files.dataloaders(data_dir, bs=8, num_workers=0, device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def folder_run(data_dir, tmp_path_factory):
+    """A run of ImageDataLoaders of a folder, in colour, and its learner."""
+    dls = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, **NORMALIZED, **SIZE)
+    learn = learner(dls, metrics=accuracy_score)
+    learn.fit_one_cycle(1, 1e-3)
+    return xf.save(learn, runs=tmp_path_factory.mktemp("runs")), learn, dls
+
+
+def test_image_dataloaders_of_a_folder_train(folder_run):
+    run, learn, dls = folder_run
+    assert learn.dls.train is dls.train and learn.dls.manifest.labels == ("covid-19", "normal", "pneumonia")
+    assert learn.dls.manifest.task == run.task == "single"
+    assert run.history["valid_accuracy_score"][0] == run.history["valid_accuracy"][0]
+
+
+def test_predictions_of_its_run_are_those_of_fastai(folder_run):
+    run, learn, dls = folder_run
+    probability, truth = learn.get_preds()
+    found = run.predictions("valid")
+    np.testing.assert_allclose(found.raw, probability.numpy(), atol=1e-6)
+    assert found.truth.argmax(axis=1).tolist() == truth.tolist()
+    files = [file.relative_to(dls.path).as_posix() for file in dls.valid.items]
+    assert found.images.tolist() == files
+
+
+def test_its_run_says_what_it_does_not_know(folder_run):
+    run, _, _ = folder_run
+    assert run.info.dataloaders == "own transforms"
+    assert "Resize" in run.info.own_code["dls"] and "Normalize" in run.info.own_code["dls"]
+    text = " ".join(run.info.remarks)
+    assert "Patients are not known" in text and "can't be used to predict on other images" in text
+    xf.interpret(run)
+    assert "Patients are not known" in run.report_path.read_text()
+
+
+def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
+    run, _, _ = folder_run
+    refused = (
+        r"DataLoaders of its user's own, with transforms that its folder does not hold: .* xrayfast\.load\(run, dls\)"
+    )
+    for work in (xf.predict, xf.evaluate, explain):
+        with pytest.raises(RunError, match=refused):
+            work(run, data_dir)
+    with pytest.raises(RunError, match=refused):
+        xf.load(run)
+    assert CliRunner().invoke(app, ["predict", str(run.path), str(data_dir)]).exit_code == 1
+
+
+def test_its_run_is_loaded_on_such_dataloaders(folder_run, multi_dir):
+    run, learn, dls = folder_run
+    again = xf.load(run, dls)
+    assert torch.equal(again.get_preds()[0], learn.get_preds()[0])
+    assert again.recorder.values[0][1] == pytest.approx(run.history["valid_loss"][0])
+    with pytest.raises(DataError, match="was trained on the labels"):
+        xf.load(run, ImageDataLoaders.from_lists(multi_dir, dls.train.items, ["a", "b"] * 13, **NORMALIZED, **SIZE))
+
+
+def test_gray_images_and_several_labels_of_a_table(table, tmp_path):
+    columns = {"label_delim": ";", "fn_col": "file", "label_col": "labels", "valid_pct": 0.3}
+    gray = {"item_tfms": Resize(32), "batch_tfms": Normalize.from_stats([0.5], [0.25]), "img_cls": PILImageBW}
+    dls = ImageDataLoaders.from_df(table, "/", **columns, **gray, **SIZE)
+    assert dls.one_batch()[0].shape[1] == 1
+    learn = learner(dls, loss="focal")
+    learn.fit(1, 1e-3)
+    run = xf.save(learn, runs=tmp_path)
+    assert run.task == "multi" and run.labels == tuple(dls.vocab)
+    np.testing.assert_allclose(run.predictions("valid").raw, learn.get_preds()[0].numpy(), atol=1e-6)
+    assert {f"/{name}" for name in run.predictions("valid").images} <= set(table["file"])
+    learn.show_results(max_n=2)
+    assert learn.predict(table["file"][0])[2].shape == (len(run.labels),)
+
+
+def test_the_exported_block_feeds_the_exported_learner(data_dir, tmp_path):
+    """Images are read as ours are, so that its run predicts on others."""
+    dls = block(data_dir)
+    learn = learner(dls)
+    learn.fit(1, 1e-3)
+    run = xf.save(learn, runs=tmp_path)
+    assert run.info.dataloaders == "own" and run.config.model.size == 32
+    raw = learn.get_preds()[0].numpy()
+    np.testing.assert_allclose(run.predictions("valid").raw, raw, atol=1e-5)
+    calibrated = xf.predict(run, dls.valid.items[0]).filter(like="prob_").to_numpy(dtype=float)
+    np.testing.assert_allclose(calibrated, run.decision.calibrated(raw[:1]), atol=1e-5)
+    split = pd.read_csv(run.path / "split.csv", dtype=str)
+    assert split["digest"].str.len().min() > 8 and sorted(set(split["split"])) == ["train", "valid"]
+    assert xf.load(run).dls.origin == "xrayfast"  # a black image, to predict with
+
+
+def test_the_block_with_further_transforms_is_not_ours(data_dir):
+    assert learner(block(data_dir, 64, item_tfms=Resize(32))).dls.origin == "own transforms"
+
+
+def test_class_weights_count_their_training_split(data_dir):
+    dls = block(data_dir)
+    labels = [parent_label(file) for file in dls.train.items]
+    expected = [len(labels) / (3 * labels.count(name)) for name in dls.vocab]
+    np.testing.assert_allclose(learner(dls, class_weights="auto").loss_func.weight, expected, rtol=1e-6)
+
+
+def test_pretrained_weights_want_normalised_images(data_dir, tiny_run):
+    dls = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize(32), **SIZE)
+    with pytest.warns(UserWarning, match="dls does not normalise images"):
+        xf.learner(dls, weights=tiny_run.model_path)
+
+
+def without_valid(data_dir):
+    files = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label,
+                      splitter=lambda items: (range(len(items)), []))  # fmt: skip
+    return files.dataloaders(data_dir, bs=4, num_workers=0)
+
+
+def regression(data_dir):
+    files = get_image_files(data_dir)
+    return ImageDataLoaders.from_lists(
+        data_dir, files, [float(i) for i in range(len(files))], y_block=RegressionBlock(), **NORMALIZED, **SIZE
+    )
+
+
+def plain_torch(data_dir):
+    data = torch.utils.data.TensorDataset(torch.rand(8, 3, 32, 32), torch.zeros(8, dtype=torch.long))
+    return DataLoaders.from_dsets(data, data, bs=4, num_workers=0)
+
+
+def not_square(data_dir):
+    return ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize((32, 48)), **SIZE)
+
+
+def no_image(data_dir):
+    numbers = DataBlock((RegressionBlock, CategoryBlock), get_items=get_image_files, get_x=lambda f: 1.0,
+                        get_y=parent_label)  # fmt: skip
+    return numbers.dataloaders(data_dir, bs=4, num_workers=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (without_valid, r"splits, of 36, 0 images; expected train, valid"),
+        (regression, "no vocab of labels"),
+        (plain_torch, "no vocab of labels"),
+        (not_square, r"\(8, 3, 32, 48\) of torch.float32; expected \(N, 1 or 3, side, side\)"),
+        (no_image, "expected .N, 1 or 3, side, side"),
+    ],
+)
+def test_what_is_missing_is_an_error_of_ours(data_dir, make, words):
+    with pytest.raises(DataError, match=words):
+        xf.learner(make(data_dir), weights="none")

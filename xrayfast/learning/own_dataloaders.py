@@ -1,0 +1,105 @@
+"""What DataLoaders of the user's own know of their images: labels, targets, splits and, of files, their names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from xrayfast.config import DataConfig
+from xrayfast.data.labels.targets import join_labels
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.errors import DataError
+from xrayfast.learning.fastai_api import DataLoaders
+from xrayfast.learning.randomness import isolated_rng
+
+
+def describe_dataloaders(dls: DataLoaders) -> Manifest:
+    """A manifest without patients, and with a path only where an item becomes one.
+
+    Raises:
+        DataError: there is no validation split, no vocab of labels, or targets are something else than labels.
+    """
+    sizes = [len(dl.dataset) for dl in dls.loaders]
+    if len(sizes) not in (2, 3) or not all(sizes):
+        raise DataError(
+            f"dls has {len(sizes)} splits, of {', '.join(map(str, sizes))} images; expected train, valid and perhaps "
+            "test, with images in each. valid_pct=0.2 or a splitter makes a validation split."
+        )
+    datasets = [dl.dataset for dl in dls.loaders]
+    if not all(len(getattr(dataset, "tls", ())) == 2 and hasattr(dataset.tls[1], "vocab") for dataset in datasets):
+        raise DataError(
+            "dls has no vocab of labels; expected one image and one target per item, the target of a CategoryBlock or "
+            "a MultiCategoryBlock."
+        )
+    labels = tuple(map(str, datasets[0].tls[1].vocab))
+    found = torch.cat([torch.stack([torch.as_tensor(t) for t in dataset.tls[1]]) for dataset in datasets]).numpy()
+    single = found.ndim == 1 and found.dtype.kind in "iu"
+    if not single and (found.ndim != 2 or found.shape[1] != len(labels)):
+        raise DataError(
+            f"dls has targets of shape {found.shape[1:]}; expected a class index (CategoryBlock) or a value for each "
+            f"of {len(labels)} labels (MultiCategoryBlock)."
+        )
+    targets = np.eye(len(labels), dtype=np.float32)[found] if single else found.astype(np.float32)
+    splits = [split for split, size in zip(SPLITS, sizes, strict=False) for _ in range(size)]
+    paths = [_path_of(dataset.tls[0], i) for dataset in datasets for i in range(len(dataset))]
+    table = pd.DataFrame({"image": _names(paths, Path(dls.path), splits), "path": pd.Series(paths, dtype=object)})
+    table["patient"] = pd.Series([None] * len(table), dtype=object)
+    table["split"], table["labels"] = splits, join_labels(targets == 1, labels)
+    return Manifest(
+        table=table,
+        labels=labels,
+        targets=targets,
+        task="single" if single else "multi",
+        config=DataConfig(source=Path(dls.path)),
+        notes=(),
+        drawn=np.zeros(len(table), bool),
+    )
+
+
+def image_shape(dls: DataLoaders) -> tuple[int, int]:
+    """Channels and side of the images, from a batch.
+
+    Raises:
+        DataError: they are no square float images of one or three channels.
+    """
+    with isolated_rng("shape"):
+        batch = dls.loaders[1].one_batch()[0]
+    shape = tuple(getattr(batch, "shape", ()))
+    square = len(shape) == 4 and shape[1] in (1, 3) and shape[2] == shape[3] and 32 <= shape[2] <= 2048
+    if not square or not batch.is_floating_point():
+        found = f"{shape} of {batch.dtype}" if shape else type(batch).__name__
+        raise DataError(
+            f"dls gives batches {found}; expected (N, 1 or 3, side, side) of floats, with a side of 32 to 2048 pixels. "
+            "item_tfms=Resize(224) makes images square."
+        )
+    return shape[1], shape[2]
+
+
+def _path_of(items: Any, i: int) -> str | None:
+    """The file that an item names, after its first transforms where these only look it up; else None."""
+    item = items._get(i)  # fastai's way to the item, of lists and of tables
+    for transform in [*items.tfms.fs, None]:
+        if isinstance(item, (str, Path)):
+            return str(Path(item).absolute())
+        if transform is None or not isinstance(item, (pd.Series, dict, tuple)):
+            return None
+        item = transform(item)
+    return None
+
+
+def _names(paths: list[str | None], folder: Path, splits: Sequence[str]) -> list[str]:
+    """Different names: paths from the folder where they are in it, else split and number."""
+    root, seen, names = folder.absolute(), Counter[str](), []
+    for i, (path, split) in enumerate(zip(paths, splits, strict=True)):
+        inside = path is not None and Path(path).is_relative_to(root)
+        name = f"{split}-{i + 1}" if path is None else Path(path).relative_to(root).as_posix() if inside else path
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
