@@ -156,6 +156,7 @@ def test_odd_images(sound):
     assert said["constant"].severity == "warning"
     assert said["dark"].severity == "note"
     assert found.reading_notes == {
+        "# x # pixels, as of two images in one": 1,
         "#-bit scaled from #..#": 2,
         "first of several frames": 1,
         "MONOCHROME# inverted": 1,
