@@ -112,6 +112,14 @@ def test_headers_that_are_spellings_and_contradict_each_other_are_an_error(data_
     assert again.labels == ("Edema", "Mass") and (cells != "0,1" or cells_of(again)["6.png"] == [0, 1])
 
 
+def test_a_header_without_a_1_that_is_a_spelling_of_a_label_counts(data_dir):
+    text = "image,Mass,MASS,Edema\n" + "".join(f"{i}.png,{['1,,0', ',0,1', '0,,1'][i % 3]}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Edema", "Mass") and not np.isnan(data.targets).any() and data.targets[:, 1].sum() == 4
+    found = message(DataError, data_dir, labels=table(data_dir, text.replace("9.png,1,,0", "9.png,1,0,0")))
+    assert "labels.csv row 11: found that 'Mass' is 1 and 'MASS' is 0" in found
+
+
 def cells_of(data):
     return dict(zip(data.table["image"], data.targets.tolist(), strict=True))
 

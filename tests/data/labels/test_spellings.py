@@ -12,6 +12,9 @@ from xrayfast.data.labels.spellings import note_odd_names
         (["Pneumonia", "pneumomia"], "'Pneumonia' and 'pneumomia'"),
         (["Cardiomegaly", "Cardiomegayl"], "'Cardiomegaly' and 'Cardiomegayl'"),
         (["Stage 1", "Stage 2"], ""),
+        (["edema", "oedema"], "'edema' and 'oedema'"),
+        (["Normal", "N0rmal"], "'Normal' and 'N0rmal'"),
+        (["pos", "neg", "indeterminate"], "Labels that say that they are uncertain: 'indeterminate'"),
         (["Mass", "Mast", "hyperinflation", "hypoinflation"], ""),
         (
             ["normal-2-Jan", "2-Jan", "12/31/2019", "2019-12-31 00:00:00", "Mar-20", "1-2"],

@@ -95,6 +95,11 @@ def test_two_columns_of_images_that_are_both_there_are_an_error(data_dir):
     assert noted(known, "'filename' names others in 2 rows")
 
 
+def test_a_column_of_identifiers_names_no_other_images(data_dir):
+    file = write(data_dir, "image,image_id,label", [f"x{i}" for i in range(10)], AB)
+    assert not noted(opened(data_dir, labels=file), "names others")
+
+
 @pytest.mark.parametrize("name", ["filename", "image_path", "dicom"])
 def test_a_column_of_other_images_that_are_not_there_is_noted(data_dir, name):
     file = write(data_dir, f"image,{name},label", [f"old/{i}.png" for i in range(8)] + ["x.dcm", "y.dcm"], AB)

@@ -12,15 +12,18 @@ import numpy.typing as npt
 
 from xrayfast.data.labels.cells import find_joint_labels
 from xrayfast.data.labels.names import find_spelling, is_number, may_be_thousands, normalize_label
-from xrayfast.data.labels.words import copied_label, plain_label, uncertain_label
+from xrayfast.data.labels.words import copied_label, is_undecided, plain_label, uncertain_label
 from xrayfast.errors import shorten
 
-_LEAST_COMPARED, _LONGEST_COMPARED = 6, 60  # letters of labels that may be typing errors
+_LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that may be typing errors
 _MOST_COMPARED = 500  # labels, each with each
 
 _LEAST_JOINED = 3  # letters of labels that may be joined to one word
 
 _ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+")
+
+_LOOKS_LIKE = str.maketrans("015", "ols")
+"""Digits that are typed for letters."""
 
 _DATE = re.compile(
     r"\d{1,2}[-./ ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*([-./ ]\d{2,4})?|"
@@ -79,7 +82,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
     """Notes on labels that by their names may be none, and on pairs that differ in one letter, as typing errors do."""
     listed, notes = list(names), []
     doubtful = {
-        "say that they are uncertain": [name for name in listed if uncertain_label(name)],
+        "say that they are uncertain": [name for name in listed if uncertain_label(name) or is_undecided(name)],
         "look like copies of others": [name for name in listed if copied_label(name)],
         "may be thousands or decimals, and are compared as written": list(filter(may_be_thousands, listed)),
         "may stand for missing ones, as numbers": _missing_codes(listed),
@@ -142,7 +145,9 @@ def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def _differ_by_a_letter(one: str, other: str) -> bool:
-    """Whether two keys of six letters or more differ by one letter that is added, changed, or swapped with the next."""
+    """Whether two keys of five letters or more differ by a letter that is added, changed, or swapped with the next."""
+    if len(one) >= _LEAST_COMPARED and one.translate(_LOOKS_LIKE) == other.translate(_LOOKS_LIKE):
+        return True
     short, long = sorted((one, other), key=len)
     if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1:
         return False

@@ -145,6 +145,18 @@ def uncertain_label(name: str) -> str:
     return found["label"].strip() if found else ""
 
 
+def is_undecided(name: str) -> bool:
+    """Whether a label says that the reader did not decide, as "indeterminate" does."""
+    return normalize_label(name) in (
+        "indeterminate",
+        "equivocal",
+        "inconclusive",
+        "borderline",
+        "doubtful",
+        "suspicious",
+    )
+
+
 def copied_label(name: str) -> str:
     """The name of which another says that it is a copy, such as "normal" of "normal - Copy (2)"; "" where it does not.
 

@@ -10,8 +10,9 @@ from itertools import chain
 
 from xrayfast.config import DataConfig
 from xrayfast.data.demographics import sex_in_name
-from xrayfast.data.labels.cells import SOFT_LABELS, are_fractions, looks_like_flags
+from xrayfast.data.labels.cells import SOFT_LABELS, are_flags, are_fractions, looks_like_flags
 from xrayfast.data.labels.names import find_spelling
+from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     describe_no_label,
@@ -230,6 +231,12 @@ def _label_columns(
     for words in (False, True):
         flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
         chosen = chosen or [name for name in flags if not no_label[name]]
+    if not known:  # columns without a 1 that are spellings of those: they may contradict them, or fill blank cells
+        keys = dict(zip(free, spelling_keys(free), strict=True))
+        others = [
+            name for name in free if keys[name] in {keys[one] for one in chosen} and are_flags(table.columns[name])
+        ]
+        chosen = [name for name in free if name in {*chosen, *others}]
     left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
     if worded := [name for name in flags if not no_label[name] and name not in chosen]:
         notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")

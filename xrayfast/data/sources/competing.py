@@ -115,7 +115,8 @@ def note_other_files(
     for name in others:
         cells = table.columns[name]
         differ = [i for i, (one, other) in enumerate(zip(used, _stems(cells), strict=True)) if other and one != other]
-        if not differ:
+        is_identifier = len(differ) == len(used) and not _are_file_names(cells[:_LOOKED_AT])
+        if not differ or is_identifier:
             continue
         row = differ[0]
         found = f"'{table.columns[taken][row]}' in '{taken}' and '{cells[row]}' in '{name}'"
