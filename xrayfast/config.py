@@ -242,21 +242,25 @@ class DataConfig(_Section):
     )
     label_delim: str = option("auto", "Separator between the labels in a cell.", metavar="TEXT", min_length=1)
     label_map: Path | None = option(
-        None, "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms.", metavar="FILE"
+        None,
+        "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms; 'unknown = unknown' makes a label of a "
+        "word.",
+        metavar="FILE",
     )
     exact_labels: bool = option(
         False, "Keep labels apart that differ only in case, spaces, '_', '-', quotes or the format of a number."
     )
     uncertain: Texts = option(
         (),
-        "Cells of -1: ignore (masked; where not given), zeros, ones, or smooth:0.7; LABEL=POLICY for one label.",
+        "Cells of -1 or such as 'mass?': ignore (masked; where not given), zeros, ones, or smooth:0.7; LABEL=POLICY "
+        "for one label.",
         metavar="POLICY",
         repeated=True,
     )
     blank: Texts = option(
         (),
-        "Blank cells: ignore (masked) or zeros; LABEL=POLICY for one label. Where not given, zeros for CheXpert and "
-        "MIMIC-CXR, else ignore.",
+        "Blank cells, and such as 'unknown': ignore (masked) or zeros; LABEL=POLICY for one label. Where not given, "
+        "zeros for CheXpert and MIMIC-CXR, else ignore.",
         metavar="POLICY",
         repeated=True,
     )
