@@ -20,7 +20,8 @@ def ready(kernel, data_dir):
 
 def html_of(outputs):
     """The HTML of a cell that has this output alone."""
-    (output,) = outputs
+    assert len(outputs) == 1, outputs
+    output = outputs[0]
     assert output.output_type == "display_data", output
     assert {"text/html", "text/plain"} == set(output.data)
     assert "<script" not in output.data["text/html"] and "<Figure" not in str(output.data)

@@ -19,9 +19,12 @@ def cells(text):
 def test_the_table_has_the_history_and_the_rate():
     table = EpochTable()
     table.add(row(1, valid_accuracy=0.5, valid_balanced_accuracy=0.1), True, 12.34)
-    table.add(row(2, valid_accuracy=None, valid_of_my_own=0.125, train_loss=0.75, seconds=100.0), False, None)
+    table.add(
+        row(2, valid_accuracy=None, valid_train_accuracy_of_mine=0.125, train_loss=0.75, seconds=100.0), False, None
+    )
+    assert table.html.count(">train_accuracy_of_mine</text>") == 1  # in the plot too
     assert cells(table.html) == [
-        ["epoch", "phase", "train loss", "valid loss", "accuracy", "of_my_own", "images/s", "time"],
+        ["epoch", "phase", "train loss", "valid loss", "accuracy", "train_accuracy_of_mine", "images/s", "time"],
         ["1 (best)", "head", "1.000", "2.000", "0.500", "–", "12.3", "10 s"],
         ["2", "head", "0.750", "2.000", "–", "0.125", "–", "2 min"],
     ]

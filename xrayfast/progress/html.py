@@ -10,7 +10,7 @@ from typing import Any
 
 from xrayfast.errors import format_cell
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.progress.wording import format_duration
+from xrayfast.progress.wording import format_duration, metric_columns
 
 MOST_ROWS = 50
 """Epochs in the table; of longer runs the last ones, and the best."""
@@ -84,7 +84,7 @@ class EpochTable:
         self.html = self._table() + self._plot()
 
     def _table(self) -> str:
-        columns = {"epoch": "epoch", "phase": "phase", **LOSSES, **_metric_columns(self.rows[-1])}
+        columns = {"epoch": "epoch", "phase": "phase", **LOSSES, **metric_columns(self.rows[-1])}
         head = [*columns.values(), "images/s", "time"]
         shown = [row for row in self.rows[:-MOST_ROWS] if row["epoch"] == self.best_epoch] + self.rows[-MOST_ROWS:]
         body = "".join(self._row(row, list(columns)) for row in shown)
@@ -107,13 +107,10 @@ class EpochTable:
         return f'<tr style="border-top:{_LINE}">{cells}</tr>'
 
     def _plot(self) -> str:
-        metrics = _metric_columns(self.rows[-1])
+        metrics = metric_columns(self.rows[-1])
         panels = [
             ("Loss", {title: self._points(name) for name, title in LOSSES.items()}),
-            (
-                "Validation metrics",
-                {title: self._points(name) for name, title in metrics.items() if "train" not in title},
-            ),
+            ("Validation metrics", {title: self._points(name) for name, title in metrics.items()}),
         ]
         return (
             '<div style="display:flex;flex-wrap:wrap;gap:8px">'
@@ -130,14 +127,6 @@ LOSSES = {"train_loss": "train loss", "valid_loss": "valid loss"}
 """Columns of the history, and their titles."""
 
 _CELL = "padding:2px 10px 2px 0;text-align:right;background:none;"
-
-
-def _metric_columns(row: Mapping[str, Any]) -> dict[str, str]:
-    """The columns of the validation metrics in a row of the history, the user's own included, and their titles."""
-    from xrayfast.metrics.registry import epoch_metrics, further_columns, history_column
-
-    ours = {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
-    return {name: title for name, title in ours.items() if name in row} | further_columns(row)
 
 
 def render_page(title: str, bar: Bar | None, table: EpochTable, notes: Sequence[str]) -> str:

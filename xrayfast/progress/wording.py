@@ -16,11 +16,9 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     >>> format_epoch(row | {"valid_accuracy": None, "train_accuracy": 0.75}, best=True)
     'epoch 1 (head)  train 1.000  valid 0.500  accuracy – (train 0.750)  61 s  *best'
     """
-    from xrayfast.metrics.registry import EXACT_MATCH, epoch_metrics, further_columns, history_column
+    from xrayfast.metrics.registry import EXACT_MATCH, history_column
 
-    words = {"train_loss": "train", "valid_loss": "valid"}
-    words |= {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
-    words |= further_columns(row)
+    words = {"train_loss": "train", "valid_loss": "valid"} | metric_columns(row)
     # One metric of both splits is enough for a line.
     trained = {history_column("valid", name): history_column("train", name) for name in EXACT_MATCH.values()}
     numbers = [
@@ -31,6 +29,14 @@ def format_epoch(row: Mapping[str, Any], best: bool) -> str:
     ]
     mark = ["*best"] if best else []
     return "  ".join([f"epoch {row['epoch']} ({row['phase']})", *numbers, f"{row['seconds']:.0f} s", *mark])
+
+
+def metric_columns(row: Mapping[str, Any]) -> dict[str, str]:
+    """The columns of the validation metrics in a row of the history, the user's own included, and their titles."""
+    from xrayfast.metrics.registry import epoch_metrics, further_columns, history_column
+
+    ours = {history_column("valid", name): metric.short or metric.title for name, metric in epoch_metrics().items()}
+    return {name: title for name, title in ours.items() if name in row} | further_columns(row)
 
 
 def format_phase(phase: DisplayedPhase) -> str:
