@@ -122,7 +122,7 @@ def load(
     restore_precision(learn, run.info.precision)
     load_weights(learn.model, run.model_path)
     learn.settings |= {"weights": str(run.model_path.absolute())}
-    learn.own_code, learn.run = {**run.info.own_code, **learn.own_code}, run.path
+    learn.own_code, learn.run_path = {**run.info.own_code, **learn.own_code}, run.path
     with suppress(RunError):  # without a history the recorder stays empty
         if len(history := run.history):
             learn.recorder.restore(history, run.batches if run.has_batches else None)
@@ -266,13 +266,13 @@ def _recorded_history(learn: RadiographLearner) -> tuple[History, list[str]]:
     since. Remarks say which, and where the last `fit` did not validate and so has none.
     """
     recorder: Any = learn.recorder
-    if recorder.of_run and learn.run:
-        run = Run(learn.run)
+    if recorder.of_run and learn.run_path:
+        run = Run(learn.run_path)
         table = run.history.astype(object)
         epochs = table.where(table.notna(), None).to_dict("records")
         history = History(epochs, run.info.best_epoch, run.batches if run.has_batches else None)
         return history, [f"Saved in Python. The history is that of {run.path}, and nothing was trained since."]
-    by_hand = "Trained by hand, in Python" + (f", from {learn.run} on." if learn.run else ".")
+    by_hand = "Trained by hand, in Python" + (f", from {learn.run_path} on." if learn.run_path else ".")
     rows: list[dict[str, Any]] = []
     for epoch, values in enumerate(getattr(recorder, "values", []), 1):
         names = ["train_loss", *map(valid_column, recorder.metric_names[2:])]

@@ -78,7 +78,7 @@ class RadiographLearner(Learner):
         own_cbs: callbacks that the user gave.
         own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
             those of the run.
-        run: the folder of the run that it was loaded from, or None.
+        run_path: the folder of the run that it was loaded from, or None; `run` is a name of fastai's callbacks.
     """
 
     dls: RadiographDataLoaders
@@ -97,7 +97,7 @@ class RadiographLearner(Learner):
         self.precision: Precision | None = None
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
-        self.run: Path | None = None
+        self.run_path: Path | None = None
         super().__init__(dls, model, splitter=self._parameters_by_group, **options)
         self.made_with = {name: getattr(self, name) for name in ("loss_func", "opt_func")}
         self.remove_cbs(Recorder)
