@@ -18,6 +18,7 @@ from xrayfast.learning.augment import augment
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.weights import read_weights
 from xrayfast.learning.training.callbacks import NullReporter
+from xrayfast.learning.training.frozen_features import caching_problem
 
 
 def as_default(images):
@@ -133,7 +134,7 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
     with pytest.raises(ConfigError, match=r"config\.yaml names code .*: arch resnet18"):
         xf.predict(own_run, files)
     with pytest.raises(ConfigError, match=r"names code .*: arch resnet18"):
-        xf.evaluate(own_run, data_dir)
+        xf.evaluate(own_run, data_dir, split="train")  # of which no image would be left
     with pytest.raises(ConfigError, match=r"arch is resnet18, no code of your own"):
         xf.predict(tiny_run, files, arch=resnet18)
     with pytest.raises(ConfigError, match="tta is true, and augment of the run is own:as_default"):
@@ -220,6 +221,18 @@ def test_a_network_that_can_t_be_traced_runs_in_each_epoch(data, tmp_path):
     assert any("features of own:Branching can't be cached: torch.fx can't trace it" in note for note in notes)
     with pytest.raises(ConfigError, match=r"reuse_frozen is on\. The features of own:Branching can't be cached"):
         xf.fit(data, arch=Branching, runs=tmp_path, reuse_frozen="on", **options)
+
+
+class Masked(Whole):
+    def forward(self, x, mask=None):
+        return super().forward(x if mask is None else x * 0)
+
+
+def test_a_network_of_which_torch_fx_traces_another_branch_is_not_cached(data):
+    dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu")
+    with pytest.warns(UserWarning, match="Masked is taken for a whole network"):
+        learn = xf.learner(dls, arch=Masked)
+    assert caching_problem(learn, 1) == "torch.fx traces another computation"
 
 
 def test_a_run_of_own_code_is_saved_from_a_learner(data, tmp_path):
