@@ -416,3 +416,9 @@ def test_the_same_draws_give_the_same_intervals(three):
     first, second, other = (xf.compare(three, resamples=50, seed=seed) for seed in (3, 3, 4))
     pd.testing.assert_frame_equal(first.differences, second.differences)
     assert (first.differences["low"] != other.differences["low"]).any()
+
+
+def test_a_seed_of_no_draws_is_noted(three):
+    said = [note for note in xf.compare(three, resamples=0, seed=3).notes if note.startswith("seed (3) has no effect")]
+    assert len(said) == 1
+    assert not [note for note in xf.compare(three, resamples=0).notes if "no effect" in note]
