@@ -272,7 +272,7 @@ def test_gradients_accumulate(data_dir, tmp_path):
     assert np.abs(heads[0] - heads[2]).max() > 1e-5
 
 
-@pytest.mark.parametrize("callback", [MixUp, CutMix])
+@pytest.mark.parametrize("callback", [MixUp, pytest.param(CutMix, marks=pytest.mark.slow)])
 def test_images_are_mixed(multi_dir, data_dir, tmp_path, callback):
     for data in (data_dir, multi_dir):
         run = fit(data, tmp_path, epochs=3, cbs=callback(0.4))
