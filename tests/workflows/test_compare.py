@@ -418,7 +418,6 @@ def test_the_same_draws_give_the_same_intervals(three):
     assert (first.differences["low"] != other.differences["low"]).any()
 
 
-def test_a_seed_of_no_draws_is_noted(three):
-    said = [note for note in xf.compare(three, resamples=0, seed=3).notes if note.startswith("seed (3) has no effect")]
-    assert len(said) == 1
-    assert not [note for note in xf.compare(three, resamples=0).notes if "no effect" in note]
+def test_a_comparison_needs_draws(three):
+    with pytest.raises(ConfigError, match="resamples is 0; expected at least 1"):
+        xf.compare(three, resamples=0)

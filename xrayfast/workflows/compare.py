@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, PredictedSplit, Task, field_types, hidden_units
+from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, MAX_RESAMPLES, PredictedSplit, Task, field_types, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
@@ -94,7 +95,7 @@ def compare(
     split: PredictedSplit | None = None,
     order: str = DEFAULT_METRIC,
     reference: Run | Path | str | None = None,
-    resamples: int = 1000,
+    resamples: Annotated[int, Field(ge=1, le=MAX_RESAMPLES)] = 1000,
     seed: int = 0,
     progress: bool | StageProgress | None = None,
 ) -> Comparison:
@@ -120,11 +121,9 @@ def compare(
 
     Raises:
         RunError: fewer than two runs, no run's folder, no predictions, or runs of different tasks.
-        ConfigError: the metric or the reference is unknown.
+        ConfigError: the metric or the reference is unknown, or there are no draws.
     """
     found, notes = _collect_runs(runs)
-    if seed and not resamples:
-        notes.append(f"seed ({seed}) has no effect: nothing is drawn with --resamples 0.")
     task = _common_task(found)
     known = overall_metrics(task)
     if order not in known:
