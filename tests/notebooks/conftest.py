@@ -9,6 +9,12 @@ SECONDS = 300
 """That a cell may take: a busy machine is no failure."""
 
 
+def environment(folder):
+    """That of a kernel which reads and leaves nothing outside of a folder, and chooses matplotlib's backend itself."""
+    own = {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+    return {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | own
+
+
 class Kernel:
     """Runs cells in one kernel.
 
@@ -52,11 +58,8 @@ def kernel(tmp_path_factory):
     from nbformat.v4 import new_notebook
 
     folder = tmp_path_factory.mktemp("notebook")
-    own = {"IPYTHONDIR": str(folder / "ipython"), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
-    # Jupyter chooses the backend of matplotlib.
-    env = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"} | own
     client = NotebookClient(
         new_notebook(), timeout=SECONDS, allow_errors=True, resources={"metadata": {"path": str(folder)}}
     )
-    with client.setup_kernel(env=env):
+    with client.setup_kernel(env=environment(folder)):
         yield Kernel(client, folder)

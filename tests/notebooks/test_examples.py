@@ -1,0 +1,108 @@
+"""The notebooks of examples/ run in a fresh kernel, and each cell shows what a reader expects of it."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import xrayfast as xf
+from tests.notebooks.conftest import SECONDS, environment
+
+FOLDER = Path(__file__).resolve().parents[2] / "examples" / "notebooks"
+NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
+
+SHOWN = {
+    "from_a_folder_to_a_report": {
+        "data": ("text/html", "labels.csv", "covid-19", "pneumonia", "test"),
+        "xf.check(data)": ("text/html", "180"),
+        "curve.plot()": ("image/png",),
+        "run = xf.fit(": ("text/html", "valid loss", "AUROC", "polyline"),
+        "run": ("text/html", "all-layers", "model_card.md", "Accuracy"),
+        "run.plot_history()": ("image/png",),
+        "interpretation": ("text/html", "plot_confusion_matrix"),
+        "interpretation.label_table()": ("text/html", "Specificity"),
+        "interpretation.plot_confusion_matrix()": ("image/png",),
+        "interpretation.plot_roc()": ("image/png",),
+        "interpretation.plot_pr()": ("image/png",),
+        "interpretation.plot_calibration()": ("image/png",),
+        "interpretation.plot_top_losses(6)": ("image/png",),
+        "xf.predict(run, images)": ("text/html", "prob_pneumonia"),
+        "xf.explain(run, images[0]).plot()": ("image/png",),
+        'xf.evaluate(run, "other")': ("text/html", "other"),
+        'xf.compare("runs")': ("text/html", "all-layers", "head"),
+    },
+    "with_fastais_own_hands": {
+        "dls.show_batch(": ("image/png",),
+        "learn.summary()": ("text/plain", "smooth_loss", "GradientNorm", "Total trainable params: 24,"),
+        "learn.lr_find()": ("image/png",),
+        "learn.fit_one_cycle(": ("text/html", "confidence", "auroc_macro"),
+        "learn.recorder.plot_loss()": ("image/png",),
+        "learn.show_results(": ("image/png",),
+        "plt.plot(": ("image/png",),
+        "run": ("text/html", "by-hand"),
+        "interpretation.plot_confusion_matrix()": ("image/png",),
+        "again.validate()": ("text/plain",),
+        "fitted = xf.fit(": ("text/html", "valid loss", "confidence"),
+        "fitted.history": ("text/html", "valid_confidence"),
+        'xf.compare("runs")': ("text/html", "by-hand", "by-fit"),
+    },
+}
+"""What the cell that ends in a line shows: the richest form of one of its outputs, and words of it."""
+
+
+def notebook(name):
+    return json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def executed(request, tmp_path_factory):
+    """A notebook with its outputs, and the folder it ran in."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    folder = tmp_path_factory.mktemp(request.param)
+    book = nbformat.read(FOLDER / f"{request.param}.ipynb", as_version=4)
+    client = nbclient.NotebookClient(book, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
+    client.execute(env=environment(folder))
+    return request.param, [cell for cell in book.cells if cell.cell_type == "code"], folder
+
+
+def test_every_cell_shows_what_it_is_for(executed):
+    name, cells, _ = executed
+    wanted = dict(SHOWN[name])
+    for cell in cells:
+        key = next((key for key in wanted if any(_is(line, key) for line in cell.source.splitlines())), None)
+        shown = [output.data for output in cell.outputs if "data" in output]
+        if key is None:
+            assert not [output for output in cell.outputs if output.output_type == "execute_result"], cell.source
+            continue
+        kind, *words = wanted.pop(key)
+        found = [data[kind] for data in shown if kind in data]
+        assert len(found) == 1 or (found and kind == "text/html"), (cell.source, shown)
+        assert all(word in "".join(found) for word in words), (cell.source, words)
+        assert kind == "image/png" or "<Figure" not in str(shown), cell.source
+    assert not wanted
+
+
+def _is(line, key):
+    return line == key or (key.endswith("(") and line.startswith(key))
+
+
+def test_the_runs_of_the_cells_are_whole_and_agree_with_what_is_shown(executed):
+    name, cells, folder = executed
+    runs = {path.name: xf.Run(path) for path in (folder / "runs").iterdir()}
+    assert set(runs) == {"from_a_folder_to_a_report": {"all-layers", "head"}, NAMES[1]: {"by-hand", "by-fit"}}[name]
+    assert all(run.info.status == "completed" for run in runs.values())
+    text = "".join(str(output.get("data", {}).get("text/html", "")) for cell in cells for output in cell.outputs)
+    for run in runs.values():
+        assert f"{run.metrics['test']['overall']['accuracy']:.3f}" in text
+        assert (run.metrics["test"]["overall"]["auroc_macro"]) > 0.5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_are_stored_without_outputs(name):
+    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    book = json.loads(text)
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NAMES)
+    assert not re.search(r"image/png|text/html", text)
+    for cell in book["cells"]:
+        assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
