@@ -30,14 +30,17 @@ FIGURES = "section:not(#results-test),header,nav,footer,table,details,p,ul,#resu
 
 
 def main() -> None:
-    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if browser is None:
-        sys.exit("No Chromium on the PATH; on Debian: apt-get install chromium fonts-dejavu")
+    browser = find_browser()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         lines = run_in_terminal([sys.executable, "-m", "xrayfast", "demo"], work)
         terminal(browser, lines, work)
         report(browser, next(work.glob("demo/runs/*/report.html")), work)
+
+
+def find_browser() -> str:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return browser or sys.exit("No Chromium on the PATH; on Debian: apt-get install chromium fonts-dejavu")
 
 
 def run_in_terminal(words: list[str], folder: Path) -> list[str]:

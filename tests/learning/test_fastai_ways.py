@@ -208,7 +208,7 @@ class Frozen(Callback):
 
 
 @pytest.mark.parametrize("ds_idx", [1, 2])
-def test_validate_and_get_preds_of_each_split(learn, ds_idx):
+def test_validate_and_get_preds_of_each_split(learn, ds_idx, recwarn):
     probability, truth, decoded, losses = expected(learn, SPLITS[ds_idx])
     loss, *metrics = learn.validate(ds_idx)
     assert loss == pytest.approx(float(losses.mean()), rel=1e-3)
@@ -221,6 +221,8 @@ def test_validate_and_get_preds_of_each_split(learn, ds_idx):
         found = learn.get_preds(**options, with_decoded=True, with_loss=True)
         for got, wanted in zip(found, (probability, truth, decoded, losses), strict=True):
             np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-3, atol=1e-5)
+    shadowing = [str(warning.message) for warning in recwarn if "shadowing" in str(warning.message)]
+    assert not shadowing, "an attribute of the learner is called like one of fastai's callbacks"
 
 
 def test_the_training_split_is_predicted_in_its_own_order_and_augmented_unless_it_is_a_test_dl(learn):

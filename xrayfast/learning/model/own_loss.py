@@ -42,6 +42,10 @@ class OwnLoss(Loss):
         if isinstance(inner := getattr(self.loss, "func", None), nn.Module):
             self.inner = inner  # fastai's losses are no modules, and so would not be moved to the device
 
+    def extra_repr(self) -> str:
+        """The callable's name, for `learn.summary()`."""
+        return self.name
+
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch; with `reduction` "none" one per image or cell, where the callable takes a reduction."""
         logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)

@@ -223,15 +223,25 @@ class RadiographDL(TfmdDL):
             batch = TensorImageBW(torch.from_numpy(_read_batch(images, paths[chunk])).unsqueeze(1))
             yield (batch,) if target is None else (batch, target[chunk])
 
-    def show_batch(self, *arguments: Any, **options: Any) -> Any:
+    def show_batch(self, b: Any = None, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any) -> Any:
         """fastai's, with space between the images for titles of several lines."""
-        with plt.rc_context({"figure.constrained_layout.use": True}):
-            return super().show_batch(*arguments, **options)
+        shown = super().show_batch(b, max_n, ctxs, show, **options)
+        _leave_space(ctxs is None and show)
+        return shown
 
-    def show_results(self, *arguments: Any, **options: Any) -> Any:
+    def show_results(
+        self, b: Any, out: Any, max_n: int = 9, ctxs: Any = None, show: bool = True, **options: Any
+    ) -> Any:
         """The same."""
-        with plt.rc_context({"figure.constrained_layout.use": True}):
-            return super().show_results(*arguments, **options)
+        shown = super().show_results(b, out, max_n, ctxs, show, **options)
+        _leave_space(ctxs is None and show)
+        return shown
+
+
+def _leave_space(drawn: bool) -> None:
+    # Not by rc_context: where a notebook's first figure is made in it, later ones are not shown.
+    if drawn:
+        plt.gcf().set_layout_engine("constrained")
 
 
 def _read_batch(images: DecodedImages, sources: Any) -> NDArray[np.uint8]:

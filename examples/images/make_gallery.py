@@ -1,0 +1,71 @@
+"""Make the guide's gallery from the notebooks: run them, and keep what their cells show as images.
+
+    python examples/images/make_gallery.py
+
+It needs nbclient and ipykernel, which the dev extra installs, and a Chromium on the PATH, as `make.py` does.
+"""
+
+import base64
+import io
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from make import HERE, find_browser, screenshot
+from nbclient import NotebookClient
+from PIL import Image, ImageChops
+
+GUIDE = HERE.parent / "guide"
+NOTEBOOKS = ("from_a_folder_to_a_report", "with_fastais_own_hands")
+HEAD = """# Gallery
+
+[README](../../README.md) · before: [results](results.md) · next: [speed](speed.md)
+
+What the cells of the two notebooks in [`examples/notebooks`](../notebooks) show, as
+`python examples/images/make_gallery.py` made it on synthetic images of 64 px.
+"""
+
+
+def main() -> None:
+    browser, page = find_browser(), [HEAD]
+    for name in NOTEBOOKS:
+        with tempfile.TemporaryDirectory() as folder:
+            book = nbformat.read(HERE.parent / "notebooks" / f"{name}.ipynb", as_version=4)
+            NotebookClient(book, timeout=600, resources={"metadata": {"path": folder}}).execute()
+            for number, cell in enumerate(book.cells):
+                if cell.cell_type == "markdown":
+                    page.append(re.sub(r"^#", "##", cell.source) + "\n")
+                else:
+                    page.append(f"```python\n{cell.source}\n```\n")
+                    page += show(cell, f"{name}-{number}", Path(folder), browser)
+    # The title of each notebook is a heading of the page; those in it are one deeper.
+    (GUIDE / "gallery.md").write_text("\n".join(page), encoding="utf-8")
+
+
+def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> list[str]:
+    """The outputs of a cell in Markdown; the last of its images or pages is saved."""
+    data = [output.data for output in cell.outputs if "data" in output]
+    images = [entry["image/png"] for entry in data if "image/png" in entry]
+    pages = [entry["text/html"] for entry in data if re.search(r"<table|<svg|class=\"xf\"", entry.get("text/html", ""))]
+    if images:
+        image = Image.open(io.BytesIO(base64.b64decode(images[-1]))).convert("RGB")
+    elif pages:
+        (work / "page.html").write_text(f"<!doctype html><meta charset='utf-8'><body style='font-family:sans-serif'>{pages[-1]}", encoding="utf-8")
+        image = crop(screenshot(browser, work / "page.html", 1000, 3000))
+    else:
+        return [f"```\n{entry['text/plain']}\n```\n" for entry in data if "text/plain" in entry and "HTML" not in entry["text/plain"]]
+    image.thumbnail((1000, 4000))
+    image.quantize(64).save(HERE / "gallery" / f"{name}.png", optimize=True)
+    return [f"![What this cell shows](../images/gallery/{name}.png)\n"]
+
+
+def crop(image: Image.Image) -> Image.Image:
+    """Without the empty margin on the right and below."""
+    _, _, right, bottom = ImageChops.difference(image, Image.new("RGB", image.size, "white")).getbbox()
+    return image.crop((0, 0, min(right + 8, image.width), min(bottom + 8, image.height)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
