@@ -40,7 +40,6 @@ def main() -> None:
                 else:
                     page.append(f"```python\n{cell.source}\n```\n")
                     page += show(cell, f"{name}-{number}", Path(folder), browser)
-    # The title of each notebook is a heading of the page; those in it are one deeper.
     (GUIDE / "gallery.md").write_text("\n".join(page), encoding="utf-8")
 
 
@@ -52,10 +51,12 @@ def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> li
     if images:
         image = Image.open(io.BytesIO(base64.b64decode(images[-1]))).convert("RGB")
     elif pages:
-        (work / "page.html").write_text(f"<!doctype html><meta charset='utf-8'><body style='font-family:sans-serif'>{pages[-1]}", encoding="utf-8")
+        html = f"<!doctype html><meta charset='utf-8'><body style='font-family:sans-serif'>{pages[-1]}"
+        (work / "page.html").write_text(html, encoding="utf-8")
         image = crop(screenshot(browser, work / "page.html", 1000, 3000))
     else:
-        return [f"```\n{entry['text/plain']}\n```\n" for entry in data if "text/plain" in entry and "HTML" not in entry["text/plain"]]
+        texts = [entry["text/plain"] for entry in data if "HTML" not in entry["text/plain"]]
+        return [f"```\n{text}\n```\n" for text in texts]
     image.thumbnail((1000, 4000))
     image.quantize(64).save(HERE / "gallery" / f"{name}.png", optimize=True)
     return [f"![What this cell shows](../images/gallery/{name}.png)\n"]

@@ -34,7 +34,7 @@ SHOWN = {
     },
     "with_fastais_own_hands": {
         "dls.show_batch(": ("image/png",),
-        "learn.summary()": ("text/plain", "OwnLoss(smooth_loss (own code))", "GradientNorm", "Total trainable params: 24,003"),
+        "learn.summary()": ("text/plain", "OwnLoss(smooth_loss (own", "GradientNorm", "trainable params: 24,003"),
         "learn.lr_find()": ("image/png",),
         "learn.fit_one_cycle(": ("text/html", "confidence", "auroc_macro"),
         "learn.recorder.plot_loss(": ("image/png",),
@@ -105,3 +105,14 @@ def test_notebooks_are_stored_without_outputs(name):
     assert not re.search(r"image/png|text/html", text)
     for cell in book["cells"]:
         assert cell["cell_type"] == "markdown" or (cell["outputs"], cell["execution_count"]) == ([], None)
+
+
+def test_the_gallery_shows_the_cells_of_the_notebooks():
+    """If not: python examples/images/make_gallery.py."""
+    page = (FOLDER.parent / "guide" / "gallery.md").read_text(encoding="utf-8")
+    cells = ["".join(c["source"]) for name in NAMES for c in notebook(name)["cells"] if c["cell_type"] == "code"]
+    assert re.findall(r"^```python\n(.*?)\n```$", page, flags=re.S | re.M) == cells
+    images = [FOLDER.parent / "guide" / path for path in re.findall(r"\]\((.*?\.png)\)", page)]
+    assert len(images) == sum(len(shown) for shown in SHOWN.values()) - 2, "all but two that show text"
+    assert all(0 < image.stat().st_size < 200_000 for image in images)
+    assert {image.name for image in images} == {path.name for path in (FOLDER.parent / "images/gallery").iterdir()}
