@@ -24,7 +24,9 @@ HEAD = """# Gallery
 [README](../../README.md) · before: [results](results.md) · next: [speed](speed.md)
 
 What the cells of the two notebooks in [`examples/notebooks`](../notebooks) show, as
-`python examples/images/make_gallery.py` made it on synthetic images of 64 px.
+`python examples/images/make_gallery.py` made it on synthetic images of 64 px. The first in JupyterLab, once it has run:
+
+![A run in JupyterLab: metrics with intervals, losses and metrics by epoch](../images/notebook_results.png)
 """
 
 
@@ -58,7 +60,7 @@ def show(cell: nbformat.NotebookNode, name: str, work: Path, browser: str) -> li
         texts = [entry["text/plain"] for entry in data if "HTML" not in entry["text/plain"]]
         return [f"```\n{text}\n```\n" for text in texts]
     image.thumbnail((1000, 4000))
-    image.quantize(64).save(HERE / "gallery" / f"{name}.png", optimize=True)
+    image.quantize(128).save(HERE / "gallery" / f"{name}.png", optimize=True)
     return [f"![What this cell shows](../images/gallery/{name}.png)\n"]
 
 

@@ -15,7 +15,7 @@ NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
 SHOWN = {
     "from_a_folder_to_a_report": {
         "data": ("text/html", "labels.csv", "covid-19", "pneumonia", "test"),
-        "xf.check(data)": ("text/html", "180"),
+        "xf.check(data)": ("text/html", "240"),
         "curve.plot()": ("image/png",),
         "run = xf.fit(": ("text/html", "valid loss", "AUROC", "polyline"),
         "run": ("text/html", "all-layers", "model_card.md", "Accuracy"),
@@ -112,7 +112,7 @@ def test_the_gallery_shows_the_cells_of_the_notebooks():
     page = (FOLDER.parent / "guide" / "gallery.md").read_text(encoding="utf-8")
     cells = ["".join(c["source"]) for name in NAMES for c in notebook(name)["cells"] if c["cell_type"] == "code"]
     assert re.findall(r"^```python\n(.*?)\n```$", page, flags=re.S | re.M) == cells
-    images = [FOLDER.parent / "guide" / path for path in re.findall(r"\]\((.*?\.png)\)", page)]
+    images = [FOLDER.parent / "guide" / path for path in re.findall(r"\]\((.*?/gallery/.*?\.png)\)", page)]
     assert len(images) == sum(len(shown) for shown in SHOWN.values()) - 2, "all but two that show text"
     assert all(0 < image.stat().st_size < 200_000 for image in images)
     assert {image.name for image in images} == {path.name for path in (FOLDER.parent / "images/gallery").iterdir()}
