@@ -41,6 +41,7 @@ def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(fol
     assert data.fingerprint() == opened(folder, **options).fingerprint()
 
 
+@pytest.mark.filterwarnings("error:You are shadowing")  # of fastai, on a callback and a Learner
 def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     names = unreadable(folder)
     data = xf.open_data(folder, unreadable="skip", cache=False, patient_col="none")
@@ -50,6 +51,8 @@ def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     assert ["Left out: unreadable", 3] in [list(step) for step in run.info.flow]
     assert len(reopen_data(Run(run.path))) == 37
     assert any("Patients are not known" in remark for remark in run.info.remarks)
+    said = [*run.info.data_notes, *run.info.remarks]
+    assert sum("--patient-col" in note and "'name:REGEX'" in note for note in said) == 1
 
 
 def test_images_of_two_shades_are_left_out_unless_masks_are_kept(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -64,7 +65,20 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "They use less than a quarter of the range from black to white: look whether they were read right.",
     ),
     "several_frames": ("several frames", "note", "of several frames", "Only the first is used."),
-    "inverted": ("inverted", "note", "stored inverted", "They were inverted back."),
+    "inverted": ("(?<!be )inverted", "note", "stored inverted", "They were inverted back."),
+    "may_be_inverted": (
+        "may be inverted",
+        "note",
+        "that may be inverted",
+        "White is around the body, and they were left as they are: invert those that are, or take them out.",
+    ),
+    "half_black": ("half black", "note", "half of which is black", "Look whether they were read right, or cut off."),
+    "two_in_one": (
+        "two images in one",
+        "note",
+        "as wide or high as two radiographs",
+        "Where there are two in one, save each as a file of its own.",
+    ),
     "turned": ("EXIF orientation", "note", "stored on their side", "They were rotated by their EXIF orientation."),
     "saturated": (
         "% of the pixels",
@@ -79,8 +93,8 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "It was ignored: look whether --window should say another.",
     ),
 }
-"""By kind of finding: words of the note on reading, severity, and the finding's title and advice. Other notes that need
-attention are findings as they stand."""
+"""By kind of finding: regular expression of the note on reading, severity, and the finding's title and advice. Other
+notes that need attention are findings as they stand."""
 
 
 @dataclass(frozen=True)
@@ -307,10 +321,12 @@ def image_findings(data: Manifest, features: Features) -> list[Finding]:
             add(kind, "note", title, text, images)
     notes = [info.notes for info in features.image_infos]
     for kind, (word, severity, title, text) in _NOTED.items():
-        if images := [name for name, own in zip(names, notes, strict=True) if any(word in note for note in own)]:
+        if images := [
+            name for name, own in zip(names, notes, strict=True) if any(re.search(word, note) for note in own)
+        ]:
             add(kind, severity, title, text, images)
     for note, images in group_notes(names, notes).items():
-        if not any(word in note for word, *_ in _NOTED.values()):
+        if not any(re.search(word, note) for word, *_ in _NOTED.values()):
             add("noted", "note", f'read with the note "{note}"', "Look whether they were read right.", images)
     return found
 

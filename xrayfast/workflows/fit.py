@@ -18,6 +18,7 @@ from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, Task, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, Interrupted, ReadError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -549,9 +550,10 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
             f"outputs too much. --precision {native} takes it nevertheless."
         )
     if data.table["patient"].isna().all():
+        advice = " --patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
         remarks.append(
-            "Patients are not known: one of them may be in several splits, which makes results optimistic. "
-            "--patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
+            "Patients are not known: one of them may be in several splits, which makes results optimistic."
+            + advice * (not any(NO_PATIENTS in note for note in data.notes))
         )
     valid_truth = data.subset("valid").truth
     absent, no_negatives = (labels_lacking(cell, valid_truth, data.labels) for cell in (1, 0))

@@ -24,6 +24,10 @@ from xrayfast.errors import DataError
         ("images/mask_0001.png", True),
         ("images/0001-overlay.png", True),
         ("images/0001.thumbnail.png", True),
+        ("labels_png/1.png", True),
+        ("preview/1.png", True),
+        ("images/1_msk.png", True),
+        ("images/figure1.png", False),
         ("masked-pneumonia/1.png", False),
         ("images/unmasked_1.png", False),
         ("segment3/1.png", False),
@@ -81,17 +85,26 @@ def test_masks_beside_the_folders_of_splits(tmp_path):
     assert len(data) == 24 and data.labels == ("a", "b") and noted(data, "Left out, 6 images")
 
 
-@pytest.mark.parametrize("suffix", ["_lung", "_crop", "-left", "_right", " ROI", "_crop2"])
+@pytest.mark.parametrize("suffix", ["_lung", "-left", " ROI", "_crop2", "_gray", "_PA", " (1)"])
 def test_crops_beside_their_image_stay_in_its_split(tmp_path, suffix):
     names = [f"{label}/{label}{i:02d}{end}.png" for label in "ab" for i in range(20) for end in ("", suffix)]
     data = opened(make(tmp_path, *names))
     split = splits(data)
     assert len(split) == 80 and all(split[name] == split[name.replace(suffix, "")] for name in names)
-    assert noted(data, "40 augmented copies or crops by name")
+    assert noted(data, "40 augmented copies, crops or views by name")
+
+
+def test_one_name_with_two_suffixes_is_one_image_and_numbers_alone_tell_nothing(tmp_path):
+    names = [f"{label}/{i:02d}.{end}" for label in "ab" for i in range(20) for end in ("png", "jpg")]
+    split = splits(opened(make(tmp_path / "both", *names)))
+    assert all(split[name] == split[name.replace("jpg", "png")] for name in names)
+    numbered = make(tmp_path / "numbered", *(f"{label}/{label} ({i}).png" for label in "ab" for i in range(8)))
+    assert not noted(opened(numbered), "by name, grouped")
 
 
 @pytest.mark.parametrize(
-    "suffix", ["_small.jpg", "_seg.png", "_overlay.png", "_heatmap.png", "_thumb.png", "-preview.jpg"]
+    "suffix",
+    ["_small.jpg", "_seg.png", "_overlay.png", "_heatmap.png", "_thumb.png", "-preview.jpg", "_lbl.png", "_edges.png"],
 )
 def test_smaller_copies_and_maps_beside_their_image_are_left_out(tmp_path, suffix):
     root = classes(tmp_path, a=6, b=6)

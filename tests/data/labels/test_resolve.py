@@ -44,6 +44,13 @@ def test_spellings_in_a_column_are_the_most_frequent_of_them(data_dir):
     )
 
 
+def test_of_spellings_that_look_the_same_the_plain_one_is_kept_and_the_others_are_escaped(data_dir):
+    odd = ["b\xa0c", "\u2018a\u2019", "e\u0301"]
+    data = label_column(data_dir, [*odd * 2, "e\u0301", "b c", "a", "\xe9"])
+    assert data.labels == ("a", "b c", "\xe9")
+    assert noted(data, r"'b c' (also 'b\xa0c')", "'\xe9' (also 'e\\u0301')")
+
+
 def test_spellings_are_kept_apart_where_that_is_asked_for(data_dir):
     data = label_column(data_dir, ["a", "A"] * 5, exact_labels=True)
     assert data.labels == ("A", "a") and not noted(data, "joined")

@@ -397,7 +397,10 @@ def test_spellings_of_one_identifier_are_joined(tmp_path):
 
 @pytest.mark.parametrize(
     "word",
-    ["unknown", "anonymous", "N/A", "-", "0", "nan", "none", "ANON", "xxx", "--", "000", "9999", "not available", "?"],
+    [
+        *("unknown", "anonymous", "N/A", "-", "0", "nan", "none", "ANON", "xxx", "--", "000", "9999", "not available"),
+        *("?", "-999", "N.N.", "NN", "Anonymous^Patient"),
+    ],
 )
 def test_words_for_unknown_patients_are_no_patient(tmp_path, word):
     data = with_patients(tmp_path, [f"p{i // 2 * 31 + 5}" if i < 14 else word for i in range(24)])

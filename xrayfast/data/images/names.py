@@ -11,15 +11,17 @@ IMAGE_WORD = re.compile(
 """Of a word: that the folder it names holds images."""
 
 _NOT_RADIOGRAPHS = re.compile(
-    r"(.*masks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
-    r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?)"
+    r"(.*masks?|msks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
+    r"|saliencymaps?|labelmaps?|contours?|gts?|groundtruths?|annotat(ed|ions?)|bbox(es)?|labels?png"
+    r"|previews?|icons?)"
 )
 """Of a word: what is made from a radiograph, and has its name, label and folder, but shows something else."""
 
-_SMALLER = re.compile(
-    r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled)$", re.IGNORECASE
+_MADE_FROM = re.compile(
+    r"(.+?)[-_. ]+(small(er)?|tiny|mini|icon|preview|low[-_ ]?res|resized|scaled|downscaled|lbl|anno|depth|edges?)$",
+    re.IGNORECASE,
 )
-"""Of a file's name without its suffix: that it is a smaller copy of the image that is called like the first group."""
+"""Of a file's name without its suffix: that it is a smaller copy or a map of the image called like the first group."""
 
 AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
 """Of a word in a folder's name: that the folder holds copies of images, or images that were made up."""
@@ -56,12 +58,12 @@ def is_derived(path: str) -> bool:
 
 
 def find_derived(paths: Sequence[str]) -> set[str]:
-    """Those of the paths that `is_derived`, and smaller copies of an image beside them.
+    """Those of the paths that `is_derived`, and smaller copies and maps of an image beside them.
 
     None where all are, as then their names tell nothing.
     """
     found = set(filter(is_derived, paths))
-    if smaller := {path: match[1] for path in paths if (match := _SMALLER.match(path.rpartition(".")[0]))}:
+    if made := {path: match[1] for path in paths if (match := _MADE_FROM.match(path.rpartition(".")[0]))}:
         stems = {path.rpartition(".")[0] for path in paths}
-        found |= {path for path, stem in smaller.items() if stem in stems}
+        found |= {path for path, stem in made.items() if stem in stems}
     return found if len(found) < len(set(paths)) else set()

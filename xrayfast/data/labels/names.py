@@ -83,6 +83,15 @@ def may_be_thousands(name: str) -> bool:
     return bool(_THOUSANDS.fullmatch(name.strip()))
 
 
+def plain_spelling(name: str) -> str:
+    r"""The name without quotes or brackets around it, in composed characters and with plain spaces.
+
+    >>> plain_spelling("'pleural\xa0effusion'")
+    'pleural effusion'
+    """
+    return unicodedata.normalize("NFKC", _unwrap(name))
+
+
 def _unwrap(text: str) -> str:
     """The text without a pair of quotes or brackets around all of it."""
     if text[:1] + text[-1:] in _PAIRS and len(text) > 2 and not {text[0], text[-1]} & set(text[1:-1]):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.labels.cells import find_joint_labels
-from xrayfast.data.labels.names import find_spelling, is_number, may_be_thousands, normalize_label
+from xrayfast.data.labels.names import find_spelling, is_number, may_be_thousands, normalize_label, plain_spelling
 from xrayfast.data.labels.words import copied_label, is_undecided, plain_label, uncertain_label
 from xrayfast.errors import shorten
 
@@ -47,7 +47,9 @@ def spelling_keys(names: Sequence[str]) -> list[str]:
 def join_spellings(
     names: Sequence[str], images: npt.NDArray[np.bool_], known: Collection[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """Give all spellings of a label one name: the most frequent that is no copy, the first of those equally frequent.
+    """Give all spellings of a label one name: the most frequent that is plain, the first of those equally frequent.
+
+    A copy is not plain, nor is a name in quotes or with other characters than `unicodedata` composes.
 
     Args:
         names: the L as they are written.
@@ -60,7 +62,10 @@ def join_spellings(
     order = np.lexsort((images.argmax(0), -images.sum(0))) if len(images) else np.arange(len(names))
     keys = spelling_keys(names)
     by_count = np.argsort(order).tolist()
-    rank = [(normalize_label(name) != key, r) for name, key, r in zip(names, keys, by_count, strict=True)]
+    rank = [
+        (normalize_label(name) != key, plain_spelling(name) != name, r)
+        for name, key, r in zip(names, keys, by_count, strict=True)
+    ]
     spellings: dict[tuple[str | None, str], list[int]] = {}
     for j, name in enumerate(names):
         spellings.setdefault((find_spelling(name, known), keys[j]), []).append(j)
@@ -72,7 +77,11 @@ def join_spellings(
         for j in columns:
             joined[j] = first
         if others:
-            notes.append(f"'{first}' (also {shorten((repr(other) for other in others), 20)})")
+            # Those that look the same are shown with escapes.
+            alike = [plain_spelling(other) == plain_spelling(first) for other in others]
+            shown = (ascii(other) if same else repr(other) for other, same in zip(others, alike, strict=True))
+            kept = f"'{first}'" if plain_spelling(first) == first else ascii(first)
+            notes.append(f"{kept} (also {shorten(shown, 20)})")
     if notes:
         notes = [f"Spellings of one label are joined: {shorten(notes, 20)}. --exact-labels keeps them apart."]
     return joined, notes

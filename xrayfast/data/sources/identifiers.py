@@ -25,11 +25,12 @@ _NUMBER_OR_DATE = re.compile(r"[-+]?[\d.,]+([eE][-+]?\d+)?|\d{1,4}[-/.]\d{1,2}[-
 _ROUNDED = re.compile(r"\d([.,]\d+)?[eE]\+\d+")
 
 _PLACEHOLDER_WORD = re.compile(
-    r"unk(nown)?|anon(ymous|ymi[sz]ed|ym)?|not?[ _]?(available|applicable|known|id|recorded|given|name)|missing|"
+    r"(patient[\s^_]*)?(unk(nown)?|anon(ymous|ymi[sz]ed|ym)?)([\s^_]*(patient|name))?|n\.?n\.?|"
+    r"not?[ _]?(available|applicable|known|id|recorded|given|name)|missing|"
     r"undefined|unspecified|unidentified|de-?identified|removed|default|dummy|tbd|xx+|[-\u2013\u2014._*#?]+|n\.a\.?",
     re.IGNORECASE,
 )
-_PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|9{3,}")
+_PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|-9+|9{3,}")
 """Of an identifier: that it is of no patient where it is on more images than any other."""
 
 

@@ -45,11 +45,15 @@ json.dump([(match[1] or "") if (match := search(name)) else "" for name in names
 
 _COPY = re.compile(
     r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
-    r"|zoom(ed)?|brightness|contrast|crop(ped)?|lungs?|left|right|roi|patch|clahe|enhanced)[-_. ]*\d*)+"
-    r"|_(jpe?g|png)\.rf\.[0-9a-f]{8,})$",
+    r"|zoom(ed)?|bright(er|ness)?|dark(er)?|contrast"
+    r"|invert(ed)?|gr[ae]y(scale)?|blur(red)?|copy|crop(ped)?|lungs?|left|right|roi|patch|clahe|enhanced)[-_. ]*\d*)+"
+    r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.[0-9a-f]{8,})$",
     re.IGNORECASE,
 )
-"""What the names of augmented copies and of crops end in; the last is Roboflow's."""
+"""What the names of augmented copies, of crops and of views end in; the last is Roboflow's."""
+
+_NUMBERED_COPY = re.compile(r" ?\(\d+\)$")
+"""What file managers add to the name of a copy; names of different images end so too, where none is without it."""
 
 
 def find_patients(records: ImageRecords, config: DataConfig) -> None:
@@ -195,7 +199,7 @@ def _read_names(records: ImageRecords) -> None:
 
 
 def _group_copies(records: ImageRecords) -> None:
-    """Augmented copies of one image, by their names, are of one study, where none is known."""
+    """Copies and views of one image, by their names, are of one study, where none is known."""
     if records.patients or records.studies:
         return
     stems = [os.path.splitext(name)[0].rpartition("/")[::2] for name in records.names]  # noqa: PTH122
@@ -204,20 +208,29 @@ def _group_copies(records: ImageRecords) -> None:
         folder: "/".join(part for part in folder.split("/") if not (parse_split(part) or _is_of_copies(part)))
         for folder, _ in set(stems)
     }
-    keys = [f"{plain[folder]}/{_COPY.sub('', stem)}" for folder, stem in stems]
+    files = Counter(stems)  # one stem with two suffixes is one image
+    unnumbered = [_NUMBERED_COPY.sub("", stem) for _, stem in stems]
+    originals = [one if (folder, one) in files else stem for one, (folder, stem) in zip(unnumbered, stems, strict=True)]
+    keys = [f"{plain[folder]}/{_COPY.sub('', one)}" for one, (folder, _) in zip(originals, stems, strict=True)]
     sizes = Counter(keys)
     copies = {
         name: key
-        for name, (folder, stem), key in zip(records.names, stems, keys, strict=True)
-        if sizes[key] > 1 and (_COPY.search(stem) or any(map(AUGMENTED.fullmatch, split_words(folder))))
+        for name, one, (folder, stem), key in zip(records.names, originals, stems, keys, strict=True)
+        if sizes[key] > 1
+        and (
+            one != stem
+            or files[folder, stem] > 1
+            or _COPY.search(stem)
+            or any(map(AUGMENTED.fullmatch, split_words(folder)))
+        )
     }
     if not copies:
         return
     grouped = {*copies.values()}
     records.studies = [key if key in grouped else "" for key in keys]
     records.notes.append(
-        f"{plural(len(copies), 'augmented copy')} or crops by name, grouped with the image as those of one study are: "
-        f"{shorten(copies, 3)}."
+        f"{plural(len(copies), 'augmented copy')}, crops or views by name, grouped with the image as those of one "
+        f"study are: {shorten(copies, 3)}."
     )
 
 

@@ -157,7 +157,7 @@ def test_augmented_folders_are_noted_and_copies_of_one_name_stay_together(tmp_pa
     )
     data = opened(tmp_path)
     assert data.labels == ("normal", "tb") and noted(data, "18 images in folders of augmented", "augmented/normal")
-    assert noted(data, "18 augmented copies or crops by name, grouped with the image")
+    assert noted(data, "18 augmented copies, crops or views by name, grouped with the image")
     split = splits(data)
     assert all(split[name] == split[name.replace("augmented", "original")] for name in split)
     assert {"train", "valid"} == set(split.values())
