@@ -152,18 +152,18 @@ def test_titles_of_several_lines_lie_on_no_image(learn, monkeypatch):
 
 def test_lr_find_suggests_a_rate_and_leaves_weights_and_files_as_they_were(trained):
     before, files = copy.deepcopy(trained.model.state_dict()), sorted(trained.path.rglob("*.*"))
-    found = trained.lr_find(num_it=30, suggest_funcs=(valley, minimum))
-    assert found._fields == ("valley", "minimum") and all(1e-8 <= lr <= 10 for lr in found)
+    found = trained.lr_find(end_lr=1, num_it=30, stop_div=False, suggest_funcs=(valley, minimum))
+    assert found._fields == ("valley", "minimum") and all(1e-8 <= lr <= 1 for lr in found)
     (ax,) = plt.gcf().axes
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["valley", "minimum"]
     assert ax.lines[1].get_xdata()[0] == pytest.approx(found.valley)
     lrs = trained.recorder.lrs
     assert ax.lines[0].get_xdata() == pytest.approx(lrs[:-5])
-    assert lrs[1] / lrs[0] == pytest.approx((10 / 1e-7) ** (1 / 30))
+    assert lrs[1] / lrs[0] == pytest.approx((1 / 1e-7) ** (1 / 30))
     assert all(torch.equal(a, b) for a, b in zip(before.values(), trained.model.state_dict().values(), strict=True))
     assert sorted(trained.path.rglob("*.*")) == files, "no weights are left on the disk"
     plt.close()
-    assert trained.lr_find(num_it=10, suggest_funcs=None) is None
+    assert trained.lr_find(end_lr=1, num_it=10, stop_div=False, suggest_funcs=None) is None
     assert len(plt.gcf().axes[0].lines) == 1
 
 

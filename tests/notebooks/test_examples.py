@@ -37,7 +37,7 @@ SHOWN = {
         "learn.summary()": ("text/plain", "OwnLoss(smooth_loss (own", "GradientNorm", "trainable params: 24,003"),
         "learn.lr_find()": ("image/png",),
         "learn.fit_one_cycle(": ("text/html", "confidence", "auroc_macro"),
-        "learn.recorder.plot_loss(": ("image/png",),
+        "_ = learn.recorder.plot_loss()": ("image/png",),
         "learn.show_results(": ("image/png",),
         "plt.plot(": ("image/png",),
         "run": ("text/html", "by-hand"),
