@@ -362,3 +362,54 @@ def test_columns_of_joint_labels_and_of_a_label_with_another_word(data_dir):
     assert "'Mass' is 1 and 'has_mass' is 0" in message(
         DataError, data_dir, labels=table(data_dir, text.replace("9.png,1,1,1,1", "9.png,1,1,1,0"))
     )
+
+
+@pytest.mark.parametrize("cells", [["1"] * 6 + [""] * 4, ["1"] * 6 + ["-1"] * 4, ["x"] * 6 + [""] * 4])
+def test_images_without_a_1_in_a_flag_of_a_split_are_in_the_other(data_dir, cells):
+    data = with_column(data_dir, "is_train", cells)
+    assert [i for i in range(10) if splits(data)[f"{i}.png"] == "test"] == [6, 7, 8, 9]
+    assert noted(data, "images without a 1 are test")
+
+
+def test_a_cell_that_is_neither_1_nor_0_beside_those_is_no_flag_of_a_split(data_dir):
+    text = "image,label,is_test\n" + "".join(f"{i}.png,{'NP'[i % 2]},{i % 2}\n" for i in range(10))
+    file = table(data_dir, text.replace("4.png,N,0", "4.png,N,unknown"))
+    assert "row 6: found a cell that is neither 1 nor 0, and no 1, in the column of test" in message(
+        DataError, data_dir, labels=file
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "test"), [("split_train,split_test", 4), ("set=train,set=test", 4), ("fold_1,fold_2", 0)]
+)
+def test_one_column_per_split_or_fold_is_no_label(data_dir, header, test):
+    text = f"image,Mass,{header}\n" + "".join(f"{i}.png,{i % 2},{int(i < 6)},{int(i >= 6)}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Mass",) and counts(data)["test"] == test
+    assert noted(data, "Splits: 1 in" if test else "'fold_2' (an identifier or a count)")
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("is_test", "1111111122"), ("is_val", "0000000022"), ("not_train", "0000000011"), ("unseen", "0000000011")],
+)
+def test_further_columns_that_may_tell_the_split_are_noted(data_dir, name, cells):
+    data = with_column(data_dir, name, cells)
+    assert noted(data, f"'{name}' may tell the split too and is not used") and counts(data)["test"] == 0
+
+
+def test_columns_of_0_and_of_indexes_and_names_in_quotes(data_dir):
+    text = "image,'Mass',[Edema],Empty,Unnamed: 3,Unnamed: 0.1,M\n"
+    text += "".join(f"{i}.png,{i % 2},{int(i > 6)},0,1,{i % 2},1\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert data.labels == ("Edema", "M", "Mass")
+    assert noted(data, "Not used, as they hold 0 and no 1: 'Empty'.")
+    assert noted(data, "No labels, by the names", "'Unnamed: 3'", "'Unnamed: 0.1'")
+    assert noted(data, "a patient's sex", "'M'. --label-col")
+
+
+def test_a_column_called_label_beside_others_of_1_and_0(data_dir):
+    text = "image,label,Mass,Edema\n" + "".join(f"{i}.png,{i % 2},{int(i > 6)},{int(i < 2)}\n" for i in range(10))
+    data = opened(data_dir, labels=table(data_dir, text))
+    assert noted(data, "Labels are those of 'label'; others hold 1 and 0 too: 'Mass', 'Edema'.")
+    assert noted(data, "'label' is the only label: a binary task") and not noted(data, "several labels or none")

@@ -144,3 +144,8 @@ def test_a_label_map_makes_classes_of_fractions(data_dir):
     file = write(data_dir, "image,label", ["0", "0.5"] * 5)
     assert opened(data_dir, labels=file, label_map=data_dir / "map.txt").labels == ("0", "questionable")
     assert open_manifest(DataConfig(source=data_dir, labels=file), known_labels=("0", "0.5")).labels == ("0", "0.5")
+
+
+def test_letters_of_sites_are_not_compared_with_those_of_labels(data_dir):
+    file = write(data_dir, "image,label,site,ward", AB, [*"AABBABABAB"], CHANGED)
+    assert not noted(opened(data_dir, labels=file), "other columns differ")

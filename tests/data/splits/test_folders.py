@@ -103,3 +103,29 @@ def test_splits_in_file_names_and_folds_are_named(tmp_path):
     )
     found = message(DataError, tmp_path / "c")
     assert "found one folder, chest_xray, which holds test, train" in found and "c/chest_xray as the data set" in found
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Trainingsdaten", "Testdaten"), ("training_images", "testing_images"), ("trainimages", "testimages")],
+)
+def test_words_of_images_and_data_in_the_folders_of_splits(tmp_path, train, test):
+    make(tmp_path, *(f"{s}/{c}/{c}{i}{s}.png" for s in (train, test) for c in "ab" for i in range(6)))
+    assert opened(tmp_path).counts().loc["images"].to_dict()["test"] == 12
+
+
+@pytest.mark.parametrize("layout", ["train_data/{s}/{c}/{i}.png", "train/{c}/{s}/{i}.png"])
+def test_a_split_below_another_is_an_error(tmp_path, layout):
+    names = [layout.format(s=s, c=c, i=f"{s}{c}{i}") for s in ("train", "test") for c in "ab" for i in range(6)]
+    make(tmp_path, *names)
+    found = message(DataError, tmp_path)
+    assert "found folders of several splits in one path, train" in found and "(train) and test (test)" in found
+    assert opened(tmp_path, ignore_split=True).drawn.all()
+    table(tmp_path, "image,label\n" + "".join(f"{name},{'ab'[i % 2]}\n" for i, name in enumerate(names)))
+    assert "several splits in one path" in message(DataError, tmp_path, labels=tmp_path / "labels.csv")
+    assert not noted(opened(tmp_path, labels=tmp_path / "labels.csv", ignore_split=True), "has no effect")
+
+
+def test_a_split_below_the_same_split_is_no_error(tmp_path):
+    make(tmp_path, *(f"{s}_data/{s}/{c}/{c}{i}{s}.png" for s in ("train", "test") for c in "ab" for i in range(6)))
+    assert opened(tmp_path).counts().loc["images"].to_dict()["test"] == 12

@@ -143,6 +143,8 @@ def _resolve_task(
     if config.task == "auto":
         task: Task = "multi" if config.imply or raw.multi_label else infer_task(matrix)
         found = "Each image has one label" if task == "single" else "Images have several labels or none"
+        if task == "multi" and raw.flags and len(labels) == 1 and not config.imply:
+            return task, [f"'{labels[0]}' is the only label: a binary task, run as a multi-label task of one label."]
         return task, [f"{'Labels imply others' if config.imply else found}: a {task}-label task."]
     if config.task == "single" and config.imply:
         raise ConfigError("found imply with task single; expected task multi. Leave out one of the two.")

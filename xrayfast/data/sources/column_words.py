@@ -63,11 +63,11 @@ _KEYS = {
 
 _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldout|tvt|ttv")
 _SPLIT_CELL = re.compile(
-    r"eval(uation)?|fit|derivation|discovery|(in|ex)ternal|inference|tr|te|ts|va|public.*|private.*"
+    r"eval(uation)?|fit|derivation|discovery|(in|ex)ternal|inference|tr|te|ts|va|public.*|private.*|(un)?seen"
 )
 _MAY_TELL_SPLIT = re.compile(
     r"((in|ex)ternal(test|validation|data)?|(data)?set|cohort|phase|stage|usage|purpose|role|mode|fold)"
-    r"(type|name|label|id|code|no|flag)?"
+    r"(type|name|label|id|code|no|flag)?|(not?|non)(in)?(train(ing)?|test(ing)?|val(idation)?)|(un)?seen"
 )
 
 
@@ -101,8 +101,8 @@ _COUNTED = r"findings?|labels?|diseases?|images?|views?"
 _NOT_LABELS = (
     _Words(
         "an identifier or a count",
-        rf"{_FOLDS.pattern}|id|index|idx|unnamed0?|(n|num|number|nr|count|total)(of)?({_COUNTED})?",
-        rf"0|of|{_COUNTED}",
+        rf"{_FOLDS.pattern}\d*|id|index|idx|unnamed|(n|num|number|nr|count|total)(of)?({_COUNTED})?",
+        rf"\d+|of|{_COUNTED}",
     ),
     _Words(
         "the view", r"frontal|lateral|ap|pa|portable|supine|erect|upright|bedside|mobile", r"is|view|position|image"
@@ -126,16 +126,18 @@ _NOT_LABELS = (
 )
 """Columns of 1 and 0 so called are no labels unless they are named."""
 
+_READER = re.compile(r"reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d")
+
 _DOUBTFUL = re.compile(
     r"diabet(es|ic)|smok(er|ing|ed)|alcohol|obes(e|ity)|hypertensi(on|ve)|pregnan(t|cy)|hiv|vaccinated|fever|cough|"
     r"dyspno?ea|a?symptom(s|atic)|(rt)?pcr|comorbidity|deceased|dead|died|death|alive|surviv(al|ed|or)|mortality|icu|"
     r"intubat(ed|ion)|ventilat(ed|or|ion)|inpatient|outpatient|emergency|hospitali[sz](ed|ation)|(re)?admi(tted|ssion)|"
     r"discharged?|followup|baseline|treat(ed|ment)|surgery|race|ethnicity|white|black|asian|hispanic|insured|married|"
-    r"hospital|site|cent(er|re)|clinic|ward|device|scanner|vendor|manufacturer|year|month|date|season|shift|night|"
+    r"m|f|hospital|site|cent(er|re)|clinic|ward|device|scanner|vendor|manufacturer|year|month|date|season|shift|night|"
     r"priority|urgent|bmi|age|weekend|batch|source|dataset|cohort|group|obese|overweight|"
-    r"adult|child|p(a)?ediatric|elderly|reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d"
+    r"adult|child|p(a)?ediatric|elderly|" + _READER.pattern
 )
-"""Of a word in the name of a column: it may hold a patient's history or outcome, the origin of images, one opinion."""
+"""Of a word in the name of a column: it may hold a patient's sex, history or outcome, images' origin, one opinion."""
 
 
 def simplify_column_name(name: str) -> str:
@@ -211,6 +213,11 @@ def describe_no_label(name: str) -> str:
     if sex_in_name(name):
         return "the sex"
     return next((row.what for row in _NOT_LABELS if row.match(name)), "")
+
+
+def is_of_reader(name: str) -> bool:
+    """Whether a column holds what one reader found, by its name."""
+    return any(map(_READER.fullmatch, split_column_name(name)))
 
 
 def may_be_no_label(name: str) -> bool:

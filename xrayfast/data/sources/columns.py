@@ -136,7 +136,11 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
                 bare.append(name)
             elif may_tell_split(name):
                 mixed.append(name)
-        elif tells_split(name) or (may_tell_split(name) and any(map(sounds_like_split, set(table.columns[name])))):
+        elif (
+            tells_split(name)
+            or parse_split_flag(name)
+            or (may_tell_split(name) and any(map(sounds_like_split, set(table.columns[name]))))
+        ):
             mixed.append(name)
     if not flags and "train" in map(parse_split, bare) and _are_exclusive([table.columns[name] for name in bare]):
         flags, bare = bare, []
@@ -224,9 +228,13 @@ def _label_columns(
     chosen = chosen or [name for name in usual_columns(table.columns, "labels") if name in free][:1]
     if len(chosen) == 1 and (config.task == "single" or not looks_like_flags(table.columns[chosen[0]], known=known)):
         return tuple(chosen), False, []
-    if chosen:
-        return tuple(chosen), True, []
     no_label = {name: "" if name in known else describe_no_label(name) for name in free}
+    if chosen:
+        others = [name for name in free if name not in chosen and not no_label[name] and not may_be_no_label(name)]
+        others = [name for name in others if looks_like_flags(table.columns[name])]
+        is_guess = not (config.label_col or known or spec.label_column or spec.flag_columns)
+        note = f"Labels are those of {quote(chosen)}; others hold 1 and 0 too: {quote(others)}. --label-col names the"
+        return tuple(chosen), True, [f"{note} columns to use."] if others and is_guess else []
     notes = list[str]()
     for words in (False, True):
         flags = [name for name in free if looks_like_flags(table.columns[name], _FLAG_SHARE, words=words)]
@@ -242,6 +250,10 @@ def _label_columns(
         notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")
     if soft := [name for name in free if not no_label[name] and are_fractions(table.columns[name])]:
         notes.append(f"Not used, as they hold fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
+    if no_1 := [
+        name for name in free if name not in {*chosen, *flags} and not no_label[name] and are_flags(table.columns[name])
+    ]:
+        notes.append(f"Not used, as they hold 0 and no 1: {quote(no_1)}.")
     if left_out:
         notes.append(
             f"No labels, by the names of the columns: {shorten(left_out, 20)}. --label-col takes what it names."
@@ -255,8 +267,9 @@ def _label_columns(
     doubtful = [name for name in chosen if name not in known and may_be_no_label(name)]
     if doubtful and len(chosen) > len(doubtful):
         notes.append(
-            "Labels by their 1 and 0, though their names may tell of a patient's history or outcome, of where images "
-            f"are from, or of one reader: {quote(doubtful)}. --label-col names the columns of labels, without others."
+            "Labels by their 1 and 0, though their names may tell of a patient's sex, history or outcome, of where "
+            f"images are from, or of one reader: {quote(doubtful)}. --label-col names the columns of labels, without "
+            "others."
         )
     return tuple(chosen), True, notes
 

@@ -16,6 +16,7 @@ from xrayfast.data.labels.targets import Targets, Where
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     is_first_choice,
+    is_of_reader,
     simplify_column_name,
     split_column_name,
     usual_columns,
@@ -46,6 +47,9 @@ def note_other_labels(
     differing, apart = dict[str, npt.NDArray[np.bool_]](), list[str]()
     for name in columns.unused:
         other = _parse(table, name)
+        # Sites, arms and splits are called A and B as often as labels are.
+        if other and max(map(len, other[0]), default=0) == 1 and not (_is_called_label(name) or is_of_reader(name)):
+            continue
         rows = _differing_rows(names, raw, *other) if other else None
         if rows is not None and rows.any():
             differing[name] = rows

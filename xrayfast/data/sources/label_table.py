@@ -43,6 +43,9 @@ from xrayfast.errors import DataError, plural, shorten
 _VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
 """Of the name of a column of 1 and 0: what says so, as in "Effusion (0/1)"."""
 
+_QUOTED = re.compile(r"(['\"\[])([^'\"\[\]]+)['\"\]]")
+"""A name in quotes or brackets."""
+
 
 def read_label_table(file: Path, root: Path, config: DataConfig, known: Collection[str] = ()) -> ImageRecords:
     """Read the table, resolve its columns, locate the files, parse the labels, and build the records.
@@ -130,14 +133,16 @@ def _parse_labels(
 ) -> tuple[RawLabels, list[str]]:
     """The labels of rows, and notes; those of a run may be among the known."""
     if columns.are_flags:
-        plain = {name: clean_label(_VALUES_IN_NAME.sub("", name) or name) for name in columns.labels}
+        plain = {
+            name: clean_label(_QUOTED.sub(r"\2", _VALUES_IN_NAME.sub("", name)) or name) for name in columns.labels
+        }
         plain = plain if len(set(plain.values())) == len(plain) else dict(zip(plain, plain, strict=True))
         cells_of = {spec.flag_columns.get(name, plain[name]): table.columns[name] for name in columns.labels}
         names, alone = list(cells_of), len(cells_of) == 1
         matrix = parse_flags(cells_of, table.where)
         raw = RawLabels(names, matrix, spec.multi_label or alone, blank=spec.blank, flags=True)
         notes = [*note_missing(cells_of, are_flags=True), *note_delimiters(names, "", "column")]
-        return raw, [f"'{names[0]}' is the only label: a binary task.", *notes] if alone else notes
+        return raw, notes
     column = columns.labels[0]
     cells = table.columns[column]
     if not of_run and are_fractions(cells, known):

@@ -15,9 +15,9 @@ from xrayfast.data.sources.file_matching import absolute
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.folders import splits_from_folders
+from xrayfast.data.splits.folders import describe_nested_splits, splits_from_folders
 from xrayfast.data.splits.stratify import parse_split
-from xrayfast.errors import plural, shorten
+from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import require_utf8
 
 
@@ -99,16 +99,22 @@ def _note_augmented(records: ImageRecords) -> None:
 
 
 def _find_splits(records: ImageRecords, config: DataConfig) -> None:
-    """Leave out the split that the data set gives where that is asked for; else fill it in from folders' names."""
-    by_folder, note = splits_from_folders(records.names)
+    """Leave out the split that the data set gives where that is asked for; else fill it in from folders' names.
+
+    Raises:
+        DataError: they tell of two splits of one image.
+    """
+    (by_folder, note), nested = splits_from_folders(records.names), describe_nested_splits(records.names)
     named = Counter(parse_split(re.split(r"[\W_\d]", name.rpartition("/")[2])[0]) for name in records.names)
     if records.splits is None and by_folder is None and "train" in named and len({*named} - {None}) > 1:
         counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items(), key=str) if split)
         records.notes.append(f"File names may tell splits ({counts}), which are not used: a column or --split-file is.")
-    records.own_split = records.splits is not None or by_folder is not None
+    records.own_split = records.splits is not None or by_folder is not None or bool(nested)
     if config.ignore_split:
         records.notes += ["The data set's own split is left out, as ignore_split is set."] * records.own_split
         records.splits = None
+    elif config.split_file is None and records.splits is None and nested:
+        raise DataError(nested)
     elif config.split_file is None and by_folder is not None:
         if records.splits is None:
             records.splits = by_folder

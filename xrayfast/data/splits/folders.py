@@ -19,10 +19,23 @@ def parse_split_folder(name: str) -> Split | None:
     >>> parse_split_folder("stage_2_train_images"), parse_split_folder("Test"), parse_split_folder("test-positive")
     ('train', 'test', None)
     """
-    if split := parse_split(name):
+    if split := parse_split(re.sub(r"[\W_]*images?$", "", name, flags=re.IGNORECASE)):
         return split
     words = [word for word in split_words(name) if not (_BESIDE.fullmatch(word) or IMAGE_WORD.fullmatch(word))]
     return parse_split(words[0]) if len(words) == 1 else None
+
+
+def describe_nested_splits(names: Sequence[str]) -> str:
+    """An error on folders of one split below a folder of another, by images' names, paths with '/'; "" for none."""
+    for folder in sorted({name.rpartition("/")[0] for name in names}):
+        told = {split: part for part in folder.split("/") if (split := parse_split_folder(part))}
+        if len(told) > 1:
+            found = " and ".join(f"{part} ({split})" for split, part in told.items())
+            return (
+                f"{folder}: found folders of several splits in one path, {found}; expected one level of splits. Rename "
+                "one of the folders, or draw the splits anew with --ignore-split."
+            )
+    return ""
 
 
 def splits_from_folders(names: Sequence[str]) -> tuple[list[Split | None] | None, str]:

@@ -27,7 +27,7 @@ _GAIN = 1e-5
 
 _WORDS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn"),
-    "valid": ("valid", "val", "validation", "validate", "dev", "development"),
+    "valid": ("valid", "val", "validation", "validate", "validierung", "dev", "development"),
     "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
 
@@ -39,7 +39,7 @@ def parse_split(text: str) -> Split | None:
     ('valid', 'test', 'valid', None)
     """
     word = re.sub(r"[\W_]+|[\W_\d]+$", "", text).lower()
-    word = re.sub(r"(set|split|data|subset|dataset)$", "", word)
+    word = re.sub(r"(set|split|data|s?daten|subset|dataset)$", "", word)
     return next((split for split, words in _WORDS.items() if word in words), None)
 
 
@@ -66,7 +66,9 @@ def parse_split_flag(name: str) -> Split | None:
     ('test', 'train', None)
     """
     word = re.sub(r"[\W_]+", "", name).lower()
-    if match := re.fullmatch(r"(?:is|in|for|usedfor|usedin)(.+)|(.+)(?:set|split|flag)", word):
+    if match := re.fullmatch(
+        r"(?:is|in|for|usedfor|usedin|split|set|subset|partition)(.+)|(.+)(?:set|split|flag)", word
+    ):
         return parse_split(match[1] or match[2])
     return "test" if word in ("holdout", "heldout") else None
 
@@ -76,24 +78,30 @@ def split_without_flag(flags: Collection[Split]) -> Split:
     return next((split for split in ("train", "test") if split not in flags), "valid")
 
 
-def parse_split_flags(
-    flags: Mapping[Split, npt.NDArray[np.floating]], where: Callable[[int], str]
-) -> list[Split | None]:
+def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Callable[[int], str]) -> list[Split]:
     """The splits of N images by (N,) columns of 1, 0 and NaN, one for each of some splits.
 
-    Images with 0 in all of them are of the split of `split_without_flag`; None where a cell is NaN.
+    Images without a 1 are of the split of `split_without_flag`. In a column that has no 0 all cells but 1 count as 0.
 
     Raises:
-        DataError: an image has 1 in two columns, or 0 in those of all three splits; the message begins with `where(i)`.
+        DataError: an image has 1 in two columns, 0 in those of all three splits, or no 1 and a cell that is neither 1
+            nor 0; the message begins with `where(i)`.
     """
     rest = split_without_flag(flags)
-    table = np.column_stack(list(flags.values()))
+    table = np.column_stack([column if (column == 0).any() else column == 1 for column in flags.values()])
+    unclear = ~np.isin(table, (0, 1)).all(1) & ~(table == 1).any(1)
+    if unclear.any():
+        raise DataError(
+            f"{where(int(unclear.argmax()))}: found a cell that is neither 1 nor 0, and no 1, in "
+            f"{', '.join(f'the column of {split}' for split in flags)}; expected 1 or 0. Fix the cells of "
+            f"{int(unclear.sum())} rows, or draw the splits anew with --ignore-split."
+        )
     several, none = (table == 1).sum(1) > 1, (table == 0).all(1) & (len(flags) == len(SPLITS))
     for wrong, found in ((several, "1 in several of"), (none, "0 in all of")):
         if wrong.any():
             names = ", ".join(f"the column of {split}" for split in flags)
             raise DataError(f"{where(int(wrong.argmax()))}: found {found} {names}; expected 1 in one. Fix the cells.")
-    splits: list[Split | None] = [rest if (row == 0).all() else None for row in table]
+    splits: list[Split] = [rest] * len(table)
     for split, column in flags.items():
         splits = [split if flag == 1 else other for flag, other in zip(column, splits, strict=True)]
     return splits

@@ -21,7 +21,7 @@ from xrayfast.data.sources.class_folders.levels import choose_class_level, group
 from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.folders import parse_split_folder
+from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folder
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 
@@ -69,8 +69,8 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
     `known` are the labels of a run, which are classes whatever their names say.
 
     Raises:
-        DataError: folders that are neither classes nor splits, a class without images, or one file in two classes
-            of a single-label task.
+        DataError: folders that are neither classes nor splits, a folder of a split below another split's, a class
+            without images, or one file in two classes of a single-label task.
         ConfigError: an option names a column.
     """
     _require_no_table_options(config)
@@ -111,6 +111,8 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
         return path[start:].replace("\\", "/")
 
     names = [name(path) for path in paths]
+    if splits and not (config.ignore_split or config.split_file) and (nested := describe_nested_splits(names)):
+        raise DataError(nested)
     labels = sort_labels(label for row in sets for label in row)
     found.notes += note_delimiters(labels, "+", "class folder")
     if doubtful := list(filter(may_be_no_class, labels)):
