@@ -377,6 +377,8 @@ def test_a_cell_that_is_neither_1_nor_0_beside_those_is_no_flag_of_a_split(data_
     assert "row 6: found a cell that is neither 1 nor 0, and no 1, in the column of test" in message(
         DataError, data_dir, labels=file
     )
+    listed = table(data_dir, lines("image,split", "{i}.png,train").replace("train", "test", 3), "split.csv")
+    assert counts(opened(data_dir, labels=file, split_file=listed))["test"] == 3
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def read_label_table(file: Path, root: Path, config: DataConfig, known: Collecti
             f"{len(files.rows)} rows describe {len(files.names)} images: rows of one image are merged, "
             "1 if any row is 1."
         )
-    if config.ignore_split and columns.split:
+    if (config.ignore_split or config.split_file) and columns.split:
         records.splits, columns = [None] * len(records.names), replace(columns, split=())
     _add_metadata(records, table, columns, spec, files.first)
     if config.patient_col is None:
