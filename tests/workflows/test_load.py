@@ -49,7 +49,8 @@ def test_load_works_where_the_data_is_gone(tiny_run, data_dir, tmp_path):
     run = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "moved", ignore=UNCHECKED))
     config = (run.path / "config.yaml").read_text().replace(str(data_dir), str(tmp_path / "elsewhere"))
     (run.path / "config.yaml").write_text(config)
-    learn = quiet(xf.load(run))
+    with pytest.warns(UserWarning, match=r"lost its data.*: a black image .* xrayfast\.load\(run, data\)"):
+        learn = quiet(xf.load(run))
     file = next(data_dir.glob("normal/*.png"))
     expected = xf.predict(tiny_run, file).filter(like="prob_").to_numpy(dtype=float)[0]
     own = learn.predict(file)[2].numpy()[None].astype(float)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from fastai.metrics import accuracy_multi
 
 import xrayfast as xf
 from tests.conftest import TINY
@@ -36,6 +37,12 @@ def test_a_run_with_masked_cells_trains_measures_and_reports(uncertain, data_dir
     assert sum(run.metrics["valid"]["masked"].values()) == (valid.truth < 0).sum()
     xf.interpret(run)
     assert "because the label is masked" in run.report_path.read_text()
+
+
+def test_metrics_that_meet_masked_cells_are_named(uncertain, data_dir):
+    dls = xf.dataloaders(xf.open_data(data_dir, labels=uncertain), size=32, workers=0, device="cpu")
+    with pytest.warns(UserWarning, match="metrics accuracy_multi: masked cells .* are NaN in the targets"):
+        xf.learner(dls, arch="resnet18", weights="none", metrics=[accuracy_multi])
 
 
 def test_policies_change_what_is_learned(uncertain, data_dir):

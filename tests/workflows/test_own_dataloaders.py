@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import xrayfast as xf
 from tests.conftest import add_tiny_vgg
 from xrayfast.cli import app
-from xrayfast.errors import DataError, RunError
+from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.workflows.explain import explain
 
 SIZE = {"bs": 8, "num_workers": 0, "seed": 1, "device": torch.device("cpu")}
@@ -142,7 +142,8 @@ def test_the_exported_block_feeds_the_exported_learner(data_dir, tmp_path):
     np.testing.assert_allclose(calibrated, run.decision.calibrated(raw[:1]), atol=1e-5)
     split = pd.read_csv(run.path / "split.csv", dtype=str)
     assert split["digest"].str.len().min() > 8 and sorted(set(split["split"])) == ["train", "valid"]
-    assert xf.load(run).dls.origin == "xrayfast"  # a black image, to predict with
+    with pytest.warns(UserWarning, match=r"DataLoaders of the user's own: a black image .* xrayfast\.load\(run, dls\)"):
+        assert xf.load(run).dls.origin == "xrayfast"
 
 
 def test_the_block_with_further_transforms_is_not_ours(data_dir):
@@ -154,6 +155,11 @@ def test_class_weights_count_their_training_split(data_dir):
     labels = [parent_label(file) for file in dls.train.items]
     expected = [len(labels) / (3 * labels.count(name)) for name in dls.vocab]
     np.testing.assert_allclose(learner(dls, class_weights="auto").loss_func.weight, expected, rtol=1e-6)
+
+
+def test_images_are_not_normalised_twice(data_dir):
+    with pytest.raises(ConfigError, match=r"normalises images twice: RadiographBlock .* Leave Normalize out"):
+        learner(block(data_dir, batch_tfms=Normalize.from_stats([0.5] * 3, [0.2] * 3)))
 
 
 def test_pretrained_weights_want_normalised_images(data_dir, tiny_run):

@@ -71,8 +71,8 @@ def load(
     Args:
         run: the run or its folder.
         data: for the learner's DataLoaders; by default the run's own data if it is still there and unchanged, else a
-            black image, which is enough to predict on new files. DataLoaders of your own too, as `learner` takes them;
-            they have to read images as those did that the run was trained on.
+            black image, with a warning, which is enough to predict on new files. DataLoaders of your own
+            too, as `learner` takes them; they have to read images as those did that the run was trained on.
         arch: that of the run, where it is code of your own.
         splitter: likewise; without it layer groups are one per block.
         loss: likewise; without it the learner has the task's default loss.
@@ -93,7 +93,15 @@ def load(
     else:
         run.require_known_transforms("its own learner can't be made")
     if data is None:
-        data = find_data(run) or _placeholder_manifest(run.labels, run.task, run.config.model.size)
+        if (data := find_data(run)) is None:
+            data = _placeholder_manifest(run.labels, run.task, run.config.model.size)
+            own = run.info.dataloaders != "xrayfast"
+            why = "was trained on DataLoaders of the user's own" if own else "has lost its data, or they have changed"
+            again = "(run, dls) takes them" if own else "(run, data) takes them from where they are now"
+            warn(
+                f"{run.path} {why}: a black image stands in their place. It is enough to predict on new files, but "
+                f"validate() and training on it mean nothing; xrayfast.load{again}."
+            )
     elif (data.labels, data.task) != known:
         raise DataError(
             f"{run.path} was trained on the labels {', '.join(run.labels)} ({run.task}-label); this data has "

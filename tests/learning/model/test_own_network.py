@@ -153,6 +153,14 @@ class Two(Wrapper):
         return (x, x) if self.training else x
 
 
+@pytest.mark.parametrize("last", [nn.Softmax(1), nn.Sigmoid()])
+def test_a_whole_network_that_gives_probabilities_is_noted(last):
+    net = Wrapper(maps(), mean=True)
+    assert "probabilities" not in build(net, labels=5).notes[0]
+    ended = build(nn.Sequential(net, last), labels=5)
+    assert "Its outputs look like probabilities; expected logits" in ended.notes[0]
+
+
 def needs(width):
     return maps()
 

@@ -29,6 +29,15 @@ def plain(data):
     return batches(data, False)
 
 
+def as_bytes(images):
+    return images * 255
+
+
+def test_values_out_of_range_are_noted(data):
+    with pytest.warns(UserWarning, match=r"augment as_bytes gives values from .* to 255 for images in \[0, 1\]"):
+        batches(data, [as_bytes])
+
+
 class Negative(nn.Module):
     def forward(self, images):
         assert type(images) is torch.Tensor and images.shape[1:] == (1, 32, 32)

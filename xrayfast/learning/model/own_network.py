@@ -68,6 +68,7 @@ def build_own_network(
         blocks = OrderedDict(net=net) if whole else _backbone_blocks(net, probe, output, name, n_out)
         if whole:
             _require_output(copy.deepcopy(net).train(), probe, n_out, name)
+        probabilities = whole and _gives_probabilities(net, probe)
     if head == "none" and not whole:
         raise ConfigError(
             f"head is none, for a whole network; {name} gives {tuple(output.shape)} for 2 images, expected "
@@ -88,6 +89,8 @@ def build_own_network(
             f"{name} is taken for a whole network: it gives one output per label. No head is added. A backbone with as "
             "many features gives them as a map, (N, F, 1, 1)."
         )
+        if probabilities:
+            note += " Its outputs look like probabilities; expected logits: leave out its softmax or sigmoid."
     elif head == "classifier":
         raise ConfigError(f"head is classifier, which is known of networks of 'xrayfast models', not of {name}.")
     else:
@@ -180,6 +183,12 @@ def _try(net: nn.Module, probe: Tensor, name: str) -> tuple[Tensor, bool]:
             "of a backbone."
         )
     return output, bool(errors)
+
+
+def _gives_probabilities(net: nn.Module, probe: Tensor) -> bool:
+    """Whether outputs stay within [0, 1] however large the inputs are, as after a softmax or sigmoid."""
+    with torch.no_grad():
+        return all(bool(((y := net(probe * scale)) >= 0).all() and (y <= 1).all()) for scale in (1, 1000, -1000))
 
 
 def _require_output(net: nn.Module, probe: Tensor, n_out: int, name: str) -> None:

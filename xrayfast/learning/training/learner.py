@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -71,7 +72,8 @@ class RadiographLearner(Learner):
         dls: its DataLoaders.
         groups: its layer groups, from the input to the head.
         settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
-        network_notes: sentences on what a network of the user's own was taken for, and on tensors of the weight file
+        network_notes: sentences on metrics that meet masked cells, on what a network of the user's own was taken for,
+            and on tensors of the weight file
             that are not used, such as those of its head.
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
@@ -116,6 +118,12 @@ class RadiographLearner(Learner):
         self.own_cbs = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
         self.add_cbs(self.own_cbs)
         self.own_code |= own_names(self.own_cbs, self.metrics)
+        of_batches = [m.name for m in self.metrics if type(m).__module__.startswith("fastai.")]
+        if of_batches and np.isnan(self.dls.manifest.subset("valid").targets).any():
+            self.network_notes += (
+                f"metrics {', '.join(of_batches)}: masked cells of the validation split are NaN in the targets, which "
+                "most metrics do not leave out; fastai's accuracy_multi counts them as positives.",
+            )
 
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
         """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
@@ -273,7 +281,12 @@ def learner(
     given = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": str(weights)}
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
-    learn = _build_learner(adopt_dataloaders(dls), settings, groups, code)
+    dls = adopt_dataloaders(dls)
+    if {"Normalize", "Normalization"} <= {type(transform).__name__ for transform in dls.train.after_batch.fs}:
+        raise ConfigError(
+            "dls normalises images twice: RadiographBlock does so by itself. Leave Normalize out of batch_tfms."
+        )
+    learn = _build_learner(dls, settings, groups, code)
     learn.add_own(cbs, metrics)
     for note in [*learn.network_notes, *_unusual_input(learn)]:
         warnings.warn(note, stacklevel=3)

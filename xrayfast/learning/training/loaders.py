@@ -27,6 +27,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.escapes import warn
 from xrayfast.errors.signals import STOP_SIGNALS, leave_signals_to_parent
 from xrayfast.learning.augment import DEFAULT, denormalize, draws_of_view, normalize
 from xrayfast.learning.augment import augment as vary
@@ -319,7 +320,12 @@ def RadiographBlock(
     _, augmentation = make_augmentation(augment)
     if code := [t for t in augmentation if isinstance(t, OwnAugmentation)]:
         with isolated_rng("probe"):
-            code[0].encodes(TensorImageBW(torch.rand(2, 1, size, size)))
+            low, high = code[0].encodes(TensorImageBW(torch.rand(2, 1, size, size))).aminmax()
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            warn(
+                f"augment {name_of(code[0].functions)} gives values from {float(low):.3g} to {float(high):.3g} for "
+                "images in [0, 1]; expected [0, 1], as of validation images. clamp(0, 1) keeps to it."
+            )
     return TransformBlock(
         type_tfms=OpenRadiograph(images or UncachedImages(size)),
         batch_tfms=[IntToFloatTensor(), Shrink(), *augmentation, Normalization()],
