@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fastai.callback.core import CancelTrainException
+from fastai.callback.core import CancelBatchException, CancelTrainException
 from fastai.callback.mixup import CutMix, MixUp
 from fastai.callback.progress import CSVLogger, ProgressCallback
 from fastai.callback.schedule import ParamScheduler
@@ -19,6 +19,7 @@ from fastai.callback.tracker import (
     TerminateOnNaNCallback,
 )
 from fastai.callback.training import GradientAccumulation, GradientClip, ShortEpochCallback
+from fastai.learner import Metric
 from fastai.metrics import accuracy, error_rate, skm_to_fastai
 from matplotlib.figure import Figure
 from sklearn import metrics as skm
@@ -215,9 +216,9 @@ def test_a_callback_ends_its_phase_and_a_resumed_run_is_the_same(data_dir, tmp_p
 
 
 def test_a_run_is_resumed_with_the_code_that_it_began_with(data_dir, tmp_path):
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"xrayfast\.resume\('.*run', cbs=\.\.\., metrics=\.\.\.\) in Python"):
         fit(data_dir, tmp_path, name="run", epochs=1, cbs=Watch, metrics=error_rate, interrupted=StopAfter(1))
-    with pytest.raises(ConfigError, match=r"cbs Watch, metrics error_rate\. .*in Python: cbs=..., metrics=...\."):
+    with pytest.raises(ConfigError, match=r"cbs Watch, metrics error_rate\. .*in Python, by cbs=, metrics=\."):
         xf.resume(tmp_path / "run")
     with pytest.raises(ConfigError, match=r"cbs is Watch, Watch2, and the run began otherwise: its cbs is Watch\."):
         xf.resume(tmp_path / "run", cbs=[Watch, type("Watch2", (Watch,), {})], metrics=error_rate)
@@ -239,6 +240,86 @@ class EndWithin(Callback):
 def test_an_epoch_that_is_cut_short_is_an_error(data_dir, tmp_path, kind):
     with pytest.raises(TrainingError, match="A callback ended epoch 1 before it was trained and validated"):
         fit(data_dir, tmp_path, cbs=EndWithin(kind))
+
+
+class EndEarly(Callback):
+    """Ends training in one event."""
+
+    def __init__(self, event):
+        setattr(self, event, self.end)
+
+    def end(self):
+        raise CancelFitException
+
+
+@pytest.mark.parametrize("event", ["before_fit", "before_train", "before_batch"])
+def test_training_that_ends_before_its_first_batch_is_an_error(data_dir, tmp_path, event):
+    with pytest.raises(TrainingError, match="A callback ended epoch 1 before it was trained and validated"):
+        fit(data_dir, tmp_path, cbs=EndEarly(event))
+
+
+class SkipBatches(Callback):
+    """Skips the first batch of each pass; counts the targets of the others."""
+
+    def __init__(self):
+        self.rows = {True: 0, False: 0}
+
+    def before_batch(self):
+        if self.iter == 0:
+            raise CancelBatchException
+        self.rows[self.training] += len(self.yb[0])
+
+
+class CountRows(Metric):
+    """Images of the validation split that were counted."""
+
+    name = "rows"
+
+    def reset(self):
+        self.count = 0
+
+    def accumulate(self, learn):
+        self.count += len(learn.yb[0])
+
+    @property
+    def value(self):
+        return self.count
+
+
+def test_a_skipped_batch_counts_nowhere(data_dir, tmp_path):
+    skip = SkipBatches()
+    run = fit(data_dir, tmp_path, cbs=skip, metrics=CountRows(), epochs=1, batch_size=2)
+    assert skip.rows[True] and skip.rows[False]
+    assert len(run.batches) == skip.rows[True] / 2
+    assert run.history["valid_rows"].tolist() == [skip.rows[False]]
+    assert run.history["train_loss"].iloc[-1] == pytest.approx(run.batches["loss"].mean())
+
+
+def raises(outputs, targets):
+    raise KeyError("no such column")
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (skm.roc_auc_score, "roc_auc_score fails on random logits .* validation split: multi_class must be in"),
+        (raises, "raises fails on random logits .*no such column"),
+        (lambda outputs, targets: "high", "<lambda> fails on random logits"),
+        (skm.get_scorer("roc_auc"), "which scores a model of scikit-learn; expected a function"),
+    ],
+)
+def test_a_metric_is_tried_before_training(data_dir, tmp_path, metric, message):
+    with pytest.raises(ConfigError, match=message):
+        fit(data_dir, tmp_path, metrics=metric)
+
+
+def test_a_first_loss_that_is_not_finite_names_the_user_s_own_code(data_dir, tmp_path):
+    class Broken(Callback):
+        def after_loss(self):
+            self.learn.loss = self.learn.loss * float("nan")
+
+    with pytest.raises(TrainingError, match="first batch, so the reason may be code of the user's own: cbs Broken"):
+        fit(data_dir, tmp_path, cbs=Broken)
 
 
 def test_a_metric_that_is_no_number_is_an_error(data_dir, tmp_path):

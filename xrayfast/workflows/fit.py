@@ -441,6 +441,9 @@ def _train(training: Training) -> None:
                 run.update_info(status="interrupted", seconds=run.total_seconds(time.perf_counter() - began))
             path = str(run.path)
             again = f"xf.resume({path!r})" if in_notebook() else f"xrayfast fit --resume {shlex.quote(path)}"
+            if names := config.own_code | learn.own_code:  # a command line can't carry code
+                again = f"xrayfast.resume({path!r}, {', '.join(f'{name}=...' for name in names)}) in Python, with "
+                again += describe_code(names)
             raise Interrupted(
                 f"Stopped after {plural(len(history.rows), 'finished epoch')}. Resume with: {again}",
                 getattr(error, "exit_code", stop.exit_code),

@@ -20,6 +20,7 @@ from xrayfast.learning.training.callback_order import CALLBACK_ORDER
 from xrayfast.learning.training.metrics import TrainRecorder, finite
 from xrayfast.learning.training.phases import Phase
 from xrayfast.metrics.registry import history_column
+from xrayfast.own_code import describe_code, names_of_code
 from xrayfast.progress import NullReporter as NullReporter
 from xrayfast.progress import Reporter
 
@@ -121,7 +122,8 @@ class BatchProgress(Callback):
         """Count images; report ten times per second at most, as reading the loss makes the CPU wait for the device."""
         self.images += len(self.xb[0])
         now = time.perf_counter()
-        if now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter:
+        due = now - self.reported >= SECONDS_BETWEEN_REPORTS or self.iter + 1 == self.n_iter
+        if due and self.learn.recorder.smooth_loss.count:  # without one all batches were skipped so far
             self.reported = now
             loss = float(self.learn.recorder.smooth_loss.value)
             self.reporter.batch(
@@ -239,8 +241,8 @@ class EpochCheckpoint(Callback):
     def after_cancel_fit(self) -> None:
         """Where training ended within an epoch, say why."""
         if self.failure is None and not self.saved:
-            if self.training and len(self.train_batches.losses) <= self.iter:  # another callback ended the batch
-                self.train_batches.after_batch()
+            if self.training and self.recorder.has_loss:  # another callback ended the batch
+                self.train_batches.add_batch()
             self.failure = self._divergence(self.train_batches.read_losses()) or self._cut_short()
 
     def _cut_short(self) -> TrainingError:
@@ -272,9 +274,12 @@ class EpochCheckpoint(Callback):
             found += f"{self.train_batches.lrs[-1]:.3g}"
         else:
             return None
+        first = batch == 0 and not self.history.rows
+        own = describe_code(names_of_code(self.learn.settings) | self.learn.own_code) if first else ""
+        hint = f" It is the very first batch, so the reason may be code of the user's own: {own}." if own else ""
         return TrainingError(
             f"The {found}: training diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); "
-            "'xrayfast lr-find' suggests one."
+            f"'xrayfast lr-find' suggests one.{hint}"
         )
 
 

@@ -59,7 +59,7 @@ from xrayfast.learning.training.loaders import (
     adopt_dataloaders,
     transform_names,
 )
-from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics
+from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics, try_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
@@ -112,9 +112,12 @@ class RadiographLearner(Learner):
         """Add callbacks and metrics of the user's own.
 
         Raises:
-            ConfigError: a metric has no name, or that of another.
+            ConfigError: a metric has no name, or that of another, or fails.
         """
         self.metrics = build_epoch_metrics(self.dls.manifest.task, len(self.dls.manifest.labels), metrics)
+        if L(metrics):
+            target = torch.as_tensor(self.dls.manifest.subset("valid").targets, device=self.dls.device)
+            try_metrics(self.metrics, self.dls.manifest.task, target, self.to_detach)
         self.own_cbs = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
         self.add_cbs(self.own_cbs)
         self.own_code |= own_names(self.own_cbs, self.metrics)

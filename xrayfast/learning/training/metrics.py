@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,8 @@ class EpochRecorder(Recorder):
 
     Attributes:
         of_run: whether it has what a finished run recorded, and nothing was trained since.
+        has_loss: whether the current batch has a loss that is not yet recorded.
+        counted: whether the last batch was recorded; one that a callback skipped is not.
     """
 
     name = "recorder"
@@ -197,12 +201,22 @@ class EpochRecorder(Recorder):
     def __init__(self) -> None:
         super().__init__()
         self.loss, self.smooth_loss = UnmaskedLoss(), SmoothLoss()
-        self.of_run = False
+        self.of_run = self.has_loss = self.counted = False
 
     def before_fit(self) -> None:
         """Forget the last fit."""
         super().before_fit()
-        self.of_run = False
+        self.of_run = self.has_loss = False
+
+    def after_loss(self) -> None:
+        """The batch has outputs and a loss."""
+        self.has_loss = True
+
+    def after_batch(self) -> None:
+        """Record the batch, unless a callback skipped it: then outputs and loss are those of an earlier one."""
+        self.counted, self.has_loss = self.has_loss, False
+        if self.counted:
+            super().after_batch()
 
     def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None) -> None:
         """Fill it as if a run had been one fit.
@@ -226,8 +240,9 @@ class EpochRecorder(Recorder):
 
     def after_fit(self) -> None:
         """All batches' losses at once."""
-        if self.losses and self.losses[0].device.type != "cpu":
-            self.losses = list(torch.stack(self.losses).cpu())
+        losses = getattr(self, "losses", None)  # none where a callback ended training before the first batch
+        if losses and losses[0].device.type != "cpu":
+            self.losses = list(torch.stack(losses).cpu())
 
 
 class TrainRecorder(Callback):
@@ -262,17 +277,21 @@ class TrainRecorder(Callback):
         self.weight: torch.Tensor | float = 0.0
 
     def after_batch(self) -> None:
-        """Add a training batch, and its loss to the mean: fastai's smoothed one runs on over epochs, so that resuming
-        would change it.
+        """Add a training batch, unless a callback skipped it."""
+        if self.training and self.recorder.counted:
+            self.add_batch()
+
+    def add_batch(self) -> None:
+        """Add the batch, and its loss to the mean: fastai's smoothed one runs on over epochs, so that resuming would
+        change it.
         """
-        if self.training:
-            loss, weight = self.loss.detach(), batch_weight(self.yb[0])
-            self.total += loss * weight
-            self.weight += weight
-            self.outputs.add(self.pred, self.yb[0])
-            self.losses.append(loss)
-            self.lrs.append(float(self.opt.hypers[-1]["lr"]))
-            self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
+        loss, weight = self.loss.detach(), batch_weight(self.yb[0])
+        self.total += loss * weight
+        self.weight += weight
+        self.outputs.add(self.pred, self.yb[0])
+        self.losses.append(loss)
+        self.lrs.append(float(self.opt.hypers[-1]["lr"]))
+        self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
 
     def read_losses(self) -> list[float]:
         """The losses of the epoch's batches so far, read from the device at once."""
@@ -291,7 +310,7 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
     """The metrics to report of the validation split after each epoch: those of xrayfast, then further ones.
 
     Raises:
-        ConfigError: a further one has no name, or that of another.
+        ConfigError: a further one has no name, or that of another, or is a scorer of scikit-learn.
     """
     metrics = registry.history_metrics(task)
     outputs = _Outputs(task, n_labels, metrics)
@@ -299,6 +318,11 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
     for given in L(further):
         function = getattr(given, "func", given)  # of a functools.partial
         if not isinstance(given, Metric) and getattr(function, "__module__", "").startswith("sklearn.metrics"):
+            if not hasattr(function, "__name__"):
+                raise ConfigError(
+                    f"metrics: found {given!r:.80}, which scores a model of scikit-learn; expected a function of truth "
+                    "and predictions, such as sklearn.metrics.roc_auc_score."
+                )
             found.append(SklearnMetric(given, function.__name__, outputs))
         else:
             found.append(mk_metric(given))
@@ -312,6 +336,39 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
             "names. Leave it out, or give your own another name."
         )
     return found
+
+
+def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_detach: Callable[..., Any]) -> None:
+    """Call functions of the user's own on random logits, before anything is trained.
+
+    Args:
+        metrics: of `build_epoch_metrics`.
+        task: "single" or "multi".
+        target: (N, L) targets of the validation split, NaN where masked; single-label with a 1 for the class.
+        to_detach: the learner's.
+
+    Raises:
+        ConfigError: one fails.
+    """
+    pred = torch.randn(target.shape, generator=torch.Generator().manual_seed(0)).to(target.device)
+    y = target.argmax(dim=1) if task == "single" else target
+    batch = SimpleNamespace(pred=pred, yb=(y,), y=y, to_detach=to_detach)
+    metrics[0].reset()
+    metrics[0].accumulate(batch)
+    for metric in metrics:
+        if type(metric).__name__ in ("AccumMetric", "AvgMetric", "SklearnMetric"):  # others may use more of a learner
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    metric.reset()
+                    metric.accumulate(batch)
+                    _ = metric.value
+            except Exception as error:  # whatever the user's code raises
+                raise ConfigError(
+                    f"metrics: {metric.name} fails on random logits {tuple(pred.shape)} and the {task}-label targets "
+                    f"{tuple(y.shape)} of the validation split: {error}"
+                ) from error
+    metrics[0].reset()
 
 
 _RECORDED = ("epoch", "loss", "train_loss", "valid_loss", "time")
