@@ -120,7 +120,7 @@ def test_an_explanation_is_drawn_and_saved(tiny_run, data_dir, tmp_path):
 @pytest.fixture
 def bright(tiny_run, monkeypatch):
     """The run with a network whose first label's logit is the mean brightness, by 2 x 2 pixels."""
-    conv, last = nn.Conv2d(3, 1, 2, stride=2, bias=False), nn.Linear(1, 3)
+    conv, last = nn.Conv2d(3, 1, 2, stride=2, bias=False), nn.Linear(1, 3, bias=False)
     with torch.no_grad():
         conv.weight.fill_(1 / 12)
         last.weight.copy_(torch.tensor([[1.0], [0.0], [-1.0]]))
