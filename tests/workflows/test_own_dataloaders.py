@@ -17,6 +17,7 @@ import xrayfast as xf
 from tests.conftest import add_tiny_vgg
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.learning.fastai_api import Callback
 from xrayfast.workflows.explain import explain
 
 SIZE = {"bs": 8, "num_workers": 0, "seed": 1, "device": torch.device("cpu")}
@@ -52,7 +53,7 @@ def block(data_dir, size=32, **options):
         splitter=RandomSplitter(0.3, seed=2),
         **options,
     )
-    return files.dataloaders(data_dir, bs=8, num_workers=0, device=torch.device("cpu"))
+    return files.dataloaders(data_dir, bs=8, num_workers=0, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,35 @@ def test_the_exported_block_feeds_the_exported_learner(data_dir, tmp_path):
         assert xf.load(run).dls.origin == "xrayfast"
 
 
+def test_a_run_has_size_and_batch_size_of_the_present_dataloaders(data_dir, tmp_path):
+    data = xf.open_data(data_dir)
+    learn = learner(xf.dataloaders(data, size=32, device="cpu"))
+    learn.dls = xf.dataloaders(data, size=64, batch_size=16, device="cpu")
+    learn.fit(1, 1e-3)
+    run = xf.save(learn, runs=tmp_path)
+    assert (run.config.model.size, run.config.train.batch_size) == (64, 16)
+    files = get_image_files(data_dir)[:2]  # fastai's L
+    assert len(xf.predict(run, files)) == 2
+    learn.dls = block(data_dir)
+    with pytest.raises(DataError, match=r"learn\.dls was replaced by DataLoaders that xrayfast\.learner has not seen"):
+        xf.save(learn, runs=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Groups", "Precision", "Metrics", "Fit"])
+def test_a_callback_with_the_name_of_an_attribute_is_refused(data_dir, name):
+    with pytest.raises(ConfigError, match=f"{name} would replace learn.{name.lower()}, .* Rename the class"):
+        learner(block(data_dir), cbs=type(name, (Callback,), {}))
+
+
+def test_a_network_without_parameters_is_refused(data_dir):
+    class Mean(torch.nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3))
+
+    with pytest.raises(ConfigError, match="Mean has no parameters"):
+        xf.learner(block(data_dir), arch=Mean())
+
+
 def test_the_block_with_further_transforms_is_not_ours(data_dir):
     assert learner(block(data_dir, 64, item_tfms=Resize(32))).dls.origin == "own transforms"
 
@@ -181,6 +211,10 @@ def regression(data_dir):
     )
 
 
+def no_training_batch(data_dir):
+    return ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, **NORMALIZED, **SIZE | {"bs": 64})
+
+
 def plain_torch(data_dir):
     data = torch.utils.data.TensorDataset(torch.rand(8, 3, 32, 32), torch.zeros(8, dtype=torch.long))
     return DataLoaders.from_dsets(data, data, bs=4, num_workers=0)
@@ -200,6 +234,7 @@ def no_image(data_dir):
     ("make", "words"),
     [
         (without_valid, r"splits, of 36, 0 images; expected train, valid"),
+        (no_training_batch, "has 26 images and batches of 64, and drops an incomplete batch"),
         (regression, "no vocab of labels"),
         (plain_torch, "no vocab of labels"),
         (not_square, r"\(8, 3, 32, 48\) of torch.float32; expected \(N, 1 or 3, side, side\)"),

@@ -164,7 +164,11 @@ def words_of(expected: str) -> list[str]:
 
 
 def as_python(value: Any) -> Any:
-    """Numbers and arrays of numpy, alone or in a list, as Python's own; other values as they are."""
+    """Numbers and arrays of numpy, alone or in a list, as Python's own, and fastai's L as a list; other values as they
+    are.
+    """
+    if (type(value).__module__, type(value).__name__) == ("fastcore.foundation", "L"):
+        value = list(value)
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         return value.tolist()
     if type(value) in (list, tuple):

@@ -24,13 +24,19 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
     """A manifest without patients, and with a path only where an item becomes one.
 
     Raises:
-        DataError: there is no validation split, no vocab of labels, or targets are something else than labels.
+        DataError: there is no training batch, no validation split, no vocab of labels, or targets are something else
+            than labels.
     """
     sizes = [len(dl.dataset) for dl in dls.loaders]
     if len(sizes) not in (2, 3) or not all(sizes):
         raise DataError(
             f"dls has {len(sizes)} splits, of {', '.join(map(str, sizes))} images; expected train, valid and perhaps "
             "test, with images in each. valid_pct=0.2 or a splitter makes a validation split."
+        )
+    if not len(dls.train):
+        raise DataError(
+            f"dls.train has {sizes[0]} images and batches of {dls.train.bs}, and drops an incomplete batch: expected "
+            f"at least one batch. Give a bs of at most {sizes[0]}."
         )
     datasets = [dl.dataset for dl in dls.loaders]
     if not all(len(getattr(dataset, "tls", ())) == 2 and hasattr(dataset.tls[1], "vocab") for dataset in datasets):

@@ -150,19 +150,26 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     Raises:
         ConfigError: the learner was not made by xrayfast, so that its settings are not known; or its network is another
             now, or its DataLoaders have other transforms, which the run could not predict with.
-        DataError: it has no data set.
+        DataError: it has no data set, or DataLoaders that `xrayfast.learner` has not seen.
         RunError: the folder can't be written.
     """
     if not isinstance(learn, RadiographLearner):
         raise ConfigError(
             "This learner was not made by xrayfast.learner or xrayfast.load, so its settings are not known."
         )
+    if not isinstance(learn.dls, RadiographDataLoaders) and len(learn.dls.train.dataset):
+        raise DataError(
+            "learn.dls was replaced by DataLoaders that xrayfast.learner has not seen, so what the run has to say of "
+            "them is not known: give them to xrayfast.learner(dls), or xrayfast.load(run, dls), and train that learner."
+        )
     if not isinstance(learn.dls, RadiographDataLoaders) or _is_placeholder(learn.dls.manifest):
         raise DataError(
             "This learner has no data set, only a placeholder: load the run with data=xrayfast.open_data(...)."
         )
     manifest = learn.dls.manifest
-    config = Config().updated(learn.settings).model_copy(update={"data": with_absolute_paths(manifest.config)})
+    present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs}
+    config = Config().updated(learn.settings | present)
+    config = config.model_copy(update={"data": with_absolute_paths(manifest.config)})
     _require_own_network(learn, config.model)
     history, remarks = _recorded_history(learn)
     remarks = [

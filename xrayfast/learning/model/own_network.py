@@ -69,6 +69,8 @@ def build_own_network(
         if whole:
             _require_output(copy.deepcopy(net).train(), probe, n_out, name)
         probabilities = whole and _gives_probabilities(net, probe)
+    if whole and next(net.parameters(), None) is None:
+        raise ConfigError(f"{name} has no parameters; expected a network that can be trained.")
     if head == "none" and not whole:
         raise ConfigError(
             f"head is none, for a whole network; {name} gives {tuple(output.shape)} for 2 images, expected "

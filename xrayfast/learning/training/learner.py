@@ -112,13 +112,22 @@ class RadiographLearner(Learner):
         """Add callbacks and metrics of the user's own.
 
         Raises:
-            ConfigError: a metric has no name, or that of another, or fails.
+            ConfigError: a metric has no name, or that of another, or fails; or a callback has that of an attribute.
         """
+        own = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
+        for cb in own:
+            # Not hasattr, which also finds the network's attributes.
+            found = vars(self).get(cb.name, getattr(type(self), cb.name, None))
+            if (cb.name in vars(self) or found is not None) and not isinstance(found, Callback):
+                raise ConfigError(
+                    f"cbs: {type(cb).__name__} would replace learn.{cb.name}, since fastai adds a callback to the "
+                    "learner by the name of its class. Rename the class."
+                )
         self.metrics = build_epoch_metrics(self.dls.manifest.task, len(self.dls.manifest.labels), metrics)
         if L(metrics):
             target = torch.as_tensor(self.dls.manifest.subset("valid").targets, device=self.dls.device)
             try_metrics(self.metrics, self.dls.manifest.task, target, self.to_detach)
-        self.own_cbs = [cb() if isinstance(cb, type) else cb for cb in L(cbs)]
+        self.own_cbs = own
         self.add_cbs(self.own_cbs)
         self.own_code |= own_names(self.own_cbs, self.metrics)
         of_batches = [m.name for m in self.metrics if type(m).__module__.startswith("fastai.")]

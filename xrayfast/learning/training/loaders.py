@@ -484,7 +484,7 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
     """DataLoaders of the user's own as ours: the same loaders, with a manifest of what they know.
 
     Raises:
-        DataError: they have no validation split, no labels or no square images.
+        DataError: they have no training batch, no validation split, no labels or no square images.
     """
     if isinstance(dls, RadiographDataLoaders):
         return dls
@@ -500,7 +500,7 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
         augment="default" if augmented else "off",
         origin="own" if known else "own transforms",
         path=dls.path,
-        device=dls.device or torch.device("cpu"),
+        device=torch.device(dls.device or "cpu"),
     )
 
 
