@@ -71,6 +71,7 @@ TWO = [*SMALLEST, "--layers", "dense", "--layers", "all", "--loss", "bce", "--ep
 DENSE, ALL = "resnet18-mlp-dense-adam-bce", "resnet18-mlp-all-adam-bce"
 
 
+@pytest.mark.slow
 def test_the_grid_trains_what_is_not_there_resumes_what_was_killed_and_keeps_the_rest(
     grid, films, tmp_path, monkeypatch, capsys
 ):

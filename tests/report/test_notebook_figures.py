@@ -51,13 +51,14 @@ def test_every_figure_is_one_image_in_a_shell_with_and_without_matplotlib_s_inli
     formatter = pytest.importorskip("IPython.core.formatters").DisplayFormatter()
     inline = pytest.importorskip("IPython.core.pylabtools")
     shell = type("Shell", (), {"display_formatter": formatter})
+    before = plt.get_fignums()
     found = drawn(single, multi)
     for select in (lambda: None, lambda: inline.select_figure_formats(shell, {"png"})):
         select()
         for name, figure in found.items():
             shown, _ = formatter.format(figure)
             assert {kind for kind in shown if kind.startswith("image/")} == {"image/png"}, name
-    assert not plt.get_fignums()  # else the inline backend would show them a second time
+    assert plt.get_fignums() == before  # else the inline backend would show them a second time
 
 
 def test_axes_of_one_s_own_are_drawn_on_and_given_back(single, multi):

@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(data, whol
     assert other.history["train_loss"][0] != whole.history["train_loss"][0]
 
 
-@pytest.mark.parametrize("batches", [2, pytest.param(9, marks=pytest.mark.slow), 14])
+@pytest.mark.parametrize("batches", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 9)), 14])
 def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, batches):
     with pytest.raises(Interrupted, match=r"fit --resume") as caught:
         xf.fit(data, runs=tmp_path, name="r", unfreeze=True, epochs=2, seed=7, interrupted=StopAfter(batches), **TINY)
@@ -97,6 +97,7 @@ def test_frozen_layers_are_computed_once_and_the_run_resumes_to_the_same_numbers
     assert slow.info["frozen_feature_groups"] == [0] and whole.info["frozen_feature_groups"] == [5]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_trains_in_the_precision_that_was_decided_when_it_began(data, tmp_path, monkeypatch):
     from xrayfast.learning.model import precision
     from xrayfast.learning.training import mixed_precision
@@ -179,7 +180,8 @@ def test_gradual_unfreezing_trains_one_layer_more_in_each_phase(gradual):
     assert gradual.info["frozen_feature_groups"] == [17, 16, 15, 14]
 
 
-@pytest.mark.parametrize("epochs", [pytest.param(n, marks=[pytest.mark.slow] * (n != 2)) for n in range(1, 5)])
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", range(1, 5))
 def test_gradual_unfreezing_resumes_to_the_same_numbers_after_any_epoch(data, gradual, tmp_path, epochs):
     def interrupted():
         history = tmp_path / "r" / "history.csv"
@@ -226,6 +228,7 @@ def test_progressive_sizes_are_in_the_history_and_the_best_epoch_is_of_the_last(
     assert "Sizes of the images" not in (frozen.path / "model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_progressive_training_with_early_stopping_resumes_to_the_same_numbers(data, tmp_path):
     options = TINY | {"size": 48, "unfreeze": True, "freeze_epochs": 0, "epochs": 6, "progressive": (32, 48), "seed": 3}
     options |= {"early_stop": 2, "lr": 1e-6}
@@ -256,6 +259,7 @@ def test_a_frozen_feature_cache_that_needs_too_much_disk_is_not_made_with_a_note
     assert run.info["frozen_feature_groups"] == [0]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_as_it_began_however_much_disk_is_free_by_then(data, tmp_path, monkeypatch):
     from xrayfast.workflows.steps import training
 
@@ -315,7 +319,7 @@ def test_the_global_generators_are_left_alone(data, tmp_path):
     assert torch.equal(torch.get_rng_state(), state[2])
 
 
-QUICK_TO_TRAIN = ["resnet18", "mobilenet_v2"]
+QUICK_TO_TRAIN = ["resnet18"]
 
 
 @pytest.mark.parametrize("arch", QUICK_TO_TRAIN)
@@ -391,7 +395,14 @@ def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_d
         assert sum("--no-tta" in note for note in found.metrics["notes"]) == notes
 
 
-@pytest.mark.parametrize(("head", "widths"), [("linear", ()), ("mlp", 20), ("classifier", ()), ("classifier", 20)])
+@pytest.mark.parametrize(
+    ("head", "widths"),
+    [
+        ("linear", ()),
+        *(pytest.param(*c, marks=pytest.mark.slow) for c in (("mlp", 20), ("classifier", ()))),
+        ("classifier", 20),
+    ],
+)
 def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widths, data, data_dir, tiny_vgg, tmp_path):
     settings = TINY | {"arch": tiny_vgg, "head": head, "head_width": widths, "epochs": 2, "unfreeze_blocks": 1}
     whole = xf.fit(data, runs=tmp_path, name="whole", **settings)

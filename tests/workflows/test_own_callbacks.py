@@ -340,6 +340,7 @@ class CountSteps(Callback):
         self.steps += 1
 
 
+@pytest.mark.slow
 def test_gradients_accumulate(data_dir, tmp_path):
     """Two batches of 8 make the step of a batch of 16."""
     data = xf.open_data(data_dir, valid_fraction=0.12)

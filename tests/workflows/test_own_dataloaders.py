@@ -106,9 +106,14 @@ def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
     assert CliRunner().invoke(app, ["predict", str(run.path), str(data_dir)]).exit_code == 1
 
 
-def test_its_run_is_loaded_on_such_dataloaders(folder_run, multi_dir):
+def test_its_run_is_loaded_on_such_dataloaders(folder_run, data_dir, multi_dir, recwarn):
     run, learn, dls = folder_run
     again = xf.load(run, dls)
+    assert not any("other transforms" in str(one.message) for one in recwarn)
+    plain = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize(32), **SIZE)
+    for others in (plain, block(data_dir)):
+        with pytest.warns(UserWarning, match="other transforms than those that .* was trained on"):
+            xf.load(run, others)
     assert torch.equal(again.get_preds()[0], learn.get_preds()[0])
     assert again.recorder.values[0][1] == pytest.approx(run.history["valid_loss"][0])
     with pytest.raises(DataError, match="was trained on the labels"):
@@ -125,7 +130,8 @@ def test_gray_images_and_several_labels_of_a_table(table, tmp_path):
     run = xf.save(learn, runs=tmp_path)
     assert run.task == "multi" and run.labels == tuple(dls.vocab)
     np.testing.assert_allclose(run.predictions("valid").raw, learn.get_preds()[0].numpy(), atol=1e-6)
-    assert {f"/{name}" for name in run.predictions("valid").images} <= set(table["file"])
+    source = run.config.data.source
+    assert {str(source / name) for name in run.predictions("valid").images} <= set(table["file"])
     learn.show_results(max_n=2)
     assert learn.predict(table["file"][0])[2].shape == (len(run.labels),)
 
@@ -137,6 +143,7 @@ def test_the_exported_block_feeds_the_exported_learner(data_dir, tmp_path):
     learn.fit(1, 1e-3)
     run = xf.save(learn, runs=tmp_path)
     assert run.info.dataloaders == "own" and run.config.model.size == 32
+    assert run.config.data.source.samefile(data_dir)  # and not the working folder
     raw = learn.get_preds()[0].numpy()
     np.testing.assert_allclose(run.predictions("valid").raw, raw, atol=1e-5)
     calibrated = xf.predict(run, dls.valid.items[0]).filter(like="prob_").to_numpy(dtype=float)

@@ -310,6 +310,7 @@ def test_a_checkpoint_needs_no_hard_links(data, interrupted, tmp_path, monkeypat
     assert Checkpoint.read(tmp_path / "r/checkpoint", checksums=True)
 
 
+@pytest.mark.slow
 def test_learners_of_earlier_runs_are_freed(interrupted, tmp_path):
     """Each was kept until Python's collector came by, after dozens of runs: 25 MB a run of resnet18 at the least."""
 

@@ -273,7 +273,7 @@ class Diverging(Callback):
             self.learn.loss = self.loss * float("nan")
 
 
-@pytest.mark.parametrize(("seconds", "trained"), [(0.0, 10), (float("inf"), 14)])
+@pytest.mark.parametrize(("seconds", "trained"), [pytest.param(0.0, 10, marks=pytest.mark.slow), (float("inf"), 14)])
 def test_a_loss_that_is_not_finite_is_named_and_the_epochs_before_are_saved(
     single, data_dir, tmp_path, monkeypatch, seconds, trained
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
     targets = np.eye(len(labels), dtype=np.float32)[found] if single else found.astype(np.float32)
     splits = [split for split, size in zip(SPLITS, sizes, strict=False) for _ in range(size)]
     paths = [_path_of(dataset.tls[0], i) for dataset in datasets for i in range(len(dataset))]
-    table = pd.DataFrame({"image": _names(paths, Path(dls.path), splits), "path": pd.Series(paths, dtype=object)})
+    source = _common_folder(paths) or Path(dls.path)
+    table = pd.DataFrame({"image": _names(paths, source, splits), "path": pd.Series(paths, dtype=object)})
     table["patient"] = pd.Series([None] * len(table), dtype=object)
     table["split"], table["labels"] = splits, join_labels(targets == 1, labels)
     return Manifest(
@@ -63,7 +65,7 @@ def describe_dataloaders(dls: DataLoaders) -> Manifest:
         labels=labels,
         targets=targets,
         task="single" if single else "multi",
-        config=DataConfig(source=Path(dls.path)),
+        config=DataConfig(source=source),
         notes=(),
         drawn=np.zeros(len(table), bool),
     )
@@ -98,6 +100,15 @@ def _path_of(items: Any, i: int) -> str | None:
             return None
         item = transform(item)
     return None
+
+
+def _common_folder(paths: Sequence[str | None]) -> Path | None:
+    """The folder of all files; fastai's own path is the working folder where a DataBlock does not name one."""
+    folders = {str(Path(path).parent) for path in paths if path is not None}
+    try:
+        return Path(os.path.commonpath(folders)) if folders else None
+    except ValueError:  # several drives of Windows
+        return None
 
 
 def _names(paths: list[str | None], folder: Path, splits: Sequence[str]) -> list[str]:
