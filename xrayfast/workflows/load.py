@@ -90,8 +90,9 @@ def load(
     dls = adopt_dataloaders(data) if isinstance(data, DataLoaders) else None
     if dls is not None:
         data = dls.manifest
-        origins, own = (dls.origin, run.info.dataloaders), "own transforms"
-        if own in origins and (origins != (own, own) or _require_known_transforms(dls)[0] not in run.info.remarks):
+        origins, foreign = (dls.origin, run.info.dataloaders), "own transforms"
+        same = origins == (foreign, foreign) and _require_known_transforms(dls)[0] in run.info.remarks
+        if foreign in origins and not same:
             warn(
                 f"These DataLoaders have other transforms than those that {run.path} was trained on, so its network "
                 f"may see images otherwise than it learned to: {', '.join(transform_names(dls))}."
