@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import xrayfast
@@ -343,6 +343,7 @@ def test_any_text_is_read_back(text):
 
 @settings(max_examples=200)
 @given(texts=st.lists(RISKY, min_size=1, max_size=4), name=RISKY.filter(str.strip))
+@example(texts=[",\t", ",\t"], name=",\t")
 def test_any_table_is_read_back_as_it_was_by_all_readers(tmp_path_factory, texts, name):
     path = tmp_path_factory.getbasetemp() / "round.csv"
     column = f"={name}"

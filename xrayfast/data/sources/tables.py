@@ -217,22 +217,29 @@ def _separator(sample: str) -> tuple[str, int]:
     """The separator, and how many characters are before the header: blank lines, and a line that names the separator.
 
     Where no line does, it is the one that divides most rows of the sample as it divides the header; of several, into
-    most cells.
+    most cells. One that leaves something between a closing quote and itself is taken only where all do.
     """
     start = len(sample) - len(re.sub(r"\A([ \t]*(\r\n|\r|\n))+", "", sample))
     if (line := _SEPARATOR_LINE.match(sample, start)) and line[1] in sample[line.end() :].partition("\n")[0]:
         return line[1], line.end()
     start = line.end() if line else start
 
-    def fit(separator: str) -> tuple[float, int]:
-        records = list(islice(csv.reader(io.StringIO(sample[start:], newline=""), delimiter=separator), 100))
-        if len(sample) == _SAMPLE:
+    def fit(separator: str) -> tuple[bool, float, int]:
+        records: list[list[str]] = []
+        cut = len(sample) == _SAMPLE
+        quotes_close = True
+        try:
+            records.extend(islice(_records(io.StringIO(sample[start:], newline=""), separator), 100))
+        except csv.Error:
+            # In the quotes of a cell, another separator can divide the rows alike too.
+            quotes_close = cut
+        if cut:
             records = records[:-1] or records  # the last may be cut
         width = len(records[0]) if records else 0
         if width < 2:
-            return 0, 0
+            return False, 0, 0
         rows = [row for row in records if any(map(str.strip, row))]
-        return sum(len(row) == width for row in rows) / len(rows), width
+        return quotes_close, sum(len(row) == width for row in rows) / len(rows), width
 
     return max(",;\t|", key=fit), start
 
