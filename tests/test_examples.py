@@ -167,6 +167,7 @@ def check_results(runs, out):
         assert (rows["predicted"] == ["infected" if p >= 0.5 else "normal" for p in saved.probability[:, 0]]).all()
 
 
+@pytest.mark.slow
 def test_three_labels_are_trained_with_the_papers_focal_loss(grid, films, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = [

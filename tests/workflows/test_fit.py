@@ -399,8 +399,7 @@ def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_d
     ("head", "widths"),
     [
         ("linear", ()),
-        *(pytest.param(*c, marks=pytest.mark.slow) for c in (("mlp", 20), ("classifier", ()))),
-        ("classifier", 20),
+        *(pytest.param(*c, marks=pytest.mark.slow) for c in (("mlp", 20), ("classifier", ()), ("classifier", 20))),
     ],
 )
 def test_a_run_with_any_head_is_resumed_loaded_predicted_and_reported(head, widths, data, data_dir, tiny_vgg, tmp_path):
@@ -468,6 +467,7 @@ def test_a_run_that_stopped_early_and_was_killed_then_does_not_train_on(data, tm
     assert len(xf.resume(tmp_path / "r").history) == epochs
 
 
+@pytest.mark.slow
 def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
     """Were the head's epochs counted, the unfrozen phase would end after its first."""
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=4, epochs=3, early_stop=2, lr=1e-7,
@@ -477,7 +477,11 @@ def test_early_stopping_counts_from_the_start_of_the_last_phase(data, tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "trained_groups"),
-    [({}, 1), ({"unfreeze": True, "freeze_epochs": 0}, 6), ({"unfreeze_blocks": 2, "freeze_epochs": 0}, 3)],
+    [
+        pytest.param({}, 1, marks=pytest.mark.slow),
+        pytest.param({"unfreeze": True, "freeze_epochs": 0}, 6, marks=pytest.mark.slow),
+        ({"unfreeze_blocks": 2, "freeze_epochs": 0}, 3),
+    ],
 )
 def test_lr_auto_and_find_lr_test_the_layers_that_are_trained(data, tmp_path, monkeypatch, settings, trained_groups):
     from xrayfast.learning.training.lr_find import METHODS, LRCurve

@@ -77,9 +77,9 @@ def stopped(data, tmp_path):
 @pytest.mark.parametrize(
     ("number", "code", "batches", "epochs"),
     [
-        (signal.SIGHUP, 129, BATCHES - 1, 0),
+        pytest.param(signal.SIGHUP, 129, BATCHES - 1, 0, marks=pytest.mark.slow),
         (signal.SIGTERM, 143, BATCHES, 1),  # the epoch is whole: it is saved first
-        (signal.SIGTERM, 143, 2 * BATCHES, 2),  # nothing is left but to predict
+        pytest.param(signal.SIGTERM, 143, 2 * BATCHES, 2, marks=pytest.mark.slow),  # nothing is left but to predict
     ],
 )
 def test_a_signal_stops_training_after_the_batch_and_the_run_resumes(

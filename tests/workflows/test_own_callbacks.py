@@ -202,7 +202,7 @@ def never_better():
     return EarlyStoppingCallback(min_delta=1e9, patience=1)
 
 
-@pytest.mark.parametrize("batches", [pytest.param(6, id="head"), pytest.param(15, id="all")])
+@pytest.mark.parametrize("batches", [pytest.param(6, id="head", marks=pytest.mark.slow), pytest.param(15, id="all")])
 def test_a_callback_ends_its_phase_and_a_resumed_run_is_the_same(data_dir, tmp_path, batches, request):
     options = {"unfreeze": True, "freeze_epochs": 3, "epochs": 3, "reuse_frozen": "off"}
     whole = fit(data_dir, tmp_path, name="whole", cbs=never_better(), **options)
