@@ -205,6 +205,7 @@ def test_three_labels_are_trained_with_the_papers_focal_loss(grid, films, tmp_pa
     assert "[c] Student report" in out and "628 to test" in out
 
 
+@pytest.mark.slow
 def test_experiments_that_cannot_be_trained_are_skipped_with_the_reason(grid, films, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     lost = ["--arch", "vgg16", "--weights", "vgg16=lost.pth", "--loss", "bce", "--epochs", "1", "--layers", "dense"]

@@ -179,7 +179,9 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
     assert theirs["auroc_macro"] == pytest.approx(ours["auroc_macro"])
 
 
-@pytest.mark.parametrize("how", ["re-encoded", "scaled", "cropped"])
+@pytest.mark.parametrize(
+    "how", ["re-encoded", *(pytest.param(how, marks=pytest.mark.slow) for how in ("scaled", "cropped"))]
+)
 def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_dir, others, tmp_path, how):
     """As long as the run's own data are there; else it says that it could not look."""
     folder = Path(shutil.copytree(others, tmp_path / "data"))
@@ -452,8 +454,7 @@ def test_an_older_run_can_t_recognise_its_images(run, data_dir):
     assert "could not be checked" in found["warnings"][0]
 
 
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("where", ["write_tables", "worst_cases"])
+@pytest.mark.parametrize(("where", "kind"), [("write_tables", OSError), ("worst_cases", KeyboardInterrupt)])
 def test_what_is_stopped_leaves_no_half_folder(run, others, monkeypatch, kind, where):
     def stop(*_, **__):
         raise kind

@@ -120,6 +120,7 @@ def test_a_resumed_run_trains_in_the_precision_that_was_decided_when_it_began(da
     assert xf.resume(tmp_path / "elsewhere").info["precision"] == "fp32"
 
 
+@pytest.mark.slow
 def test_the_head_s_phase_uses_the_features_of_the_last_block_s(data, tmp_path, monkeypatch):
     from xrayfast.workflows.steps import training
 
@@ -153,7 +154,8 @@ def test_a_run_of_the_last_layers_says_so_everywhere(last_layers):
     assert len(learn.groups) == 18 and learn.groups[-4].name == "layer4.0.conv2"
 
 
-@pytest.mark.parametrize("batches", [pytest.param(8, marks=pytest.mark.slow), 13])
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [8, 13])
 def test_a_run_of_the_last_layers_resumes_to_the_same_numbers(data, last_layers, tmp_path, batches):
     """Interrupted after the head's epoch, and within the layers' phase."""
     with pytest.raises(Interrupted):
@@ -195,6 +197,7 @@ def test_gradual_unfreezing_resumes_to_the_same_numbers_after_any_epoch(data, gr
     assert run.model_path.read_bytes() == gradual.model_path.read_bytes()
 
 
+@pytest.mark.slow
 def test_one_phase_s_features_are_freed_before_the_next_phase_s_are_computed(data, tmp_path, monkeypatch):
     from xrayfast.workflows.steps import training
 

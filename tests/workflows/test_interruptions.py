@@ -154,7 +154,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_note(stopped, whole):
     assert "ended before it was done (process 2147483646" in reporter.notes[0]
 
 
-@pytest.mark.parametrize("at", ["write_cards", "finalize_results"])
+@pytest.mark.parametrize("at", ["write_cards", pytest.param("finalize_results", marks=pytest.mark.slow)])
 def test_a_run_killed_at_its_end_is_resumed_to_its_end(data, tmp_path, monkeypatch, at):
     with monkeypatch.context() as patch:
         patch.setattr(fit_module, at, lambda *_: (_ for _ in ()).throw(SystemExit("killed")))
@@ -204,7 +204,7 @@ def paths_of(data, split):
     return data.subset(split).table["path"].tolist()
 
 
-@pytest.mark.parametrize("cache", [True, False])
+@pytest.mark.parametrize("cache", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_images_replaced_while_training_are_named_in_the_results(uncompressed, tmp_path, cache):
     data, reporter = xf.open_data(uncompressed.config.source, cache=cache), Notes()
     changed = [paths_of(data, "valid")[0], paths_of(data, "train")[3]]

@@ -114,6 +114,7 @@ def test_a_run_that_was_loaded_and_not_trained_keeps_its_history(tiny_run, tmp_p
     assert run.config.model.weights == str(tiny_run.model_path)
 
 
+@pytest.mark.slow
 def test_a_learner_that_was_not_trained_is_saved_and_reported(tiny_run, tmp_path):
     run = xf.save(xf.learner(xf.load(tiny_run).dls, weights="none"), runs=tmp_path)
     assert len(run.history) == 0

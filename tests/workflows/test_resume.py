@@ -198,7 +198,7 @@ def test_a_run_without_a_finished_epoch_starts_again_and_says_so(data, tmp_path)
         assert len(xf.resume(tmp_path / "r").history) == 1
 
 
-@pytest.mark.parametrize("moment", ["publish", "rename"])
+@pytest.mark.parametrize("moment", [pytest.param("publish", marks=pytest.mark.slow), "rename"])
 def test_killed_while_an_epoch_is_saved_a_run_resumes_to_the_same_numbers(data, whole, tmp_path, monkeypatch, moment):
     """After the checkpoint of the last epoch was written and before the run's own files; between the two renames."""
 

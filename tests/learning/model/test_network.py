@@ -18,7 +18,12 @@ from xrayfast.learning.model.weights import load_backbone, load_weights, save_we
 
 
 @pytest.mark.parametrize(
-    ("arch", "head_width"), [*((arch, ()) for arch in BACKBONES), ("resnet18", 20), ("resnet18", (20, 10))]
+    ("arch", "head_width"),
+    [
+        *(pytest.param(arch, (), marks=[pytest.mark.slow] * (arch == "vgg16")) for arch in BACKBONES),
+        ("resnet18", 20),
+        ("resnet18", (20, 10)),
+    ],
 )
 def test_under_a_seed_a_network_is_fastai_s_to_the_bit(arch, head_width):
     with torch.random.fork_rng():

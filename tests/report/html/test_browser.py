@@ -103,6 +103,7 @@ def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind)
                 assert one["values"][len(known) :] == [None] * (len(one["values"]) - len(known))
 
 
+@pytest.mark.slow
 def test_a_dark_page_has_figures_and_paper_of_its_own(tmp_path):
     page = render_run_page(report())
     (light, *_), _ = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=1")
