@@ -3,13 +3,17 @@ import pytest
 import sklearn.metrics as skm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, softmax
+from scipy.stats import norm
 from sklearn.linear_model import LogisticRegression
 
 from tests.metrics.cases import calibration_error, many_labels
 from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.operating_points.calibration import (
+    FEW_IMAGES,
     Scaling,
+    _fit_slope_and_bias,
     apply_scalings,
     apply_temperature,
     fit_scaling,
@@ -67,20 +71,36 @@ def test_a_temperature_keeps_the_class_and_the_sum():
 
 
 @pytest.mark.parametrize(
-    ("truth", "probability", "reason"),
+    ("truth", "probability", "temperature", "reason"),
     [
-        (np.empty((0, 2), dtype=int), np.empty((0, 2)), "no image"),
-        (np.full((3, 2), -1), np.full((3, 2), 0.5), "no image"),
-        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], "all right"),
-        ([[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], "all probabilities are equal"),
-        ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], "say nothing"),
-        ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], "say nothing"),
+        (np.empty((0, 2), dtype=int), np.empty((0, 2)), 1, "no image"),
+        (np.full((3, 2), -1), np.full((3, 2), 0.5), 1, "no image"),
+        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], 1, "all right"),
+        ([[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], 1, "all probabilities are equal"),
+        ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], 20, "say little or nothing"),
+        ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], 20, "say little or nothing"),
     ],
 )
-def test_where_no_temperature_can_be_fitted_nothing_changes(truth, probability, reason):
+def test_where_no_temperature_can_be_fitted_it_is_1_or_the_largest(truth, probability, temperature, reason):
     found = fit_temperature(truth, probability)
-    assert found.temperature == 1
+    assert found.temperature == temperature
     assert reason in found.reason
+
+
+def test_a_confident_network_that_knows_nothing_gets_the_largest_temperature():
+    rng = np.random.default_rng(0)
+    truth = np.eye(3, dtype=int)[rng.integers(3, size=600)]
+    raw = softmax(8 * rng.normal(size=(600, 3)), axis=1)
+
+    def loss(probability):
+        return skm.log_loss(truth.argmax(axis=1), probability)
+
+    found = fit_temperature(truth, raw)
+    # Less than with any smaller one, and near that of equal probabilities, log 3.
+    losses = [loss(apply_temperature(raw, temperature)) for temperature in (1, 2, 5, 10, found.temperature)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > 4
+    assert losses[-1] == pytest.approx(np.log(3), abs=0.1)
 
 
 def platt_by_scikit_learn(truth, probability):
@@ -118,24 +138,64 @@ def test_a_scaling_mends_and_keeps_the_order():
 
 
 def test_certain_probabilities_and_a_perfectly_separated_label():
-    found = fit_scaling([1, 1, 0, 0, 0], [1.0, 1.0, 0.0, 0.0, 0.0])
+    found = fit_scaling([1] * 10 + [0] * 14, [1.0] * 10 + [0.0] * 14)
     assert 0 < found.slope < 1
     after = apply_scalings([[1.0], [0.0]], [found])[:, 0]
-    # Platt's targets: (2 + 1) / (2 + 2), and 1 / (3 + 2).
-    assert after == pytest.approx([0.75, 0.2], abs=1e-9)
+    # Platt's targets: (10 + 1) / (10 + 2), and 1 / (14 + 2).
+    assert after == pytest.approx([11 / 12, 1 / 16], abs=1e-9)
+
+
+def intercept_by_search(truth, logits, slope):
+    """The bias with the least log loss at a fixed slope."""
+    return minimize_scalar(lambda bias: skm.log_loss(truth, expit(slope * logits + bias)), bounds=(-30, 30)).x
+
+
+@pytest.mark.parametrize(("with_label", "slope"), [(1, -1), (3, 2), (9, 1), (191, 1)])
+def test_with_few_images_of_a_class_the_bias_alone_is_fitted_whatever_the_slope(with_label, slope):
+    rng = np.random.default_rng(with_label)
+    truth = np.zeros(200, dtype=int)
+    truth[:with_label] = 1
+    z = rng.normal(size=200) + slope * truth - 0.3
+    found = fit_scaling(truth, expit(z))
+    assert found.slope == 1
+    assert found.bias == pytest.approx(intercept_by_search(truth, z, 1), abs=1e-4)
+    assert expit(z + found.bias).mean() == pytest.approx(with_label / 200)
+    assert found.reason == (
+        f"fewer than 10 images {'with' if with_label < 10 else 'without'} the label: the bias alone was fitted"
+    )
+
+
+def test_from_ten_images_on_the_slope_is_fitted():
+    truth, z = (np.arange(200) < 10).astype(int), np.random.default_rng(0).normal(size=200)
+    z += 1.5 * truth - 2
+    found = fit_scaling(truth, expit(z))
+    assert (found.slope, found.bias) == pytest.approx(platt_by_scikit_learn(truth, expit(z)), abs=1e-7)
+
+
+@pytest.mark.parametrize(("positives", "images"), [(0, 400), (22, 400), (200, 200)])
+def test_a_label_that_is_not_ranked_gets_its_prevalence_and_keeps_the_order(positives, images):
+    rng = np.random.default_rng(0)
+    truth = (np.arange(images) < positives).astype(int)
+    # As focal loss gives them: 0.42 to 0.50 whatever the prevalence, here lower with the label.
+    raw = expit(rng.normal(-0.2, 0.1, images) - 0.1 * truth)
+    share = positives / images if 0 < positives < images else (positives + 1) / (images + 2)
+    found = fit_scaling(truth, raw)
+    after = apply_scalings(raw[:, None], [found])[:, 0]
+    assert after.mean() == pytest.approx(share)
+    np.testing.assert_allclose(after, share, rtol=0.02)
+    assert (np.argsort(after) == np.argsort(raw)).all()
+    assert ("no better than chance" if 0 < positives < images else "no image with") in found.reason
 
 
 @pytest.mark.parametrize(
     ("truth", "probability", "expected", "reason"),
     [
-        ([0, 0, -1], [0.1, 0.2, 0.3], (1, 0), "no image with the label"),
-        ([1, 1, -1], [0.1, 0.2, 0.3], (1, 0), "no image without the label"),
-        ([], [], (1, 0), "no image with the label"),
-        ([0, 0, 1, 1], [0.9, 0.8, 0.2, 0.1], (1, 0), "no better than chance"),
-        ([0, 0, 0, 1], [0.5] * 4, (1, logit((3 * 0.2 + 2 / 3) / 4)), "all probabilities are equal"),
+        ([], [], (1, 0), "no image with or without the label"),
+        ([-1, -1], [0.1, 0.3], (1, 0), "no image with or without the label"),
+        ([0, 0, 0, 1], [0.8] * 4, (1, logit(1 / 4) - logit(0.8)), "all probabilities are equal"),
     ],
 )
-def test_where_no_scaling_can_be_fitted_the_reason_is_given(truth, probability, expected, reason):
+def test_where_nothing_can_be_fitted_the_reason_is_given(truth, probability, expected, reason):
     found = fit_scaling(truth, probability)
     assert (found.slope, found.bias) == pytest.approx(expected)
     assert reason in found.reason
@@ -157,3 +217,27 @@ def test_every_fit_comes_to_an_end(seed, n, share, spread):
     found = fit_scaling(truth, expit(rng.normal(0, spread, n)))
     assert "did not come to an end" not in found.reason
     assert found.slope > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("area", [0.7, 0.8, 0.9])
+def test_with_fewer_than_ten_images_a_bias_alone_has_less_log_loss_on_new_images(area):
+    """A network whose logits are those of the label but for a shift, as class weights or another prevalence make it."""
+    rng = np.random.default_rng(0)
+    gap = np.sqrt(2) * norm.ppf(area)
+    for positives in range(1, FEW_IMAGES):
+        losses = []
+        for _ in range(150):
+            n = 20 * positives
+            y, new = (np.arange(n) < positives).astype(int), (np.arange(4000) < 200).astype(int)
+            z, on_new = (gap * (rng.normal(size=len(x)) + gap * x - gap / 2) - 1 for x in (y, new))
+            targets = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (n - positives + 2))
+            slope, bias, _ = _fit_slope_and_bias(z, targets)
+            found = fit_scaling(y, expit(z))
+            if slope <= 0:
+                slope, bias = 0.0, logit(positives / n)
+            losses.append(
+                [skm.log_loss(new, expit(a * on_new + b)) for a, b in ((found.slope, found.bias), (slope, bias))]
+            )
+        alone, both = np.mean(losses, axis=0)
+        assert alone < both, positives

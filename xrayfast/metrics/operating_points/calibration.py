@@ -16,7 +16,16 @@ FLOOR = 1e-12
 """Probabilities are clipped this far from 0 (and from 1, for one label) before their logarithm is taken."""
 
 TEMPERATURES = (0.05, 20.0)
-"""The range searched for a temperature; an optimum outside it counts as none."""
+"""The range searched for a temperature."""
+
+FEW_IMAGES = 10
+"""Images with a label, and without it, below which a slope is not fitted: a bias alone then gives less log loss on new
+images unless the slope is far from 1 (`test_calibration.py`; Steyerberg et al. 2004, Vergouwe et al. 2017).
+"""
+
+LEAST_SLOPE = 0.01
+"""The slope where nothing shows that a label is ranked better than by chance: all probabilities are near one value, and
+the order of the images stays."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +33,8 @@ class Temperature:
     """A number that the logits of all classes are divided by: above 1 makes probabilities less extreme.
 
     Attributes:
-        temperature: 1 where none was fitted.
-        reason: why not; "" where it was.
+        temperature: 1 where none was fitted, the largest of `TEMPERATURES` where a larger one would be better.
+        reason: why; "" where it was fitted.
     """
 
     temperature: float
@@ -37,8 +46,8 @@ class Scaling:
     """How the logit of one label is scaled: slope * logit + bias.
 
     Attributes:
-        slope: above 0; 1 where it was not fitted.
-        bias: 0 where it was not fitted.
+        slope: above 0; where it was not fitted 1, or `LEAST_SLOPE`.
+        bias: 0 where no image has a cell of the label that is not masked.
         reason: why not both were fitted; "" where they were.
     """
 
@@ -58,8 +67,8 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
         probability: (N, C) in [0, 1], rows that sum to one.
 
     Returns:
-        Temperature 1 with the reason where there is no image, or no optimum within `TEMPERATURES`: every image right
-        by a margin, or probabilities unrelated to the class.
+        With the reason: temperature 1 where there is no image, or every one is right by a margin, so that the optimum
+        lies below `TEMPERATURES`; their largest where it lies above, as with probabilities unrelated to the class.
 
     Raises:
         ValueError: As in `metrics.inputs.table`.
@@ -85,7 +94,7 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
     if slope(coldest) <= 0:
         return Temperature(1.0, "the images are all right with room to spare, or all probabilities are equal")
     if slope(hottest) >= 0:
-        return Temperature(1.0, "the probabilities say nothing of the class")
+        return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class")
     return Temperature(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-12))))
 
 
@@ -132,27 +141,51 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
         probability: (N,) in [0, 1].
 
     Returns:
-        Slope 1 and bias 0 with the reason where a class is absent or the best slope is not above 0, which would
-        reverse the order of the images; slope 1 and the best bias where all probabilities are equal.
+        Where no slope is fitted, the reason, with a bias for which the mean probability is the label's share of these
+        images, its prevalence: slope 1 with fewer than `FEW_IMAGES` images of a class or equal probabilities;
+        `LEAST_SLOPE` where the best slope is not above 0, which would reverse the order of the images, or a class is
+        absent. The share is then (1 + images with the label) / (2 + images) (Laplace's rule), since 0 and 1 would be
+        certain.
 
     Raises:
         ValueError: As in `metrics.inputs.column`.
 
     Platt 1999, on logits; optimum by Newton's method on a convex function of two parameters.
     """
+    positive, values, _ = column(truth, probability)
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not len(positive):
+        return Scaling(1.0, 0.0, "no image with or without the label")
+    logits = _logit(values)
+    if not n_positive or not n_negative:
+        lacking = f"no image {'with' if not n_positive else 'without'} the label"
+        share = (n_positive + 1) / (len(positive) + 2)
+        return _fit_bias(logits, share, LEAST_SLOPE, f"{lacking}: all probabilities are near one value")
+    share = n_positive / len(positive)
+    if float(logits.std()) <= 1e-9 * max(1.0, abs(float(logits.mean()))):
+        return _fit_bias(logits, share, 1.0, "all probabilities are equal: the bias alone was fitted")
+    if min(n_positive, n_negative) < FEW_IMAGES:
+        few = f"fewer than {FEW_IMAGES} images {'with' if n_positive < FEW_IMAGES else 'without'} the label"
+        return _fit_bias(logits, share, 1.0, f"{few}: the bias alone was fitted")
+    targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
+    slope, bias, ended = _fit_slope_and_bias(logits, targets)
+    if not ended:
+        return _fit_bias(logits, share, 1.0, "the fit of the slope did not come to an end: the bias alone was fitted")
+    if slope <= 0:
+        reason = "the probabilities rank the label no better than chance: all are near its share of the images"
+        return _fit_bias(logits, share, LEAST_SLOPE, reason)
+    return Scaling(slope, bias)
+
+
+def _fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, bool]:
+    """Slope and bias of (N,) logits for the least log loss against (N,) targets in [0, 1], and whether they are that.
+
+    The logits are not all equal.
+    """
     from scipy.optimize import minimize
     from scipy.special import expit
 
-    positive, values, _ = column(truth, probability)
-    if positive.all() or not positive.any():
-        return Scaling(1.0, 0.0, f"no image {'without' if len(positive) and positive.all() else 'with'} the label")
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    logits = _logit(values)
     centre, spread = float(logits.mean()), float(logits.std())
-    if spread <= 1e-9 * max(1.0, abs(centre)):
-        mean = float(targets.mean())
-        return Scaling(1.0, float(np.log(mean / (1 - mean))) - centre, "all probabilities are equal")
     design = np.stack([(logits - centre) / spread, np.ones_like(logits)])
 
     def loss(weights: Floats) -> tuple[float, Floats]:
@@ -167,11 +200,18 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
 
     fit = minimize(loss, np.array([spread, centre]), jac=True, hess=curvature, method="trust-exact", tol=1e-12)
     slope = float(fit.x[0]) / spread
-    if not (np.abs(loss(fit.x)[1]) < 1e-8).all():
-        return Scaling(1.0, 0.0, "the fit did not come to an end")
-    if slope <= 0:
-        return Scaling(1.0, 0.0, "the probabilities rank the label no better than chance")
-    return Scaling(slope, float(fit.x[1]) - slope * centre)
+    return slope, float(fit.x[1]) - slope * centre, bool((np.abs(loss(fit.x)[1]) < 1e-8).all())
+
+
+def _fit_bias(logits: Floats, share: float, slope: float, reason: str) -> Scaling:
+    """A slope with the bias for which the mean probability is a share in (0, 1)."""
+    from scipy.optimize import brentq
+    from scipy.special import expit
+
+    scaled = slope * logits
+    middle = float(np.log(share / (1 - share)))
+    ends = middle - float(scaled.max()) - 1, middle - float(scaled.min()) + 1
+    return Scaling(slope, float(brentq(lambda bias: expit(scaled + bias).mean() - share, *ends, xtol=1e-12)), reason)
 
 
 def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:

@@ -28,13 +28,14 @@ def _calibration_text(decision: Decision) -> str:
     if fitted is None:
         return NOT_CALIBRATED
     if isinstance(fitted, Temperature):
-        if fitted.reason:
+        if fitted.temperature == 1:
             return f"No temperature could be fitted ({fitted.reason}): probabilities are the network's own."
         effect = "less" if fitted.temperature > 1 else "more"
+        largest = f", the largest allowed, since {fitted.reason}" if fitted.reason else ""
         return (
-            f"Temperature scaling: the network's logits are divided by {fitted.temperature:.3g}, which was fitted on "
-            f"the validation images and makes probabilities {effect} extreme. Which class is the most likely one does "
-            "not change."
+            f"Temperature scaling: the network's logits are divided by {fitted.temperature:.3g}{largest}. It was "
+            f"fitted on the validation images and makes probabilities {effect} extreme. Which class is the most likely "
+            "one does not change."
         )
     failed = sum(bool(scaling.reason) for scaling in fitted)
     exceptions = f" For {failed} of {len(fitted)} labels that could not be done in full; the table says why." * bool(
