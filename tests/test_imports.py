@@ -26,8 +26,8 @@ LAYERS = [
     ["metrics", "data"],
     ["option_effects"],
     ["config", "synthetic"],
-    ["files", "cpus", "own_code"],
-    ["errors", "_version", "display"],
+    ["files", "cpus", "own_code", "display"],
+    ["errors", "_version"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The same for the rooms inside two of them; what is not named is used by all.

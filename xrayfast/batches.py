@@ -111,7 +111,8 @@ def batches_figure(table: pd.DataFrame, epoch: int | None = None) -> Figure:
 
     Arguments and errors are those of `draw_losses`.
     """
-    from xrayfast.display.figure_style import MUTED, SERIES, TEXT, NotebookFigure, style_axes
+    from xrayfast.display.figure_style import MUTED, SERIES, TEXT, style_axes
+    from xrayfast.display.notebook_figure import NotebookFigure
 
     figure = NotebookFigure(figsize=(8.6, 4.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))

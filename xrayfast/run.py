@@ -371,11 +371,14 @@ class Run(HasOverview):
             The matplotlib Figure, which a notebook displays; `ax` where it is given.
 
         Raises:
-            ConfigError: the run has no such epoch.
+            ConfigError: the run has no such epoch, or `ax` is something else.
             RunError: the run has no batches.
         """
+        from xrayfast.display.notebook_figure import display_after_cell, require_axes
+
+        require_axes(ax)
         if ax is None:
-            return batches_figure(self.batches, epoch)
+            return display_after_cell(batches_figure(self.batches, epoch))
         draw_losses(ax, self.batches, epoch)
         return ax
 
@@ -389,15 +392,19 @@ class Run(HasOverview):
             The matplotlib Figure, which a notebook displays; `ax` where it is given.
 
         Raises:
-            ConfigError: `ax` is more than two.
+            ConfigError: `ax` is more than two, or something else.
             RunError: the run has no history.
         """
+        from xrayfast.display.notebook_figure import display_after_cell, require_axes
+
         figures, drawn = report_module("figures"), (self.history, self.info.best_epoch)
         if ax is None:
-            return figures.loss_and_metric_curves(*drawn)
-        axes = [ax] if hasattr(ax, "plot") else list(ax)
+            return display_after_cell(figures.loss_and_metric_curves(*drawn))
+        axes = list(ax) if isinstance(ax, Iterable) else [ax]
         if not 1 <= len(axes) <= 2:
             raise ConfigError(f"ax is of {len(axes)} axes; expected one, or two for losses and metrics.")
+        for one in axes:
+            require_axes(one)
         for draw, one in zip((figures.draw_loss_curves, figures.draw_metric_curves), axes, strict=False):
             draw(one, *drawn)
         return ax

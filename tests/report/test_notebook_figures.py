@@ -10,6 +10,7 @@ from tests.report.samples import LABELS, MANY, explained, split_report
 from tests.report.test_figures import history
 from xrayfast.batches import batches_figure, empty_batches
 from xrayfast.errors import ConfigError
+from xrayfast.learning.training.lr_find import LRCurve
 from xrayfast.report import figures
 from xrayfast.report.interpretation import Interpretation
 from xrayfast.report.overlays import overlays_figure
@@ -103,7 +104,18 @@ def test_what_does_not_fit_on_one_s_own_axes_says_what_to_do(single, multi):
         interpretation("multi", MANY).plot_roc(ax=axes)
     with pytest.raises(ConfigError, match=r"labels has 'Efusion'.*Did you mean 'Effusion'"):
         multi.plot_pr("Efusion")
-    with pytest.raises(ConfigError, match="single-label task has one matrix"):
+    for plot in (single.plot_roc, single.plot_calibration, multi.plot_confusion_matrix, multi.plot_pr):
+        with pytest.raises(
+            ConfigError, match=r"ax is .*; expected an instance of Axes, which matplotlib's plt.subplots"
+        ):
+            plot(ax=Figure().subplots(1, 2))
+    for k in (0, -1, "9", True, 2.5):
+        with pytest.raises(ConfigError, match="k is "):
+            single.plot_top_losses(k)
+    for k in ([0, 60], [-1], range(40, 50)):
+        with pytest.raises(ConfigError, match=r"k has the place .*; expected 0 to "):
+            single.plot_top_losses(k)
+    with pytest.raises(ConfigError, match=r"single-label task has one matrix"):
         single.plot_confusion_matrix(labels="pneumonia")
 
 
@@ -137,6 +149,9 @@ def test_a_history_is_drawn_on_one_or_two_axes_of_one_s_own(tiny_run):
     assert isinstance(tiny_run.plot_history(ax=axes), Axes) and axes.get_ylabel() == "Loss"
     with pytest.raises(ConfigError, match="3 axes; expected one, or two"):
         tiny_run.plot_history(ax=Figure().subplots(1, 3))
+    for plot in (tiny_run.plot_history, tiny_run.plot_batches, LRCurve([1e-3], [1.0], {}).plot):
+        with pytest.raises(ConfigError, match=r"ax is .*; expected one Axes of matplotlib, such as plt.subplots"):
+            plot(ax=Figure().subplots(2, 2))
 
 
 KERNEL_CELLS = (
@@ -146,6 +161,14 @@ KERNEL_CELLS = (
     "from matplotlib import pyplot as plt; found.plot_calibration()",
     "found.plot_confusion_matrix()",
     "figure, ax = plt.subplots(); found.plot_roc(ax=ax);",
+    "found.plot_pr();",
+    "kept = found.plot_pr()\nprint('after')",
+    "found.plot_roc()\nfound.plot_pr()\nfound.plot_calibration();",
+    "display(kept)",
+    "%matplotlib inline",
+    "found.plot_pr()",
+    "found.plot_pr();",
+    "found.plot_roc()\nkept",
     "found",
 )
 
@@ -155,6 +178,7 @@ def test_each_call_shows_one_image_in_a_fresh_kernel(monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in KERNEL_CELLS])
     nbclient.NotebookClient(book, timeout=120, kernel_name="python3").execute()
-    kinds = [[set(output.data) for output in cell.outputs] for cell in book.cells]
-    image, html = {"image/png", "text/plain"}, {"text/html", "text/plain"}
-    assert kinds == [[], *[[image]] * 5, [html]]
+    kinds = [[set(output.data) & {"image/png", "text/html"} for output in cell.outputs if "data" in output]
+             for cell in book.cells]  # fmt: skip
+    image = {"image/png"}
+    assert kinds == [[], *[[image]] * 7, [image] * 3, [image], [], [image], [image], [image] * 2, [{"text/html"}]]

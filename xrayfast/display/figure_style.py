@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 INK = "#1c2430"
 MUTED = "#5b6673"
@@ -21,15 +19,6 @@ SMALL = 8.0
 
 BOUNDARY: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (3, 3))}
 """A line between two phases or epochs."""
-
-
-class NotebookFigure(Figure):
-    """A Figure that a notebook displays without pyplot, which alone would print it as text."""
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-        return buffer.getvalue()
 
 
 def style_axes(axes: Axes, grid: bool = False) -> None:

@@ -111,6 +111,7 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
 
 
 _MAKERS = {
+    "Axes": "matplotlib's plt.subplots",
     "DataLoaders": "xrayfast.dataloaders",
     "Manifest": "xrayfast.open_data",
     "RadiographLearner": "xrayfast.learner",

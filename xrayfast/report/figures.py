@@ -32,10 +32,10 @@ from xrayfast.display.figure_style import (
     SERIES,
     SMALL,
     TEXT,
-    NotebookFigure,
     legend_above,
     style_axes,
 )
+from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
@@ -192,7 +192,7 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, png_bytes(figure))
 
 
-def zoom(figure: Figure, figsize: tuple[float, float] | None) -> Figure:
+def zoom(figure: Figure, figsize: Sequence[float] | None) -> Figure:
     """The figure zoomed to fit into so many inches, its texts too; as it is where that is None."""
     if figsize is not None:
         width, height = figure.get_size_inches()

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from pydantic import Field
 
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
+from xrayfast.display.notebook_figure import display_after_cell
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorten
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.metrics.classification import cooccurrence
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
 from xrayfast.report import curves, figures, matrices
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 IMAGE_SIZE = 256
 """Side in pixels of the images of single cases."""
+
+FigureSize: TypeAlias = tuple[float, float] | list[float] | None
+"""Width and height in inches."""
 
 RESAMPLES = 1000
 """Of the bootstrap for predictions without a run; for those of a run its settings say."""
@@ -97,12 +101,13 @@ class Interpretation(HasOverview):
         """(L, L): how often label j was predicted on images that carry label i."""
         return cooccurrence(self.predictions.truth, self.predicted)
 
+    @check_arguments()
     def plot_confusion_matrix(
         self,
         normalize: bool = False,
         *,
         labels: Sequence[str] | str | None = None,
-        figsize: tuple[float, float] | None = None,
+        figsize: FigureSize = None,
         ax: Axes | None = None,
     ) -> Figure | Axes:
         """The confusion matrix of all classes (single), or one matrix per label (multi).
@@ -121,22 +126,23 @@ class Interpretation(HasOverview):
                 raise ConfigError("found labels; a single-label task has one matrix of all classes. Leave labels out.")
             drawn = self.confusion_matrix(), self.vocab, normalize
             if ax is None:
-                return figures.zoom(matrices.confusion_figure(*drawn), figsize)
+                return _displayed(matrices.confusion_figure(*drawn), figsize)
             matrices.draw_confusion(ax, *drawn)
             return ax
         counts = self.summary["confusion_per_label"]
         chosen = _choose(labels, counts, 1 if ax else None)
         if ax is None:
             figure = matrices.binary_figure({label: counts[label] for label in chosen}, normalize)
-            return figures.zoom(figure, figsize)
+            return _displayed(figure, figsize)
         matrices.draw_binary(ax, chosen[0], counts[chosen[0]], normalize)
         return ax
 
+    @check_arguments()
     def plot_roc(
         self,
         labels: Sequence[str] | str | None = None,
         *,
-        figsize: tuple[float, float] | None = None,
+        figsize: FigureSize = None,
         ax: Axes | None = None,
     ) -> Figure | Axes:
         """The ROC curve of each label against the rest, with its area and interval.
@@ -151,15 +157,16 @@ class Interpretation(HasOverview):
         """
         roc, _ = self._curves(labels, ax)
         if ax is None:
-            return figures.zoom(curves.roc_figure(roc), figsize)
+            return _displayed(curves.roc_figure(roc), figsize)
         curves.draw_roc(ax, roc)
         return ax
 
+    @check_arguments()
     def plot_pr(
         self,
         labels: Sequence[str] | str | None = None,
         *,
-        figsize: tuple[float, float] | None = None,
+        figsize: FigureSize = None,
         ax: Axes | None = None,
     ) -> Figure | Axes:
         """The precision-recall curve of each label, with its average precision and interval.
@@ -168,15 +175,16 @@ class Interpretation(HasOverview):
         """
         _, precision_recall = self._curves(labels, ax)
         if ax is None:
-            return figures.zoom(curves.precision_recall_figure(precision_recall), figsize)
+            return _displayed(curves.precision_recall_figure(precision_recall), figsize)
         curves.draw_precision_recall(ax, precision_recall)
         return ax
 
+    @check_arguments()
     def plot_calibration(
         self,
         labels: Sequence[str] | str | None = None,
         *,
-        figsize: tuple[float, float] | None = None,
+        figsize: FigureSize = None,
         ax: Axes | None = None,
     ) -> Figure | Axes:
         """The reliability diagram of each label and, in a single-label task, of the "most likely class".
@@ -193,14 +201,14 @@ class Interpretation(HasOverview):
         chosen = _choose(labels, after, 1 if ax else None)
         if ax is None:
             bins = [one and {label: one[label] for label in chosen} for one in (after, before)]
-            return figures.zoom(curves.reliability_figure(*bins), figsize)
+            return _displayed(curves.reliability_figure(*bins), figsize)
         label = chosen[0]
         curves.draw_reliability(ax, label, after[label], before and before[label])
         return ax
 
     def plot_cooccurrence(self) -> Figure:
         """The co-occurrence matrix as a Figure."""
-        return matrices.cooccurrence_figure(self.cooccurrence(), self.vocab)
+        return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
     def _curves(
         self, labels: Sequence[str] | str | None, ax: Axes | None
@@ -243,13 +251,14 @@ class Interpretation(HasOverview):
         """The k images with the largest losses, with their images where the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
 
+    @check_arguments()
     def plot_top_losses(
         self,
-        k: int | Sequence[int] = 9,
+        k: Annotated[int, Field(ge=1)] | list[int] | tuple[int, ...] | range = 9,
         largest: bool = True,
         *,
-        ncols: int = 3,
-        figsize: tuple[float, float] | None = None,
+        ncols: Annotated[int, Field(ge=1)] = 3,
+        figsize: FigureSize = None,
     ) -> Figure:
         """The images with the largest (or smallest) losses, with file names and probabilities.
 
@@ -258,9 +267,16 @@ class Interpretation(HasOverview):
             largest: False for the smallest losses.
             ncols: images in a row.
             figsize: see the class.
+
+        Raises:
+            ConfigError: a place that the order does not have.
         """
-        chosen = self.ranked(k, largest) if isinstance(k, int) else self.ranked(None, largest)[list(k)]
-        return figures.zoom(figures.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
+        order = self.ranked(None, largest)
+        places = range(min(k, len(order))) if isinstance(k, int) else k
+        if wrong := [place for place in places if not 0 <= place < len(order)]:
+            raise ConfigError(f"k has the place {wrong[0]}; expected 0 to {len(order) - 1}, or how many to draw.")
+        chosen = order[list(places)]
+        return _displayed(figures.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
 
     def _case(self, i: int) -> figures.Case:
         image, probability = str(self.predictions.images[i]), self.predictions.probability[i]
@@ -286,6 +302,10 @@ class Interpretation(HasOverview):
             return self.images.image(str(self.paths[image])) if image in self.paths else None
         except ReadError:
             return None
+
+
+def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
+    return display_after_cell(figures.zoom(figure, figsize))
 
 
 def _choose(labels: Sequence[str] | str | None, known: Iterable[str], most: int | None) -> list[str]:

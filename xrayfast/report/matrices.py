@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
-from xrayfast.display.figure_style import INK, MUTED, SMALL, TEXT, NotebookFigure
+from xrayfast.display.figure_style import INK, MUTED, SMALL, TEXT
+from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.report.figures import axes_at, fitting
 
 SHADES = LinearSegmentedColormap.from_list("xrayfast", ["#f3f6f9", "#9cc3e0", "#2f7fb5", "#0b3c5d"])

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, NotebookFigure, style_axes
+from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
+from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.report.figures import axes_at, fitting
 
 COLUMNS = 5

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Device
 from xrayfast.data.images.reader import fit_square, read
+from xrayfast.display.notebook_figure import display_after_cell, require_axes
 from xrayfast.errors import ConfigError, ReadError, did_you_mean
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
@@ -95,9 +96,13 @@ class Explanation:
 
         Returns:
             The matplotlib Figure, which a notebook displays; `ax` where it is given.
+
+        Raises:
+            ConfigError: `ax` is something else.
         """
+        require_axes(ax)
         if ax is None:
-            return overlays.overlays_figure([self.case()])
+            return display_after_cell(overlays.overlays_figure([self.case()]))
         overlays.draw_overlay(ax, self.case())
         return ax
 

@@ -77,11 +77,16 @@ class LRCurve:
 
         Returns:
             The matplotlib Figure, which a notebook displays; `ax` where it is given.
+
+        Raises:
+            ConfigError: `ax` is something else.
         """
+        from xrayfast.display.notebook_figure import display_after_cell, require_axes
         from xrayfast.report.figures import draw_range_test, lr_figure
 
+        require_axes(ax)
         if ax is None:
-            return lr_figure(self.lrs, self.losses, self.suggestions)
+            return display_after_cell(lr_figure(self.lrs, self.losses, self.suggestions))
         draw_range_test(ax, self.lrs, self.losses, self.suggestions)
         return ax
 

@@ -1,0 +1,79 @@
+"""Figures that a notebook displays once, and axes of the user's own."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any, TypeVar
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xrayfast.errors import ConfigError
+from xrayfast.errors.arguments import show
+
+F = TypeVar("F", bound=Figure)
+
+_pending: list[NotebookFigure] = []
+"""What `display_after_cell` displays after the cell of a notebook that runs now."""
+
+
+class NotebookFigure(Figure):
+    """A Figure that a notebook displays without pyplot, which alone would print it as text."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+        return buffer.getvalue()
+
+    def _ipython_display_(self) -> None:
+        """Display it in the formats that the notebook has chosen, and no second time after the cell.
+
+        Raises:
+            NotImplementedError: there is no notebook; IPython takes another format then.
+        """
+        shell = _notebook_shell()
+        if shell is None:
+            raise NotImplementedError
+        if self in _pending:
+            _pending.remove(self)
+        formatters = shell.display_formatter.formatters
+        found = {kind: formatters[kind](self) for kind in formatters if kind.startswith("image/")}
+        pairs = {kind: one if isinstance(one, tuple) else (one, {}) for kind, one in found.items() if one is not None}
+        data, metadata = ({kind: pair[i] for kind, pair in pairs.items()} for i in (0, 1))
+        shell.display_pub.publish(data=data, metadata=metadata)
+
+
+def display_after_cell(figure: F) -> F:
+    """Let a notebook display a figure after the cell that drew it, as pyplot's are, unless the cell does so itself.
+
+    So each call that draws shows one image, in the middle of a cell and before a semicolon too.
+    """
+    shell = _notebook_shell()
+    if shell is not None and isinstance(figure, NotebookFigure):
+        if _display_pending not in shell.events.callbacks["post_execute"]:
+            shell.events.register("post_execute", _display_pending)
+        _pending.append(figure)
+    return figure
+
+
+def _display_pending() -> None:
+    for figure in tuple(_pending):
+        figure._ipython_display_()
+
+
+def _notebook_shell() -> Any:
+    """IPython's shell where it is that of a notebook's kernel; else None."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def require_axes(ax: object) -> None:
+    """Accept matplotlib's axes, or None.
+
+    Raises:
+        ConfigError: it is something else, such as an array of axes.
+    """
+    if not isinstance(ax, Axes | None):
+        raise ConfigError(f"ax is {show(ax)}; expected one Axes of matplotlib, such as plt.subplots()[1].")
