@@ -79,7 +79,10 @@ def passes(check, arguments):
         ),
         (lambda g: xf.learner(g["dls"], loss="foacl"), "Did you mean 'focal'"),
         (lambda g: xf.learner(g["dls"], loss=3), "loss is 3; expected 'auto'"),
-        (lambda g: xf.learner(g["dls"], arch=3), "arch is 3; expected a string"),
+        (
+            lambda g: xf.learner(g["dls"], arch=3),
+            r"arch is 3; expected a string or code: a function, a class or a module\.",
+        ),
         (lambda g: xf.learner(g["dls"], arch="resnet81"), "Did you mean 'resnet18'"),
         (lambda g: xf.learner(g["dls"], groups="blcoks"), "Did you mean 'blocks'"),
         (lambda g: xf.learner(g["dls"], gamma=3.0), "gamma is 3.0, which has no effect"),

@@ -299,6 +299,39 @@ def raises(outputs, targets):
     raise KeyError("no such column")
 
 
+class FailsLate(CountRows):
+    """Fails where a whole split was counted, and without a word."""
+
+    @property
+    def value(self):
+        raise KeyError
+
+
+def last_batch(outputs, targets):
+    if len(outputs) < 3:
+        raise ValueError(f"{len(outputs)} images")
+    return outputs.mean()
+
+
+def test_a_metric_that_fails_late_is_named(data_dir, tmp_path):
+    with pytest.raises(TrainingError, match="The metric rows failed with KeyError"):
+        fit(data_dir, tmp_path, metrics=FailsLate(), epochs=1)
+    with pytest.raises(TrainingError, match="The metric last_batch failed with ValueError: 1 images"):
+        fit(data_dir, tmp_path, metrics=last_batch, epochs=1, batch_size=3)
+
+
+class BreakGradient(Callback):
+    """Makes one gradient NaN, of a loss that is finite."""
+
+    def before_step(self):
+        next(p for p in self.model.parameters() if p.grad is not None).grad.fill_(float("nan"))
+
+
+def test_a_gradient_that_is_not_finite_names_the_user_s_own_code(data_dir, tmp_path):
+    with pytest.raises(TrainingError, match="batch 2 of .* gradient that is not finite .* own: cbs BreakGradient"):
+        fit(data_dir, tmp_path, cbs=BreakGradient, epochs=1)
+
+
 @pytest.mark.parametrize(
     ("metric", "message"),
     [

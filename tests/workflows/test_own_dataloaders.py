@@ -179,8 +179,17 @@ def test_a_network_without_parameters_is_refused(data_dir):
         def forward(self, images):
             return images.mean((2, 3))
 
-    with pytest.raises(ConfigError, match="Mean has no parameters"):
-        xf.learner(block(data_dir), arch=Mean())
+    for network in (Mean(), torch.nn.AvgPool2d(4)):  # a whole network, and a backbone
+        with pytest.raises(ConfigError, match=f"{type(network).__name__} has no parameters"):
+            xf.learner(block(data_dir), arch=network)
+
+
+def test_augmentation_of_other_transforms_is_refused(data_dir):
+    dls = block(data_dir, 64, item_tfms=Resize(32))
+    with pytest.raises(
+        ConfigError, match=r"augment has no effect: dls.train.after_item has Resize. Augment in the batch"
+    ):
+        xf.learner(dls, weights="none", augment="mild")
 
 
 def test_the_block_with_further_transforms_is_not_ours(data_dir):

@@ -145,6 +145,7 @@ _WORDS = {
     "Value should have": "a value of",
     "Tuple should have ": "",
     "String should have at least 1 character": "some text",
+    "callable": "code: a function, a class or a module",
 }
 """Pydantic's words, and those of our messages."""
 

@@ -6,6 +6,7 @@ imitate a message of ours, and a bidirectional control can show `gpj.exe` as `ex
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,9 +46,12 @@ _RECEIVERS: list[Callable[[str], object]] = []
 
 
 def warn(text: str) -> None:
-    """Warn where a function of the package was called, which is what its notes do where nothing displays them."""
+    """Warn where the package was called, which is what its notes do where nothing displays them."""
     if not _RECEIVERS or _RECEIVERS[-1](text) is False:
-        warnings.warn(escape_hidden(text), stacklevel=3)
+        level, frame = 2, sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "xrayfast":
+            level, frame = level + 1, frame.f_back
+        warnings.warn(escape_hidden(text), stacklevel=level)
 
 
 @contextmanager

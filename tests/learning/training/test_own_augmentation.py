@@ -99,3 +99,20 @@ def test_without_augmentation_there_are_no_views(data, tmp_path):
         xf.load(run).tta()
     with pytest.raises(ConfigError, match="tta is true, and augment of the run is off"):
         xf.predict(run, data.table["path"][0], tta=True)
+
+
+def test_a_learner_takes_another_augmentation_than_its_data_loaders(data, plain, tmp_path):
+    dls = xf.dataloaders(data, size=32, batch_size=8, workers=0, device="cpu", augment=False)
+    learn = xf.learner(dls, weights="none", augment=[flip])
+    torch.manual_seed(0)
+    train, valid = [denormalize(dl.one_batch()[0].as_subclass(torch.Tensor))[:, :1] for dl in learn.dls]
+    torch.testing.assert_close(train, plain[0].flip(3))
+    torch.testing.assert_close(valid, plain[1])
+    assert xf.save(learn, runs=tmp_path, name="r").config.train.augment == "own:flip"
+    again = xf.learner(learn.dls, weights="none", augment="strong").dls.train.after_batch
+    assert [t.ranges for t in again.fs if isinstance(t, ChestAugmentation)] == [AUGMENTATIONS["strong"]]
+    assert "flip" not in str(again) and not any(isinstance(t, ChestAugmentation) for t in dls.train.after_batch.fs)
+    own = xf.learner(dls, weights="none").dls
+    assert own is dls
+    with pytest.raises(ConfigError, match="augment is 'storng'; .*Did you mean 'strong'"):
+        xf.learner(dls, weights="none", augment="storng")

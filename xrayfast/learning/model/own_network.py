@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def build_own_network(
         if whole:
             _require_output(copy.deepcopy(net).train(), probe, n_out, name)
         probabilities = whole and _gives_probabilities(net, probe)
-    if whole and next(net.parameters(), None) is None:
+    if next(net.parameters(), None) is None:
         raise ConfigError(f"{name} has no parameters; expected a network that can be trained.")
     if head == "none" and not whole:
         raise ConfigError(
@@ -205,14 +205,14 @@ Call = tuple[str, nn.Module, Any]
 """A module that was called: its name in its parent, itself, and its output."""
 
 
-def _calls(net: nn.Module, parent: nn.Module, probe: Tensor) -> list[Call]:
-    """The calls of a module's children, in order, while the network computes."""
+def _calls(net: nn.Module, modules: Iterable[tuple[str, nn.Module]], probe: Tensor) -> list[Call]:
+    """The calls of some of its modules, in order, while a network computes."""
     calls: list[Call] = []
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         calls.append((name, module, output.clone() if isinstance(output, Tensor) else output))
 
-    hooks = [child.register_forward_hook(partial(record, name)) for name, child in parent.named_children()]
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in modules]
     try:
         with torch.no_grad():
             net(probe)
@@ -224,10 +224,10 @@ def _calls(net: nn.Module, parent: nn.Module, probe: Tensor) -> list[Call]:
 
 def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n_out: int) -> Blocks:
     """The blocks of a backbone in sequence, up to the last feature map."""
-    calls = _calls(net, net, probe)
+    calls = _calls(net, net.named_children(), probe)
     while len(calls) == 1 and list(calls[0][1].children()) and torch.equal(calls[0][2], output):  # a wrapper
         net = calls[0][1]
-        calls = _calls(net, net, probe)
+        calls = _calls(net, net.named_children(), probe)
     rest: list[Call] = []
     if output.ndim == 2:
         while calls and _follows_features(*calls[-1][1:]):
@@ -240,7 +240,8 @@ def _backbone_blocks(net: nn.Module, probe: Tensor, output: Tensor, name: str, n
             return _in_blocks([(name, module) for name, module, _ in calls])
     if output.ndim == 4:
         return OrderedDict(backbone=net)
-    if any(isinstance(module, nn.Linear) for module in _last_modules(net, probe)):
+    weighted = [(n, m) for n, m in net.named_modules() if m._parameters and not list(m.children())]
+    if any(isinstance(module, nn.Linear) for _, module, _ in _calls(net, weighted, probe)[-1:]):
         raise ConfigError(
             f"arch {name} gives {tuple(output.shape)} for 2 images and {plural(n_out, 'label')}, and the feature map "
             "before its classifier can't be told. Give it as many outputs as there are labels, or put "
@@ -258,23 +259,6 @@ def _follows_features(module: nn.Module, output: Any) -> bool:
         linear = [m for m in weighted if isinstance(m, nn.Linear)]
         return bool(linear) and output.ndim == 2 and all(isinstance(m, (nn.Linear, *NORMS)) for m in weighted)
     return "pool" in type(module).__name__.lower() or isinstance(module, (nn.Flatten, nn.Identity, nn.Dropout))
-
-
-def _last_modules(net: nn.Module, probe: Tensor) -> list[nn.Module]:
-    """The last module with parameters that is called, in a list."""
-    called: list[nn.Module] = []
-    hooks = [
-        m.register_forward_hook(lambda module, inputs, output: called.append(module))
-        for m in net.modules()
-        if m._parameters and not list(m.children())
-    ]
-    try:
-        with torch.no_grad():
-            net(probe)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return called[-1:]
 
 
 def _in_blocks(modules: Sequence[tuple[str, nn.Module]]) -> Blocks:
@@ -337,7 +321,7 @@ def _ordered_children(net: nn.Module, probe: Tensor) -> list[tuple[str, nn.Modul
     """The children of a whole network by their first call, of a wrapper those within."""
     parent = net
     while True:
-        calls = {name: module for name, module, _ in _calls(net, parent, probe)}
+        calls = {name: module for name, module, _ in _calls(net, parent.named_children(), probe)}
         weighted = [module for module in calls.values() if _begins_block(module)]
         if len(weighted) != 1 or not list(weighted[0].children()):
             return list(calls.items())

@@ -274,9 +274,10 @@ class EpochCheckpoint(Callback):
             found += f"{self.train_batches.lrs[-1]:.3g}"
         else:
             return None
+        own = describe_code(names_of_code(self.learn.settings) | self.learn.own_code)
         first = batch == 0 and not self.history.rows
-        own = describe_code(names_of_code(self.learn.settings) | self.learn.own_code) if first else ""
-        hint = f" It is the very first batch, so the reason may be code of the user's own: {own}." if own else ""
+        cause = "It is the very first batch" if first else "A gradient that is not finite has the same effect"
+        hint = f" {cause}, so the reason may be code of the user's own: {own}." if own else ""
         return TrainingError(
             f"The {found}: training diverged. Use a lower --lr (the head's peak is {self.phase.lrs[-1]:g}); "
             f"'xrayfast lr-find' suggests one.{hint}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -54,15 +53,18 @@ from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import FrozenInference, RepeatChannel
 from xrayfast.learning.training.loaders import (
+    Augment,
     ChestAugmentation,
     RadiographDataLoaders,
     adopt_dataloaders,
+    replace_augmentation,
     transform_names,
 )
 from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics, try_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
+from xrayfast.progress import show_progress
 
 
 class RadiographLearner(Learner):
@@ -233,6 +235,7 @@ def learner(
     loss: LossName | Callable[..., Any] = "auto",
     gamma: float = 2.0,
     alpha: float | Sequence[float] | None = None,
+    augment: Annotated[Augment, "code"] | None = None,
     class_weights: ClassWeights = "none",
     optimizer: OptimizerName = "adam",
     momentum: float = 0.9,
@@ -272,6 +275,7 @@ def learner(
             losses; see `OwnLoss` for the targets of masked cells.
         gamma: focusing strength, of losses that take one.
         alpha: balance of the classes, one value or one per label, of losses that take one.
+        augment: as for `xrayfast.dataloaders`, in place of what `dls` has; None for that of `dls`.
         class_weights: "auto" weights labels by inverse frequency in the training split.
         optimizer: "adam" or "sgd".
         momentum: of SGD, or Adam's first beta.
@@ -294,14 +298,17 @@ def learner(
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
     dls = adopt_dataloaders(dls)
+    if augment is not None:
+        dls = replace_augmentation(dls, augment)
     if {"Normalize", "Normalization"} <= {type(transform).__name__ for transform in dls.train.after_batch.fs}:
         raise ConfigError(
             "dls normalises images twice: RadiographBlock does so by itself. Leave Normalize out of batch_tfms."
         )
     learn = _build_learner(dls, settings, groups, code)
     learn.add_own(cbs, metrics)
-    for note in [*learn.network_notes, *_unusual_input(learn)]:
-        warnings.warn(note, stacklevel=3)
+    with show_progress():
+        for note in [*learn.network_notes, *_unusual_input(learn)]:
+            warn(note)
     return learn
 
 
@@ -316,7 +323,11 @@ def _unusual_input(learn: RadiographLearner) -> list[str]:
     ]
 
 
-_SETTINGS = {name: p.default for name, p in signature(learner).parameters.items() if name in FIELD_SECTIONS}
+_SETTINGS = {
+    name: parameter.default
+    for name, parameter in signature(learner).parameters.items()
+    if name in FIELD_SECTIONS and name != "augment"  # which is recorded as the data loaders have it
+}
 """The arguments of `learner` that are settings of a run, and their defaults."""
 
 

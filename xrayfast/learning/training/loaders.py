@@ -504,6 +504,29 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
     )
 
 
+def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> RadiographDataLoaders:
+    """The same data loaders with another augmentation of the training split.
+
+    Raises:
+        ConfigError: images are not normalised as ours are, so that it is not known where to augment.
+    """
+    if dls.origin == "own transforms":
+        raise ConfigError(f"augment has no effect: {foreign_transforms(dls)}. Augment in the batch_tfms of dls.")
+    name, augmentation = make_augmentation(augment)
+    loaders = []
+    for dl in dls.loaders:
+        kept = [t for t in dl.after_batch.fs if not isinstance(t, _AUGMENTATIONS)]
+        with isolated_rng("loader"):  # the order of images is that of `dls`
+            loaders.append(dl.new(after_batch=[*kept, *augmentation]))
+        loaders[-1].rng.setstate(dl.rng.getstate())
+    found = RadiographDataLoaders(*loaders, manifest=dls.manifest, images=dls.images, augment=name, path=dls.path)
+    found.origin, found.device = dls.origin, dls.device
+    return found
+
+
+_AUGMENTATIONS = (ChestAugmentation, OwnAugmentation)
+
+
 def transform_names(dls: DataLoaders) -> list[str]:
     """The names of the transforms of validation images, in their order."""
     dl = dls.loaders[1]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.data.labels.targets import to_truth
-from xrayfast.errors import ConfigError
+from xrayfast.errors import ConfigError, TrainingError
 from xrayfast.learning.fastai_api import AvgLoss, AvgSmoothLoss, Callback, L, Metric, Metrics, Recorder, mk_metric
 from xrayfast.learning.model.losses import batch_weight
 from xrayfast.learning.training.callback_order import CALLBACK_ORDER
@@ -162,6 +162,42 @@ class SklearnMetric(Metric):
 
 _OF_PROBABILITIES = frozenset({"y_score", "y_prob", "y_proba", "log_loss"})
 """Names of arguments that are probabilities; older versions call that of `log_loss` y_pred."""
+
+
+class OwnMetric(Metric):
+    """A metric of the user's own, whose errors name it.
+
+    Args:
+        metric: fastai's.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+
+    def reset(self) -> None:
+        """Begin a split."""
+        self._call(self.metric.reset)
+
+    def accumulate(self, learn: Any) -> None:
+        """Add a batch."""
+        self._call(self.metric.accumulate, learn)
+
+    @property
+    def value(self) -> Any:
+        """The metric of the split so far."""
+        return self._call(lambda: self.metric.value)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        name: str = self.metric.name
+        return name
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return function(*args)
+        except Exception as error:  # whatever the user's code raises
+            raise TrainingError(f"The metric {self.name} failed with {type(error).__name__}: {error}") from error
 
 
 class UnmaskedLoss(AvgLoss):
@@ -323,9 +359,9 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
                     f"metrics: found {given!r:.80}, which scores a model of scikit-learn; expected a function of truth "
                     "and predictions, such as sklearn.metrics.roc_auc_score."
                 )
-            found.append(SklearnMetric(given, function.__name__, outputs))
+            found.append(OwnMetric(SklearnMetric(given, function.__name__, outputs)))
         else:
-            found.append(mk_metric(given))
+            found.append(OwnMetric(mk_metric(given)))
     try:
         names = Counter([*_RECORDED, *(metric.name for metric in found)])
     except AttributeError as error:
@@ -356,7 +392,8 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
     metrics[0].reset()
     metrics[0].accumulate(batch)
     for metric in metrics:
-        if type(metric).__name__ in ("AccumMetric", "AvgMetric", "SklearnMetric"):  # others may use more of a learner
+        inner = getattr(metric, "metric", None)
+        if type(inner).__name__ in ("AccumMetric", "AvgMetric", "SklearnMetric"):  # others may use more of a learner
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -366,7 +403,7 @@ def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_
             except Exception as error:  # whatever the user's code raises
                 raise ConfigError(
                     f"metrics: {metric.name} fails on random logits {tuple(pred.shape)} and the {task}-label targets "
-                    f"{tuple(y.shape)} of the validation split: {error}"
+                    f"{tuple(y.shape)} of the validation split: {error.__cause__ or error}"
                 ) from error
     metrics[0].reset()
 
