@@ -46,6 +46,15 @@ def separate_code(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     return {**options, **{name: OWN + name_of(value) for name, value in code.items()}}, code
 
 
+def show_setting(value: str) -> str:
+    """A setting as people read it.
+
+    >>> show_setting("own:MyNet"), show_setting("resnet18")
+    ('MyNet (own code)', 'resnet18')
+    """
+    return f"{value.removeprefix(OWN)} (own code)" if is_own(value) else value
+
+
 def names_of_code(settings: Mapping[str, Any]) -> dict[str, str]:
     """Of some settings those that are code, with its name.
 

@@ -328,7 +328,7 @@ class BreakGradient(Callback):
 
 
 def test_a_gradient_that_is_not_finite_names_the_user_s_own_code(data_dir, tmp_path):
-    with pytest.raises(TrainingError, match="batch 2 of .* gradient that is not finite .* own: cbs BreakGradient"):
+    with pytest.raises(TrainingError, match=r"batch 2 of .* gradient that is not finite .* own: cbs BreakGradient"):
         fit(data_dir, tmp_path, cbs=BreakGradient, epochs=1)
 
 

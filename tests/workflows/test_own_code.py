@@ -55,6 +55,8 @@ def test_code_equal_to_ours_trains_the_same_to_the_bit(own_run, tiny_run):
 
 def test_a_run_says_what_was_code_of_the_user_s_own(own_run):
     assert own_run.config.train.loss == "own:cross_entropy"
+    shown = own_run._repr_html_()
+    assert "cross_entropy (own code)" in shown and "own:cross" not in shown and "own:resnet" not in shown
     assert own_run.config.own_code == {"arch": "resnet18", "augment": "as_default", "loss": "cross_entropy"}
     (remark,) = [text for text in own_run.info.remarks if text.startswith(f"Code of the user's own: {NAMES}.")]
     assert any(text.startswith("resnet18 is taken for a backbone: it gives (2, 1000)") for text in own_run.info.remarks)

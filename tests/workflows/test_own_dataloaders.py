@@ -93,6 +93,11 @@ def test_its_run_says_what_it_does_not_know(folder_run):
     assert "Patients are not known" in run.report_path.read_text()
 
 
+def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r"of the user's own.*: augment ImageDataLoaders\. Give it again in Python"):
+        xf.fit(data_dir, config=folder_run[0].config, runs=tmp_path)
+
+
 def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
     run, _, _ = folder_run
     refused = (

@@ -114,5 +114,5 @@ def test_a_learner_takes_another_augmentation_than_its_data_loaders(data, plain,
     assert "flip" not in str(again) and not any(isinstance(t, ChestAugmentation) for t in dls.train.after_batch.fs)
     own = xf.learner(dls, weights="none").dls
     assert own is dls
-    with pytest.raises(ConfigError, match="augment is 'storng'; .*Did you mean 'strong'"):
+    with pytest.raises(ConfigError, match=r"augment is .storng.; .*Did you mean 'strong'"):
         xf.learner(dls, weights="none", augment="storng")

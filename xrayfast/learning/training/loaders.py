@@ -56,7 +56,7 @@ from xrayfast.learning.fastai_api import (
 from xrayfast.learning.own_dataloaders import describe_dataloaders, image_shape
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.progressive import Shrink
-from xrayfast.own_code import name_of, separate_code
+from xrayfast.own_code import OWN, name_of, separate_code
 from xrayfast.progress import show_progress
 
 Augment = AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., Any]]
@@ -497,7 +497,7 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
         *dls.loaders,
         manifest=manifest,
         images=images,
-        augment="default" if augmented else "off",
+        augment=("default" if augmented else "off") if known else OWN + type(dls).__name__,
         origin="own" if known else "own transforms",
         path=dls.path,
         device=torch.device(dls.device or "cpu"),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from xrayfast.config import Task
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.own_code import show_setting
 from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.plots import Plot
 from xrayfast.report.html.render import render_template
@@ -125,7 +126,7 @@ def training_facts(run: Run) -> dict[str, str]:
     phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
     versions = {"xrayfast": info.xrayfast, **info.versions}
     return {
-        "Network": model.arch,
+        "Network": show_setting(model.arch),
         "Head": ", ".join(filter(None, [model.head, hidden_layers(model)])),
         "Weights": model.weights,
         "Parameters": f"{info.parameters or 0:,}",
@@ -136,7 +137,7 @@ def training_facts(run: Run) -> dict[str, str]:
         "Schedule": train.schedule,
         "Optimizer": train.optimizer,
         "Weight decay": str(train.wd),
-        "Loss": info.loss or train.loss,
+        "Loss": show_setting(info.loss or train.loss),
         "Class weights": train.class_weights,
         "Test-time augmentation": "yes" if train.tta else "no",
         "Precision": info.precision or train.precision,

@@ -16,7 +16,7 @@ from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import metric_title
-from xrayfast.own_code import OWN, is_own
+from xrayfast.own_code import is_own, show_setting
 from xrayfast.report.markdown.markup import DASH, UNRECORDED, Markdown, markdown_table
 from xrayfast.report.markdown.metric_blocks import (
     format_number,
@@ -33,8 +33,7 @@ from xrayfast.run_files import EvaluationMetrics
 
 def arch(facts: RunFacts) -> str:
     """The network's name."""
-    name = facts.info.arch or facts.config.model.arch
-    return f"{name.removeprefix(OWN)} (own code)" if is_own(name) else name
+    return show_setting(facts.info.arch or facts.config.model.arch)
 
 
 def external_tests(facts: RunFacts) -> list[tuple[str, EvaluationMetrics]]:
@@ -119,7 +118,7 @@ def augmentation(facts: RunFacts) -> str:
     elif train.augment == "off":
         text = "Training images are not augmented."
     else:
-        text = f"Training images are augmented by {train.augment.removeprefix(OWN)} (own code)."
+        text = f"Training images are augmented by {show_setting(train.augment)}."
     views = facts.info.frozen_feature_views
     if views:
         text += f" Where frozen layers were run once, it was for {plural(views, 'view')} of each training image, " + (
