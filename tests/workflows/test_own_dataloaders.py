@@ -10,6 +10,7 @@ from fastai.data.transforms import Normalize, RandomSplitter, get_image_files, p
 from fastai.vision.augment import Resize
 from fastai.vision.core import PILImageBW
 from fastai.vision.data import ImageBlock, ImageDataLoaders
+from PIL import Image
 from sklearn.metrics import accuracy_score
 from typer.testing import CliRunner
 
@@ -94,7 +95,7 @@ def test_its_run_says_what_it_does_not_know(folder_run):
 
 
 def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data_dir, tmp_path):
-    with pytest.raises(ConfigError, match=r"of the user's own.*: augment ImageDataLoaders\. Give it again in Python"):
+    with pytest.raises(ConfigError, match=r"of the user's own.*: augment DataLoaders\. Give it again in Python"):
         xf.fit(data_dir, config=folder_run[0].config, runs=tmp_path)
 
 
@@ -171,6 +172,16 @@ def test_a_run_has_size_and_batch_size_of_the_present_dataloaders(data_dir, tmp_
     learn.dls = block(data_dir)
     with pytest.raises(DataError, match=r"learn\.dls was replaced by DataLoaders that xrayfast\.learner has not seen"):
         xf.save(learn, runs=tmp_path)
+
+
+def test_predict_and_test_dl_of_the_block_take_what_shows_a_radiograph(data_dir):
+    learn = learner(block(data_dir))
+    file = sorted(data_dir.rglob("*.png"))[0]
+    shown = [file, str(file), np.asarray(Image.open(file)), Image.open(file)]
+    probabilities = [learn.predict(image)[2] for image in shown]
+    probabilities += [learn.get_preds(dl=learn.dls.test_dl([image]))[0][0] for image in shown]
+    for one in probabilities:
+        torch.testing.assert_close(one, probabilities[0])
 
 
 @pytest.mark.parametrize("name", ["Groups", "Precision", "Metrics", "Fit"])

@@ -68,6 +68,8 @@ SPLIT_INDEX = {"train": 0, "valid": 1, "test": 2}
 class OpenRadiograph(Transform):
     """A file, an array or a Pillow image to a square 8-bit gray image, padded with black."""
 
+    input_types = (str, Path, np.ndarray, Image.Image)  # what fastai's test_dl and predict take
+
     def __init__(self, images: DecodedImages) -> None:
         super().__init__()
         self.images = images
