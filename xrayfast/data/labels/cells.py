@@ -238,7 +238,7 @@ def note_missing(
         f"'{word.strip()}' {count} times in '{name}'"
         for name, cells in columns.items()
         for word, count in Counter(cells).most_common()
-        if word.strip() and is_missing(word, known) and not (are_flags and _parse_flag(word) == UNCERTAIN)
+        if word.strip() and is_missing(word, known) and not (are_flags and parse_flag(word) == UNCERTAIN)
     ]
     return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
 
@@ -306,7 +306,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)
     for j, (name, cells) in enumerate(columns.items()):
         codes, distinct = pd.factorize(np.array(cells, dtype=object))
-        values = [_parse_flag(cell) for cell in distinct]
+        values = [parse_flag(cell) for cell in distinct]
         if None in values:
             code = values.index(None)
             cell = truncate(distinct[code], LONGEST_NAME)
@@ -319,7 +319,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     return matrix
 
 
-def _parse_flag(cell: str) -> float | None:
+def parse_flag(cell: str) -> float | None:
     """The value of a cell, NaN where it is missing; None where it is none of those."""
     text = normalize_label(cell)
     return _FLAGS.get(text, _FLAG_WORDS.get(text, np.nan if is_missing(cell) else None))
@@ -341,7 +341,7 @@ def looks_like_flags(
     """
     counts = Counter(cell.strip() for cell in cells)
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
-    value = {cell: _parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
+    value = {cell: parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
     flags = sum(count for cell, count in filled.items() if value[cell] is not None)
     return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())
 

@@ -178,6 +178,11 @@ def plain_label(name: str) -> str:
     return copied_label(name) or (found["label"] if found else "")
 
 
+def denies(key: str, other: str) -> bool:
+    """Whether a label says that another is not there, as "no mass" does of "mass"; both as `names.normalize_label`."""
+    return key in (f"no{other}", f"non{other}", f"not{other}")
+
+
 def is_normal(label: str) -> bool:
     """Whether a label says that there are no findings, as "normal" does."""
     return normalize_label(label) in _NORMAL
