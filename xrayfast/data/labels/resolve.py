@@ -10,7 +10,14 @@ import numpy as np
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import NO_FINDING, find_spelling, is_no_finding, normalize_label, sort_labels
+from xrayfast.data.labels.names import (
+    NO_FINDING,
+    drop_invisible,
+    find_spelling,
+    is_no_finding,
+    normalize_label,
+    sort_labels,
+)
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
 from xrayfast.data.labels.spellings import join_spellings, note_odd_names, spelling_keys
 from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
@@ -52,6 +59,8 @@ def resolve_labels(
     if not config.exact_labels:
         mapped, joined = join_spellings(mapped, raw.matrix == 1, known)
         notes += joined
+    else:
+        mapped = list(map(drop_invisible, mapped))
     labels, matrix = merge_labels(matrix, mapped)
     notes += note_odd_names(labels)
     task, task_notes = _resolve_task(raw, labels, matrix, config, where)
