@@ -37,12 +37,12 @@ _ENDING = re.compile(r"(?<=[^\W\d_]{4})(ies|es|s|y|is|ic|ar|a|um|us|ae|e|ion|ati
 _SYNONYMS = (
     {"tb", "tbc", "ptb", "tuberculosis", "kochs"},
     {"covid", "covid19", "coronavirus", "sarscov2", "ncov", "2019-ncov"},
-    {"sick", "ill", "disease", "diseased", "abnormal", "pathological", "pathology", "finding", "findings", "affected"},
+    {"sick", "ill", "disease", "diseased", "abnormal", "pathological", "pathology", "affected"},
     {"cardiomegaly", "enlargedheart", "bigheart", "heartenlargement", "enlargedcardiacsilhouette"},
     {"pneumothorax", "ptx", "collapsedlung"},
     {"effusion", "pleuralfluid", "hydrothorax"},
 )
-"""Names of one finding, as `normalize_label` makes them, that no rule on letters tells."""
+"""Names of one label, as `normalize_label` makes them, that no rule on letters tells."""
 
 _LOOKS_LIKE = str.maketrans("015", "ols")
 """Digits that are typed for letters."""
@@ -167,7 +167,7 @@ def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def _meanings(name: str) -> set[object]:
-    """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a finding."""
+    """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a synonym."""
     key, stem = normalize_label(name), name.casefold()
     while (shorter := _ENDING.sub("", stem)) != stem:
         stem = shorter

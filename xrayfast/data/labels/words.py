@@ -86,7 +86,7 @@ _NORMAL = re.compile(
     r"(no|without)(acute|active|significant|focal|obvious|evidenceof|other)*(cardiopulmonary|pulmonary|cardiac|lung|chest|"
     r"thoracic)*(findings?|abnormalit(y|ies)|abnormal|disease|patholog(y|ies)|process|lesions?|change)(found|seen|detected)?"
 )
-"""Of a label: that there are no findings."""
+"""Of a label: that it says "No Finding" in some words."""
 
 
 @lru_cache(maxsize=1 << 14)
