@@ -35,6 +35,13 @@ def test_a_script_whose_output_is_piped_shows_nothing_unless_asked(capsys):
     assert capsys.readouterr().out == f"Note: a note\nNote: a warning\n{LINE}"
 
 
+def test_a_stage_that_ends_before_the_first_line_is_due_is_a_line(capsys):
+    with show_progress(True) as reporter:
+        for done in (0, 1, 2, 2):
+            reporter.preparing("predicting", done, 2)
+    assert capsys.readouterr().out == "  predicting: 2 of 2 images\n"
+
+
 def test_only_rank_zero_shows_progress(capsys, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with pytest.warns(UserWarning):

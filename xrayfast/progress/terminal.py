@@ -72,7 +72,7 @@ class PlainReporter:
     """Prints lines of text; for logs, pipes and --json."""
 
     def __init__(self, out: TextOutput) -> None:
-        self.out = out
+        self.out, self.ended = out, set[str]()
         self.last = time.monotonic()
 
     def note(self, text: str) -> None:
@@ -80,10 +80,13 @@ class PlainReporter:
         self.out.note(text)
 
     def preparing(self, stage: str, done: int, total: int) -> None:
-        """Print how many images of a stage are done, at intervals."""
-        if time.monotonic() - self.last >= SECONDS_BETWEEN_LINES:
+        """Print how many images of a stage are done, at intervals and, once, at its end."""
+        ended = done == total and stage not in self.ended
+        if ended or (done < total and time.monotonic() - self.last >= SECONDS_BETWEEN_LINES):
             self.last = time.monotonic()
             self.out.line(f"  {stage}: {done} of {total} images")
+        if ended:
+            self.ended.add(stage)
 
     def phase(self, phase: DisplayedPhase) -> None:
         """Print which layers are trained now, and at which learning rates."""
