@@ -19,12 +19,12 @@ from pydantic import BaseModel
 
 from xrayfast.config import LOSS_SETTINGS, Config, TrainConfig, losses_with
 from xrayfast.errors import ConfigError
-from xrayfast.own_code import is_own
+from xrayfast.own_code import is_own, show_setting
 
 NOT_IN_RANGE_TEST = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "train_metrics",
     "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds", "target_sensitivity",
-    "target_specificity", "target_confidence", "positive", "calibrate", "prevalence", "resamples",
+    "target_specificity", "calibrate", "prevalence", "resamples",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
 
@@ -103,12 +103,9 @@ class PlanFacts:
 
 @dataclass(frozen=True)
 class DecisionFacts:
-    """How labels are decided: whether the most likely class is, since no thresholds are chosen; whether there are two
-    classes of which exactly one applies.
-    """
+    """How labels are decided: whether the most likely class is, since no thresholds are chosen."""
 
     most_likely: bool
-    binary: bool
 
 
 @dataclass(frozen=True)
@@ -372,24 +369,6 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             harmless=True,
         ),
     ),
-    "target_confidence": (
-        Effect(
-            lambda results, facts: (
-                results.target_confidence is None
-                or results.target_sensitivity is not None
-                or results.target_specificity is not None
-            ),
-            "there is no rate to reach",
-            "Use --target-sensitivity or --target-specificity",
-        ),
-    ),
-    "positive": (
-        Effect(
-            lambda results, facts: results.positive is None or facts.binary,
-            "only a task of two classes, of which exactly one applies, has a positive class",
-            facts=DecisionFacts,
-        ),
-    ),
     "gamma": (Effect(_takes("gamma"), "the loss takes none", f"Use {losses_with('gamma')}"),),
     "alpha": (
         Effect(
@@ -464,7 +443,9 @@ def check_tta(given: bool | None, train: TrainConfig) -> list[str]:
         ConfigError: views are asked for, which the run's settings don't describe.
     """
     if given and train.augmentation is None:
-        raise ConfigError(f"tta is true, and augment of the run is {train.augment}, so there are no views to average.")
+        raise ConfigError(
+            f"tta is true, and augment of the run is {show_setting(train.augment)}, so there are no views to average."
+        )
     trained = train.tta
     if given is None or given == trained:
         return []

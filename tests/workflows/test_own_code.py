@@ -1,5 +1,6 @@
 """Runs that were trained with code of the user's own: their files name it, and it has to be given again."""
 
+import re
 import shutil
 
 import numpy as np
@@ -53,7 +54,7 @@ def test_code_equal_to_ours_trains_the_same_to_the_bit(own_run, tiny_run):
     assert own_run.history["valid_loss"].tolist() == tiny_run.history["valid_loss"].tolist()
 
 
-def test_a_run_says_what_was_code_of_the_user_s_own(own_run):
+def test_a_run_says_what_was_code_of_the_user_s_own(own_run, tiny_run):
     assert own_run.config.train.loss == "own:cross_entropy"
     shown = own_run._repr_html_()
     assert "cross_entropy (own code)" in shown and "own:cross" not in shown and "own:resnet" not in shown
@@ -67,6 +68,8 @@ def test_a_run_says_what_was_code_of_the_user_s_own(own_run):
     assert "the user's own resnet18 (own code) without its classifier" in card
     assert "Training images are augmented by as_default (own code)." in card
     assert remark.split(":")[1] in own_run.model_card_path.read_text()
+    for text in (own_run._repr_html_(), own_run.report_path.read_text(), xf.compare([own_run, tiny_run])._repr_html_()):
+        assert "resnet18 (own code)" in text and not re.search(r"own:\w", text)
 
 
 def test_settings_that_name_it_are_not_replayed_without_it(own_run, data, tmp_path):
@@ -139,7 +142,7 @@ def test_what_runs_the_network_takes_it_again(own_run, tiny_run, data_dir):
         xf.evaluate(own_run, data_dir, split="train")  # of which no image would be left
     with pytest.raises(ConfigError, match=r"arch is resnet18, no code of your own"):
         xf.predict(tiny_run, files, arch=resnet18)
-    with pytest.raises(ConfigError, match="tta is true, and augment of the run is own:as_default"):
+    with pytest.raises(ConfigError, match=r"tta is true, and augment of the run is as_default \(own code\)"):
         xf.predict(own_run, files, arch=resnet18, tta=True)
     with pytest.raises(WeightsError, match="is of another network"):
         network_of_run(own_run.config.model, 3, own_run.model_path, Whole())
@@ -220,8 +223,8 @@ def test_a_network_that_can_t_be_traced_runs_in_each_epoch(data, tmp_path):
     options.pop("freeze_epochs")
     run = xf.fit(data, arch=Branching, runs=tmp_path, reporter=Notes(), **options)
     assert run.info.frozen_feature_groups == [0]
-    assert any("features of own:Branching can't be cached: torch.fx can't trace it" in note for note in notes)
-    with pytest.raises(ConfigError, match=r"reuse_frozen is on\. The features of own:Branching can't be cached"):
+    assert any("features of Branching (own code) can't be cached: torch.fx can't trace it" in note for note in notes)
+    with pytest.raises(ConfigError, match=r"reuse_frozen is on\. The features of Branching \(own code\) can't be"):
         xf.fit(data, arch=Branching, runs=tmp_path, reuse_frozen="on", **options)
 
 

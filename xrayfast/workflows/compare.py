@@ -20,6 +20,7 @@ from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
+from xrayfast.own_code import show_setting
 from xrayfast.predictions import Predictions
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.run import SPLIT_FILE, Run
@@ -279,11 +280,11 @@ def _run_row(
     groups = predictions.groups
     row: dict[str, Any] = {
         "run": name,
-        "arch": config.model.arch,
+        "arch": show_setting(config.model.arch),
         "head": " ".join(map(str, [config.model.head, *hidden_units(config.model.head, config.model.head_width)])),
         "trained": info.phases[-1].name if info.phases else "by hand",
         "loss": config.train.describe_loss(
-            DEFAULT_LOSS[run.task] if config.train.loss == "auto" else config.train.loss
+            DEFAULT_LOSS[run.task] if config.train.loss == "auto" else show_setting(config.train.loss)
         ),
         "size": config.model.size,
         "epochs": len(run.history),

@@ -42,6 +42,7 @@ from xrayfast.learning.training.metrics import TrainRecorder
 from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.option_effects import PlanFacts
+from xrayfast.own_code import show_setting
 from xrayfast.progress import Reporter
 from xrayfast.run import Run
 
@@ -90,7 +91,7 @@ def choose_cached_groups(
     free, note, too_large = free_disk_bytes(_cache_folder(config)), "", set()
     for count in set(counts):
         if problem := caching_problem(learn, count):
-            note = f"The features of {learn.arch} can't be cached: {problem}."
+            note = f"The features of {show_setting(learn.arch)} can't be cached: {problem}."
             if train.reuse_frozen == "on":
                 raise ConfigError(f"reuse_frozen is on. {note} Leave it out: frozen layers then run in each epoch.")
             note += " Frozen layers run in each epoch."
