@@ -24,7 +24,6 @@ from xrayfast.config import (
     field_types,
 )
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
-from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -43,6 +42,7 @@ from xrayfast.learning.training.loaders import (
     transform_names,
 )
 from xrayfast.learning.training.mixed_precision import restore_precision
+from xrayfast.learning.training.phases import one_cycle_momenta
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code
 from xrayfast.progress import NullReporter
@@ -141,8 +141,23 @@ def load(
     learn.own_code, learn.run_path = {**run.info.own_code, **learn.own_code}, run.path
     with suppress(RunError):  # without a history the recorder stays empty
         if len(history := run.history):
-            learn.recorder.restore(history, run.batches if run.has_batches else None)
+            learn.recorder.restore(history, run.batches if run.has_batches else None, _momenta(run))
     return learn
+
+
+def _momenta(run: Run) -> list[float]:
+    """The momentum in each batch of a run; empty where a schedule left it as it was, or that is not known."""
+    train, phases, history = run.config.train, run.info.phases, run.history
+    if train.schedule != "one-cycle" or not phases or not run.has_batches:
+        return []
+    batches = run.batches
+    phase_of = batches["epoch"].map(history.set_index("epoch")["phase"])
+    return [
+        value
+        for phase in phases
+        if (phase_of == phase.name).any()
+        for value in one_cycle_momenta(batches[phase_of == phase.name], phase.epochs, phase.lrs[-1], train.momentum)
+    ]
 
 
 @check_arguments()
@@ -194,8 +209,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:
-        positive = positive_class(manifest.task, manifest.labels)
-        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
+        run.write_decision(Decision(manifest.task, manifest.labels))
         if learn.dls.reads_files:
             own = learn.dls.origin == "own"
             images = learn.dls.images if own else open_images(manifest.config, config.model.size)

@@ -254,19 +254,20 @@ class EpochRecorder(Recorder):
         if self.counted:
             super().after_batch()
 
-    def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None) -> None:
+    def restore(self, history: pd.DataFrame, batches: pd.DataFrame | None, momenta: Sequence[float] = ()) -> None:
         """Fill it as if a run had been one fit.
 
         Args:
             history: one row per epoch, as `Run.history` gives it.
             batches: one row per training batch, as `Run.batches` gives it; where there are none, each epoch stands for
                 one batch with its mean loss and its last learning rate.
+            momenta: of the batches, where they are known.
         """
         if batches is None:
             batches = history[["epoch", "lr"]].assign(loss=history["train_loss"])
         losses = batches["loss"].ewm(alpha=1 - self.smooth_loss.beta).mean()  # as fastai smooths them
         self.losses, self.lrs = [torch.tensor(loss) for loss in losses], batches["lr"].tolist()
-        self.hps = {"lr": self.lrs}
+        self.hps = {"lr": self.lrs} | ({"mom": list(momenta)} if momenta else {})
         self.iters = batches.groupby("epoch").size().cumsum().tolist()
         valid = [name for name in history.columns.tolist() if name.startswith("valid_")]
         self.values = L(history[["train_loss", *valid]].to_numpy(dtype=float).tolist()).map(L)

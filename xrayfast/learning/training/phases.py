@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from xrayfast.config import DEFAULT_METRIC, Schedule, Task, TrainConfig
 from xrayfast.errors import ConfigError
@@ -142,9 +143,28 @@ def _schedulers(schedule: Schedule, lrs: Any, momentum: float) -> dict[str, Any]
         return {}
     if schedule == "flat-cos":
         return {"lr": combined_cos(0.75, lrs, lrs, lrs / 1e5)}
-    high = min(momentum + 0.05, 0.999)
-    low = max(momentum - 0.05, 0.0)
+    low, high = _momentum_range(momentum)
     return {"lr": combined_cos(0.25, lrs / 25, lrs, lrs / 1e5), "mom": combined_cos(0.25, high, low, high)}
+
+
+def _momentum_range(momentum: float) -> tuple[float, float]:
+    return max(momentum - 0.05, 0.0), min(momentum + 0.05, 0.999)
+
+
+def one_cycle_momenta(batches: pd.DataFrame, epochs: int, peak: float, momentum: float) -> list[float]:
+    """The momentum in each batch of a phase with one cycle, which mirrors the learning rate.
+
+    Args:
+        batches: one row per batch, as `Run.batches` gives them.
+        epochs: of the phase; it may have ended before.
+        peak: highest learning rate of the head.
+        momentum: the setting.
+    """
+    by_epoch, (low, high) = batches.groupby("epoch")["lr"], _momentum_range(momentum)
+    done = batches["epoch"] - batches["epoch"].iloc[0] + by_epoch.cumcount() / by_epoch.transform("size")
+    lowest = np.where(done / epochs < 0.25, peak / 25, peak / 1e5)
+    momenta: list[float] = (low + (high - low) * (peak - batches["lr"]) / (peak - lowest)).tolist()
+    return momenta
 
 
 def _discriminative_rates(lr: float, div: float, groups: int, lowest: int) -> tuple[float, ...]:
