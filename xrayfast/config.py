@@ -17,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     ValidationInfo,
     WrapValidator,
@@ -30,7 +31,7 @@ from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
 from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import dump_yaml, read_yaml
-from xrayfast.own_code import OWN, is_own, names_of_code
+from xrayfast.own_code import OWN, OWN_SETTINGS, is_own, names_of_code
 
 Task = Literal["single", "multi"]
 TaskChoice = Literal["single", "multi", "auto"]
@@ -542,19 +543,6 @@ class ResultsConfig(_Section):
         le=1,
     )
     target_specificity: float | None = option(None, "The same for specificity.", metavar="RATE", gt=0, le=1)
-    target_confidence: float | None = option(
-        None,
-        "Choose the threshold so that the target is reached on new images with this confidence, such as 0.95.",
-        metavar="RATE",
-        gt=0,
-        lt=1,
-    )
-    positive: str | None = option(
-        None,
-        "The positive class of two, whose curves, rates and threshold are reported; by default the one that is not "
-        "called normal or the like, else the last by name.",
-        metavar="LABEL",
-    )
     calibrate: bool = option(
         True, "Calibrate probabilities on validation: one temperature, or for multi-label a slope and bias per label."
     )
@@ -575,10 +563,6 @@ class ResultsConfig(_Section):
         given += [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
         if len(given) > 1:
             raise PydanticCustomError("rules", f"found {' and '.join(given)}; expected one. Leave out the others")
-        if self.target_confidence is not None and 1.0 in (self.target_sensitivity, self.target_specificity):
-            raise PydanticCustomError(
-                "rules", "found target_confidence for a rate of 1; expected a lower rate: no number of images shows 1"
-            )
         return self
 
 
@@ -588,8 +572,6 @@ class ResultsOptions(TypedDict, total=False):
     thresholds: Thresholds
     target_sensitivity: float | None
     target_specificity: float | None
-    target_confidence: float | None
-    positive: str | None
     calibrate: bool
     prevalence: str | Sequence[str]
     resamples: int
@@ -645,6 +627,15 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     results: ResultsConfig = ResultsConfig()
+    _folder: Path | None = PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Config) and dict(self) == dict(other)
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the file that it was read from, perhaps a run's; None where it was made in Python."""
+        return self._folder
 
     @model_validator(mode="after")
     def _check_last_size(self) -> Self:
@@ -679,7 +670,7 @@ class Config(_Section):
         if unknown:
             raise ConfigError(*unknown)
         given = {name: getattr(self, name).model_fields_set | set(options) for name in sections}
-        return _validated(sections).with_given(given)
+        return _validated(sections)._of(self._folder).with_given(given)
 
     def with_given(self, given: Mapping[str, set[str]]) -> Config:
         """The same settings, of which some fields of each section count as given, and not as read or left as they were:
@@ -689,7 +680,11 @@ class Config(_Section):
             name: SECTIONS[name].model_construct(names & set(SECTIONS[name].model_fields), **dict(getattr(self, name)))
             for name, names in given.items()
         }
-        return Config.model_construct(**sections)
+        return Config.model_construct(**sections)._of(self._folder)
+
+    def _of(self, folder: Path | None) -> Config:
+        self._folder = folder
+        return self
 
     @classmethod
     @check_arguments()
@@ -701,13 +696,14 @@ class Config(_Section):
             ConfigFileError: no such file, not plain YAML (see `read_yaml`), unknown keys or wrong values.
         """
         content = read_yaml(Path(path), "settings in the sections data, model, train and results", ConfigFileError)
+        folder = Path(path).absolute().parent
         if content is None:
-            return cls()
+            return cls()._of(folder)
         if not isinstance(content, dict):
             found = type(content).__name__
             raise ConfigFileError(f"{path}: expected the sections data, model, train and results; found {found}.")
         try:
-            return _validated(content).with_given({name: set() for name in SECTIONS})
+            return _validated(content)._of(folder).with_given({name: set() for name in SECTIONS})
         except ConfigError as error:
             raise ConfigFileError(*(f"{path}: {line}" for line in error.args)) from error
 
@@ -760,9 +756,14 @@ def _messages(error: ValidationError) -> list[str]:
             if problem["type"] == "literal_error":
                 hints[path] = did_you_mean(str(problem["input"]), words_of(problem["ctx"]["expected"]))
     return [
-        text + (f"{' or '.join(expected[path])}.{hints.get(path, '')}" if path in expected else "")
+        text + (f"{' or '.join(expected[path])}{_code(path)}.{hints.get(path, '')}" if path in expected else "")
         for path, text in found.items()
     ]
+
+
+def _code(path: tuple[str, ...]) -> str:
+    """What code a field takes, if any."""
+    return f", or in Python {OWN_SETTINGS[path[-1]]}" if path and path[-1] in OWN_SETTINGS else ""
 
 
 def _place_of(path: tuple[str, ...]) -> str:

@@ -14,8 +14,13 @@ from xrayfast.errors.arguments import is_code
 
 OWN = "own:"
 
-OWN_SETTINGS = ("arch", "splitter", "loss", "augment")
-"""Settings that take code."""
+OWN_SETTINGS = {
+    "arch": "a torch.nn.Module or what makes one",
+    "splitter": "a function of the network",
+    "loss": "a function of logits and targets",
+    "augment": "False, or a list of functions of a batch",
+}
+"""Settings that take code, and what code of it in Python."""
 
 
 def is_own(value: object) -> bool:
@@ -82,8 +87,10 @@ def require_code(names: Mapping[str, str], given: Mapping[str, Any], where: str 
     """
     missing = {name: code for name, code in names.items() if name not in given}
     if missing:
-        again = ", ".join(f"{name}=" for name in missing)
+        advice = f"Give it again in Python, by {', '.join(f'{name}=' for name in missing)}."
+        if "dls" in missing:
+            advice = "xrayfast.learner(dls) trains on such DataLoaders; fit would read the images otherwise."
         raise ConfigError(
             f"{where} names code of the user's own, of which no file holds more than the name: "
-            f"{describe_code(missing)}. Give it again in Python, by {again}."
+            f"{describe_code(missing)}. {advice}"
         )

@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
@@ -25,7 +24,6 @@ import pandas as pd
 
 from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
-from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.display.overview import HasOverview, report_module
 from xrayfast.errors import ConfigError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -47,6 +45,7 @@ from xrayfast.files import (
 from xrayfast.files.run_lock import lock_run
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
+from xrayfast.own_code import require_code
 from xrayfast.predictions import Predictions
 from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
 
@@ -200,6 +199,23 @@ class Run(HasOverview):
         """Replace `config.yaml`."""
         write_text(self.path / CONFIG_FILE, config.to_yaml())
 
+    @staticmethod
+    def require_code_of(config: Config, given: Mapping[str, Any]) -> None:
+        """Raise an error where settings are replayed without the run's code of its user's own: settings that are code,
+        callbacks, metrics, DataLoaders.
+
+        Args:
+            config: of the run, or of no run.
+            given: such code, by its name there.
+
+        Raises:
+            ConfigError: it names what is missing.
+        """
+        names: dict[str, str] = {}
+        with contextlib.suppress(RunError):  # it was not read from a run's folder
+            names = Run(config.folder).info.own_code if config.folder else {}
+        require_code(config.own_code | names, given, str(config.folder or "The configuration"))
+
     @property
     def info(self) -> RunInfo:
         """Status, versions, seeds, times: `run.json`.
@@ -257,11 +273,9 @@ class Run(HasOverview):
         """
         content = self._labels_file()
         try:
-            decision = Decision.from_json(content.model_dump(), content.task, content.labels)
+            return Decision.from_json(content.model_dump(), content.task, content.labels)
         except ValueError as error:
             raise RunError(f"{self.path / LABELS_FILE}: {error}.") from error
-        # Versions before 0.6 recorded no positive class.
-        return replace(decision, positive=decision.positive or positive_class(content.task, content.labels))
 
     def write_decision(self, decision: Decision) -> None:
         """Write `labels.json`: task, labels, calibration and thresholds."""

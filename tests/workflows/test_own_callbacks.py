@@ -152,7 +152,10 @@ def test_a_run_s_learner_plots(watched):
     assert len(train.get_ydata()) == len(watched[0].batches)
     assert list(valid.get_ydata()) == pytest.approx(watched[0].history["valid_loss"].tolist())
     learn.recorder.plot_sched()
-    np.testing.assert_allclose(plt.gcf().axes[0].lines[0].get_ydata(), watched[0].batches["lr"])
+    rates, momenta = (ax.lines[0].get_ydata() for ax in plt.gcf().axes)
+    np.testing.assert_allclose(rates, watched[0].batches["lr"])
+    head, last = watched[1].recorded
+    np.testing.assert_allclose(momenta, [float(m) for phase in (head, last) for m in phase["hps"]["mom"]], rtol=1e-6)
     plt.close("all")
 
 
@@ -213,6 +216,15 @@ def test_a_callback_ends_its_phase_and_a_resumed_run_is_the_same(data_dir, tmp_p
     resumed = xf.resume(tmp_path / "cut", cbs=never_better())
     pd.testing.assert_frame_equal(resumed.history.drop(columns="seconds"), whole.history.drop(columns="seconds"))
     assert resumed.model_path.read_bytes() == whole.model_path.read_bytes()
+
+
+def test_a_replayed_run_takes_its_code_again(watched, data_dir, tmp_path):
+    config = watched[0].config
+    assert config == xf.Config.read(watched[0].path / "config.yaml").updated({})
+    for options in ({}, {"epochs": 2}, {"cbs": Watch}):
+        with pytest.raises(ConfigError, match=r"run names code .*metrics error_rate.* again in Python, by "):
+            xf.fit(data_dir, config=config, runs=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_run_is_resumed_with_the_code_that_it_began_with(data_dir, tmp_path):

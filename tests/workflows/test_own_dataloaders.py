@@ -95,8 +95,14 @@ def test_its_run_says_what_it_does_not_know(folder_run):
 
 
 def test_its_settings_are_not_replayed_by_our_way_to_read_files(folder_run, data_dir, tmp_path):
-    with pytest.raises(ConfigError, match=r"of the user's own.*: augment DataLoaders\. Give it again in Python"):
-        xf.fit(data_dir, config=folder_run[0].config, runs=tmp_path)
+    words = r"code of the user's own, .* dls DataLoaders with .*Resize.*\. xrayfast\.learner\(dls\) trains on such"
+    options = {"size": 32, "arch": "tiny_vgg", "weights": "none"}
+    for work in (xf.fit, xf.find_lr):
+        for data in (None, data_dir):
+            with pytest.raises(ConfigError, match=words):
+                work(data, config=folder_run[0].config, **options)
+            with pytest.raises(ConfigError, match=words):
+                work(data, config=folder_run[0].config, augment="default", **options)
 
 
 def test_its_run_refuses_other_images_by_name(folder_run, data_dir):

@@ -25,6 +25,7 @@ from xrayfast.metrics.registry import history_metrics
 from xrayfast.option_effects import check_range_test
 from xrayfast.own_code import separate_code
 from xrayfast.progress import StageProgress, show_progress
+from xrayfast.run import Run
 from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare, require_settings
 
@@ -62,6 +63,8 @@ def find_lr(
         XrayfastError: settings, data or weights that can't be used.
     """
     settings, code = separate_code(options)
+    # A range test can do without a run's callbacks and metrics.
+    Run.require_code_of((config or Config()).updated(settings), code | {"cbs": cbs, "metrics": ()})
     manifest, config, idle = resolve_inputs(data, config, settings)
     require_settings(manifest, config, code)
     cbs = check_callbacks(cbs, None, "off", history_metrics(manifest.task))

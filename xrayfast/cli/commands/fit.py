@@ -75,7 +75,7 @@ def _fit(
         from xrayfast.run import Run
 
         settings = read_settings(config, given)
-        require_no_code(config, settings)
+        Run.require_code_of(settings, {})
         Run.require_creatable(runs, name)
         manifest = open_and_show(out, settings)
         with reporting(out) as reporter:
@@ -100,22 +100,6 @@ def _fit(
                 command=command_line(),
             )
     show_run(out, run)
-
-
-def require_no_code(config: Path | None, settings: Config) -> None:
-    """Raise a ConfigError where code of the user's own is to be replayed: in settings, or as callbacks and metrics of
-    the run whose config file is given.
-    """
-    from xrayfast.own_code import require_code
-    from xrayfast.run import Run
-
-    require_code(settings.own_code, {}, "The configuration")
-    if config is None:
-        return
-    names: dict[str, str] = {}
-    with suppress(XrayfastError):  # the file is in no run's folder
-        names = Run(config.absolute().parent).info.own_code
-    require_code(names, {}, f"{config.absolute().parent}: run.json")
 
 
 def note_threads(config: Path | None, note: Callable[[str], None]) -> None:
