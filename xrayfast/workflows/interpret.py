@@ -23,6 +23,7 @@ from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
 from xrayfast.report.html.run_page import ReportData, render_run_page, training_facts
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.report.markdown.methods import describe_methods
 from xrayfast.report.overfitting import of_final_metrics, of_history
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
@@ -257,6 +258,7 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         source=str(run.config.data.source),
         curves=history_plot(history, info.best_epoch),
         batches=batches_plot(run.batches) if run.has_batches else None,
+        methods=describe_methods(run),
         overfitting=(
             of_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta)
             if run.has_train_predictions and info.best_epoch is not None

@@ -39,6 +39,7 @@ class ReportData:
         source: of the data; "" where unknown.
         curves: `plots.history_plot` of the history.
         batches: `plots.batches_plot`; None where the run has recorded none.
+        methods: a paragraph for a paper.
         overfitting: training beside validation; None where the run has no metrics of the training split.
     """
 
@@ -55,6 +56,7 @@ class ReportData:
     curves: Plot | None
     batches: Plot | None = None
     overfitting: TrainAndValid | None = None
+    methods: str = ""
 
 
 def render_run_page(data: ReportData) -> str:
@@ -86,6 +88,7 @@ def render_run_page(data: ReportData) -> str:
         "best_epoch": info.best_epoch,
         "decision": decision_section(data.decision),
         "splits": splits,
+        "methods": data.methods,
         "has_patients": "patients" in data.counts.index[len(data.labels) :],
         "has_intervals": any(split["intervals_text"] for split in splits),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from xrayfast.errors import plural
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.thresholds import RULES
-from xrayfast.metrics.registry import overall_metrics
+from xrayfast.metrics.registry import headline_metrics
 from xrayfast.report.markdown import descriptions as say
 from xrayfast.report.markdown.metric_blocks import interval_note
 from xrayfast.report.markdown.run_facts import RunFacts, read_run_facts
@@ -41,13 +41,16 @@ def _data(facts: RunFacts) -> list[str]:
         for split, column in sizes.items()
         if column.get("images")
     ]
-    kind = "exactly one of" if facts.task == "single" else "any of"
+    kind = "one of the classes" if facts.task == "single" else "any of the labels"
     sentences = [
-        f"Chest radiographs of the data set {facts.config.data.source.name} were classified into {kind} "
-        f"{plural(len(facts.labels), 'label')}: {', '.join(facts.labels)}."
+        f"Each chest radiograph of the data set {facts.config.data.source.name} was assigned {kind} "
+        f"{', '.join(facts.labels)}."
     ]
     if used:
         sentences.append(f"Images by split: {'; '.join(used)}.")
+    split = facts.split
+    if split is not None and (split["patient"] != "").all() and split.groupby("patient")["split"].nunique().max() == 1:
+        return [*sentences, "No patient was in more than one split."]
     return [*sentences, *say.split_overlap(facts)]
 
 
@@ -81,5 +84,5 @@ def _metrics(facts: RunFacts) -> list[str]:
     if facts.main_split is None:
         return []
     split, summary = facts.main_split
-    names = [metric.title for key, metric in overall_metrics(facts.task).items() if key in summary["overall"]]
-    return [f"Metrics on the {SPLIT_TITLES[split].lower()} split: {'; '.join(names)}.", interval_note(summary)]
+    names = [metric.title for key, metric in headline_metrics(facts.task).items() if key in summary["overall"]]
+    return [f"Main metrics on the {SPLIT_TITLES[split].lower()} split: {'; '.join(names)}.", interval_note(summary)]
