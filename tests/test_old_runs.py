@@ -69,6 +69,8 @@ def test_old_runs_are_interpreted_with_the_numbers_that_they_hold(old, name, qui
     after = json.loads((run.path / "metrics.json").read_text())
     for split in ("valid", "test"):
         assert after[split]["overall"] == before[split]["overall"]
+        assert "warnings" not in before[split]
+        assert "few images" in {one["code"] for one in after[split]["warnings"]}
         assert after[split]["intervals"]["overall"] == before[split]["intervals"]["overall"]
 
 

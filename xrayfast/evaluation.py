@@ -57,7 +57,11 @@ class Evaluation(HasOverview):
         Raises:
             RunError: the file is missing or damaged.
         """
-        return read_typed(self.path / METRICS_FILE, EvaluationMetrics)
+        metrics = read_typed(self.path / METRICS_FILE, EvaluationMetrics)
+        if isinstance(before := metrics.pop("warnings", None), list):  # type: ignore[typeddict-item]
+            # Sentences of versions before 0.6.
+            metrics["result"]["warnings"] = [{"code": "data", "text": str(one), "advice": ""} for one in before]
+        return metrics
 
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`; comes last, since it says that the evaluation is complete."""

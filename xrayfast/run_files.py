@@ -83,6 +83,8 @@ class RunInfo(_File):
         fingerprint: of names, labels, splits and file sizes.
         threads: of torch where the run began; None in runs of older versions.
         remarks: warnings for a reader of the results.
+        shortcuts: AUROC of labels by properties that have nothing to do with the lungs, where above chance; None where
+            that was not looked for.
         global_batch: images per training batch over all ranks.
         world_size: number of ranks.
         frozen_feature_groups: frozen layer groups of each phase whose features were cached; None in runs of older
@@ -117,6 +119,7 @@ class RunInfo(_File):
     fingerprint: str = ""
     data_notes: list[str] = []
     remarks: list[str] = []
+    shortcuts: dict[str, float] | None = None
     global_batch: _Count | None = None
     world_size: _Count = _renamed("world_size", "processes", default=1)
     frozen_feature_groups: list[NonNegativeInt] | None = _renamed(
@@ -317,6 +320,14 @@ class Subgroups(_Record):
     notes: NotRequired[list[str]]
 
 
+class WarningRecord(_Record):
+    """A `metrics.claims.headline.HeadlineWarning`."""
+
+    code: str
+    text: str
+    advice: str
+
+
 class SplitSummary(_Record):
     """The metrics of one split, as `metrics.summary.summarise` gives them."""
 
@@ -329,6 +340,7 @@ class SplitSummary(_Record):
     reliability: NotRequired[Reliability]
     most_confused: NotRequired[list[ConfusedPair]]
     notes: NotRequired[list[str]]
+    warnings: NotRequired[list[WarningRecord]]
     prevalence: NotRequired[dict[str, float]]
     intervals: NotRequired[IntervalsRecord]
     confusion: NotRequired[list[list[int]]]
@@ -386,7 +398,6 @@ class EvaluationMetrics(_Record):
     own: NotRequired[bool]
     images: NotRequired[EvaluatedImages]
     labels: NotRequired[MatchedLabels]
-    warnings: NotRequired[list[str]]
     notes: NotRequired[list[str]]
     decision: NotRequired[dict[str, Any]]
     result: SplitSummary

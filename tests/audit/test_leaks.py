@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.audit.sets import SIDE, cropped, film, jpeg, manifest, shown
 from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.findings import leak_findings
-from xrayfast.audit.leaks import Leaks, find_leaks, group_linked_images, leaks_between_splits
+from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, leaks_between_splits
 from xrayfast.data.splits.stratify import SPLITS
 
 ROWS = 30
@@ -37,7 +37,7 @@ def planted():
 def test_exactly_what_was_planted_leaks(planted):
     data, data_dir = planted
     told = []
-    leaks = find_leaks(data, shown(data, data_dir), lambda stage, done, total: told.append(stage))
+    _, leaks = compare_images(data, shown(data, data_dir), lambda stage, done, total: told.append(stage))
     assert [(p.patient, dict(p.images)) for p in leaks.patients] == [
         ("P00005", {"train": ("i0005.png",), "valid": ("i0024.png",), "test": ("i0027.png",)}),
         ("P00009", {"train": ("i0009.png",), "test": ("i0028.png",)}),
@@ -67,7 +67,7 @@ def test_a_study_whose_patient_is_unknown_is_one_too(planted):
 
 def test_sentences_name_them(planted):
     data, data_dir = planted
-    leaks = find_leaks(data, shown(data, data_dir))
+    _, leaks = compare_images(data, shown(data, data_dir))
     assert leaks.sentences(1) == [
         "2 patients in more than one split: P00005 (1 train, 1 valid, 1 test) and 1 more.",
         "1 image in more than one split: i0000.png (train) = i0020.png (valid).",
@@ -80,14 +80,14 @@ def test_what_can_not_be_read_is_left_out(planted):
     data, data_dir = planted
     data_dir = list(data_dir)
     data_dir[20] = "/films/i0020.png: found an empty file."
-    leaks = find_leaks(data, shown(data, data_dir))
+    _, leaks = compare_images(data, shown(data, data_dir))
     assert leaks.unreadable == {"/films/i0020.png": data_dir[20]}
     assert [group.rows for group in leaks.duplicates] == [(2, 3), (1, 25), (21, 26), (22, 23)]
 
 
 def test_without_leaks_it_is_false(planted):
     data = manifest(np.zeros((ROWS, 1)), split=planted[0].table["split"].tolist())
-    assert not find_leaks(data, shown(data, [film(i) for i in range(ROWS)]))
+    assert not compare_images(data, shown(data, [film(i) for i in range(ROWS)]))[1]
 
 
 def test_a_drawn_split_is_mended_by_what_belongs_together():
@@ -98,7 +98,7 @@ def test_a_drawn_split_is_mended_by_what_belongs_together():
     split = ["train"] * 20 + ["valid"] * 20
     patients = [f"P{i // 2}" for i in range(40)]
     data = manifest(np.arange(40)[:, None] % 2, split=split, patients=patients)
-    leaks = find_leaks(data, shown(data, data_dir, side=SIDE))
+    _, leaks = compare_images(data, shown(data, data_dir, side=SIDE))
     assert len(leaks.images) == 6
     redrawn = data.redraw_splits(group_linked_images(data, leaks.duplicates))
     assert not leaks_between_splits(redrawn, leaks.duplicates)

@@ -5,7 +5,7 @@ import pytest
 
 from tests.audit.sets import manifest
 from xrayfast.audit.features import Features
-from xrayfast.audit.shortcuts import ALL, NOTABLE, _held_out_auroc, _ranked, _shuffled, probe
+from xrayfast.audit.shortcuts import ALL, NOTABLE, _held_out_auroc, _ranked, _shuffled, predictable_labels, probe
 from xrayfast.data.cache.shards import ImageInfo
 
 COUNT = 300
@@ -237,3 +237,20 @@ def test_a_shuffle_keeps_values_and_patients_together():
     assert shuffled.sum() == values.sum()
     assert (shuffled != values).any()
     assert all(len(set(shuffled[groups == group])) == 1 for group in range(40))
+
+
+def test_labels_that_properties_predict_better_than_by_chance_are_those_that_were_planted():
+    truth = coin(labels=3)
+    found = features(width=1000 + 100 * truth[:, 1])
+    data = manifest(truth)
+    predicted = predictable_labels(data, found, np.arange(len(data)))
+    (label,) = predicted
+    assert label == data.labels[1] and predicted[label] > 0.99
+    assert predicted[label] == asked(truth, found).auroc[ALL][label]
+
+
+@pytest.mark.slow
+def test_labels_that_nothing_predicts_are_named_in_one_per_cent():
+    found, rows = features(120), np.arange(120)
+    named = [len(predictable_labels(manifest(coin(120, 4, seed)), found, rows)) for seed in range(100)]
+    assert sum(named) <= 12  # of 400, of which 4 are due

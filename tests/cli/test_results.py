@@ -1,6 +1,8 @@
 """Calibration, thresholds, intervals and saliency on the command line."""
 
+import html
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +35,25 @@ def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
     # Without saliency the next report has none, nor its metrics.
     call("interpret")
     assert "saliency" not in multi.metrics
+
+
+def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi):
+    warnings = multi.metrics["valid"]["warnings"]
+    assert {"chosen here", "few images", "few patients"} <= {one["code"] for one in warnings}
+    text = " ".join(call("interpret").stdout.split())
+    page = html.unescape(re.sub("<[^>]+>", "", multi.report_path.read_text()))
+    surfaces = {
+        "terminal": (text, "with 95 % intervals"),
+        "page": (" ".join(page.split()), "were given exactly"),
+        "card": (" ".join(multi.model_card_path.read_text().split()), "Validation split, "),
+        "notebook": (" ".join(html.unescape(re.sub("<[^>]+>", "", multi._repr_html_())).split()), "Parameters"),
+    }
+    for name, (shown, headline) in surfaces.items():
+        for one in warnings:
+            said = f"{one['text'].rstrip('.')}. {one['advice']}".strip()
+            assert said in shown, name
+            assert shown.index(said) < shown.index(headline), name
+    assert multi.metrics["valid"]["warnings"] == warnings
 
 
 def test_thresholds_are_chosen_anew_by_an_option(multi):

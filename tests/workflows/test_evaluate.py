@@ -1,5 +1,6 @@
 """Evaluation on the run's own splits and on other data."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.config import Config
 from xrayfast.errors import ConfigError, DataError, RunError
+from xrayfast.metrics.claims.headline import OPTIMISTIC
 from xrayfast.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows import evaluate as module
@@ -64,6 +66,14 @@ def files_of(run):
     return sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*"))
 
 
+def warned(metrics):
+    """The texts of the warnings beside the headline, by code."""
+    found = {}
+    for one in metrics["result"]["warnings"]:
+        found.setdefault(one["code"], []).append(one["text"])
+    return found
+
+
 def require_alike(found, expected):
     """Equal but for the nine digits that predictions are saved with."""
     assert type(found) is type(expected)
@@ -90,9 +100,9 @@ def test_the_own_test_split_gives_the_run_s_own_metrics(run, page):
     assert found.path == run.path / "evaluations" / "test"
     metrics = found.metrics
     expected = {name: value for name, value in run.metrics["test"].items() if name != "subgroups"}
+    assert {"few images", "few patients"} <= warned(metrics).keys()
     require_alike(metrics["result"], expected)
     assert (metrics["split"], metrics["own"]) == ("test", True)
-    assert metrics["warnings"] == ["There are only 7 images here: the results say little."]
     n = len(run.predictions("test"))
     assert metrics["images"] == {"found": n, "left_out": [], "evaluated": n, "own_test": n}
     assert metrics["labels"] == {"used": list(run.labels), "unknown": [], "lacking": []}
@@ -120,10 +130,19 @@ def test_a_second_evaluation_takes_the_next_name_and_a_given_one_is_never_overwr
     assert (run.path / "evaluations" / "mine" / "metrics.json").is_file()
 
 
+def test_the_warnings_of_an_evaluation_of_an_older_version_are_read(run):
+    found = evaluate(run, resamples=0)
+    content = json.loads((found.path / "metrics.json").read_text())
+    content["warnings"] = ["Few images."]
+    del content["result"]["warnings"]
+    found.write_metrics(content)
+    assert found.metrics["result"]["warnings"] == [{"code": "data", "text": "Few images.", "advice": ""}]
+
+
 def test_the_validation_split_comes_with_a_warning(run):
     found = evaluate(run, split="valid", resamples=0).metrics
     assert found["split"] == "valid"
-    assert "chosen on these images: the results are optimistic" in found["warnings"][0]
+    assert warned(found)["chosen here"] == [OPTIMISTIC]
 
 
 def test_a_run_without_a_test_split_says_what_to_do(multi_run):
@@ -170,7 +189,7 @@ def test_the_data_that_it_was_trained_on_are_left_out_whatever_their_files_are_c
         "own_test": counts["test"]["images"],
     }
     said = "are in the run's own test split: on them this is no external test"
-    assert any(said in one for one in found.metrics["warnings"])
+    assert any(said in one for one in warned(found.metrics)["data"])
     assert "External test" not in run.model_card_path.read_text()
     assert "External test" not in found.report_path.read_text()
     own, again = run.predictions("test"), found.predictions
@@ -204,7 +223,7 @@ def test_copies_of_training_images_are_left_out_as_check_finds_them(run, data_di
     config = run.config
     run.write_config(config.model_copy(update={"data": config.data.model_copy(update={"source": tmp_path / "gone"})}))
     found = evaluate(run, folder, **FEW).metrics
-    assert NOT_FOUND in found["warnings"] and found["images"]["left_out"] == []
+    assert NOT_FOUND in warned(found)["data"] and found["images"]["left_out"] == []
 
 
 def test_patients_and_studies_of_training_are_left_out(others, data_dir, tmp_path):
@@ -307,7 +326,7 @@ def test_files_that_can_t_be_read_are_left_out_by_name(run, others, tmp_path):
     (copy / "normal" / "broken.png").write_bytes(b"\x89PNG no image")
     found = evaluate(run, copy, **FEW)
     assert found.metrics["images"] == {"found": 25, "left_out": [["unreadable", 1]], "evaluated": 24, "own_test": 0}
-    assert "1 file can't be read: normal/broken.png." in found.metrics["warnings"]
+    assert "1 file can't be read: normal/broken.png." in warned(found.metrics)["data"]
     assert list(found.info["unreadable"]) == ["normal/broken.png"]
     shutil.rmtree(copy / "covid-19")
     for path in copy.rglob("*.png"):
@@ -451,7 +470,7 @@ def test_an_older_run_can_t_recognise_its_images(run, data_dir):
     run.write_split(split.drop(columns="digest"))
     found = evaluate(run, data_dir, **FEW).metrics
     assert found["images"]["evaluated"] == 36
-    assert "could not be checked" in found["warnings"][0]
+    assert "could not be checked" in warned(found)["data"][0]
 
 
 @pytest.mark.parametrize(("where", "kind"), [("write_tables", OSError), ("worst_cases", KeyboardInterrupt)])

@@ -81,11 +81,6 @@ class Leaks:
         return [f"{title}: {shorten(shared, limit)}." for _, title, shared in self.by_kind()]
 
 
-def find_leaks(data: Manifest, images: DecodedImages, progress: StageProgress | None = None) -> Leaks:
-    """Find patients and duplicates in more than one split, as `compare_images` does."""
-    return compare_images(data, images, progress)[1]
-
-
 def compare_images(
     data: Manifest, images: DecodedImages, progress: StageProgress | None = None
 ) -> tuple[Features, Leaks]:

@@ -35,7 +35,7 @@ def format_estimate(value: float | None, interval: Mapping[str, Any] | None) -> 
 
 
 def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: Iterable[str] = ()) -> None:
-    """Print the headline metrics and those by label, with their intervals.
+    """Print the warnings of a result, the headline metrics and those by label, with their intervals.
 
     Args:
         out: prints them.
@@ -43,6 +43,8 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
         task: "single" or "multi".
         without: labels to leave out.
     """
+    for warning in result.get("warnings", ()):
+        out.finding("warning", warning["text"].rstrip("."), warning["advice"])
     intervals = result.get("intervals", {})
     out.table(
         f"{images_of_patients(result)}{', with 95 % intervals' if intervals else ''}",

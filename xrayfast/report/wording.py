@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
@@ -42,6 +42,17 @@ def resampled_units(summary: Mapping[str, Any]) -> str:
     if alone <= 0:
         return plural(intervals["units"], intervals["by"])
     return f"{plural(patients or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
+
+
+def warning_sentences(summary: Mapping[str, Any]) -> list[str]:
+    """The warnings beside the headline of a summary, each with what to do."""
+    return [f"{one['text']} {one['advice']}".strip() for one in summary.get("warnings", ())]
+
+
+def other_remarks(remarks: Iterable[str], *summaries: Mapping[str, Any]) -> list[str]:
+    """The remarks of a run but for those that are beside a headline already."""
+    shown = tuple(one["text"] for summary in summaries for one in summary.get("warnings", ()))
+    return [remark for remark in remarks if not remark.startswith(shown)]
 
 
 def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = None) -> Mapping[str, Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,10 +19,10 @@ from xrayfast.data.images.notes import describe_notes
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.data.splits.stratify import SPLITS, Split
-from xrayfast.errors import ConfigError, DataError, RunError, plural, shorten
+from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
-from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
+from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.scoring import log_losses
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.own_code import names_of_code, require_code
@@ -36,11 +36,14 @@ from xrayfast.run import Run, now
 from xrayfast.workflows.data import unused_data_settings
 from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
-from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, write_cards
+from xrayfast.workflows.steps.results import (
+    compute_metrics,
+    parse_prevalences,
+    warn_of_run,
+    write_cards,
+)
 from xrayfast.workflows.steps.seen import exclude_seen
 from xrayfast.workflows.steps.subgroup_columns import add_own_columns, with_columns
-
-CHOSEN_HERE = "The best epoch, calibration and thresholds were chosen on these images: the results are optimistic."
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,7 @@ class _EvaluatedData:
         left_out: reason and number of images for each reason to leave images out.
         own_test: images that are in the run's own test split.
         labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
-        warnings: sentences on why the metrics may be optimistic; `notes` on how labels were matched and images read.
+        warnings: sentences on the data; `notes` on how labels were matched and images read.
         info: further items of `evaluation.json`.
         cases: the images with the largest losses.
     """
@@ -160,6 +163,14 @@ def evaluate(
         result = compute_metrics(
             predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
+        result["warnings"] = warn_of_run(
+            run,
+            result,
+            predictions,
+            (split or "test") if external is None else None,
+            notes=evaluated.notes,
+            further=[HeadlineWarning("data", text) for text in evaluated.warnings],
+        )
         reporter.preparing("computing metrics", len(predictions), len(predictions))
     metrics = {
         "source": str((run.config.data if external is None else external.config).source),
@@ -172,7 +183,6 @@ def evaluate(
             "own_test": evaluated.own_test,
         },
         "labels": evaluated.labels,
-        "warnings": [*evaluated.warnings, *_size_warnings(result)],
         "notes": list(evaluated.notes),
         "decision": run.decision.to_json(),
         "result": result,
@@ -199,13 +209,6 @@ def evaluate(
     return evaluation
 
 
-def _size_warnings(result: Mapping[str, Any]) -> list[str]:
-    units = result.get("intervals", {}).get("units", result["images"])
-    if units >= FEW_UNITS:
-        return []
-    return [f"There are only {plural(result['images'], 'image')} here: the results say little."]
-
-
 def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedData:
     """The saved predictions of the run on one of its own splits."""
     chosen = split or "test"
@@ -225,7 +228,7 @@ def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedDat
         left_out=(),
         own_test=len(predictions) if chosen == "test" else 0,
         labels={"used": list(run.labels), "unknown": [], "lacking": []},
-        warnings=(CHOSEN_HERE,) if chosen == "valid" else (),
+        warnings=(),
         notes=(),
         info={"tta": run.config.train.tta},
     )

@@ -49,6 +49,7 @@ from xrayfast.learning.training.loaders import as_read_error, dataloaders
 from xrayfast.learning.training.metrics import build_epoch_metrics
 from xrayfast.learning.training.mixed_precision import restore_precision, training_precision
 from xrayfast.learning.training.phases import plan_phases, resolve_monitor
+from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, OPTIMISTIC, PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import DecisionFacts, check_effects
@@ -65,7 +66,7 @@ from xrayfast.workflows.data import (
     resolve_inputs,
     split_table,
 )
-from xrayfast.workflows.steps.leaks import LEAKS_ALLOWED, require_leak_free
+from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
 from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
 from xrayfast.workflows.steps.training import (
@@ -142,9 +143,8 @@ def fit(
         opened = manifest
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
-        manifest, remarks, audit = require_leak_free(
-            manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing
-        )
+        checked = require_leak_free(manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing)
+        manifest, remarks = checked.data, list(checked.warnings)
         for note in manifest.notes:
             if note not in opened.notes:
                 reporter.note(note)
@@ -164,7 +164,8 @@ def fit(
         remarks += check_effects(config.results, DecisionFacts(manifest.task == "single"))
         for remark in remarks:
             reporter.note(remark)
-        info = collect_provenance(learn, command, remarks, audit) | {
+        info = collect_provenance(learn, command, remarks, checked.looked) | {
+            "shortcuts": checked.shortcuts,
             "world_size": world.world_size,
             "global_batch": global_batch,
             "frozen_feature_groups": group_counts,
@@ -556,10 +557,7 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
         )
     if data.table["patient"].isna().all():
         advice = " --patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
-        remarks.append(
-            "Patients are not known: one of them may be in several splits, which makes results optimistic."
-            + advice * (not any(NO_PATIENTS in note for note in data.notes))
-        )
+        remarks.append(PATIENTS_UNKNOWN + advice * (not any(NO_PATIENTS in note for note in data.notes)))
     valid_truth = data.subset("valid").truth
     absent, no_negatives = (labels_lacking(cell, valid_truth, data.labels) for cell in (1, 0))
     if absent:
@@ -573,8 +571,5 @@ def _remarks(config: Config, learn: RadiographLearner) -> list[str]:
             "are undefined, or averaged over the other labels."
         )
     if len(learn.dls.loaders) < 3:
-        remarks.append(
-            "There is no test split: the best epoch was chosen by the validation metrics, which are therefore slightly "
-            "optimistic. --test-fraction 0.15 makes one."
-        )
+        remarks.append(f"There is no test split. {OPTIMISTIC} --test-fraction 0.15 makes one.")
     return remarks

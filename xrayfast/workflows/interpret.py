@@ -28,7 +28,7 @@ from xrayfast.report.overfitting import of_final_metrics, of_history
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
-from xrayfast.workflows.steps.results import refit_decision, write_cards
+from xrayfast.workflows.steps.results import add_warnings, refit_decision, write_cards
 from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def write_report(
         for predicted, predictions in found.items():
             run.write_predictions(predicted, predictions)
         refit_decision(run, options)
+    add_warnings(run)
     interpretations = read_interpretations(run)
     chosen = split or list(interpretations)[-1]
     if chosen not in interpretations:

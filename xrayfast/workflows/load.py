@@ -43,6 +43,7 @@ from xrayfast.learning.training.loaders import (
 )
 from xrayfast.learning.training.mixed_precision import restore_precision
 from xrayfast.learning.training.phases import one_cycle_momenta
+from xrayfast.metrics.claims.headline import PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.own_code import OWN, describe_code, separate_code
 from xrayfast.progress import NullReporter
@@ -202,10 +203,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
         *_require_known_transforms(learn.dls),
     ]
     if learn.dls.origin != "xrayfast":
-        remarks.append(
-            "Patients are not known to DataLoaders of the user's own: one of them may be in several splits, which "
-            "makes results optimistic."
-        )
+        remarks.append(f"{PATIENTS_UNKNOWN} DataLoaders of the user's own name none.")
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:

@@ -50,7 +50,7 @@ def split(
     data = replace(data, notes=(*data.notes, *idle))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)
-        data, _, _ = require_leak_free(data, images, allow_leaks=False, progress=reporter.preparing)
+        data = require_leak_free(data, images, allow_leaks=False, progress=reporter.preparing).data
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data

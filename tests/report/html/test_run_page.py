@@ -26,9 +26,9 @@ from xrayfast.metrics.summary import summarise
 from xrayfast.report.html.evaluation_page import render_evaluation_page
 from xrayfast.report.html.run_page import render_run_page
 
-SECTIONS = ["glance", "warnings", "data", "training", "decision", "results-valid", "failures", "saliency", "limits"]
+SECTIONS = ["glance", "remarks", "data", "training", "decision", "results-valid", "failures", "saliency", "limits"]
 SECTIONS += ["reproduce"]
-OF_EVALUATION = ["glance", "warnings", "data", "results-external", "failures", "saliency", "decision", "limits"]
+OF_EVALUATION = ["glance", "data", "results-external", "failures", "saliency", "decision", "limits"]
 OF_EVALUATION += ["reproduce"]
 
 
@@ -152,7 +152,21 @@ def test_without_epochs_and_splits_the_page_says_so():
     data = dataclasses.replace(with_info(report(epochs=0), remarks=[], best_epoch=None), splits=())
     words = visible(render_run_page(data))
     assert "No epoch was finished" in words and "No split has been evaluated" in words
-    assert "raised no warning" in words
+    assert "Remarks on training" not in words
+
+
+def test_warnings_stand_before_the_headline_and_are_no_remark_again(quick):
+    data = report()
+    warning = {"code": "patients unknown", "text": "Patients are not known.", "advice": "Name <them>."}
+    summary = {**data.splits[0].summary, "warnings": [warning]}
+    remarks = ["Patients are not known. --patient-col", "Trained in bf16."]
+    data = dataclasses.replace(
+        with_info(data, remarks=remarks), splits=(dataclasses.replace(data.splits[0], summary=summary),)
+    )
+    words = visible(render_run_page(data))
+    assert words.count("Patients are not known.") == 1
+    assert words.index("Patients are not known. Name <them>.") < words.index("were given the right class")
+    assert "Trained in bf16." in words
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ def given(data_dir, tmp_path):
 def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
     data = xf.open_data(copies)
     assert any("Split drawn" in note for note in data.notes)
-    kept, remarks, looked = require_leak_free(data, decode(data, 64)[1], allow_leaks=False)
+    checked = require_leak_free(data, decode(data, 64)[1], allow_leaks=False)
+    kept, remarks, looked = checked.data, checked.warnings, checked.looked
     assert not any("leaks" in remark for remark in remarks)
     assert any("No image is in more than one split" in sentence for sentence in looked)
     table = kept.table.assign(film=kept.table["image"].str.extract(r"(p\d+_\d+)")[0])
@@ -91,7 +92,7 @@ def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     again = xf.open_data(copies, split_file=file)
     assert again.table["split"].tolist() == written.table["split"].tolist()
     assert not again.drawn.any()
-    remarks = require_leak_free(again, decode(again, 64)[1], allow_leaks=False)[1]
+    remarks = require_leak_free(again, decode(again, 64)[1], allow_leaks=False).warnings
     assert not any("leaks" in remark for remark in remarks)
 
 
@@ -103,7 +104,7 @@ def test_rare_labels_and_contradicting_labels_are_warned_of(data_dir, tmp_path):
     for path in sorted(folder.glob("covid-19/*.png"))[8:]:
         path.unlink()
     data = xf.open_data(folder)
-    warnings = require_leak_free(data, decode(data, 64)[1], allow_leaks=False)[1]
+    warnings = require_leak_free(data, decode(data, 64)[1], allow_leaks=False).warnings
     assert [warning.partition(". ")[0] for warning in warnings] == [
         "1 group of duplicates with contradicting labels",
         "1 label too rare to learn",

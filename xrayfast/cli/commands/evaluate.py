@@ -122,7 +122,7 @@ def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     for grouping in result.get("subgroups", []):
         show_subgroups(out, grouping, task)
     out.line()
-    for note in [*metrics["warnings"], *metrics["notes"], *result["notes"]]:
+    for note in [*metrics["notes"], *result["notes"]]:
         out.note(note)
 
 

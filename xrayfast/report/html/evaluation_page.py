@@ -55,7 +55,6 @@ def render_evaluation_page(data: EvaluationData) -> str:
     ]
     contents = [
         ("glance", "Result at a glance"),
-        ("warnings", "Warnings"),
         ("data", "Data"),
         (f"results-{data.split.name}", "Results"),
         *([("failures", "Predicted against actual")] if data.split.cases else []),
@@ -71,7 +70,6 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "command": data.command,
         "task_text": task_text(data.task, data.labels),
         "contents": contents,
-        "warnings": metrics["warnings"],
         "flow": flow_steps(flow),
         "used": labels["used"],
         "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],

@@ -35,7 +35,14 @@ from xrayfast.report.html.split_section import intervals_text
 from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number_cell
 from xrayfast.report.interpretation import Interpretation, LabelTable
 from xrayfast.report.overlays import SaliencyCase, overlay
-from xrayfast.report.wording import SPLIT_TITLES, images_of_patients, interval_of, percent
+from xrayfast.report.wording import (
+    SPLIT_TITLES,
+    images_of_patients,
+    interval_of,
+    other_remarks,
+    percent,
+    warning_sentences,
+)
 from xrayfast.run import CONFIG_FILE, HISTORY_FILE, METRICS_FILE, SPLIT_FILE, Run
 
 T = TypeVar("T")
@@ -192,7 +199,12 @@ def _(run: Run) -> Overview:
         "" if complete else info.status,
         tiles=_tiles(summary),
         aside=intervals_text(summary) if summary is not None else "",
-        warnings=[*_next_step(run, info.status, epochs), *problems, *info.remarks],
+        warnings=[
+            *_next_step(run, info.status, epochs),
+            *problems,
+            *warning_sentences(summary or {}),
+            *other_remarks(info.remarks, summary or {}),
+        ],
         plot=None if history is None else history_plot(history, info.best_epoch),
         facts=facts,
         links=_links(
@@ -231,7 +243,7 @@ def _(evaluation: Evaluation) -> Overview:
         f"{', '.join([*source, images_of_patients(summary)])}.",
         tiles=_tiles(summary),
         aside=intervals_text(summary),
-        warnings=metrics.get("warnings", ()),
+        warnings=warning_sentences(summary),
         tables=[label_table("", "By label", summary)],
         notes=[*left_out, *metrics.get("notes", ()), *summary.get("notes", ())],
         links=_links(evaluation.path, [*links, evaluation.path / "tables"]),
@@ -247,6 +259,7 @@ def _(found: Interpretation) -> Overview:
         f"{images_of_patients(summary)}. {task_text(found.task, found.vocab)}.",
         tiles=_tiles(summary),
         aside=intervals_text(summary),
+        warnings=warning_sentences(summary),
         tables=[label_table("", "By label", summary)],
         notes=[
             *summary.get("notes", ()),

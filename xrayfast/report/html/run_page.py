@@ -16,7 +16,7 @@ from xrayfast.report.html.render import render_template
 from xrayfast.report.html.split_section import SplitReport, split_section
 from xrayfast.report.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
 from xrayfast.report.overfitting import TrainAndValid
-from xrayfast.report.wording import SPLIT_TITLES, hidden_layers
+from xrayfast.report.wording import SPLIT_TITLES, hidden_layers, other_remarks
 from xrayfast.run import Run
 from xrayfast.run_files import RunInfo
 
@@ -73,7 +73,7 @@ def render_run_page(data: ReportData) -> str:
         "command": info.command,
         "task_text": task_text(data.task, data.labels),
         "contents": _contents(data),
-        "warnings": info.remarks,
+        "remarks": _remarks(data),
         "source": data.source,
         "counts": counts_table(data.counts, data.labels, data.task),
         "flow": flow_steps(info.flow),
@@ -95,12 +95,16 @@ def render_run_page(data: ReportData) -> str:
     return render_template("report.html.j2", view)
 
 
+def _remarks(data: ReportData) -> list[str]:
+    return other_remarks(data.info.remarks, *(split.summary for split in data.splits))
+
+
 def _contents(data: ReportData) -> list[tuple[str, str]]:
     """Id and title of each section, in order."""
     results = [(f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in data.splits]
     return [
         ("glance", "Result at a glance"),
-        ("warnings", "Warnings"),
+        *([("remarks", "Remarks on training")] if _remarks(data) else []),
         ("data", "Data"),
         ("training", "Model and training"),
         ("decision", "Calibration and thresholds"),

@@ -24,6 +24,7 @@ from xrayfast.report.wording import (
     percent,
     resampled_units,
     split_images,
+    warning_sentences,
 )
 
 SplitName: TypeAlias = Literal["valid", "test", "external"]
@@ -78,6 +79,7 @@ def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
         "title": SPLIT_TITLES[name],
         "images_text": images_of_patients(summary),
         "predictions_note": split.predictions_note,
+        "warnings": warning_sentences(summary),
         "intervals_text": intervals_text(summary),
         "words": _words(split, task),
         "tiles": [(row[0].text, row[1]) for row in headlines.rows],

@@ -27,7 +27,14 @@ from xrayfast.report.markdown.metric_blocks import (
     threshold_blocks,
 )
 from xrayfast.report.markdown.run_facts import RunFacts
-from xrayfast.report.wording import NOT_CALIBRATED, SPLIT_TITLES, hidden_layers, images_of_patients
+from xrayfast.report.wording import (
+    NOT_CALIBRATED,
+    SPLIT_TITLES,
+    hidden_layers,
+    images_of_patients,
+    other_remarks,
+    warning_sentences,
+)
 from xrayfast.run_files import EvaluationMetrics
 
 
@@ -259,14 +266,11 @@ def duration(facts: RunFacts) -> str:
 
 def limitations(facts: RunFacts) -> list[str]:
     """Limitations that the run itself shows, its own remarks first."""
-    remarks = facts.info.remarks
-    found = list(remarks)
-    if "test" not in facts.results and not any("no test " in remark for remark in remarks):
-        found.append("No test split was evaluated: the validation images also chose the epoch, and flatter it.")
+    found = other_remarks(facts.info.remarks, *([facts.main_split[1]] if facts.main_split else []))
+    if "test" not in facts.results and not any("no test " in remark for remark in found):
+        found.append("No test split was evaluated.")
     if not external_tests(facts):
         found.append("It was not evaluated on other data. Other hospitals, devices and patients usually lower results.")
-    if facts.split is not None and (facts.split["patient"] == "").all():
-        found.append("Patients are not known: where one is in two splits, results are optimistic.")
     if not any(summary.get("subgroups") for summary in facts.results.values()):
         found.append("Results on subgroups, such as by sex or age, were not computed.")
     if facts.damaged:
@@ -277,6 +281,7 @@ def limitations(facts: RunFacts) -> list[str]:
 def result_blocks(facts: RunFacts, summary: Mapping[str, Any]) -> list[str]:
     """Metrics overall, by label and by subgroup."""
     return [
+        *(f"> **Warning.** {text}" for text in warning_sentences(summary)),
         f"{images_of_patients(summary).capitalize()}. {interval_note(summary)}",
         headline_markdown(summary, facts.task),
         labels_markdown(summary),
@@ -302,8 +307,7 @@ def evaluation_blocks(facts: RunFacts, evaluation: EvaluationMetrics) -> list[st
         blocks.append(f"Labels of the network that the data do not have: {', '.join(labels['lacking'])}.")
     if evaluation.get("decision") != facts.decision.to_json():
         blocks.append("Computed with other thresholds or another calibration than the run has now.")
-    notes = (*evaluation.get("warnings", ()), *evaluation.get("notes", ()))
-    return [*blocks, *notes, *result_blocks(facts, evaluation["result"])]
+    return [*blocks, *evaluation.get("notes", ()), *result_blocks(facts, evaluation["result"])]
 
 
 def saliency_notes(facts: RunFacts) -> list[str]:

@@ -17,7 +17,7 @@ from xrayfast.report.markdown import descriptions as say
 from xrayfast.report.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
 from xrayfast.report.markdown.metric_blocks import estimate, interval_note
 from xrayfast.report.markdown.run_facts import RunFacts, read_run_facts
-from xrayfast.report.wording import SPLIT_TITLES, images_of_patients
+from xrayfast.report.wording import SPLIT_TITLES, images_of_patients, warning_sentences
 from xrayfast.run import Run
 
 _HUB_SPLITS = {"valid": "validation", "test": "test"}
@@ -43,6 +43,7 @@ def _context(facts: RunFacts) -> dict[str, Any]:
         "gap": GAP,
         "kind": "one of" if facts.task == "single" else "any of",
         "labels": ", ".join(facts.labels),
+        "warnings": warning_sentences(facts.main_split[1]) if facts.main_split else [],
         "summary": main_result(facts),
         "arch": say.arch(facts),
         "network": say.network(facts),

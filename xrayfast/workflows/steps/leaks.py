@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.audit.findings import class_findings, duplicate_findings
-from xrayfast.audit.leaks import Leaks, find_leaks, redraw_leaky_splits
+from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits
+from xrayfast.audit.shortcuts import predictable_labels
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, plural
+from xrayfast.errors import DataError, plural, shorten
+from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.progress import StageProgress
 
-LEAKS_ALLOWED = "Trained with leaks allowed"
-"""How the warning of a run with leaks begins."""
+
+@dataclass(frozen=True, eq=False)
+class CheckedData:
+    """A data set after the gate.
+
+    Attributes:
+        data: with its final splits.
+        warnings: of leaks that it has nonetheless, of rare labels, and of contradicting labels.
+        looked: what was looked for and found, in sentences.
+        shortcuts: as `audit.shortcuts.predictable_labels` gives them.
+    """
+
+    data: Manifest
+    warnings: list[str]
+    looked: list[str]
+    shortcuts: dict[str, float]
 
 
 def require_leak_free(
     data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: StageProgress | None = None
-) -> tuple[Manifest, list[str], list[str]]:
-    """Make sure that splits share neither patients nor duplicates.
+) -> CheckedData:
+    """Make sure that splits share neither patients nor duplicates, and look for shortcuts.
 
     Drawn splits are drawn again where they do; given splits are kept. Images below 64 px are compared at 64 px.
-
-    Returns:
-        The data set; warnings of leaks that it has nonetheless, of rare labels, and of contradicting labels; and what
-        was looked for and found, in sentences.
 
     Raises:
         DataError: given splits have leaks, and they are not allowed; the message names them.
     """
     if images.side < LEAST_SIDE:
         images = open_images(data.config, LEAST_SIDE)
-    data, leaks = redraw_leaky_splits(data, find_leaks(data, images, progress))
-    looked = _describe_search(data, leaks)
+    features, leaks = compare_images(data, images, progress)
+    data, leaks = redraw_leaky_splits(data, leaks)
+    shortcuts = predictable_labels(data, features, group_linked_images(data, leaks.duplicates))
+    looked = _describe_search(data, leaks, shortcuts)
     findings = [*duplicate_findings(data, leaks.duplicates), *class_findings(data)]
     warnings = [f"{found.title}. {found.text}" for found in findings if found.severity == "warning"]
     if not leaks:
-        return data, warnings, looked
+        return CheckedData(data, warnings, looked, shortcuts)
     found = " ".join(leaks.sentences())
     if not allow_leaks:
         advice = (
@@ -47,10 +64,10 @@ def require_leak_free(
             f"{data.config.source}: training would see images that it is evaluated on. {found} {advice}; 'xrayfast "
             "check' lists all and shows the images, and 'xrayfast fit --allow-leaks' trains all the same."
         )
-    return data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked
+    return CheckedData(data, [f"{LEAKS_ALLOWED}: results are optimistic. {found}", *warnings], looked, shortcuts)
 
 
-def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:
+def _describe_search(data: Manifest, leaks: Leaks, shortcuts: Mapping[str, float]) -> list[str]:
     """What was looked for, and what was found."""
     kinds = [group.kind for group in leaks.duplicates]
     exact, near = (plural(kinds.count(kind), "group") for kind in ("exact", "near"))
@@ -64,6 +81,11 @@ def _describe_search(data: Manifest, leaks: Leaks) -> list[str]:
         f"{plural(len(data), 'image')} compared: {exact} of equal images, {near} of near duplicates.",
         *(leaks.sentences() or ["No image is in more than one split."]),
         *([] if leaks.patients else [patients]),
-        "Shortcuts, such as size, borders or brightness that give a label away, were not looked for: 'xrayfast check' "
-        "does.",
+        "Size, coding, border and brightness of an image predict "
+        + (
+            f"better than by chance (AUROC): {shorten(f'{label} {value:.2f}' for label, value in shortcuts.items())}. "
+            "'xrayfast check' shows which of them."
+            if shortcuts
+            else "no label that has images enough better than by chance."
+        ),
     ]

@@ -14,6 +14,7 @@ from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
+from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, count_patients, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.thresholds import Rule
 from xrayfast.metrics.subgroups import age_bands, subgroups
@@ -52,6 +53,8 @@ def finalize_results(run: Run, predictions: Mapping[Split, Predictions], setting
     for split, found in calibrated.items():
         resamples = 0 if split == "train" else settings.resamples
         metrics[split] = compute_metrics(found, decision, prevalence=prevalence, resamples=resamples, seed=seed)
+        if split != "train":
+            metrics[split]["warnings"] = warn_of_run(run, metrics[split], found, split)
     if "train" in calibrated:
         metrics["loss"] = {split: float(np.nanmean(found.loss)) for split, found in calibrated.items()}
     run.write_decision(decision)
@@ -122,6 +125,57 @@ def compute_metrics(
     if values:
         summary["subgroups"] = subgroups(*arrays, decision.task, values, **options)
     return summary
+
+
+def add_warnings(run: Run) -> None:
+    """Write the warnings of the splits of a run of an older version into its metrics, which stay as they are.
+
+    Raises:
+        RunError: a file of the run is damaged.
+        WriteError: the folder can't be written to.
+    """
+    metrics: dict[str, Any] = {**run.metrics}
+    lacking = [split for split in run.predicted_splits if "warnings" not in metrics[split]]
+    for split in lacking:
+        warnings = warn_of_run(run, metrics[split], run.predictions(split), split)
+        metrics[split] = {**metrics[split], "warnings": warnings}
+    if lacking:
+        run.write_metrics(metrics)
+
+
+def warn_of_run(
+    run: Run,
+    summary: Mapping[str, Any],
+    predictions: Predictions,
+    split: Split | None,
+    *,
+    notes: Sequence[str] = (),
+    further: Sequence[HeadlineWarning] = (),
+) -> list[dict[str, str]]:
+    """The warnings beside the headline of predictions of a run.
+
+    Args:
+        run: whose `run.json` is written.
+        summary: of the predictions.
+        predictions: as they were summarised.
+        split: of the run's own data; None for other data.
+        notes: on reading the images of other data.
+        further: warnings that were found elsewhere.
+    """
+    unit, info = predictions.groups, run.info
+    counts = count_patients(predictions.truth, np.arange(len(predictions)) if unit is None else unit)
+    return headline_warnings(
+        HeadlineFacts(
+            summary,
+            run.task,
+            dict(zip(predictions.labels, map(tuple, counts.tolist()), strict=True)),
+            notes if split is None else info.remarks,
+            info.shortcuts,
+            chosen_here=split == DECISION_SPLIT,
+            external=split is None,
+            further=further,
+        )
+    )
 
 
 def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:

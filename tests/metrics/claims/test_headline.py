@@ -1,0 +1,83 @@
+"""Which warnings stand beside a headline, condition by condition."""
+
+import numpy as np
+import pytest
+
+from xrayfast.metrics.claims.headline import (
+    LEAKS_ALLOWED,
+    OPTIMISTIC,
+    HeadlineFacts,
+    HeadlineWarning,
+    count_patients,
+    headline_warnings,
+)
+
+LABELS = ("covid-19", "normal", "pneumonia")
+
+
+def facts(auroc=(0.7, 0.9), accuracy=(0.8, 0.9), per_label=0.95, patients=60, units=60, **options):
+    """Of a split of which nothing is to be warned, but for what the arguments say."""
+    summary = {
+        "images": 90,
+        "patients": patients,
+        "overall": {"auroc_macro": sum(auroc) / 2, "accuracy": sum(accuracy) / 2},
+        "per_label": [{"label": label, "auroc": per_label} for label in LABELS],
+        "most_common": {"label": "normal", "share": 0.7},
+        "intervals": {
+            "by": "patient",
+            "units": units,
+            "overall": {
+                name: dict(zip(("low", "high"), end, strict=True))
+                for name, end in (("auroc_macro", auroc), ("accuracy", accuracy))
+            },
+            "per_label": {label: {"auroc": {"low": per_label - 0.2, "high": 1.0}} for label in LABELS},
+        },
+    }
+    counts = options.pop("counts", dict.fromkeys(LABELS, (20, 40)))
+    return HeadlineFacts(summary, "single", counts, **options)
+
+
+def test_a_split_of_which_there_is_nothing_to_warn_has_no_warning():
+    assert headline_warnings(facts(remarks=["Training is in bf16."])) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "changed", "said"),
+    [
+        ("leaks", {"remarks": [f"{LEAKS_ALLOWED}: results are optimistic. p1."]}, "p1"),
+        ("chosen here", {"chosen_here": True}, OPTIMISTIC),
+        ("patients unknown", {"patients": None}, "Patients are not known"),
+        ("chance", {"auroc": (0.5, 0.7)}, "the mean over labels (0.500 to 0.700)"),
+        ("chance", {"auroc": (0.3, 0.4)}, "the mean over labels (0.300 to 0.400)"),
+        ("chance", {"per_label": 0.69}, "covid-19 (0.490 to 1.000), normal"),
+        ("constant", {"accuracy": (0.7, 0.9)}, "0.800 (0.700 to 0.900) is not shown to be above 0.700"),
+        ("few patients", {"counts": {"covid-19": (9, 40), "normal": (10, 10)}}, "covid-19 (9 with it)."),
+        ("few patients", {"counts": {"covid-19": (40, 9)}}, "covid-19 (9 without it)."),
+        ("few images", {"units": 29}, "only 29 patients"),
+        ("shortcut", {"shortcuts": {"normal": 0.95, "pneumonia": 0.94}}, ": normal (0.95, the network 0.95)."),
+        ("blank images", {"remarks": ['2 images read with the note "nearly black": a.png, b.png.']}, "a.png"),
+        ("data", {"further": [HeadlineWarning("data", "1 file can't be read.")]}, "1 file"),
+    ],
+)
+def test_each_condition_alone_gives_its_warning_alone(code, changed, said):
+    (found,) = headline_warnings(facts(**changed))
+    assert found["code"] == code
+    assert said in found["text"]
+    assert found["text"].endswith(".") and found.keys() == {"code", "text", "advice"}
+
+
+def test_a_leak_of_the_run_s_own_splits_says_nothing_of_other_data():
+    remarks = [f"{LEAKS_ALLOWED}: results are optimistic."]
+    assert headline_warnings(facts(remarks=remarks, external=True)) == []
+
+
+def test_without_intervals_accuracy_itself_is_compared_and_auroc_is_not():
+    found = facts(auroc=(0.4, 0.6), accuracy=(0.6, 0.7))
+    del found.summary["intervals"]
+    (warning,) = headline_warnings(found)
+    assert (warning["code"], "0.650 is" in warning["text"]) == ("constant", True)
+
+
+def test_patients_are_counted_once_per_label_and_cell_and_masked_cells_not_at_all():
+    truth = np.array([[1, 0], [1, -1], [0, 1], [1, 1]])
+    assert count_patients(truth, np.array([5, 5, 5, 7])).tolist() == [[2, 1], [2, 1]]

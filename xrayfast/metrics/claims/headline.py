@@ -1,0 +1,187 @@
+"""The warnings that stand beside the headline of a split, decided in one place and shown everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.config import Task
+from xrayfast.errors import format_interval, plural, shorten
+from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
+from xrayfast.metrics.registry import EXACT_MATCH
+
+FEW_PATIENTS = 10
+"""Patients (or images) with a label, and without it, that its metrics need to say much."""
+
+LEAKS_ALLOWED = "Trained with leaks allowed"
+"""How the remark of a run with leaks begins."""
+
+PATIENTS_UNKNOWN = (
+    "Patients are not known: one of them may be in several splits, which makes results optimistic and intervals too "
+    "narrow."
+)
+
+PATIENTS_UNKNOWN_THERE = (
+    "Patients are not known: whether they were among those of training was not checked, and intervals are too narrow "
+    "where several images are of one."
+)
+
+OPTIMISTIC = (
+    "Whatever was chosen on the validation images (epoch, calibration, thresholds) makes results on them optimistic."
+)
+"""Stands beside each number of validation."""
+
+_BLANK = re.compile(
+    r'read with the note "(?:nearly of one shade|of one shade|nearly black|nearly white|nearly without contrast|'
+    r'of \d+ shades)"'
+)
+"""Of remarks and notes on images that are blank or saturated, see `data.images.notes`."""
+
+
+@dataclass(frozen=True)
+class HeadlineWarning:
+    """A reason not to take a headline at its word.
+
+    Attributes:
+        code: names the condition: "leaks", "chosen here", "chance", "constant", "few patients", "few images",
+            "shortcut", "patients unknown", "blank images", "below internal", "prevalence", "data".
+        text: what was found, in sentences.
+        advice: what to do; "" where there is nothing.
+    """
+
+    code: str
+    text: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class HeadlineFacts:
+    """What the warnings of a split depend on.
+
+    Attributes:
+        summary: as `metrics.summary.summarise` gives it.
+        task: "single" or "multi".
+        counts: patients (or images) with and without each label, see `count_patients`.
+        remarks: of the run, or notes on reading the images, in which leaks and blank images are named.
+        shortcuts: AUROC of labels by properties that have nothing to do with the lungs, where above chance; of the
+            run's own data.
+        chosen_here: whether epoch, calibration and thresholds were chosen on this split.
+        external: whether the data are not the run's own.
+        further: warnings that were found elsewhere.
+    """
+
+    summary: Mapping[str, Any]
+    task: Task
+    counts: Mapping[str, tuple[int, int]]
+    remarks: Sequence[str] = ()
+    shortcuts: Mapping[str, float] | None = None
+    chosen_here: bool = False
+    external: bool = False
+    further: Sequence[HeadlineWarning] = ()
+
+
+def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]:
+    """(L, 2) the number of different units, patients or images, with and without each label of (N, L) truth."""
+    columns = [[len(np.unique(unit[column == cell])) for cell in (1, 0)] for column in truth.T]
+    return np.array(columns, dtype=np.int64).reshape(-1, 2)
+
+
+def headline_warnings(facts: HeadlineFacts) -> list[dict[str, str]]:
+    """The warnings of a split for its summary, as JSON, the gravest first."""
+    found = [*_of_independence(facts), *facts.further, *_of_results(facts), *_of_numbers(facts)]
+    return [asdict(one) for one in found]
+
+
+def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+    """Leaks, choices made on these images, unknown patients."""
+    if not facts.external:
+        for remark in facts.remarks:
+            if remark.startswith(LEAKS_ALLOWED):
+                advice = "Remove the copies or fix the split, and train again; --ignore-split draws one."
+                yield HeadlineWarning("leaks", remark, advice)
+    if facts.chosen_here:
+        advice = "Report a test split (--test-fraction) or an external test (xrayfast evaluate RUN DATA)."
+        yield HeadlineWarning("chosen here", OPTIMISTIC, advice)
+    if facts.summary.get("patients") is None:
+        advice = "--patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
+        yield HeadlineWarning(
+            "patients unknown", PATIENTS_UNKNOWN_THERE if facts.external else PATIENTS_UNKNOWN, advice
+        )
+
+
+def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+    """Results that chance, a constant answer or a shortcut reach too."""
+    summary, rows = facts.summary, facts.summary["per_label"]
+    intervals = summary.get("intervals", {})
+    overall, by_label = intervals.get("overall", {}), intervals.get("per_label", {})
+    ends = {"the mean over labels": overall.get("auroc_macro")}
+    if len(rows) > 2 or facts.task == "multi":  # of two classes that exclude each other there is one AUROC
+        ends |= {row["label"]: by_label.get(row["label"], {}).get("auroc") for row in rows}
+    at_chance = [
+        f"{name} ({format_interval(end['low'], end['high'])})"
+        for name, end in ends.items()
+        if end and end["low"] is not None and end["low"] <= 0.5
+    ]
+    if at_chance:
+        yield HeadlineWarning(
+            "chance",
+            f"AUROC is not shown to be above chance, as its interval holds 0.5 or lies below: {shorten(at_chance)}.",
+            "Do not rely on the ranking there; more patients narrow the interval.",
+        )
+    common, exact = summary.get("most_common"), EXACT_MATCH[facts.task]
+    accuracy = summary["overall"].get(exact)
+    if common and accuracy is not None:
+        end = overall.get(exact)
+        known = end is not None and end["low"] is not None
+        if (end["low"] if known else accuracy) <= common["share"]:
+            shown = f"{accuracy:.3f}" + (f" ({format_interval(end['low'], end['high'])})" if known else "")
+            yield HeadlineWarning(
+                "constant",
+                f"Accuracy {shown} is not shown to be above {common['share']:.3f}, that of always answering "
+                f"'{common['label']}'.",
+                "Judge by AUROC and by recall of each class.",
+            )
+    reached = [
+        f"{row['label']} ({facts.shortcuts[row['label']]:.2f}, the network {row['auroc']:.2f})"
+        for row in rows
+        if not facts.external and facts.shortcuts and row["label"] in facts.shortcuts and row["auroc"] is not None
+        if facts.shortcuts[row["label"]] >= row["auroc"]
+    ]
+    if reached:
+        yield HeadlineWarning(
+            "shortcut",
+            "Size, coding, border and brightness of the image, which have nothing to do with the lungs, reach the "
+            f"network's AUROC: {shorten(reached)}.",
+            "'xrayfast check' shows which of them; test on images of another place (xrayfast evaluate RUN DATA).",
+        )
+
+
+def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
+    """Few images, few patients of a class, blank images."""
+    summary = facts.summary
+    units, by = summary["images"], "image"
+    if found := summary.get("intervals"):
+        units, by = found["units"], found["by"]
+    if units < FEW_UNITS:
+        yield HeadlineWarning("few images", f"There are only {plural(units, by)} here: the results say little.")
+    few = [
+        f"{label} ({n} {word} it)"
+        for label, pair in facts.counts.items()
+        for n, word in zip(pair, ("with", "without"), strict=True)
+        if n < FEW_PATIENTS
+    ]
+    if few:
+        what = "images" if summary.get("patients") is None else "patients"
+        yield HeadlineWarning(
+            "few patients",
+            f"Fewer than {FEW_PATIENTS} {what}: {shorten(few)}.",
+            "Metrics of these labels, and means over them, are very uncertain.",
+        )
+    for remark in facts.remarks:
+        if _BLANK.search(remark):
+            yield HeadlineWarning("blank images", remark, "Look at them, and remove them or read them with --window.")
