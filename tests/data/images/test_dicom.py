@@ -908,3 +908,61 @@ def test_real_radiographs(shared):
 def test_what_is_no_chest_radiograph_by_its_header_is_noted(roundtrip, elements, note):
     notes = roundtrip(RAMP, **elements).notes
     assert notes[2:] == ((note,) if note else ()), notes
+
+
+def _in_surround(value, dtype=np.uint16):
+    """(64, 64) values from 1000 to 3000 in a disk, and one value around it; and whether a pixel is in the disk."""
+    y, x = np.mgrid[:64, :64]
+    disk = (x - 32) ** 2 + (y - 32) ** 2 < 28**2
+    return np.where(disk, 1000 + 2000 * (x + y) / 126, value).astype(dtype), disk
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(65535, np.uint16), (32767, np.int16), (-32768, np.int16)])
+def test_a_surround_far_from_all_other_values_does_not_count(roundtrip, value, dtype):
+    values, disk = _in_surround(value, dtype)
+    found, alone = roundtrip(values), values[disk].astype(float)
+    low, high = np.quantile(alone, [0.005, 0.995], method="inverted_cdf")
+    expected = np.floor(255 * np.clip((alone - low) / (high - low), 0, 1) + 0.5)
+    assert np.abs(found.pixels[disk] - expected).max() <= 1 and not found.pixels[~disk].any()
+    assert f"surround of {value} made black" in found.notes
+    window = roundtrip(values, WindowCenter=2000, WindowWidth=4000)
+    assert not [note for note in window.notes if "surround" in note]
+    near = roundtrip(_in_surround(3500)[0])
+    assert not [note for note in near.notes if "surround" in note]
+
+
+@pytest.mark.parametrize(
+    ("elements", "shape", "ratio"),
+    [
+        ({"PixelAspectRatio": [2, 1]}, (128, 64), "2"),
+        ({"PixelSpacing": [0.2, 0.4]}, (64, 128), "0.5"),
+        ({"ImagerPixelSpacing": [0.3, 0.2]}, (96, 64), "1.5"),
+        ({"PixelSpacing": [0.2, 0.2001]}, (64, 64), ""),
+    ],
+)
+def test_pixels_that_are_not_square_are_made_so(roundtrip, elements, shape, ratio):
+    values = (np.mgrid[:64, :64].sum(0) * 500).astype(np.uint16)
+    found = roundtrip(values, **elements)
+    assert found.pixels.shape == shape and (f"pixels of {ratio}:1 made square" in found.notes) == bool(ratio)
+    plain = Image.fromarray(roundtrip(values).pixels).resize(shape[::-1], Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(found.pixels, np.asarray(plain))
+
+
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [
+        ("1.2.840.10008.5.1.4.1.1.66.4", "Segmentation Storage"),
+        ("1.2.840.10008.5.1.4.1.1.11.1", "Grayscale Softcopy Presentation State Storage"),
+    ],
+)
+def test_objects_that_are_no_radiographs_are_refused_by_name(roundtrip, uid, name):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    with pytest.raises(ReadError, match=f"another kind .{name}."):
+        roundtrip(values, SOPClassUID=uid)
+
+
+def test_reports_and_screenshots_are_noted_by_their_description(roundtrip):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for elements in ({"SeriesDescription": "Dose Report"}, {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}):
+        assert "a report or a screenshot, by its description" in roundtrip(values, **elements).notes
+    assert not [note for note in roundtrip(values, SeriesDescription="Chest PA").notes if "screenshot" in note]

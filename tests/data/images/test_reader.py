@@ -684,3 +684,30 @@ def test_reading_a_png_does_not_pay_for_dicom(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_surround_far_from_all_other_values_of_16_bits_does_not_count(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    disk = (x - 32) ** 2 + (y - 32) ** 2 < 28**2
+    inside = (1000 + 20 * (x + y)).astype(np.uint16)
+    Image.fromarray(np.where(disk, inside, np.uint16(65535))).save(tmp_path / "a.png")
+    found = read(tmp_path / "a.png")
+    np.testing.assert_array_equal(found.pixels, np.where(disk, np.floor(inside * (255 / 4095) + 0.5), 0))
+    assert found.notes[:2] == ("surround of 65535 made black", "16-bit scaled from 0..4095")
+
+
+@pytest.mark.parametrize(("claimed", "noted"), [(64, True), (112, True), (128, False)])
+def test_a_jpeg_of_more_rows_than_its_header_claims_is_noted(tmp_path, claimed, noted):
+    gray = np.random.default_rng(0).integers(0, 255, (128, 128)).astype(np.uint8)
+    Image.fromarray(gray).save(tmp_path / "a.jpg", quality=90)
+    content = bytearray((tmp_path / "a.jpg").read_bytes())
+    frame = content.find(b"\xff\xc0")
+    content[frame + 5 : frame + 7] = claimed.to_bytes(2, "big")
+    (tmp_path / "a.jpg").write_bytes(content + b"further bytes" * 1000)
+    assert ("data go on below the last row that the header claims" in read(tmp_path / "a.jpg").notes) == noted
+
+
+def test_resolutions_of_pixels_that_are_not_square_are_noted(tmp_path):
+    for dpi, noted in (((100, 200), True), ((72, 72), False)):
+        Image.fromarray(np.mgrid[:64, :64].sum(0).astype(np.uint8)).save(tmp_path / "a.jpg", dpi=dpi)
+        assert any("not square" in note for note in read(tmp_path / "a.jpg").notes) == noted

@@ -16,6 +16,9 @@ _NOISE = 1.2
 _LEVELS_AT_WRAP = 4
 """Different values on both sides of a wrap round, of an image with the other sign; masks have one."""
 
+_SURROUND_SHARE, _FEWEST_LEVELS = 0.05, 16
+"""Of the pixels, those that a surround has at least; and different values of an image that has one."""
+
 _WRAPS = 10
 """Of an image of the whole range, the other sign makes so many times as many steps of half of it or more."""
 
@@ -39,6 +42,27 @@ def has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signe
         if wraps_told < _WRAPS * max(1, wraps):
             return False
     return is_likelier(other, told)
+
+
+def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]) -> int | None:
+    """The position of the highest or lowest value, where it is a surround: on many pixels, and far from all others.
+
+    Scaled with it, the image in the surround would be of a few gray levels.
+
+    Args:
+        values: (V,) of the image, ascending or not.
+        counts: (V,) how many pixels have each.
+    """
+    occurring = np.flatnonzero(counts)
+    occurring = occurring[np.argsort(values[occurring], kind="stable")]
+    if len(occurring) < _FEWEST_LEVELS:
+        return None
+    found = values[occurring].astype(np.float64)
+    ends = ((-1, found[-1] - found[-2], found[-2] - found[0]), (0, found[1] - found[0], found[-1] - found[1]))
+    for end, gap, span in ends:
+        if counts[occurring[end]] >= _SURROUND_SHARE * counts.sum() and gap > span:
+            return int(occurring[end])
+    return None
 
 
 def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:

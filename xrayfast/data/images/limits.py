@@ -28,6 +28,9 @@ files have about ten."""
 MISSING_ROWS = "last rows plain gray, as where data are missing"
 """The note on images that `lacks_last_rows`."""
 
+MORE_ROWS = "data go on below the last row that the header claims"
+"""The note on JPEGs that are cut off by a wrong header."""
+
 _MISSING = 128
 """What libjpeg gives for the pixels that a cut off JPEG lacks."""
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from xrayfast.data.images.bits import has_other_sign
+from xrayfast.data.images.bits import find_surround, has_other_sign
 from xrayfast.data.images.limits import (
     MISSING_ROWS,
+    MORE_ROWS,
     lacks_last_rows,
     require_enough_data,
     require_few_scans,
@@ -33,6 +34,10 @@ _FEW_LEVELS = 64
 
 _COLOURS, _PROBED = 24, [(x, 7 * x % 16) for x in range(1, 16)]
 """Rows and columns of pixels whose colours are looked at where a few, in sixteenths of width and height, have any."""
+
+_LEAST_STEP, _STEPS = 256, 256  # bytes of a JPEG that are decoded at once, and the number of such steps
+
+_SQUARE = 0.02  # share by which the resolutions of square pixels differ at most
 
 _HELD = 0.995
 """The share of the pixels that full scale must hold: hot pixels and burned-in markers may exceed it."""
@@ -55,7 +60,11 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                 file_format, mode, bits = (image.format or "").replace("MPO", "JPEG"), image.mode, _bits(image)
                 if isinstance(stream, io.BytesIO):
                     require_enough_data(path, stream.getvalue(), *image.size)
+                    # Read in small steps, the end of what was read is that of the last row that is claimed.
+                    image.decodermaxblock = max(_LEAST_STEP, len(stream.getbuffer()) // _STEPS)
                 pixels = _to_gray(image, bits, notes)
+                if isinstance(stream, io.BytesIO) and _has_more_rows(stream):
+                    notes.append(MORE_ROWS)
     except ReadError:
         raise
     except UnidentifiedImageError as error:
@@ -70,6 +79,13 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
     notes += [f"Pillow: {message}" for message in sorted(messages)]
     return Radiograph(pixels, tuple(notes), file_format, mode, bits)
+
+
+def _has_more_rows(stream: io.BytesIO) -> bool:
+    """Whether data of a JPEG's image go on where its last row was decoded: the header claims too few rows."""
+    content, end = stream.getvalue(), stream.tell()
+    scan = content.rfind(b"\xff\xda", 0, end)
+    return 0 <= scan < end < content.find(b"\xff\xd9", scan)
 
 
 def gray_pixels(image: Image.Image) -> Pixels:
@@ -123,6 +139,9 @@ def _to_gray(image: Image.Image, bits: int, notes: list[str]) -> Pixels:
         notes.append("WhiteIsZero inverted")
     if rotated:
         notes.append("EXIF orientation applied")
+    across, down = (image.info.get("dpi") or (1, 1))[:2]
+    if across > 0 and down > 0 and not 1 - _SQUARE < across / down < 1 + _SQUARE:
+        notes.append("pixels that are not square, by the header, left as they are")
     # Not n_frames: counting the pages of a hostile TIFF takes hours.
     if getattr(image, "is_animated", False):
         notes.append("first of several frames")
@@ -176,6 +195,11 @@ def _scale_high_depth(image: Image.Image, notes: list[str]) -> Pixels:
         notes.append("values evidently signed, against the header")
         values = values.view(np.int16)
     if values.dtype.kind == "u":
+        surround = find_surround(np.arange(1 << 16), np.bincount(values.ravel(), minlength=1 << 16))
+        if surround is not None:
+            notes.append(f"surround of {surround} made black")
+            values = np.where(values == surround, np.uint16(0), values)
+            highest = float(values.max())
         full = _full_scale_of_codes(values, highest)
         notes.append(f"16-bit scaled from 0..{full:g}")
         pixels = apply_lut(scale_to_uint8(np.arange(highest + 1, dtype=np.float64), full), values)

@@ -20,7 +20,7 @@ from xrayfast.errors import ReadError
 
 __all__ = ["IMAGE_SUFFIXES", "READER_VERSION", "Pixels", "Radiograph", "filled_area", "fit_square", "is_image", "read"]
 
-READER_VERSION = 5
+READER_VERSION = 6
 """Increased when any image or its notes may come out differently: images cached by another version are not used."""
 
 _FORMAT_BY_SUFFIX = {
@@ -57,13 +57,15 @@ def read(path: Path | str, window: str = "auto") -> Radiograph:
     image's 99.5 percentile, and a value v becomes `floor(v * 255 / full + 0.5)`, at most 255. So a 12-bit image stored
     in 16 bits keeps its brightness whether or not it reaches 4095, and whether or not a marker exceeds it. A larger
     percentile is full scale itself, as is 1 for floating-point images within 0..1; where there are negative values the
-    0.5 percentile becomes 0. Of 16-bit colour channels the high 8 bits are kept. Colour becomes luma (ITU-R BT.601),
-    transparency is composited on black, an EXIF orientation is applied, and of several frames the first is taken.
+    0.5 percentile becomes 0. A surround, which is one value on many pixels and far from all others, does not count, and
+    becomes black, unless a window of the file says what it is. Of 16-bit colour channels the high 8 bits are kept.
+    Colour becomes luma (ITU-R BT.601), transparency is composited on black, an EXIF orientation is applied, and of
+    several frames the first is taken.
 
     DICOM follows the standard (PS3.3 C.11): modality LUT or rescale, then VOI LUT or window, whose range becomes 0..255
     as above; MONOCHROME1 is inverted unless the Presentation LUT Shape is IDENTITY, MONOCHROME2 where it is INVERSE;
-    pixel padding is black. Values that evidently have more bits than the header says, or another sign, are read with
-    these. `window` is one of
+    pixel padding is black, and pixels that are not square are made so. Values that evidently have more bits than the
+    header says, or another sign, are read with these. `window` is one of
 
     - "auto": the file's first VOI LUT, else its first window; but the full range where that window cuts off a tenth of
       it or less. Where the file has none, or one that saturates nearly all of the image (95 %), the full range of its

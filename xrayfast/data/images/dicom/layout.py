@@ -19,6 +19,9 @@ LAYOUT_KEYWORDS = (
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
 )  # fmt: skip
 
+_NO_RADIOGRAPHS = ("Segmentation", "Presentation State", "Parametric Map", "RT ", "SR ", "Encapsulated", "Waveform")
+"""In the names of classes of objects that may have pixels and are no radiographs."""
+
 
 @dataclass(frozen=True)
 class PixelLayout:
@@ -81,12 +84,15 @@ def require_one_frame(file: DicomFile) -> None:
     from pydicom.uid import UID
 
     path, elements = file.elements.path, file.elements
+    sop_class = elements.text("SOPClassUID")
+    # pydicom's name of a UID that it doesn't know is the UID itself, which could be any text.
+    name = UID(sop_class).name if UID(sop_class).name != sop_class else "of unknown class"
+    if file.pixels and any(word in name for word in _NO_RADIOGRAPHS):
+        raise ReadError(f"{path}: found a DICOM object of another kind ({name}); expected a radiograph. Leave it out.")
     if not file.pixels and elements.integer("Rows") is not None:
-        raise ReadError(f"{path}: found a DICOM image without its pixels; the file is cut off. Fetch it again.")
+        found = "a DICOM image without its pixels, an overlay alone or cut off"
+        raise ReadError(f"{path}: found {found}; expected a radiograph. Fetch it again, or leave it out.")
     if file.pixels != "integer":
-        sop_class = elements.text("SOPClassUID")
-        # pydicom's name of a UID that it doesn't know is the UID itself, which could be any text.
-        name = UID(sop_class).name if UID(sop_class).name != sop_class else "of unknown class"
         what = "floating-point pixels" if file.pixels else "no pixel data"
         raise ReadError(f"{path}: found a DICOM object with {what} ({name}); expected a radiograph. Leave it out.")
     frames = _integer(elements, "NumberOfFrames", 1)

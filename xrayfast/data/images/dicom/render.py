@@ -6,6 +6,7 @@ value, as a lookup table, and not per pixel.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xrayfast.data.images.bits import Codes, has_other_sign
+from xrayfast.data.images.bits import Codes, find_surround, has_other_sign
 from xrayfast.data.images.dicom.decoders import StoredPixels, require_decoder
 from xrayfast.data.images.dicom.elements import Elements, silence_pydicom
 from xrayfast.data.images.dicom.layout import (
@@ -28,15 +29,20 @@ from xrayfast.data.images.dicom.layout import (
 from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
+from xrayfast.data.images.limits import require_sensible_size
 from xrayfast.data.images.notes import describe_colours
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
 _PALETTE_KEYWORDS = tuple(f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue"))
+_SPACINGS = ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing")
+"""Height and width of a pixel; the first that a file has counts."""
+
 _KEYWORDS = (
     *LAYOUT_KEYWORDS, "PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenter", "WindowWidth", "VOILUTFunction",
     "VOILUTSequence", "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence", "PresentationLUTShape",
-    "PresentationLUTSequence", "Modality", "BodyPartExamined", "PresentationIntentType",
+    "PresentationLUTSequence", "SeriesDescription", "ImageType", "DocumentTitle", *_SPACINGS, "Modality",
+    "BodyPartExamined", "PresentationIntentType",
     *(keyword + suffix for keyword in _PALETTE_KEYWORDS for suffix in ("Descriptor", "Data")),
 )  # fmt: skip
 
@@ -45,6 +51,10 @@ _RADIOGRAPHS = frozenset({"", "CR", "DX", "RG", "DR", "OT", "SC", "XC"})
 
 _CHEST = ("CHEST", "THORA", "LUNG", "TORAX", "RIB", "HEART", "TRUNK")
 """Parts of values of Body Part Examined that chest radiographs have."""
+
+_SQUARE, _LONGEST_PIXEL = 0.01, 4  # ratio of height to width: how far from 1 a square's may be, and what is an error
+
+_REPORT = re.compile(r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe", re.IGNORECASE)
 
 _SHOWN = 16  # letters of a value; the standard allows no more
 
@@ -66,7 +76,7 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
                 pixels, notes = _render_colour(stored, layout)
             else:
                 pixels, notes = _render_gray(file.elements, stored, layout, choice)
-            notes += _describe_header(file.elements)
+            pixels, notes = _make_square(file.elements, pixels, [*notes, *_describe_header(file.elements)])
         except ReadError:
             raise
         except Exception as error:  # Decoders raise nearly any type on damaged files, and quote them.
@@ -84,9 +94,24 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append(f"modality {modality[:_SHOWN]}")
     if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
         notes.append(f"body part {part[:_SHOWN]}")
+    if any(_REPORT.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType", "DocumentTitle")):
+        notes.append("a report or a screenshot, by its description")
     if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
         notes.append("values for processing, not for presentation")
     return notes
+
+
+def _make_square(elements: Elements, pixels: Pixels, notes: list[str]) -> tuple[Pixels, list[str]]:
+    """The image (H, W) with square pixels, enlarged along the longer side of pixels that are not; and the notes."""
+    sides = next(filter(None, map(elements.numbers, _SPACINGS)), [])
+    ratio = sides[0] / sides[1] if len(sides) == 2 and min(sides) > 0 else 1.0
+    height, width = pixels.shape
+    if abs(ratio - 1) < _SQUARE or not 1 / _LONGEST_PIXEL <= ratio <= _LONGEST_PIXEL:
+        return pixels, [*notes] if abs(ratio - 1) < _SQUARE else [*notes, f"pixels of {ratio:.3g}:1 left as they are"]
+    size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
+    require_sensible_size(elements.path, *size)
+    resized = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    return resized, [*notes, f"pixels of {ratio:.3g}:1 made square"]
 
 
 def _render_colour(stored: StoredPixels, layout: PixelLayout) -> tuple[Pixels, list[str]]:
@@ -119,6 +144,11 @@ def _render_gray(
     padding = _is_padding(elements, stored, layout)
     values, modality_notes = _apply_modality(elements, stored, layout)
     transforms, voi_notes = read_voi_transforms(elements, bool(values.min() < 0))
+    if choice.kind in ("auto", "percentile") and not transforms and bits > 8 and not padding.any():
+        surround = find_surround(values, counts)
+        if surround is not None:
+            padding[surround] = True
+            notes.append(f"surround of {values[surround]:g} made black")
     unpadded_counts = np.where(padding, 0, counts)
     inverted, polarity_notes = _read_polarity(elements, layout)
     try:
@@ -128,7 +158,7 @@ def _render_gray(
     notes += [*modality_notes, *voi_notes, *window_notes, *polarity_notes]
     if elements.items("PresentationLUTSequence"):
         notes.append("Presentation LUT ignored")
-    if counts[padding].any():
+    if counts[padding].any() and elements.integer("PixelPaddingValue") is not None:
         notes.append("pixel padding made black")
     levels[padding] = 0
     return apply_lut(levels, codes), notes
