@@ -202,6 +202,11 @@ def test_thresholds_are_chosen_by_one_criterion(options):
         Config().updated(options)
 
 
+def test_no_confidence_for_a_rate_of_1():
+    with pytest.raises(ConfigError, match="target_confidence for a rate of 1; expected a lower rate"):
+        Config().updated({"target_sensitivity": 1.0, "target_confidence": 0.9})
+
+
 def test_yaml_s_on_and_off_are_words_for_reuse_frozen(tmp_path):
     for word in ("on", "off", "auto"):
         (tmp_path / "c.yaml").write_text(f"train: {{reuse_frozen: {word}}}")

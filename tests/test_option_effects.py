@@ -67,6 +67,12 @@ BY_SETTINGS = [
     ("tta", {"tta": True, "augment": "mild"}, {"tta": True, "augment": False}, "views are augmented by"),
     ("frozen_views", {"frozen_views": 3}, {"frozen_views": 3, "augment": "off"}, "all views are the same"),
     ("splitter", {"splitter": "own:f", "arch": "own:g"}, {"splitter": "own:f"}, "are known"),
+    (
+        "target_confidence",
+        {"target_confidence": 0.95, "target_sensitivity": 0.9},
+        {"target_confidence": 0.95},
+        "no rate to reach. Use --target-sensitivity",
+    ),
     ("class_weights", {"class_weights": "auto"}, {"class_weights": "auto", "loss": "own:f"}, "code of your own"),
 ]
 
@@ -130,7 +136,7 @@ PLAN = PlanFacts(
 
 
 DECODED, EVALUATION = DecodedFacts(unreadable=True, others=lambda: True), EvaluationFacts(one_split=True)
-DECISION = DecisionFacts(most_likely=False)
+DECISION = DecisionFacts(most_likely=False, binary=True)
 
 
 def no():
@@ -155,6 +161,7 @@ BY_FACTS = [
     ("missing", "skip", {"missing": False}),
     ("window", "full", {"dicom": no}),
     ("thresholds", "half", {"most_likely": True}),
+    ("positive", "covid-19", {"binary": False}),
     ("early_stop", 4, {"stoppable": 3}),
     ("monitor", "accuracy", {"epochs": 1}),
     ("allow_leaks", True, {"leaks": False}),
@@ -179,7 +186,7 @@ def test_an_option_without_effect_on_these_data_or_this_plan(name, value, change
         said, harmless = str(error), False
     assert said.startswith(name)
     # What a table alone has is an error without one; what the data or the run happen to be like is a note.
-    assert harmless == (name not in ("label_delim", "keep_no_finding") and change != {"table": False})
+    assert harmless == (name not in ("label_delim", "keep_no_finding", "positive") and change != {"table": False})
 
 
 def test_every_effect_has_its_case():

@@ -543,6 +543,19 @@ class ResultsConfig(_Section):
         le=1,
     )
     target_specificity: float | None = option(None, "The same for specificity.", metavar="RATE", gt=0, le=1)
+    target_confidence: float | None = option(
+        None,
+        "Choose the threshold so that the target is reached on new images with this confidence, such as 0.95.",
+        metavar="RATE",
+        gt=0,
+        lt=1,
+    )
+    positive: str | None = option(
+        None,
+        "The positive class of two, whose curves, rates and threshold are reported; by default the one that is not "
+        "called normal or the like, else the last by name.",
+        metavar="LABEL",
+    )
     calibrate: bool = option(
         True, "Calibrate probabilities on validation: one temperature, or for multi-label a slope and bias per label."
     )
@@ -563,6 +576,10 @@ class ResultsConfig(_Section):
         given += [name for name in ("target_sensitivity", "target_specificity") if getattr(self, name) is not None]
         if len(given) > 1:
             raise PydanticCustomError("rules", f"found {' and '.join(given)}; expected one. Leave out the others")
+        if self.target_confidence is not None and 1.0 in (self.target_sensitivity, self.target_specificity):
+            raise PydanticCustomError(
+                "rules", "found target_confidence for a rate of 1; expected a lower rate: no number of images shows 1"
+            )
         return self
 
 
@@ -572,6 +589,8 @@ class ResultsOptions(TypedDict, total=False):
     thresholds: Thresholds
     target_sensitivity: float | None
     target_specificity: float | None
+    target_confidence: float | None
+    positive: str | None
     calibrate: bool
     prevalence: str | Sequence[str]
     resamples: int

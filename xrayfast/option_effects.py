@@ -24,7 +24,7 @@ from xrayfast.own_code import is_own, show_setting
 NOT_IN_RANGE_TEST = (
     "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "train_metrics",
     "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds", "target_sensitivity",
-    "target_specificity", "calibrate", "prevalence", "resamples",
+    "target_specificity", "target_confidence", "positive", "calibrate", "prevalence", "resamples",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
 
@@ -103,9 +103,12 @@ class PlanFacts:
 
 @dataclass(frozen=True)
 class DecisionFacts:
-    """How labels are decided: whether the most likely class is, since no thresholds are chosen."""
+    """How labels are decided: whether the most likely class is, since no thresholds are chosen; whether there are two
+    classes of which exactly one applies.
+    """
 
     most_likely: bool
+    binary: bool
 
 
 @dataclass(frozen=True)
@@ -367,6 +370,24 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             "exactly one class applies, and the most likely one is predicted",
             facts=DecisionFacts,
             harmless=True,
+        ),
+    ),
+    "target_confidence": (
+        Effect(
+            lambda results, facts: (
+                results.target_confidence is None
+                or results.target_sensitivity is not None
+                or results.target_specificity is not None
+            ),
+            "there is no rate to reach",
+            "Use --target-sensitivity or --target-specificity",
+        ),
+    ),
+    "positive": (
+        Effect(
+            lambda results, facts: results.positive is None or facts.binary,
+            "only a task of two classes, of which exactly one applies, has a positive class",
+            facts=DecisionFacts,
         ),
     ),
     "gamma": (Effect(_takes("gamma"), "the loss takes none", f"Use {losses_with('gamma')}"),),

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import chain, count
 from pathlib import Path
@@ -24,6 +25,7 @@ import pandas as pd
 
 from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
+from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.display.overview import HasOverview, report_module
 from xrayfast.errors import ConfigError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -273,9 +275,11 @@ class Run(HasOverview):
         """
         content = self._labels_file()
         try:
-            return Decision.from_json(content.model_dump(), content.task, content.labels)
+            decision = Decision.from_json(content.model_dump(), content.task, content.labels)
         except ValueError as error:
             raise RunError(f"{self.path / LABELS_FILE}: {error}.") from error
+        # Versions before 0.6 recorded no positive class.
+        return replace(decision, positive=decision.positive or positive_class(content.task, content.labels))
 
     def write_decision(self, decision: Decision) -> None:
         """Write `labels.json`: task, labels, calibration and thresholds."""

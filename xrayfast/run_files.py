@@ -332,6 +332,7 @@ class SplitSummary(_Record):
     """The metrics of one split, as `metrics.summary.summarise` gives them."""
 
     images: int
+    positive: NotRequired[str]
     patients: NotRequired[int | None]
     scored: NotRequired[int]
     masked: NotRequired[Annotated[dict[str, int], _renamed("masked", "unknown")]]

@@ -69,6 +69,8 @@ ACTS = {
     ("interpret", "thresholds"): ("interpret runs/a", "--thresholds half"),
     ("interpret", "target_sensitivity"): ("interpret runs/a", "--target-sensitivity 0.9"),
     ("interpret", "target_specificity"): ("interpret runs/a", "--target-specificity 0.9"),
+    ("interpret", "target_confidence"): ("interpret runs/a --target-specificity 0.5", "--target-confidence 0.6"),
+    ("interpret", "positive"): ("interpret runs/a", "--positive normal"),
     ("interpret", "calibrate"): ("interpret runs/a", "--no-calibrate"),
     ("interpret", "prevalence"): ("interpret runs/a", "--prevalence 0.1"),
     ("interpret", "resamples"): ("interpret runs/a", "--resamples 30"),

@@ -228,3 +228,19 @@ def test_one_group_or_none():
     assert (none["groups"], none["gaps"], none["missing"]) == ([], [], len(sex))
     with pytest.raises(ValueError, match="expected one value for each of"):
         subgroups(truth, probability, LABELS, "multi", {"sex": ["F"]})
+
+
+def test_of_two_classes_each_gap_is_named_once():
+    truth, probability, sex, _, group = case(task="single", patients=200)
+    truth = np.stack([truth[:, 0] + truth[:, 1], truth[:, 2]], axis=1)
+    probability = np.stack([probability[:, 0] + probability[:, 1], probability[:, 2]], axis=1)
+    of_two = truth, probability, ("covid", "normal"), "single", {"sex": sex}
+    (by,) = subgroups(*of_two, groups=group, positive="covid")
+    names = [(gap["metric"], gap["label"]) for gap in by["gaps"]]
+    assert sorted(names, key=str) == [
+        ("accuracy", None), ("auroc", "covid"), ("recall", "covid"), ("specificity", "covid")
+    ]  # fmt: skip
+    assert all(group["positive"] == "covid" for group in by["groups"])
+    (twice,) = subgroups(*of_two, groups=group)
+    same = {(gap["metric"], gap["label"]): gap for gap in twice["gaps"]}
+    assert all(same[gap["metric"], gap["label"]] == gap for gap in by["gaps"])

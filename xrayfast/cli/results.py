@@ -9,9 +9,8 @@ from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.errors import format_cell, format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
-from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.report.wording import images_of_patients
+from xrayfast.report.wording import images_of_patients, label_rows
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation
@@ -54,10 +53,10 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
             for name, metric in headline_metrics(task).items()
         ],
     )
-    rows = [row for row in result["per_label"] if row["label"] not in set(without)]
+    rows = [row for row in label_rows(result) if row["label"] not in set(without)]
     by_label = intervals.get("per_label", {})
     metrics = label_columns("wide" if out.console.width >= WIDE else "narrow")
-    threshold = ["threshold"] if task == "multi" and out.console.width >= WIDE else []
+    threshold = ["threshold"] if (task == "multi" or "positive" in result) and out.console.width >= WIDE else []
     out.table(
         "By label",
         ["label", "images", *map(_title, metrics), *threshold],
@@ -112,9 +111,9 @@ def show_decision(out: Output, decision: Decision) -> None:
         failed = f" ({fitted.reason})" if fitted.reason else ""
         out.line(f"Probabilities are calibrated on validation: temperature {fitted.temperature:.2f}{failed}.")
     if decision.rule is not None:
-        out.line(f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}.")
-        if decision.task == "single":
-            out.line(MOST_LIKELY_STAYS)
+        out.line(f"Thresholds were chosen on validation for {decision.purpose}.")
+        for sentence in filter(None, [decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]):
+            out.line(sentence)
 
 
 def show_uncalibrated(out: Output, decision: Decision) -> None:

@@ -23,6 +23,7 @@ from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
 from xrayfast.data.labels.spellings import join_spellings
 from xrayfast.data.labels.targets import UNCERTAIN, Targets, join_labels, to_truth
+from xrayfast.data.sources.identifiers import describe_rounding
 from xrayfast.data.sources.patients import group_images, hash_identifiers, pseudonymize, studies_without_patient
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
@@ -35,6 +36,8 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.option_effects import DataFacts, check_effects
 
 _REDRAWN = "Split redrawn to keep each patient and all duplicates in one split"
+
+_FEW_PATIENTS = 5  # too few to divide
 
 _MANY = 20  # images that few patients have
 
@@ -214,7 +217,10 @@ def open_manifest(
         notes += splits.notes
         notes += _note_shared("patients", records.patients, splits.names)
         notes += _note_shared("studies", studies_without_patient(records.patients, records.studies), splits.names)
-        notes += _require_splits(truth, labels.names, splits.names, labels.task)
+        try:
+            notes += _require_splits(truth, labels.names, splits.names, labels.task)
+        except DataError as error:
+            raise DataError(*error.args, *_describe_few(records)) from error
     else:
         splits = keep_given_splits(given)
     if leave_out is None:
@@ -289,11 +295,24 @@ def _check_patients(records: ImageRecords) -> list[str]:
             f"One patient has {most} of {len(records.names)} images, all in one split: if that identifier stands for "
             "anonymised files, --patient-col none splits by image."
         ]
+    if rounded := describe_rounding(records.patients or ()):
+        raise DataError(f"all {len(records.names)} images have the same patient. {rounded}")
     raise DataError(
         f"all {len(records.names)} images have the same patient{records.patient_shown}: identifiers look anonymised, "
         "and nothing can be split by them. --patient-col none splits by image; another column, or 'name:REGEX', may "
         "tell patients apart."
     )
+
+
+def _describe_few(records: ImageRecords) -> list[str]:
+    """Why a split may lack images: few patients, each of whom stays in one."""
+    few = len(set(filter(None, records.patients or ())))
+    if not 0 < few <= _FEW_PATIENTS:
+        return []
+    return [
+        f"The images are of {plural(few, 'patient')}, and those of one stay in one split. "
+        + (describe_rounding(records.patients or ()) or "--patient-col takes another column, or none.")
+    ]
 
 
 def _note_shared(what: str, identifiers: Sequence[str | None] | None, splits: Sequence[Split]) -> list[str]:

@@ -31,7 +31,7 @@ MIN_PATIENTS = 10
 GAP_METRICS = ("auroc", "recall", "specificity")
 """What subgroups are compared by, per label and as a mean over the labels; also by `registry.EXACT_MATCH`."""
 
-_KEPT = ("images", "patients", "scored", "overall", "per_label", "intervals", "notes")
+_KEPT = ("positive", "images", "patients", "scored", "overall", "per_label", "intervals", "notes")
 
 
 def age_bands(age: ArrayLike) -> NDArray[np.str_]:
@@ -57,6 +57,7 @@ def subgroups(
     prevalence: float | NDArray[Any] | None = None,
     resamples: int = 0,
     seed: int = 0,
+    positive: str | None = None,
 ) -> list[dict[str, Any]]:
     """What `summary.summarise` gives, for each subgroup by itself, and the largest gaps between two of them.
 
@@ -78,6 +79,7 @@ def subgroups(
         of_rows = truth[rows], probability[rows], labels, task
         patients = None if groups is None else groups[rows]
         options: dict[str, Any] = {"prevalence": prevalence, "resamples": resamples, "seed": seed}
+        options["positive"] = positive
         found = summarise(*of_rows, threshold=threshold, groups=patients, **options)
         with_auroc = sum(row["auroc"] is not None for row in found["per_label"])
         return {"with_auroc": with_auroc, **{name: found[name] for name in _KEPT if name in found}}
@@ -87,7 +89,7 @@ def subgroups(
         if column.shape != (len(truth),):
             raise ValueError(f"{by} has shape {column.shape}; expected one value for each of {len(truth)} images")
         members = {value: column == value for value in np.unique(column).tolist() if value}
-        gaps, notes = _gaps(split, labels, members, resamples, seed) if len(members) > 1 else ([], [])
+        gaps, notes = _gaps(split, labels, members, resamples, seed, positive) if len(members) > 1 else ([], [])
         missing = int((column == "").sum())
         if missing:
             notes.insert(0, f"{missing} images whose {by} is unknown are in none of these groups.")
@@ -123,7 +125,12 @@ class _Contrast:
 
 
 def _gaps(
-    split: ResampledMetrics, labels: Sequence[str], members: Mapping[str, Bools], resamples: int, seed: int
+    split: ResampledMetrics,
+    labels: Sequence[str],
+    members: Mapping[str, Bools],
+    resamples: int,
+    seed: int,
+    positive: str | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """The largest gaps between subgroups, given by their names and rows, and notes."""
     names, samples = list(members), [split.select(rows) for rows in members.values()]
@@ -131,6 +138,9 @@ def _gaps(
     own = [np.unique(split.unit[rows]) for rows in members.values()]
     values = _compute(samples, own, iter([np.ones((1, split.n_units))]))
     enough = _enough(split, list(members.values()))
+    if positive is not None:  # the gaps of the other class are the same
+        for name in GAP_METRICS:
+            enough[name] = enough[name] & (np.array(labels) == positive)
     contrasts = _contrasts(values, enough)
     ends = [(math.nan, math.nan)] * len(contrasts)
     if resamples and split.n_units > 1 and contrasts:

@@ -56,6 +56,7 @@ def summarise(
     resamples: int = 0,
     seed: int = 0,
     raw: NDArray[Any] | None = None,
+    positive: str | None = None,
 ) -> dict[str, Any]:
     """Summarise the predictions of one split, ready for JSON: undefined values are None.
 
@@ -71,14 +72,16 @@ def summarise(
         resamples: how often patients (or images) are drawn for the intervals; 0 for no intervals.
         seed: of the draws.
         raw: (N, L) in [0, 1], the probabilities before calibration, for the reliability diagram.
+        positive: the positive class of a single-label task with two classes.
 
     Returns:
         `images`; `patients`, or None; `scored`, the images with an unmasked label; `masked`, the images left out per
-        label, where any are; `overall` and `per_label` (one row per label: `label`, `support` images with it and
+        label, where any are; `positive`, where there is such a class: pages show the numbers of that one alone, which
+        tell those of the other; `overall` and `per_label` (one row per label: `label`, `support` images with it and
         `negatives` without) with the keys of `registry.overall_metrics` and `label_metrics`; `intervals`; `prevalence`
         of each label for which one was stated; `reliability`, the bins of `reliability.reliability` by label, and of
-        the most likely class (single); `confusion` (single), or `confusion_per_label` and `cooccurrence` (multi);
-        `most_confused`; `notes`.
+        the most likely class (single), or of the positive one alone; `confusion` (single), or `confusion_per_label` and
+        `cooccurrence` (multi); `most_confused`; `notes`.
     """
     predicted = decide(probability, task, threshold)
     split = ResampledMetrics(truth, probability, task, groups, threshold, prevalence)
@@ -88,6 +91,7 @@ def summarise(
     stated = {label: share for label, share in shares.items() if not math.isnan(share)}
     notes = _notes(truth, labels, stated)
     summary: dict[str, Any] = {
+        **({} if positive is None else {"positive": positive}),
         "images": len(truth),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
         "scored": int((truth >= 0).any(axis=1).sum()),
@@ -99,13 +103,13 @@ def summarise(
                 "support": int((truth[:, i] == 1).sum()),
                 "negatives": int((truth[:, i] == 0).sum()),
                 **{name: nan_to_none(column[i]) for name, column in per_label.items()},
-                **({"threshold": float(split.thresholds[i])} if task == "multi" else {}),
+                **({"threshold": float(split.thresholds[i])} if task == "multi" or positive else {}),
             }
             for i, label in enumerate(labels)
         ],
         "reliability": {
-            **({} if raw is None else {"before": _reliability(truth, raw, labels, task)}),
-            "after": _reliability(truth, probability, labels, task),
+            **({} if raw is None else {"before": _reliability(truth, raw, labels, task, positive)}),
+            "after": _reliability(truth, probability, labels, task, positive),
         },
         "most_confused": most_confused(truth, predicted, labels),
         "notes": notes,
@@ -251,11 +255,12 @@ def _delong(
 
 
 def _reliability(
-    truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task
+    truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], task: Task, positive: str | None
 ) -> dict[str, list[dict[str, float | None]]]:
-    """The bins of each label; for single-label tasks those of the most likely class first."""
-    bins = {label: reliability(truth[:, i], probability[:, i]) for i, label in enumerate(labels)}
-    if task == "single":
+    """The bins of each label, or of the positive class alone; of more classes those of the most likely one first."""
+    shown = labels if positive is None else [positive]
+    bins = {label: reliability(truth[:, i], probability[:, i]) for i, label in enumerate(labels) if label in shown}
+    if task == "single" and positive is None:
         right, confidence, _ = top_label(truth, probability)
         bins = {MOST_LIKELY: reliability(right, confidence), **bins}
     return {

@@ -26,7 +26,7 @@ from xrayfast.metrics.inputs import column
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import fitting
 from xrayfast.report.panels import Panels, name_lines, style_square
-from xrayfast.report.wording import interval_of
+from xrayfast.report.wording import interval_of, label_rows
 
 TOGETHER = 5
 """So many labels share a panel."""
@@ -119,17 +119,17 @@ def draw_precision_recall(axes: Axes, curves: Sequence[Curve]) -> None:
 def label_curves(
     summary: Mapping[str, Any], task: Task, predictions: Predictions, labels: Sequence[str] | None = None
 ) -> tuple[list[Curve], list[Curve]]:
-    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions, or of
-    `labels` alone, in their order.
+    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions, of two
+    classes that of the positive one, or of `labels` alone, in their order.
     """
     rows = {row["label"]: row for row in summary["per_label"]}
     roc, precision_recall = [], []
-    for label in rows if labels is None else labels:
+    for label in [row["label"] for row in label_rows(summary)] if labels is None else labels:
         row, i = rows[label], predictions.labels.index(label)
         arrays = label, predictions.truth[:, i], predictions.probability[:, i]
         recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
-        # The most likely class has no one threshold, and so no place on the curves.
-        marked = task == "multi" and None not in (recall, specificity, precision)
+        # The most likely of several classes has no one threshold, and so no place on the curves.
+        marked = (task == "multi" or "positive" in summary) and None not in (recall, specificity, precision)
         marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
         roc.append(Curve(*arrays, _area("AUROC", row["auroc"], interval_of(summary, "auroc", label)), marks[0]))
         precision_recall.append(Curve(*arrays, _area("AP", row["ap"], interval_of(summary, "ap", label)), marks[1]))

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
+from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.display.notebook_figure import display_after_cell
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorten
@@ -24,6 +25,7 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
 from xrayfast.report import curves, figures, matrices
+from xrayfast.report.wording import label_rows
 
 IMAGE_SIZE = 256
 """Side in pixels of the images of single cases."""
@@ -80,10 +82,18 @@ class Interpretation(HasOverview):
         self.predictions, self.task, self.paths = predictions, task, paths
         self.images = images or UncachedImages(IMAGE_SIZE)
         self.vocab = list(predictions.labels)
-        self.decision = decision or Decision(task, predictions.labels)
+        positive = positive_class(task, predictions.labels)
+        self.decision = decision or Decision(task, predictions.labels, positive=positive)
         truth, probability, groups = predictions.truth, predictions.probability, predictions.groups
         self.summary: Mapping[str, Any] = summary or summarise(
-            truth, probability, self.vocab, task, threshold=self.decision.thresholds, groups=groups, resamples=RESAMPLES
+            truth,
+            probability,
+            self.vocab,
+            task,
+            threshold=self.decision.thresholds,
+            groups=groups,
+            resamples=RESAMPLES,
+            positive=self.decision.positive,
         )
         self.predicted = self.decision.decide(predictions.probability)
 
@@ -213,6 +223,8 @@ class Interpretation(HasOverview):
     def _curves(
         self, labels: Sequence[str] | str | None, ax: Axes | None
     ) -> tuple[list[curves.Curve], list[curves.Curve]]:
+        if labels is None:
+            labels = [row["label"] for row in label_rows(self.summary)]
         chosen = _choose(labels, self.vocab, curves.TOGETHER if ax else None)
         return curves.label_curves(self.summary, self.task, self.predictions, chosen)
 

@@ -14,6 +14,12 @@ SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "ext
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
 
 
+def label_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows by label of a summary to show: of two classes that of the positive one, which tells all of the other."""
+    positive = summary.get("positive")
+    return [row for row in summary["per_label"] if positive in (None, row["label"])]
+
+
 def hidden_layers(model: ModelConfig) -> str:
     """The hidden layers of a head, such as "500 hidden units, then 100 hidden units"; "" where it has none."""
     return ", then ".join(plural(width, "hidden unit") for width in hidden_units(model.head, model.head_width))

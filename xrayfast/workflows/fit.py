@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_LOSS, OWN_WEIGHTS, PREDICTED_SPLITS, Config, Options, Precision, Task, field_types
 from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.assign import NO_PATIENTS
 from xrayfast.data.splits.stratify import Split
@@ -52,7 +53,7 @@ from xrayfast.learning.training.phases import plan_phases, resolve_monitor
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED, OPTIMISTIC, PATIENTS_UNKNOWN
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
-from xrayfast.option_effects import DecisionFacts, check_effects
+from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
 from xrayfast.predictions import Predictions
 from xrayfast.progress import NullReporter, Reporter, in_notebook, show_progress
@@ -68,7 +69,7 @@ from xrayfast.workflows.data import (
 )
 from xrayfast.workflows.steps.leaks import require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
-from xrayfast.workflows.steps.results import finalize_results, parse_prevalences, write_cards
+from xrayfast.workflows.steps.results import check_results, finalize_results, require_enough_images, write_cards
 from xrayfast.workflows.steps.training import (
     Training,
     choose_cached_groups,
@@ -161,9 +162,11 @@ def fit(
         remarks += filter(None, [no_space, threads.note])
         leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
         remarks += idle + check_effects(config.train, plan_facts(scheduled, config.train, leaks))
-        remarks += check_effects(config.results, DecisionFacts(manifest.task == "single"))
+        remarks += check_results(config.results, manifest.task, manifest.labels)
         for remark in remarks:
             reporter.note(remark)
+        if positive := positive_class(manifest.task, manifest.labels, config.results.positive):
+            reporter.note(describe_positive_class(manifest.labels, positive, config.results.positive))
         info = collect_provenance(learn, command, remarks, checked.looked) | {
             "shortcuts": checked.shortcuts,
             "world_size": world.world_size,
@@ -173,7 +176,7 @@ def fit(
         }
 
         def write_data(run: Run) -> None:
-            run.write_decision(Decision(manifest.task, manifest.labels))
+            run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
             run.write_split(split_table(manifest, infos))
             run.write_left_out(manifest.left_out)
 
@@ -370,7 +373,10 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     training_loss(data, train, torch_device(train.device), code)
     resolve_monitor(train, data.task)
     resolve_precision(train.precision, torch_device(train.device))
-    parse_prevalences(config.results.prevalence, data.labels)
+    check_results(config.results, data.task, data.labels)
+    valid = data.subset("valid")
+    patients = valid.table["patient"].fillna("").tolist()
+    require_enough_images(config.results, data.task, data.labels, valid.truth, patients)
 
 
 def require_own(

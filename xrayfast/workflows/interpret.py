@@ -167,6 +167,7 @@ def _has_current_metrics(run: Run) -> bool:
     return "decision" in metrics and all(
         split in metrics
         and _SHOWN[run.task] <= metrics[split].keys()
+        and metrics[split].get("positive") == run.decision.positive
         and [row["label"] for row in metrics[split]["per_label"]] == list(run.labels)
         for split in run.predicted_splits
     )

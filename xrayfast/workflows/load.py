@@ -24,6 +24,7 @@ from xrayfast.config import (
     field_types,
 )
 from xrayfast.data.cache.image_cache import UncachedImages, open_images
+from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
@@ -207,7 +208,8 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
     info = collect_provenance(learn, "", remarks)
 
     def write(run: Run) -> None:
-        run.write_decision(Decision(manifest.task, manifest.labels))
+        positive = positive_class(manifest.task, manifest.labels)
+        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
         if learn.dls.reads_files:
             own = learn.dls.origin == "own"
             images = learn.dls.images if own else open_images(manifest.config, config.model.size)

@@ -25,6 +25,7 @@ from xrayfast.files import require_utf8
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.option_effects import check_tta
 from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.progress import show_progress
@@ -62,9 +63,10 @@ def predict(
 
     Returns:
         One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
-        (the labels abstained on; single-label, the most likely class); where a single-label run has thresholds,
-        `above_threshold` (each class against the rest); one column `prob_LABEL` per label; `notes`, what was done or
-        noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no prediction.
+        (the labels abstained on; single-label, the most likely class); where a run of three classes or more has
+        thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` per label; `notes`, what
+        was done or noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no
+        prediction.
 
     Raises:
         DataError: a source does not exist, or no images are found.
@@ -164,8 +166,8 @@ def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below:
         # Single-label, all cells of an image are unsure together; its most likely class stands for them.
         abstained = unsure & (positive == 1) if decision.task == "single" else unsure
         columns["abstained"] = [join_row_labels(row.astype(int), labels) for row in abstained]
-    if decision.task == "single" and decision.points:
-        above = (probability >= decision.thresholds).astype(int)
+    if decision.is_one_vs_rest:
+        above = (probability >= threshold_array(decision.points)).astype(int)
         columns["above_threshold"] = [join_row_labels(row, labels) for row in above]
     columns |= {PROBABILITY_PREFIX + label: probability[:, i] for i, label in enumerate(labels)}
     table: pd.DataFrame = pd.DataFrame(columns)

@@ -214,3 +214,11 @@ def test_labels_that_only_occur_joint_are_noted():
 )
 def test_numbers_are_divided_where_each_is_a_cell_of_its_own(cells, delim):
     assert resolve_delimiter(cells, "auto") == delim
+
+
+def test_signs_of_numbers_and_codes_are_no_delimiters():
+    assert not note_delimiters(["2E+00", "1E+00", "0E+00"], "|") and not note_delimiters(["0: normal", "0", "1"], "|")
+
+
+def test_flags_in_other_languages():
+    same(parse_flags({"Mass": ["sim", "não", "да", "нет", "positivo", "是"]}, row), [[1], [0], [1], [0], [1], [1]])

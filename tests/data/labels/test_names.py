@@ -4,6 +4,7 @@ import pytest
 
 from xrayfast.data.labels.names import (
     clean_label,
+    drop_invisible,
     is_no_finding,
     normalize_label,
     parse_delimited,
@@ -52,7 +53,9 @@ def test_order_is_natural_and_ignores_case():
 
 
 def test_an_invisible_character_is_no_part_of_a_label():
-    assert clean_label("\ufeffPneumonia\u200b ") == "Pneumonia"
+    assert drop_invisible("\ufeffPneumonia\u200b ") == "Pneumonia"
+    with pytest.raises(DataError, match="empty label"):
+        clean_label("\u200b")
 
 
 @pytest.mark.parametrize(("one", "other"), [("1e0", "1.0"), ("2.0e+00", "2"), ("-1e0", "-1"), ("1E-1", "0.1")])

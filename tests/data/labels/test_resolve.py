@@ -405,3 +405,14 @@ def test_1_and_blank_cells(data_dir, blank):
 
 def test_a_class_folder_called_like_a_missing_label(tmp_path):
     assert noted(opened(classes(tmp_path, nan=3, b=3)), "A class folder is called 'nan'")
+
+
+@pytest.mark.parametrize("hidden", ["ma\u200bss", "\u200bmass", "ma\u00adss"])
+def test_characters_that_cannot_be_seen_are_dropped_with_a_note(data_dir, hidden):
+    for others in (["mass"] * 3, []):
+        data = label_column(data_dir, [hidden, hidden, *others, *["normal"] * 4])
+        assert data.labels == ("mass", "normal") and noted(data, f"'mass' (also {hidden!a})")
+    flags = opened(
+        data_dir, labels=table(data_dir, f"image,{hidden},edema\n" + "".join(f"{i}.png,{i % 2},1\n" for i in range(8)))
+    )
+    assert flags.labels == ("edema", "mass") and noted(flags, f"'mass' (also {hidden!a})")

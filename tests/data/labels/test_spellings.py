@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from xrayfast.data.labels.spellings import note_odd_names
+from xrayfast.data.labels.spellings import find_alike, note_odd_names
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,35 @@ def test_labels_that_hold_the_name_of_another_are_noted(names, longer):
 def test_labels_that_are_codes_are_noted(names, what):
     found = " ".join(note_odd_names(names))
     assert what in found and (what or "Labels that" not in found)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        *(("pos", "positive"), ("neg", "negative"), ("Y", "yes"), ("no", "false"), ("1", "True"), ("ja", "oui")),
+        *(("tb", "Tuberculosis"), ("PTX", "pneumothorax"), ("abn", "abnormal"), ("f", "female"), ("0", "0_normal")),
+        *(("LO", "Lung Opacity"), ("opacity", "opacities"), ("mass", "masses"), ("infiltrate", "infiltration")),
+        *(("healthy", "normal"), ("sano", "WNL"), ("1: mass", "1"), ("covid", "SARS-CoV-2"), ("NML", "normal")),
+    ],
+)
+def test_labels_that_may_be_one_under_two_names_are_noted(pair):
+    assert find_alike([*pair, "third"]) == [pair]
+    (note,) = note_odd_names([*pair, "third"])
+    short, long = sorted(pair, key=len)
+    assert note.startswith(f"Labels that may be one under two names are apart: {pair[0]!r} and {pair[1]!r}.")
+    assert f"'{long} = {short}', joins them" in note
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["positive", "negative", "typical", "atypical"],
+        ["I", "II", "III", "IV"],
+        ["grade 1", "grade 2", "0", "1"],
+        ["Lung Opacity", "Lung Lesion", "Mass", "Massive hernia", "no mass", "No Finding"],
+        ["Atelectasis", "Pneumonia", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Edema", "Emphysema"],
+        ["TB+", "TB-"],
+    ],
+)
+def test_labels_that_are_different_are_not(names):
+    assert not find_alike(names) and not [note for note in note_odd_names(names) if "apart: 'TB" in note]

@@ -6,6 +6,7 @@ from xrayfast.data.labels.words import (
     copied_label,
     find_unlabeled,
     is_missing,
+    is_normal,
     may_be_no_class,
     plain_label,
     uncertain_label,
@@ -66,3 +67,20 @@ def test_names_of_columns_of_one_label(name):
 @pytest.mark.parametrize("cell", ["pending review", "n/a (see report)", "xx", "illegible", "see comment"])
 def test_words_of_missing_cells(cell):
     assert is_missing(cell) and not is_missing(f"{cell} mass")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["sconosciuto", "non renseigné", "keine Angabe", "k.A.", "okänd", "неизвестно", "未知", "sin datos"],
+)
+def test_words_of_missing_cells_in_other_languages(cell):
+    assert is_missing(cell) and is_missing(cell.upper()) and find_unlabeled([cell, "normal"]) == [cell]
+    assert not is_missing(cell, {cell})
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["WNL", "NF", "clear", "Healthy", "none found", "lungs clear", "sin hallazgos", "o.B.", "正常"],
+)
+def test_words_that_deny_findings(label):
+    assert is_normal(label) and not is_normal(f"{label} mass")

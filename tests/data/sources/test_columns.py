@@ -415,3 +415,68 @@ def test_a_column_called_label_beside_others_of_1_and_0(data_dir):
     data = opened(data_dir, labels=table(data_dir, text))
     assert noted(data, "Labels are those of 'label'; others hold 1 and 0 too: 'Mass', 'Edema'.")
     assert noted(data, "'label' is the only label: a binary task") and not noted(data, "several labels or none")
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("ensemble", ("entraînement", "validation", "test")),
+        ("conjunto", ("treino", "validação", "teste")),
+        ("划分", ("训练", "验证", "测试")),
+        ("выборка", ("обучение", "валидация", "тест")),
+        ("set", ("entrenamiento", "validación", "prueba")),
+    ],
+)
+def test_splits_in_other_languages(tmp_path, column, words):
+    root = make(tmp_path / "table", *(f"{i}.png" for i in range(12)))
+    cells = "".join(f"{i}.png,{'ab'[i % 2]},{words[i // 2 % 3]}\n" for i in range(12))
+    data = opened(root, labels=table(root, f"image,label,{column}\n{cells}"))
+    assert [splits(data)[f"{2 * i}.png"] for i in range(3)] == ["train", "valid", "test"]
+    folders = make(tmp_path / "folders", *(f"{word}/{c}/{i}.png" for word in words for c in "ab" for i in range(3)))
+    assert splits(opened(folders))[f"{words[1]}/a/0.png"] == "valid"
+
+
+@pytest.mark.parametrize(
+    "words", [("jeu de train", "jeu de test"), ("uczący zbiór", "zbiór testowy 1"), ("trénování", "test")]
+)
+def test_few_cells_that_sound_like_splits_are_noted(tmp_path, words):
+    root = make(tmp_path, *(f"{i}.png" for i in range(12)))
+    cells = "".join(f"{i}.png,{'ab'[i % 2]},{words[i // 2 % 2]}\n" for i in range(12))
+    data = opened(root, labels=table(root, f"image,label,grp\n{cells}"))
+    assert noted(data, "'grp' may tell the split too and is not used", words[0]) or "test" in splits(data).values()
+
+
+def test_folders_that_sound_like_splits_are_noted(tmp_path):
+    root = make(
+        tmp_path, *(f"{s}/{c}/{s}{i}.png" for s in ("uczący zbiór", "zbiór testowy") for c in "ab" for i in range(6))
+    )
+    assert noted(opened(root), "Names of files or folders may tell splits (test 12, train 12)")
+
+
+def test_a_word_in_a_column_of_crosses_is_an_error(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "image,label,is_test\n" + "".join(f"{i}.png,{'ab'[i % 2]},{{}}\n" for i in range(12))
+    marks = ["1" if i % 3 == 0 else "" for i in range(12)]
+    assert list(splits(opened(root, labels=table(root, text.format(*marks)))).values()).count("test") == 4
+    found = message(DataError, root, labels=table(root, text.format(*(mark or "unknown" for mark in marks))))
+    assert "neither 1 nor 0" in found and "8 rows" in found
+
+
+def test_words_of_splits_that_are_not_known_are_listed(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "image,label,split\n" + "".join(
+        f"{i}.png,{'ab'[i % 2]},{['trainval', 'external'][i // 6]}\n" for i in range(12)
+    )
+    found = message(DataError, root, labels=table(root, text))
+    assert "'external' in 6 rows; images of an external or held-out split are test" in found
+    data = opened(root, labels=table(root, text.replace("external", "holdout")))
+    assert splits(data)["11.png"] == "test" and set(splits(data).values()) == {"train", "valid", "test"}
+
+
+def test_folders_of_folds_with_the_same_files_are_noted(tmp_path):
+    files = [
+        f"fold{f}/{s}/{c}/{c}{s}{i}.png" for f in (1, 2) for s in ("train", "test") for c in "ab" for i in range(5)
+    ]
+    assert noted(opened(make(tmp_path / "same", *files)), "fold1, fold2 look like folds of cross-validation", "--folds")
+    own = [file.replace("/a/a", f"/a/{i}").replace("/b/b", f"/b/{i}") for i, file in enumerate(files)]
+    assert not noted(opened(make(tmp_path / "own", *own)), "look like folds")

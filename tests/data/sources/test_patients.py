@@ -12,6 +12,7 @@ from tests.data.builders import classes, column, lines, make, message, noted, op
 from xrayfast.data.demographics import parse_ages, parse_sexes, parse_views
 from xrayfast.data.sources import patients
 from xrayfast.data.sources.datasets.padchest import ages_at_study
+from xrayfast.data.sources.identifiers import join_spellings
 from xrayfast.data.sources.patients import group_images, group_patients, pseudonymize
 from xrayfast.errors import ConfigError, DataError, ReadError
 
@@ -424,3 +425,29 @@ def test_a_pattern_that_would_take_for_ever_is_refused(tmp_path, monkeypatch):
     found = message(ConfigError, tmp_path, patient_col="name:((a+)+)!")
     assert "'((a+)+)!' takes more than" in found and "10 names" in found and "repeat within a repeat" in found
     assert opened(tmp_path, patient_col="name:a([0-9])").table["patient"].nunique() == 5
+
+
+@pytest.mark.parametrize("column", ["site", "Dataset", "hospital_name"])
+def test_identifiers_that_occur_in_several_sites_are_noted(tmp_path, column):
+    root = make(tmp_path, *(f"{i}.png" for i in range(24)))
+    text = f"image,label,patient_id,{column}\n" + "".join(
+        f"{i}.png,{'ab'[i % 2]},{{}}{i % 6},{'XY'[i // 6 % 2]}\n" for i in range(24)
+    )
+    shared = opened(root, labels=table(root, text.format(*[""] * 24)))
+    assert noted(shared, f"6 of 6 patients occur with several values of '{column}'", "--patient-col")
+    own = opened(root, labels=table(root, text.format(*("XY"[i // 6 % 2] for i in range(24)))))
+    assert not noted(own, "several values")
+
+
+def test_rounded_identifiers_explain_that_nothing_can_be_divided(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "image,label,patient_id\n" + "".join(f"{i}.png,{'ab'[i // 6]},1.2345{{}}E+12\n" for i in range(12))
+    for last, found in ((["7", "8"], "2 identifiers"), (["7", "7"], "1 identifier")):
+        text_of = text.format(*(last[i // 6] for i in range(12)))
+        assert f"{found} of patients written as 1.0E+05 is" in message(DataError, root, labels=table(root, text_of))
+    few = table(root, text.format(*("78"[i // 6] for i in range(12))).replace(".", "p").replace("ppng", ".png"))
+    assert "The images are of 2 patients" in message(DataError, root, labels=few)
+
+
+def test_what_cannot_be_seen_makes_no_other_patient():
+    assert join_spellings(["p1", "p\u200b1", "p2"])[0] == ["p1", "p1", "p2"]

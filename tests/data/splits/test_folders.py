@@ -94,7 +94,7 @@ def test_folders_of_images_named_for_splits_hold_classes(tmp_path):
 
 def test_splits_in_file_names_and_folds_are_named(tmp_path):
     make(tmp_path / "a", *(f"{c}/{s}_{c}{i}.png" for s in ("train", "test") for c in "ab" for i in range(6)))
-    assert noted(opened(tmp_path / "a"), "File names may tell splits (test 12, train 12)")
+    assert noted(opened(tmp_path / "a"), "Names of files or folders may tell splits (test 12, train 12)")
     make(tmp_path / "b", *(f"fold{k}/{c}/{c}{i}{k}.png" for k in range(3) for c in "ab" for i in range(6)))
     assert noted(opened(tmp_path / "b"), "Classes are the folders a, b below fold0, fold1, fold2")
     make(

@@ -70,6 +70,51 @@ def test_it_reads_back_what_it_wrote(task, rule, target):
     assert (again.rule, again.target) == (rule, target)
 
 
+@pytest.mark.parametrize(("positive", "confidence"), [("normal", None), ("covid", None), ("covid", 0.9)])
+def test_of_two_classes_the_positive_one_has_the_threshold(positive, confidence):
+    rng = np.random.default_rng(0)
+    truth = np.eye(2, dtype=int)[rng.integers(2, size=300)]
+    raw = softmax(2 * truth + rng.normal(size=(300, 2)), axis=1)
+    labels, groups = ("covid", "normal"), np.arange(300) // 2
+    chosen = {"rule": "sensitivity", "target": 0.95, "confidence": confidence, "positive": positive, "groups": groups}
+    decision = fit_decision(truth, raw, labels, "single", **chosen)
+    i = labels.index(positive)
+    probability = decision.calibrated(raw)
+    [point] = decision.points
+    assert point == choose_thresholds(truth[:, [i]], probability[:, [i]], "sensitivity", 0.95, confidence, groups)[0]
+    assert (decision.decide(probability)[:, i] == (probability[:, i] >= point.threshold)).all()
+    assert (decision.decide(probability).sum(axis=1) == 1).all()
+    assert decision.thresholds[i] == point.threshold != 0.5
+    np.testing.assert_allclose(
+        decision.certainty(probability)[:, 0], probability[decision.decide(probability) == 1], rtol=1e-15
+    )
+    again = Decision.from_json(json.loads(json.dumps(decision.to_json())), "single", labels)
+    assert again == decision
+    # As likely as not, where none is chosen.
+    plain = fit_decision(truth, raw, labels, "single", rule=None, positive=positive)
+    assert (plain.decide(probability)[:, i] == (probability[:, i] >= 0.5)).all()
+
+
+def test_two_classes_of_an_older_run_keep_their_thresholds_that_decide_nothing():
+    row = {"threshold": 0.2, "sensitivity": 0.9, "specificity": 0.8, "positives": 3, "negatives": 4}
+    points = {"rule": "youden", "target": None, "labels": [{"label": label} | row for label in "ab"]}
+    decision = Decision.from_json({"calibration": None, "operating_points": points}, "single", "ab")
+    assert decision.is_one_vs_rest and [point.threshold for point in decision.points] == [0.2, 0.2]
+    assert decision.decide(np.array([[0.7, 0.3]])).tolist() == [[1, 0]]
+
+
+def test_what_to_expect_is_said_and_the_confidence_that_mends_it():
+    truth = np.repeat([[1], [0]], [20, 80], axis=0)
+    raw = np.linspace(0.9, 0.1, 100)[:, None]
+    found = fit_decision(truth, raw, ("mass",), "multi", rule="sensitivity", target=0.95)
+    assert found.shortfall == (
+        "The sensitivity of 0.95 to expect on new images, on average: mass 0.905, lower in 74% of such choices "
+        "(20 images). --target-confidence 0.95 chooses thresholds for which it is lower in 5%, and needs 59 patients "
+        "(or images) for each."
+    )
+    assert fit_decision(truth, raw, ("mass",), "multi", rule="f1").shortfall == ""
+
+
 def test_a_label_for_which_nothing_can_be_chosen_is_called_at_a_half():
     truth, raw = drawn("multi")
     truth[:, 2] = 0
@@ -114,6 +159,8 @@ def pointed(**changed):
         ("multi", {"calibration": {"method": "scaling", "labels": 3}}, "a row for each label"),
         ("multi", {"operating_points": {"rule": "best", "labels": []}}, "rule 'best'"),
         ("multi", {"operating_points": {"rule": "f1", "labels": [{"label": x} for x in "abc"]}}, "positives is None"),
+        ("single", {"positive": "a"}, "expected one of two classes"),
+        ("multi", pointed(positive_patients=-1), "positive_patients is -1"),
     ],
 )
 def test_a_damaged_file_is_refused(task, content, said):

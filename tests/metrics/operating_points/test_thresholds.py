@@ -4,9 +4,17 @@ import sklearn.metrics as skm
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.stats import binom, norm
 
 from tests.metrics.cases import many_labels
-from xrayfast.metrics.operating_points.thresholds import choose_threshold, choose_thresholds, decide, threshold_array
+from xrayfast.metrics.operating_points.thresholds import (
+    choose_threshold,
+    choose_thresholds,
+    decide,
+    images_needed,
+    share_needed,
+    threshold_array,
+)
 
 RULES = [("f1", None), ("youden", None), ("sensitivity", 0.8), ("specificity", 0.8)]
 scored = st.integers(2, 30).flatmap(
@@ -154,3 +162,77 @@ def test_neighbours_and_zero():
 def test_rules_and_targets_that_cannot_be_are_refused(rule, target, message):
     with pytest.raises(ValueError, match=message):
         choose_threshold([0, 1], [0.1, 0.2], rule, target)
+
+
+@pytest.mark.parametrize(("target", "confidence", "needed"), [(0.95, 0.95, 59), (0.9, 0.95, 29), (0.99, 0.95, 299)])
+def test_so_many_images_are_needed_for_a_target_with_a_confidence(target, confidence, needed):
+    """Published in tables of nonparametric tolerance limits: 59 for 95 % / 95 %, 29 for 90 %, 299 for 99 %."""
+    assert images_needed(target, confidence) == needed
+    assert share_needed(target, confidence, needed) == 1
+    assert share_needed(target, confidence, needed - 1) is None
+
+
+@pytest.mark.parametrize("n", [93, 124, 200, 1000])
+def test_the_share_needed_is_the_smallest_with_a_binomial_tail_below_the_rest(n):
+    k = round(share_needed(0.95, 0.95, n) * n)
+    # Fewer than k of n new scores above the threshold that 95 % of all exceed: that has to be improbable.
+    assert binom.sf(k - 1, n, 0.95) <= 0.05 < binom.sf(k - 2, n, 0.95)
+
+
+def test_what_to_expect_on_new_images_of_twenty():
+    """The issue's case: with 20 images with the label, true sensitivity is below 0.95 in 73.6 % of the choices."""
+    truth = np.repeat([1, 0], [20, 100])
+    score = np.concatenate([np.linspace(0.5, 0.9, 20), np.linspace(0, 0.8, 100)])
+    point = choose_threshold(truth, score, "sensitivity", 0.95)
+    assert point.sensitivity == 0.95
+    mean, below = point.expected("sensitivity", 0.95)
+    assert mean == pytest.approx(19 / 21)
+    assert below == pytest.approx(binom.sf(18, 20, 0.95))
+    # Of 10 patients with two images each, half as much is known.
+    groups = np.concatenate([np.repeat(np.arange(10), 2), 10 + np.arange(100)])
+    of_patients = choose_threshold(truth, score, "sensitivity", 0.95, groups=groups)
+    assert (of_patients.positive_patients, of_patients.negative_patients) == (10, 100)
+    assert of_patients.expected("sensitivity", 0.95)[0] == pytest.approx(9.5 / 11)
+    assert choose_threshold(truth, score, "sensitivity", 0.95).positive_patients is None
+
+
+def test_too_few_images_for_the_confidence_are_counted_and_patients_where_they_are_known():
+    truth = np.repeat([1, 0], [60, 60])
+    score = np.random.default_rng(0).random(120) / 2 + truth / 2
+    assert choose_threshold(truth, score, "sensitivity", 0.95, 0.95).sensitivity == 1
+    found = choose_threshold(truth, score, "sensitivity", 0.95, 0.95, groups=np.arange(120) // 2)
+    assert found.threshold is None
+    assert found.reason == (
+        "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label, and there are 30"
+    )
+    assert choose_threshold(truth, score, "specificity", 0.95, 0.99).reason.endswith(
+        "without the label, and there are 60"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rule", "n", "images"),
+    [("sensitivity", 60, 1), ("sensitivity", 150, 1), ("specificity", 150, 1), ("sensitivity", 80, 4)],
+)
+def test_with_a_confidence_the_target_is_reached_in_so_many_choices(rule, n, images):
+    """Normal scores, so that the true rates are known; the images of a patient share half of the variance."""
+    rng, reached, plain = np.random.default_rng(0), [], []
+    for _ in range(1500):
+        group = np.arange(2 * n * images) // images
+        truth = (group < n).astype(int)
+        noise = rng.normal(size=2 * n)[group]
+        noise = noise if images == 1 else np.sqrt(0.5) * (noise + rng.normal(size=len(group)))
+        score = norm.cdf(noise + 2 * truth)
+        for confidence, found in ((0.95, reached), (None, plain)):
+            point = choose_threshold(truth, score, rule, 0.9, confidence, group if images > 1 else None)
+            height = norm.ppf(point.threshold)
+            found.append((norm.sf(height - 2) if rule == "sensitivity" else norm.cdf(height)) >= 0.9)
+    assert np.mean(plain) < 0.75
+    assert np.mean(reached) >= 0.94
+
+
+def test_of_two_classes_the_one_above_its_threshold_is_predicted():
+    probability = np.array([[0.95, 0.05], [0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    assert decide(probability, "single", np.array([0.85, 0.15])).argmax(axis=1).tolist() == [0, 0, 1, 1]
+    assert decide(probability, "single", 0.5).argmax(axis=1).tolist() == [0, 0, 0, 1]

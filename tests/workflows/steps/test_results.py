@@ -8,9 +8,14 @@ import pandas as pd
 import pytest
 
 import xrayfast as xf
+from tests.conftest import TINY
 from xrayfast.config import ResultsConfig
 from xrayfast.errors import ConfigError
 from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.metrics.operating_points.thresholds import threshold_array
+from xrayfast.progress import NullReporter
+from xrayfast.report.curves import label_curves
+from xrayfast.report.html.results_tables import delong_table, label_tables
 from xrayfast.workflows.steps.results import parse_prevalences, threshold_rule
 
 
@@ -99,7 +104,7 @@ def test_a_single_label_run_flags_each_class_at_its_threshold(run, data_dir):
     table = xf.predict(run, files)
     probability = table.filter(like="prob_").to_numpy(dtype=float)
     for row, text in zip(probability, table["above_threshold"], strict=True):
-        above = zip(run.labels, row, run.decision.thresholds, strict=True)
+        above = zip(run.labels, row, threshold_array(run.decision.points), strict=True)
         assert text == "|".join(label for label, p, threshold in above if p >= threshold)
     assert table["predicted"].tolist() == [run.labels[i] for i in probability.argmax(axis=1)]
 
@@ -163,7 +168,7 @@ def test_a_stated_prevalence_gives_predictive_values(run):
 def test_each_class_is_measured_against_the_rest_at_its_threshold(run):
     assert "at_thresholds" not in run.metrics["test"]
     xf.interpret(run, target_sensitivity=1.0)
-    told, thresholds = run.predictions("test"), run.decision.thresholds
+    told, thresholds = run.predictions("test"), threshold_array(run.decision.points)
     for i, row in enumerate(run.metrics["test"]["at_thresholds"]):
         called = told.probability[:, i] >= thresholds[i]
         assert row["label"] == run.labels[i]
@@ -208,3 +213,106 @@ def test_cards_leave_out_a_damaged_evaluation_and_mention_other_thresholds(multi
     assert "Computed with other thresholds or another calibration than the run has now." in card
     assert "first" in card
     assert "Evaluations that can't be read are left out here: bad." in card
+
+
+# Two classes
+
+
+@pytest.fixture(scope="module")
+def two_classes(data_dir, tmp_path_factory):
+    """A completed run of two class folders, and what `fit` noted."""
+    folder, notes = tmp_path_factory.mktemp("two"), []
+    for name in ("covid-19", "normal"):
+        shutil.copytree(data_dir / name, folder / "data" / name)
+    data = xf.open_data(folder / "data", test_fraction=0.3)
+    run = xf.fit(data, runs=folder, name="two", epochs=1, reporter=NullReporter(note=notes.append), **TINY)
+    return run, notes
+
+
+@pytest.fixture
+def binary(two_classes, tmp_path):
+    return xf.Run(shutil.copytree(two_classes[0].path, tmp_path / "binary"))
+
+
+def test_a_task_of_two_classes_has_one_positive_class_that_is_noted(two_classes, binary):
+    assert binary.decision.positive == "covid-19"
+    assert json.loads((binary.path / "labels.json").read_text())["positive"] == "covid-19"
+    [note] = [note for note in two_classes[1] if "positive class" in note]
+    assert "covid-19" in note and "--positive 'normal'" in note
+    # Of an older run it is derived in the same way.
+    (binary.path / "labels.json").write_text(json.dumps({"task": "single", "labels": ["covid-19", "normal"]}))
+    (binary.path / "checksums.txt").unlink()
+    assert binary.decision.positive == "covid-19"
+
+
+def test_of_two_classes_one_curve_and_one_row_are_shown(binary):
+    found = xf.interpret(binary)
+    summary = found.summary
+    assert list(summary["reliability"]["after"]) == ["covid-19"]
+    assert [row["label"] for row in summary["per_label"]] == ["covid-19", "normal"]  # metrics.json has both
+    for curve in label_curves(summary, "single", found.predictions):
+        assert [one.label for one in curve] == ["covid-19"]
+    by_label, further = label_tables("test", summary)
+    for table in (by_label, *further, delong_table("test", summary)):
+        assert [row[0].text for row in table.rows] == ["covid-19"]
+    card = binary.model_card_path.read_text()
+    assert "| covid-19 |" in card and "| normal |" not in card.split("## ")[-1]
+    assert "at_thresholds" not in summary
+
+
+def test_of_two_classes_the_other_can_be_the_positive_one(binary):
+    before = binary.metrics["test"]["overall"]
+    xf.interpret(binary, positive="normal")
+    assert binary.decision.positive == binary.config.results.positive == binary.metrics["test"]["positive"] == "normal"
+    assert binary.metrics["test"]["overall"] == pytest.approx(before, abs=1e-8)
+    with pytest.raises(ConfigError, match="positive is 'covid'; expected one of"):
+        xf.interpret(binary, positive="covid")
+
+
+def test_of_two_classes_the_target_is_that_of_the_positive_one_and_decides(binary):
+    xf.interpret(binary, target_sensitivity=1.0, resamples=0)
+    [point] = binary.decision.points
+    for split in binary.predicted_splits:
+        told = binary.predictions(split)
+        called = told.probability[:, 0] >= point.threshold
+        matrix = np.array(binary.metrics[split]["confusion"])
+        assert matrix.sum(axis=0).tolist() == [called.sum(), (~called).sum()]
+        assert "at_thresholds" not in binary.metrics[split]
+        rows = {row["label"]: row for row in binary.metrics[split]["per_label"]}
+        assert rows["covid-19"]["recall"] == rows["normal"]["specificity"]
+        assert rows["covid-19"]["threshold"] == pytest.approx(point.threshold)
+    assert rows is not None and point.sensitivity == 1
+    assert "sensitivity of 1 to expect on new images" in binary.model_card_path.read_text()
+    # As do the answers on new images.
+    files = sorted((binary.config.data.source).rglob("*.png"))[:6]
+    table = xf.predict(binary, files)
+    assert (table["predicted"] == "covid-19").tolist() == (table["prob_covid-19"] >= point.threshold).tolist()
+    assert "above_threshold" not in table
+
+
+def test_a_confidence_that_validation_has_too_few_images_for_is_an_error_before_anything_is_written(binary, data_dir):
+    before = (binary.path / "config.yaml").read_text()
+    said = (
+        r"target_confidence is 0\.95: a sensitivity of 0\.9 needs 29 validation images with the label, and covid-19 "
+        r"has 2\. 2 allow for 0\.22\. Lower the target"
+    )
+    with pytest.raises(ConfigError, match=said):
+        xf.interpret(binary, target_sensitivity=0.9, target_confidence=0.95)
+    assert (binary.path / "config.yaml").read_text() == before
+    with pytest.raises(ConfigError, match="needs 29 validation"):
+        xf.fit(data_dir, target_specificity=0.9, target_confidence=0.95, **TINY)
+    xf.interpret(binary, target_sensitivity=0.5, target_confidence=0.6, resamples=0)
+    assert binary.decision.confidence == 0.6
+    assert "on new images, with 60% confidence" in binary.report_path.read_text()
+    # Another rule takes the confidence away, and a confidence keeps the rule.
+    xf.interpret(binary, target_specificity=0.5, resamples=0)
+    assert binary.decision.confidence is None
+    xf.interpret(binary, target_confidence=0.6, resamples=0)
+    assert (binary.decision.rule, binary.decision.confidence) == ("specificity", 0.6)
+
+
+def test_no_positive_class_of_three(run, data_dir):
+    with pytest.raises(ConfigError, match="positive is normal, which has no effect: only a task of two classes"):
+        xf.interpret(run, positive="normal")
+    with pytest.raises(ConfigError, match="positive is normal, which has no effect"):
+        xf.fit(data_dir, positive="normal", **TINY)

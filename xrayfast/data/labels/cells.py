@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.names import (
     LABEL_JOIN,
     NO_FINDING,
     LabelSet,
     clean_label,
+    is_number,
     normalize_label,
     parse_delimited,
     sort_labels,
@@ -39,9 +41,9 @@ _DECIMAL = re.compile(r"[-+]?\d+(,\d+)*")
 """A whole number, or one with commas: decimal ones, or between thousands, or between numbers that are labels."""
 
 _FLAG_WORDS = {
-    **dict.fromkeys(("true", "t", "yes", "y", "s\u00ed", "si", "oui", "ja", "positive", "pos", "present"), 1.0),
+    **dict.fromkeys(("true", "t", "yes", "y", "si", "positive", "pos", "present"), 1.0),
     **dict.fromkeys(("+", "x", "\u2713", "\u2714", "checked"), 1.0),
-    **dict.fromkeys(("false", "f", "no", "n", "non", "nein", "negative", "neg", "absent", "unchecked"), 0.0),
+    **dict.fromkeys(("false", "f", "no", "n", "negative", "neg", "absent", "unchecked"), 0.0),
     **dict.fromkeys(("uncertain", "unsure", "notsure", "unclear", "equivocal", "maybe"), UNCERTAIN),
 }
 
@@ -53,6 +55,9 @@ _DELIMITERS = tuple(
     )
 )
 """What may separate labels in a cell, besides '|'."""
+
+_CODED = re.compile(r"\d+\s*[:=-]\s*[^\W\d]")
+"""How a label begins whose number is given too, as in "0: normal"."""
 
 _LISTS, _IN_NAMES = _DELIMITERS[:2], _DELIMITERS[-3:]
 """Of these, what joint labels are seen by whatever they hold, and what many a label holds that is not joint."""
@@ -114,7 +119,7 @@ def find_joint_labels(labels: Iterable[str]) -> dict[str, list[str]]:
     These are all with ';' or ','; with '-', '_' or a space those of which each piece is a label too; with others those
     of which one piece is a label, or each piece is in another joint one too.
     """
-    names = list(labels)
+    names = [name for name in labels if not (is_number(name) or _CODED.match(name))]
     known = {normalize_label(name) for name in names}
     found: dict[str, list[str]] = {}
     taken = set[str]()
@@ -238,7 +243,7 @@ def note_missing(
         f"'{word.strip()}' {count} times in '{name}'"
         for name, cells in columns.items()
         for word, count in Counter(cells).most_common()
-        if word.strip() and is_missing(word, known) and not (are_flags and _parse_flag(word) == UNCERTAIN)
+        if word.strip() and is_missing(word, known) and not (are_flags and parse_flag(word) == UNCERTAIN)
     ]
     return [f"Read as blank cells: {shorten(listed, 20)}."] if listed else []
 
@@ -306,7 +311,7 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     matrix = np.zeros((len(next(iter(columns.values()))), len(columns)), np.float32)
     for j, (name, cells) in enumerate(columns.items()):
         codes, distinct = pd.factorize(np.array(cells, dtype=object))
-        values = [_parse_flag(cell) for cell in distinct]
+        values = [parse_flag(cell) for cell in distinct]
         if None in values:
             code = values.index(None)
             cell = truncate(distinct[code], LONGEST_NAME)
@@ -319,10 +324,12 @@ def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:
     return matrix
 
 
-def _parse_flag(cell: str) -> float | None:
+def parse_flag(cell: str) -> float | None:
     """The value of a cell, NaN where it is missing; None where it is none of those."""
     text = normalize_label(cell)
-    return _FLAGS.get(text, _FLAG_WORDS.get(text, np.nan if is_missing(cell) else None))
+    if (value := _FLAGS.get(text, _FLAG_WORDS.get(text))) is not None:
+        return value
+    return np.nan if is_missing(cell) else {"yes": 1.0, "no": 0.0}.get(foreign_meaning(cell))
 
 
 def are_flags(cells: Iterable[str]) -> bool:
@@ -341,7 +348,7 @@ def looks_like_flags(
     """
     counts = Counter(cell.strip() for cell in cells)
     filled = {cell: count for cell, count in counts.items() if not is_missing(cell, known)}
-    value = {cell: _parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
+    value = {cell: parse_flag(cell) if words else _FLAGS.get(normalize_label(cell)) for cell in filled}
     flags = sum(count for cell, count in filled.items() if value[cell] is not None)
     return flags >= share * sum(filled.values()) and any(found in (1, UNCERTAIN) for found in value.values())
 

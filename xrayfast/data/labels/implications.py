@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from xrayfast.data.labels.names import clean_label, find_spelling, sort_labels
+from xrayfast.data.labels.names import clean_label, drop_invisible, find_spelling, sort_labels
 from xrayfast.data.labels.targets import Targets, merge_columns
 from xrayfast.errors import ConfigError, DataError, did_you_mean
 
@@ -27,7 +27,7 @@ def parse_implications(rules: Iterable[str], labels: Iterable[str] = ()) -> dict
     known = list(labels)
 
     def spell(text: str) -> str:
-        name = clean_label(text)
+        name = drop_invisible(clean_label(text))
         known.append(find_spelling(name, known) or name)
         return known[-1]
 

@@ -28,13 +28,13 @@ _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def clean_label(text: str) -> str:
-    """The label without surrounding spaces and invisible characters.
+    """The label without surrounding spaces.
 
     Raises:
         DataError: it is empty, longer than `LONGEST_NAME`, or contains '|', which joins labels in the tables of a run.
     """
-    label = _INVISIBLE.sub("", text).strip()
-    if not label:
+    label = text.strip()
+    if not drop_invisible(label):
         raise DataError("found an empty label; expected a name.")
     if len(label) > LONGEST_NAME:
         start = truncate(label, 60)
@@ -42,6 +42,11 @@ def clean_label(text: str) -> str:
     if LABEL_JOIN in label:
         raise DataError(f"found the label '{label}'; expected a name without '{LABEL_JOIN}', which joins labels.")
     return label
+
+
+def drop_invisible(text: str) -> str:
+    """The text without surrounding spaces and characters that can't be seen, such as soft hyphens."""
+    return _INVISIBLE.sub("", text).strip()
 
 
 def normalize_label(name: str) -> str:
@@ -57,7 +62,7 @@ def normalize_label(name: str) -> str:
     >>> [normalize_label(text) for text in ("1.50", "+1,5", "15e-1", "-1.0", "1,500")]
     ['1.5', '1.5', '1.5', '-1', '1,500']
     """
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", name)).strip()
+    text = unicodedata.normalize("NFKC", drop_invisible(name)).strip()
     while (inner := _unwrap(text)) != text:
         text = inner
     text = re.sub(r"[.,;:\s]+$", "", text) or text
@@ -84,12 +89,12 @@ def may_be_thousands(name: str) -> bool:
 
 
 def plain_spelling(name: str) -> str:
-    r"""The name without quotes or brackets around it, in composed characters and with plain spaces.
+    r"""The name without quotes or brackets around it and what can't be seen, in composed characters and plain spaces.
 
     >>> plain_spelling("'pleural\xa0effusion'")
     'pleural effusion'
     """
-    return unicodedata.normalize("NFKC", _unwrap(name))
+    return unicodedata.normalize("NFKC", _unwrap(drop_invisible(name)))
 
 
 def _unwrap(text: str) -> str:

@@ -10,11 +10,18 @@ import numpy as np
 from xrayfast.config import DataConfig, Task
 from xrayfast.data.labels.implications import apply_implications, check_implications, parse_implications
 from xrayfast.data.labels.label_map import read_label_map
-from xrayfast.data.labels.names import NO_FINDING, find_spelling, is_no_finding, normalize_label, sort_labels
+from xrayfast.data.labels.names import (
+    NO_FINDING,
+    drop_invisible,
+    find_spelling,
+    is_no_finding,
+    normalize_label,
+    sort_labels,
+)
 from xrayfast.data.labels.policies import apply_policies, fill_no_finding_rows, parse_policy
 from xrayfast.data.labels.spellings import join_spellings, note_odd_names, spelling_keys
 from xrayfast.data.labels.targets import RawLabels, Targets, Where, infer_task, merge_labels, not_single_label
-from xrayfast.data.labels.words import is_normal
+from xrayfast.data.labels.words import denies, is_normal
 from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten
 
 
@@ -52,6 +59,8 @@ def resolve_labels(
     if not config.exact_labels:
         mapped, joined = join_spellings(mapped, raw.matrix == 1, known)
         notes += joined
+    else:
+        mapped = list(map(drop_invisible, mapped))
     labels, matrix = merge_labels(matrix, mapped)
     notes += note_odd_names(labels)
     task, task_notes = _resolve_task(raw, labels, matrix, config, where)
@@ -122,7 +131,7 @@ def _note_contradictions(labels: Sequence[str], matrix: Targets, where: Where) -
     """Notes on images that have a label and another that denies it, as "normal" and "no mass" do."""
     keys, notes = list(map(normalize_label, labels)), []
     for j, label in enumerate(labels):
-        denied = [keys[j] in (f"no{key}", f"non{key}", f"not{key}") for key in keys]
+        denied = [denies(keys[j], key) for key in keys]
         if is_normal(label):
             denied = [not is_normal(other) for other in labels]
         both = (matrix[:, j] == 1) & (matrix[:, denied] == 1).any(1)

@@ -10,9 +10,16 @@ from itertools import chain, combinations
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.data.labels.cells import find_joint_labels
-from xrayfast.data.labels.names import find_spelling, is_number, may_be_thousands, normalize_label, plain_spelling
-from xrayfast.data.labels.words import copied_label, is_undecided, plain_label, uncertain_label
+from xrayfast.data.labels.cells import find_joint_labels, parse_flag
+from xrayfast.data.labels.names import (
+    drop_invisible,
+    find_spelling,
+    is_number,
+    may_be_thousands,
+    normalize_label,
+    plain_spelling,
+)
+from xrayfast.data.labels.words import copied_label, is_normal, is_undecided, plain_label, uncertain_label
 from xrayfast.errors import shorten
 
 _LEAST_COMPARED, _LONGEST_COMPARED = 5, 60  # letters of labels that may be typing errors
@@ -21,6 +28,21 @@ _MOST_COMPARED = 500  # labels, each with each
 _LEAST_JOINED = 3  # letters of labels that may be joined to one word
 
 _ONE_HOT = re.compile(r"[01]([ ;,/]?[01])+")
+
+_LONGEST_SHORT = 4  # consonants that stand for a word
+
+_ENDING = re.compile(r"(?<=[^\W\d_]{4})(ies|es|s|y|is|ic|ar|a|um|us|ae|e|ion|ation|ated|ate|ive|ed|al|ing|ous)$")
+"""Of a word: what its plural, adjective and the like differ in."""
+
+_SYNONYMS = (
+    {"tb", "tbc", "ptb", "tuberculosis", "kochs"},
+    {"covid", "covid19", "coronavirus", "sarscov2", "ncov", "2019-ncov"},
+    {"sick", "ill", "disease", "diseased", "abnormal", "pathological", "pathology", "affected"},
+    {"cardiomegaly", "enlargedheart", "bigheart", "heartenlargement", "enlargedcardiacsilhouette"},
+    {"pneumothorax", "ptx", "collapsedlung"},
+    {"effusion", "pleuralfluid", "hydrothorax"},
+)
+"""Names of one label, as `normalize_label` makes them, that no rule on letters tells."""
 
 _LOOKS_LIKE = str.maketrans("015", "ols")
 """Digits that are typed for letters."""
@@ -49,7 +71,8 @@ def join_spellings(
 ) -> tuple[list[str], list[str]]:
     """Give all spellings of a label one name: the most frequent that is plain, the first of those equally frequent.
 
-    A copy is not plain, nor is a name in quotes or with other characters than `unicodedata` composes.
+    A copy is not plain, nor is a name in quotes or with other characters than `unicodedata` composes. What can't be
+    seen in a name is dropped.
 
     Args:
         names: the L as they are written.
@@ -72,7 +95,7 @@ def join_spellings(
     joined, notes = list(names), []
     for (label, _), columns in spellings.items():
         written = list(dict.fromkeys(names[j] for j in sorted(columns, key=lambda j: rank[j])))
-        first = label if label and len(written) > 1 else written[0]
+        first = label if label and len(written) > 1 else drop_invisible(written[0])
         others = [name for name in written if name != first]
         for j in columns:
             joined[j] = first
@@ -98,11 +121,10 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         "look like rows of 1 and 0": _one_hot_codes(listed),
     }
     explained = {*chain(*doubtful.values(), *find_joint_labels(listed).values())}
-    longer = [
-        f"{name!r} ({inner})" for name, inner in _longer_names([name for name in listed if name not in explained])
-    ]
+    longer = dict(_longer_names([name for name in listed if name not in explained]))
     if longer:
-        notes.append(f"Labels that hold the name of another are apart: {shorten(longer, 3)}. --label-map joins them.")
+        shown = shorten((f"{name!r} ({inner})" for name, inner in longer.items()), 3)
+        notes.append(f"Labels that hold the name of another are apart: {shown}. --label-map joins them.")
     notes += [
         f"Labels that {what}: {shorten(map(repr, found), 3)}. --label-map gives other names, or edit the cells."
         for what, found in doubtful.items()
@@ -112,11 +134,60 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
         notes.append(
             f"Labels that look like dates, as spreadsheets make of texts such as 1-2: {shorten(map(repr, dates), 3)}."
         )
-    keys = {name: normalize_label(name) for name in listed[:_MOST_COMPARED] if len(name) <= _LONGEST_COMPARED}
-    pairs = [f"{a!r} and {b!r}" for a, b in combinations(keys, 2) if _differ_by_a_letter(keys[a], keys[b])]
-    if pairs:
-        notes.append(f"Labels that differ in one letter are apart: {shorten(pairs, 3)}. --label-map joins them.")
+    if pairs := [(a, b) for a, b in find_alike(listed) if longer.get(a) != b and longer.get(b) != a]:
+        short, long = sorted(pairs[0], key=len)
+        shown = shorten((f"{a!r} and {b!r}" for a, b in pairs), 5)
+        notes.append(
+            f"Labels that may be one under two names are apart: {shown}. A line of --label-map, such as "
+            f"'{long} = {short}', joins them."
+        )
     return notes
+
+
+def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of labels that may be one: by a letter, an ending, their meaning, or as one is short for the other.
+
+    >>> find_alike(["pos", "positive", "TB", "tuberculosis", "opacity", "opacities", "mass"])
+    [('pos', 'positive'), ('TB', 'tuberculosis'), ('opacity', 'opacities')]
+    """
+    kept = [name for name in names if len(name) <= _LONGEST_COMPARED][:_MOST_COMPARED]
+    keys, meanings = list(map(normalize_label, kept)), list(map(_meanings, kept))
+    words = [re.findall(r"[^\W\d_]+", name.casefold()) for name in kept]
+    return [
+        (kept[i], kept[j])
+        for i, j in combinations(range(len(kept)), 2)
+        if keys[i] != keys[j]
+        and (
+            meanings[i] & meanings[j]
+            or _differ_by_a_letter(keys[i], keys[j])
+            or _is_short_for(keys[i], words[j])
+            or _is_short_for(keys[j], words[i])
+        )
+    ]
+
+
+def _meanings(name: str) -> set[object]:
+    """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a synonym."""
+    key, stem = normalize_label(name), name.casefold()
+    while (shorter := _ENDING.sub("", stem)) != stem:
+        stem = shorter
+    number = re.match(r"(\d+)(?![\d.,])(?=$|[\s_:=.-]*[^\W\d])", name)
+    found = {("stem", normalize_label(stem)), ("flag", parse_flag(name)), ("code", number and number[1])}
+    found |= {("normal", is_normal(name) or None)} | {("synonym", i) for i, one in enumerate(_SYNONYMS) if key in one}
+    return {one for one in found if one[1] is not None and one[1] == one[1]}
+
+
+def _is_short_for(key: str, words: Sequence[str]) -> bool:
+    """Whether a key is the start of a word, its first letter and further consonants, or the initials of several."""
+    whole = "".join(words)
+    if not key.isalpha() or len(whole) < len(key) + 2 or {*whole} <= {*"ivx"}:
+        return False
+    if len(key) > 1 and parse_flag(key) is not None:
+        return False
+    if len(words) > 1:
+        return key == "".join(word[0] for word in words)
+    few = 1 < len(key) <= _LONGEST_SHORT and not {*key[1:3]} & {*"aeiou"}
+    return whole.startswith(key) or (few and re.match(".*".join(key), whole) is not None)
 
 
 def _missing_codes(names: Sequence[str]) -> list[str]:
@@ -149,7 +220,8 @@ def _longer_names(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             if other != name and some and (some < parts or (some == parts and len(other) <= len(name)))
         ]
         inner += [keys[key[:end]] for end in range(1, len(key)) if key[:end] in keys and key[end:] in keys]
-        if inner and not (len(names) == 2 and parts & {"no", "non", "not"}):
+        signs = inner and {name.strip()[-1], inner[0].strip()[-1]} == {*"+-"}
+        if inner and not signs and not (len(names) == 2 and parts & {"no", "non", "not"}):
             yield name, inner[0]
 
 
@@ -158,7 +230,7 @@ def _differ_by_a_letter(one: str, other: str) -> bool:
     if len(one) >= _LEAST_COMPARED and one.translate(_LOOKS_LIKE) == other.translate(_LOOKS_LIKE):
         return True
     short, long = sorted((one, other), key=len)
-    if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1:
+    if len(short) < _LEAST_COMPARED or len(long) - len(short) > 1 or long == f"a{short}":  # "atypical" denies it
         return False
     start = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
     rest, other_rest = short[start:], long[start:]

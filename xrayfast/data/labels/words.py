@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
+from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.names import normalize_label
 
 _LONGEST_WORD = 24  # of the words here
@@ -17,7 +18,7 @@ _UNLABELED = re.compile(
     r"un(label(l?ed)|known|sure|certain|clear|classified|annotated|reported|determined|specified|assigned|reviewed|rated)|"
     r"(not|no|never)(label(l?ed)?s?|annotated|reported|specified|available|applicable|known|sure|assessed|determined|done)|"
     r"tbd|tba|tobe(determined|label(l?ed)|done|confirmed|reviewed)|tolabel|todo|(pending|awaiting)(report|review)?|missing|"
-    r"maybe|(for|to|needs?)?review|illegible|see(comments?|notes?|report)|unbekannt|inconnue?|desconocid[oa]|keineangabe"
+    r"maybe|(for|to|needs?)?review|illegible|see(comments?|notes?|report)"
 )
 """Of a cell or a folder: that nobody has given a label yet."""
 
@@ -78,22 +79,14 @@ _OF_COLUMNS = (
 )
 """Of a column's name: that it is that of a label with a word that says nothing more, as in "has_mass", "mass_gt"."""
 
-_NORMAL = frozenset(
-    (
-        *("nofinding", "nofindings", "normal", "healthy", "negative", "unremarkable", "noabnormality", "clear"),
-        *(
-            "noabnormalities",
-            "clearlungs",
-            "lungsclear",
-            "clearlung",
-            "wnl",
-            "nad",
-            "noacutedisease",
-            "noacuteabnormality",
-        ),
-        *("noacuteabnormality", "nodisease", "control", "unaffected", "noacutefinding", "noacutefindings"),
-    )
+_NORMAL = re.compile(
+    r"(looks|appears|within)?(normal|healthy|clear|unremarkable)(limits?|study|exam(ination)?|film|image|scan|appearance|"
+    r"subject|chest|cxr|x?-?ray|radiograph|lungs?(fields?)?)?|lungs?(fields?)?(are)?(clear|normal)|chest(is)?(clear|normal)|"
+    r"negative|wnl|nad|nf|nfs|nsf|control|unaffected|(none|nothing)(found|seen|detected|abnormal|ofnote|acute)?|"
+    r"(no|without)(acute|active|significant|focal|obvious|evidenceof|other)*(cardiopulmonary|pulmonary|cardiac|lung|chest|"
+    r"thoracic)*(findings?|abnormalit(y|ies)|abnormal|disease|patholog(y|ies)|process|lesions?|change)(found|seen|detected)?"
 )
+"""Of a label: that it says "No Finding" in some words."""
 
 
 @lru_cache(maxsize=1 << 14)
@@ -102,7 +95,7 @@ def _is_empty_word(text: str) -> bool:
     if len(text) > _LONGEST_WORD or (re.search(r"\d\d", text) and not text.lower().startswith("err:")):
         return False
     key = normalize_label(text)
-    return bool(_EMPTY.fullmatch(key) or _UNLABELED.fullmatch(key))
+    return bool(_EMPTY.fullmatch(key) or _UNLABELED.fullmatch(key)) or foreign_meaning(text) == "missing"
 
 
 def is_missing(cell: str, known: Collection[str] = ()) -> bool:
@@ -120,7 +113,8 @@ def find_unlabeled(folders: Iterable[str], known: Collection[str] = ()) -> list[
 
     def says_so(name: str) -> bool:
         key = _class_key(name)
-        return bool(_UNLABELED.fullmatch(key) or _LEFT_OUT.fullmatch(key)) and not _is_known(name, known)
+        says = _UNLABELED.fullmatch(key) or _LEFT_OUT.fullmatch(key) or foreign_meaning(name) == "missing"
+        return bool(says) and not _is_known(name, known)
 
     return list(filter(says_so, folders))
 
@@ -178,6 +172,11 @@ def plain_label(name: str) -> str:
     return copied_label(name) or (found["label"] if found else "")
 
 
+def denies(key: str, other: str) -> bool:
+    """Whether a label says that another is not there, as "no mass" does of "mass"; both as `names.normalize_label`."""
+    return key in (f"no{other}", f"non{other}", f"not{other}")
+
+
 def is_normal(label: str) -> bool:
     """Whether a label says that there are no findings, as "normal" does."""
-    return normalize_label(label) in _NORMAL
+    return bool(_NORMAL.fullmatch(normalize_label(label))) or foreign_meaning(label) == "normal"

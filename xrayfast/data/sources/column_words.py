@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from xrayfast.data.demographics import sex_in_name
+from xrayfast.data.foreign_words import stem_of_split
 from xrayfast.data.splits.stratify import parse_split, parse_split_flag
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -60,6 +61,8 @@ _KEYS = {
     ),
 }
 """Simplified names of columns of identifiers, by what these are of; see `USUAL_NAMES` too."""
+
+_MOST_SPLITS = 8  # different cells of a column of splits
 
 _TELLS_SPLIT = re.compile(r"splits?|splitting|partitions?|subsets?|holdout|heldout|tvt|ttv")
 _SPLIT_CELL = re.compile(
@@ -126,6 +129,10 @@ _NOT_LABELS = (
 )
 """Columns of 1 and 0 so called are no labels unless they are named."""
 
+_ORIGIN = re.compile(
+    r"hospital|site|cent(er|re)|clinic|institut(e|ion)|source|data(set|base)|db|collection|country|origin"
+)
+
 _READER = re.compile(r"reader\d*|rater\d*|annotator\d*|radiologist\d*|r\d")
 
 _DOUBTFUL = re.compile(
@@ -187,7 +194,13 @@ def may_tell_split(name: str) -> bool:
 
 def sounds_like_split(cell: str) -> bool:
     """Whether a cell of a column that may tell the split tells one, in whatever words."""
-    return bool(parse_split(cell) or _SPLIT_CELL.fullmatch(cell.strip().lower()))
+    return bool(parse_split(cell) or stem_of_split(cell) or _SPLIT_CELL.fullmatch(cell.strip().lower()))
+
+
+def sound_like_splits(cells: Collection[str]) -> bool:
+    """Whether few different cells have words of train and of another split in them: "jeu de test", "uczący zbiór"."""
+    stems = set(map(stem_of_split, cells)) if len(cells) <= _MOST_SPLITS else set()
+    return "train" in stems and len(stems - {""}) > 1
 
 
 def key_role(name: str) -> str:
@@ -213,6 +226,11 @@ def describe_no_label(name: str) -> str:
     if sex_in_name(name):
         return "the sex"
     return next((row.what for row in _NOT_LABELS if row.match(name)), "")
+
+
+def may_be_origin(name: str) -> bool:
+    """Whether a column may hold where images are from, by its name."""
+    return any(map(_ORIGIN.fullmatch, split_column_name(name)))
 
 
 def is_of_reader(name: str) -> bool:

@@ -19,6 +19,7 @@ from xrayfast.data.sources.column_words import (
     may_be_no_label,
     may_tell_folds,
     may_tell_split,
+    sound_like_splits,
     sounds_like_split,
     tells_split,
     usual_columns,
@@ -132,13 +133,14 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
         elif looks_like_flags(table.columns[name], words=True):
             if parse_split_flag(name):
                 flags.append(name)
-            elif parse_split(name):
+            elif parse_split(name) and not tells_split(name):
                 bare.append(name)
             elif may_tell_split(name):
                 mixed.append(name)
         elif (
             tells_split(name)
             or parse_split_flag(name)
+            or sound_like_splits(set(table.columns[name]))
             or (may_tell_split(name) and any(map(sounds_like_split, set(table.columns[name]))))
         ):
             mixed.append(name)

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from xrayfast.data.labels.cells import looks_like_flags
+from xrayfast.data.labels.names import drop_invisible
 from xrayfast.data.labels.words import is_missing
-from xrayfast.data.sources.column_words import key_role, may_be_key
+from xrayfast.data.sources.column_words import key_role, may_be_key, may_be_origin
 from xrayfast.errors import plural, shorten
 
 _MOST_PER_KEY = 50
@@ -40,7 +41,7 @@ def normalize_identifier(text: str) -> str:
     >>> normalize_identifier("0012") == normalize_identifier("12.0"), normalize_identifier(" P-0001 ")
     (True, 'p1')
     """
-    key = re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", " ".join(text.split()).casefold())
+    key = re.sub(r"(?<=^\d)(\d*)\.0+$", r"\1", " ".join(drop_invisible(text).split()).casefold())
     key = re.sub(r"(?<=[^\W\d_])[\s_-]+(?=\d)|(?<=\d)[\s_-]+(?=[^\W\d_])", "", key)
     return re.sub(r"(?<![\d.])0+(?=\d+(?![\d.]))", "", key)
 
@@ -53,13 +54,9 @@ def join_spellings(identifiers: Sequence[str]) -> tuple[list[str], list[str]]:
     if joined := sum(text != kept for text, kept in spelling.items()):
         notes.append(
             f"{plural(joined, 'identifier')} of patients joined with another that differs only in case, spaces, zeros "
-            "before a number, .0 behind it, or '-' and '_' beside it."
+            "before a number, .0 behind it, '-' and '_' beside it, or what can't be seen."
         )
-    if rounded := sum(bool(_ROUNDED.fullmatch(text)) for text in spelling):
-        notes.append(
-            f"{plural(rounded, 'identifier')} of patients written as 1.0E+05 is, as spreadsheets round long numbers: "
-            "different patients may have become one, and one may be two. Export the table as text."
-        )
+    notes += filter(None, [describe_rounding(list(spelling))])
     return [spelling[text] for text in identifiers], notes
 
 
@@ -87,6 +84,39 @@ def key_columns(columns: Mapping[str, Sequence[str]], free: Sequence[str], role:
 def starts_again(cells: Sequence[str]) -> bool:
     """Whether the cells are small numbers, as of the visits of each patient."""
     return all(cell.strip().isdecimal() and len(cell.strip()) < 3 for cell in cells if not is_missing(cell))
+
+
+def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], patients: Sequence[str]) -> list[str]:
+    """A note on identifiers of patients that occur with several values of a column of origins, such as sites.
+
+    Numbers that start again in each make one patient of two.
+
+    Args:
+        columns: N cells by name.
+        free: names of columns that may be such.
+        patients: N identifiers, "" where unknown.
+    """
+    for name in filter(may_be_origin, free):
+        pairs = {(owner, cell.strip()) for owner, cell in zip(patients, columns[name], strict=True) if owner}
+        counts = Counter(owner for owner, cell in pairs if not is_missing(cell))
+        shared = [owner for owner, count in counts.items() if count > 1]
+        if shared:
+            return [
+                f"{len(shared)} of {plural(len(counts), 'patient')} occur with several values of '{name}'. If their "
+                f"identifiers start again in each, images of different patients are taken for one: put '{name}' before "
+                "the identifier, in a column for --patient-col."
+            ]
+    return []
+
+
+def describe_rounding(identifiers: Sequence[str]) -> str:
+    """Why identifiers of patients may be wrong that a spreadsheet rounded, or ""."""
+    rounded = sum(map(bool, map(_ROUNDED.fullmatch, dict.fromkeys(identifiers))))
+    text = (
+        f"{plural(rounded, 'identifier')} of patients written as 1.0E+05 is, as spreadsheets round long numbers: "
+        "different patients may have become one, and one may be two. Export the table as text."
+    )
+    return text if rounded else ""
 
 
 def note_keys(columns: Mapping[str, Sequence[str]], unused: Sequence[str], together: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ from xrayfast.data.sources.columns import Columns, require_column, resolve_colum
 from xrayfast.data.sources.competing import note_other_files, note_other_folders, note_other_labels
 from xrayfast.data.sources.datasets.registry import read_dataset_table
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
-from xrayfast.data.sources.identifiers import note_keys
+from xrayfast.data.sources.identifiers import note_keys, note_origins
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
@@ -216,9 +216,10 @@ def _note_keys(records: ImageRecords, table: Table, columns: Columns, rows: npt.
     """A note on unused columns that repeat as keys do, where a value is on images of several patients or splits."""
     cells = {name: [table.columns[name][row] for row in rows] for name in columns.unused}
     together = list(records.patients or records.studies or [""] * len(rows))
+    origins = note_origins(cells, columns.unused, records.patients or [""] * len(rows))
     if records.splits:
         together = [owner or split or "" for owner, split in zip(together, records.splits, strict=True)]
-    return note_keys(cells, columns.unused, together)
+    return origins + note_keys(cells, columns.unused, together)
 
 
 def _parse_split_columns(columns: Mapping[str, Sequence[str]], where: Where) -> Sequence[Split | None]:
@@ -228,4 +229,7 @@ def _parse_split_columns(columns: Mapping[str, Sequence[str]], where: Where) -> 
         name, cells = next(iter(columns.items()))
         return parse_splits(cells, name, where)
     matrix = parse_flags(columns, where)
+    # In a column without a 0 all cells but 1 are, as a cross that was not made; a word such as "unknown" is not.
+    filled = np.array([[bool(cell.strip()) for cell in cells] for cells in columns.values()]).T
+    matrix[~(matrix == 0).any(0) & (matrix != 1) & ~(np.isnan(matrix) & filled)] = 0
     return parse_split_flags({split: matrix[:, j] for j, split in enumerate(flag_of) if split}, where)

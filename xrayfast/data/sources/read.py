@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 
 from xrayfast.config import DataConfig
+from xrayfast.data.foreign_words import stem_of_split
 from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, split_words
 from xrayfast.data.sources.class_folders.layout import detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
@@ -19,6 +20,9 @@ from xrayfast.data.splits.folders import describe_nested_splits, splits_from_fol
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import require_utf8
+
+_FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?)[-_ ]?\d+", re.IGNORECASE)
+"""Of a folder: that it is that of one fold of cross-validation."""
 
 
 def read_source(
@@ -98,6 +102,27 @@ def _note_augmented(records: ImageRecords) -> None:
         )
 
 
+def _split_in_name(name: str) -> str:
+    """The split of whose words one is in an image's folders, else which its file's name begins with; "" for none."""
+    *folders, file = name.split("/")
+    return next(filter(None, map(stem_of_split, folders)), parse_split(re.split(r"[\W_\d]", file)[0]) or "")
+
+
+def _note_folds(names: Sequence[str]) -> list[str]:
+    """A note on folders of folds, most of whose files are in another fold under the same name too."""
+    folders: dict[str, set[str]] = {}
+    for name in names:
+        if folds := [part for part in name.split("/")[:-1] if _FOLD.fullmatch(part)]:
+            folders.setdefault(name.rpartition("/")[2], set()).add(folds[0])
+    listed = sorted(set().union(*folders.values()))
+    if 2 * sum(len(found) > 1 for found in folders.values()) <= len(folders) or len(listed) < 2:
+        return []
+    return [
+        f"The folders {shorten(listed)} look like folds of cross-validation, which hold the same images: give one of "
+        "them as the data, or --folds draws folds of the images of one."
+    ]
+
+
 def _find_splits(records: ImageRecords, config: DataConfig) -> None:
     """Leave out the split that the data set gives where that is asked for; else fill it in from folders' names.
 
@@ -105,10 +130,14 @@ def _find_splits(records: ImageRecords, config: DataConfig) -> None:
         DataError: they tell of two splits of one image.
     """
     (by_folder, note), nested = splits_from_folders(records.names), describe_nested_splits(records.names)
-    named = Counter(parse_split(re.split(r"[\W_\d]", name.rpartition("/")[2])[0]) for name in records.names)
-    if records.splits is None and by_folder is None and "train" in named and len({*named} - {None}) > 1:
-        counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items(), key=str) if split)
-        records.notes.append(f"File names may tell splits ({counts}), which are not used: a column or --split-file is.")
+    named = Counter(map(_split_in_name, records.names))
+    if records.splits is None and by_folder is None and "train" in named and len({*named} - {""}) > 1:
+        counts = ", ".join(f"{split} {n}" for split, n in sorted(named.items()) if split)
+        records.notes.append(
+            f"Names of files or folders may tell splits ({counts}), which are not used: folders called train, valid "
+            "and test are, a column, or --split-file."
+        )
+    records.notes += _note_folds(records.names)
     records.own_split = records.splits is not None or by_folder is not None or bool(nested)
     if config.ignore_split:
         records.notes += ["The data set's own split is left out, as ignore_split is set."] * records.own_split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
@@ -10,7 +11,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.errors import ConfigError, DataError
+from xrayfast.data.foreign_words import foreign_meaning
+from xrayfast.errors import ConfigError, DataError, shorten
 
 Split: TypeAlias = Literal["train", "valid", "test"]
 
@@ -26,7 +28,7 @@ _GAIN = 1e-5
 """Least gain in chi-squared for a move: that of less than one image too many where 100,000 are due."""
 
 _WORDS: Mapping[Split, tuple[str, ...]] = {
-    "train": ("train", "training", "trn"),
+    "train": ("train", "training", "trn", "trainval", "trainvalid", "trainvalidation", "traindev"),
     "valid": ("valid", "val", "validation", "validate", "validierung", "dev", "development"),
     "test": ("test", "testing", "tst", "holdout", "heldout"),
 }
@@ -35,12 +37,14 @@ _WORDS: Mapping[Split, tuple[str, ...]] = {
 def parse_split(text: str) -> Split | None:
     """The split that a folder's name or a cell means, in any case; None where it means none.
 
+    Validation is drawn from images of train where none is given, and so from those of "trainval".
+
     >>> parse_split("Validation"), parse_split("test_set"), parse_split("Val 2"), parse_split("covid-19")
     ('valid', 'test', 'valid', None)
     """
     word = re.sub(r"[\W_]+|[\W_\d]+$", "", text).lower()
     word = re.sub(r"(set|split|data|s?daten|subset|dataset)$", "", word)
-    return next((split for split, words in _WORDS.items() if word in words), None)
+    return next((split for split, words in _WORDS.items() if word in words or foreign_meaning(word) == split), None)
 
 
 def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
@@ -52,8 +56,13 @@ def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str])
     split_of = {cell: parse_split(cell) for cell in set(cells)}
     splits = [split for cell in cells if (split := split_of[cell])]
     if len(splits) < len(cells):
+        unknown = Counter(cell for cell in cells if not split_of[cell])
         i, cell = next((i, cell) for i, cell in enumerate(cells) if not split_of[cell])
-        raise DataError(f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Fix the cell.")
+        raise DataError(
+            f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Write one of them for "
+            f"{shorten(f'{word!r} in {n} rows' for word, n in unknown.items())}; images of an external or held-out "
+            "split are test. Or draw the splits anew with --ignore-split."
+        )
     return splits
 
 
@@ -81,14 +90,14 @@ def split_without_flag(flags: Collection[Split]) -> Split:
 def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Callable[[int], str]) -> list[Split]:
     """The splits of N images by (N,) columns of 1, 0 and NaN, one for each of some splits.
 
-    Images without a 1 are of the split of `split_without_flag`. In a column that has no 0 all cells but 1 count as 0.
+    Images without a 1 are of the split of `split_without_flag`.
 
     Raises:
         DataError: an image has 1 in two columns, 0 in those of all three splits, or no 1 and a cell that is neither 1
             nor 0; the message begins with `where(i)`.
     """
     rest = split_without_flag(flags)
-    table = np.column_stack([column if (column == 0).any() else column == 1 for column in flags.values()])
+    table = np.column_stack(list(flags.values()))
     unclear = ~np.isin(table, (0, 1)).all(1) & ~(table == 1).any(1)
     if unclear.any():
         raise DataError(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
+from xrayfast.errors import plural, shorten
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.operating_points.calibration import (
     Scaling,
@@ -21,10 +22,12 @@ from xrayfast.metrics.operating_points.calibration import (
     fit_temperature,
 )
 from xrayfast.metrics.operating_points.thresholds import (
+    RULES,
     OperatingPoint,
     Rule,
     choose_thresholds,
     decide,
+    images_needed,
     threshold_array,
 )
 
@@ -38,7 +41,7 @@ MOST_LIKELY_STAYS = (
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     **{"temperature": (1e-3, 1e3), "slope": (1e-6, 1e6), "bias": (-1e6, 1e6)},
-    **{"positives": (0, 10**9), "negatives": (0, 10**9)},
+    **dict.fromkeys(("positives", "negatives", "positive_patients", "negative_patients"), (0, 10**9)),
 }
 """The range of each number that `Decision.from_json` reads; of the others 0 to 1."""
 
@@ -51,10 +54,12 @@ class Decision:
         task: "single" or "multi".
         labels: the L names, in the order of all arrays.
         calibration: of the network's probabilities.
-        points: L operating points on calibrated probabilities, each label against the rest; () where none were
-            chosen, and a label is predicted at 0.5.
+        points: operating points on calibrated probabilities: one per label, each against the rest, or that of the
+            positive class alone; () where none were chosen, and a label is predicted at 0.5.
         rule: by which the thresholds were chosen; None where they were not.
         target: the sensitivity or specificity to reach; None for other rules.
+        confidence: with which new images are to reach it; None where only the validation images were to.
+        positive: the positive class of a single-label task with two classes; None for other tasks.
     """
 
     task: Task
@@ -63,11 +68,61 @@ class Decision:
     points: tuple[OperatingPoint, ...] = ()
     rule: Rule | None = None
     target: float | None = None
+    confidence: float | None = None
+    positive: str | None = None
 
     @property
     def thresholds(self) -> Floats:
-        """(L,) at or above which a label is predicted; 0.5 where none could be chosen."""
-        return threshold_array(self.points) if self.points else np.full(len(self.labels), 0.5)
+        """(L,) by which `thresholds.decide` decides: 0.5 where none was chosen or could be. Of two classes that of the
+        other one is 1 minus that of the positive one; with more, or chosen by an older version, they decide nothing.
+        """
+        if not self.points or self.is_one_vs_rest:
+            return np.full(len(self.labels), 0.5)
+        if self.positive is None:
+            return threshold_array(self.points)
+        [threshold] = threshold_array(self.points)
+        return np.array([threshold if label == self.positive else 1 - threshold for label in self.labels])
+
+    @property
+    def is_one_vs_rest(self) -> bool:
+        """Whether thresholds are of each class against the rest, while the most likely one is predicted."""
+        return self.task == "single" and len(self.points) == len(self.labels)
+
+    @property
+    def point_of(self) -> dict[str, OperatingPoint]:
+        """The operating points by label, as far as there are some."""
+        labels = self.labels if len(self.points) == len(self.labels) else (self.positive or "",)
+        return dict(zip(labels, self.points, strict=False))
+
+    @property
+    def purpose(self) -> str:
+        """What thresholds were chosen for, in words; "" where none were."""
+        if self.rule is None:
+            return ""
+        sure = f" on new images, with {self.confidence:.0%} confidence" if self.confidence is not None else ""
+        return RULES[self.rule].format(self.target) + sure
+
+    @property
+    def shortfall(self) -> str:
+        """What to expect on new images of a rate that was to reach a target, in sentences; "" for other rules."""
+        if self.rule not in ("sensitivity", "specificity") or self.target is None:
+            return ""
+        found = []
+        for label, point in self.point_of.items():
+            counts = (point.positives, point.positive_patients)
+            images, patients = counts if self.rule == "sensitivity" else (point.negatives, point.negative_patients)
+            if expected := point.expected(self.rule, self.target):
+                units = plural(images, "image") + ("" if patients is None else f" of {plural(patients, 'patient')}")
+                found.append(f"{label} {expected[0]:.3f}, lower in {expected[1]:.0%} of such choices ({units})")
+        if not found:
+            return ""
+        text = f"The {self.rule} of {self.target:g} to expect on new images, on average: {shorten(found, 5)}."
+        if self.confidence is not None or self.target == 1:
+            return text
+        return (
+            f"{text} --target-confidence 0.95 chooses thresholds for which it is lower in 5%, and needs "
+            f"{images_needed(self.target, 0.95)} patients (or images) for each."
+        )
 
     def calibrated(self, raw: ArrayLike) -> Floats:
         """The network's (N, L) probabilities, calibrated: (N, L) in [0, 1].
@@ -105,11 +160,13 @@ class Decision:
         predicted = self.decide(probability) == 1
         if self.task == "multi":
             return np.where(predicted, probability, 1 - probability)
-        return np.broadcast_to(probability.max(axis=1, keepdims=True), probability.shape).astype(np.float64)
+        of_class = probability[predicted][:, None]
+        return np.broadcast_to(of_class, probability.shape).astype(np.float64)
 
     def to_json(self) -> dict[str, Any]:
         """Its part of `labels.json`, beside labels and task; undefined values are None."""
-        return {"calibration": self._calibration_json(), "operating_points": self._points_json()}
+        positive = {} if self.positive is None else {"positive": self.positive}
+        return {**positive, "calibration": self._calibration_json(), "operating_points": self._points_json()}
 
     def _calibration_json(self) -> dict[str, Any] | None:
         if self.calibration is None:
@@ -125,13 +182,18 @@ class Decision:
         return {
             "rule": self.rule,
             "target": self.target,
+            **({} if self.confidence is None else {"confidence": self.confidence}),
             "labels": [
                 {
                     "label": label,
-                    **{name: nan_to_none(value) for name, value in asdict(point).items()},
+                    **{
+                        name: nan_to_none(value)
+                        for name, value in asdict(point).items()
+                        if value is not None or name == "threshold"
+                    },
                     "intervals": {rate: point.interval(rate) for rate in ("sensitivity", "specificity")},
                 }
-                for label, point in zip(self.labels, self.points, strict=True)
+                for label, point in self.point_of.items()
             ],
         }
 
@@ -148,13 +210,22 @@ class Decision:
         rule, target = (points or {}).get("rule"), (points or {}).get("target")
         if points is not None and rule not in get_args(Rule):
             raise ValueError(f"found the rule {rule!r}; expected one of {', '.join(get_args(Rule))}")
+        positive, confidence = content.get("positive"), (points or {}).get("confidence")
+        if positive is not None and (task != "single" or len(labels) != 2 or positive not in labels):
+            raise ValueError(f"positive is {str(positive)[:40]!r}; expected one of two classes")
+        if points is not None and positive is not None and len(points.get("labels") or ()) == 1:
+            rows = _of_labels(points, [positive])
+        else:
+            rows = [] if points is None else _of_labels(points, labels)
         return cls(
             task,
             tuple(labels),
             _read_calibration(calibration, task, labels),
-            () if points is None else tuple(_read_point(row) for row in _of_labels(points, labels)),
+            tuple(map(_read_point, rows)),
             rule,
             None if target is None else _read_number({"target": target}, "target"),
+            None if confidence is None else _read_number({"confidence": confidence}, "confidence"),
+            positive,
         )
 
 
@@ -166,6 +237,9 @@ def fit_decision(
     *,
     rule: Rule | None,
     target: float | None = None,
+    confidence: float | None = None,
+    positive: str | None = None,
+    groups: ArrayLike | None = None,
     calibrate: bool = True,
 ) -> Decision:
     """Fit the calibration, then choose thresholds on what it gives, both on the same validation images.
@@ -177,6 +251,9 @@ def fit_decision(
         task: "single" or "multi".
         rule: by which thresholds are chosen; None for none.
         target: of the rules "sensitivity" and "specificity".
+        confidence: with which new images are to reach the target; None for none.
+        positive: the positive class of a single-label task with two classes, whose threshold alone is chosen.
+        groups: (N,) patient numbers, or None where none are known.
         calibrate: whether to fit a calibration.
 
     Raises:
@@ -185,11 +262,13 @@ def fit_decision(
     calibration: Calibration = None
     if calibrate:
         calibration = fit_temperature(truth, raw) if task == "single" else tuple(fit_scalings(truth, raw))
-    decision = Decision(task, tuple(labels), calibration)
+    decision = Decision(task, tuple(labels), calibration, positive=positive)
     if rule is None:
         return decision
-    points = choose_thresholds(truth, decision.calibrated(raw), rule, target)
-    return replace(decision, points=tuple(points), rule=rule, target=target)
+    columns = slice(None) if positive is None else [decision.labels.index(positive)]
+    cells, probability = np.asarray(truth)[:, columns], decision.calibrated(raw)[:, columns]
+    points = choose_thresholds(cells, probability, rule, target, confidence, groups)
+    return replace(decision, points=tuple(points), rule=rule, target=target, confidence=confidence)
 
 
 def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Sequence[str]) -> Calibration:
@@ -211,8 +290,12 @@ def _read_point(row: Mapping[str, Any]) -> OperatingPoint:
     sensitivity, specificity = (
         math.nan if row.get(name) is None else _read_number(row, name) for name in ("sensitivity", "specificity")
     )
-    positives, negatives = (int(_read_number(row, name)) for name in ("positives", "negatives"))
-    return OperatingPoint(threshold, str(row.get("reason", "")), sensitivity, specificity, positives, negatives)
+    counts = [int(_read_number(row, name)) for name in ("positives", "negatives")]
+    patients = [
+        None if row.get(name) is None else int(_read_number(row, name))
+        for name in ("positive_patients", "negative_patients")
+    ]
+    return OperatingPoint(threshold, str(row.get("reason", "")), sensitivity, specificity, *counts, *patients)
 
 
 def _of_labels(content: Mapping[str, Any], labels: Sequence[str]) -> list[Mapping[str, Any]]:

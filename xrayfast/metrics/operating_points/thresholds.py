@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
 from xrayfast.metrics.classification import Counts, Floats
-from xrayfast.metrics.inputs import column, table
+from xrayfast.metrics.inputs import column, sampling_units, table
 from xrayfast.metrics.proportions import clopper_pearson
 
 Rule = Literal["f1", "youden", "sensitivity", "specificity"]
@@ -37,6 +37,8 @@ class OperatingPoint:
         reason: why not; "" where it could.
         sensitivity: at the threshold, or NaN; likewise `specificity`.
         positives: images with the label; `negatives` those without.
+        positive_patients: patients of these positives, `negative_patients` those of the negatives; None where no
+            patients are known, or an older version did not count them.
     """
 
     threshold: float | None
@@ -45,6 +47,8 @@ class OperatingPoint:
     specificity: float
     positives: int
     negatives: int
+    positive_patients: int | None = None
+    negative_patients: int | None = None
 
     def interval(self, rate: Literal["sensitivity", "specificity"]) -> dict[str, float] | None:
         """`low` and `high` of Clopper and Pearson's 95 % interval of a rate, which treats images as independent; None
@@ -57,9 +61,57 @@ class OperatingPoint:
         low, high = clopper_pearson(round(value * trials), trials)
         return {"low": float(low), "high": float(high)}
 
+    def expected(self, rate: Literal["sensitivity", "specificity"], target: float) -> tuple[float, float] | None:
+        """What the rate that was to reach a target will be on new images: its mean, and the chance that it is lower
+        than the target; None where there is no rate.
+
+        The threshold lies below k of n scores of the images in question. The share of new ones above the k-th score
+        has a beta distribution of k and n - k + 1, whatever that of the scores (Wilks 1941). Where patients are known,
+        n is their number, as if a patient's images were all right or all wrong together.
+        """
+        images = self.positives if rate == "sensitivity" else self.negatives
+        patients = self.positive_patients if rate == "sensitivity" else self.negative_patients
+        value: float = getattr(self, rate)
+        if self.threshold is None or math.isnan(value):
+            return None
+        from scipy.special import betainc
+
+        n = images if patients is None else min(images, patients)
+        k = value * n
+        return k / (n + 1), float(betainc(k, n - k + 1, target)) if k > 0 else 1.0
+
+
+def images_needed(target: float, confidence: float) -> int:
+    """How many images a rate has to be observed on for a threshold that reaches the target with a confidence: all of
+    them are then on its right side.
+
+    >>> images_needed(0.95, 0.95)
+    59
+    """
+    return math.ceil(math.log(1 - confidence) / math.log(target))
+
+
+def share_needed(target: float, confidence: float, n: int) -> float | None:
+    """The smallest share k / n on n images for which a threshold reaches the target on new ones with this confidence;
+    None where n is too small.
+
+    The share of new images on the right side of the k-th of n scores has a beta distribution of k and n - k + 1 (Wilks
+    1941; an upper tolerance limit).
+    """
+    from scipy.special import betainc
+
+    k = np.arange(1, n + 1)
+    reached = np.flatnonzero(betainc(k, n - k + 1, target) <= 1 - confidence)
+    return float(k[reached[0]] / n) if len(reached) else None
+
 
 def choose_thresholds(
-    truth: ArrayLike, probability: ArrayLike, rule: Rule, target: float | None = None
+    truth: ArrayLike,
+    probability: ArrayLike,
+    rule: Rule,
+    target: float | None = None,
+    confidence: float | None = None,
+    groups: ArrayLike | None = None,
 ) -> list[OperatingPoint]:
     """`choose_threshold` of each label, from (N, L) truth and probabilities: L operating points.
 
@@ -67,11 +119,17 @@ def choose_thresholds(
         ValueError: As in `metrics.inputs.table` and `choose_threshold`.
     """
     truth, values = table(truth, probability)
-    return [choose_threshold(cells, scores, rule, target) for cells, scores in zip(truth.T, values.T, strict=True)]
+    given = rule, target, confidence, groups
+    return [choose_threshold(cells, scores, *given) for cells, scores in zip(truth.T, values.T, strict=True)]
 
 
 def choose_threshold(
-    truth: ArrayLike, probability: ArrayLike, rule: Rule, target: float | None = None
+    truth: ArrayLike,
+    probability: ArrayLike,
+    rule: Rule,
+    target: float | None = None,
+    confidence: float | None = None,
+    groups: ArrayLike | None = None,
 ) -> OperatingPoint:
     """The threshold of one label.
 
@@ -84,33 +142,51 @@ def choose_threshold(
         rule: "sensitivity" takes the highest threshold that reaches the target, and so the best specificity with it;
             "specificity" the threshold of the best sensitivity among those that reach the target.
         target: in (0, 1]; for these two rules only.
+        confidence: in (0, 1), with which new images are to reach the target, and not only these: `share_needed` says
+            how much more these have to reach; None for none.
+        groups: (N,) patient numbers, or None where images are counted.
 
     Returns:
         A point with threshold None and the reason where the label is on all images or on none, where all
-        probabilities are equal, where Youden's index is nowhere above 0 (chance), and where the target is reached only
-        by calling every image, or no image with the label.
+        probabilities are equal, where Youden's index is nowhere above 0 (chance), where the target is reached only
+        by calling every image, or no image with the label, and where there are too few patients (or images) for the
+        confidence.
 
     Raises:
-        ValueError: As in `metrics.inputs.column`; an unknown rule; a target that is missing, out of place or outside
-            (0, 1].
+        ValueError: As in `metrics.inputs.column` and `sampling_units`; an unknown rule; a target that is missing, out
+            of place or outside (0, 1].
     """
     _check_target(rule, target)
-    positive, values, _ = column(truth, probability)
+    positive, values, rows = column(truth, probability)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    unit = sampling_units(groups, len(np.asarray(truth)))[0][rows]
+    patients = [len(np.unique(unit[cells])) for cells in (positive, ~positive)]
+    counts = n_positive, n_negative, *(patients if groups is not None else (None, None))
 
     def none(reason: str) -> OperatingPoint:
-        return OperatingPoint(None, reason, math.nan, math.nan, n_positive, n_negative)
+        return OperatingPoint(None, reason, math.nan, math.nan, *counts)
 
     if not n_positive or not n_negative:
         return none(f"no image {'with' if not n_positive else 'without'} the label")
     levels, true, false = _steps(values, positive.astype(np.int64))
     if len(levels) == 1:
         return none("all probabilities are equal")
-    step = _STEP[rule](true, false, target or 0.0)
+    share = target or 0.0
+    if target is not None and confidence is not None:
+        n = patients[rule == "specificity"]
+        needed, kind = share_needed(target, confidence, n), "image" if groups is None else "patient"
+        if needed is None:
+            which = "with" if rule == "sensitivity" else "without"
+            return none(
+                f"a {rule} of {target} with {confidence:.0%} confidence needs {images_needed(target, confidence)} "
+                f"{kind}s {which} the label, and there are {n}"
+            )
+        share = needed
+    step = _STEP[rule](true, false, share)
     if step is None:
-        return none(_NONE[rule].format(target=target))
+        return none(_NONE[rule].format(target=f"{share:.4g}"))
     sensitivity, specificity = true[step] / n_positive, 1 - false[step] / n_negative
-    return OperatingPoint(_between(levels, step), "", sensitivity, specificity, n_positive, n_negative)
+    return OperatingPoint(_between(levels, step), "", sensitivity, specificity, *counts)
 
 
 def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:
@@ -124,7 +200,7 @@ def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any
     Args:
         probability: (N, L) in [0, 1].
         task: "single" or "multi".
-        threshold: for "multi", one number or (L,).
+        threshold: one number or (L,); for "single", the class is predicted that is furthest above its threshold.
 
     Returns:
         (N, L) of 0 and 1.
@@ -132,7 +208,8 @@ def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any
     if task == "multi":
         return (probability >= threshold).astype(np.int64)
     chosen = np.zeros(probability.shape, dtype=np.int64)
-    chosen[np.arange(len(probability)), probability.argmax(axis=1)] = 1
+    above = probability if np.ptp(threshold) == 0 else probability - threshold
+    chosen[np.arange(len(probability)), above.argmax(axis=1)] = 1
     return chosen
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
-from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.report.html.results_tables import scalings_table, thresholds_table
 from xrayfast.report.wording import NOT_CALIBRATED
 
@@ -53,12 +52,10 @@ def _thresholds_text(decision: Decision) -> str:
         if decision.task == "single":
             return "The most likely class is predicted; no thresholds were chosen."
         return "A label is predicted at a probability of 0.5 or more; no thresholds were chosen."
-    rule = RULES[decision.rule or "f1"].format(decision.target)
+    whose = "Each label's threshold" if decision.positive is None or decision.is_one_vs_rest else "The threshold"
     text = (
-        f"Each label's threshold was chosen on the validation images, for {rule}. Sensitivity and specificity are "
+        f"{whose} was chosen on the validation images, for {decision.purpose}. Sensitivity and specificity are "
         "those on the same images, and so slightly optimistic; their intervals are exact ones (Clopper-Pearson), which "
         "take images for independent of each other."
     )
-    if decision.task == "single":
-        text += f" {MOST_LIKELY_STAYS}"
-    return text
+    return " ".join(filter(None, [text, decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]))

@@ -16,7 +16,7 @@ from xrayfast.metrics.registry import (
     overall_metrics,
 )
 from xrayfast.report.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell
-from xrayfast.report.wording import interval_of, percent, split_images
+from xrayfast.report.wording import interval_of, label_rows, percent, split_images
 
 CONFUSED_ROWS = 10
 
@@ -88,7 +88,7 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         return None
     rows = [
         [Cell(label), metric_cell(summary, "auroc", row), number_cell(found[label]["auroc"], interval=found[label])]
-        for row in summary["per_label"]
+        for row in label_rows(summary)
         if (label := row["label"]) in found
     ]
     columns = (Column("Label", text=True), Column("AUROC, bootstrap"), Column("AUROC, DeLong"))
@@ -156,7 +156,7 @@ def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequenc
 def thresholds_table(decision: Decision) -> Table:
     """The operating point of each label, with the exact intervals of its rates on validation."""
     rows = []
-    for label, point in zip(decision.labels, decision.points, strict=True):
+    for label, point in decision.point_of.items():
         cells = [
             number_cell(point.sensitivity, interval=point.interval("sensitivity")),
             number_cell(point.specificity, interval=point.interval("specificity")),
@@ -183,7 +183,7 @@ def scalings_table(decision: Decision) -> Table | None:
 
 def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str] = MOST_USED) -> Table:
     """The metrics by label of a summary, as far as it has them."""
-    rows = summary["per_label"]
+    rows = label_rows(summary)
     there = [name for name in metrics if rows and name in rows[0]]
     columns = [Column("Label", text=True), *(Column(column_title(name)) for name in there)]
     cells = [

@@ -9,6 +9,7 @@ from xrayfast.config import Task
 from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.report.html.tables import Cell, Column, Table, metric_cell, number_cell
+from xrayfast.report.wording import label_rows
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -54,7 +55,7 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
 def _by_label(id: str, attribute: Mapping[str, Any], name: str) -> Table:
     """One row per label, one column per subgroup."""
     groups = attribute["groups"]
-    by_row = zip(*(group["per_label"] for group in groups), strict=True)
+    by_row = zip(*map(label_rows, groups), strict=True)
     rows = [
         [Cell(row[0]["label"]), *(metric_cell(group, name, cell) for group, cell in zip(groups, row, strict=True))]
         for row in by_row

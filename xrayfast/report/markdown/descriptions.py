@@ -14,7 +14,6 @@ from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
-from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import metric_title
 from xrayfast.own_code import is_own, show_setting
 from xrayfast.report.markdown.markup import DASH, UNRECORDED, Markdown, markdown_table
@@ -236,15 +235,16 @@ def decision_blocks(facts: RunFacts) -> list[str]:
     if decision.rule is None:
         rule = "The most likely class is predicted."
         return [*blocks, rule if facts.task == "single" else "A label is predicted at 0.5 and above."]
-    rule = f"Thresholds were chosen on validation for {RULES[decision.rule].format(decision.target)}; there:"
+    rule = f"Thresholds were chosen on validation for {decision.purpose}; there:"
     points = []
-    for label, point in zip(decision.labels, decision.points, strict=True):
+    for label, point in decision.point_of.items():
         threshold = "0.5, as none could be chosen" if point.threshold is None else f"{point.threshold:.4g}"
         rates = format_number(point.sensitivity), format_number(point.specificity)
         points.append((label, threshold, *rates, point.reason or DASH))
-    if facts.task == "single":
+    if decision.is_one_vs_rest:
         rule = f"{MOST_LIKELY_STAYS} {rule}"
-    return [*blocks, rule, markdown_table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), points)]
+    table = markdown_table(("Label", "Threshold", "Sensitivity", "Specificity", "Remark"), points)
+    return [*blocks, rule, table, *filter(None, [decision.shortfall])]
 
 
 def versions(facts: RunFacts) -> str:
@@ -305,7 +305,8 @@ def evaluation_blocks(facts: RunFacts, evaluation: EvaluationMetrics) -> list[st
         blocks.append(f"Labels of the data that the network does not have: {names}.")
     if labels.get("lacking"):
         blocks.append(f"Labels of the network that the data do not have: {', '.join(labels['lacking'])}.")
-    if evaluation.get("decision") != facts.decision.to_json():
+    before, now = evaluation.get("decision") or {}, facts.decision.to_json()
+    if any(before.get(name) != now[name] for name in ("calibration", "operating_points")):
         blocks.append("Computed with other thresholds or another calibration than the run has now.")
     return [*blocks, *evaluation.get("notes", ()), *result_blocks(facts, evaluation["result"])]
 

@@ -10,7 +10,7 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.report.wording import interval_of, resampled_units
+from xrayfast.report.wording import interval_of, label_rows, resampled_units
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -57,11 +57,12 @@ def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
 def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
     """One row per label: images with and without it, and its metrics with their intervals."""
     names = (*label_columns("full"), *prevalence_metrics())
-    keys = [key for key in names if any(key in row for row in summary["per_label"])]
+    of_labels = label_rows(summary)
+    keys = [key for key in names if any(key in row for row in of_labels)]
     counts = {"support": "Images with", "negatives": "Images without"}
-    counts = {key: words for key, words in counts.items() if any(key in row for row in summary["per_label"])}
+    counts = {key: words for key, words in counts.items() if any(key in row for row in of_labels)}
     rows = []
-    for row in summary["per_label"]:
+    for row in of_labels:
         images = (format_number(row.get(key), ",d") for key in counts)
         rows.append((row["label"], *images, *(estimate(summary, key, row) for key in keys)))
     return markdown_table(("Label", *counts.values(), *map(metric_title, keys)), rows)

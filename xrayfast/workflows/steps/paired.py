@@ -156,8 +156,7 @@ def _few_patients_note(predictions: Predictions, groups: NDArray[np.int64] | Non
 
 def _distinct_labels(labels: Sequence[str], decision: Decision) -> Iterator[tuple[int, str]]:
     """The labels with an AUROC of their own: two classes, whose probabilities sum to one, share it."""
-    same_auroc = decision.task == "single" and len(labels) == 2
-    yield from enumerate(labels[:1] if same_auroc else labels)
+    yield from ((i, label) for i, label in enumerate(labels) if decision.positive in (None, label))
 
 
 def _mcnemar(

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xrayfast.config import PredictedSplit, ResultsConfig, Task
+from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, count_patients, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
-from xrayfast.metrics.operating_points.thresholds import Rule
+from xrayfast.metrics.operating_points.thresholds import Rule, images_needed, threshold_array
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.option_effects import DecisionFacts, check_effects
@@ -45,7 +46,16 @@ def finalize_results(run: Run, predictions: Mapping[Split, Predictions], setting
     chosen_on = predictions[DECISION_SPLIT]
     rule, target = threshold_rule(settings, run.task)
     decision = fit_decision(
-        chosen_on.truth, chosen_on.raw, run.labels, run.task, rule=rule, target=target, calibrate=settings.calibrate
+        chosen_on.truth,
+        chosen_on.raw,
+        run.labels,
+        run.task,
+        rule=rule,
+        target=target,
+        confidence=settings.target_confidence,
+        positive=positive_class(run.task, run.labels, settings.positive),
+        groups=chosen_on.groups,
+        calibrate=settings.calibrate,
     )
     prevalence = parse_prevalences(settings.prevalence, run.labels)
     calibrated = {split: raw.calibrated(decision) for split, raw in predictions.items()}
@@ -78,19 +88,20 @@ def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     """
     config = run.config
     rules = {"thresholds": "auto", "target_sensitivity": None, "target_specificity": None}
-    config = config.updated({**(rules if rules.keys() & options.keys() else {}), **options})
-    parse_prevalences(config.results.prevalence, run.labels)
-    if "thresholds" in options:
-        for note in check_effects(config.results, DecisionFacts(run.task == "single" and run.decision.rule is None)):
-            warn(note)
-    if DECISION_SPLIT not in run.predicted_splits:
-        run.predictions(DECISION_SPLIT)  # raises, and says which splits there are
-    own = {"resamples": run.config.results.resamples}
-    run.write_config(config.updated(own))
-    splits: list[Split] = [*run.predicted_splits]
+    if rules.keys() & options.keys():
+        options = {**rules, "target_confidence": None, **options}
+    config = config.updated(options)
+    most_likely = run.task == "single" and run.decision.rule is None
+    notes = check_effects(config.results) + check_results(config.results, run.task, run.labels, most_likely)
+    for note in notes if options.keys() & {"thresholds", "target_confidence", "positive"} else ():
+        warn(note)
+    splits: list[Split] = list(dict.fromkeys([DECISION_SPLIT, *run.predicted_splits]))
     if run.has_train_predictions:
         splits.append("train")
     found = {split: run.predictions(split) for split in splits}
+    chosen_on = found[DECISION_SPLIT]
+    require_enough_images(config.results, run.task, run.labels, chosen_on.truth, chosen_on.patients.tolist())
+    run.write_config(config.updated({"resamples": run.config.results.resamples}))
     finalize_results(run, found, config.results, config.train.seed)
 
 
@@ -118,12 +129,12 @@ def compute_metrics(
     arrays = predictions.truth, predictions.probability, predictions.labels
     bootstrap: dict[str, Any] = {"groups": predictions.groups, "resamples": resamples, "seed": seed}
     options: dict[str, Any] = {"threshold": decision.thresholds, "prevalence": prevalence, **bootstrap}
-    summary = summarise(*arrays, decision.task, raw=predictions.raw, **options)
-    if decision.task == "single" and decision.points:
-        summary["at_thresholds"] = one_vs_rest(*arrays, decision.thresholds, **bootstrap)
+    summary = summarise(*arrays, decision.task, raw=predictions.raw, positive=decision.positive, **options)
+    if decision.is_one_vs_rest:
+        summary["at_thresholds"] = one_vs_rest(*arrays, threshold_array(decision.points), **bootstrap)
     values = subgroup_values(predictions, by)
     if values:
-        summary["subgroups"] = subgroups(*arrays, decision.task, values, **options)
+        summary["subgroups"] = subgroups(*arrays, decision.task, values, positive=decision.positive, **options)
     return summary
 
 
@@ -182,6 +193,66 @@ def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -
     """The subgroup of each image by each column, ages in bands; "" where unknown."""
     chosen = predictions.attributes if by is None else {name: predictions.attributes[name] for name in by}
     return {name: age_bands(column) if name == "age" else column for name, column in chosen.items()}
+
+
+def check_results(
+    settings: ResultsConfig, task: Task, labels: Sequence[str], most_likely: bool | None = None
+) -> list[str]:
+    """Notes on settings that change nothing for such labels.
+
+    Args:
+        settings: the settings.
+        task: "single" or "multi".
+        labels: the names.
+        most_likely: whether the most likely class is predicted without these settings; by default for single-label.
+
+    Raises:
+        ConfigError: a setting is wrong for them.
+    """
+    parse_prevalences(settings.prevalence, labels)
+    binary = positive_class(task, labels, settings.positive) is not None
+    return check_effects(settings, DecisionFacts(task == "single" if most_likely is None else most_likely, binary))
+
+
+def require_enough_images(
+    settings: ResultsConfig, task: Task, labels: Sequence[str], truth: NDArray[Any], patients: Sequence[str]
+) -> None:
+    """Raise an error where validation has too few images for the confidence in a target, of every label.
+
+    Args:
+        settings: the settings.
+        task: "single" or "multi".
+        labels: the L names.
+        truth: (N, L) of 1, 0, and -1 where masked, of the validation split.
+        patients: (N,) names, "" where unknown.
+
+    Raises:
+        ConfigError: it has.
+    """
+    rule, target = threshold_rule(settings, task)
+    if settings.target_confidence is None or target is None:
+        return
+    names = np.asarray(patients, dtype=object)
+    known = names != ""
+    units, kind = (np.where(known, names, np.arange(len(names))), "patient") if known.any() else (None, "image")
+    positive = positive_class(task, labels, settings.positive)
+    cells = truth == (1 if rule == "sensitivity" else 0)
+    found = {
+        label: int(column.sum()) if units is None else len(set(units[column]))
+        for label, column in zip(labels, cells.T, strict=True)
+        if positive in (None, label)
+    }
+    label = max(found, key=lambda label: found[label])
+    needed, n = images_needed(target, settings.target_confidence), found[label]
+    if n >= needed:
+        return
+    which = "with" if rule == "sensitivity" else "without"
+    highest = f"{n} allow for {(1 - settings.target_confidence) ** (1 / n):.2g}. " if n else ""
+    raise ConfigError(
+        f"target_confidence is {settings.target_confidence:g}: a {rule} of {target:g} needs {needed} validation "
+        f"{kind}s {which} the label, and {label} has {n}. {highest}Lower the target or the confidence, or use a larger "
+        "--valid-fraction."
+    )
 
 
 def threshold_rule(settings: ResultsConfig, task: Task) -> tuple[Rule | None, float | None]:

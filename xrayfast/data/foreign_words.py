@@ -1,0 +1,68 @@
+"""Words of other languages than English in cells and names of folders: for missing, normal, yes and no, and splits."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+
+_WORDS: Mapping[str, str] = {
+    "missing": """desconocido desconocida sin-dato sin-datos sin-información no-disponible no-consta vacío no-aplica
+        pendiente inconnu inconnue non-renseigné non-renseignée non-disponible manquant manquante vide
+        unbekannt unbekannte keine-angabe keine-angaben k.a. fehlt fehlend leer nicht-bekannt
+        nicht-verfügbar unklar ausstehend desconhecido desconhecida não-informado não-disponível
+        sem-informação sem-dados ignorado em-branco sconosciuto sconosciuta ignoto non-noto mancante
+        non-pervenuto onbekend ontbreekt leeg okänd okänt saknas ukendt ukjent mangler tuntematon puuttuu
+        nieznany nieznana nieznane brak brak-danych neznámý ismeretlen necunoscut bilinmiyor άγνωστο
+        неизвестно неизвестен нет-данных н/д 未知 不详 不詳 不明 缺失 待定 未記入 欠損 알수없음 미상
+        غيرمعروف""",
+    "normal": """normales sano sana sin-hallazgos sin-alteraciones sin-patología sain sans-anomalie
+        sans-particularité r.a.s. ras aucune-anomalie gesund ohne-befund o.b. o.b.b. unauffällig kein-befund
+        normalbefund saudável sem-achados sem-alterações normais sano senza-reperti nella-norma
+        negativo-per-patologia normale gezond geen-afwijkingen geen-bijzonderheden normaal frisk
+        utan-anmärkning normaali zdrowy prawidłowy bez-zmian norma sağlıklı норма нормальный здоров
+        без-патологии 正常 健康 未见异常 未見異常 無異常 異常なし 정상""",
+    "yes": """sí sim oui ja vrai verdadero verdadeiro vero wahr positivo positiva positif positiv evet tak
+        presente да 是 有 阳性 陽性""",
+    "no": """não non nein nee nej faux falso falsch negativo negativa négatif negativ hayır nie ausente нет 否 无
+        無 阴性 陰性""",
+    "train": """entrenamiento entraînement apprentissage treino treinamento treinar addestramento allenamento lernen
+        lerndaten lernmenge opleiding trening träning träna uczenie uczący treningowy trénovací eğitim
+        обучение обучающая тренировка тренировочная 训练 訓練 训练集 學習 学習 学习 훈련 학습""",
+    "valid": """validación validação validazione validatie validering walidacja walidacyjny doğrulama валидация
+        проверочная 验证 驗證 验证集 検証 검증""",
+    "test": """prueba pruebas teste testes prüfung testdaten testowy testovací тест тестовая 测试 測試 测试集
+        テスト 테스트 시험""",
+}
+
+SPLIT_STEMS: Mapping[str, str] = {
+    "train": """train entren trein addestra allenam lernda lernme uczac treni trenov egitim обуч трениров 训练 訓練
+        学習 学习 훈련""",
+    "valid": "valid verifica walida dogrulama валид проверо 验证 驗證 検証 검증",
+    "test": "test prueba pruf holdout heldout тест 测试 測試 テスト 테스트 시험",
+}
+"""By split, how longer words of it begin, or what is in them, in several languages."""
+
+
+def fold_letters(text: str) -> str:
+    """The letters and digits of a text without case and accents.
+
+    >>> fold_letters("Non renseigné-e")
+    'nonrenseignee'
+    """
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", text).casefold()))
+
+
+_MEANING = {fold_letters(word): meaning for meaning, words in _WORDS.items() for word in words.split()}
+
+_STEMS = {split: tuple(map(fold_letters, words.split())) for split, words in SPLIT_STEMS.items()}
+
+
+def foreign_meaning(text: str) -> str:
+    """What a word of another language means: a key of the table, such as "missing" or "train"; "" for others."""
+    return _MEANING.get(fold_letters(text), "") if len(text) <= 40 else ""
+
+
+def stem_of_split(text: str) -> str:
+    """The split of whose words one is in a text, as in "jeu de test" and "conjunto-de-treino"; else ""."""
+    folded = fold_letters(text)
+    return next((split for split, stems in _STEMS.items() if any(stem in folded for stem in stems)), "")
