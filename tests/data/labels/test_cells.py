@@ -5,6 +5,7 @@ import pytest
 
 from xrayfast.data.labels.cells import (
     LIST,
+    are_fractions,
     looks_like_flags,
     note_delimiters,
     parse_flags,
@@ -222,3 +223,34 @@ def test_signs_of_numbers_and_codes_are_no_delimiters():
 
 def test_flags_in_other_languages():
     same(parse_flags({"Mass": ["sim", "não", "да", "нет", "positivo", "是"]}, row), [[1], [0], [1], [0], [1], [1]])
+
+
+@pytest.mark.parametrize(
+    "cell", ['["Mass"', "['Mass', 'Edema'", "Mass, Edema]", '{"Mass": 1}', '{"Mass": 1, "Edema": 0}']
+)
+def test_lists_that_are_damaged_or_hold_values_are_errors(cell):
+    with pytest.raises(DataError, match=r"row 2: found .*; expected a list such as") as caught:
+        parse_label_cells([cell, "Mass"], "|", row)
+    assert ("name those that are 1, as in 'Effusion|Mass'" in str(caught.value)) == (":" in cell)
+    assert parse_label_cells(["Mass [left]", "grade (1", "Mass"], "|", row)[0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "are_scores"),
+    [
+        (["0", "100"], True),
+        (["0", "12.5", "80"], True),
+        ([*map(str, range(0, 96, 8))], True),
+        (["0.2", "1"], True),
+        (["20 %", "45 %"], True),
+        (["3", "97.5%"], True),
+        (["1.5", "2", "2.5"], False),
+        ([*map(str, range(60))], False),
+        (["1", "2", "100"], False),
+        (["0", "1"], False),
+        (["-5", "55.5"], False),
+        (["0", "120.5"], False),
+    ],
+)
+def test_scores_up_to_100(cells, are_scores):
+    assert are_fractions(cells) == are_scores and not are_fractions([*cells, "x"])

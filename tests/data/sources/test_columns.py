@@ -480,3 +480,22 @@ def test_folders_of_folds_with_the_same_files_are_noted(tmp_path):
     assert noted(opened(make(tmp_path / "same", *files)), "fold1, fold2 look like folds of cross-validation", "--folds")
     own = [file.replace("/a/a", f"/a/{i}").replace("/b/b", f"/b/{i}") for i, file in enumerate(files)]
     assert not noted(opened(make(tmp_path / "own", *own)), "look like folds")
+
+
+def test_columns_of_scores_up_to_100_are_noted_and_measurements_are_not(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(12)))
+    text = "image,Mass,Edema,bmi,label_of_ai\n" + "".join(
+        f"{i}.png,{i % 2},{8 * i},{20.5 + i},{i}\n" for i in range(12)
+    )
+    data = opened(root, labels=table(root, text))
+    assert data.labels == ("Mass",) and noted(data, "Not used, as they hold scores", "'Edema'. Labels are hard")
+    assert not noted(data, "scores", "bmi")
+    one = table(root, "image,label\n" + "".join(f"{i}.png,{8 * i}\n" for i in range(12)))
+    assert "found scores, such as fractions between 0 and 1, in 'label'" in message(DataError, root, labels=one)
+
+
+def test_columns_of_labels_in_one_text_are_explained(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(12)))
+    file = table(root, "image,Mass,Edema\n" + "".join(f"{i}.png,{i % 2},1\n" for i in range(12)))
+    found = message(DataError, root, labels=file, label_col=("Mass, Edema",))
+    assert "label_col=['Mass', 'Edema'], or --label-col Mass, Edema" in found

@@ -511,3 +511,22 @@ def test_a_new_data_set(tmp_path, monkeypatch):
     assert column(data, "age")[:2] == [50, 51] and column(data, "view") == ["PA"] * 8
     assert noted(data, "toy_labels.txt is a table of Toy, by its columns. It is a toy.")
     assert noted(data, "Patients from the Toy file names: 4 on 8 of 8 images")
+
+
+def test_vindr_joins_the_boxes_of_readers(tmp_path):
+    root = make(tmp_path / "boxes", *(f"train/{i}.dicom" for i in range(6)))
+    names = ["No finding", "Cardiomegaly", "Aortic enlargement"]
+    text = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n" + "".join(
+        f"{i},{names[(i * reader) % 3]},0,R{reader},1,2,3,4\n" for i in range(6) for reader in (1, 2)
+    )
+    data = opened(root, labels=table(root, text, "train.csv"))
+    assert data.labels == ("Aortic enlargement", "Cardiomegaly") and noted(data, "a table of VinDr-CXR")
+    assert rows(data)["train/1.dicom"] == "Aortic enlargement|Cardiomegaly" and rows(data)["train/0.dicom"] == ""
+    flags = "image_id,rad_id,Aortic enlargement,Cardiomegaly\n" + "".join(
+        f"{i},R{reader},{int(reader == i % 2)},{i % 2}\n" for i in range(6) for reader in (0, 1)
+    )
+    data = opened(root, labels=table(root, flags, "image_labels_train.csv"))
+    assert (
+        rows(data)["train/1.dicom"] == "Aortic enlargement|Cardiomegaly"
+        and rows(data)["train/0.dicom"] == "Aortic enlargement"
+    )

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.data.builders import lines, make, noted, opened, table
+from tests.data.builders import lines, make, message, noted, opened, table
 from xrayfast.data.sources.file_matching import Finder, PathIndex, drop_shared_folders, walk
 from xrayfast.errors import DataError
 
@@ -262,3 +264,22 @@ def test_images_that_no_row_lists_are_counted(tmp_path, written):
     make(tmp_path, "images/new.jpg", "images/zz.png", "images/note.txt", "images/3_mask.png", "other/x.png")
     data = opened(tmp_path, labels=file)
     assert noted(data, "2 images beside those of labels.csv, in no row of it", "images/new.jpg, images/zz.png")
+
+
+def test_names_that_differ_in_case_only_are_counted(tmp_path):
+    root = make(tmp_path, *(f"i{i}.png" for i in range(10)))
+    text = "image,label\n" + "".join(f"{'I' if i % 2 else 'i'}{i}.PNG,{'ab'[i // 2 % 2]}\n" for i in range(10))
+    found = message(DataError, root, labels=table(root, text))
+    assert (
+        "5 names differ from a file's only in upper and lower case, as I1.PNG from i1.png: write them alike." in found
+    )
+
+
+def test_a_table_of_boxes_says_how_it_becomes_one_of_images(tmp_path):
+    root = make(tmp_path, *(f"{i}.png" for i in range(6)))
+    text = "image,class_name,xmin,ymin\n" + "".join(f"{i // 2}.png,{'ab'[i % 2]},1,2\n" for i in range(12))
+    found = message(DataError, root, labels=table(root, text))
+    assert "By its columns 'xmin', 'ymin' it is a table of boxes" in found
+    advice = re.search(r"(df\.groupby.*)\.to_csv", found)[1]
+    joined = eval(advice, {"df": pd.read_csv(root / "labels.csv")})
+    assert joined.loc["0.png"] == "a|b" and len(joined) == 6

@@ -451,3 +451,9 @@ def test_rounded_identifiers_explain_that_nothing_can_be_divided(tmp_path):
 
 def test_what_cannot_be_seen_makes_no_other_patient():
     assert join_spellings(["p1", "p\u200b1", "p2"])[0] == ["p1", "p1", "p2"]
+
+
+def test_copies_of_roboflow_have_any_hash(tmp_path):
+    names = [f"{c}/{c}{i}_jpg.rf.{h}{i}.jpg" for c in "ab" for i in range(5) for h in ("abc12", "Zq9")]
+    data = opened(make(tmp_path, *names))
+    assert noted(data, "20 augmented copies") and data.table["study"].nunique() == 10

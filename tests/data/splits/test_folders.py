@@ -129,3 +129,14 @@ def test_a_split_below_another_is_an_error(tmp_path, layout):
 def test_a_split_below_the_same_split_is_no_error(tmp_path):
     make(tmp_path, *(f"{s}_data/{s}/{c}/{c}{i}{s}.png" for s in ("train", "test") for c in "ab" for i in range(6)))
     assert opened(tmp_path).counts().loc["images"].to_dict()["test"] == 12
+
+
+def test_a_class_folder_that_is_a_link_to_another_is_an_error(tmp_path):
+    root = make(tmp_path, *(f"{c}/{c}{i}.png" for c in ("normal", "mass") for i in range(5)))
+    (root / "nodule").symlink_to(root / "mass", target_is_directory=True)
+    assert "nodule: found a link to the images of mass" in message(DataError, root)
+
+
+def test_a_class_folder_of_regions_is_noted(tmp_path):
+    root = make(tmp_path, *(f"{c}/{c}{i}.png" for c in ("normal", "mass", "ROI") for i in range(5)))
+    assert noted(opened(root), "A class folder is called 'ROI'")

@@ -249,8 +249,10 @@ def note_missing(
 
 
 def is_list(cell: str) -> bool:
-    """Whether a cell is a list in brackets, of quoted texts unless the brackets are square."""
+    """Whether a cell is a list in brackets, of quoted texts unless these are square; or has one of the two alone."""
     text = cell.strip()
+    if re.fullmatch(r"[\[{][^\]}]+|[^\[{]+[\]}]", text):
+        return True
     return text[:1] + text[-1:] in _BRACKETS and len(text) > 1 and (text[0] == "[" or text[1:].lstrip()[:1] in "'\"")
 
 
@@ -270,33 +272,57 @@ def parse_label_list(text: str) -> LabelSet:
         end = found.end()
     are_numbers = len(items) > 1 and all(re.fullmatch(r"-?[\d.]+", item.strip()) for item in items)
     if end < len(inner) or are_numbers or text.strip()[:1] + text.strip()[-1:] not in _BRACKETS:
-        raise DataError(f"found '{text}'; expected a list such as ['Effusion', 'Mass'].")
+        raise DataError(f"found '{text}'; expected a list such as ['Effusion', 'Mass'].{_describe_mapping(inner)}")
     return tuple(dict.fromkeys(clean_label(item) for item in items if item.strip()))
+
+
+def _describe_mapping(inner: str) -> str:
+    """What to do with cells such as {"Mass": 1}, of which this is what is inside the brackets; "" for others."""
+    if not re.search(r"""['"]\s*:""", inner):
+        return ""
+    return (
+        " Labels with values are no list: name those that are 1, as in 'Effusion|Mass', or make a column of 1 and 0 "
+        "for each label."
+    )
 
 
 # A column per label
 
+_HIGH_SCORE, _MANY_SCORES = 50, 6  # what scores in per cent reach, and different ones of them
+
 SOFT_LABELS = (
-    "Labels are hard, 1 or 0: make them from soft ones by a threshold, such as 1 where a cell is at least 0.5, in a "
-    "column of their own."
+    "Labels are hard, 1 or 0: make them from soft ones by a threshold, such as 1 where a cell is at least 0.5 (50 of "
+    "100), in a column of their own."
 )
 """What to do with fractions."""
 
 
 def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
-    """Whether the cells that are not missing are numbers from 0 to 1, one between them, and none is a known label."""
+    """Whether the cells that are not missing are scores, and none is a known label.
+
+    Scores are numbers from 0 to 1, one between them, or from 0 to 100, in per cent, or of 50 and more where these are 0
+    and 100, one is no whole number, or they are too many and too far apart for numbers of classes.
+    """
     values = list[float]()
     for cell in set(cells):
         if is_missing(cell):
             continue
         try:
-            number, percent, _ = cell.strip().replace(",", ".").partition("%")
-            values.append(float(number) / (100 if percent else 1))
+            values.append(float(cell.strip().replace(",", ".").removesuffix("%")))
         except ValueError:
+            return False
+        if not np.isfinite(values[-1]):
             return False
         if cell.strip() in known:
             return False
-    return any(0 < value < 1 for value in values) and all(0 <= value <= 1 for value in values)
+    low, high, whole = min(values, default=-1), max(values, default=0), all(value == int(value) for value in values)
+    if low < 0 or high > 100:
+        return False
+    if any("%" in cell for cell in {*cells}):
+        return True
+    if 1 < high < _HIGH_SCORE:
+        return False
+    return not whole or {*values} == {0, 100} or (high > 1 and _MANY_SCORES <= len(values) < high / 2)
 
 
 def parse_flags(columns: Mapping[str, Sequence[str]], where: Where) -> Targets:

@@ -37,7 +37,7 @@ _LEFT_OUT = re.compile(
 _DOUBTFUL = re.compile(
     r"misc(ellaneous)?|back-?ups?|old|new(folder)?|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
     r"duplicates?|copies|blurry|corrupt(ed)?|broken|(low|poor|bad)-?quality|small|montages?|figures?|plots?|results?|"
-    r"reports?|pycache"
+    r"reports?|pycache|rois?|crops?|patch(es)?|tiles?"
 )
 """Of a folder: that its images may be of any class."""
 

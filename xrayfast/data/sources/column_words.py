@@ -12,7 +12,7 @@ from xrayfast.data.splits.stratify import parse_split, parse_split_flag
 
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "path": ("image", "file", "filename", "path", "imagepath", "filepath", "imageindex", "imageid", "imagename"),
-    "labels": ("labels", "label", "findinglabels", "findings", "finding", "class", "diagnosis", "target"),
+    "labels": ("labels", "label", "findinglabels", "findings", "finding", "class", "diagnosis", "target", "classname"),
     "split": ("split", "set", "subset", "partition"),
     "patient": (
         "patient",
@@ -129,6 +129,17 @@ _NOT_LABELS = (
 )
 """Columns of 1 and 0 so called are no labels unless they are named."""
 
+_MEASURED = re.compile(
+    r"weight|height|size|width|length|area|distance|spacing|x|y|w|h|x?m(in|ax)|kvp?|mas|exposure|dose|sid|temp(erature)?|"
+    r"spo2|sao2|pao2|bp|hr|pulse|rate|time|days?|weeks?|months?|years?|dates?|hours?|visits?|count|number|level|index|"
+    r"score|lat(itude)?|lon(gitude)?|rows?|columns?|bits?|pixels?|mean|std|sd|ratio|percentile"
+)
+"""Of a word in the name of a column of numbers: that these are measured, and no scores of a label."""
+
+_BOX = re.compile(
+    r"(bbox|box)?([xy](min|max|[0-4]|center)?|(min|max|center)[xy]|w|h|width|height|left|top|right|bottom)|bbox|boxes"
+)
+
 _ORIGIN = re.compile(
     r"hospital|site|cent(er|re)|clinic|institut(e|ion)|source|data(set|base)|db|collection|country|origin"
 )
@@ -231,6 +242,16 @@ def describe_no_label(name: str) -> str:
 def may_be_origin(name: str) -> bool:
     """Whether a column may hold where images are from, by its name."""
     return any(map(_ORIGIN.fullmatch, split_column_name(name)))
+
+
+def is_measured(name: str, no_label: str = "") -> bool:
+    """Whether a column of numbers holds something else than scores of a label, by its name."""
+    return bool(no_label) or may_be_no_label(name) or any(map(_MEASURED.fullmatch, split_column_name(name)))
+
+
+def is_of_box(name: str) -> bool:
+    """Whether a column holds an edge, or the size, of a box on an image, by its name."""
+    return bool(_BOX.fullmatch(simplify_column_name(name)))
 
 
 def is_of_reader(name: str) -> bool:

@@ -16,6 +16,7 @@ from xrayfast.data.labels.spellings import spelling_keys
 from xrayfast.data.sources.column_words import (
     USUAL_NAMES,
     describe_no_label,
+    is_measured,
     may_be_no_label,
     may_tell_folds,
     may_tell_split,
@@ -250,8 +251,8 @@ def _label_columns(
     left_out = [f"'{name}' ({no_label[name]})" for name in flags if no_label[name] not in ("", "the split")]
     if worded := [name for name in flags if not no_label[name] and name not in chosen]:
         notes.append(f"Not used, as others hold 1 and 0 and they hold words: {quote(worded)}. --label-col takes both.")
-    if soft := [name for name in free if not no_label[name] and are_fractions(table.columns[name])]:
-        notes.append(f"Not used, as they hold fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
+    if soft := [name for name in free if not is_measured(name, no_label[name]) and are_fractions(table.columns[name])]:
+        notes.append(f"Not used, as they hold scores, such as fractions between 0 and 1: {quote(soft)}. {SOFT_LABELS}")
     if no_1 := [
         name for name in free if name not in {*chosen, *flags} and not no_label[name] and are_flags(table.columns[name])
     ]:
@@ -284,6 +285,11 @@ def require_column(table: Table, name: str) -> str:
     """
     if found := find_spelling(name, table.columns):
         return found
+    if "," in name and all(find_spelling(part.strip(), table.columns) for part in name.split(",")):
+        raise DataError(
+            f"{table.file}: found no column '{name}', but one of each name in it; expected a list of columns: "
+            f"label_col={[part.strip() for part in name.split(',')]}, or --label-col {name}."
+        )
     raise DataError(
         f"{table.file}: found no column '{name}'; expected one of {', '.join(table.columns)}."
         f"{did_you_mean(name, table.columns)}"

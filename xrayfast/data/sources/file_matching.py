@@ -223,6 +223,7 @@ class Finder:
         self._folders: dict[str, list[_FolderFiles]] = {}
         self._names: list[str] | None = None
         self._index = PathIndex([])
+        self._folded: dict[str, list[str]] = {}
         self._images: dict[tuple[str, ...], dict[str, list[str]]] = {}
 
     def find(self, cells: Sequence[str]) -> tuple[list[list[str]], list[str]]:
@@ -260,6 +261,15 @@ class Finder:
         """The names of the files that have the last component of a cell, in whatever folder."""
         names = self._all_names()
         return [names[i] for i in self._index.find(clean_path(cell).rpartition("/")[2])]
+
+    def same_letters(self, cell: str) -> list[str]:
+        """The names of the files that a cell means but for upper and lower case."""
+        if not self._folded:
+            for name in self._all_names():
+                self._folded.setdefault(_stem(name).rpartition("/")[2].casefold(), []).append(name)
+        end = f"/{_stem(normalize_name(clean_path(cell)))}".casefold()
+        found = self._folded.get(end.rpartition("/")[2], [])
+        return [name for name in found if f"/{_stem(normalize_name(name))}".casefold().endswith(end)]
 
     def inside(self, path: str) -> list[str]:
         """The names of the images in a folder, which is found by the last two components of its path.

@@ -146,7 +146,7 @@ def _parse_labels(
     column = columns.labels[0]
     cells = table.columns[column]
     if not of_run and are_fractions(cells, known):
-        raise DataError(f"{table.file}: found fractions between 0 and 1 in '{column}'. {SOFT_LABELS}")
+        raise DataError(f"{table.file}: found scores, such as fractions between 0 and 1, in '{column}'. {SOFT_LABELS}")
     delim = resolve_delimiter(set(cells), config.label_delim)
     names, certain = parse_label_cells(cells, delim, table.where, blank_allowed=bool(config.blank), known=known)
     names, matrix, uncertain = mark_uncertain(names, certain, known)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from xrayfast.config import Problems
 from xrayfast.data.labels.targets import Targets
+from xrayfast.data.sources.column_words import is_of_box
 from xrayfast.data.sources.columns import Columns, quote
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.file_matching import Finder, absolute
@@ -86,7 +87,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         other = "" if texts[row] == texts[earlier] else f" as '{texts[earlier]}'"
         raise DataError(
             f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
-            "expected one row per image. Remove or merge them."
+            f"expected one row per image. {_describe_boxes(table, columns) or 'Remove or merge them.'}"
         )
     return RowFiles(
         list(distinct),
@@ -99,8 +100,25 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     )
 
 
+def _describe_boxes(table: Table, columns: Columns) -> str:
+    """What to do with a table of a row per box; "" where it is none."""
+    boxes = list(filter(is_of_box, table.columns))
+    if len(boxes) < 2:
+        return ""
+    image, label = columns.path[0], columns.labels[0]
+    return (
+        f"By its columns {quote(boxes)} it is a table of boxes: make one row per image, as pandas does with "
+        f"df.groupby({image!r})[{label!r}].agg(lambda x: '|'.join(sorted(set(x)))).to_csv('labels.csv')."
+    )
+
+
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:
     """Where files of such names are, which may be other images."""
+    if pairs := [(text, found[0]) for text in texts if (found := finder.same_letters(text))]:
+        return (
+            f" {plural(len(pairs), 'name')} differ from a file's only in upper and lower case, as {pairs[0][0]} from "
+            f"{pairs[0][1]}: write them alike."
+        )
     for text in texts[:_LOOKED_UP]:
         if found := finder.same_names(text):
             return f" {shorten(found, 3)} is in another folder than written, so it may be another image."

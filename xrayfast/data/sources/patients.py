@@ -47,7 +47,7 @@ _COPY = re.compile(
     r"(([-_. ]+(aug(mented)?|augmentation|[hv]?flip(ped)?|mirror(ed)?|rot(ated?|ation)?|noisy?|noise|shift(ed)?"
     r"|zoom(ed)?|bright(er|ness)?|dark(er)?|contrast"
     r"|invert(ed)?|gr[ae]y(scale)?|blur(red)?|copy|crop(ped)?|lungs?|left|right|roi|patch|clahe|enhanced)[-_. ]*\d*)+"
-    r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.[0-9a-f]{8,})$",
+    r"|[-_. ]+(frontal|lateral|pa|ap|lat)|_(jpe?g|png)\.rf\.\w+)$",
     re.IGNORECASE,
 )
 """What the names of augmented copies, of crops and of views end in; the last is Roboflow's."""

@@ -249,6 +249,7 @@ def _add_classes(
             f"{folder}: found one folder, {classes[0].name}, which holds {shorten(inside)}; expected class folders, or "
             f"train, valid and test. Give {classes[0]} as the data set's folder, or --labels FILE.csv."
         )
+    _require_own_folders(classes)
     same_name: dict[str, list[_File]] = {}
     for class_folder in classes:
         labels, start = parse_folder_name(class_folder.name), len(str(class_folder)) + 1
@@ -260,6 +261,19 @@ def _add_classes(
     kept = {path for path, _ in added}
     found.copies += [path for files in same_name.values() for path, _ in files if path not in kept]
     found.same_name += [name for name, files in merged.items() if len(files) > 1]
+
+
+def _require_own_folders(classes: Sequence[Path]) -> None:
+    """Refuse a class folder that is a link to that of another class."""
+    real: dict[Path, Path] = {}
+    for folder in classes:
+        other = real.setdefault(folder.resolve(), folder)
+        if other is not folder:
+            link, target = (folder, other) if folder.is_symlink() else (other, folder)
+            raise DataError(
+                f"{link}: found a link to the images of {target.name}, as which all would have both labels; expected a "
+                "folder for each class. Remove the link, or call one folder by both names, as in A+B."
+            )
 
 
 def _class_files(folder: Path, found: _ClassFiles) -> list[str]:

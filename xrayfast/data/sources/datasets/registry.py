@@ -13,6 +13,7 @@ from xrayfast.data.sources.datasets import (
     nih,
     padchest,
     rsna,
+    vindr,
 )
 from xrayfast.data.sources.datasets.spec import GENERIC, DatasetSpec
 from xrayfast.data.sources.tables import HeaderlessFormat, Table, read_table
@@ -25,6 +26,8 @@ SPECS: tuple[DatasetSpec, ...] = (
     rsna.CLASSES,
     covidx.SPEC,
     padchest.SPEC,
+    vindr.BOXES,
+    vindr.LABELS,
     kermany.SPEC,
 )
 
