@@ -13,11 +13,11 @@ from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.operating_points.calibration import (
     FEW_IMAGES,
     Scaling,
-    _fit_slope_and_bias,
     apply_scalings,
     apply_temperature,
     fit_scaling,
     fit_scalings,
+    fit_slope_and_bias,
     fit_temperature,
 )
 
@@ -232,7 +232,7 @@ def test_with_fewer_than_ten_images_a_bias_alone_has_less_log_loss_on_new_images
             y, new = (np.arange(n) < positives).astype(int), (np.arange(4000) < 200).astype(int)
             z, on_new = (gap * (rng.normal(size=len(x)) + gap * x - gap / 2) - 1 for x in (y, new))
             targets = np.where(y == 1, (positives + 1) / (positives + 2), 1 / (n - positives + 2))
-            slope, bias, _ = _fit_slope_and_bias(z, targets)
+            slope, bias, _ = fit_slope_and_bias(z, targets)
             found = fit_scaling(y, expit(z))
             if slope <= 0:
                 slope, bias = 0.0, logit(positives / n)

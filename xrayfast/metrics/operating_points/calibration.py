@@ -156,28 +156,28 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not len(positive):
         return Scaling(1.0, 0.0, "no image with or without the label")
-    logits = _logit(values)
+    logits = logit(values)
     if not n_positive or not n_negative:
         lacking = f"no image {'with' if not n_positive else 'without'} the label"
         share = (n_positive + 1) / (len(positive) + 2)
-        return _fit_bias(logits, share, LEAST_SLOPE, f"{lacking}: all probabilities are near one value")
+        return _with_bias(logits, share, LEAST_SLOPE, f"{lacking}: all probabilities are near one value")
     share = n_positive / len(positive)
     if float(logits.std()) <= 1e-9 * max(1.0, abs(float(logits.mean()))):
-        return _fit_bias(logits, share, 1.0, "all probabilities are equal: the bias alone was fitted")
+        return _with_bias(logits, share, 1.0, "all probabilities are equal: the bias alone was fitted")
     if min(n_positive, n_negative) < FEW_IMAGES:
         few = f"fewer than {FEW_IMAGES} images {'with' if n_positive < FEW_IMAGES else 'without'} the label"
-        return _fit_bias(logits, share, 1.0, f"{few}: the bias alone was fitted")
+        return _with_bias(logits, share, 1.0, f"{few}: the bias alone was fitted")
     targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
-    slope, bias, ended = _fit_slope_and_bias(logits, targets)
+    slope, bias, ended = fit_slope_and_bias(logits, targets)
     if not ended:
-        return _fit_bias(logits, share, 1.0, "the fit of the slope did not come to an end: the bias alone was fitted")
+        return _with_bias(logits, share, 1.0, "the fit of the slope did not come to an end: the bias alone was fitted")
     if slope <= 0:
         reason = "the probabilities rank the label no better than chance: all are near its share of the images"
-        return _fit_bias(logits, share, LEAST_SLOPE, reason)
+        return _with_bias(logits, share, LEAST_SLOPE, reason)
     return Scaling(slope, bias)
 
 
-def _fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, bool]:
+def fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, bool]:
     """Slope and bias of (N,) logits for the least log loss against (N,) targets in [0, 1], and whether they are that.
 
     The logits are not all equal.
@@ -203,15 +203,18 @@ def _fit_slope_and_bias(logits: Floats, targets: Floats) -> tuple[float, float, 
     return slope, float(fit.x[1]) - slope * centre, bool((np.abs(loss(fit.x)[1]) < 1e-8).all())
 
 
-def _fit_bias(logits: Floats, share: float, slope: float, reason: str) -> Scaling:
-    """A slope with the bias for which the mean probability is a share in (0, 1)."""
+def fit_bias(logits: Floats, share: float) -> float:
+    """What is added to (N,) logits for their mean probability to be a share in (0, 1): that of least log loss."""
     from scipy.optimize import brentq
     from scipy.special import expit
 
-    scaled = slope * logits
     middle = float(np.log(share / (1 - share)))
-    ends = middle - float(scaled.max()) - 1, middle - float(scaled.min()) + 1
-    return Scaling(slope, float(brentq(lambda bias: expit(scaled + bias).mean() - share, *ends, xtol=1e-12)), reason)
+    ends = middle - float(logits.max()) - 1, middle - float(logits.min()) + 1
+    return float(brentq(lambda bias: expit(logits + bias).mean() - share, *ends, xtol=1e-12))
+
+
+def _with_bias(logits: Floats, share: float, slope: float, reason: str) -> Scaling:
+    return Scaling(slope, fit_bias(slope * logits, share), reason)
 
 
 def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Floats:
@@ -226,11 +229,12 @@ def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Float
     if len(scalings) != values.shape[1]:
         raise ValueError(f"{len(scalings)} scalings for {values.shape[1]} labels; expected one for each")
     slope, bias = np.array([(scaling.slope, scaling.bias) for scaling in scalings]).T
-    result: Floats = expit(slope * _logit(values) + bias)
+    result: Floats = expit(slope * logit(values) + bias)
     return result
 
 
-def _logit(values: Floats) -> Floats:
+def logit(values: Floats) -> Floats:
+    """The logits of probabilities, which are clipped by `FLOOR`."""
     clipped = values.clip(FLOOR, 1 - FLOOR)
     result: Floats = np.log(clipped) - np.log1p(-clipped)
     return result

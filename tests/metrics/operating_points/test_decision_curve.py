@@ -1,0 +1,40 @@
+"""Net benefit."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from tests.metrics.cases import many_labels
+from xrayfast.metrics.operating_points.decision_curve import THRESHOLDS, net_benefit, net_benefits, treat_all
+
+
+def test_by_hand():
+    # At 0.25 a false positive costs a third: 2 of 3 found, 1 of 2 called for nothing.
+    found = net_benefit([1, 1, 1, 0, 0, -1], [0.9, 0.3, 0.1, 0.25, 0.2, 0.9], [0.25])
+    assert found == pytest.approx([(2 - 1 / 3) / 5])
+    assert treat_all(0.6, [0.25]) == pytest.approx([0.6 - 0.4 / 3])
+
+
+def test_it_is_that_of_the_counts_at_each_threshold():
+    truth, probability = many_labels(hidden=0.2)
+    truth[:, 3] = -1
+    found = net_benefits(truth, probability, list("abcd"))
+    assert list(found["labels"]) == ["a", "b", "c"] and found["thresholds"] == list(THRESHOLDS)
+    for i, label in enumerate("abc"):
+        known = truth[:, i] >= 0
+        for k in (0, 9, 49, 98):
+            limit, n = THRESHOLDS[k], known.sum()
+            ((_, false), (_, true)) = confusion_matrix(truth[known, i], probability[known, i] >= limit, labels=[0, 1])
+            expected = true / n - false / n * limit / (1 - limit)
+            assert found["labels"][label]["model"][k] == pytest.approx(expected, abs=1e-6)
+            share = truth[known, i].mean()
+            assert found["labels"][label]["all"][k] == pytest.approx(
+                share - (1 - share) * limit / (1 - limit), abs=1e-6
+            )
+
+
+def test_a_probability_of_one_for_all_is_treating_all_and_of_zero_none():
+    truth = np.repeat([1, 0], [3, 7])
+    np.testing.assert_allclose(net_benefit(truth, np.ones(10)), treat_all(0.3), atol=1e-12)
+    assert (net_benefit(truth, np.zeros(10)) == 0).all()
+    assert np.isnan(net_benefit([-1], [0.5])).all()

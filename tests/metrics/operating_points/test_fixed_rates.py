@@ -1,0 +1,81 @@
+"""Sensitivity at a fixed specificity and the reverse."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as skm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from tests.metrics.cases import many_labels
+from xrayfast.metrics.operating_points.fixed_rates import TITLES, fixed_rate_rows
+from xrayfast.metrics.proportions import wilson
+
+
+def by_scikit_learn(truth, score):
+    false, true, _ = skm.roc_curve(truth, score, drop_intermediate=False)
+    at_specificity = [true[1 - false >= rate - 1e-9].max() for rate in (0.9, 0.95)]
+    return [*at_specificity, *((1 - false)[true >= rate - 1e-9].max() for rate in (0.9, 0.95))]
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(2, 40))
+def test_the_rates_are_those_of_the_roc_curve(seed, n, levels):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(2, size=n)
+    truth[:2] = 0, 1
+    score = np.clip(rng.integers(levels, size=n) + truth, 0, levels) / levels
+    [row] = fixed_rate_rows(truth[:, None], score[:, None], ["a"])
+    assert [row[name] for name in TITLES] == pytest.approx(by_scikit_learn(truth, score))
+
+
+def test_masked_cells_are_left_out_and_a_label_without_a_class_has_none():
+    truth, probability = many_labels(hidden=0.3)
+    truth[:, 2] = np.minimum(truth[:, 2], 0)
+    rows = fixed_rate_rows(truth, probability, list("abcd"), resamples=50)
+    known = truth[:, 1] >= 0
+    assert [rows[1][name] for name in TITLES] == pytest.approx(by_scikit_learn(truth[known, 1], probability[known, 1]))
+    assert rows[2] == {"label": "c", **dict.fromkeys(TITLES), "intervals": {}}
+
+
+def test_perfect_ranking_has_the_interval_of_as_many_patients():
+    truth = np.repeat([1, 0], [20, 60])
+    groups = np.arange(80) // 2
+    [row] = fixed_rate_rows(truth[:, None], truth[:, None] * 0.8 + 0.1, ["a"], groups, resamples=100)
+    assert [row[name] for name in TITLES] == [1, 1, 1, 1]
+    found = row["intervals"]
+    low, high = wilson(10, 10)
+    assert found["sensitivity_at_specificity_90"] == pytest.approx({"low": float(low), "high": float(high)})
+    # One patient of ten lies beyond 0.9, and none beyond 0.95.
+    assert found["specificity_at_sensitivity_90"] == {"low": None, "high": None}
+    # 30 patients are 3 beyond 0.9 and 1.5 beyond 0.95.
+    assert found["sensitivity_at_specificity_95"] == {"low": None, "high": None}
+
+
+def test_the_draws_do_not_depend_on_the_other_labels():
+    truth, probability = many_labels()
+    rows = fixed_rate_rows(truth, probability, list("abcd"), resamples=40, seed=3)
+    assert fixed_rate_rows(truth[:, [2]], probability[:, [2]], ["c"], resamples=40, seed=3) == [rows[2]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("n", "m", "images", "area"),
+    [(5, 195, 1, 0.9), (10, 100, 1, 0.8), (20, 200, 1, 0.95), (50, 50, 1, 0.8), (200, 200, 1, 0.8), (30, 60, 4, 0.85)],
+)
+def test_the_intervals_cover_the_rates_at_the_true_threshold(n, m, images, area):
+    """Normal scores of two classes; with several images per patient these share half of the variance."""
+    rng, covered, studies = np.random.default_rng(0), 0, 400
+    gap = np.sqrt(2) * norm.ppf(area)
+    true = norm.sf(norm.ppf(0.9) - gap)
+    group = np.repeat(np.arange(n + m), images)
+    truth = (group < n).astype(int)
+    for study in range(studies):
+        noise = rng.normal(size=n + m)[group]
+        if images > 1:
+            noise = np.sqrt(0.5) * (noise + rng.normal(size=len(group)))
+        score = norm.cdf(noise + gap * truth)
+        [row] = fixed_rate_rows(truth[:, None], score[:, None], ["a"], group, resamples=200, seed=study)
+        ends = row["intervals"]["sensitivity_at_specificity_90"]
+        covered += ends["low"] <= true <= ends["high"]
+    assert 0.925 <= covered / studies <= 0.99, covered / studies

@@ -1,0 +1,121 @@
+"""Sensitivity at a fixed specificity and the reverse, read off the ROC curve of the images themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from xrayfast.metrics.classification import Floats, nan_to_none
+from xrayfast.metrics.inputs import Bools, Indices, column, sampling_units, table
+from xrayfast.metrics.intervals.resampling import draws
+from xrayfast.metrics.proportions import wilson
+
+RATES = (0.9, 0.95)
+"""The rates that are fixed."""
+
+TITLES = {
+    **{f"sensitivity_at_specificity_{rate:.0%}"[:-1]: f"Sensitivity at {rate:.0%} specificity" for rate in RATES},
+    **{f"specificity_at_sensitivity_{rate:.0%}"[:-1]: f"Specificity at {rate:.0%} sensitivity" for rate in RATES},
+}
+"""The metrics of `fixed_rate_rows`, and what people read."""
+
+MIN_BEYOND = 2.5
+"""How many patients (or images) have to lie on the wrong side of a fixed rate for an interval: with fewer, such as one
+of 20 for 0.95, what lies beyond the highest score is not known."""
+
+_BLOCK = 2**21
+
+
+def fixed_rate_rows(
+    truth: ArrayLike,
+    probability: ArrayLike,
+    labels: Sequence[str],
+    groups: ArrayLike | None = None,
+    *,
+    resamples: int = 0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """The highest sensitivity at a specificity of at least 0.90 and 0.95, and the reverse, ready for JSON.
+
+    The threshold is chosen on these very images, which the intervals account for: patients are drawn, with and without
+    the label, and the threshold is chosen in each resample again. The variance over resamples gives the effective
+    number of images, at most the number there is, and that Wilson's interval (after Korn and Graubard 1998): as the
+    resamples' percentiles with many images, and not too narrow with few or near 0 and 1. It covers 0.92 to 0.98 in
+    simulations (`test_fixed_rates.py`). None where fewer than `MIN_BEYOND` patients lie beyond the fixed rate.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where masked, which is left out.
+        probability: (N, L) in [0, 1].
+        labels: the L names.
+        groups: (N,) patient numbers, or None where images are drawn.
+        resamples: how often; 0 for no intervals.
+        seed: of the draws.
+
+    Returns:
+        L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table` and `sampling_units`.
+    """
+    actual, values = table(truth, probability)
+    unit, n_units = sampling_units(groups, len(actual))
+    rows: list[dict[str, Any]] = [{"label": label, **dict.fromkeys(TITLES), "intervals": {}} for label in labels]
+    sides: dict[tuple[int, str], tuple[_Side, float]] = {}
+    for i, (cells, scores) in enumerate(zip(actual.T, values.T, strict=True)):
+        positive, known, place = column(cells, scores)
+        if positive.any() and not positive.all():
+            both = _Side(positive, known, unit[place]), _Side(~positive, -known, unit[place])
+            rates = ((side, rate) for side in both for rate in RATES)
+            sides |= {(i, name): pair for name, pair in zip(TITLES, rates, strict=True)}
+    whole = np.ones((1, n_units))
+    for (i, name), (side, rate) in sides.items():
+        rows[i][name] = float(side.highest(whole, rate)[0])
+    if resamples and n_units:
+        drawn: dict[tuple[int, str], list[Floats]] = {key: [] for key in sides}
+        for counts in draws(n_units, resamples, seed, max(4, _BLOCK // len(actual))):
+            for key, (side, rate) in sides.items():
+                drawn[key].append(side.highest(counts, rate))
+        for (i, name), (side, rate) in sides.items():
+            low, high = side.limits(rows[i][name], rate, np.concatenate(drawn[i, name]))
+            rows[i]["intervals"][name] = {"low": nan_to_none(low), "high": nan_to_none(high)}
+    return rows
+
+
+class _Side:
+    """The images of one class and the others, by falling score, with their patients: the share of the one that lies
+    above a threshold, while as many as a rate of the others lie below it.
+    """
+
+    def __init__(self, positive: Bools, score: Floats, unit: Indices) -> None:
+        order = np.argsort(-score, kind="stable")
+        positive, falling = positive[order], -score[order]
+        self.own, self.others = unit[order][positive], unit[order][~positive]
+        # How many others score at least as high as each own one; ties are called together.
+        self._through = np.searchsorted(falling[~positive], falling[positive], side="right")
+        steps = np.append(np.diff(falling[positive]) > 0, True)
+        self._ends = np.flatnonzero(steps)
+
+    def highest(self, counts: Floats, rate: float) -> Floats:
+        """(B,) the highest share in B resamples, by (B, units) counts; NaN where a class is not drawn."""
+        own = np.cumsum(counts[:, self.own], axis=1)
+        others = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, self.others], axis=1)], axis=1)
+        above = others[:, self._through[self._ends]]
+        called = (above <= (1 - rate) * others[:, -1:] + 1e-9).sum(axis=1)
+        hits = np.concatenate([np.zeros((len(counts), 1)), own[:, self._ends]], axis=1)
+        with np.errstate(invalid="ignore"):
+            share: Floats = hits[np.arange(len(counts)), called] / np.where(others[:, -1] > 0, own[:, -1], np.nan)
+        return share
+
+    def limits(self, value: float, rate: float, drawn: Floats) -> tuple[float, float]:
+        """The ends of the 95 % interval of a share, by (R,) resamples; NaN where too few lie beyond the rate."""
+        if len(np.unique(self.others)) * (1 - rate) < MIN_BEYOND - 1e-9 or np.isnan(drawn).all():
+            return math.nan, math.nan
+        n, variance = len(self.own), float(np.nanvar(drawn))
+        inside = min(max(value, 0.5 / n), 1 - 0.5 / n)
+        effective = min(inside * (1 - inside) / variance, n) if variance > 0 else float(len(np.unique(self.own)))
+        low, high = wilson(value * effective, effective)
+        return float(low), float(high)
