@@ -283,6 +283,13 @@ class MostCommon(_Record):
     share: float
 
 
+class NetBenefit(_Record):
+    """Net benefit by label at the same thresholds: of deciding by the `model`, and of treating `all`."""
+
+    thresholds: list[float]
+    labels: dict[str, dict[str, list[float]]]
+
+
 class Gap(_Record):
     """The two subgroups that lie furthest apart in a metric."""
 
@@ -349,6 +356,9 @@ class SplitSummary(_Record):
     confusion_per_label: NotRequired[dict[str, list[list[int]]]]
     cooccurrence: NotRequired[list[list[int]]]
     at_thresholds: NotRequired[list[LabelRow]]
+    calibration: NotRequired[dict[str, list[LabelRow]]]
+    fixed_rates: NotRequired[list[LabelRow]]
+    net_benefit: NotRequired[NetBenefit]
     subgroups: NotRequired[list[Subgroups]]
 
 

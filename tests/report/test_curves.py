@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from tests.report.samples import MANY, predictions, shows_all
+from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.reliability import reliability
 from xrayfast.report.curves import (
     TOGETHER,
     Curve,
+    decision_curve_figure,
+    draw_decision_curve,
     precision_recall_figure,
     precision_recall_points,
     reliability_figure,
@@ -148,3 +152,22 @@ def test_panels_of_many_labels_do_not_run_into_each_other():
     figure.draw_without_rendering()
     boxes = [axes.get_tightbbox() for axes in figure.axes]
     assert not [1 for i, one in enumerate(boxes) for two in boxes[:i] if one.overlaps(two)]
+
+
+def test_a_decision_curve_is_drawn_against_treating_all_and_none():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(2, size=(80, 2))
+    score = np.clip(0.3 * truth + 0.6 * rng.random((80, 2)), 0, 1)
+    found = net_benefits(truth, score, ["a", "b$x$"])
+    figure = decision_curve_figure(found)
+    for axes, label in zip(figure.axes, ("a", "b$x$"), strict=True):
+        [line] = lines(axes, "curve")
+        assert line.get_ydata().tolist() == found["labels"][label]["model"]
+        assert line.get_xdata().tolist() == found["thresholds"]
+        assert lines(axes, "all")[0].get_ydata()[0] == pytest.approx(truth[:, "ab".index(label[0])].mean(), abs=0.01)
+        low, high = axes.get_ylim()
+        assert low < 0 and high > max(line.get_ydata())
+    assert {"network", "treat all", "treat none", "b$x$"} <= set(texts(figure))
+    axes = Figure().add_subplot()
+    draw_decision_curve(axes, "a", found)
+    assert lines(axes, "curve")[0].get_ydata().tolist() == found["labels"]["a"]["model"]

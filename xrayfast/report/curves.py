@@ -16,10 +16,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.display.figure_style import INK, MUTED, SERIES, TEXT
+from xrayfast.display.figure_style import INK, MUTED, SERIES, SMALL, TEXT
 from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
@@ -134,6 +135,47 @@ def label_curves(
         roc.append(Curve(*arrays, _area("AUROC", row["auroc"], interval_of(summary, "auroc", label)), marks[0]))
         precision_recall.append(Curve(*arrays, _area("AP", row["ap"], interval_of(summary, "ap", label)), marks[1]))
     return roc, precision_recall
+
+
+def decision_curve_figure(net_benefit: Mapping[str, Any]) -> Figure:
+    """Net benefit by threshold, one panel per label, with that of treating all images and none.
+
+    Args:
+        net_benefit: as `metrics.operating_points.decision_curve.net_benefits` gives it.
+    """
+    found = net_benefit["labels"]
+    panels = Panels(len(found), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(found), 1.75))
+    for index, label in enumerate(found):
+        _draw_decision_curve(panels.panel(index, label), net_benefit["thresholds"], found[label])
+    return panels.done(*_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
+
+
+def draw_decision_curve(axes: Axes, label: str, net_benefit: Mapping[str, Any]) -> None:
+    """Draw the panel of a label of `decision_curve_figure`."""
+    style_square(axes)
+    _draw_decision_curve(axes, net_benefit["thresholds"], net_benefit["labels"][label])
+    axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
+    _finish_axes(axes, *_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
+
+
+_DECISION_AXES = ("Threshold probability", "Net benefit")
+_DECISION_LINES = {
+    "network": Line2D([], [], color=SERIES[0], linewidth=1.8),
+    "treat all": Line2D([], [], color=MUTED, linewidth=1.2),
+    "treat none": Line2D([], [], **{**GUESSING, "gid": None}),
+}
+
+
+def _draw_decision_curve(axes: Axes, thresholds: Sequence[float], benefits: Mapping[str, Sequence[float]]) -> None:
+    # Treating all is worth the prevalence at a threshold of 0: what is above 0 has room, and little of what is below.
+    top = max(*benefits["model"], *benefits["all"], 0.01)
+    axes.axhline(0, **GUESSING)
+    axes.plot(thresholds, benefits["all"], color=MUTED, linewidth=1.2, gid="all")
+    axes.plot(thresholds, benefits["model"], color=SERIES[0], linewidth=1.8, gid="curve")
+    axes.set_ylim(-0.25 * top, 1.08 * top)
+    axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def reliability_figure(

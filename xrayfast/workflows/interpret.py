@@ -28,7 +28,8 @@ from xrayfast.report.overfitting import of_final_metrics, of_history
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
-from xrayfast.workflows.steps.results import add_warnings, refit_decision, write_cards
+from xrayfast.workflows.steps.evaluation_files import operating_rows
+from xrayfast.workflows.steps.results import complete_metrics, refit_decision, write_cards
 from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def write_report(
         for predicted, predictions in found.items():
             run.write_predictions(predicted, predictions)
         refit_decision(run, options)
-    add_warnings(run)
+    complete_metrics(run)
     interpretations = read_interpretations(run)
     chosen = split or list(interpretations)[-1]
     if chosen not in interpretations:
@@ -167,7 +168,6 @@ def _has_current_metrics(run: Run) -> bool:
     return "decision" in metrics and all(
         split in metrics
         and _SHOWN[run.task] <= metrics[split].keys()
-        and metrics[split].get("positive") == run.decision.positive
         and [row["label"] for row in metrics[split]["per_label"]] == list(run.labels)
         for split in run.predicted_splits
     )
@@ -224,6 +224,7 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
     matrix = interpretation.confusion_matrix() if single else interpretation.cooccurrence()
     counts = pd.DataFrame(matrix, index=labels, columns=labels).rename_axis("actual").reset_index()
     tables = {
+        "operating": pd.DataFrame(operating_rows(interpretation.summary)),
         "per_label": interpretation.label_table().reset_index(),
         "most_confused": pd.DataFrame(interpretation.most_confused(), columns=["actual", "predicted", "count"]),
         "top_losses": interpretation.top_losses_table(top),

@@ -11,7 +11,11 @@ import xrayfast as xf
 from tests.conftest import TINY
 from xrayfast.config import ResultsConfig
 from xrayfast.errors import ConfigError
+from xrayfast.metrics.operating_points.calibration_metrics import TITLES as CALIBRATION
+from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
 from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.metrics.operating_points.fixed_rates import TITLES as FIXED
+from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import threshold_array
 from xrayfast.progress import NullReporter
 from xrayfast.report.curves import label_curves
@@ -215,6 +219,34 @@ def test_cards_leave_out_a_damaged_evaluation_and_mention_other_thresholds(multi
     assert "Evaluations that can't be read are left out here: bad." in card
 
 
+def test_what_thresholds_and_probabilities_are_worth_stands_in_metrics_tables_and_report(multi):
+    xf.interpret(multi)
+    for split in multi.predicted_splits:
+        summary, told = multi.metrics[split], multi.predictions(split)
+        given = told.truth, told.probability, told.labels, told.groups
+        resamples = multi.config.results.resamples
+        assert summary["fixed_rates"] == fixed_rate_rows(*given, resamples=resamples, seed=multi.config.train.seed)
+        assert list(summary["calibration"]) == ["before", "after"]
+        for when, probability in (("before", told.raw), ("after", told.probability)):
+            expected = calibration_rows(told.truth, probability, told.labels, told.groups)
+            for row, other in zip(summary["calibration"][when], expected, strict=True):  # files keep nine digits
+                for name in CALIBRATION:
+                    assert row[name] == pytest.approx(other[name], rel=1e-5, abs=1e-6)
+        assert summary["net_benefit"]["labels"].keys() == set(multi.labels)
+    table = pd.read_csv(multi.path / "tables" / "operating.csv")
+    assert set(table["metric"]) == {*CALIBRATION, *FIXED}
+    assert set(table["label"]) == set(multi.labels)
+    for title in ("Sensitivity at 90% specificity", "Observed / expected", "Brier skill"):
+        assert title in multi.report_path.read_text()
+
+
+def test_without_a_calibration_there_is_none_before(run):
+    xf.interpret(run, calibrate=False, resamples=0)
+    summary = run.metrics["test"]
+    assert list(summary["calibration"]) == ["after"]
+    assert all(row["intervals"] == {} for row in [*summary["calibration"]["after"], *summary["fixed_rates"]])
+
+
 # Two classes
 
 
@@ -258,6 +290,28 @@ def test_of_two_classes_one_curve_and_one_row_are_shown(binary):
     card = binary.model_card_path.read_text()
     assert "| covid-19 |" in card and "| normal |" not in card.split("## ")[-1]
     assert "at_thresholds" not in summary
+    for rows in (*summary["calibration"].values(), summary["fixed_rates"]):
+        assert [row["label"] for row in rows] == ["covid-19"]
+    assert list(summary["net_benefit"]["labels"]) == ["covid-19"]
+
+
+def test_an_older_run_of_two_classes_gets_what_is_lacking_and_keeps_its_numbers(binary):
+    old = {name: value for name, value in binary.metrics.items() if name != "failures"}
+    new = ("positive", "calibration", "fixed_rates", "net_benefit", "warnings")
+    for split in binary.predicted_splits:
+        old[split] = {name: value for name, value in old[split].items() if name not in new}
+        bins = old[split]["reliability"]["after"]["covid-19"]
+        old[split]["reliability"] = {"after": {"most likely class": bins, "covid-19": bins, "normal": bins}}
+    (binary.path / "metrics.json").write_text(json.dumps(old))
+    (binary.path / "checksums.txt").unlink()
+    xf.interpret(binary)
+    for split in binary.predicted_splits:
+        summary = binary.metrics[split]
+        assert {name: summary[name] for name in ("overall", "per_label", "intervals")} == {
+            name: old[split][name] for name in ("overall", "per_label", "intervals")
+        }
+        assert summary["positive"] == "covid-19" and list(summary["reliability"]["after"]) == ["covid-19"]
+        assert set(new) <= summary.keys()
 
 
 def test_of_two_classes_the_other_can_be_the_positive_one(binary):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
+from xrayfast.metrics.operating_points import calibration_metrics, fixed_rates
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import (
     AT_THRESHOLD,
@@ -79,6 +80,39 @@ def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     ]
     caption = "Each class against the rest, predicted at its own threshold and not where it is the most likely one"
     return Table(f"{split}-at-thresholds", caption, columns, rows, sortable=True)
+
+
+def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Sensitivity at fixed specificities and the reverse; None for metrics of older versions."""
+    if "fixed_rates" not in summary:
+        return None
+    titles = fixed_rates.TITLES
+    rows = [[Cell(row["label"]), *_operating_cells(row, titles)] for row in summary["fixed_rates"]]
+    columns = [Column("Label", text=True), *map(Column, titles.values())]
+    caption = f"By label, {split_images(split, summary['images'])}: read off the ROC curve, whatever the threshold"
+    return Table(f"{split}-fixed-rates", caption, columns, rows, sortable=True)
+
+
+def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Calibration intercept, slope and so on of each label, before and after; None for metrics of older versions."""
+    if "calibration" not in summary:
+        return None
+    titles = calibration_metrics.TITLES
+    rows = [
+        [Cell(row["label"]), Cell(when), *_operating_cells(row, titles)]
+        for when, found in summary["calibration"].items()
+        for row in found
+    ]
+    columns = [Column("Label", text=True), Column("Calibration", text=True), *map(Column, titles.values())]
+    caption = (
+        "By label: an intercept below 0 tells of probabilities that are too high, a slope below 1 of ones that are too "
+        "extreme; Brier skill is 1 at best, and 0 for the prevalence as everyone's probability"
+    )
+    return Table(f"{split}-calibration", caption, columns, rows, sortable=True)
+
+
+def _operating_cells(row: Mapping[str, Any], names: Iterable[str]) -> list[Cell]:
+    return [number_cell(row[name], interval=row["intervals"].get(name)) for name in names]
 
 
 def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:

@@ -94,6 +94,20 @@ def _label_rows(summary: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         counts = {name: row[name] for name in _COUNTS if name in row}
         for metric in [name for name in row if name not in counts]:
             yield {**counts, **_row(metric, row[metric], interval_of(summary, metric, row["label"]))}
+        for metric in operating_rows(summary, row["label"]):
+            yield {**counts, **metric}
+
+
+def operating_rows(summary: Mapping[str, Any], label: str | None = None) -> list[dict[str, Any]]:
+    """A row per label and metric of `results.operating_results`, after calibration: of one label or of all."""
+    found = [*summary.get("calibration", {}).get("after", ()), *summary.get("fixed_rates", ())]
+    return [
+        {"label": row["label"], **_row(metric, row[metric], row["intervals"].get(metric))}
+        for row in found
+        if label in (None, row["label"])
+        for metric in row
+        if metric not in ("label", "intervals")
+    ]
 
 
 def _subgroup_rows(columns: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

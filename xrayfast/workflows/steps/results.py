@@ -16,7 +16,10 @@ from xrayfast.errors import ConfigError, did_you_mean
 from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, count_patients, headline_warnings
+from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
+from xrayfast.metrics.operating_points.decision_curve import net_benefits
+from xrayfast.metrics.operating_points.fixed_rates import fixed_rate_rows
 from xrayfast.metrics.operating_points.thresholds import Rule, images_needed, threshold_array
 from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
@@ -116,7 +119,7 @@ def compute_metrics(
 ) -> dict[str, Any]:
     """The metrics of predictions as `metrics.summary.summarise` gives them, with those of `subgroups`.
 
-    Single-label with chosen thresholds: also `at_thresholds`, what `one_vs_rest` gives.
+    Also what `operating_results` gives and, where `Decision.is_one_vs_rest`, `at_thresholds` by `one_vs_rest`.
 
     Args:
         predictions: calibrated by the decision.
@@ -132,24 +135,64 @@ def compute_metrics(
     summary = summarise(*arrays, decision.task, raw=predictions.raw, positive=decision.positive, **options)
     if decision.is_one_vs_rest:
         summary["at_thresholds"] = one_vs_rest(*arrays, threshold_array(decision.points), **bootstrap)
+    summary |= operating_results(predictions, decision, resamples=resamples, seed=seed)
     values = subgroup_values(predictions, by)
     if values:
         summary["subgroups"] = subgroups(*arrays, decision.task, values, positive=decision.positive, **options)
     return summary
 
 
-def add_warnings(run: Run) -> None:
-    """Write the warnings of the splits of a run of an older version into its metrics, which stay as they are.
+def operating_results(
+    predictions: Predictions, decision: Decision, *, resamples: int = 0, seed: int = 0
+) -> dict[str, Any]:
+    """What thresholds and probabilities are worth, of each label or of the positive class alone.
+
+    Args:
+        predictions: calibrated by the decision.
+        decision: tells the positive class, and whether there is a calibration.
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        `calibration`, `calibration_metrics.calibration_rows` "after" the calibration and, where there is one,
+        "before"; `fixed_rates.fixed_rate_rows`; `net_benefit`, as `decision_curve.net_benefits` gives it.
+    """
+    shown = [i for i, label in enumerate(predictions.labels) if decision.positive in (None, label)]
+    truth, labels = predictions.truth[:, shown], [predictions.labels[i] for i in shown]
+    probability, groups = predictions.probability[:, shown], predictions.groups
+    both = {"before": predictions.raw[:, shown], "after": probability}
+    return {
+        "calibration": {
+            when: calibration_rows(truth, values, labels, groups, with_intervals=bool(resamples))
+            for when, values in both.items()
+            if when == "after" or decision.calibration is not None
+        },
+        "fixed_rates": fixed_rate_rows(truth, probability, labels, groups, resamples=resamples, seed=seed),
+        "net_benefit": net_benefits(truth, probability, labels),
+    }
+
+
+def complete_metrics(run: Run) -> None:
+    """Write what versions before 0.6 did not compute of the splits of a run into its metrics, which stay as they are:
+    the positive class, `operating_results` and the warnings.
 
     Raises:
         RunError: a file of the run is damaged.
         WriteError: the folder can't be written to.
     """
-    metrics: dict[str, Any] = {**run.metrics}
-    lacking = [split for split in run.predicted_splits if "warnings" not in metrics[split]]
+    metrics, decision = dict[str, Any](run.metrics), run.decision
+    lacking = [split for split in run.predicted_splits if not {"warnings", "net_benefit"} <= metrics[split].keys()]
     for split in lacking:
-        warnings = warn_of_run(run, metrics[split], run.predictions(split), split)
-        metrics[split] = {**metrics[split], "warnings": warnings}
+        summary, predictions = dict[str, Any](metrics[split]), run.predictions(split)
+        if decision.positive is not None:
+            summary["positive"] = decision.positive
+            summary["reliability"] = {
+                when: {label: bins for label, bins in by_label.items() if label == decision.positive}
+                for when, by_label in summary["reliability"].items()
+            }
+        options = {"resamples": run.config.results.resamples, "seed": run.config.train.seed}
+        summary |= operating_results(predictions, decision, **options)
+        metrics[split] = {**summary, "warnings": warn_of_run(run, summary, predictions, split)}
     if lacking:
         run.write_metrics(metrics)
 
