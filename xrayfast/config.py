@@ -286,7 +286,10 @@ class DataConfig(_Section):
         None, "Column of train, valid and test in the table, or of 1 and 0 such as is_test.", metavar="COLUMN"
     )
     split_file: Path | None = option(
-        None, "A split.csv to replay, or a list of images named for its split, such as test_list.txt.", metavar="FILE"
+        None,
+        "A split.csv to replay; images added since join their patient's split, or are assigned where the patient is "
+        "new. Or a list of images named for its split, such as test_list.txt.",
+        metavar="FILE",
     )
     valid_fraction: float = option(0.2, "Fraction to validate on, where the data set has no split.", gt=0, lt=1)
     test_fraction: float = option(0.0, "Fraction to test on, where the data set has no split.", ge=0, lt=1)

@@ -207,7 +207,8 @@ def open_manifest(
         _require_learnable(truth, labels.names, labels.task, records.labels.matrix)
     given = records.splits or [None] * len(truth)
     if config.split_file:
-        given, split_notes = read_split_file(config.split_file, records.names)
+        complete = not to_train or leave_out is not None
+        given, split_notes = read_split_file(config.split_file, records.names, complete=complete)
         notes += split_notes + (["The data set has a split of its own, which is not used."] if records.splits else [])
     if to_train:
         notes += [] if config.split_file else _check_patients(records)

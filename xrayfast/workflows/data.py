@@ -81,6 +81,8 @@ def open_data(
             for in each image's path) or "none". By default recognised.
         split_col: column of train, valid and test, or of 1 and 0 such as `is_test`. By default recognised.
         split_file: a `split.csv` to replay, or a list of images that is named for its split, such as `test_list.txt`.
+            Images that a `split.csv` lacks join the split of their patient, or are assigned by `split_seed` in the
+            shares that its splits have.
         valid_fraction: fraction of the images for validation, where the data has no split of its own.
         test_fraction: fraction of the images for testing, likewise.
         folds: number of folds of all images that are not test; one of them is the validation split.

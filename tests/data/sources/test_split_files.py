@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
+from xrayfast.config import DataConfig
+from xrayfast.data.manifest import open_manifest
 from xrayfast.data.sources.split_files import read_split_file, splits_in_name
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import ConfigError, DataError
@@ -33,6 +35,13 @@ def test_a_split_replays_where_the_data_have_moved(tmp_path, data_dir):
     assert splits(opened(tmp_path / "moved", split_file=file)) == dict(zip(*reversed_columns(file), strict=True))
 
 
+def test_all_images_are_named_where_nothing_is_trained(tmp_path, data_dir):
+    file = written(tmp_path, opened(data_dir))
+    make(data_dir, "a/new.png")
+    with pytest.raises(DataError, match=r"no split for images of the data: a/new\.png"):
+        open_manifest(DataConfig(source=data_dir, split_file=file), to_train=False)
+
+
 def reversed_columns(file):
     rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
     return [row[0] for row in rows], [row[2] for row in rows]
@@ -55,7 +64,10 @@ def test_splits_that_a_file_lacks_are_drawn(tmp_path, data_dir):
             ["images that are not in the data: a/z.png"],
         ),
         (lambda text: text + "a/new.png,,train,a\n", ["images that are not in the data: a/new.png", "--split-file"]),
-        (lambda text: "\n".join(text.splitlines()[:-2]), ["no split for images of the data: b/b008.png, b/b009.png"]),
+        (
+            lambda text: "\n".join(text.splitlines()[:-2]),
+            ["no split for images of the data: b/b008.png, b/b009.png", "names some of train and valid"],
+        ),
         (lambda text: text + text.splitlines()[-1], ["row 22: image 'b/b009.png' has another row already"]),
         (lambda text: text.replace(",train", ",extra"), ["split is 'extra'; expected train, valid or test"]),
         (

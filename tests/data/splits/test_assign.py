@@ -22,6 +22,7 @@ def test_given_splits_are_kept_and_the_missing_ones_drawn():
     assert found.names[:4] == ["test"] * 4 and found.names.count("valid") == 4 and found.names.count("train") == 12
     assert found.drawn.tolist() == [False] * 4 + [True] * 16
     assert "Split drawn with seed 0: 25% valid, stratified by label, by image" in found.notes[0]
+    assert "When images are added, --split-file with the split.csv of this split keeps it." in found.notes[0]
 
 
 def test_nothing_is_drawn_where_all_is_given():
@@ -95,6 +96,111 @@ def test_folds_of_a_set_with_splits(tmp_path):
     opened(tmp_path / "flat").split_table().to_csv(tmp_path / "split.csv", index=False)
     found = message(ConfigError, tmp_path / "flat", folds=3, split_file=tmp_path / "split.csv")
     assert "whose validation split is given" in found
+
+
+# Images that a split file lacks
+
+
+def grown(tmp_path, count, **options):
+    """Data of two images per patient, the first `count` images of them, with labels a, a, b, a, a, b, ..."""
+    make(tmp_path / "data", *(f"images/{i}.png" for i in range(count)))
+    rows = [f"images/{i}.png,{'aab'[i // 2 % 3]},secret-{i // 2}" for i in range(count)]
+    table(tmp_path / "data", "\n".join(["image,label,patient", *rows]) + "\n")
+    return opened(tmp_path / "data", **options)
+
+
+def saved(tmp_path, data):
+    data.split_table().to_csv(tmp_path / "split.csv", index=False)
+    return tmp_path / "split.csv"
+
+
+def test_a_new_patient_moves_no_old_image(tmp_path):
+    old = grown(tmp_path, 100, test_fraction=0.2)
+    file = saved(tmp_path, old)
+    new = grown(tmp_path, 102, split_file=file)
+    moved = [name for name, split in splits(old).items() if splits(new)[name] != split]
+    assert moved == [] and new.drawn.tolist() == [False] * 100 + [True] * 2
+    assert splits(new)["images/100.png"] == splits(new)["images/101.png"]
+    drawn_anew = splits(grown(tmp_path, 102, test_fraction=0.2))
+    assert any(drawn_anew[name] != split for name, split in splits(old).items())
+
+
+def test_new_images_of_a_patient_join_that_patient(tmp_path):
+    old = splits(grown(tmp_path, 39, test_fraction=0.2))
+    for split in ("train", "valid", "test"):
+        text = "image,split\n" + "".join(
+            f"{name},{split if name == 'images/38.png' else one}\n" for name, one in old.items()
+        )
+        data = grown(tmp_path, 42, split_file=table(tmp_path, text, "split.csv"))
+        assert splits(data)["images/39.png"] == split
+        assert noted(data, "kept for 39 images", "lacks: 1 joined the split of their patient, 2 assigned with seed 0")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_all_images_come_nearest_to_the_shares_of_the_file(tmp_path, seed):
+    file = saved(tmp_path, grown(tmp_path, 60, valid_fraction=0.3, test_fraction=0.1, split_seed=seed))
+    data = grown(tmp_path, 240, split_file=file, split_seed=seed)
+    assert data.counts().loc["images"].to_dict() == {"train": 144, "valid": 72, "test": 24}
+    assert data.counts().loc[["a", "b"]].to_numpy().tolist() == [[96, 48, 16], [48, 24, 8]]
+    assert splits(grown(tmp_path, 240, split_file=file, split_seed=seed)) == splits(data)
+    again = grown(tmp_path, 240, split_file=saved(tmp_path, data))
+    assert splits(again) == splits(data) and not again.drawn.any()
+
+
+def test_new_patients_go_where_a_label_is_short():
+    # Of b, train has 8 of 8: the two new images of b go to valid and test, which are to have a fifth each.
+    given = ["train"] * 12 + ["valid"] * 4 + ["test"] * 4 + [None] * 2
+    b = np.array([1] * 8 + [0] * 12 + [1] * 2, np.uint8)
+    found = assign_splits(given, np.stack([1 - b, b], 1), None, DataConfig(split_file="split.csv"))
+    assert sorted(found.names[-2:]) == ["test", "valid"]
+
+
+def test_a_test_split_that_the_file_lacks_is_of_new_patients(tmp_path):
+    old = grown(tmp_path, 60)
+    data = grown(tmp_path, 90, split_file=saved(tmp_path, old), test_fraction=0.2)
+    assert data.counts().loc["images"].to_dict() == {"train": 58, "valid": 14, "test": 18}
+    assert all(splits(data)[name] == split for name, split in splits(old).items())
+
+
+def test_a_duplicate_of_an_old_image_joins_it(tmp_path):
+    old = grown(tmp_path, 60, test_fraction=0.2)
+    new = grown(tmp_path, 90, split_file=saved(tmp_path, old))
+    groups = np.arange(90)
+    test = [i for i, split in enumerate(splits(old).values()) if split == "test"][:6]
+    groups[[60, 62, 64, 66, 68, 70]] = test
+    again = new.redraw_splits(groups)
+    assert all(splits(again)[f"images/{i}.png"] == "test" for i in range(60, 72))
+    assert all(splits(again)[name] == split for name, split in splits(old).items())
+
+
+def test_a_drawn_test_split_of_a_whole_file_is_redrawn_as_before(tmp_path):
+    data = grown(tmp_path, 60, split_file=saved(tmp_path, grown(tmp_path, 60)), test_fraction=0.2)
+    again = data.redraw_splits(np.array([0 if i in (0, 3) else i for i in range(60)]))
+    assert again.counts().loc["images"].to_dict() == data.counts().loc["images"].to_dict()
+
+
+partly = st.lists(
+    st.tuples(st.sampled_from(["train", "valid", "test", None, None]), st.integers(0, 20), st.integers(0, 2)),
+    max_size=60,
+)
+
+
+@given(partly, st.booleans(), st.sampled_from([0.0, 0.3]), st.integers(0, 9))
+def test_no_given_image_moves_and_no_new_patient_is_divided(images, grouped, test_fraction, seed):
+    file, patients, labels = map(list, zip(("train", 90, 0), ("valid", 91, 0), *images, strict=True))
+    groups = np.array(patients) if grouped else None
+    config = DataConfig(split_file="split.csv", test_fraction=test_fraction, split_seed=seed)
+    found = assign_splits(file, np.eye(3, dtype=np.uint8)[labels], groups, config)
+    rows = list(zip(file, patients, found.names, strict=True))
+    assert set(found.names) <= {"train", "valid", "test"}
+    if None in file:
+        assert all(old in (None, new) for old, _, new in rows)
+        assert found.drawn.tolist() == [old is None for old in file]
+    for patient in set(patients) if grouped and None in file else ():
+        known = {old for old, one, _ in rows if one == patient} - {None}
+        of_new = {new for old, one, new in rows if one == patient and old is None}
+        assert len(of_new) <= 1 and (not known or of_new <= known)
+    assert assign_splits(file, np.eye(3, dtype=np.uint8)[labels], groups, config).names == found.names
 
 
 # What belongs together

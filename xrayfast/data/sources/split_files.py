@@ -9,6 +9,7 @@ from pathlib import Path
 from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shared_folders
 from xrayfast.data.sources.tables import Table, read_table
+from xrayfast.data.splits.assign import is_split_list
 from xrayfast.data.splits.stratify import Split, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.files import MAX_TABLE_BYTES, read_text
@@ -21,12 +22,13 @@ _BY_NAME: dict[frozenset[Split], tuple[Split | None, Split | None]] = {
 """By the splits in a list's name, the split of its images and that of the others; None where it is drawn."""
 
 
-def read_split_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
+def read_split_file(file: Path, names: Sequence[str], *, complete: bool = True) -> tuple[list[Split | None], list[str]]:
     """The splits that a file gives to images.
 
-    A table has a column of images and one of splits, and must name each image of the data and no other: a run's split
-    is replayed as it was. A text file is a list of images; its name says which split they are, as test_list.txt does,
-    and the others are drawn. Where it names two splits, as train_val_list.txt does, the others are the third.
+    A table has a column of images and one of splits, and names no image that the data lack. It must name each image of
+    the data where it is to be `complete`, or names no image of train or none of valid. A text file is a list of images;
+    its name says which split they are, as test_list.txt does, and the others are drawn. Where it names two splits, as
+    train_val_list.txt does, the others are the third.
 
     Returns:
         The split of each of the N names of images, None where it is drawn; and notes.
@@ -35,9 +37,9 @@ def read_split_file(file: Path, names: Sequence[str]) -> tuple[list[Split | None
         DataError: the file can't be read, or does not fit the images.
         ConfigError: a list's name does not say what the other images are.
     """
-    if file.suffix.lower() == ".txt":
+    if is_split_list(file):
         return _read_list(file, names)
-    return _read_split_table(read_table(file), names)
+    return _read_split_table(read_table(file), names, complete)
 
 
 def splits_in_name(name: str) -> set[Split]:
@@ -49,7 +51,7 @@ def splits_in_name(name: str) -> set[Split]:
     return {split for word in re.split(r"[\W_]+", name) if (split := parse_split(word))}
 
 
-def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:
+def _read_split_table(table: Table, names: Sequence[str], complete: bool) -> tuple[list[Split | None], list[str]]:
     images, split_columns = (usual_columns(table.columns, role) for role in ("path", "split"))
     if not images or not split_columns:
         raise DataError(
@@ -70,11 +72,14 @@ def _read_split_table(table: Table, names: Sequence[str]) -> tuple[list[Split | 
         else:
             splits[i] = split
     missing = [name for name, split in zip(names, splits, strict=True) if split is None]
+    if not complete and {"train", "valid"} <= set(splits):
+        missing = []
     for what, listed in (("images that are not in the data", unknown), ("no split for images of the data", missing)):
         if listed:
             raise DataError(
                 f"{table.file}: found {what}: {shorten(listed)}; expected one row per image and no other. Give the "
-                "split file of this data, or leave out --split-file."
+                "split file of this data, or leave out --split-file. To train, images may be missing from a file that "
+                "names some of train and valid: they are assigned."
             )
     return splits, [f"Splits from {table.file}.{dropped}"]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from xrayfast.config import DataConfig
-from xrayfast.data.splits.stratify import Split, k_folds, stratified_split
-from xrayfast.errors import ConfigError
+from xrayfast.data.splits.stratify import SPLITS, Split, k_folds, stratified_split
+from xrayfast.errors import ConfigError, plural
 
 NO_PATIENTS = (
     "by image, as no patients are known; where names of files or columns tell them, --patient-col COLUMN or "
@@ -36,6 +38,8 @@ def assign_splits(
 ) -> SplitAssignment:
     """Keep the given splits, and draw valid and test, where they are wanted and not given, from the other images.
 
+    Where a table as split file gives train and valid, images of train are kept too: see `_extend_splits`.
+
     Args:
         given: N splits; images without one, and those of train, are drawn from.
         positives: (N, L) 1 where the image has the label.
@@ -51,20 +55,71 @@ def assign_splits(
     test = 0.0 if "test" in held_out else config.test_fraction
     valid = 0.0 if "valid" in held_out else config.valid_fraction
     _require_consistent(config, held_out, valid, test)
+    if {None, "train", "valid"} <= set(given) and config.split_file and not is_split_list(config.split_file):
+        return _extend_splits(given, positives, groups, test, config, unit)
     drawn = np.array([split in (None, "train") for split in given], np.bool_)
     if not (test or valid):
         return SplitAssignment([split or "train" for split in given], np.zeros(len(drawn), np.bool_), notes)
     pool = np.flatnonzero(drawn)
     names = np.array([split or "train" for split in given], "<U5")
     names[pool] = draw_splits(positives[pool], None if groups is None else groups[pool], valid, test, config)
-    by = "stratified by label, " + (NO_PATIENTS if groups is None else f"by {unit}")
+    by = "stratified by label, " + _by(groups, unit)
     shares = [
         *([f"fold {config.fold or 1} of {config.folds} as valid"] if config.folds else []),
         *([f"{valid:.0%} valid"] if valid and not config.folds else []),
         *([f"{test:.0%} test"] if test else []),
     ]
-    notes.append(f"Split drawn with seed {config.split_seed}: {' and '.join(shares)}, {by}.")
+    later = "" if config.folds else " When images are added, --split-file with the split.csv of this split keeps it."
+    notes.append(f"Split drawn with seed {config.split_seed}: {' and '.join(shares)}, {by}.{later}")
     return SplitAssignment(names.tolist(), drawn, notes)
+
+
+def _by(groups: npt.NDArray[np.integer] | None, unit: str) -> str:
+    return NO_PATIENTS if groups is None else f"by {unit}"
+
+
+def is_split_list(file: Path) -> bool:
+    """Whether a split file is a list of images named for its split, and not a table of images and splits."""
+    return file.suffix.lower() == ".txt"
+
+
+def _extend_splits(
+    given: Sequence[Split | None],
+    positives: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.integer] | None,
+    test: float,
+    config: DataConfig,
+    unit: str,
+) -> SplitAssignment:
+    """Keep all given splits; an image without one joins its group's, or is assigned by `stratified_split`.
+
+    The fractions are the shares of the given splits, beside the fraction `test` of a test split that is not given.
+    A group with several given splits is joined in the first of train, valid and test: no further image is evaluated.
+    """
+    own = np.arange(len(given)) if groups is None else groups
+    split_of: dict[int, Split] = {}
+    for split in reversed(SPLITS):
+        split_of |= {group: split for group, one in zip(own.tolist(), given, strict=True) if one == split}
+    known = [split or split_of.get(group) for split, group in zip(given, own.tolist(), strict=True)]
+    counts = Counter(filter(None, given))
+    fractions = {split: (1 - test) * n / counts.total() for split, n in counts.items()}
+    fractions |= {"test": test} if test else {}
+    free = np.array([split is None for split in known], np.bool_)
+    # Given images one by one: the file may divide a patient.
+    names = stratified_split(
+        positives, np.where(free, own, -1 - np.arange(len(own))), fractions, config.split_seed, known
+    )
+    drawn = np.array([split is None for split in given], np.bool_)
+    assigned = Counter(names[free].tolist())
+    dealt = ", ".join(f"{assigned[split]} {split}" for split in SPLITS if split in fractions)
+    aim = ", ".join(f"{fractions[split]:.0%} {split}" for split in SPLITS if split in fractions)
+    note = (
+        f"The split file's splits are kept for {plural(counts.total(), 'image')}. Images that it lacks: "
+        f"{int((drawn & ~free).sum())} joined the split of their {unit.partition(',')[0]}, {int(free.sum())} assigned "
+        f"with seed {config.split_seed} ({dealt}) so that all images come nearest to {aim}, stratified by label, "
+        f"{_by(groups, unit)}. Without --split-file all are drawn anew."
+    )
+    return SplitAssignment(names.tolist(), drawn, [note])
 
 
 def keep_given_splits(given: Sequence[Split | None]) -> SplitAssignment:

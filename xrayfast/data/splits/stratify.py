@@ -117,7 +117,11 @@ def parse_split_flags(flags: Mapping[Split, npt.NDArray[np.floating]], where: Ca
 
 
 def stratified_split(
-    targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, fractions: Mapping[str, float], seed: int
+    targets: npt.ArrayLike,
+    groups: npt.NDArray[np.integer] | None,
+    fractions: Mapping[str, float],
+    seed: int,
+    given: Sequence[str | None] | None = None,
 ) -> npt.NDArray[np.str_]:
     """Assign images to splits so that each label has nearly the same share in all of them.
 
@@ -139,6 +143,8 @@ def stratified_split(
         fractions: the fraction of each split; they add up to 1. Names other than train, valid and test rank after
             these, alphabetically.
         seed: the same seed gives the same splits.
+        given: N splits of `fractions` that images keep, equal within a group, and None for images to assign: given and
+            assigned images together then come nearest to the fractions. By default all are assigned.
 
     Returns:
         (N,) names of splits.
@@ -149,8 +155,14 @@ def stratified_split(
     """
     shares = _shares(fractions)
     counts, group_of = _grouped(targets, groups)
-    place = _assign_groups(counts, np.array(list(shares.values())), range(len(shares)), seed)
-    return np.array(list(shares)).take(place[group_of])
+    names = list(shares)
+    place = np.full(len(counts), -1, np.int64)
+    if given is not None:
+        place[group_of] = [names.index(split) if split else -1 for split in given]
+    filled = np.stack([counts[place == split].sum(0) for split in range(len(names))], axis=1)
+    free = place < 0
+    place[free] = _assign_groups(counts[free], np.array(list(shares.values())), range(len(names)), seed, filled)
+    return np.array(names).take(place[group_of])
 
 
 def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: int, seed: int) -> npt.NDArray[np.int64]:
@@ -171,7 +183,8 @@ def k_folds(targets: npt.ArrayLike, groups: npt.NDArray[np.integer] | None, k: i
     if len(counts) < k:
         what = "images" if groups is None else "patients (groups of images that stay together)"
         raise DataError(f"found {len(counts)} {what} for {k} folds; expected {k} or more. Ask for fewer folds.")
-    folds: npt.NDArray[np.int64] = _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed)[group_of]
+    filled = np.zeros((counts.shape[1], k))
+    folds: npt.NDArray[np.int64] = _assign_groups(counts, np.full(k, 1 / k), [k] * k, seed, filled)[group_of]
     return folds
 
 
@@ -201,15 +214,19 @@ def _grouped(
 
 
 def _assign_groups(
-    counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], kept: Sequence[int], seed: int
+    counts: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    kept: Sequence[int],
+    seed: int,
+    filled: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int64]:
     """The split of each group, (G,): assigned, moved where a split lacks a label, and balanced.
 
     `counts` is (G, L), the images of each label in each group, the last label being "any image"; `shares` the fraction
     of each of P splits; `kept`, for each of them, the number of first splits from which it never takes a label's last
-    group.
+    group; `filled` (L, P), the images that each split has of each label beside those of the groups.
     """
-    moves = _Moves(counts, shares, _assign_by_label(counts, shares, np.random.default_rng(seed)))
+    moves = _Moves(counts, shares, _assign_by_label(counts, shares, np.random.default_rng(seed), filled), filled)
     for split, first in enumerate(kept):
         moves.bring_missing_labels(split, first)
     moves.even_out()
@@ -217,13 +234,16 @@ def _assign_groups(
 
 
 def _assign_by_label(
-    counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], rng: np.random.Generator
+    counts: npt.NDArray[np.float64],
+    shares: npt.NDArray[np.float64],
+    rng: np.random.Generator,
+    before: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int64]:
     """The split of each group, (G,), assigned label by label, the rarest first."""
     place = np.full(len(counts), -1, np.int64)
     # Lists, not arrays: this is a loop over single numbers, four times faster on lists.
-    filled = [[0.0] * counts.shape[1] for _ in shares]
-    totals, has = counts.sum(0), counts > 0
+    filled = before.T.tolist()
+    totals, has = counts.sum(0) + before.sum(1), counts > 0
     left = has.sum(0)
     while left.any():
         label = int(np.argmin(np.where(left > 0, left, np.inf)))
@@ -274,18 +294,22 @@ class _Moves:
         place: (G,) the split of each group.
         due: (L, P) images that each split should have of each label.
         filled: (L, P) images that it has.
-        held: (L, P) groups that it has.
+        held: (L, P) groups that it has, those before counted as one.
         own: (G, P) what a group alone adds to chi-squared.
     """
 
     def __init__(
-        self, counts: npt.NDArray[np.float64], shares: npt.NDArray[np.float64], place: npt.NDArray[np.int64]
+        self,
+        counts: npt.NDArray[np.float64],
+        shares: npt.NDArray[np.float64],
+        place: npt.NDArray[np.int64],
+        before: npt.NDArray[np.float64],
     ) -> None:
         self.counts, self.has = counts, counts > 0
         self.place: npt.NDArray[np.int64] = place.copy()
         there = (place[:, None] == np.arange(len(shares))).astype(float)
-        self.filled, self.held = counts.T @ there, self.has.T.astype(float) @ there
-        self.due = np.maximum(counts.sum(0), 1)[:, None] * shares
+        self.filled, self.held = before + counts.T @ there, (before > 0) + self.has.T.astype(float) @ there
+        self.due = np.maximum(counts.sum(0) + before.sum(1), 1)[:, None] * shares
         self.own = counts**2 @ (1 / self.due)
 
     def bring_missing_labels(self, split: int, kept: int) -> None:
