@@ -51,7 +51,7 @@ PHRASES = {
 """Patterns that no docstring, help text, message or template has, and the project's words for them."""
 
 OTHER_SENSES = {
-    r"synthetic|workflows/demo": r"films?|findings?",  # what `synth` draws
+    r"synthetic": r"films?|findings?",  # what `synth` draws
     r"audit/|cli/output|report/html/\w*/?check|workflows/steps/provenance": r"findings?",  # of an audit
     r"report/\w+/templates/(model_card|results)": r"findings?",  # of radiologists
     r"report/html/templates/check": "from elsewhere",  # other hospitals

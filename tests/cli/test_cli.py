@@ -363,14 +363,14 @@ def test_an_error_while_torch_is_imported_is_reported_at_once(at, data_dir, monk
 
 
 def test_the_demo_ends_by_naming_its_report(at, monkeypatch):
+    from xrayfast.cli.commands import synthetic
     from xrayfast.config import ModelConfig, TrainConfig
-    from xrayfast.workflows import demo
 
-    tiny = demo.SETTINGS.model_copy(
+    tiny = synthetic.DEMO.model_copy(
         update={"model": ModelConfig(weights="none", size=32), "train": TrainConfig(epochs=1)}
     )
-    monkeypatch.setattr(demo, "SETTINGS", tiny)
-    monkeypatch.setattr(demo, "IMAGES", 36)
+    monkeypatch.setattr(synthetic, "DEMO", tiny)
+    monkeypatch.setattr(synthetic, "DEMO_IMAGES", 36)
     for number in (1, 2):  # the second time the data is there
         done = call("demo")
         assert done.stdout.rstrip().endswith(f"Report: demo/runs/resnet18-{number}/report.html")
@@ -523,7 +523,8 @@ NUMERIC_OPTIONS = [
 
 def arguments_of(words, run, data):
     """Words for the arguments of a command that must be there."""
-    own = {"predict": [run, data], "evaluate": [run, data], "interpret": [run], "compare": [run, run], "synth": ["new"]}
+    own = {"predict": [run, data], "evaluate": [run, data], "interpret": [run], "compare": [run, run], "synth": ["new"],
+           "report": [run / "predictions" / "valid.csv"]}  # fmt: skip
     return own.get(words, [data] if words in ("fit", "lr-find", "check", "split") else [])
 
 
@@ -583,7 +584,7 @@ def test_no_path_that_is_a_pipe_is_waited_for(words, name, at, tiny_run, data_di
     if name.startswith("-"):
         given = [*needed, name, "fifo"]
     else:
-        names = {"run": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0}
+        names = {"run": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0, "predictions": 0}
         given = [*needed[: names[name]], "fifo", *needed[names[name] + 1 :]]
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
     signal.alarm(60)

@@ -26,6 +26,8 @@ OWN, OTHER = "evaluate runs/a", "evaluate runs/a other --resamples 0"
 PREDICT = "predict runs/a other"
 COMPARE = "compare runs/a runs/b --resamples 10"
 LAYERS = "models --layers tiny_vgg"
+TEST, VALID = "runs/a/predictions/test.csv", "runs/a/predictions/valid.csv"
+REPORT = f"report {TEST} --resamples 0"
 JSON = "--json"
 
 ACTS = {
@@ -89,6 +91,16 @@ ACTS = {
     ("compare", "resamples"): (COMPARE, COMPARE.replace("10", "20")),
     ("compare", "seed"): (COMPARE, "--seed 3"),
     ("compare", "as_json"): (COMPARE, JSON),
+    ("report", "predictions"): (REPORT, f"report {VALID} --resamples 0"),
+    ("report", "output"): (REPORT, "-o pages"),
+    ("report", "task"): (REPORT, "--task multi"),
+    ("report", "positive"): ("report two.csv", "--positive normal"),
+    ("report", "patient_col"): (REPORT, "--patient-col sex"),
+    ("report", "by"): (REPORT, "--by sex"),
+    ("report", "prevalence"): (REPORT, "--prevalence 0.1"),
+    ("report", "resamples"): (REPORT, f"report {TEST} --resamples 30"),
+    ("report", "seed"): (f"report {TEST} --resamples 30", "--seed 3"),
+    ("report", "as_json"): (REPORT, JSON),
     ("models", "layers"): ("models", "--layers tiny_vgg"),
     ("models", "size"): (LAYERS, "--size 64"),
     ("models", "head"): (LAYERS, "--head classifier"),
@@ -172,6 +184,7 @@ def place(tmp_path_factory):
         for words in ("--name a", "--name b --lr 0.02", "--name c --runs elsewhere --seed 2"):
             assert run(f"{fit} {words}").exit_code == 0
         assert run("check other --cache-dir cached").exit_code == 0
+        (folder / "two.csv").write_text("truth,prob_normal,prob_tb\nnormal,0.75,0.25\ntb,0.375,0.625\n")
         settings = folder / "elsewhere/c/config.yaml"
         settings.write_text(settings.read_text().replace(f"{folder}/data", f"{folder}/gone"))
         (folder / "elsewhere/c/checksums.txt").unlink()

@@ -22,12 +22,17 @@ SUMMARIES = {
     "fit": "Train a network on a data set, and write everything into a new run folder.",
     "evaluate": "Test a run on its own test split, or on other data, with its own calibration and thresholds.",
     "interpret": "Report on a run: tables, figures, model card and report.html, from its saved predictions.",
+    "report": "Report on predictions of any tool: metrics with intervals, figures and a page, from a CSV file.",
     "predict": "Predict on new images: a CSV with one row per file, in input order.",
     "compare": "Compare runs: one table with intervals, and paired differences and tests on the same images.",
     "models": "List the networks, with their blocks and numbers of parameters, or the layers of one of them.",
     "cache": "Show or remove the decoded images that are cached on disk.",
 }
 """What each command does, in the order of the list: the first paragraph of its own help, as a test checks."""
+
+
+SHARED_MODULES = {"demo": "synthetic", "synth": "synthetic"}
+"""Of the commands that share one."""
 
 
 class Commands(Mapping[str, Any]):
@@ -49,7 +54,7 @@ class Commands(Mapping[str, Any]):
 def _load(name: str) -> Any:
     """Import the command of `commands/NAME.py`: its function of that name, or its `app` with several."""
     word = name.replace("-", "_")
-    module = importlib.import_module(f"xrayfast.cli.commands.{word}")
+    module = importlib.import_module(f"xrayfast.cli.commands.{SHARED_MODULES.get(name, word)}")
     parent = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
     parent.callback()(lambda: None)  # without a callback, Typer makes no group of a single command
     if hasattr(module, "app"):

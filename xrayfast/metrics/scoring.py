@@ -24,6 +24,17 @@ def log_losses(truth: NDArray[np.int8], probability: Floats) -> Floats:
     return np.where(truth >= 0, -np.log(given.clip(EPSILON, 1 - EPSILON)), 0.0)
 
 
+def mean_log_loss(truth: NDArray[np.int64], probability: Floats, single: bool) -> Floats:
+    """(N,) log loss per image: of its class (single-label), or the mean over its labels that are not masked."""
+    losses = log_losses(truth.astype(np.int8), probability)
+    if single:
+        of_class: Floats = losses[np.arange(len(truth)), truth.argmax(axis=1)]
+        return of_class
+    with np.errstate(invalid="ignore"):
+        mean: Floats = losses.sum(axis=1) / (truth >= 0).sum(axis=1)
+    return mean
+
+
 def one_class(truth: NDArray[np.int8]) -> Bools:
     """(N,) which rows of (N, L) `truth` have exactly one class and no masked cell."""
     once: Bools = (truth == 1).sum(axis=1) == 1

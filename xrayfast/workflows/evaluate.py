@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from xrayfast._version import __version__
@@ -23,7 +22,7 @@ from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
 from xrayfast.metrics.claims.headline import HeadlineWarning
-from xrayfast.metrics.scoring import log_losses
+from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
 from xrayfast.own_code import names_of_code, require_code
 from xrayfast.predictions import (
@@ -300,7 +299,7 @@ def _predict_external(
         patients=data.table["patient"].fillna("").to_numpy(dtype=object)[rows],
         truth=truth,
         probability=raw,
-        loss=_log_loss(truth, raw, run.task == "single"),
+        loss=mean_log_loss(truth, raw, run.task == "single"),
         raw=raw,
         attributes={name: values[rows] for name, values in known.items()},
     ).calibrated(run.decision)
@@ -337,10 +336,3 @@ def _subset(data: Manifest, split: Split) -> Manifest:
             f"{data.config.source}: has no {split} split; found {shorten(there)}. Leave out --split to use all."
         )
     return data.subset(split)
-
-
-def _log_loss(truth: NDArray[np.int64], raw: NDArray[np.float64], single: bool) -> NDArray[np.float64]:
-    """(N,) log loss per image: of its class (single-label), or the mean over its labels that are not masked."""
-    losses = log_losses(truth.astype(np.int8), raw)
-    of_class: NDArray[np.float64] = losses[np.arange(len(truth)), truth.argmax(axis=1)]
-    return of_class if single else losses.sum(axis=1) / (truth >= 0).sum(axis=1)

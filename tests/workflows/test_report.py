@@ -1,0 +1,158 @@
+"""Reports on predictions of any tool: what is read from which columns, and that the numbers are scikit-learn's."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as skm
+from typer.testing import CliRunner
+
+from xrayfast.cli import app
+from xrayfast.errors import ConfigError, DataError, WriteError
+from xrayfast.workflows.report import report
+
+RNG = np.random.default_rng(0)
+N = 60
+CLASSES = ["covid", "normal", "tb"]
+
+
+def single():
+    truth = RNG.integers(0, 3, N)
+    logits = RNG.normal(size=(N, 3)) + 1.5 * np.eye(3)[truth]
+    probability = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    columns = {f"prob_{name}": probability[:, i].round(5) for i, name in enumerate(CLASSES)}
+    return pd.DataFrame(
+        {
+            "image": [f"{i}.png" for i in range(N)],
+            "patient_id": [f"p{i // 2}" for i in range(N)],
+            "sex": ["F", "M"] * (N // 2),
+            "truth": [CLASSES[i] for i in truth],
+            **columns,
+        }
+    )
+
+
+def multi():
+    truth = RNG.integers(0, 2, (N, 2))
+    probability = (0.3 * truth + 0.7 * RNG.random((N, 2))).round(5)
+    return pd.DataFrame(
+        {
+            "File Name": [f"{i}.png" for i in range(N)],
+            "truth_Mass": truth[:, 0],
+            "truth_Pleural Effusion": truth[:, 1],
+            "probability_Mass": probability[:, 0],
+            "probability_Pleural_Effusion": probability[:, 1],
+        }
+    )
+
+
+def test_numbers_of_one_class_per_image_are_scikit_learn_s():
+    table = single()
+    found = report(table, resamples=20)
+    probability = table[[f"prob_{name}" for name in CLASSES]].to_numpy()
+    actual, predicted = table["truth"].tolist(), [CLASSES[i] for i in probability.argmax(axis=1)]
+    overall = found.metrics["overall"]
+    assert found.task == "single" and found.predictions.labels == tuple(CLASSES)
+    assert overall["accuracy"] == skm.accuracy_score(actual, predicted)
+    assert overall["f1_macro"] == pytest.approx(skm.f1_score(actual, predicted, average="macro"))
+    scaled = probability / probability.sum(axis=1, keepdims=True)
+    assert overall["auroc_macro"] == pytest.approx(skm.roc_auc_score(actual, scaled, multi_class="ovr"))
+    assert found.metrics["patients"] == N // 2 and found.metrics["intervals"]["by"] == "patient"
+
+
+def test_numbers_of_several_labels_are_scikit_learn_s_and_masked_cells_are_left_out():
+    table = multi()
+    table["truth_Mass"] = table["truth_Mass"].astype(object)
+    table.loc[:9, "truth_Mass"] = None
+    found = report(table, resamples=0)
+    rows = {row["label"]: row for row in found.metrics["per_label"]}
+    assert found.task == "multi" and set(rows) == {"Mass", "Pleural_Effusion"}
+    kept = table.iloc[10:]
+    auroc = skm.roc_auc_score(kept["truth_Mass"].astype(int), kept["probability_Mass"])
+    assert rows["Mass"]["auroc"] == pytest.approx(auroc)
+    auroc = skm.roc_auc_score(table["truth_Pleural Effusion"], table["probability_Pleural_Effusion"])
+    assert rows["Pleural_Effusion"]["auroc"] == pytest.approx(auroc)
+    assert "patients unknown" in [one["code"] for one in found.metrics["warnings"]]
+
+
+def test_one_probability_is_that_of_a_single_label():
+    truth = RNG.integers(0, 2, N)
+    table = pd.DataFrame({"y_true": truth, "y_score": (0.5 * truth + 0.5 * RNG.random(N)).round(5)})
+    found = report(table, resamples=0)
+    assert found.metrics["per_label"][0]["auroc"] == pytest.approx(skm.roc_auc_score(truth, table["y_score"]))
+    assert "No column names the images" in " ".join(found.notes)
+
+
+def test_two_classes_have_one_positive_one():
+    p = RNG.random(N).round(5)
+    table = pd.DataFrame(
+        {"truth": np.where(RNG.random(N) < p, "pneumonia", "normal"), "prob_normal": 1 - p, "prob_pneumonia": p}
+    )
+    found = report(table, resamples=0)
+    assert found.metrics["positive"] == "pneumonia"
+    assert report(table, resamples=0, positive="normal").metrics["positive"] == "normal"
+    with pytest.raises(ConfigError, match=r"positive is 'norml'.*Did you mean 'normal'"):
+        report(table, positive="norml")
+
+
+def test_the_saved_predictions_of_a_run_give_its_own_metrics(tiny_run, tmp_path):
+    file = shutil.copy(tiny_run.path / "predictions" / "test.csv", tmp_path)
+    found = report(file, resamples=0)
+    for name, value in tiny_run.metrics["test"]["overall"].items():
+        assert found.metrics["overall"][name] == pytest.approx(value, abs=1e-7), name
+
+
+def test_the_command_writes_a_page_and_compares_with_the_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = single()
+    table.to_csv("a.csv", index=False)
+    other = table.assign(prob_covid=table["prob_normal"], prob_normal=table["prob_covid"])
+    other.iloc[:-5].to_csv("b.csv", index=False, sep=";")
+    done = CliRunner().invoke(app, ["report", "a.csv", "b.csv", "--by", "sex", "--resamples", "50"])
+    assert done.exit_code == 0, done.output
+    page = Path("report/report.html").read_text(encoding="utf-8")
+    for words in ("a.csv", "Paired differences from the first", "b.csv", "not for diagnosis", "The page was made by"):
+        assert words in page
+    written = json.loads(Path("report/metrics.json").read_text(encoding="utf-8"))
+    assert [by["by"] for by in written["result"]["subgroups"]] == ["sex"]
+    differences = pd.read_csv("report/differences.csv")
+    row = differences[differences["metric"] == "accuracy"].iloc[0]
+    right = [frame["truth"] == frame[[f"prob_{c}" for c in CLASSES]].idxmax(axis=1).str[5:] for frame in (other, table)]
+    assert row["difference"] == pytest.approx(right[0][:-5].mean() - right[1][:-5].mean())
+    assert (row["low"] <= row["difference"] <= row["high"]) and row["images"] == N - 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prob_tb": 1.7}, r"row 0|row 1: prob_tb is '1.7'; expected a probability from 0 to 1. Apply a sigmoid"),
+        ({"prob_tb": "high"}, "prob_tb is 'high'; expected a probability"),
+        ({"truth": "cancer"}, r"truth has 'cancer'; expected covid, normal, tb"),
+        ({"truth": "covd"}, "Did you mean 'covid'"),
+        ({"image": "same.png"}, r"the image 'same.png' is in several rows; expected one row for each"),
+    ],
+)
+def test_cells_that_are_wrong_are_named(change, message):
+    with pytest.raises(DataError, match=message):
+        report(single().assign(**change))
+
+
+def test_columns_that_lack_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"found no probabilities among the columns image, .*expected prob_LABEL"):
+        report(single()[["image", "truth"]])
+    with pytest.raises(DataError, match="found no truth among the columns image"):
+        report(single().drop(columns="truth"))
+    with pytest.raises(DataError, match="has probabilities of 'Mass' and no truth"):
+        report(multi().drop(columns="truth_Mass"))
+    with pytest.raises(DataError, match="has no column 'hospital'"):
+        report(single(), by="hospital")
+    with pytest.raises(DataError, match=r"task is single, and row 0 has .*expected one label, and 1"):
+        report(multi(), task="single")
+    with pytest.raises(DataError, match="has no rows"):
+        report(single().iloc[:0])
+    (tmp_path / "file").touch()
+    with pytest.raises(WriteError, match="can't be made"):
+        report(single(), tmp_path / "file" / "x")

@@ -1,0 +1,86 @@
+"""`xrayfast report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli.common import command_line
+from xrayfast.cli.options import OUT, Json, check_choice, split_columns
+from xrayfast.cli.output import Output
+from xrayfast.config import MAX_RESAMPLES, MAX_SEED
+
+TASKS = ("single", "multi")
+
+
+def report(
+    predictions: Annotated[
+        list[Path], typer.Argument(metavar="CSV...", help="Predictions; further files are compared with the first.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", rich_help_panel=OUT, help="Folder for report.html and metrics.json."
+        ),
+    ] = Path("report"),
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="|".join(TASKS), show_default="inferred", help="One class per image, or any number of labels."
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(metavar="LABEL", show_default="not the normal one", help="Positive class of two.")
+    ] = None,
+    patient_col: Annotated[
+        str | None, typer.Option(metavar="COLUMN", show_default="by its name", help="Column of patients.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN[,...]", show_default=False, help="Tables by subgroup, of columns of the file."),
+    ] = None,
+    prevalence: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL=]SHARE", show_default=False, help="Give predictive values at it. May be repeated."
+        ),
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(metavar="N", min=0, max=MAX_RESAMPLES, help="How often patients are drawn for intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Report on predictions of any tool: metrics with intervals, figures and a page, from a CSV file.
+
+    Columns: image, patient (if known), prob_LABEL for each label, and truth, which names the labels of the image joined
+    by '|', or truth_LABEL with 1 and 0.
+    """
+    out = Output(as_json)
+    check_choice(task, TASKS, "--task")
+    from xrayfast.cli.results import show_metrics
+    from xrayfast.workflows.report import DIFFERENCES
+    from xrayfast.workflows.report import report as work
+
+    found = work(
+        predictions,
+        output,
+        task=task,  # type: ignore[arg-type]
+        positive=positive,
+        patient_col=patient_col,
+        by=split_columns(by),
+        prevalence=prevalence or (),
+        resamples=resamples,
+        seed=seed,
+        command=command_line(),
+    )
+    show_metrics(out, found.metrics, found.task)
+    out.line()
+    for note in [*found.notes, *found.metrics["notes"]]:
+        out.note(note)
+    if found.differences is not None:
+        out.done("Differences", output / DIFFERENCES)
+    out.done("Report", output / "report.html")
+    out.json({"report": str(found.path), "task": found.task, "notes": found.notes, "metrics": found.metrics})

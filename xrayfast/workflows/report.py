@@ -1,0 +1,145 @@
+"""Report on the predictions of any tool: metrics with intervals, figures and a page, from a table alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from xrayfast.config import MAX_RESAMPLES, MAX_SEED, Task
+from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
+from xrayfast.errors import DataError, WriteError
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.files import write_csv, write_json, write_text
+from xrayfast.metrics.claims.headline import HeadlineFacts, count_patients, headline_warnings
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.registry import epoch_metrics
+from xrayfast.predictions import Predictions
+from xrayfast.report.html.predictions_page import render_predictions_page
+from xrayfast.report.html.split_section import SplitReport
+from xrayfast.run import now
+from xrayfast.workflows.steps.paired import RunPredictions, compare_pair, correct_p_values
+from xrayfast.workflows.steps.prediction_table import read_prediction_table
+from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences
+
+PAGE, METRICS, DIFFERENCES = "report.html", "metrics.json", "differences.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionReport:
+    """Metrics of predictions, and how others differ from them.
+
+    Attributes:
+        task: "single" or "multi".
+        predictions: as they were read.
+        metrics: as `metrics.summary.summarise` gives them, with "warnings" and, where asked for, "subgroups".
+        notes: what was inferred of the table, as sentences.
+        differences: of further tables from the first, as `Comparison.differences`; None with one table.
+        path: the page; None where none was written.
+    """
+
+    task: Task
+    predictions: Predictions
+    metrics: Mapping[str, Any]
+    notes: tuple[str, ...]
+    differences: pd.DataFrame | None
+    path: Path | None
+
+    def __repr__(self) -> str:
+        return f"PredictionReport({self.predictions!r}; page: {self.path})"
+
+
+@check_arguments()
+def report(
+    predictions: pd.DataFrame | Path | str | Sequence[pd.DataFrame | Path | str],
+    output: Path | str | None = None,
+    *,
+    task: Task | None = None,
+    positive: str | None = None,
+    patient_col: str | None = None,
+    by: Sequence[str] | str = (),
+    prevalence: Sequence[str] | str = (),
+    resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 1000,
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0,
+    command: str = "",
+) -> PredictionReport:
+    """The metrics, intervals, figures and warnings of a run's report for predictions of any tool.
+
+    Probabilities are taken as they are: the most likely class is predicted, or each label at 0.5 and above.
+
+    Args:
+        predictions: a CSV file or a DataFrame with columns for image, patient, truth and probabilities, see
+            `steps.prediction_table.read_prediction_table`; of several, each is compared with the first on the images
+            that both have.
+        output: a folder to write `report.html`, `metrics.json` and, of several, `differences.csv` to.
+        task: "single" or "multi"; by default inferred.
+        positive: the positive class of two.
+        patient_col: the column of patients, which intervals draw; by default found by its name.
+        by: columns that form subgroups.
+        prevalence: at which predictive values are given, as "0.05" or "Edema=0.02".
+        resamples: of the bootstrap; 0 for no intervals.
+        seed: of the bootstrap.
+        command: the command line, for the page.
+
+    Returns:
+        The PredictionReport: `.metrics`, `.predictions`, `.differences`, `.path`.
+
+    Raises:
+        DataError: a table can't be read, lacks a column, or a cell is not what it should be.
+        ConfigError: a wrong option.
+        WriteError: the output can't be written.
+    """
+    given: Sequence[Any] = [predictions] if isinstance(predictions, (str, Path, pd.DataFrame)) else predictions
+    sources = [Path(source) if isinstance(source, str) else source for source in given]
+    if not sources:
+        raise DataError("found no predictions; expected a CSV file or a DataFrame.")
+    folder = None if output is None else _make_folder(Path(output))
+    groups = (by,) if isinstance(by, str) else tuple(by)
+    first, *others = (read_prediction_table(source, task, patient_col, groups) for source in sources)
+    found, notes = first.predictions, list(first.notes)
+    chosen = positive_class(first.task, found.labels, positive)
+    if chosen is not None:
+        notes.append(describe_positive_class(found.labels, chosen, positive))
+    decision = Decision(first.task, found.labels, positive=chosen)
+    shares = parse_prevalences((prevalence,) if isinstance(prevalence, str) else prevalence, found.labels)
+    metrics = compute_metrics(found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups)
+    unit = np.arange(len(found)) if found.groups is None else found.groups
+    counts = dict(zip(found.labels, map(tuple, count_patients(found.truth, unit).tolist()), strict=True))
+    metrics["warnings"] = headline_warnings(HeadlineFacts(metrics, first.task, counts, external=True))
+    names = [_name(source, number) for number, source in enumerate(sources, 1)]
+    differences = None
+    if others:
+        rows = []
+        for name, other in zip(names[1:], others, strict=True):
+            one, reference = (RunPredictions(table.predictions, decision) for table in (other, first))
+            compared, remarks = compare_pair(one, reference, tuple(epoch_metrics(first.task)), max(resamples, 1), seed)
+            rows += [{"run": name, "reference": names[0], **row} for row in compared]
+            notes += [f"{name}: {remark.format(reference=names[0])}" for remark in remarks]
+        differences, _ = correct_p_values(rows)
+    path = None
+    if folder is not None:
+        path = folder / PAGE
+        write_json(folder / METRICS, {"source": names[0], "task": first.task, "notes": notes, "result": metrics})
+        if differences is not None:
+            write_csv(folder / DIFFERENCES, differences, "%.6g")
+        split = SplitReport("external", metrics, (), "", found)
+        created = now()[:16].replace("T", " ") + " UTC"
+        write_text(path, render_predictions_page(names[0], created, command, split, decision, notes, differences))
+    return PredictionReport(first.task, found, metrics, tuple(notes), differences, path)
+
+
+def _make_folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+    return path
+
+
+def _name(source: pd.DataFrame | Path, number: int) -> str:
+    return f"DataFrame {number}" if isinstance(source, pd.DataFrame) else str(source)

@@ -1,0 +1,240 @@
+"""Predictions of any tool: a table of truth and probabilities, read as `Predictions`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from xrayfast.config import Task
+from xrayfast.data.labels.names import LABEL_JOIN, find_spelling
+from xrayfast.data.sources.column_words import key_role, simplify_column_name, usual_columns
+from xrayfast.data.sources.tables import Table, read_table
+from xrayfast.errors import DataError, did_you_mean, shorten
+from xrayfast.metrics.scoring import mean_log_loss
+from xrayfast.predictions import Predictions
+
+PROBABILITY_PREFIXES = ("prob_", "probability_", "proba_", "p_", "score_", "pred_")
+"""How the columns of probabilities begin, before the label; the first that occurs is taken."""
+
+TRUTH_PREFIXES = ("truth_", "true_", "target_", "y_true_", "actual_", "gt_", "y_", "label_")
+"""Likewise the columns of 1 and 0 of each label; without them one column names the labels of a row."""
+
+_TRUTH = ("truth", "ytrue", "actual", "groundtruth", "gt", "target", "label", "labels", "y", "class")
+_PROBABILITY = ("prob", "probability", "proba", "score", "yscore", "yprob", "yproba", "p", "pred")
+_POSITIVE = "positive"
+_CELLS = {"1": 1, "1.0": 1, "true": 1, "yes": 1, "0": 0, "0.0": 0, "false": 0, "no": 0}
+_MASKED = ("", "-1", "-1.0", "nan")
+_SUM_TOLERANCE = 0.02
+"""By which the probabilities of classes may miss 1, as those that were rounded do."""
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionTable:
+    """What a table of predictions holds.
+
+    Attributes:
+        predictions: probabilities as they are given, both as `raw` and as calibrated; the log loss of each image.
+        task: "single" where each image has one class and probabilities add up to 1, else "multi".
+        notes: what was inferred, as sentences.
+    """
+
+    predictions: Predictions
+    task: Task
+    notes: tuple[str, ...]
+
+
+def read_prediction_table(
+    source: pd.DataFrame | Path, task: Task | None = None, patient_col: str | None = None, by: Sequence[str] = ()
+) -> PredictionTable:
+    """Read predictions of any tool.
+
+    Columns, in any order: the image (`image`, `file`, ...); the patient (`patient`, ...), if known; probabilities in
+    [0, 1], `prob_LABEL` for each label, or one column such as `prob` for a single label; the truth, one column that
+    names the labels of the image joined by '|', or `truth_LABEL` for each label with 1, 0, or nothing where masked.
+    Those of `predictions/` in a run's folder are such tables.
+
+    Args:
+        source: a CSV file, or a DataFrame.
+        task: by default inferred.
+        patient_col: the column of patients.
+        by: columns that form subgroups.
+
+    Raises:
+        DataError: a column is missing, or a cell is not what it should be.
+    """
+    table = _from_frame(source) if isinstance(source, pd.DataFrame) else read_table(source)
+    where, columns, notes = str(table.file), table.columns, list(table.notes)
+    by_label = _probability_columns(table)
+    labels = tuple(by_label)
+    probability = np.column_stack([_probabilities(table, name) for name in by_label.values()])
+    truth = _truth(table, labels, set(by_label.values()))
+    single = len(labels) > 1 and bool(((truth == 1).sum(axis=1) == 1).all() and (truth >= 0).all())
+    sums = probability.sum(axis=1)
+    complete = bool((abs(sums - 1) <= _SUM_TOLERANCE).all())
+    if task == "single" and not (single and complete):
+        row = int(np.argmax((abs(sums - 1) > _SUM_TOLERANCE) | ((truth == 1).sum(axis=1) != 1)))
+        raise DataError(
+            f"{where}: task is single, and {table.where(row)} has {(truth[row] == 1).sum()} labels and probabilities "
+            f"that add up to {sums[row]:.3g}; expected one label, and 1. Give all classes, or use task multi."
+        )
+    chosen: Task = task or ("single" if single and complete else "multi")
+    if task is None:
+        kind = "one of the classes (single-label)" if chosen == "single" else "any of the labels (multi-label)"
+        notes.append(f"Taken as {kind}: {shorten(labels, 20)}. --task decides otherwise.")
+        if single and not complete:
+            notes.append("Each image has one label, but its probabilities do not add up to 1.")
+    if chosen == "single":
+        probability = probability / sums[:, None]
+    images = _images(table, notes)
+    patients = _patients(table, patient_col, notes)
+    return PredictionTable(
+        Predictions(
+            labels=labels,
+            images=images,
+            patients=patients,
+            truth=truth,
+            probability=probability,
+            loss=mean_log_loss(truth, probability, chosen == "single"),
+            raw=probability,
+            attributes={name: np.array(_column(columns, name, where), dtype=object) for name in by},
+        ),
+        chosen,
+        tuple(notes),
+    )
+
+
+def _from_frame(frame: pd.DataFrame) -> Table:
+    cells = {
+        str(name): ["" if missing else str(cell) for cell, missing in zip(column, column.isna(), strict=True)]
+        for name, column in frame.items()
+    }
+    if not len(frame) or not cells:
+        raise DataError("the DataFrame has no rows; expected one for each image.")
+    return Table(Path("DataFrame"), cells, lambda i: f"row {i}")
+
+
+def _column(columns: Mapping[str, Sequence[str]], name: str, where: str) -> Sequence[str]:
+    if name not in columns:
+        raise DataError(f"{where}: has no column '{name}'; found {shorten(columns, 20)}.{did_you_mean(name, columns)}")
+    return columns[name]
+
+
+def _prefixed(columns: Iterable[str], prefixes: Iterable[str]) -> dict[str, str]:
+    """Columns by what follows the first of the prefixes that occurs."""
+    for prefix in prefixes:
+        if found := {n[len(prefix) :]: n for n in columns if n.lower().startswith(prefix) and len(n) > len(prefix)}:
+            return found
+    return {}
+
+
+def _named(columns: Iterable[str], names: Sequence[str]) -> str | None:
+    """The column with one of these simplified names, the first of them before the others."""
+    found = {simplify_column_name(name): name for name in reversed(list(columns))}
+    return next((found[name] for name in names if name in found), None)
+
+
+def _probability_columns(table: Table) -> dict[str, str]:
+    """The columns of probabilities by label."""
+    if found := _prefixed(table.columns, PROBABILITY_PREFIXES):
+        return found
+    if one := _named(table.columns, _PROBABILITY):
+        return {_POSITIVE: one}
+    raise DataError(
+        f"{table.file}: found no probabilities among the columns {shorten(table.columns, 20)}; expected prob_LABEL for "
+        "each label, or prob for a single one."
+    )
+
+
+def _probabilities(table: Table, name: str) -> NDArray[np.float64]:
+    values = np.empty(len(table))
+    for row, cell in enumerate(table.columns[name]):
+        try:
+            values[row] = float(cell)
+        except ValueError:
+            values[row] = math.nan
+        if not 0 <= values[row] <= 1:
+            raise DataError(
+                f"{table.where(row)}: {name} is '{cell}'; expected a probability from 0 to 1. Apply a "
+                "sigmoid or softmax to logits, and divide per cent by 100."
+            )
+    return values
+
+
+def _truth(table: Table, labels: Sequence[str], taken: set[str]) -> NDArray[np.int64]:
+    """(N, L) 1, 0, and -1 where masked."""
+    free = [name for name in table.columns if name not in taken]
+    columns = _prefixed(free, TRUTH_PREFIXES)
+    truth = np.zeros((len(table), len(labels)), dtype=np.int64)
+    named = _named(free, _TRUTH)
+    if columns and not (named and set(columns) != set(labels)):
+        for i, label in enumerate(labels):
+            key = label if label in columns else find_spelling(label, columns)
+            if key is None:
+                raise DataError(
+                    f"{table.file}: has probabilities of '{label}' and no truth; found truth of {shorten(columns, 20)}."
+                )
+            for row, cell in enumerate(table.columns[columns[key]]):
+                truth[row, i] = _cell(table, row, columns[key], cell)
+        return truth
+    if named is None:
+        raise DataError(
+            f"{table.file}: found no truth among the columns {shorten(free, 20)}; expected a column truth that names "
+            "the labels of each image, or truth_LABEL for each label."
+        )
+    for row, cell in enumerate(table.columns[named]):
+        if len(labels) == 1 and cell.strip() != labels[0]:
+            truth[row, 0] = _cell(table, row, named, cell)
+            continue
+        for name in filter(None, map(str.strip, cell.split(LABEL_JOIN))):
+            key = name if name in labels else find_spelling(name, labels)
+            if key is None:
+                raise DataError(
+                    f"{table.where(row)}: {named} has '{name}'; expected {shorten(labels, 20)}, joined by "
+                    f"'{LABEL_JOIN}' where there are several.{did_you_mean(name, labels)}"
+                )
+            truth[row, labels.index(key)] = 1
+    masked = table.columns.get("masked", [""] * len(table))
+    for row, cell in enumerate(masked):
+        for name in filter(None, cell.split(LABEL_JOIN)):
+            if name in labels:
+                truth[row, labels.index(name)] = -1
+    return truth
+
+
+def _cell(table: Table, row: int, name: str, cell: str) -> int:
+    text = cell.strip().lower()
+    if text in _MASKED:
+        return -1
+    if text not in _CELLS:
+        raise DataError(f"{table.where(row)}: {name} is '{cell}'; expected 1, 0, or nothing where it is not known.")
+    return _CELLS[text]
+
+
+def _images(table: Table, notes: list[str]) -> NDArray[np.object_]:
+    column = next(iter(usual_columns(table.columns, "path")), None)
+    if column is None:
+        notes.append("No column names the images: they are numbered by row, and each row is taken for another image.")
+        return np.array([f"row {i + 1}" for i in range(len(table))], dtype=object)
+    names = pd.Index(table.columns[column])
+    if names.has_duplicates:
+        twice = str(names[names.duplicated()][0])
+        raise DataError(
+            f"{table.file}: the image '{twice}' is in several rows; expected one row for each. Average its predictions."
+        )
+    return np.array(table.columns[column], dtype=object)
+
+
+def _patients(table: Table, patient_col: str | None, notes: list[str]) -> NDArray[np.object_]:
+    column = patient_col or next((name for name in table.columns if key_role(name) == "patient"), None)
+    if column is None:
+        return np.full(len(table), "", dtype=object)
+    cells = [cell.strip() for cell in _column(table.columns, column, str(table.file))]
+    if patient_col is None:
+        notes.append(f"Patients are those of the column '{column}'. --patient-col names another.")
+    return np.array(cells, dtype=object)
