@@ -6,8 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.builders import cells, classes, lines, make, message, noted, opened, rows, table
+from xrayfast.config import DataConfig
 from xrayfast.data.labels import targets
 from xrayfast.data.labels.label_map import LabelMap, read_label_map
+from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError
 
 NAN = np.nan
@@ -134,3 +136,25 @@ def test_policies_before_and_names_after(tmp_path):
 def test_a_map_that_is_wrong(tmp_path):
     classes(tmp_path, a=3, b=3)
     assert "map.txt line 1" in message(ConfigError, tmp_path, label_map=written(tmp_path, "nonsense"))
+
+
+def test_comments_may_follow_a_line(tmp_path):
+    found = read_label_map(
+        written(tmp_path, "Mass = big one # a comment\nRib = fracture #2, broken\n   # whole\nA#b = c\n")
+    )
+    assert found.synonyms == {"big one": "Mass", "fracture #2": "Rib", "broken": "Rib", "c": "A#b"}
+
+
+def test_a_map_that_is_the_wrong_way_round_says_so(tmp_path):
+    with pytest.raises(
+        ConfigError, match="'x' means 'b' here and 'a' in line 1.*The label is on the left.*as in 'x = b'"
+    ):
+        read_label_map(written(tmp_path, "a = x\nb = x\n"))
+    found = read_label_map(written(tmp_path, "Enlarged heart = Cardiomegaly\n"))
+    with pytest.raises(ConfigError, match="Turn it round: 'Cardiomegaly = Enlarged heart'"):
+        found.require_direction(["cardiomegaly", "Edema"])
+    found.require_direction(["Enlarged heart", "Edema"])
+    data = classes(tmp_path / "data", cardiomegaly=4, edema=4)
+    config = DataConfig(source=data, label_map=tmp_path / "map.txt")
+    with pytest.raises(ConfigError, match="Turn it round"):
+        open_manifest(config, to_train=False, known_labels=("Cardiomegaly", "edema"))

@@ -126,3 +126,16 @@ def test_single_label_on_multi_label_data(tmp_path):
         ("with several of the network's classes", 1),
         ("whose class is not certain", 1),
     )
+
+
+def test_classes_that_only_one_of_both_has_are_named(tmp_path):
+    data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
+    notes = match_labels(data, ("covid", "mass", "normal"), "single").notes
+    assert "The network does not know 'effusion' (2 images), left out where it is an image's only label." in notes
+    assert "The data have no image of 'covid': metrics say nothing of such images." in notes
+
+
+@pytest.mark.parametrize(("own", "known"), [("tb", "Tuberculosis"), ("healthy", "normal"), ("LO", "Lung Opacity")])
+def test_a_label_of_the_data_that_may_be_one_of_the_network_under_another_name_is_noted(tmp_path, own, known):
+    notes = match_labels(opened(classes(tmp_path, **{own: 2, "mass": 2})), (known, "mass"), "single").notes
+    assert any(f"Did you mean '{known}'?" in note and f"'{known} = {own}'" in note for note in notes)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from xrayfast.data.labels.names import clean_label, normalize_label
+from xrayfast.data.labels.names import clean_label, find_spelling, normalize_label
 from xrayfast.errors import ConfigFileError, DataError, shorten, truncate
 from xrayfast.files import MAX_SMALL_BYTES, read_text
 
@@ -23,6 +24,19 @@ class LabelMap:
     def _names(self) -> dict[str, str]:
         names = {normalize_label(label): label for label in self.synonyms.values()}
         return names | {normalize_label(synonym): label for synonym, label in self.synonyms.items()}
+
+    def require_direction(self, known: Collection[str]) -> None:
+        """Refuse a map of synonyms to labels that a run does not have, of which the synonym is one of its labels.
+
+        Raises:
+            ConfigFileError: there is one; the message turns it round.
+        """
+        for synonym, label in self.synonyms.items():
+            if find_spelling(synonym, known) and not find_spelling(label, known):
+                raise ConfigFileError(
+                    f"{self.name}: found '{label} = {synonym}', but '{synonym}' is a label of the run and '{label}' is "
+                    f"none; expected LABEL = SYNONYM. Turn it round: '{synonym} = {label}'."
+                )
 
     def rename(self, labels: Sequence[str]) -> list[str]:
         """The labels by their names in the map, in any spelling; labels that it lacks keep theirs."""
@@ -56,7 +70,7 @@ def names_in_map(path: Path | None) -> set[str]:
 def read_label_map(path: Path) -> LabelMap:
     """Read a file with one line per label, such as "Cardiomegaly = Enlarged heart, Enlarged cardiac silhouette".
 
-    Lines that begin with '#' and blank lines are skipped.
+    Blank lines are skipped, and what follows a '#' that begins a line, or that a space is before and no digit behind.
 
     Raises:
         ConfigFileError: the file can't be read, a line has another form, or a name means two labels; the message names
@@ -65,8 +79,9 @@ def read_label_map(path: Path) -> LabelMap:
     lines = read_text(path, "lines of label synonyms", MAX_SMALL_BYTES, ConfigFileError).splitlines()
     synonyms: dict[str, str] = {}
     meaning: dict[str, tuple[str, int]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, written in enumerate(lines, start=1):
+        line = re.sub(r"^\s*#.*|\s#(?!\d).*", "", written)
+        if not line.strip():
             continue
         left, _, right = line.partition("=")
         try:
@@ -81,7 +96,8 @@ def read_label_map(path: Path) -> LabelMap:
             if normalize_label(other) != normalize_label(label):
                 raise ConfigFileError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
-                    "one label for each name. Remove one of them."
+                    "one label for each name. The label is on the left, and its synonyms are on the right: remove one of "
+                    f"the lines, or turn them round, as in '{name} = {label}'."
                 )
         synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:

@@ -51,6 +51,8 @@ def resolve_labels(
         raw = replace(raw, matrix=_agree(raw, where, known, is_replayed=bool(known) and not keep_absent))
     matrix, notes = fill_no_finding_rows(raw.matrix, raw.names)
     label_map = read_label_map(config.label_map) if config.label_map else None
+    if label_map and known:
+        label_map.require_direction(known)
     policies = [parse_policy("uncertain", config.uncertain), parse_policy("blank", config.blank, raw.blank)]
     mapped = label_map.rename(raw.names) if label_map else raw.names
     matrix, policy_notes = apply_policies(matrix, raw.names, policies, mapped)

@@ -11,9 +11,10 @@ import numpy.typing as npt
 from xrayfast.config import Task
 from xrayfast.data.labels.implications import apply_implications, parse_implications
 from xrayfast.data.labels.names import find_spelling
+from xrayfast.data.labels.spellings import find_alike
 from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, to_truth
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import DataError, did_you_mean, shorten
+from xrayfast.errors import DataError, did_you_mean, plural, shorten
 
 _MAP = "--label-map FILE joins names, with a line such as '{known} = {other}'"
 
@@ -65,7 +66,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
             f"{data.config.source}: no label is known to both. The network knows {shorten(labels, 20)}; the data have "
             f"{shorten(data.labels, 20) or 'no labels'}. {example}."
         )
-    notes += _hints(unknown, lacking)
+    notes += _hints(unknown, lacking) + _name_classes(unknown, lacking) * (task == "single")
     targets = np.full((len(data), len(labels)), np.nan, np.float32)
     columns = [labels.index(label) for label in used]
     targets[:, columns] = matrix[:, [names.index(label) for label in used]]
@@ -93,8 +94,22 @@ def _hints(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[s
     return [
         f"The network does not know '{name}'.{hint} {_MAP.format(known=hint.split(chr(39))[1], other=name)}."
         for name, _ in unknown
-        if (hint := did_you_mean(name, lacking))
+        if (hint := did_you_mean(name, lacking) or _name_alike(name, lacking))
     ]
+
+
+def _name_alike(name: str, lacking: Sequence[str]) -> str:
+    """A hint at a label of the network that may be another name of one that it lacks, as `did_you_mean` gives it."""
+    pairs = [pair for pair in find_alike([name, *lacking]) if name in pair]
+    return f" Did you mean '{next(label for label in pairs[0] if label != name)}'?" if pairs else ""
+
+
+def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) -> list[str]:
+    """Notes on the classes of the data that a single-label network lacks, and on those of the network in no image."""
+    listed = shorten((f"'{name}' ({plural(n, 'image')})" for name, n in unknown), 20)
+    return [f"The network does not know {listed}, left out where it is an image's only label."] * bool(unknown) + [
+        f"The data have no image of {shorten(map(repr, lacking), 20)}: metrics say nothing of such images."
+    ] * bool(lacking)
 
 
 def _keep_single_label(

@@ -111,7 +111,7 @@ def exclude_seen(
         unseen = "Evaluate on images that the network was neither trained nor selected on."
         raise DataError(
             f"{data.config.source}: none of {len(data)} images is left to evaluate on: {reasons}. "
-            f"{unseen if is_seen else 'Use other images.'}"
+            f"{unseen if is_seen else 'Use other images.'}{_name_labels(run, matched)}"
             + (f" {NUMBERED_ALIKE}" if any(why.endswith(WAYS[2:]) for why, _ in left_out) else "")
         )
     if own_test:
@@ -120,6 +120,14 @@ def exclude_seen(
             "test."
         )
     return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test, tuple(looked))
+
+
+def _name_labels(run: Run, matched: LabelMatch) -> str:
+    """The labels of the data that the network does not know, beside those that it does; "" where it knows all."""
+    if not matched.unknown:
+        return ""
+    unknown = shorten(name for name, _ in matched.unknown)
+    return f" The network does not know {unknown}; it knows {shorten(run.labels)}: --label-map joins names."
 
 
 def _find_in_run(
