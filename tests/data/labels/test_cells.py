@@ -219,6 +219,7 @@ def test_numbers_are_divided_where_each_is_a_cell_of_its_own(cells, delim):
 
 def test_signs_of_numbers_and_codes_are_no_delimiters():
     assert not note_delimiters(["2E+00", "1E+00", "0E+00"], "|") and not note_delimiters(["0: normal", "0", "1"], "|")
+    assert not note_delimiters(["nodule (<3cm)", "nodule (>3cm)", "nodule"], "|")
 
 
 def test_flags_in_other_languages():

@@ -74,6 +74,7 @@ def test_labels_that_are_codes_are_noted(names, what):
         *(("tb", "Tuberculosis"), ("PTX", "pneumothorax"), ("abn", "abnormal"), ("f", "female"), ("0", "0_normal")),
         *(("LO", "Lung Opacity"), ("opacity", "opacities"), ("mass", "masses"), ("infiltrate", "infiltration")),
         *(("healthy", "normal"), ("sano", "WNL"), ("1: mass", "1"), ("covid", "SARS-CoV-2"), ("NML", "normal")),
+        *(("T.B.", "TB"), ("0", "zero")),
     ],
 )
 def test_labels_that_may_be_one_under_two_names_are_noted(pair):
@@ -93,6 +94,7 @@ def test_labels_that_may_be_one_under_two_names_are_noted(pair):
         ["Lung Opacity", "Lung Lesion", "Mass", "Massive hernia", "no mass", "No Finding"],
         ["Atelectasis", "Pneumonia", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Edema", "Emphysema"],
         ["TB+", "TB-"],
+        ["Grade A", "Grade B"],
     ],
 )
 def test_labels_that_are_different_are_not(names):

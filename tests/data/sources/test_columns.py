@@ -478,6 +478,8 @@ def test_folders_of_folds_with_the_same_files_are_noted(tmp_path):
         f"fold{f}/{s}/{c}/{c}{s}{i}.png" for f in (1, 2) for s in ("train", "test") for c in "ab" for i in range(5)
     ]
     assert noted(opened(make(tmp_path / "same", *files)), "fold1, fold2 look like folds of cross-validation", "--folds")
+    other = [file.replace("fold", "cv") for file in files]
+    assert noted(opened(make(tmp_path / "cv", *other)), "cv1, cv2 look like folds")
     own = [file.replace("/a/a", f"/a/{i}").replace("/b/b", f"/b/{i}") for i, file in enumerate(files)]
     assert not noted(opened(make(tmp_path / "own", *own)), "look like folds")
 

@@ -457,3 +457,11 @@ def test_copies_of_roboflow_have_any_hash(tmp_path):
     names = [f"{c}/{c}{i}_jpg.rf.{h}{i}.jpg" for c in "ab" for i in range(5) for h in ("abc12", "Zq9")]
     data = opened(make(tmp_path, *names))
     assert noted(data, "20 augmented copies") and data.table["study"].nunique() == 10
+
+
+def test_numbers_of_patients_in_names_that_occur_in_several_folders_are_noted(tmp_path):
+    names = [f"hospital{h}/{c}/patient{i}_{c}.png" for h in "AB" for c in ("normal", "mass") for i in range(5)]
+    root = make(tmp_path, *names)
+    shared = opened(root, patient_col=r"name:patient(\d+)")
+    assert noted(shared, "5 of 5 patients occur with several values of the folder", "a pattern for --patient-col")
+    assert not noted(opened(root, patient_col=r"name:(hospital./.*/patient\d)"), "several values")

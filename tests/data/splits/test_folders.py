@@ -140,3 +140,11 @@ def test_a_class_folder_that_is_a_link_to_another_is_an_error(tmp_path):
 def test_a_class_folder_of_regions_is_noted(tmp_path):
     root = make(tmp_path, *(f"{c}/{c}{i}.png" for c in ("normal", "mass", "ROI") for i in range(5)))
     assert noted(opened(root), "A class folder is called 'ROI'")
+
+
+def test_a_folder_of_an_external_test_is_a_split(tmp_path):
+    names = [f"{split}/{c}/{c}{split}{i}.png" for split in ("train", "external_test") for c in "ab" for i in range(5)]
+    root = make(tmp_path, *names)
+    assert splits(opened(root))["external_test/a/aexternal_test0.png"] == "test"
+    (root / "external_test").rename(root / "external")
+    assert "Those of splits are called train, valid and test" in message(DataError, root)

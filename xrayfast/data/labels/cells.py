@@ -51,7 +51,7 @@ _DELIMITERS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
         *(";", ",", " (?:and|und|et|y|with|w/|plus|or|vs) ", "/", "&", ":", r"\\", r"\+", r"\n", r"\t", " - "),
-        *("[<>\u00bb\u2022\u00b7\u3001\u3002\uff0c\uff1b\u060c\u061b]+", "-", "_", " +"),
+        *("(?:[<>](?!=?\\s*\\d)|[\u00bb\u2022\u00b7\u3001\u3002\uff0c\uff1b\u060c\u061b])+", "-", "_", " +"),
     )
 )
 """What may separate labels in a cell, besides '|'."""

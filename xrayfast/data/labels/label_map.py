@@ -96,8 +96,8 @@ def read_label_map(path: Path) -> LabelMap:
             if normalize_label(other) != normalize_label(label):
                 raise ConfigFileError(
                     f"{path.name} line {number}: '{name}' means '{label}' here and '{other}' in line {first}; expected "
-                    "one label for each name. The label is on the left, and its synonyms are on the right: remove one of "
-                    f"the lines, or turn them round, as in '{name} = {label}'."
+                    "one label for each name. The label is on the left, its synonyms are on the right: remove a line, "
+                    f"or turn them round, as in '{name} = {label}'."
                 )
         synonyms.update({name: meaning[normalize_label(label)][0] for name in others})
     if not synonyms:

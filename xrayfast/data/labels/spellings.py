@@ -41,6 +41,7 @@ _SYNONYMS = (
     {"cardiomegaly", "enlargedheart", "bigheart", "heartenlargement", "enlargedcardiacsilhouette"},
     {"pneumothorax", "ptx", "collapsedlung"},
     {"effusion", "pleuralfluid", "hydrothorax"},
+    *({digit, word} for digit, word in zip("01234", ("zero", "one", "two", "three", "four"), strict=True)),
 )
 """Names of one label, as `normalize_label` makes them, that no rule on letters tells."""
 
@@ -152,14 +153,14 @@ def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
     """
     kept = [name for name in names if len(name) <= _LONGEST_COMPARED][:_MOST_COMPARED]
     keys, meanings = list(map(normalize_label, kept)), list(map(_meanings, kept))
-    words = [re.findall(r"[^\W\d_]+", name.casefold()) for name in kept]
+    words = [re.findall(r"[^\W\d_]+", name.casefold()) or [""] for name in kept]
     return [
         (kept[i], kept[j])
         for i, j in combinations(range(len(kept)), 2)
         if keys[i] != keys[j]
         and (
             meanings[i] & meanings[j]
-            or _differ_by_a_letter(keys[i], keys[j])
+            or (_differ_by_a_letter(keys[i], keys[j]) and not len(words[i][-1]) == len(words[j][-1]) == 1)
             or _is_short_for(keys[i], words[j])
             or _is_short_for(keys[j], words[i])
         )
@@ -168,7 +169,7 @@ def find_alike(names: Iterable[str]) -> list[tuple[str, str]]:
 
 def _meanings(name: str) -> set[object]:
     """What a label may stand for: its words without endings, a number before them, 1 or 0, normal, or a synonym."""
-    key, stem = normalize_label(name), name.casefold()
+    key, stem = normalize_label(name), re.sub(r"(?<=[^\W\d])\.", "", name.casefold())
     while (shorter := _ENDING.sub("", stem)) != stem:
         stem = shorter
     number = re.match(r"(\d+)(?![\d.,])(?=$|[\s_:=.-]*[^\W\d])", name)

@@ -96,17 +96,21 @@ def note_origins(columns: Mapping[str, Sequence[str]], free: Sequence[str], pati
         free: names of columns that may be such.
         patients: N identifiers, "" where unknown.
     """
-    for name in filter(may_be_origin, free):
-        pairs = {(owner, cell.strip()) for owner, cell in zip(patients, columns[name], strict=True) if owner}
-        counts = Counter(owner for owner, cell in pairs if not is_missing(cell))
-        shared = [owner for owner, count in counts.items() if count > 1]
-        if shared:
-            return [
-                f"{len(shared)} of {plural(len(counts), 'patient')} occur with several values of '{name}'. If their "
-                f"identifiers start again in each, images of different patients are taken for one: put '{name}' before "
-                "the identifier, in a column for --patient-col."
-            ]
-    return []
+    found = (note_shared_numbers(columns[name], patients, f"'{name}'") for name in filter(may_be_origin, free))
+    return next(filter(None, found), [])
+
+
+def note_shared_numbers(origins: Sequence[str], patients: Sequence[str], what: str = "the folder") -> list[str]:
+    """The same for one origin of each image, by default the folders above that of its class."""
+    pairs = {(owner, cell.strip()) for owner, cell in zip(patients, origins, strict=True) if owner}
+    counts = Counter(owner for owner, cell in pairs if not is_missing(cell))
+    if not (shared := sum(count > 1 for count in counts.values())):
+        return []
+    return [
+        f"{shared} of {plural(len(counts), 'patient')} occur with several values of {what}. If their identifiers start "
+        f"again in each, images of different patients are taken for one: put {what} before the identifier, in a column "
+        "or a pattern for --patient-col."
+    ]
 
 
 def describe_rounding(identifiers: Sequence[str]) -> str:

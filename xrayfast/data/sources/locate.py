@@ -87,7 +87,7 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
         other = "" if texts[row] == texts[earlier] else f" as '{texts[earlier]}'"
         raise DataError(
             f"{table.where(row)}: image '{texts[row]}' is already in {table.where(earlier)}{other}; "
-            f"expected one row per image. {_describe_boxes(table, columns) or 'Remove or merge them.'}"
+            f"expected one row per image. {_describe_merging(table, columns)}"
         )
     return RowFiles(
         list(distinct),
@@ -100,16 +100,13 @@ def locate_files(table: Table, columns: Columns, spec: DatasetSpec, root: Path, 
     )
 
 
-def _describe_boxes(table: Table, columns: Columns) -> str:
-    """What to do with a table of a row per box; "" where it is none."""
+def _describe_merging(table: Table, columns: Columns) -> str:
+    """How rows of one image become one, as those of boxes or readers are."""
     boxes = list(filter(is_of_box, table.columns))
-    if len(boxes) < 2:
-        return ""
-    image, label = columns.path[0], columns.labels[0]
-    return (
-        f"By its columns {quote(boxes)} it is a table of boxes: make one row per image, as pandas does with "
-        f"df.groupby({image!r})[{label!r}].agg(lambda x: '|'.join(sorted(set(x)))).to_csv('labels.csv')."
-    )
+    image, labels = columns.path[0], list(columns.labels)
+    merge = ".max()" if columns.are_flags else ".agg(lambda x: '|'.join(sorted(set(x))))"
+    found = f"By its columns {quote(boxes)} it is a table of boxes" if len(boxes) > 1 else "Remove or merge rows"
+    return f"{found}: pandas makes one row per image by df.groupby({image!r})[{labels}]{merge}.to_csv('labels.csv')."
 
 
 def _describe_elsewhere(finder: Finder, texts: Sequence[str]) -> str:

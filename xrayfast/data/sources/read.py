@@ -13,15 +13,16 @@ from xrayfast.data.images.names import AUGMENTED, DERIVED, find_derived, split_w
 from xrayfast.data.sources.class_folders.layout import detect_layout
 from xrayfast.data.sources.class_folders.read import read_class_folders
 from xrayfast.data.sources.file_matching import absolute
+from xrayfast.data.sources.identifiers import note_shared_numbers
 from xrayfast.data.sources.label_table import read_label_table
 from xrayfast.data.sources.patients import find_patients
 from xrayfast.data.sources.records import ImageRecords
-from xrayfast.data.splits.folders import describe_nested_splits, splits_from_folders
+from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folder, splits_from_folders
 from xrayfast.data.splits.stratify import parse_split
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import require_utf8
 
-_FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?)[-_ ]?\d+", re.IGNORECASE)
+_FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
 """Of a folder: that it is that of one fold of cross-validation."""
 
 
@@ -68,6 +69,8 @@ def read_source(
     require_utf8(chain(records.paths, *(names for _, names in records.left_out)))
     _find_splits(records, config)
     find_patients(records, config)
+    if layout.table is None and records.patients:
+        records.notes += note_shared_numbers([_folders_above(name) for name in records.names], records.patients)
     _note_views(records)
     _note_augmented(records)
     return records, config
@@ -100,6 +103,11 @@ def _note_augmented(records: ImageRecords) -> None:
             "another split makes results optimistic. Those that are called like their image stay with it; else leave "
             "the folders out."
         )
+
+
+def _folders_above(name: str) -> str:
+    """The folders above that of an image's class, without those of splits."""
+    return "/".join(part for part in name.split("/")[:-2] if not parse_split_folder(part))
 
 
 def _split_in_name(name: str) -> str:

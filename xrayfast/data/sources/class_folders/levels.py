@@ -157,7 +157,7 @@ def _choose(levels: Sequence[Sequence[tuple[str, ...]]], names: Sequence[Sequenc
         raise DataError(
             f"{source}: found class folders in class folders, such as {path[1]} in {path[0]}, beside "
             f"{shorten(names[0])}; expected one level of classes. --class-level 1 takes the outer ones, --class-level "
-            "2 the inner ones; or move folders."
+            "2 the inner ones; or move folders. Those of splits are called train, valid and test."
         )
     if named[0]:
         return 1
