@@ -303,6 +303,9 @@ class Gap(_Record):
     difference: float
     low: FloatOrNone
     high: FloatOrNone
+    pairs: NotRequired[int]
+    p: NotRequired[float]
+    p_corrected: NotRequired[float]
 
 
 class Subgroup(_Record):

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from xrayfast.metrics.claims.headline import FEW_PATIENTS
+from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
-from xrayfast.metrics.subgroups import MIN_PATIENTS, age_bands, subgroups
+from xrayfast.metrics.subgroups import _gaps, age_bands, subgroups
 from xrayfast.metrics.summary import summarise
 
 LABELS = ("a", "b", "c")
@@ -51,12 +54,12 @@ def test_a_headline_metric_without_an_interval_has_its_reason():
     sex = np.array(["F"] * n + ["M"] * n + ["X"] * 3)
     (by,) = subgroups(truth, rng.random(truth.shape), ("a", "c"), "multi", {"sex": sex}, resamples=300)
     women, men, _ = by["groups"]
-    assert women["intervals"]["overall"]["auroc_macro"]["low"] is not None
-    assert men["intervals"]["overall"]["auroc_macro"]["low"] is None
-    assert men["intervals"]["overall"]["auroc_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
+    assert women["intervals"]["overall"]["ap_macro"]["low"] is not None
+    assert men["intervals"]["overall"]["ap_macro"]["low"] is None
+    assert men["intervals"]["overall"]["ap_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
     missing = [note for note in by["notes"] if note.startswith("No interval")]
     assert [note.partition(" (")[0] for note in missing] == ["No interval for M", "No interval for X"]
-    assert "AUROC macro" in missing[0]
+    assert "Mean average precision" in missing[0]
     assert missing[0].endswith("some label has no image, or every image, in more than 20% of the resamples.")
     assert missing[1].endswith("fewer than 5 images are too few to draw from.")
 
@@ -158,7 +161,8 @@ def test_gaps_are_the_largest_first_and_find_what_was_put_in():
         "specificity_macro",
         "subset_accuracy",
     }
-    assert any("13 were looked at" in note for note in by["notes"])
+    assert any("of 13 metrics 13 pairs of groups were compared" in note for note in by["notes"])
+    assert all(gap["p"] == pytest.approx(1 / 101) and gap["pairs"] == 1 for gap in auroc.values())
 
 
 def test_of_several_groups_the_two_furthest_apart_are_named():
@@ -168,14 +172,81 @@ def test_of_several_groups_the_two_furthest_apart_are_named():
     recall = {one["value"]: one["per_label"][0]["recall"] for one in by["groups"]}
     (gap,) = [gap for gap in by["gaps"] if (gap["metric"], gap["label"]) == ("recall", "a")]
     assert gap["highest"] == max(recall, key=recall.get) and gap["lowest"] == min(recall, key=recall.get)
-    assert gap["low"] is None and gap["high"] is None  # nothing was drawn
+    assert gap["low"] is None and gap["high"] is None and gap["pairs"] == 3
+    assert "p" not in gap  # nothing was drawn
+
+
+def test_the_largest_of_several_gaps_has_a_test_and_no_interval():
+    truth, probability, _, _, group = case(patients=200)
+    third = np.array(["x", "y", "z"])[np.random.default_rng(1).integers(3, size=200)][group]
+    given = truth, probability, LABELS, "multi", {"third": third}
+    by, again = (subgroups(*given, groups=group, resamples=50)[0] for _ in range(2))
+    assert by["gaps"] and all(gap["low"] is None and 1 / 51 <= gap["p"] <= gap["p_corrected"] for gap in by["gaps"])
+    assert by["gaps"] == again["gaps"]
+    expected = holm([gap["p"] for gap in by["gaps"]])
+    assert [gap["p_corrected"] for gap in by["gaps"]] == pytest.approx(expected.tolist())
+    assert "50 permutations of the groups among patients, corrected for 13 metrics (Holm)" in " ".join(by["notes"])
+
+
+@pytest.mark.parametrize(("patients", "has"), [(FEW_PATIENTS, True), (FEW_PATIENTS - 1, False)])
+def test_auroc_and_balanced_accuracy_need_ten_patients_of_either_class(patients, has):
+    """Of the women so many have the label a; the other labels are common, and the means over them stay."""
+    truth, probability, sex, _, group = case(patients=100)
+    rows = sex == "F"
+    truth[rows, 0] = np.isin(group, np.unique(group[rows])[:patients])[rows]
+    given = {"threshold": np.array([0.3, 0.4, 0.5]), "groups": group, "resamples": 20}
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, **given)
+    found, other = by["groups"]
+    row, ends = found["per_label"][0], found["intervals"]["per_label"]["a"]
+    for name in ("auroc", "balanced_accuracy"):
+        assert (row[name] is not None, ends[name]["low"] is not None) == (has, has)
+        assert other["per_label"][0][name] is not None
+    assert row["recall"] is not None and row["specificity"] is not None
+    kept = [i for i in range(3) if i or has]
+    mean = np.mean([sk.roc_auc_score(truth[rows, i], probability[rows, i]) for i in kept])
+    assert found["with_auroc"] == len(kept)
+    assert found["overall"]["auroc_macro"] == pytest.approx(mean, abs=1e-12)
+    end = found["intervals"]["overall"]["auroc_macro"]
+    assert end["low"] < mean < end["high"]
+
+
+def test_without_ten_patients_of_a_class_a_single_label_group_has_no_auroc_at_all():
+    truth, probability, sex, _, group = case(task="single", patients=100)
+    rows = np.flatnonzero(sex == "F")
+    truth[rows] = np.eye(3, dtype=np.int64)[np.arange(len(rows)) % 2]
+    truth[rows[group[rows] == group[rows[0]]]] = [0, 0, 1]
+    (by,) = subgroups(truth, probability, LABELS, "single", {"sex": sex}, groups=group)
+    women = by["groups"][0]
+    assert women["overall"]["auroc_macro"] is None and women["overall"]["balanced_accuracy"] is None
+    assert [row["auroc"] is None for row in women["per_label"]] == [False, False, True]
+    assert women["overall"]["accuracy"] is not None
+
+
+@pytest.mark.slow
+def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_per_cent():
+    """Patients have one to three images whose errors go together, and the label is more common in some groups.
+
+    Of 400 studies the share of those with any p below 0.05, corrected, has a standard error of 1.1 %.
+    """
+    found = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        own = rng.integers(10, size=500)
+        group = np.repeat(np.arange(500), rng.integers(1, 4, 500))
+        truth = (rng.random(500) < np.linspace(0.3, 0.6, 10)[own]).astype(int)[group][:, None]
+        score = 1.5 * truth[:, 0] + rng.normal(size=500)[group] + 0.5 * rng.normal(size=len(group))
+        split = ResampledMetrics(truth, 1 / (1 + np.exp(0.7 - score[:, None])), "multi", group)
+        members = {str(i): own[group] == i for i in range(10)}
+        gaps, _ = _gaps(split, ["a"], members, 199, seed, None)
+        found.append(min(gap["p_corrected"] for gap in gaps) < 0.05)
+    assert 0.02 <= np.mean(found) <= 0.08, np.mean(found)
 
 
 def test_small_groups_are_noted_and_not_compared():
     truth, probability, sex, _, group = case(patients=60)
     few = sex.astype("<U5").copy()
-    few[group < MIN_PATIENTS - 1] = "other"
-    few[group == MIN_PATIENTS - 1] = ""
+    few[group < FEW_PATIENTS - 1] = "other"
+    few[group == FEW_PATIENTS - 1] = ""
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": few}, groups=group, resamples=20)
     assert [one["value"] for one in by["groups"]] == ["F", "M", "other"]
     assert by["missing"] == 3
@@ -187,7 +258,7 @@ def test_small_groups_are_noted_and_not_compared():
 def test_a_metric_is_compared_where_there_are_enough_patients():
     """Of nine women alone it is known that they have the label: too few for AUROC and recall, not for specificity."""
     truth, probability, sex, _, group = case(patients=100)
-    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: MIN_PATIENTS - 1]), 0] = 0
+    truth[(sex == "F") & ~np.isin(group, np.unique(group[sex == "F"])[: FEW_PATIENTS - 1]), 0] = 0
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
     assert [gap["metric"] for gap in by["gaps"] if gap["label"] == "a"] == ["specificity"]
     together = {gap["metric"]: gap["labels"] for gap in by["gaps"] if gap["metric"].endswith("_macro")}
@@ -195,7 +266,7 @@ def test_a_metric_is_compared_where_there_are_enough_patients():
 
 
 def test_many_images_of_few_patients_are_few():
-    truth, probability, sex, _, group = case(patients=2 * MIN_PATIENTS - 4, images=12)
+    truth, probability, sex, _, group = case(patients=2 * FEW_PATIENTS - 4, images=12)
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group)
     assert by["gaps"] == []
     (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex})  # each image a patient of its own

@@ -10,7 +10,7 @@ from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.errors import format_cell, format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.report.wording import images_of_patients, label_rows
+from xrayfast.report.wording import gap_test, images_of_patients, label_rows
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation
@@ -156,10 +156,11 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
     )
     for gap in grouping["gaps"][:gaps]:
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
+        test = f"; {gap_test(gap)}" if gap_test(gap) else ""
         between = "" if gap["low"] is None else f" ({format_interval(gap['low'], gap['high'])})"
         out.line(
             f"Gap: {metric_title(gap['metric'])}{of} is {gap['highest_value']:.3f} for {gap['highest']} and "
-            f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}."
+            f"{gap['lowest_value']:.3f} for {gap['lowest']}, a difference of {gap['difference']:.3f}{between}{test}."
         )
     if not grouping["gaps"] and len(grouping["groups"]) > 1:
         out.line("No two groups are large enough to be compared.")

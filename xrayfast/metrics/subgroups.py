@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.config import Task
-from xrayfast.errors import shorten
+from xrayfast.errors import plural, shorten
+from xrayfast.metrics.claims.gap_test import permutation_p, permuted_metrics
+from xrayfast.metrics.claims.headline import FEW_PATIENTS, count_patients
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import Bools, Indices
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_UNITS
+from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.intervals.resampling import block_size, draws, left_out
@@ -25,11 +28,12 @@ from xrayfast.metrics.summary import summarise
 AGES = {"0-17": 0.0, "18-39": 18.0, "40-59": 40.0, "60-79": 60.0, "80+": 80.0}
 """The bands of age, and the years that each begins with."""
 
-MIN_PATIENTS = 10
-"""Patients (or images) with the label, and without it, that a subgroup needs to be compared with others."""
-
 GAP_METRICS = ("auroc", "recall", "specificity")
 """What subgroups are compared by, per label and as a mean over the labels; also by `registry.EXACT_MATCH`."""
+
+NEEDS_BOTH = ("auroc", "balanced_accuracy")
+"""What a subgroup has no value of, by label and overall, where fewer than `FEW_PATIENTS` patients have the label, or
+are without it."""
 
 _KEPT = ("positive", "images", "patients", "scored", "overall", "per_label", "intervals", "notes")
 
@@ -68,7 +72,9 @@ def subgroups(
         Per attribute: `by`; `missing`, the images without a value; `groups`, a summary each with its `value` and
         `with_auroc`, the number of labels that macro AUROC is the mean of; `gaps`, largest first: `metric`, `label`
         (None for a mean over `labels` labels), the values `highest` and `lowest`, the metric there (`highest_value`,
-        `lowest_value`), their `difference` and its interval `low` to `high`; `notes`. Undefined numbers are None.
+        `lowest_value`), their `difference`, how many `pairs` of subgroups it is the largest of, its interval `low` to
+        `high` where there is one pair, and the test of `claims.gap_test.permuted_metrics` where there are resamples:
+        `p`, and `p_corrected` for the number of gaps (Holm); `notes`. Undefined numbers are None.
 
     Raises:
         ValueError: As `ResampledMetrics`; a column without N values.
@@ -81,6 +87,9 @@ def subgroups(
         options: dict[str, Any] = {"prevalence": prevalence, "resamples": resamples, "seed": seed}
         options["positive"] = positive
         found = summarise(*of_rows, threshold=threshold, groups=patients, **options)
+        few: Bools = np.min(count_patients(truth[rows], split.unit[rows]), axis=1) < FEW_PATIENTS
+        if few.any():
+            _leave_out_uncertain(found, split.select(rows), few, resamples, seed)
         with_auroc = sum(row["auroc"] is not None for row in found["per_label"])
         return {"with_auroc": with_auroc, **{name: found[name] for name in _KEPT if name in found}}
 
@@ -99,6 +108,39 @@ def subgroups(
     return found
 
 
+def _leave_out_uncertain(
+    summary: dict[str, Any], split: ResampledMetrics, few: Bools, resamples: int, seed: int
+) -> None:
+    """Take `NEEDS_BOTH` of labels with few patients out of a subgroup's summary, and out of its means.
+
+    Args:
+        summary: of the subgroup, which is changed.
+        split: of the subgroup.
+        few: (L,) the labels.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    ends = summary.get("intervals", {"overall": {}, "per_label": {}})
+    nothing = {"low": None, "high": None, "undefined": 0.0}
+    for row, is_few in zip(summary["per_label"], few.tolist(), strict=True):
+        for name in NEEDS_BOTH if is_few else ():
+            row[name] = None
+            if row["label"] in ends["per_label"]:
+                ends["per_label"][row["label"]][name].update(nothing)
+    rest: dict[str, Any] = {"overall": {}}
+    if split.task == "multi" and not few.all():
+        columns = split.truth[:, ~few], split.probability[:, ~few]
+        names = [row["label"] for row, is_few in zip(summary["per_label"], few.tolist(), strict=True) if not is_few]
+        patients = split.unit if split.by == "patient" else None
+        options: dict[str, Any] = {"threshold": split.thresholds[~few], "groups": patients}
+        rest = summarise(columns[0], columns[1], names, "multi", resamples=resamples, seed=seed, **options)
+    for name in summary["overall"]:
+        if name.removesuffix("_macro") in NEEDS_BOTH:
+            summary["overall"][name] = rest["overall"].get(name)
+            if ends["overall"]:
+                ends["overall"][name].update(rest.get("intervals", {"overall": {}})["overall"].get(name, nothing))
+
+
 @dataclass(frozen=True)
 class _Contrast:
     """Two subgroups and the difference of a metric between them, averaged over some labels.
@@ -109,6 +151,7 @@ class _Contrast:
         high: index of the subgroup with the higher value.
         low: of the other.
         difference: at least 0.
+        pairs: of subgroups that were compared; this is the one with the largest difference.
     """
 
     metric: str
@@ -116,6 +159,7 @@ class _Contrast:
     high: int
     low: int
     difference: float
+    pairs: int = 1
 
     def differences(self, values_by_metric: Mapping[str, Floats]) -> Floats:
         """(B,) differences from the (G, B, L) values of G subgroups."""
@@ -142,14 +186,42 @@ def _gaps(
         for name in GAP_METRICS:
             enough[name] = enough[name] & (np.array(labels) == positive)
     contrasts = _contrasts(values, enough)
-    ends = [(math.nan, math.nan)] * len(contrasts)
-    if resamples and split.n_units > 1 and contrasts:
+    ends = dict.fromkeys(contrasts, (math.nan, math.nan))
+    # That of the largest of several differences would lie above 0 by chance alone.
+    named = [one for one in contrasts if one.pairs == 1]
+    if resamples and named:
         block = block_size(max(samples, key=lambda sample: sample.truth.size))
         drawn = _compute(samples, own, draws(split.n_units, resamples, seed, block))
         without = _compute(samples, own, left_out(split.n_units, seed, block))
-        ends = [_interval(one.differences(drawn), one.difference, one.differences(without)) for one in contrasts]
-    gaps = [_gap_json(one, names, labels, values, *end) for one, end in zip(contrasts, ends, strict=True)]
-    return sorted(gaps, key=lambda gap: -gap["difference"]), _notes(split.by, names, enough, len(gaps))
+        ends |= {one: _interval(one.differences(drawn), one.difference, one.differences(without)) for one in named}
+    gaps = [_gap_json(one, names, labels, values, *ends[one]) for one in contrasts]
+    if resamples and contrasts:
+        code = np.full(len(split.truth), -1, np.int16)
+        for i, rows in enumerate(members.values()):
+            code[rows] = i
+        permuted = permuted_metrics(split, code, enough, resamples, seed)
+        p = [
+            permutation_p(one.difference, _largest_gaps(permuted[one.metric], enough[one.metric], one))
+            for one in contrasts
+        ]
+        for gap, value, corrected in zip(gaps, p, holm(p).tolist(), strict=True):
+            gap |= {"p": value, "p_corrected": corrected}
+    return sorted(gaps, key=lambda gap: -gap["difference"]), _notes(split.by, names, enough, contrasts, resamples)
+
+
+def _largest_gaps(values: Floats, enough: Bools, one: _Contrast) -> Floats:
+    """(B,) the largest difference between any two subgroups in (G, B, L) values, over the labels of a contrast."""
+    if len(one.labels) == 1:
+        compared = values[enough[:, one.labels[0]], :, one.labels[0]]
+        largest: Floats = compared.max(axis=0) - compared.min(axis=0)
+        return largest
+    gaps = [
+        np.abs((values[a][:, shared] - values[b][:, shared]).mean(axis=1))
+        for a, b in combinations(range(len(enough)), 2)
+        if (shared := enough[a] & enough[b]).sum() > 1
+    ]
+    widest: Floats = np.max(gaps, axis=0)
+    return widest
 
 
 def _compute(
@@ -172,7 +244,7 @@ def _enough(split: ResampledMetrics, members: Sequence[Bools]) -> dict[str, Bool
 
     def counted(cells: Bools) -> Bools:
         counts = [[len(np.unique(split.unit[column & rows])) for column in cells.T] for rows in members]
-        return np.array(counts) >= MIN_PATIENTS
+        return np.array(counts) >= FEW_PATIENTS
 
     unmasked = np.asarray((split.truth >= 0).any(axis=1, keepdims=True))
     positive, negative = counted(split.truth == 1), counted(split.truth == 0)
@@ -189,7 +261,9 @@ def _contrasts(values: Mapping[str, Floats], enough: Mapping[str, Bools]) -> lis
         several = [(pair, tuple(np.flatnonzero(shared).tolist())) for pair, shared in both.items() if shared.sum() > 1]
         for pairs in [*candidates, several]:
             contrasts = [_contrast(values[name][:, 0], name, pair, labels) for pair, labels in pairs]
-            found += [max(contrasts, key=lambda one: one.difference)] if contrasts else []
+            if contrasts:
+                largest = max(contrasts, key=lambda one: one.difference)
+                found.append(replace(largest, pairs=len(contrasts)))
     return found
 
 
@@ -215,23 +289,33 @@ def _gap_json(
         "lowest": names[one.low],
         "lowest_value": low_value,
         "difference": one.difference,
+        "pairs": one.pairs,
         "low": nan_to_none(low),
         "high": nan_to_none(high),
     }
 
 
-def _notes(unit: str, names: Sequence[str], enough: Mapping[str, Bools], n_gaps: int) -> list[str]:
+def _notes(
+    unit: str, names: Sequence[str], enough: Mapping[str, Bools], contrasts: Sequence[_Contrast], resamples: int
+) -> list[str]:
     few = [name for i, name in enumerate(names) if not any(there[i].any() for there in enough.values())]
     notes = [
-        f"Groups are compared where they have at least {MIN_PATIENTS} {unit}s with the label (recall), without it "
-        "(specificity), or both (AUROC); means over labels are over those of which both groups have enough."
+        f"Groups are compared where they have at least {FEW_PATIENTS} {unit}s with the label (recall), without it "
+        "(specificity), or both (AUROC); means over labels are over those of which both groups have enough. AUROC and "
+        "balanced accuracy have no value for a group with fewer."
     ]
     if few:
         notes.append(f"Too small to be compared at all: {shorten(few)}.")
-    if n_gaps > 1:
+    pairs = sum(one.pairs for one in contrasts)
+    if pairs > 1:
         notes.append(
-            f"The largest of many differences looks larger than it is: {n_gaps} were looked at, each of the two "
-            "groups that lie furthest apart. The intervals hold for a difference that was named beforehand."
+            f"The largest of many differences looks larger than it is: of {plural(len(contrasts), 'metric')} "
+            f"{plural(pairs, 'pair')} of groups were compared, and the largest gap of each is given."
+        )
+    if contrasts and resamples:
+        notes.append(
+            f"p is the chance of as large a gap between any two groups that do not differ, from {resamples:,} "
+            f"permutations of the groups among {unit}s, corrected for {plural(len(contrasts), 'metric')} (Holm)."
         )
     return notes
 

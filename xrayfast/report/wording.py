@@ -50,6 +50,14 @@ def resampled_units(summary: Mapping[str, Any]) -> str:
     return f"{plural(patients or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
 
 
+def gap_test(gap: Mapping[str, Any]) -> str:
+    """The test of a gap between subgroups, such as "p 0.03, the largest of 10 pairs"; "" where there was none."""
+    if gap.get("p_corrected") is None:
+        return ""
+    of_pairs = f", the largest of {gap['pairs']} pairs" if gap["pairs"] > 1 else ""
+    return f"p {gap['p_corrected']:.2g}{of_pairs}"
+
+
 def warning_sentences(summary: Mapping[str, Any]) -> list[str]:
     """The warnings beside the headline of a summary, each with what to do."""
     return [f"{one['text']} {one['advice']}".strip() for one in summary.get("warnings", ())]

@@ -153,8 +153,9 @@ def test_subgroups_have_a_table_each_and_the_largest_gaps_in_words(made, task):
     gap = found[0]["gaps"][0]
     assert by_sex["gaps_text"].startswith("The largest gaps: ")
     assert f"{gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f}" in by_sex["gaps_text"]
-    above = sum(one["low"] > 0 for one in found[0]["gaps"])
-    assert f"Of {len(found[0]['gaps'])} intervals of gaps, {above or 'none'} lie" in by_sex["gaps_text"]
+    clear = sum(one["p_corrected"] < 0.05 for one in found[0]["gaps"])
+    assert f"corrected for their number: {clear} of {len(found[0]['gaps'])} gaps." in by_sex["gaps_text"]
+    assert f"; p {gap['p_corrected']:.2g})" in by_sex["gaps_text"]
     assert "whose sex is unknown" in by_sex["notes"][0]
     assert by_sex["by_label"][0].columns[1].name == "F" and len(by_sex["by_label"][0].rows) == len(LABELS[task])
     nothing = subgroup_sections("valid", [{**found[0], "gaps": []}], task)[0]

@@ -146,11 +146,12 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
                 f"'{common['label']}'.",
                 "Judge by AUROC and by recall of each class.",
             )
+    positive = summary.get("positive")
     reached = [
         f"{row['label']} ({facts.shortcuts[row['label']]:.2f}, the network {row['auroc']:.2f})"
         for row in rows
         if not facts.external and facts.shortcuts and row["label"] in facts.shortcuts and row["auroc"] is not None
-        if facts.shortcuts[row["label"]] >= row["auroc"]
+        if facts.shortcuts[row["label"]] >= row["auroc"] and positive in (None, row["label"])
     ]
     if reached:
         yield HeadlineWarning(
@@ -169,9 +170,11 @@ def _of_numbers(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         units, by = found["units"], found["by"]
     if units < FEW_UNITS:
         yield HeadlineWarning("few images", f"There are only {plural(units, by)} here: the results say little.")
+    positive = summary.get("positive")  # of two classes one tells all of the other
     few = [
         f"{label} ({n} {word} it)"
         for label, pair in facts.counts.items()
+        if positive in (None, label)
         for n, word in zip(pair, ("with", "without"), strict=True)
         if n < FEW_PATIENTS
     ]

@@ -9,9 +9,10 @@ from xrayfast.config import Task
 from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.report.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.report.wording import label_rows
+from xrayfast.report.wording import gap_test, label_rows
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
+ALPHA = 0.05
 
 
 def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
@@ -75,17 +76,20 @@ def _gaps(id: str, attribute: Mapping[str, Any]) -> Table | None:
             number_cell(gap["highest_value"], aside=str(gap["highest"])),
             number_cell(gap["lowest_value"], aside=str(gap["lowest"])),
             number_cell(gap["difference"], interval=gap),
+            number_cell(gap.get("pairs"), ",d"),
+            number_cell(gap.get("p_corrected"), ".2g"),
         ]
         for gap in gaps[:GAPS_SHOWN]
     ]
-    columns = (Column("Metric", text=True), Column("Highest"), Column("Lowest"), Column("Difference"))
+    numbers = ("Highest", "Lowest", "Difference", "Pairs compared", "p, corrected")
+    columns = (Column("Metric", text=True), *map(Column, numbers))
     caption = f"Gaps by {attribute['by']}, largest first"
     caption += f"; the first {GAPS_SHOWN} of {len(gaps)}" if len(gaps) > GAPS_SHOWN else ""
     return Table(id, caption, columns, rows, sortable=True)
 
 
 def _gaps_text(attribute: Mapping[str, Any]) -> str:
-    """The largest gaps in words, and how many chance alone would seldom make."""
+    """The largest gaps in words, and how many of all chance would seldom make as large."""
     gaps = attribute.get("gaps", [])
     if not gaps:
         return "No two groups are large enough to be compared."
@@ -93,14 +97,15 @@ def _gaps_text(attribute: Mapping[str, Any]) -> str:
     for gap in gaps[:GAPS_NAMED]:
         cell = number_cell(gap["difference"], interval=gap)
         between = f", interval {cell.interval.text}" if cell.interval else ""
+        test = f"; {gap_test(gap)}" if gap_test(gap) else ""
         sentences.append(
             f"{_metric(gap)} is {gap['highest_value']:.3f} for {gap['highest']} and {gap['lowest_value']:.3f} "
-            f"for {gap['lowest']} (difference {cell.text}{between})"
+            f"for {gap['lowest']} (difference {cell.text}{between}{test})"
         )
     start = "The largest gap: " if len(sentences) == 1 else "The largest gaps: "
-    known = [gap for gap in gaps if gap["low"] is not None]
-    clear = sum(gap["low"] > 0 for gap in known)
-    many = f" Of {len(known)} intervals of gaps, {clear or 'none'} lie wholly above 0." if known else ""
+    tested = [gap["p_corrected"] for gap in gaps if gap.get("p_corrected") is not None]
+    clear = sum(p < ALPHA for p in tested)
+    many = f" With p below {ALPHA:g}, corrected for their number: {clear} of {len(tested)} gaps." if tested else ""
     return f"{start}{'; '.join(sentences)}.{many}"
 
 

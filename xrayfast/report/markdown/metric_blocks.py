@@ -10,7 +10,7 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.report.wording import interval_of, label_rows, resampled_units
+from xrayfast.report.wording import gap_test, interval_of, label_rows, resampled_units
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -101,7 +101,8 @@ def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
 def _gap(gap: Mapping[str, Any]) -> str:
     mean = f", mean over {plural(gap['labels'], 'label')}" if gap.get("labels") else ""
     of = f" of {gap['label']}" if gap.get("label") else mean
+    test = f"; {gap_test(gap)}" if gap_test(gap) else ""
     return (
         f"Gap in {metric_title(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
-        f"difference {with_interval(gap['difference'], gap)}."
+        f"difference {with_interval(gap['difference'], gap)}{test}."
     )

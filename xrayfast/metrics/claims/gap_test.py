@@ -1,0 +1,174 @@
+"""Is the largest gap between subgroups larger than chance makes it? A permutation of groups among patients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import Bools, Indices
+from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
+from xrayfast.metrics.registry import EXACT_MATCH
+
+Codes: TypeAlias = NDArray[np.int16]
+
+_BLOCK = 2_000_000  # cells that are permuted at once
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """The images of one patient in one subgroup are a piece, and stay together.
+
+    Attributes:
+        of_image: (N,) the piece of each image.
+        group: (P,) the subgroup of each piece.
+        unit: (P,) the patient (or image) of each piece.
+    """
+
+    of_image: Indices
+    group: Codes
+    unit: Indices
+
+    @classmethod
+    def of(cls, group: Codes, unit: Indices) -> _Pieces:
+        """Those of N images by their subgroups and units."""
+        both, of_image = np.unique(np.column_stack([group, unit]), axis=0, return_inverse=True)
+        return cls(of_image.ravel(), both[:, 0].astype(np.int16), both[:, 1].astype(np.intp))
+
+    def orders(self, permutations: int, rng: np.random.Generator) -> Iterator[Indices]:
+        """The pieces in random order, those of one patient side by side, as blocks (B, P)."""
+        n_units, block = int(self.unit.max(initial=0)) + 1, max(1, _BLOCK // max(1, len(self.unit)))
+        for start in range(0, permutations, block):
+            keys = rng.random((min(block, permutations - start), n_units))
+            yield np.argsort(keys[:, self.unit], axis=1, kind="stable")
+
+    def exchange(self, order: Indices, rows: Bools) -> tuple[Indices, Indices]:
+        """Exchange subgroups among the pieces that have images in some rows.
+
+        Returns:
+            (B, K) the K pieces, in the order of the places that they take, and (K,) the subgroup of each place, which
+            ascends. Of one `order` a patient takes about the same place in whatever rows.
+        """
+        there = np.zeros(len(self.unit), np.bool_)
+        there[self.of_image[rows]] = True
+        return order[there[order]].reshape(len(order), -1), np.sort(self.group[there])
+
+
+def permuted_metrics(
+    split: ResampledMetrics,
+    group: Codes,
+    enough: Mapping[str, Bools],
+    permutations: int,
+    seed: int,
+) -> dict[str, Floats]:
+    """What metrics would be in subgroups that tell nothing: the groups are permuted among patients.
+
+    For recall they are permuted among patients with the label, for specificity among those without, for AUROC among
+    both by themselves, and for the share of images with everything right among all: subgroups keep their numbers of
+    patients with and without the label, so that a prevalence that differs between them is no gap. One order of the
+    patients serves all of these, which keeps the correlation between labels. A patient with images in several subgroups
+    counts as several, side by side in the order.
+
+    Args:
+        split: of N images.
+        group: (N,) the subgroup of each image, from 0; -1 for images in none.
+        enough: (G, L) by "auroc", "recall", "specificity" and the exact match (G, 1): subgroups that are compared.
+        permutations: B, how often.
+        seed: of the permutations.
+
+    Returns:
+        (G, B, L) by the same names, NaN where a subgroup is not compared.
+
+    Good 2005, Permutation, Parametric and Bootstrap Tests of Hypotheses, ch. 3.
+    """
+    grouped = group >= 0
+    pieces = _Pieces.of(group[grouped], split.unit[grouped])
+    truth, predicted, scores = split.truth[grouped], split.predicted[grouped], split.probability[grouped]
+    right = ((truth == predicted) | (truth < 0)).all(axis=1)
+    unmasked = (truth >= 0).any(axis=1)
+    code = group[grouped]
+    rng = np.random.default_rng([seed, 1])
+    blocks: dict[str, list[Floats]] = {name: [] for name in enough}
+    for order in pieces.orders(permutations, rng):
+        for name, there in enough.items():
+            found = np.full((len(there), len(order), there.shape[1]), np.nan)
+            for i in np.flatnonzero(there.sum(axis=0) > 1).tolist():
+                chosen = there[code, i]
+                if name == "auroc":
+                    cells = truth[:, i], scores[:, i]
+                    found[:, :, i] = _aurocs(pieces, order, chosen, *cells, len(there))
+                    continue
+                rows, hit = {
+                    "recall": (truth[:, i] == 1, predicted[:, i] == 1),
+                    "specificity": (truth[:, i] == 0, predicted[:, i] == 0),
+                    EXACT_MATCH[split.task]: (unmasked, right),
+                }[name]
+                values, groups = _shares(pieces, order, chosen & rows, hit)
+                found[groups, :, i] = values
+            blocks[name].append(found)
+    return {name: np.concatenate(found, axis=1) for name, found in blocks.items()}
+
+
+def _shares(pieces: _Pieces, order: Indices, rows: Bools, hit: Bools) -> tuple[Floats, Indices]:
+    """(K, B) the share of some rows that are a hit, for each of K subgroups, and their numbers."""
+    chosen, places = pieces.exchange(order, rows)
+    groups, starts = np.unique(places, return_index=True)
+    counts = np.bincount(pieces.of_image[rows], minlength=len(pieces.unit))
+    hits = np.bincount(pieces.of_image[rows & hit], minlength=len(pieces.unit))
+    sums = [np.add.reduceat(values[chosen], starts, axis=1) for values in (hits, counts)]
+    return (sums[0] / sums[1]).T, groups.astype(np.intp)
+
+
+def _aurocs(
+    pieces: _Pieces, order: Indices, chosen: Bools, truth: NDArray[np.int8], scores: Floats, n_groups: int
+) -> Floats:
+    """(G, B) the AUROC of each of G subgroups, positives and negatives exchanged by themselves; NaN for one without."""
+    rows = np.flatnonzero(chosen & (truth >= 0))
+    rows = rows[np.argsort(scores[rows], kind="stable")]
+    positive = truth[rows] == 1
+    codes = np.empty((len(order), len(rows)), np.int16)
+    for cells in (truth == 1, truth == 0):
+        taking, places = pieces.exchange(order, chosen & cells)
+        of_piece = np.zeros((len(order), len(pieces.unit)), np.int16)
+        np.put_along_axis(of_piece, taking, places[None], axis=1)
+        own = cells[rows]
+        codes[:, own] = of_piece[:, pieces.of_image[rows[own]]]
+    # Negatives that score lower, and half of those that score the same.
+    tied = np.unique(scores[rows], return_inverse=True)[1]
+    first = np.lexsort((positive, tied))
+    below = [_below(codes[:, place], positive[place], n_groups) for place in (first, np.lexsort((~positive, tied)))]
+    found: Floats = np.mean(below, axis=0).T
+    return found
+
+
+def _below(codes: Codes, positive: Bools, n_groups: int) -> Floats:
+    """(B, G) the share of pairs of a positive and a negative in one subgroup of which the negative comes first.
+
+    `codes` are the subgroups, (B, n), and `positive` (n,), both in the order of scores.
+    """
+    n_draws, shape = len(codes), (len(codes), n_groups)
+    order = np.argsort(codes, axis=1, kind="stable")
+    cell = (np.take_along_axis(codes, order, axis=1) + n_groups * np.arange(n_draws)[:, None]).ravel()
+    is_positive = positive[order]
+    before = np.cumsum(~is_positive, axis=1)
+
+    def total(weights: NDArray[np.generic]) -> Floats:
+        sums = np.bincount(cell, weights.ravel().astype(np.float64), n_draws * n_groups)
+        return np.asarray(sums, np.float64).reshape(shape)
+
+    positives, negatives, pairs = total(is_positive), total(~is_positive), total(is_positive * before)
+    earlier = np.cumsum(negatives, axis=1) - negatives
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (pairs - earlier * positives) / (positives * negatives)
+
+
+def permutation_p(largest: float, permuted: Floats) -> float:
+    """The share of (B,) permutations with a gap as large, the data themselves counted as one of them.
+
+    Phipson and Smyth 2010.
+    """
+    return float((1 + (permuted >= largest - 1e-12).sum()) / (1 + len(permuted)))
