@@ -45,10 +45,10 @@ def learner(dls, **options):
     return learn
 
 
-def block(data_dir, size=32, **options):
+def block(data_dir, size=32, augment="default", **options):
     """fastai's DataBlock with our block of images."""
     files = DataBlock(
-        (xf.RadiographBlock(size), CategoryBlock),
+        (xf.RadiographBlock(size, augment), CategoryBlock),
         get_items=get_image_files,
         get_y=parent_label,
         splitter=RandomSplitter(0.3, seed=2),
@@ -121,7 +121,7 @@ def test_its_run_refuses_other_images_by_name(folder_run, data_dir):
 def test_its_run_is_loaded_on_such_dataloaders(folder_run, data_dir, multi_dir, recwarn):
     run, learn, dls = folder_run
     again = xf.load(run, dls)
-    assert not any("other transforms" in str(one.message) for one in recwarn)
+    assert not any(words in str(one.message) for one in recwarn for words in ("other transforms", "not given"))
     plain = ImageDataLoaders.from_folder(data_dir, valid_pct=0.3, item_tfms=Resize(32), **SIZE)
     for others in (plain, block(data_dir)):
         with pytest.warns(UserWarning, match="other transforms than those that .* was trained on"):
@@ -216,6 +216,19 @@ def test_augmentation_of_other_transforms_is_refused(data_dir):
 
 def test_the_block_with_further_transforms_is_not_ours(data_dir):
     assert learner(block(data_dir, 64, item_tfms=Resize(32))).dls.origin == "own transforms"
+
+
+def half(images):
+    return images / 2
+
+
+@pytest.mark.parametrize(("augment", "setting"), [("mild", "mild"), (False, "off"), ([half], "own:half")])
+def test_a_run_has_the_augmentation_of_the_present_dataloaders(data_dir, tmp_path, augment, setting):
+    dls = block(data_dir, augment=augment)
+    learn = learner(dls)
+    assert learn.settings["augment"] == learn.dls.augment == setting
+    learn.dls = learner(block(data_dir)).dls
+    assert xf.save(learn, runs=tmp_path).config.train.augment == "default"
 
 
 def test_class_weights_count_their_training_split(data_dir):

@@ -125,7 +125,8 @@ def load(
         settings["precision"] = "auto"
     named, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
     config = run.config.updated(settings | {name: named[name] for name in code})
-    if left := {name: text for name, text in config.own_code.items() if name not in code}:
+    provided = code.keys() | ({"augment"} if dls is not None else set())  # such DataLoaders augment by themselves
+    if left := {name: text for name, text in config.own_code.items() if name not in provided}:
         again = ", ".join(f"{name}=..." for name in left)
         warn(
             f"{run.path} was trained with code of the user's own, which is not given: {describe_code(left)}. The "
@@ -192,7 +193,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
             "This learner has no data set, only a placeholder: load the run with data=xrayfast.open_data(...)."
         )
     manifest = learn.dls.manifest
-    present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs}
+    present = {"size": learn.dls.size, "batch_size": learn.dls.train.bs, "augment": learn.dls.augment}
     config = Config().updated(learn.settings | present)
     config = config.model_copy(update={"data": with_absolute_paths(manifest.config)})
     _require_own_network(learn, config.model)

@@ -112,6 +112,7 @@ class ChestAugmentation(Transform):
     """The batch transform that augments the training split; see `xrayfast.learning.augment.augment`.
 
     Attributes:
+        setting: that it is made from.
         ranges: how far images are varied.
         view: gives seed and number of the view to make of each image; None for a random one, as in training.
     """
@@ -120,9 +121,9 @@ class ChestAugmentation(Transform):
     split_idx = 0  # training only
     view: Callable[[], tuple[int, int]] | None = None
 
-    def __init__(self, ranges: Augmentation = DEFAULT) -> None:
+    def __init__(self, setting: str = "default", ranges: Augmentation = DEFAULT) -> None:
         super().__init__()
-        self.ranges = ranges
+        self.setting, self.ranges = setting, ranges
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
         """(N, 1, H, W) in [0, 1] to the same."""
@@ -135,14 +136,17 @@ class OwnAugmentation(Transform):
     """The batch transform that augments the training split by the user's own code, one function after the other.
 
     A function gets (N, 1, H, W) floats in [0, 1] as a plain tensor, a fastai Transform as a TensorImageBW.
+
+    Attributes:
+        setting: that it is made from.
     """
 
     order = 30
     split_idx = 0  # training only
 
-    def __init__(self, functions: Sequence[Callable[..., Any]]) -> None:
+    def __init__(self, setting: str, functions: Sequence[Callable[..., Any]]) -> None:
         super().__init__()
-        self.functions = tuple(functions)
+        self.setting, self.functions = setting, tuple(functions)
 
     def encodes(self, images: TensorImageBW) -> TensorImageBW:
         """(N, 1, H, W) in [0, 1] to the same.
@@ -271,7 +275,6 @@ class RadiographDataLoaders(DataLoaders):
     Attributes:
         manifest: the data set.
         images: its decoded images.
-        augment: how the training split is augmented, as in the settings.
         origin: "xrayfast" where `dataloaders` made them; else they are the user's "own", or of their "own transforms"
             where images are not read and normalised as ours are, so that no run can repeat it.
     """
@@ -281,13 +284,12 @@ class RadiographDataLoaders(DataLoaders):
         *loaders: TfmdDL,
         manifest: Manifest,
         images: DecodedImages,
-        augment: str = "default",
         origin: DataLoadersOrigin = "xrayfast",
         path: Path | str = ".",
         device: torch.device | None = None,
     ) -> None:
         super().__init__(*loaders, path=path, device=device)
-        self.manifest, self.images, self.augment = manifest, images, augment
+        self.manifest, self.images = manifest, images
         self.origin: DataLoadersOrigin = origin
 
     @property
@@ -299,6 +301,13 @@ class RadiographDataLoaders(DataLoaders):
     def size(self) -> int:
         """Side of the square images in pixels."""
         return self.images.side
+
+    @property
+    def augment(self) -> str:
+        """How the training split is augmented, as in the settings."""
+        if self.origin == "own transforms":
+            return f"{OWN}DataLoaders"
+        return next((t.setting for t in self.train.after_batch.fs if isinstance(t, _AUGMENTATIONS)), "off")
 
     def new_empty(self) -> DataLoaders:
         """Fastai's own DataLoaders without data, which is what `Learner.export` writes."""
@@ -319,7 +328,7 @@ def RadiographBlock(
     Raises:
         ConfigError: code to augment with that fails.
     """
-    _, augmentation = make_augmentation(augment)
+    augmentation = make_augmentation(augment)
     if code := [t for t in augmentation if isinstance(t, OwnAugmentation)]:
         with isolated_rng("probe"):
             low, high = code[0].encodes(TensorImageBW(torch.rand(2, 1, size, size))).aminmax()
@@ -334,16 +343,16 @@ def RadiographBlock(
     )
 
 
-def make_augmentation(augment: Augment) -> tuple[str, list[Transform]]:
-    """The setting that stands for it, and the batch transform, if any."""
+def make_augmentation(augment: Augment) -> list[Transform]:
+    """The batch transform, if any."""
     settings, code = separate_code({"augment": augment})
     if code:
         functions = code["augment"]
-        return settings["augment"], [
-            OwnAugmentation(functions if isinstance(functions, (list, tuple)) else [functions])
+        return [
+            OwnAugmentation(settings["augment"], functions if isinstance(functions, (list, tuple)) else [functions])
         ]
     name = ("default" if augment else "off") if isinstance(augment, bool) else str(augment)
-    return name, [ChestAugmentation(ranges)] if (ranges := AUGMENTATIONS.get(name)) else []
+    return [ChestAugmentation(name, ranges)] if (ranges := AUGMENTATIONS.get(name)) else []
 
 
 def datablock(labels: tuple[str, ...], task: Task, images: DecodedImages, augment: Augment = "default") -> DataBlock:
@@ -447,8 +456,7 @@ def dataloaders(
             drop_last=n_train % batch_size == 1 and n_train > 1,
             wif=_init_worker,
         )
-    name, _ = make_augmentation(augment)
-    return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, augment=name, path=dls.path, device=target)
+    return RadiographDataLoaders(*dls.loaders, manifest=data, images=images, path=dls.path, device=target)
 
 
 def as_read_error(error: ReadError) -> ReadError:
@@ -494,12 +502,10 @@ def adopt_dataloaders(dls: DataLoaders) -> RadiographDataLoaders:
     readers = [dl.dataset.tls[0].tfms.fs[-1] for dl in dls.loaders]
     known = all(isinstance(reader, OpenRadiograph) for reader in readers) and not foreign_transforms(dls)
     images = readers[0].images if known else UncachedImages(image_shape(dls)[1])
-    augmented = any(isinstance(t, ChestAugmentation) for t in dls.loaders[0].after_batch.fs)
     return RadiographDataLoaders(
         *dls.loaders,
         manifest=manifest,
         images=images,
-        augment=("default" if augmented else "off") if known else OWN + type(dls).__name__,
         origin="own" if known else "own transforms",
         path=dls.path,
         device=torch.device(dls.device or "cpu"),
@@ -514,14 +520,14 @@ def replace_augmentation(dls: RadiographDataLoaders, augment: Augment) -> Radiog
     """
     if dls.origin == "own transforms":
         raise ConfigError(f"augment has no effect: {foreign_transforms(dls)}. Augment in the batch_tfms of dls.")
-    name, augmentation = make_augmentation(augment)
+    augmentation = make_augmentation(augment)
     loaders = []
     for dl in dls.loaders:
         kept = [t for t in dl.after_batch.fs if not isinstance(t, _AUGMENTATIONS)]
         with isolated_rng("loader"):  # the order of images is that of `dls`
             loaders.append(dl.new(after_batch=[*kept, *augmentation]))
         loaders[-1].rng.setstate(dl.rng.getstate())
-    found = RadiographDataLoaders(*loaders, manifest=dls.manifest, images=dls.images, augment=name, path=dls.path)
+    found = RadiographDataLoaders(*loaders, manifest=dls.manifest, images=dls.images, path=dls.path)
     found.origin, found.device = dls.origin, dls.device
     return found
 
