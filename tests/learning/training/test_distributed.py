@@ -5,11 +5,14 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fastai.callback.training import GradientClip
+from sklearn import metrics as skm
 from torch import nn
 
 import xrayfast as xf
@@ -30,7 +33,33 @@ one process, moves the losses of so small a network by 0.01 within three epochs.
 """
 
 SINGLE = {"class_weights": "auto"}
-MULTI = {"loss": "focal", "class_weights": "auto", "epochs": 1}
+
+
+def mean_logit(outputs, targets):
+    """A metric that every batch is weighted in by its images."""
+    return outputs.mean()
+
+
+class Norms(Callback):
+    """The norms of the gradient that GradientClip gets, of all ranks' images."""
+
+    order = 9.75  # after SplitBatches
+
+    def __init__(self):
+        self.norms = []
+
+    def before_step(self):
+        self.norms.append(
+            float(torch.cat([p.grad.flatten() for p in self.model.parameters() if p.requires_grad]).norm())
+        )
+
+
+MULTI = {
+    "loss": "focal",
+    "class_weights": "auto",
+    "epochs": 1,
+    "metrics": [mean_logit, partial(skm.f1_score, average="macro", zero_division=0)],
+}
 
 
 def partly_masked(folder):
@@ -93,7 +122,9 @@ def in_one_of_two(data_dir, multi_dir, out):
         run = xf.resume(out / "single")
         assert run.path == out / "single"
         assert run.info["status"] == "completed"
-        xf.fit(partly_masked(multi_dir), runs=out, name="multi", **small | MULTI)
+        norms = Norms()
+        xf.fit(partly_masked(multi_dir), runs=out, name="multi", cbs=[norms, GradientClip(1e-3)], **small | MULTI)
+        np.save(out / f"norms{rank}.npy", norms.norms)
         with pytest.raises(TrainingError, match=r"Rank 0 of 2 lost the others.*Its own message says why"):
             xf.fit(data_dir, runs=out, name="lost", interrupted=EndLast(rank, batches=2), **small)
         assert xf.Run(out / "lost").info["status"] == "failed"
@@ -176,8 +207,13 @@ def assert_same_curve(run, reference, within=1e-4):
 
 
 def test_two_processes_train_as_one_with_twice_the_batch(two, multi_dir, tmp_path):
-    reference = xf.fit(partly_masked(multi_dir), runs=tmp_path, **SETTINGS | MULTI)
+    norms = Norms()
+    cbs = [norms, GradientClip(1e-3)]
+    reference = xf.fit(partly_masked(multi_dir), runs=tmp_path, cbs=cbs, **SETTINGS | MULTI)
+    for rank in range(WORLD_SIZE):
+        np.testing.assert_allclose(np.load(two / f"norms{rank}.npy"), norms.norms, rtol=0.02)
     assert_same_curve(xf.Run(two / "multi"), reference)
+    assert reference.history[["valid_mean_logit", "valid_f1_score"]].notna().all(axis=None)
     mine, other = (run.predictions("valid").raw for run in (xf.Run(two / "multi"), reference))
     assert np.abs(mine - other).max() < 1e-4
 
@@ -196,7 +232,7 @@ def test_at_any_rate_they_differ_from_one_by_rounding_alone(two, data_dir):
 
 
 def test_the_run_records_the_world_size_and_is_written_once(two):
-    arrays = ["double0.npy", "double1.npy", "norm0.npz", "norm1.npz"]
+    arrays = ["double0.npy", "double1.npy", "norm0.npz", "norm1.npz", "norms0.npy", "norms1.npy"]
     assert sorted(path.name for path in two.iterdir()) == sorted([*arrays, "lost", "multi", "single"])
     run = xf.Run(two / "single")
     assert run.info["world_size"] == WORLD_SIZE
