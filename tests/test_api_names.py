@@ -33,6 +33,7 @@ NOT_SETTINGS = {
     "by": "columns of subgroups",
     "order": "of the rows",
     "reference": "the run that others are compared with",
+    "page": "a file to write as HTML",
     "steps": "of a learning-rate range test",
     "top": "how many cases to show",
     "saliency": "how many cases to explain",

@@ -29,6 +29,7 @@ CASES = {
     ("check", "ConfigError"): lambda p: xf.check(p.data, size=0),
     ("compare", "RunError"): lambda p: xf.compare(p.run),
     ("compare", "ConfigError"): lambda p: xf.compare([p.run, p.other], order="x"),
+    ("compare", "WriteError"): lambda p: xf.compare([p.run, p.other], page=p.folder),
     ("dataloaders", "ConfigError"): lambda p: xf.dataloaders(p.data, device="mps"),
     ("dataloaders", "DataError"): lambda p: xf.dataloaders(p.broken, size=32),
     ("dataloaders", "WriteError"): lambda p: xf.dataloaders(p.unwritable, size=32),

@@ -88,6 +88,7 @@ ACTS = {
     ("compare", "order"): (COMPARE, "--order brier"),
     ("compare", "reference"): (f"{COMPARE} --reference a", f"{COMPARE} --reference b"),
     ("compare", "csv"): (COMPARE, "--csv table.csv"),
+    ("compare", "page"): (COMPARE, "--page page.html"),
     ("compare", "resamples"): (COMPARE, COMPARE.replace("10", "20")),
     ("compare", "seed"): (COMPARE, "--seed 3"),
     ("compare", "as_json"): (COMPARE, JSON),

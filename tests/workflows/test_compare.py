@@ -341,13 +341,13 @@ def test_the_test_split_where_all_have_one_else_validation_with_a_note(tmp_path)
     kept(tmp_path, "b", valid=split, test=split)
     found = xf.compare(tmp_path, resamples=20)
     assert found.split == "test"
-    assert not any("validation" in note for note in found.notes)
+    assert not found.warnings
     assert xf.compare(tmp_path, split="valid", resamples=20).split == "valid"
     kept(tmp_path, "c", valid=split)
     found = xf.compare(tmp_path, resamples=20)
     assert found.split == "valid"
-    assert "chose each run's epoch, calibration and thresholds" in found.notes[0]
-    assert "no test split in c" in found.notes[0]
+    assert "chose each run's epoch, calibration and thresholds" in found.warnings[0]
+    assert "no test split in c" in found.warnings[0]
     with pytest.raises(RunError, match="no predictions of split 'test'"):
         xf.compare(tmp_path, split="test", resamples=20)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,79 +14,18 @@ from pydantic import Field
 from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, MAX_RESAMPLES, PredictedSplit, Task, field_types, hidden_units
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.errors.escapes import escape_hidden
-from xrayfast.files import INFO_FILE, read_csv
-from xrayfast.metrics.classification import nan_to_none
+from xrayfast.files import INFO_FILE, read_csv, require_output_file, write_text
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
 from xrayfast.own_code import show_setting
 from xrayfast.predictions import Predictions
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.run import SPLIT_FILE, Run
+from xrayfast.report.comparison import Comparison
+from xrayfast.report.html.comparison_page import render_comparison_page
+from xrayfast.report.wording import warning_sentences
+from xrayfast.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """The result of `compare`.
-
-    Attributes:
-        table: one row per run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
-            metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
-        differences: one row per run, metric and label, compared with the reference on the same images: `run`,
-            `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
-            `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
-            (Holm, over all tests here) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
-            without a test).
-        notes: on what was compared and how, as sentences.
-        task: "single" or "multi".
-        split: compared on, "valid" or "test".
-        order: the metric that orders the table.
-        reference: the run that the others are compared with.
-        metrics: those shown first: of an epoch, and `order`.
-        tests: how many p-values were corrected together.
-    """
-
-    table: pd.DataFrame
-    differences: pd.DataFrame
-    notes: tuple[str, ...]
-    task: Task
-    split: PredictedSplit
-    order: str
-    reference: str
-    metrics: tuple[str, ...]
-    tests: int
-
-    def __repr__(self) -> str:
-        runs = escape_hidden(shorten(self.table["run"]))
-        return f"Comparison({runs}; {self.split} split, by {self.order})"
-
-    def _repr_html_(self) -> str:
-        from xrayfast.report.html.overview import comparison_overview, render_overview
-
-        shown = self.table, self.differences, self.notes, self.metrics, self.split, self.order
-        return render_overview(comparison_overview(*shown))
-
-    def to_json(self) -> dict[str, Any]:
-        """All of it, ready for JSON: undefined values are None."""
-        runs = _records(self.table)
-        for row in runs:
-            row["metrics"] = {
-                name: {"value": row.pop(name), "low": row.pop(f"{name}_low"), "high": row.pop(f"{name}_high")}
-                for name in overall_metrics(self.task)
-                if name in row
-            }
-        return {
-            "task": self.task,
-            "split": self.split,
-            "order": self.order,
-            "reference": self.reference,
-            "runs": runs,
-            "differences": _records(self.differences),
-            "tests": self.tests,
-            "notes": list(self.notes),
-        }
 
 
 @check_arguments(field_types)
@@ -98,6 +37,7 @@ def compare(
     reference: Run | Path | str | None = None,
     resamples: Annotated[int, Field(ge=1, le=MAX_RESAMPLES)] = 1000,
     seed: int = 0,
+    page: Path | str | None = None,
     progress: bool | StageProgress | None = None,
 ) -> Comparison:
     """Put runs into one table, and compare each with the best one (or another) on the same images.
@@ -114,23 +54,27 @@ def compare(
         resamples: how often patients are drawn for the differences, and for the intervals of runs whose
             `metrics.json` has none.
         seed: of the draws.
+        page: a file to write the comparison to as one HTML page.
         progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
             stage, its images done and in all.
 
     Returns:
-        The Comparison: `.table`, `.differences`, `.notes`, `.to_json()`.
+        The Comparison: `.table`, `.differences`, `.warnings`, `.notes`, `.page`, `.to_json()`.
 
     Raises:
         RunError: fewer than two runs, no run's folder, no predictions, or runs of different tasks.
         ConfigError: the metric or the reference is unknown, or there are no draws.
+        WriteError: the page can't be written.
     """
+    if page is not None:
+        require_output_file(Path(page))
     found, notes = _collect_runs(runs)
     task = _common_task(found)
     known = overall_metrics(task)
     if order not in known:
         raise ConfigError(f"order is '{order}'; expected one of {', '.join(known)}.{did_you_mean(order, known)}")
     reference_name = None if reference is None else _reference_name(reference, found)
-    chosen, split_notes = _choose_split(found, split)
+    chosen, split_warnings = _choose_split(found, split)
     predictions = {name: _read_predictions(run, chosen) for name, run in found.items()}
     total, done = 2 * sum(map(len, predictions.values())), 0
     rows, pairs, remarks = [], [], {}
@@ -147,13 +91,35 @@ def compare(
         for name in table["run"]:
             if name != reference_name:
                 one, other = (_run_predictions(found[side], predictions[side]) for side in (name, reference_name))
-                compared, remarks[name] = compare_pair(one, other, metrics, resamples, seed)
+                compared, lines = compare_pair(one, other, metrics, resamples, seed)
+                remarks[name] = [line.replace("{reference}", reference_name) for line in lines]
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
             reporter.preparing("comparing", done, total)
     difference_table, tests = correct_p_values(pairs)
-    notes += split_notes + _merge_remarks(remarks, reference_name) + _test_notes(tests, reference is None, order)
-    return Comparison(table, difference_table, tuple(notes), task, chosen, order, reference_name, metrics, tests)
+    notes += _merge_lines(remarks, "Every other run") + _test_notes(tests, reference is None, order)
+    warnings, warning_notes = _headline_warnings(found, chosen)
+    compared_runs = Comparison(
+        table,
+        difference_table,
+        (*notes, *warning_notes),
+        task,
+        chosen,
+        order,
+        reference_name,
+        metrics,
+        tests,
+        (*split_warnings, *warnings),
+        None if page is None else Path(page),
+    )
+    if compared_runs.page is not None:
+        options = ["--split", chosen, "--order", order]
+        options += [] if reference is None else ["--reference", str(found[reference_name].path)]
+        options += ["--resamples", str(resamples), "--seed", str(seed), "--page", str(page)]
+        command = shlex.join(["xrayfast", "compare", *(str(run.path) for run in found.values()), *options])
+        created = now()[:16].replace("T", " ") + " UTC"
+        write_text(compared_runs.page, render_comparison_page(compared_runs, created, command))
+    return compared_runs
 
 
 # Which runs, on which images.
@@ -212,7 +178,7 @@ def _common_task(found: dict[str, Run]) -> Task:
 
 
 def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
-    """The split to compare on, and notes on it."""
+    """The split to compare on, and warnings of it."""
     if split not in (None, "valid", "test"):
         raise ConfigError(f"split is '{split}'; expected valid or test.")
     for run in found.values():
@@ -293,6 +259,7 @@ def _run_row(
         "seconds": info.seconds,
         "images": len(predictions),
         "patients": None if groups is None else len(np.unique(groups[groups >= 0])),
+        "data": str(config.data.source),
         "path": str(run.path),
     }
     names = list(dict.fromkeys([*epoch_metrics(run.task), *overall_metrics(run.task)]))
@@ -306,13 +273,21 @@ def _run_row(
     return row
 
 
+def _read_summary(run: Run, split: PredictedSplit) -> Mapping[str, Any]:
+    """What `metrics.json` holds of a split; nothing where it lacks it or can't be read."""
+    try:
+        return run.metrics.get(split, {})
+    except RunError:
+        return {}
+
+
 def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict[str, Interval] | None:
     """The metrics and intervals in `metrics.json`; None where it lacks them, as in older versions, or can't be read."""
     try:
-        summary = run.metrics[split]
+        summary = _read_summary(run, split)
         overall, ends = summary["overall"], summary["intervals"]["overall"]
         rows = [(overall[name], ends[name]["low"], ends[name]["high"]) for name in names]
-    except (KeyError, RunError):
+    except KeyError:
         return None
     rows = np.array(rows, dtype=np.float64).tolist()  # None becomes NaN
     return {name: Interval(value, low, high, 0.0) for name, (value, low, high) in zip(names, rows, strict=True)}
@@ -321,16 +296,26 @@ def _read_metrics(run: Run, split: PredictedSplit, names: Sequence[str]) -> dict
 # Notes.
 
 
-def _merge_remarks(remarks: dict[str, list[str]], reference: str) -> list[str]:
-    """Remarks on runs as sentences; those on several runs once."""
+def _headline_warnings(found: dict[str, Run], split: PredictedSplit) -> tuple[list[str], list[str]]:
+    """The warnings beside the headlines of the runs, as sentences, and a note on runs that have no list of them."""
+    lines, without = {}, []
+    for name, run in found.items():
+        summary = _read_summary(run, split)
+        if "warnings" not in summary:  # of an older version
+            without.append(name)
+        others = [one for one in summary.get("warnings", ()) if one["code"] != "chosen here"]  # said of all runs
+        lines[name] = warning_sentences({"warnings": others})
+    text = f"No warnings are known of {shorten(without)}, of an older version; 'xrayfast interpret RUN' finds them."
+    return _merge_lines(lines, "Every run"), [text] if without else []
+
+
+def _merge_lines(lines_of: dict[str, list[str]], every: str) -> list[str]:
+    """Lines on runs as sentences; those on several runs once."""
     runs: dict[str, list[str]] = {}
-    for name, lines in remarks.items():
+    for name, lines in lines_of.items():
         for line in lines:
-            runs.setdefault(line.format(reference=reference), []).append(name)
-    return [
-        f"{'Every other run' if len(names) == len(remarks) > 1 else shorten(names)}: {line}"
-        for line, names in runs.items()
-    ]
+            runs.setdefault(line, []).append(name)
+    return [f"{every if len(names) == len(lines_of) > 1 else shorten(names)}: {line}" for line, names in runs.items()]
 
 
 def _test_notes(tests: int, chosen: bool, order: str) -> list[str]:
@@ -347,8 +332,3 @@ def _test_notes(tests: int, chosen: bool, order: str) -> list[str]:
             "biased in its favour. If one run was the standard beforehand, make it the reference."
         )
     return notes
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows as plain Python values, None where there is none."""
-    return [{str(name): nan_to_none(value) for name, value in row.items()} for row in table.to_dict("records")]

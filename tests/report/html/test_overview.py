@@ -18,9 +18,9 @@ from xrayfast.config import DataConfig
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors.escapes import is_hidden
 from xrayfast.evaluation import Evaluation
+from xrayfast.report.comparison import Comparison
 from xrayfast.report.html import overview
 from xrayfast.report.html.overview import (
-    comparison_overview,
     explanation_overview,
     range_test_overview,
     render_overview,
@@ -78,6 +78,9 @@ def comparison():
         "size": 64,
         "epochs": 2,
         "seconds": None,
+        "parameters": 11_200_000,
+        "patients": 9,
+        "data": BAD,
     }
     ends = {"accuracy_low": 0.7, "accuracy_high": 0.9, "auroc_macro": np.nan}
     row |= {
@@ -90,8 +93,10 @@ def comparison():
     }
     table = pd.DataFrame([{"run": "one", **row}, {"run": BAD, **row}])
     pair = {"run": BAD, "reference": "one", "metric": "accuracy", "label": "", "difference": -0.0625, "low": -0.1}
-    pair |= {"high": 0.02, "test": "McNemar", "p": 0.25, "p_corrected": 0.5}
-    return comparison_overview(table, pd.DataFrame([pair]), [BAD], ("accuracy", "auroc_macro"), "test", "accuracy")
+    pair |= {"high": 0.02, "test": "McNemar", "p": 0.25, "p_corrected": 0.5, "significant": False}
+    pair |= {"images": 12, "patients": 9}
+    shown = pd.DataFrame([pair]), (BAD,), "single", "test", "accuracy", "one", ("accuracy", "auroc_macro"), 1, (BAD,)
+    return Comparison(table, *shown)
 
 
 @pytest.fixture(
@@ -268,7 +273,7 @@ def test_the_label_table_is_a_data_frame_shown_with_titles_and_intervals(reports
 def test_a_comparison_shows_runs_and_paired_differences():
     text = render_overview(comparison())
     rows = cells(text)
-    assert ["one", "12", "0.812 0.700 to 0.900", "—not defined"] in rows
+    assert ["one reference", "12", "0.812 0.700 to 0.900", "—not defined"] in rows
     assert [row[1:] for row in rows if "McNemar" in row] == [
-        ["Accuracy", "−0.062 −0.100 to +0.020", "McNemar", "0.25", "0.5"]
+        ["Accuracy", "−0.062 −0.100 to +0.020", "McNemar", "0.250", "0.500", "no"]
     ]

@@ -18,7 +18,7 @@ from xrayfast.progress.terminal import reporting
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xrayfast.workflows.compare import Comparison
+    from xrayfast.report.comparison import Comparison
 
 MOST_TESTS = 20
 """Tests shown at most; --csv and --json have them all."""
@@ -50,6 +50,12 @@ def compare(
             help="Write the table, all metrics included, and the differences beside it: all.csv, all-differences.csv.",
         ),
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", show_default=False, rich_help_panel=OUT, help="Write the comparison as one HTML page."
+        ),
+    ] = None,
     resamples: Annotated[
         int,
         typer.Option(
@@ -65,8 +71,8 @@ def compare(
     from xrayfast.workflows.compare import compare as work
 
     out = Output(as_json)
-    if csv is not None:
-        require_output(csv)
+    for path in filter(None, (csv, page)):
+        require_output(path)
     with reporting(out) as reporter:
         found = work(
             runs,
@@ -75,6 +81,7 @@ def compare(
             reference=reference,
             resamples=resamples,
             seed=seed,
+            page=page,
             progress=reporter.preparing,
         )
     show_comparison(out, found)
@@ -84,6 +91,8 @@ def compare(
         write_csv(beside, found.differences)
         out.done("Table", csv)
         out.done("Differences", beside)
+    if page is not None:
+        out.done("Page", page)
     out.json(found.to_json())
 
 
@@ -91,6 +100,9 @@ def show_comparison(out: Output, found: Comparison) -> None:
     """Print the runs, best first; how they were trained; the differences and tests; the notes."""
     from xrayfast.metrics.registry import metric_title
 
+    for warning in found.warnings:
+        text, _, advice = warning.partition(". ")
+        out.finding("warning", text.rstrip("."), advice)
     titles = {name: metric_title(name) for name in found.metrics}
     table = _records(found.table)
     out.table(

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.audit.check import Audit
@@ -24,9 +23,10 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
 from xrayfast.evaluation import METRICS_FILE as EVALUATION_METRICS
 from xrayfast.evaluation import PREDICTIONS_FILE, Evaluation
-from xrayfast.metrics.registry import metric_title
+from xrayfast.report.comparison import Comparison, records
 from xrayfast.report.figures import lr_figure
 from xrayfast.report.html.check_page import SEVERITY_NAMES
+from xrayfast.report.html.comparison_page import answer, runs_table, tests_table, trained_table
 from xrayfast.report.html.plots import Plot, history_plot, plot
 from xrayfast.report.html.render import image_view, outlined, render_fragment
 from xrayfast.report.html.results_tables import FORMS, column_title, headline_table, label_table
@@ -286,62 +286,26 @@ def _(table: LabelTable) -> Overview:
     return Overview("Labels", tables=[Table("", intervals_text(table.summary), columns, rows)])
 
 
-def comparison_overview(
-    table: pd.DataFrame, differences: pd.DataFrame, notes: Sequence[str], metrics: Sequence[str], split: str, order: str
-) -> Overview:
-    """The runs with their metrics, how they were trained, and the differences from the reference.
-
-    The arguments are attributes of `workflows.compare.Comparison`.
-    """
-    titles = [metric_title(name) for name in metrics]
-    records, pairs = _records(table), _records(differences)
-    runs = [
-        [Cell(str(row["run"])), number_cell(row["images"], ",d"), *(_estimate(row, name) for name in metrics)]
-        for row in records
-    ]
-    words, numbers = ("arch", "head", "trained", "loss"), ("size", "epochs", "seconds")
-    trained = [
-        [
-            Cell(str(row["run"])),
-            *(Cell(str(row[name])) for name in words),
-            *(number_cell(row[n], ",.0f") for n in numbers),
-        ]
-        for row in records
-    ]
-    tested = sorted(pairs, key=lambda row: (row["p"] != row["p"], row["p"]))[:TESTS_SHOWN]
-    rows = [
-        [
-            Cell(str(row["run"])),
-            Cell(metric_title(row["metric"]) + (f", {row['label']}" if row["label"] else "")),
-            number_cell(row["difference"], "+.3f", row),
-            Cell(row["test"] or None),
-            number_cell(row["p"], ".2g"),
-            number_cell(row["p_corrected"], ".2g"),
-        ]
-        for row in tested
-    ]
+@overview_of.register
+def _(found: Comparison) -> Overview:
+    pairs = records(found.differences)
+    tested = sorted(pairs, key=lambda row: (row["p"] is None, row["p"] or 0.0))[:TESTS_SHOWN]
     shown = f", the {TESTS_SHOWN} with the lowest p of {len(pairs)}" if len(pairs) > TESTS_SHOWN else ""
-    first = Column("Run", text=True)
-    tables = [
-        Table("", f"Ordered by {metric_title(order)}", [first, Column("Images"), *map(Column, titles)], runs),
-        Table(
-            "",
-            "How they were trained",
-            [
-                first,
-                *(Column(name.capitalize(), text=True) for name in words),
-                *map(Column, map(str.capitalize, numbers)),
-            ],
-            trained,
-        ),
-    ]
-    if rows:
-        reference = pairs[0]["reference"]
-        columns = [first, Column("Metric", text=True), Column("Difference"), Column("Test", text=True)]
-        columns += [Column("p"), Column("p, corrected")]
-        tables.append(Table("", f"Paired differences from {reference}, on the same images{shown}", columns, rows))
-    lead = f"{plural(len(records), 'run')} on the {SPLIT_TITLES[split].lower()} split, best first."
-    return Overview("Comparison", "", lead, tables=tables, notes=notes)
+    caption = f"Paired differences from {found.reference}, on the same images{shown}"
+    return Overview(
+        "Comparison",
+        "",
+        f"{plural(len(found.table), 'run')} on the {SPLIT_TITLES[found.split].lower()} split, best first.",
+        aside=" ".join(answer(found)),
+        warnings=found.warnings,
+        tables=[
+            runs_table(found, found.metrics),
+            trained_table(found),
+            *([tests_table(found, tested, "", caption)] if tested else []),
+        ],
+        notes=found.notes,
+        links=[] if found.page is None else _links(found.page.parent, [found.page]),
+    )
 
 
 def range_test_overview(lrs: ArrayLike, losses: ArrayLike, suggestions: Mapping[str, float | None]) -> Overview:
@@ -377,15 +341,6 @@ def explanation_overview(case: SaliencyCase, probabilities: Mapping[str, float])
         ],
         tables=[Table("", "Calibrated probabilities", [Column("Label", text=True), Column("Probability")], rows)],
     )
-
-
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
-
-
-def _estimate(row: Mapping[str, Any], name: str) -> Cell:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return number_cell(row[name], interval=None if low != low else {"low": low, "high": high})
 
 
 def _tiles(summary: Mapping[str, Any] | None) -> list[tuple[str | None, Cell]]:

@@ -1,0 +1,83 @@
+"""The result of a comparison of runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xrayfast.config import PredictedSplit, Task
+from xrayfast.display.overview import HasOverview
+from xrayfast.errors import shorten
+from xrayfast.errors.escapes import escape_hidden
+from xrayfast.metrics.classification import nan_to_none
+from xrayfast.metrics.registry import overall_metrics
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(HasOverview):
+    """The result of `workflows.compare`.
+
+    Attributes:
+        table: one row per run, best first: `run`, how it was trained, `images`, `patients`, and three columns for each
+            metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
+        differences: one row per run, metric and label, compared with the reference on the same images: `run`,
+            `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
+            `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
+            (Holm, over all tests here) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
+            without a test).
+        notes: on what was compared and how, as sentences.
+        task: "single" or "multi".
+        split: compared on, "valid" or "test".
+        order: the metric that orders the table.
+        reference: the run that the others are compared with.
+        metrics: those shown first: of an epoch, and `order`.
+        tests: how many p-values were corrected together.
+        warnings: those beside the headlines of the runs, and what makes the values of this split misleading.
+        page: where the page was written; None where none was asked for.
+    """
+
+    table: pd.DataFrame
+    differences: pd.DataFrame
+    notes: tuple[str, ...]
+    task: Task
+    split: PredictedSplit
+    order: str
+    reference: str
+    metrics: tuple[str, ...]
+    tests: int
+    warnings: tuple[str, ...] = ()
+    page: Path | None = None
+
+    def __repr__(self) -> str:
+        runs = escape_hidden(shorten(self.table["run"]))
+        return f"Comparison({runs}; {self.split} split, by {self.order})"
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, ready for JSON: undefined values are None."""
+        runs = records(self.table)
+        for row in runs:
+            row["metrics"] = {
+                name: {"value": row.pop(name), "low": row.pop(f"{name}_low"), "high": row.pop(f"{name}_high")}
+                for name in overall_metrics(self.task)
+                if name in row
+            }
+        return {
+            "task": self.task,
+            "split": self.split,
+            "order": self.order,
+            "reference": self.reference,
+            "runs": runs,
+            "differences": records(self.differences),
+            "tests": self.tests,
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+            "page": None if self.page is None else str(self.page),
+        }
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as plain Python values, None where there is none."""
+    return [{str(name): nan_to_none(value) for name, value in row.items()} for row in table.to_dict("records")]
