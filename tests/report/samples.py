@@ -17,9 +17,9 @@ from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
-from xrayfast.report.html.evaluation_page import EvaluationData
+from xrayfast.report.html.pages.evaluation_page import EvaluationData
+from xrayfast.report.html.pages.run_page import ReportData
 from xrayfast.report.html.plots import history_plot
-from xrayfast.report.html.run_page import ReportData
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.overfitting import of_history
 from xrayfast.report.overlays import SaliencyCase

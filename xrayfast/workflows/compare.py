@@ -22,7 +22,7 @@ from xrayfast.own_code import show_setting
 from xrayfast.predictions import Predictions
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report.comparison import Comparison
-from xrayfast.report.html.comparison_page import render_comparison_page
+from xrayfast.report.html.pages.comparison_page import render_comparison_page
 from xrayfast.report.wording import warning_sentences
 from xrayfast.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values

@@ -19,8 +19,8 @@ from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report import figures
+from xrayfast.report.html.pages.run_page import ReportData, render_run_page, training_facts
 from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
-from xrayfast.report.html.run_page import ReportData, render_run_page, training_facts
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.markdown.methods import describe_methods

@@ -20,7 +20,7 @@ from xrayfast.metrics.claims.headline import HeadlineFacts, count_patients, head
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.report.html.predictions_page import render_predictions_page
+from xrayfast.report.html.pages.predictions_page import render_predictions_page
 from xrayfast.report.html.split_section import SplitReport
 from xrayfast.run import now
 from xrayfast.workflows.steps.paired import RunPredictions, compare_pair, correct_p_values

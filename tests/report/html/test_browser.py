@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from tests.report.samples import MANY, evaluation, report
-from xrayfast.report.html.evaluation_page import render_evaluation_page
-from xrayfast.report.html.run_page import render_run_page
+from xrayfast.report.html.pages.evaluation_page import render_evaluation_page
+from xrayfast.report.html.pages.run_page import render_run_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

@@ -10,9 +10,9 @@ from sklearn.metrics import confusion_matrix
 from tests.report.samples import LABELS, evaluation, numbers, report, split_report, visible
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.report.html.decision_section import decision_section
-from xrayfast.report.html.evaluation_page import render_evaluation_page
+from xrayfast.report.html.pages.evaluation_page import render_evaluation_page
+from xrayfast.report.html.pages.run_page import render_run_page
 from xrayfast.report.html.results_tables import all_metrics_table, delong_table, label_tables, thresholds_table
-from xrayfast.report.html.run_page import render_run_page
 from xrayfast.report.html.split_section import intervals_text, split_section
 from xrayfast.report.html.subgroup_tables import subgroup_sections
 from xrayfast.report.html.tables import number_cell

@@ -25,12 +25,12 @@ from xrayfast.evaluation import METRICS_FILE as EVALUATION_METRICS
 from xrayfast.evaluation import PREDICTIONS_FILE, Evaluation
 from xrayfast.report.comparison import Comparison, records
 from xrayfast.report.figures import lr_figure
-from xrayfast.report.html.check_page import SEVERITY_NAMES
-from xrayfast.report.html.comparison_page import answer, runs_table, tests_table, trained_table
+from xrayfast.report.html.pages.check_page import SEVERITY_NAMES
+from xrayfast.report.html.pages.comparison_page import answer, runs_table, tests_table, trained_table
+from xrayfast.report.html.pages.run_page import task_text, training_facts
 from xrayfast.report.html.plots import Plot, history_plot, plot
 from xrayfast.report.html.render import image_view, outlined, render_fragment
 from xrayfast.report.html.results_tables import FORMS, column_title, headline_table, label_table
-from xrayfast.report.html.run_page import task_text, training_facts
 from xrayfast.report.html.split_section import intervals_text
 from xrayfast.report.html.tables import Cell, Column, Table, counts_table, number_cell
 from xrayfast.report.interpretation import Interpretation, LabelTable

@@ -13,7 +13,7 @@ from xrayfast.evaluation import Evaluation
 from xrayfast.files import write_csv, write_text
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
-from xrayfast.report.html.evaluation_page import EvaluationData, render_evaluation_page
+from xrayfast.report.html.pages.evaluation_page import EvaluationData, render_evaluation_page
 from xrayfast.report.html.split_section import SplitName, SplitReport
 from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
 from xrayfast.report.wording import interval_of

@@ -13,7 +13,7 @@ from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import better, kept, told
 from xrayfast.errors import format_value
 from xrayfast.metrics.summary import summarise
-from xrayfast.report.html.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
+from xrayfast.report.html.pages.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
 
 HOSTILE = "<script>alert(1)<{0}\u202e"
 

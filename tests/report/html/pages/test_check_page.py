@@ -13,7 +13,7 @@ from xrayfast.audit.check import audit
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import open_manifest
-from xrayfast.report.html.check_page import COPIES_SHOWN, render_check_page, shown_groups, shown_rows
+from xrayfast.report.html.pages.check_page import COPIES_SHOWN, render_check_page, shown_groups, shown_rows
 from xrayfast.report.html.render import whole_flags
 
 HOSTILE = "<script>alert(1)<"

@@ -23,8 +23,8 @@ from xrayfast.errors import WriteError
 from xrayfast.files import write_text
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
-from xrayfast.report.html.evaluation_page import render_evaluation_page
-from xrayfast.report.html.run_page import render_run_page
+from xrayfast.report.html.pages.evaluation_page import render_evaluation_page
+from xrayfast.report.html.pages.run_page import render_run_page
 
 SECTIONS = ["glance", "remarks", "data", "training", "decision", "results-valid", "failures", "saliency", "limits"]
 SECTIONS += ["reproduce"]

@@ -9,8 +9,8 @@ from typing import Any
 from xrayfast.config import Task
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.report.html.decision_section import decision_section
+from xrayfast.report.html.pages.run_page import task_text
 from xrayfast.report.html.render import render_template
-from xrayfast.report.html.run_page import task_text
 from xrayfast.report.html.split_section import SplitReport, split_section
 from xrayfast.report.html.tables import flow_steps
 

@@ -10,8 +10,8 @@ from xrayfast.errors import format_value
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import metric_title
 from xrayfast.report.html.decision_section import decision_section
+from xrayfast.report.html.pages.run_page import task_text
 from xrayfast.report.html.render import render_template
-from xrayfast.report.html.run_page import task_text
 from xrayfast.report.html.split_section import SplitReport, split_section
 from xrayfast.report.html.tables import Cell, Column, Table, number_cell
 
