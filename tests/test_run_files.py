@@ -7,7 +7,7 @@ import pytest
 
 import xrayfast as xf
 from xrayfast.errors import RunError
-from xrayfast.report.html import run_page
+from xrayfast.report.html.pages import run_page
 from xrayfast.report.markdown import descriptions
 from xrayfast.report.markdown.model_card import render_model_card
 from xrayfast.run import Run
