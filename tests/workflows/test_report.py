@@ -125,6 +125,30 @@ def test_the_command_writes_a_page_and_compares_with_the_first(tmp_path, monkeyp
     assert (row["low"] <= row["difference"] <= row["high"]) and row["images"] == N - 5
 
 
+def test_subgroups_are_groups_and_ages_are_in_bands():
+    table = single().assign(age=[20, 70] * (N // 2), site=[f"s{i}" for i in range(N)])
+    (ages,) = report(table, by="age", resamples=0).metrics["subgroups"]
+    assert [group["images"] for group in ages["groups"]] == [N // 2, N // 2]
+    with pytest.raises(ConfigError, match="'site' of DataFrame has 60 values on these images; expected 1 to 20"):
+        report(table, by="site")
+    with pytest.raises(DataError, match="row 0: age is 'old'; expected years"):
+        report(table.assign(age="old"), by="age")
+
+
+def test_what_is_left_out_or_odd_is_noted():
+    table = multi()
+    notes = report(table.drop(columns="probability_Mass"), resamples=0).notes
+    assert "Truth without probabilities, which is left out: truth_Mass." in notes
+    one = single()
+    one.loc[:2, "truth"] = ""
+    assert "Probabilities add up to 1, but 3 images have no label or several." in report(one, resamples=0).notes
+    truth = np.where(RNG.random(N) < 0.5, "normal", "tb")
+    named = pd.DataFrame({"truth": truth, "prob_tb": RNG.random(N).round(3)})
+    assert report(named, resamples=0).metrics["per_label"][0]["support"] == (truth == "tb").sum()
+    with pytest.raises(DataError, match="the column 'sex' twice"):
+        report(single().rename(columns={"patient_id": "sex"}))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

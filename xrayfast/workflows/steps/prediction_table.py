@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.data.labels.names import LABEL_JOIN, find_spelling
+from xrayfast.data.labels.words import is_normal
 from xrayfast.data.sources.column_words import key_role, simplify_column_name, usual_columns
 from xrayfast.data.sources.tables import Table, read_table
-from xrayfast.errors import DataError, did_you_mean, shorten
+from xrayfast.errors import DataError, did_you_mean, plural, shorten
 from xrayfast.metrics.scoring import mean_log_loss
-from xrayfast.predictions import Predictions
+from xrayfast.predictions import MAX_AGE, Predictions
+from xrayfast.workflows.steps.subgroup_columns import read_groups
 
 PROBABILITY_PREFIXES = ("prob_", "probability_", "proba_", "p_", "score_", "pred_")
 """How the columns of probabilities begin, before the label; the first that occurs is taken."""
@@ -69,11 +72,11 @@ def read_prediction_table(
         DataError: a column is missing, or a cell is not what it should be.
     """
     table = _from_frame(source) if isinstance(source, pd.DataFrame) else read_table(source)
-    where, columns, notes = str(table.file), table.columns, list(table.notes)
+    where, notes = str(table.file), list(table.notes)
     by_label = _probability_columns(table)
     labels = tuple(by_label)
     probability = np.column_stack([_probabilities(table, name) for name in by_label.values()])
-    truth = _truth(table, labels, set(by_label.values()))
+    truth = _truth(table, labels, set(by_label.values()), notes)
     single = len(labels) > 1 and bool(((truth == 1).sum(axis=1) == 1).all() and (truth >= 0).all())
     sums = probability.sum(axis=1)
     complete = bool((abs(sums - 1) <= _SUM_TOLERANCE).all())
@@ -89,6 +92,9 @@ def read_prediction_table(
         notes.append(f"Taken as {kind}: {shorten(labels, 20)}. --task decides otherwise.")
         if single and not complete:
             notes.append("Each image has one label, but its probabilities do not add up to 1.")
+        elif complete and len(labels) > 1 and not single:
+            others = int(((truth == 1).sum(axis=1) != 1).sum())
+            notes.append(f"Probabilities add up to 1, but {plural(others, 'image')} have no label or several.")
     if chosen == "single":
         probability = probability / sums[:, None]
     images = _images(table, notes)
@@ -102,7 +108,7 @@ def read_prediction_table(
             probability=probability,
             loss=mean_log_loss(truth, probability, chosen == "single"),
             raw=probability,
-            attributes={name: np.array(_column(columns, name, where), dtype=object) for name in by},
+            attributes={name: _groups(table, name) for name in by},
         ),
         chosen,
         tuple(notes),
@@ -110,6 +116,9 @@ def read_prediction_table(
 
 
 def _from_frame(frame: pd.DataFrame) -> Table:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"the DataFrame has the column '{twice}' twice; expected each once. Rename one.")
     cells = {
         str(name): ["" if missing else str(cell) for cell, missing in zip(column, column.isna(), strict=True)]
         for name, column in frame.items()
@@ -166,7 +175,7 @@ def _probabilities(table: Table, name: str) -> NDArray[np.float64]:
     return values
 
 
-def _truth(table: Table, labels: Sequence[str], taken: set[str]) -> NDArray[np.int64]:
+def _truth(table: Table, labels: Sequence[str], taken: set[str], notes: list[str]) -> NDArray[np.int64]:
     """(N, L) 1, 0, and -1 where masked."""
     free = [name for name in table.columns if name not in taken]
     columns = _prefixed(free, TRUTH_PREFIXES)
@@ -179,8 +188,10 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str]) -> NDArray[np.i
                 raise DataError(
                     f"{table.file}: has probabilities of '{label}' and no truth; found truth of {shorten(columns, 20)}."
                 )
-            for row, cell in enumerate(table.columns[columns[key]]):
-                truth[row, i] = _cell(table, row, columns[key], cell)
+            for row, cell in enumerate(table.columns[columns.pop(key)]):
+                truth[row, i] = _cell(table, row, f"truth of {label}", cell)
+        if columns:
+            notes.append(f"Truth without probabilities, which is left out: {shorten(columns.values())}.")
         return truth
     if named is None:
         raise DataError(
@@ -188,8 +199,8 @@ def _truth(table: Table, labels: Sequence[str], taken: set[str]) -> NDArray[np.i
             "the labels of each image, or truth_LABEL for each label."
         )
     for row, cell in enumerate(table.columns[named]):
-        if len(labels) == 1 and cell.strip() != labels[0]:
-            truth[row, 0] = _cell(table, row, named, cell)
+        if len(labels) == 1 and find_spelling(cell, labels) is None:
+            truth[row, 0] = 0 if is_normal(cell) else _cell(table, row, named, cell)
             continue
         for name in filter(None, map(str.strip, cell.split(LABEL_JOIN))):
             key = name if name in labels else find_spelling(name, labels)
@@ -228,6 +239,19 @@ def _images(table: Table, notes: list[str]) -> NDArray[np.object_]:
             f"{table.file}: the image '{twice}' is in several rows; expected one row for each. Average its predictions."
         )
     return np.array(table.columns[column], dtype=object)
+
+
+def _groups(table: Table, name: str) -> NDArray[Any]:
+    """A column that forms subgroups; ages as numbers, NaN where there is none."""
+    cells = _column(table.columns, name, str(table.file))
+    if name != "age":
+        return read_groups(name, cells, table.file.name)
+    given = pd.Series(cells, dtype=object).replace("", None)
+    ages: NDArray[np.float64] = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
+    for row, (age, cell) in enumerate(zip(ages.tolist(), cells, strict=True)):
+        if cell.strip() and not 0 <= age <= 150:
+            raise DataError(f"{table.where(row)}: age is '{cell}'; expected years.")
+    return np.minimum(ages, MAX_AGE)
 
 
 def _patients(table: Table, patient_col: str | None, notes: list[str]) -> NDArray[np.object_]:

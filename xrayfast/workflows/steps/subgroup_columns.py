@@ -52,17 +52,26 @@ def with_columns(
         columns = read_further_columns(config.labels, absolute(config.source), config, further)
     found, origin = dict(known), (config.labels or config.source).name
     for name in further:
-        values = _join_spellings(name, [columns[name].get(image, "") for image in images])
-        distinct = sorted(set(values.tolist()) - {""})
         if name in PREDICTION_COLUMNS or name.startswith((PROBABILITY_PREFIX, RAW_PREFIX)):
             raise ConfigError(f"by: '{name}' is a column of predictions already. Rename that of {origin}.")
-        if not 1 <= len(distinct) <= MAX_GROUPS:
-            raise ConfigError(
-                f"by: '{name}' of {origin} has {len(distinct)} values on these images; expected 1 "
-                f"to {MAX_GROUPS} groups, such as hospitals or devices."
-            )
-        found[name] = values
+        found[name] = read_groups(name, [columns[name].get(image, "") for image in images], origin)
     return found
+
+
+def read_groups(name: str, cells: Sequence[str], origin: str) -> NDArray[np.object_]:
+    """The values of a column that forms subgroups, of which spellings of one group are joined, with a warning.
+
+    Raises:
+        ConfigError: there are none, or too many.
+    """
+    values = _join_spellings(name, cells)
+    distinct = set(values.tolist()) - {""}
+    if not 1 <= len(distinct) <= MAX_GROUPS:
+        raise ConfigError(
+            f"by: '{name}' of {origin} has {len(distinct)} values on these images; expected 1 to {MAX_GROUPS} groups, "
+            "such as hospitals or devices."
+        )
+    return values
 
 
 def _join_spellings(name: str, cells: Sequence[str]) -> NDArray[np.object_]:
