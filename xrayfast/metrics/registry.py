@@ -192,7 +192,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy", "Accuracy", from_confusion(agreement.accuracy), "overall", SINGLE,
         denominator="unmasked", headline=True, epochs=SINGLE, train=SINGLE, short="accuracy", hub_name="accuracy",
-        meaning="Share of the images whose most likely class is the right one.",
+        meaning="Share of the images that are given the right class.",
     ),
     Metric(
         "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,

@@ -134,7 +134,7 @@ def _curves_block(split: str, summary: Mapping[str, Any], task: Task, prediction
     """ROC, and precision and recall."""
     kind = split_images(split, summary["images"])
     roc, precision_recall = label_curves(summary, task, predictions)
-    dots = " A dot is at the label's threshold." if task == "multi" else ""
+    dots = " A dot is at the label's threshold." if task == "multi" or "positive" in summary else ""
     areas = "; ".join(": ".join(filter(None, (curve.label, curve.area or "not defined"))) for curve in roc)
     precisions = "; ".join(f"{curve.label}: {curve.area or 'not defined'}" for curve in precision_recall)
     name, alt = "Precision-recall curves", f"Precision-recall curves of {kind}. {precisions}."
