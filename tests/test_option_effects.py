@@ -154,7 +154,6 @@ BY_FACTS = [
     ("ignore_split", True, {"own_split": False}),
     ("split_col", "x", {"one_split": False}),
     ("split_file", "x.csv", {"one_split": False}),
-    ("ignore_split", True, {"one_split": False}),
     ("unreadable", "skip", {"unreadable": False}),
     ("keep_masks", True, {"others": no}),
     ("missing", "skip", {"table": False}),
@@ -325,7 +324,7 @@ def test_an_evaluation_notes_options_without_effect(tiny_run, tmp_path):
     write_images(tmp_path / "e", [f"normal/{i}.png" for i in range(3)])
     config = Config().updated({"source": tmp_path / "e", "ignore_split": True, "unreadable": "skip"})
     notes = xf.evaluate(run, config=config, resamples=0).info.data_notes
-    assert [note.split()[0] for note in notes if "has no effect" in note] == ["ignore_split"] * 2 + ["unreadable"]
+    assert [note.split()[0] for note in notes if "has no effect" in note] == ["ignore_split", "unreadable"]
     # The network's own "No Finding" is no option that the data contradict.
     labels = tuple("No Finding" if label == "normal" else label for label in run.labels)
     run.write_decision(replace(run.decision, labels=labels))

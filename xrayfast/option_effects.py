@@ -207,7 +207,6 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             facts=DataFacts,
             harmless=True,
         ),
-        _OF_ONE_SPLIT,
     ),
     "split_col": (_OF_ONE_SPLIT,),
     "split_file": (_OF_ONE_SPLIT,),
