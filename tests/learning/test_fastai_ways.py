@@ -23,7 +23,7 @@ from torchvision.transforms.functional import normalize
 import xrayfast as xf
 from tests.data.images.dicom_files import dicom_bytes
 from xrayfast.errors import ConfigError
-from xrayfast.learning.fastai_api import Callback, DataLoaders
+from xrayfast.learning.fastai_api import Callback, DataLoaders, Learner
 from xrayfast.learning.training.loaders import LabelTarget, target_table
 
 SPLITS = ("train", "valid", "test")
@@ -55,6 +55,12 @@ def trained(learn):
 def _no_figure_stays():
     yield
     plt.close("all")
+
+
+def test_what_readme_says_is_handed_back_is_of_fastai_s_kinds(tiny_run):
+    loaded, interpretation = xf.load(tiny_run), xf.interpret(tiny_run, top=1)
+    assert isinstance(loaded, Learner) and isinstance(loaded.dls, DataLoaders)
+    assert isinstance(interpretation, ClassificationInterpretation)
 
 
 def is_single(learn):

@@ -68,6 +68,8 @@ def test_notes_are_in_the_display_and_not_python_warnings(ready, data_dir):
 def test_an_error_shows_its_message_alone(ready):
     (error,) = ready[0].run("xf.predict('runs/one', 'nowhere.png')")
     assert error.traceback == ["DataError: nowhere.png: no such file, folder or pattern with matches."]
+    (error,) = ready[0].run("xf.fit(data, name='one')")
+    assert error.traceback[0].endswith("Choose another name=.")
 
 
 def test_interrupting_stops_after_the_batch_and_says_how_to_go_on(ready):

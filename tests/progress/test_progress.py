@@ -20,7 +20,7 @@ LINE = "epoch 1 (head)  train 0.500  valid 0.250  accuracy 0.750  3 s  *best\n"
 def report(progress, **given):
     with show_progress(progress, **given) as reporter:
         reporter.note("a note")
-        warn("a warning")
+        warn("a warning of --lr 0.1")
         reporter.epoch(ROW, True)
         return reporter
 
@@ -28,11 +28,11 @@ def report(progress, **given):
 def test_a_script_whose_output_is_piped_shows_nothing_unless_asked(capsys):
     assert not in_notebook()
     for silent in (None, False):
-        with pytest.warns(UserWarning, match="a warning"):
+        with pytest.warns(UserWarning, match=r"a warning of lr=0\.1"):
             report(silent)
     assert capsys.readouterr().out == ""
     report(True)
-    assert capsys.readouterr().out == f"Note: a note\nNote: a warning\n{LINE}"
+    assert capsys.readouterr().out == f"Note: a note\nNote: a warning of lr=0.1\n{LINE}"
 
 
 def test_a_stage_that_ends_before_the_first_line_is_due_is_a_line(capsys):

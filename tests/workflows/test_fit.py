@@ -384,7 +384,7 @@ def test_a_run_with_tta_is_calibrated_predicted_and_evaluated_alike(data, data_d
         saved.probability[:2, run.labels.index("normal")],
         atol=1e-6,
     )
-    with pytest.warns(UserWarning, match=r"--no-tta.*fitted are averaged over augmented views"):
+    with pytest.warns(UserWarning, match=r"tta=False.*fitted are averaged over augmented views"):
         assert not np.allclose(predicted(files, tta=False), saved.probability, atol=1e-6)
     elsewhere = tmp_path / "elsewhere" / "normal"
     elsewhere.mkdir(parents=True)

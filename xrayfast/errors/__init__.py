@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from xrayfast.errors.escapes import escape_hidden
+from xrayfast.errors.escapes import escape_hidden, name_arguments
 
 LONGEST_MESSAGE, LONGEST_NAME = 4000, 200
 """Characters of a message, and of one name in a list; what is longer loses its middle."""
@@ -23,7 +23,7 @@ class XrayfastError(Exception):
 
     def _render_traceback_(self) -> list[str]:
         """What IPython displays: the message, which says what to do, without the frames of this package."""
-        return [f"{type(self).__name__}: {self}"]
+        return [f"{type(self).__name__}: {name_arguments(str(self))}"]
 
 
 class ConfigError(XrayfastError, ValueError):

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from xrayfast.errors import ConfigError, Interrupted
-from xrayfast.errors.escapes import passing_warnings, warn
+from xrayfast.errors.escapes import name_arguments, passing_warnings, warn
 
 StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
@@ -87,6 +87,8 @@ class ForgivingReporter(NullReporter):
         self.failed = False
         for name in ("note", "preparing", "phase", "batch", "epoch"):
             setattr(self, name, self._forgiving(getattr(reporter, name)))
+        display_note = self.note
+        vars(self)["note"] = lambda text: display_note(name_arguments(text))
 
     def _forgiving(self, report: Callable[..., None]) -> Callable[..., bool]:
         def call(*args: Any, **options: Any) -> bool:

@@ -21,6 +21,7 @@ from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
+from xrayfast.errors.escapes import name_arguments
 from xrayfast.evaluation import METRICS_FILE as EVALUATION_METRICS
 from xrayfast.evaluation import PREDICTIONS_FILE, Evaluation
 from xrayfast.report.comparison import Comparison, records
@@ -93,7 +94,9 @@ def render_overview(shown: Any) -> str:
     """The HTML of a result of a type below, or of a `Overview`."""
     found = shown if isinstance(shown, Overview) else overview_of(shown)
     tables = [replace(table, id="", sortable=False) for table in found.tables]
-    context = {"overview": replace(found, tables=tables), "open": NOTES_OPEN}
+    warnings, notes = ([*map(name_arguments, texts)] for texts in (found.warnings, found.notes))
+    shown = replace(found, tables=tables, warnings=warnings, notes=notes)
+    context = {"overview": shown, "open": NOTES_OPEN}
     return render_fragment("overview.html.j2", "overview.css", context)
 
 
