@@ -90,7 +90,7 @@ def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
     rows = [[Cell(row["label"]), *_operating_cells(row, titles)] for row in summary["fixed_rates"]]
     columns = [Column("Label", text=True), *map(Column, titles.values())]
     caption = f"By label, {split_images(split, summary['images'])}: read off the ROC curve, whatever the threshold; "
-    caption += "no interval where fewer than three patients (or images) lie beyond the fixed rate"
+    caption += "no interval where too few patients (or images) lie beyond the fixed rate"
     return Table(f"{split}-fixed-rates", caption, columns, rows, sortable=True)
 
 
