@@ -35,11 +35,12 @@ def test_a_split_replays_where_the_data_have_moved(tmp_path, data_dir):
     assert splits(opened(tmp_path / "moved", split_file=file)) == dict(zip(*reversed_columns(file), strict=True))
 
 
-def test_all_images_are_named_where_nothing_is_trained(tmp_path, data_dir):
+@pytest.mark.parametrize("options", [{"to_train": False}, {"leave_out": {}}], ids=["evaluate", "a run's data again"])
+def test_all_images_are_named_where_no_split_is_made(tmp_path, data_dir, options):
     file = written(tmp_path, opened(data_dir))
     make(data_dir, "a/new.png")
     with pytest.raises(DataError, match=r"no split for images of the data: a/new\.png"):
-        open_manifest(DataConfig(source=data_dir, split_file=file), to_train=False)
+        open_manifest(DataConfig(source=data_dir, split_file=file), **options)
 
 
 def reversed_columns(file):
