@@ -38,6 +38,7 @@ NOT_SETTINGS = {
     "top": "how many cases to show",
     "saliency": "how many cases to explain",
     "abstain_below": "a probability, of one call",
+    "correct_prior": "of one evaluation",
     "condition": "of a phantom",
     "patient": "of a phantom: its number",
     "image": "of a phantom: its number",

@@ -404,6 +404,13 @@ class MatchedLabels(_Record, total=False):
     lacking: list[str]
 
 
+class InternalComparison(_Record):
+    """Other data beside the run's own `split`: rows of `claims.external.compare_with_internal`."""
+
+    split: str
+    rows: list[dict[str, Any]]
+
+
 class EvaluationMetrics(_Record):
     """`metrics.json` of an evaluation."""
 
@@ -414,6 +421,8 @@ class EvaluationMetrics(_Record):
     labels: NotRequired[MatchedLabels]
     notes: NotRequired[list[str]]
     decision: NotRequired[dict[str, Any]]
+    prevalence: NotRequired[list[dict[str, Any]]]
+    internal: NotRequired[InternalComparison]
     result: SplitSummary
 
 

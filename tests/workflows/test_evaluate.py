@@ -139,6 +139,11 @@ def test_the_warnings_of_an_evaluation_of_an_older_version_are_read(run):
     assert found.metrics["result"]["warnings"] == [{"code": "data", "text": "Few images.", "advice": ""}]
 
 
+def test_the_prior_of_the_run_s_own_data_is_not_corrected(run):
+    with pytest.raises(ConfigError, match="correct_prior without data"):
+        evaluate(run, correct_prior=True)
+
+
 def test_the_validation_split_comes_with_a_warning(run):
     found = evaluate(run, split="valid", resamples=0).metrics
     assert found["split"] == "valid"
@@ -306,6 +311,29 @@ def test_an_external_test(run, others, page):
     assert ("predicting", 24, 24) in steps and steps[-1] == ("computing metrics", 24, 24)
     text = found.report_path.read_text()
     assert "elsewhere" in text and "not for diagnosis" in text
+
+
+def test_other_data_stand_beside_the_run_s_own_test_split_and_their_prior_is_corrected_where_asked(run, others, page):
+    plain, corrected = (evaluate(run, others, correct_prior=asked, **FEW) for asked in (False, True))
+    metrics = plain.metrics
+    assert metrics["internal"]["split"] == "test"
+    (first,) = [row for row in metrics["internal"]["rows"] if row["metric"] == "auroc_macro"]
+    own, here = run.metrics["test"]["overall"]["auroc_macro"], metrics["result"]["overall"]["auroc_macro"]
+    assert (first["internal"], first["external"], first["difference"]) == (own, here, pytest.approx(here - own))
+    valid = {row["label"]: row for row in run.metrics["valid"]["per_label"]}
+    for row in metrics["prevalence"]:
+        own = valid[row["label"]]
+        assert row["validation"] == own["support"] / (own["support"] + own["negatives"])
+        assert row["here"] == pytest.approx(1 / 3)
+    assert corrected.metrics["prevalence"] == metrics["prevalence"]
+    before, after = plain.predictions, corrected.predictions
+    np.testing.assert_array_equal(before.raw, after.raw)
+    shares = [row["estimated"] for row in metrics["prevalence"]]
+    np.testing.assert_allclose(after.probability.mean(axis=0), shares, atol=1e-6)
+    assert not np.allclose(before.probability, after.probability)
+    assert any("corrected for the prevalence here" in note for note in corrected.metrics["notes"])
+    text = plain.report_path.read_text()
+    assert "Beside the run&#39;s own test split" in text and "Estimated here" in text
 
 
 def test_three_images_of_one_class(run, others, tmp_path):

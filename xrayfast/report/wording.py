@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
-from xrayfast.errors import plural
+from xrayfast.errors import format_cell, format_interval, format_value, plural
+from xrayfast.metrics.registry import metric_title
 
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
 """What people read for the splits of a data set, and for an external test."""
@@ -48,6 +49,41 @@ def resampled_units(summary: Mapping[str, Any]) -> str:
     if alone <= 0:
         return plural(intervals["units"], intervals["by"])
     return f"{plural(patients or 0, 'patient')} and {plural(alone, 'image')} of unknown patients"
+
+
+def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Of an evaluation on other data, its results beside the run's own and its prevalence: title, columns and rows."""
+    found = []
+    if internal := metrics.get("internal"):
+        rows = [
+            [
+                metric_title(row["metric"]) + ("" if row["label"] is None else f", {row['label']}"),
+                format_cell(row["internal"]),
+                format_cell(row["external"]),
+                format_cell(row["difference"])
+                if row["low"] is None
+                else f"{format_value(row['difference'], '.3f')} ({format_interval(row['low'], row['high'])})",
+                row["reason"],
+            ]
+            for row in internal["rows"]
+        ]
+        own = SPLIT_TITLES[internal["split"]].lower()
+        columns = ["Metric", f"Run's {own} split", "Here", "Difference", "Why not"]
+        if not any(row[-1] for row in rows):
+            columns, rows = columns[:-1], [row[:-1] for row in rows]
+        found.append((f"Beside the run's own {own} split", columns, rows))
+    if prevalence := metrics.get("prevalence"):
+        columns = ["Label", "Validation", "Here", "Estimated here", "Log loss", "Log loss, corrected"]
+        rows = [
+            [
+                row["label"],
+                f"{row['validation']:.3f} ({format_interval(row['low'], row['high'])})",
+                *(format_cell(row[name]) for name in ("here", "estimated", "log_loss", "log_loss_corrected")),
+            ]
+            for row in prevalence
+        ]
+        found.append(("Prevalence, and what a correction for it does (--correct-prior)", columns, rows))
+    return found
 
 
 def gap_test(gap: Mapping[str, Any]) -> str:

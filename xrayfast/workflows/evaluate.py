@@ -21,6 +21,12 @@ from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import ConfigError, DataError, RunError, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.evaluation import Evaluation
+from xrayfast.metrics.claims.external import (
+    compare_prevalence,
+    compare_with_internal,
+    corrected_labels,
+    external_warnings,
+)
 from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.scoring import mean_log_loss
 from xrayfast.option_effects import EvaluationFacts, check_effects, check_tta
@@ -36,6 +42,7 @@ from xrayfast.workflows.data import unused_data_settings
 from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.results import (
+    DECISION_SPLIT,
     compute_metrics,
     parse_prevalences,
     warn_of_run,
@@ -78,6 +85,7 @@ def evaluate(
     split: Split | None = None,
     name: str | None = None,
     tta: bool | None = None,
+    correct_prior: bool = False,
     prevalence: Sequence[str] | str | None = None,
     resamples: int | None = None,
     arch: Callable[..., Any] | None = None,
@@ -103,6 +111,8 @@ def evaluate(
         name: of the evaluation's folder; default that of the data.
         tta: average over augmented views, which depend on the run's seed and the image alone; by default as the run's
             own predictions were made, for which its calibration and thresholds were fitted.
+        correct_prior: correct the probabilities on other data for its prevalence, estimated without its labels (Saerens
+            2002); whether or not, `metrics.json` has what it would do.
         prevalence: at which predictive values are given, as "0.05" or "Edema=0.02"; default the run's settings.
         resamples: number of bootstrap resamples, 0 for no intervals; default the run's settings.
         arch: that of the run, where it is code of your own.
@@ -131,6 +141,7 @@ def evaluate(
     external = None if data is None and config is None else _open_external(run, data, config, split)
     of_network = {
         "tta": tta is not None,
+        "correct_prior": correct_prior,
         "arch": arch is not None,
         "device": device != "auto",
         "batch_size": batch_size != 32,
@@ -157,18 +168,32 @@ def evaluate(
                 batch_size=batch_size,
                 progress=reporter.preparing,
             )
+        beside: dict[str, Any] = {}
+        if external is not None:
+            told, validation = evaluated.predictions, run.metrics[DECISION_SPLIT]["per_label"]
+            beside["prevalence"] = compare_prevalence(validation, told.truth, told.probability, run.task)
+            if correct_prior:
+                evaluated = _correct_prior(run, evaluated)
         predictions = evaluated.predictions
         reporter.preparing("computing metrics", 0, len(predictions))
         result = compute_metrics(
             predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
+        if external is not None and evaluated.own_test == 0:
+            own = run.predicted_splits[-1]
+            same = set(evaluated.labels["used"]) == set(run.labels)
+            rows = compare_with_internal(run.metrics[own], result, run.task, same)
+            beside["internal"] = {"split": own, "rows": rows}
         result["warnings"] = warn_of_run(
             run,
             result,
             predictions,
             (split or "test") if external is None else None,
             notes=evaluated.notes,
-            further=[HeadlineWarning("data", text) for text in evaluated.warnings],
+            further=[
+                *(HeadlineWarning("data", text) for text in evaluated.warnings),
+                *external_warnings(beside.get("prevalence", ()), beside.get("internal", {}).get("rows", ())),
+            ],
         )
         reporter.preparing("computing metrics", len(predictions), len(predictions))
     metrics = {
@@ -184,6 +209,7 @@ def evaluate(
         "labels": evaluated.labels,
         "notes": list(evaluated.notes),
         "decision": run.decision.to_json(),
+        **beside,
         "result": result,
     }
 
@@ -206,6 +232,17 @@ def evaluate(
     evaluation = run.create_evaluation(name, stem, write)
     write_cards(run)
     return evaluation
+
+
+def _correct_prior(run: Run, evaluated: _EvaluatedData) -> _EvaluatedData:
+    """With probabilities for the prevalence of the data, as they tell it themselves."""
+    predictions = evaluated.predictions
+    rows = run.metrics[DECISION_SPLIT]["per_label"]
+    prior = np.array([row["support"] / max(1, row["support"] + row["negatives"]) for row in rows])
+    shares, probability = corrected_labels(predictions.probability, prior, run.task)
+    found = shorten([f"{label} {share:.3f}" for label, share in zip(run.labels, shares.tolist(), strict=True)])
+    note = f"Probabilities are corrected for the prevalence here, estimated from them without the labels: {found}."
+    return replace(evaluated, predictions=replace(predictions, probability=probability), notes=(*evaluated.notes, note))
 
 
 def _read_own(run: Run, split: Split | None, by: Sequence[str]) -> _EvaluatedData:

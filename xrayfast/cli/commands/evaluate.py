@@ -63,6 +63,13 @@ def evaluate(
             help="Name of the evaluation's folder.",
         ),
     ] = None,
+    correct_prior: Annotated[
+        bool,
+        typer.Option(
+            "--correct-prior",
+            help="Correct the probabilities on DATA for its prevalence, estimated without its labels (Saerens 2002).",
+        ),
+    ] = False,
     config: o.ConfigFile = None,
     runs: o.Runs = None,
     as_json: o.Json = False,
@@ -77,7 +84,7 @@ def evaluate(
     o.check_choice(given.get("device"), get_args(Device), "--device")
     results = {key: given.pop(key) for key in _OWN if key in given}
     if data is None:
-        wrong = [*given, *(["config"] if config is not None else [])]
+        wrong = [*given, *(["correct_prior"] if correct_prior else []), *(["config"] if config is not None else [])]
         if wrong:
             raise typer.BadParameter(
                 "is for other data: name DATA too. The run's own predictions are saved, and need no network.",
@@ -92,6 +99,7 @@ def evaluate(
             chosen,
             config=None if data is None else read_settings(config, {**given, "source": data}),
             by=o.split_columns(by),
+            correct_prior=correct_prior,
             split=split,  # type: ignore[arg-type]
             name=name,
             command=command_line(),
@@ -113,10 +121,13 @@ def evaluate(
 def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     """Print which images were evaluated, the results, the subgroups with their gaps, and the notes."""
     from xrayfast.cli.results import show_decision, show_metrics, show_subgroups
+    from xrayfast.report.wording import external_tables
 
     result, task = metrics["result"], run.task
     _show_images(out, run, metrics)
     show_metrics(out, result, task, metrics["labels"]["lacking"] if task == "multi" else [])
+    for title, columns, rows in external_tables(metrics):
+        out.table(title, columns, rows)
     out.line()
     show_decision(out, run.decision)
     for grouping in result.get("subgroups", []):

@@ -29,6 +29,7 @@ from xrayfast.report.markdown.run_facts import RunFacts
 from xrayfast.report.wording import (
     NOT_CALIBRATED,
     SPLIT_TITLES,
+    external_tables,
     hidden_layers,
     images_of_patients,
     other_remarks,
@@ -308,7 +309,8 @@ def evaluation_blocks(facts: RunFacts, evaluation: EvaluationMetrics) -> list[st
     before, now = evaluation.get("decision") or {}, facts.decision.to_json()
     if any(before.get(name) != now[name] for name in ("calibration", "operating_points")):
         blocks.append("Computed with other thresholds or another calibration than the run has now.")
-    return [*blocks, *evaluation.get("notes", ()), *result_blocks(facts, evaluation["result"])]
+    beside = [markdown_table(columns, rows) for _, columns, rows in external_tables(evaluation)]
+    return [*blocks, *evaluation.get("notes", ()), *result_blocks(facts, evaluation["result"]), *beside]
 
 
 def saliency_notes(facts: RunFacts) -> list[str]:

@@ -12,7 +12,8 @@ from xrayfast.report.html.decision_section import decision_section
 from xrayfast.report.html.pages.run_page import task_text
 from xrayfast.report.html.render import render_template
 from xrayfast.report.html.split_section import SplitReport, split_section
-from xrayfast.report.html.tables import flow_steps
+from xrayfast.report.html.tables import Cell, Column, Table, flow_steps
+from xrayfast.report.wording import external_tables
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,10 @@ class EvaluationData:
     metrics: Mapping[str, Any]
     split: SplitReport
     decision: Decision
+
+
+def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    return Table(id, title, [Column(name, text=True) for name in columns], [list(map(Cell, row)) for row in rows])
 
 
 def render_evaluation_page(data: EvaluationData) -> str:
@@ -75,6 +80,7 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],
         "lacking": labels["lacking"],
         "notes_on_data": metrics["notes"],
+        "beside": [_text_table(f"beside-{i}", *one) for i, one in enumerate(external_tables(metrics))],
         "decision": decision_section(data.decision),
         "splits": [result],
         "external": data.split.name == "external",

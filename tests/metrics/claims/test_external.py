@@ -1,0 +1,101 @@
+"""Other data beside the run's own: prior correction, prevalence, differences of independent samples."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from sklearn.metrics import log_loss
+
+from xrayfast.metrics.claims.external import (
+    compare_prevalence,
+    compare_with_internal,
+    correct_prior,
+    corrected_labels,
+    difference_interval,
+    external_warnings,
+)
+
+
+def shifted(n=4000, prior=0.5, here=0.1, seed=0):
+    """Truth at another prevalence, and probabilities that are right at `prior`."""
+    rng = np.random.default_rng(seed)
+    truth = (rng.random(n) < here).astype(int)
+    x = rng.normal(size=n) + 1.5 * truth
+    odds = prior / (1 - prior) * np.exp(1.5 * x - 1.5**2 / 2)
+    return truth, odds / (1 + odds)
+
+
+def test_the_prevalence_found_is_that_of_maximum_likelihood():
+    truth, p = shifted()
+    both, prior = np.column_stack([p, 1 - p]), np.array([0.5, 0.5])
+    found, corrected = correct_prior(both, prior)
+    likelihood = lambda q: -np.log(p * q / 0.5 + (1 - p) * (1 - q) / 0.5).sum()  # noqa: E731 - for scipy
+    expected = minimize_scalar(likelihood, bounds=(1e-6, 1 - 1e-6), method="bounded", options={"xatol": 1e-9}).x
+    assert found[0] == pytest.approx(expected, abs=1e-4)
+    assert found[0] == pytest.approx(truth.mean(), abs=0.02) and found.sum() == pytest.approx(1)
+    odds = p / (1 - p) * found[0] / found[1]
+    np.testing.assert_allclose(corrected[:, 0], odds / (1 + odds), atol=1e-6)
+    assert log_loss(truth, corrected[:, 0]) < log_loss(truth, p) - 0.1
+
+
+def test_of_several_labels_each_is_corrected_by_itself_and_classes_together():
+    (a, p), (_, q) = shifted(here=0.1), shifted(here=0.7, seed=1)
+    shares, corrected = corrected_labels(np.column_stack([p, q]), np.array([0.5, 0.5]), "multi")
+    assert shares == pytest.approx([0.1, 0.7], abs=0.03)
+    one = correct_prior(np.column_stack([p, 1 - p]), np.array([0.5, 0.5]))[1][:, 0]
+    np.testing.assert_allclose(corrected[:, 0], one)
+    shares, corrected = corrected_labels(np.column_stack([p, 1 - p]), np.array([0.5, 0.5]), "single")
+    assert shares.sum() == pytest.approx(1) and corrected.sum(axis=1) == pytest.approx(np.ones(len(a)))
+
+
+def test_prevalence_outside_the_interval_of_validation_is_warned_of_and_others_are_not():
+    truth, p = shifted()
+    same, q = shifted(here=0.5, seed=2)
+    truth, masked = np.column_stack([truth, same, np.full(4000, -1)]), np.full(4000, 0.5)
+    internal = [{"label": name, "support": 50, "negatives": 50} for name in ("rare", "same", "lacking")]
+    rows = compare_prevalence(internal, truth, np.column_stack([p, q, masked]), "multi")
+    assert [(row["label"], row["outside"]) for row in rows] == [("rare", True), ("same", False)]
+    rare = rows[0]
+    assert (rare["low"], rare["high"]) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Wilson, 50 of 100
+    assert rare["here"] == truth[:, 0].mean() and rare["log_loss"] == pytest.approx(log_loss(truth[:, 0], p))
+    assert rare["log_loss_corrected"] < rare["log_loss"]
+    (warning,) = external_warnings(rows, [])
+    assert warning.code == "prevalence" and "rare" in warning.text and "same" not in warning.text
+
+
+def test_the_interval_of_a_difference_is_newcombe_s():
+    """56 of 70 and 48 of 80: Newcombe 1998, table II, example (a), method 10: 0.0524 to 0.3339."""
+    a, b = (0.6918, 0.8769), (0.4904, 0.7005)  # Wilson's
+    found = difference_interval(56 / 70, a, 48 / 80, b)
+    assert found == pytest.approx((0.0524, 0.3339), abs=2e-4)
+
+
+def summary(auroc, low, high, **row):
+    end = {"low": low, "high": high}
+    return {
+        "overall": {"auroc_macro": auroc, "accuracy": 0.8},
+        "per_label": [{"label": "a", "support": 9, "negatives": 9, "auroc": auroc, "recall": 0.5, **row}],
+        "intervals": {"overall": {"auroc_macro": end}, "per_label": {"a": {"auroc": end}}},
+    }
+
+
+def test_results_below_the_interval_of_the_run_s_own_are_warned_of():
+    rows = compare_with_internal(summary(0.9, 0.85, 0.95), summary(0.8, 0.7, 0.88), "single", True)
+    first = rows[0]
+    assert (first["metric"], first["label"], first["difference"]) == ("auroc_macro", None, pytest.approx(-0.1))
+    assert (first["low"], first["high"]) == pytest.approx((-0.1 - np.hypot(0.1, 0.05), -0.1 + np.hypot(0.08, 0.05)))
+    (warning,) = external_warnings([], rows)
+    assert warning.code == "below internal" and "AUROC, macro 0.800, below 0.850" in warning.text
+    above = compare_with_internal(summary(0.9, 0.85, 0.95), summary(0.86, 0.7, 0.88), "single", True)
+    assert external_warnings([], above) == []
+
+
+def test_what_is_missing_has_its_reason_and_labels_of_one_side_are_not_compared():
+    here = summary(0.8, 0.7, 0.9, specificity=0.5)
+    here["per_label"][0]["auroc"] = None
+    here["per_label"].append({"label": "b", "support": 0, "negatives": 0})
+    rows = compare_with_internal(summary(0.9, 0.85, 0.95), here, "single", False)
+    auroc, recall, specificity = rows
+    assert {row["label"] for row in rows} == {"a"}
+    assert specificity["reason"].startswith("not defined in the run's own data")
+    assert auroc["difference"] is None and auroc["reason"].startswith("not defined here")
+    assert recall["difference"] == 0 and recall["low"] is None and recall["reason"] == "no interval in the run"

@@ -1,0 +1,218 @@
+"""Results on other data beside those of the run's own: prevalence, prior correction, and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.config import Task
+from xrayfast.errors import format_interval, shorten
+from xrayfast.metrics.claims.headline import HeadlineWarning
+from xrayfast.metrics.classification import Floats, nan_to_none
+from xrayfast.metrics.proportions import wilson
+from xrayfast.metrics.registry import EXACT_MATCH, metric_title
+from xrayfast.metrics.scoring import log_losses
+
+COMPARED = ("auroc", "recall", "specificity")
+"""The metrics by label that are compared with those of the run's own data."""
+
+_ITERATIONS, _TOLERANCE = 10_000, 1e-9
+
+
+def correct_prior(probability: Floats, prior: Floats) -> tuple[Floats, Floats]:
+    """Estimate the prevalence of classes from unlabelled probabilities, and correct the probabilities for it.
+
+    Holds where images of a class look alike in both places and the probabilities are calibrated for the prior.
+
+    Args:
+        probability: (N, C) of classes that exclude each other.
+        prior: (C,) their prevalence where the probabilities were calibrated, above 0.
+
+    Returns:
+        (C,) the prevalence here, and (N, C) probabilities for it.
+
+    Saerens, Latinne and Decaestecker 2002: expectation-maximisation, which finds the maximum likelihood.
+    """
+    found = prior / prior.sum()
+    ratio = probability / found
+    for _ in range(_ITERATIONS):
+        posterior = ratio * found
+        posterior /= posterior.sum(axis=1, keepdims=True)
+        before, found = found, posterior.mean(axis=0)
+        if np.abs(found - before).max() < _TOLERANCE:
+            break
+    return found, posterior
+
+
+def corrected_labels(probability: Floats, prior: Floats, task: Task) -> tuple[Floats, Floats]:
+    """`correct_prior` over the classes (single), or of each label by itself (multi): (L,) and (N, L).
+
+    Raises:
+        ValueError: as numpy, for no images.
+    """
+    prior = np.clip(prior, 1e-6, 1 - 1e-6)
+    if task == "single":
+        return correct_prior(probability, prior)
+    both = [
+        correct_prior(np.column_stack([column, 1 - column]), np.array([share, 1 - share]))
+        for column, share in zip(probability.T, prior.tolist(), strict=True)
+    ]
+    return np.array([share[0] for share, _ in both]), np.column_stack([posterior[:, 0] for _, posterior in both])
+
+
+def compare_prevalence(
+    internal: Sequence[Mapping[str, Any]],
+    truth: NDArray[np.int64],
+    probability: Floats,
+    task: Task,
+) -> list[dict[str, Any]]:
+    """The prevalence of each label here and on validation, and what a correction for it would do.
+
+    Args:
+        internal: rows by label of validation's summary.
+        truth: (N, L) of other data.
+        probability: (N, L) calibrated on validation.
+        task: "single" or "multi".
+
+    Returns:
+        A row for each label that some images are known to have or lack, in both: `label`, `here`, `validation` with its
+        Wilson interval `low` to `high`, `outside` (whether `here` is), `estimated` (by `correct_prior`, without the
+        labels), and `log_loss` here as it is and `log_loss_corrected`.
+    """
+    with_it, without = (np.array([row[name] for row in internal], float) for name in ("support", "negatives"))
+    low, high = wilson(with_it, with_it + without)
+    known, positive = (truth >= 0).sum(axis=0), (truth == 1).sum(axis=0)
+    there = (known > 0) & (with_it + without > 0)
+    if not there.any():
+        return []
+    prior = np.where(there, with_it / np.maximum(with_it + without, 1), 0.5)
+    estimated, corrected = corrected_labels(probability, prior, task)
+    losses = [
+        np.where(truth >= 0, log_losses(truth.astype(np.int8), values), 0).sum(axis=0) / np.maximum(known, 1)
+        for values in (probability, corrected)
+    ]
+    return [
+        {
+            "label": internal[i]["label"],
+            "here": float(positive[i] / known[i]),
+            "validation": float(prior[i]),
+            "low": float(low[i]),
+            "high": float(high[i]),
+            "outside": not low[i] <= positive[i] / known[i] <= high[i],
+            "estimated": float(estimated[i]),
+            "log_loss": float(losses[0][i]),
+            "log_loss_corrected": float(losses[1][i]),
+        }
+        for i in np.flatnonzero(there).tolist()
+    ]
+
+
+def difference_interval(
+    a: float, a_ends: tuple[float, float], b: float, b_ends: tuple[float, float]
+) -> tuple[float, float]:
+    """The interval of a minus b from the intervals of both, which are of independent samples.
+
+    Newcombe 1998 (Stat Med 17:873, method 10) for proportions; Zou and Donner 2008 (MOVER) in general.
+    """
+    low = a - b - float(np.hypot(a - a_ends[0], b_ends[1] - b))
+    high = a - b + float(np.hypot(a_ends[1] - a, b - b_ends[0]))
+    return low, high
+
+
+def compare_with_internal(
+    internal: Mapping[str, Any], external: Mapping[str, Any], task: Task, same_labels: bool
+) -> list[dict[str, Any]]:
+    """The metrics of other data beside those of the run's own.
+
+    Args:
+        internal: the summary of the run's own split; likewise `external`.
+        external: of the other data.
+        task: "single" or "multi".
+        same_labels: whether both have all labels, so that means over them are comparable.
+
+    Returns:
+        A row for each metric: `metric`, `label` (None for the headline over all), `internal` with its `internal_low`,
+        `external`, their `difference` with `low` and `high`, and `reason`, why a number is missing.
+    """
+
+    def ends(summary: Mapping[str, Any], metric: str, label: str | None) -> tuple[float, float] | None:
+        found = summary.get("intervals", {})
+        by_metric = found.get("overall", {}) if label is None else found.get("per_label", {}).get(label, {})
+        end = by_metric.get(metric)
+        return None if not end or end["low"] is None or end["high"] is None else (end["low"], end["high"])
+
+    def row(metric: str, label: str | None, a: float | None, b: float | None) -> dict[str, Any]:
+        own, other = ends(internal, metric, label), ends(external, metric, label)
+        low = high = None
+        reason = ""
+        if a is None or b is None:
+            where = "in the run's own data" if a is None else "here"
+            reason = f"not defined {where}, where images with the label or without it are missing"
+        elif own is None or other is None:
+            reason = f"no interval {'in the run' if own is None else 'here'}"
+        else:
+            low, high = difference_interval(b, other, a, own)
+        return {
+            "metric": metric,
+            "label": label,
+            "internal": a,
+            "internal_low": own[0] if own else None,
+            "external": b,
+            "difference": None if a is None or b is None else nan_to_none(b - a),
+            "low": low,
+            "high": high,
+            "reason": reason,
+        }
+
+    rows = []
+    for name in ("auroc_macro", EXACT_MATCH[task]) if same_labels else ():
+        rows.append(row(name, None, internal["overall"].get(name), external["overall"].get(name)))
+    theirs = {one["label"]: one for one in internal["per_label"]}
+    positive = external.get("positive")
+    for one in external["per_label"]:
+        if (one["support"] or one["negatives"]) and one["label"] in theirs and positive in (None, one["label"]):
+            own = theirs[one["label"]]
+            rows += [row(name, one["label"], own.get(name), one.get(name)) for name in COMPARED]
+    return rows
+
+
+def external_warnings(
+    prevalence: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
+) -> list[HeadlineWarning]:
+    """The warnings of `compare_prevalence` and `compare_with_internal`."""
+    found = []
+    below = [
+        f"{metric_title(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} {row['external']:.3f}, "
+        f"below {row['internal_low']:.3f}"
+        for row in rows
+        if (row["label"] is None or row["metric"] == "auroc")
+        and row["external"] is not None
+        and row["internal_low"] is not None
+        and row["external"] < row["internal_low"]
+    ]
+    if below:
+        found.append(
+            HeadlineWarning(
+                "below internal",
+                f"Results here lie below the interval of the run's own data: {shorten(below)}.",
+                "The network does worse on these data than its own results promise.",
+            )
+        )
+    outside = [
+        f"{row['label']} {row['here']:.3f}, there {row['validation']:.3f} ({format_interval(row['low'], row['high'])})"
+        for row in prevalence
+        if row["outside"]
+    ]
+    if outside:
+        found.append(
+            HeadlineWarning(
+                "prevalence",
+                f"Prevalence lies outside validation's interval: {shorten(outside)}.",
+                "Probabilities and predictive values are off by that; --correct-prior corrects probabilities for the "
+                "prevalence here, which it estimates without the labels; the table shows whether that helps.",
+            )
+        )
+    return found
