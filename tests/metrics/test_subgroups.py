@@ -54,14 +54,18 @@ def test_a_headline_metric_without_an_interval_has_its_reason():
     sex = np.array(["F"] * n + ["M"] * n + ["X"] * 3)
     (by,) = subgroups(truth, rng.random(truth.shape), ("a", "c"), "multi", {"sex": sex}, resamples=300)
     women, men, _ = by["groups"]
-    assert women["intervals"]["overall"]["ap_macro"]["low"] is not None
-    assert men["intervals"]["overall"]["ap_macro"]["low"] is None
-    assert men["intervals"]["overall"]["ap_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
+    assert women["intervals"]["overall"]["f1_macro"]["low"] is not None
+    assert men["intervals"]["overall"]["f1_macro"]["low"] is None
+    assert men["intervals"]["overall"]["f1_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
     missing = [note for note in by["notes"] if note.startswith("No interval")]
-    assert [note.partition(" (")[0] for note in missing] == ["No interval for M", "No interval for X"]
-    assert "Mean average precision" in missing[0]
+    assert [note.partition(" (")[0] for note in missing] == ["No interval for M"] * 2 + ["No interval for X"]
+    assert "F1 macro" in missing[0]
     assert missing[0].endswith("some label has no image, or every image, in more than 20% of the resamples.")
-    assert missing[1].endswith("fewer than 5 images are too few to draw from.")
+    assert (
+        missing[1]
+        == "No interval for M (Mean average precision): with fewer than 10 images with a label it is too high."
+    )
+    assert missing[2].endswith("fewer than 5 images are too few to draw from.")
 
 
 @pytest.mark.parametrize("task", ["single", "multi"])

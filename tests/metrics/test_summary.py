@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import sklearn.metrics as skm
 
+from xrayfast.metrics.classification import nan_to_none
 from xrayfast.metrics.intervals.bootstrap import intervals
 from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.intervals.formulas import logit_limits
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import epoch_metrics, label_metrics, overall_metrics
@@ -151,9 +153,11 @@ def test_intervals_delong_and_reliability_are_those_of_their_own_functions(task)
         for name in label_metrics(prevalence=True):
             one = found.per_label[name][i]
             assert row[name] == one.value
-            assert told["per_label"][row["label"]][name]["low"] == one.low
+            assert told["per_label"][row["label"]][name]["low"] == nan_to_none(one.low)
+            assert told["per_label"][row["label"]][name]["method"] == one.method
         assert row["negatives"] == (truth[:, i] == 0).sum()
-        assert told["delong"][row["label"]]["low"] == delong(truth[:, i], probability[:, i], groups).low
+        formula = delong(truth[:, i], probability[:, i], groups)
+        assert told["delong"][row["label"]]["low"] == logit_limits(formula.auroc, formula.error)[0]
         assert row.get("threshold") == (thresholds[i] if task == "multi" else None)
         for when, values in (("before", raw), ("after", probability)):
             bins = reliability(truth[:, i], values[:, i])

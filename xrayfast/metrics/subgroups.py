@@ -17,7 +17,7 @@ from xrayfast.metrics.claims.gap_test import permutation_p, permuted_metrics
 from xrayfast.metrics.claims.headline import FEW_PATIENTS, count_patients
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import Bools, Indices
-from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_UNITS
+from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_FOR_MEAN_PRECISION, MIN_UNITS
 from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
@@ -331,6 +331,8 @@ def _missing_intervals(summaries: Sequence[Mapping[str, Any]], task: Task) -> li
                 continue
             if found["units"] < MIN_UNITS:
                 reason = f"fewer than {MIN_UNITS} {found['by']}s are too few to draw from"
+            elif name == "ap_macro" and interval["undefined"] <= MAX_UNDEFINED:
+                reason = f"with fewer than {MIN_FOR_MEAN_PRECISION} {found['by']}s with a label it is too high"
             elif interval["undefined"] > MAX_UNDEFINED:
                 cell = "a class" if task == "single" else "some label"
                 reason = f"{cell} has no image, or every image, in more than {MAX_UNDEFINED:.0%} of the resamples"

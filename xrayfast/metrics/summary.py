@@ -14,6 +14,7 @@ from xrayfast.config import Task
 from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, nan_to_none
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.intervals.formulas import logit_limits
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, SingleSample
 from xrayfast.metrics.operating_points.thresholds import decide
 from xrayfast.metrics.registry import AT_THRESHOLD, Metric, history_metrics
@@ -246,12 +247,13 @@ def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
 def _delong(
     truth: NDArray[Any], probability: NDArray[Any], labels: Sequence[str], groups: NDArray[Any] | None
 ) -> dict[str, dict[str, float | None]]:
-    """DeLong's interval of each AUROC, to check the bootstrap's against."""
-    columns = zip(labels, truth.T, probability.T, strict=True)
-    found = {label: delong(cells, scores, groups) for label, cells, scores in columns}
-    return {
-        label: {end: nan_to_none(getattr(one, end)) for end in ("auroc", "low", "high")} for label, one in found.items()
-    }
+    """Each AUROC with the logit's interval from DeLong's error, to check the reported one against; none at 0 and 1."""
+    found = {}
+    for label, cells, scores in zip(labels, truth.T, probability.T, strict=True):
+        one = delong(cells, scores, groups)
+        low, high = logit_limits(one.auroc, one.error)
+        found[label] = {name: nan_to_none(end) for name, end in (("auroc", one.auroc), ("low", low), ("high", high))}
+    return found
 
 
 def _reliability(

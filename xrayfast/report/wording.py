@@ -7,6 +7,7 @@ from typing import Any
 
 from xrayfast.config import ModelConfig, hidden_units
 from xrayfast.errors import format_cell, format_interval, format_value, plural
+from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.registry import metric_title
 
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
@@ -103,6 +104,14 @@ def other_remarks(remarks: Iterable[str], *summaries: Mapping[str, Any]) -> list
     """The remarks of a run but for those that are beside a headline already."""
     shown = tuple(one["text"] for summary in summaries for one in summary.get("warnings", ()))
     return [remark for remark in remarks if not remark.startswith(shown)]
+
+
+def interval_methods(summary: Mapping[str, Any]) -> str:
+    """How the intervals of a summary were computed, such as "Wilson, expanded BCa bootstrap"."""
+    found = summary["intervals"]
+    rows = [found.get("overall", {}), *found.get("per_label", {}).values()]
+    used = {one.get("method") for row in rows for one in row.values() if one["low"] is not None}
+    return ", ".join(title for name, title in METHODS.items() if name in used) or "bootstrap"
 
 
 def interval_of(summary: Mapping[str, Any], metric: str, label: str | None = None) -> Mapping[str, Any] | None:

@@ -10,6 +10,7 @@ from scipy import stats
 from tests.metrics.cases import many_labels, one_class
 from xrayfast.metrics.intervals import resampling
 from xrayfast.metrics.intervals.bootstrap import intervals, paired_differences
+from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.registry import label_metrics, metric_title, overall_metrics
@@ -34,8 +35,10 @@ def test_every_metric_has_an_interval_around_its_value(task):
         assert interval.low <= interval.value <= interval.high, name
         assert 0.01 < interval.high - interval.low < 0.8, name
         assert interval.undefined == 0, name
-        assert interval.method == ("inversion" if "ece" in name else "bca")
-    assert found.notes("abcd") == []
+        assert interval.method in METHODS
+        assert (interval.method == "inversion") == ("ece" in name), name
+        assert interval.method != "expanded-bca" or not re.match("(recall|specificity|npv|precision) |.*accuracy", name)
+    assert (found.notes("abcd") == []) == (min(found.rarer) >= 20)
 
 
 def test_the_seed_decides_and_the_memory_does_not(monkeypatch):
@@ -79,17 +82,23 @@ def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     truth[:, 1] = 0
     truth[:2, 1] = 1
     found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=400)
-    rare = found.per_label["auroc"][1]
+    assert found.per_label["auroc"][1].method == "newcombe"
+    assert found.overall["auroc_macro"].method == "combined"
+    rare = found.per_label["f1"][1]
     # Neither of two images is drawn in (1 - 2/60) ** 60 of the resamples.
     assert rare.undefined == pytest.approx((1 - 2 / 60) ** 60, abs=0.05)
     assert rare.low <= rare.value <= rare.high
-    assert found.overall["auroc_macro"].undefined == rare.undefined
-    assert found.per_label["auroc"][0].undefined == 0
-    (note,) = found.notes(["a", "b", "c", "d"])
+    assert found.overall["f1_macro"].undefined == rare.undefined
+    assert found.per_label["f1"][0].undefined == 0
+    few, biased, note = found.notes(["a", "b", "c", "d"])
+    assert "Fewer than 20 images in the rarer class of b (2)" in few
+    assert "fewer than 10 images have is too high" in biased
+    assert np.isnan(found.overall["ap_macro"].low)
+    assert found.overall["ap_macro"].biased
     assert "more than 5%" in note
     lacking = [metric_title(name).replace(",", "") for name, each in found.overall.items() if each.undefined > 0.05]
-    assert {"Balanced accuracy macro", "Recall (sensitivity) macro", "F1 macro", "AUROC macro"} <= set(lacking)
-    assert f"overall ({', '.join(lacking[:4])} and {len(lacking) - 4} more)" in note
+    assert {"F1 macro", "Matthews' correlation macro"} <= set(lacking)
+    assert f"overall ({', '.join(lacking)})" in note
     truth[:2, 1] = 0
     absent = intervals(ResampledMetrics(truth, probability, "multi"), resamples=50)
     assert np.isnan([absent.per_label["auroc"][1].low, absent.per_label["auroc"][1].high]).all()
@@ -104,16 +113,19 @@ def test_a_proportion_of_one_gets_the_exact_interval_of_its_patients():
     found = intervals(ResampledMetrics(truth, truth.astype(float), "single", patients), resamples=50)
     expected = stats.binomtest(20, 20).proportion_ci(method="exact")
     assert (found.overall["accuracy"].low, found.overall["accuracy"].high) == pytest.approx(tuple(expected))
-    assert found.overall["accuracy"].method == "exact"
+    assert found.overall["accuracy"].method == "korn-graubard"
     assert found.per_label["recall"][0].low == pytest.approx(expected.low)
     wrong = intervals(ResampledMetrics(truth, 1.0 - truth, "single", patients), resamples=50)
     assert wrong.overall["accuracy"].high == pytest.approx(1 - expected.low)
-    # AUROC is no proportion of trials: it has no interval, and a note says so.
-    assert np.isnan([found.overall["auroc_macro"].low, found.overall["auroc_macro"].high]).all()
-    assert found.overall["auroc_macro"].fixed
+    auroc = found.per_label["auroc"][0]
+    assert (auroc.low, auroc.high, auroc.method) == (*newcombe_auroc(1.0, 20, 20), "newcombe")
+    assert 0.89 < found.overall["auroc_macro"].low < 1
+    # F1 is no proportion of trials: it has no interval, and a note says so.
+    assert np.isnan([found.overall["f1_macro"].low, found.overall["f1_macro"].high]).all()
+    assert found.overall["f1_macro"].fixed
     assert "every resample has the same value" in found.notes("ab")[-1]
     fixed = [metric_title(name) for name, each in found.per_label.items() if each[1].fixed]
-    assert {"F1", "Balanced accuracy", "Cohen's kappa", "Matthews' correlation"} <= set(fixed)
+    assert {"F1", "Cohen's kappa", "Matthews' correlation"} <= set(fixed)
     assert f"b ({', '.join(fixed[:4])} and {len(fixed) - 4} more)" in found.notes("ab")[-1]
 
 
@@ -123,11 +135,13 @@ def test_there_is_no_interval_where_too_many_resamples_have_no_value():
     truth[:, 1] = 0
     truth[:1, 1] = 1
     found = intervals(ResampledMetrics(truth, probability, "multi"), resamples=200)
-    rare = found.per_label["auroc"][1]
+    rare = found.per_label["f1"][1]
     assert rare.undefined > 0.3
     assert not np.isnan(rare.value)
-    assert np.isnan([rare.low, rare.high, found.overall["auroc_macro"].low]).all()
-    assert not np.isnan(found.per_label["auroc"][0].low)
+    assert np.isnan([rare.low, rare.high, found.overall["f1_macro"].low]).all()
+    assert not np.isnan(found.per_label["f1"][0].low)
+    # By formula there is one from a single image.
+    assert found.per_label["auroc"][1].high - found.per_label["auroc"][1].low > 0.3
     assert any("No interval, because a class was not drawn in more than 20%" in note for note in found.notes("ab"))
 
 
@@ -142,18 +156,22 @@ def test_one_patient_or_no_image_gives_values_and_no_interval(task):
         assert not np.isnan(interval.value), name
         assert np.isnan([interval.low, interval.high]).all(), name
     few = intervals(ResampledMetrics(truth, probability, task, np.arange(20)), resamples=20)
-    assert "20 patients" in few.notes("abcd")[0]
+    assert "Fewer than 20 patients in the rarer class" in few.notes("abcd")[0]
+    assert "of 20 to 60 patients" in few.notes("abcd")[1]
     nothing = intervals(ResampledMetrics(truth[:0], probability[:0], task))
     assert np.isnan([interval.value for _, interval in every(nothing)]).all()
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_differences_of_a_model_and_itself_are_nothing(task):
+def test_differences_of_a_model_and_itself_are_nothing_without_an_interval_of_zero_width(task):
     truth, probability = TASKS[task](n=40)
-    split = ResampledMetrics(truth, probability, task)
-    found = paired_differences(split, split, resamples=40)
-    for name, interval in every(found):
-        assert (interval.value, interval.low, interval.high) == (0, 0, 0), name
+    for split in (ResampledMetrics(truth, probability, task), ResampledMetrics(truth, truth.astype(float), task)):
+        found = paired_differences(split, split, resamples=40)
+        for name, interval in every(found):
+            assert interval.value == 0, name
+            assert interval.fixed or interval.low < 0 < interval.high, name
+        assert found.overall["accuracy" if task == "single" else "subset_accuracy"].method == "paired"
+        assert found.per_label["recall"][0].method == "paired"
 
 
 def test_differences_turn_with_the_order_of_models_and_are_narrow_where_models_err_together():
@@ -185,6 +203,7 @@ SPEED = """
 import re, time, numpy as np
 from pathlib import Path
 from xrayfast.metrics.intervals.bootstrap import intervals
+from xrayfast.metrics.intervals.formulas import METHODS, newcombe_auroc
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 rng = np.random.default_rng(0)
 truth = (rng.random((10_000, 14)) < rng.uniform(0.02, 0.5, 14)).astype(int)

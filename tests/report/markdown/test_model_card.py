@@ -20,6 +20,7 @@ from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
 from xrayfast.report.markdown.markup import DASH, GAP, PURPOSE, escape, markdown_table
 from xrayfast.report.markdown.model_card import render_model_card
+from xrayfast.report.wording import interval_methods
 from xrayfast.run import Run
 from xrayfast.workflows.steps.results import write_cards
 
@@ -289,7 +290,7 @@ def test_numbers_come_with_their_intervals_and_patients(run, card):
         ends = summary["intervals"]["overall"]["auroc_macro"]
         value = summary["overall"]["auroc_macro"]
         assert f"| {value:.3f} ({ends['low']:.3f} to {ends['high']:.3f}) |" in card
-    assert "95% intervals by bootstrap over 20 patients, 20 resamples with replacement" in card
+    assert f"95% intervals ({interval_methods(summary)}) over 20 patients, 20 resamples with replacement" in card
     assert "60 images of 20 patients" in card
 
 

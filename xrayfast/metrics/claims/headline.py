@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.errors import format_interval, plural, shorten
-from xrayfast.metrics.intervals.bootstrap import FEW_UNITS
 from xrayfast.metrics.registry import EXACT_MATCH
 
 FEW_PATIENTS = 10
 """Patients (or images) with a label, and without it, that its metrics need to say much."""
+
+FEW_UNITS = 30
+"""Patients (or images) in all, with fewer of which every interval is wide."""
 
 LEAKS_ALLOWED = "Trained with leaks allowed"
 """How the remark of a run with leaks begins."""

@@ -1,4 +1,6 @@
-"""Confidence intervals of every metric, by a bootstrap over patients."""
+"""Confidence intervals of every metric: by formula where there is a good one for few patients, else by a bootstrap over
+patients.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
+from xrayfast.metrics.intervals.estimates import SplitEstimates
+from xrayfast.metrics.intervals.formulas import FEW_PATIENTS, Estimate, difference_of
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, difference, draws, left_out
-from xrayfast.metrics.proportions import clopper_pearson
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
 
 OFTEN_UNDEFINED = 0.05
@@ -28,8 +30,11 @@ would make it too narrow."""
 MIN_UNITS = 5
 """With fewer patients there are no intervals, since resamples hardly differ."""
 
-FEW_UNITS = 30
-"""With fewer patients `Intervals.notes` warns that the intervals are likely too narrow."""
+FEW_FOR_CALIBRATION = 60
+"""With fewer patients `Intervals.notes` warns that intervals of calibration errors are too narrow."""
+
+MIN_FOR_MEAN_PRECISION = 10
+"""With fewer patients with a label its average precision is so much too high that the mean has no interval."""
 
 
 @dataclass(frozen=True)
@@ -38,20 +43,22 @@ class Interval:
 
     Attributes:
         value: of the split itself; NaN where it has none.
-        low: lower end; NaN where there is no value, where more than `MAX_UNDEFINED` of the resamples have none,
-            where all have the same value, or with fewer than `MIN_UNITS` patients.
+        low: lower end; NaN where there is no value, where more than `MAX_UNDEFINED` of the resamples have none, where
+            it is `fixed` or `biased`, or with fewer than `MIN_UNITS` patients.
         high: upper end.
         undefined: the share of resamples without a value, which are left out.
-        method: "bca", "exact" or "inversion", as `intervals` says.
+        method: a key of `formulas.METHODS`, as `intervals` says.
         fixed: whether all resamples have the same value, and there is no interval.
+        biased: whether the value is too high to have one, with few patients with a label.
     """
 
     value: float
     low: float
     high: float
     undefined: float
-    method: str = "bca"
+    method: str = "expanded-bca"
     fixed: bool = False
+    biased: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class Intervals:
         level: of confidence.
         resamples: how often they were drawn.
         seed: of the draws.
+        rarer: (L,) patients (or images) in the rarer class of each label.
     """
 
     overall: dict[str, Interval]
@@ -75,14 +83,35 @@ class Intervals:
     level: float
     resamples: int
     seed: int
+    rarer: tuple[int, ...] = ()
 
     def notes(self, labels: Sequence[str]) -> list[str]:
         """Warnings about these intervals, as sentences; `labels` are the L names."""
         notes = []
         if self.n_units < MIN_UNITS:
             notes.append(f"No intervals: with fewer than {MIN_UNITS} {self.by}s there are too few to draw from.")
-        elif self.n_units < FEW_UNITS:
-            notes.append(f"The intervals rest on {self.n_units} {self.by}s and are likely too narrow.")
+            return notes
+        few = [
+            f"{label} ({count})"
+            for label, count in zip(labels, self.rarer, strict=bool(self.rarer))
+            if 0 < count < FEW_PATIENTS
+        ]
+        if few:
+            notes.append(
+                f"Fewer than {FEW_PATIENTS} {self.by}s in the rarer class of {shorten(few, 10)}: intervals are wide "
+                "there, and those of F1, kappa and Matthews' correlation may still be too narrow."
+            )
+        if self.n_units < FEW_FOR_CALIBRATION:
+            notes.append(
+                f"Intervals of calibration errors hold the truth in 89 to 94 of 100 studies of 20 to "
+                f"{FEW_FOR_CALIBRATION} {self.by}s, not in 95."
+            )
+        biased = self._where(labels, lambda found: found.biased)
+        if biased:
+            notes.append(
+                "No interval, because the average precision of a label that fewer than "
+                f"{MIN_FOR_MEAN_PRECISION} {self.by}s have is too high, and so is the mean: {biased}."
+            )
         lost = self._where(labels, lambda found: found.undefined > MAX_UNDEFINED and not math.isnan(found.value))
         if lost:
             notes.append(
@@ -109,15 +138,19 @@ class Intervals:
 
 
 def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Intervals:
-    """Every metric with the interval of a bootstrap over patients.
+    """Every metric with its interval, which accounts for several images of a patient.
 
     Images of one patient, and the network's errors on them, are correlated: drawing images would make intervals too
-    narrow. Thresholds are fixed, since they were not chosen on these images.
+    narrow. Thresholds are fixed, since they were not chosen on these images. Which interval, by metric:
 
-    The ends are those of `confidence_limits.bca`, with two exceptions. A metric with the same value in every resample
-    would have an interval of zero width: a proportion of 0 or 1 gets the exact one of Clopper and Pearson, in which
-    each patient with an image in the denominator is one trial, and other metrics get none. A calibration error,
-    which noise only makes larger, gets `confidence_limits.norm_limits`.
+    - A proportion, and balanced accuracy and macro averages of recall and specificity: `formulas.estimate_proportion`
+      and `formulas.mean_of`.
+    - An AUROC with fewer than `formulas.FEW_PATIENTS` patients in the rarer class or hardly any error: Newcombe's,
+      `formulas.estimate_auroc`; the macro average if one label is so: `formulas.mean_of`.
+    - The average precision of a label that fewer than `formulas.FEW_PATIENTS` patients have: that of its logit; the
+      mean over labels has none if fewer than `MIN_FOR_MEAN_PRECISION` have one.
+    - A calibration error, which noise only makes larger: `confidence_limits.norm_limits`.
+    - All others: `confidence_limits.bca` of a bootstrap over patients, expanded for few patients in the rarer class.
 
     Args:
         split: whose patients (or images) are drawn.
@@ -130,7 +163,8 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
 
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
-    found = _bca([split], resamples, level, seed)
+    estimates = SplitEstimates(split, level)
+    found = _bca([split], estimates, resamples, level, seed)
     if split.n_units < MIN_UNITS:
         return found
     metrics = [*split.overall_metrics.values(), *split.label_metrics.values()]
@@ -140,17 +174,25 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
         for block in (Resamples(split, counts) for counts in draws(split.n_units, resamples, seed, block_size(split)))
     ]
     drawn = {total: np.concatenate(terms) for total, terms in zip(sums, zip(*blocks, strict=True), strict=True)}
+    rare = any(0 < count < MIN_FOR_MEAN_PRECISION for count in estimates.positive)
 
-    def corrected(interval: Interval, metric: Metric, label: int | None = None) -> Interval:
-        if not isinstance(metric.compute, AbsoluteSum):
-            return _widen(interval, _trials(split, metric, label), level)
-        cell = (...,) if label is None else (..., label, slice(None))
-        low, high = norm_limits(metric.compute.terms(split.whole)[0][cell], drawn[metric.compute][cell], level)
-        return replace(interval, low=low, high=high, method="inversion")
+    def chosen(interval: Interval, metric: Metric, estimate: Estimate | None, label: int | None = None) -> Interval:
+        if isinstance(metric.compute, AbsoluteSum):
+            cell = (...,) if label is None else (..., label, slice(None))
+            low, high = norm_limits(metric.compute.terms(split.whole)[0][cell], drawn[metric.compute][cell], level)
+            return replace(interval, low=low, high=high, method="inversion", fixed=False)
+        if metric.name == "ap_macro" and rare and not math.isnan(interval.value):
+            return replace(interval, low=math.nan, high=math.nan, undefined=0.0, fixed=False, biased=True)
+        return _by_formula(interval, estimate)
 
-    overall = {name: corrected(found.overall[name], metric) for name, metric in split.overall_metrics.items()}
+    overall = {
+        name: chosen(found.overall[name], metric, estimates.overall(metric))
+        for name, metric in split.overall_metrics.items()
+    }
     per_label = {
-        name: tuple(corrected(interval, metric, i) for i, interval in enumerate(found.per_label[name]))
+        name: tuple(
+            chosen(interval, metric, estimates.label(metric, i), i) for i, interval in enumerate(found.per_label[name])
+        )
         for name, metric in split.label_metrics.items()
     }
     return replace(found, overall=overall, per_label=per_label)
@@ -159,9 +201,11 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
 def paired_differences(
     a: ResampledMetrics, b: ResampledMetrics, resamples: int = 1000, level: float = 0.95, seed: int = 0
 ) -> Intervals:
-    """How much higher each metric of one model is than another's on the same images, with BCa intervals.
+    """How much higher each metric of one model is than another's on the same images, with intervals.
 
-    Both models are evaluated on the same drawn patients, so that what is hard for both cancels.
+    Both models are evaluated on the same drawn patients, so that what is hard for both cancels. A metric whose interval
+    `intervals` finds by formula, of either model, has `formulas.difference_of` in place of the bootstrap's (average
+    precision has not): Newcombe's of paired proportions, which has a width for two perfect models too.
 
     Args:
         a: the split with the first model's probabilities.
@@ -178,11 +222,33 @@ def paired_differences(
     Raises:
         ValueError: As `intervals`.
     """
-    return _bca([a, b], resamples, level, seed)
+    sides = [SplitEstimates(split, level) for split in (a, b)]
+    found = _bca([a, b], sides[0], resamples, level, seed)
+    if a.n_units < MIN_UNITS:
+        return found
+
+    def chosen(interval: Interval, pair: list[Estimate | None]) -> Interval:
+        one, other = pair
+        known = one is not None and other is not None and "logit" not in (one.method, other.method)
+        return _by_formula(interval, difference_of(one, other) if known and one and other else None)
+
+    overall = {
+        name: chosen(found.overall[name], [side.overall(metric) for side in sides])
+        for name, metric in a.overall_metrics.items()
+    }
+    per_label = {
+        name: tuple(
+            chosen(one, [side.label(metric, i) for side in sides]) for i, one in enumerate(found.per_label[name])
+        )
+        for name, metric in a.label_metrics.items()
+    }
+    return replace(found, overall=overall, per_label=per_label)
 
 
-def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed: int) -> Intervals:
-    """Every metric of one split, or of the first minus the second of two, with its BCa interval."""
+def _bca(
+    splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, level: float, seed: int
+) -> Intervals:
+    """Every metric of one split, or of the first minus the second of two, with its BCa interval; none of zero width."""
     check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
@@ -192,47 +258,35 @@ def _bca(splits: Sequence[ResampledMetrics], resamples: int, level: float, seed:
         counts = draws(n_units, resamples, seed, block), left_out(n_units, seed, block)
         resampled = [compute_blocks(splits, blocks) for blocks in counts]
 
-    def interval(value: float, *of_resamples: Floats) -> Interval:
+    def interval(value: float, patients: int, *of_resamples: Floats) -> Interval:
         undefined = float(np.isnan(of_resamples[0]).mean()) if of_resamples else 0.0
         if not of_resamples or undefined > MAX_UNDEFINED:
             return Interval(value, math.nan, math.nan, undefined)
         drawn, without = of_resamples
-        return Interval(value, *bca(drawn, value, without, level), undefined)
+        low, high = bca(drawn, value, without, level, patients)
+        return Interval(value, *((math.nan, math.nan) if low == high else (low, high)), undefined, fixed=low == high)
 
     overall = {
-        name: interval(float(value[0]), *(each.overall[name] for each in resampled))
+        name: interval(float(value[0]), n_units, *(each.overall[name] for each in resampled))
         for name, value in values.overall.items()
     }
+    by_probability = {name for name, metric in splits[0].label_metrics.items() if metric.depends_on == "probability"}
     per_label = {
         name: tuple(
-            interval(value, *(each.per_label[name][:, i] for each in resampled))
+            interval(
+                value,
+                n_units if name in by_probability else estimates.rarer[i],
+                *(each.per_label[name][:, i] for each in resampled),
+            )
             for i, value in enumerate(row[0].tolist())
         )
         for name, row in values.per_label.items()
     }
-    return Intervals(overall, per_label, n_units, splits[0].by, level, resamples, seed)
+    return Intervals(overall, per_label, n_units, splits[0].by, level, resamples, seed, estimates.rarer)
 
 
-def _widen(found: Interval, trials: int, level: float) -> Interval:
-    """Replace an interval of zero width by the exact one of a proportion of 0 or 1, or by none."""
-    if found.low != found.high:
+def _by_formula(found: Interval, estimate: Estimate | None) -> Interval:
+    """The estimate's interval where a bootstrap is too narrow."""
+    if estimate is None or not estimate.few or math.isnan(found.value):
         return found
-    if not (trials and found.low == found.value and found.value in (0.0, 1.0)):
-        return replace(found, low=math.nan, high=math.nan, fixed=True)
-    low, high = clopper_pearson(trials if found.value == 1 else 0, trials, level)
-    return replace(found, low=float(low), high=float(high), method="exact")
-
-
-def _trials(split: ResampledMetrics, metric: Metric, label: int | None = None) -> int:
-    """Patients (or images) with an image in the denominator of a proportion; 0 for a metric that is none."""
-    if metric.denominator is None:
-        return 0
-    unmasked = split.truth >= 0
-    cells: NDArray[np.bool_] = {
-        "unmasked": unmasked,
-        "positive": split.truth == 1,
-        "negative": split.truth == 0,
-        "predicted positive": unmasked & (split.predicted == 1),
-        "predicted negative": unmasked & (split.predicted == 0),
-    }[metric.denominator]
-    return len(np.unique(split.unit[cells.any(axis=1) if label is None else cells[:, label]]))
+    return replace(found, low=estimate.low, high=estimate.high, undefined=0.0, method=estimate.method, fixed=False)

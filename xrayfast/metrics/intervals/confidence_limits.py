@@ -14,7 +14,9 @@ _NORMAL = NormalDist()
 _ROUNDING = 1e-12
 
 
-def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> tuple[float, float]:
+def bca(
+    values: Floats, value: float, left_out: Floats, level: float = 0.95, patients: int | None = None
+) -> tuple[float, float]:
     """The bias-corrected and accelerated (BCa) interval.
 
     The plain percentile interval takes the resamples' 2.5th and 97.5th percentile. This one shifts both, by how far the
@@ -26,11 +28,14 @@ def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> 
         value: of the split itself.
         left_out: (J,) without one patient each, or without one of J equal shares of the patients; NaN is left out.
         level: of confidence.
+        patients: that the metric rests on, to expand the interval: resamples of few spread less than samples do. None
+            for no expansion.
 
     Returns:
         Low and high; NaN where there is no value or no resample has one.
 
-    Efron 1987; the acceleration from a grouped jackknife as in Efron and Tibshirani 1993, chapter 14.
+    Efron 1987; expanded as in Hesterberg 2015 (The American Statistician 69:371); the acceleration from a grouped
+    jackknife as in Efron and Tibshirani 1993, chapter 14.
     """
     defined = values[~np.isnan(values)]
     if math.isnan(value) or not len(defined):
@@ -43,13 +48,25 @@ def bca(values: Floats, value: float, left_out: Floats, level: float = 0.95) -> 
     spread = float(np.sqrt(influence @ influence))
     acceleration = float(((influence / spread) ** 3).sum()) / 6 if spread > _ROUNDING else 0.0
 
-    def place(tail: float) -> float:
-        z = shift + _NORMAL.inv_cdf(tail)
-        scale = 1 - acceleration * z
-        return _NORMAL.cdf(shift + z / scale) if scale > 0 else tail
+    reach = _expanded(level, patients)
 
-    low, high = np.quantile(defined, [place(0.5 - level / 2), place(0.5 + level / 2)]).tolist()
+    def place(deviation: float) -> float:
+        z = shift + deviation
+        scale = 1 - acceleration * z
+        return _NORMAL.cdf(shift + z / scale) if scale > 0 else _NORMAL.cdf(deviation)
+
+    low, high = np.quantile(defined, [place(-reach), place(reach)]).tolist()
     return low, high
+
+
+def _expanded(level: float, patients: int | None) -> float:
+    """The normal deviate of a level, for the spread and the uncertainty of the spread of few patients."""
+    if patients is None:
+        return _NORMAL.inv_cdf(0.5 + level / 2)
+    from scipy.stats import t
+
+    n = max(patients, 2)
+    return math.sqrt(n / (n - 1)) * float(t.ppf(0.5 + level / 2, n - 1))
 
 
 def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""DeLong's interval of an AUROC and paired test of two, as a cross-check on the bootstrap."""
+"""DeLong's variance and interval of an AUROC, and paired test of two."""
 
 from __future__ import annotations
 
@@ -111,6 +111,39 @@ def placements(positive: Bools, scores: Floats) -> tuple[Floats, Floats]:
     return of_positive, of_negative
 
 
+@dataclass(frozen=True)
+class AurocComponents:
+    """An AUROC, and where its variance comes from.
+
+    Attributes:
+        value: in [0, 1].
+        variance: Obuchowski's, between patients; NaN where only one patient has a class.
+        independent: DeLong's, as if every image were a patient's; NaN where a class has one image.
+        influence: (U,) by how much each patient (or image) moves the value.
+    """
+
+    value: float
+    variance: float
+    independent: float
+    influence: Floats
+
+
+def auroc_components(positive: Bools, score: Floats, unit: Indices, n_units: int) -> AurocComponents:
+    """The AUROC of one label, its variance and the influence of each patient.
+
+    Args:
+        positive: (K,) with both classes.
+        score: (K,) finite.
+        unit: (K,) the patients (or images) from 0.
+        n_units: U.
+    """
+    of_positive, of_negative = placements(positive, score[None])
+    covariance, influence = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
+    sides = of_positive[0], of_negative[0]
+    independent = sum(float(side.var(ddof=1)) / len(side) if len(side) > 1 else math.nan for side in sides)
+    return AurocComponents(float(of_positive.mean()), float(covariance[0, 0]), independent, influence[0])
+
+
 def _aurocs(
     truth: ArrayLike, scores: list[ArrayLike], groups: ArrayLike | None, contrast: bool = False
 ) -> tuple[Floats, Floats]:
@@ -128,14 +161,16 @@ def _aurocs(
     if contrast:
         of_positive, of_negative = (np.vstack([each, each[0] - each[1]]) for each in (of_positive, of_negative))
     unit = unit[rows]
-    covariance = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
+    covariance, _ = _covariance(of_positive, of_negative, unit[positive], unit[~positive], n_units)
     return of_positive[: len(scores)].mean(axis=1), covariance
 
 
 def _covariance(
     of_positive: Floats, of_negative: Floats, unit_positive: Indices, unit_negative: Indices, n_units: int
-) -> Floats:
-    """Obuchowski's covariance of K AUROCs, which is DeLong's where each patient has one image."""
+) -> tuple[Floats, Floats]:
+    """Obuchowski's covariance of K AUROCs, which is DeLong's where each patient has one image, and the (K, U)
+    influence of each patient on them.
+    """
 
     def mean_by_unit(values: Floats, unit: Indices) -> Floats:
         centred = values - values.mean(axis=1, keepdims=True)
@@ -144,7 +179,7 @@ def _covariance(
     x, y = mean_by_unit(of_positive, unit_positive), mean_by_unit(of_negative, unit_negative)
     with_positive, with_negative = len(np.unique(unit_positive)), len(np.unique(unit_negative))
     if with_positive < 2 or with_negative < 2:
-        return np.full((len(x), len(x)), np.nan)
+        return np.full((len(x), len(x)), np.nan), x + y
     either = len(np.unique(np.concatenate([unit_positive, unit_negative])))
     across = x @ y.T
     covariance: Floats = (
@@ -154,4 +189,4 @@ def _covariance(
     )
     # Rounding can make a variance of 0 negative.
     np.fill_diagonal(covariance, np.maximum(np.diagonal(covariance), 0.0))
-    return covariance
+    return covariance, x + y

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xrayfast.config import Task
+from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.operating_points import calibration_metrics, fixed_rates
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import (
@@ -20,8 +21,6 @@ from xrayfast.report.html.tables import Cell, Column, Matrix, Table, metric_cell
 from xrayfast.report.wording import interval_of, label_rows, percent, split_images
 
 CONFUSED_ROWS = 10
-
-INTERVAL_METHODS = {"bca": "BCa bootstrap", "exact": "exact (Clopper-Pearson)", "inversion": "bootstrap, inverted"}
 
 TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
 MOST_USED = ("support", "threshold", *label_columns("page"))
@@ -117,7 +116,7 @@ def _operating_cells(row: Mapping[str, Any], names: Iterable[str]) -> list[Cell]
 
 
 def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
-    """DeLong's interval of each AUROC beside that of the bootstrap; None where there are no intervals."""
+    """The reported interval of each AUROC beside the logit's from DeLong's error; None where there are no intervals."""
     found = summary.get("intervals", {}).get("delong")
     if not found:
         return None
@@ -126,7 +125,7 @@ def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         for row in label_rows(summary)
         if (label := row["label"]) in found
     ]
-    columns = (Column("Label", text=True), Column("AUROC, bootstrap"), Column("AUROC, DeLong"))
+    columns = (Column("Label", text=True), Column("AUROC, as reported"), Column("AUROC, DeLong"))
     return Table(f"{split}-delong", "The same AUROC with intervals by two methods", columns, rows, sortable=True)
 
 
@@ -225,7 +224,18 @@ def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iter
         [Cell(row["label"]), *(metric_cell(summary, name, row, FORMS.get(name, ".3f")) for name in there)]
         for row in rows
     ]
-    return Table(id, caption, columns, cells, sortable=True)
+    return Table(id, caption + _methods_note(summary, there), columns, cells, sortable=True)
+
+
+def _methods_note(summary: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Which interval the metrics of a table by label have, to end its caption; "" for metrics without any."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        used = {_method(interval_of(summary, name, row["label"])) for row in label_rows(summary)} - {None}
+        for method in sorted(filter(None, used)):
+            found.setdefault(method, []).append(column_title(name))
+    text = "; ".join(f"{method}: {', '.join(titles)}" for method, titles in found.items())
+    return f". Intervals, {text}" if text else ""
 
 
 def column_title(name: str) -> str:
@@ -234,4 +244,4 @@ def column_title(name: str) -> str:
 
 
 def _method(interval: Mapping[str, Any] | None) -> str | None:
-    return None if not interval or interval.get("low") is None else INTERVAL_METHODS.get(interval.get("method", ""))
+    return None if not interval or interval.get("low") is None else METHODS.get(interval.get("method", ""))

@@ -20,6 +20,7 @@ from xrayfast.report.overlays import SaliencyCase, overlay
 from xrayfast.report.wording import (
     SPLIT_TITLES,
     images_of_patients,
+    interval_methods,
     interval_of,
     percent,
     resampled_units,
@@ -102,11 +103,14 @@ def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
 
 
 def intervals_text(summary: Mapping[str, Any]) -> str:
-    """Level, resamples and units of the bootstrap, once for all intervals; "" where there are none."""
+    """Level, methods, resamples and units, once for all intervals; "" where there are none."""
     found = summary.get("intervals")
     if not found or found["units"] < 2:
         return ""
-    text = f"{found['level']:.0%} intervals from {found['resamples']:,} resamples of {resampled_units(summary)}."
+    text = (
+        f"{found['level']:.0%} intervals ({interval_methods(summary)}) from {resampled_units(summary)}, those of a "
+        f"bootstrap from {found['resamples']:,} resamples."
+    )
     return text if found["by"] == "patient" else f"{text} No patients are known, so images were drawn."
 
 

@@ -10,7 +10,7 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.report.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.report.wording import gap_test, interval_of, label_rows, resampled_units
+from xrayfast.report.wording import gap_test, interval_methods, interval_of, label_rows, resampled_units
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -44,7 +44,7 @@ def interval_note(summary: Mapping[str, Any]) -> str:
         return "No intervals were computed: these are point estimates."
     units = f" over {resampled_units(summary)}" if "units" in found and "by" in found else ""
     how = f", {found['resamples']:,} resamples with replacement, seed {found['seed']}" if "resamples" in found else ""
-    return f"In parentheses: {found.get('level', 0.95):.0%} intervals by bootstrap{units}{how}."
+    return f"In parentheses: {found.get('level', 0.95):.0%} intervals ({interval_methods(summary)}){units}{how}."
 
 
 def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:

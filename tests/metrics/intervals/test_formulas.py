@@ -1,0 +1,175 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from xrayfast.metrics.intervals.delong import delong
+from xrayfast.metrics.intervals.formulas import (
+    METHODS,
+    difference_of,
+    estimate_auroc,
+    estimate_average_precision,
+    estimate_proportion,
+    logit_limits,
+    mean_of,
+    newcombe_auroc,
+)
+from xrayfast.metrics.proportions import clopper_pearson, wilson
+
+
+def pair(a, b, c, d):
+    """Two estimates of the same images: both right, only the first, only the second, neither."""
+    first = np.repeat([1, 1, 0, 0], [a, b, c, d]).astype(bool)
+    second = np.repeat([1, 0, 1, 0], [a, b, c, d]).astype(bool)
+    unit = np.arange(a + b + c + d)
+    return tuple(estimate_proportion(each, unit, len(unit)) for each in (first, second))
+
+
+def ends(found):
+    return found.low, found.high
+
+
+@pytest.mark.parametrize(
+    ("auroc", "positives", "negatives", "expected"),
+    [(1.0, 20, 20, (0.899, 1.0)), (0.0, 20, 20, (0.0, 0.101)), (0.5, 1, 1, (0.055, 0.945))],
+)
+def test_newcombes_method_5(auroc, positives, negatives, expected):
+    assert newcombe_auroc(auroc, positives, negatives) == pytest.approx(expected, abs=5e-4)
+
+
+@given(st.floats(0, 1), st.integers(1, 400), st.integers(1, 400))
+def test_newcombes_ends_are_the_aurocs_at_the_edge_of_the_score_test(auroc, m, n):
+    low, high = newcombe_auroc(auroc, m, n)
+    assert 0 <= low <= auroc + 1e-12
+    assert auroc - 1e-12 <= high <= 1
+    assert high - low > 0
+    wider = newcombe_auroc(auroc, m, n, 0.99)
+    assert wider[0] <= low + 1e-9
+    assert high <= wider[1] + 1e-9
+    for end in (low, high):
+        if 1e-9 < end < 1 - 1e-9 and abs(end - auroc) > 1e-9:
+            # Hanley and McNeil's variance with the mean of both counts in place of each.
+            common = (m + n) / 2 - 1
+            q1, q2 = end / (2 - end), 2 * end**2 / (1 + end)
+            variance = (end * (1 - end) + common * (q1 + q2 - 2 * end**2)) / (m * n)
+            assert abs(auroc - end) / math.sqrt(variance) == pytest.approx(stats.norm.ppf(0.975), rel=1e-5)
+    assert newcombe_auroc(1 - auroc, m, n) == pytest.approx((1 - high, 1 - low), abs=1e-8)
+
+
+def test_newcombe_divides_the_counts_by_the_design_effect():
+    rng = np.random.default_rng(0)
+    truth = rng.random(60) < 0.4
+    score = rng.normal(size=60) + 1.5 * truth
+    alone = estimate_auroc(truth, score, np.arange(60), 60)
+    assert ends(alone) == newcombe_auroc(alone.value, truth.sum(), (~truth).sum())
+    copies = estimate_auroc(np.repeat(truth, 4), np.repeat(score, 4), np.repeat(np.arange(60), 4), 60)
+    # Four copies of each image tell no more than one.
+    assert ends(copies) == pytest.approx(ends(alone), abs=0.01)
+    perfect = estimate_auroc(np.repeat(truth, 4), np.repeat(truth, 4) * 1.0, np.repeat(np.arange(60), 4), 60)
+    assert ends(perfect) == newcombe_auroc(1.0, truth.sum(), (~truth).sum())
+    assert np.sqrt(alone.influence @ alone.influence) == pytest.approx(delong(truth, score).error, rel=0.03)
+
+
+@given(st.integers(1, 40).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.integers(2, 5))
+def test_a_proportion_of_single_images_is_wilsons_and_copies_add_nothing(counts, copies):
+    x, n = counts
+    right = np.arange(n) < x
+    found = estimate_proportion(right, np.arange(n), n)
+    assert ends(found) == pytest.approx(tuple(map(float, wilson(x, n))))
+    assert found.method == "wilson"
+    repeated = estimate_proportion(np.repeat(right, copies), np.repeat(np.arange(n), copies), n)
+    assert repeated.method == "korn-graubard"
+    assert repeated.low <= found.low + 1e-9
+    assert found.high <= repeated.high + 1e-9
+    assert repeated.low <= x / n <= repeated.high
+    if x in (0, n):
+        assert ends(repeated) == pytest.approx(tuple(map(float, clopper_pearson(x, n))))
+
+
+def test_korn_and_graubards_interval_by_hand():
+    # Three patients with 4, 4 and 2 images, of which 4, 3 and 0 are right: the deviations from 0.7 are 1.2, 0.2, -1.4.
+    right = np.array([1, 1, 1, 1, 1, 1, 1, 0, 0, 0], dtype=bool)
+    found = estimate_proportion(right, np.repeat([0, 1, 2], [4, 4, 2]), 3)
+    variance = (1.2**2 + 0.2**2 + 1.4**2) / 100 * 3 / 2
+    size = max(0.7 * 0.3 / variance * (1.959964 / 4.302653) ** 2, 1)
+    assert ends(found) == pytest.approx(tuple(map(float, clopper_pearson(0.7 * size, size))), abs=1e-5)
+
+
+def test_a_difference_of_paired_proportions_is_newcombes():
+    # Bentur et al. 2009 in Fagerland, Lydersen and Laake 2014 (Statistics in Medicine 33:2850): -0.507 to -0.026.
+    assert ends(difference_of(*pair(1, 1, 7, 12))) == pytest.approx((-0.507, -0.026), abs=5e-4)
+
+
+def test_two_perfect_models_differ_by_no_more_than_few_images_tell():
+    found = difference_of(*pair(5, 0, 0, 0))
+    assert found.value == 0
+    # z^2 / (n + z^2), as Tango's of 1998.
+    assert ends(found) == pytest.approx((-0.4345, 0.4345), abs=1e-4)
+
+
+def test_paired_proportions_hold_the_truth_by_exact_enumeration():
+    n = 5
+    tables = [cells for cells in itertools.product(range(n + 1), repeat=4) if sum(cells) == n]
+    limits = np.array([ends(difference_of(*pair(*cells))) for cells in tables])
+    for p, q, alike in itertools.product([0.5, 0.7, 0.9], [0.5, 0.8], [0.3, 0.6, 0.9]):
+        both = alike * min(p, q) + (1 - alike) * p * q
+        chances = stats.multinomial.pmf(tables, n, [both, p - both, q - both, 1 - p - q + both])
+        held = (limits[:, 0] <= p - q + 1e-9) & (p - q - 1e-9 <= limits[:, 1])
+        assert chances @ held >= 0.93
+
+
+@given(st.lists(st.integers(0, 12), min_size=4, max_size=4).filter(any))
+def test_a_difference_holds_its_value_has_a_width_and_turns_with_the_order(cells):
+    a, b = pair(*cells)
+    found, back = difference_of(a, b), difference_of(b, a)
+    assert found.low <= found.value <= found.high
+    assert found.high - found.low > 0.01
+    assert ends(back) == pytest.approx((-found.high, -found.low))
+    assert found.low >= -1
+    assert found.high <= 1
+
+
+def test_the_mean_of_one_is_itself_and_of_many_is_narrower():
+    rng = np.random.default_rng(0)
+    truth = rng.random((8, 80)) < 0.1
+    truth[:, :2] = True
+    scores = rng.normal(size=(8, 80)) + 2 * truth
+    found = [estimate_auroc(cells, score, np.arange(80), 80) for cells, score in zip(truth, scores, strict=True)]
+    assert ends(mean_of(found[:1])) == pytest.approx(ends(found[0]))
+    # A label twice tells no more than once.
+    assert ends(mean_of([found[0], found[0]])) == pytest.approx(ends(found[0]), abs=0.03)
+    together = mean_of(found)
+    assert together.low <= together.value <= together.high
+    assert together.high - together.low < 0.6 * np.mean([one.high - one.low for one in found])
+    assert together.value == pytest.approx(np.mean([one.value for one in found]))
+
+
+def test_limits_of_a_logit():
+    low, high = logit_limits(0.8, 0.05)
+    assert math.log(high / (1 - high)) - math.log(4) == pytest.approx(1.959964 * 0.05 / 0.16)
+    assert math.log(4) - math.log(low / (1 - low)) == pytest.approx(1.959964 * 0.05 / 0.16)
+    assert np.isnan([*logit_limits(1.0, 0.0), *logit_limits(0.5, math.nan)]).all()
+
+
+def test_average_precision_by_logit():
+    found = estimate_average_precision(0.5, 16, 3)
+    assert ends(found) == pytest.approx((1 / (1 + math.exp(0.979982)), 1 / (1 + math.exp(-0.979982))), abs=1e-6)
+    assert found.few
+    assert not estimate_average_precision(0.5, 20, 3).few
+    assert estimate_average_precision(1.0, 40, 3).few
+    assert estimate_average_precision(1.0, 4, 3).low == pytest.approx(0.025 ** (1 / 4))
+    assert math.isnan(estimate_average_precision(math.nan, 0, 3).low)
+
+
+def test_what_has_no_value_has_no_interval():
+    assert math.isnan(estimate_proportion(np.zeros(0, dtype=bool), np.zeros(0, dtype=int), 3).low)
+    assert math.isnan(estimate_auroc(np.ones(3, dtype=bool), np.arange(3.0), np.arange(3), 3).low)
+
+
+def test_every_method_has_words():
+    used = {estimate.method for estimate in pair(1, 1, 1, 1)} | {difference_of(*pair(1, 1, 1, 1)).method}
+    assert used <= set(METHODS)
