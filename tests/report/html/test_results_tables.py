@@ -108,7 +108,8 @@ def test_intervals_are_described_once_with_their_units(made):
     )
     by_image = {"level": 0.9, "resamples": 1000, "units": 1200, "by": "image"}
     assert intervals_text({"intervals": by_image}) == (
-        "90% intervals (bootstrap) from 1,200 images, those of a bootstrap from 1,000 resamples. No patients are known, so images were drawn."
+        "90% intervals (bootstrap) from 1,200 images, those of a bootstrap from 1,000 resamples. "
+        "No patients are known, so images were drawn."
     )
     assert intervals_text({}) == ""
 
