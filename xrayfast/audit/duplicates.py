@@ -62,6 +62,12 @@ def find_duplicates(
     return tuple(group for groups in (exact, near) for group in sorted(groups, key=lambda group: group.rows[0]))
 
 
+def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
+    """The groups without those of exact copies that are in a near group too, so that each image counts once."""
+    in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
+    return [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
+
+
 def near_pairs(
     thumbs: npt.NDArray[np.uint8],
     patients: npt.NDArray[np.integer] | None = None,

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
@@ -154,7 +154,7 @@ def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
 
 
 def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list[Finding]:
-    """Contradicting labels and patients of the same image, and duplicates as such."""
+    """Contradicting labels and patients of the same image, and duplicates within a split; those across are leaks."""
     names, patients, truth = data.table["image"].tolist(), data.table["patient"].tolist(), data.truth
     found = []
 
@@ -162,9 +162,7 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
         images = tuple(names[row] for row in sorted(set(chain.from_iterable(group.rows for group in groups))))
         found.append(Finding(kind, severity, f"{plural(len(groups), 'group')} of {title}", text, len(groups), images))
 
-    # Exact copies of a member of a near group are in both; each image counts once.
-    in_near = {row for group in duplicates if group.kind == "near" for row in group.rows}
-    distinct = [group for group in duplicates if group.kind == "near" or group.rows[0] not in in_near]
+    distinct, image_splits = distinct_groups(duplicates), data.table["split"].tolist()
     if conflicts := {group: rows for group in distinct if (rows := _contradicting_rows(truth, group))}:
         labels = data.table["labels"].tolist()
         rows = next(iter(conflicts.values()))
@@ -174,11 +172,12 @@ def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list
     if strangers := [group for group in distinct if len({patients[row] or None for row in group.rows} - {None}) > 1]:
         text = "The same image under two patients: one of the two is wrong, or the column is not a patient ID."
         add("conflicting_patients", "warning", strangers, "duplicates under more than one patient", text)
+    within = [group for group in duplicates if len({image_splits[row] for row in group.rows}) == 1]
     for kind, title, sign in (
         ("exact", "equal images", " = "),
         ("near", "near duplicates", " ~ "),
     ):
-        if groups := [group for group in duplicates if group.kind == kind]:
+        if groups := [group for group in within if group.kind == kind]:
             examples = shorten((_joined([names[row] for row in group.rows], sign) for group in groups), 3)
             text = f"{examples}. Each copy counts as an image of its own in training and in every metric: keep one."
             add(f"duplicates_{kind}", "note", groups, title, text)

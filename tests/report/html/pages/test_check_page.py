@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 
 from xrayfast.audit.check import audit
+from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.findings import duplicate_findings
 from xrayfast.config import DataConfig
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import open_manifest
@@ -106,3 +108,24 @@ def test_a_set_without_findings_has_a_page_too(found):
 
 def test_an_image_that_is_gone_is_said_to_be(found):
     assert "The file can't be read" in render_check_page(found.audit, {}, "set", "today")
+
+
+def test_a_leak_is_no_duplicate_too(found):
+    data, (group,) = found.audit.data, found.audit.duplicates
+    rows = list(group.rows)
+    kinds = {}
+    for last in ("train", "valid"):
+        table = data.table.assign(split="train")
+        table.loc[rows[-1], "split"] = last
+        kinds[last] = [one.kind for one in duplicate_findings(replace(data, table=table), [group])]
+    assert kinds == {"train": ["conflicting_labels", "duplicates_exact"], "valid": ["conflicting_labels"]}
+
+
+def test_copies_within_a_group_of_near_duplicates_are_shown_once(found):
+    (group,) = found.audit.duplicates
+    other = next(row for row in range(len(found.audit.data)) if row not in group.rows)
+    near = Duplicates((*group.rows, other), "near", 0.98)
+    both = replace(found.audit, duplicates=(group, near))
+    assert shown_groups(both) == [near]
+    page = render_check_page(both, {}, "set", "today")
+    assert page.count('<p class="pair-title">') == 1

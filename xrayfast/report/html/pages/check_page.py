@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xrayfast.audit.check import Audit
 from xrayfast.audit.classes import ClassFacts, Spread
-from xrayfast.audit.duplicates import Duplicates
+from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.shortcuts import ALL, NOTABLE
 from xrayfast.errors import format_interval
 from xrayfast.report.html.render import image_view, render_template
@@ -41,7 +41,7 @@ def shown_groups(audit: Audit) -> list[Duplicates]:
         one_split, one_class = (len({column[row] for row in group.rows}) == 1 for column in (split, labels))
         return one_split, one_class, group.kind == "exact"
 
-    return sorted(audit.duplicates, key=weight)[:GROUPS_SHOWN]
+    return sorted(distinct_groups(audit.duplicates), key=weight)[:GROUPS_SHOWN]
 
 
 def shown_rows(group: Duplicates) -> tuple[int, ...]:
@@ -86,7 +86,7 @@ def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | Non
                 for finding in audit.findings
             ],
             "groups": [_group_view(audit, group, images) for group in groups],
-            "all_groups": len(audit.duplicates),
+            "all_groups": len(distinct_groups(audit.duplicates)),
             "counts": counts_table(data.counts(), data.labels, data.task),
             "data_notes": data.notes,
             "files": files_table(audit.classes),
