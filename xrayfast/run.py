@@ -523,9 +523,9 @@ class Run(HasOverview):
                 root.rmdir()
         return Evaluation(folder, self.labels)
 
-    def figure_path(self, name: str) -> Path:
-        """`figures/NAME.png`, in a folder that exists."""
-        return ensure_folder(self.path / "figures") / f"{name}.png"
+    def figure_path(self, name: str, kind: str = "png") -> Path:
+        """`figures/NAME.KIND`, in a folder that exists."""
+        return ensure_folder(self.path / "figures") / f"{name}.{kind}"
 
     def table_path(self, name: str) -> Path:
         """`tables/NAME.csv`, in a folder that exists."""

@@ -67,6 +67,7 @@ ACTS = {
     ("interpret", "saliency"): ("interpret runs/a", "--saliency 1"),
     ("interpret", "explain"): ("interpret runs/a", "--explain other/normal/1.png"),
     ("interpret", "by"): ("interpret runs/a", "--by sex"),
+    ("interpret", "figure_format"): ("interpret runs/a", "--figure-format svg"),
     ("interpret", "runs"): ("interpret", "--runs elsewhere"),
     ("interpret", "as_json"): ("interpret runs/a", JSON),
     ("interpret", "thresholds"): ("interpret runs/a", "--thresholds half"),

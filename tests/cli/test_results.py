@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -37,6 +38,28 @@ def test_interpret_shows_intervals_and_names_what_it_wrote(multi):
     assert "saliency" not in multi.metrics
 
 
+def test_figures_are_written_in_the_formats_asked_for_alone(multi):
+    call("interpret", "--figure-format", "png,svg,PDF", "--saliency", 1)
+    folder = multi.path / "figures"
+    names = {"headline", "roc", "precision_recall", "probabilities", "decision_curve", "reliability", "confusion"}
+    names |= {"cooccurrence", "curves", "batches", "top_losses", "saliency"}
+    assert {path.name for path in folder.iterdir()} == {
+        f"{name}.{end}" for name in names for end in ("png", "svg", "pdf")
+    }
+    for path in folder.iterdir():
+        start = {".png": b"\x89PNG", ".pdf": b"%PDF"}.get(path.suffix)
+        if start:
+            assert path.read_bytes().startswith(start)
+        else:
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.svg")}
+    call("interpret", "--figure-format", "svg", "--saliency", 1)
+    # No figure of an earlier report stays behind, and the same run gives the same files.
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    failed = call("interpret", "--figure-format", "jpg", code=1)
+    assert "figure_format is 'jpg'; expected png, svg, pdf, or several of them." in failed.stderr
+
+
 def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi):
     warnings = multi.metrics["valid"]["warnings"]
     assert {"chosen here", "few images", "few patients"} <= {one["code"] for one in warnings}
@@ -44,7 +67,7 @@ def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi)
     page = html.unescape(re.sub("<[^>]+>", "", multi.report_path.read_text()))
     surfaces = {
         "terminal": (text, "with 95 % intervals"),
-        "page": (" ".join(page.split()), "were given exactly"),
+        "page": (" ".join(page.split()), "AUROC, macro"),
         "card": (" ".join(multi.model_card_path.read_text().split()), "Validation split, "),
         "notebook": (" ".join(html.unescape(re.sub("<[^>]+>", "", multi._repr_html_())).split()), "Parameters"),
     }

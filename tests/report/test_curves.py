@@ -121,19 +121,23 @@ def bins(truth, score):
 
 
 def test_reliability_shows_each_bin_that_holds_images_with_its_interval():
-    sample = predictions("single", ("a", "b", "c"), 80)
+    sample = predictions("single", ("a", "b", "c"), 120)
     after = {"a": bins(sample.truth[:, 0], sample.raw[:, 0]), "none known": bins([-1, -1], [0.1, 0.2])}
     figure = reliability_figure(after, after)
     square, strip, empty, _ = figure.axes
     points = {one.get_gid(): one.get_offsets() for one in square.collections if one.get_gid()}
-    held = [one for one in after["a"] if one["count"]]
+    held = [one for one in after["a"] if one["count"] >= 10]
+    few = [one for one in after["a"] if 0 < one["count"] < 10]
+    assert len(held) > 1 and len(few) > 1
     for gid in ("before", "after"):
         np.testing.assert_allclose(points[gid], [(one["predicted"], one["observed"]) for one in held])
+    np.testing.assert_allclose(points["few"], [(one["predicted"], one["observed"]) for one in few])
     (whiskers,) = [one for one in square.collections if one.get_gid() is None]
     ends = [segment[:, 1].tolist() for segment in whiskers.get_segments()]
     assert ends == [[one["observed_low"], one["observed_high"]] for one in held]
     heights = [bar.get_height() for bar in strip.patches]
-    assert heights == [one["count"] for one in after["a"]] * 2
+    # Of a bin with few images neither an interval nor a bar is drawn.
+    assert heights == [one["count"] for one in held] * 2
     assert "masked on all\nimages" in [text.get_text() for text in empty.texts]
     assert texts(figure)[-2:] == ["before calibration", "after calibration"]
     assert texts(reliability_figure(after))[-1] == "as reported"

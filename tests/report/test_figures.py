@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tests.report.samples import shows_all
-from xrayfast.errors import WriteError
+from xrayfast.errors import ConfigError, WriteError
 from xrayfast.report import figures
 from xrayfast.report.figures import Case
 from xrayfast.report.matrices import confusion_figure
@@ -158,6 +158,14 @@ def test_save_replaces_the_file_and_leaves_nothing_else(tmp_path):
     figures.save(Figure(figsize=(1, 1)), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert [file.name for file in tmp_path.iterdir()] == ["figure.png"]
+
+
+def test_formats_are_one_or_several():
+    assert figures.parse_formats("png") == ("png",)
+    assert figures.parse_formats(["svg", "pdf, PNG", "svg"]) == ("svg", "pdf", "png")
+    for wrong in ("", "jpg", ["png", "tif"], []):
+        with pytest.raises(ConfigError, match=r"expected png, svg, pdf"):
+            figures.parse_formats(wrong)
 
 
 def test_a_failed_move_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):

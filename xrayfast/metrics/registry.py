@@ -196,7 +196,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "subset_accuracy", "Subset accuracy", mean_over_images(_exact_match), "overall", MULTI,
-        denominator="unmasked", headline=True, epochs=MULTI, train=MULTI, short="subset acc.", hub_name="accuracy",
+        denominator="unmasked", epochs=MULTI, train=MULTI, short="subset acc.", hub_name="accuracy",
         meaning="Share of the images with exactly the right set of labels.",
     ),
     Metric(
@@ -294,8 +294,11 @@ def prevalence_metrics() -> dict[str, Metric]:
 
 
 def headline_metrics(task: Task) -> dict[str, Metric]:
-    """The metrics over all labels that are shown first, by name."""
-    return {name: metric for name, metric in overall_metrics(task).items() if metric.headline}
+    """The metrics over all labels that are shown first, by name; multi-label, those of the ranking before those that
+    depend on thresholds.
+    """
+    found = {name: metric for name, metric in overall_metrics(task).items() if metric.headline}
+    return dict(sorted(found.items(), key=lambda one: task == "multi" and one[1].depends_on != "order"))
 
 
 def epoch_metrics(*tasks: Task) -> dict[str, Metric]:

@@ -24,6 +24,7 @@ from xrayfast.display.figure_style import INK, MUTED, SERIES, SMALL, TEXT
 from xrayfast.errors import format_interval, format_value
 from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import column
+from xrayfast.metrics.intervals.roc_band import FALSE_RATES, roc_band
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import fitting
 from xrayfast.report.panels import Panels, name_lines, style_square
@@ -31,6 +32,9 @@ from xrayfast.report.wording import interval_of, label_rows
 
 TOGETHER = 5
 """So many labels share a panel."""
+
+FEW_IMAGES = 10
+"""Bins of a reliability diagram with fewer say too little to draw as bars."""
 
 _ON_OFF = ((5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5), (3, 1.5, 1.2, 1.5, 1.2, 1.5))
 DASHES: tuple[Any, ...] = ("-", *((0, lengths) for lengths in _ON_OFF))
@@ -55,6 +59,8 @@ class Curve:
         score: (N,) in [0, 1].
         area: under it, with its interval, for the legend; or "".
         mark: x and y of the operating point, or None.
+        threshold: of the operating point, or None.
+        band: ends of the sensitivity at `roc_band.FALSE_RATES`, or None.
     """
 
     label: str
@@ -62,6 +68,8 @@ class Curve:
     score: Floats
     area: str = ""
     mark: tuple[float, float] | None = None
+    threshold: float | None = None
+    band: tuple[Floats, Floats] | None = None
 
 
 def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
@@ -125,15 +133,22 @@ def label_curves(
     """
     rows = {row["label"]: row for row in summary["per_label"]}
     roc, precision_recall = [], []
-    for label in [row["label"] for row in label_rows(summary)] if labels is None else labels:
+    drawn = [row["label"] for row in label_rows(summary)] if labels is None else labels
+    # Bands of many labels, each in a small panel, would hide the curves.
+    resampled = summary.get("intervals") if len(drawn) <= TOGETHER else None
+    for label in drawn:
         row, i = rows[label], predictions.labels.index(label)
         arrays = label, predictions.truth[:, i], predictions.probability[:, i]
         recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
         # The most likely of several classes has no one threshold, and so no place on the curves.
         marked = (task == "multi" or "positive" in summary) and None not in (recall, specificity, precision)
         marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
-        roc.append(Curve(*arrays, _area("AUROC", row["auroc"], interval_of(summary, "auroc", label)), marks[0]))
-        precision_recall.append(Curve(*arrays, _area("AP", row["ap"], interval_of(summary, "ap", label)), marks[1]))
+        threshold = row["threshold"] if marked else None
+        band = roc_band(*arrays[1:], predictions.groups, seed=resampled["seed"]) if resampled else None
+        area = _area("AUROC", row["auroc"], interval_of(summary, "auroc", label))
+        roc.append(Curve(*arrays, area, marks[0], threshold, band))
+        area = _area("AP", row["ap"], interval_of(summary, "ap", label))
+        precision_recall.append(Curve(*arrays, area, marks[1], threshold))
     return roc, precision_recall
 
 
@@ -223,12 +238,12 @@ def _draw_reliability(
     if before is not None:
         _draw_bins(axes, strip, pd.DataFrame(list(before)), BEFORE, HOLLOW)
     table = pd.DataFrame(list(after))
-    held = table[table["count"] > 0]
+    enough = table[table["count"] >= FEW_IMAGES]
     axes.vlines(
-        held["predicted"], held["observed_low"], held["observed_high"], color=SERIES[0], linewidth=0.9, alpha=0.7
+        enough["predicted"], enough["observed_low"], enough["observed_high"], color=SERIES[0], linewidth=0.9, alpha=0.7
     )
     _draw_bins(axes, strip, table, AFTER, {"color": SERIES[0], "alpha": 0.55})
-    _say(axes, "masked on all images" if held.empty else "")
+    say(axes, "" if (table["count"] > 0).any() else "masked on all images")
 
 
 @dataclass(frozen=True)
@@ -244,6 +259,8 @@ def _draw_one_roc(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
     points = roc_points(curve.truth, curve.score)
     if points is not None:
         axes.plot([0, 1], [0, 1], **GUESSING)
+        if curve.band is not None:
+            axes.fill_between(FALSE_RATES, *curve.band, color=style["color"], alpha=0.14, linewidth=0, gid="band")
         axes.plot(*points, gid="curve", **style)
 
 
@@ -270,7 +287,7 @@ def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
             axes = panels.panel(index, curve.label, "" if lacking else curve.area)
             kind.draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
             _mark(axes, curve, SERIES[0])
-            _say(axes, lacking)
+            say(axes, lacking)
         return panels.done(kind.x, kind.y)
     panels = Panels(1, 3.6)
     return panels.done(kind.x, kind.y, *_draw_lines(panels.panel(0), curves, kind))
@@ -312,12 +329,16 @@ def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) ->
 def _draw_bins(
     axes: Axes, strip: Axes | None, bins: pd.DataFrame, dots: Mapping[str, Any], bars: Mapping[str, Any]
 ) -> None:
-    """A dot for each bin that holds images, the larger the more it holds, and a bar for its count in the strip."""
-    held = bins[bins["count"] > 0]
-    sizes = 9 + 36 * held["count"] / held["count"].max()
-    axes.scatter(held["predicted"], held["observed"], sizes, zorder=3, clip_on=False, **dots)
+    """A dot for each bin that holds images, the larger the more it holds, and a bar for its count in the strip; of bins
+    of fewer than `FEW_IMAGES` a small ring alone.
+    """
+    few, enough = bins[(bins["count"] > 0) & (bins["count"] < FEW_IMAGES)], bins[bins["count"] >= FEW_IMAGES]
+    sizes = 9 + 36 * enough["count"] / max(enough["count"].max(), 1) if len(enough) else 9
+    axes.scatter(enough["predicted"], enough["observed"], sizes, zorder=3, clip_on=False, **dots)
+    ring = {**dots, "facecolors": "none", "gid": "few", "linewidths": 0.7, "alpha": 0.6}
+    axes.scatter(few["predicted"], few["observed"], 7, zorder=2, clip_on=False, **ring)
     if strip is not None:
-        strip.bar(bins["low"], bins["count"], bins["high"] - bins["low"], align="edge", **bars)
+        strip.bar(enough["low"], enough["count"], enough["high"] - enough["low"], align="edge", **bars)
 
 
 def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -345,6 +366,7 @@ def _mark(axes: Axes, curve: Curve, colour: str) -> None:
         axes.plot(*curve.mark, "o", color=colour, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
 
 
-def _say(axes: Axes, text: str) -> None:
+def say(axes: Axes, text: str) -> None:
+    """Write a text in the middle of a panel that has nothing to draw."""
     if text:
         axes.text(0.5, 0.5, "\n".join(textwrap.wrap(text, 18)), ha="center", va="center", fontsize=TEXT, color=MUTED)

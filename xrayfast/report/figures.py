@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -36,12 +37,16 @@ from xrayfast.display.figure_style import (
     style_axes,
 )
 from xrayfast.display.notebook_figure import NotebookFigure
+from xrayfast.errors import ConfigError
 from xrayfast.errors.escapes import escape_hidden
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
 
 DPI = 160
 LABEL_CHARACTERS = 30
+
+FORMATS = ("png", "svg", "pdf")
+"""In which figures can be written to files."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def top_losses_figure(cases: Sequence[Case], columns: int = 4) -> Figure:
     figure, places = grid_figure(len(cases), columns, side + gap, side + caption, gap)
     for case, (left, top) in zip(cases, places, strict=True):
         axes = axes_at(figure, left, top - side, side, side)
-        _image(axes, case)
+        draw_image(axes, case)
         write_caption(axes, _caption_lines(case))
     return figure
 
@@ -184,12 +189,37 @@ def png_bytes(figure: Figure, transparent: bool = False) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure as a PNG, whole or not at all.
+    """Write the figure, whole or not at all, in the format of the path's ending, one of `FORMATS`.
 
     Raises:
         WriteError: the file can't be written.
     """
-    write_bytes(path, png_bytes(figure))
+    write_bytes(path, png_bytes(figure) if path.suffix == ".png" else _vector_bytes(figure, path.suffix[1:]))
+
+
+def parse_formats(found: Sequence[str] | str) -> tuple[str, ...]:
+    """The formats of figures as a tuple, from one or several, or joined as in "png,svg".
+
+    Raises:
+        ConfigError: one is none of `FORMATS`, or there is none.
+
+    >>> parse_formats("png,svg")
+    ('png', 'svg')
+    """
+    texts = [found] if isinstance(found, str) else found
+    chosen = tuple(dict.fromkeys(one.strip().lower() for text in texts for one in text.split(",")))
+    if not chosen or not set(chosen) <= set(FORMATS):
+        raise ConfigError(f"figure_format is '{', '.join(chosen)}'; expected {', '.join(FORMATS)}, or several of them.")
+    return chosen
+
+
+def _vector_bytes(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
+    # Else ids in the file would differ from one time to the next.
+    with rc_context({"svg.hashsalt": "xrayfast"}):
+        figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.12, metadata=date)
+    return buffer.getvalue()
 
 
 def zoom(figure: Figure, figsize: Sequence[float] | None) -> Figure:
@@ -316,8 +346,8 @@ def message_figure(text: str) -> Figure:
     return figure
 
 
-def _image(axes: Axes, case: Case) -> None:
-    """The pixels in a black square, whatever their aspect."""
+def draw_image(axes: Axes, case: Case) -> None:
+    """Draw the pixels in a black square, whatever their aspect."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)

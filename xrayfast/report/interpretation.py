@@ -33,6 +33,9 @@ IMAGE_SIZE = 256
 FigureSize: TypeAlias = tuple[float, float] | list[float] | None
 """Width and height in inches."""
 
+RIGHT_SHOWN = 8
+"""Images that were predicted right, on a page: one row."""
+
 RESAMPLES = 1000
 """Of the bootstrap for predictions without a run; for those of a run its settings say."""
 
@@ -262,6 +265,18 @@ class Interpretation(HasOverview):
     def cases(self, k: int) -> tuple[figures.Case, ...]:
         """The k images with the largest losses, with their images where the files can still be read."""
         return tuple(self._case(int(i)) for i in self.ranked(k))
+
+    def right_cases(self, k: int) -> tuple[figures.Case, ...]:
+        """Images whose labels were all predicted right, at most k: the smallest losses of each class in turn, or of
+        multi-label those with a label before those with none.
+        """
+        truth = self.predictions.truth
+        right = ((self.predicted == truth) | (truth < 0)).all(axis=1) & (truth >= 0).any(axis=1)
+        kinds: dict[int, list[int]] = {}
+        for i in [i for i in self.ranked(None, largest=False).tolist() if right[i]]:
+            kinds.setdefault(int(truth[i].argmax()) if (truth[i] == 1).any() else len(self.vocab), []).append(i)
+        chosen = [kinds[kind][turn] for turn in range(k) for kind in sorted(kinds) if turn < len(kinds[kind])]
+        return tuple(self._case(i) for i in chosen[:k])
 
     @check_arguments()
     def plot_top_losses(

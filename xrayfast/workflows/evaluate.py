@@ -39,7 +39,7 @@ from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report.figures import Case
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import unused_data_settings
-from xrayfast.workflows.steps.evaluation_files import worst_cases, write_page, write_tables
+from xrayfast.workflows.steps.evaluation_files import shown_cases, write_page, write_tables
 from xrayfast.workflows.steps.label_match import match_labels
 from xrayfast.workflows.steps.results import (
     DECISION_SPLIT,
@@ -62,7 +62,7 @@ class _EvaluatedData:
         labels: those used, those unknown to the network and those lacking in the data, as in `metrics.json`.
         warnings: sentences on the data; `notes` on how labels were matched and images read.
         info: further items of `evaluation.json`.
-        cases: the images with the largest losses.
+        cases: the images with the largest losses, and some that were predicted right.
     """
 
     predictions: Predictions
@@ -72,7 +72,7 @@ class _EvaluatedData:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     info: dict[str, Any]
-    cases: tuple[Case, ...] = ()
+    cases: tuple[tuple[Case, ...], tuple[Case, ...]] = ((), ())
 
 
 @check_arguments(field_types)
@@ -362,7 +362,7 @@ def _predict_external(
             "data_notes": list(data.notes),
             "unreadable": unseen.unreadable,
         },
-        cases=worst_cases(run, predictions, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
+        cases=shown_cases(run, predictions, dict(zip(predictions.images.tolist(), paths, strict=True)), images),
     )
 
 

@@ -19,10 +19,11 @@ from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.report import figures
+from xrayfast.report.headline_figure import headline_figure
 from xrayfast.report.html.pages.run_page import ReportData, render_run_page, training_facts
-from xrayfast.report.html.plots import batches_plot, figure_blocks, history_plot
+from xrayfast.report.html.plots import Plot, batches_plot, figure_blocks, history_plot
 from xrayfast.report.html.split_section import SplitReport
-from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.report.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
 from xrayfast.report.markdown.methods import describe_methods
 from xrayfast.report.overfitting import of_final_metrics, of_history
 from xrayfast.report.overlays import SaliencyCase, overlays_figure
@@ -33,6 +34,8 @@ from xrayfast.workflows.steps.results import complete_metrics, refit_decision, w
 from xrayfast.workflows.steps.subgroup_columns import add_own_columns
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from xrayfast.learning.interpretation import RadiographInterpretation
 
 
@@ -44,6 +47,7 @@ def interpret(
     top: Annotated[int, Field(ge=0, le=1000)] = 12,
     saliency: Annotated[int, Field(ge=0, le=1000)] = 0,
     by: Sequence[str] | str = (),
+    figure_format: Sequence[str] | str = "png",
     arch: Callable[..., Any] | None = None,
     progress: bool | None = None,
     **options: Unpack[ResultsOptions],
@@ -55,9 +59,11 @@ def interpret(
         split: the split to return and to draw in `figures/`; default the test split, where there is one. The report
             shows every split that was predicted.
         top: images with the largest losses to show.
-        saliency: on how many of them to show where the network looks; this runs the network on those.
+        saliency: on how many images to show where the network looks, half of them predicted right; this runs the
+            network on those.
         by: columns of the data set's table, of at most 20 values, such as hospital: saved with the predictions, and
             with the metrics of their subgroups from then on, as sex, age and view are where they are known.
+        figure_format: of the files in `figures/`: "png", "svg", "pdf", or several as in "png,svg".
         arch: that of the run, where it is code of your own; for `saliency`.
         progress: whether to display progress; by default in a notebook and in a terminal.
         options: any field of ResultsConfig, such as target_sensitivity=0.95: calibration and thresholds are chosen
@@ -76,7 +82,7 @@ def interpret(
 
     run = Run.of(run)
     with run.lock(), show_progress(progress) as reporter:
-        report = write_report(run, split, top, saliency, options, by, arch, reporter.preparing)
+        report = write_report(run, split, top, saliency, options, by, arch, reporter.preparing, figure_format)
         return RadiographInterpretation.of(report)
 
 
@@ -89,11 +95,13 @@ def write_report(
     by: Sequence[str] | str = (),
     arch: Callable[..., Any] | None = None,
     progress: StageProgress = lambda stage, done, total: None,
+    figure_format: Sequence[str] | str = "png",
 ) -> Interpretation:
     """Do what `interpret` does, but import torch and fastai, which takes seconds, only for `saliency`.
 
     Arguments and errors are those of `interpret`, but for the lock, which the caller holds.
     """
+    formats = figures.parse_formats(figure_format)
     if by or options or not _has_current_metrics(run):
         splits = _require_splits(run)
         columns = [by] if isinstance(by, str) else by
@@ -109,12 +117,16 @@ def write_report(
     images = sum(len(of_split.predictions) for of_split in interpretations.values())
     progress("writing the report", 0, images)
     explained, notes = _explain(run, interpretations[chosen], saliency, arch)
-    reports = {split: _split_report(run, split, of_split, top) for split, of_split in interpretations.items()}
+    last = list(interpretations)[-1]
+    reports = {
+        split: _split_report(run, split, of_split, top, split in (last, chosen))
+        for split, of_split in interpretations.items()
+    }
     _write_cases(run, chosen, explained, notes, {split: report.cases for split, report in reports.items()})
     _write_tables(run, interpretations[chosen], top)
     reports[chosen] = replace(reports[chosen], saliency=explained, saliency_notes=notes)
     report = _report_data(run, tuple(reports.values()))
-    _write_figures(run, report, reports[chosen])
+    _write_figures(run, report, reports[chosen], formats)
     write_text(run.report_path, render_run_page(report))
     write_cards(run)
     progress("writing the report", images, images)
@@ -176,12 +188,14 @@ def _has_current_metrics(run: Run) -> bool:
 def _explain(
     run: Run, interpretation: Interpretation, count: int, arch: Callable[..., Any] | None
 ) -> tuple[tuple[SaliencyCase, ...], tuple[str, ...]]:
-    """Saliency maps of the images with the largest losses, and notes on them."""
+    """Saliency maps of the images with the largest losses and of right ones, and notes on them."""
     if not count:
         return (), ()
     from xrayfast.workflows.explain import explain_cases
 
-    return explain_cases(run, interpretation.cases(count), interpretation.paths, arch=arch)
+    right = interpretation.right_cases(count // 2)
+    cases = (*interpretation.cases(count - len(right)), *right)
+    return explain_cases(run, cases, interpretation.paths, arch=arch)
 
 
 def _write_cases(
@@ -207,16 +221,30 @@ def _to_json(cases: Iterable[Any], fields: Sequence[str]) -> list[dict[str, Any]
     return [{name: nan_to_none(getattr(case, name)) for name in fields} for case in cases]
 
 
-def _write_figures(run: Run, report: ReportData, shown: SplitReport) -> None:
-    """Write the figures of a split, the curves of training and the single images as PNG files."""
+def _write_figures(run: Run, report: ReportData, shown: SplitReport, formats: Sequence[str]) -> None:
+    """Write the figures of a split, the curves of training and the single images, in each format; those of an earlier
+    report in another format are removed.
+    """
     plots = [plot for block in shown.blocks or () for plot in block.figures]
-    for plot in [*plots, *filter(None, [report.curves, report.batches])]:
-        plot.save(run.figure_path(plot.name))
+    drawn: dict[str, Plot | Figure] = {
+        plot.name: plot for plot in filter(None, [*plots, report.curves, report.batches])
+    }
     if report.curves is None:
-        figures.save(figures.loss_and_metric_curves(report.history), run.figure_path("curves"))
-    figures.save(figures.top_losses_figure(shown.cases), run.figure_path("top_losses"))
+        drawn["curves"] = figures.loss_and_metric_curves(report.history)
+    if shown.predictions is not None and shown.summary["scored"]:
+        drawn["headline"] = headline_figure(shown.summary, report.task, shown.predictions, shown.examples)
+    drawn["top_losses"] = figures.top_losses_figure(shown.cases)
     if shown.saliency:
-        figures.save(overlays_figure(shown.saliency), run.figure_path("saliency"))
+        drawn["saliency"] = overlays_figure(shown.saliency)
+    for name, one in drawn.items():
+        for kind in figures.FORMATS:
+            path = run.figure_path(name, kind)
+            if kind not in formats:
+                path.unlink(missing_ok=True)
+            elif isinstance(one, Plot):
+                one.save(path)
+            else:
+                figures.save(one, path)
 
 
 def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
@@ -234,7 +262,9 @@ def _write_tables(run: Run, interpretation: Interpretation, top: int) -> None:
         write_csv(run.table_path(name), table, "%.6g")
 
 
-def _split_report(run: Run, split: PredictedSplit, interpretation: Interpretation, top: int) -> SplitReport:
+def _split_report(
+    run: Run, split: PredictedSplit, interpretation: Interpretation, top: int, shows_right: bool
+) -> SplitReport:
     weights = "of the best epoch" if run.info.best_epoch else "as they were saved"
     return SplitReport(
         split,
@@ -243,6 +273,7 @@ def _split_report(run: Run, split: PredictedSplit, interpretation: Interpretatio
         f"From the weights {weights}" + (", averaged over augmented views." if run.config.train.tta else "."),
         predictions=interpretation.predictions,
         blocks=figure_blocks(split, interpretation.summary, run.task, interpretation.predictions),
+        right=interpretation.right_cases(min(top, RIGHT_SHOWN)) if shows_right else (),
     )
 
 

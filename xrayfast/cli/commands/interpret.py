@@ -34,7 +34,8 @@ def interpret(
             metavar="N",
             min=0,
             max=100,
-            help="Show where the network looks on N of those images (Grad-CAM); without it the report has none.",
+            help="Show where the network looks on N images, half of them predicted right (Grad-CAM); without it the "
+            "report has none.",
         ),
     ] = 0,
     explain: Annotated[
@@ -55,6 +56,12 @@ def interpret(
             help="Tables by subgroup, of columns of the table of labels with at most 20 values; saved with the run.",
         ),
     ] = None,
+    figure_format: Annotated[
+        str,
+        typer.Option(
+            "--figure-format", metavar="png,svg,pdf", help="Formats of the files in figures/, joined by commas."
+        ),
+    ] = "png",
     runs: o.Runs = None,
     as_json: o.Json = False,
 ) -> None:
@@ -78,7 +85,7 @@ def interpret(
             out.note(str(error))
     columns = o.split_columns(by)
     with chosen.lock(out.note):
-        found = write_report(chosen, split, top, saliency, given, columns)  # type: ignore[arg-type]
+        found = write_report(chosen, split, top, saliency, given, columns, figure_format=figure_format)  # type: ignore[arg-type]
         show_results(out, found, top=min(top, 5))
         for figure in _explained(chosen, explain or []):
             out.done("Saliency", figure)

@@ -18,12 +18,25 @@ from xrayfast.batches import batches_figure
 from xrayfast.config import Task
 from xrayfast.errors import plural
 from xrayfast.files import write_bytes
+from xrayfast.metrics.operating_points.decision_curve import THRESHOLDS, net_benefit, treat_all
+from xrayfast.metrics.registry import headline_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.report.curves import label_curves, precision_recall_figure, reliability_figure, roc_figure
-from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes
+from xrayfast.report.curves import (
+    FEW_IMAGES,
+    TOGETHER,
+    Curve,
+    label_curves,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
+from xrayfast.report.figures import DPI, loss_and_metric_curves, png_bytes, save
+from xrayfast.report.forest import forest_figure, group_forest
+from xrayfast.report.headline_figure import headline_figure
 from xrayfast.report.html.results_tables import binary_table, confusion_display, cooccurrence_display, reliability_table
 from xrayfast.report.html.tables import Matrix, Table
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
+from xrayfast.report.probabilities import NetBenefit, decision_curve_figure, histogram_figure
 from xrayfast.report.wording import split_images
 
 
@@ -35,12 +48,14 @@ class Plot:
         name: of its file, without the ending.
         title: what it is.
         alt: what it shows, in words.
+        figure: it.
         image: the pixels at `figures.DPI`, RGBA, without a background.
     """
 
     name: str
     title: str
     alt: str
+    figure: Figure
     image: Image.Image
 
     @cached_property
@@ -66,11 +81,14 @@ class Plot:
         return self.width > 600
 
     def save(self, path: Path) -> None:
-        """Write it on white as a PNG, whole or not at all.
+        """Write it, whole or not at all: as a PNG on white, or as `figures.save` writes it.
 
         Raises:
             WriteError: the file can't be written.
         """
+        if path.suffix != ".png":
+            save(self.figure, path)
+            return
         white = Image.new("RGBA", self.image.size, "white")
         buffer = io.BytesIO()
         Image.alpha_composite(white, self.image).convert("RGB").save(buffer, "PNG", dpi=(DPI, DPI))
@@ -79,12 +97,15 @@ class Plot:
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """Figures with a heading, a sentence and their numbers as a table; None where another table has these."""
+    """Figures with a heading, a sentence and their numbers as a table, None where another table has these; folded where
+    the figure beside the headline says the main thing of it.
+    """
 
     title: str
     text: str
     figures: Sequence[Plot]
     table: Table | Matrix | None = None
+    folded: bool = False
 
     @property
     def square(self) -> bool:
@@ -95,7 +116,7 @@ class FigureBlock:
 def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
     """Draw the figure without a background, so that it suits a dark page as well."""
     image = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
-    return Plot(name, title, alt, image)
+    return Plot(name, title, alt, figure, image)
 
 
 def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
@@ -116,6 +137,28 @@ def batches_plot(table: pd.DataFrame) -> Plot:
     return plot(batches_figure(table), "batches", "Training loss by batch", alt)
 
 
+def headline_plot(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> Plot:
+    """The figure beside the headline of a split."""
+    what = (
+        "ROC curve with its confidence band, confusion matrix and calibration"
+        if task == "single"
+        else "AUROC and average precision of each label with intervals, and calibration of all labels together"
+    )
+    alt = f"{what}, of {split_images(split, summary['images'])}; the numbers are in the tables below."
+    return plot(headline_figure(summary, task, predictions), "headline", "Result in a figure", alt)
+
+
+def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
+    """A forest plot of the subgroups by one attribute (`metrics.json`, "subgroups")."""
+    groups, ranking = attribute["groups"], [name for name in headline_metrics(task) if name != "ece"]
+    metrics = [name for name in ranking if all(name in group["overall"] for group in groups)][:3]
+    alt = (
+        f"Metrics with intervals of {plural(len(groups), 'group')} by {attribute['by']}; the numbers are in the table."
+    )
+    figure = forest_figure(group_forest(groups, metrics), metrics, 12.6)
+    return plot(figure, name, f"By {attribute['by']}", alt)
+
+
 def figure_blocks(
     split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions | None
 ) -> list[FigureBlock]:
@@ -123,31 +166,59 @@ def figure_blocks(
     curves.
     """
     labels = [row["label"] for row in summary["per_label"]]
-    blocks = [] if predictions is None or not len(predictions) else [_curves_block(split, summary, task, predictions)]
+    blocks = [] if predictions is None or not len(predictions) else _curve_blocks(split, summary, task, predictions)
     blocks += [_reliability_block(split, summary)] if summary.get("reliability") else []
     if task == "single":
         return [*blocks, _confusion_block(split, summary, labels)]
     return [*blocks, *_multi_blocks(split, summary, labels)]
 
 
-def _curves_block(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> FigureBlock:
-    """ROC, and precision and recall."""
+def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> list[FigureBlock]:
+    """ROC alone; precision and recall, probabilities and net benefit. Of many labels all are folded."""
     kind = split_images(split, summary["images"])
     roc, precision_recall = label_curves(summary, task, predictions)
-    dots = " A dot is at the label's threshold." if task == "multi" or "positive" in summary else ""
+    dots = " A dot is at the threshold." if any(curve.mark for curve in roc) else ""
     areas = "; ".join(": ".join(filter(None, (curve.label, curve.area or "not defined"))) for curve in roc)
     precisions = "; ".join(f"{curve.label}: {curve.area or 'not defined'}" for curve in precision_recall)
-    name, alt = "Precision-recall curves", f"Precision-recall curves of {kind}. {precisions}."
-    plots = (
-        plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}."),
-        plot(precision_recall_figure(precision_recall), "precision_recall", name, alt),
+    band = " The band holds 95% of the curves of resampled patients, at each false alarm rate." * bool(
+        roc and roc[0].band
     )
-    return FigureBlock(
-        "ROC and precision-recall curves",
-        "Each label against the rest, at every threshold. Guessing gives the dotted lines, and precision depends on "
-        f"how common the label is.{dots}",
-        plots,
-    )
+    shown = len(roc) <= TOGETHER
+    name = "Precision-recall curves" if len(roc) > 1 else "Precision-recall curve"
+    alt = f"{name} of {kind}. {precisions}."
+    first = plot(precision_recall_figure(precision_recall), "precision_recall", name, alt)
+    alt = f"Probabilities of {kind}, with the label and without it, {plural(len(roc), 'panel')}."
+    second = plot(histogram_figure(roc), "probabilities", "Probabilities by class", alt)
+    known = [curve for curve in roc if (curve.truth >= 0).any()]
+    benefits = [
+        NetBenefit(curve.label, THRESHOLDS, net_benefit(curve.truth, curve.score), treat_all(_share(curve)))
+        for curve in known
+    ]
+    alt = f"Net benefit of {kind} by threshold probability, {plural(len(benefits), 'panel')}."
+    third = plot(decision_curve_figure(benefits), "decision_curve", "Decision curve", alt)
+    roc_plot = plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
+    return [
+        FigureBlock(
+            "Precision, probabilities, net benefit",
+            "Precision by recall: guessing gives the dotted line, how common the label is here. Probabilities: of the "
+            "images with the label and without. Net benefit: what deciding at a threshold is worth, in true positives "
+            "per image, where a false positive at a threshold of p counts p / (1 - p) of a true one (Vickers and Elkin "
+            f"2006); where another line is higher, the network is of no use.{dots}",
+            (first, second, third),
+            folded=not shown,
+        ),
+        FigureBlock(
+            "ROC curves" if len(roc) > 1 else "ROC curve",
+            f"Each label against the rest, at every threshold; guessing gives the dotted diagonal.{band}{dots}",
+            (roc_plot,),
+            folded=True,
+        ),
+    ]
+
+
+def _share(curve: Curve) -> float:
+    known = curve.truth[curve.truth >= 0]
+    return float((known == 1).mean())
 
 
 def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
@@ -161,9 +232,11 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
         "Calibration",
         "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
         f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
-        "its line is Wilson's 95% interval, and the bars below count the images in each bin.",
+        "its line is Wilson's 95% interval, and the bars below count the images in each bin. Small rings are bins of "
+        f"fewer than {FEW_IMAGES} images, which say little.",
         (plot(reliability_figure(after, before), "reliability", "Reliability diagrams", alt),),
         reliability_table(split, bins),
+        folded=True,
     )
 
 
@@ -178,6 +251,7 @@ def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[st
         "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
         (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
         confusion_display(split, summary, labels),
+        folded=True,
     )
 
 
@@ -196,6 +270,7 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
             "at its threshold. Per cent and shade are shares of the row.",
             (by_label,),
             binary_table(split, counts),
+            folded=True,
         ),
         FigureBlock(
             "Which labels are predicted together",
@@ -203,5 +278,6 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
             "image may carry several labels, so a cell beside the diagonal is not always a mistake.",
             (predicted,),
             cooccurrence_display(split, summary, labels),
+            folded=True,
         ),
     ]

@@ -8,24 +8,26 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from xrayfast.config import Task
-from xrayfast.metrics.registry import EXACT_MATCH
+from xrayfast.errors import plural
+from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
 from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
+from xrayfast.report.headline_figure import EXAMPLES
 from xrayfast.report.html import results_tables
-from xrayfast.report.html.plots import FigureBlock, figure_blocks
+from xrayfast.report.html.plots import FigureBlock, Plot, figure_blocks, headline_plot
 from xrayfast.report.html.render import image_view, outlined
 from xrayfast.report.html.subgroup_tables import subgroup_sections
-from xrayfast.report.html.tables import number_cell
+from xrayfast.report.html.tables import Cell, metric_cell, number_cell
 from xrayfast.report.overlays import SaliencyCase, overlay
 from xrayfast.report.wording import (
     SPLIT_TITLES,
     images_of_patients,
     interval_methods,
     interval_of,
+    label_rows,
     percent,
     resampled_units,
     split_images,
-    warning_sentences,
 )
 
 SplitName: TypeAlias = Literal["valid", "test", "external"]
@@ -51,6 +53,8 @@ class SplitReport:
         saliency: saliency maps of single images, in the order to show.
         saliency_notes: sentences on the maps, such as that of the check on random weights.
         blocks: the figures, where they are drawn already.
+        right: images that were predicted right with the smallest losses, in the order to show.
+        headline: the figure beside the headline, where it is drawn already.
     """
 
     name: SplitName
@@ -61,29 +65,44 @@ class SplitReport:
     saliency: tuple[SaliencyCase, ...] = ()
     saliency_notes: tuple[str, ...] = ()
     blocks: Sequence[FigureBlock] | None = None
+    right: tuple[Case, ...] = ()
+    headline: Plot | None = None
 
     @property
     def explained(self) -> bool:
         """Whether there is anything to show of saliency."""
         return bool(self.saliency or self.saliency_notes)
 
+    @property
+    def examples(self) -> list[Case]:
+        """The first cases that were predicted right, and the first of the top losses, for the first screen."""
+        right = {case.image for case in self.right}
+        wrong = [case for case in self.cases if case.image not in right]
+        return [*self.right[: max(EXAMPLES // 2, EXAMPLES - len(wrong))], *wrong][:EXAMPLES]
 
-def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
-    """The variables of `results.html.j2` for one split."""
+
+def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> dict[str, Any]:
+    """The variables of `results.html.j2` for one split; only that of the headline has a figure beside it."""
     summary, name = split.summary, split.name
     headlines = results_tables.headline_table(name, summary, task)
     by_label, further = results_tables.label_tables(name, summary)
     cells = [cell for table in (headlines, by_label) for row in table.rows for cell in row]
     lacking = any(cell.text is None for cell in cells)
+    right = {case.image for case in split.right}
+    headline = split.headline
+    if is_headline and headline is None and split.predictions is not None and summary["scored"]:
+        headline = headline_plot(name, summary, task, split.predictions)
     return {
         "name": name,
         "title": SPLIT_TITLES[name],
         "images_text": images_of_patients(summary),
         "predictions_note": split.predictions_note,
-        "warnings": warning_sentences(summary),
+        "warnings": [(one["text"], one["advice"]) for one in summary.get("warnings", ())],
         "intervals_text": intervals_text(summary),
         "words": _words(split, task),
-        "tiles": [(row[0].text, row[1]) for row in headlines.rows],
+        "tiles": _tiles(summary) if "positive" in summary else [(row[0].text, row[1]) for row in headlines.rows],
+        "headline": headline if is_headline else None,
+        "examples": [(_case_view(case), case.image in right) for case in split.examples] if is_headline else [],
         "headlines": headlines,
         "overall": results_tables.all_metrics_table(name, summary, task),
         "by_label": by_label,
@@ -96,7 +115,12 @@ def split_section(split: SplitReport, task: Task) -> dict[str, Any]:
         "confused": results_tables.confused_table(name, summary) if task == "single" else None,
         "subgroups": subgroup_sections(name, summary.get("subgroups", ()), task),
         "cases": [_case_view(case) for case in split.cases],
-        "saliency": [_saliency_view(case) for case in split.saliency],
+        "right": [_case_view(case) for case in split.right],
+        # Wrong ones first, beside the right ones.
+        "saliency": [
+            (title, [_saliency_view(case) for case in split.saliency if (case.image in right) == is_right])
+            for title, is_right in (("Largest losses", False), ("Predicted right", True))
+        ],
         "framed": any(case.thorax is not None for case in split.saliency),
         "saliency_notes": split.saliency_notes,
     }
@@ -115,28 +139,67 @@ def intervals_text(summary: Mapping[str, Any]) -> str:
 
 
 def _words(split: SplitReport, task: Task) -> str:
-    """The main result in sentences, with that of always answering the most common class."""
+    """How good the network is, on whom, with intervals, and what guessing would give: two sentences."""
     summary, n = split.summary, int(split.summary["scored"])
     if n == 0:
         return "All labels of this split's images are masked." if summary["images"] else "This split holds no images."
-    name = EXACT_MATCH[task]
-    exact = summary["overall"][name]
-    share = f"{round(exact * n):,} ({percent(exact)}{_between(summary, name)})"
-    if task == "single":
-        common = summary["most_common"]
+    whom = split_images(split.name, n)
+    if summary.get("patients"):
+        whom += f" of {plural(summary['patients'], 'patient')}"
+    if task == "multi":
+        return f"On {whom}, {_of_all_labels(summary)}"
+    right = f"{round(summary['overall']['accuracy'] * n):,}"
+    shown = f"{right} ({percent(summary['overall']['accuracy'])}{_between(summary, 'accuracy')})"
+    common = summary["most_common"]
+    constant = f"always answering “{common['label']}” would be right for {percent(common['share'])}"
+    if "positive" in summary:
+        [row] = label_rows(summary)
         return (
-            f"Of {split_images(split.name, n)}, {share} were given the right class. Always answering "
-            f"“{common['label']}”, the most common class here, would be right for "
-            f"{percent(common['share'])}."
+            f"On {whom}, AUROC for {row['label']} is {_value(summary, 'auroc', row)}, where guessing gives 0.5. "
+            f"{_at_threshold(summary, row)}{shown} were given the right class; {constant}."
         )
-    auroc = summary["overall"]["auroc_macro"]
-    ranking = (
-        "AUROC is defined for no label."
-        if auroc is None
-        else "Averaged over the labels, an image with the label scores above one without in "
-        f"{percent(auroc)} of pairs (AUROC{_between(summary, 'auroc_macro')})."
+    return (
+        f"Of {whom}, {shown} were given the right class; {constant}. AUROC, averaged over the "
+        f"{len(summary['per_label'])} classes, is {_value(summary, 'auroc_macro')}, where guessing gives 0.5."
     )
-    return f"Of {split_images(split.name, n)}, {share} were given exactly the right set of labels. {ranking}"
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str | None, Cell]]:
+    """The main numbers where there is a positive class: means over it and the other one would say less."""
+    [row] = label_rows(summary)
+    of_label = [(metric_title(name), metric_cell(summary, name, row)) for name in ("auroc", *AT_THRESHOLD)]
+    return [*of_label[:4], *((metric_title(name), metric_cell(summary, name)) for name in ("accuracy", "ece"))]
+
+
+def _of_all_labels(summary: Mapping[str, Any]) -> str:
+    rows = [row for row in summary["per_label"] if row["auroc"] is not None]
+    if not rows:
+        return "AUROC is defined for no label."
+    shares = [row["support"] / (row["support"] + row["negatives"]) for row in rows]
+    best, worst = (choose(rows, key=lambda row: row["auroc"]) for choose in (max, min))
+    ends = f" {best['label']} is ranked best ({best['auroc']:.3f}), {worst['label']} worst ({worst['auroc']:.3f})."
+    return (
+        f"AUROC, averaged over {plural(len(rows), 'label')}, is {_value(summary, 'auroc_macro')}, where guessing gives "
+        f"0.5, and mean average precision {_value(summary, 'ap_macro')}, where guessing gives "
+        f"{sum(shares) / len(shares):.3f}.{ends if len(rows) > 1 else ''}"
+    )
+
+
+def _at_threshold(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Sensitivity and specificity of the positive class; the next clause follows."""
+    if row["recall"] is None or row["specificity"] is None:
+        return ""
+    rates = (
+        f"{name} is {_value(summary, key, row)}" for name, key in (("sensitivity", "recall"), ("specificity",) * 2)
+    )
+    first, second = rates
+    return f"{first[:1].upper()}{first[1:]} and {second}; "
+
+
+def _value(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
+    """A metric with its interval, as in "0.812 (0.751 to 0.866)"; of a label where its row is given."""
+    cell = metric_cell(summary, name, row)
+    return (cell.text or "not defined") + (f" ({cell.interval.text})" if cell.interval else "")
 
 
 def _between(summary: Mapping[str, Any], name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from xrayfast.config import Task
 from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
+from xrayfast.report.html.plots import subgroup_plot
 from xrayfast.report.html.tables import Cell, Column, Table, metric_cell, number_cell
 from xrayfast.report.wording import gap_test, label_rows
 
@@ -22,6 +23,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
     return [
         {
             "by": attribute["by"],
+            "plot": subgroup_plot(f"{split}-by-{i}", attribute, task),
             "table": _overall(f"{split}-by-{i}", attribute, task),
             "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in GAP_METRICS],
             "gaps_text": _gaps_text(attribute),

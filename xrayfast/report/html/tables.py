@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xrayfast.config import Task
-from xrayfast.errors import format_interval, format_value
+from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import further_columns, history_column, history_metrics
 from xrayfast.report.overfitting import TrainAndValid
 from xrayfast.report.wording import SPLIT_TITLES, interval_of, percent
@@ -147,15 +147,19 @@ def counts_table(counts: pd.DataFrame, labels: Sequence[str], task: Task) -> Tab
     )
 
 
-def flow_steps(flow: Sequence[tuple[str, int]]) -> list[dict[str, str]]:
-    """The steps of the flow chart: text, number of images, and whether images are kept, left out or of one split.
+def flow_steps(flow: Sequence[tuple[str, int]], patients: Mapping[str, float] | None = None) -> list[dict[str, str]]:
+    """The steps of the flow chart: text, number of images, number of patients in words ("" where unknown), and whether
+    images are kept, left out or of one split.
 
     Args:
         flow: as `data.manifest.Manifest.flow` gives it; older versions began the splits with "Part".
+        patients: by split, or by the text of a step.
     """
     steps = []
     for text, images in flow:
         kind = "out" if text.startswith("Left out") else "split" if text.startswith(("Split ", "Part ")) else "step"
-        title = SPLIT_TITLES.get(text.partition(" ")[2], text) if kind == "split" else text
-        steps.append({"kind": kind, "text": title, "images": f"{images:,}"})
+        name = text.partition(" ")[2] if kind == "split" else text
+        of = (patients or {}).get(name, math.nan)
+        people = plural(int(of), "patient") if math.isfinite(of) else ""
+        steps.append({"kind": kind, "text": SPLIT_TITLES.get(name, text), "images": f"{images:,}", "patients": people})
     return steps

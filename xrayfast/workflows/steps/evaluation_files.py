@@ -15,7 +15,7 @@ from xrayfast.predictions import Predictions
 from xrayfast.report.figures import Case
 from xrayfast.report.html.pages.evaluation_page import EvaluationData, render_evaluation_page
 from xrayfast.report.html.split_section import SplitName, SplitReport
-from xrayfast.report.interpretation import IMAGE_SIZE, Interpretation
+from xrayfast.report.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
 from xrayfast.report.wording import interval_of
 from xrayfast.run import Run
 
@@ -23,10 +23,10 @@ _COUNTS = ("label", "support", "negatives", "threshold")
 _WORST = 12  # images with the largest losses are shown
 
 
-def worst_cases(
+def shown_cases(
     run: Run, predictions: Predictions, paths: Mapping[str, str], images: DecodedImages
-) -> tuple[Case, ...]:
-    """The images of other data with the largest losses.
+) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """The images of other data with the largest losses, and some that were predicted right.
 
     Args:
         run: that was evaluated.
@@ -38,11 +38,16 @@ def worst_cases(
     shown = images if images.side >= IMAGE_SIZE // 2 else None
     no_metrics: dict[str, Any] = {"per_label": []}  # `cases` needs none
     found = Interpretation(predictions, run.task, files, images=shown, decision=run.decision, summary=no_metrics)
-    return found.cases(_WORST)
+    return found.cases(_WORST), found.right_cases(RIGHT_SHOWN)
 
 
 def write_page(
-    run: Run, evaluation: Evaluation, metrics: Mapping[str, Any], created: str, command: str, cases: tuple[Case, ...]
+    run: Run,
+    evaluation: Evaluation,
+    metrics: Mapping[str, Any],
+    created: str,
+    command: str,
+    cases: tuple[tuple[Case, ...], tuple[Case, ...]],
 ) -> None:
     """Write `evaluation.html`.
 
@@ -52,7 +57,7 @@ def write_page(
         metrics: the content of `metrics.json`.
         created: the time, from `run.now`.
         command: the command line.
-        cases: of an external test; those of the run's own data are in its report.
+        cases: of an external test, see `shown_cases`; those of the run's own data are in its report.
 
     Raises:
         WriteError: the folder can't be written to.
@@ -61,7 +66,7 @@ def write_page(
     # Other data may turn out to be copies of the run's own test split.
     own_test = metrics["images"]["own_test"] == metrics["images"]["evaluated"]
     name: SplitName = "test" if own_test else "valid" if metrics["own"] else "external"
-    split = SplitReport(name, metrics["result"], cases, note, evaluation.predictions)
+    split = SplitReport(name, metrics["result"], cases[0], note, evaluation.predictions, right=cases[1])
     created = created[:16].replace("T", " ") + " UTC"
     page = EvaluationData(run.path.name, created, command, run.task, run.labels, metrics, split, run.decision)
     write_text(evaluation.report_path, render_evaluation_page(page))

@@ -26,10 +26,9 @@ from xrayfast.metrics.summary import summarise
 from xrayfast.report.html.pages.evaluation_page import render_evaluation_page
 from xrayfast.report.html.pages.run_page import render_run_page
 
-SECTIONS = ["glance", "remarks", "data", "training", "decision", "results-valid", "failures", "saliency", "limits"]
+SECTIONS = ["glance", "results-valid", "failures", "saliency", "data", "remarks", "training", "decision", "limits"]
 SECTIONS += ["reproduce"]
-OF_EVALUATION = ["glance", "data", "results-external", "failures", "saliency", "decision", "limits"]
-OF_EVALUATION += ["reproduce"]
+OF_EVALUATION = ["glance", "results-external", "failures", "saliency", "data", "decision", "limits", "reproduce"]
 
 
 @pytest.fixture(scope="module", params=["single", "multi"])
@@ -56,8 +55,61 @@ def test_the_page_has_exactly_its_sections(page, kind):
 
 def test_a_test_split_has_its_own_section_and_takes_back_the_limit(quick):
     text = render_run_page(report(splits=("valid", "test")))
-    assert Outline(text).sections == [*SECTIONS[:6], "results-test", *SECTIONS[6:]]
+    assert Outline(text).sections == ["glance", "results-test", *SECTIONS[2:4], "results-valid", *SECTIONS[4:]]
     assert "No test split" not in text
+    # The first screen is of the test split; all of validation is folded.
+    glance = re.search('(?s)<section id="glance".*?</section>', text)[0]
+    assert "On 40 test images" in visible(glance) or "Of 40 test images" in visible(glance)
+    assert "validation" not in visible(glance)
+    validation = re.search('(?s)<section id="results-valid".*?</section>', text)[0]
+    assert re.sub("(?s)<details.*</details>", "", validation).count("<table") == 0 < validation.count("<table")
+    assert "<details open" not in text
+
+
+def folded(text):
+    """The text without what is folded."""
+    while "<details" in text:
+        text = re.sub(r"(?s)<details[^>]*>(?:(?!<details).)*?</details>", "", text)
+    return text
+
+
+def test_the_first_screen_has_the_answer_the_warnings_and_one_figure_in_this_order(page, task):
+    glance = re.search('(?s)<section id="glance".*?</section>', page)[0]
+    assert glance.count('class="plot') == 1 and glance.count('<ol class="examples">') == 1 and "<table" not in glance
+    places = [glance.index(part) for part in ('<p class="words">', '<dl class="tiles">', "<figure", 'class="examples"')]
+    assert places == sorted(places)
+    tiles = re.findall("<dt>(.*?)</dt>", glance)
+    if task == "multi":
+        assert tiles[:2] == ["AUROC, macro", "Mean average precision"] and "Subset accuracy" not in tiles
+        assert "Subset accuracy" in visible(page)
+    plots = [image["alt"] for image in Outline(folded(page)).of("img") if image.get("class", "").startswith("plot")]
+    assert any("confusion" in alt or "each label with intervals" in alt for alt in plots)
+    assert not any(alt.startswith(("Confusion", "Reliability", "ROC curves of")) for alt in plots)
+
+
+def test_of_two_classes_the_first_screen_names_the_positive_one_alone(quick):
+    split, decision = split_report("single", ("covid", "normal"), "test")
+    truth, probability = split.predictions.truth, split.predictions.probability
+    summary = summarise(truth, probability, ("covid", "normal"), "single", resamples=50, positive="covid")
+    split = dataclasses.replace(split, summary=summary)
+    data = dataclasses.replace(report("single", (), labels=("covid", "normal")), splits=(split,), decision=decision)
+    glance = re.search('(?s)<section id="glance".*?</section>', render_run_page(data))[0]
+    row = summary["per_label"][0]
+    assert f"AUROC for covid is {row['auroc']:.3f} (" in visible(glance)
+    assert re.findall("<dt>(.*?)</dt>", glance)[:3] == ["AUROC", "Recall (sensitivity)", "Specificity"]
+    assert f"{row['specificity']:.3f}" in visible(glance)
+
+
+def test_images_that_were_predicted_right_are_shown_beside_the_wrong_ones(quick):
+    data = report(saliency=2)
+    right = dataclasses.replace(data.splits[0].cases[0], image="right.png", actual="a", predicted="a")
+    split = dataclasses.replace(data.splits[0], right=(right,))
+    explained = [dataclasses.replace(split.saliency[0], image="right.png"), split.saliency[1]]
+    split = dataclasses.replace(split, saliency=tuple(explained))
+    words = " ".join(visible(render_run_page(dataclasses.replace(data, splits=(split,)))).split())
+    assert words.index("Right a 0.90") < words.index("Wrong no label 0.90 actual")
+    maps = words[words.rindex("What the network looks at") :]
+    assert maps.index("Largest losses") < maps.index("1.png") < maps.index("Predicted right") < maps.index("right.png")
 
 
 def test_the_document_is_well_formed_and_its_headings_are_in_order(page):
@@ -123,14 +175,17 @@ def test_figures_have_texts_in_their_place(page, task, kind):
     images = Outline(page).of("img")
     assert all(image["alt"] and image["width"] and image["height"] for image in images)
     plots = [image["alt"] for image in images if image.get("class", "").startswith("plot")]
-    # ROC, precision-recall and reliability; and the epochs, which an evaluation has not.
-    assert len(plots) == (4 if task == "single" else 5) + (kind == "report")
+    # That of the headline, precision-recall, probabilities, net benefit, ROC, reliability, matrices, two of subgroups;
+    # and the epochs, which an evaluation has not.
+    assert len(plots) == (9 if task == "single" else 10) + (kind == "report")
 
 
 def test_the_result_is_said_in_words_with_the_number_of_images(page, task, kind):
     words = " ".join(visible(page).split())
-    assert f"of 40 {'validation' if kind == 'report' else 'external test'} images, " in words.lower()
-    assert ("were given the right class" if task == "single" else "exactly the right set of labels") in words
+    split = "validation" if kind == "report" else "external test"
+    assert re.search(f"O[nf] 40 {split} images of [0-9]+ patients, ", words)
+    assert ("were given the right class" if task == "single" else "AUROC, averaged over 3 labels, is 0.") in words
+    assert "where guessing gives" in words and not re.search("resamples.*resamples", words.split("Results")[0])
     assert "For research and teaching, not for diagnosis." in words
     assert "The file can no longer be read" in words and "gone.png" in words
 
@@ -163,9 +218,10 @@ def test_warnings_stand_before_the_headline_and_are_no_remark_again(quick):
     data = dataclasses.replace(
         with_info(data, remarks=remarks), splits=(dataclasses.replace(data.splits[0], summary=summary),)
     )
-    words = visible(render_run_page(data))
+    words = " ".join(visible(render_run_page(data)).split())
     assert words.count("Patients are not known.") == 1
-    assert words.index("Patients are not known. Name <them>.") < words.index("were given the right class")
+    assert words.index("were given the right class") < words.index("Patients are not known. Name <them>.")
+    assert words.index("Name <them>.") < words.index("Balanced accuracy")
     assert "Trained in bf16." in words
 
 
@@ -178,7 +234,8 @@ def test_a_thousand_images_of_fourteen_labels_stay_small():
     assert 2 * len(text.encode()) < 5_000_000
     images = [image for image in Outline(text).of("img") if "plot" not in image.get("class", "")]
     # Each case but the one that is gone, and each map with its image.
-    assert len(images) == 12 + 2 * 12
+    # And six of them on the first screen.
+    assert len(images) == 12 + 2 * 12 + 6
     assert max(int(image[side]) for image in images for side in ("width", "height")) == 224
 
 
@@ -206,7 +263,7 @@ def test_without_what_older_runs_lack_there_is_a_page_too(quick, task):
     text = render_run_page(dataclasses.replace(data, splits=(bare,), decision=decision, source=""))
     assert Outline(text).sections == [id for id in SECTIONS if id != "saliency"]
     words = " ".join(visible(text).split())
-    assert "resamples" not in words and "ROC and precision-recall" not in words and "From the files" not in words
+    assert "resamples" not in words and "ROC curves" not in words and "From the files" not in words
     assert "The numbers are point estimates" in words and "not calibrated" in words
     assert not re.search(r"\b(nan|NaN|None|inf)\b", words)
 
@@ -223,7 +280,8 @@ def test_the_limits_say_what_was_chosen_on_validation(quick):
 def test_the_flow_goes_from_the_files_to_the_splits(quick):
     chart = re.search(r'(?s)<ol class="flow">.*?</ol>', render_run_page(report()))[0]
     assert re.findall(r'<li class="(\w+)">', chart) == ["step", "out", "step", "split", "split"]
-    assert " ".join(visible(chart).split()).endswith("57 Images used 17 Training 40 Validation")
+    words = " ".join(visible(chart).split())
+    assert words.endswith("57 Images used 17 Training 10 patients 40 Validation 40 patients")
 
 
 def test_an_evaluation_names_labels_and_what_was_left_out(quick):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,10 +61,10 @@ def render_evaluation_page(data: EvaluationData) -> str:
     ]
     contents = [
         ("glance", "Result at a glance"),
-        ("data", "Data"),
         (f"results-{data.split.name}", "Results"),
-        *([("failures", "Predicted against actual")] if data.split.cases else []),
+        *([("failures", "Right and wrong")] if data.split.cases else []),
         *([("saliency", "What the network looks at")] if data.split.explained else []),
+        ("data", "Data"),
         ("decision", "Calibration and thresholds"),
         ("limits", "Limits and intended use"),
         ("reproduce", "How to reproduce"),
@@ -75,7 +76,7 @@ def render_evaluation_page(data: EvaluationData) -> str:
         "command": data.command,
         "task_text": task_text(data.task, data.labels),
         "contents": contents,
-        "flow": flow_steps(flow),
+        "flow": flow_steps(flow, {"Images evaluated": data.split.summary.get("patients") or math.nan}),
         "used": labels["used"],
         "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],
         "lacking": labels["lacking"],

@@ -34,7 +34,7 @@ class ReportData:
         counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
             and by split (columns among train, valid and test).
         history: one row per epoch, as `figures.loss_and_metric_curves` takes it.
-        splits: the evaluated splits, valid before test.
+        splits: the evaluated splits, valid before test; the last is that of the headline.
         decision: calibration and thresholds.
         source: of the data; "" where unknown.
         curves: `plots.history_plot` of the history.
@@ -66,7 +66,9 @@ def render_run_page(data: ReportData) -> str:
         data: what to show; names and sentences are plain text and are escaped here.
     """
     info = data.info
-    splits = [split_section(split, data.task) for split in data.splits]
+    splits = [split_section(split, data.task, split is data.splits[-1]) for split in data.splits]
+    totals = data.counts.iloc[len(data.labels) :]  # by place: a label may be called "patients"
+    patients = dict(totals.loc["patients"]) if "patients" in totals.index else {}
     view = {
         "run_name": data.run_name,
         "created": info.finished[:16].replace("T", " ") + " UTC",
@@ -76,7 +78,7 @@ def render_run_page(data: ReportData) -> str:
         "remarks": _remarks(data),
         "source": data.source,
         "counts": counts_table(data.counts, data.labels, data.task),
-        "flow": flow_steps(info.flow),
+        "flow": flow_steps(info.flow, patients),
         "audit": info.audit,
         "data_notes": info.data_notes,
         "model_facts": data.model_facts.items(),
@@ -89,7 +91,7 @@ def render_run_page(data: ReportData) -> str:
         "decision": decision_section(data.decision),
         "splits": splits,
         "methods": data.methods,
-        "has_patients": "patients" in data.counts.index[len(data.labels) :],
+        "has_patients": bool(patients),
         "has_intervals": any(split["intervals_text"] for split in splits),
     }
     return render_template("report.html.j2", view)
@@ -104,13 +106,14 @@ def _contents(data: ReportData) -> list[tuple[str, str]]:
     results = [(f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in data.splits]
     return [
         ("glance", "Result at a glance"),
-        *([("remarks", "Remarks on training")] if _remarks(data) else []),
+        *results[-1:],
+        *([("failures", "Right and wrong")] if data.splits else []),
+        *([("saliency", "What the network looks at")] if any(split.explained for split in data.splits) else []),
+        *results[:-1],
         ("data", "Data"),
+        *([("remarks", "Remarks on training")] if _remarks(data) else []),
         ("training", "Model and training"),
         ("decision", "Calibration and thresholds"),
-        *results,
-        ("failures", "Predicted against actual"),
-        *([("saliency", "What the network looks at")] if any(split.explained for split in data.splits) else []),
         ("limits", "Limits and intended use"),
         ("reproduce", "How to reproduce"),
     ]
