@@ -56,8 +56,8 @@ def test_figures_are_written_in_the_formats_asked_for_alone(multi):
     call("interpret", "--figure-format", "svg", "--saliency", 1)
     # No figure of an earlier report stays behind, and the same run gives the same files.
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    failed = call("interpret", "--figure-format", "jpg", code=1)
-    assert "figure_format is 'jpg'; expected png, svg, pdf, or several of them." in failed.stderr
+    failed = call("interpret", "--figure-format", "jpg", code=2)
+    assert "--figure-format is 'jpg'; expected png, svg, pdf, or several of them." in failed.stderr
 
 
 def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi):

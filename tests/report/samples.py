@@ -12,6 +12,7 @@ from matplotlib.text import Text
 
 from xrayfast.errors.escapes import is_hidden
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
+from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.registry import train_metrics
 from xrayfast.metrics.subgroups import subgroups
 from xrayfast.metrics.summary import summarise
@@ -63,6 +64,7 @@ def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resample
     sample = sample.calibrated(decision)
     settings = {"threshold": decision.thresholds, "groups": sample.groups, "resamples": resamples, "prevalence": 0.05}
     summary = summarise(sample.truth, sample.probability, labels, task, raw=sample.raw, **settings)
+    summary["net_benefit"] = net_benefits(sample.truth, sample.probability, labels)
     if divided:
         random = np.random.default_rng(seed)
         values = {"sex": random.choice(["F", "M", ""], n, p=[0.45, 0.45, 0.1]), "view": random.choice(["AP", "PA"], n)}

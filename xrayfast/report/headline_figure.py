@@ -62,8 +62,8 @@ def headline_figure(
     if task == "single":
         drawn = label, bins["after"][label], bins["before"][label] if bins.get("before") else None
     else:
-        of_all = predictions.truth.ravel(), predictions.probability.ravel(), predictions.raw.ravel()
-        before, after = (list(map(asdict, reliability(of_all[0], scores))) for scores in (of_all[2], of_all[1]))
+        both = predictions.probability, predictions.raw
+        after, before = ([asdict(one) for one in reliability(predictions.truth.ravel(), p.ravel())] for p in both)
         drawn = ALL_LABELS, after, before if bins.get("before") else None
     axes = axes_at(figure, *places[2])
     curves.draw_reliability(axes, *drawn)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +18,12 @@ from xrayfast.batches import batches_figure
 from xrayfast.config import Task
 from xrayfast.errors import plural
 from xrayfast.files import write_bytes
-from xrayfast.metrics.operating_points.decision_curve import THRESHOLDS, net_benefit, treat_all
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.report.curves import (
     FEW_IMAGES,
     TOGETHER,
-    Curve,
+    decision_curve_figure,
     label_curves,
     precision_recall_figure,
     reliability_figure,
@@ -36,7 +35,7 @@ from xrayfast.report.headline_figure import headline_figure
 from xrayfast.report.html.results_tables import binary_table, confusion_display, cooccurrence_display, reliability_table
 from xrayfast.report.html.tables import Matrix, Table
 from xrayfast.report.matrices import binary_figure, confusion_figure, cooccurrence_figure
-from xrayfast.report.probabilities import NetBenefit, decision_curve_figure, histogram_figure
+from xrayfast.report.probabilities import histogram_figure
 from xrayfast.report.wording import split_images
 
 
@@ -189,13 +188,7 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
     first = plot(precision_recall_figure(precision_recall), "precision_recall", name, alt)
     alt = f"Probabilities of {kind}, with the label and without it, {plural(len(roc), 'panel')}."
     second = plot(histogram_figure(roc), "probabilities", "Probabilities by class", alt)
-    known = [curve for curve in roc if (curve.truth >= 0).any()]
-    benefits = [
-        NetBenefit(curve.label, THRESHOLDS, net_benefit(curve.truth, curve.score), treat_all(_share(curve)))
-        for curve in known
-    ]
-    alt = f"Net benefit of {kind} by threshold probability, {plural(len(benefits), 'panel')}."
-    third = plot(decision_curve_figure(benefits), "decision_curve", "Decision curve", alt)
+    third = _decision_curve_plot(kind, summary, {curve.label for curve in roc})
     roc_plot = plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
     return [
         FigureBlock(
@@ -204,7 +197,7 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
             "images with the label and without. Net benefit: what deciding at a threshold is worth, in true positives "
             "per image, where a false positive at a threshold of p counts p / (1 - p) of a true one (Vickers and Elkin "
             f"2006); where another line is higher, the network is of no use.{dots}",
-            (first, second, third),
+            (first, second, *third),
             folded=not shown,
         ),
         FigureBlock(
@@ -216,9 +209,15 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
     ]
 
 
-def _share(curve: Curve) -> float:
-    known = curve.truth[curve.truth >= 0]
-    return float((known == 1).mean())
+def _decision_curve_plot(images: str, summary: Mapping[str, Any], labels: Collection[str]) -> list[Plot]:
+    """The decision curves of these labels; none where the summary has no net benefit."""
+    if "net_benefit" not in summary:
+        return []
+    found = summary["net_benefit"]
+    curves = {label: benefits for label, benefits in found["labels"].items() if label in labels}
+    alt = f"Net benefit of {images} by threshold probability, {plural(len(curves), 'panel')}."
+    figure = decision_curve_figure({**found, "labels": curves})
+    return [plot(figure, "decision_curve", "Decision curve", alt)] if curves else []
 
 
 def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
