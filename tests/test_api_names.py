@@ -37,6 +37,7 @@ NOT_SETTINGS = {
     "steps": "of a learning-rate range test",
     "top": "how many cases to show",
     "saliency": "how many cases to explain",
+    "figure_format": "of the files in figures/",
     "abstain_below": "a probability, of one call",
     "correct_prior": "of one evaluation",
     "condition": "of a phantom",
