@@ -13,6 +13,7 @@ from tests.metrics.cases import many_labels, one_class
 from tests.workflows.test_compare import better, kept, told
 from xrayfast.errors import format_value
 from xrayfast.metrics.summary import summarise
+from xrayfast.report.html.pages import comparison_page
 from xrayfast.report.html.pages.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
 
 HOSTILE = "<script>alert(1)<{0}\u202e"
@@ -194,3 +195,16 @@ def test_a_multi_label_comparison_with_masked_cells_has_all_labels(tmp_path):
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     assert [row[1] for row in page.body("by-label")] == [f"AUROC, {label}" for label in labels]
     assert len(page.body("runs")) == 2
+
+
+def test_a_forest_plot_shows_each_run_with_its_interval(made, monkeypatch):
+    found, text = made
+    assert [tag for tag, attrs in Page(text).tags if attrs.get("class") == "plot wide"] == ["img"]
+    drawn = []
+    monkeypatch.setattr(comparison_page, "plot", lambda figure, *words: drawn.append(figure))
+    comparison_page.forest_plot(found)
+    (axes,) = drawn[0].axes
+    ends = [line.get_xdata() for line in axes.lines if line.get_gid() == "interval"]
+    np.testing.assert_allclose(ends, found.table[["auroc_macro_low", "auroc_macro_high"]])
+    values = [line.get_xdata()[0] for line in axes.lines if line.get_gid() == "value"]
+    np.testing.assert_allclose(values, found.table["auroc_macro"])

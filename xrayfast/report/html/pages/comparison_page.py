@@ -8,6 +8,8 @@ from typing import Any
 from xrayfast.errors import format_interval, format_value, plural, shorten
 from xrayfast.metrics.registry import metric_title, overall_metrics
 from xrayfast.report.comparison import Comparison, records
+from xrayfast.report.forest import GUESS, Estimate, ForestRow, forest_figure
+from xrayfast.report.html.plots import Plot, plot
 from xrayfast.report.html.render import render_template
 from xrayfast.report.html.tables import Cell, Column, Table, number_cell
 from xrayfast.report.wording import SPLIT_TITLES
@@ -37,6 +39,7 @@ def render_comparison_page(found: Comparison, created: str, command: str) -> str
             "answer": answer(found),
             "warnings": [(text, "") for text in found.warnings[:WARNINGS_OPEN]],
             "further_warnings": [(text, "") for text in found.warnings[WARNINGS_OPEN:]],
+            "forest": forest_plot(found),
             "facts": _facts(found),
             "runs": runs_table(found, found.metrics),
             "all_metrics": runs_table(found, list(overall_metrics(found.task))),
@@ -71,6 +74,20 @@ def answer(found: Comparison) -> list[str]:
         significant = sum(row["significant"] is True for row in pairs)
         told.append(f"Of {plural(found.tests, 'test')}, {significant} are significant once corrected for their number.")
     return told
+
+
+def forest_plot(found: Comparison) -> Plot:
+    """The metric of the order of each run, with its interval."""
+    name, title = found.order, f"{metric_title(found.order)} of each run, with 95 % intervals"
+    rows = [
+        ForestRow(
+            row["run"],
+            f"{row['images']:,}",
+            [Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], GUESS.get(name))],
+        )
+        for row in records(found.table)
+    ]
+    return plot(forest_figure(rows, [name]), "runs", title, f"{title}; the numbers are in the table below.")
 
 
 def _difference_text(row: Mapping[str, Any]) -> str:
