@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xrayfast.metrics.claims.headline import OPTIMISTIC
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.report.html.results_tables import scalings_table, thresholds_table
@@ -55,7 +56,7 @@ def _thresholds_text(decision: Decision) -> str:
     whose = "Each label's threshold" if decision.positive is None or decision.is_one_vs_rest else "The threshold"
     text = (
         f"{whose} was chosen on the validation images, for {decision.purpose}. Sensitivity and specificity are "
-        "those on the same images, and so slightly optimistic; their intervals are exact ones (Clopper-Pearson), which "
-        "take images for independent of each other."
+        "those on the same images, with exact intervals (Clopper-Pearson), which take images for independent of each "
+        f"other. {OPTIMISTIC}"
     )
     return " ".join(filter(None, [text, decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]))

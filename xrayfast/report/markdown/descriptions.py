@@ -12,6 +12,7 @@ from typing import Any
 
 from xrayfast.config import DEFAULT_METRIC, OWN_WEIGHTS
 from xrayfast.errors import plural, shorten
+from xrayfast.metrics.claims.headline import OPTIMISTIC
 from xrayfast.metrics.operating_points.calibration import Temperature
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS
 from xrayfast.metrics.registry import metric_title
@@ -174,7 +175,8 @@ def epoch_selection(facts: RunFacts) -> str:
     if best is None:
         return f"Which epoch's weights were kept is {UNRECORDED}."
     name = "loss" if monitor == "valid_loss" else metric_title(DEFAULT_METRIC if monitor == "auto" else monitor)
-    return f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
+    kept = f"Kept are the weights of epoch {best} of {facts.epochs}, the best by the validation split's {name}."
+    return f"{kept} {OPTIMISTIC}"
 
 
 def split_overlap(facts: RunFacts) -> list[str]:
@@ -236,7 +238,7 @@ def decision_blocks(facts: RunFacts) -> list[str]:
     if decision.rule is None:
         rule = "The most likely class is predicted."
         return [*blocks, rule if facts.task == "single" else "A label is predicted at 0.5 and above."]
-    rule = f"Thresholds were chosen on validation for {decision.purpose}; there:"
+    rule = f"Thresholds were chosen on validation for {decision.purpose}. {OPTIMISTIC} There:"
     points = []
     for label, point in decision.point_of.items():
         threshold = "0.5, as none could be chosen" if point.threshold is None else f"{point.threshold:.4g}"

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from xrayfast.config import PredictedSplit, ResultsConfig, Task
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.errors import ConfigError, did_you_mean, plural, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, count_patients, headline_warnings
+from xrayfast.metrics.claims.optimism import f1_optimism
 from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
@@ -67,6 +68,8 @@ def finalize_results(run: Run, predictions: Mapping[Split, Predictions], setting
         resamples = 0 if split == "train" else settings.resamples
         metrics[split] = compute_metrics(found, decision, prevalence=prevalence, resamples=resamples, seed=seed)
         if split != "train":
+            if split == DECISION_SPLIT and rule == "f1" and resamples:
+                metrics[split]["notes"] += _f1_notes(found, decision, seed)
             metrics[split]["warnings"] = warn_of_run(run, metrics[split], found, split)
     if "train" in calibrated:
         metrics["loss"] = {split: float(np.nanmean(found.loss)) for split, found in calibrated.items()}
@@ -170,6 +173,25 @@ def operating_results(
         "fixed_rates": fixed_rate_rows(truth, probability, labels, groups, resamples=resamples, seed=seed),
         "net_benefit": net_benefits(truth, probability, labels),
     }
+
+
+def _f1_notes(predictions: Predictions, decision: Decision, seed: int) -> list[str]:
+    """How much F1 is flattered by thresholds that were chosen for it on these predictions, the most first."""
+    unit = np.arange(len(predictions)) if predictions.groups is None else predictions.groups
+    flattered: dict[str, tuple[float, int]] = {}
+    for label in decision.point_of:
+        i = predictions.labels.index(label)
+        truth = predictions.truth[:, i]
+        if (found := f1_optimism(truth, predictions.probability[:, i], unit, seed)) is not None and found > 0:
+            flattered[label] = found, int((truth == 1).sum())
+    if not flattered:
+        return []
+    most = sorted(flattered.items(), key=lambda item: -item[1][0])
+    listed = shorten([f"{label} {by:.2f} ({plural(n, 'image')} with it)" for label, (by, n) in most], 10)
+    return [
+        f"F1 here is that of thresholds chosen for it here; on new images it is lower, on average by about: {listed} "
+        "(leave-one-out bootstrap of patients)."
+    ]
 
 
 def complete_metrics(run: Run) -> None:
