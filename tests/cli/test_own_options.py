@@ -98,6 +98,7 @@ ACTS = {
     ("report", "output"): (REPORT, "-o pages"),
     ("report", "task"): (REPORT, "--task multi"),
     ("report", "positive"): ("report two.csv", "--positive normal"),
+    ("report", "threshold"): ("report two.csv", "--threshold 0.2"),
     ("report", "patient_col"): (REPORT, "--patient-col sex"),
     ("report", "by"): (REPORT, "--by sex"),
     ("report", "prevalence"): (REPORT, "--prevalence 0.1"),

@@ -82,8 +82,35 @@ def test_one_probability_is_that_of_a_single_label():
     truth = RNG.integers(0, 2, N)
     table = pd.DataFrame({"y_true": truth, "y_score": (0.5 * truth + 0.5 * RNG.random(N)).round(5)})
     found = report(table, resamples=0)
-    assert found.metrics["per_label"][0]["auroc"] == pytest.approx(skm.roc_auc_score(truth, table["y_score"]))
+    assert found.task == "single" and found.metrics["positive"] == "positive"
+    assert found.metrics["per_label"][1]["auroc"] == pytest.approx(skm.roc_auc_score(truth, table["y_score"]))
     assert "No column names the images" in " ".join(found.notes)
+
+
+def test_images_without_truth_are_left_out():
+    table = single()
+    table.loc[:9, "truth"] = ""
+    found = report(table, resamples=0)
+    assert found.task == "single" and len(found.predictions) == N - 10
+    assert "Left out, without truth: 10 images. With --task multi they have no label." in found.notes
+    assert found.metrics["overall"] == report(table.iloc[10:], resamples=0).metrics["overall"]
+    assert len(report(table, task="multi", resamples=0).predictions) == N
+
+
+def test_thresholds_decide():
+    table = multi()
+    found = report(table, resamples=0, threshold=["0.3", "Mass=0.8"])
+    rows = {row["label"]: row for row in found.metrics["per_label"]}
+    for label, threshold in {"Mass": 0.8, "Pleural_Effusion": 0.3}.items():
+        truth = table[f"truth_{label}" if label == "Mass" else "truth_Pleural Effusion"]
+        assert rows[label]["recall"] == skm.recall_score(truth, table[f"probability_{label}"] >= threshold)
+    one = table[["truth_Mass", "probability_Mass"]]
+    binary = report(one, resamples=0, threshold=0.4)
+    assert binary.task == "single" and binary.metrics["positive"] == "Mass"
+    accuracy = skm.accuracy_score(one["truth_Mass"], one["probability_Mass"] >= 0.4)
+    assert binary.metrics["overall"]["accuracy"] == accuracy
+    with pytest.raises(ConfigError, match="threshold: found '3'; expected a share"):
+        report(one, threshold="3")
 
 
 def test_two_classes_have_one_positive_one():
@@ -140,11 +167,16 @@ def test_what_is_left_out_or_odd_is_noted():
     notes = report(table.drop(columns="probability_Mass"), resamples=0).notes
     assert "Truth without probabilities, which is left out: truth_Mass." in notes
     one = single()
-    one.loc[:2, "truth"] = ""
-    assert "Probabilities add up to 1, but 3 images have no label or several." in report(one, resamples=0).notes
+    one.loc[:2, "truth"] = "covid|tb"
+    said = "Probabilities add up to 1, but not every image has one label: none or several on 3 images."
+    assert said in report(one, resamples=0).notes
+    with pytest.raises(ConfigError, match="positive is 'tb', which has no effect"):
+        report(single(), positive="tb")
+    with pytest.raises(ConfigError, match="threshold has no effect: of several classes"):
+        report(single(), threshold=0.3)
     truth = np.where(RNG.random(N) < 0.5, "normal", "tb")
     named = pd.DataFrame({"truth": truth, "prob_tb": RNG.random(N).round(3)})
-    assert report(named, resamples=0).metrics["per_label"][0]["support"] == (truth == "tb").sum()
+    assert report(named, resamples=0).metrics["per_label"][1]["support"] == (truth == "tb").sum()
     with pytest.raises(DataError, match="the column 'sex' twice"):
         report(single().rename(columns={"patient_id": "sex"}))
 

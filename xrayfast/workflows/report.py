@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ from pydantic import Field
 
 from xrayfast.config import MAX_RESAMPLES, MAX_SEED, Task
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
-from xrayfast.errors import DataError, WriteError
+from xrayfast.errors import ConfigError, DataError, WriteError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv, write_json, write_text
 from xrayfast.metrics.claims.headline import HeadlineFacts, count_patients, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.predictions import Predictions
 from xrayfast.report.html.pages.predictions_page import render_predictions_page
@@ -61,6 +63,7 @@ def report(
     *,
     task: Task | None = None,
     positive: str | None = None,
+    threshold: Sequence[str] | str | float = (),
     patient_col: str | None = None,
     by: Sequence[str] | str = (),
     prevalence: Sequence[str] | str = (),
@@ -70,7 +73,8 @@ def report(
 ) -> PredictionReport:
     """The metrics, intervals, figures and warnings of a run's report for predictions of any tool.
 
-    Probabilities are taken as they are: the most likely class is predicted, or each label at 0.5 and above.
+    Probabilities are taken as they are: the most likely class is predicted, or each label at 0.5 and above, unless
+    thresholds are given. A single label is one of two classes.
 
     Args:
         predictions: a CSV file or a DataFrame with columns for image, patient, truth and probabilities, see
@@ -79,7 +83,8 @@ def report(
         output: a folder to write `report.html`, `metrics.json` and, of several, `differences.csv` to.
         task: "single" or "multi"; by default inferred.
         positive: the positive class of two.
-        patient_col: the column of patients, which intervals draw; by default found by its name.
+        threshold: at or above which a label, or the positive class of two, is predicted: "0.3", or "Edema=0.2".
+        patient_col: the column of patients, which intervals draw; by default found by its name; "none" for none.
         by: columns that form subgroups.
         prevalence: at which predictive values are given, as "0.05" or "Edema=0.02".
         resamples: of the bootstrap; 0 for no intervals.
@@ -105,9 +110,14 @@ def report(
     chosen = positive_class(first.task, found.labels, positive)
     if chosen is not None:
         notes.append(describe_positive_class(found.labels, chosen, positive))
-    decision = Decision(first.task, found.labels, positive=chosen)
+    elif positive is not None:
+        raise ConfigError(f"positive is '{positive}', which has no effect: it is for two classes. Leave it out.")
+    decision = _decide(first.task, found.labels, chosen, threshold)
     shares = parse_prevalences((prevalence,) if isinstance(prevalence, str) else prevalence, found.labels)
-    metrics = compute_metrics(found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups)
+    metrics: dict[str, Any] = compute_metrics(
+        found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups
+    )
+    metrics["reliability"].pop("before", None)  # nothing was calibrated here
     unit = np.arange(len(found)) if found.groups is None else found.groups
     counts = dict(zip(found.labels, map(tuple, count_patients(found.truth, unit).tolist()), strict=True))
     metrics["warnings"] = headline_warnings(HeadlineFacts(metrics, first.task, counts, external=True))
@@ -120,17 +130,30 @@ def report(
             compared, remarks = compare_pair(one, reference, tuple(epoch_metrics(first.task)), max(resamples, 1), seed)
             rows += [{"run": name, "reference": names[0], **row} for row in compared]
             notes += [f"{name}: {remark.format(reference=names[0])}" for remark in remarks]
-        differences, _ = correct_p_values(rows)
+        differences = correct_p_values(rows)[0] if rows else None
     path = None
     if folder is not None:
         path = folder / PAGE
         write_json(folder / METRICS, {"source": names[0], "task": first.task, "notes": notes, "result": metrics})
+        (folder / DIFFERENCES).unlink(missing_ok=True)  # of an earlier report
         if differences is not None:
             write_csv(folder / DIFFERENCES, differences, "%.6g")
         split = SplitReport("external", metrics, (), "", found)
         created = now()[:16].replace("T", " ") + " UTC"
         write_text(path, render_predictions_page(names[0], created, command, split, decision, notes, differences))
     return PredictionReport(first.task, found, metrics, tuple(notes), differences, path)
+
+
+def _decide(task: Task, labels: Sequence[str], positive: str | None, given: Sequence[str] | str | float) -> Decision:
+    items = [str(given)] if isinstance(given, (str, float, int)) else list(given)
+    thresholds = parse_prevalences(items, labels, "threshold")
+    if thresholds is None:
+        return Decision(task, tuple(labels), positive=positive)
+    if task == "single" and positive is None:
+        raise ConfigError("threshold has no effect: of several classes the most likely one is predicted. Leave it out.")
+    chosen = thresholds if positive is None else thresholds[[labels.index(positive)]]
+    points = tuple(OperatingPoint(None if t != t else t, "", math.nan, math.nan, 0, 0) for t in chosen.tolist())
+    return Decision(task, tuple(labels), points=points, positive=positive)
 
 
 def _make_folder(path: Path) -> Path:

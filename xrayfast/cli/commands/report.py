@@ -11,6 +11,7 @@ from xrayfast.cli.common import command_line
 from xrayfast.cli.options import OUT, Json, check_choice, split_columns
 from xrayfast.cli.output import Output
 from xrayfast.config import MAX_RESAMPLES, MAX_SEED
+from xrayfast.errors import format_cell, format_interval
 
 TASKS = ("single", "multi")
 
@@ -33,6 +34,12 @@ def report(
     ] = None,
     positive: Annotated[
         str | None, typer.Option(metavar="LABEL", show_default="not the normal one", help="Positive class of two.")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL=]P", show_default="0.5", help="Predict a label, or the positive class, from it on."
+        ),
     ] = None,
     patient_col: Annotated[
         str | None, typer.Option(metavar="COLUMN", show_default="by its name", help="Column of patients.")
@@ -60,7 +67,9 @@ def report(
     """
     out = Output(as_json)
     check_choice(task, TASKS, "--task")
-    from xrayfast.cli.results import show_metrics
+    from xrayfast.cli.results import show_metrics, show_subgroups
+    from xrayfast.metrics.classification import nan_to_none
+    from xrayfast.metrics.registry import metric_title
     from xrayfast.workflows.report import DIFFERENCES
     from xrayfast.workflows.report import report as work
 
@@ -69,6 +78,7 @@ def report(
         output,
         task=task,  # type: ignore[arg-type]
         positive=positive,
+        threshold=threshold or (),
         patient_col=patient_col,
         by=split_columns(by),
         prevalence=prevalence or (),
@@ -77,10 +87,28 @@ def report(
         command=command_line(),
     )
     show_metrics(out, found.metrics, found.task)
+    for grouping in found.metrics.get("subgroups", []):
+        show_subgroups(out, grouping, found.task)
+    rows = [] if found.differences is None else found.differences.to_dict("records")
+    if rows:
+        out.table(
+            "Differences from the first, on the same images",
+            ["predictions", "metric", "difference", "p, corrected"],
+            [
+                (
+                    row["run"],
+                    metric_title(row["metric"]) + (f" of {row['label']}" if row["label"] else ""),
+                    f"{row['difference']:+.3f} ({format_interval(row['low'], row['high'], '+.3f')})",
+                    format_cell(row["p_corrected"]),
+                )
+                for row in rows
+            ],
+        )
     out.line()
     for note in [*found.notes, *found.metrics["notes"]]:
         out.note(note)
     if found.differences is not None:
         out.done("Differences", output / DIFFERENCES)
     out.done("Report", output / "report.html")
-    out.json({"report": str(found.path), "task": found.task, "notes": found.notes, "metrics": found.metrics})
+    out.json({"report": str(found.path), "task": found.task, "notes": found.notes, "metrics": found.metrics,
+              "differences": [{name: nan_to_none(value) for name, value in row.items()} for row in rows]})  # fmt: skip

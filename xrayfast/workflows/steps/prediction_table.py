@@ -77,6 +77,9 @@ def read_prediction_table(
     labels = tuple(by_label)
     probability = np.column_stack([_probabilities(table, name) for name in by_label.values()])
     truth = _truth(table, labels, set(by_label.values()), notes)
+    if len(labels) == 1 and task is None:
+        labels, probability, truth = _two_classes(labels[0], probability, truth)
+    table, probability, truth = _leave_out_blank(table, probability, truth, task, notes)
     single = len(labels) > 1 and bool(((truth == 1).sum(axis=1) == 1).all() and (truth >= 0).all())
     sums = probability.sum(axis=1)
     complete = bool((abs(sums - 1) <= _SUM_TOLERANCE).all())
@@ -93,8 +96,8 @@ def read_prediction_table(
         if single and not complete:
             notes.append("Each image has one label, but its probabilities do not add up to 1.")
         elif complete and len(labels) > 1 and not single:
-            others = int(((truth == 1).sum(axis=1) != 1).sum())
-            notes.append(f"Probabilities add up to 1, but {plural(others, 'image')} have no label or several.")
+            others = plural(int(((truth == 1).sum(axis=1) != 1).sum()), "image")
+            notes.append(f"Probabilities add up to 1, but not every image has one label: none or several on {others}.")
     if chosen == "single":
         probability = probability / sums[:, None]
     images = _images(table, notes)
@@ -241,6 +244,30 @@ def _images(table: Table, notes: list[str]) -> NDArray[np.object_]:
     return np.array(table.columns[column], dtype=object)
 
 
+def _two_classes(
+    label: str, probability: NDArray[np.float64], truth: NDArray[np.int64]
+) -> tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.int64]]:
+    """A single label as one of two classes: that there is none of it, and it."""
+    negative = "negative" if label == _POSITIVE else f"no {label}"
+    both = np.hstack([np.where(truth < 0, 0, 1 - truth), np.where(truth < 0, 0, truth)])
+    return (negative, label), np.hstack([1 - probability, probability]), both
+
+
+def _leave_out_blank(
+    table: Table, probability: NDArray[np.float64], truth: NDArray[np.int64], task: Task | None, notes: list[str]
+) -> tuple[Table, NDArray[np.float64], NDArray[np.int64]]:
+    """Without the images that have no truth, where all others have exactly one class and probabilities that add up."""
+    labelled = (truth == 1).sum(axis=1)
+    blank = (labelled == 0) & (truth >= 0).all(axis=1)
+    if task == "multi" or not blank.any() or blank.all() or truth.shape[1] < 2 or (labelled > 1).any():
+        return table, probability, truth
+    if (abs(probability.sum(axis=1) - 1) > _SUM_TOLERANCE).any():
+        return table, probability, truth
+    notes.append(f"Left out, without truth: {plural(int(blank.sum()), 'image')}. With --task multi they have no label.")
+    rows = np.flatnonzero(~blank)
+    return table.select(rows.tolist()), probability[rows], truth[rows]
+
+
 def _groups(table: Table, name: str) -> NDArray[Any]:
     """A column that forms subgroups; ages as numbers, NaN where there is none."""
     cells = _column(table.columns, name, str(table.file))
@@ -255,6 +282,8 @@ def _groups(table: Table, name: str) -> NDArray[Any]:
 
 
 def _patients(table: Table, patient_col: str | None, notes: list[str]) -> NDArray[np.object_]:
+    if patient_col == "none":
+        return np.full(len(table), "", dtype=object)
     column = patient_col or next((name for name in table.columns if key_role(name) == "patient"), None)
     if column is None:
         return np.full(len(table), "", dtype=object)

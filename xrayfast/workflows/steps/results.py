@@ -331,12 +331,15 @@ def threshold_rule(settings: ResultsConfig, task: Task) -> tuple[Rule | None, fl
     return (None if settings.thresholds == "half" else settings.thresholds), None
 
 
-def parse_prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np.float64] | None:
-    """Parse stated prevalences: (L,), NaN for labels without one; None where none is stated.
+def parse_prevalences(
+    items: Sequence[str], labels: Sequence[str], name: str = "prevalence"
+) -> NDArray[np.float64] | None:
+    """Parse stated prevalences, or thresholds: (L,), NaN for labels without one; None where none is stated.
 
     Args:
         items: texts such as "0.05" (all labels) or "Edema=0.02" (one).
         labels: the L names.
+        name: of the option.
 
     Raises:
         ConfigError: an unknown label, or a number that is not in [0, 1].
@@ -354,13 +357,10 @@ def parse_prevalences(items: Sequence[str], labels: Sequence[str]) -> NDArray[np
         except ValueError:
             value = math.nan
         if not 0 <= value <= 1:
-            raise ConfigError(
-                f"prevalence: found '{item}'; expected a share between 0 and 1 such as 0.05, or LABEL=0.05."
-            )
+            raise ConfigError(f"{name}: found '{item}'; expected a share between 0 and 1 such as 0.05, or LABEL=0.05.")
         if label and label not in labels:
             raise ConfigError(
-                f"prevalence: found the label '{label}'; expected one of {', '.join(labels)}."
-                f"{did_you_mean(label, labels)}"
+                f"{name}: found the label '{label}'; expected one of {', '.join(labels)}.{did_you_mean(label, labels)}"
             )
         found[label] = value
     return np.array([found.get(label, found.get("", math.nan)) for label in labels])
