@@ -2,10 +2,13 @@
 
 import io
 
+import numpy as np
 import pytest
 
 from xrayfast.cli.output import Output
+from xrayfast.cli.results import format_estimate, show_metrics
 from xrayfast.errors import format_cell
+from xrayfast.metrics.summary import summarise
 
 ROWS = [("images/00001601_012.jpg", "0.953 (0.930 to 0.971)", "−0.012 (−0.031 to +0.008)", 1200)]
 
@@ -51,3 +54,17 @@ def test_cells():
         "–",
         "a",
     ]
+
+
+def test_of_two_classes_the_headline_shows_auroc_and_average_precision_of_the_positive_one(capsys):
+    score = np.linspace(0.02, 0.98, 40)
+    actual = (np.arange(40) * 7 % 40 < 20 + np.arange(40) / 4).astype(int)
+    both = np.column_stack([score, 1 - score])
+    truth = np.column_stack([actual, 1 - actual])
+    result = summarise(truth, both, ("covid", "normal"), "single", positive="covid", resamples=50)
+    show_metrics(Output(), result, "single")
+    text = " ".join(capsys.readouterr().out.split())
+    (row, _), ends = result["per_label"], result["intervals"]["per_label"]["covid"]
+    assert f"AUROC of covid {format_estimate(row['auroc'], ends['auroc'])}" in text
+    assert f"Average precision of covid {format_estimate(row['ap'], ends['ap'])}" in text
+    assert "AUROC, macro" not in text and "Mean average precision" not in text

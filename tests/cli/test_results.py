@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from tests.cli.test_cli import call
+from xrayfast.errors.escapes import name_arguments
 from xrayfast.metrics.operating_points.calibration import Scaling
 from xrayfast.run import Run
 
@@ -74,7 +75,8 @@ def test_one_list_of_warnings_stands_before_the_headline_on_every_surface(multi)
     for name, (shown, headline) in surfaces.items():
         for one in warnings:
             # In Python the advice names arguments in place of flags.
-            said = one["text"] if name == "notebook" else f"{one['text'].rstrip('.')}. {one['advice']}".strip()
+            said = f"{one['text'].rstrip('.')}. {one['advice']}".strip()
+            said = name_arguments(said) if name == "notebook" else said
             assert said in shown, name
             assert shown.index(said) < shown.index(headline), name
     assert multi.metrics["valid"]["warnings"] == warnings

@@ -13,6 +13,7 @@ from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.subgroups import _gaps, age_bands, subgroups
 from xrayfast.metrics.summary import summarise
+from xrayfast.report.wording import gap_test
 
 LABELS = ("a", "b", "c")
 
@@ -59,12 +60,11 @@ def test_a_headline_metric_without_an_interval_has_its_reason():
     assert men["intervals"]["overall"]["f1_macro"]["undefined"] == pytest.approx((1 - 1 / n) ** n, abs=0.1)
     missing = [note for note in by["notes"] if note.startswith("No interval")]
     assert [note.partition(" (")[0] for note in missing] == ["No interval for M"] * 2 + ["No interval for X"]
-    assert "F1 macro" in missing[0]
-    assert missing[0].endswith("some label has no image, or every image, in more than 20% of the resamples.")
+    of_mean, of_f1 = sorted(missing[:2], key=lambda note: "F1 macro" in note)
     assert (
-        missing[1]
-        == "No interval for M (Mean average precision): with fewer than 10 images with a label it is too high."
+        of_mean == "No interval for M (Mean average precision): with fewer than 10 images with a label it is too high."
     )
+    assert of_f1.endswith("some label has no image, or every image, in more than 20% of the resamples.")
     assert missing[2].endswith("fewer than 5 images are too few to draw from.")
 
 
@@ -244,6 +244,16 @@ def test_ten_groups_that_do_not_differ_have_a_significant_gap_in_five_per_cent()
         gaps, _ = _gaps(split, ["a"], members, 199, seed, None)
         found.append(min(gap["p_corrected"] for gap in gaps) < 0.05)
     assert 0.02 <= np.mean(found) <= 0.08, np.mean(found)
+
+
+def test_a_gap_s_interval_that_its_test_contradicts_is_said_to_be_of_one_gap():
+    gap = {"p_corrected": 0.73, "pairs": 1, "low": 0.017, "high": 0.214}
+    assert gap_test(gap) == "p 0.73, which decides (the interval is of this gap alone)"
+    assert gap_test({**gap, "p_corrected": 0.01}) == "p 0.01" and gap_test({**gap, "low": -0.1}) == "p 0.73"
+    assert gap_test({**gap, "low": None, "pairs": 3}) == "p 0.73, the largest of 3 pairs"
+    truth, probability, sex, _, group = case()
+    (by,) = subgroups(truth, probability, LABELS, "multi", {"sex": sex}, groups=group, resamples=20)
+    assert by["notes"][2].endswith("The test decides: intervals are of one gap each, not corrected.")
 
 
 def test_small_groups_are_noted_and_not_compared():

@@ -75,7 +75,8 @@ def test_numbers_of_several_labels_are_scikit_learn_s_and_masked_cells_are_left_
     assert rows["Mass"]["auroc"] == pytest.approx(auroc)
     auroc = skm.roc_auc_score(table["truth_Pleural Effusion"], table["probability_Pleural_Effusion"])
     assert rows["Pleural_Effusion"]["auroc"] == pytest.approx(auroc)
-    assert "patients unknown" in [one["code"] for one in found.metrics["warnings"]]
+    (unknown,) = [one for one in found.metrics["warnings"] if one["code"] == "patients unknown"]
+    assert unknown["advice"] == "--patient-col names a column of them."
 
 
 def test_one_probability_is_that_of_a_single_label():

@@ -10,7 +10,7 @@ from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.errors import format_cell, format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.report.wording import gap_test, images_of_patients, label_rows
+from xrayfast.report.wording import gap_test, images_of_patients, interval_of, label_rows
 
 if TYPE_CHECKING:
     from xrayfast.report.interpretation import Interpretation
@@ -48,10 +48,7 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
     out.table(
         f"{images_of_patients(result)}{', with 95 % intervals' if intervals else ''}",
         ["metric", "value"],
-        [
-            (metric.title, format_estimate(result["overall"][name], intervals.get("overall", {}).get(name)))
-            for name, metric in headline_metrics(task).items()
-        ],
+        [_headline_row(result, name) for name in headline_metrics(task)],
     )
     rows = [row for row in label_rows(result) if row["label"] not in set(without)]
     by_label = intervals.get("per_label", {})
@@ -89,6 +86,16 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
                 for row in result["at_thresholds"]
             ],
         )
+
+
+def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """A metric with its interval; AUROC and average precision of the positive class where there is one."""
+    label, values = None, result["overall"]
+    if "positive" in result and name in ("auroc_macro", "ap_macro"):
+        label, name = result["positive"], name.removesuffix("_macro")
+        (values,) = label_rows(result)
+    title = metric_title(name) + (f" of {label}" if label else "")
+    return title, format_estimate(values[name], interval_of(result, name, label))
 
 
 def _title(name: str) -> str:

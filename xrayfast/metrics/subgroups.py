@@ -315,7 +315,8 @@ def _notes(
     if contrasts and resamples:
         notes.append(
             f"p is the chance of as large a gap between any two groups that do not differ, from {resamples:,} "
-            f"permutations of the groups among {unit}s, corrected for {plural(len(contrasts), 'metric')} (Holm)."
+            f"permutations of the groups among {unit}s, corrected for {plural(len(contrasts), 'metric')} (Holm). The "
+            "test decides: intervals are of one gap each, not corrected."
         )
     return notes
 

@@ -13,6 +13,12 @@ from xrayfast.metrics.registry import metric_title
 SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
 """What people read for the splits of a data set, and for an external test."""
 
+ALPHA = 0.05
+"""Below which a corrected p is called clear."""
+
+ALONE_DECIDES = ", which decides (the interval is of this gap alone)"
+"""Stands after the p of a gap whose interval excludes 0, though p, corrected for the number of gaps, is not small."""
+
 NOT_CALIBRATED = "Probabilities are the network's own; they were not calibrated."
 
 
@@ -92,7 +98,8 @@ def gap_test(gap: Mapping[str, Any]) -> str:
     if gap.get("p_corrected") is None:
         return ""
     of_pairs = f", the largest of {gap['pairs']} pairs" if gap["pairs"] > 1 else ""
-    return f"p {gap['p_corrected']:.2g}{of_pairs}"
+    decides = "" if gap["p_corrected"] < ALPHA or not (gap["low"] or 0) > 0 else ALONE_DECIDES
+    return f"p {gap['p_corrected']:.2g}{of_pairs}{decides}"
 
 
 def warning_sentences(summary: Mapping[str, Any]) -> list[str]:

@@ -120,7 +120,7 @@ def report(
     metrics["reliability"].pop("before", None)  # nothing was calibrated here
     unit = np.arange(len(found)) if found.groups is None else found.groups
     counts = dict(zip(found.labels, map(tuple, count_patients(found.truth, unit).tolist()), strict=True))
-    metrics["warnings"] = headline_warnings(HeadlineFacts(metrics, first.task, counts, external=True))
+    metrics["warnings"] = headline_warnings(HeadlineFacts(metrics, first.task, counts, external=True, of_table=True))
     names = [_name(source, number) for number, source in enumerate(sources, 1)]
     differences = None
     if others:

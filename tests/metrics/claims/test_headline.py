@@ -48,7 +48,7 @@ def test_a_split_of_which_there_is_nothing_to_warn_has_no_warning():
         ("chosen here", {"chosen_here": True}, OPTIMISTIC),
         ("patients unknown", {"patients": None}, "Patients are not known"),
         ("chance", {"auroc": (0.5, 0.7)}, "the mean over labels (0.500 to 0.700)"),
-        ("chance", {"auroc": (0.3, 0.4)}, "the mean over labels (0.300 to 0.400)"),
+        ("reversed", {"auroc": (0.3, 0.4)}, "the ranking is reversed: the mean over labels (0.300 to 0.400)"),
         ("chance", {"per_label": 0.69}, "covid-19 (0.490 to 1.000), normal"),
         ("constant", {"accuracy": (0.7, 0.9)}, "0.800 (0.700 to 0.900) is not shown to be above 0.700"),
         ("few patients", {"counts": {"covid-19": (9, 40), "normal": (10, 10)}}, "covid-19 (9 with it)."),
@@ -71,11 +71,38 @@ def test_a_leak_of_the_run_s_own_splits_says_nothing_of_other_data():
     assert headline_warnings(facts(remarks=remarks, external=True)) == []
 
 
-def test_without_intervals_accuracy_itself_is_compared_and_auroc_is_not():
+def test_without_intervals_accuracy_and_auroc_themselves_are_compared():
     found = facts(auroc=(0.4, 0.6), accuracy=(0.6, 0.7))
     del found.summary["intervals"]
+    chance, constant = headline_warnings(found)
+    assert (chance["code"], "the mean over labels (0.500, no interval)." in chance["text"]) == ("chance", True)
+    assert (constant["code"], "0.650 is" in constant["text"]) == ("constant", True)
+    found.summary["overall"]["auroc_macro"] = 0.51
+    assert [one["code"] for one in headline_warnings(found)] == ["constant"]
+
+
+def test_of_two_classes_the_positive_one_alone_is_named():
+    found = facts(auroc=(0.4, 0.6))
+    del found.summary["per_label"][2]
+    found.summary["positive"] = "covid-19"
+    assert headline_warnings(found) == []
+    found.summary["intervals"]["per_label"]["covid-19"]["auroc"] = {"low": 0.45, "high": 0.7}
     (warning,) = headline_warnings(found)
-    assert (warning["code"], "0.650 is" in warning["text"]) == ("constant", True)
+    assert warning["text"].endswith(": covid-19 (0.450 to 0.700).")
+
+
+@pytest.mark.parametrize(("support", "negatives", "answer"), [(30, 70, "no mass"), (70, 30, "mass")])
+def test_accuracy_of_one_label_is_compared_with_a_constant_answer(support, negatives, answer):
+    row = {"label": "mass", "auroc": 0.9, "support": support, "negatives": negatives}
+    summary = {"images": 100, "patients": 100, "overall": {"auroc_macro": 0.9, "subset_accuracy": 0.7}}
+    (warning,) = headline_warnings(HeadlineFacts({**summary, "per_label": [row]}, "multi", {}))
+    assert warning["code"] == "constant"
+    assert f"0.700 is not shown to be above 0.700, that of always answering '{answer}'" in warning["text"]
+
+
+def test_patients_of_a_table_are_not_told_by_file_names():
+    advice = [headline_warnings(facts(patients=None, of_table=table))[0]["advice"] for table in (True, False)]
+    assert ["name:REGEX" in one for one in advice] == [False, True]
 
 
 def test_patients_are_counted_once_per_label_and_cell_and_masked_cells_not_at_all():

@@ -50,8 +50,8 @@ class HeadlineWarning:
     """A reason not to take a headline at its word.
 
     Attributes:
-        code: names the condition: "leaks", "chosen here", "chance", "constant", "few patients", "few images",
-            "shortcut", "patients unknown", "blank images", "below internal", "prevalence", "data".
+        code: names the condition: "leaks", "chosen here", "chance", "reversed", "constant", "few patients",
+            "few images", "shortcut", "patients unknown", "blank images", "below internal", "prevalence", "data".
         text: what was found, in sentences.
         advice: what to do; "" where there is nothing.
     """
@@ -74,6 +74,7 @@ class HeadlineFacts:
             run's own data.
         chosen_here: whether epoch, calibration and thresholds were chosen on this split.
         external: whether the data are not the run's own.
+        of_table: whether they are predictions in a table, which has no file names to tell patients by.
         further: warnings that were found elsewhere.
     """
 
@@ -84,6 +85,7 @@ class HeadlineFacts:
     shortcuts: Mapping[str, float] | None = None
     chosen_here: bool = False
     external: bool = False
+    of_table: bool = False
     further: Sequence[HeadlineWarning] = ()
 
 
@@ -110,7 +112,8 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
         advice = "Report a test split (--test-fraction) or an external test (xrayfast evaluate RUN DATA)."
         yield HeadlineWarning("chosen here", OPTIMISTIC, advice)
     if facts.summary.get("patients") is None:
-        advice = "--patient-col names a column of them, or with 'name:REGEX' a pattern of file names."
+        pattern = "" if facts.of_table else ", or with 'name:REGEX' a pattern of file names"
+        advice = f"--patient-col names a column of them{pattern}."
         yield HeadlineWarning(
             "patients unknown", PATIENTS_UNKNOWN_THERE if facts.external else PATIENTS_UNKNOWN, advice
         )
@@ -121,34 +124,52 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
     summary, rows = facts.summary, facts.summary["per_label"]
     intervals = summary.get("intervals", {})
     overall, by_label = intervals.get("overall", {}), intervals.get("per_label", {})
-    ends = {"the mean over labels": overall.get("auroc_macro")}
-    if len(rows) > 2 or facts.task == "multi":  # of two classes that exclude each other there is one AUROC
-        ends |= {row["label"]: by_label.get(row["label"], {}).get("auroc") for row in rows}
-    at_chance = [
-        f"{name} ({format_interval(end['low'], end['high'])})"
-        for name, end in ends.items()
-        if end and end["low"] is not None and end["low"] <= 0.5
-    ]
+    positive = summary.get("positive")
+    mean = summary["overall"]["auroc_macro"], overall.get("auroc_macro")
+    values = {} if positive else {"the mean over labels": mean}
+    if positive or len(rows) > 2 or facts.task == "multi":  # of two classes that exclude each other there is one AUROC
+        values |= {
+            row["label"]: (row["auroc"], by_label.get(row["label"], {}).get("auroc"))
+            for row in rows
+            if positive in (None, row["label"])
+        }
+    at_chance, below = [], []
+    for name, (auroc, end) in values.items():
+        if end and end["low"] is not None:
+            if end["low"] <= 0.5:
+                shown = f"{name} ({format_interval(end['low'], end['high'])})"
+                (below if end["high"] < 0.5 else at_chance).append(shown)
+        elif auroc is not None and auroc <= 0.5:
+            at_chance.append(f"{name} ({auroc:.3f}, no interval)")
+    if below:
+        yield HeadlineWarning(
+            "reversed",
+            f"AUROC lies below chance with its whole interval, so the ranking is reversed: {shorten(below)}.",
+            "Are columns, classes or the labels' 0 and 1 swapped?",
+        )
     if at_chance:
         yield HeadlineWarning(
             "chance",
-            f"AUROC is not shown to be above chance, as its interval holds 0.5 or lies below: {shorten(at_chance)}.",
+            f"AUROC is not shown to be above chance, 0.5: {shorten(at_chance)}.",
             "Do not rely on the ranking there; more patients narrow the interval.",
         )
     common, exact = summary.get("most_common"), EXACT_MATCH[facts.task]
+    if facts.task == "multi" and len(rows) == 1 and (known := rows[0]["support"] + rows[0]["negatives"]):
+        share = rows[0]["support"] / known
+        answer = rows[0]["label"] if share >= 0.5 else f"no {rows[0]['label']}"
+        common = {"label": answer, "share": max(share, 1 - share)}
     accuracy = summary["overall"].get(exact)
     if common and accuracy is not None:
         end = overall.get(exact)
-        known = end is not None and end["low"] is not None
-        if (end["low"] if known else accuracy) <= common["share"]:
-            shown = f"{accuracy:.3f}" + (f" ({format_interval(end['low'], end['high'])})" if known else "")
+        sure = end is not None and end["low"] is not None
+        if (end["low"] if sure else accuracy) <= common["share"]:
+            shown = f"{accuracy:.3f}" + (f" ({format_interval(end['low'], end['high'])})" if sure else "")
             yield HeadlineWarning(
                 "constant",
                 f"Accuracy {shown} is not shown to be above {common['share']:.3f}, that of always answering "
                 f"'{common['label']}'.",
                 "Judge by AUROC and by recall of each class.",
             )
-    positive = summary.get("positive")
     reached = [
         f"{row['label']} ({facts.shortcuts[row['label']]:.2f}, the network {row['auroc']:.2f})"
         for row in rows

@@ -10,10 +10,9 @@ from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.report.html.plots import subgroup_plot
 from xrayfast.report.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.report.wording import gap_test, label_rows
+from xrayfast.report.wording import ALPHA, gap_test, label_rows
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
-ALPHA = 0.05
 
 
 def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: Task) -> list[dict[str, Any]]:
