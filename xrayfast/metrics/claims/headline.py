@@ -133,7 +133,8 @@ def _of_results(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             for row in rows
             if positive in (None, row["label"])
         }
-    at_chance, below = [], []
+    at_chance: list[str] = []
+    below: list[str] = []
     for name, (auroc, end) in values.items():
         if end and end["low"] is not None:
             if end["low"] <= 0.5:
