@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.metrics.cases import calibration_error, many_labels
 from xrayfast.metrics.classification import auroc
 from xrayfast.metrics.operating_points.calibration import (
-    FEW_IMAGES,
+    FEW_UNITS,
     Scaling,
     apply_scalings,
     apply_temperature,
@@ -75,7 +75,7 @@ def test_a_temperature_keeps_the_class_and_the_sum():
     [
         (np.empty((0, 2), dtype=int), np.empty((0, 2)), 1, "no image"),
         (np.full((3, 2), -1), np.full((3, 2), 0.5), 1, "no image"),
-        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], 1, "all right"),
+        ([[1, 0], [0, 1]], [[0.9, 0.1], [0.2, 0.8]], 1, "all images are right by a margin"),
         ([[1, 0], [0, 1]], [[0.5, 0.5], [0.5, 0.5]], 1, "all probabilities are equal"),
         ([[1, 0], [0, 1]], [[0.1, 0.9], [0.8, 0.2]], 20, "say little or nothing"),
         ([[1, 0], [0, 1]], [[0.0, 1.0], [1.0, 0.0]], 20, "say little or nothing"),
@@ -150,8 +150,8 @@ def intercept_by_search(truth, logits, slope):
     return minimize_scalar(lambda bias: skm.log_loss(truth, expit(slope * logits + bias)), bounds=(-30, 30)).x
 
 
-@pytest.mark.parametrize(("with_label", "slope"), [(1, -1), (3, 2), (9, 1), (191, 1)])
-def test_with_few_images_of_a_class_the_bias_alone_is_fitted_whatever_the_slope(with_label, slope):
+@pytest.mark.parametrize(("with_label", "slope"), [(1, 2), (3, 2), (9, 1), (191, 1)])
+def test_with_few_images_of_a_class_the_bias_alone_is_fitted(with_label, slope):
     rng = np.random.default_rng(with_label)
     truth = np.zeros(200, dtype=int)
     truth[:with_label] = 1
@@ -165,6 +165,17 @@ def test_with_few_images_of_a_class_the_bias_alone_is_fitted_whatever_the_slope(
     )
 
 
+def test_patients_are_counted_where_they_are_known():
+    rng = np.random.default_rng(0)
+    truth = np.append(-1, np.arange(200) < 30).astype(int)
+    raw = expit(rng.normal(size=201) + 2 * truth)
+    of_one = np.append(7, np.maximum(np.arange(200), 29))
+    found = fit_scaling(truth, raw, of_one)
+    assert (found.slope, found.reason) == (1, "fewer than 10 patients with the label: the bias alone was fitted")
+    assert fit_scaling(truth, raw, np.arange(201)) == fit_scaling(truth, raw)
+    assert fit_scaling(truth, raw).reason == ""
+
+
 def test_from_ten_images_on_the_slope_is_fitted():
     truth, z = (np.arange(200) < 10).astype(int), np.random.default_rng(0).normal(size=200)
     z += 1.5 * truth - 2
@@ -172,7 +183,7 @@ def test_from_ten_images_on_the_slope_is_fitted():
     assert (found.slope, found.bias) == pytest.approx(platt_by_scikit_learn(truth, expit(z)), abs=1e-7)
 
 
-@pytest.mark.parametrize(("positives", "images"), [(0, 400), (22, 400), (200, 200)])
+@pytest.mark.parametrize(("positives", "images"), [(0, 400), (1, 400), (9, 400), (22, 400), (200, 200)])
 def test_a_label_that_is_not_ranked_gets_its_prevalence_and_keeps_the_order(positives, images):
     rng = np.random.default_rng(0)
     truth = (np.arange(images) < positives).astype(int)
@@ -225,7 +236,7 @@ def test_with_fewer_than_ten_images_a_bias_alone_has_less_log_loss_on_new_images
     """A network whose logits are those of the label but for a shift, as class weights or another prevalence make it."""
     rng = np.random.default_rng(0)
     gap = np.sqrt(2) * norm.ppf(area)
-    for positives in range(1, FEW_IMAGES):
+    for positives in range(1, FEW_UNITS):
         losses = []
         for _ in range(150):
             n = 20 * positives

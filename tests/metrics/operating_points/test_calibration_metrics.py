@@ -87,6 +87,19 @@ def test_what_is_not_defined_is_none():
     assert calibration_rows(truth, probability, list("abcd"), with_intervals=False)[0]["intervals"] == {}
 
 
+def test_answers_of_0_and_1_have_neither_intercept_nor_slope_and_the_reason():
+    truth = np.repeat([1, 0, 1, 0], [45, 80, 5, 20])
+    answers = np.repeat([1.0, 0.0, 0.0, 1.0], [45, 80, 5, 20])
+    [row] = calibration_rows(truth[:, None], answers[:, None], ["a"])
+    for name in ("calibration_intercept", "calibration_slope"):
+        assert row[name] is None and row["intervals"][name] == {"low": None, "high": None}
+    assert row["observed_over_expected"] == pytest.approx(50 / 65)
+    assert row["reason"] == "most probabilities are 0 or 1"
+    half = np.where(np.arange(150) % 2, answers, 0.3)
+    [row] = calibration_rows(truth[:, None], half[:, None], ["a"])
+    assert row["calibration_intercept"] is not None and "reason" not in row
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("patients", "images", "share"), [(100, 1, 0.1), (200, 1, 0.1), (400, 1, 0.1), (60, 5, 0.2), (30, 10, 0.3)]

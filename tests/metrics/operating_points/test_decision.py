@@ -113,6 +113,13 @@ def test_what_to_expect_is_said_and_the_confidence_that_mends_it():
         "(or images) for each."
     )
     assert fit_decision(truth, raw, ("mass",), "multi", rule="f1").shortfall == ""
+    both = np.hstack([truth, 1 - truth]), np.hstack([raw, 1 - raw])
+    sure = fit_decision(*both, ("mass", "none"), "multi", rule="sensitivity", target=0.95, confidence=0.95)
+    assert sure.shortfall.startswith(
+        "The target is not reached for mass (a sensitivity of 0.95 with 95% confidence needs 59 images with the label; "
+        "with 20 it is 0.86 at most). The sensitivity of 0.95 to expect on new images, on average: mass 0.952"
+    )
+    assert sure.thresholds[0] != 0.5 and sure.points[1].reason == ""
 
 
 def test_a_label_for_which_nothing_can_be_chosen_is_called_at_a_half():

@@ -16,6 +16,7 @@ from xrayfast.metrics.operating_points.thresholds import (
     threshold_array,
 )
 
+_ONLY_ALL = "a sensitivity of 1 is reached only by calling every image without the label too"
 RULES = [("f1", None), ("youden", None), ("sensitivity", 0.8), ("specificity", 0.8)]
 scored = st.integers(2, 30).flatmap(
     lambda n: st.tuples(
@@ -201,13 +202,15 @@ def test_too_few_images_for_the_confidence_are_counted_and_patients_where_they_a
     score = np.random.default_rng(0).random(120) / 2 + truth / 2
     assert choose_threshold(truth, score, "sensitivity", 0.95, 0.95).sensitivity == 1
     found = choose_threshold(truth, score, "sensitivity", 0.95, 0.95, groups=np.arange(120) // 2)
-    assert found.threshold is None
+    # Below the lowest score with the label: 30 patients show 0.05 ** (1 / 30) with 95 % confidence, and no more.
+    assert max(score[truth == 0]) <= found.threshold <= min(score[truth == 1]) and found.sensitivity == 1
     assert found.reason == (
-        "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label, and there are 30"
+        "a sensitivity of 0.95 with 95% confidence needs 59 patients with the label; with 30 it is 0.9 at most"
     )
-    assert choose_threshold(truth, score, "specificity", 0.95, 0.99).reason.endswith(
-        "without the label, and there are 60"
-    )
+    above = choose_threshold(truth, score, "specificity", 0.95, 0.99)
+    assert above.reason.endswith("without the label; with 60 it is 0.93 at most") and above.specificity == 1
+    nowhere = choose_threshold([1, 0, 0], [0.1, 0.2, 0.3], "sensitivity", 0.9, 0.95)
+    assert nowhere.threshold is None and nowhere.reason.endswith("at most; " + _ONLY_ALL)
 
 
 @pytest.mark.slow

@@ -35,7 +35,7 @@ def multi(tiny_multi_run, tmp_path):
 
 def test_a_run_decides_as_its_validation_split_alone_chose(tiny_multi_run):
     told = tiny_multi_run.predictions("valid")
-    expected = fit_decision(told.truth, told.raw, told.labels, "multi", rule="f1")
+    expected = fit_decision(told.truth, told.raw, told.labels, "multi", rule="f1", groups=told.groups)
     found = tiny_multi_run.decision
     np.testing.assert_allclose(found.thresholds, expected.thresholds, rtol=1e-6)
     for split in tiny_multi_run.predicted_splits:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.inputs import column, table
+from xrayfast.metrics.classification import Floats, auroc
+from xrayfast.metrics.inputs import column, sampling_units, table
 from xrayfast.metrics.scoring import one_class
 
 FLOOR = 1e-12
@@ -18,9 +18,10 @@ FLOOR = 1e-12
 TEMPERATURES = (0.05, 20.0)
 """The range searched for a temperature."""
 
-FEW_IMAGES = 10
-"""Images with a label, and without it, below which a slope is not fitted: a bias alone then gives less log loss on new
-images unless the slope is far from 1 (`test_calibration.py`; Steyerberg et al. 2004, Vergouwe et al. 2017).
+FEW_UNITS = 10
+"""Patients (or images) with a label, and without it, below which a slope is not fitted: a bias alone then gives less
+log loss on new images unless the slope is far from 1 (`test_calibration.py`; Steyerberg et al. 2004, Vergouwe et al.
+2017).
 """
 
 LEAST_SLOPE = 0.01
@@ -67,8 +68,9 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
         probability: (N, C) in [0, 1], rows that sum to one.
 
     Returns:
-        With the reason: temperature 1 where there is no image, or every one is right by a margin, so that the optimum
-        lies below `TEMPERATURES`; their largest where it lies above, as with probabilities unrelated to the class.
+        With the reason: temperature 1 where there is no image, all probabilities are equal, or every image is right by
+        a margin, so that the optimum lies below `TEMPERATURES`; their largest where it lies above, as with
+        probabilities that are unrelated to the class or all favour one.
 
     Raises:
         ValueError: As in `metrics.inputs.table`.
@@ -92,9 +94,10 @@ def fit_temperature(truth: ArrayLike, probability: ArrayLike) -> Temperature:
 
     coldest, hottest = -np.log(TEMPERATURES[0]), -np.log(TEMPERATURES[1])
     if slope(coldest) <= 0:
-        return Temperature(1.0, "the images are all right with room to spare, or all probabilities are equal")
+        equal = not logits.any()
+        return Temperature(1.0, "all probabilities are equal" if equal else "all images are right by a margin")
     if slope(hottest) >= 0:
-        return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class")
+        return Temperature(TEMPERATURES[1], "the probabilities say little or nothing of the class, or favour a class")
     return Temperature(float(np.exp(-brentq(slope, hottest, coldest, xtol=1e-12))))
 
 
@@ -120,17 +123,17 @@ def apply_temperature(probability: ArrayLike, temperature: float) -> Floats:
     return result
 
 
-def fit_scalings(truth: ArrayLike, probability: ArrayLike) -> list[Scaling]:
+def fit_scalings(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None) -> list[Scaling]:
     """`fit_scaling` of each label, from (N, L) truth and probabilities.
 
     Raises:
-        ValueError: As in `metrics.inputs.table`.
+        ValueError: As in `metrics.inputs.table` and `fit_scaling`.
     """
     actual, values = table(truth, probability)
-    return [fit_scaling(cells, scores) for cells, scores in zip(actual.T, values.T, strict=True)]
+    return [fit_scaling(cells, scores, groups) for cells, scores in zip(actual.T, values.T, strict=True)]
 
 
-def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
+def fit_scaling(truth: ArrayLike, probability: ArrayLike, groups: ArrayLike | None = None) -> Scaling:
     """The slope and bias of one label's logits that give the least log loss against Platt's targets.
 
     The targets lie inside 0 and 1 by an amount that shrinks with the number of images; with targets of 0 and 1 a
@@ -139,20 +142,21 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
         probability: (N,) in [0, 1].
+        groups: (N,) patient numbers, or None where images are counted.
 
     Returns:
         Where no slope is fitted, the reason, with a bias for which the mean probability is the label's share of these
-        images, its prevalence: slope 1 with fewer than `FEW_IMAGES` images of a class or equal probabilities;
-        `LEAST_SLOPE` where the best slope is not above 0, which would reverse the order of the images, or a class is
-        absent. The share is then (1 + images with the label) / (2 + images) (Laplace's rule), since 0 and 1 would be
-        certain.
+        images, its prevalence: slope 1 with fewer than `FEW_UNITS` patients of a class or equal probabilities;
+        `LEAST_SLOPE` where the AUROC is not above 0.5, or the best slope not above 0, which would reverse the order of
+        the images, or a class is absent. The share is then (1 + images with the label) / (2 + images) (Laplace's rule),
+        since 0 and 1 would be certain.
 
     Raises:
-        ValueError: As in `metrics.inputs.column`.
+        ValueError: As in `metrics.inputs.column` and `sampling_units`.
 
     Platt 1999, on logits; optimum by Newton's method on a convex function of two parameters.
     """
-    positive, values, _ = column(truth, probability)
+    positive, values, rows = column(truth, probability)
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not len(positive):
         return Scaling(1.0, 0.0, "no image with or without the label")
@@ -164,16 +168,20 @@ def fit_scaling(truth: ArrayLike, probability: ArrayLike) -> Scaling:
     share = n_positive / len(positive)
     if float(logits.std()) <= 1e-9 * max(1.0, abs(float(logits.mean()))):
         return _with_bias(logits, share, 1.0, "all probabilities are equal: the bias alone was fitted")
-    if min(n_positive, n_negative) < FEW_IMAGES:
-        few = f"fewer than {FEW_IMAGES} images {'with' if n_positive < FEW_IMAGES else 'without'} the label"
-        return _with_bias(logits, share, 1.0, f"{few}: the bias alone was fitted")
+    by_chance = "the probabilities rank the label no better than chance: all are near its share of the images"
+    if auroc(positive, logits) <= 0.5:
+        return _with_bias(logits, share, LEAST_SLOPE, by_chance)
+    unit = sampling_units(groups, len(np.asarray(truth)))[0][rows]
+    for cells, which in (positive, "with"), (~positive, "without"):
+        if len(np.unique(unit[cells])) < FEW_UNITS:
+            few = f"fewer than {FEW_UNITS} {'images' if groups is None else 'patients'} {which} the label"
+            return _with_bias(logits, share, 1.0, f"{few}: the bias alone was fitted")
     targets = np.where(positive, (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2))
     slope, bias, ended = fit_slope_and_bias(logits, targets)
     if not ended:
         return _with_bias(logits, share, 1.0, "the fit of the slope did not come to an end: the bias alone was fitted")
     if slope <= 0:
-        reason = "the probabilities rank the label no better than chance: all are near its share of the images"
-        return _with_bias(logits, share, LEAST_SLOPE, reason)
+        return _with_bias(logits, share, LEAST_SLOPE, by_chance)
     return Scaling(slope, bias)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.metrics.classification import Floats, nan_to_none
 from xrayfast.metrics.inputs import Indices, column, sampling_units, table
-from xrayfast.metrics.operating_points.calibration import fit_bias, fit_slope_and_bias, logit
+from xrayfast.metrics.operating_points.calibration import FLOOR, fit_bias, fit_slope_and_bias, logit
 
 TITLES = {
     "calibration_intercept": "Intercept",
@@ -54,7 +54,8 @@ def calibration_rows(
         with_intervals: whether to compute them.
 
     Returns:
-        L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`.
+        L rows: `label`, the keys of `TITLES`, and `intervals` by the same keys, with `low` and `high`. Where most
+        probabilities are 0 or 1, whose logits are not finite, there is neither intercept nor slope, and a `reason`.
 
     Raises:
         ValueError: As in `metrics.inputs.table` and `sampling_units`.
@@ -83,7 +84,12 @@ def _row(truth: NDArray[Any], probability: Floats, unit: Indices, with_intervals
     return {
         **{name: nan_to_none(value) for name, (value, _) in found.items()},
         "intervals": ends if with_intervals else {},
+        **({"reason": "most probabilities are 0 or 1"} if _most_are_certain(values) else {}),
     }
+
+
+def _most_are_certain(values: Floats) -> bool:
+    return bool((np.minimum(values, 1 - values) <= FLOOR).mean() > 0.5)
 
 
 def _influences(actual: Floats, values: Floats) -> dict[str, tuple[float, Floats]]:
@@ -107,6 +113,8 @@ def _influences(actual: Floats, values: Floats) -> dict[str, tuple[float, Floats
     observed, expected = actual.sum(), values.sum()
     ratio = observed / expected if expected > 0 else math.nan
     of_ratio = actual / observed - values / (expected or 1.0)
+    if _most_are_certain(values):
+        intercept = slope = math.nan
     return {
         "calibration_intercept": (intercept, shift),
         "calibration_slope": (slope, tilt),

@@ -104,10 +104,14 @@ class Decision:
 
     @property
     def shortfall(self) -> str:
-        """What to expect on new images of a rate that was to reach a target, in sentences; "" for other rules."""
+        """The labels that miss a target, and what to expect of them all on new images, in sentences; "" for other
+        rules.
+        """
         if self.rule not in ("sensitivity", "specificity") or self.target is None:
             return ""
         found = []
+        missed = [f"{label} ({point.reason})" for label, point in self.point_of.items() if point.reason]
+        start = f"The target is not reached for {shorten(missed, 5)}. " if missed else ""
         for label, point in self.point_of.items():
             counts = (point.positives, point.positive_patients)
             images, patients = counts if self.rule == "sensitivity" else (point.negatives, point.negative_patients)
@@ -115,8 +119,8 @@ class Decision:
                 units = plural(images, "image") + ("" if patients is None else f" of {plural(patients, 'patient')}")
                 found.append(f"{label} {expected[0]:.3f}, lower in {expected[1]:.0%} of such choices ({units})")
         if not found:
-            return ""
-        text = f"The {self.rule} of {self.target:g} to expect on new images, on average: {shorten(found, 5)}."
+            return start.strip()
+        text = f"{start}The {self.rule} of {self.target:g} to expect on new images, on average: {shorten(found, 5)}."
         if self.confidence is not None or self.target == 1:
             return text
         return (
@@ -261,7 +265,7 @@ def fit_decision(
     """
     calibration: Calibration = None
     if calibrate:
-        calibration = fit_temperature(truth, raw) if task == "single" else tuple(fit_scalings(truth, raw))
+        calibration = fit_temperature(truth, raw) if task == "single" else tuple(fit_scalings(truth, raw, groups))
     decision = Decision(task, tuple(labels), calibration, positive=positive)
     if rule is None:
         return decision

@@ -34,7 +34,7 @@ class OperatingPoint:
 
     Attributes:
         threshold: a label is predicted at or above it; None where none could be chosen.
-        reason: why not; "" where it could.
+        reason: why none, or why its rate falls short of the target with the confidence; "" otherwise.
         sensitivity: at the threshold, or NaN; likewise `specificity`.
         positives: images with the label; `negatives` those without.
         positive_patients: patients of these positives, `negative_patients` those of the negatives; None where no
@@ -148,9 +148,9 @@ def choose_threshold(
 
     Returns:
         A point with threshold None and the reason where the label is on all images or on none, where all
-        probabilities are equal, where Youden's index is nowhere above 0 (chance), where the target is reached only
-        by calling every image, or no image with the label, and where there are too few patients (or images) for the
-        confidence.
+        probabilities are equal, where Youden's index is nowhere above 0 (chance), and where the target is reached only
+        by calling every image, or no image with the label. With too few patients (or images) for the confidence, the
+        threshold that all of them are on the right side of, whose guaranteed rate is the highest, and the reason.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `sampling_units`; an unknown rule; a target that is missing, out
@@ -171,22 +171,22 @@ def choose_threshold(
     levels, true, false = _steps(values, positive.astype(np.int64))
     if len(levels) == 1:
         return none("all probabilities are equal")
-    share = target or 0.0
+    share, short = target or 0.0, ""
     if target is not None and confidence is not None:
         n = patients[rule == "specificity"]
         needed, kind = share_needed(target, confidence, n), "image" if groups is None else "patient"
         if needed is None:
             which = "with" if rule == "sensitivity" else "without"
-            return none(
+            short = (
                 f"a {rule} of {target} with {confidence:.0%} confidence needs {images_needed(target, confidence)} "
-                f"{kind}s {which} the label, and there are {n}"
+                f"{kind}s {which} the label; with {n} it is {(1 - confidence) ** (1 / n):.2g} at most"
             )
-        share = needed
+        share = needed or 1.0
     step = _STEP[rule](true, false, share)
     if step is None:
-        return none(_NONE[rule].format(target=f"{share:.4g}"))
+        return none("; ".join(filter(None, [short, _NONE[rule].format(target=f"{share:.4g}")])))
     sensitivity, specificity = true[step] / n_positive, 1 - false[step] / n_negative
-    return OperatingPoint(_between(levels, step), "", sensitivity, specificity, *counts)
+    return OperatingPoint(_between(levels, step), short, sensitivity, specificity, *counts)
 
 
 def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:

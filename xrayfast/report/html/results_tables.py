@@ -108,6 +108,12 @@ def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
         "By label: an intercept below 0 tells of probabilities that are too high, a slope below 1 of ones that are too "
         "extreme; Brier skill is 1 at best, and 0 for the prevalence as everyone's probability"
     )
+    caption += "".join(
+        f"; {row['label']} {when}: neither, since {row['reason']}"
+        for when, found in summary["calibration"].items()
+        for row in found
+        if "reason" in row
+    )
     return Table(f"{split}-calibration", caption, columns, rows, sortable=True)
 
 
