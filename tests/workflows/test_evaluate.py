@@ -501,7 +501,7 @@ def test_an_older_run_can_t_recognise_its_images(run, data_dir):
     assert "could not be checked" in warned(found)["data"][0]
 
 
-@pytest.mark.parametrize(("where", "kind"), [("write_tables", OSError), ("worst_cases", KeyboardInterrupt)])
+@pytest.mark.parametrize(("where", "kind"), [("write_tables", OSError), ("shown_cases", KeyboardInterrupt)])
 def test_what_is_stopped_leaves_no_half_folder(run, others, monkeypatch, kind, where):
     def stop(*_, **__):
         raise kind

@@ -149,8 +149,10 @@ def headline_plot(split: str, summary: Mapping[str, Any], task: Task, prediction
 
 def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
     """A forest plot of the subgroups by one attribute (`metrics.json`, "subgroups")."""
-    groups, ranking = attribute["groups"], [name for name in headline_metrics(task) if name != "ece"]
-    metrics = [name for name in ranking if all(name in group["overall"] for group in groups)][:3]
+    # How well groups are ranked, first; calibration errors of small groups say little.
+    ranking = sorted(headline_metrics(task).items(), key=lambda one: one[1].depends_on != "order")
+    groups, ranked = attribute["groups"], [name for name, metric in ranking if metric.depends_on != "probability"]
+    metrics = [name for name in ranked if all(name in group["overall"] for group in groups)][:3]
     alt = (
         f"Metrics with intervals of {plural(len(groups), 'group')} by {attribute['by']}; the numbers are in the table."
     )
