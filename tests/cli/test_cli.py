@@ -116,7 +116,7 @@ def test_multi_label_by_implication(at, data_dir):
         "fit", data_dir, *TINY, "--epochs", 1, "--imply", "covid-19=pneumonia", "--loss", "focal", "--alpha", "0.25"
     )
     assert ": multi-label" in done.stdout
-    for words in ("Subset accuracy", "Mean average precision", "Confusion by label"):
+    for words in ("AUROC, macro", "Mean average precision", "Confusion by label"):
         assert words in done.stdout
     assert "Report" in call("interpret").stdout
 

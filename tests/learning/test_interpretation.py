@@ -129,6 +129,7 @@ def test_figures_and_report_are_printed(kind, request, capsys):
 def test_interpret_writes_these_files(single, multi, tiny_run, tiny_multi_run):
     for run, own in ((tiny_run, "confusion"), (tiny_multi_run, "cooccurrence")):
         drawn = {"curves", "batches", "confusion", "top_losses", "roc", "precision_recall", "reliability"}
+        drawn |= {"headline", "probabilities", "decision_curve"}
         drawn |= {"cooccurrence"} if own == "cooccurrence" else set()
         assert {path.name for path in (run.path / "figures").iterdir()} == {f"{name}.png" for name in drawn}
         assert {path.stem for path in (run.path / "tables").iterdir()} == {

@@ -142,7 +142,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
         gaps: how many to print.
     """
     names = list(headline_metrics(task))
-    names = names[:3] if out.console.width >= WIDE else [names[0], DEFAULT_METRIC]
+    names = names[:3] if out.console.width >= WIDE else list(dict.fromkeys((names[0], DEFAULT_METRIC, *names)))[:2]
     labels = ["labels"] if task == "multi" else []  # those that have an AUROC, of which the macro mean is made
     out.table(
         f"By {grouping['by']}",
