@@ -8,7 +8,9 @@ from PIL import Image
 
 import xrayfast as xf
 from tests.data.builders import opened
+from xrayfast.config import Config
 from xrayfast.errors import DataError
+from xrayfast.errors.escapes import name_arguments
 from xrayfast.run import Run
 from xrayfast.synthetic import write_dataset
 from xrayfast.workflows.data import decode, reopen_data
@@ -44,9 +46,13 @@ def test_unreadable_files_are_an_error_or_left_out_as_if_they_were_not_there(fol
 @pytest.mark.filterwarnings("error:You are shadowing")  # of fastai, on a callback and a Learner
 def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     names = unreadable(folder)
-    data = xf.open_data(folder, unreadable="skip", cache=False, patient_col="none")
+    config = Config().updated({"unreadable": "skip", "cache": False, "patient_col": "none"})
     options = {"weights": "none", "size": 64, "epochs": 1, "device": "cpu", "resamples": 0}
-    run = xf.fit(data, runs=tmp_path / "runs", **options)
+    with pytest.warns(UserWarning) as warned:  # all notes, as nothing is displayed
+        run = xf.fit(folder, config=config, runs=tmp_path / "runs", **options)
+    texts = [str(w.message) for w in warned]
+    assert run.info.data_notes and run.info.remarks and len(set(texts)) == len(texts)
+    assert {name_arguments(note) for note in (*run.info.data_notes, *run.info.remarks)} <= set(texts)
     assert (run.path / "left_out.csv").read_text().splitlines() == ["image,reason", *(f"{n},unreadable" for n in names)]
     assert ["Left out: unreadable", 3] in [list(step) for step in run.info.flow]
     assert len(reopen_data(Run(run.path))) == 37

@@ -118,6 +118,8 @@ def in_notebook() -> bool:
 def show_progress(progress: bool | StageProgress | None = None, reporter: Reporter | None = None) -> Iterator[Reporter]:
     """The Reporter for one call of a public function; notes and warnings within the block are displayed by it.
 
+    Where nothing is displayed, notes are warnings of Python; ranks other than 0 give none.
+
     Args:
         progress: True displays it; None only in a notebook and where standard output is a terminal; False does not. A
             callable gets the stages, and nothing is displayed.
@@ -135,7 +137,8 @@ def show_progress(progress: bool | StageProgress | None = None, reporter: Report
     notebook, terminal = in_notebook(), sys.stdout is not None and sys.stdout.isatty()
     shown = notebook or terminal if progress is None else progress is True
     if not shown or os.environ.get("RANK", "0") != "0":
-        yield NullReporter(progress if callable(progress) else None)
+        is_rank_zero = os.environ.get("RANK", "0") == "0"
+        yield NullReporter(progress if callable(progress) else None, warn if is_rank_zero else None)
         return
     with _notebook_display() if notebook else _text_display() as display:
         forgiving = ForgivingReporter(display)

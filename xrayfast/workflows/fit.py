@@ -141,13 +141,13 @@ def fit(
     shown = show_progress(progress, reporter)
     with join_process_group(config.train.device) as world, FreeThreads() as threads, shown as reporter:
         reporter = reporter if world.is_rank_zero else NullReporter()
-        opened = manifest
+        shown_notes = data.notes if isinstance(data, Manifest) else ()
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
         checked = require_leak_free(manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing)
         manifest, remarks = checked.data, list(checked.warnings)
         for note in manifest.notes:
-            if note not in opened.notes:
+            if note not in shown_notes:
                 reporter.note(note)
         global_batch = config.train.batch_size * world.world_size
         learn = prepare(manifest, config, images, global_batch, code)
