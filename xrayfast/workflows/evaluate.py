@@ -170,8 +170,15 @@ def evaluate(
             )
         beside: dict[str, Any] = {}
         if external is not None:
-            told, validation = evaluated.predictions, run.metrics[DECISION_SPLIT]["per_label"]
-            beside["prevalence"] = compare_prevalence(validation, told.truth, told.probability, run.task)
+            told, validation = evaluated.predictions, run.predictions(DECISION_SPLIT)
+            beside["prevalence"] = compare_prevalence(
+                run.labels,
+                (validation.truth, validation.groups),
+                (told.truth, told.groups),
+                told.probability,
+                run.task,
+                run.decision.positive,
+            )
             if correct_prior:
                 evaluated = _correct_prior(run, evaluated)
         predictions = evaluated.predictions

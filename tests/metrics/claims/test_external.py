@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
+from xrayfast.metrics.claims import external
 from xrayfast.metrics.claims.external import (
     compare_prevalence,
     compare_with_internal,
@@ -51,8 +52,8 @@ def test_prevalence_outside_the_interval_of_validation_is_warned_of_and_others_a
     truth, p = shifted()
     same, q = shifted(here=0.5, seed=2)
     truth, masked = np.column_stack([truth, same, np.full(4000, -1)]), np.full(4000, 0.5)
-    internal = [{"label": name, "support": 50, "negatives": 50} for name in ("rare", "same", "lacking")]
-    rows = compare_prevalence(internal, truth, np.column_stack([p, q, masked]), "multi")
+    half, labels = np.tile([[0], [1]], (50, 3)), ("rare", "same", "lacking")
+    rows = compare_prevalence(labels, (half, None), (truth, None), np.column_stack([p, q, masked]), "multi")
     assert [(row["label"], row["outside"]) for row in rows] == [("rare", True), ("same", False)]
     rare = rows[0]
     assert (rare["low"], rare["high"]) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # Wilson, 50 of 100
@@ -60,6 +61,62 @@ def test_prevalence_outside_the_interval_of_validation_is_warned_of_and_others_a
     assert rare["log_loss_corrected"] < rare["log_loss"]
     (warning,) = external_warnings(rows, [])
     assert warning.code == "prevalence" and "rare" in warning.text and "same" not in warning.text
+    assert "--correct-prior" in warning.advice
+    # Not where it makes the log loss worse, or has found none, all, or as many as on validation.
+    for changed in ({"log_loss_corrected": 2.774}, {"estimated": 0.0}, {"estimated": 1.0}, {"estimate_differs": False}):
+        (warning,) = external_warnings([rows[0] | changed], [])
+        assert "--correct-prior" not in warning.advice, changed
+
+
+def test_an_estimate_of_few_images_can_t_be_told_from_validation_s():
+    half = np.tile([[0], [1]], (50, 1))
+    for n, differs in ((4000, True), (12, False)):
+        truth, p = shifted(n=n, here=0.3)
+        (row,) = compare_prevalence(("a",), (half, None), (truth[:, None], None), p[:, None], "multi")
+        assert row["estimate_differs"] is differs
+    # The same 12 images again and again are no more patients.
+    again = np.tile(truth, 300)[:, None], np.tile(np.arange(12), 300)
+    (row,) = compare_prevalence(("a",), (half, None), again, np.tile(p, 300)[:, None], "multi")
+    assert row["estimate_differs"] is False
+
+
+@pytest.mark.parametrize(("images", "labels"), [(1, 1), (10, 1), (1, 8)])
+def test_of_equal_prevalence_is_warned_in_at_most_five_to_seven_per_cent(images, labels, monkeypatch):
+    """Validation of 2,000 images and other data of 100 patients; images of a patient agree."""
+    monkeypatch.setattr(external, "corrected_labels", lambda probability, prior, task: (prior, probability))
+    rng = np.random.default_rng(0)
+    names, found = [str(i) for i in range(labels)], 0
+    patient = np.repeat(np.arange(100), images)
+    for _ in range(200):
+        own, other = ((rng.random((n, labels)) < 0.3).astype(int) for n in (2000, 100))
+        other = other[patient]
+        rows = compare_prevalence(names, (own, None), (other, patient), np.full(other.shape, 0.3), "multi")
+        found += any(row["outside"] for row in rows)
+    assert found <= 14
+
+
+def test_equal_results_are_called_lower_in_at_most_five_to_seven_per_cent():
+    """Of 20 labels with one true AUROC, by DeLong's intervals."""
+    rng, error, found = np.random.default_rng(0), 0.03, 0
+    for _ in range(500):
+        a, b = rng.normal(0.8, error, 20), rng.normal(0.8, 2 * error, 20)
+        rows = [
+            {"metric": "auroc", "label": str(i), "internal": a[i], "internal_low": a[i] - 1.96 * error,
+             "external": b[i], "difference": b[i] - a[i], "high": b[i] - a[i] + 1.96 * error * 5**0.5}
+            for i in range(20)
+        ]  # fmt: skip
+        found += bool(external_warnings([], rows))
+    assert found <= 35
+
+
+def test_of_two_classes_the_positive_one_alone_has_rows():
+    truth, p = shifted(n=100)
+    both, q = np.column_stack([truth, 1 - truth]), np.column_stack([p, 1 - p])
+    rows = compare_prevalence(("a", "b"), (both, None), (both, None), q, "single", "b")
+    assert [row["label"] for row in rows] == ["b"]
+    of_two = summary(0.9, 0.85, 0.95), {"positive": "a", **summary(0.8, 0.7, 0.88)}
+    rows = compare_with_internal(*of_two, "single", True)
+    assert [row["metric"] for row in rows] == ["accuracy", "auroc", "recall", "specificity"]
 
 
 def test_the_interval_of_a_difference_is_newcombe_s():

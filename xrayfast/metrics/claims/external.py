@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,18 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, shorten
 from xrayfast.metrics.claims.headline import HeadlineWarning
 from xrayfast.metrics.classification import Floats, nan_to_none
-from xrayfast.metrics.proportions import wilson
+from xrayfast.metrics.intervals.formulas import Estimate, estimate_proportion
 from xrayfast.metrics.registry import EXACT_MATCH, metric_title
 from xrayfast.metrics.scoring import log_losses
 
 COMPARED = ("auroc", "recall", "specificity")
 """The metrics by label that are compared with those of the run's own data."""
+
+ALPHA = 0.05
+"""How often the warning of lower results, and that of prevalence, may arise where nothing differs."""
+
+AT_END = 0.001
+"""A prevalence that is estimated nearer to 0 or 1 is no estimate: it makes each image's probability 0 or 1."""
 
 _ITERATIONS, _TOLERANCE = 10_000, 1e-9
 
@@ -64,50 +71,88 @@ def corrected_labels(probability: Floats, prior: Floats, task: Task) -> tuple[Fl
 
 
 def compare_prevalence(
-    internal: Sequence[Mapping[str, Any]],
-    truth: NDArray[np.int64],
+    labels: Sequence[str],
+    validation: tuple[NDArray[np.int64], NDArray[np.int64] | None],
+    here: tuple[NDArray[np.int64], NDArray[np.int64] | None],
     probability: Floats,
     task: Task,
+    positive: str | None = None,
 ) -> list[dict[str, Any]]:
     """The prevalence of each label here and on validation, and what a correction for it would do.
 
     Args:
-        internal: rows by label of validation's summary.
-        truth: (N, L) of other data.
-        probability: (N, L) calibrated on validation.
+        labels: the L names.
+        validation: (M, L) truth and (M,) patients, as `summary.summarise` takes them.
+        here: (N, L) and (N,), likewise.
+        probability: (N, L) here, calibrated on validation.
         task: "single" or "multi".
+        positive: the positive class of two, which alone has a row.
 
     Returns:
         A row for each label that some images are known to have or lack, in both: `label`, `here`, `validation` with its
-        Wilson interval `low` to `high`, `outside` (whether `here` is), `estimated` (by `correct_prior`, without the
-        labels), and `log_loss` here as it is and `log_loss_corrected`.
+        interval `low` to `high` by patient, `outside` (whether the interval of their difference excludes 0, corrected
+        for the number of labels; `here` is outside of validation's interval then), `estimated` (by `correct_prior`,
+        without the labels), `estimate_differs` (whether that can be told from validation's), and `log_loss` here as it
+        is and `log_loss_corrected`.
     """
-    with_it, without = (np.array([row[name] for row in internal], float) for name in ("support", "negatives"))
-    low, high = wilson(with_it, with_it + without)
-    known, positive = (truth >= 0).sum(axis=0), (truth == 1).sum(axis=0)
-    there = (known > 0) & (with_it + without > 0)
+    truth, known = here[0], (here[0] >= 0).sum(axis=0)
+    known_there = (validation[0] >= 0).sum(axis=0)
+    there = (known > 0) & (known_there > 0)
     if not there.any():
         return []
-    prior = np.where(there, with_it / np.maximum(with_it + without, 1), 0.5)
+    prior = np.where(there, (validation[0] == 1).sum(axis=0) / np.maximum(known_there, 1), 0.5)
     estimated, corrected = corrected_labels(probability, prior, task)
     losses = [
         np.where(truth >= 0, log_losses(truth.astype(np.int8), values), 0).sum(axis=0) / np.maximum(known, 1)
         for values in (probability, corrected)
     ]
-    return [
-        {
-            "label": internal[i]["label"],
-            "here": float(positive[i] / known[i]),
-            "validation": float(prior[i]),
-            "low": float(low[i]),
-            "high": float(high[i]),
-            "outside": not low[i] <= positive[i] / known[i] <= high[i],
-            "estimated": float(estimated[i]),
-            "log_loss": float(losses[0][i]),
-            "log_loss_corrected": float(losses[1][i]),
-        }
-        for i in np.flatnonzero(there).tolist()
-    ]
+    shown = [i for i in np.flatnonzero(there).tolist() if positive in (None, labels[i])]
+    level, rows = 1 - ALPHA / max(1, len(shown)), []
+    for i in shown:
+        wide, own = _share(validation, i, level), _share(validation, i)
+        other = _share(here, i, level)
+        low, high = difference_interval(other.value, (other.low, other.high), wide.value, (wide.low, wide.high))
+        rows.append(
+            {
+                "label": labels[i],
+                "here": other.value,
+                "validation": own.value,
+                "low": own.low,
+                "high": own.high,
+                "outside": not low <= 0 <= high,
+                "estimated": float(estimated[i]),
+                "estimate_differs": _estimate_differs(float(estimated[i]), corrected[:, i], here[1], own),
+                "log_loss": float(losses[0][i]),
+                "log_loss_corrected": float(losses[1][i]),
+            }
+        )
+    return rows
+
+
+def _unit(groups: NDArray[np.int64] | None, n: int) -> NDArray[np.int64]:
+    return np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+
+
+def _share(sample: tuple[NDArray[np.int64], NDArray[np.int64] | None], i: int, level: float = 0.95) -> Estimate:
+    """The prevalence of label i, with its interval by patient."""
+    cells, unit = sample[0][:, i], _unit(sample[1], len(sample[0]))
+    known = cells >= 0
+    return estimate_proportion(cells[known] == 1, unit[known], int(unit.max()) + 1, level)
+
+
+def _estimate_differs(estimated: float, corrected: Floats, groups: NDArray[np.int64] | None, own: Estimate) -> bool:
+    """Whether a prevalence by `correct_prior` can be told from validation's.
+
+    Its error follows from the slopes of the log likelihood, added up by patient; at 0 and 1 there is none.
+    """
+    if not AT_END < estimated < 1 - AT_END:
+        return False
+    slopes = corrected / estimated - (1 - corrected) / (1 - estimated)
+    by_patient = np.bincount(_unit(groups, len(slopes)), weights=slopes)
+    half = NormalDist().inv_cdf(0.975) * float(np.sqrt((by_patient**2).sum()) / max((slopes**2).sum(), 1e-12))
+    ends = estimated - half, estimated + half
+    low, high = difference_interval(estimated, ends, own.value, (own.low, own.high))
+    return not low <= 0 <= high
 
 
 def difference_interval(
@@ -168,10 +213,11 @@ def compare_with_internal(
         }
 
     rows = []
-    for name in ("auroc_macro", EXACT_MATCH[task]) if same_labels else ():
+    positive = external.get("positive")
+    means = (EXACT_MATCH[task],) if positive else ("auroc_macro", EXACT_MATCH[task])
+    for name in means if same_labels else ():
         rows.append(row(name, None, internal["overall"].get(name), external["overall"].get(name)))
     theirs = {one["label"]: one for one in internal["per_label"]}
-    positive = external.get("positive")
     for one in external["per_label"]:
         if (one["support"] or one["negatives"]) and one["label"] in theirs and positive in (None, one["label"]):
             own = theirs[one["label"]]
@@ -182,16 +228,20 @@ def compare_with_internal(
 def external_warnings(
     prevalence: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]
 ) -> list[HeadlineWarning]:
-    """The warnings of `compare_prevalence` and `compare_with_internal`."""
+    """The warnings of `compare_prevalence` and `compare_with_internal`.
+
+    Results are below those of the run's own where the interval of the difference, made wider for the number of results,
+    lies below 0; they then are below the interval there, too.
+    """
     found = []
+    judged = [row for row in rows if (row["label"] is None or row["metric"] == "auroc") and row["high"] is not None]
+    normal = NormalDist()
+    wider = max(1.0, normal.inv_cdf(1 - ALPHA / max(2, len(judged))) / normal.inv_cdf(0.975))
     below = [
         f"{metric_title(row['metric'])}{'' if row['label'] is None else ' of ' + row['label']} {row['external']:.3f}, "
         f"below {row['internal_low']:.3f}"
-        for row in rows
-        if (row["label"] is None or row["metric"] == "auroc")
-        and row["external"] is not None
-        and row["internal_low"] is not None
-        and row["external"] < row["internal_low"]
+        for row in judged
+        if row["difference"] + wider * (row["high"] - row["difference"]) < 0
     ]
     if below:
         found.append(
@@ -207,12 +257,25 @@ def external_warnings(
         if row["outside"]
     ]
     if outside:
+        helps = (
+            all(AT_END < row["estimated"] < 1 - AT_END for row in prevalence)
+            and sum(row["log_loss_corrected"] - row["log_loss"] for row in prevalence) < 0
+            and any(
+                row["outside"] and row["estimate_differs"] and row["log_loss_corrected"] < row["log_loss"]
+                for row in prevalence
+            )
+        )
         found.append(
             HeadlineWarning(
                 "prevalence",
                 f"Prevalence lies outside validation's interval: {shorten(outside)}.",
-                "Probabilities and predictive values are off by that; --correct-prior corrects probabilities for the "
-                "prevalence here, which it estimates without the labels; the table shows whether that helps.",
+                "Probabilities and predictive values are off by that"
+                + (
+                    "; --correct-prior corrects probabilities for the prevalence here, which it estimates without the "
+                    "labels."
+                    if helps
+                    else ", and a correction that estimates the prevalence without the labels does not help here."
+                ),
             )
         )
     return found
