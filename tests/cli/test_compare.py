@@ -37,7 +37,7 @@ def test_the_screen_has_intervals_first_and_corrected_p_beside(runs, monkeypatch
     assert re.search(r"^b +AUROC tumour .* (yes|no) *$", said, flags=re.M)
     for words in (
         "Difference from c on the 60 test images in common",
-        "p also corrected for 10 tests",
+        "p also corrected for 15 tests",
         "How they were trained",
     ):
         assert words in said

@@ -26,7 +26,7 @@ class Comparison(HasOverview):
         differences: one row per run, metric and label, compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
             `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
-            (Holm, over all tests here) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
+            (see `compare`) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
             without a test).
         notes: on what was compared and how, as sentences.
         task: "single" or "multi".

@@ -44,7 +44,8 @@ def compare(
 
     Differences are paired: both runs are evaluated on the same drawn patients. The accuracy (or subset accuracy) is
     tested by McNemar's exact test and the AUROC of each label by DeLong's, both clustered by patient where patients are
-    known; all p-values of the comparison are corrected together by Holm's method.
+    known; all p-values are corrected together by Holm's method; of three runs or more without a `reference` by
+    Bonferroni's, for the tests of every pair of runs, since the best one is chosen on these images.
 
     Args:
         runs: runs, their folders, or folders of runs.
@@ -96,8 +97,9 @@ def compare(
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])
             reporter.preparing("comparing", done, total)
-    difference_table, tests = correct_p_values(pairs)
-    notes += _merge_lines(remarks, "Every other run") + _test_notes(tests, reference is None, order)
+    chosen_from = len(found) if reference is None else 2
+    difference_table, tests = correct_p_values(pairs, chosen_from)
+    notes += _merge_lines(remarks, "Every other run") + _test_notes(tests, chosen_from, reference is None, order)
     warnings, warning_notes = _headline_warnings(found, chosen)
     compared_runs = Comparison(
         table,
@@ -318,11 +320,14 @@ def _merge_lines(lines_of: dict[str, list[str]], every: str) -> list[str]:
     return [f"{every if len(names) == len(lines_of) > 1 else shorten(names)}: {line}" for line, names in runs.items()]
 
 
-def _test_notes(tests: int, chosen: bool, order: str) -> list[str]:
+def _test_notes(tests: int, chosen_from: int, chosen: bool, order: str) -> list[str]:
     if not tests:
         return []
+    how = "corrected together by Holm's method"
+    if chosen_from > 2:
+        how = "those of every pair of runs, corrected together by Bonferroni's method, since the reference was chosen"
     notes = [
-        f"{tests} tests, corrected together by Holm's method. A difference is significant where its corrected p is "
+        f"{tests} tests, {how}. A difference is significant where its corrected p is "
         f"below {LEVEL} and its interval excludes 0; one that is not may still exist, and its interval says how "
         "large it may be. Intervals are not corrected."
     ]

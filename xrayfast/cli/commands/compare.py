@@ -142,7 +142,7 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
     out.table(
         f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong), p also corrected for {found.tests} tests"
         + (f"; the {MOST_TESTS} smallest p" if too_many else ""),
-        ["run", "metric", "difference", "p", "p (Holm)", "significant"],
+        ["run", "metric", "difference", "p", "p, corrected", "significant"],
         [
             (
                 row["run"],

@@ -100,14 +100,29 @@ def compare_pair(
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
 
 
-def correct_p_values(rows: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
-    """The differences as a table with p-values corrected by Holm's method, and the number of tests."""
+def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) -> tuple[pd.DataFrame, int]:
+    """The differences as a table with corrected p-values, and the number of tests that they are corrected for.
+
+    Args:
+        rows: of `compare_pair`, with "run" and "reference".
+        chosen_from: number of runs of which the reference is the one with the best result on these images. It then
+            differs from the others by chance already, and p-values are corrected, by Bonferroni's method, for the tests
+            of every pair of runs, whichever is chosen. With 2, or a reference named beforehand, they are corrected for
+            those here, by Holm's.
+    """
     columns = ["run", "reference", "images", "patients", "metric", "label", "difference", "low", "high", "test", "p"]
     table = pd.DataFrame(list(rows), columns=columns)
-    table["p_corrected"] = p = holm(table["p"].to_numpy(dtype=np.float64))
+    p = table["p"].to_numpy(dtype=np.float64)
+    tests = int((~np.isnan(p)).sum())
+    if chosen_from > 2:  # `rows` are chosen_from - 1 of chosen_from * (chosen_from - 1) / 2 pairs
+        tests = tests * chosen_from // 2
+        p = np.minimum(p * tests, 1.0)
+    else:
+        p = holm(p)
+    table["p_corrected"] = p
     significant = (p < LEVEL) & ((table["low"] > 0) | (table["high"] < 0))
     table["significant"] = significant.astype(object).where(~np.isnan(p), None)
-    return table, int((~np.isnan(p)).sum())
+    return table, tests
 
 
 def _align(one: RunPredictions, other: RunPredictions) -> tuple[_Rows, _Rows, _Rows] | str:
