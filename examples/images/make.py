@@ -16,17 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
 HERE = Path(__file__).parent
 COLUMNS = 120
-PAPER = (253, 253, 251)
-
-GLANCE = "section:not(#glance){display:none}"
-FIGURES = "section:not(#results-test),header,nav,footer,table,details,p,ul,#results-test h3:last-of-type{display:none}"
-"""What is hidden of report.html in its left and in its right half."""
 
 
 def main() -> None:
@@ -100,21 +95,10 @@ def terminal(browser: str, lines: list[str], work: Path) -> None:
 
 
 def report(browser: str, page: Path, work: Path) -> None:
-    """The first page of report.html, and beside it the figures of the test results."""
-    halves = []
-    for name, hidden in (("glance", GLANCE), ("figures", FIGURES)):
-        text = page.read_text(encoding="utf-8").replace("</head>", f"<style>{hidden}</style></head>")
-        text = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)  # it forbids other styles
-        (work / f"{name}.html").write_text(text, encoding="utf-8")
-        image = screenshot(browser, work / f"{name}.html", 1000, 4000)
-        left, top, right, bottom = ImageOps.invert(image.convert("L").point(lambda v: 255 if v > 245 else v)).getbbox()
-        halves.append(image.crop((max(left - 30, 0), max(top - 30, 0), min(right + 30, 1000), bottom + 30)))
-    height = min(half.height for half in halves)
-    halves = [half.resize((half.width * height // half.height, height), Image.Resampling.LANCZOS) for half in halves]
-    whole = Image.new("RGB", (sum(half.width for half in halves), height), PAPER)
-    whole.paste(halves[0], (0, 0))
-    whole.paste(halves[1], (halves[0].width, 0))
-    whole.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "report.png", optimize=True)
+    """The first screen of report.html."""
+    shutil.copy(page, work / "report.html")
+    first = screenshot(browser, work / "report.html", 1440, 890)
+    first.convert("P", palette=Image.Palette.ADAPTIVE, colors=128).save(HERE / "report.png", optimize=True)
 
 
 def screenshot(browser: str, page: Path, width: int, height: int) -> Image.Image:

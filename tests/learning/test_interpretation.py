@@ -136,6 +136,7 @@ def test_interpret_writes_these_files(single, multi, tiny_run, tiny_multi_run):
             "per_label",
             "most_confused",
             "top_losses",
+            "operating",
             own,
         }
         page = run.report_path.read_text()
