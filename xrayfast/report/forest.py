@@ -18,8 +18,8 @@ from xrayfast.report.figures import axes_at, fitting
 from xrayfast.report.wording import interval_of, label_rows
 
 ROW, ABOVE, BELOW = 0.235, 0.36, 0.32
-NAMES, VALUES, GAP = 1.75, 1.22, 0.16
-NAME_CHARACTERS = 26
+NAMES, VALUES, GAP = 1.95, 1.22, 0.16
+NAME_CHARACTERS = 20
 
 GUESS = {"auroc": 0.5, "auroc_macro": 0.5}
 """What guessing gives, where that does not depend on the data."""
