@@ -210,7 +210,7 @@ def _label_row(row: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(row.get("label"), str):
         raise ValueError("expected the name of a label under 'label'")
     for name, value in row.items():
-        if name not in ("label", "intervals") and not isinstance(value, int | float | None):
+        if name not in ("label", "intervals", "reason") and not isinstance(value, int | float | None):
             raise ValueError(f"expected a number or null under '{name}', found {value!r}")
     return row
 
