@@ -35,7 +35,7 @@ def find_lr(
     data: Manifest | Path | str | None = None,
     *,
     config: Config | None = None,
-    steps: Annotated[int, Field(ge=1, le=MAX_EPOCHS)] = 100,
+    steps: Annotated[int, Field(ge=20, le=MAX_EPOCHS)] = 100,
     progress: bool | StageProgress | None = None,
     note: Callable[[str], None] = warn,
     cbs: Callbacks = (),
@@ -49,7 +49,7 @@ def find_lr(
     Args:
         data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
         config: settings; `options` override them.
-        steps: number of batches.
+        steps: number of batches, at least 20.
         progress: whether to display progress; by default in a notebook and in a terminal. Or what is called with each
             stage, its images done and in all.
         note: called with each note on options and weights without effect, in a sentence.

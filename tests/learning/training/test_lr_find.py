@@ -1,8 +1,11 @@
 """The result of a range test, as it is shown."""
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
+import xrayfast as xf
+from xrayfast.errors import ConfigError
 from xrayfast.learning.training.lr_find import LRCurve
 
 CURVE = LRCurve(np.array([1e-4, 1e-3, 1e-2]), np.array([1.0, 0.5, 2.0]), {"valley": 1e-3, "steep": None})
@@ -18,3 +21,8 @@ def test_a_curve_is_drawn_on_axes_of_one_s_own_too():
     assert CURVE.plot(ax=axes) is axes
     for one, other in zip(axes.lines, CURVE.plot().axes[0].lines, strict=True):
         np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+
+
+def test_fewer_steps_than_a_range_test_needs_are_an_error():
+    with pytest.raises(ConfigError, match="steps is 5"):
+        xf.find_lr(steps=5)
