@@ -175,4 +175,4 @@ def quick(monkeypatch):
         return buffer.getvalue()
 
     for module in ("figures", "html.plots"):
-        monkeypatch.setattr(f"xrayfast.report.{module}.png_bytes", one_pixel)
+        monkeypatch.setattr(f"xrayfast.reporting.{module}.png_bytes", one_pixel)

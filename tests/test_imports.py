@@ -17,7 +17,7 @@ LAYERS = [
     ["cli"],
     ["workflows"],
     ["learning"],
-    ["report"],
+    ["reporting"],
     ["run"],
     ["evaluation"],
     ["predictions", "run_files", "batches"],
@@ -41,7 +41,7 @@ HEAVY = {
     "data": {"torch", "torchvision", "fastai", "sklearn", "matplotlib"},
     "audit": {"torch", "torchvision", "fastai", "matplotlib"},
     "metrics": {"torch", "torchvision", "fastai", "pandas", "matplotlib"},
-    "report": {"torch", "torchvision", "fastai"},
+    "reporting": {"torch", "torchvision", "fastai"},
 }
 
 

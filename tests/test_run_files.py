@@ -7,9 +7,9 @@ import pytest
 
 import xrayfast as xf
 from xrayfast.errors import RunError
-from xrayfast.report.html.pages import run_page
-from xrayfast.report.markdown import descriptions
-from xrayfast.report.markdown.model_card import render_model_card
+from xrayfast.reporting.html.pages import run_page
+from xrayfast.reporting.markdown import descriptions
+from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.run import Run
 from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 

@@ -52,14 +52,14 @@ PHRASES = {
 
 OTHER_SENSES = {
     r"synthetic": r"films?|findings?",  # what `synth` draws
-    r"audit/|cli/output|report/html/\w*/?check|workflows/steps/provenance": r"findings?",  # of an audit
-    r"report/\w+/templates/(model_card|results)": r"findings?",  # of radiologists
-    r"report/html/templates/check": "from elsewhere",  # other hospitals
+    r"audit/|cli/output|reporting/html/\w*/?check|workflows/steps/provenance": r"findings?",  # of an audit
+    r"reporting/\w+/templates/(model_card|results)": r"findings?",  # of radiologists
+    r"reporting/html/templates/check": "from elsewhere",  # other hospitals
     # words in users' data
     r"data/sources/(column|layout|datasets)|data/images/names|data/labels/(cells|words)": r"findings?|films?|pictures?",
     r"data/cache/|learning/training/loaders": r"\w+ process(?:es)?",  # of the operating system
     r"data/cache/(folders|shards)": "pictures",  # a folder on users' disks
-    r"report/markdown/claim": r"test set",  # the checklist's own words
+    r"reporting/markdown/claim": r"test set",  # the checklist's own words
 }
 """Files, and the words that they have in another sense."""
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.load import load as load
     from xrayfast.workflows.load import save as save
     from xrayfast.workflows.predict import predict as predict
+    from xrayfast.workflows.report import report as report
     from xrayfast.workflows.split import split as split
 
 _HOMES = {
@@ -63,6 +64,7 @@ _HOMES = {
     "open_data": "xrayfast.workflows.data:open_data",
     "phantom": "xrayfast.synthetic:phantom",
     "predict": "xrayfast.workflows.predict:predict",
+    "report": "xrayfast.workflows.report:report",
     "resume": "xrayfast.workflows.fit:resume",
     "save": "xrayfast.workflows.load:save",
     "split": "xrayfast.workflows.split:split",
@@ -91,6 +93,7 @@ __all__ = [
     "open_data",
     "phantom",
     "predict",
+    "report",
     "resume",
     "save",
     "split",

@@ -10,7 +10,7 @@ import pytest
 
 import xrayfast as xf
 from tests.cli.test_cli import TINY, call
-from tests.report.samples import shows_all
+from tests.reporting.samples import shows_all
 from tests.test_escapes import NASTY
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest

@@ -9,7 +9,7 @@ from xrayfast.errors import DataError
 from xrayfast.learning.fastai_api import ClassificationInterpretation, Learner
 from xrayfast.learning.interpretation import RadiographInterpretation
 from xrayfast.predictions import Predictions
-from xrayfast.report.interpretation import Interpretation
+from xrayfast.reporting.interpretation import Interpretation
 
 
 @pytest.fixture(scope="module")

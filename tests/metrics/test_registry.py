@@ -30,9 +30,9 @@ from xrayfast.metrics.registry import (
 )
 from xrayfast.metrics.summary import compute_epoch_metrics, summarise
 from xrayfast.progress.terminal import format_epoch
-from xrayfast.report.html.results_tables import all_metrics_table, headline_table, label_tables
-from xrayfast.report.markdown.model_card import metadata, render_model_card
-from xrayfast.report.markdown.run_facts import read_run_facts
+from xrayfast.reporting.html.results_tables import all_metrics_table, headline_table, label_tables
+from xrayfast.reporting.markdown.model_card import metadata, render_model_card
+from xrayfast.reporting.markdown.run_facts import read_run_facts
 
 CASES = {"single": one_class, "multi": many_labels}
 

@@ -13,7 +13,7 @@ from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.intervals.resampling import draws, left_out
 from xrayfast.metrics.subgroups import _gaps, age_bands, subgroups
 from xrayfast.metrics.summary import summarise
-from xrayfast.report.wording import gap_test
+from xrayfast.reporting.wording import gap_test
 
 LABELS = ("a", "b", "c")
 

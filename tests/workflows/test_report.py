@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as skm
 from typer.testing import CliRunner
 
+import xrayfast as xf
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, DataError, WriteError
 from xrayfast.workflows.report import report
@@ -213,3 +214,7 @@ def test_columns_that_lack_are_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="can't be made"):
         report(single(), tmp_path / "file" / "x")
+
+
+def test_it_is_public_whatever_was_imported_before():
+    assert xf.report is report

@@ -10,10 +10,10 @@ from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.errors import format_cell, format_interval, plural
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.report.wording import gap_test, images_of_patients, interval_of, label_rows
+from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows
 
 if TYPE_CHECKING:
-    from xrayfast.report.interpretation import Interpretation
+    from xrayfast.reporting.interpretation import Interpretation
 
 MOST_CONFUSED = 10
 """Most pairs of classes in the table."""

@@ -11,8 +11,8 @@ from typing import Any
 
 
 def report_module(name: str) -> Any:
-    """The module `xrayfast.report.NAME`."""
-    return import_module(f"xrayfast.report.{name}")
+    """The module `xrayfast.reporting.NAME`."""
+    return import_module(f"xrayfast.reporting.{name}")
 
 
 class HasOverview:

@@ -18,7 +18,7 @@ from xrayfast.learning.inference.predictor import predict_split
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
 from xrayfast.predictions import Predictions
-from xrayfast.report.interpretation import Interpretation
+from xrayfast.reporting.interpretation import Interpretation
 
 
 class RadiographInterpretation(Interpretation, ClassificationInterpretation):

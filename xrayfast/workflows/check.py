@@ -15,7 +15,7 @@ from xrayfast.errors import ReadError, WriteError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_json, write_text
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.report.html.pages.check_page import render_check_page, shown_groups, shown_rows
+from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.run import now
 from xrayfast.workflows.data import opened, unused_data_settings
 

@@ -21,9 +21,9 @@ from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metri
 from xrayfast.own_code import show_setting
 from xrayfast.predictions import Predictions
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.report.comparison import Comparison
-from xrayfast.report.html.pages.comparison_page import render_comparison_page
-from xrayfast.report.wording import warning_sentences
+from xrayfast.reporting.comparison import Comparison
+from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
+from xrayfast.reporting.wording import warning_sentences
 from xrayfast.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
 

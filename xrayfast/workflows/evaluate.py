@@ -36,7 +36,7 @@ from xrayfast.predictions import (
     image_attributes,
 )
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.report.figures import Case
+from xrayfast.reporting.figures import Case
 from xrayfast.run import Run, now
 from xrayfast.workflows.data import unused_data_settings
 from xrayfast.workflows.steps.evaluation_files import shown_cases, write_page, write_tables

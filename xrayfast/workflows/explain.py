@@ -19,8 +19,8 @@ from xrayfast.errors.escapes import escape_hidden
 from xrayfast.learning.inference import saliency
 from xrayfast.learning.inference.predictor import Predictor
 from xrayfast.predictions import join_row_labels
-from xrayfast.report import figures, overlays
-from xrayfast.report.interpretation import IMAGE_SIZE
+from xrayfast.reporting import figures, overlays
+from xrayfast.reporting.interpretation import IMAGE_SIZE
 from xrayfast.run import Run
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Explanation:
         return f"Explanation('{escape_hidden(self.file)}': {escape_hidden(self.label)} {probability:.2f})"
 
     def _repr_html_(self) -> str:
-        from xrayfast.report.html.overview import explanation_overview, render_overview
+        from xrayfast.reporting.html.overview import explanation_overview, render_overview
 
         return render_overview(explanation_overview(self.case(), self.probabilities))
 

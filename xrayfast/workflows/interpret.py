@@ -18,15 +18,15 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv, write_text
 from xrayfast.metrics.classification import nan_to_none
 from xrayfast.progress import StageProgress, show_progress
-from xrayfast.report import figures
-from xrayfast.report.headline_figure import headline_figure
-from xrayfast.report.html.pages.run_page import ReportData, render_run_page, training_facts
-from xrayfast.report.html.plots import Plot, batches_plot, figure_blocks, history_plot
-from xrayfast.report.html.split_section import SplitReport
-from xrayfast.report.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
-from xrayfast.report.markdown.methods import describe_methods
-from xrayfast.report.overfitting import of_final_metrics, of_history
-from xrayfast.report.overlays import SaliencyCase, overlays_figure
+from xrayfast.reporting import figures
+from xrayfast.reporting.headline_figure import headline_figure
+from xrayfast.reporting.html.pages.run_page import ReportData, render_run_page, training_facts
+from xrayfast.reporting.html.plots import Plot, batches_plot, figure_blocks, history_plot
+from xrayfast.reporting.html.split_section import SplitReport
+from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
+from xrayfast.reporting.markdown.methods import describe_methods
+from xrayfast.reporting.overfitting import of_final_metrics, of_history
+from xrayfast.reporting.overlays import SaliencyCase, overlays_figure
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.evaluation_files import operating_rows

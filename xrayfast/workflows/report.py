@@ -22,8 +22,8 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import epoch_metrics
 from xrayfast.predictions import Predictions
-from xrayfast.report.html.pages.predictions_page import render_predictions_page
-from xrayfast.report.html.split_section import SplitReport
+from xrayfast.reporting.html.pages.predictions_page import render_predictions_page
+from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.run import now
 from xrayfast.workflows.steps.paired import RunPredictions, compare_pair, correct_p_values
 from xrayfast.workflows.steps.prediction_table import read_prediction_table

@@ -18,7 +18,7 @@ from xrayfast.progress.terminal import reporting
 if TYPE_CHECKING:
     import pandas as pd
 
-    from xrayfast.report.comparison import Comparison
+    from xrayfast.reporting.comparison import Comparison
 
 MOST_TESTS = 20
 """Tests shown at most; --csv and --json have them all."""

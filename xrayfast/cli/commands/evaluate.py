@@ -121,7 +121,7 @@ def evaluate(
 def show_evaluation(out: Output, run: Run, metrics: Mapping[str, Any]) -> None:
     """Print which images were evaluated, the results, the subgroups with their gaps, and the notes."""
     from xrayfast.cli.results import show_decision, show_metrics, show_subgroups
-    from xrayfast.report.wording import external_tables
+    from xrayfast.reporting.wording import external_tables
 
     result, task = metrics["result"], run.task
     _show_images(out, run, metrics)

@@ -65,7 +65,7 @@ class LRCurve:
         return f"LRCurve({plural(len(self.lrs), 'step')}; {found})"
 
     def _repr_html_(self) -> str:
-        from xrayfast.report.html.overview import range_test_overview, render_overview
+        from xrayfast.reporting.html.overview import range_test_overview, render_overview
 
         return render_overview(range_test_overview(self.lrs, self.losses, self.suggestions))
 
@@ -82,7 +82,7 @@ class LRCurve:
             ConfigError: `ax` is something else.
         """
         from xrayfast.display.notebook_figure import display_after_cell, require_axes
-        from xrayfast.report.figures import draw_range_test, lr_figure
+        from xrayfast.reporting.figures import draw_range_test, lr_figure
 
         require_axes(ax)
         if ax is None:

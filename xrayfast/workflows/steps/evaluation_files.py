@@ -12,11 +12,11 @@ from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.evaluation import Evaluation
 from xrayfast.files import write_csv, write_text
 from xrayfast.predictions import Predictions
-from xrayfast.report.figures import Case
-from xrayfast.report.html.pages.evaluation_page import EvaluationData, render_evaluation_page
-from xrayfast.report.html.split_section import SplitName, SplitReport
-from xrayfast.report.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
-from xrayfast.report.wording import interval_of
+from xrayfast.reporting.figures import Case
+from xrayfast.reporting.html.pages.evaluation_page import EvaluationData, render_evaluation_page
+from xrayfast.reporting.html.split_section import SplitName, SplitReport
+from xrayfast.reporting.interpretation import IMAGE_SIZE, RIGHT_SHOWN, Interpretation
+from xrayfast.reporting.wording import interval_of
 from xrayfast.run import Run
 
 _COUNTS = ("label", "support", "negatives", "threshold")

@@ -26,8 +26,8 @@ from xrayfast.metrics.subgroups import age_bands, subgroups
 from xrayfast.metrics.summary import one_vs_rest, summarise
 from xrayfast.option_effects import DecisionFacts, check_effects
 from xrayfast.predictions import Predictions
-from xrayfast.report.markdown.claim import render_claim
-from xrayfast.report.markdown.model_card import render_model_card
+from xrayfast.reporting.markdown.claim import render_claim
+from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.run import Run
 
 DECISION_SPLIT: PredictedSplit = "valid"

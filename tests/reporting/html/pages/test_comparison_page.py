@@ -1,0 +1,210 @@
+"""The page of a comparison: whole, safe, and with the numbers of the result."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import xrayfast as xf
+from tests.metrics.cases import many_labels, one_class
+from tests.workflows.test_compare import better, kept, told
+from xrayfast.errors import format_value
+from xrayfast.metrics.summary import summarise
+from xrayfast.reporting.html.pages import comparison_page
+from xrayfast.reporting.html.pages.comparison_page import WARNINGS_OPEN, answer, render_comparison_page
+
+HOSTILE = "<script>alert(1)<{0}\u202e"
+
+FEW = {"code": "few patients", "text": "Fewer than 10 patients: <b>.", "advice": "Take more."}
+CHANCE = {"code": "chance", "text": "AUROC {reference} is not above chance.", "advice": ""}
+CHOSEN = {"code": "chosen here", "text": "Chosen on these images.", "advice": ""}
+
+
+class Page(HTMLParser):
+    """Tables by id as rows of the texts of cells, the texts of items and paragraphs, and all start tags."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.rows, self.tables, self.items = [], [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append((tag, attrs))
+        if tag == "caption":
+            self.rows = self.tables[attrs.get("id")] = []
+        elif tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        elif tag in ("li", "p"):
+            self.items.append("")
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1]:
+            self.rows[-1][-1] += data
+        if self.items:
+            self.items[-1] += data
+
+    def handle_endtag(self, tag):
+        if tag == "table":
+            self.rows = []
+
+    def body(self, id):
+        return [[" ".join(cell.split()) for cell in row] for row in self.tables[id][1:]]
+
+
+def add_warnings(run, split, warnings):
+    valid = run.predictions(split)
+    summary = summarise(valid.truth, valid.probability, valid.labels, run.task, groups=valid.groups, resamples=20)
+    run.write_metrics({split: summary | {"warnings": warnings}})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three runs, one of a hostile name, with warnings that all, two or one of them raise."""
+    root = tmp_path_factory.mktemp("page")
+    truth, probability = one_class(n=60)
+    labels = ("covid-19", "normal", "pneumonia", "<i>tumour")
+    for name, share, warnings in (
+        (HOSTILE, 0.05, [CHOSEN, FEW, CHANCE]),
+        ("b", 0.0, [CHOSEN, FEW, CHANCE]),
+        ("c", 0.3, [CHOSEN, FEW]),
+    ):
+        run = kept(root / "runs", name, valid=told(truth, better(probability, truth, share), labels))
+        add_warnings(run, "valid", warnings)
+    page = root / "comparison.html"
+    found = xf.compare(root / "runs", resamples=30, seed=2, page=page)
+    return found, page.read_text("utf-8")
+
+
+def test_the_tables_hold_the_numbers_of_the_result(made):
+    found, text = made
+    page = Page(text)
+    rows = page.body("runs")
+    assert [row[0] for row in rows] == ["c reference", "<script>alert(1)<{0}\\u202e", "b"]
+    for row, record in zip(rows, found.table.to_dict("records"), strict=True):
+        assert row[1] == "60"
+        for cell, name in zip(row[2:], found.metrics, strict=True):
+            ends = (format_value(record[f"{name}_{end}"]) for end in ("low", "high"))
+            assert cell == f"{format_value(record[name])} {' to '.join(ends)}"
+    differences = found.differences
+    whole = differences[differences["label"] == ""]
+    shown = page.body("differences")
+    assert len(shown) == 2
+    for row in shown:
+        record = whole[(whole["run"].str[0] == row[0][0]) & (whole["metric"] == "accuracy")].iloc[0]
+        assert row[1:3] == ["60", " ".join([format_value(record["difference"], "+.3f"),
+                            " to ".join(format_value(record[end], "+.3f") for end in ("low", "high"))])]  # fmt: skip
+    tests = page.body("by-label")
+    assert len(tests) == 2 * 4 == (differences["label"] != "").sum()
+    record = differences[(differences["run"] == "b") & (differences["label"] == "normal")].iloc[0]
+    row = next(row for row in tests if row[:2] == ["b", "AUROC, normal"])
+    p, corrected = (f"{x:.3f}" if x >= 0.001 else "<0.001" for x in (record["p"], record["p_corrected"]))
+    assert row[3:] == ["DeLong", p, corrected, "yes" if record["significant"] else "no"]
+    assert len(page.body("tests")) == 2 and "corrected for 10 tests" in text
+
+
+def test_warnings_stand_before_the_tables_each_once_with_the_runs_that_raise_it(made):
+    found, text = made
+    assert found.warnings[0].startswith("These are validation images.")
+    assert found.warnings[1:] == (
+        "Every run: Fewer than 10 patients: <b>. Take more.",
+        f"{HOSTILE}, b: AUROC {{reference}} is not above chance.",
+    )
+    start, end = text.index('<ul class="warnings">'), text.index('id="runs-section"')
+    assert start < end
+    shown = Page(text[start:end]).items
+    for warning in found.warnings:
+        assert sum(warning[:60].replace("\u202e", "\\u202e") in item for item in shown) == 1
+    assert "No warnings are known" not in text
+    assert found.warnings[2].replace("\u202e", "\\u202e") in "".join(Page(found._repr_html_()).items)
+
+
+def test_many_warnings_are_folded(made):
+    found, _ = made
+    text = render_comparison_page(replace(found, warnings=tuple(f"w{i}." for i in range(9))), "today", "x")
+    assert f"Further warnings ({9 - WARNINGS_OPEN})" in text
+
+
+def test_runs_without_a_list_of_warnings_are_named(tmp_path):
+    truth, probability = one_class(n=30)
+    for name in "ab":
+        run = kept(tmp_path, name, test=told(truth, probability))
+    add_warnings(run, "test", [])
+    found = xf.compare(tmp_path, resamples=10)
+    assert not found.warnings
+    assert "No warnings are known of a, of an older version" in found.notes[-1]
+
+
+def test_names_from_strangers_are_text_and_the_page_asks_for_nothing(made):
+    _, text = made
+    assert "<script>alert" not in text and "<i>tumour" not in text and "\u202e" not in text
+    assert "&lt;script&gt;alert(1)&lt;" in text and "&lt;i&gt;tumour" in text
+    page = Page(text)
+    for tag, attrs in page.tags:
+        assert not any(name.startswith("on") or name == "style" for name in attrs), (tag, attrs)
+        for name in ("src", "href"):
+            assert attrs.get(name, "data:").startswith(("data:", "#")), (tag, attrs)
+    assert "default-src &#39;none&#39;" in text and "not for diagnosis" in text
+    targets = {attrs["href"][1:] for tag, attrs in page.tags if tag == "a"}
+    assert targets <= {attrs["id"] for _, attrs in page.tags if "id" in attrs}
+    assert len(re.findall("<script", text)) == 1
+
+
+def test_the_command_makes_the_page_again(made):
+    found, text = made
+    command = re.search(r"(?s)<pre[^>]*><code>(.*?)</code>", text)[1]
+    assert command.startswith("xrayfast compare ")
+    for words in ("--split valid", "--order auroc_macro", "--resamples 30", "--seed 2", f"--page {found.page}"):
+        assert words in command
+    assert "--reference" not in command  # it was chosen by its result, which the notes say
+
+
+def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
+    found, _ = made
+    pairs = found.differences
+    whole = pairs[(pairs["metric"] == "auroc_macro") & (pairs["label"] == "")].assign(
+        low=[-0.3, -0.1], high=[-0.1, 0.1]
+    )
+    labels = pairs[pairs["label"] != ""]
+    labels = labels.assign(significant=[True, True, True, *[False] * (len(labels) - 3)])
+    first, second, third = answer(replace(found, differences=pd.concat([whole, labels])))
+    value = format_value(found.table["auroc_macro"][0])
+    assert first.startswith(f"c comes first of 3 runs by AUROC, macro: {value} (")
+    assert "the difference from c excludes 0 for 1 of 2 runs: " in second and second.endswith("−0.300 to −0.100).")
+    assert third == "Of 10 tests, 3 are significant once corrected for their number."
+    alone = replace(found, differences=pairs.iloc[:0], tests=0)
+    assert answer(alone)[1:] == ["No other run could be compared with c on the same images."]
+    assert "No other run could be compared" in render_comparison_page(alone, "today", "x")
+    undefined = replace(found, table=found.table.assign(auroc_macro=np.nan))
+    assert answer(undefined) == ["AUROC, macro is defined for no run."]
+    assert render_comparison_page(undefined, "today", "x")
+
+
+def test_a_multi_label_comparison_with_masked_cells_has_all_labels(tmp_path):
+    truth, probability = many_labels(n=60, labels=14, hidden=0.1)
+    labels = [f"label-{i}" for i in range(14)]
+    for name, share in (("a", 0.0), ("b", 0.3)):
+        values = better(probability, np.where(truth < 0, 0.5, truth), share)
+        kept(tmp_path, name, "multi", [0.5] * 14, test=told(truth, values, labels))
+    xf.compare(tmp_path, resamples=10, page=tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert [row[1] for row in page.body("by-label")] == [f"AUROC, {label}" for label in labels]
+    assert len(page.body("runs")) == 2
+
+
+def test_a_forest_plot_shows_each_run_with_its_interval(made, monkeypatch):
+    found, text = made
+    assert [tag for tag, attrs in Page(text).tags if attrs.get("class") == "plot wide"] == ["img"]
+    drawn = []
+    monkeypatch.setattr(comparison_page, "plot", lambda figure, *words: drawn.append(figure))
+    comparison_page.forest_plot(found)
+    (axes,) = drawn[0].axes
+    ends = [line.get_xdata() for line in axes.lines if line.get_gid() == "interval"]
+    np.testing.assert_allclose(ends, found.table[["auroc_macro_low", "auroc_macro_high"]])
+    values = [line.get_xdata()[0] for line in axes.lines if line.get_gid() == "value"]
+    np.testing.assert_allclose(values, found.table["auroc_macro"])

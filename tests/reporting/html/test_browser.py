@@ -1,0 +1,113 @@
+"""The pages in a headless Chromium, where there is one."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.reporting.samples import MANY, evaluation, report
+from xrayfast.reporting.html.pages.evaluation_page import render_evaluation_page
+from xrayfast.reporting.html.pages.run_page import render_run_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update"),
+    *("--disable-background-networking", "--disable-sync", "--hide-scrollbars", "--enable-logging=stderr"),
+    *("--virtual-time-budget=3000", "--window-size=1900,1000", "--dump-dom"),
+)
+
+# Added to the page's script, under the hash of both: sorts, looks, and tells the page around it what it saw.
+PROBE = """
+window.addEventListener("load", () => {
+  const root = document.documentElement, tables = [];
+  const closed = () => document.querySelectorAll("details:not([open])").length;
+  const folded = [closed()];
+  dispatchEvent(new Event("beforeprint"));
+  folded.push(closed());
+  dispatchEvent(new Event("afterprint"));
+  folded.push(closed());
+  for (const details of document.querySelectorAll("details")) details.open = true;
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const headers = [...table.tHead.rows[0].cells];
+    const column = headers.findIndex(header => header.classList.contains("num"));
+    const seen = [];
+    for (let press = 0; press < 2; press++) {
+      headers[column].querySelector("button").click();
+      const values = [...table.tBodies[0].rows].map(row => row.cells[column].dataset.value);
+      seen.push({ order: headers[column].getAttribute("aria-sort"), values: values.map(v => v ?? null) });
+    }
+    tables.push({ id: table.caption.id, seen });
+  }
+  parent.postMessage({
+    width: root.clientWidth, needed: root.scrollWidth, folded, tables,
+    paper: getComputedStyle(document.body).backgroundColor,
+  }, "*");
+});
+"""
+# Chromium's own window is never narrower than 500 px; a frame may be.
+AROUND = """<!DOCTYPE html><title>a</title><pre></pre><script>
+const told = [];
+window.addEventListener("message", event => {
+  told.push(event.data);
+  document.querySelector("pre").textContent = JSON.stringify(told);
+});
+</script>
+<iframe src="page.html" style="border:0;width:390px;height:900px"></iframe>
+<iframe src="page.html" style="border:0;width:1440px;height:900px"></iframe>
+"""
+
+
+def looked_at(page, folder, *flags):
+    """What the probe tells of a page 390 and 1440 px wide, and what the browser complains of."""
+    script = re.search("(?s)<script>(.*?)</script>", page)[1]
+    both = script + PROBE
+    old, new = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in (script, both))
+    (folder / "page.html").write_text(page.replace(old, new).replace(script, both), "utf-8")
+    (folder / "around.html").write_text(AROUND, "utf-8")
+    command = [CHROMIUM, *FLAGS, *flags, f"--user-data-dir={folder / 'profile'}", (folder / "around.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    frames = json.loads(re.search("(?s)<pre>(.*?)</pre>", done.stdout)[1])
+    return sorted(frames, key=lambda frame: frame["width"]), done.stderr
+
+
+@pytest.mark.parametrize("kind", ["report", pytest.param("evaluation", marks=pytest.mark.slow)])
+def test_a_page_sorts_fits_folds_and_complains_of_nothing(tmp_path, quick, kind):
+    settings = {"n": 60, "labels": MANY, "resamples": 5}
+    page = (
+        render_run_page(report("multi", **settings))
+        if kind == "report"
+        else render_evaluation_page(evaluation(**settings))
+    )
+    frames, complaints = looked_at(page, tmp_path)
+    assert "CONSOLE" not in complaints
+    assert [(frame["width"], frame["needed"]) for frame in frames] == [(390, 390), (1440, 1440)]
+    for frame in frames:
+        before, in_print, after = frame["folded"]
+        assert in_print == 0 < before == after
+        ids = {table["id"] for table in frame["tables"]}
+        name = "valid" if kind == "report" else "external"
+        assert {f"{name}-by-label", f"{name}-by-0", f"{name}-by-0-gaps", f"{name}-delong", "thresholds"} <= ids
+        for table in frame["tables"]:
+            for one, order in zip(table["seen"], ("descending", "ascending"), strict=True):
+                known = [float(value) for value in one["values"] if value is not None]
+                assert one["order"] == order
+                assert known == sorted(known, reverse=order == "descending"), table["id"]
+                # What has no value stays last.
+                assert one["values"][len(known) :] == [None] * (len(one["values"]) - len(known))
+
+
+@pytest.mark.slow
+def test_a_dark_page_has_figures_and_paper_of_its_own(tmp_path):
+    page = render_run_page(report())
+    (light, *_), _ = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=1")
+    (dark, *_), complaints = looked_at(page, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert (light["paper"], dark["paper"]) == ("rgb(252, 252, 251)", "rgb(19, 23, 28)")
+    assert "CONSOLE" not in complaints
+    assert (dark["width"], dark["needed"]) == (390, 390)

@@ -1,0 +1,20 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xrayfast.predictions import Predictions
+from xrayfast.reporting.interpretation import Interpretation
+
+
+@pytest.mark.parametrize("task", ["single", "multi"])
+def test_right_cases_are_the_smallest_losses_of_each_class_in_turn(task):
+    truth = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [1, 0]])
+    probability = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.4, 0.6], [0.6, 0.4], [0.1, 0.9]])
+    loss = -np.log(probability[truth == 1])
+    images, patients = (np.array([f"{name}{i}" for i in range(6)], dtype=object) for name in ("i", "p"))
+    found = Interpretation(Predictions(("a", "b"), images, patients, truth, probability, loss, probability), task, {})
+    assert [case.image for case in found.right_cases(3)] == ["i0", "i3", "i1"]
+    # Two were predicted wrong.
+    assert [case.image for case in found.right_cases(9)] == ["i0", "i3", "i1", "i2"]
+    assert found.paths == {} and not isinstance(found.paths, Path)

@@ -1,0 +1,76 @@
+import itertools
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from tests.reporting.samples import shows_all
+from xrayfast.reporting import matrices
+from xrayfast.reporting.figures import LABEL_CHARACTERS, png_bytes
+
+
+def texts(axes: Axes) -> list[str]:
+    return [text.get_text() for text in axes.texts]
+
+
+def test_confusion_shows_counts_with_the_share_of_the_row():
+    axes = matrices.confusion_figure([[3, 1], [0, 0]], ["a", "b"]).axes[0]
+    assert texts(axes)[:4] == ["3\n75%", "1\n25%", "0\n—", "0\n—"]
+    assert axes.get_ylabel() == "Actual" and axes.get_xlabel() == "Predicted"
+    # The first row is on top.
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert texts(matrices.confusion_figure([[3, 1], [0, 0]], ["a", "b"], normalize=True).axes[0])[1] == "25%"
+
+
+def test_a_share_that_is_not_quite_none_or_all_does_not_say_so():
+    assert texts(matrices.confusion_figure([[999, 1], [0, 5]], ["a", "b"]).axes[0])[:2] == [
+        "999\n>99%",
+        "1\n<1%",
+    ]
+
+
+@pytest.mark.parametrize("n", [1, 20])
+def test_long_labels_do_not_overlap(n):
+    labels = [f"a label of thirty letters {i:04d}" for i in range(n)]
+    figure = matrices.confusion_figure(np.eye(n, dtype=int), labels)
+    figure.draw_without_rendering()  # lays the texts out
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.get_yticklabels()]
+    assert not any(one.overlaps(two) for one, two in itertools.pairwise(boxes))
+    slanted = axes.get_xticklabels()
+    # Parallel slanted lines are apart by the cell's side times the sine of the slant.
+    side = axes.get_window_extent().width / n
+    height = slanted[0].get_fontsize() * figure.dpi / 72
+    assert side * np.sin(np.radians(slanted[0].get_rotation())) > height
+    assert [text.get_text() for text in slanted] == labels
+
+
+def test_longer_labels_are_cut_in_the_middle():
+    labels = ["x" * 40 + "-left", "x" * 40 + "-right"]
+    axes = matrices.confusion_figure(np.eye(2, dtype=int), labels).axes[0]
+    shown = [text.get_text() for text in axes.get_yticklabels()]
+    assert all(len(text) == LABEL_CHARACTERS and "…" in text for text in shown)
+    assert shown[0].endswith("-left") and shown[1].endswith("-right")
+
+
+def test_text_from_strangers_is_not_read_as_tex():
+    bad = r"$\frac{$ _^ \udcff" + "\udcff\n\x00\u202e"
+    for figure in (
+        matrices.confusion_figure([[1]], [bad]),
+        matrices.cooccurrence_figure([[1]], [bad]),
+        matrices.binary_figure({bad: [[1, 2], [3, 4]]}),
+    ):
+        assert png_bytes(figure) and shows_all(figure)
+
+
+def test_binary_has_one_panel_per_label_with_named_cells():
+    counts = {f"label {i}": [[10, 1], [2, 7]] for i in range(7)}
+    panels = matrices.binary_figure(counts).axes
+    assert [panel.get_title() for panel in panels] == list(counts)
+    assert texts(panels[0]) == ["TN\n10\n91%", "FP\n1\n9%", "FN\n2\n22%", "TP\n7\n78%"]
+
+
+def test_cooccurrence_has_actual_rows_and_predicted_columns():
+    axes = matrices.cooccurrence_figure([[5, 2], [0, 3]], ["a", "b"]).axes[0]
+    assert texts(axes)[:4] == ["5", "2", "0", "3"]
+    assert png_bytes(matrices.cooccurrence_figure([[0, 0], [0, 0]], ["a", "b"]))

@@ -1,0 +1,56 @@
+"""Training beside validation, in words."""
+
+import pandas as pd
+import pytest
+
+from xrayfast.reporting.overfitting import TrainAndValid, of_final_metrics, of_history
+
+HISTORY = pd.DataFrame(
+    {
+        "epoch": [1, 2],
+        **{f"{split}_{name}": [0.5, value] for split, value in (("train", 0.98), ("valid", 0.91))
+           for name in ("loss", "accuracy", "precision_macro", "f1_macro")},
+    }
+)  # fmt: skip
+
+
+def test_values_are_those_of_the_epoch():
+    found = of_history(HISTORY, 2, "single")
+    assert found.values == dict.fromkeys(("loss", "accuracy", "precision_macro", "f1_macro"), (0.98, 0.91))
+    assert found.gap_sentences().startswith("Training accuracy 0.980, validation 0.910: a gap of 0.070.")
+    assert "made while the epoch trained" in found.method_sentences()
+
+
+@pytest.mark.parametrize(
+    ("epoch", "history"), [(None, HISTORY), (7, HISTORY), (2, HISTORY.drop(columns="train_accuracy"))]
+)
+def test_without_an_epoch_or_training_metrics_there_is_nothing_to_show(epoch, history):
+    assert of_history(history, epoch, "single") is None
+
+
+def test_what_is_not_defined_stays_so():
+    found = of_history(HISTORY.assign(train_accuracy=float("nan")), 2, "single")
+    assert found.values["accuracy"] == (None, 0.91)
+    assert found.gap_sentences() == ""
+
+
+@pytest.mark.parametrize(
+    ("train", "valid", "words"),
+    [
+        (0.98, 0.91, "a gap of 0.070. The network does better"),
+        (0.70, 0.81, "validation is higher by 0.110"),
+        (0.915, 0.91, "a gap of 0.005, which is small"),
+    ],
+)
+def test_the_gap_is_judged_by_its_size_and_side(train, valid, words):
+    assert words in TrainAndValid("multi", {"subset_accuracy": (train, valid)}, 3, final=True).gap_sentences()
+
+
+def test_final_values_are_those_of_the_metrics():
+    overall = {"subset_accuracy": 0.9, "f1_macro": 0.8, "auroc_macro": 0.7}
+    metrics = {"train": {"overall": overall}, "valid": {"overall": overall}, "loss": {"train": 0.1, "valid": 0.2}}
+    found = of_final_metrics(metrics, 3, "multi")
+    assert found.values == {"loss": (0.1, 0.2), "subset_accuracy": (0.9, 0.9), "f1_macro": (0.8, 0.8)}
+    assert "without augmentation. Both are at the thresholds" in found.method_sentences()
+    averaged = of_final_metrics(metrics, 3, "multi", tta=True).method_sentences()
+    assert "without augmentation, those of validation averages over augmented views." in averaged

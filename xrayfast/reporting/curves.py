@@ -1,0 +1,372 @@
+"""Curves of a network's probabilities: ROC, precision and recall, reliability; figures as in `figures`.
+
+A few labels share one panel, each with its own colour and dashes; more get a small panel each, so that none is lost
+among the others.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from xrayfast.config import Task
+from xrayfast.display.figure_style import INK, MUTED, SERIES, SMALL, TEXT
+from xrayfast.errors import format_interval, format_value
+from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import column
+from xrayfast.metrics.intervals.roc_band import FALSE_RATES, roc_band
+from xrayfast.predictions import Predictions
+from xrayfast.reporting.figures import fitting
+from xrayfast.reporting.panels import Panels, name_lines, style_square
+from xrayfast.reporting.wording import interval_of, label_rows
+
+TOGETHER = 5
+"""So many labels share a panel."""
+
+FEW_IMAGES = 10
+"""Bins of a reliability diagram with fewer say too little to draw as bars."""
+
+_ON_OFF = ((5, 1.5), (1.2, 1.2), (6, 1.5, 1.2, 1.5), (3, 1.5, 1.2, 1.5, 1.2, 1.5))
+DASHES: tuple[Any, ...] = ("-", *((0, lengths) for lengths in _ON_OFF))
+
+GUESSING: dict[str, Any] = {"color": MUTED, "linewidth": 0.9, "linestyle": (0, (2, 3)), "gid": "guessing"}
+
+BEFORE: dict[str, Any] = {"marker": "s", "facecolors": "none", "edgecolors": MUTED, "linewidths": 0.9, "gid": "before"}
+HOLLOW: dict[str, Any] = {"color": "none", "edgecolor": MUTED, "linewidth": 0.8, "zorder": 3}
+AFTER: dict[str, Any] = {"marker": "o", "facecolors": SERIES[0], "edgecolors": SERIES[0], "gid": "after"}
+
+BinValues = Mapping[str, Any]
+"""A bin of a reliability diagram as `metrics.json` holds it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One label's curve.
+
+    Attributes:
+        label: its name.
+        truth: (N,) of 1, 0, and -1 where masked, which are left out.
+        score: (N,) in [0, 1].
+        area: under it, with its interval, for the legend; or "".
+        mark: x and y of the operating point, or None.
+        threshold: of the operating point, or None.
+        band: ends of the sensitivity at `roc_band.FALSE_RATES`, or None.
+    """
+
+    label: str
+    truth: NDArray[np.int64]
+    score: Floats
+    area: str = ""
+    mark: tuple[float, float] | None = None
+    threshold: float | None = None
+    band: tuple[Floats, Floats] | None = None
+
+
+def roc_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
+    """False and true positive rates, from (0, 0) to (1, 1).
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where masked, which are left out.
+        score: (N,) finite.
+
+    Returns:
+        (K + 1,) and (K + 1,) for K distinct scores; None where no image has the label, or every one.
+    """
+    true, false = _steps(truth, score)
+    if not true[-1] or not false[-1]:
+        return None
+    return false / false[-1], true / true[-1]
+
+
+def precision_recall_points(truth: ArrayLike, score: ArrayLike) -> tuple[Floats, Floats] | None:
+    """Recalls and precisions, from the highest score down.
+
+    Args:
+        truth: (N,) of 1, 0, and -1 where masked, which are left out.
+        score: (N,) finite.
+
+    Returns:
+        (K,) recalls that do not fall and (K,) precisions for K distinct scores; None where no image has the label, or
+        every one, of which any score makes the precision 1.
+    """
+    true, false = (counts[1:] for counts in _steps(truth, score))
+    if not len(true) or not true[-1] or not false[-1]:
+        return None
+    return true / true[-1], true / (true + false)
+
+
+def roc_figure(curves: Sequence[Curve]) -> Figure:
+    """Sensitivity against the share of false alarms, by label, with the line of guessing."""
+    return _curves(curves, _ROC)
+
+
+def precision_recall_figure(curves: Sequence[Curve]) -> Figure:
+    """Precision against recall, by label; a thin line is the precision of guessing."""
+    return _curves(curves, _PRECISION_RECALL)
+
+
+def draw_roc(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Draw the curves of `roc_figure`, of at most `TOGETHER` labels, into one panel."""
+    _draw_together(axes, curves, _ROC)
+
+
+def draw_precision_recall(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Draw the curves of `precision_recall_figure`, of at most `TOGETHER` labels, into one panel."""
+    _draw_together(axes, curves, _PRECISION_RECALL)
+
+
+def label_curves(
+    summary: Mapping[str, Any], task: Task, predictions: Predictions, labels: Sequence[str] | None = None
+) -> tuple[list[Curve], list[Curve]]:
+    """The curves of `roc_figure` and `precision_recall_figure`: one per label of the summary of the predictions, of two
+    classes that of the positive one, or of `labels` alone, in their order.
+    """
+    rows = {row["label"]: row for row in summary["per_label"]}
+    roc, precision_recall = [], []
+    drawn = [row["label"] for row in label_rows(summary)] if labels is None else labels
+    # Bands of many labels, each in a small panel, would hide the curves.
+    resampled = summary.get("intervals") if len(drawn) <= TOGETHER else None
+    for label in drawn:
+        row, i = rows[label], predictions.labels.index(label)
+        arrays = label, predictions.truth[:, i], predictions.probability[:, i]
+        recall, specificity, precision = (row[name] for name in ("recall", "specificity", "precision"))
+        # The most likely of several classes has no one threshold, and so no place on the curves.
+        marked = (task == "multi" or "positive" in summary) and None not in (recall, specificity, precision)
+        marks = ((1 - specificity, recall), (recall, precision)) if marked else (None, None)
+        threshold = row["threshold"] if marked else None
+        band = roc_band(*arrays[1:], predictions.groups, seed=resampled["seed"]) if resampled else None
+        area = _area("AUROC", row["auroc"], interval_of(summary, "auroc", label))
+        roc.append(Curve(*arrays, area, marks[0], threshold, band))
+        area = _area("AP", row["ap"], interval_of(summary, "ap", label))
+        precision_recall.append(Curve(*arrays, area, marks[1], threshold))
+    return roc, precision_recall
+
+
+def decision_curve_figure(net_benefit: Mapping[str, Any]) -> Figure:
+    """Net benefit by threshold, one panel per label, with that of treating all images and none.
+
+    Args:
+        net_benefit: as `metrics.operating_points.decision_curve.net_benefits` gives it.
+    """
+    found = net_benefit["labels"]
+    panels = Panels(len(found), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(found), 1.75))
+    for index, label in enumerate(found):
+        _draw_decision_curve(panels.panel(index, label), net_benefit["thresholds"], found[label])
+    return panels.done(*_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
+
+
+def draw_decision_curve(axes: Axes, label: str, net_benefit: Mapping[str, Any]) -> None:
+    """Draw the panel of a label of `decision_curve_figure`."""
+    style_square(axes)
+    _draw_decision_curve(axes, net_benefit["thresholds"], net_benefit["labels"][label])
+    axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
+    _finish_axes(axes, *_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
+
+
+_DECISION_AXES = ("Threshold probability", "Net benefit")
+_DECISION_LINES = {
+    "network": Line2D([], [], color=SERIES[0], linewidth=1.8),
+    "treat all": Line2D([], [], color=MUTED, linewidth=1.2),
+    "treat none": Line2D([], [], **{**GUESSING, "gid": None}),
+}
+
+
+def _draw_decision_curve(axes: Axes, thresholds: Sequence[float], benefits: Mapping[str, Sequence[float]]) -> None:
+    # Treating all is worth the prevalence at a threshold of 0: what is above 0 has room, and little of what is below.
+    top = max(*benefits["model"], *benefits["all"], 0.01)
+    axes.axhline(0, **GUESSING)
+    axes.plot(thresholds, benefits["all"], color=MUTED, linewidth=1.2, gid="all")
+    axes.plot(thresholds, benefits["model"], color=SERIES[0], linewidth=1.8, gid="curve")
+    axes.set_ylim(-0.25 * top, 1.08 * top)
+    axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def reliability_figure(
+    after: Mapping[str, Sequence[BinValues]], before: Mapping[str, Sequence[BinValues]] | None = None
+) -> Figure:
+    """Observed share against mean probability, one panel per label, with the number of images in each bin below.
+
+    Args:
+        after: bins by label, with the fields of `metrics.reliability.Bin`: of the probabilities that are reported.
+            Wilson's intervals are drawn.
+        before: the same before calibration, drawn in gray; None where nothing was calibrated.
+    """
+    panels = Panels(len(after), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(after), 1.75), strip=0.4)
+    for index, (label, bins) in enumerate(after.items()):
+        axes, strip = panels.panel(index, label), panels.strip(index)
+        _draw_reliability(axes, strip, bins, None if before is None else before[label])
+    shown = _reliability_handles(before is not None)
+    return panels.done(*_RELIABILITY_AXES, list(shown.values()), list(shown))
+
+
+def draw_reliability(
+    axes: Axes, label: str, after: Sequence[BinValues], before: Sequence[BinValues] | None = None
+) -> None:
+    """Draw the panel of a label of `reliability_figure`, without the number of images in each bin."""
+    style_square(axes)
+    _draw_reliability(axes, None, after, before)
+    axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
+    shown = _reliability_handles(before is not None)
+    _finish_axes(axes, *_RELIABILITY_AXES, list(shown.values()), list(shown))
+
+
+_RELIABILITY_AXES = ("Mean probability", "Observed share")
+
+
+def _reliability_handles(calibrated: bool) -> dict[str, Line2D]:
+    dot = Line2D([], [], linestyle="", color=SERIES[0], marker=AFTER["marker"])
+    square = Line2D([], [], linestyle="", color=MUTED, marker=BEFORE["marker"], fillstyle="none")
+    return {"before calibration": square, "after calibration": dot} if calibrated else {"as reported": dot}
+
+
+def _draw_reliability(
+    axes: Axes, strip: Axes | None, after: Sequence[BinValues], before: Sequence[BinValues] | None
+) -> None:
+    axes.plot([0, 1], [0, 1], **GUESSING)
+    if before is not None:
+        _draw_bins(axes, strip, pd.DataFrame(list(before)), BEFORE, HOLLOW)
+    table = pd.DataFrame(list(after))
+    enough = table[table["count"] >= FEW_IMAGES]
+    axes.vlines(
+        enough["predicted"], enough["observed_low"], enough["observed_high"], color=SERIES[0], linewidth=0.9, alpha=0.7
+    )
+    _draw_bins(axes, strip, table, AFTER, {"color": SERIES[0], "alpha": 0.55})
+    say(axes, "" if (table["count"] > 0).any() else "masked on all images")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is drawn of a curve, and the names of the axes."""
+
+    draw: Callable[[Axes, Curve, Mapping[str, Any]], None]
+    x: str
+    y: str
+
+
+def _draw_one_roc(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+    points = roc_points(curve.truth, curve.score)
+    if points is not None:
+        axes.plot([0, 1], [0, 1], **GUESSING)
+        if curve.band is not None:
+            axes.fill_between(FALSE_RATES, *curve.band, color=style["color"], alpha=0.14, linewidth=0, gid="band")
+        axes.plot(*points, gid="curve", **style)
+
+
+def _draw_one_precision_recall(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
+    points = precision_recall_points(curve.truth, curve.score)
+    if points is not None:
+        recall, precision = points
+        # Drawn in steps, whose area is the average precision.
+        axes.step(np.r_[0.0, recall], np.r_[precision[0], precision], where="pre", gid="curve", **style)
+        share = float((curve.truth[curve.truth >= 0] == 1).mean())
+        axes.axhline(share, **{**GUESSING, "color": style["color"]})
+
+
+_ROC = _Kind(_draw_one_roc, "1 − specificity", "Sensitivity")
+_PRECISION_RECALL = _Kind(_draw_one_precision_recall, "Recall (sensitivity)", "Precision")
+
+
+def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
+    """All curves in one panel with a legend, or each in its own."""
+    if len(curves) > TOGETHER:
+        panels = Panels(len(curves), 1.75)
+        for index, curve in enumerate(curves):
+            lacking = _lacking(curve)
+            axes = panels.panel(index, curve.label, "" if lacking else curve.area)
+            kind.draw(axes, curve, {"color": SERIES[0], "linewidth": 1.6})
+            _mark(axes, curve, SERIES[0])
+            say(axes, lacking)
+        return panels.done(kind.x, kind.y)
+    panels = Panels(1, 3.6)
+    return panels.done(kind.x, kind.y, *_draw_lines(panels.panel(0), curves, kind))
+
+
+def _draw_together(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> None:
+    style_square(axes)
+    _finish_axes(axes, kind.x, kind.y, *_draw_lines(axes, curves, kind))
+
+
+def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[Line2D], list[str]]:
+    """Draw each curve in its own colour and dashes; the lines of a legend, and their names."""
+    handles, names = [], []
+    for curve, colour, dashes in zip(curves, SERIES, DASHES, strict=False):
+        style = {"color": colour, "linestyle": dashes, "linewidth": 1.8}
+        kind.draw(axes, curve, style)
+        _mark(axes, curve, colour)
+        lacking = _lacking(curve)
+        handles.append(Line2D([], [], **({"linestyle": ""} if lacking else style)))
+        names.append(": ".join(filter(None, (fitting(curve.label), lacking or curve.area))))
+    return handles, names
+
+
+def _finish_axes(axes: Axes, x: str, y: str, handles: Sequence[Line2D], names: Sequence[str]) -> None:
+    """The names of the axes, and a legend below them."""
+    axes.set_xlabel(x, fontsize=TEXT, color=MUTED)
+    axes.set_ylabel(y, fontsize=TEXT, color=MUTED)
+    name_lines(axes, handles, names, loc="upper left", bbox_to_anchor=(0, -0.2))
+
+
+def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """As in "AUROC 0.812 (0.751 to 0.866)"; "" where it is not defined."""
+    if value is None:
+        return ""
+    ends = "" if not interval or interval["low"] is None else f" ({format_interval(interval['low'], interval['high'])})"
+    return f"{name} {format_value(value)}{ends}"
+
+
+def _draw_bins(
+    axes: Axes, strip: Axes | None, bins: pd.DataFrame, dots: Mapping[str, Any], bars: Mapping[str, Any]
+) -> None:
+    """A dot for each bin that holds images, the larger the more it holds, and a bar for its count in the strip; of bins
+    of fewer than `FEW_IMAGES` a small ring alone.
+    """
+    few, enough = bins[(bins["count"] > 0) & (bins["count"] < FEW_IMAGES)], bins[bins["count"] >= FEW_IMAGES]
+    sizes = 9 + 36 * enough["count"] / max(enough["count"].max(), 1) if len(enough) else 9
+    axes.scatter(enough["predicted"], enough["observed"], sizes, zorder=3, clip_on=False, **dots)
+    ring = {**dots, "facecolors": "none", "gid": "few", "linewidths": 0.7, "alpha": 0.6}
+    axes.scatter(few["predicted"], few["observed"], 7, zorder=2, clip_on=False, **ring)
+    if strip is not None:
+        strip.bar(enough["low"], enough["count"], enough["high"] - enough["low"], align="edge", **bars)
+
+
+def _steps(truth: ArrayLike, score: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """True and false positives at each distinct score as threshold, from the highest; the first are 0."""
+    positive, values, _ = column(truth, score)
+    levels, place = np.unique(-values, return_inverse=True)
+    positives = np.cumsum(np.bincount(place, minlength=len(levels)))
+    true = np.cumsum(np.bincount(place[positive], minlength=len(levels)))
+    return np.r_[0, true].astype(np.int64), np.r_[0, positives - true].astype(np.int64)
+
+
+def _lacking(curve: Curve) -> str:
+    """Why a label has no curve; "" where it has one."""
+    truth = curve.truth[curve.truth >= 0]
+    if not len(truth):
+        return "masked on all images"
+    if not (truth == 1).any():
+        return "no image with the label"
+    return "no image without the label" if (truth == 1).all() else ""
+
+
+def _mark(axes: Axes, curve: Curve, colour: str) -> None:
+    """A dot at the threshold."""
+    if curve.mark is not None:
+        axes.plot(*curve.mark, "o", color=colour, markeredgecolor=INK, markersize=5.5, gid="threshold", clip_on=False)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Write a text in the middle of a panel that has nothing to draw."""
+    if text:
+        axes.text(0.5, 0.5, "\n".join(textwrap.wrap(text, 18)), ha="center", va="center", fontsize=TEXT, color=MUTED)

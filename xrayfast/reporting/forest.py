@@ -1,0 +1,150 @@
+"""Forest plots: estimates with their intervals, one row per label, subgroup or run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from xrayfast.display.figure_style import BOUNDARY, GRID, INK, MUTED, SERIES, SMALL, TEXT, style_axes
+from xrayfast.display.notebook_figure import NotebookFigure
+from xrayfast.errors import format_interval, format_value
+from xrayfast.metrics.registry import metric_title
+from xrayfast.reporting.figures import axes_at, fitting
+from xrayfast.reporting.wording import interval_of, label_rows
+
+ROW, ABOVE, BELOW = 0.235, 0.36, 0.32
+NAMES, VALUES, GAP = 1.95, 1.22, 0.16
+NAME_CHARACTERS = 20
+
+GUESS = {"auroc": 0.5, "auroc_macro": 0.5}
+"""What guessing gives, where that does not depend on the data."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its interval; None where not defined. `guess` is what guessing gives, where that is known."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    guess: float | None = None
+
+
+@dataclass(frozen=True)
+class ForestRow:
+    """A row: its name, a remark in smaller type such as a number of images, and an estimate per column."""
+
+    name: str
+    aside: str
+    estimates: Sequence[Estimate]
+
+
+def label_forest(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[ForestRow]:
+    """One row per label of a summary; of two classes the positive one alone."""
+    rows = []
+    for row in label_rows(summary):
+        known = row["support"] + row["negatives"]
+        share = row["support"] / known if known else None
+        estimates = [
+            _estimate(
+                row.get(name), interval_of(summary, name, row["label"]), share if name == "ap" else GUESS.get(name)
+            )
+            for name in metrics
+        ]
+        rows.append(ForestRow(row["label"], f"{row['support']:,}", estimates))
+    return rows
+
+
+def group_forest(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[ForestRow]:
+    """One row per subgroup (`metrics.json`, "subgroups")."""
+    return [
+        ForestRow(
+            str(group["value"]),
+            f"{group['images']:,}",
+            [_estimate(group["overall"].get(name), interval_of(group, name), GUESS.get(name)) for name in metrics],
+        )
+        for group in groups
+    ]
+
+
+def forest_figure(rows: Sequence[ForestRow], metrics: Sequence[str], width: float = 9.2) -> Figure:
+    """`draw_forest` in a figure of its own, so many inches wide."""
+    height = forest_height(len(rows))
+    figure: Figure = NotebookFigure(figsize=(width, height))
+    draw_forest(figure, rows, metrics, 0.0, height, width)
+    return figure
+
+
+def forest_height(rows: int) -> float:
+    """In inches."""
+    return ABOVE + rows * ROW + BELOW
+
+
+def draw_forest(
+    figure: Figure, rows: Sequence[ForestRow], metrics: Sequence[str], left: float, top: float, width: float
+) -> None:
+    """Draw rows of estimates, one panel per metric, with the numbers beside each.
+
+    Args:
+        figure: where to draw.
+        rows: from top to bottom.
+        metrics: names of the metrics that the estimates are of.
+        left: of the names, in inches, as are `top` and `width`.
+        top: of the titles.
+        width: of all.
+    """
+    room = (width - NAMES) / len(metrics)
+    height = len(rows) * ROW
+    bottom = top - ABOVE - height
+    across, up = figure.get_size_inches()
+    for i, row in enumerate(rows):
+        y = (top - ABOVE - (i + 0.5) * ROW) / up
+        style: dict[str, Any] = {"va": "center", "parse_math": False}
+        figure.text(left / across, y, fitting(row.name, NAME_CHARACTERS), fontsize=TEXT, color=INK, **style)
+        figure.text((left + NAMES - 0.1) / across, y, row.aside, ha="right", fontsize=SMALL - 1, color=MUTED, **style)
+    for j, metric in enumerate(metrics):
+        axes = axes_at(figure, left + NAMES + j * room, bottom, room - VALUES - GAP, height)
+        estimates = [row.estimates[j] for row in rows]
+        _draw_column(axes, estimates, metric_title(metric))
+
+
+def _draw_column(axes: Any, estimates: Sequence[Estimate], title: str) -> None:
+    style_axes(axes)
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    axes.set_ylim(len(estimates) - 0.5, -0.5)
+    low = min((end for one in estimates for end in (one.low, one.value, one.guess) if end is not None), default=0.0)
+    high = max((end for one in estimates for end in (one.high, one.value, one.guess) if end is not None), default=1.0)
+    start, end = math.floor(10 * low - 0.2) / 10, math.ceil(10 * high + 0.2) / 10
+    axes.set_xlim(max(start, -0.02) if low >= 0 else start, min(end, 1.02) if high <= 1 else end)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    guesses = {one.guess for one in estimates}
+    if len(guesses) == 1 and None not in guesses:
+        axes.axvline(estimates[0].guess, gid="guessing", **BOUNDARY)
+    for i, one in enumerate(estimates):
+        if len(guesses) > 1 and one.guess is not None:
+            axes.plot([one.guess], [i], "|", color=MUTED, markersize=7, gid="guessing")
+        text = "not defined"
+        if one.value is not None:
+            text = format_value(one.value)
+            if one.low is not None and one.high is not None:
+                axes.plot([one.low, one.high], [i, i], color=SERIES[0], linewidth=1.4, gid="interval")
+                text += f" ({format_interval(one.low, one.high)})"
+            axes.plot([one.value], [i], "o", color=SERIES[0], markersize=4.5, gid="value")
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+        axes.annotate(
+            text, (1, i), (5, 0), fontsize=SMALL - 0.5, color=INK if one.value is not None else MUTED, **place
+        )
+    axes.set_title(title, loc="left", fontsize=TEXT, color=INK)
+
+
+def _estimate(value: float | None, interval: Mapping[str, Any] | None, guess: float | None) -> Estimate:
+    found = interval or {}
+    return Estimate(value, found.get("low"), found.get("high"), guess)

@@ -1,0 +1,104 @@
+"""The figure beside the headline: ranking, decisions and calibration of a split side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from xrayfast.config import Task
+from xrayfast.display.figure_style import INK, MUTED, SMALL, TEXT
+from xrayfast.display.notebook_figure import NotebookFigure
+from xrayfast.metrics.reliability import reliability
+from xrayfast.metrics.summary import MOST_LIKELY
+from xrayfast.predictions import Predictions
+from xrayfast.reporting import curves
+from xrayfast.reporting.figures import Case, axes_at, draw_image, fitting
+from xrayfast.reporting.forest import draw_forest, forest_height, label_forest
+from xrayfast.reporting.matrices import draw_confusion
+
+WIDTH = 9.3
+LABELS_SHOWN, EXAMPLES = 20, 6
+FOREST_METRICS = ("auroc", "ap")
+ALL_LABELS = "all labels together"
+
+_SIDE, _LEFT, _ABOVE, _BELOW = 2.35, 0.55, 0.32, 0.85
+
+
+def headline_figure(
+    summary: Mapping[str, Any], task: Task, predictions: Predictions, examples: Sequence[Case] = ()
+) -> Figure:
+    """Single-label: ROC curves, confusion matrix and calibration. Multi-label: a forest plot of the labels, and the
+    calibration of all of them together.
+
+    Args:
+        summary: as `metrics.summary.summarise` gives it; of many labels the most frequent are shown.
+        task: "single" or "multi".
+        predictions: of the same images.
+        examples: images for a row below, at most `EXAMPLES`.
+    """
+    rows = label_forest(summary, FOREST_METRICS)
+    if len(rows) > LABELS_SHOWN:
+        often = sorted(summary["per_label"], key=lambda row: -row["support"])[:LABELS_SHOWN]
+        rows = [row for row in rows if row.name in {one["label"] for one in often}]
+    panels = _ABOVE + _SIDE + _BELOW
+    height = panels if task == "single" else max(panels, forest_height(len(rows)))
+    side = WIDTH / EXAMPLES - 0.1
+    foot = side + 0.6 if examples else 0.0
+    figure: Figure = NotebookFigure(figsize=(WIDTH, height + foot))
+    top = height + foot
+    places = [(_LEFT + i * WIDTH / 3, top - _ABOVE - _SIDE, _SIDE, _SIDE) for i in range(3)]
+    if task == "single":
+        _draw_ranking(axes_at(figure, *places[0]), summary, task, predictions)
+        _draw_decisions(axes_at(figure, *places[1]), summary)
+    else:
+        draw_forest(figure, rows, FOREST_METRICS, 0.0, top, 2 * WIDTH / 3)
+    bins = summary["reliability"]
+    label = summary.get("positive", MOST_LIKELY)
+    if task == "single":
+        drawn = label, bins["after"][label], bins["before"][label] if bins.get("before") else None
+    else:
+        both = predictions.probability, predictions.raw
+        after, before = ([asdict(one) for one in reliability(predictions.truth.ravel(), p.ravel())] for p in both)
+        drawn = ALL_LABELS, after, before if bins.get("before") else None
+    axes = axes_at(figure, *places[2])
+    curves.draw_reliability(axes, *drawn)
+    _title(axes, f"Calibration: {fitting(drawn[0], 24)}")
+    for i, case in enumerate(examples[:EXAMPLES]):
+        axes = axes_at(figure, i * WIDTH / EXAMPLES, foot - 0.05 - side, side, side)
+        draw_image(axes, case)
+        text = (
+            f"Actual: {fitting(case.actual or 'no label', 22)}\nPredicted: {fitting(case.predicted or 'no label', 19)}"
+        )
+        axes.text(0, -0.05, text, transform=axes.transAxes, va="top", fontsize=SMALL - 1, color=INK, parse_math=False)
+    return figure
+
+
+def _draw_ranking(axes: Axes, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> None:
+    roc, _ = curves.label_curves(summary, task, predictions)
+    # Of many classes those with the most images are drawn.
+    often = sorted(roc, key=lambda curve: -int((curve.truth == 1).sum()))[: curves.TOGETHER]
+    curves.draw_roc(axes, [curve for curve in roc if curve in often])
+    _title(axes, "ROC" if len(roc) == 1 else "ROC, each class against the rest")
+
+
+def _draw_decisions(axes: Axes, summary: Mapping[str, Any]) -> None:
+    labels = [fitting(row["label"], 14) for row in summary["per_label"]]
+    draw_confusion(axes, summary["confusion"], labels, normalize=len(labels) > 5)
+    cell = 72 * _SIDE / len(labels)
+    for text in axes.texts[: len(labels) ** 2]:
+        text.set_fontsize(min(10.0, 0.34 * cell))
+    for text in axes.texts[len(labels) ** 2 :]:
+        text.remove()
+    for tick in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        tick.set_fontsize(SMALL)
+    axes.set_yticks(np.arange(len(labels)) + 0.5, labels, rotation=90 if len(labels) <= 3 else 0, va="center")
+    _title(axes, "Confusion matrix, per cent of the actual class")
+
+
+def _title(axes: Axes, text: str) -> None:
+    axes.set_title(text, loc="left", fontsize=TEXT, color=MUTED, pad=6, parse_math=False)

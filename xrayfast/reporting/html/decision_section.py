@@ -1,0 +1,62 @@
+"""The section of a page on calibration and thresholds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.operating_points.calibration import Temperature
+from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
+from xrayfast.reporting.html.results_tables import scalings_table, thresholds_table
+from xrayfast.reporting.wording import NOT_CALIBRATED
+
+
+def decision_section(decision: Decision) -> dict[str, Any]:
+    """The variables of the templates for a decision."""
+    return {
+        "calibrated": decision.calibration is not None,
+        "chosen": bool(decision.points),
+        "calibration_text": _calibration_text(decision),
+        "scalings": scalings_table(decision),
+        "thresholds_text": _thresholds_text(decision),
+        "thresholds": thresholds_table(decision) if decision.points else None,
+    }
+
+
+def _calibration_text(decision: Decision) -> str:
+    fitted = decision.calibration
+    if fitted is None:
+        return NOT_CALIBRATED
+    if isinstance(fitted, Temperature):
+        if fitted.temperature == 1:
+            return f"No temperature could be fitted ({fitted.reason}): probabilities are the network's own."
+        effect = "less" if fitted.temperature > 1 else "more"
+        largest = f", the largest allowed, since {fitted.reason}" if fitted.reason else ""
+        return (
+            f"Temperature scaling: the network's logits are divided by {fitted.temperature:.3g}{largest}. It was "
+            f"fitted on the validation images and makes probabilities {effect} extreme. Which class is the most likely "
+            "one does not change."
+        )
+    failed = sum(bool(scaling.reason) for scaling in fitted)
+    exceptions = f" For {failed} of {len(fitted)} labels that could not be done in full; the table says why." * bool(
+        failed
+    )
+    return (
+        "Each label's logit is multiplied by a slope and moved by a bias, both fitted on the validation images (Platt "
+        "scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
+        f"{exceptions}"
+    )
+
+
+def _thresholds_text(decision: Decision) -> str:
+    if not decision.points:
+        if decision.task == "single":
+            return "The most likely class is predicted; no thresholds were chosen."
+        return "A label is predicted at a probability of 0.5 or more; no thresholds were chosen."
+    whose = "Each label's threshold" if decision.positive is None or decision.is_one_vs_rest else "The threshold"
+    text = (
+        f"{whose} was chosen on the validation images, for {decision.purpose}. Sensitivity and specificity are "
+        "those on the same images, with exact intervals (Clopper-Pearson), which take images for independent of each "
+        f"other. {OPTIMISTIC}"
+    )
+    return " ".join(filter(None, [text, decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]))

@@ -1,0 +1,168 @@
+"""`check.html`: the audit of a data set as one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xrayfast.audit.check import Audit
+from xrayfast.audit.classes import ClassFacts, Spread
+from xrayfast.audit.duplicates import Duplicates, distinct_groups
+from xrayfast.audit.shortcuts import ALL, NOTABLE
+from xrayfast.errors import format_interval
+from xrayfast.reporting.html.render import image_view, render_template
+from xrayfast.reporting.html.tables import Cell, Column, Table, counts_table, number_cell
+
+GROUPS_SHOWN, COPIES_SHOWN, NAMES_SHOWN = 60, 4, 40
+
+SEVERITY_NAMES = {"leak": "Leak", "warning": "Warning", "note": "Note"}
+
+GROUP_NAMES = {
+    "size": "Size",
+    "aspect": "Aspect",
+    "bits": "Bit depth",
+    "coding": "Format and mode",
+    "border": "Border",
+    "brightness": "Brightness",
+    "histogram": "Histogram",
+    "view": "View",
+    ALL: "All together",
+}
+
+
+def shown_groups(audit: Audit) -> list[Duplicates]:
+    """The groups of duplicates whose images the page shows: those across splits first, then across classes."""
+    split, labels = audit.data.table["split"].tolist(), audit.data.table["labels"].tolist()
+
+    def weight(group: Duplicates) -> tuple[bool, bool, bool]:
+        one_split, one_class = (len({column[row] for row in group.rows}) == 1 for column in (split, labels))
+        return one_split, one_class, group.kind == "exact"
+
+    return sorted(distinct_groups(audit.duplicates), key=weight)[:GROUPS_SHOWN]
+
+
+def shown_rows(group: Duplicates) -> tuple[int, ...]:
+    """The rows of a group whose images the page shows."""
+    return group.rows[:COPIES_SHOWN]
+
+
+def render_check_page(audit: Audit, images: Mapping[int, NDArray[np.uint8] | None], title: str, created: str) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        audit: the findings.
+        images: by row of the manifest, (H, W) uint8; those of `shown_rows` of `shown_groups`.
+        title: of the data set.
+        created: date and time, for people.
+    """
+    data = audit.data
+    counted = {severity: sum(f.severity == severity for f in audit.findings) for severity in SEVERITY_NAMES}
+    patients = data.table["patient"].nunique()
+    known = "Known patients" if 0 < data.table["patient"].notna().sum() < len(data) else "Patients"
+    groups = shown_groups(audit)
+    return render_template(
+        "check.html.j2",
+        {
+            "title": title,
+            "created": created,
+            "leaks": audit.leaks,
+            "tiles": [
+                ("Images", f"{len(data):,}"),
+                (known, f"{patients:,}" if patients else None),
+                *((f"{name}s", f"{counted[severity]:,}") for severity, name in SEVERITY_NAMES.items()),
+            ],
+            "findings": [
+                {
+                    "severity": finding.severity,
+                    "kind": SEVERITY_NAMES[finding.severity],
+                    "title": finding.title,
+                    "text": finding.text,
+                    "images": finding.images[:NAMES_SHOWN],
+                    "more": max(0, len(finding.images) - NAMES_SHOWN),
+                }
+                for finding in audit.findings
+            ],
+            "groups": [_group_view(audit, group, images) for group in groups],
+            "all_groups": len(distinct_groups(audit.duplicates)),
+            "counts": counts_table(data.counts(), data.labels, data.task),
+            "data_notes": data.notes,
+            "files": files_table(audit.classes),
+            "shortcuts": shortcuts_table(audit),
+            "probed": audit.shortcuts.images,
+            "notable": f"{NOTABLE:g}",
+            "patients": patients_table(audit),
+            "reading": audit.reading_notes,
+        },
+    )
+
+
+def shortcuts_table(audit: Audit) -> Table:
+    """The AUROC per label and group of properties, with a remark where it is notable."""
+    probed = audit.shortcuts
+    names = [name for name in probed.auroc if any(value is not None for value in probed.auroc[name].values())]
+    rows = []
+    for label in audit.data.labels:
+        remarks = dict.fromkeys(probed.notable(label), "notable")
+        cells = (number_cell(probed.auroc[name][label], ".2f", aside=remarks.get(name, "")) for name in names)
+        rows.append([Cell(label), *cells])
+    columns = (Column("Label", text=True), *(Column(GROUP_NAMES.get(name, name)) for name in names))
+    return Table("shortcuts", "AUROC of each label, held out by patient; 0.5 is guessing", columns, rows, sortable=True)
+
+
+def files_table(classes: Sequence[ClassFacts]) -> Table:
+    """Per class: the original files' sizes, aspects, bit depths, formats and modes."""
+    columns = [Column("Class", text=True), *(Column(name) for name in ("Images", "Width", "Height", "Aspect"))]
+    columns += [Column(name, text=True) for name in ("Bits", "Formats", "Modes")]
+    rows = [
+        [
+            Cell("no label" if one.label is None else one.label),
+            Cell(f"{one.images:,}"),
+            _spread_cell(one.width, ".0f"),
+            _spread_cell(one.height, ".0f"),
+            _spread_cell(one.aspect, ".2f"),
+            *(Cell(_shares(counts)) for counts in (one.bits, one.formats, one.modes)),
+        ]
+        for one in classes
+    ]
+    return Table("files", "Files by class: median, and least to most", columns, rows)
+
+
+def patients_table(audit: Audit) -> Table | None:
+    """How many patients have how many images; None where no patient is known."""
+    counts = audit.data.table["patient"].value_counts().value_counts().sort_index()
+    if counts.empty:
+        return None
+    rows = [[Cell(f"{images:,}"), number_cell(patients, ",d")] for images, patients in counts.items()]
+    columns = Column("Images of a patient", text=True), Column("Patients")
+    return Table("patients", "How many patients have how many images, where the patient is known", columns, rows)
+
+
+def _spread_cell(spread: Spread | None, form: str) -> Cell:
+    if spread is None:
+        return Cell(None)
+    differ = spread.least != spread.most
+    return number_cell(spread.median, form, aside=format_interval(spread.least, spread.most, form) if differ else "")
+
+
+def _shares(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" if len(counts) > 1 else name for name, count in counts.items())
+
+
+def _group_view(audit: Audit, group: Duplicates, images: Mapping[int, NDArray[np.uint8] | None]) -> dict[str, Any]:
+    table = audit.data.table
+    split, labels = ({table[name].iloc[row] for row in group.rows} for name in ("split", "labels"))
+    marks = [f"in {' and '.join(sorted(split))}"] if len(split) > 1 else []
+    marks += ["labels differ"] if len(labels) > 1 else []
+    kind = "The same image" if group.kind == "exact" else f"Near duplicates (correlation {group.similarity:.3f})"
+    return {
+        "title": ", ".join([kind, *marks]),
+        "leak": len(split) > 1,
+        "more": len(group.rows) - len(shown_rows(group)),
+        "images": [
+            {**table[["image", "labels", "split", "patient"]].iloc[row], **image_view(images.get(row))}
+            for row in shown_rows(group)
+        ],
+    }

@@ -1,0 +1,194 @@
+"""The page of a comparison of runs as one self-contained file, and the tables that a notebook shows of it too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xrayfast.errors import format_interval, format_value, plural, shorten
+from xrayfast.metrics.registry import metric_title, overall_metrics
+from xrayfast.reporting.comparison import Comparison, records
+from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
+from xrayfast.reporting.html.plots import Plot, plot
+from xrayfast.reporting.html.render import render_template
+from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
+from xrayfast.reporting.wording import SPLIT_TITLES
+
+WARNINGS_OPEN = 6
+
+RUN = Column("Run", text=True)
+
+
+def render_comparison_page(found: Comparison, created: str, command: str) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        found: what to show; names and sentences are plain text and are escaped here.
+        created: date and time, for people.
+        command: the command line that makes the page.
+    """
+    runs, pairs = records(found.table), records(found.differences)
+    by_label = [row for row in pairs if row["label"]]
+    return render_template(
+        "comparison.html.j2",
+        {
+            "title": f"Comparison of {plural(len(runs), 'run')}",
+            "names": shorten(found.table["run"], 3),
+            "created": created,
+            "command": command,
+            "answer": answer(found),
+            "warnings": [(text, "") for text in found.warnings[:WARNINGS_OPEN]],
+            "further_warnings": [(text, "") for text in found.warnings[WARNINGS_OPEN:]],
+            "forest": forest_plot(found),
+            "facts": _facts(found),
+            "runs": runs_table(found, found.metrics),
+            "all_metrics": runs_table(found, list(overall_metrics(found.task))),
+            "trained": trained_table(found),
+            "reference": found.reference,
+            "differences": differences_table(found),
+            "tests": tests_table(found, [row for row in pairs if row["test"] and not row["label"]], "tests"),
+            "by_label": tests_table(found, by_label, "by-label") if by_label else None,
+            "notes_on_result": found.notes,
+        },
+    )
+
+
+def answer(found: Comparison) -> list[str]:
+    """What the comparison found, in sentences."""
+    best, title = records(found.table)[0], metric_title(found.order)
+    if best[found.order] is None:
+        return [f"{title} is defined for no run."]
+    value = format_value(best[found.order])
+    if (low := best[f"{found.order}_low"]) is not None:
+        value += f" ({format_interval(low, best[f'{found.order}_high'])})"
+    told = [f"{best['run']} comes first of {plural(len(found.table), 'run')} by {title}: {value}."]
+    pairs = records(found.differences)
+    known = [row for row in pairs if row["metric"] == found.order and not row["label"] and row["low"] is not None]
+    if not pairs:
+        return [*told, f"No other run could be compared with {found.reference} on the same images."]
+    apart = [row for row in known if row["low"] > 0 or row["high"] < 0]
+    described = shorten((f"{row['run']} ({_difference_text(row)})" for row in apart), 5)
+    beyond = f"{len(apart)} of {plural(len(known), 'run')}" + (f": {described}" if apart else "")
+    told.append(f"On the same images, the interval of the difference from {found.reference} excludes 0 for {beyond}.")
+    if found.tests:
+        significant = sum(row["significant"] is True for row in pairs)
+        told.append(f"Of {plural(found.tests, 'test')}, {significant} are significant once corrected for their number.")
+    return told
+
+
+def forest_plot(found: Comparison) -> Plot:
+    """The metric of the order of each run, with its interval."""
+    name, title = found.order, f"{metric_title(found.order)} of each run, with 95 % intervals"
+    rows = [
+        ForestRow(
+            row["run"],
+            f"{row['images']:,}",
+            [Estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], GUESS.get(name))],
+        )
+        for row in records(found.table)
+    ]
+    return plot(forest_figure(rows, [name]), "runs", title, f"{title}; the numbers are in the table below.")
+
+
+def _difference_text(row: Mapping[str, Any]) -> str:
+    return f"{format_value(row['difference'], '+.3f')}; {format_interval(row['low'], row['high'], '+.3f')}"
+
+
+def _facts(found: Comparison) -> list[tuple[str, str]]:
+    """What was compared on which images."""
+    shared = found.differences if len(found.differences) else found.table
+    facts = [
+        ("Split", SPLIT_TITLES[found.split]),
+        ("Images in common" if len(found.differences) else "Images", _span(shared["images"])),
+        ("Patients", _span(shared["patients"])),
+        ("Order", f"{metric_title(found.order)}, best first"),
+        ("Compared with", found.reference),
+        ("Data", shorten(dict.fromkeys(found.table["data"]), 3)),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _span(counts: Any) -> str:
+    """As in "60", or "55 to 60" where they differ; "" where none is known."""
+    known = sorted(set(counts.dropna().astype(int)))
+    return " to ".join(f"{count:,}" for count in dict.fromkeys(known[:1] + known[-1:]))
+
+
+def runs_table(found: Comparison, metrics: Any) -> Table:
+    """One row per run, best first: images, and metrics with their intervals."""
+    names = [name for name in metrics if name in found.table]
+    rows = [
+        [
+            Cell(row["run"], aside="reference" if row["run"] == found.reference else ""),
+            number_cell(row["images"], ",d"),
+            *(
+                number_cell(row[name], interval={end: row[f"{name}_{end}"] for end in ("low", "high")})
+                for name in names
+            ),
+        ]
+        for row in records(found.table)
+    ]
+    columns = [RUN, Column("Images"), *(Column(metric_title(name)) for name in names)]
+    id = "runs" if tuple(metrics) == found.metrics else "all-metrics"
+    return Table(id, f"Ordered by {metric_title(found.order)}, with 95 % intervals", columns, rows, sortable=True)
+
+
+def trained_table(found: Comparison) -> Table:
+    """How each run was trained."""
+    words, numbers = ("arch", "head", "trained", "loss"), ("size", "epochs", "seconds")
+    rows = [
+        [
+            Cell(row["run"]),
+            *(Cell(str(row[name])) for name in words),
+            *(number_cell(row[name], ",.0f") for name in numbers),
+            number_cell(None if row["parameters"] is None else row["parameters"] / 1e6, ".1f"),
+        ]
+        for row in records(found.table)
+    ]
+    columns = [RUN, *(Column(name.capitalize(), text=True) for name in words)]
+    columns += [*(Column(name.capitalize()) for name in numbers), Column("Parameters, millions")]
+    return Table("trained", "How they were trained", columns, rows)
+
+
+def differences_table(found: Comparison) -> Table:
+    """One row per run: each metric minus that of the reference, on the images that both have."""
+    by_run: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for row in records(found.differences):
+        if not row["label"]:
+            by_run.setdefault(row["run"], {})[row["metric"]] = row
+    rows = [
+        [
+            Cell(run),
+            number_cell(next(iter(cells.values()))["images"], ",d"),
+            *(number_cell(cells[name]["difference"], "+.3f", cells[name]) for name in found.metrics),
+        ]
+        for run, cells in by_run.items()
+    ]
+    columns = [RUN, Column("Images in common"), *(Column(metric_title(name)) for name in found.metrics)]
+    caption = f"Run minus {found.reference}, on the images that both have, with 95 % intervals"
+    return Table("differences", caption, columns, rows)
+
+
+def tests_table(found: Comparison, rows: list[dict[str, Any]], id: str, caption: str = "") -> Table:
+    """Rows of `Comparison.differences`, each with its test."""
+    answers = {True: "yes", False: "no", None: None}
+    cells = [
+        [
+            Cell(row["run"]),
+            Cell(metric_title(row["metric"]) + (f", {row['label']}" if row["label"] else "")),
+            number_cell(row["difference"], "+.3f", row),
+            Cell(row["test"] or None),
+            _p_cell(row["p"]),
+            _p_cell(row["p_corrected"]),
+            Cell(answers[row["significant"]]),
+        ]
+        for row in rows
+    ]
+    columns = [RUN, Column("Metric", text=True), Column("Difference"), Column("Test", text=True), Column("p")]
+    columns += [Column(f"p, corrected for {plural(found.tests, 'test')}"), Column("Significant", text=True)]
+    caption = caption or f"Differences from {found.reference}, with 95 % intervals and p"
+    return Table(id, caption, columns, cells, sortable=bool(id))
+
+
+def _p_cell(p: float | None) -> Cell:
+    return Cell("<0.001", p) if p is not None and p < 0.001 else number_cell(p)

@@ -1,0 +1,91 @@
+"""`evaluation.html`: an evaluation of a run on its own or on other data as one self-contained page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xrayfast.config import Task
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.reporting.html.decision_section import decision_section
+from xrayfast.reporting.html.pages.run_page import task_text
+from xrayfast.reporting.html.render import render_template
+from xrayfast.reporting.html.split_section import SplitReport, split_section
+from xrayfast.reporting.html.tables import Cell, Column, Table, flow_steps
+from xrayfast.reporting.wording import external_tables
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationData:
+    """Everything that the page shows.
+
+    Attributes:
+        run_name: of the evaluated run.
+        created: date and time, for people.
+        command: the command line or call.
+        task: "single" or "multi".
+        labels: the network's labels, in order.
+        metrics: the content of the evaluation's `metrics.json`.
+        split: the results, named "external" or "test".
+        decision: the run's calibration and thresholds.
+    """
+
+    run_name: str
+    created: str
+    command: str
+    task: Task
+    labels: Sequence[str]
+    metrics: Mapping[str, Any]
+    split: SplitReport
+    decision: Decision
+
+
+def _text_table(id: str, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    return Table(id, title, [Column(name, text=True) for name in columns], [list(map(Cell, row)) for row in rows])
+
+
+def render_evaluation_page(data: EvaluationData) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        data: what to show; names and sentences are plain text and are escaped here.
+    """
+    result = split_section(data.split, data.task)
+    metrics, images, labels = data.metrics, data.metrics["images"], data.metrics["labels"]
+    flow = [
+        ("Images found", images["found"]),
+        *((f"Left out: {why}", n) for why, n in images["left_out"]),
+        ("Images evaluated", images["evaluated"]),
+    ]
+    contents = [
+        ("glance", "Result at a glance"),
+        (f"results-{data.split.name}", "Results"),
+        *([("failures", "Right and wrong")] if data.split.cases else []),
+        *([("saliency", "What the network looks at")] if data.split.explained else []),
+        ("data", "Data"),
+        ("decision", "Calibration and thresholds"),
+        ("limits", "Limits and intended use"),
+        ("reproduce", "How to reproduce"),
+    ]
+    view = {
+        "run_name": data.run_name,
+        "created": data.created,
+        "source": metrics["source"] + (f", split {metrics['split']}" if metrics["split"] else ""),
+        "command": data.command,
+        "task_text": task_text(data.task, data.labels),
+        "contents": contents,
+        "flow": flow_steps(flow, {"Images evaluated": data.split.summary.get("patients") or math.nan}),
+        "used": labels["used"],
+        "unknown": [(label, f"{n:,}") for label, n in labels["unknown"]],
+        "lacking": labels["lacking"],
+        "notes_on_data": metrics["notes"],
+        "beside": [_text_table(f"beside-{i}", *one) for i, one in enumerate(external_tables(metrics))],
+        "decision": decision_section(data.decision),
+        "splits": [result],
+        "external": data.split.name == "external",
+        "has_patients": bool(data.split.summary.get("patients")),
+        "has_intervals": bool(result["intervals_text"]),
+    }
+    return render_template("evaluation.html.j2", view)

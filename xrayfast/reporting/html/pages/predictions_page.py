@@ -1,0 +1,75 @@
+"""`report.html` of predictions of any tool as one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from xrayfast.errors import format_value
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.registry import metric_title
+from xrayfast.reporting.html.decision_section import decision_section
+from xrayfast.reporting.html.pages.run_page import task_text
+from xrayfast.reporting.html.render import render_template
+from xrayfast.reporting.html.split_section import SplitReport, split_section
+from xrayfast.reporting.html.tables import Cell, Column, Table, number_cell
+
+
+def render_predictions_page(
+    source: str,
+    created: str,
+    command: str,
+    split: SplitReport,
+    decision: Decision,
+    notes: Sequence[str],
+    differences: pd.DataFrame | None,
+) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        source: name of the table of predictions.
+        created: date and time, for people.
+        command: the command line, or "".
+        split: the results.
+        decision: how labels are predicted.
+        notes: what was inferred of the table.
+        differences: of further tables from this one, as in `Comparison.differences`.
+    """
+    result = split_section(split, decision.task)
+    titles = [("glance", "Result at a glance"), (f"results-{split.name}", "Results")]
+    titles += [("differences", "Differences")] if differences is not None else []
+    view = {
+        "source": source,
+        "created": created,
+        "command": command,
+        "task_text": task_text(decision.task, decision.labels),
+        "contents": [*titles, ("data", "Data"), ("limits", "Limits and intended use")],
+        "notes_on_data": notes,
+        "splits": [result],
+        "decision": decision_section(decision),
+        "differences": None if differences is None else _differences_table(differences),
+        "has_patients": bool(split.summary.get("patients")),
+        "has_intervals": bool(result["intervals_text"]),
+    }
+    return render_template("predictions.html.j2", view)
+
+
+def _differences_table(differences: pd.DataFrame) -> Table:
+    columns = ["Predictions", "Label", "Metric", "Difference", "Test", "p, corrected"]
+    rows = []
+    for row in differences.to_dict("records"):
+        p = row["p_corrected"]
+        rows.append(
+            [
+                Cell(str(row["run"])),
+                Cell(str(row["label"]) or "all"),
+                Cell(metric_title(str(row["metric"]))),
+                number_cell(row["difference"], "+.3f", {"low": row["low"], "high": row["high"]}),
+                Cell(str(row["test"]) or None),
+                Cell(None if p != p else "below 0.001" if p < 0.001 else format_value(p, ".3f"), p),
+            ]
+        )
+    texts = {"Predictions", "Label", "Metric", "Test"}
+    caption = "Paired differences from the first predictions, on the same images, with 95 % intervals"
+    return Table("paired-differences", caption, [Column(name, text=name in texts) for name in columns], rows)

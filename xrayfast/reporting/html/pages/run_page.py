@@ -1,0 +1,160 @@
+"""`report.html`: a run as one self-contained page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from xrayfast.config import Task
+from xrayfast.metrics.claims.headline import OPTIMISTIC
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.own_code import show_setting
+from xrayfast.reporting.html.decision_section import decision_section
+from xrayfast.reporting.html.plots import Plot
+from xrayfast.reporting.html.render import render_template
+from xrayfast.reporting.html.split_section import SplitReport, split_section
+from xrayfast.reporting.html.tables import counts_table, epochs_table, flow_steps, train_and_valid_table
+from xrayfast.reporting.overfitting import TrainAndValid
+from xrayfast.reporting.wording import SPLIT_TITLES, hidden_layers, other_remarks
+from xrayfast.run import Run
+from xrayfast.run_files import RunInfo
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything that the page shows.
+
+    Attributes:
+        run_name: the run's name, the page's title.
+        info: the content of `run.json`.
+        model_facts: on model and training, by the names that people read.
+        task: "single" or "multi".
+        labels: the names, in the order of the network's outputs.
+        counts: images by label (rows, in the order of `labels`, then "images" and, where known, "patients")
+            and by split (columns among train, valid and test).
+        history: one row per epoch, as `figures.loss_and_metric_curves` takes it.
+        splits: the evaluated splits, valid before test; the last is that of the headline.
+        decision: calibration and thresholds.
+        source: of the data; "" where unknown.
+        curves: `plots.history_plot` of the history.
+        batches: `plots.batches_plot`; None where the run has recorded none.
+        methods: a paragraph for a paper.
+        overfitting: training beside validation; None where the run has no metrics of the training split.
+    """
+
+    run_name: str
+    info: RunInfo
+    model_facts: Mapping[str, str]
+    task: Task
+    labels: Sequence[str]
+    counts: pd.DataFrame
+    history: pd.DataFrame
+    splits: tuple[SplitReport, ...]
+    decision: Decision
+    source: str
+    curves: Plot | None
+    batches: Plot | None = None
+    overfitting: TrainAndValid | None = None
+    methods: str = ""
+
+
+def render_run_page(data: ReportData) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        data: what to show; names and sentences are plain text and are escaped here.
+    """
+    info = data.info
+    splits = [split_section(split, data.task, split is data.splits[-1]) for split in data.splits]
+    totals = data.counts.iloc[len(data.labels) :]  # by place: a label may be called "patients"
+    patients = dict(totals.loc["patients"]) if "patients" in totals.index else {}
+    view = {
+        "run_name": data.run_name,
+        "created": info.finished[:16].replace("T", " ") + " UTC",
+        "command": info.command,
+        "task_text": task_text(data.task, data.labels),
+        "contents": _contents(data),
+        "remarks": _remarks(data),
+        "source": data.source,
+        "counts": counts_table(data.counts, data.labels, data.task),
+        "flow": flow_steps(info.flow, patients),
+        "audit": info.audit,
+        "data_notes": info.data_notes,
+        "model_facts": data.model_facts.items(),
+        "curves": data.curves,
+        "batches": data.batches,
+        "overfitting": data.overfitting,
+        "train_and_valid": None if data.overfitting is None else train_and_valid_table(data.overfitting),
+        "epochs": epochs_table(data.history, info.best_epoch, data.task),
+        "best_epoch": info.best_epoch,
+        "optimistic": OPTIMISTIC,
+        "decision": decision_section(data.decision),
+        "splits": splits,
+        "methods": data.methods,
+        "has_patients": bool(patients),
+        "has_intervals": any(split["intervals_text"] for split in splits),
+    }
+    return render_template("report.html.j2", view)
+
+
+def _remarks(data: ReportData) -> list[str]:
+    return other_remarks(data.info.remarks, *(split.summary for split in data.splits))
+
+
+def _contents(data: ReportData) -> list[tuple[str, str]]:
+    """Id and title of each section, in order."""
+    results = [(f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in data.splits]
+    return [
+        ("glance", "Result at a glance"),
+        *results[-1:],
+        *([("failures", "Right and wrong")] if data.splits else []),
+        *([("saliency", "What the network looks at")] if any(split.explained for split in data.splits) else []),
+        *results[:-1],
+        ("data", "Data"),
+        *([("remarks", "Remarks on training")] if _remarks(data) else []),
+        ("training", "Model and training"),
+        ("decision", "Calibration and thresholds"),
+        ("limits", "Limits and intended use"),
+        ("reproduce", "How to reproduce"),
+    ]
+
+
+def task_text(task: Task, labels: Sequence[str]) -> str:
+    """The task in a line."""
+    kind = f"one of {len(labels)} classes" if task == "single" else f"any of {len(labels)} labels"
+    return f"Chest radiographs, {kind} per image"
+
+
+def training_facts(run: Run) -> dict[str, str]:
+    """How a run was trained, by the names that people read.
+
+    Raises:
+        RunError: `run.json` or `config.yaml` is damaged.
+    """
+    info, config = run.info, run.config
+    train, model = config.train, config.model
+    phases = [f"{phase.name} ({phase.epochs})" for phase in info.phases or ()]
+    versions = {"xrayfast": info.xrayfast, **info.versions}
+    return {
+        "Network": show_setting(model.arch),
+        "Head": ", ".join(filter(None, [model.head, hidden_layers(model)])),
+        "Weights": model.weights,
+        "Parameters": f"{info.parameters or 0:,}",
+        "Image size": f"{model.size} px",
+        "Batch size": str(run.global_batch),
+        "Phases (epochs)": ", ".join(phases) or "by hand",
+        "Learning rate": "by hand" if info.lr is None else f"{info.lr:.2g}",
+        "Schedule": train.schedule,
+        "Optimizer": train.optimizer,
+        "Weight decay": str(train.wd),
+        "Loss": show_setting(info.loss or train.loss),
+        "Class weights": train.class_weights,
+        "Test-time augmentation": "yes" if train.tta else "no",
+        "Precision": info.precision or train.precision,
+        "Device": f"{info.device} ({info.device_name})",
+        "Seed": f"{train.seed} (split {config.data.split_seed})",
+        "Training time": f"{info.seconds or 0:.0f} s",
+        "Versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }

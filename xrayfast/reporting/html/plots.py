@@ -1,0 +1,289 @@
+"""Figures as a page embeds them, with a heading, a sentence and their numbers as a table."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
+
+from xrayfast.batches import batches_figure
+from xrayfast.config import Task
+from xrayfast.errors import plural
+from xrayfast.files import write_bytes
+from xrayfast.metrics.registry import headline_metrics
+from xrayfast.predictions import Predictions
+from xrayfast.reporting.curves import (
+    FEW_IMAGES,
+    TOGETHER,
+    decision_curve_figure,
+    label_curves,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
+from xrayfast.reporting.figures import DPI, loss_and_metric_curves, png_bytes, save
+from xrayfast.reporting.forest import forest_figure, group_forest
+from xrayfast.reporting.headline_figure import headline_figure
+from xrayfast.reporting.html.results_tables import (
+    binary_table,
+    confusion_display,
+    cooccurrence_display,
+    reliability_table,
+)
+from xrayfast.reporting.html.tables import Matrix, Table
+from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure
+from xrayfast.reporting.probabilities import histogram_figure
+from xrayfast.reporting.wording import split_images
+
+
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A figure, drawn once for the page and for a file.
+
+    Attributes:
+        name: of its file, without the ending.
+        title: what it is.
+        alt: what it shows, in words.
+        figure: it.
+        image: the pixels at `figures.DPI`, RGBA, without a background.
+    """
+
+    name: str
+    title: str
+    alt: str
+    figure: Figure
+    image: Image.Image
+
+    @cached_property
+    def data(self) -> str:
+        """For a data URI: quantized to 256 colours, which looks the same and is a third as large."""
+        buffer = io.BytesIO()
+        self.image.quantize(256, method=Image.Quantize.FASTOCTREE).save(buffer, "PNG")
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels, 100 per inch."""
+        return round(self.image.width * 100 / DPI)
+
+    @property
+    def height(self) -> int:
+        """In CSS pixels, 100 per inch."""
+        return round(self.image.height * 100 / DPI)
+
+    @property
+    def wide(self) -> bool:
+        """Whether it takes a whole row."""
+        return self.width > 600
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all: as a PNG on white, or as `figures.save` writes it.
+
+        Raises:
+            WriteError: the file can't be written.
+        """
+        if path.suffix != ".png":
+            save(self.figure, path)
+            return
+        white = Image.new("RGBA", self.image.size, "white")
+        buffer = io.BytesIO()
+        Image.alpha_composite(white, self.image).convert("RGB").save(buffer, "PNG", dpi=(DPI, DPI))
+        write_bytes(path, buffer.getvalue())
+
+
+@dataclass(frozen=True)
+class FigureBlock:
+    """Figures with a heading, a sentence and their numbers as a table, None where another table has these; folded where
+    the figure beside the headline says the main thing of it.
+    """
+
+    title: str
+    text: str
+    figures: Sequence[Plot]
+    table: Table | Matrix | None = None
+    folded: bool = False
+
+    @property
+    def square(self) -> bool:
+        """Whether the table is a matrix."""
+        return isinstance(self.table, Matrix)
+
+
+def plot(figure: Figure, name: str, title: str, alt: str) -> Plot:
+    """Draw the figure without a background, so that it suits a dark page as well."""
+    image = Image.open(io.BytesIO(png_bytes(figure, transparent=True))).convert("RGBA")
+    return Plot(name, title, alt, figure, image)
+
+
+def history_plot(history: pd.DataFrame, best_epoch: int | None) -> Plot | None:
+    """Losses and metrics by epoch; None without epochs."""
+    if history.empty:
+        return None
+    best = "" if best_epoch is None else f" Epoch {best_epoch} was kept."
+    epochs = plural(len(history), "epoch")
+    alt = f"Losses and metrics over {epochs}.{best} The numbers are in the table below."
+    return plot(loss_and_metric_curves(history, best_epoch), "curves", "Losses and metrics by epoch", alt)
+
+
+def batches_plot(table: pd.DataFrame) -> Plot:
+    """Losses and learning rates by batch, of a table of `xrayfast.batches`."""
+    batches, width = len(table), 1 if table.empty else table["batches"].iloc[0]
+    rows = "each batch" if width == 1 else f"the lowest and the highest of each {width} batches"
+    alt = f"Training loss of {rows}, {plural(batches, 'row')} of batches.csv, with its mean and the learning rates."
+    return plot(batches_figure(table), "batches", "Training loss by batch", alt)
+
+
+def headline_plot(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> Plot:
+    """The figure beside the headline of a split."""
+    what = (
+        "ROC curve with its confidence band, confusion matrix and calibration"
+        if task == "single"
+        else "AUROC and average precision of each label with intervals, and calibration of all labels together"
+    )
+    alt = f"{what}, of {split_images(split, summary['images'])}; the numbers are in the tables below."
+    return plot(headline_figure(summary, task, predictions), "headline", "Result in a figure", alt)
+
+
+def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
+    """A forest plot of the subgroups by one attribute (`metrics.json`, "subgroups")."""
+    # How well groups are ranked, first; calibration errors of small groups say little.
+    ranking = sorted(headline_metrics(task).items(), key=lambda one: one[1].depends_on != "order")
+    groups, ranked = attribute["groups"], [name for name, metric in ranking if metric.depends_on != "probability"]
+    metrics = [name for name in ranked if all(name in group["overall"] for group in groups)][:3]
+    alt = (
+        f"Metrics with intervals of {plural(len(groups), 'group')} by {attribute['by']}; the numbers are in the table."
+    )
+    figure = forest_figure(group_forest(groups, metrics), metrics, 12.6)
+    return plot(figure, name, f"By {attribute['by']}", alt)
+
+
+def figure_blocks(
+    split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions | None
+) -> list[FigureBlock]:
+    """Every figure of a split's results (`metrics.summary.summarise`), in the order to show; without predictions no
+    curves.
+    """
+    labels = [row["label"] for row in summary["per_label"]]
+    blocks = [] if predictions is None or not len(predictions) else _curve_blocks(split, summary, task, predictions)
+    blocks += [_reliability_block(split, summary)] if summary.get("reliability") else []
+    if task == "single":
+        return [*blocks, _confusion_block(split, summary, labels)]
+    return [*blocks, *_multi_blocks(split, summary, labels)]
+
+
+def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> list[FigureBlock]:
+    """ROC alone; precision and recall, probabilities and net benefit. Of many labels all are folded."""
+    kind = split_images(split, summary["images"])
+    roc, precision_recall = label_curves(summary, task, predictions)
+    dots = " A dot is at the threshold." if any(curve.mark for curve in roc) else ""
+    areas = "; ".join(": ".join(filter(None, (curve.label, curve.area or "not defined"))) for curve in roc)
+    precisions = "; ".join(f"{curve.label}: {curve.area or 'not defined'}" for curve in precision_recall)
+    band = " The band holds 95% of the curves of resampled patients, at each false alarm rate." * bool(
+        roc and roc[0].band
+    )
+    shown = len(roc) <= TOGETHER
+    name = "Precision-recall curves" if len(roc) > 1 else "Precision-recall curve"
+    alt = f"{name} of {kind}. {precisions}."
+    first = plot(precision_recall_figure(precision_recall), "precision_recall", name, alt)
+    alt = f"Probabilities of {kind}, with the label and without it, {plural(len(roc), 'panel')}."
+    second = plot(histogram_figure(roc), "probabilities", "Probabilities by class", alt)
+    third = _decision_curve_plot(kind, summary, {curve.label for curve in roc})
+    roc_plot = plot(roc_figure(roc), "roc", "ROC curves", f"ROC curves of {kind}. {areas}.")
+    return [
+        FigureBlock(
+            "Precision, probabilities, net benefit",
+            "Precision by recall: guessing gives the dotted line, how common the label is here. Probabilities: of the "
+            "images with the label and without. Net benefit: what deciding at a threshold is worth, in true positives "
+            "per image, where a false positive at a threshold of p counts p / (1 - p) of a true one (Vickers and Elkin "
+            f"2006); where another line is higher, the network is of no use.{dots}",
+            (first, second, *third),
+            folded=not shown,
+        ),
+        FigureBlock(
+            "ROC curves" if len(roc) > 1 else "ROC curve",
+            f"Each label against the rest, at every threshold; guessing gives the dotted diagonal.{band}{dots}",
+            (roc_plot,),
+            folded=True,
+        ),
+    ]
+
+
+def _decision_curve_plot(images: str, summary: Mapping[str, Any], labels: Collection[str]) -> list[Plot]:
+    """The decision curves of these labels; none where the summary has no net benefit."""
+    if "net_benefit" not in summary:
+        return []
+    found = summary["net_benefit"]
+    curves = {label: benefits for label, benefits in found["labels"].items() if label in labels}
+    alt = f"Net benefit of {images} by threshold probability, {plural(len(curves), 'panel')}."
+    figure = decision_curve_figure({**found, "labels": curves})
+    return [plot(figure, "decision_curve", "Decision curve", alt)] if curves else []
+
+
+def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
+    """Whether probabilities mean what they say."""
+    bins = summary["reliability"]
+    before, after = bins.get("before"), bins["after"]
+    compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
+    images = split_images(split, summary["images"])
+    alt = f"Reliability diagrams of {images}, {len(after)} panels; the numbers are in the table below."
+    return FigureBlock(
+        "Calibration",
+        "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
+        f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
+        "its line is Wilson's 95% interval, and the bars below count the images in each bin. Small rings are bins of "
+        f"fewer than {FEW_IMAGES} images, which say little.",
+        (plot(reliability_figure(after, before), "reliability", "Reliability diagrams", alt),),
+        reliability_table(split, bins),
+        folded=True,
+    )
+
+
+def _confusion_block(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> FigureBlock:
+    """Single-label: the confusion matrix."""
+    matrix = summary["confusion"]
+    right = sum(matrix[i][i] for i in range(len(matrix)))
+    kind = split_images(split, sum(map(sum, matrix)))
+    alt = f"Confusion matrix of {kind} and {len(labels)} classes; {right} on the diagonal."
+    return FigureBlock(
+        "Confusion matrix",
+        "Each row is an actual class, each column a predicted one; the framed diagonal is right.",
+        (plot(confusion_figure(matrix, labels), "confusion", "Confusion matrix", alt),),
+        confusion_display(split, summary, labels),
+        folded=True,
+    )
+
+
+def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> list[FigureBlock]:
+    """Multi-label: one matrix per label, and which labels are predicted together."""
+    counts, together = summary["confusion_per_label"], summary["cooccurrence"]
+    below = f"of {split_images(split, summary['images'])}; the numbers are in the table below."
+    alt = f"{len(counts)} two-by-two matrices, one per label, {below}"
+    by_label = plot(binary_figure(counts), "confusion", "One matrix per label", alt)
+    title, alt = "Predicted labels by actual label", f"Matrix of actual by predicted labels {below}"
+    predicted = plot(cooccurrence_figure(together, labels), "cooccurrence", title, alt)
+    return [
+        FigureBlock(
+            "Right and wrong by label",
+            "For each label the images that carry it (yes) and those that don't (no), by what was predicted "
+            "at its threshold. Per cent and shade are shares of the row.",
+            (by_label,),
+            binary_table(split, counts),
+            folded=True,
+        ),
+        FigureBlock(
+            "Which labels are predicted together",
+            "How often the label of the column was predicted on images that carry the label of the row. An "
+            "image may carry several labels, so a cell beside the diagonal is not always a mistake.",
+            (predicted,),
+            cooccurrence_display(split, summary, labels),
+            folded=True,
+        ),
+    ]

@@ -1,0 +1,253 @@
+"""The tables of a split's results; every number in them is one of its summary, and so of `metrics.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xrayfast.config import Task
+from xrayfast.metrics.intervals.formulas import METHODS
+from xrayfast.metrics.operating_points import calibration_metrics, fixed_rates
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.registry import (
+    AT_THRESHOLD,
+    headline_metrics,
+    label_columns,
+    label_metrics,
+    metric_title,
+    overall_metrics,
+)
+from xrayfast.reporting.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell
+from xrayfast.reporting.wording import interval_of, label_rows, percent, split_images
+
+CONFUSED_ROWS = 10
+
+TITLES = {"support": "Images", "negatives": "Images without", "threshold": "Threshold"}
+MOST_USED = ("support", "threshold", *label_columns("page"))
+"""The columns of a table by label that is no wider than a printed page."""
+
+FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
+
+
+def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
+    """The headline metrics, with what they mean."""
+    metrics = {name: metric for name, metric in headline_metrics(task).items() if name in summary["overall"]}
+    rows = [[Cell(metric.title, aside=metric.meaning), metric_cell(summary, name)] for name, metric in metrics.items()]
+    caption = "Over all labels" if task == "multi" else "Over all classes"
+    return Table(f"{split}-overall", caption, (Column("Metric", text=True), Column("Value")), rows, stacked=True)
+
+
+def all_metrics_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
+    """Every metric over all labels, with the method of its interval."""
+    names = [name for name in overall_metrics(task) if name in summary["overall"]]
+    rows = [[Cell(metric_title(name)), metric_cell(summary, name)] for name in names]
+    columns = [Column("Metric", text=True), Column("Value")]
+    if "intervals" in summary:
+        columns.append(Column("Interval", text=True))
+        rows = [[*row, Cell(_method(interval_of(summary, name)))] for row, name in zip(rows, names, strict=True)]
+    return Table(f"{split}-all", f"All {len(rows)} metrics over all labels", columns, rows)
+
+
+def label_tables(split: str, summary: Mapping[str, Any]) -> tuple[Table, list[Table]]:
+    """The metrics by label: a table of the most used, no wider than a printed page, and tables of all others."""
+    kind = split_images(split, summary["images"])
+    first = label_table(f"{split}-by-label", f"By label, {kind}; a header sorts the table", summary)
+    others = [metric for name, metric in label_metrics(prevalence=True).items() if name not in MOST_USED]
+    decided = ["negatives", *(metric.name for metric in others if metric.depends_on != "probability")]
+    calibrated = [metric.name for metric in others if metric.depends_on == "probability"]
+    decided_caption, probabilities = "further metrics of the decisions", "how well the probabilities are calibrated"
+    further = [
+        label_table(f"{split}-by-label-decided", f"By label, {kind}: {decided_caption}", summary, decided),
+        label_table(f"{split}-by-label-calibrated", f"By label, {kind}: {probabilities}", summary, calibrated),
+    ]
+    return first, [table for table in further if len(table.columns) > 1]
+
+
+def at_thresholds_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Each class against the rest at its own threshold; None where no thresholds were chosen."""
+    found = summary.get("at_thresholds")
+    if not found:
+        return None
+    columns = [Column("Class", text=True), Column("Threshold"), *(Column(column_title(name)) for name in AT_THRESHOLD)]
+    rows = [
+        [
+            Cell(row["label"]),
+            number_cell(row["threshold"], FORMS["threshold"]),
+            *(number_cell(row[name], interval=row["intervals"].get(name)) for name in AT_THRESHOLD),
+        ]
+        for row in found
+    ]
+    caption = "Each class against the rest, predicted at its own threshold and not where it is the most likely one"
+    return Table(f"{split}-at-thresholds", caption, columns, rows, sortable=True)
+
+
+def fixed_rates_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Sensitivity at fixed specificities and the reverse; None for metrics of older versions."""
+    if "fixed_rates" not in summary:
+        return None
+    titles = fixed_rates.TITLES
+    rows = [[Cell(row["label"]), *_operating_cells(row, titles)] for row in summary["fixed_rates"]]
+    columns = [Column("Label", text=True), *map(Column, titles.values())]
+    caption = f"By label, {split_images(split, summary['images'])}: read off the ROC curve, whatever the threshold; "
+    caption += "no interval where too few patients (or images) lie beyond the fixed rate"
+    return Table(f"{split}-fixed-rates", caption, columns, rows, sortable=True)
+
+
+def calibration_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """Calibration intercept, slope and so on of each label, before and after; None for metrics of older versions."""
+    if "calibration" not in summary:
+        return None
+    titles = calibration_metrics.TITLES
+    rows = [
+        [Cell(row["label"]), Cell(when), *_operating_cells(row, titles)]
+        for when, found in summary["calibration"].items()
+        for row in found
+    ]
+    columns = [Column("Label", text=True), Column("Calibration", text=True), *map(Column, titles.values())]
+    caption = (
+        "By label: an intercept below 0 tells of probabilities that are too high, a slope below 1 of ones that are too "
+        "extreme; Brier skill is 1 at best, and 0 for the prevalence as everyone's probability"
+    )
+    caption += "".join(
+        f"; {row['label']} {when}: neither, since {row['reason']}"
+        for when, found in summary["calibration"].items()
+        for row in found
+        if "reason" in row
+    )
+    return Table(f"{split}-calibration", caption, columns, rows, sortable=True)
+
+
+def _operating_cells(row: Mapping[str, Any], names: Iterable[str]) -> list[Cell]:
+    return [number_cell(row[name], interval=row["intervals"].get(name)) for name in names]
+
+
+def delong_table(split: str, summary: Mapping[str, Any]) -> Table | None:
+    """The reported interval of each AUROC beside the logit's from DeLong's error; None where there are no intervals."""
+    found = summary.get("intervals", {}).get("delong")
+    if not found:
+        return None
+    rows = [
+        [Cell(label), metric_cell(summary, "auroc", row), number_cell(found[label]["auroc"], interval=found[label])]
+        for row in label_rows(summary)
+        if (label := row["label"]) in found
+    ]
+    columns = (Column("Label", text=True), Column("AUROC, as reported"), Column("AUROC, DeLong"))
+    return Table(f"{split}-delong", "The same AUROC with intervals by two methods", columns, rows, sortable=True)
+
+
+def confused_table(split: str, summary: Mapping[str, Any]) -> Table:
+    """One row per pair of classes, most mistakes first."""
+    support = {row["label"]: row["support"] for row in summary["per_label"]}
+    cells = summary["most_confused"]
+    rows = []
+    for cell in cells[:CONFUSED_ROWS]:
+        images = number_cell(cell["count"], ",d", aside=percent(cell["count"], support[cell["actual"]]))
+        rows.append([Cell(cell["actual"]), Cell(cell["predicted"]), images])
+    shown = f", the first {CONFUSED_ROWS} of {len(cells)} pairs" if len(cells) > CONFUSED_ROWS else ""
+    caption = f"Mistakes by pair of classes, with their share of the actual class{shown}"
+    columns = (Column("Actual", text=True), Column("Predicted", text=True), Column("Images"))
+    return Table(f"{split}-confused", caption, columns, rows, sortable=True)
+
+
+def binary_table(split: str, counts_by_label: Mapping[str, Sequence[Sequence[int]]]) -> Table:
+    """The four cells of each label's 2x2 matrix, [[tn, fp], [fn, tp]]."""
+    names = ("True negative", "False positive", "False negative", "True positive")
+    rows = [
+        [Cell(label), *(number_cell(n, ",d") for row in counts for n in row)]
+        for label, counts in counts_by_label.items()
+    ]
+    columns = (Column("Label", text=True), *map(Column, names))
+    return Table(f"{split}-binary", "Images by label", columns, rows, sortable=True)
+
+
+def confusion_display(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
+    """Actual by predicted class."""
+    caption = "Actual class (rows) by predicted class (columns)"
+    return Matrix(f"{split}-confusion", caption, labels, summary["confusion"])
+
+
+def cooccurrence_display(split: str, summary: Mapping[str, Any], labels: Sequence[str]) -> Matrix:
+    """Actual by predicted label."""
+    caption = "Actual label (rows) by predicted label (columns)"
+    return Matrix(f"{split}-cooccurrence", caption, labels, summary["cooccurrence"])
+
+
+def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
+    """One row per bin, of each label before and after calibration; empty bins are left out."""
+    columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]
+    columns += map(Column, ("Images", "Mean probability", "Share with the label"))
+    rows = [
+        [
+            Cell(label),
+            Cell(when),
+            Cell(f"{one['low']:.2f} to {one['high']:.2f}"),
+            number_cell(one["count"], ",d"),
+            number_cell(one["predicted"]),
+            number_cell(one["observed"], interval={"low": one["observed_low"], "high": one["observed_high"]}),
+        ]
+        for when, by_label in reliability.items()
+        for label, bins in by_label.items()
+        for one in bins
+        if one["count"]
+    ]
+    return Table(f"{split}-reliability", "Bins with at least one image", columns, rows, sortable=True)
+
+
+def thresholds_table(decision: Decision) -> Table:
+    """The operating point of each label, with the exact intervals of its rates on validation."""
+    rows = []
+    for label, point in decision.point_of.items():
+        cells = [
+            number_cell(point.sensitivity, interval=point.interval("sensitivity")),
+            number_cell(point.specificity, interval=point.interval("specificity")),
+        ]
+        threshold = number_cell(point.threshold, "#.3g", aside="" if point.threshold is not None else "0.5 is used")
+        counts = (number_cell(point.positives, ",d"), number_cell(point.negatives, ",d"))
+        rows.append([Cell(label), threshold, *cells, *counts, Cell(point.reason or "chosen")])
+    columns = [Column("Label", text=True), Column("Threshold"), Column("Sensitivity"), Column("Specificity")]
+    columns += [Column("Images with"), Column("Images without"), Column("Choice", text=True)]
+    return Table("thresholds", "Operating points, on the validation images", columns, rows, sortable=True)
+
+
+def scalings_table(decision: Decision) -> Table | None:
+    """Slope and bias of each label's logit; None where there is no calibration by label."""
+    if not isinstance(decision.calibration, tuple):
+        return None
+    rows = [
+        [Cell(label), number_cell(fit.slope, "#.3g"), number_cell(fit.bias, "#.3g"), Cell(fit.reason or "fitted")]
+        for label, fit in zip(decision.labels, decision.calibration, strict=True)
+    ]
+    columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
+    return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)
+
+
+def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str] = MOST_USED) -> Table:
+    """The metrics by label of a summary, as far as it has them."""
+    rows = label_rows(summary)
+    there = [name for name in metrics if rows and name in rows[0]]
+    columns = [Column("Label", text=True), *(Column(column_title(name)) for name in there)]
+    cells = [
+        [Cell(row["label"]), *(metric_cell(summary, name, row, FORMS.get(name, ".3f")) for name in there)]
+        for row in rows
+    ]
+    return Table(id, caption + _methods_note(summary, there), columns, cells, sortable=True)
+
+
+def _methods_note(summary: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Which interval the metrics of a table by label have, to end its caption; "" for metrics without any."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        used = {_method(interval_of(summary, name, row["label"])) for row in label_rows(summary)} - {None}
+        for method in sorted(filter(None, used)):
+            found.setdefault(method, []).append(column_title(name))
+    text = "; ".join(f"{method}: {', '.join(titles)}" for method, titles in found.items())
+    return f". Intervals, {text}" if text else ""
+
+
+def column_title(name: str) -> str:
+    """What people read above a column of a table by label."""
+    return TITLES.get(name) or metric_title(name)
+
+
+def _method(interval: Mapping[str, Any] | None) -> str | None:
+    return None if not interval or interval.get("low") is None else METHODS.get(interval.get("method", ""))

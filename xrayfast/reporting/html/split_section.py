@@ -1,0 +1,235 @@
+"""The section of a page on the results of one split: what it is made of, and what its template shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from xrayfast.config import Task
+from xrayfast.errors import plural
+from xrayfast.metrics.registry import AT_THRESHOLD, metric_title
+from xrayfast.predictions import Predictions
+from xrayfast.reporting.figures import Case
+from xrayfast.reporting.headline_figure import EXAMPLES
+from xrayfast.reporting.html import results_tables
+from xrayfast.reporting.html.plots import FigureBlock, Plot, figure_blocks, headline_plot
+from xrayfast.reporting.html.render import image_view, outlined
+from xrayfast.reporting.html.subgroup_tables import subgroup_sections
+from xrayfast.reporting.html.tables import Cell, metric_cell, number_cell
+from xrayfast.reporting.overlays import SaliencyCase, overlay
+from xrayfast.reporting.wording import (
+    SPLIT_TITLES,
+    images_of_patients,
+    interval_methods,
+    interval_of,
+    label_rows,
+    percent,
+    resampled_units,
+    split_images,
+)
+
+SplitName: TypeAlias = Literal["valid", "test", "external"]
+
+SALIENCY_SIDE = 224
+
+DASH_MEANING = (
+    "A dash stands for a number that is not defined: AUROC needs images with the label and images without, and a rate "
+    "needs at least one image to be a rate of."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SplitReport:
+    """The results of one split, or of an external test.
+
+    Attributes:
+        name: which split; "external" for an external test.
+        summary: as `metrics.summary.summarise` returns it, with "subgroups" where there are some.
+        cases: the top losses, in the order to show.
+        predictions_note: a sentence on where the predictions come from, or "".
+        predictions: from which ROC and precision-recall curves are drawn; None for no curves.
+        saliency: saliency maps of single images, in the order to show.
+        saliency_notes: sentences on the maps, such as that of the check on random weights.
+        blocks: the figures, where they are drawn already.
+        right: images that were predicted right with the smallest losses, in the order to show.
+        headline: the figure beside the headline, where it is drawn already.
+    """
+
+    name: SplitName
+    summary: Mapping[str, Any]
+    cases: tuple[Case, ...]
+    predictions_note: str
+    predictions: Predictions | None = None
+    saliency: tuple[SaliencyCase, ...] = ()
+    saliency_notes: tuple[str, ...] = ()
+    blocks: Sequence[FigureBlock] | None = None
+    right: tuple[Case, ...] = ()
+    headline: Plot | None = None
+
+    @property
+    def explained(self) -> bool:
+        """Whether there is anything to show of saliency."""
+        return bool(self.saliency or self.saliency_notes)
+
+    @property
+    def examples(self) -> list[Case]:
+        """The first cases that were predicted right, and the first of the top losses, for the first screen."""
+        right = {case.image for case in self.right}
+        wrong = [case for case in self.cases if case.image not in right]
+        return [*self.right[: max(EXAMPLES // 2, EXAMPLES - len(wrong))], *wrong][:EXAMPLES]
+
+
+def split_section(split: SplitReport, task: Task, is_headline: bool = True) -> dict[str, Any]:
+    """The variables of `results.html.j2` for one split; only that of the headline has a figure beside it."""
+    summary, name = split.summary, split.name
+    headlines = results_tables.headline_table(name, summary, task)
+    by_label, further = results_tables.label_tables(name, summary)
+    cells = [cell for table in (headlines, by_label) for row in table.rows for cell in row]
+    lacking = any(cell.text is None for cell in cells)
+    right = {case.image for case in split.right}
+    headline = split.headline
+    if is_headline and headline is None and split.predictions is not None and summary["scored"]:
+        headline = headline_plot(name, summary, task, split.predictions)
+    return {
+        "name": name,
+        "title": SPLIT_TITLES[name],
+        "images_text": images_of_patients(summary),
+        "predictions_note": split.predictions_note,
+        "warnings": [(one["text"], one["advice"]) for one in summary.get("warnings", ())],
+        "intervals_text": intervals_text(summary),
+        "words": _words(split, task),
+        "tiles": _tiles(summary) if "positive" in summary else [(row[0].text, row[1]) for row in headlines.rows],
+        "headline": headline if is_headline else None,
+        "examples": [(_case_view(case), case.image in right) for case in split.examples] if is_headline else [],
+        "headlines": headlines,
+        "overall": results_tables.all_metrics_table(name, summary, task),
+        "by_label": by_label,
+        "fixed_rates": results_tables.fixed_rates_table(name, summary),
+        "further": [*further, *filter(None, [results_tables.calibration_table(name, summary)])],
+        "delong": results_tables.delong_table(name, summary),
+        "at_thresholds": results_tables.at_thresholds_table(name, summary),
+        "notes": [*summary["notes"], *([DASH_MEANING] if lacking else [])],
+        "blocks": figure_blocks(name, summary, task, split.predictions) if split.blocks is None else split.blocks,
+        "confused": results_tables.confused_table(name, summary) if task == "single" else None,
+        "subgroups": subgroup_sections(name, summary.get("subgroups", ()), task),
+        "cases": [_case_view(case) for case in split.cases],
+        "right": [_case_view(case) for case in split.right],
+        # Wrong ones first, beside the right ones.
+        "saliency": [
+            (title, [_saliency_view(case) for case in split.saliency if (case.image in right) == is_right])
+            for title, is_right in (("Largest losses", False), ("Predicted right", True))
+        ],
+        "framed": any(case.thorax is not None for case in split.saliency),
+        "saliency_notes": split.saliency_notes,
+    }
+
+
+def intervals_text(summary: Mapping[str, Any]) -> str:
+    """Level, methods, resamples and units, once for all intervals; "" where there are none."""
+    found = summary.get("intervals")
+    if not found or found["units"] < 2:
+        return ""
+    text = (
+        f"{found['level']:.0%} intervals ({interval_methods(summary)}) from {resampled_units(summary)}, those of a "
+        f"bootstrap from {found['resamples']:,} resamples."
+    )
+    return text if found["by"] == "patient" else f"{text} No patients are known, so images were drawn."
+
+
+def _words(split: SplitReport, task: Task) -> str:
+    """How good the network is, on whom, with intervals, and what guessing would give: two sentences."""
+    summary, n = split.summary, int(split.summary["scored"])
+    if n == 0:
+        return "All labels of this split's images are masked." if summary["images"] else "This split holds no images."
+    whom = split_images(split.name, n)
+    if summary.get("patients"):
+        whom += f" of {plural(summary['patients'], 'patient')}"
+    if task == "multi":
+        return f"On {whom}, {_of_all_labels(summary)}"
+    right = f"{round(summary['overall']['accuracy'] * n):,}"
+    shown = f"{right} ({percent(summary['overall']['accuracy'])}{_between(summary, 'accuracy')})"
+    common = summary["most_common"]
+    constant = f"always answering “{common['label']}” would be right for {percent(common['share'])}"
+    if "positive" in summary:
+        [row] = label_rows(summary)
+        return (
+            f"On {whom}, AUROC for {row['label']} is {_value(summary, 'auroc', row)}, where guessing gives 0.5. "
+            f"{_at_threshold(summary, row)}{shown} were given the right class; {constant}."
+        )
+    return (
+        f"Of {whom}, {shown} were given the right class; {constant}. AUROC, averaged over the "
+        f"{len(summary['per_label'])} classes, is {_value(summary, 'auroc_macro')}, where guessing gives 0.5."
+    )
+
+
+def _tiles(summary: Mapping[str, Any]) -> list[tuple[str | None, Cell]]:
+    """The main numbers where there is a positive class: means over it and the other one would say less."""
+    [row] = label_rows(summary)
+    of_label = [(metric_title(name), metric_cell(summary, name, row)) for name in ("auroc", *AT_THRESHOLD)]
+    return [*of_label[:4], *((metric_title(name), metric_cell(summary, name)) for name in ("accuracy", "ece"))]
+
+
+def _of_all_labels(summary: Mapping[str, Any]) -> str:
+    rows = [row for row in summary["per_label"] if row["auroc"] is not None]
+    if not rows:
+        return "AUROC is defined for no label."
+    shares = [row["support"] / (row["support"] + row["negatives"]) for row in rows]
+    best, worst = (choose(rows, key=lambda row: row["auroc"]) for choose in (max, min))
+    ends = f" {best['label']} is ranked best ({best['auroc']:.3f}), {worst['label']} worst ({worst['auroc']:.3f})."
+    return (
+        f"AUROC, averaged over {plural(len(rows), 'label')}, is {_value(summary, 'auroc_macro')}, where guessing gives "
+        f"0.5, and mean average precision {_value(summary, 'ap_macro')}, where guessing gives "
+        f"{sum(shares) / len(shares):.3f}.{ends if len(rows) > 1 else ''}"
+    )
+
+
+def _at_threshold(summary: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Sensitivity and specificity of the positive class; the next clause follows."""
+    if row["recall"] is None or row["specificity"] is None:
+        return ""
+    rates = (
+        f"{name} is {_value(summary, key, row)}" for name, key in (("sensitivity", "recall"), ("specificity",) * 2)
+    )
+    first, second = rates
+    return f"{first[:1].upper()}{first[1:]} and {second}; "
+
+
+def _value(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
+    """A metric with its interval, as in "0.812 (0.751 to 0.866)"; of a label where its row is given."""
+    cell = metric_cell(summary, name, row)
+    return (cell.text or "not defined") + (f" ({cell.interval.text})" if cell.interval else "")
+
+
+def _between(summary: Mapping[str, Any], name: str) -> str:
+    """A metric's interval in per cent, to follow its value."""
+    found = interval_of(summary, name)
+    if not found or found["low"] is None or found["high"] is None:
+        return ""
+    return f"; interval {percent(found['low'])} to {percent(found['high'])}"
+
+
+def _case_view(case: Case) -> dict[str, Any]:
+    return {
+        "image": case.image,
+        "actual": case.actual,
+        "predicted": case.predicted,
+        "probability": number_cell(case.probability, ".2f").text,
+        "loss": number_cell(case.loss).text,
+        **image_view(case.pixels),
+    }
+
+
+def _saliency_view(case: SaliencyCase) -> dict[str, Any]:
+    heat = overlay(case.pixels, case.heat)
+    return {
+        "image": case.image,
+        "label": case.label,
+        "actual": "not known" if case.actual is None else case.actual or "no label",
+        "predicted": case.predicted or "no label",
+        "probability": number_cell(case.probability, ".2f").text,
+        "outside": None if math.isnan(case.outside) else percent(case.outside),
+        "radiograph": image_view(case.pixels, SALIENCY_SIDE),
+        "overlay": image_view(heat if case.thorax is None else outlined(heat, case.thorax), SALIENCY_SIDE),
+    }

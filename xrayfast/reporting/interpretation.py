@@ -1,0 +1,353 @@
+"""What a network got right and wrong on one split, from its saved predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeAlias
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pydantic import Field
+
+from xrayfast.config import Task
+from xrayfast.data.cache.image_cache import DecodedImages, UncachedImages
+from xrayfast.data.labels.positive_class import positive_class
+from xrayfast.display.notebook_figure import display_after_cell
+from xrayfast.display.overview import HasOverview
+from xrayfast.errors import ConfigError, ReadError, did_you_mean, plural, shorten
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.metrics.classification import cooccurrence
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.summary import summarise
+from xrayfast.predictions import PROBABILITY_PREFIX, Predictions, join_row_labels
+from xrayfast.reporting import curves, figures, matrices
+from xrayfast.reporting.wording import label_rows
+
+IMAGE_SIZE = 256
+"""Side in pixels of the images of single cases."""
+
+FigureSize: TypeAlias = tuple[float, float] | list[float] | None
+"""Width and height in inches."""
+
+RIGHT_SHOWN = 8
+"""Images that were predicted right, on a page: one row."""
+
+RESAMPLES = 1000
+"""Of the bootstrap for predictions without a run; for those of a run its settings say."""
+
+
+class LabelTable(HasOverview, pd.DataFrame):
+    """A DataFrame that a notebook shows with titles and intervals; what is made from it is a plain DataFrame.
+
+    Attributes:
+        summary: the metrics, as `metrics.summary.summarise` gives them, for their intervals.
+    """
+
+    _metadata: ClassVar[list[str]] = ["summary"]
+    summary: Mapping[str, Any]
+
+
+class Interpretation(HasOverview):
+    """What a network got right and wrong on one split.
+
+    The methods `plot_*` give a Figure, which a notebook displays. With `ax` they draw on these axes of one's own and
+    give them back; with `figsize`, in inches, the figure is zoomed to fit in, its texts too. `labels` are those to
+    draw, one or several, by default all.
+
+    Needs neither the network nor torch; `learning.interpretation` makes fastai's interpretation of it.
+
+    Args:
+        predictions: truth, probabilities and losses of N images.
+        task: "single" or "multi".
+        paths: where each image's file is, by its name in `predictions`.
+        images: where the images of single cases come from; by default from the files.
+        decision: calibration and thresholds, as validation chose them; by default none.
+        summary: the metrics, as `metrics.summary.summarise` gives them, where they are computed already.
+
+    Attributes:
+        vocab: the labels.
+    """
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        task: Task,
+        paths: Mapping[str, Path],
+        *,
+        images: DecodedImages | None = None,
+        decision: Decision | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.predictions, self.task, self.paths = predictions, task, paths
+        self.images = images or UncachedImages(IMAGE_SIZE)
+        self.vocab = list(predictions.labels)
+        positive = positive_class(task, predictions.labels)
+        self.decision = decision or Decision(task, predictions.labels, positive=positive)
+        truth, probability, groups = predictions.truth, predictions.probability, predictions.groups
+        self.summary: Mapping[str, Any] = summary or summarise(
+            truth,
+            probability,
+            self.vocab,
+            task,
+            threshold=self.decision.thresholds,
+            groups=groups,
+            resamples=RESAMPLES,
+            positive=self.decision.positive,
+        )
+        self.predicted = self.decision.decide(predictions.probability)
+
+    def __repr__(self) -> str:
+        labels = plural(len(self.vocab), "class" if self.task == "single" else "label")
+        return f"{type(self).__name__}({plural(len(self.predictions), 'image')}, {labels})"
+
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """Counts: (C, C), rows actual (single); (L, 2, 2), rows actual negative and positive (multi)."""
+        if self.task == "single":
+            return np.array(self.summary["confusion"])
+        return np.array([self.summary["confusion_per_label"][label] for label in self.vocab])
+
+    def cooccurrence(self) -> NDArray[np.int64]:
+        """(L, L): how often label j was predicted on images that carry label i."""
+        return cooccurrence(self.predictions.truth, self.predicted)
+
+    @check_arguments()
+    def plot_confusion_matrix(
+        self,
+        normalize: bool = False,
+        *,
+        labels: Sequence[str] | str | None = None,
+        figsize: FigureSize = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The confusion matrix of all classes (single), or one matrix per label (multi).
+
+        Args:
+            normalize: write the row's percentage alone instead of the count above it.
+            labels: of a multi-label task; `ax` takes one.
+            figsize: see the class.
+            ax: see the class.
+
+        Raises:
+            ConfigError: an unknown label, labels of a single-label task, or more than one for `ax`.
+        """
+        if self.task == "single":
+            if labels is not None:
+                raise ConfigError("found labels; a single-label task has one matrix of all classes. Leave labels out.")
+            drawn = self.confusion_matrix(), self.vocab, normalize
+            if ax is None:
+                return _displayed(matrices.confusion_figure(*drawn), figsize)
+            matrices.draw_confusion(ax, *drawn)
+            return ax
+        counts = self.summary["confusion_per_label"]
+        chosen = _choose(labels, counts, 1 if ax else None)
+        if ax is None:
+            figure = matrices.binary_figure({label: counts[label] for label in chosen}, normalize)
+            return _displayed(figure, figsize)
+        matrices.draw_binary(ax, chosen[0], counts[chosen[0]], normalize)
+        return ax
+
+    @check_arguments()
+    def plot_roc(
+        self,
+        labels: Sequence[str] | str | None = None,
+        *,
+        figsize: FigureSize = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The ROC curve of each label against the rest, with its area and interval.
+
+        Args:
+            labels: see the class; `ax` takes up to `curves.TOGETHER`.
+            figsize: see the class.
+            ax: see the class.
+
+        Raises:
+            ConfigError: an unknown label, or too many for `ax`.
+        """
+        roc, _ = self._curves(labels, ax)
+        if ax is None:
+            return _displayed(curves.roc_figure(roc), figsize)
+        curves.draw_roc(ax, roc)
+        return ax
+
+    @check_arguments()
+    def plot_pr(
+        self,
+        labels: Sequence[str] | str | None = None,
+        *,
+        figsize: FigureSize = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The precision-recall curve of each label, with its average precision and interval.
+
+        Arguments and errors are those of `plot_roc`.
+        """
+        _, precision_recall = self._curves(labels, ax)
+        if ax is None:
+            return _displayed(curves.precision_recall_figure(precision_recall), figsize)
+        curves.draw_precision_recall(ax, precision_recall)
+        return ax
+
+    @check_arguments()
+    def plot_calibration(
+        self,
+        labels: Sequence[str] | str | None = None,
+        *,
+        figsize: FigureSize = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """The reliability diagram of each label and, in a single-label task, of the "most likely class".
+
+        Args:
+            labels: see the class; `ax` takes one.
+            figsize: see the class.
+            ax: see the class.
+
+        Raises:
+            ConfigError: an unknown label, or more than one for `ax`.
+        """
+        before, after = (self.summary["reliability"].get(when) for when in ("before", "after"))
+        chosen = _choose(labels, after, 1 if ax else None)
+        if ax is None:
+            bins = [one and {label: one[label] for label in chosen} for one in (after, before)]
+            return _displayed(curves.reliability_figure(*bins), figsize)
+        label = chosen[0]
+        curves.draw_reliability(ax, label, after[label], before and before[label])
+        return ax
+
+    def plot_cooccurrence(self) -> Figure:
+        """The co-occurrence matrix as a Figure."""
+        return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
+
+    def _curves(
+        self, labels: Sequence[str] | str | None, ax: Axes | None
+    ) -> tuple[list[curves.Curve], list[curves.Curve]]:
+        if labels is None:
+            labels = [row["label"] for row in label_rows(self.summary)]
+        chosen = _choose(labels, self.vocab, curves.TOGETHER if ax else None)
+        return curves.label_curves(self.summary, self.task, self.predictions, chosen)
+
+    def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
+        """Actual label, label predicted in its place, and images, most first."""
+        return [
+            (p["actual"], p["predicted"], p["count"]) for p in self.summary["most_confused"] if p["count"] >= min_val
+        ]
+
+    def label_table(self) -> LabelTable:
+        """Support, precision, recall, specificity, F1, AUROC and average precision by label."""
+        table: LabelTable = LabelTable(pd.DataFrame(self.summary["per_label"]).set_index("label").astype(float))
+        table["support"] = table["support"].astype(int)
+        table.summary = self.summary
+        return table
+
+    def ranked(self, k: int | None = None, largest: bool = True) -> NDArray[np.int64]:
+        """(k,) rows of the images with the largest (or smallest) losses, in that order; NaN counts as the largest."""
+        loss = np.nan_to_num(self.predictions.loss, nan=np.inf, posinf=np.inf)
+        return np.argsort(-loss if largest else loss, kind="stable")[: k or None]
+
+    def top_losses_table(self, k: int | None = None) -> pd.DataFrame:
+        """The k images with the largest losses: predicted against actual, with all probabilities."""
+        rows, predictions = self.ranked(k), self.predictions
+        columns: dict[str, Any] = {
+            "image": predictions.images[rows],
+            "actual": [join_row_labels(predictions.truth[i], self.vocab) for i in rows],
+            "predicted": [join_row_labels(self.predicted[i], self.vocab) for i in rows],
+            "loss": predictions.loss[rows],
+            **{PROBABILITY_PREFIX + label: predictions.probability[rows, i] for i, label in enumerate(self.vocab)},
+        }
+        table: pd.DataFrame = pd.DataFrame(columns)
+        return table
+
+    def cases(self, k: int) -> tuple[figures.Case, ...]:
+        """The k images with the largest losses, with their images where the files can still be read."""
+        return tuple(self._case(int(i)) for i in self.ranked(k))
+
+    def right_cases(self, k: int) -> tuple[figures.Case, ...]:
+        """Images whose labels were all predicted right, at most k: the smallest losses of each class in turn, or of
+        multi-label those with a label before those with none.
+        """
+        truth = self.predictions.truth
+        right = ((self.predicted == truth) | (truth < 0)).all(axis=1) & (truth >= 0).any(axis=1)
+        kinds: dict[int, list[int]] = {}
+        for i in [i for i in self.ranked(None, largest=False).tolist() if right[i]]:
+            kinds.setdefault(int(truth[i].argmax()) if (truth[i] == 1).any() else len(self.vocab), []).append(i)
+        chosen = [kinds[kind][turn] for turn in range(k) for kind in sorted(kinds) if turn < len(kinds[kind])]
+        return tuple(self._case(i) for i in chosen[:k])
+
+    @check_arguments()
+    def plot_top_losses(
+        self,
+        k: Annotated[int, Field(ge=1)] | list[int] | tuple[int, ...] | range = 9,
+        largest: bool = True,
+        *,
+        ncols: Annotated[int, Field(ge=1)] = 3,
+        figsize: FigureSize = None,
+    ) -> Figure:
+        """The images with the largest (or smallest) losses, with file names and probabilities.
+
+        Args:
+            k: how many, or which places of the order.
+            largest: False for the smallest losses.
+            ncols: images in a row.
+            figsize: see the class.
+
+        Raises:
+            ConfigError: a place that the order does not have.
+        """
+        order = self.ranked(None, largest)
+        places = range(min(k, len(order))) if isinstance(k, int) else k
+        if wrong := [place for place in places if not 0 <= place < len(order)]:
+            raise ConfigError(f"k has the place {wrong[0]}; expected 0 to {len(order) - 1}, or how many to draw.")
+        chosen = order[list(places)]
+        return _displayed(figures.top_losses_figure([self._case(i) for i in chosen.tolist()], ncols), figsize)
+
+    def _case(self, i: int) -> figures.Case:
+        image, probability = str(self.predictions.images[i]), self.predictions.probability[i]
+        single = self.task == "single"
+
+        def names(row: NDArray[np.int64]) -> str:
+            if single:
+                return join_row_labels(row, self.vocab, ", ")
+            return ", ".join(f"{self.vocab[j]} {probability[j]:.2f}" for j in np.flatnonzero(row == 1))
+
+        return figures.Case(
+            image=image,
+            actual=names(self.predictions.truth[i]),
+            predicted=names(self.predicted[i]),
+            # Multi-label: each label has its own, beside its name.
+            probability=float(probability.max()) if single else float("nan"),
+            loss=float(self.predictions.loss[i]),
+            pixels=self._image(image),
+        )
+
+    def _image(self, image: str) -> NDArray[np.uint8] | None:
+        try:
+            return self.images.image(str(self.paths[image])) if image in self.paths else None
+        except ReadError:
+            return None
+
+
+def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
+    return display_after_cell(figures.zoom(figure, figsize))
+
+
+def _choose(labels: Sequence[str] | str | None, known: Iterable[str], most: int | None) -> list[str]:
+    """The labels to draw, at most so many.
+
+    Raises:
+        ConfigError: one is unknown, or they are too many.
+    """
+    there = list(known)
+    chosen = there if labels is None else [labels] if isinstance(labels, str) else list(labels)
+    for label in chosen:
+        if label not in there:
+            raise ConfigError(f"labels has '{label}'; expected {shorten(there, 20)}.{did_you_mean(label, there)}")
+    if most is not None and len(chosen) > most:
+        raise ConfigError(
+            f"found {len(chosen)} labels; one ax takes {most}. Name them, as in labels={there[:most]}, or leave ax out."
+        )
+    return chosen

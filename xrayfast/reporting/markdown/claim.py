@@ -1,0 +1,352 @@
+"""A run against CLAIM, the checklist for articles on artificial intelligence in medical imaging, as updated in 2024.
+
+Tejani et al., Radiology: Artificial Intelligence 2024;6(4):e240300. Numbers and sections are the checklist's; what an
+item asks for is said in other words. It is filled where a run's files hold the answer, and else left to the author.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import groupby
+from typing import Literal, NamedTuple
+
+from xrayfast.errors import plural
+from xrayfast.metrics.registry import label_metrics, overall_metrics
+from xrayfast.reporting.markdown import descriptions as say
+from xrayfast.reporting.markdown.markup import DASH, PURPOSE, markdown_table, render_markdown
+from xrayfast.reporting.markdown.metric_blocks import (
+    format_number,
+    headline_markdown,
+    interval_note,
+    labels_markdown,
+    subgroup_blocks,
+)
+from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
+from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients
+from xrayfast.run import Run
+
+_MISTAKES = 5
+"""Pairs of labels that are listed as most confused."""
+
+
+class Answer:
+    """What the author is to write ("" for nothing), and what a run's files say, without the blocks that are None."""
+
+    def __init__(self, todo: str, *given: str | None) -> None:
+        self.todo, self.given = todo, [block for block in given if block is not None]
+
+    @property
+    def status(self) -> Literal["filled", "partly", "author"]:
+        """Whether the run fills the item."""
+        return ("partly" if self.todo else "filled") if self.given else "author"
+
+
+class Item(NamedTuple):
+    """One item of the checklist: what is asked for, and the answer of a run, or what the author is to write."""
+
+    number: int
+    section: str
+    asks: str
+    answer: Callable[[RunFacts], Answer] | str
+
+
+def render_claim(run: Run) -> str:
+    """The checklist of a run, as Markdown.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
+    facts = read_run_facts(run)
+    answers = [(item, Answer(item.answer) if isinstance(item.answer, str) else item.answer(facts)) for item in ITEMS]
+    counts = {name: sum(answer.status == name for _, answer in answers) for name in ("filled", "partly", "author")}
+    sections = [(name, list(rows)) for name, rows in groupby(answers, key=lambda row: row[0].section)]
+    context = {"name": facts.name, "purpose": PURPOSE, "items": len(answers), "counts": counts, "sections": sections}
+    return render_markdown("claim.md.j2", context)
+
+
+# The answers
+
+
+def _kind(facts: RunFacts) -> Answer:
+    text = f"Supervised deep learning: a convolutional network ({say.arch(facts)}) classifies chest radiographs."
+    return Answer("the title and abstract that say so.", text)
+
+
+def _sources(facts: RunFacts) -> Answer:
+    images = sum(column.get("images", 0) for column in facts.info.counts.values())
+    labels, mark = facts.config.data.labels, facts.info.fingerprint
+    given = f"The data set '{facts.config.data.source.name}'" + (f" with the table {labels.name}" if labels else "")
+    given += f", {plural(images, 'image')}" if images else ""
+    given += f"; fingerprint of names, labels, splits and sizes: {mark}." if mark else "."
+    todo = (
+        "where, when and from whom the images come, a link, their license, and how well they match the people and the "
+        "setting that the network is meant for."
+    )
+    return Answer(todo, given)
+
+
+def _criteria(facts: RunFacts) -> Answer:
+    flow = say.flow_markdown(facts)
+    todo = "who was eligible and who was not, and how, where and when they were found."
+    return Answer(todo, "Among the files that were there:" if flow else None, flow)
+
+
+def _prepared(facts: RunFacts) -> Answer:
+    return Answer("", say.preparation(facts))
+
+
+def _subset(facts: RunFacts) -> Answer:
+    todo = "whether the images are a selection from a larger collection, and how they were chosen."
+    return Answer(todo, "Each image was used whole: no region was cut out.")
+
+
+def _deidentified(facts: RunFacts) -> Answer:
+    known = facts.split is not None and (facts.split["patient"] != "").any()
+    given = "xrayfast names patients by pseudonyms (P00001, ...) in all files of the run; file names are kept."
+    return Answer("how the images and their file names were de-identified before.", given if known else None)
+
+
+def _missing(facts: RunFacts) -> Answer:
+    data, given = facts.config.data, []
+    for what, policies in (("Uncertain", data.uncertain), ("Blank", data.blank)):
+        if policies:
+            given.append(f"{what} cells of the labels: {', '.join(policies)}.")
+    for split, summary in facts.results.items():
+        if summary.get("masked"):
+            masked = ", ".join(f"{label} {count:,}" for label, count in summary["masked"].items())
+            given.append(f"{SPLIT_TITLES[split]}: images left out of a label's metrics, as it is masked: {masked}.")
+    if facts.results and not given:
+        given.append("No label of an evaluated image is masked.")
+    return Answer("why data are missing, and what was done about images or records that lack.", *given)
+
+
+def _reference(facts: RunFacts) -> Answer:
+    labels, implied = facts.config.data.labels, facts.config.data.imply
+    origin = f"the table {labels.name}" if labels else "the data set"
+    kind = "one label per image" if facts.task == "single" else "several labels or none per image"
+    given = f"Labels were taken as given by {origin}: {kind}, of {', '.join(facts.labels)}."
+    more = f"Labels that imply another: {', '.join(implied)}." if implied else None
+    return Answer("how these labels were made, in enough detail to do it again.", given, more)
+
+
+def _test_labels(facts: RunFacts) -> Answer:
+    given = "The test split's labels come from the same source as those of the other splits."
+    todo = "by whom, with which instructions and which software the test images were labelled."
+    return Answer(todo, given if "test" in facts.results else None)
+
+
+def _assigned(facts: RunFacts) -> Answer:
+    words = ("drawn", "part", "split", "fold", "fraction")  # runs of older versions say "part"
+    notes = [note for note in facts.info.data_notes if any(word in note.lower() for word in words)]
+    counts = say.counts_markdown(facts)
+    todo = "" if notes and counts else "how images were assigned to training, validation and test."
+    return Answer(todo, *notes, counts)
+
+
+def _disjoint(facts: RunFacts) -> Answer:
+    if facts.split is None:
+        return Answer("at which level the splits are disjoint.")
+    known = (facts.split["patient"] != "").all()
+    todo = "" if known else "whether images of one patient can be in more than one split."
+    return Answer(todo, *say.split_overlap(facts))
+
+
+def _model(facts: RunFacts) -> Answer:
+    return Answer("", say.network(facts), *say.decision_blocks(facts))
+
+
+def _software(facts: RunFacts) -> Answer:
+    given = f"{say.versions(facts)}. Hardware: {say.hardware(facts)}; platform: {facts.info.platform or DASH}."
+    return Answer("" if facts.info.versions else "the versions of the libraries.", given)
+
+
+def _start(facts: RunFacts) -> Answer:
+    known = facts.config.model.weights in ("imagenet", "none")
+    todo = "" if known else "where this file comes from, and what it was trained on."
+    return Answer(todo, say.initial_weights(facts))
+
+
+def _training(facts: RunFacts) -> Answer:
+    todo = "" if facts.planned else "the schedule and the learning rates, which are not recorded."
+    rows = markdown_table(("Setting", "Value"), say.hyperparameters(facts))
+    return Answer(todo, say.augmentation(facts), rows, f"Time: {say.duration(facts)}.")
+
+
+def _selected(facts: RunFacts) -> Answer:
+    todo = "how many other runs were tried, and how this one was chosen among them."
+    return Answer(todo, say.epoch_selection(facts))
+
+
+def _ensemble(facts: RunFacts) -> Answer:
+    views = " Its predictions are averaged over augmented views of an image." if facts.config.train.tta else ""
+    return Answer("", f"None: one network.{views}")
+
+
+def _metrics(facts: RunFacts) -> Answer:
+    if facts.main_split is None:
+        return Answer("the metrics, and why these.")
+    summary = facts.main_split[1]
+    names = [metric.title for key, metric in overall_metrics(facts.task).items() if key in summary["overall"]]
+    rows = summary["per_label"]
+    of_labels = [metric.title for key, metric in label_metrics().items() if any(key in row for row in rows)]
+    given = (f"Overall: {'; '.join(names)}.", f"For each label against the rest: {'; '.join(of_labels)}.")
+    return Answer("which of these is the main one, and why it fits the use.", *given)
+
+
+def _statistics(facts: RunFacts) -> Answer:
+    notes = [f"{SPLIT_TITLES[split]}: {interval_note(summary)}" for split, summary in facts.results.items()]
+    return Answer("" if _certain(facts) else "how uncertain the results are, such as by 95 % intervals.", *notes)
+
+
+def _robust(facts: RunFacts) -> Answer:
+    splits = [(split, subgroup_blocks(summary, facts.task)) for split, summary in facts.results.items()]
+    blocks = [text for split, found in splits if found for text in (f"{SPLIT_TITLES[split]} split.", *found)]
+    return Answer(
+        "how results change with what may change in use: devices, views, thresholds, who is examined.", *blocks
+    )
+
+
+def _explained(facts: RunFacts) -> Answer:
+    sentences = say.saliency_notes(facts)
+    without = "the methods, if any (xrayfast interpret --saliency makes Grad-CAM maps)."
+    return Answer("what readers concluded from the maps." if sentences else without, *sentences)
+
+
+def _internal(facts: RunFacts) -> Answer:
+    given = [f"{SPLIT_TITLES[split]} split: {images_of_patients(summary)}." for split, summary in facts.results.items()]
+    if "test" not in facts.results:
+        return Answer("a test on images that chose nothing: the validation split also chose the model.", *given)
+    todo = "" if facts.planned else "whether the test split was looked at while the network was trained by hand."
+    return Answer(todo, *given, "Calibration and thresholds were chosen on the validation split alone.")
+
+
+def _external(facts: RunFacts) -> Answer:
+    tests = say.external_tests(facts)
+    blocks = [
+        block for name, metrics in tests for block in (f"Evaluation {name}.", *say.evaluation_blocks(facts, metrics))
+    ]
+    without = "a test on other data (xrayfast evaluate), or that there was none, and why."
+    return Answer("how these data differ from those of training." if tests else without, *blocks)
+
+
+def _participants(facts: RunFacts) -> Answer:
+    flow, counts = say.flow_markdown(facts), say.counts_markdown(facts)
+    todo = "" if flow and counts else "numbers included and excluded by each criterion, as a flowchart."
+    return Answer(todo, flow, counts)
+
+
+def _characteristics(facts: RunFacts) -> Answer:
+    given = []
+    for split, summary in facts.results.items():
+        for by in summary.get("subgroups") or ():
+            groups = [f"{group['value']} {format_number(group.get('images'), ',d')}" for group in by["groups"]]
+            missing = f", unknown {by['missing']:,}" if by.get("missing") else ""
+            given.append(f"{SPLIT_TITLES[split]}, images by {by['by']}: {', '.join(groups)}{missing}.")
+    todo = "age, sex and clinical characteristics in each split, as far as they are not here."
+    return Answer(todo, say.counts_markdown(facts), *given)
+
+
+def _performance(facts: RunFacts) -> Answer:
+    given: list[str] = []
+    for split, summary in facts.results.items():
+        given.append(f"{SPLIT_TITLES[split]}, {images_of_patients(summary)}. {interval_note(summary)}")
+        given.append(headline_markdown(summary, facts.task))
+    return Answer("" if _certain(facts) else "the results, with their uncertainty.", *given)
+
+
+def _diagnostic(facts: RunFacts) -> Answer:
+    if facts.main_split is None:
+        return Answer("sensitivity, specificity and their precision.")
+    split, summary = facts.main_split
+    todo = "" if summary.get("intervals") else "the precision of these estimates."
+    given = f"{SPLIT_TITLES[split]}, each label against the rest. {interval_note(summary)}"
+    return Answer(todo, given, labels_markdown(summary))
+
+
+def _failures(facts: RunFacts) -> Answer:
+    if facts.main_split is None:
+        return Answer("which images are wrong, and why.")
+    split, summary = facts.main_split
+    pairs = (summary.get("most_confused") or ())[:_MISTAKES]
+    rows = [(pair["actual"], pair["predicted"], format_number(pair["count"], ",d")) for pair in pairs]
+    mistakes = ", most frequent mistakes:" if rows else ": no label was missed for another."
+    table = markdown_table(("Actual", "Predicted", "Images"), rows) if rows else None
+    worst = "The images with the largest losses are shown by xrayfast interpret."
+    return Answer("what these have in common.", f"{SPLIT_TITLES[split]}{mistakes}", table, worst)
+
+
+def _limitations(facts: RunFacts) -> Answer:
+    todo = "limitations of the study, such as bias in how images were collected."
+    return Answer(todo, *say.limitations(facts))
+
+
+def _protocol(facts: RunFacts) -> Answer:
+    given = (
+        "Technical details are in the run's folder: config.yaml (all settings; xrayfast fit --config replays them), "
+        "split.csv, history.csv, metrics.json and model_card.md."
+    )
+    return Answer("where the protocol of the study is found.", given)
+
+
+def _available(facts: RunFacts) -> Answer:
+    release = facts.info.xrayfast
+    given = f"Software: xrayfast {release}".rstrip() + ", MIT license. Weights: model.safetensors of this run."
+    return Answer("where weights and data can be had, and under which conditions.", given)
+
+
+def _certain(facts: RunFacts) -> bool:
+    """Whether there are results, all with intervals."""
+    return bool(facts.results) and all(summary.get("intervals") for summary in facts.results.values())
+
+
+_DESIGN, _DATA, _TRUTH = "Methods: study design", "Methods: data", "Methods: reference standard"
+_PARTS, _SIZE, _NET = "Methods: data partitions", "Methods: testing data", "Methods: model"
+_FIT, _TEST = "Methods: training", "Methods: evaluation"
+_CASES, _DONE, _OTHER = "Results: data", "Results: model performance", "Other information"
+
+ITEMS: tuple[Item, ...] = (
+    Item(1, "Title", "The work is named as one on AI, with the kind of technique", _kind),
+    Item(2, "Abstract", "Design, methods, results and conclusions in short", "the abstract."),
+    Item(3, "Introduction", "What is known, and the role that the AI is meant for", "background and intended role."),
+    Item(4, "Introduction", "What the study wants to find out", "aims, objectives and hypotheses."),
+    Item(5, _DESIGN, "Data collected for the study, or before it", "whether it is prospective or retrospective."),
+    Item(6, _DESIGN, "Purpose of the study", "such as a new model, a feasibility study or a comparison."),
+    Item(7, _DATA, "Where the data come from", _sources),
+    Item(8, _DATA, "Who was eligible and who was not", _criteria),
+    Item(9, _DATA, "What is done to images before the network sees them", _prepared),
+    Item(10, _DATA, "Choice of some of the images, or of regions of them", _subset),
+    Item(11, _DATA, "How patients' identities were removed", _deidentified),
+    Item(12, _DATA, "What was done where data are missing", _missing),
+    Item(13, _DATA, "How images were acquired", "devices, projections, exposure, and how images were stored."),
+    Item(14, _TRUTH, "How the reference standard was obtained", _reference),
+    Item(15, _TRUTH, "Why this reference standard", "reasons for it, and its known errors."),
+    Item(16, _TRUTH, "Who or what made the annotations", "number, training and experience of readers, or the tool."),
+    Item(17, _TRUTH, "How the test images were annotated", _test_labels),
+    Item(18, _TRUTH, "Agreement of readers with each other and themselves", "measures, and how they were reconciled."),
+    Item(19, _PARTS, "How images came into training, validation and test", _assigned),
+    Item(20, _PARTS, "At which level the splits share nothing", _disjoint),
+    Item(21, _SIZE, "How many cases were planned", "the size of the test set that was intended, and why."),
+    Item(22, _NET, "The model, so that it could be built again", _model),
+    Item(23, _NET, "Software, with versions", _software),
+    Item(24, _NET, "Weights at the start", _start),
+    Item(25, _FIT, "How the model was trained", _training),
+    Item(26, _FIT, "How the final model was picked", _selected),
+    Item(27, _FIT, "Whether and how several models are combined", _ensemble),
+    Item(28, _TEST, "How performance is measured", _metrics),
+    Item(29, _TEST, "How significance and uncertainty are measured", _statistics),
+    Item(30, _TEST, "How far results hold under other conditions", _robust),
+    Item(31, _TEST, "How the model's answers are explained", _explained),
+    Item(32, _TEST, "Evaluation on data of the same source", _internal),
+    Item(33, _TEST, "Test on data of another source", _external),
+    Item(34, _TEST, "Registration as a clinical trial", "register and number, or that there is none."),
+    Item(35, _CASES, "How many patients or images were included and excluded", _participants),
+    Item(36, _CASES, "Who the patients of each split are", _characteristics),
+    Item(37, _DONE, "Results, with their uncertainty", _performance),
+    Item(38, _DONE, "Diagnostic performance by label, and its precision", _diagnostic),
+    Item(39, _DONE, "Analysis of wrong answers", _failures),
+    Item(40, "Discussion", "Limitations", _limitations),
+    Item(41, "Discussion", "What follows for practice", "intended use and clinical role, or that there is none yet."),
+    Item(42, _OTHER, "Where protocol and technical details are found", _protocol),
+    Item(43, _OTHER, "Whether software, weights and data can be had", _available),
+    Item(44, _OTHER, "Funding, and what part funders had", "sources of funding and support, and the funders' role."),
+)

@@ -1,0 +1,108 @@
+"""The metrics of a split's summary as sentences and Markdown tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from xrayfast.config import Task
+from xrayfast.errors import format_interval, format_value, plural
+from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
+from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
+from xrayfast.reporting.wording import gap_test, interval_methods, interval_of, label_rows, resampled_units
+
+
+def format_number(value: Any, form: str = ".3f") -> str:
+    """A number, or a dash for one that is missing or not finite.
+
+    >>> format_number(0.25), format_number(None)
+    ('0.250', '–')
+    """
+    return DASH if value is None or not math.isfinite(value) else format_value(value, form)
+
+
+def with_interval(value: float | None, interval: Mapping[str, Any] | None) -> str:
+    """A value with its interval, such as "0.941 (0.905 to 0.967)"."""
+    text = format_number(value)
+    if value is None or not interval or interval.get("low") is None or interval.get("high") is None:
+        return text
+    return f"{text} ({format_interval(interval['low'], interval['high'])})"
+
+
+def estimate(summary: Mapping[str, Any], name: str, row: Mapping[str, Any] | None = None) -> str:
+    """A metric of a summary with its interval; of a label where its row of `per_label` is given."""
+    if row is None:
+        return with_interval(summary["overall"].get(name), interval_of(summary, name))
+    return with_interval(row.get(name), interval_of(summary, name, row["label"]))
+
+
+def interval_note(summary: Mapping[str, Any]) -> str:
+    """How the intervals were computed, or that there are none."""
+    found = summary.get("intervals")
+    if not found:
+        return "No intervals were computed: these are point estimates."
+    units = f" over {resampled_units(summary)}" if "units" in found and "by" in found else ""
+    how = f", {found['resamples']:,} resamples with replacement, seed {found['seed']}" if "resamples" in found else ""
+    return f"In parentheses: {found.get('level', 0.95):.0%} intervals ({interval_methods(summary)}){units}{how}."
+
+
+def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
+    """The headline metrics, those that the summary has, with their intervals."""
+    names = [name for name in headline_metrics(task) if name in summary["overall"]]
+    rows = [(metric_title(name), estimate(summary, name)) for name in names]
+    return markdown_table(("Metric", "Value"), rows)
+
+
+def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
+    """One row per label: images with and without it, and its metrics with their intervals."""
+    names = (*label_columns("full"), *prevalence_metrics())
+    of_labels = label_rows(summary)
+    keys = [key for key in names if any(key in row for row in of_labels)]
+    counts = {"support": "Images with", "negatives": "Images without"}
+    counts = {key: words for key, words in counts.items() if any(key in row for row in of_labels)}
+    rows = []
+    for row in of_labels:
+        images = (format_number(row.get(key), ",d") for key in counts)
+        rows.append((row["label"], *images, *(estimate(summary, key, row) for key in keys)))
+    return markdown_table(("Label", *counts.values(), *map(metric_title, keys)), rows)
+
+
+def threshold_blocks(summary: Mapping[str, Any]) -> list[Markdown]:
+    """Single-label with chosen thresholds: each class against the rest at its threshold."""
+    found = summary.get("at_thresholds")
+    if not found:
+        return []
+    columns = ("Class against the rest, at its threshold", "Threshold", *map(metric_title, AT_THRESHOLD))
+    rows = []
+    for row in found:
+        rates = (with_interval(row[name], row["intervals"].get(name)) for name in AT_THRESHOLD)
+        rows.append((row["label"], format_number(row["threshold"], ".4g"), *rates))
+    return [markdown_table(columns, rows)]
+
+
+def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
+    """For each of sex, age and so on: a table of its groups, and the largest gaps as sentences."""
+    keys = [key for key in headline_metrics(task) if key in summary["overall"]][:5]
+    blocks: list[str] = []
+    for by in summary.get("subgroups") or ():
+        rows = []
+        for group in by["groups"]:
+            counts = (format_number(group.get(count), ",d") for count in ("images", "patients"))
+            rows.append((group["value"], *counts, *(estimate(group, key) for key in keys)))
+        missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
+        blocks.append(f"By {by['by']}{missing}:")
+        blocks.append(markdown_table((by["by"].capitalize(), "Images", "Patients", *map(metric_title, keys)), rows))
+        blocks += [_gap(gap) for gap in (by.get("gaps") or ())[:3]]
+        blocks += [str(note) for note in by.get("notes") or ()]
+    return blocks
+
+
+def _gap(gap: Mapping[str, Any]) -> str:
+    mean = f", mean over {plural(gap['labels'], 'label')}" if gap.get("labels") else ""
+    of = f" of {gap['label']}" if gap.get("label") else mean
+    test = f"; {gap_test(gap)}" if gap_test(gap) else ""
+    return (
+        f"Gap in {metric_title(gap['metric'])}{of}: highest for {gap['highest']}, lowest for {gap['lowest']}, "
+        f"difference {with_interval(gap['difference'], gap)}{test}."
+    )

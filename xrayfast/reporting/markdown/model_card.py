@@ -1,0 +1,126 @@
+"""A run as a model card in Hugging Face's form.
+
+The metadata follow the Hub's `modelcard.md`, the sections `modelcard_template.md` of huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from xrayfast.config import DEFAULT_METRIC
+from xrayfast.metrics.registry import EXACT_MATCH, metric_title, overall_metrics
+from xrayfast.reporting.markdown import descriptions as say
+from xrayfast.reporting.markdown.markup import GAP, PURPOSE, UNRECORDED, Markdown, markdown_table, render_markdown
+from xrayfast.reporting.markdown.metric_blocks import estimate, interval_note
+from xrayfast.reporting.markdown.run_facts import RunFacts, read_run_facts
+from xrayfast.reporting.wording import SPLIT_TITLES, images_of_patients, warning_sentences
+from xrayfast.run import Run
+
+_HUB_SPLITS = {"valid": "validation", "test": "test"}
+_TAGS = ("xrayfast", "fastai", "image-classification", "medical-imaging", "chest-x-ray")
+
+
+def render_model_card(run: Run) -> str:
+    """The model card of a run: YAML metadata, then Markdown.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
+    return render_markdown("model_card.md.j2", _context(read_run_facts(run)))
+
+
+def _context(facts: RunFacts) -> dict[str, Any]:
+    """The variables of the template."""
+    info = facts.info
+    return {
+        "metadata": Markdown(yaml.safe_dump(metadata(facts), sort_keys=False, allow_unicode=True, width=1000).rstrip()),
+        "name": facts.name,
+        "purpose": PURPOSE,
+        "gap": GAP,
+        "kind": "one of" if facts.task == "single" else "any of",
+        "labels": ", ".join(facts.labels),
+        "warnings": warning_sentences(facts.main_split[1]) if facts.main_split else [],
+        "summary": main_result(facts),
+        "arch": say.arch(facts),
+        "network": say.network(facts),
+        "start": say.initial_weights(facts),
+        "limits": say.limitations(facts),
+        "code": Markdown(json.dumps(f"runs/{facts.name}")),
+        "source": facts.config.data.source.name,
+        "counts": say.counts_markdown(facts) or UNRECORDED,
+        "notes": info.data_notes,
+        "flow": say.flow_markdown(facts),
+        "audit": info.audit,
+        "disjoint": say.split_overlap(facts),
+        "preparation": say.preparation(facts),
+        "augmentation": say.augmentation(facts),
+        "settings": markdown_table(("Setting", "Value"), say.hyperparameters(facts)),
+        "selection": say.epoch_selection(facts),
+        "results": [
+            (SPLIT_TITLES[split], say.result_blocks(facts, summary)) for split, summary in facts.results.items()
+        ],
+        "tests": [(name, say.evaluation_blocks(facts, metrics)) for name, metrics in facts.evaluations],
+        "decision": say.decision_blocks(facts),
+        "examination": say.saliency_notes(facts),
+        "hardware": say.hardware(facts),
+        "time": say.duration(facts),
+        "platform": info.platform or UNRECORDED,
+        "versions": say.versions(facts),
+        "fingerprint": info.fingerprint or UNRECORDED,
+    }
+
+
+def main_result(facts: RunFacts) -> str:
+    """The main result in a sentence."""
+    if facts.main_split is None:
+        return "No results are recorded."
+    split, summary = facts.main_split
+    names = (DEFAULT_METRIC, EXACT_MATCH[facts.task])
+    values = "; ".join(f"{metric_title(name)}: {estimate(summary, name)}" for name in names)
+    return f"{SPLIT_TITLES[split]} split, {images_of_patients(summary)}. {values}. {interval_note(summary)}"
+
+
+def metadata(facts: RunFacts) -> dict[str, Any]:
+    """The metadata for the Hub: plain values only.
+
+    No license, since that of the weights is their author's choice; no base model and no data set, since the Hub takes
+    only identifiers of its own for these.
+    """
+    source = facts.config.data.source.name
+    results = [_result(facts, source, split, summary) for split, summary in facts.results.items()]
+    for name, metrics in say.external_tests(facts):
+        where = say.source_name(metrics), metrics.get("split") or "", metrics["result"], f" (evaluation {name})"
+        results.append(_result(facts, *where))
+    results = [result for result in results if result["metrics"]]
+    data: dict[str, Any] = {
+        "library_name": "xrayfast",
+        "pipeline_tag": "image-classification",
+        "tags": [*_TAGS, _line(say.arch(facts))],
+    }
+    if results:
+        data["metrics"] = list(dict.fromkeys(metric["type"] for result in results for metric in result["metrics"]))
+        data["model-index"] = [{"name": _line(facts.name), "results": results}]
+    return data
+
+
+def _result(facts: RunFacts, source: str, split: str, summary: Mapping[str, Any], note: str = "") -> dict[str, Any]:
+    overall, name = summary["overall"], _line(f"{source}, {say.split_phrase(split)}{note}")
+    in_hub = {"split": _HUB_SPLITS[split]} if split in _HUB_SPLITS else {}
+    return {
+        "task": {"type": "image-classification", "name": f"Chest radiographs, {facts.task}-label"},
+        "dataset": {"name": name, "type": "custom", **in_hub},
+        "metrics": [
+            {"type": metric.hub_name, "name": metric.title, "value": round(float(overall[key]), 6)}
+            for key, metric in overall_metrics(facts.task).items()
+            if metric.hub_name and overall.get(key) is not None
+        ],
+    }
+
+
+def _line(text: str) -> str:
+    """The text as one line without characters that YAML can't hold."""
+    return "".join(c if c.isprintable() else " " for c in text).strip() or UNRECORDED

@@ -1,0 +1,145 @@
+"""Heat maps laid over radiographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from PIL import Image
+
+from xrayfast.display.figure_style import INK, MUTED, SMALL
+from xrayfast.reporting import figures
+
+COLOURS = ListedColormap(colormaps["inferno"](np.linspace(0.2, 0.85, 256)))
+"""From purple to orange: perceptually uniform, and in gray print still from dark to bright. Without inferno's ends,
+which would look like the radiograph's own black and white.
+"""
+
+OPACITY = 0.6
+"""Of the hottest place; the anatomy is to show through."""
+
+SIDE, CAPTION, GAP, LEGEND = 2.3, 1.02, 0.22, 0.55
+"""Inches: an image, the text below it, the space between, and the legend of the figure."""
+
+
+@dataclass(frozen=True, eq=False)
+class SaliencyCase:
+    """One image with the saliency map of a label.
+
+    Attributes:
+        image: file name or path, as the person knows it.
+        label: the label that is explained.
+        probability: of that label, in [0, 1].
+        actual: the label or labels that the data set gives, joined for reading; "" for none, None where unknown.
+        predicted: the predicted label or labels, joined for reading; "" for none.
+        pixels: (S, S) uint8, the whole image padded with black as the network sees it, at any size.
+        heat: (h, w) in [0, 1] over that square.
+        outside: the share of the heat outside the central thorax; NaN where there is no heat.
+        thorax: top, left, bottom and right edge of the central thorax as fractions of the square; None to draw none.
+    """
+
+    image: str
+    label: str
+    probability: float
+    actual: str | None
+    predicted: str
+    pixels: NDArray[np.uint8]
+    heat: NDArray[Any]
+    outside: float
+    thorax: tuple[float, float, float, float] | None = None
+
+
+def overlay(pixels: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
+    """A radiograph with its heat map in colour; where there is no heat, the radiograph as it is.
+
+    Args:
+        pixels: (H, W) uint8.
+        heat: (h, w) in [0, 1] over the same area; made as large by bilinear interpolation.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
+    height, width = pixels.shape
+    coarse = Image.fromarray(np.asarray(heat, dtype=np.float32))
+    fine = np.clip(np.asarray(coarse.resize((width, height), Image.Resampling.BILINEAR)), 0, 1)
+    colour = 255 * COLOURS(fine)[..., :3]
+    opacity = OPACITY * fine[..., None]
+    mixed: NDArray[np.uint8] = np.rint((1 - opacity) * pixels[..., None] + opacity * colour).astype(np.uint8)
+    return mixed
+
+
+def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
+    """A grid of radiographs, each beside itself with its heat map, with file name, labels and share outside.
+
+    Args:
+        cases: what to show, in this order.
+        columns: pairs in a row.
+    """
+    if not cases:
+        return figures.message_figure("No images to explain")
+    figure, places = figures.grid_figure(len(cases), columns, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
+    for case, (left, top) in zip(cases, places, strict=True):
+        _pair(figure, case, left, top)
+    _legend(figure)
+    return figure
+
+
+def _pair(figure: Figure, case: SaliencyCase, left: float, top: float) -> None:
+    """A radiograph and its overlay with the caption below, from the given place in inches."""
+    plain, heated = (figures.axes_at(figure, left + x, top - SIDE, SIDE, SIDE) for x in (0.0, SIDE + 0.06))
+    plain.set_axis_off()
+    plain.imshow(case.pixels, cmap="gray", vmin=0, vmax=255)
+    figures.write_caption(plain, _caption_lines(case))
+    draw_overlay(heated, case)
+
+
+def draw_overlay(axes: Axes, case: SaliencyCase) -> None:
+    """Draw the radiograph with its heat map, and the central thorax dashed."""
+    axes.set_axis_off()
+    axes.imshow(overlay(case.pixels, case.heat))
+    if case.thorax is None:
+        return
+    # imshow's first pixel is centred on 0.
+    rows, columns = case.pixels.shape
+    top, left, bottom, right = case.thorax
+    place = (left * columns - 0.5, top * rows - 0.5), (right - left) * columns, (bottom - top) * rows
+    axes.add_patch(Rectangle(*place, fill=False, edgecolor="white", linewidth=0.7, linestyle=(0, (4, 4)), gid="thorax"))
+
+
+def _caption_lines(case: SaliencyCase) -> list[str]:
+    """File name; what is explained; actual and predicted labels; the share outside. A line each, some two."""
+    actual = ""
+    if case.actual is not None:
+        actual = f"Actual: {figures.wrap_names('', case.actual or 'no label', '', 40, 1)[0]}. "
+    outside = "no heat" if math.isnan(case.outside) else f"{case.outside:.0%}"
+    return [
+        figures.fitting(case.image, 64),
+        f"Explained: {figures.fitting(case.label, 56)} ({case.probability:.2f})",
+        *figures.wrap_names(f"{actual}Predicted: ", case.predicted or "no label", "", 76, 2),
+        f"Heat outside the central thorax: {outside}",
+    ]
+
+
+def _legend(figure: Figure) -> None:
+    """What the colours and the dashed line mean, at the foot."""
+    width, height = figure.get_size_inches()
+    bar = figures.axes_at(figure, GAP, 0.24, 1.3, 0.09)
+    scale = figure.colorbar(ScalarMappable(cmap=COLOURS), cax=bar, orientation="horizontal", ticks=[0, 1])
+    scale.outline.set_visible(False)
+    scale.ax.tick_params(length=0, labelsize=SMALL - 1, labelcolor=INK, pad=2)
+    none, most = scale.ax.set_xticklabels(["none", "most"])
+    none.set_horizontalalignment("left")
+    most.set_horizontalalignment("right")
+    words = "Heat: what speaks for the explained label,\neach image by its own maximum. Dashed: the central thorax."
+    style: dict[str, Any] = {"fontsize": SMALL - 1, "color": MUTED, "linespacing": 1.3}
+    figure.text((GAP + 1.3 + 0.2) / width, 0.28 / height, words, va="center", **style)

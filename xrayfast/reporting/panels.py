@@ -1,0 +1,109 @@
+"""Square panels in rows and columns, of 0 to 1 both ways: what curves are drawn in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from xrayfast.display.figure_style import GRID, INK, MUTED, SMALL, TEXT, style_axes
+from xrayfast.display.notebook_figure import NotebookFigure
+from xrayfast.reporting.figures import axes_at, fitting
+
+COLUMNS = 5
+TITLE_CHARACTERS, REMARK_CHARACTERS = 26, 40
+
+# In inches: what is left free between panels for tick labels and titles, and below them for a legend.
+LEFT, ACROSS, ABOVE, BELOW = 0.6, 0.32, 0.46, 0.34
+
+
+class Panels:
+    """A figure of equal panels, laid out by hand: matplotlib's own layout takes seconds for so many.
+
+    Args:
+        n: how many panels.
+        side: of one, in inches.
+        strip: height in inches of a second, flat panel below each; 0 for none.
+    """
+
+    def __init__(self, n: int, side: float, strip: float = 0.0) -> None:
+        self._columns = max(1, min(COLUMNS, n))
+        self._rows = max(1, math.ceil(n / self._columns))
+        self._side, self._strip = side, strip
+        self._ticks = (0.0, 0.5, 1.0) if side < 2 else tuple(i / 5 for i in range(6))
+        self._width = LEFT + self._columns * (side + ACROSS)
+        self._height = self._rows * (ABOVE + side + strip + BELOW) + 0.14
+        self.figure: Figure = NotebookFigure(figsize=(self._width, self._height))
+
+    def panel(self, index: int, title: str = "", remark: str = "") -> Axes:
+        """The square of one panel, row by row from 0, with a title above it and a remark in smaller type under that."""
+        axes = self._axes(index, self._side, 0.0)
+        style_square(axes, self._ticks)
+        axes.tick_params(labelbottom=not self._strip)
+        if remark:
+            _write(axes, 0.05 / self._side, fitting(remark, REMARK_CHARACTERS), SMALL - 1, MUTED)
+        if title:
+            _write(axes, (0.2 if remark else 0.05) / self._side, fitting(title, TITLE_CHARACTERS), TEXT, INK)
+        return axes
+
+    def strip(self, index: int) -> Axes:
+        """The flat panel below a square one, for counts."""
+        axes = self._axes(index, self._strip, self._side + 0.06)
+        axes.set_yticks([])
+        return axes
+
+    def done(self, x: str, y: str, handles: Sequence[Line2D] = (), names: Sequence[str] = ()) -> Figure:
+        """The figure, with the names of all x and y axes and, where there are handles, a legend of names below."""
+        middle = (LEFT + self._columns * (self._side + ACROSS) / 2 - ACROSS / 2) / self._width
+        style: dict[str, Any] = {"fontsize": TEXT, "color": MUTED}
+        self.figure.text(middle, 0.08 / self._height, x, ha="center", va="center", **style)
+        self.figure.text(0.14 / self._width, 0.5, y, ha="center", va="center", rotation=90, **style)
+        if handles:
+            place = (LEFT / self._width, -0.04 / self._height)
+            columns = len(handles) if max(map(len, names)) < 22 else 1
+            name_lines(self.figure, handles, names, loc="upper left", bbox_to_anchor=place, ncols=columns)
+        return self.figure
+
+    def _axes(self, index: int, height: float, below: float) -> Axes:
+        row, column = divmod(index, self._columns)
+        left = LEFT + column * (self._side + ACROSS)
+        top = self._height - ABOVE - row * (ABOVE + self._side + self._strip + BELOW) - below
+        axes = axes_at(self.figure, left, top - height, self._side, height)
+        style_axes(axes)
+        _style_x(axes, self._ticks)
+        return axes
+
+
+def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)) -> None:
+    """Limits, ticks and grid of a panel of 0 to 1 both ways."""
+    style_axes(axes)
+    _style_x(axes, ticks)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.grid(color=GRID, linewidth=0.8)
+
+
+def name_lines(owner: Figure | Axes, handles: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
+    """A legend without a frame, in which no name is read as TeX or left out."""
+    style: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "labelcolor": INK, "handlelength": 2.8}
+    # The texts come afterwards: matplotlib leaves out a name that begins with an underscore.
+    legend = owner.legend(handles, ["."] * len(handles), borderaxespad=0, **style, **place)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_parse_math(False)
+        text.set_text(name)
+
+
+def _style_x(axes: Axes, ticks: Sequence[float]) -> None:
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+
+
+def _write(axes: Axes, above: float, text: str, size: float, colour: str) -> None:
+    """A line of text above a panel, so far above as a share of its height."""
+    axes.text(
+        0.0, 1.0 + above, text, transform=axes.transAxes, fontsize=size, color=colour, va="bottom", parse_math=False
+    )

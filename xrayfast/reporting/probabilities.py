@@ -1,0 +1,45 @@
+"""The probabilities that images with and without a label are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from xrayfast.display.figure_style import SERIES, SMALL
+from xrayfast.reporting.curves import GUESSING, Curve, say
+from xrayfast.reporting.panels import Panels
+
+BINS = 20
+
+_WITH: dict[str, Any] = {"color": SERIES[1], "linewidth": 1.6}
+_WITHOUT: dict[str, Any] = {"color": SERIES[0], "linewidth": 1.4, "linestyle": (0, (5, 1.5))}
+
+
+def histogram_figure(curves: Sequence[Curve]) -> Figure:
+    """The share of the images with a label, and of those without, by their probability; one panel per label."""
+    panels = Panels(len(curves), {1: 3.6, 2: 3.0, 3: 2.5}.get(len(curves), 1.75))
+    edges = np.linspace(0, 1, BINS + 1)
+    for index, curve in enumerate(curves):
+        axes = panels.panel(index, curve.label)
+        top = 0.0
+        for cell, style, name in ((0, _WITHOUT, "without"), (1, _WITH, "with")):
+            scores = curve.score[curve.truth == cell]
+            if len(scores):
+                shares = np.histogram(scores, edges)[0] / len(scores)
+                axes.stairs(shares, edges, gid=name, **style)
+                axes.stairs(shares, edges, fill=True, color=style["color"], alpha=0.15)
+                top = max(top, float(shares.max()))
+        if curve.threshold is not None:
+            axes.axvline(curve.threshold, **{**GUESSING, "gid": "threshold"})
+        axes.set_ylim(0.0, 1.08 * top or 1.0)
+        axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter("{x:g}")
+        say(axes, "" if top else "masked on all images")
+    handles = [Line2D([], [], **style) for style in (_WITH, _WITHOUT)]
+    return panels.done("Probability", "Share of images", handles, ["with the label", "without it"])
