@@ -38,6 +38,8 @@ NOT_SETTINGS = {
     "top": "how many cases to show",
     "saliency": "how many cases to explain",
     "figure_format": "of the files in figures/",
+    "predictions": "tables of any tool",
+    "threshold": "of probabilities of any tool",
     "abstain_below": "a probability, of one call",
     "correct_prior": "of one evaluation",
     "condition": "of a phantom",

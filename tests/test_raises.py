@@ -61,6 +61,9 @@ CASES = {
     ("predict", "ConfigError"): lambda p: xf.predict(p.run, p.image, abstain_below=2.0),
     ("predict", "RunError"): lambda p: xf.predict(p.unfinished, p.image),
     ("predict", "WeightsError"): lambda p: xf.predict(p.foreign, p.image),
+    ("report", "ConfigError"): lambda p: xf.report(p.predictions, prevalence="2"),
+    ("report", "DataError"): lambda p: xf.report(p.file),
+    ("report", "WriteError"): lambda p: xf.report(p.predictions, p.file / "x"),
     ("resume", "ConfigError"): lambda p: xf.resume(p.own_code),
     ("resume", "RunError"): lambda p: xf.resume(p.run),
     ("resume", "Interrupted"): lambda p: xf.resume(p.stopped, interrupted=StopAfter(0)),
@@ -87,6 +90,7 @@ class Places:
         self.data, self.multi = xf.open_data(source), xf.open_data(multi)
         self.image, self.file = Path(self.data.table["path"][0]), folder / "file.png"
         self.file.write_text("no image")
+        self.predictions = self.run.path / "predictions" / "valid.csv"
         shutil.copytree(source, folder / "broken")
         next((folder / "broken/normal").rglob("*.png")).write_text("no image")
         self.broken = xf.open_data(folder / "broken")
