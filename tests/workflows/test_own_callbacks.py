@@ -159,6 +159,15 @@ def test_a_run_s_learner_plots(watched):
     plt.close("all")
 
 
+def test_a_run_s_learner_says_which_callbacks_and_metrics_it_lacks(watched):
+    with pytest.warns(
+        UserWarning, match=r"was trained with cbs Watch, .*metrics error_rate.* learn\.add_own\(cbs, metr"
+    ):
+        learn = watched[0].learner()
+    learn.add_own([Watch], [error_rate])
+    assert "error_rate" in [metric.name for metric in learn.metrics]
+
+
 def fit(data, folder, **options):
     return xf.fit(data, runs=folder, **SETTINGS | options)
 

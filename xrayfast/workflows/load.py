@@ -133,6 +133,11 @@ def load(
             f"learner has the default in its place, which matters for training: load(run, {again}) takes it."
         )
         config = config.updated({name: SECTIONS[FIELD_SECTIONS[name]].model_fields[name].default for name in left})
+    if trained := {name: text for name, text in run.info.own_code.items() if name in ("cbs", "metrics")}:
+        warn(
+            f"{run.path} was trained with {describe_code(trained)}, which the learner does not have: for training, "
+            "learn.add_own(cbs, metrics) adds them."
+        )
     images = UncachedImages(config.model.size) if _is_placeholder(data) else None
     if dls is not None:
         learn = learner_from_config(dls, config.model, config.train, code)

@@ -966,3 +966,6 @@ def test_reports_and_screenshots_are_noted_by_their_description(roundtrip):
     for elements in ({"SeriesDescription": "Dose Report"}, {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}):
         assert "a report or a screenshot, by its description" in roundtrip(values, **elements).notes
     assert not [note for note in roundtrip(values, SeriesDescription="Chest PA").notes if "screenshot" in note]
+    for elements in ({"SeriesDescription": "Lung mask overlay"}, {"ImageType": ["DERIVED", "SECONDARY", "MASK"]}):
+        assert "a mask or an overlay, by its description" in roundtrip(values, **elements).notes
+    assert not [note for note in roundtrip(values, ImageType=["ORIGINAL", "PRIMARY"]).notes if "mask" in note]

@@ -56,6 +56,9 @@ _SQUARE, _LONGEST_PIXEL = 0.01, 4  # ratio of height to width: how far from 1 a 
 
 _REPORT = re.compile(r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe", re.IGNORECASE)
 
+_DERIVED = re.compile(r"mask|segment(ation|ed)|overlay|label.?map|heat.?map|saliency", re.IGNORECASE)
+"""Words of a series' description or image type that is no radiograph itself."""
+
 _SHOWN = 16  # letters of a value; the standard allows no more
 
 
@@ -96,6 +99,8 @@ def _describe_header(elements: Elements) -> list[str]:
         notes.append(f"body part {part[:_SHOWN]}")
     if any(_REPORT.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType", "DocumentTitle")):
         notes.append("a report or a screenshot, by its description")
+    if any(_DERIVED.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType")):
+        notes.append("a mask or an overlay, by its description")
     if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
         notes.append("values for processing, not for presentation")
     return notes
