@@ -43,6 +43,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
         "phantom": {"condition": "normal", "patient": 0},
         "predict": {"run": tiny_run, "sources": image},
         "RadiographBlock": {},
+        "report": {"predictions": tiny_run.path / "predictions" / "valid.csv"},
         "resume": {"run": tiny_run},
         "save": {"learn": xf.learner(dls, weights="none")},
         "split": {"data": data},

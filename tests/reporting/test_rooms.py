@@ -1,13 +1,13 @@
-"""Imports inside report/ point one way: html/ and markdown/ import from its root, and not from each other."""
+"""Imports inside reporting/ point one way: html/ and markdown/ import from its root, and not from each other."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from xrayfast import report
+import xrayfast.reporting as reporting
 
-ROOT = Path(report.__file__).parent
+ROOT = Path(reporting.__file__).parent
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_a_room_imports_only_itself_and_the_root(room, allowed):
     modules = list((ROOT / room).glob("*.py" if not room else "**/*.py"))
     assert modules
     for path in modules:
-        for name in re.findall(r"^\s*from xrayfast\.report\.([\w.]+) import", path.read_text("utf-8"), re.MULTILINE):
+        for name in re.findall(r"^\s*from xrayfast\.reporting\.([\w.]+) import", path.read_text("utf-8"), re.MULTILINE):
             assert re.fullmatch(allowed, name), f"{path.name} imports {name}"
             assert name.split(".")[0] != "html" or room == "html"
             assert name.split(".")[0] != "markdown" or room == "markdown"

@@ -132,7 +132,7 @@ class RadiographLearner(Learner):
         self.own_cbs = own
         self.add_cbs(self.own_cbs)
         self.own_code |= own_names(self.own_cbs, self.metrics)
-        of_batches = [m.name for m in self.metrics if type(m).__module__.startswith("fastai.")]
+        of_batches = [m.name for m in self.metrics if type(getattr(m, "metric", m)).__module__.startswith("fastai.")]
         if of_batches and np.isnan(self.dls.manifest.subset("valid").targets).any():
             self.network_notes += (
                 f"metrics {', '.join(of_batches)}: masked cells of the validation split are NaN in the targets, which "

@@ -105,7 +105,7 @@ def test_the_tables_hold_the_numbers_of_the_result(made):
     row = next(row for row in tests if row[:2] == ["b", "AUROC, normal"])
     p, corrected = (f"{x:.3f}" if x >= 0.001 else "<0.001" for x in (record["p"], record["p_corrected"]))
     assert row[3:] == ["DeLong", p, corrected, "yes" if record["significant"] else "no"]
-    assert len(page.body("tests")) == 2 and "corrected for 10 tests" in text
+    assert len(page.body("tests")) == 2 and "corrected for 15 tests" in text
 
 
 def test_warnings_stand_before_the_tables_each_once_with_the_runs_that_raise_it(made):
@@ -176,7 +176,7 @@ def test_the_answer_counts_intervals_without_zero_and_significant_tests(made):
     value = format_value(found.table["auroc_macro"][0])
     assert first.startswith(f"c comes first of 3 runs by AUROC, macro: {value} (")
     assert "the difference from c excludes 0 for 1 of 2 runs: " in second and second.endswith("−0.300 to −0.100).")
-    assert third == "Of 10 tests, 3 are significant once corrected for their number."
+    assert third == "Of 15 tests, 3 are significant once corrected for their number."
     alone = replace(found, differences=pairs.iloc[:0], tests=0)
     assert answer(alone)[1:] == ["No other run could be compared with c on the same images."]
     assert "No other run could be compared" in render_comparison_page(alone, "today", "x")
