@@ -491,6 +491,19 @@ def require_utf8(names: Iterable[Path | str], error: type[XrayfastError] = DataE
             raise error(f"{name}: found a name that is not UTF-8; expected one that is. Rename it.")
 
 
+def make_output_folder(path: Path) -> Path:
+    """Make the folder that a caller named for what a command writes, unless it is there.
+
+    Raises:
+        WriteError: it can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+    return path
+
+
 def ensure_folder(path: Path) -> Path:
     """Make a folder within a run's unless it exists, and return it.
 

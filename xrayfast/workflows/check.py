@@ -11,9 +11,9 @@ from xrayfast.config import Config, field_types
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
-from xrayfast.errors import ReadError, WriteError
+from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import write_json, write_text
+from xrayfast.files import make_output_folder, write_json, write_text
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.reporting.html.pages.check_page import render_check_page, shown_groups, shown_rows
 from xrayfast.run import now
@@ -55,11 +55,8 @@ def check(
     data = opened(data, config)
     data = replace(data, notes=(*data.notes, *idle))
     images = open_images(data.config, max(size or config.model.size, LEAST_SIDE))
-    try:
-        if output is not None:
-            Path(output).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{output}: can't be made ({error.strerror}). Choose another folder with --output.") from error
+    if output is not None:
+        make_output_folder(Path(output))
     with show_progress(progress) as reporter:
         found = audit(data, images, reporter.preparing)
     if output is not None:

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from xrayfast.config import MAX_RESAMPLES, MAX_SEED, Task
 from xrayfast.data.labels.positive_class import describe_positive_class, positive_class
-from xrayfast.errors import ConfigError, DataError, WriteError
+from xrayfast.errors import ConfigError, DataError
 from xrayfast.errors.arguments import check_arguments
-from xrayfast.files import write_csv, write_json, write_text
-from xrayfast.metrics.claims.headline import HeadlineFacts, count_patients, headline_warnings
+from xrayfast.files import make_output_folder, write_csv, write_json, write_text
+from xrayfast.metrics.claims.headline import HeadlineFacts, headline_warnings
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.metrics.registry import epoch_metrics
@@ -27,7 +26,7 @@ from xrayfast.reporting.html.split_section import SplitReport
 from xrayfast.run import now
 from xrayfast.workflows.steps.paired import RunPredictions, compare_pair, correct_p_values
 from xrayfast.workflows.steps.prediction_table import read_prediction_table
-from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences
+from xrayfast.workflows.steps.results import compute_metrics, parse_prevalences, patients_by_label
 
 PAGE, METRICS, DIFFERENCES = "report.html", "metrics.json", "differences.csv"
 
@@ -103,7 +102,7 @@ def report(
     sources = [Path(source) if isinstance(source, str) else source for source in given]
     if not sources:
         raise DataError("found no predictions; expected a CSV file or a DataFrame.")
-    folder = None if output is None else _make_folder(Path(output))
+    folder = None if output is None else make_output_folder(Path(output))
     groups = (by,) if isinstance(by, str) else tuple(by)
     first, *others = (read_prediction_table(source, task, patient_col, groups) for source in sources)
     found, notes = first.predictions, list(first.notes)
@@ -118,9 +117,8 @@ def report(
         found, decision, prevalence=shares, resamples=resamples, seed=seed, by=groups
     )
     metrics["reliability"].pop("before", None)  # nothing was calibrated here
-    unit = np.arange(len(found)) if found.groups is None else found.groups
-    counts = dict(zip(found.labels, map(tuple, count_patients(found.truth, unit).tolist()), strict=True))
-    metrics["warnings"] = headline_warnings(HeadlineFacts(metrics, first.task, counts, external=True, of_table=True))
+    facts = HeadlineFacts(metrics, first.task, patients_by_label(found), external=True, of_table=True)
+    metrics["warnings"] = headline_warnings(facts)
     names = [_name(source, number) for number, source in enumerate(sources, 1)]
     differences = None
     if others:
@@ -154,14 +152,6 @@ def _decide(task: Task, labels: Sequence[str], positive: str | None, given: Sequ
     chosen = thresholds if positive is None else thresholds[[labels.index(positive)]]
     points = tuple(OperatingPoint(None if t != t else t, "", math.nan, math.nan, 0, 0) for t in chosen.tolist())
     return Decision(task, tuple(labels), points=points, positive=positive)
-
-
-def _make_folder(path: Path) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path}: can't be made ({error.strerror}). Choose another folder with --output.") from error
-    return path
 
 
 def _name(source: pd.DataFrame | Path, number: int) -> str:

@@ -238,13 +238,12 @@ def warn_of_run(
         notes: on reading the images of other data.
         further: warnings that were found elsewhere.
     """
-    unit, info = predictions.groups, run.info
-    counts = count_patients(predictions.truth, np.arange(len(predictions)) if unit is None else unit)
+    info = run.info
     return headline_warnings(
         HeadlineFacts(
             summary,
             run.task,
-            dict(zip(predictions.labels, map(tuple, counts.tolist()), strict=True)),
+            patients_by_label(predictions),
             notes if split is None else info.remarks,
             info.shortcuts,
             chosen_here=split == DECISION_SPLIT,
@@ -252,6 +251,13 @@ def warn_of_run(
             further=further,
         )
     )
+
+
+def patients_by_label(predictions: Predictions) -> dict[str, tuple[int, int]]:
+    """Patients, or images where none are known, with and without each label."""
+    unit = np.arange(len(predictions)) if predictions.groups is None else predictions.groups
+    counts = count_patients(predictions.truth, unit).tolist()
+    return {label: (positive, negative) for label, (positive, negative) in zip(predictions.labels, counts, strict=True)}
 
 
 def subgroup_values(predictions: Predictions, by: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
