@@ -36,6 +36,8 @@ from xrayfast.option_effects import (
 from xrayfast.workflows.data import resolve_inputs
 from xrayfast.workflows.steps.results import refit_decision
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 def test_every_option_is_declared_once():
     kinds = [set(EFFECTS), ALWAYS, SELF_REPORTED]

@@ -19,6 +19,8 @@ from xrayfast.metrics.registry import history_metrics
 from xrayfast.metrics.summary import compute_epoch_metrics
 from xrayfast.run import Run
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 FILES = {
     "checksums.txt",
     "config.yaml",

@@ -13,6 +13,8 @@ from xrayfast.reporting.markdown.model_card import render_model_card
 from xrayfast.run import Run
 from xrayfast.run_files import EvaluationMetrics, LabelsFile, MetricsFile, RunInfo, read_typed
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 SUMMARY = {"images": 3, "overall": {"accuracy": 1.0, "ece": None}, "per_label": [{"label": "a", "support": 3}]}
 INTERVALS = {"overall": {"accuracy": {"low": 0.1}}}
 
@@ -83,18 +85,17 @@ def test_a_run_s_files_are_read_as_they_were_written(request, fixture):
         assert {key: found[key] for key in content} == content
 
 
-@pytest.mark.parametrize("error", [KeyError, ValueError])
-def test_a_bug_in_rendering_is_not_called_a_damaged_file(copy, monkeypatch, error):
+def test_a_bug_in_rendering_is_not_called_a_damaged_file(copy, monkeypatch):
     def broken(*_):
-        raise error("a bug")
+        raise KeyError("a bug")
 
     with monkeypatch.context() as patch:
         patch.setattr(descriptions, "headline_markdown", broken)
-        with pytest.raises(error, match="a bug"):
+        with pytest.raises(KeyError, match="a bug"):
             render_model_card(copy)
     with monkeypatch.context() as patch:
         patch.setattr(run_page, "epochs_table", broken)
-        with pytest.raises(error, match="a bug"):
+        with pytest.raises(KeyError, match="a bug"):
             xf.interpret(copy)
 
 

@@ -8,6 +8,7 @@ keys of older versions get their present names.
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -459,7 +460,7 @@ def read_typed(path: Path, form: type[T]) -> T:
             was expected.
     """
     try:
-        return TypeAdapter(form).validate_python(read_json(path))
+        return _adapter(form).validate_python(read_json(path))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(map(str, problem["loc"]))
@@ -469,3 +470,8 @@ def read_typed(path: Path, form: type[T]) -> T:
             message = problem["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
             text = f"{field} is {repr(problem['input'])[:80]}; {message.replace('a valid', 'a')}"
         raise RunError(f"{path}: {text}. The file is damaged or of another version.") from error
+
+
+@cache
+def _adapter(form: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(form)

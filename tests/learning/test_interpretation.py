@@ -11,6 +11,8 @@ from xrayfast.learning.interpretation import RadiographInterpretation
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.interpretation import Interpretation
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 @pytest.fixture(scope="module")
 def single(tiny_run):

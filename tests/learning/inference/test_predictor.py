@@ -16,6 +16,8 @@ from xrayfast.learning.inference.predictor import Predictor, predict_split
 from xrayfast.learning.training.loaders import ChestAugmentation
 from xrayfast.metrics.operating_points.decision import Decision
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 IMAGES = list(np.random.default_rng(0).integers(0, 256, (7, 50, 40), dtype=np.uint8))
 
 

@@ -9,6 +9,8 @@ import xrayfast as xf
 from tests.conftest import UNCHECKED
 from xrayfast.reporting.markdown.methods import describe_methods
 
+pytestmark = pytest.mark.usefixtures("quick")
+
 
 @pytest.fixture(params=["single", "multi"])
 def run(request, tiny_run, tiny_multi_run):

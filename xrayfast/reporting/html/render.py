@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def render_fragment(name: str, style: str, context: Mapping[str, Any]) -> str:
     return _environment().get_template(name).render({**context, "style": sheet})
 
 
+@cache
 def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_hidden, **options)

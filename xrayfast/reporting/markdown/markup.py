@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,13 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 def render_markdown(template: str, context: Mapping[str, Any]) -> str:
     """Fill a template of `templates/`; every text that is not `Markdown` is escaped."""
+    return _environment().get_template(template).render(context)
+
+
+@cache
+def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     # `autoescape` is for HTML; `finalize` escapes for Markdown.
-    environment = Environment(
+    return Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=False, keep_trailing_newline=True, finalize=escape, **options
     )
-    return environment.get_template(template).render(context)
