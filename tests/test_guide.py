@@ -45,7 +45,7 @@ def small(code):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
-def test_the_python_code_of_a_page_runs(page, project):
+def test_the_python_code_of_a_page_runs(page, project, quick):
     code = "\n".join(blocks(page, "python"))
     assert "import xrayfast as xf" in code
     exec(compile(small(code), page.name, "exec"), {"__name__": "__main__"})

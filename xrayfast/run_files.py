@@ -8,7 +8,6 @@ keys of older versions get their present names.
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -472,6 +471,11 @@ def read_typed(path: Path, form: type[T]) -> T:
         raise RunError(f"{path}: {text}. The file is damaged or of another version.") from error
 
 
-@cache
 def _adapter(form: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(form)
+    """Made once per type, which takes longer than to read a file."""
+    if form not in _ADAPTERS:
+        _ADAPTERS[form] = TypeAdapter(form)
+    return _ADAPTERS[form]
+
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}

@@ -1,6 +1,7 @@
 """Pages to look at, made of drawn numbers, and what the tests read in them."""
 
 import dataclasses
+import functools
 import html
 import json
 import re
@@ -57,6 +58,7 @@ def predictions(task, labels, n, seed=0):
     return Predictions(tuple(labels), images, patients, truth, raw, random.random(n), raw)
 
 
+@functools.cache
 def split_report(task, labels, name="valid", n=40, cases=2, saliency=1, resamples=25, divided=True, seed=0):
     """A split with everything there is, and the decision that was chosen on it."""
     sample = predictions(task, labels, n, seed)
