@@ -134,6 +134,30 @@ def test_an_output_of_few_characters_is_no_error(tmp_path):
     assert done.returncode == 0 and r"Data: \u80f8" in done.stdout
 
 
+OURS = """
+from contextlib import contextmanager
+from xrayfast.errors.escapes import warn
+
+@contextmanager
+def block():
+    yield
+    warn("found x")
+
+def call():
+    with block():
+        pass
+"""
+
+
+def test_a_warning_points_at_the_line_of_the_user_s_own():
+    """Also where a block ends, whose frame is the standard library's."""
+    ours = {"__name__": "xrayfast.somewhere"}
+    exec(OURS, ours)
+    with pytest.warns(UserWarning, match="found x") as caught:
+        ours["call"]()
+    assert caught[0].filename == __file__
+
+
 def test_a_traceback_is_escaped(capsys):
     show_error(SimpleNamespace(params={"debug": True}), ValueError(NASTY), "said")
     text = capsys.readouterr().err

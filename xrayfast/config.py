@@ -28,7 +28,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from xrayfast.errors import ConfigError, ConfigFileError, did_you_mean
-from xrayfast.errors.arguments import as_python, check_arguments, expectation, show, words_of
+from xrayfast.errors.arguments import as_python, check_arguments, expectation, join_alternatives, show, words_of
 from xrayfast.errors.escapes import escape_hidden, is_utf8
 from xrayfast.files import dump_yaml, read_yaml
 from xrayfast.own_code import OWN, OWN_SETTINGS, is_own, names_of_code
@@ -778,7 +778,7 @@ def _messages(error: ValidationError) -> list[str]:
             if problem["type"] == "literal_error":
                 hints[path] = did_you_mean(str(problem["input"]), words_of(problem["ctx"]["expected"]))
     return [
-        text + (f"{' or '.join(expected[path])}{_code(path)}.{hints.get(path, '')}" if path in expected else "")
+        text + (f"{join_alternatives(expected[path])}{_code(path)}.{hints.get(path, '')}" if path in expected else "")
         for path, text in found.items()
     ]
 

@@ -10,7 +10,6 @@ from tests.reporting.samples import LABELS, MANY, explained, split_report
 from tests.reporting.test_figures import history
 from xrayfast.batches import batches_figure, empty_batches
 from xrayfast.errors import ConfigError
-from xrayfast.learning.training.lr_find import LRCurve
 from xrayfast.reporting import figures
 from xrayfast.reporting.interpretation import Interpretation
 from xrayfast.reporting.overlays import overlays_figure
@@ -77,6 +76,20 @@ def test_axes_of_one_s_own_are_drawn_on_and_given_back(single, multi):
         assert figure.axes == [axes] and axes.has_data()
 
 
+def test_legends_on_axes_of_one_s_own_lie_within_them(single, multi):
+    figure = Figure()
+    panels = figure.subplots(2, 2).ravel()
+    single.plot_roc(ax=panels[0])
+    single.plot_pr(ax=panels[1])
+    multi.plot_roc(ax=panels[2])
+    single.plot_calibration("most likely class", ax=panels[3])
+    figure.draw_without_rendering()
+    for panel in panels:
+        (left, low), (right, high) = panel.bbox.padded(6).get_points()  # pixels
+        box = panel.get_legend().get_window_extent()
+        assert left <= box.x0 and box.x1 <= right and low <= box.y0 and box.y1 <= high
+
+
 def test_a_curve_on_axes_of_one_s_own_is_that_of_the_figure(single):
     axes = Figure().add_subplot()
     single.plot_roc(ax=axes)
@@ -105,9 +118,7 @@ def test_what_does_not_fit_on_one_s_own_axes_says_what_to_do(single, multi):
     with pytest.raises(ConfigError, match=r"labels has 'Efusion'.*Did you mean 'Effusion'"):
         multi.plot_pr("Efusion")
     for plot in (single.plot_roc, single.plot_calibration, multi.plot_confusion_matrix, multi.plot_pr):
-        with pytest.raises(
-            ConfigError, match=r"ax is .*; expected an instance of Axes, which matplotlib's plt.subplots"
-        ):
+        with pytest.raises(ConfigError, match=r"ax is .*; expected an Axes \(from matplotlib's plt.subplots\)"):
             plot(ax=Figure().subplots(1, 2))
     for k in (0, -1, "9", True, 2.5):
         with pytest.raises(ConfigError, match="k is "):
@@ -141,6 +152,8 @@ def test_top_losses_show_names_and_probabilities_in_rows_that_do_not_overlap(sin
 
 
 def test_a_history_is_drawn_on_one_or_two_axes_of_one_s_own(tiny_run):
+    from xrayfast.learning.training.lr_find import LRCurve  # torch, for which the kernel below would wait
+
     assert isinstance(tiny_run.plot_history(), Figure)
     losses, metrics = pair = Figure().subplots(1, 2)
     assert tiny_run.plot_history(ax=pair) is pair
@@ -169,6 +182,8 @@ KERNEL_CELLS = (
     "found.plot_pr()",
     "found.plot_pr();",
     "found.plot_roc()\nkept",
+    "kept = found.plot_roc()\nplt.title('own')\nassert kept.axes[0].get_title() == 'own' and plt.get_fignums() == [1]",
+    "assert not plt.get_fignums()",
     "found",
 )
 
@@ -181,4 +196,16 @@ def test_each_call_shows_one_image_in_a_fresh_kernel(monkeypatch):
     kinds = [[set(output.data) & {"image/png", "text/html"} for output in cell.outputs if "data" in output]
              for cell in book.cells]  # fmt: skip
     image = {"image/png"}
-    assert kinds == [[], *[[image]] * 7, [image] * 3, [image], [], [image], [image], [image] * 2, [{"text/html"}]]
+    assert kinds == [
+        [],
+        *[[image]] * 7,
+        [image] * 3,
+        [image],
+        [],
+        [image],
+        [image],
+        [image] * 2,
+        [image],
+        [],
+        [{"text/html"}],
+    ]

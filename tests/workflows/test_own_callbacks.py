@@ -38,6 +38,13 @@ def largest_logit(outputs, targets):
     return outputs.max()
 
 
+def own_accuracy(outputs, targets):
+    return accuracy(outputs, targets)
+
+
+own_accuracy.__name__ = "accuracy"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def arch():
     with pytest.MonkeyPatch.context() as patch:
@@ -80,7 +87,15 @@ def watched(data_dir, tmp_path_factory):
         freeze_epochs=3,
         epochs=1,
         cbs=[watch, GradientClip(1e-3), CSVLogger(folder / "log.csv", append=True)],
-        metrics=[error_rate, skm.matthews_corrcoef, macro_f1, ovr, skm_to_fastai(skm.cohen_kappa_score), largest_logit],
+        metrics=[
+            error_rate,
+            accuracy,
+            skm.matthews_corrcoef,
+            macro_f1,
+            ovr,
+            skm_to_fastai(skm.cohen_kappa_score),
+            largest_logit,
+        ],
         **SETTINGS,
     )
     return run, watch, folder / "log.csv"
@@ -103,6 +118,7 @@ def test_metrics_are_in_the_history(watched):
     run, _, _ = watched
     found, best = run.predictions("valid"), run.history.iloc[run.info.best_epoch - 1]
     truth, decided = found.truth.argmax(axis=1), found.raw.argmax(axis=1)
+    assert best["valid_accuracy"] == pytest.approx((truth == decided).mean())  # fastai's is ours
     assert best["valid_error_rate"] == pytest.approx((truth != decided).mean())
     assert best["valid_matthews_corrcoef"] == pytest.approx(skm.matthews_corrcoef(truth, decided))
     assert best["valid_f1_score"] == pytest.approx(macro_f1(truth, decided))
@@ -195,7 +211,7 @@ def test_callbacks_that_can_not_work_are_refused(data_dir, tmp_path, cbs, option
 @pytest.mark.parametrize(
     ("metrics", "words"),
     [
-        (accuracy, "found 'accuracy', the name of what is recorded anyway"),
+        (own_accuracy, "found 'accuracy', the name of what is recorded anyway"),
         ([error_rate, error_rate], "found 'error_rate'"),
         (partial(partial(error_rate)), None),
         (partial(torch.nn.Identity()), "without a name"),

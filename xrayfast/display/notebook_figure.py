@@ -6,6 +6,7 @@ import io
 import sys
 from typing import Any, TypeVar
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,6 +38,8 @@ class NotebookFigure(Figure):
             raise NotImplementedError
         if self in _pending:
             _pending.remove(self)
+            if pyplot := sys.modules.get("matplotlib.pyplot"):
+                pyplot.close(self)  # which would display it again
         formatters = shell.display_formatter.formatters
         found = {kind: formatters[kind](self) for kind in formatters if kind.startswith("image/")}
         pairs = {kind: one if isinstance(one, tuple) else (one, {}) for kind, one in found.items() if one is not None}
@@ -47,13 +50,17 @@ class NotebookFigure(Figure):
 def display_after_cell(figure: F) -> F:
     """Let a notebook display a figure after the cell that drew it, as pyplot's are, unless the cell does so itself.
 
-    So each call that draws shows one image, in the middle of a cell and before a semicolon too.
+    So each call that draws shows one image, in the middle of a cell and before a semicolon too. Until then it is
+    pyplot's current figure, on which `plt.title` acts.
     """
     shell = _notebook_shell()
     if shell is not None and isinstance(figure, NotebookFigure):
         if _display_pending not in shell.events.callbacks["post_execute"]:
             shell.events.register("post_execute", _display_pending)
         _pending.append(figure)
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if pyplot and matplotlib.__version_info__ >= (3, 11):  # before, it took figures of its own alone
+            pyplot.figure(figure)
     return figure
 
 

@@ -70,13 +70,38 @@ class Interrupted(XrayfastError):
         self.exit_code = exit_code
 
 
+_NAMES_ELSEWHERE = {
+    "batch_tfms": "augment",
+    "bs": "batch_size",
+    "callbacks": "cbs",
+    "fp16": "precision",
+    "gpu": "cuda",
+    "img_size": "size",
+    "learning_rate": "lr",
+    "loss_func": "loss",
+    "model": "arch",
+    "n_epoch": "epochs",
+    "num_it": "steps",
+    "num_workers": "workers",
+    "opt_func": "optimizer",
+    "pretrained": "weights",
+    "seed": "split_seed",
+    "valid_pct": "valid_fraction",
+    "weight_decay": "wd",
+}
+"""Words of fastai and other tools, and ours."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt word: " Did you mean 'x'?", or "" where nothing comes close.
+    """A hint for a misspelt word, or one of another tool: " Did you mean 'x'?", or "" where nothing comes close.
 
     >>> did_you_mean("resnet81", ["resnet18", "vgg16"])
     " Did you mean 'resnet18'?"
     """
-    near = difflib.get_close_matches(word, list(known), n=1) if len(word) <= LONGEST_NAME else []
+    known = list(known)
+    if _NAMES_ELSEWHERE.get(word) in known:
+        return f" Did you mean '{_NAMES_ELSEWHERE[word]}'?"
+    near = difflib.get_close_matches(word, known, n=1) if len(word) <= LONGEST_NAME else []
     return f" Did you mean '{near[0]}'?" if near else ""
 
 

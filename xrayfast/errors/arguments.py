@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -51,9 +51,10 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
             try:
                 bound = inspect.signature(function).bind(*args, **options)
             except TypeError as error:
-                unknown = [name for name in options if name not in parameters]
-                hint = did_you_mean(unknown[0], parameters) if unknown else ""
-                raise ConfigError(f"{function.__name__}: {error}.{hint}") from None
+                raise ConfigError(f"{function.__name__}: {_explain(error, args, options, parameters)}") from None
+            if types() and (unknown := [name for name in options if name not in {*parameters, *types()}]):
+                known = [*parameters, *types()]
+                raise ConfigError(*(f"unknown option '{name}'.{did_you_mean(name, known)}" for name in unknown))
             for name in bound.arguments.keys() - unchecked:
                 value = as_python(bound.arguments[name])
                 kinds = filter(None, (adapter(name), None if is_code(value) else bounded(name)))
@@ -69,6 +70,18 @@ def check_arguments(types: Callable[[], Mapping[str, Any]] = dict) -> Callable[[
         return call  # type: ignore[return-value]
 
     return decorate
+
+
+def _explain(
+    error: TypeError, args: Sequence[Any], options: Mapping[str, Any], parameters: Mapping[str, inspect.Parameter]
+) -> str:
+    """Why arguments do not fit the parameters of a function."""
+    placed = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+    if len(args) > len(placed):
+        named = f"{', '.join(one for one in placed if one not in ('self', 'cls'))} and then" if placed else "only"
+        return f"found {show(args[len(placed)])} without a name; expected {named} arguments by name, as in name=value."
+    unknown = [name for name in options if name not in parameters]
+    return f"{error}.{did_you_mean(unknown[0], parameters) if unknown else ''}"
 
 
 def is_code(value: Any) -> bool:
@@ -100,8 +113,10 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
             if value is None:  # bounds are those of a value that is given
                 break
     except ValidationError as error:
-        expected = " or ".join(dict.fromkeys(map(expectation, error.errors())))
-        raise ConfigError(f"{name} is {show(value)}; expected {expected}.{_hint(value, error)}") from None
+        expected = dict.fromkeys(map(expectation, error.errors()))
+        raise ConfigError(
+            f"{name} is {show(value)}; expected {join_alternatives(expected)}.{_hint(value, error)}"
+        ) from None
     texts = value if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(text, str) and not text for text in texts):  # an empty path would be the working folder
         raise ConfigError(f"{name} is {show(value)}; expected some text.")
@@ -113,10 +128,12 @@ def _checked(name: str, value: Any, kinds: Iterable[TypeAdapter[Any]], default: 
 _MAKERS = {
     "Axes": "matplotlib's plt.subplots",
     "DataLoaders": "xrayfast.dataloaders",
+    "Learner": "xrayfast.learner",
     "Manifest": "xrayfast.open_data",
     "RadiographLearner": "xrayfast.learner",
+    "Run": "xrayfast.fit and xrayfast.save",
 }
-"""The function that makes objects of a class."""
+"""The functions that make objects of a class."""
 
 
 def expectation(problem: Any) -> str:
@@ -131,8 +148,21 @@ def expectation(problem: Any) -> str:
     text = text.partition(", got")[0].partition(" after validation")[0]
     for theirs, ours in _WORDS.items():
         text = text.replace(theirs, ours)
-    made_by = _MAKERS.get(text.rpartition(" ")[2])
-    return f"{text}, which {made_by} makes" if made_by else text
+    before, is_instance, name = text.partition("an instance of ")
+    if not is_instance or name == "Sequence":
+        return "a list" if "Sequence" in text else text
+    made_by = f" (from {_MAKERS[name]})" if name in _MAKERS else ""
+    return f"{before}{_with_article(name)}{made_by}"
+
+
+def join_alternatives(texts: Iterable[str]) -> str:
+    """As in "a, b or c".
+
+    >>> join_alternatives(["a number", "a list"])
+    'a number or a list'
+    """
+    *first, last = texts
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 _WORDS = {
@@ -145,7 +175,7 @@ _WORDS = {
     "Value should have": "a value of",
     "Tuple should have ": "",
     "String should have at least 1 character": "some text",
-    "callable": "code: a function, a class or a module",
+    "callable": "code (a function, a class or a module)",
 }
 """Pydantic's words, and those of our messages."""
 
@@ -179,8 +209,19 @@ def as_python(value: Any) -> Any:
 
 
 def show(value: Any) -> str:
-    """A wrong value for a message, cut where it is long."""
+    """A wrong value for a message, cut where it is long; its class where Python shows an address or a table."""
     try:
-        return truncate(repr(value), _LONGEST)
+        text = repr(value)
     except ValueError:  # Python writes no longer ones
         return "a whole number of more than 4,000 digits"
+    if " object at 0x" in text or "\n" in text:
+        return f"{'a list of ' if isinstance(value, (list, tuple)) else ''}{_with_article(_class_name(value))}"
+    return truncate(text, _LONGEST)
+
+
+def _class_name(value: Any) -> str:
+    return _class_name(value[0]) if isinstance(value, (list, tuple)) else type(value).__name__
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"

@@ -61,6 +61,9 @@ def name_arguments(text: str) -> str:
     return _FLAG.sub(argument, text)
 
 
+_NEVER_THE_CALLER = ("xrayfast", "contextlib", "fastai", "fastcore")
+"""Packages whose frames lie between a note and the line of the user's own that led to it."""
+
 _RECEIVERS: list[Callable[[str], object]] = []
 """Of each block of `passing_warnings` that runs."""
 
@@ -69,7 +72,7 @@ def warn(text: str) -> None:
     """Warn where the package was called, which is what its notes do where nothing displays them."""
     if not _RECEIVERS or _RECEIVERS[-1](text) is False:
         level, frame = 2, sys._getframe(1)
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "xrayfast":
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _NEVER_THE_CALLER:
             level, frame = level + 1, frame.f_back
         warnings.warn(escape_hidden(name_arguments(text)), stacklevel=level)
 

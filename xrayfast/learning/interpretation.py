@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from xrayfast.config import Task
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import DataError
+from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden
-from xrayfast.learning.fastai_api import ClassificationInterpretation, DataLoaders, Learner
+from xrayfast.learning.fastai_api import ClassificationInterpretation, Learner
 from xrayfast.learning.inference.predictor import predict_split
+from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, metric_title
 from xrayfast.predictions import Predictions
@@ -64,12 +67,18 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         return cls(*given, images=plain.images, decision=plain.decision, summary=plain.summary)
 
     @classmethod
+    @check_arguments()
     def from_learner(
-        cls, learn: Learner, ds_idx: int = 1, dl: DataLoaders | None = None, act: Any = None
+        cls,
+        learn: RadiographLearner,
+        ds_idx: Annotated[int, Field(ge=0, le=2)] = 1,
+        dl: Any = None,
+        act: Any = None,
     ) -> RadiographInterpretation:
         """From a learner on `xrayfast.dataloaders`, with one pass over train (0), valid (1) or test (2).
 
         Raises:
+            ConfigError: `learn` is no learner of xrayfast.
             DataError: `dl` or `act` is given, which this has no use for.
         """
         if dl is not None or act is not None:

@@ -170,7 +170,7 @@ def draw_decision_curve(axes: Axes, label: str, net_benefit: Mapping[str, Any]) 
     style_square(axes)
     _draw_decision_curve(axes, net_benefit["thresholds"], net_benefit["labels"][label])
     axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
-    _finish_axes(axes, *_DECISION_AXES, list(_DECISION_LINES.values()), list(_DECISION_LINES))
+    _finish_axes(axes, *_DECISION_AXES, "upper right", list(_DECISION_LINES.values()), list(_DECISION_LINES))
 
 
 _DECISION_AXES = ("Threshold probability", "Net benefit")
@@ -219,7 +219,7 @@ def draw_reliability(
     _draw_reliability(axes, None, after, before)
     axes.set_title(fitting(label), loc="left", fontsize=TEXT, color=INK, parse_math=False)
     shown = _reliability_handles(before is not None)
-    _finish_axes(axes, *_RELIABILITY_AXES, list(shown.values()), list(shown))
+    _finish_axes(axes, *_RELIABILITY_AXES, "upper left", list(shown.values()), list(shown))
 
 
 _RELIABILITY_AXES = ("Mean probability", "Observed share")
@@ -248,11 +248,12 @@ def _draw_reliability(
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is drawn of a curve, and the names of the axes."""
+    """What is drawn of a curve, the names of the axes, and the corner that the curves of a good network leave free."""
 
     draw: Callable[[Axes, Curve, Mapping[str, Any]], None]
     x: str
     y: str
+    corner: str
 
 
 def _draw_one_roc(axes: Axes, curve: Curve, style: Mapping[str, Any]) -> None:
@@ -274,8 +275,8 @@ def _draw_one_precision_recall(axes: Axes, curve: Curve, style: Mapping[str, Any
         axes.axhline(share, **{**GUESSING, "color": style["color"]})
 
 
-_ROC = _Kind(_draw_one_roc, "1 − specificity", "Sensitivity")
-_PRECISION_RECALL = _Kind(_draw_one_precision_recall, "Recall (sensitivity)", "Precision")
+_ROC = _Kind(_draw_one_roc, "1 − specificity", "Sensitivity", "lower right")
+_PRECISION_RECALL = _Kind(_draw_one_precision_recall, "Recall (sensitivity)", "Precision", "lower left")
 
 
 def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
@@ -295,7 +296,7 @@ def _curves(curves: Sequence[Curve], kind: _Kind) -> Figure:
 
 def _draw_together(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> None:
     style_square(axes)
-    _finish_axes(axes, kind.x, kind.y, *_draw_lines(axes, curves, kind))
+    _finish_axes(axes, kind.x, kind.y, kind.corner, *_draw_lines(axes, curves, kind))
 
 
 def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[Line2D], list[str]]:
@@ -311,11 +312,14 @@ def _draw_lines(axes: Axes, curves: Sequence[Curve], kind: _Kind) -> tuple[list[
     return handles, names
 
 
-def _finish_axes(axes: Axes, x: str, y: str, handles: Sequence[Line2D], names: Sequence[str]) -> None:
-    """The names of the axes, and a legend below them."""
+def _finish_axes(axes: Axes, x: str, y: str, corner: str, handles: Sequence[Line2D], names: Sequence[str]) -> None:
+    """The names of the axes, and a legend within, since others may be below; in smaller type where they are narrow."""
+    width = 72 * axes.bbox.width / axes.figure.dpi
+    size = min(SMALL, width / (4.5 + 0.6 * max(map(len, names))))  # a character is about half as wide as high
     axes.set_xlabel(x, fontsize=TEXT, color=MUTED)
     axes.set_ylabel(y, fontsize=TEXT, color=MUTED)
-    name_lines(axes, handles, names, loc="upper left", bbox_to_anchor=(0, -0.2))
+    box: dict[str, Any] = {"frameon": True, "framealpha": 0.8, "edgecolor": "none", "borderaxespad": 0.3}
+    name_lines(axes, handles, names, loc=corner, fontsize=size, handlelength=2.0, **box)
 
 
 def _area(name: str, value: float | None, interval: Mapping[str, Any] | None) -> str:

@@ -88,10 +88,11 @@ def style_square(axes: Axes, ticks: Sequence[float] = (0.0, 0.2, 0.4, 0.6, 0.8, 
 
 
 def name_lines(owner: Figure | Axes, handles: Sequence[Line2D], names: Sequence[str], **place: Any) -> None:
-    """A legend without a frame, in which no name is read as TeX or left out."""
-    style: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "labelcolor": INK, "handlelength": 2.8}
+    """A legend, by default without a frame, in which no name is read as TeX or left out."""
+    style: dict[str, Any] = {"frameon": False, "borderaxespad": 0, "handlelength": 2.8}
+    style |= {"fontsize": SMALL, "labelcolor": INK} | place
     # The texts come afterwards: matplotlib leaves out a name that begins with an underscore.
-    legend = owner.legend(handles, ["."] * len(handles), borderaxespad=0, **style, **place)
+    legend = owner.legend(handles, ["."] * len(handles), **style)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)
         text.set_text(name)

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import Unpack
 
-from xrayfast.config import MAX_EPOCHS, Config, Options
+from xrayfast.config import MAX_EPOCHS, Config, Options, field_types
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ReadError
 from xrayfast.errors.arguments import check_arguments
@@ -30,7 +30,7 @@ from xrayfast.workflows.data import decode, resolve_inputs
 from xrayfast.workflows.fit import prepare, require_settings
 
 
-@check_arguments()
+@check_arguments(field_types)
 def find_lr(
     data: Manifest | Path | str | None = None,
     *,

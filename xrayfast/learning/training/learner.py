@@ -110,6 +110,7 @@ class RadiographLearner(Learner):
     def _parameters_by_group(self, model: nn.Module) -> list[list[nn.Parameter]]:
         return [group.parameters for group in self.groups]
 
+    @check_arguments()
     def add_own(self, cbs: Callbacks, metrics: Metrics) -> None:
         """Add callbacks and metrics of the user's own.
 

@@ -361,8 +361,8 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
                     "and predictions, such as sklearn.metrics.roc_auc_score."
                 )
             found.append(OwnMetric(SklearnMetric(given, function.__name__, outputs)))
-        else:
-            found.append(OwnMetric(mk_metric(given)))
+        elif not _is_fastai_accuracy(metric := mk_metric(given)) or task != "single":  # which is recorded anyway
+            found.append(OwnMetric(metric))
     try:
         names = Counter([*_RECORDED, *(metric.name for metric in found)])
     except AttributeError as error:
@@ -373,6 +373,11 @@ def build_epoch_metrics(task: Task, n_labels: int, further: Metrics = ()) -> lis
             "names. Leave it out, or give your own another name."
         )
     return found
+
+
+def _is_fastai_accuracy(metric: Metric) -> bool:
+    function = getattr(metric, "func", None)
+    return (getattr(function, "__module__", ""), getattr(function, "__name__", "")) == ("fastai.metrics", "accuracy")
 
 
 def try_metrics(metrics: Sequence[Metric], task: Task, target: torch.Tensor, to_detach: Callable[..., Any]) -> None:
