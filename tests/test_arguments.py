@@ -1,6 +1,7 @@
 """Every public function names a wrong argument; none fails inside."""
 
 import inspect
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ FUNCTIONS = [
     name
     for name in xf.__all__
     if name
-    not in ("Config", "Manifest", "Run", "XrayfastError", "__version__", "RadiographInterpretation", "FocalLoss")
+    not in ("Config", "CrossValidation", "Manifest", "Run", "XrayfastError", "__version__", "RadiographInterpretation")
+    and name != "FocalLoss"
 ]
 
 
@@ -28,15 +30,19 @@ def good(data_dir, tiny_run, tmp_path_factory):
     data = xf.open_data(data_dir)
     dls = xf.dataloaders(data, size=32, batch_size=8, device="cpu", workers=0)
     image = Path(data.table["path"][0])
+    cv = shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("cv") / "cv")
+    (cv / "cross_validation.json").write_text('{"folds": 2}')
     return {
         "check": {"data": data},
         "compare": {"runs": [tiny_run, tiny_run]},
+        "cross_validate": {"data": data, "runs": tmp_path_factory.mktemp("runs"), **TINY},
         "dataloaders": {"data": data, "device": "cpu"},
         "evaluate": {"run": tiny_run},
         "explain": {"run": tiny_run, "files": image},
         "find_lr": {"data": data},
         "fit": {"data": data, "runs": tmp_path_factory.mktemp("runs"), "name": "taken", **TINY},
         "interpret": {"run": tiny_run},
+        "join_folds": {"cv": cv},
         "learner": {"dls": dls, "weights": "none"},
         "load": {"run": tiny_run},
         "open_data": {"source": data_dir},
@@ -45,6 +51,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
         "RadiographBlock": {},
         "report": {"predictions": tiny_run.path / "predictions" / "valid.csv"},
         "resume": {"run": tiny_run},
+        "resume_cross_validation": {"cv": cv},
         "save": {"learn": xf.learner(dls, weights="none")},
         "split": {"data": data},
         "synth": {"folder": tmp_path_factory.mktemp("synth")},

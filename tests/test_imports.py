@@ -18,6 +18,7 @@ LAYERS = [
     ["workflows"],
     ["learning"],
     ["reporting"],
+    ["cross_validation"],
     ["run"],
     ["evaluation"],
     ["predictions", "run_files", "batches"],
@@ -36,7 +37,7 @@ ROOMS = {
     "learning": [["interpretation"], ["training", "inference"], ["model"]],
 }
 MOST_MODULES = 12
-LONG_LISTS = {"cli/commands": "one module per command"}
+LONG_LISTS = {"cli/commands": "one module per command", "workflows": "one module per use case"}
 HEAVY = {
     "data": {"torch", "torchvision", "fastai", "sklearn", "matplotlib"},
     "audit": {"torch", "torchvision", "fastai", "matplotlib"},

@@ -21,6 +21,7 @@ def documented():
 
 
 CASES = {
+    ("CrossValidation", "RunError"): lambda p: xf.CrossValidation(p.run.path),
     ("FocalLoss", "ConfigError"): lambda p: xf.FocalLoss("single", gamma=-1.0),
     ("RadiographBlock", "ConfigError"): lambda p: xf.RadiographBlock(augment=lambda: None),
     ("Run", "RunError"): lambda p: xf.Run(p.folder / "none"),
@@ -30,6 +31,11 @@ CASES = {
     ("compare", "RunError"): lambda p: xf.compare(p.run),
     ("compare", "ConfigError"): lambda p: xf.compare([p.run, p.other], order="x"),
     ("compare", "WriteError"): lambda p: xf.compare([p.run, p.other], page=p.folder),
+    ("cross_validate", "XrayfastError"): lambda p: xf.cross_validate(p.data, arch="none"),
+    ("cross_validate", "ConfigError"): lambda p: xf.cross_validate(p.data, fold=1),
+    ("cross_validate", "Interrupted"): lambda p: xf.cross_validate(
+        p.data, folds=2, runs=p.folder, interrupted=StopAfter(0), **TINY
+    ),
     ("dataloaders", "ConfigError"): lambda p: xf.dataloaders(p.data, device="mps"),
     ("dataloaders", "DataError"): lambda p: xf.dataloaders(p.broken, size=32),
     ("dataloaders", "WriteError"): lambda p: xf.dataloaders(p.unwritable, size=32),
@@ -49,6 +55,7 @@ CASES = {
     ("interpret", "DataError"): lambda p: xf.interpret(p.without_table, by="sex"),
     ("interpret", "RunError"): lambda p: xf.interpret(p.unfinished),
     ("interpret", "WriteError"): lambda p: xf.interpret(p.locked),
+    ("join_folds", "RunError"): lambda p: xf.join_folds(p.stopped_cv),
     ("learner", "ConfigError"): lambda p: xf.learner(p.dls, arch="none"),
     ("learner", "WeightsError"): lambda p: xf.learner(p.dls, weights=p.file),
     ("load", "RunError"): lambda p: xf.load(p.unfinished),
@@ -67,6 +74,11 @@ CASES = {
     ("resume", "ConfigError"): lambda p: xf.resume(p.own_code),
     ("resume", "RunError"): lambda p: xf.resume(p.run),
     ("resume", "Interrupted"): lambda p: xf.resume(p.stopped, interrupted=StopAfter(0)),
+    ("resume_cross_validation", "ConfigError"): lambda p: xf.resume_cross_validation(p.own_cv),
+    ("resume_cross_validation", "RunError"): lambda p: xf.resume_cross_validation(p.run.path),
+    ("resume_cross_validation", "Interrupted"): lambda p: xf.resume_cross_validation(
+        p.stopped_cv, interrupted=StopAfter(0)
+    ),
     ("save", "ConfigError"): lambda p: xf.save(Learner(p.dls, p.learn.model), runs=p.folder),
     ("save", "DataError"): lambda p: xf.save(xf.load(p.gone, device="cpu"), runs=p.folder),
     ("save", "RunError"): lambda p: xf.save(p.learn, runs=p.file / "x"),
@@ -113,6 +125,12 @@ class Places:
         with pytest.raises(errors.Interrupted):
             xf.fit(self.data, runs=folder, name="stopped", interrupted=StopAfter(0), **TINY)
         self.stopped = folder / "stopped"
+        with pytest.raises(errors.Interrupted):
+            xf.cross_validate(self.data, folds=2, runs=folder, name="cv", interrupted=StopAfter(0), **TINY)
+        self.stopped_cv = folder / "cv"
+        self.own_cv = shutil.copytree(self.stopped_cv, folder / "own-cv", ignore=UNCHECKED)
+        settings = (self.own_cv / "config.yaml").read_text().replace("loss: auto", "loss: own:mine")
+        (self.own_cv / "config.yaml").write_text(settings)
 
     def changed(self, name, old, new):
         """A copy of the run with other settings."""

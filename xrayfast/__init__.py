@@ -18,6 +18,7 @@ from xrayfast._version import __version__
 
 if TYPE_CHECKING:
     from xrayfast.config import Config as Config
+    from xrayfast.cross_validation import CrossValidation as CrossValidation
     from xrayfast.data.manifest import Manifest as Manifest
     from xrayfast.errors import XrayfastError as XrayfastError
     from xrayfast.learning.interpretation import RadiographInterpretation as RadiographInterpretation
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from xrayfast.synthetic import write_dataset as synth
     from xrayfast.workflows.check import check as check
     from xrayfast.workflows.compare import compare as compare
+    from xrayfast.workflows.cross_validate import cross_validate as cross_validate
+    from xrayfast.workflows.cross_validate import join_folds as join_folds
+    from xrayfast.workflows.cross_validate import resume_cross_validation as resume_cross_validation
     from xrayfast.workflows.data import open_data as open_data
     from xrayfast.workflows.evaluate import evaluate as evaluate
     from xrayfast.workflows.explain import explain as explain
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Config": "xrayfast.config:Config",
+    "CrossValidation": "xrayfast.cross_validation:CrossValidation",
     "FocalLoss": "xrayfast.learning.model.losses:FocalLoss",
     "Manifest": "xrayfast.data.manifest:Manifest",
     "RadiographBlock": "xrayfast.learning.training.loaders:RadiographBlock",
@@ -53,12 +58,14 @@ _HOMES = {
     "XrayfastError": "xrayfast.errors:XrayfastError",
     "check": "xrayfast.workflows.check:check",
     "compare": "xrayfast.workflows.compare:compare",
+    "cross_validate": "xrayfast.workflows.cross_validate:cross_validate",
     "dataloaders": "xrayfast.learning.training.loaders:dataloaders",
     "evaluate": "xrayfast.workflows.evaluate:evaluate",
     "explain": "xrayfast.workflows.explain:explain",
     "find_lr": "xrayfast.workflows.find_lr:find_lr",
     "fit": "xrayfast.workflows.fit:fit",
     "interpret": "xrayfast.workflows.interpret:interpret",
+    "join_folds": "xrayfast.workflows.cross_validate:join_folds",
     "learner": "xrayfast.learning.training.learner:learner",
     "load": "xrayfast.workflows.load:load",
     "open_data": "xrayfast.workflows.data:open_data",
@@ -66,6 +73,7 @@ _HOMES = {
     "predict": "xrayfast.workflows.predict:predict",
     "report": "xrayfast.workflows.report:report",
     "resume": "xrayfast.workflows.fit:resume",
+    "resume_cross_validation": "xrayfast.workflows.cross_validate:resume_cross_validation",
     "save": "xrayfast.workflows.load:save",
     "split": "xrayfast.workflows.split:split",
     "synth": "xrayfast.synthetic:write_dataset",
@@ -73,6 +81,7 @@ _HOMES = {
 
 __all__ = [
     "Config",
+    "CrossValidation",
     "FocalLoss",
     "Manifest",
     "RadiographBlock",
@@ -82,12 +91,14 @@ __all__ = [
     "__version__",
     "check",
     "compare",
+    "cross_validate",
     "dataloaders",
     "evaluate",
     "explain",
     "find_lr",
     "fit",
     "interpret",
+    "join_folds",
     "learner",
     "load",
     "open_data",
@@ -95,6 +106,7 @@ __all__ = [
     "predict",
     "report",
     "resume",
+    "resume_cross_validation",
     "save",
     "split",
     "synth",

@@ -118,6 +118,9 @@ OWN_WEIGHTS = "own"
 MAX_SEED = 2**63 - 1
 """Of 64 bits, as torch's generators have it."""
 
+DEFAULT_FOLDS = 5
+"""Of a cross-validation."""
+
 MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_000, 1000
 MAX_WIDTH, MAX_LAYERS, MAX_LABELS, MAX_IMPLICATIONS = 65_536, 1000, 5000, 200
 """Bounds far above what anyone trains with, so that a slip of the keyboard is an error and not a run without end."""

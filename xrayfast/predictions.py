@@ -98,14 +98,14 @@ class Predictions:
         columns = {name: getattr(self, name)[rows] for name in _PER_IMAGE}
         return replace(self, **columns, attributes={name: values[rows] for name, values in self.attributes.items()})
 
-    def write(self, path: Path) -> None:
-        """Write the CSV: image, patient, truth, loss, a calibrated and a raw probability per label, and the attributes;
-        nine digits, enough for float32.
+    def table(self) -> pd.DataFrame:
+        """The columns of the CSV: image, patient, truth, loss, a calibrated and a raw probability per label, and the
+        attributes.
 
         Where cells of the truth are masked, a column `masked` names their labels.
         """
         masked = self.truth < 0
-        table = pd.DataFrame(
+        table: pd.DataFrame = pd.DataFrame(
             {
                 "image": self.images,
                 "patient": self.patients,
@@ -117,7 +117,11 @@ class Predictions:
                 **self.attributes,
             }
         )
-        write_csv(path, table, "%.9g")
+        return table
+
+    def write(self, path: Path) -> None:
+        """Write the CSV of `table`; nine digits, enough for float32."""
+        write_csv(path, self.table(), "%.9g")
 
     @classmethod
     def read(cls, path: Path, labels: Sequence[str]) -> Predictions:

@@ -27,7 +27,7 @@ from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.display.overview import HasOverview, report_module
-from xrayfast.errors import ConfigError, RunError, shorten
+from xrayfast.errors import ConfigError, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import escape_hidden, warn
 from xrayfast.evaluation import Evaluation
@@ -252,6 +252,15 @@ class Run(HasOverview):
             )
 
     @property
+    def members(self) -> list[Run]:
+        """The runs whose probabilities are averaged; empty where the run has a network of its own.
+
+        Raises:
+            RunError: `run.json` is damaged, or one is gone.
+        """
+        return [Run(self.path / member) for member in self.info.members]
+
+    @property
     def global_batch(self) -> int:
         """Images per training batch over all ranks."""
         return self.info.global_batch or self.config.train.batch_size
@@ -294,8 +303,10 @@ class Run(HasOverview):
         """The weights of the best epoch.
 
         Raises:
-            RunError: there are none yet.
+            RunError: there are none yet, or those of several members.
         """
+        if members := self.info.members:
+            raise RunError(f"{self.path}: averages {plural(len(members), 'run')} and has no weights. Name one of them.")
         return self._existing_file(MODEL_FILE, "No epoch was completed, or the file was removed.")
 
     @property
@@ -537,6 +548,16 @@ class Run(HasOverview):
         """
         temporary = (path for path in self.path.rglob(".*.tmp") if EVALUATIONS not in path.relative_to(self.path).parts)
         return [*self.path.glob(f"{CHECKPOINT}*"), *temporary]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is complete, and so is its end, which a kill may have prevented.
+
+        Raises:
+            RunError: `run.json` is damaged.
+        """
+        has_cards = self.model_card_path.is_file() and self.claim_path.is_file()
+        return self.info.status == "completed" and has_cards and not self.leftovers()
 
     def remove_leftovers(self) -> None:
         """Remove them."""

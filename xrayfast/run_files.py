@@ -35,6 +35,10 @@ from xrayfast.files import read_text, require_intact
 T = TypeVar("T")
 
 
+FloatOrNone = float | None
+"""None where it is not defined."""
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -95,6 +99,8 @@ class RunInfo(_File):
         ended_phases: epochs of the phases that a callback of the user's own ended, by name.
         dataloaders: whose they were, see `RadiographDataLoaders.origin`.
         own_code: the names of callbacks ("cbs") and "metrics" of the user's own.
+        members: the folders of the runs whose probabilities are averaged, from this one; empty for a run with a network
+            of its own.
         seconds: wall-clock time of training.
         best_epoch: whose weights were kept, from 1; None where no epoch was chosen.
     """
@@ -131,8 +137,49 @@ class RunInfo(_File):
     ended_phases: dict[str, PositiveInt] = {}
     own_code: dict[str, str] = {}
     dataloaders: DataLoadersOrigin = "xrayfast"
+    members: list[str] = []
     seconds: _NonNegativeFloat | None = None
     best_epoch: _Count | None = None
+
+
+class CrossValidationInfo(_File):
+    """`cross_validation.json`: how the images of a cross-validation were dealt into folds.
+
+    Attributes:
+        folds: number of folds.
+        repeats: how often the images were dealt.
+        by_image: whether they were dealt one by one, not by patient.
+    """
+
+    folds: PositiveInt
+    repeats: PositiveInt = 1
+    by_image: bool = False
+
+
+class FoldRecord(TypedDict):
+    """A row of the per-fold table in the `metrics.json` of a cross-validation.
+
+    Its values are those of the fold's validation images with the calibration and thresholds of the whole.
+    """
+
+    fold: int
+    repeat: int
+    run: str
+    images: int
+    patients: int | None
+    best_epoch: int | None
+    overall: dict[str, FloatOrNone]
+    auroc: dict[str, FloatOrNone]
+
+
+class SpreadRecord(TypedDict):
+    """A metric over the folds in which it is defined; the standard deviation is that of a sample."""
+
+    folds: int
+    mean: FloatOrNone
+    sd: FloatOrNone
+    lowest: FloatOrNone
+    highest: FloatOrNone
 
 
 class EvaluationInfo(_File):
@@ -200,10 +247,6 @@ class CheckpointState(_File):
 @with_config(ConfigDict(extra="allow"))
 class _Record(TypedDict):
     """A part of `metrics.json`; keys that are not named here are kept."""
-
-
-FloatOrNone = float | None
-"""None where it is not defined."""
 
 
 def _label_row(row: dict[str, Any]) -> dict[str, Any]:
@@ -385,6 +428,9 @@ class MetricsFile(_Record, total=False):
     training: dict[str, Any]
     failures: dict[str, list[dict[str, Any]]]
     saliency: Saliency
+    folds: list[FoldRecord]
+    repeats: list[dict[str, FloatOrNone]]
+    spread: dict[str, SpreadRecord]
 
 
 class EvaluatedImages(_Record, total=False):

@@ -21,6 +21,7 @@ from xrayfast.synthetic import write_dataset
 DATA = "data --labels data/table.csv"
 NET = "--arch tiny_vgg --weights none --size 32 --batch-size 8 --device cpu"
 FIT = f"fit {DATA} {NET} --epochs 1 --resamples 0"
+CROSS = f"cross-validate {DATA} {NET} --folds 2 --epochs 1 --resamples 0"
 LR = f"lr-find {DATA} {NET} --steps 20"
 OWN, OTHER = "evaluate runs/a", "evaluate runs/a other --resamples 0"
 PREDICT = "predict runs/a other"
@@ -36,6 +37,14 @@ ACTS = {
     ("fit", "name"): (FIT, "--name mine"),
     ("fit", "resume"): (FIT, "fit --resume runs/a"),
     ("fit", "as_json"): (FIT, JSON),
+    ("cross-validate", "config"): (CROSS, "--config other.yaml"),
+    ("cross-validate", "runs"): (CROSS, "--runs elsewhere"),
+    ("cross-validate", "name"): (CROSS, "--name mine"),
+    ("cross-validate", "repeats"): (CROSS, "--repeats 2"),
+    ("cross-validate", "random_folds"): (CROSS, "--random-folds"),
+    ("cross-validate", "resume"): (CROSS, "cross-validate --resume runs/part"),
+    ("cross-validate", "join"): (CROSS, "cross-validate --join runs/part"),
+    ("cross-validate", "as_json"): (CROSS, JSON),
     ("lr-find", "config"): (LR, "--config other.yaml"),
     ("lr-find", "steps"): (LR, LR.replace("20", "25")),
     ("lr-find", "output"): (LR, "-o curve"),
@@ -128,6 +137,8 @@ IDLE = {
     ("fit", "runs"): ("fit --resume runs/a --runs runs", "give --resume alone"),
     ("fit", "name"): ("fit --resume runs/a --name b", "give --resume alone"),
     ("fit", "resume"): ("fit --resume runs/a --epochs 3", "give --resume alone"),
+    ("cross-validate", "resume"): ("cross-validate --resume runs/part --epochs 3", "give --resume alone"),
+    ("cross-validate", "join"): ("cross-validate --join runs/part --name b", "give --join alone"),
     ("evaluate", "config"): ("evaluate runs/a --config other.yaml", "is for other data: name DATA too"),
     ("evaluate", "tta"): ("evaluate runs/a --tta", "is for other data"),
     ("evaluate", "correct_prior"): ("evaluate runs/a --correct-prior", "is for other data"),
@@ -188,6 +199,7 @@ def place(tmp_path_factory):
         fit = FIT.replace("--epochs 1 --resamples 0", "--epochs 3 --unfreeze --resamples 20 --test-fraction 0.4")
         for words in ("--name a", "--name b --lr 0.02", "--name c --runs elsewhere --seed 2"):
             assert run(f"{fit} {words}").exit_code == 0
+        assert run(f"{CROSS} --name part --fold 1").exit_code == 0
         assert run("check other --cache-dir cached").exit_code == 0
         (folder / "two.csv").write_text("truth,prob_normal,prob_tb\nnormal,0.75,0.25\ntb,0.375,0.625\n")
         settings = folder / "elsewhere/c/config.yaml"

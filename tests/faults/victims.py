@@ -20,7 +20,9 @@ class Victims:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["xrayfast.cli.commands.fit", "xrayfast.workflows.fit", "tests.conftest"])
+        self.context.set_forkserver_preload(
+            ["xrayfast.cli.commands.fit", "xrayfast.workflows.cross_validate", "tests.conftest"]
+        )
 
     def start(self, name: str, *words: object) -> BaseProcess:
         """Start `xrayfast WORDS`."""

@@ -20,6 +20,7 @@ SUMMARIES = {
     "split": "Split a data set as fit would, and write the split of each image; --split-file replays it.",
     "lr-find": "Find a learning rate: train some steps while it grows, and see where the loss falls fastest.",
     "fit": "Train a network on a data set, and write everything into a new run folder.",
+    "cross-validate": "Train a network per fold, and predict every image by one that was not trained on it.",
     "evaluate": "Test a run on its own test split, or on other data, with its own calibration and thresholds.",
     "interpret": "Report on a run: tables, figures, model card and report.html, from its saved predictions.",
     "report": "Report on predictions of any tool: metrics with intervals, figures and a page, from a CSV file.",

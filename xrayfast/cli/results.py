@@ -13,6 +13,7 @@ from xrayfast.metrics.registry import headline_metrics, label_columns, metric_ti
 from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows
 
 if TYPE_CHECKING:
+    from xrayfast.cross_validation import CrossValidation
     from xrayfast.reporting.interpretation import Interpretation
 
 MOST_CONFUSED = 10
@@ -86,6 +87,32 @@ def show_metrics(out: Output, result: Mapping[str, Any], task: Task, without: It
                 for row in result["at_thresholds"]
             ],
         )
+
+
+def show_cross_validation(out: Output, cv: CrossValidation) -> None:
+    """Print the pooled results of a cross-validation, and those of its folds."""
+    metrics, task = cv.metrics, cv.task
+    show_metrics(out, metrics["valid"], task)
+    names = [name for name in headline_metrics(task) if name in metrics["spread"]]
+    names = names if out.console.width >= WIDE else names[:3]
+    several = cv.folds.repeats > 1
+    rows: list[tuple[Any, ...]] = [
+        (
+            *((row["repeat"],) if several else ()),
+            row["fold"],
+            row["images"],
+            row["best_epoch"],
+            *map(row["overall"].get, names),
+        )
+        for row in metrics["folds"]
+    ]
+    empty = ("",) * (len(rows[0]) - len(names) - 1)
+    for title in ("mean", "sd"):
+        rows.append((title, *empty, *(metrics["spread"][name][title] for name in names)))
+    columns = ["fold", "images", "best epoch", *map(metric_title, names)]
+    out.table("By fold", ["repeat", *columns] if several else columns, rows)
+    out.line()
+    show_decision(out, cv.decision)
 
 
 def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:

@@ -28,7 +28,14 @@ from xrayfast.data.sources.patients import group_images, hash_identifiers, pseud
 from xrayfast.data.sources.read import read_source
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.split_files import read_split_file
-from xrayfast.data.splits.assign import SplitAssignment, assign_splits, connect_groups, keep_given_splits
+from xrayfast.data.splits.assign import (
+    DRAWN,
+    SplitAssignment,
+    assign_folds,
+    assign_splits,
+    connect_groups,
+    keep_given_splits,
+)
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import ConfigError, DataError, did_you_mean, plural, shorten, truncate
@@ -142,15 +149,53 @@ class Manifest(HasOverview):
         if not self.drawn.any():
             return self
         before: list[Split] = self.table["split"].tolist()
-        given = [None if drawn else split for split, drawn in zip(before, self.drawn.tolist(), strict=True)]
         together = connect_groups(groups, self.groups)
-        splits = assign_splits(given, (self.targets == 1).astype(np.uint8), together, self.config)
+        splits = assign_splits(self._given_splits(), (self.targets == 1).astype(np.uint8), together, self.config)
         outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [note for note in self.notes if note not in outdated and not note.startswith(_REDRAWN)]
         moved = sum(old != new for old, new in zip(before, splits.names, strict=True))
         notes.append(f"{_REDRAWN}: {moved} images moved.")
         notes += _require_splits(self.truth, self.labels, splits.names, self.task)
         return replace(self, table=self.table.assign(split=splits.names), notes=tuple(notes))
+
+    def _given_splits(self) -> list[Split | None]:
+        splits: list[Split] = self.table["split"].tolist()
+        return [None if drawn else split for split, drawn in zip(splits, self.drawn.tolist(), strict=True)]
+
+    def deal_folds(
+        self, groups: npt.NDArray[np.integer] | None, repeats: int = 1, *, by_image: bool = False
+    ) -> npt.NDArray[np.int64]:
+        """The fold of each image, as `assign_folds` deals them by the seed, fractions and folds of the config.
+
+        Args:
+            groups: (N,) integers, equal for images that must stay together; None for no groups.
+            repeats: how often.
+            by_image: leave the groups out for the folds.
+
+        Returns:
+            (N, R) int64, from 1; 0 for test images.
+        """
+        positives = (self.targets == 1).astype(np.uint8)
+        return assign_folds(self._given_splits(), positives, groups, self.config, repeats, by_image=by_image)
+
+    def with_fold(self, folds: npt.NDArray[np.integer], fold: int, note: str) -> Manifest:
+        """The same images with a fold as validation split, given and not drawn.
+
+        Args:
+            folds: (N,) as `deal_folds` gives them.
+            fold: from 1.
+            note: takes the place of that on the drawn split.
+
+        Raises:
+            DataError: a class has no images to train on.
+        """
+        before: list[Split] = self.table["split"].tolist()
+        splits = np.where(folds == 0, "test", np.where(folds == fold, "valid", "train")).tolist()
+        outdated = _require_splits(self.truth, self.labels, before, self.task)
+        notes = [one for one in self.notes if one not in outdated and not one.startswith((DRAWN, _REDRAWN))]
+        notes += [note, *_require_splits(self.truth, self.labels, splits, self.task)]
+        drawn = np.zeros(len(self), np.bool_)
+        return replace(self, table=self.table.assign(split=splits), drawn=drawn, notes=tuple(notes))
 
     def fingerprint(self) -> str:
         """SHA-256 over each image's name, labels, masked cells, split and file size: the same on any machine.

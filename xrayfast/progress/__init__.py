@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from xrayfast.errors import ConfigError, Interrupted
@@ -103,6 +104,28 @@ class ForgivingReporter(NullReporter):
             return not self.failed
 
         return call
+
+
+class FoldReporter(NullReporter):
+    """Passes all on to another Reporter, the phases by names that begin with the fold's, and each note once.
+
+    Attributes:
+        fold: which one, such as "fold 2 of 5".
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.fold, noted = "", set[str]()
+
+        def note(text: str) -> None:
+            if text not in noted:
+                noted.add(text)
+                reporter.note(text)
+
+        def begin(phase: Any) -> None:
+            reporter.phase(replace(phase, name=f"{self.fold}, {phase.name}"))
+
+        vars(self).update(note=note, phase=begin)
+        vars(self).update({name: getattr(reporter, name) for name in ("preparing", "batch", "epoch")})
 
 
 def in_notebook() -> bool:

@@ -67,7 +67,7 @@ from xrayfast.workflows.data import (
     resolve_inputs,
     split_table,
 )
-from xrayfast.workflows.steps.leaks import require_leak_free
+from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
 from xrayfast.workflows.steps.results import check_results, finalize_results, require_enough_images, write_cards
 from xrayfast.workflows.steps.training import (
@@ -144,47 +144,111 @@ def fit(
         shown_notes = data.notes if isinstance(data, Manifest) else ()
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         world.barrier()  # another machine may have more to decode
-        checked = require_leak_free(manifest, images, allow_leaks=config.train.allow_leaks, progress=reporter.preparing)
-        manifest, remarks = checked.data, list(checked.warnings)
-        for note in manifest.notes:
-            if note not in shown_notes:
-                reporter.note(note)
-        global_batch = config.train.batch_size * world.world_size
-        learn = prepare(manifest, config, images, global_batch, code)
-        learn.add_own(cbs, metrics)
-        config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
-        phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
-        group_counts, no_space = choose_cached_groups(learn, phases, config, world)
-        scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
-        learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
-        infos = image_infos(manifest, images)
-        remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
-        remarks += filter(None, [no_space, threads.note])
-        leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
-        remarks += idle + check_effects(config.train, plan_facts(scheduled, config.train, leaks))
-        remarks += check_results(config.results, manifest.task, manifest.labels)
-        for remark in remarks:
-            reporter.note(remark)
-        if positive := positive_class(manifest.task, manifest.labels, config.results.positive):
-            reporter.note(describe_positive_class(manifest.labels, positive, config.results.positive))
-        info = collect_provenance(learn, command, remarks, checked.looked) | {
-            "shortcuts": checked.shortcuts,
-            "world_size": world.world_size,
-            "global_batch": global_batch,
-            "frozen_feature_groups": group_counts,
-            "frozen_feature_views": scheduled[0].views if any(group_counts) else 0,
-        }
+        compared = compare_all_images(manifest, images, reporter.preparing)
+        run = train_new(
+            manifest,
+            config,
+            images,
+            compared,
+            world=world,
+            threads=threads,
+            shown_notes=shown_notes,
+            idle=idle,
+            name=name,
+            runs=Path(runs),
+            reporter=reporter,
+            interrupted=interrupted,
+            command=command,
+            code=code,
+            cbs=cbs,
+            metrics=metrics,
+        )
+    return run
 
-        def write_data(run: Run) -> None:
-            run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
-            run.write_split(split_table(manifest, infos))
-            run.write_left_out(manifest.left_out)
 
-        with world.output_folder(Path(runs)) as folder:
-            run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
-            with run.lock():
-                path = world.broadcast_text(str(run.path))
-                _train(Training(run, learn, config, History(), reporter, interrupted, world, threads))
+def train_new(
+    manifest: Manifest,
+    config: Config,
+    images: DecodedImages,
+    compared: ComparedImages,
+    *,
+    world: World,
+    threads: FreeThreads,
+    shown_notes: Sequence[str],
+    idle: Sequence[str],
+    name: str | None,
+    runs: Path,
+    reporter: Reporter,
+    interrupted: Callable[[], bool],
+    command: str,
+    code: Mapping[str, Any],
+    cbs: Sequence[Callback],
+    metrics: Metrics,
+) -> Run:
+    """Train a network on decoded images, which were compared with each other, in a new run's folder.
+
+    Args:
+        manifest: the data set.
+        config: the settings, checked by `require_settings`.
+        images: decoded.
+        compared: of the images.
+        world: of the ranks.
+        threads: of torch, within their block.
+        shown_notes: notes of the data set that are displayed already.
+        idle: notes on options without effect.
+        name: as in `fit`, like the next five.
+        runs: likewise.
+        reporter: likewise.
+        interrupted: likewise.
+        command: likewise.
+        metrics: likewise.
+        code: the user's own, by setting.
+        cbs: as `require_own` makes them.
+
+    Raises:
+        XrayfastError: as in `fit`.
+    """
+    checked = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
+    manifest, remarks = checked.data, list(checked.warnings)
+    for note in manifest.notes:
+        if note not in shown_notes:
+            reporter.note(note)
+    global_batch = config.train.batch_size * world.world_size
+    learn = prepare(manifest, config, images, global_batch, code)
+    learn.add_own(cbs, metrics)
+    config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
+    phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
+    group_counts, no_space = choose_cached_groups(learn, phases, config, world)
+    scheduled = schedule_phases(phases, config.train, config.model.size, group_counts)
+    learn.precision = cast("Precision", world.broadcast_text(training_precision(learn)))
+    infos = image_infos(manifest, images)
+    remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
+    remarks += filter(None, [no_space, threads.note])
+    leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
+    remarks += [*idle, *check_effects(config.train, plan_facts(scheduled, config.train, leaks))]
+    remarks += check_results(config.results, manifest.task, manifest.labels)
+    for remark in remarks:
+        reporter.note(remark)
+    if positive := positive_class(manifest.task, manifest.labels, config.results.positive):
+        reporter.note(describe_positive_class(manifest.labels, positive, config.results.positive))
+    info = collect_provenance(learn, command, remarks, checked.looked) | {
+        "shortcuts": checked.shortcuts,
+        "world_size": world.world_size,
+        "global_batch": global_batch,
+        "frozen_feature_groups": group_counts,
+        "frozen_feature_views": scheduled[0].views if any(group_counts) else 0,
+    }
+
+    def write_data(run: Run) -> None:
+        run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
+        run.write_split(split_table(manifest, infos))
+        run.write_left_out(manifest.left_out)
+
+    with world.output_folder(Path(runs)) as folder:
+        run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
+        with run.lock():
+            path = world.broadcast_text(str(run.path))
+            _train(Training(run, learn, config, History(), reporter, interrupted, world, threads))
     return Run(path)
 
 
@@ -245,7 +309,7 @@ def resume(
         config = config.model_copy(update={"data": manifest.config})
         _, images = decode(manifest, config.model.size, reporter.preparing, may_leave_out=False)
         world.barrier()
-        _require_same_images(copy, manifest, images, note)
+        require_same_images(copy, manifest, images, note)
         if different := describe_threads(copy.info, "the run began"):
             note(different)
         checkpoint = _read_checkpoint(copy, note)
@@ -300,7 +364,7 @@ def _complete(run: Run) -> str:
     return f"{run.path} was complete but for its end: {shorten(done)}."
 
 
-def _require_same_images(run: Run, data: Manifest, images: DecodedImages, note: Callable[[str], None]) -> None:
+def require_same_images(run: Run, data: Manifest, images: DecodedImages, note: Callable[[str], None]) -> None:
     """Raise an error where images have other pixels than when the run began.
 
     Where another version began it, which may have decoded them otherwise, it is only a note.

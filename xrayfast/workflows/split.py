@@ -15,7 +15,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import write_csv
 from xrayfast.progress import StageProgress, show_progress
 from xrayfast.workflows.data import decode, opened, unused_data_settings
-from xrayfast.workflows.steps.leaks import require_leak_free
+from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 
 @check_arguments()
@@ -50,7 +50,7 @@ def split(
     data = replace(data, notes=(*data.notes, *idle))
     with show_progress(progress) as reporter:
         data, images = decode(data, config.model.size, reporter.preparing)
-        data = require_leak_free(data, images, allow_leaks=False, progress=reporter.preparing).data
+        data = require_leak_free(data, compare_all_images(data, images, reporter.preparing), allow_leaks=False).data
     if output is not None:
         write_csv(Path(output), data.split_table())
     return data

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.data.builders import classes, lines, make, message, noted, opened, splits, table
 from xrayfast.config import DataConfig
 from xrayfast.data.manifest import open_manifest
-from xrayfast.data.splits.assign import assign_splits, connect_groups, keep_given_splits
+from xrayfast.data.splits.assign import assign_folds, assign_splits, connect_groups, keep_given_splits
 from xrayfast.errors import ConfigError, DataError
 
 
@@ -55,6 +55,40 @@ def test_folds_share_the_test_part_and_divide_the_rest():
     assert tests[0].sum() == 8 and all((test == tests[0]).all() for test in tests)
     valid = np.stack([names == "valid" for names in found])
     assert (valid.sum(0) == ~tests[0]).all() and valid.sum(1).tolist() == [8, 8, 8, 8]
+
+
+@given(st.data())
+def test_dealt_at_once_each_image_is_in_one_fold_and_no_group_in_two(data):
+    n = data.draw(st.integers(12, 40))
+    groups = np.array(data.draw(st.lists(st.integers(0, 9), min_size=n, max_size=n)))
+    held_out = data.draw(st.booleans())
+    k = data.draw(st.integers(2, min(4, max(2, len(set(groups.tolist())) - 4 * held_out))))
+    positives = np.eye(2, dtype=np.uint8)[np.arange(n) % 2]
+    if len(set(groups.tolist())) < k + 4 * held_out:
+        return
+    config = DataConfig(folds=k, test_fraction=0.2 * held_out, split_seed=data.draw(st.integers(0, 5)))
+    found = assign_folds([None] * n, positives, groups, config, repeats=2)
+    in_test = found == 0
+    assert (in_test[:, 0] == in_test[:, 1]).all()
+    for column in found.T:
+        assert set(column.tolist()) - {0} == set(range(1, k + 1))
+        pairs = set(zip(groups.tolist(), column.tolist(), strict=True))
+        assert len(pairs) == len(set(groups.tolist()))
+    for fold in range(1, k + 1):
+        alone = assign_splits([None] * n, positives, groups, config.model_copy(update={"fold": fold})).names
+        assert np.array_equal(np.array(alone) == "valid", found[:, 0] == fold)
+        assert np.array_equal(np.array(alone) == "test", found[:, 0] == 0)
+
+
+def test_dealt_by_image_the_test_split_still_keeps_groups_together():
+    groups = np.repeat(np.arange(12), 5)
+    positives = np.eye(2, dtype=np.uint8)[np.arange(60) % 2]
+    config = DataConfig(folds=3, test_fraction=0.25)
+    found = assign_folds([None] * 60, positives, groups, config, by_image=True)[:, 0]
+    folds_of_group = [set(found[groups == group].tolist()) for group in range(12)]
+    assert sum(folds == {0} for folds in folds_of_group) == 3
+    assert all(0 not in folds or folds == {0} for folds in folds_of_group)
+    assert any(len(folds) > 1 for folds in folds_of_group)
 
 
 def test_folds_of_what_a_given_test_part_leaves():

@@ -13,7 +13,7 @@ from xrayfast.run import Run
 from xrayfast.workflows.data import decode
 from xrayfast.workflows.split import balance
 from xrayfast.workflows.split import split as write_split
-from xrayfast.workflows.steps.leaks import require_leak_free
+from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def given(data_dir, tmp_path):
 def test_duplicates_stay_together_in_a_split_that_is_drawn(copies):
     data = xf.open_data(copies)
     assert any("Split drawn" in note for note in data.notes)
-    checked = require_leak_free(data, decode(data, 64)[1], allow_leaks=False)
+    checked = require_leak_free(data, compare_all_images(data, decode(data, 64)[1]), allow_leaks=False)
     kept, remarks, looked = checked.data, checked.warnings, checked.looked
     assert not any("leaks" in remark for remark in remarks)
     assert any("No image is in more than one split" in sentence for sentence in looked)
@@ -82,7 +82,7 @@ def test_a_patient_on_both_sides_of_a_split_column_is_a_leak_and_goes_by_a_pseud
     table.to_csv(folder / "labels.csv", index=False)
     data = xf.open_data(folder, labels=folder / "labels.csv")
     with pytest.raises(DataError, match=r"P0000\d \(\d+ train, \d+ valid\)") as caught:
-        require_leak_free(data, decode(data, 64)[1], allow_leaks=False)
+        require_leak_free(data, compare_all_images(data, decode(data, 64)[1]), allow_leaks=False)
     assert "secret" not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_a_split_that_is_written_is_replayed(copies, tmp_path):
     again = xf.open_data(copies, split_file=file)
     assert again.table["split"].tolist() == written.table["split"].tolist()
     assert not again.drawn.any()
-    remarks = require_leak_free(again, decode(again, 64)[1], allow_leaks=False).warnings
+    remarks = require_leak_free(again, compare_all_images(again, decode(again, 64)[1]), allow_leaks=False).warnings
     assert not any("leaks" in remark for remark in remarks)
 
 
@@ -104,7 +104,7 @@ def test_rare_labels_and_contradicting_labels_are_warned_of(data_dir, tmp_path):
     for path in sorted(folder.glob("covid-19/*.png"))[8:]:
         path.unlink()
     data = xf.open_data(folder)
-    warnings = require_leak_free(data, decode(data, 64)[1], allow_leaks=False).warnings
+    warnings = require_leak_free(data, compare_all_images(data, decode(data, 64)[1]), allow_leaks=False).warnings
     assert [warning.partition(". ")[0] for warning in warnings] == [
         "1 group of duplicates with contradicting labels",
         "1 label too rare to learn",

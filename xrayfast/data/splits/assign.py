@@ -20,6 +20,10 @@ NO_PATIENTS = (
 )
 
 
+DRAWN = "Split drawn with seed"
+"""How the note on a drawn split begins."""
+
+
 @dataclass(frozen=True)
 class SplitAssignment:
     """The split of each of N images, whether it was drawn, (N,) bool, and notes on what was drawn."""
@@ -70,8 +74,42 @@ def assign_splits(
         *([f"{test:.0%} test"] if test else []),
     ]
     later = "" if config.folds else " When images are added, --split-file with the split.csv of this split keeps it."
-    notes.append(f"Split drawn with seed {config.split_seed}: {' and '.join(shares)}, {by}.{later}")
+    notes.append(f"{DRAWN} {config.split_seed}: {' and '.join(shares)}, {by}.{later}")
     return SplitAssignment(names.tolist(), drawn, notes)
+
+
+def assign_folds(
+    given: Sequence[Split | None],
+    positives: npt.NDArray[np.uint8],
+    groups: npt.NDArray[np.integer] | None,
+    config: DataConfig,
+    repeats: int = 1,
+    *,
+    by_image: bool = False,
+) -> npt.NDArray[np.int64]:
+    """Deal all images that are not test into folds, so that each is in one of them: (N, R), from 1, and 0 for test.
+
+    The first of R repeats has the folds that `assign_splits` gives one by one; each later one has the next seed.
+
+    Args:
+        given: as in `assign_splits`, like the next two.
+        positives: likewise.
+        groups: likewise.
+        config: the number of folds, the fraction of the test split, and split_seed.
+        repeats: how often they are dealt.
+        by_image: leave the groups out for the folds; the test split keeps each in or out.
+
+    Raises:
+        ConfigError: the validation split is given.
+        DataError: fewer groups than folds.
+    """
+    names = np.array(assign_splits(given, positives, groups, config).names)
+    rest = np.flatnonzero(names != "test")
+    folds = np.zeros((len(names), repeats), np.int64)
+    own = None if by_image or groups is None else groups[rest]
+    for repeat in range(repeats):
+        folds[rest, repeat] = 1 + k_folds(positives[rest], own, config.folds or 0, config.split_seed + repeat)
+    return folds
 
 
 def _by(groups: npt.NDArray[np.integer] | None, unit: str) -> str:
@@ -134,7 +172,8 @@ def _require_consistent(config: DataConfig, held_out: set[Split | None], valid: 
         raise ConfigError(f"found fold {config.fold} of {config.folds}; expected one from 1 to {config.folds}.")
     if config.folds is not None and "valid" in held_out:
         raise ConfigError(
-            "found folds for a data set whose validation split is given. Leave out --folds, or the split."
+            "found folds for a data set whose validation split is given. Leave out --folds, or the split with "
+            "--ignore-split."
         )
     if config.folds is None and valid + test >= 1 - 1e-9:
         raise ConfigError(

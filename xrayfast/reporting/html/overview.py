@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.audit.check import Audit
 from xrayfast.config import Task
+from xrayfast.cross_validation import FOLDS_FILE, OUT_OF_FOLD, CrossValidation
 from xrayfast.data.cache.image_cache import UncachedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError, ReadError, RunError, plural
@@ -31,7 +32,7 @@ from xrayfast.reporting.html.pages.comparison_page import answer, runs_table, te
 from xrayfast.reporting.html.pages.run_page import task_text, training_facts
 from xrayfast.reporting.html.plots import Plot, history_plot, plot
 from xrayfast.reporting.html.render import image_view, outlined, render_fragment
-from xrayfast.reporting.html.results_tables import FORMS, column_title, headline_table, label_table
+from xrayfast.reporting.html.results_tables import FORMS, column_title, fold_table, headline_table, label_table
 from xrayfast.reporting.html.split_section import intervals_text
 from xrayfast.reporting.html.tables import Cell, Column, Table, counts_table, number_cell
 from xrayfast.reporting.interpretation import Interpretation, LabelTable
@@ -214,6 +215,38 @@ def _(run: Run) -> Overview:
             run.path,
             [run.report_path, run.model_card_path, run.claim_path]
             + [run.path / name for name in (METRICS_FILE, HISTORY_FILE, CONFIG_FILE, SPLIT_FILE, "predictions")],
+        ),
+    )
+
+
+@overview_of.register
+def _(cv: CrossValidation) -> Overview:
+    try:
+        info, folds, summary = cv.info, cv.folds, None
+        how = f"{plural(folds.folds, 'fold')} by {'image' if folds.by_image else 'patient'}"
+        lead = [task_text(cv.task, cv.labels), how + (f", {folds.repeats} times" if folds.repeats > 1 else "")]
+        if not cv.is_finished:
+            done = sum(run.is_finished for run in cv.runs)
+            again = f"{plural(done, 'fold')} finished; xf.resume_cross_validation({str(cv.path)!r}) goes on."
+            return Overview("CrossValidation", cv.path.name, "; ".join(lead) + ".", info.status, warnings=[again])
+        metrics = cv.metrics
+        summary = metrics["valid"]
+        tables = [fold_table(metrics, cv.task, "")]
+    except RunError as error:
+        return Overview("CrossValidation", cv.path.name, warnings=[str(error)])
+    lead.append(f"out of fold: {images_of_patients(summary)}")
+    return Overview(
+        "CrossValidation",
+        cv.path.name,
+        "; ".join(lead) + ".",
+        tiles=_tiles(summary),
+        aside=intervals_text(summary),
+        warnings=[*warning_sentences(summary), *other_remarks(info.remarks, summary)],
+        tables=tables,
+        links=_links(
+            cv.path,
+            [cv.report_path]
+            + [cv.path / name for name in (METRICS_FILE, OUT_OF_FOLD, CONFIG_FILE, SPLIT_FILE, FOLDS_FILE)],
         ),
     )
 

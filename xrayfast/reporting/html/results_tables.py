@@ -172,6 +172,32 @@ def cooccurrence_display(split: str, summary: Mapping[str, Any], labels: Sequenc
     return Matrix(f"{split}-cooccurrence", caption, labels, summary["cooccurrence"])
 
 
+def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
+    """The headline metrics of each fold of a cross-validation, with mean, standard deviation and ends over all."""
+    folds, several = metrics["folds"], len(metrics["repeats"]) > 1
+    names = [name for name in headline_metrics(task) if name in metrics["spread"]]
+    rows = [
+        [
+            Cell(f"{row['repeat']}.{row['fold']}" if several else str(row["fold"])),
+            Cell(row["run"]),
+            number_cell(row["images"], ",d"),
+            number_cell(row["patients"], ",d"),
+            number_cell(row["best_epoch"], "d"),
+            *(number_cell(row["overall"][name]) for name in names),
+        ]
+        for row in folds
+    ]
+    empty = [Cell("")] * 4
+    totals = [
+        [Cell(title), *empty, *(number_cell(metrics["spread"][name][key]) for name in names)]
+        for title, key in {"Mean": "mean", "Standard deviation": "sd", "Lowest": "lowest", "Highest": "highest"}.items()
+    ]
+    columns = [Column("Repeat and fold" if several else "Fold", text=True), Column("Run", text=True)]
+    columns += map(Column, ("Images", "Patients", "Best epoch", *map(metric_title, names)))
+    caption = "By fold, with the calibration and thresholds of the whole; the standard deviation is between folds"
+    return Table(id, caption, columns, rows, totals, sortable=True)
+
+
 def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
     """One row per bin, of each label before and after calibration; empty bins are left out."""
     columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from xrayfast.audit.duplicates import Duplicates
 from xrayfast.audit.features import LEAST_SIDE
 from xrayfast.audit.findings import class_findings, duplicate_findings
-from xrayfast.audit.leaks import Leaks, compare_images, group_linked_images, redraw_leaky_splits
+from xrayfast.audit.leaks import (
+    Leaks,
+    compare_images,
+    group_linked_images,
+    leaks_between_splits,
+    redraw_leaky_splits,
+)
 from xrayfast.audit.shortcuts import predictable_labels
 from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
@@ -33,21 +40,40 @@ class CheckedData:
     shortcuts: dict[str, float]
 
 
-def require_leak_free(
-    data: Manifest, images: DecodedImages, *, allow_leaks: bool, progress: StageProgress | None = None
-) -> CheckedData:
-    """Make sure that splits share neither patients nor duplicates, and look for shortcuts.
+@dataclass(frozen=True, eq=False)
+class ComparedImages:
+    """What images of a data set have in common, whatever their splits.
 
-    Drawn splits are drawn again where they do; given splits are kept. Images below 64 px are compared at 64 px.
+    Attributes:
+        duplicates: groups of equal and nearly equal images.
+        unreadable: what is wrong with files, by path.
+        shortcuts: as in `CheckedData`.
+    """
+
+    duplicates: tuple[Duplicates, ...]
+    unreadable: Mapping[str, str]
+    shortcuts: dict[str, float]
+
+
+def compare_all_images(data: Manifest, images: DecodedImages, progress: StageProgress | None = None) -> ComparedImages:
+    """Compare all images with each other; those below 64 px at 64 px."""
+    if images.side < LEAST_SIDE:
+        images = open_images(data.config, LEAST_SIDE)
+    features, leaks = compare_images(data, images, progress)
+    shortcuts = predictable_labels(data, features, group_linked_images(data, leaks.duplicates))
+    return ComparedImages(leaks.duplicates, leaks.unreadable, shortcuts)
+
+
+def require_leak_free(data: Manifest, compared: ComparedImages, *, allow_leaks: bool) -> CheckedData:
+    """Make sure that splits share neither patients nor duplicates.
+
+    Drawn splits are drawn again where they do; given splits are kept.
 
     Raises:
         DataError: given splits have leaks, and they are not allowed; the message names them.
     """
-    if images.side < LEAST_SIDE:
-        images = open_images(data.config, LEAST_SIDE)
-    features, leaks = compare_images(data, images, progress)
-    data, leaks = redraw_leaky_splits(data, leaks)
-    shortcuts = predictable_labels(data, features, group_linked_images(data, leaks.duplicates))
+    shortcuts = compared.shortcuts
+    data, leaks = redraw_leaky_splits(data, leaks_between_splits(data, compared.duplicates, compared.unreadable))
     looked = _describe_search(data, leaks, shortcuts)
     findings = [*duplicate_findings(data, leaks.duplicates), *class_findings(data)]
     warnings = [f"{found.title}. {found.text}" for found in findings if found.severity == "warning"]

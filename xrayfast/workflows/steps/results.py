@@ -374,8 +374,12 @@ def parse_prevalences(
 
 def run_context(run: Run) -> dict[str, Any]:
     """Data and training as `run.json` and `history.csv` have them: the numbers in the report beside the metrics."""
-    info, history = run.info, run.history
-    rows = history.astype(object).where(history.notna(), None).to_dict("records")
+    info = run.info
+    training: dict[str, Any] = {"members": info.members, "seconds": info.seconds}
+    if not info.members:
+        history = run.history
+        rows = history.astype(object).where(history.notna(), None).to_dict("records")
+        training = {"epochs": len(rows), "best_epoch": info.best_epoch, "seconds": info.seconds, "history": rows}
     return {
         "data": {
             "source": str(run.config.data.source),
@@ -383,7 +387,7 @@ def run_context(run: Run) -> dict[str, Any]:
             "flow": [list(step) for step in info.flow],
             "audit": info.audit,
         },
-        "training": {"epochs": len(rows), "best_epoch": info.best_epoch, "seconds": info.seconds, "history": rows},
+        "training": training,
     }
 
 

@@ -1,0 +1,51 @@
+"""A cross-validation that is killed at random moments goes on to the same bytes."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+import xrayfast as xf
+from tests.faults.test_kills import TINY
+from tests.faults.victims import Victims, timed
+from tests.workflows.test_cross_validate import bytes_of
+
+KILLS = int(os.environ.get("XRAYFAST_FAULTS_FOLD_KILLS", "10"))
+SEED = int(os.environ.get("XRAYFAST_FAULTS_SEED", "0"))
+OPTIONS = "--folds 3 --test-fraction 0.2 --epochs 2 --unfreeze --freeze-epochs 1"
+
+
+@pytest.mark.slow
+def test_killed_at_any_moments_a_cross_validation_ends_with_the_same_bytes(data_dir, tmp_path):
+    """Each is killed once or several times in a row, also while it resumes."""
+    victims = Victims(tmp_path)
+    victims.run("warm", "--version")
+    words = ["cross-validate", data_dir, *TINY.split(), *OPTIONS.split(), "--runs", "runs"]
+    seconds = timed(victims, "whole", *words, "--name", "whole")
+    whole = xf.CrossValidation(tmp_path / "runs" / "whole")
+    expected, files = bytes_of(whole), {path.relative_to(whole.path) for path in whole.path.rglob("*")}
+    rng, wrong, moments, kills = np.random.default_rng(SEED), [], [], 0
+    while kills < KILLS:
+        name = f"kill{kills}"
+        folder = tmp_path / "runs" / name
+        for _ in range(int(rng.integers(1, 4))):
+            begun = (folder / "cross_validation.json").exists()
+            command = ["cross-validate", "--resume", folder] if begun else [*words, "--name", name]
+            after = float(rng.uniform(0, seconds))
+            *_, running = victims.strike(name, signal.SIGKILL, after, *command)
+            moments.append(len(list(folder.glob("fold*"))) if running else "ended")
+            kills += 1
+        begun = (folder / "cross_validation.json").exists()
+        command = ["cross-validate", "--resume", folder] if begun else [*words, "--name", name]
+        code, output = victims.run(name, *command)
+        if code and "there is nothing to resume" not in output:
+            wrong.append(f"{name}: exit {code}: {output[-600:]}")
+            continue
+        found = bytes_of(xf.CrossValidation(folder))
+        wrong += [f"{name}: {file} differs" for file in expected if found.get(file) != expected[file]]
+        there = {path.relative_to(folder) for path in folder.rglob("*")}
+        wrong += [f"{name}: {file} is left over or missing" for file in there ^ files]
+    print(f"{kills} kills, folds begun at each: {moments}; {len(wrong)} wrong")
+    assert not wrong, "\n".join(wrong)
+    assert len(set(moments)) > 2

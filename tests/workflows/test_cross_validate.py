@@ -1,0 +1,191 @@
+"""Cross-validation on tiny images: every image predicted once, out of fold; resumable; pooled by patient."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+import xrayfast as xf
+from tests.conftest import TINY, StopAfter
+from tests.data.builders import table as write_table
+from xrayfast.errors import ConfigError, Interrupted, RunError
+from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.workflows.steps.folds import average_members, pool_folds, spread
+
+SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")
+FOLDS = 2
+
+
+@pytest.fixture(scope="module")
+def data(data_dir):
+    return xf.open_data(data_dir, labels=data_dir / "labels.csv")
+
+
+@pytest.fixture(scope="module")
+def crossed(data, tmp_path_factory):
+    """Two folds and a test split, trained without interruption."""
+    runs = tmp_path_factory.mktemp("crossed")
+    return xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=runs, name="whole", epochs=1, **TINY)
+
+
+def bytes_of(cv):
+    """All files of numbers, of the whole and of its folds, without times."""
+    found = {}
+    for path in [cv.path, *(run.path for run in cv.runs)]:
+        for file in path.rglob("*"):
+            name = file.relative_to(cv.path).as_posix()
+            if name.endswith(SAME) or file.name == "out_of_fold.csv":
+                found[name] = file.read_bytes()
+            elif file.name == "metrics.json":
+                lines = file.read_text().splitlines()
+                found[name] = "\n".join(line for line in lines if '"seconds"' not in line)
+    return found
+
+
+def test_every_image_is_predicted_once_by_a_network_that_was_not_trained_on_it(crossed):
+    table = pd.read_csv(crossed.path / "out_of_fold.csv", dtype={"patient": str})
+    split = pd.read_csv(crossed.path / "split.csv", dtype=str, keep_default_na=False)
+    dealt = split[split["fold"] != ""]
+    assert table["image"].tolist() == dealt["image"].tolist() and len(set(table["image"])) == len(table)
+    assert set(split["image"]) - set(table["image"]) == set(split.loc[split["split"] == "test", "image"])
+    assert (table.groupby("patient")["fold"].nunique() == 1).all() and set(table["fold"]) == {1, 2}
+    for fold, run in enumerate(crossed.runs, 1):
+        own = run.predictions("valid")
+        rows = table.set_index("image").loc[own.images]
+        assert (rows["fold"] == fold).all()
+        assert np.array_equal(rows[[f"raw_{label}" for label in run.labels]].to_numpy(), own.raw)
+        trained = pd.read_csv(run.split_path).query("split == 'train'")["image"]
+        assert not set(trained) & set(own.images)
+
+
+def test_pooled_metrics_spread_and_decision_are_those_of_the_out_of_fold_predictions(crossed):
+    found, metrics = crossed.out_of_fold, crossed.metrics
+    pooled = metrics["valid"]
+    reference = roc_auc_score(found.truth.argmax(1), found.probability, multi_class="ovr")
+    assert pooled["overall"]["auroc_macro"] == pytest.approx(reference)
+    assert pooled["intervals"]["by"] == "patient" and pooled["intervals"]["units"] == len(set(found.patients))
+    decision = fit_decision(found.truth, found.raw, found.labels, "single", rule=None, groups=found.groups)
+    assert np.allclose(decision.calibrated(found.raw), found.probability, atol=1e-8)
+    assert crossed.decision.to_json() == decision.to_json()
+    for row, run in zip(metrics["folds"], crossed.runs, strict=True):
+        own = run.predictions("valid").calibrated(decision)
+        assert row["overall"]["auroc_macro"] == pytest.approx(
+            roc_auc_score(own.truth.argmax(1), own.probability, multi_class="ovr")
+        )
+        assert row["images"] == len(own) and row["patients"] == len(set(own.patients))
+    values = [row["overall"]["accuracy"] for row in metrics["folds"]]
+    assert metrics["spread"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert metrics["spread"]["accuracy"]["sd"] == pytest.approx(np.std(values, ddof=1))
+    assert crossed.fold_table["accuracy"].tolist() == values
+    codes = [warning["code"] for warning in pooled["warnings"]]
+    assert "chosen here" in codes and "leaks" not in codes
+
+
+def test_the_test_split_is_in_no_fold_and_predicted_by_the_mean_of_all_networks(crossed):
+    raws = [run.predictions("test").raw for run in crossed.runs]
+    found = crossed.predictions("test")
+    assert np.allclose(found.raw, np.mean(raws, axis=0), atol=1e-8)
+    assert not set(found.images) & set(crossed.out_of_fold.images)
+    assert crossed.info.counts["test"]["images"] == len(found)
+
+
+def test_it_shows_itself(crossed):
+    assert repr(crossed) == f"CrossValidation('{crossed.path}')"
+    assert [run.path.name for run in crossed.runs] == ["fold1", "fold2"]
+    html = crossed._repr_html_()
+    assert "CrossValidation" in html and "fold2" in html and "NaN" not in html
+
+
+def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
+    whole = bytes_of(crossed)
+    stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1}
+    with pytest.raises(Interrupted, match=r"1 finished fold of 2\. Resume with: xrayfast cross-validate --resume"):
+        xf.cross_validate(data, interrupted=stop, **options, **TINY)
+    cv = xf.CrossValidation(tmp_path / "whole")
+    assert cv.info.status == "interrupted" and [run.info.status for run in cv.runs] == ["completed", "interrupted"]
+    again = xf.resume_cross_validation(cv)
+    assert bytes_of(again) == whole and again.info.status == "completed"
+    with pytest.raises(RunError, match="nothing to resume"):
+        xf.resume_cross_validation(cv)
+
+
+@pytest.mark.slow
+def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tmp_path):
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **TINY}
+    for fold in (2, 1):
+        with pytest.raises(ConfigError, match="Give --name"):
+            xf.cross_validate(data, fold=fold, **options | {"name": None})
+        cv = xf.cross_validate(data, fold=fold, **options)
+        if fold == 2:
+            assert [run.path.name for run in cv.runs] == ["fold2"]
+            with pytest.raises(RunError, match="1 fold not complete: fold1"):
+                xf.join_folds(cv)
+            with pytest.raises(ConfigError, match="other settings: epochs"):
+                xf.cross_validate(data, fold=1, **options | {"epochs": 2})
+    assert bytes_of(xf.join_folds(cv)) == bytes_of(crossed)
+
+
+@pytest.mark.slow
+def test_a_folds_settings_replayed_by_fit_train_the_same_network(crossed, tmp_path):
+    config = xf.Config.read(crossed.path / "fold2" / "config.yaml")
+    again = xf.fit(config=config, runs=tmp_path)
+    assert again.model_path.read_bytes() == crossed.runs[1].model_path.read_bytes()
+
+
+@pytest.mark.slow
+def test_repeats_deal_anew_and_each_image_is_predicted_once_per_repeat(data, tmp_path):
+    cv = xf.cross_validate(data, folds=2, repeats=2, runs=tmp_path, epochs=1, **TINY)
+    assert [run.path.name for run in cv.runs] == [f"repeat{r}-fold{f}" for r in (1, 2) for f in (1, 2)]
+    table = pd.read_csv(cv.path / "out_of_fold.csv")
+    assert not table.duplicated(["repeat", "image"]).any() and len(table) == 2 * len(data)
+    assert table.groupby("patient")["fold"].nunique().max() == 2  # over repeats; within one of them:
+    assert (table.groupby(["repeat", "patient"])["fold"].nunique() == 1).all()
+    folds = table.pivot(index="image", columns="repeat", values="fold")
+    assert (folds[1] != folds[2]).any()
+    found = cv.out_of_fold
+    label = cv.labels[0]
+    means = table.groupby("image")[f"raw_{label}"].mean()
+    assert np.allclose(means.loc[found.images], found.raw[:, 0], atol=1e-8)
+    assert len(found) == len(data) == cv.metrics["valid"]["images"] and len(cv.metrics["repeats"]) == 2
+
+
+@pytest.mark.slow
+def test_random_folds_divide_patients_and_say_so(data, tmp_path):
+    cv = xf.cross_validate(data, folds=2, random_folds=True, runs=tmp_path, epochs=1, **TINY)
+    table = pd.read_csv(cv.path / "out_of_fold.csv")
+    divided = int((table.groupby("patient")["fold"].nunique() > 1).sum())
+    assert divided
+    (remark,) = [one for one in cv.info.remarks if one.startswith(LEAKS_ALLOWED)]
+    assert f"{divided} patients (or groups of duplicates)" in remark
+    assert cv.metrics["valid"]["warnings"][0]["code"] == "leaks"
+
+
+def test_a_given_validation_split_is_refused(tmp_path):
+    rows = [f"{i}.png,{'ab'[i % 2]},{'train' if i < 8 else 'valid'}" for i in range(12)]
+    for i in range(12):
+        (tmp_path / f"{i}.png").write_text(str(i))
+    file = write_table(tmp_path, "\n".join(["image,label,split", *rows]))
+    with pytest.raises(ConfigError, match="--ignore-split"):
+        xf.cross_validate(xf.open_data(tmp_path, labels=file), folds=2, runs=tmp_path / "runs")
+
+
+def test_predictions_that_are_not_of_each_image_once_are_refused(crossed):
+    first, second = (run.predictions("valid") for run in crossed.runs)
+    images = [*first.images, *second.images]
+    pooled = pool_folds(images[::-1], [first, second])
+    assert pooled.images.tolist() == images[::-1] and np.array_equal(
+        pooled.raw[::-1], np.vstack([first.raw, second.raw])
+    )
+    for folds in ([first, first], [first], [first, second, second]):
+        with pytest.raises(RunError, match="each once"):
+            pool_folds(images, folds)
+    with pytest.raises(RunError, match="different images"):
+        average_members([first, second])
+
+
+def test_spread_leaves_out_folds_in_which_a_metric_is_not_defined():
+    found = spread([{"a": None}, {"a": None}, {"a": 0.25}])["a"]
+    assert found == {"folds": 1, "mean": 0.25, "sd": None, "lowest": 0.25, "highest": 0.25}
+    assert spread([{"a": None}])["a"]["mean"] is None

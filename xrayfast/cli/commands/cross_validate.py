@@ -1,0 +1,146 @@
+"""`xrayfast cross-validate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xrayfast.cli import options as o
+from xrayfast.cli.common import RUNS, command_line, open_and_show, read_settings
+from xrayfast.cli.output import Output
+from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS
+from xrayfast.progress.terminal import reporting
+
+if TYPE_CHECKING:
+    from xrayfast.cross_validation import CrossValidation
+
+
+def _option(flag: str, help: str, **shown: Any) -> Any:
+    return typer.Option(flag, rich_help_panel="Folds", help=help, **shown)
+
+
+def _folder(flag: str, help: str) -> Any:
+    return typer.Option(flag, metavar="CV", rich_help_panel=o.OUT, help=help)
+
+
+@o.takes("data", "model", "train", "results", without=("valid_fraction", "folds", "fold"))
+def cross_validate(
+    given: dict[str, Any],
+    folds: Annotated[
+        int | None,
+        _option("--folds", "How many.", metavar="K", show_default=f"{DEFAULT_FOLDS}", min=2, max=MAX_FOLDS),
+    ] = None,
+    repeats: Annotated[
+        int | None,
+        _option(
+            "--repeats",
+            "Deal the images into folds so often, each time with the next --split-seed.",
+            metavar="R",
+            show_default="1",
+            min=1,
+            max=MAX_FOLDS,
+        ),
+    ] = None,
+    random_folds: Annotated[
+        bool,
+        _option(
+            "--random-folds",
+            "Deal images and not patients into folds, as some papers do: results are optimistic, and shown beside "
+            "those by patient where they are under --runs.",
+            show_default=False,
+        ),
+    ] = False,
+    fold: Annotated[
+        int | None,
+        _option(
+            "--fold",
+            "Train this fold alone, from 1, as one job of an array; needs --name. --join follows.",
+            metavar="I",
+            min=1,
+            max=MAX_FOLDS,
+        ),
+    ] = None,
+    config: o.ConfigFile = None,
+    runs: o.Runs = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="NAME",
+            rich_help_panel=o.OUT,
+            show_default=False,
+            help="Name of the folder; default the arch and a number.",
+        ),
+    ] = None,
+    resume: Annotated[
+        Path | None, _folder("--resume", "Go on with a cross-validation that was interrupted, with its own settings.")
+    ] = None,
+    join: Annotated[
+        Path | None, _folder("--join", "Compute the results of folds that were trained one by one, with --fold.")
+    ] = None,
+    as_json: o.Json = False,
+) -> None:
+    """Train a network per fold, and predict every image by one that was not trained on it.
+
+    No patient is in two folds. Each fold is a run in the new folder.
+    """
+    others = bool(given or config or name or runs or folds or repeats or fold or random_folds)
+    for flag, folder in (("--resume", resume), ("--join", join)):
+        if folder is not None and (others or (resume and join)):
+            raise typer.BadParameter(f"The folder has its own settings; give {flag} alone.", param_hint=flag)
+    out = Output(as_json)
+    if resume is not None or join is not None:
+        with reporting(out) as reporter:
+            from xrayfast.workflows.cross_validate import join_folds, resume_cross_validation
+
+            if join is not None:
+                cv = join_folds(join, reporter=reporter)
+            elif resume is not None:
+                cv = resume_cross_validation(resume, reporter=reporter)
+        _show(out, cv)
+        return
+    from xrayfast.run import Run
+
+    dealt: dict[str, Any] = {} if folds is None else {"folds": folds}
+    settings = read_settings(config, given | dealt)
+    settings = settings.updated({"folds": settings.data.folds or DEFAULT_FOLDS, "fold": None})
+    Run.require_code_of(settings, {})
+    if fold is None:
+        Run.require_creatable(runs or RUNS, name)
+    manifest = open_and_show(out, settings)
+    with reporting(out) as reporter:
+        from xrayfast.workflows.cross_validate import cross_validate as work
+
+        cv = work(
+            manifest,
+            config=settings,
+            repeats=repeats or 1,
+            fold=fold,
+            random_folds=random_folds,
+            name=name,
+            runs=runs or RUNS,
+            reporter=reporter,
+            command=command_line(),
+        )
+    _show(out, cv)
+
+
+def _show(out: Output, cv: CrossValidation) -> None:
+    """Print the results, or of single folds how to go on."""
+    from xrayfast.cli.results import show_cross_validation
+
+    if cv.is_finished:
+        show_cross_validation(out, cv)
+    else:
+        done, join = sum(run.is_finished for run in cv.runs), f"xrayfast cross-validate --join {cv.path}"
+        out.line(f"{done} of {len(cv.info.members)} folds are trained. Once all are: {join}")
+    out.done("Cross-validation", cv.path)
+    out.json(
+        {
+            "cross_validation": str(cv.path),
+            "folds": [str(run.path) for run in cv.runs],
+            "metrics": cv.metrics if cv.is_finished else None,
+        }
+    )

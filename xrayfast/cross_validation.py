@@ -1,0 +1,142 @@
+"""The folder of a cross-validation: a run's, whose members are its folds.
+
+Its `split.csv` has the split of the first fold, and in the columns `fold`, or `fold_1`, `fold_2`, ... of several
+repeats, the fold of each image. Of its predictions, those of split "valid" are out of fold: of each image by networks
+that were not trained on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from xrayfast.errors import RunError
+from xrayfast.errors.escapes import escape_hidden
+from xrayfast.files import INFO_FILE, read_csv, write_csv, write_json
+from xrayfast.predictions import Predictions
+from xrayfast.run import Run
+from xrayfast.run_files import CrossValidationInfo, read_typed
+
+FOLDS_FILE, OUT_OF_FOLD = "cross_validation.json", "out_of_fold.csv"
+
+
+class CrossValidation(Run):
+    """A cross-validation: reads and writes the files of its folder.
+
+    Args:
+        path: an existing cross-validation's folder.
+
+    Raises:
+        RunError: the folder does not exist or is not a cross-validation's.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path)
+        if not self.is_there(self.path):
+            raise RunError(
+                f"{self.path}: is not a cross-validation's folder: it lacks {FOLDS_FILE}. They are made by 'xrayfast "
+                "cross-validate'."
+            )
+
+    def __repr__(self) -> str:
+        return f"CrossValidation('{escape_hidden(str(self.path))}')"
+
+    @staticmethod
+    def is_there(path: Path) -> bool:
+        """Whether a folder is a cross-validation's."""
+        return (path / FOLDS_FILE).is_file()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all folds are trained and the results computed.
+
+        Raises:
+            RunError: `run.json` is damaged.
+        """
+        return self.info.status == "completed"
+
+    @property
+    def folds(self) -> CrossValidationInfo:
+        """How the images were dealt: `cross_validation.json`.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return read_typed(self.path / FOLDS_FILE, CrossValidationInfo)
+
+    @staticmethod
+    def write_folds(run: Run, folds: Mapping[str, Any]) -> None:
+        """Make a run's folder one of a cross-validation."""
+        write_json(run.path / FOLDS_FILE, dict(folds))
+
+    @property
+    def runs(self) -> list[Run]:
+        """The folds that have begun, in order; those of the first repeat first."""
+        return [Run(self.path / name) for name in self.info.members if (self.path / name / INFO_FILE).is_file()]
+
+    @property
+    def out_of_fold(self) -> Predictions:
+        """Each image's prediction by networks that were not trained on it, averaged over the repeats.
+
+        Raises:
+            RunError: not all folds are trained.
+        """
+        return self.predictions("valid")
+
+    @property
+    def fold_table(self) -> pd.DataFrame:
+        """One row per fold: fold, repeat, run, images, patients, best epoch, and the metrics over all labels.
+
+        Raises:
+            RunError: not all folds are trained.
+        """
+        rows = self.metrics["folds"]
+        own = [{name: value for name, value in row.items() if name not in ("overall", "auroc")} for row in rows]
+        table: pd.DataFrame = pd.DataFrame([one | row["overall"] for one, row in zip(own, rows, strict=True)])
+        return table
+
+    def read_fold_numbers(self) -> npt.NDArray[np.int64]:
+        """(N, R) the fold of each image of `split.csv` in each repeat, from 1; 0 for test images.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        names = fold_columns(self.folds.repeats)
+        table = read_csv(self.split_path, names, dtype=str, keep_default_na=False)
+        try:
+            return cast("npt.NDArray[np.int64]", table[names].replace("", "0").to_numpy().astype(np.int64))
+        except ValueError as error:
+            raise RunError(f"{self.split_path}: expected whole numbers in {', '.join(names)} ({error}).") from error
+
+    def write_out_of_fold(self, repeats: Sequence[tuple[npt.NDArray[np.integer], Predictions]]) -> None:
+        """Write `out_of_fold.csv`: for each repeat the fold of each image and its prediction, columns as in
+        `predictions/`.
+        """
+        tables = [
+            predictions.table().assign(repeat=number, fold=folds)
+            for number, (folds, predictions) in enumerate(repeats, 1)
+        ]
+        write_csv(self.path / OUT_OF_FOLD, pd.concat(tables, ignore_index=True), "%.9g")
+
+
+def fold_columns(repeats: int) -> list[str]:
+    """The columns of folds in `split.csv`.
+
+    >>> fold_columns(1), fold_columns(2)
+    (['fold'], ['fold_1', 'fold_2'])
+    """
+    return ["fold"] if repeats == 1 else [f"fold_{repeat}" for repeat in range(1, repeats + 1)]
+
+
+def fold_name(repeat: int, fold: int, repeats: int) -> str:
+    """The folder of a fold.
+
+    >>> fold_name(1, 3, 1), fold_name(2, 3, 4)
+    ('fold3', 'repeat2-fold3')
+    """
+    return f"fold{fold}" if repeats == 1 else f"repeat{repeat}-fold{fold}"

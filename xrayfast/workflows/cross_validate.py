@@ -1,0 +1,381 @@
+"""Train a network per fold, and predict every image by networks that were not trained on it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import Unpack
+
+from xrayfast._version import __version__
+from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS, Config, DataConfig, Options, field_types
+from xrayfast.cross_validation import CrossValidation, fold_name
+from xrayfast.data.manifest import Manifest, open_manifest
+from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.errors.signals import INTERRUPTED, handling_signals
+from xrayfast.learning.fastai_api import Callbacks, L, Metrics
+from xrayfast.learning.threads import FreeThreads
+from xrayfast.learning.training.distributed import join_process_group
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.own_code import OWN, separate_code
+from xrayfast.progress import FoldReporter, Reporter, in_notebook, show_progress
+from xrayfast.run import SPLIT_FILE, Run, now
+from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
+from xrayfast.workflows.fit import never, require_own, require_same_images, require_settings, resume, train_new
+from xrayfast.workflows.steps.folds import DealtImages, join, link_images
+from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What trains the folds of a cross-validation that are not complete.
+
+    Attributes:
+        cv: its folder.
+        config: its settings.
+        dealt: gives its images; called where a fold has not begun.
+        reporter: receives progress.
+        interrupted: called after each batch.
+        command: the command line.
+        code: the user's own, by setting.
+        cbs: the user's callbacks.
+        metrics: the user's metrics.
+    """
+
+    cv: CrossValidation
+    config: Config
+    dealt: Callable[[], DealtImages]
+    reporter: FoldReporter
+    interrupted: Callable[[], bool]
+    command: str
+    code: Mapping[str, Any]
+    cbs: Callbacks
+    metrics: Metrics
+
+
+@handling_signals()
+@check_arguments(field_types)
+def cross_validate(
+    data: Manifest | Path | str | None = None,
+    *,
+    folds: int | None = None,
+    repeats: Annotated[int, Field(ge=1, le=MAX_FOLDS)] = 1,
+    test_fraction: float | None = None,
+    fold: int | None = None,
+    random_folds: bool = False,
+    config: Config | None = None,
+    name: str | None = None,
+    runs: Path | str = "runs",
+    progress: bool | None = None,
+    reporter: Reporter | None = None,
+    interrupted: Callable[[], bool] = never,
+    command: str = "",
+    cbs: Callbacks = (),
+    metrics: Metrics = (),
+    **options: Unpack[Options],
+) -> CrossValidation:
+    """Train a network per fold, and predict each image by one that was not trained on it.
+
+    Patients and duplicates are never divided between folds, and each label has nearly the same share in all of them.
+    Each fold is a run in the new folder. What was interrupted goes on with `resume_cross_validation`.
+
+    Args:
+        data: a Manifest from `open_data`, or the folder of a data set; by default what `config` says, "data/".
+        folds: how many; by default as the data were opened, else 5.
+        repeats: how often the images are dealt into folds, each time with the next split_seed.
+        test_fraction: fraction of the images that is in no fold, and is predicted by all networks; by default as the
+            data were opened.
+        fold: train this fold alone, from 1, in every repeat, as one job of several; `name` is needed, and the folder
+            may be there already. `join_folds` follows.
+        random_folds: deal images and not patients into folds, as some papers do, for a comparison with them: networks
+            then know the patients that they are tested on.
+        config: settings; `options` override them.
+        name: of the folder; by default the arch and a number that counts up.
+        runs: the folder of runs.
+        progress: whether to display progress; by default in a notebook and in a terminal.
+        reporter: receives progress, in place of the display.
+        interrupted: called after each batch; training stops if it returns True.
+        command: the command line, for `run.json`.
+        cbs: as in `fit`; each fold gets a copy.
+        metrics: likewise.
+        options: those of `fit`.
+
+    Returns:
+        The CrossValidation: `.runs`, `.out_of_fold`, `.metrics`, `.fold_table`.
+
+    Raises:
+        XrayfastError: as in `fit`.
+        ConfigError: among others, a data set whose validation split is given.
+        Interrupted: training was stopped; the message says how to resume.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "cross_validate trains a fold in one process; found WORLD_SIZE, as torchrun sets it. Start a process per "
+            "fold with --fold, and join them with --join."
+        )
+    if fold is not None and name is None:
+        raise ConfigError(f"fold is {fold} without a name: the folds of several jobs are in one folder. Give --name.")
+    settings, code = separate_code(options)
+    given = {name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}
+    Run.require_code_of((config or Config()).updated(settings), code | given)
+    shown_notes = data.notes if isinstance(data, Manifest) else ()
+    data, config = _with_folds(data, config or Config(), folds, test_fraction)
+    manifest, config, idle = resolve_inputs(data, config, settings)
+    count = config.data.folds or DEFAULT_FOLDS
+    if fold is not None and fold > count:
+        raise ConfigError(f"found fold {fold} of {count}; expected one from 1 to {count}.")
+    folder = Path(runs) / (name or "")
+    if fold is None or not CrossValidation.is_there(folder):
+        Run.require_creatable(Path(runs), name)
+    require_settings(manifest, config, code)
+    own = require_own(manifest.task, manifest.labels, config, cbs, metrics)[1]
+    with show_progress(progress, reporter) as shown:
+        reporter = FoldReporter(shown)
+        manifest, images = decode(manifest, config.model.size, reporter.preparing)
+        compared = compare_all_images(manifest, images, reporter.preparing)
+        dealt = DealtImages.deal(manifest, images, compared, repeats, by_image=random_folds)
+        for note in [*dealt.data.notes, *dealt.remarks, *idle]:
+            if note not in shown_notes:
+                reporter.note(note)
+        numbers = [(repeat, one) for repeat in range(1, repeats + 1) for one in range(1, count + 1)]
+        allowed = config.train.allow_leaks or random_folds
+        # Each error before anything is trained.
+        checked = [require_leak_free(dealt.with_fold(*number), compared, allow_leaks=allowed) for number in numbers]
+        facts = {"folds": count, "repeats": repeats, "by_image": random_folds}
+        info = {
+            "status": "created",
+            "started": now(),
+            "command": command,
+            "xrayfast": __version__,
+            **dealt.facts(),
+            "audit": checked[0].looked,
+            "remarks": [*dealt.remarks, *idle],
+            "own_code": own,
+            "members": [fold_name(*number, repeats) for number in numbers],
+        }
+
+        def write(run: Run) -> None:
+            CrossValidation.write_folds(run, facts)
+            run.write_decision(Decision(manifest.task, manifest.labels))
+            run.write_split(dealt.table())
+            run.write_left_out(manifest.left_out)
+
+        try:
+            stem = f"{config.model.arch.removeprefix(OWN)}-cv"
+            cv = CrossValidation(Run.create(Path(runs), name, stem, config, info, write).path)
+        except RunError:
+            if fold is None or not CrossValidation.is_there(folder):
+                raise
+            cv = CrossValidation(folder)  # of another job
+            _require_same(cv, config, facts, info["fingerprint"])
+        return _train(_Work(cv, config, lambda: dealt, reporter, interrupted, command, code, cbs, metrics), only=fold)
+
+
+@handling_signals()
+@check_arguments()
+def resume_cross_validation(
+    cv: CrossValidation | Path | str,
+    *,
+    arch: Callable[..., Any] | None = None,
+    splitter: Callable[..., Any] | None = None,
+    loss: Callable[..., Any] | None = None,
+    augment: Callable[..., Any] | Sequence[Callable[..., Any]] | None = None,
+    cbs: Callbacks = (),
+    metrics: Metrics = (),
+    progress: bool | None = None,
+    reporter: Reporter | None = None,
+    interrupted: Callable[[], bool] = never,
+) -> CrossValidation:
+    """Go on with a cross-validation, with the same results as without the interruption.
+
+    Finished folds are kept, the one that was being trained goes on after its last finished epoch.
+
+    Args:
+        cv: the cross-validation or its folder.
+        arch: that of `cross_validate`, where it is code of your own; likewise the next five.
+        splitter: likewise.
+        loss: likewise.
+        augment: likewise.
+        cbs: likewise.
+        metrics: likewise.
+        progress: whether to display progress; by default in a notebook and in a terminal.
+        reporter: receives progress, in place of the display.
+        interrupted: called after each batch; training stops if it returns True.
+
+    Raises:
+        ConfigError: it was begun with code of your own, which is not given.
+        RunError: it is complete, another process writes to it, or its data have changed.
+        Interrupted: it was stopped again.
+    """
+    cv = _of(cv)
+    if cv.is_finished:
+        raise RunError(f"{cv.path} is complete: there is nothing to resume.")
+    config = cv.config
+    _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
+    given = {name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}
+    Run.require_code_of(config, code | given)
+    with show_progress(progress, reporter) as shown:
+        reporter = FoldReporter(shown)
+
+        def deal_again() -> DealtImages:
+            data, images = decode(reopen_data(cv), config.model.size, reporter.preparing, may_leave_out=False)
+            require_same_images(cv, data, images, reporter.note)
+            compared = compare_all_images(data, images, reporter.preparing)
+            by_image, groups = cv.folds.by_image, link_images(data, compared)
+            data = replace(data, config=config.data, notes=tuple(cv.info.data_notes))
+            return DealtImages(data, images, compared, cv.read_fold_numbers(), groups, by_image)
+
+        work = _Work(cv, config, deal_again, reporter, interrupted, cv.info.command, code, cbs, metrics)
+        return _train(work)
+
+
+@check_arguments()
+def join_folds(
+    cv: CrossValidation | Path | str, *, progress: bool | None = None, reporter: Reporter | None = None
+) -> CrossValidation:
+    """Compute the results of a cross-validation whose folds were trained one by one, by `cross_validate(fold=)`.
+
+    Args:
+        cv: the cross-validation or its folder.
+        progress: whether to display progress; by default in a notebook and in a terminal.
+        reporter: receives progress, in place of the display.
+
+    Raises:
+        RunError: a fold is not complete; the message names those.
+    """
+    cv = _of(cv)
+    waiting = [name for name in cv.info.members if not _is_complete(cv.path / name)]
+    if waiting:
+        raise RunError(
+            f"{cv.path}: {plural(len(waiting), 'fold')} not complete: {shorten(waiting)}. 'xrayfast cross-validate "
+            f"--resume {cv.path}' trains what is left, and joins."
+        )
+    with show_progress(progress, reporter) as reporter, cv.lock(reporter.note):
+        join(cv)
+    return CrossValidation(cv.path)
+
+
+def _of(cv: CrossValidation | Path | str) -> CrossValidation:
+    return cv if isinstance(cv, CrossValidation) else CrossValidation(cv)
+
+
+def _with_folds(
+    data: Manifest | Path | str | None, config: Config, folds: int | None, test_fraction: float | None
+) -> tuple[Manifest | Path | str | None, Config]:
+    """The data, opened again where they were opened without these folds; the settings, where they are not opened."""
+    settings: DataConfig = data.config if isinstance(data, Manifest) else config.data
+    changed: dict[str, Any] = {"folds": folds or settings.folds or DEFAULT_FOLDS, "fold": None}
+    changed |= {} if test_fraction is None else {"test_fraction": test_fraction}
+    if all(getattr(settings, name) == value for name, value in changed.items()):
+        return data, config
+    if isinstance(data, Manifest):
+        settings = type(settings).model_construct(set(changed), **dict(settings) | changed)
+        return open_manifest(settings), config
+    return data, config.updated(changed)
+
+
+def _require_same(cv: CrossValidation, config: Config, facts: Mapping[str, Any], fingerprint: str) -> None:
+    """Raise an error where a cross-validation is of other settings or data than a further fold of it."""
+    theirs = cv.config
+    different = [
+        name
+        for section in Config.model_fields
+        for name, value in getattr(config, section)
+        if value != getattr(getattr(theirs, section), name)
+    ]
+    different += [name for name, value in facts.items() if cv.folds[name] != value]
+    different += ["the images"] if not different and cv.info.fingerprint != fingerprint else []
+    if different:
+        raise ConfigError(
+            f"{cv.path}: was begun with other settings: {shorten(different)}. Give those of its config.yaml, or "
+            "another --name."
+        )
+
+
+def _is_complete(path: Path) -> bool:
+    return path.is_dir() and Run(path).is_finished
+
+
+def _train(work: _Work, only: int | None = None) -> CrossValidation:
+    """Train the folds that are not complete and compute the results; or train one fold, of each repeat."""
+    cv, facts, dealt = work.cv, work.cv.folds, None
+    numbers = [(repeat, fold) for repeat in range(1, facts.repeats + 1) for fold in range(1, facts.folds + 1)]
+    with cv.lock(work.reporter.note) if only is None else nullcontext(), _stopping(cv, only):
+        if only is None:
+            cv.update_info(status="running")
+        for repeat, fold in numbers:
+            path = cv.path / fold_name(repeat, fold, facts.repeats)
+            if only not in (None, fold) or _is_complete(path):
+                continue
+            of = f" of repeat {repeat}" if facts.repeats > 1 else ""
+            work.reporter.fold = f"fold {fold} of {facts.folds}{of}"
+            if path.is_dir():
+                own = {"cbs": copy.deepcopy(work.cbs), "metrics": copy.deepcopy(work.metrics)}
+                resume(path, **work.code, **own, reporter=work.reporter, interrupted=work.interrupted)
+            else:
+                dealt = dealt or work.dealt()
+                _train_fold(work, dealt, repeat, fold, path)
+        if only is None:
+            join(cv)
+    return CrossValidation(cv.path)
+
+
+def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: Path) -> None:
+    """Train a fold in a new run's folder, whose settings, replayed by `fit`, find the very split."""
+    replayed = {"split_file": (path / SPLIT_FILE).absolute(), "split_col": None, "ignore_split": False}
+    replayed |= {"folds": None, "fold": None}
+    data = dealt.with_fold(repeat, fold)
+    data = replace(data, config=work.config.data.model_copy(update=replayed))
+    config = work.config.model_copy(update={"data": data.config})
+    if dealt.by_image and dealt.has_leaks(repeat, fold):
+        config = config.model_copy(update={"train": config.train.model_copy(update={"allow_leaks": True})})
+    metrics = copy.deepcopy(work.metrics)
+    cbs, _ = require_own(data.task, data.labels, config, copy.deepcopy(work.cbs), metrics)
+    with join_process_group(config.train.device) as world, FreeThreads() as threads:
+        train_new(
+            data,
+            config,
+            dealt.images,
+            dealt.compared,
+            world=world,
+            threads=threads,
+            shown_notes=data.notes,
+            idle=(),
+            name=path.name,
+            runs=path.parent,
+            reporter=work.reporter,
+            interrupted=work.interrupted,
+            command=work.command,
+            code=work.code,
+            cbs=cbs,
+            metrics=metrics,
+        )
+
+
+@contextmanager
+def _stopping(cv: CrossValidation, only: int | None) -> Iterator[None]:
+    """Record how the work ended, and say how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, Exception) as error:
+        stopped = isinstance(error, (KeyboardInterrupt, Interrupted))
+        if only is None:
+            cv.update_info(status="interrupted" if stopped else "failed")
+        if not stopped:
+            raise
+        done, path = sum(_is_complete(run.path) for run in cv.runs), str(cv.path)
+        again = f"xrayfast cross-validate --resume {shlex.quote(path)}"
+        if in_notebook() or cv.config.own_code or cv.info.own_code:
+            again = f"xrayfast.resume_cross_validation({path!r})"
+        raise Interrupted(
+            f"Stopped after {plural(done, 'finished fold')} of {len(cv.info.members)}. Resume with: {again}",
+            getattr(error, "exit_code", INTERRUPTED),
+        ) from None

@@ -1,0 +1,295 @@
+"""Images dealt into folds, and the results of networks of which each was trained on all folds but one."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from xrayfast.audit.leaks import group_linked_images, leaks_between_splits
+from xrayfast.cross_validation import CrossValidation, fold_columns
+from xrayfast.data.cache.image_cache import DecodedImages
+from xrayfast.data.manifest import Manifest
+from xrayfast.data.splits.stratify import Split
+from xrayfast.errors import RunError, plural, shorten
+from xrayfast.files import read_csv
+from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.metrics.summary import summarise
+from xrayfast.predictions import Predictions
+from xrayfast.run import Run
+from xrayfast.run_files import FoldRecord, SpreadRecord
+from xrayfast.workflows.data import image_infos, split_table
+from xrayfast.workflows.steps.leaks import ComparedImages
+from xrayfast.workflows.steps.results import DECISION_SPLIT, finalize_results
+
+_OF_FIRST_FOLD = (
+    "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
+    "global_batch", "lr", "phases",
+)  # fmt: skip
+"""What the `run.json` of a cross-validation has of that of its first fold."""
+
+
+@dataclass(frozen=True, eq=False)
+class DealtImages:
+    """A data set that is dealt into folds, once or several times.
+
+    Attributes:
+        data: with the split of the first fold, and a note on the folds.
+        images: decoded.
+        compared: what they have in common.
+        numbers: (N, R) the fold of each image in each repeat, from 1; 0 for test images.
+        groups: (N,) equal for patients and duplicates, which stay together; None where none are known.
+        by_image: whether they do not.
+    """
+
+    data: Manifest
+    images: DecodedImages
+    compared: ComparedImages
+    numbers: npt.NDArray[np.int64]
+    groups: npt.NDArray[np.integer] | None
+    by_image: bool
+
+    @classmethod
+    def deal(
+        cls, data: Manifest, images: DecodedImages, compared: ComparedImages, repeats: int = 1, *, by_image: bool
+    ) -> DealtImages:
+        """Deal them by the folds and the seed in the data's settings.
+
+        Raises:
+            ConfigError: their validation split is given.
+            DataError: fewer groups than folds.
+        """
+        groups = link_images(data, compared)
+        numbers = data.deal_folds(groups, repeats, by_image=by_image)
+        tested = int((numbers[:, 0] == 0).sum())
+        times = f"{repeats} times, each time with the next seed, " if repeats > 1 else ""
+        rest = f" {plural(tested, 'image')} of test, in none." if tested else ""
+        note = f"{plural(len(data) - tested, 'image')} dealt {times}into {numbers.max()} folds.{rest}"
+        dealt = cls(data, images, compared, numbers, groups, by_image)
+        note = f"{note} {dealt._how(1)}"
+        data = data.with_fold(numbers[:, 0], 1, note)
+        notes = data.notes[: data.notes.index(note) + 1]  # what the first fold lacks is said of it
+        return replace(dealt, data=replace(data, notes=notes))
+
+    def with_fold(self, repeat: int, fold: int) -> Manifest:
+        """The data set with a fold, both from 1, as validation split.
+
+        Raises:
+            DataError: a class has no images to train on.
+        """
+        repeats = self.numbers.shape[1]
+        of = f" of repeat {repeat} of {repeats}" if repeats > 1 else ""
+        note = f"Fold {fold} of {self.numbers.max()}{of} is the validation split."
+        return self.data.with_fold(self.numbers[:, repeat - 1], fold, note)
+
+    def has_leaks(self, repeat: int, fold: int) -> bool:
+        """Whether patients or duplicates are in more than one split of a fold."""
+        found = leaks_between_splits(self.with_fold(repeat, fold), self.compared.duplicates, self.compared.unreadable)
+        return bool(found)
+
+    def _how(self, repeat: int) -> str:
+        known = self.data.groups is not None and not self.by_image
+        seed = self.data.config.split_seed + repeat - 1
+        return f"Folds are dealt with seed {seed}, stratified by label, by {'patient' if known else 'image'}."
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the results must know of images that were dealt one by one."""
+        if not self.by_image:
+            return []
+        if self.groups is None:
+            return ["random_folds has no effect: neither patients nor duplicates are known, so folds are by image."]
+        used = self.numbers[:, 0] > 0
+        pairs = np.unique(np.column_stack([self.groups[used], self.numbers[used, 0]]), axis=0)
+        groups, folds = np.unique(pairs[:, 0], return_counts=True)
+        images = int(np.isin(self.groups[used], groups[folds > 1]).sum())
+        return [
+            f"{LEAKS_ALLOWED}: folds were dealt by image, and {plural(int((folds > 1).sum()), 'patient')} (or groups "
+            f"of duplicates) with {plural(images, 'image')} of {int(used.sum())} are in several folds. Results are "
+            "optimistic; those without --random-folds are not."
+        ]
+
+    def facts(self) -> dict[str, Any]:
+        """What `run.json` has of them: counts, flow, fingerprint, notes, remarks and shortcuts."""
+        data, used = self.data, self.numbers[:, 0] > 0
+        counts = {}
+        for split, rows in (("valid", used), ("test", ~used)):
+            if rows.any():
+                counts[split] = dict(zip(data.labels, (data.targets[rows] == 1).sum(0).tolist(), strict=True))
+                counts[split] |= {"images": int(rows.sum())}
+                if patients := int(data.table.loc[rows, "patient"].nunique()):
+                    counts[split] |= {"patients": patients}
+        flow = [*(step for step in data.flow() if not step[0].startswith("Split ")), ("In folds", int(used.sum()))]
+        return {
+            "counts": counts,
+            "flow": [list(step) for step in [*flow, *([("Split test", int((~used).sum()))] if not used.all() else [])]],
+            "fingerprint": data.fingerprint(),
+            "data_notes": list(data.notes),
+            "shortcuts": self.compared.shortcuts,
+        }
+
+    def table(self) -> pd.DataFrame:
+        """The `split.csv` of the cross-validation: with the split of the first fold, which opens the data again, and
+        all folds.
+        """
+        table = split_table(self.data, image_infos(self.data, self.images))
+        for name, column in zip(fold_columns(self.numbers.shape[1]), self.numbers.T, strict=True):
+            table[name] = np.where(column == 0, "", column.astype(str))
+        return table
+
+
+def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.integer] | None:
+    """(N,) integers, equal for images of one patient and for duplicates; None where none are known."""
+    if not compared.duplicates:
+        return data.groups
+    return group_linked_images(data, compared.duplicates)
+
+
+def join(cv: CrossValidation) -> None:
+    """Write the results of a cross-validation, all of whose folds are complete, and complete it.
+
+    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats; predictions of the test
+    split are averaged over all networks.
+
+    Raises:
+        RunError: the folds' predictions are not those of its images.
+    """
+    runs, folds, config = cv.runs, cv.folds.folds, cv.config
+    by_fold = [run.predictions(DECISION_SPLIT) for run in runs]
+    images, numbers = _images_in_folds(cv)
+    repeats = [pool_folds(images, by_fold[start : start + folds]) for start in range(0, len(runs), folds)]
+    found: dict[Split, Predictions] = {DECISION_SPLIT: average_members(repeats)}
+    if "test" in runs[0].predicted_splits:
+        found["test"] = average_members([run.predictions("test") for run in runs])
+    infos = [run.info for run in runs]
+    cv.update_info(
+        **{name: value for name, value in infos[0].model_dump().items() if name in _OF_FIRST_FOLD},
+        remarks=_join_remarks(cv, runs),
+        finished=max(info.finished for info in infos),
+        seconds=round(sum(info.seconds or 0 for info in infos), 1),
+    )
+    finalize_results(cv, found, config.results, config.train.seed)
+    decision = cv.decision
+    calibrated = [one.calibrated(decision) for one in repeats]
+    cv.write_out_of_fold(list(zip(numbers.T, calibrated, strict=True)))
+    rows: list[FoldRecord] = []
+    for place, (run, predictions) in enumerate(zip(runs, by_fold, strict=True)):
+        summary = _summarise(predictions.calibrated(decision), decision)
+        rows.append(
+            {
+                "fold": place % folds + 1,
+                "repeat": place // folds + 1,
+                "run": run.path.name,
+                "images": summary["images"],
+                "patients": summary["patients"],
+                "best_epoch": infos[place].best_epoch,
+                "overall": summary["overall"],
+                "auroc": {row["label"]: row["auroc"] for row in summary["per_label"]},
+            }
+        )
+    further = {
+        "folds": rows,
+        "repeats": [_summarise(one, decision)["overall"] for one in calibrated],
+        "spread": spread([row["overall"] for row in rows]),
+    }
+    cv.write_metrics({**cv.metrics, **further})
+    cv.remove_leftovers()
+    cv.update_info(status="completed")
+
+
+def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
+    """Remarks of the whole, those that all folds have, and those of some with the names of these."""
+    names_of: dict[str, list[str]] = {}
+    for run in runs:
+        for remark in run.info.remarks:
+            if not (cv.folds.by_image and remark.startswith(LEAKS_ALLOWED)):  # said of the whole
+                names_of.setdefault(remark, []).append(run.path.name)
+    joined = [
+        remark if len(names) == len(runs) or remark.startswith(LEAKS_ALLOWED) else f"{shorten(names)}: {remark}"
+        for remark, names in names_of.items()
+    ]
+    return [*(remark for remark in cv.info.remarks if remark not in joined), *joined]
+
+
+def _images_in_folds(cv: CrossValidation) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """The images that are in folds, as in `split.csv`, and (N, R) their folds."""
+    numbers = cv.read_fold_numbers()
+    used = numbers[:, 0] > 0
+    images = read_csv(cv.split_path, ["image"], dtype=str, keep_default_na=False)["image"].to_numpy(dtype=object)
+    return images[used].tolist(), numbers[used]
+
+
+def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictions:
+    """The predictions of all folds of a repeat as one, in the order of the images, each of which is in one fold.
+
+    Raises:
+        RunError: an image is in several, or in none.
+    """
+    first, *_ = folds
+    found = [image for fold in folds for image in fold.images.tolist()]
+    if sorted(found) != sorted(images):
+        raise RunError(
+            f"The folds predicted {plural(len(found), 'image')}, {len(set(found))} of them different; expected "
+            f"{len(images)}, each once. A fold's predictions are of another cross-validation."
+        )
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in folds])
+        for name in ("images", "patients", "truth", "probability", "loss", "raw")
+    }
+    shared = [name for name in first.attributes if all(name in one.attributes for one in folds)]
+    attributes = {name: np.concatenate([one.attributes[name] for one in folds]) for name in shared}
+    place = {image: row for row, image in enumerate(found)}
+    return replace(first, **columns, attributes=attributes).select(np.array([place[image] for image in images]))
+
+
+def average_members(members: Sequence[Predictions]) -> Predictions:
+    """Predictions of the same images in the same order, losses and the networks' own probabilities averaged.
+
+    Raises:
+        RunError: they are of other images.
+    """
+    first, *others = members
+    if any(not np.array_equal(first.images, one.images) for one in others):
+        raise RunError("The predictions to average are of different images, or in another order.")
+    raw = np.mean([one.raw for one in members], axis=0)
+    return replace(first, raw=raw, probability=raw, loss=np.mean([one.loss for one in members], axis=0))
+
+
+def _summarise(predictions: Predictions, decision: Decision) -> dict[str, Any]:
+    """`summarise` without intervals."""
+    return summarise(
+        predictions.truth,
+        predictions.probability,
+        predictions.labels,
+        decision.task,
+        raw=predictions.raw,
+        positive=decision.positive,
+        threshold=decision.thresholds,
+        groups=predictions.groups,
+        resamples=0,
+    )
+
+
+def spread(rows: Sequence[Mapping[str, float | None]]) -> dict[str, SpreadRecord]:
+    """Mean, standard deviation and ends of each metric, over the folds in which it is defined.
+
+    >>> spread([{"accuracy": 0.5}, {"accuracy": 0.75}, {"accuracy": None}])["accuracy"]["mean"]
+    0.625
+    """
+    found: dict[str, SpreadRecord] = {}
+    for name in rows[0]:
+        values = [value for row in rows if (value := row[name]) is not None]
+        found[name] = {
+            "folds": len(values),
+            "mean": statistics.fmean(values) if values else None,
+            "sd": statistics.stdev(values) if len(values) > 1 else None,
+            "lowest": min(values, default=None),
+            "highest": max(values, default=None),
+        }
+    return found
