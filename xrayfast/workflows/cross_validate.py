@@ -318,7 +318,7 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
             of = f" of repeat {repeat}" if facts.repeats > 1 else ""
             work.reporter.fold = f"fold {fold} of {facts.folds}{of}"
             if path.is_dir():
-                own = {"cbs": copy.deepcopy(work.cbs), "metrics": copy.deepcopy(work.metrics)}
+                own: dict[str, Any] = {"cbs": copy.deepcopy(work.cbs), "metrics": copy.deepcopy(work.metrics)}
                 resume(path, **work.code, **own, reporter=work.reporter, interrupted=work.interrupted)
             else:
                 dealt = dealt or work.dealt()
