@@ -563,7 +563,9 @@ class ResultsConfig(_Section):
         metavar="LABEL",
     )
     calibrate: bool = option(
-        True, "Calibrate probabilities on validation: one temperature, or for multi-label a slope and bias per label."
+        True,
+        "Calibrate probabilities on validation: slope and bias of each label's logit, or of the positive class of two; "
+        "for more classes one temperature.",
     )
     prevalence: Texts = option(
         (), "Give predictive values at this prevalence; LABEL=RATE for one label.", metavar="RATE", repeated=True

@@ -111,7 +111,7 @@ def test_labels_that_could_not_be_calibrated_are_named_with_the_reason(multi, mu
     labels = multi.labels
     scalings = [Scaling(1.0, 0.0, "no image with the label"), *[Scaling(0.5, 0.1)] * (len(labels) - 1)]
     multi.write_decision(replace(multi.decision, calibration=tuple(scalings)))
-    said = f"1 of {len(labels)} labels could not be calibrated in full: {labels[0]} (no image with the label)."
+    said = f"Labels that could not be calibrated in full: {labels[0]} (no image with the label)."
     for done in (call("evaluate", multi.path, "--split", "valid", "--resamples", 0),
                  call("predict", multi.path, next(multi_dir.rglob("*.png")))):  # fmt: skip
         assert f"Note: {said}" in done.stdout

@@ -493,6 +493,13 @@ def test_a_stated_prevalence(run, others):
         evaluate(run, others, prevalence="nomal=0.3", **FEW)
 
 
+def test_without_the_predictions_of_validation_its_prevalence_is_not_compared(run, others):
+    shutil.rmtree(run.path / "predictions")
+    metrics = evaluate(run, others, correct_prior=True, **FEW).metrics
+    assert "prevalence" not in metrics and metrics["internal"]["split"] == "test"
+    assert any(note.startswith("Prevalence is not compared with validation's: ") for note in metrics["notes"])
+
+
 def test_an_older_run_can_t_recognise_its_images(run, data_dir):
     split = pd.read_csv(run.path / "split.csv")
     run.write_split(split.drop(columns="digest"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from xrayfast.cli.output import Output
 from xrayfast.config import DEFAULT_METRIC, Task
-from xrayfast.errors import format_cell, format_interval, plural
+from xrayfast.errors import format_cell, format_interval
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows
@@ -139,7 +139,7 @@ def show_decision(out: Output, decision: Decision) -> None:
     if fitted is None:
         out.line("Probabilities are the network's own.")
     elif isinstance(fitted, tuple):
-        out.line("Probabilities are calibrated, label by label, on validation.")
+        out.line(f"Probabilities are calibrated on validation, by slope and bias of {decision.whose_logit}.")
         show_uncalibrated(out, decision)
     else:
         failed = f" ({fitted.reason})" if fitted.reason else ""
@@ -151,12 +151,10 @@ def show_decision(out: Output, decision: Decision) -> None:
 
 
 def show_uncalibrated(out: Output, decision: Decision) -> None:
-    """Print a note on the labels of a multi-label run whose calibration failed, and why."""
-    failed = decision.uncalibrated
-    if failed:
-        count = sum(map(len, failed.values()))
+    """Print a note on the labels whose slope and bias could not both be fitted, and why."""
+    if failed := decision.uncalibrated:
         reasons = "; ".join(f"{', '.join(labels)} ({reason})" for reason, labels in failed.items())
-        out.note(f"{count} of {plural(len(decision.labels), 'label')} could not be calibrated in full: {reasons}.")
+        out.note(f"Labels that could not be calibrated in full: {reasons}.")
 
 
 def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: int = 3) -> None:

@@ -15,6 +15,7 @@ from xrayfast.config import DEFAULT_LOSS, DEFAULT_METRIC, MAX_RESAMPLES, Predict
 from xrayfast.errors import ConfigError, RunError, did_you_mean, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import INFO_FILE, read_csv, require_output_file, write_text
+from xrayfast.metrics.claims.headline import OPTIMISTIC
 from xrayfast.metrics.intervals.bootstrap import Interval, intervals
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.registry import epoch_metrics, metric_title, overall_metrics
@@ -194,10 +195,7 @@ def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[
     notes = []
     if chosen == "valid":
         why = f" Used because there is no test split in {shorten(lacking)}." if split is None else ""
-        notes.append(
-            "These are validation images. They also chose each run's epoch, calibration and thresholds: all values are "
-            f"slightly optimistic, by an amount that differs between runs.{why}"
-        )
+        notes.append(f"These are validation images. {OPTIMISTIC} By how much differs between runs.{why}")
     return chosen, notes
 
 

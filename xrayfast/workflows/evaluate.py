@@ -169,7 +169,10 @@ def evaluate(
                 progress=reporter.preparing,
             )
         beside: dict[str, Any] = {}
-        if external is not None:
+        if external is not None and DECISION_SPLIT not in run.predicted_splits:
+            text = f"Prevalence is not compared with validation's: {run.path} has no predictions of it."
+            evaluated = replace(evaluated, notes=(*evaluated.notes, text))
+        elif external is not None:
             told, validation = evaluated.predictions, run.predictions(DECISION_SPLIT)
             beside["prevalence"] = compare_prevalence(
                 run.labels,
@@ -179,15 +182,15 @@ def evaluate(
                 run.task,
                 run.decision.positive,
             )
-            if correct_prior:
-                evaluated = _correct_prior(run, evaluated)
+        if correct_prior:
+            evaluated = _correct_prior(run, evaluated)
         predictions = evaluated.predictions
         reporter.preparing("computing metrics", 0, len(predictions))
         result = compute_metrics(
             predictions, run.decision, prevalence=shares, resamples=resamples, seed=run.config.train.seed, by=by
         )
         if external is not None and evaluated.own_test == 0:
-            own = run.predicted_splits[-1]
+            own = "test" if "test" in run.metrics else DECISION_SPLIT
             same = set(evaluated.labels["used"]) == set(run.labels)
             rows = compare_with_internal(run.metrics[own], result, run.task, same)
             beside["internal"] = {"split": own, "rows": rows}

@@ -87,6 +87,8 @@ def predict(
         for sentence in check_tta(tta, run.config.train):
             note(sentence)
         predictor = Predictor.from_run(run, device, arch)
+        for sentence in _check_abstention(predictor.decision, abstain_below):
+            note(sentence)
         window, size = run.config.data.window, predictor.size
         tables: list[pd.DataFrame] = []
         notes: list[tuple[str, ...]] = []
@@ -153,6 +155,22 @@ def _try_read(file: str, window: str, size: int) -> Radiograph | str:
         return replace(radiograph, pixels=fit_square(radiograph.pixels, size), notes=notes)
     except ReadError as error:
         return str(error)
+
+
+def _check_abstention(decision: Decision, abstain_below: float | None) -> list[str]:
+    """A note where predictions that a threshold makes are abstained on."""
+    low = [
+        f"{label} ({point.threshold:.3g})"
+        for label, point in decision.point_of.items()
+        if not decision.is_one_vs_rest and point.threshold is not None and point.threshold < (abstain_below or 0)
+    ]
+    if not low:
+        return []
+    return [
+        f"abstain_below is {abstain_below:g}, above the threshold of {shorten(low, 5)}: an image whose probability "
+        "lies between both has the label by its threshold and gets no answer on it. Lower abstain_below where it "
+        "should have one."
+    ]
 
 
 def _decide(probability: NDArray[np.float64], decision: Decision, abstain_below: float | None) -> pd.DataFrame:

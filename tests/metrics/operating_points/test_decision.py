@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from scipy.special import expit, softmax
 from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
 
-from xrayfast.metrics.operating_points.calibration import Scaling, Temperature, fit_scalings, fit_temperature
+from xrayfast.metrics.operating_points.calibration import (
+    LEAST_SLOPE,
+    Scaling,
+    Temperature,
+    fit_scalings,
+    fit_temperature,
+)
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.thresholds import choose_thresholds, decide
 
@@ -44,6 +51,43 @@ def test_one_temperature_for_single_label():
     )
     assert decision.points == ()
     assert decision.thresholds.tolist() == [0.5] * 3
+
+
+@pytest.mark.parametrize("column", [0, 1])
+def test_two_classes_get_slope_and_bias_of_the_log_odds(column):
+    rng = np.random.default_rng(2)
+    logits = rng.normal(-1.5, 2, size=4000)
+    positive = rng.random(4000) < expit(logits)
+    raw = softmax(np.stack([np.zeros(4000), 2.5 * logits + 12], axis=1), axis=1).astype(np.float32)
+    truth = np.stack([~positive, positive], axis=1).astype(int)
+    raw, truth = (raw, truth) if column else (raw[:, ::-1], truth[:, ::-1])
+    decision = fit_decision(truth, raw, ("a", "b"), "single", rule=None, positive=("a", "b")[column])
+    [scaling] = decision.calibration
+    assert scaling.slope == pytest.approx(1 / 2.5, abs=0.03) and scaling.bias == pytest.approx(-12 / 2.5, abs=0.3)
+    # scikit-learn's regression on the log odds, which float32 holds even where the probability rounds to 1.
+    odds = np.log(raw[:, column].astype(float)) - np.log(raw[:, 1 - column].astype(float))
+    plain = LogisticRegression(C=np.inf, tol=1e-10).fit(odds[:, None], positive)
+    calibrated = decision.calibrated(raw)
+    np.testing.assert_allclose(calibrated[:, column], plain.predict_proba(odds[:, None])[:, 1], atol=2e-3)
+    assert len(np.unique(calibrated[raw[:, column] == 1, column])) > 50
+    assert (calibrated.sum(axis=1) == 1).all() and calibrated[:, column].mean() == pytest.approx(
+        positive.mean(), abs=1e-3
+    )
+    assert json.loads(json.dumps(decision.to_json()))["calibration"]["labels"][0]["label"] == ("a", "b")[column]
+
+
+def test_two_classes_of_which_validation_says_little_get_a_bias_or_the_prevalence():
+    rng = np.random.default_rng(0)
+    truth = np.eye(2, dtype=int)[(np.arange(200) < 6).astype(int)]
+    informed = softmax(truth + rng.normal(size=(200, 2)) + [0, 3], axis=1)
+    for raw, slope, reason in (
+        (informed, 1.0, "bias alone"),
+        (informed[:, ::-1], LEAST_SLOPE, "no better than chance"),
+    ):
+        decision = fit_decision(truth, raw, ("normal", "mass"), "single", rule=None, positive="mass")
+        assert decision.calibration[0].slope == slope and reason in decision.calibration[0].reason
+        assert decision.calibrated(raw).mean(axis=0) == pytest.approx([0.97, 0.03])
+        assert decision.uncalibrated == {decision.calibration[0].reason: ["mass"]}
 
 
 def test_without_calibration_the_network_s_own_probabilities_stay():
@@ -167,6 +211,7 @@ def pointed(**changed):
         ("multi", {"operating_points": {"rule": "best", "labels": []}}, "rule 'best'"),
         ("multi", {"operating_points": {"rule": "f1", "labels": [{"label": x} for x in "abc"]}}, "positives is None"),
         ("single", {"positive": "a"}, "expected one of two classes"),
+        ("single", scaled(), "method 'scaling' in a single-label run"),
         ("multi", pointed(positive_patients=-1), "positive_patients is -1"),
     ],
 )

@@ -1,12 +1,14 @@
 """The paragraph on methods holds what the run's files hold, and nothing else."""
 
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 import xrayfast as xf
 from tests.conftest import UNCHECKED
+from xrayfast.metrics.operating_points.thresholds import OperatingPoint
 from xrayfast.reporting.markdown.methods import describe_methods
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -32,6 +34,13 @@ def test_it_says_how_the_run_was_made(run):
     assert f"Probabilities were calibrated {calibrated} on the validation split." in text
     assert "95% intervals (" in text
     assert "not recorded" not in text and "\n" not in text
+
+
+def test_it_says_with_which_confidence_a_target_is_reached(tiny_run, tmp_path):
+    copy = xf.Run(shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=UNCHECKED))
+    points = tuple(OperatingPoint(0.4, "", 0.96, 0.5, 60, 60) for _ in copy.labels)
+    copy.write_decision(replace(copy.decision, points=points, rule="sensitivity", target=0.95, confidence=0.9))
+    assert "at a sensitivity of at least 0.95 on new images, with 90% confidence." in describe_methods(copy)
 
 
 def test_it_is_true_to_the_files(tiny_run, tmp_path):

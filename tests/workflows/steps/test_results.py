@@ -123,7 +123,10 @@ def test_predict_abstains_where_the_answer_is_not_probable_enough(run, multi, da
     assert table["predicted"].where(~unsure, "").tolist() == table["predicted"].tolist()
     assert table["abstained"].tolist() == plain["predicted"].where(unsure, "").tolist()
 
-    table = xf.predict(multi, multi_dir, abstain_below=0.7)
+    said: list[str] = []
+    table = xf.predict(multi, multi_dir, abstain_below=0.7, note=said.append)
+    low = [x for x, threshold in zip(multi.labels, multi.decision.thresholds, strict=True) if threshold < 0.7]
+    assert low and any(f"above the threshold of {low[0]} (" in text for text in said)
     probability = table.filter(like="prob_").to_numpy(dtype=float)
     called = probability >= multi.decision.thresholds
     sure = np.where(called, probability, 1 - probability) >= 0.7
@@ -153,7 +156,8 @@ def test_rules(options, single, several):
 def test_prevalences():
     assert parse_prevalences([], ["a", "b"]) is None
     np.testing.assert_array_equal(parse_prevalences(["a=0.1"], ["a", "b"]), [0.1, np.nan])
-    for wrong, said in (("1.5", "between 0 and 1"), ("c=0.1", "expected one of a, b"), ("a=", "between 0 and 1")):
+    share = "above 0 and below 1"
+    for wrong, said in (("1.5", share), ("0", share), ("a=1", share), ("c=0.1", "expected one of a, b"), ("a=", share)):
         with pytest.raises(ConfigError, match=said):
             parse_prevalences([wrong], ["a", "b"])
 

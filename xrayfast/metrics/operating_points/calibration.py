@@ -241,6 +241,17 @@ def apply_scalings(probability: ArrayLike, scalings: Sequence[Scaling]) -> Float
     return result
 
 
+def share_of_two(probability: ArrayLike, column: int) -> Floats:
+    """(N, 1) the probability of one of two classes over the sum of both: near 1 the other one still tells images apart.
+
+    Raises:
+        ValueError: As in `metrics.inputs.table`.
+    """
+    values = _probabilities(probability).clip(FLOOR)
+    share: Floats = values[:, [column]] / values.sum(axis=1, keepdims=True)
+    return share
+
+
 def logit(values: Floats) -> Floats:
     """The logits of probabilities, which are clipped by `FLOOR`."""
     clipped = values.clip(FLOOR, 1 - FLOOR)

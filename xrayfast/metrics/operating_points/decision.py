@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,7 @@ from xrayfast.metrics.operating_points.calibration import (
     apply_temperature,
     fit_scalings,
     fit_temperature,
+    share_of_two,
 )
 from xrayfast.metrics.operating_points.thresholds import (
     RULES,
@@ -32,7 +33,11 @@ from xrayfast.metrics.operating_points.thresholds import (
 )
 
 Calibration = Temperature | tuple[Scaling, ...] | None
-"""A temperature (single), a scaling per label (multi), or None: the network's own probabilities."""
+"""A temperature (single), a scaling of each label (multi) or of the positive class of two, or None: the network's own
+probabilities. Of two classes versions before 0.7 fitted a temperature too, which can't mend a bias.
+"""
+
+Value = TypeVar("Value")
 
 MOST_LIKELY_STAYS = (
     "Thresholds are of each class against the rest; the class that is predicted remains the most likely one."
@@ -91,8 +96,22 @@ class Decision:
     @property
     def point_of(self) -> dict[str, OperatingPoint]:
         """The operating points by label, as far as there are some."""
-        labels = self.labels if len(self.points) == len(self.labels) else (self.positive or "",)
-        return dict(zip(labels, self.points, strict=False))
+        return self._by_label(self.points)
+
+    @property
+    def scaling_of(self) -> dict[str, Scaling]:
+        """The scalings by label; empty where the calibration is another one."""
+        return self._by_label(self.calibration) if isinstance(self.calibration, tuple) else {}
+
+    @property
+    def whose_logit(self) -> str:
+        """What the scalings are of, in words."""
+        return f"the logit of {self.positive}" if self.positive else "each label's logit"
+
+    def _by_label(self, values: tuple[Value, ...]) -> dict[str, Value]:
+        """Of each label, or of the positive class alone."""
+        labels = self.labels if len(values) == len(self.labels) else (self.positive or "",)
+        return dict(zip(labels, values, strict=False))
 
     @property
     def purpose(self) -> str:
@@ -138,16 +157,19 @@ class Decision:
             return np.asarray(raw, dtype=np.float64)
         if isinstance(self.calibration, Temperature):
             return apply_temperature(raw, self.calibration.temperature)
-        return apply_scalings(raw, self.calibration)
+        if self.positive is None:
+            return apply_scalings(raw, self.calibration)
+        column = self.labels.index(self.positive)
+        share = apply_scalings(share_of_two(raw, column), self.calibration)
+        return np.hstack([share, 1 - share] if column == 0 else [1 - share, share])
 
     @property
     def uncalibrated(self) -> dict[str, list[str]]:
-        """Of a multi-label calibration, the labels that could not be calibrated in full, by the reason."""
+        """The labels whose scaling could not be fitted in full, by the reason."""
         found: dict[str, list[str]] = {}
-        if isinstance(self.calibration, tuple):
-            for label, scaling in zip(self.labels, self.calibration, strict=True):
-                if scaling.reason:
-                    found.setdefault(scaling.reason, []).append(label)
+        for label, scaling in self.scaling_of.items():
+            if scaling.reason:
+                found.setdefault(scaling.reason, []).append(label)
         return found
 
     def decide(self, probability: NDArray[Any]) -> NDArray[np.int64]:
@@ -177,8 +199,8 @@ class Decision:
             return None
         if isinstance(self.calibration, Temperature):
             return {"method": "temperature", **asdict(self.calibration)}
-        scalings = zip(self.labels, self.calibration, strict=True)
-        return {"method": "scaling", "labels": [{"label": label, **asdict(one)} for label, one in scalings]}
+        rows = [{"label": label, **asdict(scaling)} for label, scaling in self.scaling_of.items()]
+        return {"method": "scaling", "labels": rows}
 
     def _points_json(self) -> dict[str, Any] | None:
         if not self.points:
@@ -224,7 +246,7 @@ class Decision:
         return cls(
             task,
             tuple(labels),
-            _read_calibration(calibration, task, labels),
+            _read_calibration(calibration, task, labels if positive is None else [positive]),
             tuple(map(_read_point, rows)),
             rule,
             None if target is None else _read_number({"target": target}, "target"),
@@ -256,22 +278,25 @@ def fit_decision(
         rule: by which thresholds are chosen; None for none.
         target: of the rules "sensitivity" and "specificity".
         confidence: with which new images are to reach the target; None for none.
-        positive: the positive class of a single-label task with two classes, whose threshold alone is chosen.
+        positive: the positive class of a single-label task with two classes, whose scaling and threshold alone are
+            fitted.
         groups: (N,) patient numbers, or None where none are known.
         calibrate: whether to fit a calibration.
 
     Raises:
         ValueError: As in `calibration` and `thresholds`.
     """
+    columns = slice(None) if positive is None else [list(labels).index(positive)]
+    cells = np.asarray(truth)[:, columns]
     calibration: Calibration = None
-    if calibrate:
+    if calibrate and positive is not None:
+        calibration = tuple(fit_scalings(cells, share_of_two(raw, list(labels).index(positive)), groups))
+    elif calibrate:
         calibration = fit_temperature(truth, raw) if task == "single" else tuple(fit_scalings(truth, raw, groups))
     decision = Decision(task, tuple(labels), calibration, positive=positive)
     if rule is None:
         return decision
-    columns = slice(None) if positive is None else [decision.labels.index(positive)]
-    cells, probability = np.asarray(truth)[:, columns], decision.calibrated(raw)[:, columns]
-    points = choose_thresholds(cells, probability, rule, target, confidence, groups)
+    points = choose_thresholds(cells, decision.calibrated(raw)[:, columns], rule, target, confidence, groups)
     return replace(decision, points=tuple(points), rule=rule, target=target, confidence=confidence)
 
 
@@ -281,7 +306,7 @@ def _read_calibration(content: Mapping[str, Any] | None, task: Task, labels: Seq
     method = content.get("method")
     if method == "temperature" and task == "single":
         return Temperature(_read_number(content, "temperature"), str(content.get("reason", "")))
-    if method == "scaling" and task == "multi":
+    if method == "scaling" and (task == "multi" or len(labels) == 1):
         rows = _of_labels(content, labels)
         return tuple(
             Scaling(_read_number(row, "slope"), _read_number(row, "bias"), str(row.get("reason", ""))) for row in rows

@@ -37,13 +37,11 @@ def _calibration_text(decision: Decision) -> str:
             f"fitted on the validation images and makes probabilities {effect} extreme. Which class is the most likely "
             "one does not change."
         )
-    failed = sum(bool(scaling.reason) for scaling in fitted)
-    exceptions = f" For {failed} of {len(fitted)} labels that could not be done in full; the table says why." * bool(
-        failed
-    )
+    exceptions = " Where that could not be done in full the table says why." if decision.uncalibrated else ""
+    logit = decision.whose_logit
     return (
-        "Each label's logit is multiplied by a slope and moved by a bias, both fitted on the validation images (Platt "
-        "scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
+        f"{logit[0].upper()}{logit[1:]} is multiplied by a slope and moved by a bias, both fitted on the validation "
+        "images (Platt scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
         f"{exceptions}"
     )
 

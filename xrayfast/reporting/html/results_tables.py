@@ -236,15 +236,15 @@ def thresholds_table(decision: Decision) -> Table:
 
 
 def scalings_table(decision: Decision) -> Table | None:
-    """Slope and bias of each label's logit; None where there is no calibration by label."""
-    if not isinstance(decision.calibration, tuple):
-        return None
+    """Slope and bias of the logits of `Decision.scaling_of`; None where there are none."""
     rows = [
         [Cell(label), number_cell(fit.slope, "#.3g"), number_cell(fit.bias, "#.3g"), Cell(fit.reason or "fitted")]
-        for label, fit in zip(decision.labels, decision.calibration, strict=True)
+        for label, fit in decision.scaling_of.items()
     ]
     columns = (Column("Label", text=True), Column("Slope"), Column("Bias"), Column("Choice", text=True))
-    return Table("scalings", "Slope and bias of each label's logit", columns, rows, sortable=True)
+    return (
+        Table("scalings", f"Slope and bias of {decision.whose_logit}", columns, rows, sortable=True) if rows else None
+    )
 
 
 def label_table(id: str, caption: str, summary: Mapping[str, Any], metrics: Iterable[str] = MOST_USED) -> Table:

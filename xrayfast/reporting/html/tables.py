@@ -110,7 +110,7 @@ def epochs_table(history: pd.DataFrame, best_epoch: int | None, task: Task) -> T
         cells = [number_cell(float(record[column]), form) for column, (_, form) in forms.items()]
         rows.append([epoch, Cell(str(record["phase"])), *cells])
     columns = [Column("Epoch", text=True), Column("Phase", text=True), *(Column(name) for name, _ in forms.values())]
-    how = ", before calibration and with 0.5 as every threshold" if task == "multi" else ""
+    how = ", before calibration" + (" and with 0.5 as every threshold" if task == "multi" else "")
     return Table("epochs", f"Each epoch; metrics on the validation images unless said{how}", columns, rows)
 
 

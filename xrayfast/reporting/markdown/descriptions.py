@@ -229,10 +229,10 @@ def decision_blocks(facts: RunFacts) -> list[str]:
     else:
         scalings = [
             (label, format_number(scaling.slope), format_number(scaling.bias), scaling.reason or DASH)
-            for label, scaling in zip(decision.labels, calibration, strict=True)
+            for label, scaling in decision.scaling_of.items()
         ]
         blocks = [
-            "Calibrated label by label on validation: slope times logit plus bias.",
+            f"Calibrated on validation by slope and bias of {decision.whose_logit} (Platt scaling).",
             markdown_table(("Label", "Slope", "Bias", "Remark"), scalings),
         ]
     if decision.rule is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from xrayfast.errors import plural
 from xrayfast.metrics.operating_points.calibration import Temperature
-from xrayfast.metrics.operating_points.thresholds import RULES
 from xrayfast.metrics.registry import headline_metrics
 from xrayfast.reporting.markdown import descriptions as say
 from xrayfast.reporting.markdown.metric_blocks import interval_note
@@ -72,8 +71,7 @@ def _decision(facts: RunFacts) -> list[str]:
         scaling = "temperature" if isinstance(decision.calibration, Temperature) else "Platt"
         sentences = [f"Probabilities were calibrated by {scaling} scaling on the validation split."]
     if decision.rule is not None:
-        rule = RULES[decision.rule].format(decision.target)
-        return [*sentences, f"Thresholds were chosen on the validation split for {rule}."]
+        return [*sentences, f"Thresholds were chosen on the validation split for {decision.purpose}."]
     rule = (
         "The most likely class was predicted." if facts.task == "single" else "A label was predicted at 0.5 and above."
     )

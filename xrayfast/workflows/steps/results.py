@@ -34,7 +34,13 @@ DECISION_SPLIT: PredictedSplit = "valid"
 """The split on which calibration and thresholds are chosen."""
 
 
-def finalize_results(run: Run, predictions: Mapping[Split, Predictions], settings: ResultsConfig, seed: int) -> None:
+def finalize_results(
+    run: Run,
+    predictions: Mapping[Split, Predictions],
+    settings: ResultsConfig,
+    seed: int,
+    decision: Decision | None = None,
+) -> None:
     """Choose calibration and thresholds on validation, and write decision, predictions and metrics.
 
     Args:
@@ -43,13 +49,14 @@ def finalize_results(run: Run, predictions: Mapping[Split, Predictions], setting
             the network has seen these images.
         settings: which thresholds to choose, and how to compute metrics.
         seed: of the bootstrap.
+        decision: that was chosen before; None to choose it.
 
     Raises:
         ConfigError: a prevalence is no share, or is of an unknown label.
     """
     chosen_on = predictions[DECISION_SPLIT]
     rule, target = threshold_rule(settings, run.task)
-    decision = fit_decision(
+    decision = decision or fit_decision(
         chosen_on.truth,
         chosen_on.raw,
         run.labels,
@@ -82,7 +89,8 @@ def finalize_results(run: Run, predictions: Mapping[Split, Predictions], setting
 def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     """Choose calibration and thresholds and compute metrics again from a run's saved predictions.
 
-    The options become the run's own settings, for all later commands; only the number of resamples does not.
+    The options become the run's own settings, for all later commands; only the number of resamples does not. Without
+    options the calibration and thresholds of the run stay, also where this version would choose others.
 
     Args:
         run: a completed run.
@@ -108,7 +116,9 @@ def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
     chosen_on = found[DECISION_SPLIT]
     require_enough_images(config.results, run.task, run.labels, chosen_on.truth, chosen_on.patients.tolist())
     run.write_config(config.updated({"resamples": run.config.results.resamples}))
-    finalize_results(run, found, config.results, config.train.seed)
+    before, positive = run.decision, positive_class(run.task, run.labels, config.results.positive)
+    keeps = not options and before.calibration is not None and before.positive == positive
+    finalize_results(run, found, config.results, config.train.seed, before if keeps else None)
 
 
 def compute_metrics(
@@ -348,7 +358,7 @@ def parse_prevalences(
         name: of the option.
 
     Raises:
-        ConfigError: an unknown label, or a number that is not in [0, 1].
+        ConfigError: an unknown label, or a number that is not in (0, 1).
 
     >>> parse_prevalences(["0.05", "b=0.2"], ["a", "b"]).tolist()
     [0.05, 0.2]
@@ -362,8 +372,10 @@ def parse_prevalences(
             value = float(text)
         except ValueError:
             value = math.nan
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{name}: found '{item}'; expected a share between 0 and 1 such as 0.05, or LABEL=0.05.")
+        if not 0 < value < 1:
+            raise ConfigError(
+                f"{name}: found '{item}'; expected a share above 0 and below 1 such as 0.05, or LABEL=0.05."
+            )
         if label and label not in labels:
             raise ConfigError(
                 f"{name}: found the label '{label}'; expected one of {', '.join(labels)}.{did_you_mean(label, labels)}"
