@@ -186,6 +186,9 @@ def _draw_decision_curve(axes: Axes, thresholds: Sequence[float], benefits: Mapp
     top = max(*benefits["model"], *benefits["all"], 0.01)
     axes.axhline(0, **GUESSING)
     axes.plot(thresholds, benefits["all"], color=MUTED, linewidth=1.2, gid="all")
+    if "low" in benefits:
+        ends = benefits["low"], benefits["high"]
+        axes.fill_between(thresholds, *ends, color=SERIES[0], alpha=0.14, linewidth=0, gid="band")
     axes.plot(thresholds, benefits["model"], color=SERIES[0], linewidth=1.8, gid="curve")
     axes.set_ylim(-0.25 * top, 1.08 * top)
     axes.tick_params(axis="y", pad=1, labelsize=SMALL - 1)  # small panels leave little room between them

@@ -203,7 +203,8 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
             "Precision by recall: guessing gives the dotted line, how common the label is here. Probabilities: of the "
             "images with the label and without. Net benefit: what deciding at a threshold is worth, in true positives "
             "per image, where a false positive at a threshold of p counts p / (1 - p) of a true one (Vickers and Elkin "
-            f"2006); where another line is higher, the network is of no use.{dots}",
+            "2006); where another line is higher, the network is of no use. Its band is the 95% interval by patient at "
+            f"each threshold.{dots}",
             (first, second, *third),
             folded=not shown,
         ),

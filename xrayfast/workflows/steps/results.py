@@ -181,7 +181,7 @@ def operating_results(
             if when == "after" or decision.calibration is not None
         },
         "fixed_rates": fixed_rate_rows(truth, probability, labels, groups, resamples=resamples, seed=seed),
-        "net_benefit": net_benefits(truth, probability, labels),
+        "net_benefit": net_benefits(truth, probability, labels, groups, resamples=resamples, seed=seed),
     }
 
 
