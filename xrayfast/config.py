@@ -6,6 +6,7 @@ them, in this order; a test compares the keyword arguments of the Python API wit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -115,6 +116,9 @@ jumps with single images.
 OWN_WEIGHTS = "own"
 """`weights` of a network of the user's own that brings them."""
 
+NAMED_WEIGHTS = ("imagenet", "none", OWN_WEIGHTS)
+"""The `weights` that are neither a file nor the folder of a run."""
+
 MAX_SEED = 2**63 - 1
 """Of 64 bits, as torch's generators have it."""
 
@@ -137,8 +141,8 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """A path stands for its text."""
-    return str(value) if isinstance(value, Path) else value
+    """A path, or a run, stands for its text."""
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def _as_word(value: Any) -> Any:
@@ -331,7 +335,10 @@ class ModelConfig(_Section):
 
     arch: str = option("resnet18", "Network; 'xrayfast models' lists them.", metavar="NAME")
     weights: Annotated[str, BeforeValidator(_as_text)] = option(
-        "imagenet", "Weights to start from.", metavar="imagenet|none|FILE"
+        "imagenet",
+        "Weights to start from. RUN, another run's folder, gives its backbone and, for labels that both have, its "
+        "head; FILE the backbone alone.",
+        metavar="imagenet|none|RUN|FILE",
     )
     head: HeadName = option(
         "fastai",
@@ -608,7 +615,7 @@ class Options(ResultsOptions, total=False):
     """The fields of all sections but `data`, as keyword arguments of `xrayfast.fit` and `xrayfast.find_lr`."""
 
     arch: str | Callable[..., Any]
-    weights: str
+    weights: str | os.PathLike[str]
     head: HeadName
     head_width: int | tuple[int, ...]
     splitter: str | Callable[..., Any] | None

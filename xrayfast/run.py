@@ -110,6 +110,9 @@ class Run(HasOverview):
     def __repr__(self) -> str:
         return f"Run('{escape_hidden(str(self.path))}')"
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @classmethod
     def of(cls, run: Run | Path | str) -> Run:
         """The run itself, or the run in a folder."""

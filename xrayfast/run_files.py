@@ -86,6 +86,8 @@ class RunInfo(_File):
         audit: sentences on duplicates and leaks.
         fingerprint: of names, labels, splits and file sizes.
         threads: of torch where the run began; None in runs of older versions.
+        starting_weights: what training started from, in a sentence, where that was another run.
+        weights_sha256: of the file of weights that training started from, in hexadecimal; "" where it was none.
         remarks: warnings for a reader of the results.
         shortcuts: AUROC of labels by properties that have nothing to do with the lungs, where above chance; None where
             that was not looked for.
@@ -117,6 +119,8 @@ class RunInfo(_File):
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     threads: int | None = None
     arch: str = ""
+    starting_weights: str = ""
+    weights_sha256: str = ""
     parameters: int | None = None
     loss: str = ""
     counts: dict[str, dict[str, int]] = {}

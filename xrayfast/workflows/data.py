@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from xrayfast.config import FIELD_SECTIONS, OWN_WEIGHTS, Config, DataConfig, Problems, TaskChoice, field_types
+from xrayfast.config import FIELD_SECTIONS, NAMED_WEIGHTS, Config, DataConfig, Problems, TaskChoice, field_types
 from xrayfast.data.cache.folders import cache_root, holds_cache
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
@@ -135,7 +135,7 @@ def resolve_inputs(
     notes += unused_data_settings(data, config)
     data = opened(data, config)
     model = config.model
-    if model.weights not in ("imagenet", "none", OWN_WEIGHTS):
+    if model.weights not in NAMED_WEIGHTS:
         model = model.model_copy(update={"weights": str(Path(model.weights).absolute())})
     return data, config.model_copy(update={"data": with_absolute_paths(data.config), "model": model}), notes
 

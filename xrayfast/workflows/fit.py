@@ -33,6 +33,7 @@ from xrayfast.learning.memory import free_earlier_learners, free_later
 from xrayfast.learning.model.layers import Grouping
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.precision import resolve_precision
+from xrayfast.learning.model.pretrained.run_weights import find_starting_run, require_same_network
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
@@ -70,6 +71,7 @@ from xrayfast.workflows.data import (
 from xrayfast.workflows.steps.leaks import ComparedImages, compare_all_images, require_leak_free
 from xrayfast.workflows.steps.provenance import collect_provenance, describe_threads
 from xrayfast.workflows.steps.results import check_results, finalize_results, require_enough_images, write_cards
+from xrayfast.workflows.steps.seen import describe_seen
 from xrayfast.workflows.steps.training import (
     Training,
     choose_cached_groups,
@@ -224,6 +226,8 @@ def train_new(
     infos = image_infos(manifest, images)
     remarks += [*describe_reading(manifest, infos), *_remarks(config, learn)]
     remarks += filter(None, [no_space, threads.note])
+    if start := find_starting_run(config.model.weights):
+        remarks += describe_seen(start, manifest, images, reporter.preparing)
     leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
     remarks += [*idle, *check_effects(config.train, plan_facts(scheduled, config.train, leaks))]
     remarks += check_results(config.results, manifest.task, manifest.labels)
@@ -321,6 +325,11 @@ def resume(
         # The global batch stays, whatever the world size is now.
         learn = prepare(manifest, start, images, copy.global_batch, code)
         learn.add_own(cbs, metrics)
+        if learn.start and copy.info.weights_sha256 not in ("", learn.start.sha256):
+            raise RunError(
+                f"{run.path}: the weights that it started from, {config.model.weights}, have changed since. Put them "
+                "back, or start a new run."
+            )
         if threads.note:
             reporter.note(threads.note)
         recorded = copy.info.precision or "fp32"  # earlier versions recorded none and trained in fp32
@@ -428,11 +437,13 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     require_code(config.own_code, code)
     model, train = config.model, config.train
     grouping: Grouping = "blocks" if train.unfreeze_layers is None else "layers"
+    if run := find_starting_run(model.weights):
+        require_same_network(run, dict(model), data.labels)
     options = dict(model) | {"weights": OWN_WEIGHTS if model.weights == OWN_WEIGHTS else "none"}
     # Without weights; the user's own code may compute them.
     with isolated_rng("init"), torch.device("cpu" if "arch" in code else "meta"):
         for size in sorted({model.size, *train.progressive} if "arch" in code else {model.size}):
-            network = build_layers(options | {"size": size}, len(data.labels), grouping, code)
+            network = build_layers(options | {"size": size}, data.labels, grouping, code)
     plan_phases(train, len(network.groups), 1.0, pretrained=True)
     training_loss(data, train, torch_device(train.device), code)
     resolve_monitor(train, data.task)

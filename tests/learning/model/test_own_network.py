@@ -29,7 +29,7 @@ def counts(network):
 def test_torchvision_s_resnet_is_the_named_one_to_the_bit(head):
     options = dict(ModelConfig(arch="resnet18", weights="none", head=head))
     with isolated_rng(0):
-        named = build_layers(options, 3, "blocks")
+        named = build_layers(options, "abc", "blocks")
     with isolated_rng(0):
         own = build(models.resnet18, head=head)
     assert named.model.state_dict().keys() == own.model.state_dict().keys()

@@ -24,6 +24,19 @@ MAX_HEAD_WEIGHTS = 2**28
 """In float32 they are 1 GB; the classifier of vgg16 has 120 million."""
 
 
+@dataclass(frozen=True)
+class StartingWeights:
+    """Weights that training starts from, of a file or a run.
+
+    Attributes:
+        text: what they are of, in a sentence; "" where settings say it all.
+        sha256: of the file, in hexadecimal.
+    """
+
+    text: str
+    sha256: str
+
+
 @dataclass(frozen=True, eq=False)
 class LayeredNetwork:
     """A network ready to be trained.
@@ -34,6 +47,7 @@ class LayeredNetwork:
         head: the head's name; "none" for that of a whole network.
         weights: what it starts from, as in the settings; "own" where the user's code alone says it.
         notes: on what was found and done, in sentences.
+        start: the weights that it starts from, where they are of a file or a run.
     """
 
     model: nn.Module
@@ -41,6 +55,7 @@ class LayeredNetwork:
     head: HeadName
     weights: str
     notes: tuple[str, ...] = ()
+    start: StartingWeights | None = None
 
 
 def unused_note(unused: Sequence[str], weights: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xrayfast.config import OWN_WEIGHTS, HeadName, ModelConfig
+from xrayfast.config import NAMED_WEIGHTS, OWN_WEIGHTS, HeadName, ModelConfig
 from xrayfast.errors import ConfigError, plural, shorten
 from xrayfast.learning.model.backbones import Blocks
 from xrayfast.learning.model.fusion import make_contiguous
@@ -77,7 +77,7 @@ def build_own_network(
             f"(2, {n_out})."
         )
     unused: tuple[str, ...] = ()
-    if weights not in ("imagenet", "none", OWN_WEIGHTS):
+    if weights not in NAMED_WEIGHTS:
         unused = copy_weights(net, blocks, read_weights(Path(weights)), weights, name)
     model: nn.Module = net
     if whole:

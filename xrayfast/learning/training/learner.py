@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +17,7 @@ from torch import nn
 
 from xrayfast.config import (
     FIELD_SECTIONS,
+    NAMED_WEIGHTS,
     ClassWeights,
     Config,
     HeadName,
@@ -29,6 +32,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
+from xrayfast.files import file_digest
 from xrayfast.learning.fastai_api import (
     Callback,
     Callbacks,
@@ -44,11 +48,12 @@ from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import to_channels_last
 from xrayfast.learning.model.layers import Grouping, LayerGroup, layer_groups
 from xrayfast.learning.model.losses import make_loss
-from xrayfast.learning.model.network import LayeredNetwork, add_head, unused_note
+from xrayfast.learning.model.network import LayeredNetwork, StartingWeights, add_head, unused_note
 from xrayfast.learning.model.optimizers import make_optimizer
 from xrayfast.learning.model.own_loss import OwnLoss
 from xrayfast.learning.model.own_network import build_own_network
 from xrayfast.learning.model.precision import first_conv_in_fp32
+from xrayfast.learning.model.pretrained.run_weights import copy_run_weights, find_starting_run
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import FrozenInference, RepeatChannel
@@ -75,8 +80,8 @@ class RadiographLearner(Learner):
         groups: its layer groups, from the input to the head.
         settings: the arguments of `learner` but `groups`, and the DataLoaders' size and batch size.
         network_notes: sentences on metrics that meet masked cells, on what a network of the user's own was taken for,
-            and on tensors of the weight file
-            that are not used, such as those of its head.
+            on tensors of the weight file that are not used, such as those of its head, and on what of another run is.
+        start: the weights that it starts from, where they are of a file or a run.
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
         own_cbs: callbacks that the user gave.
@@ -95,9 +100,11 @@ class RadiographLearner(Learner):
         groups: Sequence[LayerGroup],
         settings: dict[str, Any],
         network_notes: Sequence[str] = (),
+        start: StartingWeights | None = None,
         **options: Any,
     ) -> None:
         self.groups, self.settings, self.network_notes = tuple(groups), settings, tuple(network_notes)
+        self.start = start
         self.precision: Precision | None = None
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
@@ -228,7 +235,7 @@ def learner(
     dls: DataLoaders,
     *,
     arch: str | Callable[..., Any] = "resnet18",
-    weights: str | Path = "imagenet",
+    weights: str | os.PathLike[str] = "imagenet",
     head: HeadName = "fastai",
     head_width: int | Sequence[int] = (),
     splitter: Callable[..., Any] | None = None,
@@ -264,8 +271,9 @@ def learner(
         arch: a name of `xrayfast models`; or a module of your own, of which a copy is trained, or a constructor such as
             `torchvision.models.regnet_y_400mf`, which get a head unless they give one output per label: see
             `xrayfast.learning.model.own_network`.
-        weights: "imagenet", "none", or a file of weights. A constructor without the argument `weights` or `pretrained`
-            and a module start from what they bring.
+        weights: "imagenet", "none", a run or its folder, which gives its backbone and, for labels that both have, its
+            head; or a file of weights, which gives the backbone. A constructor without the argument `weights` or
+            `pretrained` and a module start from what they bring.
         head: "fastai", "linear", "mlp", or "classifier", which keeps the network's own classifier but for its last
             layer; "none": `arch` has to be a whole network.
         head_width: hidden units of each hidden layer of the head; () for one of 512, of a classifier for none.
@@ -295,7 +303,7 @@ def learner(
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
-    given = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": str(weights)}
+    given = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": os.fspath(weights)}
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
     dls = adopt_dataloaders(dls)
@@ -343,7 +351,7 @@ def _build_learner(
     if isinstance(alpha, Sequence) and len(alpha) not in (1, len(data.labels)):
         raise ConfigError(f"alpha has {len(alpha)} values; expected one, or one for each of: {', '.join(data.labels)}.")
     with isolated_rng(train.seed, "init"):
-        network = build_layers({**options, "size": dls.size}, len(data.labels), groups, code)
+        network = build_layers({**options, "size": dls.size}, data.labels, groups, code)
     settings = {**options, "size": dls.size, "batch_size": dls.train.bs}
     settings |= {"head": network.head, "weights": network.weights, "augment": dls.augment}
     # fastai moves it only when training begins; frozen layers run before that.
@@ -354,6 +362,7 @@ def _build_learner(
         groups=network.groups,
         settings=settings,
         network_notes=network.notes,
+        start=network.start,
         loss_func=loss_func,
         opt_func=make_optimizer(train.optimizer, train.momentum, train.beta2, train.eps),
         metrics=build_epoch_metrics(data.task, len(data.labels)),
@@ -372,13 +381,16 @@ def _build_learner(
 
 
 def build_layers(
-    options: Mapping[str, Any], n_out: int, grouping: Grouping, code: Mapping[str, Any] = MappingProxyType({})
+    options: Mapping[str, Any],
+    labels: Sequence[str],
+    grouping: Grouping,
+    code: Mapping[str, Any] = MappingProxyType({}),
 ) -> LayeredNetwork:
     """The network of settings, or of the user's own code, divided into layer groups.
 
     Args:
         options: the fields of ModelConfig.
-        n_out: number of labels.
+        labels: in the order of its outputs.
         grouping: one layer group per block or per layer.
         code: the user's own, by setting.
 
@@ -386,14 +398,22 @@ def build_layers(
         ConfigError: there is no such network, or options do not go with it.
         WeightsError: weights that can't be had or don't fit.
     """
-    head, weights = options["head"], options["weights"]
+    head, weights, n_out = options["head"], options["weights"], len(labels)
+    run = find_starting_run(weights)
+    of_file = "none" if run else weights
     if "arch" in code:
         given = {name: options[name] for name in ("head", "head_width", "size")}
-        return build_own_network(code, n_out, weights=weights, grouping=grouping, **given)
-    backbone = load_backbone(options["arch"], weights, with_classifier=head == "classifier")
-    model = add_head(backbone, n_out, options["head_width"], head)
-    groups = layer_groups(backbone.blocks, model[1], grouping)
-    return LayeredNetwork(model, groups, head, weights, unused_note(backbone.unused, weights))
+        network = build_own_network(code, n_out, weights=of_file, grouping=grouping, **given)
+    else:
+        backbone = load_backbone(options["arch"], of_file, with_classifier=head == "classifier")
+        model = add_head(backbone, n_out, options["head_width"], head)
+        groups = layer_groups(backbone.blocks, model[1], grouping)
+        network = LayeredNetwork(model, groups, head, weights, unused_note(backbone.unused, weights))
+    if run:
+        return copy_run_weights(run, replace(network, weights=weights), options, labels)
+    if weights in NAMED_WEIGHTS:
+        return network
+    return replace(network, start=StartingWeights("", file_digest(Path(weights))))
 
 
 def training_loss(

@@ -23,6 +23,9 @@ FEW_UNITS = 30
 LEAKS_ALLOWED = "Trained with leaks allowed"
 """How the remark of a run with leaks begins."""
 
+SEEN_BEFORE = "The weights that training started from have seen these data"
+"""How the remark of a run begins that started from another, whose training saw images or patients of its splits."""
+
 PATIENTS_UNKNOWN = (
     "Patients are not known: one of them may be in several splits, which makes results optimistic and intervals too "
     "narrow."
@@ -50,8 +53,9 @@ class HeadlineWarning:
     """A reason not to take a headline at its word.
 
     Attributes:
-        code: names the condition: "leaks", "chosen here", "chance", "reversed", "constant", "few patients",
-            "few images", "shortcut", "patients unknown", "blank images", "below internal", "prevalence", "data".
+        code: names the condition: "leaks", "seen before", "chosen here", "chance", "reversed", "constant",
+            "few patients", "few images", "shortcut", "patients unknown", "blank images", "below internal",
+            "prevalence", "data".
         text: what was found, in sentences.
         advice: what to do; "" where there is nothing.
     """
@@ -108,6 +112,9 @@ def _of_independence(facts: HeadlineFacts) -> Iterator[HeadlineWarning]:
             if remark.startswith(LEAKS_ALLOWED):
                 advice = "Remove the copies or fix the split, and train again; --ignore-split draws one."
                 yield HeadlineWarning("leaks", remark, advice)
+            if remark.startswith(SEEN_BEFORE):
+                advice = "Give the new run the split of that one (--split-file RUN/split.csv), or other weights."
+                yield HeadlineWarning("seen before", remark, advice)
     if facts.chosen_here:
         advice = "Report a test split (--test-fraction) or an external test (xrayfast evaluate RUN DATA)."
         yield HeadlineWarning("chosen here", OPTIMISTIC, advice)

@@ -161,7 +161,7 @@ def _software(facts: RunFacts) -> Answer:
 
 
 def _start(facts: RunFacts) -> Answer:
-    known = facts.config.model.weights in ("imagenet", "none")
+    known = facts.config.model.weights in ("imagenet", "none") or facts.info.starting_weights
     todo = "" if known else "where this file comes from, and what it was trained on."
     return Answer(todo, say.initial_weights(facts))
 

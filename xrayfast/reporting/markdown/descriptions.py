@@ -91,16 +91,17 @@ def _maker(facts: RunFacts) -> str:
 def initial_weights(facts: RunFacts) -> str:
     """The weights that training started from."""
     weights = facts.config.model.weights
+    if facts.info.starting_weights:
+        return facts.info.starting_weights
     if weights == "none":
         return "All weights were drawn at random."
     if weights == OWN_WEIGHTS:
         return "The network was given with its weights; where they come from is not recorded."
     kept, rest = ("its own classifier", "layers after it") if facts.config.model.head == "classifier" else ("", "head")
-    source = (
-        f"{_maker(facts)} ImageNet weights of {arch(facts)}"
-        if weights == "imagenet"
-        else (f"the weights in the file {Path(weights).name}")
-    )
+    source = f"{_maker(facts)} ImageNet weights of {arch(facts)}"
+    if weights != "imagenet":
+        digest = facts.info.weights_sha256
+        source = f"the weights in the file {Path(weights).name}{digest and f' (SHA-256 {digest})'}"
     return f"The backbone{kept and f' and {kept}'} started from {source}, the {rest} from random weights."
 
 

@@ -45,6 +45,8 @@ def collect_provenance(
         "precision": training_precision(learn),
         "threads": torch.get_num_threads(),
         "arch": learn.arch,
+        "starting_weights": learn.start.text if learn.start else "",
+        "weights_sha256": learn.start.sha256 if learn.start else "",
         "parameters": sum(parameter.numel() for parameter in learn.model.parameters()),
         "loss": getattr(learn.loss_func, "name", type(learn.loss_func).__name__),
         "counts": {split: {row: int(n) for row, n in column.items()} for split, column in data.counts().items()},

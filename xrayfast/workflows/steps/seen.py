@@ -22,6 +22,7 @@ from xrayfast.data.images.reader import Pixels
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import read_csv
+from xrayfast.metrics.claims.headline import SEEN_BEFORE
 from xrayfast.progress import StageProgress
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
@@ -120,6 +121,45 @@ def exclude_seen(
             "test."
         )
     return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test, tuple(looked))
+
+
+def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: StageProgress | None = None) -> list[str]:
+    """Warnings where a run, whose weights start another one, was trained on images or patients of the new validation or
+    test split, or selected on those of the new test split: results on these splits are then optimistic.
+
+    Args:
+        run: whose weights are used.
+        data: the new data set, with its splits.
+        images: its decoded images.
+        progress: called during the search.
+
+    Raises:
+        RunError: the run's folder is incomplete.
+    """
+    splits = data.table["split"].to_numpy()
+    rows = np.flatnonzero(np.isin(splits, ("valid", "test")))
+    paths = data.table["path"].tolist()
+    equal = find_run_splits(run, [images.info(paths[row]).digest for row in rows])
+    if equal is None:
+        return [
+            f"{run.path}: is of an older version that recorded no digests of its images: whether it was trained on "
+            "images of the validation or test split could not be checked."
+        ]
+    ways, _, warnings = _find_in_run(run, data, rows, equal, images, progress)
+    found = []
+    for split, reasons in (("valid", ("train",)), ("test", ("train", "valid"))):
+        left, seen = splits[rows] == split, list[str]()
+        total = int(left.sum())
+        for way, of_run in zip(WAYS, ways, strict=False):
+            for reason in reasons:
+                if n := int((hits := left & (of_run == reason)).sum()):
+                    seen.append(f"{n} {REASONS[reason]}{way}")
+                left &= ~hits
+        if seen:
+            found.append(f"of {plural(total, 'image')} of {split} {'; '.join(seen)}")
+    if found:
+        warnings.insert(0, f"{SEEN_BEFORE}, and results on them are optimistic: {run.path}, {', and '.join(found)}.")
+    return [text if text.startswith(SEEN_BEFORE) else f"{run.path}: {text}" for text in warnings]
 
 
 def _name_labels(run: Run, matched: LabelMatch) -> str:

@@ -1,0 +1,132 @@
+"""Another run's weights: which rows of its head are used, and which networks do not fit."""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch import nn
+
+import xrayfast as xf
+from tests.conftest import UNCHECKED
+from xrayfast.config import ModelConfig
+from xrayfast.errors import WeightsError
+from xrayfast.files import file_digest
+from xrayfast.learning.model.weights import read_weights
+from xrayfast.learning.randomness import isolated_rng
+from xrayfast.learning.training.learner import build_layers
+
+LABELS = ("covid-19", "normal", "pneumonia")  # those of tiny_run
+
+
+def build(weights, labels=LABELS, code=None, **options):
+    settings = dict(ModelConfig(arch=options.pop("arch", "resnet18"), size=32, **options)) | {
+        "weights": os.fspath(weights)
+    }
+    with isolated_rng(0):
+        return build_layers(settings, labels, "blocks", code or {})
+
+
+@pytest.fixture(scope="module")
+def theirs(tiny_run):
+    assert tiny_run.labels == LABELS
+    return read_weights(tiny_run.model_path)
+
+
+def test_all_of_a_run_of_the_same_labels(tiny_run, theirs):
+    network = build(tiny_run.path)
+    assert all(torch.equal(tensor, theirs[key]) for key, tensor in network.model.state_dict().items())
+    assert network.notes == (
+        f"The backbone starts from the run {tiny_run.path}; the head too, as the labels are the same.",
+    )
+    assert network.weights == str(tiny_run.path)
+    assert network.start.sha256 == file_digest(tiny_run.model_path)
+
+
+def test_rows_of_the_head_for_labels_that_both_have_in_any_spelling_and_order(tiny_run, theirs):
+    labels = ("Pneumonia", "effusion", "COVID 19")
+    network, fresh = build(tiny_run.path, labels), build("none", labels).model.state_dict()
+    own = network.model.state_dict()
+    last = [key for key in own if own[key].shape[:1] == (3,)]
+    assert last == ["1.8.weight"]
+    for key, tensor in own.items():
+        if key not in last:
+            assert torch.equal(tensor, theirs[key]), key
+    rows = own["1.8.weight"]
+    assert torch.equal(rows[0], theirs["1.8.weight"][2]) and torch.equal(rows[2], theirs["1.8.weight"][0])
+    assert torch.equal(rows[1], fresh["1.8.weight"][1])
+    assert network.notes == (
+        f"The backbone starts from the run {tiny_run.path}; the head too, with its outputs of Pneumonia, COVID 19; "
+        "those of effusion start anew; not used are those of normal.",
+        "'pneumonia' of that run is taken for 'Pneumonia'.",
+        "'covid-19' of that run is taken for 'COVID 19'.",
+    )
+
+
+def test_without_a_label_in_common_the_whole_head_starts_anew(tiny_run, theirs):
+    network, fresh = build(tiny_run.path, "abcd"), build("none", "abcd").model.state_dict()
+    for key, tensor in network.model.state_dict().items():
+        assert torch.equal(tensor, theirs[key] if key.startswith("0.") else fresh[key]), key
+    assert "the head starts anew: no label is one of that run's, covid-19, normal, pneumonia." in network.notes[0]
+
+
+def test_a_file_of_a_run_gives_the_backbone_alone_as_before(tiny_run, theirs):
+    network, fresh = build(tiny_run.model_path), build("none").model.state_dict()
+    for key, tensor in network.model.state_dict().items():
+        assert torch.equal(tensor, theirs[key] if key.startswith("0.") else fresh[key]), key
+    assert network.start.sha256 == file_digest(tiny_run.model_path) and not network.start.text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"arch": "resnet34"}, r"tiny: is a resnet18, and arch is resnet34\. Use --arch resnet18, or weights of resn"),
+        (
+            {"head": "mlp"},
+            r"head fastai of 512 hidden units; here it is mlp of 512 hidden units\. Use --head fastai; or --weights "
+            r".*model\.safetensors takes the backbone alone",
+        ),
+        ({"head": "linear"}, "here it is linear of no hidden units"),
+        ({"head_width": (64, 32)}, "here it is fastai of 64, 32 hidden units"),
+    ],
+)
+def test_another_arch_or_head_is_refused_with_both_named(tiny_run, options, words):
+    with pytest.raises(WeightsError, match=words):
+        build(tiny_run.path, **options)
+
+
+def test_a_folder_that_is_no_run_and_a_run_without_weights(tiny_run, tmp_path):
+    with pytest.raises(WeightsError, match=r"weights: .* is not a run's folder: it lacks run\.json"):
+        build(tmp_path)
+    folder = shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match="No epoch was completed"):
+        build(folder)
+
+
+class Whole(nn.Module):
+    """A whole network of the user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).mean((2, 3)))
+
+
+def test_a_whole_network_of_one_s_own_needs_the_same_labels(tiny_run, tmp_path):
+    from xrayfast.learning.model.weights import save_weights
+
+    folder, net = shutil.copytree(tiny_run.path, tmp_path / "run", ignore=UNCHECKED), Whole()
+    run = xf.Run(folder)
+    run.write_config(run.config.updated({"arch": "own:Whole", "head": "none"}))
+    save_weights(net, run.new_model_path)
+    code = {"arch": Whole}
+    network = build(run, code=code, arch="own:Whole", head="none")
+    assert torch.equal(network.model.fc.weight, net.fc.weight)
+    assert "the labels are the same" in network.notes[-1]
+    with pytest.raises(WeightsError, match="is a whole network of the labels covid-19, normal, pneumonia"):
+        build(run, "abc", code=code, arch="own:Whole", head="none")
+    with pytest.raises(WeightsError, match=r"is a Whole \(own code\), and arch is resnet18\. Give Whole"):
+        build(run)

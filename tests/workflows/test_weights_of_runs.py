@@ -1,0 +1,105 @@
+"""A run that starts from another: what its folder says of it, what was seen before, and resuming it."""
+
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+import xrayfast as xf
+from tests.conftest import TINY, StopAfter
+from xrayfast.data.cache.image_cache import open_images
+from xrayfast.errors import Interrupted, RunError, WeightsError
+from xrayfast.files import file_digest
+from xrayfast.learning.model.weights import read_weights
+from xrayfast.metrics.claims.headline import SEEN_BEFORE
+from xrayfast.workflows.steps.seen import describe_seen
+
+REASONS = (("train", "training"), ("valid", "validation"))
+
+
+@pytest.fixture(scope="module")
+def again(data_dir, tiny_run, tmp_path_factory):
+    """The run that starts from tiny_run, on another split of its data; and that data set."""
+    data = xf.open_data(data_dir, test_fraction=0.2, split_seed=1)
+    folder = tmp_path_factory.mktemp("runs")
+    return xf.fit(data, runs=folder, name="again", epochs=2, **TINY | {"weights": tiny_run}), data
+
+
+def test_its_folder_says_what_it_started_from_and_what_was_seen(again, tiny_run):
+    run = again[0]
+    assert run.config.model.weights == str(tiny_run.path)
+    assert run.info.weights_sha256 == file_digest(tiny_run.model_path)
+    assert "as the labels are the same" in run.info.starting_weights
+    assert run.info.starting_weights in run.model_card_path.read_text().replace("\\", "")
+    (remark,) = [text for text in run.info.remarks if text.startswith(SEEN_BEFORE)]
+    table = pd.read_csv(run.split_path)
+    before = pd.read_csv(tiny_run.split_path).set_index("image")["split"]
+    for split, reasons in (("valid", REASONS[:1]), ("test", REASONS)):
+        names = table["image"][table["split"] == split]
+        seen = before[names].value_counts()
+        found = "; ".join(f"{seen[of]} seen in {word}" for of, word in reasons if of in seen)
+        assert found and f"of {len(names)} images of {split} {found}" in remark
+    for split in ("valid", "test"):
+        (warning,) = [w for w in run.metrics[split]["warnings"] if w["code"] == "seen before"]
+        assert warning["text"] == remark and "--split-file" in warning["advice"]
+
+
+def test_the_same_split_has_not_been_seen(tiny_run, data_dir):
+    data = xf.open_data(data_dir, split_file=tiny_run.split_path)
+    assert describe_seen(tiny_run, data, open_images(data.config, 32)) == []
+
+
+def test_patients_and_copies_seen_before_are_counted(tiny_run, data_dir, tmp_path):
+    data = xf.open_data(data_dir, split_file=tiny_run.split_path)
+    folder = shutil.copytree(data_dir, tmp_path / "other")
+    copies = data.table[data.table["split"] == "train"].head(2)
+    for number, path in enumerate(copies["path"]):
+        shutil.copy(path, folder / "normal" / f"copy{number}.png")
+    table = data.table[["image", "labels", "split"]]
+    table = pd.concat([table, pd.DataFrame({"image": [f"normal/copy{n}.png" for n in range(2)], "labels": "normal",
+                                            "split": "test"})])  # fmt: skip
+    table.to_csv(tmp_path / "table.csv", index=False)
+    new = xf.open_data(folder, labels=tmp_path / "table.csv", patient_col="none")
+    (remark,) = describe_seen(tiny_run, new, open_images(new.config, 32))
+    total = int((new.table["split"] == "test").sum())
+    assert remark.endswith(f"{tiny_run.path}, of {total} images of test 2 seen in training.")
+
+
+def test_weights_that_do_not_fit_are_refused_before_images_are_decoded(tiny_run, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("xrayfast.workflows.fit.decode", None)
+    for options in ({"arch": "resnet34"}, {"head": "linear"}):
+        with pytest.raises(WeightsError, match=r"tiny: (is a resnet18|has the head fastai)"):
+            xf.fit(data_dir, runs=tmp_path, **TINY | {"weights": tiny_run.path} | options)
+
+
+@pytest.mark.slow
+def test_it_resumes_with_the_same_weights(again, tiny_run, tmp_path):
+    run, data = again
+    options = TINY | {"weights": str(tiny_run.path)}
+    for batches in (1, 4):
+        with pytest.raises(Interrupted):
+            xf.fit(data, runs=tmp_path, name=str(batches), epochs=2, interrupted=StopAfter(batches), **options)
+        resumed = xf.resume(tmp_path / str(batches))
+        for key, tensor in read_weights(run.model_path).items():
+            assert torch.equal(tensor, read_weights(resumed.model_path)[key]), (batches, key)
+
+
+@pytest.mark.slow
+def test_weights_that_have_changed_before_the_first_epoch_are_refused(tiny_run, data_dir, tmp_path):
+    copy = shutil.copytree(tiny_run.path, tmp_path / "copy", ignore=shutil.ignore_patterns("checksums.txt"))
+    with pytest.raises(Interrupted):
+        xf.fit(data_dir, runs=tmp_path, name="r", epochs=2, interrupted=StopAfter(1), **TINY | {"weights": copy})
+    state = read_weights(copy / "model.safetensors")
+    xf.learning.model.weights.save_tensors(state | {"1.8.weight": state["1.8.weight"] + 1}, copy / "model.safetensors")
+    with pytest.raises(RunError, match=r"the weights that it started from, .*copy, have changed since"):
+        xf.resume(tmp_path / "r")
+
+
+@pytest.mark.slow
+def test_the_range_test_starts_from_a_run_too(tiny_run, data_dir):
+    notes = []
+    curve = xf.find_lr(data_dir, steps=20, note=notes.append, **TINY | {"weights": tiny_run.path})
+    other = xf.find_lr(data_dir, steps=20, note=notes.append, **TINY)
+    assert any("starts from the run" in note for note in notes)
+    assert curve.losses[0] != other.losses[0]

@@ -1,0 +1,1 @@
+"""What networks start from besides torchvision's weights and files: other runs."""

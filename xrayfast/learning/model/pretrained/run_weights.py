@@ -1,0 +1,126 @@
+"""Weights of another run: its backbone, and of its head what belongs to labels that both have."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from xrayfast.config import NAMED_WEIGHTS, hidden_units
+from xrayfast.data.labels.names import find_spelling
+from xrayfast.errors import RunError, WeightsError, shorten
+from xrayfast.files import file_digest
+from xrayfast.learning.model.network import LayeredNetwork, StartingWeights
+from xrayfast.learning.model.weights import copy_weights, read_weights
+from xrayfast.own_code import OWN, show_setting
+from xrayfast.run import Run
+
+
+def find_starting_run(weights: str) -> Run | None:
+    """The run whose folder the setting `weights` names; None where it names none.
+
+    Raises:
+        WeightsError: it is a folder, but of no run, or of one without weights.
+    """
+    if weights in NAMED_WEIGHTS or not Path(weights).is_dir():
+        return None
+    try:
+        run = Run(weights)
+        _ = run.model_path
+    except RunError as error:
+        raise WeightsError(f"weights: {error}") from error
+    return run
+
+
+def require_same_network(run: Run, options: Mapping[str, Any], labels: Sequence[str]) -> None:
+    """Raise an error where a run's weights don't fit a network: another arch or head, or other labels of a whole
+    network of the user's own, whose outputs can't be told apart.
+
+    Args:
+        run: whose weights are to be used.
+        options: the fields of ModelConfig.
+        labels: of the new network.
+
+    Raises:
+        WeightsError: it names both networks.
+    """
+    theirs, backbone = run.config.model, f"--weights {run.path / 'model.safetensors'} takes the backbone alone"
+    found, given = show_setting(theirs.arch), show_setting(options["arch"])
+    if found != given:
+        name = theirs.arch.removeprefix(OWN)
+        advice = f"Use --arch {name}" if name == theirs.arch else f"Give {name} as arch"
+        raise WeightsError(f"{run.path}: is a {found}, and arch is {given}. {advice}, or weights of {given}.")
+    if theirs.head == "none":
+        if [find_spelling(label, run.labels) for label in labels] != list(run.labels):
+            raise WeightsError(
+                f"{run.path}: is a whole network of the labels {shorten(run.labels, 20)}; the data have "
+                f"{shorten(labels, 20)}. Give a backbone, which gets a head of the new labels."
+            )
+        return
+    heads = [(theirs.head, theirs.head_width), (options["head"], options["head_width"])]
+    found, given = (
+        f"{head} of {', '.join(map(str, hidden_units(head, width))) or 'no'} hidden units" for head, width in heads
+    )
+    if found != given:
+        width = f" --head-width {','.join(map(str, theirs.head_width))}" if theirs.head_width else ""
+        raise WeightsError(
+            f"{run.path}: has the head {found}; here it is {given}. Use --head {theirs.head}{width}; or {backbone}, "
+            "with any head."
+        )
+
+
+def copy_run_weights(
+    run: Run, network: LayeredNetwork, settings: Mapping[str, Any], labels: Sequence[str]
+) -> LayeredNetwork:
+    """Copy a run's weights into a network of the same arch and head, in place.
+
+    Where they share a label, the head's hidden layers are copied too, and of its last layer the rows of shared labels;
+    other rows stay as they were drawn. Where they share none, the whole head does.
+
+    Args:
+        run: whose weights are used.
+        network: to copy into, on the CPU.
+        settings: the fields of ModelConfig that it was built from.
+        labels: of the network, in the order of its outputs.
+
+    Returns:
+        The network, with notes on what was copied.
+
+    Raises:
+        WeightsError: they don't fit, or the file is damaged.
+    """
+    require_same_network(run, settings, labels)
+    model, theirs, state = network.model, run.labels, read_weights(run.model_path)
+    own, spelled = model.state_dict(), {label: find_spelling(label, theirs) for label in labels}
+    shared = {label: known for label, known in spelled.items() if known is not None}
+    if network.head != "none":
+        head: Any = list(model.children())[1]
+        last = f"1.{len(head) - 1}."
+        for key in [key for key in own if key.startswith(last if shared else "1.")]:
+            rows = own[key].clone()
+            if shared and key in state and state[key].shape == (len(theirs), *rows.shape[1:]):
+                for label, known in shared.items():
+                    rows[labels.index(label)] = state[key][theirs.index(known)].to(rows.dtype)
+            state[key] = rows
+    copy_weights(model, OrderedDict(network=model), state, str(run.path), show_setting(settings["arch"]))
+    new = [label for label in labels if label not in shared]
+    unused = [label for label in theirs if label not in shared.values()]
+    if not shared:
+        text = f"the head starts anew: no label is one of that run's, {shorten(theirs, 20)}"
+    elif not new and not unused:
+        text = "the head too, as the labels are the same"
+    else:
+        text = f"the head too, with its outputs of {shorten(shared, 20)}"
+        text += f"; those of {shorten(new, 20)} start anew" if new else ""
+        text += f"; not used are those of {shorten(unused, 20)}" if unused else ""
+    notes = [f"The backbone starts from the run {run.path}; {text}."]
+    notes += [f"'{known}' of that run is taken for '{label}'." for label, known in shared.items() if label != known]
+    kinds = {"single": "single-label", "multi": "multi-label"}
+    start = StartingWeights(
+        f"The backbone started from the run {run.path.name}, a {kinds[run.task]} network that was trained on "
+        f"{run.config.data.source.name}; {text.replace('starts anew', 'from random weights')}.",
+        file_digest(run.model_path),
+    )
+    return replace(network, notes=(*network.notes, *notes), start=start)
