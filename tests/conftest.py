@@ -168,6 +168,11 @@ def add_tiny_vgg(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Figures of one pixel, for tests of everything else."""
+    draw_one_pixel(monkeypatch)
+
+
+def draw_one_pixel(monkeypatch):
+    """See `quick`."""
     buffer = io.BytesIO()
     Image.new("L", (1, 1)).save(buffer, "PNG")
 

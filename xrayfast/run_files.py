@@ -186,6 +186,13 @@ class SpreadRecord(TypedDict):
     highest: FloatOrNone
 
 
+class ByPatient(TypedDict):
+    """The cross-validation with folds by patient beside one with folds by image: its name and metrics."""
+
+    name: str
+    overall: dict[str, FloatOrNone]
+
+
 class EvaluationInfo(_File):
     """`evaluation.json`: how an evaluation was made."""
 
@@ -435,6 +442,7 @@ class MetricsFile(_Record, total=False):
     folds: list[FoldRecord]
     repeats: list[dict[str, FloatOrNone]]
     spread: dict[str, SpreadRecord]
+    by_patient: ByPatient
 
 
 class EvaluatedImages(_Record, total=False):

@@ -1,12 +1,14 @@
 """Cross-validation on tiny images: every image predicted once, out of fold; resumable; pooled by patient."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter
+from tests.conftest import TINY, StopAfter, draw_one_pixel
 from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
@@ -20,6 +22,14 @@ FOLDS = 2
 @pytest.fixture(scope="module")
 def data(data_dir):
     return xf.open_data(data_dir, labels=data_dir / "labels.csv")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """Figures of one pixel."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_one_pixel(patch)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +107,17 @@ def test_it_shows_itself(crossed):
     assert "CrossValidation" in html and "fold2" in html and "NaN" not in html
 
 
+def test_the_page_has_all_of_it(crossed):
+    page = re.sub(r"\s+", " ", crossed.report_path.read_text())
+    assert "2 folds by patient: each image is predicted by a network that was not trained on it" in page
+    for row in crossed.metrics["folds"]:
+        assert f">{row['run']}<" in page and f"{row['overall']['auroc_macro']:.3f}" in page
+    assert f"standard deviation of {crossed.metrics['spread']['auroc_macro']['sd']:.3f}" in page
+    assert "fitted on the out-of-fold predictions" in page and "calibrated on the out-of-fold predictions" in page
+    assert "Nothing was chosen on the test split" in page and "Results: test" in page
+    assert "By image and by patient" not in page and "Largest losses" in page
+
+
 def test_stopped_within_a_fold_it_resumes_to_the_same_bytes(data, crossed, tmp_path):
     whole = bytes_of(crossed)
     stop = StopAfter(5)  # of two batches of training and two of validation per fold, so within the second one
@@ -152,14 +173,17 @@ def test_repeats_deal_anew_and_each_image_is_predicted_once_per_repeat(data, tmp
 
 
 @pytest.mark.slow
-def test_random_folds_divide_patients_and_say_so(data, tmp_path):
-    cv = xf.cross_validate(data, folds=2, random_folds=True, runs=tmp_path, epochs=1, **TINY)
+def test_random_folds_divide_patients_and_say_so(data, crossed):
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": crossed.path.parent, "epochs": 1, **TINY}
+    cv = xf.cross_validate(data, random_folds=True, **options)
     table = pd.read_csv(cv.path / "out_of_fold.csv")
     divided = int((table.groupby("patient")["fold"].nunique() > 1).sum())
     assert divided
     (remark,) = [one for one in cv.info.remarks if one.startswith(LEAKS_ALLOWED)]
     assert f"{divided} patients (or groups of duplicates)" in remark
     assert cv.metrics["valid"]["warnings"][0]["code"] == "leaks"
+    assert cv.metrics["by_patient"] == {"name": "whole", "overall": crossed.metrics["valid"]["overall"]}
+    assert "By patient (whole)" in cv.report_path.read_text()
 
 
 def test_a_given_validation_split_is_refused(tmp_path):

@@ -111,8 +111,19 @@ def show_cross_validation(out: Output, cv: CrossValidation) -> None:
         rows.append((title, *empty, *(metrics["spread"][name][title] for name in names)))
     columns = ["fold", "images", "best epoch", *map(metric_title, names)]
     out.table("By fold", ["repeat", *columns] if several else columns, rows)
+    if beside := metrics.get("by_patient"):
+        pairs = [(name, metrics["valid"]["overall"].get(name), beside["overall"].get(name)) for name in names]
+        out.table(
+            "All images out of fold, by image and by patient",
+            ["metric", "by image", f"by patient ({beside['name']})", "difference"],
+            [
+                (metric_title(name), here, there, here - there)
+                for name, here, there in pairs
+                if here is not None and there is not None
+            ],
+        )
     out.line()
-    show_decision(out, cv.decision)
+    show_decision(out, cv.decision, "the out-of-fold predictions")
 
 
 def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:
@@ -133,19 +144,19 @@ def _cells(row: Mapping[str, Any], intervals: Mapping[str, Any], names: Iterable
     return [format_estimate(row[name], intervals.get(name)) for name in names]
 
 
-def show_decision(out: Output, decision: Decision) -> None:
-    """Print how probabilities were calibrated and thresholds chosen on validation."""
+def show_decision(out: Output, decision: Decision, chosen_on: str = "validation") -> None:
+    """Print how probabilities were calibrated and thresholds chosen, and on what."""
     fitted = decision.calibration
     if fitted is None:
         out.line("Probabilities are the network's own.")
     elif isinstance(fitted, tuple):
-        out.line(f"Probabilities are calibrated on validation, by slope and bias of {decision.whose_logit}.")
+        out.line(f"Probabilities are calibrated on {chosen_on}, by slope and bias of {decision.whose_logit}.")
         show_uncalibrated(out, decision)
     else:
         failed = f" ({fitted.reason})" if fitted.reason else ""
-        out.line(f"Probabilities are calibrated on validation: temperature {fitted.temperature:.2f}{failed}.")
+        out.line(f"Probabilities are calibrated on {chosen_on}: temperature {fitted.temperature:.2f}{failed}.")
     if decision.rule is not None:
-        out.line(f"Thresholds were chosen on validation for {decision.purpose}.")
+        out.line(f"Thresholds were chosen on {chosen_on} for {decision.purpose}.")
         for sentence in filter(None, [decision.shortfall, MOST_LIKELY_STAYS * decision.is_one_vs_rest]):
             out.line(sentence)
 

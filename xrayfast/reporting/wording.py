@@ -10,8 +10,14 @@ from xrayfast.errors import format_cell, format_interval, format_value, plural
 from xrayfast.metrics.intervals.formulas import METHODS
 from xrayfast.metrics.registry import metric_title
 
-SPLIT_TITLES = {"train": "Training", "valid": "Validation", "test": "Test", "external": "External test"}
-"""What people read for the splits of a data set, and for an external test."""
+SPLIT_TITLES = {
+    "train": "Training",
+    "valid": "Validation",
+    "test": "Test",
+    "external": "External test",
+    "folds": "Out-of-fold",
+}
+"""What people read for the splits of a data set, for an external test, and for the folds of a cross-validation."""
 
 ALPHA = 0.05
 """Below which a corrected p is called clear."""

@@ -11,19 +11,20 @@ from xrayfast.reporting.html.results_tables import scalings_table, thresholds_ta
 from xrayfast.reporting.wording import NOT_CALIBRATED
 
 
-def decision_section(decision: Decision) -> dict[str, Any]:
-    """The variables of the templates for a decision."""
+def decision_section(decision: Decision, chosen_on: str = "the validation images") -> dict[str, Any]:
+    """The variables of the templates for a decision, and on what it was chosen."""
     return {
         "calibrated": decision.calibration is not None,
         "chosen": bool(decision.points),
-        "calibration_text": _calibration_text(decision),
+        "chosen_on": chosen_on,
+        "calibration_text": _calibration_text(decision, chosen_on),
         "scalings": scalings_table(decision),
-        "thresholds_text": _thresholds_text(decision),
+        "thresholds_text": _thresholds_text(decision, chosen_on),
         "thresholds": thresholds_table(decision) if decision.points else None,
     }
 
 
-def _calibration_text(decision: Decision) -> str:
+def _calibration_text(decision: Decision, chosen_on: str) -> str:
     fitted = decision.calibration
     if fitted is None:
         return NOT_CALIBRATED
@@ -34,26 +35,26 @@ def _calibration_text(decision: Decision) -> str:
         largest = f", the largest allowed, since {fitted.reason}" if fitted.reason else ""
         return (
             f"Temperature scaling: the network's logits are divided by {fitted.temperature:.3g}{largest}. It was "
-            f"fitted on the validation images and makes probabilities {effect} extreme. Which class is the most likely "
+            f"fitted on {chosen_on} and makes probabilities {effect} extreme. Which class is the most likely "
             "one does not change."
         )
     exceptions = " Where that could not be done in full the table says why." if decision.uncalibrated else ""
     logit = decision.whose_logit
     return (
-        f"{logit[0].upper()}{logit[1:]} is multiplied by a slope and moved by a bias, both fitted on the validation "
-        "images (Platt scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
+        f"{logit[0].upper()}{logit[1:]} is multiplied by a slope and moved by a bias, both fitted on {chosen_on} "
+        "(Platt scaling). A slope below 1 makes probabilities less extreme; the order of images does not change."
         f"{exceptions}"
     )
 
 
-def _thresholds_text(decision: Decision) -> str:
+def _thresholds_text(decision: Decision, chosen_on: str) -> str:
     if not decision.points:
         if decision.task == "single":
             return "The most likely class is predicted; no thresholds were chosen."
         return "A label is predicted at a probability of 0.5 or more; no thresholds were chosen."
     whose = "Each label's threshold" if decision.positive is None or decision.is_one_vs_rest else "The threshold"
     text = (
-        f"{whose} was chosen on the validation images, for {decision.purpose}. Sensitivity and specificity are "
+        f"{whose} was chosen on {chosen_on}, for {decision.purpose}. Sensitivity and specificity are "
         "those on the same images, with exact intervals (Clopper-Pearson), which take images for independent of each "
         f"other. {OPTIMISTIC}"
     )

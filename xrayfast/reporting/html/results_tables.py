@@ -198,6 +198,21 @@ def fold_table(metrics: Mapping[str, Any], task: Task, id: str) -> Table:
     return Table(id, caption, columns, rows, totals, sortable=True)
 
 
+def by_patient_table(metrics: Mapping[str, Any], task: Task) -> Table | None:
+    """The headline metrics of folds by image beside those by patient; None where these are not known."""
+    if (beside := metrics.get("by_patient")) is None:
+        return None
+    here, there = metrics["valid"]["overall"], beside["overall"]
+    rows = []
+    for name in headline_metrics(task):
+        known = here.get(name) is not None and there.get(name) is not None
+        difference = here[name] - there[name] if known else None
+        cells = (number_cell(here.get(name)), number_cell(there.get(name)), number_cell(difference, "+.3f"))
+        rows.append([Cell(metric_title(name)), *cells])
+    columns = [Column("Metric", text=True), *map(Column, ("By image", f"By patient ({beside['name']})", "Difference"))]
+    return Table("by-patient", "The same settings with folds by image and by patient, out of fold", columns, rows)
+
+
 def reliability_table(split: str, reliability: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]]) -> Table:
     """One row per bin, of each label before and after calibration; empty bins are left out."""
     columns = [Column(name, text=True) for name in ("Label", "Calibration", "Bin")]

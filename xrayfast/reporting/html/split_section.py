@@ -30,7 +30,7 @@ from xrayfast.reporting.wording import (
     split_images,
 )
 
-SplitName: TypeAlias = Literal["valid", "test", "external"]
+SplitName: TypeAlias = Literal["valid", "test", "external", "folds"]
 
 SALIENCY_SIDE = 224
 
@@ -45,7 +45,7 @@ class SplitReport:
     """The results of one split, or of an external test.
 
     Attributes:
-        name: which split; "external" for an external test.
+        name: which split; "external" for an external test, "folds" for all images of a cross-validation.
         summary: as `metrics.summary.summarise` returns it, with "subgroups" where there are some.
         cases: the top losses, in the order to show.
         predictions_note: a sentence on where the predictions come from, or "".

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +17,19 @@ from xrayfast.cross_validation import CrossValidation, fold_columns
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import Split
-from xrayfast.errors import RunError, plural, shorten
-from xrayfast.files import read_csv
+from xrayfast.errors import RunError, XrayfastError, plural, shorten
+from xrayfast.files import read_csv, write_text
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
 from xrayfast.predictions import Predictions
+from xrayfast.reporting.html.pages.cross_validation_page import render_cross_validation_page
+from xrayfast.reporting.html.split_section import SplitReport
+from xrayfast.reporting.interpretation import RIGHT_SHOWN
 from xrayfast.run import Run
 from xrayfast.run_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
+from xrayfast.workflows.interpret import read_interpretations
 from xrayfast.workflows.steps.leaks import ComparedImages
 from xrayfast.workflows.steps.results import DECISION_SPLIT, finalize_results
 
@@ -33,6 +38,9 @@ _OF_FIRST_FOLD = (
     "global_batch", "lr", "phases",
 )  # fmt: skip
 """What the `run.json` of a cross-validation has of that of its first fold."""
+
+SHOWN = 12
+"""Images with the largest losses on the page."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +133,7 @@ class DealtImages:
                 counts[split] |= {"images": int(rows.sum())}
                 if patients := int(data.table.loc[rows, "patient"].nunique()):
                     counts[split] |= {"patients": patients}
-        flow = [*(step for step in data.flow() if not step[0].startswith("Split ")), ("In folds", int(used.sum()))]
+        flow = [*(step for step in data.flow() if not step[0].startswith("Split ")), ("Split folds", int(used.sum()))]
         return {
             "counts": counts,
             "flow": [list(step) for step in [*flow, *([("Split test", int((~used).sum()))] if not used.all() else [])]],
@@ -193,14 +201,52 @@ def join(cv: CrossValidation) -> None:
                 "auroc": {row["label"]: row["auroc"] for row in summary["per_label"]},
             }
         )
-    further = {
+    further: dict[str, Any] = {
         "folds": rows,
         "repeats": [_summarise(one, decision)["overall"] for one in calibrated],
         "spread": spread([row["overall"] for row in rows]),
     }
+    if grouped := find_grouped(cv):
+        further["by_patient"] = {"name": grouped.path.name, "overall": grouped.metrics["valid"]["overall"]}
     cv.write_metrics({**cv.metrics, **further})
+    _write_page(cv)
     cv.remove_leftovers()
     cv.update_info(status="completed")
+
+
+def find_grouped(cv: CrossValidation) -> CrossValidation | None:
+    """Beside a cross-validation by image that by patient of the same settings, the newest; None where there is none."""
+    if not cv.folds.by_image:
+        return None
+    found = []
+    for path in cv.path.absolute().parent.iterdir():
+        with suppress(XrayfastError):  # others may be damaged
+            if CrossValidation.is_there(path) and (other := CrossValidation(path)).is_finished:
+                same = other.folds.model_dump() == {**cv.folds.model_dump(), "by_image": False}
+                if same and other.config == cv.config:
+                    found.append(other)
+    return max(found, key=lambda other: other.info.started, default=None)
+
+
+def _write_page(cv: CrossValidation) -> None:
+    """Write `report.html`."""
+    notes = {
+        "valid": "From the weights of each fold's best epoch"
+        + (", averaged over augmented views." if cv.config.train.tta else "."),
+        "test": "The mean of all networks' probabilities.",
+    }
+    splits = [
+        SplitReport(
+            "folds" if split == DECISION_SPLIT else "test",
+            found.summary,
+            found.cases(SHOWN) if split == DECISION_SPLIT else (),
+            notes[split],
+            predictions=found.predictions,
+            right=found.right_cases(RIGHT_SHOWN) if split == DECISION_SPLIT else (),
+        )
+        for split, found in read_interpretations(cv).items()
+    ]
+    write_text(cv.report_path, render_cross_validation_page(cv, splits))
 
 
 def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:

@@ -1,0 +1,111 @@
+"""The page of a cross-validation as one self-contained file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from xrayfast.config import DEFAULT_METRIC
+from xrayfast.cross_validation import CrossValidation
+from xrayfast.errors import format_cell, plural
+from xrayfast.metrics.registry import metric_title
+from xrayfast.reporting.forest import GUESS, Estimate, ForestRow, forest_figure
+from xrayfast.reporting.html.decision_section import decision_section
+from xrayfast.reporting.html.pages.run_page import task_text, training_facts
+from xrayfast.reporting.html.plots import Plot, plot
+from xrayfast.reporting.html.render import render_template
+from xrayfast.reporting.html.results_tables import by_patient_table, fold_table
+from xrayfast.reporting.html.split_section import SplitReport, split_section
+from xrayfast.reporting.html.tables import counts_table, flow_steps
+from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, other_remarks
+from xrayfast.run_files import MetricsFile
+
+CHOSEN_ON = "the out-of-fold predictions"
+
+
+def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport]) -> str:
+    """The whole page as one HTML document that needs no other file.
+
+    Args:
+        cv: what to show, complete; names and sentences are plain text and are escaped here.
+        splits: the results "folds", and of a test split.
+    """
+    info, metrics, task, folds = cv.info, cv.metrics, cv.task, cv.folds
+    sections = [split_section(split, task, is_headline=split is splits[0]) for split in splits]
+    counts = pd.DataFrame({"folds" if split == "valid" else split: column for split, column in info.counts.items()})
+    remarks = other_remarks(info.remarks, *(split.summary for split in splits))
+    patients = dict(counts.loc["patients"]) if "patients" in counts.index[len(cv.labels) :] else {}
+    return render_template(
+        "cross_validation.html.j2",
+        {
+            "name": cv.path.name,
+            "created": info.finished[:16].replace("T", " ") + " UTC",
+            "command": info.command,
+            "task_text": task_text(task, cv.labels),
+            "how": describe_folds(cv),
+            "contents": [
+                ("glance", "Result at a glance"),
+                ("folds", "Folds"),
+                *((f"results-{split.name}", f"Results: {SPLIT_TITLES[split.name].lower()}") for split in splits),
+                ("failures", "Right and wrong"),
+                ("chosen", "What was chosen where"),
+                ("decision", "Calibration and thresholds"),
+                ("data", "Data"),
+                *([("remarks", "Remarks on training")] if remarks else []),
+                ("training", "Model and training"),
+                ("limits", "Limits and intended use"),
+                ("reproduce", "How to reproduce"),
+            ],
+            "splits": sections,
+            "folds": fold_table(metrics, task, "folds"),
+            "folds_plot": folds_plot(metrics),
+            "folds_text": spread_sentence(metrics),
+            "repeats": folds.repeats,
+            "by_patient": by_patient_table(metrics, task),
+            "remarks": remarks,
+            "source": str(cv.config.data.source),
+            "counts": counts_table(counts, cv.labels, task),
+            "flow": flow_steps(info.flow, patients),
+            "audit": info.audit,
+            "data_notes": info.data_notes,
+            "model_facts": training_facts(cv).items(),
+            "decision": decision_section(cv.decision, CHOSEN_ON),
+            "has_patients": bool(patients),
+            "has_intervals": any(section["intervals_text"] for section in sections),
+            "tested": len(splits) > 1,
+        },
+    )
+
+
+def describe_folds(cv: CrossValidation) -> str:
+    """How the images were dealt, as in "5 folds by patient, 3 times"."""
+    folds = cv.folds
+    known = "patients" in cv.info.counts["valid"] and not folds.by_image
+    times = f", dealt {folds.repeats} times" if folds.repeats > 1 else ""
+    return f"{plural(folds.folds, 'fold')} by {'patient' if known else 'image'}{times}"
+
+
+def spread_sentence(metrics: MetricsFile) -> str:
+    """Mean, standard deviation and ends of the default metric over folds, in words."""
+    found = metrics["spread"][DEFAULT_METRIC]
+    mean, sd, low, high = (format_cell(found[name]) for name in ("mean", "sd", "lowest", "highest"))
+    return (
+        f"{metric_title(DEFAULT_METRIC)} of single folds is {mean} on average, from {low} to {high}, with a standard "
+        f"deviation of {sd}. That is no standard error: the folds' networks share most of their training images."
+    )
+
+
+def folds_plot(metrics: MetricsFile) -> Plot:
+    """The default metric of all images, with its interval, and of each fold."""
+    pooled = metrics["valid"]
+    interval = interval_of(pooled, DEFAULT_METRIC) or {"low": None, "high": None}
+    value, guess = pooled["overall"][DEFAULT_METRIC], GUESS.get(DEFAULT_METRIC)
+    whole = Estimate(value, interval["low"], interval["high"], guess)
+    rows = [ForestRow("All, out of fold", f"{pooled['images']:,}", [whole])]
+    rows += [
+        ForestRow(row["run"], f"{row['images']:,}", [Estimate(row["overall"][DEFAULT_METRIC], guess=guess)])
+        for row in metrics["folds"]
+    ]
+    alt = f"{metric_title(DEFAULT_METRIC)} of all images with its interval, and of each fold; the numbers are below."
+    return plot(forest_figure(rows, [DEFAULT_METRIC], width=6.4), "folds", "Folds", alt)
