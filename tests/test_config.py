@@ -227,11 +227,13 @@ def test_a_last_progressive_size_that_is_not_the_size_is_reported_with_both(tmp_
 
 def test_a_loss_is_described_with_the_settings_that_it_takes(monkeypatch):
     assert TrainConfig(loss="ce", gamma=3).describe_loss("ce") == "ce"
+    smoothed = TrainConfig(label_smoothing=0.1)
+    assert smoothed.describe_loss("CrossEntropyLoss") == "CrossEntropyLoss, label_smoothing 0.1"
     focal = TrainConfig(loss="focal", gamma=3, alpha=(0.25, 0.5))
     assert focal.describe_loss("FocalLoss") == "FocalLoss, gamma 3, alpha (0.25, 0.5)"
     monkeypatch.setitem(LOSS_SETTINGS, "bce", ("gamma",))
     assert TrainConfig(loss="bce", alpha=0.5).describe_loss("bce") == "bce, gamma 2"
-    assert losses_with("gamma") == "--loss focal or bce"
+    assert losses_with("gamma") == "--loss bce or focal"
 
 
 def numeric_kind(name):

@@ -66,6 +66,12 @@ BY_SETTINGS = [
     ("frozen_views", {"frozen_views": 3}, {"frozen_views": 3, "reuse_frozen": "off"}, "no features are cached"),
     ("gamma", {"gamma": 3, "loss": "focal"}, {"gamma": 3}, "takes none. Use --loss focal"),
     ("alpha", {"alpha": 0.3, "loss": "focal"}, {"alpha": 0.3, "loss": "bce"}, "takes none. Use --loss focal"),
+    (
+        "label_smoothing",
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 0.1, "loss": "focal"},
+        "takes none. Use --loss ce or bce",
+    ),
     ("tta", {"tta": True, "augment": "mild"}, {"tta": True, "augment": False}, "views are augmented by"),
     ("frozen_views", {"frozen_views": 3}, {"frozen_views": 3, "augment": "off"}, "all views are the same"),
     ("splitter", {"splitter": "own:f", "arch": "own:g"}, {"splitter": "own:f"}, "are known"),

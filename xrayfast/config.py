@@ -68,9 +68,18 @@ DEFAULT_LOSS: dict[Task, LossName] = {"single": "ce", "multi": "bce"}
 """What `--loss auto` stands for."""
 
 LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
+    "ce": ("label_smoothing",),
+    "bce": ("label_smoothing",),
     "focal": ("gamma", "alpha"),
 }
 """The settings that a loss takes besides class weights; one that is not here takes none."""
+
+
+def loss_settings(loss: str) -> tuple[str, ...]:
+    """The settings that a loss takes, given its name; of "auto", those that each loss has for which it stands."""
+    names = tuple(DEFAULT_LOSS.values()) if loss == "auto" else (loss,)
+    found = [LOSS_SETTINGS.get(name, ()) for name in names]
+    return tuple(setting for setting in found[0] if all(setting in settings for settings in found))
 
 
 @dataclass(frozen=True)
@@ -489,6 +498,14 @@ class TrainConfig(_Section):
         panel=LOSS,
         metavar="A[,...]",
     )
+    label_smoothing: float = option(
+        0.0,
+        f"Share of each target that is spread evenly over all classes, or over 1 and 0 ({losses_with('label_smoothing')}"
+        "), such as 0.1.",
+        panel=LOSS,
+        ge=0,
+        lt=1,
+    )
     class_weights: ClassWeights = option("none", "auto weighs labels by inverse frequency.", panel=LOSS)
     device: Device = option("auto", "Where to compute.", panel=MACHINE)
     precision: Precision = option(
@@ -521,11 +538,11 @@ class TrainConfig(_Section):
 
     def describe_loss(self, title: str) -> str:
         """A title of the loss, followed by the settings that it takes: "focal, gamma 2"."""
-        values = ((name, getattr(self, name)) for name in LOSS_SETTINGS.get(self.loss, ()))
+        values = ((name, getattr(self, name)) for name in loss_settings(self.loss))
         given = (
             f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in values
-            if value is not None
+            if value is not None and (value or name != "label_smoothing")
         )
         return ", ".join((title, *given))
 
@@ -637,6 +654,7 @@ class Options(ResultsOptions, total=False):
     loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None
+    label_smoothing: float
     class_weights: ClassWeights
     precision: Precision
     device: Device

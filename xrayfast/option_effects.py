@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from xrayfast.config import LOSS_SETTINGS, Config, TrainConfig, losses_with
+from xrayfast.config import Config, TrainConfig, loss_settings, losses_with
 from xrayfast.errors import ConfigError
 from xrayfast.own_code import is_own, show_setting
 
@@ -137,7 +137,7 @@ def _unfreezes(train: Any) -> bool:
 
 
 def _takes(setting: str) -> Callable[[Any, Any], bool]:
-    return lambda train, facts: setting in LOSS_SETTINGS.get(train.loss, ())
+    return lambda train, facts: setting in loss_settings(train.loss)
 
 
 def _in_table(data: Any, facts: DataFacts) -> bool:
@@ -395,6 +395,13 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             lambda train, facts: train.alpha is None or _takes("alpha")(train, facts),
             "the loss takes none",
             f"Use {losses_with('alpha')}",
+        ),
+    ),
+    "label_smoothing": (
+        Effect(
+            lambda train, facts: not train.label_smoothing or _takes("label_smoothing")(train, facts),
+            "the loss takes none",
+            f"Use {losses_with('label_smoothing')}",
         ),
     ),
 }

@@ -1,5 +1,6 @@
 """The losses against torch, torchvision and fastai, in value and gradient."""
 
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -11,7 +12,15 @@ from torchvision.ops import sigmoid_focal_loss
 
 from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, LossName
 from xrayfast.errors import ConfigError
-from xrayfast.learning.model.losses import LOSSES, FocalLoss, balanced_weights, batch_weight, make_loss
+from xrayfast.learning.model.losses import (
+    LOSSES,
+    CrossEntropyLoss,
+    FocalLoss,
+    Loss,
+    balanced_weights,
+    batch_weight,
+    make_loss,
+)
 
 LOGITS = torch.tensor(
     [[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64
@@ -190,6 +199,42 @@ def test_a_batch_in_which_all_cells_are_masked_has_no_gradient(name):
     value, gradient = value_and_gradient(MULTI_LOSSES[name](), LOGITS.float(), torch.full((4, 3), torch.nan))
     assert value == 0
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_label_smoothing_of_classes_equals_the_loss_of_smoothed_targets(reduction, weighted):
+    """torch takes it as an argument; here it gets the smoothed probabilities."""
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else None
+    ours = CrossEntropyLoss(weight, reduction, label_smoothing=0.2)
+
+    def theirs(x, y):
+        smoothed = F.one_hot(y, 3).double() * 0.8 + 0.2 / 3
+        losses = F.cross_entropy(x, smoothed, weight=weight, reduction="none")
+        total = len(y) if weight is None else weight[y].sum()
+        return {"none": losses, "sum": losses.sum(), "mean": losses.sum() / total}[reduction]
+
+    for forward in (ours, partial(Loss.forward, ours)):  # as a whole, and from losses and weights
+        for got, expected in zip(
+            value_and_gradient(forward, LOGITS, CLASSES), value_and_gradient(theirs, LOGITS, CLASSES), strict=True
+        ):
+            torch.testing.assert_close(got, expected)
+
+
+def test_label_smoothing_of_multi_label_equals_that_of_two_classes_and_leaves_masked_cells_out():
+    ours = make_loss("bce", "multi", label_smoothing=0.2)
+    unmasked = torch.tensor([[True, False, True], [False, False, False], [True, True, False], [True, True, True]])
+
+    def theirs(x, y):
+        x, y = x[unmasked], y[unmasked].long()
+        return F.cross_entropy(torch.stack([torch.zeros_like(x), x], dim=1), y, label_smoothing=0.2)
+
+    for got, expected in zip(
+        value_and_gradient(ours, LOGITS, TRUTH.masked_fill(~unmasked, torch.nan)),
+        value_and_gradient(theirs, LOGITS, TRUTH),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("name", ["bce", "focal"])

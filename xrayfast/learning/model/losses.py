@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xrayfast.config import DEFAULT_LOSS, ClassWeights, LossName, Task
+from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, ClassWeights, LossName, Task
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import check_arguments
 
@@ -37,6 +37,16 @@ class Loss(nn.Module):
         self.reduction: Reduction = reduction
         self.register_buffer("weight", weight, persistent=False)
 
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch; see the class for shapes."""
+        # fastai's tensor subclasses carry types that mean nothing for a loss and cost time at each operation.
+        losses, weights = self.terms(logits.as_subclass(Tensor), target.as_subclass(Tensor))
+        return _reduced(losses, weights, self.reduction)
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each image, (N,), or cell, (N, L), and their weights in the mean: 0 where masked."""
+        raise NotImplementedError
+
     def activation(self, logits: Tensor) -> Tensor:
         """Probabilities from logits: softmax or sigmoid, (N, C) in [0, 1]."""
         return logits.softmax(dim=-1) if self.task == "single" else logits.sigmoid()
@@ -52,17 +62,30 @@ class CrossEntropyLoss(Loss):
     Args:
         weight: (C,) class weights, by which the mean is weighted.
         reduction: "mean", "sum" or "none", which gives (N,).
+        label_smoothing: share of each target that is spread evenly over all C classes (Szegedy et al. 2016, CVPR).
     """
 
     y_int = True  # fastai's MixUp mixes losses instead of class indices
 
-    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, weight: Tensor | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
         super().__init__("single", weight, reduction)
+        self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
-        logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
-        return F.cross_entropy(logits, target, weight=self.weight, reduction=self.reduction)
+        return self._cross_entropy(logits.as_subclass(Tensor), target.as_subclass(Tensor), self.reduction)
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses, and the weights of the true classes."""
+        losses = self._cross_entropy(logits, target, "none")
+        return losses, torch.ones_like(losses) if self.weight is None else self.weight[target]
+
+    def _cross_entropy(self, logits: Tensor, target: Tensor, reduction: Reduction) -> Tensor:
+        return F.cross_entropy(
+            logits, target, weight=self.weight, reduction=reduction, label_smoothing=self.label_smoothing
+        )
 
 
 class FocalLoss(Loss):
@@ -108,14 +131,12 @@ class FocalLoss(Loss):
         self.gamma = gamma
         self.register_buffer("alpha", None if alpha is None else _checked_alpha(alpha, task), persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch; see the class for shapes.
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses, 0 where masked, and their weights.
 
         Raises:
             ConfigError: alpha has another length than there are classes.
         """
-        # fastai's tensor subclasses carry types that mean nothing for a loss and cost time at each operation.
-        logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
         if self.alpha is not None and self.alpha.numel() not in (1, logits.shape[-1]):
             raise ConfigError(
                 f"alpha has {self.alpha.numel()} values; expected one, or one for each of the {logits.shape[-1]} "
@@ -123,11 +144,10 @@ class FocalLoss(Loss):
             )
         if self.task == "multi":
             target, unmasked = fill_masked(target.to(logits.dtype))
-            return _reduced(self._sigmoid(logits, target) * unmasked, unmasked, self.reduction)
-        losses, weights = self._softmax(logits, target)
-        return _reduced(losses, torch.ones_like(losses) if weights is None else weights, self.reduction)
+            return self._sigmoid(logits, target) * unmasked, unmasked
+        return self._softmax(logits, target)
 
-    def _softmax(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _softmax(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         log_p = F.log_softmax(logits, dim=-1)
         log_pt = log_p.gather(-1, target.unsqueeze(-1)).squeeze(-1)
         others = log_p.scatter(-1, target.unsqueeze(-1), -math.inf)
@@ -135,7 +155,7 @@ class FocalLoss(Loss):
         if self.alpha is not None:
             losses = losses * self.alpha.expand(logits.shape[-1])[target]
         if self.weight is None:
-            return losses, None
+            return losses, torch.ones_like(losses)
         weights = self.weight[target]
         return losses * weights, weights
 
@@ -157,10 +177,21 @@ class BinaryCrossEntropyLoss(FocalLoss):
     Args:
         weight: (L,) weights of positives.
         reduction: as in `FocalLoss`.
+        label_smoothing: share of each target that is spread evenly over both answers, as in Keras: 0.1 makes 1 to
+            0.95 and 0 to 0.05, which is `CrossEntropyLoss` of two classes.
     """
 
-    def __init__(self, weight: Tensor | None = None, reduction: Reduction = "mean") -> None:
+    def __init__(
+        self, weight: Tensor | None = None, reduction: Reduction = "mean", label_smoothing: float = 0.0
+    ) -> None:
         super().__init__("multi", 0.0, weight=weight, reduction=reduction)
+        self.label_smoothing = label_smoothing
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses of smoothed targets, 0 where masked, and their weights."""
+        if self.label_smoothing:
+            target = target * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return super().terms(logits, target)
 
 
 def fill_masked(target: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,18 +230,17 @@ class LossRow:
 
     Attributes:
         tasks: those that it fits.
-        build: makes it for a task, with class weights, gamma and alpha; `config.LOSS_SETTINGS` says which of the two it
-            takes.
+        build: makes it for a task, with class weights or None and the settings that `config.LOSS_SETTINGS` names.
     """
 
     tasks: tuple[Task, ...]
-    build: Callable[[Task, Tensor | None, float, Alpha], nn.Module]
+    build: Callable[..., Loss]
 
 
 LOSSES: dict[LossName, LossRow] = {
-    "ce": LossRow(("single",), lambda task, weight, gamma, alpha: CrossEntropyLoss(weight)),
-    "bce": LossRow(("multi",), lambda task, weight, gamma, alpha: BinaryCrossEntropyLoss(weight)),
-    "focal": LossRow(("single", "multi"), lambda task, weight, gamma, alpha: FocalLoss(task, gamma, alpha, weight)),
+    "ce": LossRow(("single",), lambda task, weight, **settings: CrossEntropyLoss(weight, **settings)),
+    "bce": LossRow(("multi",), lambda task, weight, **settings: BinaryCrossEntropyLoss(weight, **settings)),
+    "focal": LossRow(("single", "multi"), lambda task, weight, **settings: FocalLoss(task, weight=weight, **settings)),
 }
 """The losses by name."""
 
@@ -219,22 +249,20 @@ def make_loss(
     name: LossName,
     task: Task,
     *,
-    gamma: float = 2.0,
-    alpha: Alpha = None,
     class_weights: ClassWeights = "none",
     positives: Sequence[int] | None = None,
     unmasked: Sequence[int] | None = None,
-) -> nn.Module:
+    **settings: Any,
+) -> Loss:
     """The loss that a configuration asks for.
 
     Args:
         name: a name of `LOSSES`, or "auto" for `config.DEFAULT_LOSS`.
         task: "single" or "multi".
-        gamma: focusing strength, of losses that take one.
-        alpha: balance of the classes, of losses that take one.
         class_weights: "auto" weights classes by their inverse frequency in the training split.
         positives: training images with each label; needed for class weights.
         unmasked: training images whose cell of each label is not masked; needed for class weights.
+        **settings: of all losses, of which it takes its own; where one is missing it has the default of its class.
 
     Raises:
         ConfigError: the loss does not fit the task, or options contradict each other.
@@ -251,12 +279,13 @@ def make_loss(
         )
     weight = None
     if class_weights == "auto":
-        if alpha is not None:
+        if settings.get("alpha") is not None:
             raise ConfigError("alpha and class weights both balance the classes; use one of them.")
         if positives is None or unmasked is None:
             raise ConfigError("class weights need the counts of the training split.")
         weight = balanced_weights(positives, unmasked, task)
-    return LOSSES[name].build(task, weight, gamma, alpha)
+    own = {key: settings[key] for key in LOSS_SETTINGS.get(name, ()) if key in settings}
+    return LOSSES[name].build(task, weight, **own)
 
 
 def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Task) -> Tensor:

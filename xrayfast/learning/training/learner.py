@@ -17,6 +17,7 @@ from torch import nn
 
 from xrayfast.config import (
     FIELD_SECTIONS,
+    LOSS_SETTINGS,
     NAMED_WEIGHTS,
     ClassWeights,
     Config,
@@ -243,6 +244,7 @@ def learner(
     loss: LossName | Callable[..., Any] = "auto",
     gamma: float = 2.0,
     alpha: float | Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
     augment: Annotated[Augment, "code"] | None = None,
     class_weights: ClassWeights = "none",
     optimizer: OptimizerName = "adam",
@@ -284,6 +286,7 @@ def learner(
             losses; see `OwnLoss` for the targets of masked cells.
         gamma: focusing strength, of losses that take one.
         alpha: balance of the classes, one value or one per label, of losses that take one.
+        label_smoothing: share of each target that is spread over all classes, of losses that take it.
         augment: as for `xrayfast.dataloaders`, in place of what `dls` has; None for that of `dls`.
         class_weights: "auto" weights labels by inverse frequency in the training split.
         optimizer: "adam" or "sgd".
@@ -432,11 +435,10 @@ def training_loss(
     return make_loss(
         train.loss,
         data.task,
-        gamma=train.gamma,
-        alpha=train.alpha,
         class_weights=train.class_weights,
         positives=(rows.truth == 1).sum(axis=0).tolist(),
         unmasked=(rows.truth >= 0).sum(axis=0).tolist(),
+        **{name: getattr(train, name) for names in LOSS_SETTINGS.values() for name in names},
     )
 
 
