@@ -67,6 +67,12 @@ BY_SETTINGS = [
     ("gamma", {"gamma": 3, "loss": "focal"}, {"gamma": 3}, "takes none. Use --loss focal"),
     ("alpha", {"alpha": 0.3, "loss": "focal"}, {"alpha": 0.3, "loss": "bce"}, "takes none. Use --loss focal"),
     (
+        "reuse_frozen",
+        {"reuse_frozen": "auto", "mixup": 0.2},
+        {"reuse_frozen": "on", "mixup": 0.2},
+        "mix images anew in each batch. Leave out --mixup",
+    ),
+    (
         "label_smoothing",
         {"label_smoothing": 0.1},
         {"label_smoothing": 0.1, "loss": "focal"},
@@ -410,6 +416,8 @@ ON_RUNS = {
     "prevalence": {"prevalence": "0.1"},
     "resamples": {"resamples": 30},
     "augment": {"augment": "strong"},
+    "mixup": {"mixup": 0.5},
+    "cutmix": {"cutmix": 1.0},
 }
 """By option, what is added to a run: other weights, history, predictions, thresholds or metrics come out."""
 

@@ -460,6 +460,21 @@ class TrainConfig(_Section):
         "How much training images are rotated (by up to 3, 5 or 10 degrees), scaled down (to 0.95, 0.9 or 0.8) and "
         "varied in brightness and contrast (by up to 10, 20 or 30 %); never flipped. off: not at all.",
     )
+    mixup: float = option(
+        0.0,
+        "Average each training image with another one, and their losses; the shares are drawn from Beta(A, A), such as "
+        "of A 0.2; 0: not at all. Frozen features are not cached then, nor metrics of training computed.",
+        metavar="A",
+        ge=0,
+        le=100,
+    )
+    cutmix: float = option(
+        0.0,
+        "Replace a box of each training image by another one's, likewise; with --mixup, one of the two per batch.",
+        metavar="A",
+        ge=0,
+        le=100,
+    )
     tta: bool = option(
         False, "Average final predictions over augmented views, which depend on the seed and the image alone."
     )
@@ -500,8 +515,8 @@ class TrainConfig(_Section):
     )
     label_smoothing: float = option(
         0.0,
-        f"Share of each target that is spread evenly over all classes, or over 1 and 0 ({losses_with('label_smoothing')}"
-        "), such as 0.1.",
+        f"Share of each target that is spread over all classes, or over 1 and 0, such as 0.1 "
+        f"({losses_with('label_smoothing')}).",
         panel=LOSS,
         ge=0,
         lt=1,
@@ -525,6 +540,11 @@ class TrainConfig(_Section):
         ge=0,
         le=1024,
     )
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether training images are mixed with others."""
+        return bool(self.mixup or self.cutmix)
 
     @property
     def augmentation(self) -> Augmentation | None:
@@ -665,6 +685,8 @@ class Options(ResultsOptions, total=False):
     monitor: Monitor
     train_metrics: TrainMetrics
     augment: AugmentationName | bool | Callable[..., Any] | Sequence[Callable[..., Any]]
+    mixup: float
+    cutmix: float
     tta: bool
     allow_leaks: bool
     reuse_frozen: ReuseFrozen

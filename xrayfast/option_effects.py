@@ -318,6 +318,11 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     ),
     "reuse_frozen": (
         Effect(
+            lambda train, facts: train.reuse_frozen != "on" or not train.mixes_images,
+            "mixup and cutmix mix images anew in each batch",
+            "Leave out --mixup and --cutmix",
+        ),
+        Effect(
             lambda train, facts: train.reuse_frozen != "on" or not _trains_all_at_once(train),
             "all layers are trained from the first epoch on",
         ),
@@ -414,7 +419,7 @@ ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
     "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "seed", "loss", "device", "precision",
-    "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate", "prevalence",
+    "mixup", "cutmix", "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate", "prevalence",
     "resamples", "augment",
 })  # fmt: skip
 """Options that act in every combination that is no error."""

@@ -119,3 +119,34 @@ def test_shrinking_averages(images):
     assert tuple(out.shape) == (16, 1, 20, 20)
     np.testing.assert_allclose(out.mean(dim=(1, 2, 3)), images.mean(dim=(1, 2, 3)), atol=0.01)
     assert float(out.std()) < 0.75 * float(images.std()), "noise of single pixels is smoothed, not sampled"
+
+
+def test_mixup_is_the_weighted_mean(images):
+    share = torch.tensor([0.0, 1.0, 0.25, 0.5] * 4)
+    expected = share.numpy()[:, None, None, None] * images.numpy()
+    expected += (1 - share.numpy())[:, None, None, None] * images.flip(0).numpy()
+    np.testing.assert_allclose(augment.mix_up(images, images.flip(0), share), expected, atol=1e-6)
+
+
+def test_cutmix_pastes_one_box_and_its_share_is_what_was_pasted():
+    share, draws = torch.rand(64), torch.rand(2, 64)
+    share[:2] = torch.tensor([0.0, 1.0])
+    mixed, own = augment.cut_mix(torch.zeros(64, 3, 30, 41), torch.ones(64, 3, 30, 41), share, draws)
+    torch.testing.assert_close(1 - mixed.mean(dim=(1, 2, 3)), own, atol=1e-6, rtol=0)
+    assert (own >= share - 0.05).all()  # what is beyond the edges is not pasted
+    assert own[1] == 1 and mixed[1].sum() == 0
+    for pixels, (row, column) in zip(mixed, draws.T, strict=True):
+        inside = pixels[0].bool()
+        assert torch.equal(pixels[0].bool(), inside.any(1)[:, None] & inside.any(0)[None, :])  # a box, in each channel
+        assert torch.equal(pixels[0], pixels[2])
+        assert not inside.any() or inside[int(row * 30), int(column * 41)]
+
+
+def test_cutmix_leaves_as_much_of_an_image_as_the_paper_s_box_does():
+    """Sides of sqrt(1 - share), cut off at the edges, but for whole pixels."""
+    share, draws, side = torch.rand(500), torch.rand(2, 500), 100
+    _, own = augment.cut_mix(*torch.zeros(2, 500, 1, side, side), share, draws)
+    half = np.sqrt(1 - share.double().numpy()) / 2
+    lengths = np.clip(draws.numpy() + half, 0, 1) - np.clip(draws.numpy() - half, 0, 1)
+    error = own.numpy() - (1 - lengths.prod(axis=0))
+    assert np.abs(error).max() < 3 / side and abs(error.mean()) < 0.3 / side

@@ -71,6 +71,36 @@ def random_affine(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT)
     return images.index_copy(0, rows, F.grid_sample(images[rows], grid, align_corners=True))
 
 
+def mix_up(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
+    """Mixup: (N, C, H, W) averages of the images and the others, weighted by the (N,) share of the images (Zhang et al.
+    2018, ICLR).
+    """
+    return torch.lerp(others, images, share.to(images).view(-1, 1, 1, 1))
+
+
+def cut_mix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """CutMix: a box of each image is that of the other one (Yun et al. 2019, ICCV).
+
+    Args:
+        images: (N, C, H, W).
+        others: the same.
+        share: (N,) of an image's area that is to stay its own; that outside the box.
+        draws: (2, N) uniform numbers in [0, 1), where the centre of the box is; beyond the edges it is cut off.
+
+    Returns:
+        The images, and the (N,) share of each that is its own: by what was pasted, box cut off.
+    """
+    inside = []
+    for draw, side in zip(draws, images.shape[2:], strict=True):
+        length = (side * (1 - share).sqrt()).round().long()
+        start = (draw * side).long() - length // 2
+        pixels = torch.arange(side)
+        inside.append((pixels >= start[:, None]) & (pixels < (start + length)[:, None]))
+    box = inside[0][:, :, None] & inside[1][:, None, :]
+    own = 1 - box.flatten(1).double().mean(dim=1).to(share)
+    return torch.where(box[:, None].to(images.device), others, images), own
+
+
 def _grid(matrix: Tensor, height: int, width: int) -> Tensor:
     """`torch.nn.functional.affine_grid(..., align_corners=True)` of (N, 2, 3) matrices, in a third of its time."""
     x = torch.linspace(-1, 1, width, device=matrix.device, dtype=matrix.dtype)

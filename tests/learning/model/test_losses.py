@@ -21,6 +21,7 @@ from xrayfast.learning.model.losses import (
     batch_weight,
     make_loss,
 )
+from xrayfast.learning.model.own_loss import OwnLoss
 
 LOGITS = torch.tensor(
     [[-50.0, 50.0, 0.0], [50.0, -50.0, 3.0], [1.5, -2.0, 0.1], [-0.3, 0.0, 20.0]], dtype=torch.float64
@@ -235,6 +236,60 @@ def test_label_smoothing_of_multi_label_equals_that_of_two_classes_and_leaves_ma
         strict=True,
     ):
         torch.testing.assert_close(got, expected)
+
+
+SHARE = torch.tensor([0.3, 1.0, 0.0, 0.8], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_mixed_images_is_that_of_mixed_classes(weighted):
+    """Of two classes per image, each with its weight in the mean, as torch's of the one class of an image."""
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else torch.ones(3, dtype=torch.float64)
+    other = torch.tensor([2, 2, 0, 0])
+
+    def theirs(x, y):
+        mixed = SHARE[:, None] * F.one_hot(y, 3) + (1 - SHARE)[:, None] * F.one_hot(other, 3)
+        return F.cross_entropy(x, mixed, weight=weight, reduction="sum") / (mixed @ weight).sum()
+
+    def ours(x, y):
+        return CrossEntropyLoss(weight if weighted else None)(x, y, other, SHARE)
+
+    for got, expected in zip(
+        value_and_gradient(ours, LOGITS, CLASSES), value_and_gradient(theirs, LOGITS, CLASSES), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_the_loss_of_mixed_images_is_that_of_both_targets_without_cells_that_one_of_them_masks(gamma):
+    other = TRUTH.roll(1, 0)
+    first, second = TRUTH.clone(), other.clone()
+    first[0, 0], second[0, 1], second[2] = torch.nan, torch.nan, torch.nan
+    unmasked = ~(first.isnan() | second.isnan())
+
+    def theirs(x, y):
+        losses = [sigmoid_focal_loss(x, truth, alpha=-1, gamma=gamma) for truth in (TRUTH, other)]
+        mixed = SHARE[:, None] * losses[0] + (1 - SHARE)[:, None] * losses[1]
+        return mixed[unmasked].mean()
+
+    def ours(x, y):
+        return FocalLoss("multi", gamma)(x, first, second, SHARE)
+
+    for got, expected in zip(
+        value_and_gradient(ours, LOGITS, TRUTH), value_and_gradient(theirs, LOGITS, TRUTH), strict=True
+    ):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("own", [F.binary_cross_entropy_with_logits, lambda x, y, reduction: _per_image(x, y)])
+def test_a_loss_of_the_users_own_is_mixed_likewise(own):
+    loss, x, other = OwnLoss("multi", own), LOGITS / 10, TRUTH.roll(1, 0)
+    mixed = SHARE[:, None] * TRUTH + (1 - SHARE)[:, None] * other
+    torch.testing.assert_close(loss(x, TRUTH, other, SHARE), F.binary_cross_entropy_with_logits(x, mixed))
+
+
+def _per_image(x, y):
+    return F.binary_cross_entropy_with_logits(x, y, reduction="none").mean(dim=1)
 
 
 @pytest.mark.parametrize("name", ["bce", "focal"])

@@ -55,6 +55,8 @@ class Norms(Callback):
 
 
 MULTI = {
+    "mixup": 0.4,
+    "cutmix": 1.0,
     "loss": "focal",
     "class_weights": "auto",
     "epochs": 1,

@@ -37,10 +37,26 @@ class Loss(nn.Module):
         self.reduction: Reduction = reduction
         self.register_buffer("weight", weight, persistent=False)
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch; see the class for shapes."""
+    def forward(
+        self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a batch; see the class for shapes.
+
+        Args:
+            logits: of the images.
+            target: of the images.
+            other: where images are mixed, the targets of those that are mixed into them. The losses of both targets,
+                and their weights in the mean, are averaged by their shares; a cell is masked where one of them is.
+            share: (N,) of `target` in each image, in [0, 1].
+        """
         # fastai's tensor subclasses carry types that mean nothing for a loss and cost time at each operation.
-        losses, weights = self.terms(logits.as_subclass(Tensor), target.as_subclass(Tensor))
+        logits = logits.as_subclass(Tensor)
+        losses, weights = self.terms(logits, target.as_subclass(Tensor))
+        if other is not None and share is not None:
+            others, other_weights = self.terms(logits, other.as_subclass(Tensor))
+            share = share.to(losses.dtype).view(-1, *[1] * (losses.ndim - 1))
+            both = ((weights > 0) & (other_weights > 0)).to(losses.dtype)
+            losses, weights = (both * torch.lerp(b, a, share) for a, b in ((losses, others), (weights, other_weights)))
         return _reduced(losses, weights, self.reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +89,12 @@ class CrossEntropyLoss(Loss):
         super().__init__("single", weight, reduction)
         self.label_smoothing = label_smoothing
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
         """The loss of a batch."""
+        if other is not None:
+            return super().forward(logits, target, other, share)
         return self._cross_entropy(logits.as_subclass(Tensor), target.as_subclass(Tensor), self.reduction)
 
     def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

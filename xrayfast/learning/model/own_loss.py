@@ -46,8 +46,15 @@ class OwnLoss(Loss):
         """The callable's name, for `learn.summary()`."""
         return self.name
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """The loss of a batch; with `reduction` "none" one per image or cell, where the callable takes a reduction."""
+    def forward(
+        self, logits: Tensor, target: Tensor, other: Tensor | None = None, share: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a batch; with `reduction` "none" one per image or cell, where the callable takes a reduction.
+
+        Of mixed images it is the mean of the losses of each image or cell, as in `Loss.forward`.
+        """
+        if other is not None:
+            return super().forward(logits, target, other, share)
         logits, target = logits.as_subclass(Tensor), target.as_subclass(Tensor)
         if self.reduction == "mean":
             value = self.loss(logits, target)
@@ -60,6 +67,18 @@ class OwnLoss(Loss):
         else:
             value = self.loss(logits, target, reduction=self.reduction)
         return value.as_subclass(Tensor) if isinstance(value, Tensor) else value
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The callable's losses of images or cells, where `per_image`, and which cells are not masked."""
+        before, self.reduction = self.reduction, "none"
+        try:
+            losses = self(logits, target).view(len(target), -1)
+        finally:
+            self.reduction = before
+        if target.is_floating_point() and losses.shape == target.shape:
+            return losses, (~target.isnan()).to(losses.dtype)
+        losses = losses.mean(dim=1)
+        return losses, torch.ones_like(losses)
 
     def try_on(self, target: Tensor) -> None:
         """Call it on some targets, before anything is trained.

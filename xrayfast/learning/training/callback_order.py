@@ -9,6 +9,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "UseFrozenFeatures": -40,  # replaces images by cached features
     "ProgressiveSizes": -30,
     "RepeatChannel": -20,
+    "MixImages": -15,  # images as the network gets them, all ranks' together
     "TrainEvalCallback": -10,  # fastai's: sets the mode of the whole network
     "FrozenInference": -9,  # then that of frozen layer groups
     "CastToTensor": 9,  # fastai's

@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
+import torch
+from torch import Tensor
+from torch.distributions import Beta
 
 from xrayfast.batches import add_epoch, empty_batches
 from xrayfast.errors import TrainingError, XrayfastError
+from xrayfast.learning.augment import cut_mix, mix_up
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.randomness import reseed
@@ -59,6 +63,42 @@ class RepeatChannel(Callback):
         """Images (N, 1, H, W) become (N, 3, H, W)."""
         if self.x.ndim == 4 and self.x.shape[1] == 1:
             self.learn.xb = (self.x.repeat(1, 3, 1, 1), *self.xb[1:])
+
+
+class MixImages(Callback):
+    """Mixes each training image with another of its batch, by mixup, CutMix or, where both are given, one of them per
+    batch with equal probability; see `Loss.forward` for the loss.
+
+    The shares are drawn on the CPU from torch's global generator, which `EpochSeeds` seeds. fastai's MixUp and CutMix
+    average losses without class weights, mix multi-label targets within losses that are not linear in them, such as
+    the focal loss, and leave mixed targets to what computes metrics of them.
+
+    Args:
+        mixup: the parameter of mixup's Beta(A, A), 0 for no mixup.
+        cutmix: that of CutMix.
+    """
+
+    order = CALLBACK_ORDER["MixImages"]
+    run_valid = False
+
+    def __init__(self, mixup: float, cutmix: float) -> None:
+        self.mixup, self.cutmix = mixup, cutmix
+
+    def before_batch(self) -> None:
+        """Targets become those of the image, of the one mixed into it, and the share of the first."""
+        images, target = self.xb[0].as_subclass(Tensor), self.yb[0].as_subclass(Tensor)
+        cut = bool(self.cutmix) and not (self.mixup and torch.rand(()) < 0.5)
+        alpha = torch.tensor(self.cutmix if cut else self.mixup)
+        partner = torch.randperm(len(images))
+        share = Beta(alpha, alpha).sample((len(images),))
+        others, other = images[partner.to(images.device)], target[partner.to(target.device)]
+        if cut:
+            images, share = cut_mix(images, others, share, torch.rand(2, len(images)))
+        else:
+            images = mix_up(images, others, share)
+        if target.is_floating_point():  # so that whatever counts unmasked cells sees those of both
+            target = target.masked_fill(other.isnan(), math.nan)
+        self.learn.xb, self.learn.yb = (images, *self.xb[1:]), (target, other, share.to(images.device))
 
 
 class EpochSeeds(Callback):

@@ -57,7 +57,7 @@ from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.pretrained.run_weights import copy_run_weights, find_starting_run
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
-from xrayfast.learning.training.callbacks import FrozenInference, RepeatChannel
+from xrayfast.learning.training.callbacks import FrozenInference, MixImages, RepeatChannel
 from xrayfast.learning.training.loaders import (
     Augment,
     ChestAugmentation,
@@ -246,6 +246,8 @@ def learner(
     alpha: float | Sequence[float] | None = None,
     label_smoothing: float = 0.0,
     augment: Annotated[Augment, "code"] | None = None,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
     class_weights: ClassWeights = "none",
     optimizer: OptimizerName = "adam",
     momentum: float = 0.9,
@@ -288,6 +290,8 @@ def learner(
         alpha: balance of the classes, one value or one per label, of losses that take one.
         label_smoothing: share of each target that is spread over all classes, of losses that take it.
         augment: as for `xrayfast.dataloaders`, in place of what `dls` has; None for that of `dls`.
+        mixup: A of mixup, whose shares are drawn from Beta(A, A); 0 for none.
+        cutmix: that of CutMix; with both, one of them per batch.
         class_weights: "auto" weights labels by inverse frequency in the training split.
         optimizer: "adam" or "sgd".
         momentum: of SGD, or Adam's first beta.
@@ -374,6 +378,8 @@ def _build_learner(
         train_bn=False,
         cbs=[FrozenInference(network.groups)],
     )
+    if train.mixes_images:
+        learn.add_cb(MixImages(train.mixup, train.cutmix))
     if dls.origin != "xrayfast":
         learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
     if dls.origin == "own transforms":
@@ -431,6 +437,11 @@ def training_loss(
     if "loss" in code:
         own = OwnLoss(data.task, code["loss"]).to(device)
         own.try_on(torch.as_tensor(rows.targets, device=device))
+        if train.mixes_images and not own.per_image:
+            raise ConfigError(
+                f"loss {own.name} gives no loss per image with reduction='none', which mixed images need. Leave out "
+                "mixup and cutmix."
+            )
         return own
     return make_loss(
         train.loss,

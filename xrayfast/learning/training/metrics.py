@@ -285,7 +285,7 @@ class EpochRecorder(Recorder):
 class TrainRecorder(Callback):
     """Keeps the losses, the learning rates and the outputs of an epoch's training batches. Losses and outputs stay on
     the device, for which reading each would wait. Outputs are those from which the network learned: of augmented
-    views, with dropout, and each of other weights than the last.
+    views, with dropout, and each of other weights than the last; of mixed images there are none.
 
     Args:
         frozen_groups: number of frozen layer groups, from the input.
@@ -325,7 +325,8 @@ class TrainRecorder(Callback):
         loss, weight = self.loss.detach(), batch_weight(self.yb[0])
         self.total += loss * weight
         self.weight += weight
-        self.outputs.add(self.pred, self.yb[0])
+        if len(self.yb) == 1:  # a mixed image has no label to compare its output with
+            self.outputs.add(self.pred, self.yb[0])
         self.losses.append(loss)
         self.lrs.append(float(self.opt.hypers[-1]["lr"]))
         self.lowest_lrs.append(float(self.opt.hypers[self.frozen_groups]["lr"]))
@@ -336,9 +337,9 @@ class TrainRecorder(Callback):
         return losses
 
     def read_metrics(self) -> dict[str, float | None]:
-        """The mean loss, each batch weighted by its unmasked cells, and the metrics of its outputs, by name."""
+        """The mean loss, each batch weighted by its unmasked cells, and the metrics of outputs, if any, by name."""
         loss = float(self.total) / max(float(self.weight), 1.0)
-        metrics = self.outputs.values()
+        metrics = self.outputs.values() if self.outputs.outputs else {}
         self.outputs.clear()  # not needed while the epoch is validated and saved
         return {"loss": loss, **metrics}
 

@@ -82,6 +82,8 @@ def choose_cached_groups(
     """
     train = config.train
     counts = frozen_group_counts(phases, train.reuse_frozen, train.views)
+    if train.mixes_images and any(counts):
+        return (0,) * len(phases), "Frozen layers run in each epoch, as --mixup and --cutmix mix images anew."
     if train.reuse_frozen == "auto" and any(counts) and (own := names_using_images(learn.own_cbs)):
         return (0,) * len(phases), (
             f"Frozen layers run in each epoch, as {shorten(own)} may use images: on cached features it would get those "
@@ -137,7 +139,7 @@ def plan_facts(scheduled: Sequence[ScheduledPhase], train: TrainConfig, leaks: b
         sizes=frozenset(size for s in scheduled if not s.cached_groups for size in s.sizes),
         frozen=any(phase.frozen_groups for phase in phases),
         cached=cached,
-        cached_by_auto=any(frozen_group_counts(phases, "auto", train.views)),
+        cached_by_auto=not train.mixes_images and any(frozen_group_counts(phases, "auto", train.views)),
         views=scheduled[0].views if cached else 0,
         leaks=leaks,
     )

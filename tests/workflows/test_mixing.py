@@ -1,0 +1,103 @@
+"""Mixup and CutMix, beside what else changes targets and losses."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn import functional as F
+
+import xrayfast as xf
+from tests.conftest import TINY, StopAfter
+from xrayfast.errors import ConfigError, Interrupted
+from xrayfast.learning.augment import mix_up
+from xrayfast.learning.training.callbacks import MixImages
+
+SETTINGS = TINY | {
+    "unfreeze_blocks": 1,
+    "epochs": 3,
+    "seed": 4,
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+    "class_weights": "auto",
+}
+
+
+@pytest.fixture(scope="module")
+def masked(data_dir, tmp_path_factory):
+    """Multi-label data with masked cells."""
+    table = pd.read_csv(data_dir / "labels.csv")
+    for i, name in enumerate(("covid-19", "pneumonia")):
+        table[name] = (table["labels"] == name).astype(int).astype(str).where(table.index % 5 != i, "")
+    file = tmp_path_factory.mktemp("masked") / "labels.csv"
+    table.drop(columns="labels").to_csv(file, index=False)
+    return xf.open_data(data_dir, labels=file)
+
+
+@pytest.fixture(scope="module")
+def whole(masked, tmp_path_factory):
+    """A run of four epochs that was not interrupted."""
+    return xf.fit(masked, runs=tmp_path_factory.mktemp("whole"), name="whole", **SETTINGS)
+
+
+def batch(target, **options):
+    """What the callback makes of a batch, and the batch."""
+    images = torch.rand(len(target), 3, 8, 8)
+    learn = SimpleNamespace(xb=(images,), yb=(target,))
+    mixing = MixImages(**options)
+    mixing.learn = learn
+    mixing.before_batch()
+    return learn.xb[0], learn.yb, images
+
+
+def test_a_batch_has_the_targets_of_both_images_and_their_shares():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        mixed, (target, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=0.0)
+        assert target.tolist() == list(range(6)) and sorted(other.tolist()) == list(range(6))
+        torch.testing.assert_close(mixed, mix_up(images, images[other], share))
+        kinds = set()
+        for _ in range(20):
+            mixed, (_, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=1.0)
+            from_either = (mixed == images) | (mixed == images[other])
+            kinds.add(bool(from_either.all()))
+            if from_either.all():
+                mixed_with_another = other != torch.arange(6)
+                own = (mixed == images).float().mean(dim=(1, 2, 3))
+                torch.testing.assert_close(own[mixed_with_another], share[mixed_with_another])
+        assert kinds == {True, False}
+        nan = torch.nan
+        _, (target, other, _), _ = batch(torch.tensor([[1.0, nan], [nan, 0.0], [1.0, 0.0]]), mixup=0.4, cutmix=0.0)
+        assert target.isnan()[other.isnan()].all()
+
+
+def test_a_mixed_run_is_the_same_after_an_interruption_to_the_byte(masked, whole, tmp_path):
+    with pytest.raises(Interrupted):
+        xf.fit(masked, runs=tmp_path, name="r", interrupted=StopAfter(9), **SETTINGS)
+    assert len(xf.Run(tmp_path / "r").history) == 2
+    run = xf.resume(tmp_path / "r")
+    assert np.isnan(masked.targets).any()
+    for name in ("model.safetensors", "batches.csv", "predictions/valid.csv"):
+        assert (run.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_a_mixed_run_has_no_metrics_of_training_and_no_cached_features(whole):
+    history = whole.history
+    assert np.isfinite(history["train_loss"]).all() and np.isfinite(history["valid_auroc_macro"]).all()
+    assert [name for name in history if name.startswith("train_")] == ["train_loss"]
+    assert whole.info["frozen_feature_groups"] == [0, 0]
+    assert (whole.config.train.mixup, whole.config.train.cutmix) == (0.4, 1.0)
+    xf.interpret(whole)
+    assert whole.report_path.is_file()
+
+
+def test_a_loss_that_gives_none_per_image_can_not_be_mixed(masked):
+    dls = xf.dataloaders(masked, size=32, workers=0, device="cpu")
+
+    def loss(logits, target):
+        return F.binary_cross_entropy_with_logits(logits, target.nan_to_num())
+
+    with pytest.raises(ConfigError, match=r"loss .*no loss per image"):
+        xf.learner(dls, arch="resnet18", weights="none", loss=loss, mixup=0.2)
