@@ -75,9 +75,9 @@ LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
 """The settings that a loss takes besides class weights; one that is not here takes none."""
 
 
-def loss_settings(loss: str) -> tuple[str, ...]:
+def loss_settings(loss: LossName) -> tuple[str, ...]:
     """The settings that a loss takes, given its name; of "auto", those that each loss has for which it stands."""
-    names = tuple(DEFAULT_LOSS.values()) if loss == "auto" else (loss,)
+    names: tuple[LossName, ...] = tuple(DEFAULT_LOSS.values()) if loss == "auto" else (loss,)
     found = [LOSS_SETTINGS.get(name, ()) for name in names]
     return tuple(setting for setting in found[0] if all(setting in settings for settings in found))
 
