@@ -125,13 +125,13 @@ def test_mixup_is_the_weighted_mean(images):
     share = torch.tensor([0.0, 1.0, 0.25, 0.5] * 4)
     expected = share.numpy()[:, None, None, None] * images.numpy()
     expected += (1 - share.numpy())[:, None, None, None] * images.flip(0).numpy()
-    np.testing.assert_allclose(augment.mix_up(images, images.flip(0), share), expected, atol=1e-6)
+    np.testing.assert_allclose(augment.mixup(images, images.flip(0), share), expected, atol=1e-6)
 
 
 def test_cutmix_pastes_one_box_and_its_share_is_what_was_pasted():
     share, draws = torch.rand(64), torch.rand(2, 64)
     share[:2] = torch.tensor([0.0, 1.0])
-    mixed, own = augment.cut_mix(torch.zeros(64, 3, 30, 41), torch.ones(64, 3, 30, 41), share, draws)
+    mixed, own = augment.cutmix(torch.zeros(64, 3, 30, 41), torch.ones(64, 3, 30, 41), share, draws)
     torch.testing.assert_close(1 - mixed.mean(dim=(1, 2, 3)), own, atol=1e-6, rtol=0)
     assert (own >= share - 0.05).all()  # what is beyond the edges is not pasted
     assert own[1] == 1 and mixed[1].sum() == 0
@@ -145,7 +145,7 @@ def test_cutmix_pastes_one_box_and_its_share_is_what_was_pasted():
 def test_cutmix_leaves_as_much_of_an_image_as_the_paper_s_box_does():
     """Sides of sqrt(1 - share), cut off at the edges, but for whole pixels."""
     share, draws, side = torch.rand(500), torch.rand(2, 500), 100
-    _, own = augment.cut_mix(*torch.zeros(2, 500, 1, side, side), share, draws)
+    _, own = augment.cutmix(*torch.zeros(2, 500, 1, side, side), share, draws)
     half = np.sqrt(1 - share.double().numpy()) / 2
     lengths = np.clip(draws.numpy() + half, 0, 1) - np.clip(draws.numpy() - half, 0, 1)
     error = own.numpy() - (1 - lengths.prod(axis=0))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import xrayfast as xf
 from tests.conftest import TINY, StopAfter
 from xrayfast.errors import ConfigError, Interrupted
-from xrayfast.learning.augment import mix_up
+from xrayfast.learning.augment import mixup
 from xrayfast.learning.training.callbacks import MixImages
 
 SETTINGS = TINY | {
@@ -57,7 +57,7 @@ def test_a_batch_has_the_targets_of_both_images_and_their_shares():
         torch.manual_seed(3)
         mixed, (target, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=0.0)
         assert target.tolist() == list(range(6)) and sorted(other.tolist()) == list(range(6))
-        torch.testing.assert_close(mixed, mix_up(images, images[other], share))
+        torch.testing.assert_close(mixed, mixup(images, images[other], share))
         kinds = set()
         for _ in range(20):
             mixed, (_, other, share), images = batch(torch.arange(6), mixup=0.4, cutmix=1.0)

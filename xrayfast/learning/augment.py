@@ -71,14 +71,14 @@ def random_affine(images: Tensor, draws: Tensor, ranges: Augmentation = DEFAULT)
     return images.index_copy(0, rows, F.grid_sample(images[rows], grid, align_corners=True))
 
 
-def mix_up(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
+def mixup(images: Tensor, others: Tensor, share: Tensor) -> Tensor:
     """Mixup: (N, C, H, W) averages of the images and the others, weighted by the (N,) share of the images (Zhang et al.
     2018, ICLR).
     """
     return torch.lerp(others, images, share.to(images).view(-1, 1, 1, 1))
 
 
-def cut_mix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+def cutmix(images: Tensor, others: Tensor, share: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
     """CutMix: a box of each image is that of the other one (Yun et al. 2019, ICCV).
 
     Args:

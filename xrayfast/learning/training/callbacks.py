@@ -15,7 +15,7 @@ from torch.distributions import Beta
 
 from xrayfast.batches import add_epoch, empty_batches
 from xrayfast.errors import TrainingError, XrayfastError
-from xrayfast.learning.augment import cut_mix, mix_up
+from xrayfast.learning.augment import cutmix, mixup
 from xrayfast.learning.fastai_api import Callback, CancelFitException, L
 from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.randomness import reseed
@@ -93,9 +93,9 @@ class MixImages(Callback):
         share = Beta(alpha, alpha).sample((len(images),))
         others, other = images[partner.to(images.device)], target[partner.to(target.device)]
         if cut:
-            images, share = cut_mix(images, others, share, torch.rand(2, len(images)))
+            images, share = cutmix(images, others, share, torch.rand(2, len(images)))
         else:
-            images = mix_up(images, others, share)
+            images = mixup(images, others, share)
         if target.is_floating_point():  # so that whatever counts unmasked cells sees those of both
             target = target.masked_fill(other.isnan(), math.nan)
         self.learn.xb, self.learn.yb = (images, *self.xb[1:]), (target, other, share.to(images.device))
