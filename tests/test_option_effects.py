@@ -149,7 +149,7 @@ PLAN = PlanFacts(
 """A run in which every option acts."""
 
 
-DECODED, EVALUATION = DecodedFacts(unreadable=True, others=lambda: True), EvaluationFacts(one_split=True)
+DECODED, EVALUATION = DecodedFacts(unreadable=True, others=True), EvaluationFacts(one_split=True)
 DECISION = DecisionFacts(most_likely=False, binary=True)
 
 
@@ -169,7 +169,7 @@ BY_FACTS = [
     ("split_col", "x", {"one_split": False}),
     ("split_file", "x.csv", {"one_split": False}),
     ("unreadable", "skip", {"unreadable": False}),
-    ("keep_masks", True, {"others": no}),
+    ("keep_masks", True, {"others": False}),
     ("missing", "skip", {"table": False}),
     ("missing", "skip", {"missing": False}),
     ("window", "full", {"dicom": no}),

@@ -66,7 +66,7 @@ class DecodedFacts:
     """
 
     unreadable: bool
-    others: Callable[[], bool]
+    others: bool
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,9 @@ def _in_table(data: Any, facts: DataFacts) -> bool:
 _NO_FOLDERS = "the labels are in a table"
 _FOLDERS = "the labels are class folders"
 _TABLE = "Give a table with --labels"
-_OWN_SPLIT = "the data set gives that split, and --ignore-split draws one"
+_GIVEN_SPLIT = (
+    "that split is given; one is drawn without --split-file, and with --ignore-split if the data set gives it"
+)
 
 _OF_ONE_SPLIT = Effect(
     lambda data, facts: facts.one_split,
@@ -189,12 +191,12 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     ),
     "valid_fraction": (
         Effect(lambda data, facts: data.folds is None, "one of the folds is the validation split"),
-        Effect(lambda data, facts: "valid" not in facts.given, _OWN_SPLIT, facts=DataFacts, harmless=True),
+        Effect(lambda data, facts: "valid" not in facts.given, _GIVEN_SPLIT, facts=DataFacts, harmless=True),
     ),
     "test_fraction": (
         Effect(
             lambda data, facts: not data.test_fraction or "test" not in facts.given,
-            _OWN_SPLIT,
+            _GIVEN_SPLIT,
             facts=DataFacts,
             harmless=True,
         ),
@@ -226,7 +228,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     ),
     "keep_masks": (
         Effect(
-            lambda data, facts: not data.keep_masks or facts.others(),
+            lambda data, facts: not data.keep_masks or facts.others,
             "no image is a mask, an overlay, a map or a thumbnail by its name or content",
             facts=DecodedFacts,
             harmless=True,

@@ -8,6 +8,7 @@ from PIL import Image
 
 import xrayfast as xf
 from tests.data.builders import opened
+from tests.data.images.dicom_files import dicom_bytes, report_bytes
 from xrayfast.config import Config
 from xrayfast.errors import DataError
 from xrayfast.errors.escapes import name_arguments
@@ -59,6 +60,27 @@ def test_a_run_lists_them_and_finds_its_data_again(folder, tmp_path):
     assert any("Patients are not known" in remark for remark in run.info.remarks)
     said = [*run.info.data_notes, *run.info.remarks]
     assert sum("--patient-col" in note and "'name:REGEX'" in note for note in said) == 1
+
+
+def test_dicom_objects_that_are_no_images_are_left_out_unless_masks_are_kept(folder):
+    """A report, a segmentation, and one that its header calls a mask; a file without a class stays an error."""
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    own = {"a.dcm": report_bytes(), "b.dcm": dicom_bytes(values, SOPClassUID="1.2.840.10008.5.1.4.1.1.66.4")}
+    own["c.dcm"] = dicom_bytes(values, Modality="SEG")
+    for name, content in own.items():
+        (folder / "normal" / name).write_bytes(content)
+    options = {"cache": False, "patient_col": "none"}
+    data = decode(opened(folder, **options), 64)[0]
+    reason = "DICOM objects that are no radiographs, by their header"
+    assert data.left_out == ((reason, tuple(f"normal/{name}" for name in own)),) and len(data) == 40
+    with pytest.raises(DataError, match="2 of 43 images can't be read"):
+        decode(opened(folder, keep_masks=True, **options), 64)
+    found = {one.kind: one for one in xf.check(folder, size=64).findings}
+    assert found["other_objects"].images == ("normal/a.dcm", "normal/b.dcm")
+    assert found["no_radiograph"].images == ("normal/c.dcm",) and "unreadable" not in found
+    (folder / "normal" / "d.dcm").write_bytes(bytes(128) + b"DICM" + bytes(100))
+    with pytest.raises(DataError, match="1 of 44 images can't be read"):
+        decode(opened(folder, **options), 64)
 
 
 def test_images_of_two_shades_are_left_out_unless_masks_are_kept(folder):

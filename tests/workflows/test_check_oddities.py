@@ -5,10 +5,11 @@ import struct
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 import xrayfast as xf
-from tests.data.images.dicom_files import dicom_bytes
+from tests.data.images.dicom_files import dicom_bytes, report_bytes
 from xrayfast.errors import DataError
 from xrayfast.synthetic import CONDITIONS, phantom
 
@@ -69,6 +70,10 @@ def odd_folder(tmp_path_factory):
     save("lung_mask.png", film(59))
     save("region.png", (disc * 255).astype(np.uint8))
     save("regions.png", (disc * 90 + np.tri(SIDE, dtype=bool) * 60).astype(np.uint8))
+    save("numbered.png", disc.astype(np.uint8) + np.tri(SIDE, dtype=np.uint8))
+    save("hot.png", colormaps["hot"](film(60), bytes=True)[..., :3])
+    add("segments.dcm").write_bytes(dicom_bytes(film(76), Modality="SEG"))
+    add("report.dcm").write_bytes(report_bytes())
     hues = np.stack([film(60), 255 - film(60), np.roll(film(60), 40, 1)], -1)
     save("hues.png", hues)
     tinted = np.stack([film(61), film(61) * 0.8, film(61) * 0.4], -1).astype(np.uint8)
@@ -137,7 +142,10 @@ FINDINGS = {
     "unreadable": ("empty.png", "page.png"),
     "all_masked": ("blank.png",),
     "two_shades": ("region.png",),
-    "colour_coded": ("hues.png",),
+    "few_shades": ("regions.png", "numbered.png"),
+    "colour_coded": ("hues.png", "hot.png"),
+    "no_radiograph": ("segments.dcm",),
+    "other_objects": ("report.dcm",),
     "constant": ("shade.png", "clear.png"),
     "transparent": ("clear.png",),
     "noise": ("noise.png",),
@@ -155,7 +163,6 @@ FINDINGS = {
 """The kinds of findings, and images that each must name."""
 
 NOTED = {
-    "of 4 shades": "regions.png",
     "JPEG in a file named .png": "named.png",
     "values evidently signed, against the header": "wrapped.png",
     "values of 14 bits, where the header says 12": "bits.dcm",

@@ -15,7 +15,7 @@ from xrayfast.audit.duplicates import Duplicates, distinct_groups
 from xrayfast.audit.features import Features
 from xrayfast.audit.leaks import Leaks, rows_by_patient
 from xrayfast.audit.shortcuts import ALL, NOTABLE, RIVAL, Shortcuts
-from xrayfast.data.images.notes import COLOUR_CODED, TWO_SHADES, group_notes
+from xrayfast.data.images.notes import COLOUR_CODED, FEW_SHADES, NO_RADIOGRAPH, TWO_SHADES, group_notes, is_other_object
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
@@ -48,6 +48,8 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
         "There is nothing to see in them: save them without their alpha channel, or take them out.",
     ),
     "two_shades": (TWO_SHADES, "warning", "of two shades, as masks are", _NO_RADIOGRAPH),
+    "no_radiograph": (NO_RADIOGRAPH, "warning", "that are no radiographs, by their header", _NO_RADIOGRAPH),
+    "few_shades": (FEW_SHADES.replace("#", r"\d+"), "warning", "of few shades, as label maps are", _NO_RADIOGRAPH),
     "colour_coded": (COLOUR_CODED, "warning", "colour-coded, as maps and overlays are", _NO_RADIOGRAPH),
     "noise": (
         "as in noise",
@@ -95,6 +97,15 @@ _NOTED: dict[str, tuple[str, Severity, str, str]] = {
 }
 """By kind of finding: regular expression of the note on reading, severity, and the finding's title and advice. Other
 notes that need attention are findings as they stand."""
+
+
+_STOPS = "Training stops at such a file: fetch it again, or take it out."
+
+_UNREADABLE: tuple[tuple[str, Severity, str, str, str], ...] = (
+    ("unreadable", "warning", "image", "can't be read", _STOPS),
+    ("other_objects", "note", "DICOM object", "without an image", _NO_RADIOGRAPH),
+)
+"""Findings on files that can't be read: kind, severity, title and advice; the second on sound ones."""
 
 
 @dataclass(frozen=True)
@@ -146,11 +157,13 @@ def leak_findings(leaks: Leaks) -> list[Finding]:
 
 def unreadable_findings(unreadable: Mapping[str, str]) -> list[Finding]:
     """Files that can't be read."""
-    if not unreadable:
-        return []
-    text = f"{' '.join(list(unreadable.values())[:2])} Training stops at such a file: fetch it again, or take it out."
-    title = f"{plural(len(unreadable), 'image')} can't be read"
-    return [Finding("unreadable", "warning", title, text, len(unreadable), tuple(unreadable))]
+    found = []
+    for kind, severity, noun, rest, advice in _UNREADABLE:
+        is_other = kind == "other_objects"
+        if problems := {name: text for name, text in unreadable.items() if is_other_object(text) == is_other}:
+            title, text = f"{plural(len(problems), noun)} {rest}", f"{' '.join([*problems.values()][:2])} {advice}"
+            found.append(Finding(kind, severity, title, text, len(problems), tuple(problems)))
+    return found
 
 
 def duplicate_findings(data: Manifest, duplicates: Sequence[Duplicates]) -> list[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from xrayfast.data.cache.image_cache import DecodedImages, DecodingProgress, decode_images, open_images
+from xrayfast.data.cache.image_cache import DecodedImages, DecodingProgress, open_images, require_readable
 from xrayfast.data.images.names import is_derived
 from xrayfast.data.images.notes import find_other_images
 from xrayfast.data.manifest import Manifest, open_manifest
@@ -29,25 +29,20 @@ def decode_manifest(
         WriteError: no disk space for the cache.
     """
     config, names, paths = data.config, data.table["image"].tolist(), data.table["path"].tolist()
-    reasons: dict[str, str] = {}
-    if config.unreadable == "skip" and may_leave_out:
-        images = open_images(config, side)
-        problems = images.build(paths, progress)
-        reasons = {name: UNREADABLE for name, path in zip(names, paths, strict=True) if path in problems}
-    else:
-        images = decode_images(config, side, paths, progress)
+    images = open_images(config, side)
+    problem_of = images.build(paths, progress)
+    problems = {name: problem_of[path] for name, path in zip(names, paths, strict=True) if path in problem_of}
     if not may_leave_out:
+        require_readable(list(problems.values()), len(names))
         return data, images
-    unreadable = bool(reasons)
-    readable = {name: path for name, path in zip(names, paths, strict=True) if name not in reasons}
-
-    def others() -> dict[str, str]:
-        return find_other_images(list(readable), [images.info(path).notes for path in readable.values()])
-
-    if not config.keep_masks:
-        reasons |= others()
+    readable = {name: path for name, path in zip(names, paths, strict=True) if name not in problems}
+    others = find_other_images({name: images.info(path).notes for name, path in readable.items()}, problems)
+    reasons = {} if config.keep_masks else others
+    if config.unreadable == "skip":
+        reasons = dict.fromkeys(problems, UNREADABLE) | reasons
+    require_readable([problem for name, problem in problems.items() if name not in reasons], len(names))
     if reasons:
         left_out = {name: why for why, names in data.left_out for name in names}
         data = open_manifest(config, leave_out=left_out | reasons)
-    facts = DecodedFacts(unreadable, lambda: any(map(is_derived, names)) or bool(others()))
+    facts = DecodedFacts(bool(problems), bool(others) or any(map(is_derived, names)))
     return replace(data, notes=tuple(dict.fromkeys([*data.notes, *check_effects(config, facts)]))), images

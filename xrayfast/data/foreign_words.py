@@ -1,4 +1,6 @@
-"""Words of other languages than English in cells and names of folders: for missing, normal, yes and no, and splits."""
+"""Words of other languages than English in cells and names of folders: for missing, normal, yes and no, splits, and
+findings, of which the English word is here too.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +34,25 @@ _WORDS: Mapping[str, str] = {
         проверочная 验证 驗證 验证集 検証 검증""",
     "test": """prueba pruebas teste testes prüfung testdaten testowy testovací тест тестовая 测试 測試 测试集
         テスト 테스트 시험""",
+    "atelectasis": """atelectasis atelectasia atelectasie atélectasie atelektase atelettasia niedodma ателектаз 肺不张
+        無気肺""",
+    "cardiomegaly": """cardiomegaly cardiomegalia cardiomégalie kardiomegalie cardiomegalie herzvergrößerung
+        kardiomegalia кардиомегалия 心脏增大 心影增大 心拡大 심비대""",
+    "consolidation": "consolidation consolidación consolidação consolidamento konsolidierung консолидация 实变",
+    "effusion": """effusion derrame derrame-pleural épanchement épanchement-pleural erguss pleuraerguss versamento
+        versamento-pleurico pleuravocht wysięk выпот плевральный-выпот 胸腔积液 胸水 흉수""",
+    "emphysema": "emphysema enfisema emphysème emphysem эмфизема 肺气肿 肺気腫 폐기종",
+    "fibrosis": "fibrosis fibrose fibrosi fibrosis-pulmonar lungenfibrose фиброз 纤维化 線維化",
+    "fracture": "fracture fractura fratura frattura fraktur fractuur złamanie перелом 骨折 골절",
+    "hernia": "hernia hernie hérnia ernia грыжа 疝",
+    "mass": "mass masa massa masse raumforderung образование 肿块 腫瘤 종괴",
+    "nodule": "nodule nódulo nodulo knoten rundherd guzek узел 结节 結節 결절",
+    "edema": "edema oedema œdème ödem lungenödem edema-pulmonar отек отёк 肺水肿 肺水腫 폐부종",
+    "pneumonia": """pneumonia neumonía pneumonie lungenentzündung polmonite longontsteking lunginflammation
+        zapalenie-płuc пневмония zatürre 肺炎 폐렴""",
+    "pneumothorax": "pneumothorax neumotórax pneumotórax pneumotorace odma пневмоторакс 气胸 氣胸 気胸 기흉",
+    "tuberculosis": """tuberculosis tuberculose tuberkulose tubercolosi tuberculosi tuberkulos gruźlica туберкулез
+        туберкулёз tüberküloz verem 结核 肺结核 結核 결핵""",
 }
 
 SPLIT_STEMS: Mapping[str, str] = {

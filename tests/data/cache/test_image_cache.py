@@ -21,7 +21,7 @@ from PIL import Image
 from tests.data.cache.image_files import SIDE, assert_true_to, count_cached, patched_reader, write_images
 from xrayfast.config import DataConfig
 from xrayfast.data.cache import decode_worker, folders, image_cache, shards
-from xrayfast.data.cache.image_cache import ImageCache, UncachedImages, decode_images, open_images
+from xrayfast.data.cache.image_cache import ImageCache, UncachedImages, open_images, require_readable
 from xrayfast.data.cache.shards import Entry, ImageInfo, write_shard
 from xrayfast.data.images import reader
 from xrayfast.data.images.reader import fit_square, read
@@ -319,13 +319,13 @@ def test_unreadable_files_are_named_and_the_others_built(tmp_path, root, kind, w
     assert list(images.build([*paths, *bad], workers=0)) == bad
 
 
-def test_decoded_names_all_that_is_wrong_or_gives_the_images(tmp_path, root):
+def test_an_error_names_what_can_t_be_read(tmp_path, root):
+    require_readable([], 3)
     paths = write_images(tmp_path / "images", 3)
-    config = DataConfig(cache_dir=root)
-    assert_true_to(decode_images(config, SIDE, paths), paths)
     bad = [str(tmp_path / f"{i:02d}.png") for i in range(25)]
+    problems = open_images(DataConfig(cache_dir=root), SIDE).build(paths + bad)
     with pytest.raises(DataError, match="25 of 28 images") as caught:
-        decode_images(config, SIDE, paths + bad)
+        require_readable(list(problems.values()), 28)
     assert all(path in str(caught.value) for path in bad[:20])
     assert str(caught.value).endswith("and 5 more. 'xrayfast check' lists all.")
 

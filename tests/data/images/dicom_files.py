@@ -161,3 +161,10 @@ def palette(size, bits=16):
         elements[f"{colour}PaletteColorLookupTableDescriptor"] = [size % 65536, 0, bits]
         elements[f"{colour}PaletteColorLookupTableData"] = ramp.tobytes() if bits > 8 else ramp.astype("u1").tobytes()
     return elements
+
+
+def report_bytes():
+    """A structured report, which has no pixels."""
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "1.2", "SR"
+    return written(dataset)

@@ -541,12 +541,6 @@ def without(keyword, values=None, **options):
     return files.dicom_bytes(pattern(12) if values is None else values, **{keyword: None}, **options)
 
 
-def report():
-    dataset = Dataset()
-    dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.Modality = "1.2.840.10008.5.1.4.1.1.88.11", "1.2", "SR"
-    return files.written(dataset)
-
-
 def float_pixels():
     dataset = files.image_dataset(pattern(16))
     dataset.FloatPixelData, dataset.BitsAllocated = PATTERN.astype("<f4").tobytes(), 32
@@ -573,7 +567,7 @@ REFUSED = {
     "several frames": (
         lambda: files.dicom_bytes(pattern(12), NumberOfFrames=3), "found a DICOM object of 3 frames; expected one"
     ),
-    "a report": (report, r"found a DICOM object with no pixel data \(Basic Text SR Storage\); expected a radiograph"),
+    "a report": (files.report_bytes, r"a DICOM object with no pixel data \(Basic Text SR Storage\); expected"),
     "floating point": (float_pixels, "with floating-point pixels"),
     "32 bits": (lambda: files.dicom_bytes(pattern(8).astype(np.uint32)), "32 bits stored of 32"),
     "1 bit": (lambda: files.dicom_bytes(pattern(8), BitsAllocated=1, BitsStored=1, HighBit=0), "1 bits stored of 1"),
@@ -966,6 +960,20 @@ def test_reports_and_screenshots_are_noted_by_their_description(roundtrip):
     for elements in ({"SeriesDescription": "Dose Report"}, {"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}):
         assert "a report or a screenshot, by its description" in roundtrip(values, **elements).notes
     assert not [note for note in roundtrip(values, SeriesDescription="Chest PA").notes if "screenshot" in note]
-    for elements in ({"SeriesDescription": "Lung mask overlay"}, {"ImageType": ["DERIVED", "SECONDARY", "MASK"]}):
-        assert "a mask or an overlay, by its description" in roundtrip(values, **elements).notes
-    assert not [note for note in roundtrip(values, ImageType=["ORIGINAL", "PRIMARY"]).notes if "mask" in note]
+
+
+@pytest.mark.parametrize(
+    ("elements", "noted"),
+    [
+        ({"SeriesDescription": "Lung mask overlay"}, True),
+        ({"ImageType": ["DERIVED", "SECONDARY", "MASK"]}, True),
+        ({"Modality": "SEG"}, True),
+        ({"Modality": "PR"}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY"]}, False),
+        ({"SeriesDescription": "AP with face mask"}, False),
+        ({"Modality": "CT"}, False),
+    ],
+)
+def test_masks_and_the_like_are_noted_by_their_header(roundtrip, elements, noted):
+    notes = roundtrip(np.arange(4096, dtype=np.uint16).reshape(64, 64), **elements).notes
+    assert ("no radiograph, by its header" in notes) == noted

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import colormaps
 from PIL import Image
 
 from tests.data.images.dicom_files import dicom_bytes
@@ -21,7 +22,9 @@ from xrayfast.data.images.radiograph import apply_lut
 from xrayfast.data.images.reader import fit_square, is_image, read
 from xrayfast.errors import ConfigError, ReadError
 from xrayfast.errors.escapes import escape_hidden
+from xrayfast.synthetic import phantom
 
+FILM = phantom("normal", patient=0, image=0, size=320)
 RAMP = np.tile(np.arange(256, dtype=np.uint8), (64, 1))
 
 
@@ -149,6 +152,27 @@ def test_masks_are_of_two_shades_whatever_scaling_and_jpeg_do_to_them(tmp_path):
         assert read(path).notes == ("of two shades",)
     regions = Image.fromarray((disc * 120 + np.tri(80, dtype=bool) * 80).astype(np.uint8))
     assert read(saved(tmp_path, regions, "x.png")).notes == ("of 4 shades",)
+    scaled = regions.resize((200, 200), Image.Resampling.BILINEAR)
+    for name in ("x.png", "x.jpg"):
+        assert read(saved(tmp_path, scaled, name)).notes == ("of 4 shades",)
+
+
+@pytest.mark.parametrize("levels", [(0, 1), (0, 1, 2), (0, 127, 254), (254, 255), (0, 1, 2, 3, 4, 5, 6, 7), (9, 200)])
+def test_label_maps_are_of_few_shades_whatever_their_values(tmp_path, levels):
+    places = np.add.outer(np.arange(80), np.arange(80)) * len(levels) // 159
+    note = "of two shades" if len(levels) == 2 else f"of {len(levels)} shades"
+    assert read(saved(tmp_path, Image.fromarray(np.array(levels, np.uint8)[places]), "x.png")).notes == (note,)
+    small = np.full((200, 200), levels[0], np.uint8)
+    small[90:100, 90:100] = levels[-1]
+    assert read(saved(tmp_path, Image.fromarray(small), "x.png")).notes == ("of two shades",)
+
+
+def test_radiographs_are_not_of_few_shades(tmp_path):
+    """Nor where half of them is black, or they are of 16 gray levels."""
+    film = phantom("normal", patient=0, image=0, size=128)
+    masked = np.where(np.abs(np.arange(128) - 64) < 30, film, 0).astype(np.uint8)
+    for pixels in (film, film // 16 * 16, film // 8, masked, film // 2 + 128):
+        assert not [note for note in read(saved(tmp_path, Image.fromarray(pixels), "x.png")).notes if "shades" in note]
 
 
 def coloured(*weights):
@@ -176,6 +200,17 @@ def test_an_image_in_colour_is_noted(tmp_path, colours, note, name):
         Image.fromarray(colours).save(tmp_path / name, **({"subsampling": 0} if name == "x.jpg" else {}))
     found = [text for text in read(tmp_path / name).notes if "colo" in text]
     assert [re.sub(r"\d+%", "#%", text) for text in found] == [note] * bool(note)
+
+
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [("viridis", True), ("jet", True), ("inferno", True), ("coolwarm", True), ("hot", True), ("afmhot", True),
+     ("gray", None), ("bone", None), ("Blues", False), ("copper", False)],
+)  # fmt: skip
+def test_colour_maps_are_colour_coded_and_tints_are_not(tmp_path, name, note):
+    path = saved(tmp_path, Image.fromarray(colormaps[name](FILM, bytes=True)[..., :3]), "x.png")
+    found = [text for text in read(path).notes if "colo" in text]
+    assert found == ["colour-coded"] if note else len(found) == (note is False) and "colour-coded" not in found
 
 
 @pytest.mark.parametrize("bits", [12, 16])
@@ -705,6 +740,27 @@ def test_a_jpeg_of_more_rows_than_its_header_claims_is_noted(tmp_path, claimed, 
     content[frame + 5 : frame + 7] = claimed.to_bytes(2, "big")
     (tmp_path / "a.jpg").write_bytes(content + b"further bytes" * 1000)
     assert ("data go on below the last row that the header claims" in read(tmp_path / "a.jpg").notes) == noted
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(("size", "noted"), [((320, 320), False), ((320, 160), True), ((160, 320), True)])
+def test_a_progressive_jpeg_of_more_data_than_its_header_claims_is_noted(tmp_path, mode, size, noted):
+    path = saved(tmp_path, Image.fromarray(FILM).convert(mode), "a.jpg", progressive=True)
+    content = bytearray(path.read_bytes())
+    frame = content.find(b"\xff\xc2")
+    content[frame + 5 : frame + 9] = struct.pack(">HH", *size)
+    path.write_bytes(content)
+    assert ("data go on below the last row that the header claims" in read(path).notes) == noted
+
+
+def test_a_progressive_jpeg_of_which_scans_are_missing_is_noted(tmp_path):
+    path = saved(tmp_path, Image.fromarray(FILM), "a.jpg", progressive=True)
+    content = path.read_bytes()
+    scans = [match.start() for match in re.finditer(b"\xff\xda", content)]
+    assert len(scans) > 4 and read(path).notes == ()
+    for end in (scans[2] + 40, scans[4]):
+        path.write_bytes(content[:end] + b"\xff\xd9")
+        assert read(path).notes == ("scans of a progressive JPEG are missing, and fine detail with them",)
 
 
 def test_resolutions_of_pixels_that_are_not_square_are_noted(tmp_path):

@@ -24,6 +24,10 @@ from xrayfast.data.labels.spellings import find_alike, note_odd_names
         (["normal", "mass (1)"], "Labels that look like copies of others: 'mass (1)'"),
         (["1,000", "2"], "Labels that may be thousands or decimals, and are compared as written: '1,000'"),
         (["grade (1a)", "photocopy", "1,5"], ""),
+        (["Neumon\u00c3\u00ada", "normal"], "Labels that look like UTF-8 that was read in another encoding"),
+        (["Neumon\u00eda", "p\u00e9n\u00e9tration"], ""),
+        (["Lungenentz\u00fcndung", "Pneumonia", "\u6c14\u80f8"], "'Lungenentz\u00fcndung' and 'Pneumonia'"),
+        (["derrame pleural", "effusion", "masa"], "'derrame pleural' and 'effusion'"),
     ],
 )
 def test_labels_that_may_be_errors_are_noted(names, note):

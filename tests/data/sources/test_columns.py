@@ -238,12 +238,10 @@ def test_a_flag_that_tells_the_split_is_used(tmp_path, name, split):
 @pytest.mark.parametrize(
     ("name", "cells"),
     [
-        ("cohort", ["development", "validation"]),
         ("Usage", ["Training", "PublicTest", "PrivateTest"]),
         ("data_split", [0, 1, 2]),
         ("partition", [0, 1, 1]),
         ("tvt", ["T", "V", "E"]),
-        ("split", ["internal", "external"]),
         ("phase", [0, 0, 1]),
         ("fold_type", [1, 0, 1, 1]),
         ("train_val", [1, 1, 0]),
@@ -257,6 +255,29 @@ def test_a_column_that_may_tell_the_split_is_noted(tmp_path, name, cells):
     assert noted(data, f"'{name}' may tell the split", f"--split-col {name}", "train, valid and test stand for")
     make(tmp_path, *(f"{i}.png" for i in range(10)))
     assert with_flags(tmp_path, name).labels == ("Mass",)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "expected", "note"),
+    [
+        ("cohort", ["development", "validation"], ["train", "valid"], "Splits: 'development' is train;"),
+        ("split", ["dev", "holdout"], None, "Splits: 'dev' is train;"),
+        ("data_split", ["internal", "External-test"], None, "'internal' is train"),
+        ("set", ["train", "dev", "hold-out"], ["train", "valid", "test"], None),
+    ],
+)
+def test_development_and_internal_are_train_where_no_other_word_is(tmp_path, name, cells, expected, note):
+    data = with_cells(tmp_path, name, cells)
+    if expected:
+        assert data.table["split"].tolist() == expected * (24 // len(cells))
+    else:  # the validation split is drawn of train
+        assert [split == "test" for split in data.table["split"]] == [False, True] * 12
+    assert noted(data, note) if note else not noted(data, "Splits:")
+
+
+@pytest.mark.parametrize(("name", "cells"), [("referral", ["internal", "external"]), ("cohort", ["internal", "pilot"])])
+def test_other_columns_of_internal_and_external_are_no_splits(tmp_path, name, cells):
+    assert "test" not in with_cells(tmp_path, name, cells).table["split"].tolist()
 
 
 @pytest.mark.parametrize("name", ["stage_IV", "TB test", "test_positive", "advanced stage", "acute phase"])

@@ -50,6 +50,34 @@ def test_a_separator_line_that_is_wrong_and_blank_lines_before_the_header(data_d
         assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
 
 
+@pytest.mark.parametrize(
+    ("above", "shown"),
+    [
+        ("# exported 2020-01-02, by PACS\n# 10 rows\n", "'# exported 2020-01-02, by PACS', '# 10 rows'"),
+        ("Radiographs of 2020\n\n", "'Radiographs of 2020'"),
+        ("\ufeff#\n# made by R: write.csv(x, y)\r\n\r\n", "'# made by R: write.csv(x, y)'"),
+    ],
+)
+def test_comments_and_titles_above_the_header_are_skipped(data_dir, above, shown):
+    file = table(data_dir, above + lines("image,label", "images/{i}.png,{ab}"))
+    data = opened(data_dir)
+    assert len(data) == 10 and data.labels == ("a", "b") and read_column_names(file) == ["image", "label"]
+    assert noted(data, f"labels.csv: skipped above the header: {shown}.")
+    file.write_text(file.read_text(encoding="utf-8").replace("3.png,b", "3.png,"), encoding="utf-8")
+    row = 5 + len((above + "x").splitlines()) - 1
+    assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
+
+
+@pytest.mark.parametrize("header", ["# image,label", "#image,label", "#,image,label"])
+def test_a_header_may_begin_with_a_number_sign(data_dir, header):
+    row = "images/{i}.png,{ab}" if not header.startswith("#,") else "{i},images/{i}.png,{ab}"
+    table(data_dir, "# made by savetxt\n" + lines(header, row))
+    data = opened(data_dir)
+    assert (
+        len(data) == 10 and data.labels == ("a", "b") and noted(data, "skipped above the header: '# made by savetxt'.")
+    )
+
+
 def test_patients_are_pseudonyms_and_not_shared(data_dir):
     table(data_dir, lines("file,labels,patient_id", "images/{i}.png,{ab},{p}") + "\n\n")
     data = opened(data_dir)

@@ -35,6 +35,20 @@ def test_folders_tell_the_split_where_they_tell_of_train_and_another():
     assert splits_from_folders(["train.png", "test.png"]) == (None, "")
 
 
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("development", "test"), ("dev_set", "hold-out"), ("Internal", "External")],
+)
+def test_folders_of_development_and_internal_images_are_train_beside_others(tmp_path, train, test):
+    make(tmp_path, *(f"{s}/{label}/{label}{i}{s}.png" for s in (train, test) for label in "ab" for i in range(9)))
+    data = opened(tmp_path)
+    assert data.labels == ("a", "b")
+    assert noted(data, f"Splits: '{train}' is train;") or noted(data, f"{train} (18, train)", f"{test} (18, test)")
+    assert {name for name, split in splits(data).items() if split == "test"} == {
+        name for name in splits(data) if name.startswith(test)
+    }
+
+
 @pytest.mark.parametrize("folders", [("train", "test"), ("data/Training", "data/Testing"), ("a_train/x", "a_test/x")])
 def test_the_split_that_the_folders_of_a_table_s_rows_give_is_kept(tmp_path, folders):
     train, test = folders

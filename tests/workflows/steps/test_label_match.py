@@ -128,6 +128,16 @@ def test_single_label_on_multi_label_data(tmp_path):
     )
 
 
+def test_images_of_no_label_are_explained_to_a_single_label_network(tmp_path):
+    data = flags(tmp_path, "Effusion,Mass", "0,1", "0,0", "1,0", "0,0", "-1,0")
+    found = match_labels(data, ("Effusion", "Mass", "normal"), "single")
+    assert found.usable.tolist() == [True, False, True, False, False]
+    assert ("with none of the network's classes", 2) in found.left_out
+    (note,) = [note for note in found.notes if "of no label" in note]
+    assert note.startswith("2 images of no label left out") and "If they are 'normal', give them that label" in note
+    assert not [note for note in match_labels(data, ("Effusion", "Mass"), "multi").notes if "of no label" in note]
+
+
 def test_classes_that_only_one_of_both_has_are_named(tmp_path):
     data = opened(classes(tmp_path, effusion=2, normal=1, mass=1))
     notes = match_labels(data, ("covid", "mass", "normal"), "single").notes

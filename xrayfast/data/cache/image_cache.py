@@ -35,26 +35,20 @@ def open_images(config: DataConfig, side: int) -> DecodedImages:
     return ImageCache(side, config.window, config.cache_dir) if config.cache else UncachedImages(side, config.window)
 
 
-def decode_images(
-    config: DataConfig, side: int, paths: Sequence[str], progress: DecodingProgress | None = None
-) -> DecodedImages:
-    """`open_images`, and decode the files that have not been decoded before.
+def require_readable(problems: Sequence[str], total: int) -> None:
+    """Refuse files that can't be read, of so many; `problems` are what `DecodedImages.build` found.
 
     Raises:
-        DataError: files that can't be read; the message lists the first of them.
-        ConfigError: invalid window.
-        WriteError: no room for the cache.
+        DataError: there are any; the message lists the first of them.
     """
-    images = open_images(config, side)
-    if problems := list(images.build(paths, progress).values()):
+    if problems:
         shown, more = problems[:_PROBLEMS], len(problems) - _PROBLEMS
         raise DataError(
-            f"{len(problems)} of {len(paths)} images can't be read; expected none. Fix them, or leave them out with "
+            f"{len(problems)} of {total} images can't be read; expected none. Fix them, or leave them out with "
             "--unreadable skip:",
             *shown,
             *([f"and {more} more. 'xrayfast check' lists all."] if more > 0 else []),
         )
-    return images
 
 
 class DecodedImages(ABC):

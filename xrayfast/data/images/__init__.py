@@ -5,5 +5,6 @@
 - `dicom`: DICOM.
 - `radiograph`: what `read` returns; 8-bit scaling.
 - `notes`: what is noted of an image's contents, and which notes need attention.
+- `jpeg`: which data of a JPEG are missing, or go on below its last row.
 - `limits`: what is refused before it is decoded: file size, pixels, aspect ratio, JPEG scans.
 """

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from xrayfast.errors import ReadError
 from xrayfast.files import require_regular_file
 
@@ -24,15 +21,6 @@ is left after resizing to a square."""
 MAX_JPEG_SCANS = 100
 """Most scans in a JPEG: a few kilobytes of empty scans would otherwise keep the decoder busy for hours; progressive
 files have about ten."""
-
-MISSING_ROWS = "last rows plain gray, as where data are missing"
-"""The note on images that `lacks_last_rows`."""
-
-MORE_ROWS = "data go on below the last row that the header claims"
-"""The note on JPEGs that are cut off by a wrong header."""
-
-_MISSING = 128
-"""What libjpeg gives for the pixels that a cut off JPEG lacks."""
 
 _ARITHMETIC_FRAMES = (b"\xff\xc9", b"\xff\xca")
 
@@ -92,15 +80,3 @@ def require_enough_data(path: Path, codestream: memoryview | bytes, width: int, 
             f"{path}: found a JPEG of {len(codestream)} bytes that claims {width} x {height} pixels; expected "
             f"{blocks // 8} bytes or more. Fetch the file again."
         )
-
-
-def lacks_last_rows(image: Image.Image) -> bool:
-    """Whether the end of a decoded JPEG's last rows is as libjpeg fills it where the data end too early."""
-    if image.format not in ("JPEG", "MPO") or image.mode == "CMYK" or image.height <= 8:
-        return False
-    corner = image.getpixel((image.width - 1, image.height - 1))
-    if corner not in (_MISSING, (_MISSING,) * 3):  # nearly always
-        return False
-    # The block in which the data end may be anything, and those after it are gray.
-    bottom = image.crop((image.width // 2, (image.height - 1) // 8 * 8, image.width, image.height))
-    return all(low == high == _MISSING for low, high in np.reshape(bottom.getextrema(), (-1, 2)))

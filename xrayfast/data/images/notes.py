@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from operator import sub
 
 import numpy as np
@@ -18,9 +18,14 @@ _CONSTANT, _FLAT, _DARK, _BRIGHT = 2.55, 64, 64, 191  # gray levels of 0..255
 _NOISE = 0.8
 _FEW_SHADES = 8
 _SHADE = 8  # gray levels that one shade may differ by
+_AT_SHADE, _OF_SHADES = (
+    0.7,
+    0.95,
+)  # shares of a shade's pixels that are nearly equal, and of all pixels that are of shades
+_LEAST_PIXELS = 16  # of a shade
 _CHROMA = 48  # least difference between the channels of a coloured pixel
 _COLOURED_SHARE = 0.02
-_ONE_HUE = 0.9  # mean resultant length of hues, above which they are a tint
+_ONE_HUE = 0.975  # mean resultant length of hues, above which they are a tint
 
 _LEAST_SIDE = 48  # pixels of an image in which areas are looked at
 _DOUBLE = (1.6, 3.2)  # longer to shorter side of two chest radiographs in one image
@@ -34,14 +39,23 @@ _ROUTINE = re.compile(
 )
 """How notes begin on steps that many sound files need; only `xrayfast check` and `predict` give these."""
 
-TWO_SHADES, COLOUR_CODED = "of two shades", "colour-coded"
-"""The notes on images that are black and white alone, and on those that consist of several strong colours."""
+NO_RADIOGRAPH = "no radiograph, by its header"
+"""The note on DICOM images that are masks or the like."""
+
+TWO_SHADES, FEW_SHADES, COLOUR_CODED = "of two shades", "of # shades", "colour-coded"
+"""The notes on images that are black and white alone, on those of 3 to 8 shades (see `generalize_note`), and on those
+that consist of several strong colours.
+"""
 
 _REASONS = {
+    NO_RADIOGRAPH: "DICOM objects that are no radiographs, by their header",
     TWO_SHADES: f"{TWO_SHADES}, as masks are",
+    FEW_SHADES: "of few shades, as label maps are",
     COLOUR_CODED: f"{COLOUR_CODED}, as maps and overlays are",
 }
-"""Why images are left out that are no radiographs by their content, by the note on them."""
+"""Why images are left out that are no radiographs, by the note on them."""
+
+_OTHER_OBJECT = re.compile(r": found a DICOM object (of another kind|with no pixel data) \((?!of unknown class)")
 
 
 def describe_contents(pixels: Pixels) -> list[str]:
@@ -53,17 +67,15 @@ def describe_contents(pixels: Pixels) -> list[str]:
     # One step of this length along all rows meets columns evenly.
     few = sorted(pixels.reshape(-1)[:: height // _SAMPLED * width + (width * 3) // 8 + 1].tobytes())
     low, high = few[len(few) // 20], few[-1 - len(few) // 20]
-    if high - low < 1.25 * _FLAT:
+    if high - low < 1.25 * _FLAT or 2 * len(set(few)) <= len(few):
         sample = pixels[:: -(-height // _SAMPLED), :: -(-width // _SAMPLED)]
+        # Before contrast: the values of label maps may be 0, 1 and 2.
+        if _count_shades(sample) and (shades := _count_shades(pixels)) > 1:
+            return [TWO_SHADES if shades == 2 else FEW_SHADES.replace("#", str(shades))]
         counted = np.bincount(sample.ravel()).cumsum()
         low, high = counted.searchsorted((0.05 * sample.size, 0.95 * sample.size)).tolist()
         if high - low < _FLAT:
             return _describe_flat(pixels, sample, low, high)
-    if len(set(few)) <= _FEW_SHADES and 2 < (shades := np.count_nonzero(np.bincount(pixels.ravel()))) <= _FEW_SHADES:
-        return [f"of {shades} shades"]
-    between = bisect_left(few, few[-1] - _SHADE) - bisect_right(few, few[0] + _SHADE)
-    if 8 * between < len(few) and _has_two_shades(pixels):
-        return [TWO_SHADES]
     if _is_noise(pixels, high - low):
         return ["neighbouring pixels differ as in noise"]
     return _describe_areas(pixels, few)
@@ -130,18 +142,45 @@ def describe_colours(rgb: bytes) -> list[str]:
     return [f"colour on {share:.0%} of the area converted to gray"]
 
 
-def find_other_images(names: Sequence[str], notes: Iterable[Sequence[str]]) -> dict[str, str]:
-    """The reasons to leave out images that are no radiographs by their content, by name; none where all are such."""
-    found = {name: why for name, own in zip(names, notes, strict=True) for n, why in _REASONS.items() if n in own}
-    return found if len(found) < len(names) else {}
+def find_other_images(notes: Mapping[str, Sequence[str]], problems: Mapping[str, str]) -> dict[str, str]:
+    """The reasons to leave out images that are no radiographs by header or content, by name; none where all are such.
+
+    Args:
+        notes: of the images, by name.
+        problems: why others can't be read, by name; among them are DICOM objects without an image.
+    """
+    kinds = {name: map(generalize_note, own) for name, own in notes.items()}
+    found = {name: _REASONS[kind] for name, own in kinds.items() for kind in own if kind in _REASONS}
+    found |= {name: _REASONS[NO_RADIOGRAPH] for name, problem in problems.items() if is_other_object(problem)}
+    return found if len(found) < len(notes) + len(problems) else {}
 
 
-def _has_two_shades(pixels: Pixels) -> bool:
-    """Whether nearly all pixels are of two shades, as in masks, of which scaling and JPEG make a few others."""
+def is_other_object(problem: str) -> bool:
+    """Whether a file can't be read because it is a sound DICOM object without an image, such as a report."""
+    return bool(_OTHER_OBJECT.search(problem))
+
+
+def _count_shades(pixels: Pixels) -> int:
+    """How many shades the pixels are of, as in masks and label maps; 0 where these are more than a few.
+
+    Scaling and JPEG make a few others of each, most of them close to it, and some between.
+    """
     counts = np.bincount(pixels.ravel(), minlength=256)
-    shades = counts.nonzero()[0]
-    between = counts[shades[0] + _SHADE + 1 : shades[-1] - _SHADE].sum()
-    return bool(len(shades) == 2 or between < 0.05 * pixels.size)
+    shades = int(np.count_nonzero(counts))
+    if shades <= _FEW_SHADES:
+        return shades if np.count_nonzero(counts >= _LEAST_PIXELS) > 1 else 1
+    left = pixels.size
+    for shade in range(1, _FEW_SHADES + 1):
+        level = int(counts.argmax())
+        near = counts[max(0, level - _SHADE) : level + _SHADE + 1]
+        own = near.sum()
+        if counts[max(0, level - 1) : level + 2].sum() < _AT_SHADE * own:
+            return 0
+        near[:] = 0
+        left -= own
+        if left < (1 - _OF_SHADES) * pixels.size:
+            return shade
+    return 0
 
 
 def _describe_flat(pixels: Pixels, sample: Pixels, low: int, high: int) -> list[str]:

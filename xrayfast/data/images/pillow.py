@@ -12,14 +12,8 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from xrayfast.data.images.bits import find_surround, has_other_sign
-from xrayfast.data.images.limits import (
-    MISSING_ROWS,
-    MORE_ROWS,
-    lacks_last_rows,
-    require_enough_data,
-    require_few_scans,
-    require_sensible_size,
-)
+from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows, note_wrong_length
+from xrayfast.data.images.limits import require_enough_data, require_few_scans, require_sensible_size
 from xrayfast.data.images.notes import describe_colours
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
@@ -63,8 +57,8 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
                     # Read in small steps, the end of what was read is that of the last row that is claimed.
                     image.decodermaxblock = max(_LEAST_STEP, len(stream.getbuffer()) // _STEPS)
                 pixels = _to_gray(image, bits, notes)
-                if isinstance(stream, io.BytesIO) and _has_more_rows(stream):
-                    notes.append(MORE_ROWS)
+                if isinstance(stream, io.BytesIO):
+                    notes += note_wrong_length(stream)
     except ReadError:
         raise
     except UnidentifiedImageError as error:
@@ -79,13 +73,6 @@ def decode_with_pillow(path: Path, stream: BinaryIO) -> Radiograph:
     messages = {str(w.message) for w in caught if not issubclass(w.category, Image.DecompressionBombWarning)}
     notes += [f"Pillow: {message}" for message in sorted(messages)]
     return Radiograph(pixels, tuple(notes), file_format, mode, bits)
-
-
-def _has_more_rows(stream: io.BytesIO) -> bool:
-    """Whether data of a JPEG's image go on where its last row was decoded: the header claims too few rows."""
-    content, end = stream.getvalue(), stream.tell()
-    scan = content.rfind(b"\xff\xda", 0, end)
-    return 0 <= scan < end < content.find(b"\xff\xd9", scan)
 
 
 def gray_pixels(image: Image.Image) -> Pixels:

@@ -300,7 +300,8 @@ SOFT_LABELS = (
 def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
     """Whether the cells that are not missing are scores, and none is a known label.
 
-    Scores are numbers from 0 to 1, one between them, or from 0 to 100, in per cent, or of 50 and more where these are 0
+    Scores are logits, which are many numbers with decimals and some negative, or numbers from 0 to 1, one between them,
+    or from 0 to 100, in per cent, or of 50 and more where these are 0
     and 100, one is no whole number, or they are too many and too far apart for numbers of classes.
     """
     values = list[float]()
@@ -317,7 +318,7 @@ def are_fractions(cells: Sequence[str], known: Collection[str] = ()) -> bool:
             return False
     low, high, whole = min(values, default=-1), max(values, default=0), all(value == int(value) for value in values)
     if low < 0 or high > 100:
-        return False
+        return not whole and low < 0 and len(values) >= _MANY_SCORES
     if any("%" in cell for cell in {*cells}):
         return True
     if 1 < high < _HIGH_SCORE:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -52,17 +53,17 @@ def drop_invisible(text: str) -> str:
 def normalize_label(name: str) -> str:
     """The key by which two spellings of a label are equal, wherever labels are read or compared.
 
-    It has no case, Unicode form, invisible characters, surrounding quotes or brackets, and no last full stop; no
-    spaces, underscores and hyphens, except a hyphen that is not between letters or digits ("covid-", "-1") and one
-    between two digits ("1-2" is not "12"); and in names no zeros before numbers or as all their decimals. A number is
-    compared by value, with a point or comma, unless its commas may part thousands.
+    It has no case, wrong encoding, Unicode form, invisible characters, surrounding quotes or brackets, and no last full
+    stop; no spaces, underscores and hyphens, except a hyphen that is not between letters or digits ("covid-", "-1") and
+    one between two digits ("1-2" is not "12"); and in names no zeros before numbers or as all their decimals. A number
+    is compared by value, with a point or comma, unless its commas may part thousands.
 
     >>> normalize_label("Pleural_Thickening") == normalize_label("['pleural-thickening']")
     True
     >>> [normalize_label(text) for text in ("1.50", "+1,5", "15e-1", "-1.0", "1,500")]
     ['1.5', '1.5', '1.5', '-1', '1,500']
     """
-    text = unicodedata.normalize("NFKC", drop_invisible(name)).strip()
+    text = unicodedata.normalize("NFKC", drop_invisible(repair_encoding(name))).strip()
     while (inner := _unwrap(text)) != text:
         text = inner
     text = re.sub(r"[.,;:\s]+$", "", text) or text
@@ -78,6 +79,20 @@ def normalize_label(name: str) -> str:
     return (re.sub(r"[\s_]+", "", text) or text).casefold()
 
 
+def repair_encoding(text: str) -> str:
+    r"""The text that was written in UTF-8, where it was read in another encoding: once or twice.
+
+    >>> repair_encoding("Neumon\xc3\xada"), repair_encoding("p\xe9n\xe9tration")
+    ('Neumon\xeda', 'p\xe9n\xe9tration')
+    """
+    for _ in range(0 if text.isascii() else 2):
+        for encoding in ("cp1252", "latin-1"):
+            with contextlib.suppress(UnicodeError):
+                text = text.encode(encoding).decode()
+                break
+    return text
+
+
 def is_number(name: str) -> bool:
     """Whether a label is a number, which is compared by value."""
     return bool(_NUMBER.fullmatch(name.strip()))
@@ -89,12 +104,13 @@ def may_be_thousands(name: str) -> bool:
 
 
 def plain_spelling(name: str) -> str:
-    r"""The name without quotes or brackets around it and what can't be seen, in composed characters and plain spaces.
+    r"""The name without wrong encoding, quotes or brackets around it and what can't be seen, in composed characters and
+    plain spaces.
 
     >>> plain_spelling("'pleural\xa0effusion'")
     'pleural effusion'
     """
-    return unicodedata.normalize("NFKC", _unwrap(drop_invisible(name)))
+    return unicodedata.normalize("NFKC", _unwrap(drop_invisible(repair_encoding(name))))
 
 
 def _unwrap(text: str) -> str:

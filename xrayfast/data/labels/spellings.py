@@ -10,6 +10,7 @@ from itertools import chain, combinations
 import numpy as np
 import numpy.typing as npt
 
+from xrayfast.data.foreign_words import foreign_meaning
 from xrayfast.data.labels.cells import find_joint_labels, parse_flag
 from xrayfast.data.labels.names import (
     drop_invisible,
@@ -18,6 +19,7 @@ from xrayfast.data.labels.names import (
     may_be_thousands,
     normalize_label,
     plain_spelling,
+    repair_encoding,
 )
 from xrayfast.data.labels.words import copied_label, is_normal, is_undecided, plain_label, uncertain_label
 from xrayfast.errors import shorten
@@ -116,6 +118,7 @@ def note_odd_names(names: Iterable[str]) -> list[str]:
     listed, notes = list(names), []
     doubtful = {
         "say that they are uncertain": [name for name in listed if uncertain_label(name) or is_undecided(name)],
+        "look like UTF-8 that was read in another encoding": [name for name in listed if repair_encoding(name) != name],
         "look like copies of others": [name for name in listed if copied_label(name)],
         "may be thousands or decimals, and are compared as written": list(filter(may_be_thousands, listed)),
         "may stand for missing ones, as numbers": _missing_codes(listed),
@@ -174,7 +177,8 @@ def _meanings(name: str) -> set[object]:
         stem = shorter
     number = re.match(r"(\d+)(?![\d.,])(?=$|[\s_:=.-]*[^\W\d])", name)
     found = {("stem", normalize_label(stem)), ("flag", parse_flag(name)), ("code", number and number[1])}
-    found |= {("normal", is_normal(name) or None)} | {("synonym", i) for i, one in enumerate(_SYNONYMS) if key in one}
+    found |= {("foreign", foreign_meaning(name) or None), ("normal", is_normal(name) or None)}
+    found |= {("synonym", i) for i, one in enumerate(_SYNONYMS) if key in one}
     return {one for one in found if one[1] is not None and one[1] == one[1]}
 
 

@@ -28,7 +28,14 @@ from xrayfast.data.sources.column_words import (
 from xrayfast.data.sources.datasets.spec import DatasetSpec
 from xrayfast.data.sources.identifiers import key_columns, starts_again
 from xrayfast.data.sources.tables import Table
-from xrayfast.data.splits.stratify import SPLITS, Split, parse_split, parse_split_flag, split_without_flag
+from xrayfast.data.splits.stratify import (
+    SPLITS,
+    Split,
+    parse_split,
+    parse_split_flag,
+    parse_split_words,
+    split_without_flag,
+)
 from xrayfast.errors import ConfigError, DataError, did_you_mean, shorten
 
 _FLAG_SHARE = 0.5
@@ -124,7 +131,9 @@ def _split_columns(table: Table, config: DataConfig, free: Sequence[str]) -> tup
     usual = usual_columns(free, "split")[:1]
     words, mixed, flags, bare = list[str](), list[str](), list[str](), list[str]()
     for name in free:
-        splits = set(map(parse_split, set(table.columns[name])))
+        cells = set(table.columns[name])
+        in_two = parse_split_words(cells) if name in usual or may_tell_split(name) else {}
+        splits = {in_two.get(cell) or parse_split(cell) for cell in cells}
         if name in usual and splits - {None}:
             words.insert(0, name)
         elif name in usual:

@@ -37,7 +37,14 @@ from xrayfast.data.sources.identifiers import note_keys, note_origins
 from xrayfast.data.sources.locate import locate_files
 from xrayfast.data.sources.records import NO_FILE, ImageRecords
 from xrayfast.data.sources.tables import Table
-from xrayfast.data.splits.stratify import Split, parse_split, parse_split_flag, parse_split_flags, parse_splits
+from xrayfast.data.splits.stratify import (
+    Split,
+    note_split_words,
+    parse_split,
+    parse_split_flag,
+    parse_split_flags,
+    parse_splits,
+)
 from xrayfast.errors import DataError, plural, shorten
 
 _VALUES_IN_NAME = re.compile(r"\s*[(\[]([01\s/|,;:=-]|yes|no|y/n|binary|flag)+[)\]]$", re.IGNORECASE)
@@ -194,6 +201,7 @@ def _add_metadata(
 
     if split := cells(columns.split):
         records.splits = _parse_split_columns(dict(zip(columns.split, split, strict=True)), records.where)
+        records.notes += note_split_words(split[0])
     for column in identifiers(columns.patient):
         records.patients = column if any(column) else None
     for column in identifiers(columns.study):

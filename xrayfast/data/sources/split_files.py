@@ -10,7 +10,7 @@ from xrayfast.data.sources.column_words import usual_columns
 from xrayfast.data.sources.file_matching import PathIndex, clean_path, drop_shared_folders
 from xrayfast.data.sources.tables import Table, read_table
 from xrayfast.data.splits.assign import is_split_list
-from xrayfast.data.splits.stratify import Split, parse_split, parse_splits
+from xrayfast.data.splits.stratify import Split, note_split_words, parse_split, parse_splits
 from xrayfast.errors import ConfigError, DataError, shorten
 from xrayfast.files import MAX_TABLE_BYTES, read_text
 
@@ -81,7 +81,7 @@ def _read_split_table(table: Table, names: Sequence[str], complete: bool) -> tup
                 "split file of this data, or leave out --split-file. To train, images may be missing from a file that "
                 "names some of train and valid: they are assigned."
             )
-    return splits, [f"Splits from {table.file}.{dropped}"]
+    return splits, [f"Splits from {table.file}.{dropped}", *note_split_words(table.columns[split_columns[0]])]
 
 
 def _read_list(file: Path, names: Sequence[str]) -> tuple[list[Split | None], list[str]]:

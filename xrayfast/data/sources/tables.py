@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TextIO
 
 from xrayfast.data.labels.targets import Where
-from xrayfast.errors import DataError
+from xrayfast.data.sources.column_words import usual_columns
+from xrayfast.errors import DataError, shorten
 from xrayfast.files import MAX_TABLE_BYTES, require_regular_file, unquote_cell
 
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -27,6 +28,8 @@ MAX_COLUMNS = 10_000
 """Most columns of a table: twice as many as a network has labels."""
 
 _SAMPLE = 1 << 16
+_MOST_ABOVE = 100  # lines above the header
+_SIGNS = ",;\t|"
 _BATCH = 1000
 
 
@@ -85,7 +88,8 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
 
     The encoding is UTF-8, UTF-16 or UTF-32 where a byte order mark says so, or else Windows-1252, with a note; the
     separator is that of Excel's first line, "sep=;", or else the one of ',', ';', tab and '|' that divides the first
-    rows alike; blank lines before the header are skipped; line ends may be any, also in quotes. The file may be packed
+    rows alike; blank lines, comments and titles above the header are skipped, the latter with a note; line ends may be
+    any, also in quotes. The file may be packed
     with gzip, or in one of the formats without a header. The apostrophe before what a spreadsheet would take for a
     formula is no part of a cell: see `files.quote_cell`.
 
@@ -100,7 +104,8 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
             if encoding != "utf-8-sig":
                 raise
             note = f"{file.name} is not UTF-8: read as Windows-1252."
-            return replace(_read(file, "cp1252", headerless), notes=(note,))
+            table = _read(file, "cp1252", headerless)
+            return replace(table, notes=(note, *table.notes))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{file}: found a damaged gzip file ({error}). Fetch the file again.") from error
     except OSError as error:
@@ -159,7 +164,7 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         if text_format := _match_headerless(sample, headerless):
             return text_format.parse(file, stream)
         separator, start = _separator(sample)
-        stream.read(start)
+        notes = _note_above(file, stream.read(start))
         records = _records(stream, separator)
         header = [unquote_cell(name.strip()) for name in next(records, [])]
         if len(header) > MAX_COLUMNS:
@@ -177,7 +182,7 @@ def _read(file: Path, encoding: str, headerless: Sequence[HeaderlessFormat]) -> 
         raise DataError(f"{file}: found no rows; expected a header and a row for each image.")
     if not any(header):
         raise DataError(f"{file}: found no names of columns in the first row; expected a header.")
-    return table
+    return replace(table, notes=notes)
 
 
 def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int]) -> Table:
@@ -214,12 +219,13 @@ def _count_lines(text: str) -> int:
 
 
 def _separator(sample: str) -> tuple[str, int]:
-    """The separator, and how many characters are before the header: blank lines, and a line that names the separator.
+    """The separator, and how many characters are before the header: see `_find_header`, and a line that names the
+    separator.
 
     Where no line does, it is the one that divides most rows of the sample as it divides the header; of several, into
     most cells. One that leaves something between a closing quote and itself is taken only where all do.
     """
-    start = len(sample) - len(re.sub(r"\A([ \t]*(\r\n|\r|\n))+", "", sample))
+    start = _find_header(sample)
     if (line := _SEPARATOR_LINE.match(sample, start)) and line[1] in sample[line.end() :].partition("\n")[0]:
         return line[1], line.end()
     start = line.end() if line else start
@@ -241,7 +247,31 @@ def _separator(sample: str) -> tuple[str, int]:
         rows = [row for row in records if any(map(str.strip, row))]
         return quotes_close, sum(len(row) == width for row in rows) / len(rows), width
 
-    return max(",;\t|", key=fit), start
+    return max(_SIGNS, key=fit), start
+
+
+def _find_header(sample: str) -> int:
+    """Where the first line begins that is not blank, no comment, which begins with '#', and no title, which is without
+    a separator above one with a separator; of a header that is a comment, behind its '#'.
+    """
+    first = None
+    for line in islice(re.finditer(r"([ \t]*)([^\r\n]*)(?:\r\n|\r|\n|\Z)", sample), _MOST_ABOVE):
+        text = line[2].strip()
+        if text.startswith("#") and text[1:2] not in (*_SIGNS, ""):
+            names = re.split(f"[{_SIGNS}]", text.lstrip("# "))
+            if len(names) > 1 and usual_columns(names, "path"):
+                return line.end(1) + text.index(names[0])
+        elif text:
+            first = line.start() if first is None else first
+            if set(text) & {*_SIGNS, '"'}:
+                return line.start()
+    return first or 0
+
+
+def _note_above(file: Path, text: str) -> tuple[str, ...]:
+    """A note on what is above the header, besides the line that names the separator."""
+    lines = [line.strip() for line in text.splitlines() if line.strip("# \t") and not _SEPARATOR_LINE.match(line)]
+    return (f"{file.name}: skipped above the header: {shorten(map(repr, lines), 3)}.",) if lines else ()
 
 
 def _pad_rows(

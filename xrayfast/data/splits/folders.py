@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from xrayfast.data.images.names import IMAGE_WORD, split_words
-from xrayfast.data.splits.stratify import Split, parse_split
+from xrayfast.data.splits.stratify import Split, parse_split, parse_split_words
 
 _BESIDE = re.compile(
     r"x|rays?|data(sets?)?|sets?|splits?|stage|v|version|chest|jeu|ensemble|conjunto|insieme|de|di|d|daten|external"
@@ -51,15 +51,18 @@ def splits_from_folders(names: Sequence[str]) -> tuple[list[Split | None] | None
         the folders tell of no split or of one alone. And a note.
     """
     of_folder: dict[str, tuple[str, Split] | None] = {}
-    for folder in {name.rpartition("/")[0] for name in names}:
-        told = [(part, split) for part in folder.split("/") if (split := parse_split_folder(part))]
+    folders = {name.rpartition("/")[0] for name in names}
+    meaning = parse_split_words({part for folder in folders for part in folder.split("/")}, parse_split_folder)
+    for folder in folders:
+        told = [(part, meaning[part]) for part in folder.split("/") if part in meaning]
         of_folder[folder] = told[0] if told else None
     found = [of_folder[name.rpartition("/")[0]] for name in names]
     splits = [split and split[1] for split in found]
     if "train" not in splits or len({*splits} - {None}) < 2:
         return None, ""
     counts = Counter(part for part, _ in filter(None, found))
-    listed = ", ".join(f"{part} ({n})" for part, n in sorted(counts.items()))
+    unusual = {part: f", {split}" for part, split in meaning.items() if parse_split_folder(part) != split}
+    listed = ", ".join(f"{part} ({n}{unusual.get(part, '')})" for part, n in sorted(counts.items()))
     rest = splits.count(None)
     note = f"Splits from the folders of the images: {listed}; --ignore-split leaves them out."
     return splits, note + (f" {rest} images are in none of them: their splits are drawn." if rest else "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
 
@@ -47,17 +47,48 @@ def parse_split(text: str) -> Split | None:
     return next((split for split, words in _WORDS.items() if word in words or foreign_meaning(word) == split), None)
 
 
+_SPLITS_IN_TWO = (
+    re.compile(r"(dev(elopment)?|derivation|discovery|internal|inhouse)(set|data|cohort)*"),
+    re.compile(r"(external|outside)(set|data|cohort|test|testing|val|valid|validation)*"),
+)
+"""Of a word: that it means train, and test, where none means train: "development" is validation beside "train"."""
+
+
+def parse_split_words(texts: Collection[str], parse: Callable[[str], Split | None] = parse_split) -> dict[str, Split]:
+    """The splits that cells of one column, or folders beside each other, mean; without those that mean none.
+
+    >>> parse_split_words(["development", "test"]), parse_split_words(["train", "development"])
+    ({'development': 'train', 'test': 'test'}, {'train': 'train', 'development': 'valid'})
+    """
+    found = {text: split for text in texts if (split := parse(text))}
+    if "train" in found.values():
+        return found
+    train, test = (
+        [text for text in texts if pattern.fullmatch(re.sub(r"[\W_\d]+", "", text).lower())]
+        for pattern in _SPLITS_IN_TWO
+    )
+    more: dict[str, Split] = {**dict.fromkeys(test, "test"), **dict.fromkeys(train, "train")}
+    return {**found, **more} if train and len({*found, *more}) > len(train) else found
+
+
+def note_split_words(cells: Iterable[str]) -> list[str]:
+    """A note on cells that mean another split, or none, in other data: see `parse_split_words`."""
+    found = parse_split_words(list(dict.fromkeys(cells)))
+    unusual = [f"'{text}' is {split}" for text, split in found.items() if parse_split(text) != split]
+    return [f"Splits: {shorten(unusual)}; --ignore-split leaves them out."] if unusual else []
+
+
 def parse_splits(cells: Sequence[str], column: str, where: Callable[[int], str]) -> list[Split]:
     """The splits of a column's cells.
 
     Raises:
         DataError: a cell means none; the message begins with `where(i)`.
     """
-    split_of = {cell: parse_split(cell) for cell in set(cells)}
-    splits = [split for cell in cells if (split := split_of[cell])]
+    split_of = parse_split_words(list(dict.fromkeys(cells)))
+    splits = [split for cell in cells if (split := split_of.get(cell))]
     if len(splits) < len(cells):
-        unknown = Counter(cell for cell in cells if not split_of[cell])
-        i, cell = next((i, cell) for i, cell in enumerate(cells) if not split_of[cell])
+        unknown = Counter(cell for cell in cells if cell not in split_of)
+        i, cell = next((i, cell) for i, cell in enumerate(cells) if cell not in split_of)
         raise DataError(
             f"{where(i)}: {column} is '{cell}'; expected train, valid or test. Write one of them for "
             f"{shorten(f'{word!r} in {n} rows' for word, n in unknown.items())}; images of an external or held-out "

@@ -13,6 +13,7 @@ from xrayfast.data.labels.implications import apply_implications, parse_implicat
 from xrayfast.data.labels.names import find_spelling
 from xrayfast.data.labels.spellings import find_alike
 from xrayfast.data.labels.targets import Targets, infer_task, merge_labels, to_truth
+from xrayfast.data.labels.words import is_normal
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, did_you_mean, plural, shorten
 
@@ -72,6 +73,7 @@ def match_labels(data: Manifest, labels: Sequence[str], task: Task, imply: Seque
     targets[:, columns] = matrix[:, [names.index(label) for label in used]]
     if task == "single":
         cells, usable, left_out = _keep_single_label(targets, columns)
+        notes += _note_no_class(matrix, lacking)
     else:
         targets, more = _imply(targets, labels, imply, used)
         notes += more + _note_single_label(matrix, unknown)
@@ -110,6 +112,17 @@ def _name_classes(unknown: Sequence[tuple[str, int]], lacking: Sequence[str]) ->
     return [f"The network does not know {listed}, left out where it is an image's only label."] * bool(unknown) + [
         f"The data have no image of {shorten(map(repr, lacking), 20)}: metrics say nothing of such images."
     ] * bool(lacking)
+
+
+def _note_no_class(matrix: Targets, lacking: Sequence[str]) -> list[str]:
+    """A note on images with none of the data's labels, of which a single-label network has no class."""
+    if not (none := int((matrix == 0).all(1).sum())):
+        return []
+    of_class = shorten(map(repr, filter(is_normal, lacking))) or "one of the network's classes"
+    return [
+        f"{plural(none, 'image')} of no label left out: the network gives each image one of its classes, and which is "
+        f"right for these is not known. If they are {of_class}, give them that label: a column of 1 and 0 for it."
+    ]
 
 
 def _keep_single_label(

@@ -80,16 +80,16 @@ def exclude_seen(
     left_out, warnings = list(matched.left_out), list[str]()
     problems = images.build([paths[row] for row in rows], None if progress is None else partial(progress, "decoding"))
     unreadable = {names[row]: problems[paths[row]] for row in rows if paths[row] in problems}
+    notes = {names[row]: images.info(paths[row]).notes for row in rows if paths[row] not in problems}
+    others = {} if data.config.keep_masks else find_other_images(notes, unreadable)
+    unreadable = {name: problem for name, problem in unreadable.items() if name not in others}
     if unreadable:
         left_out.append(("unreadable", len(unreadable)))
         verb = "file can't" if len(unreadable) == 1 else "files can't"
         warnings.append(f"{len(unreadable)} {verb} be read: {shorten(unreadable)}.")
-    rows = np.array([row for row in rows if names[row] not in unreadable], np.intp)
+    rows = np.array([row for row in rows if names[row] not in {*unreadable, *others}], np.intp)
     left_out += [(why, len(images)) for why, images in data.left_out]
-    if not data.config.keep_masks:
-        others = find_other_images([names[row] for row in rows], [images.info(paths[row]).notes for row in rows])
-        left_out += Counter(others.values()).items()
-        rows = rows[[names[row] not in others for row in rows]]
+    left_out += Counter(others.values()).items()
     own_test, looked = 0, [PATIENTS_UNKNOWN]
     splits = find_run_splits(run, [images.info(paths[row]).digest for row in rows])
     if splits is None:

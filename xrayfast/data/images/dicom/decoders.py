@@ -20,7 +20,8 @@ from xrayfast.data.images.bits import Codes, is_likelier, to_integers
 from xrayfast.data.images.dicom.layout import PixelLayout
 from xrayfast.data.images.dicom.parse import DEFLATED, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from xrayfast.data.images.dicom.sandbox import Codec, decode_in_subprocess
-from xrayfast.data.images.limits import MISSING_ROWS, lacks_last_rows, require_enough_data, require_few_scans
+from xrayfast.data.images.jpeg import MISSING_ROWS, lacks_last_rows
+from xrayfast.data.images.limits import require_enough_data, require_few_scans
 from xrayfast.errors import ReadError
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}

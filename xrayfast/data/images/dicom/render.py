@@ -30,7 +30,7 @@ from xrayfast.data.images.dicom.lut import Values, read_lut
 from xrayfast.data.images.dicom.parse import open_dicom
 from xrayfast.data.images.dicom.windowing import WindowChoice, apply_window, read_voi_transforms
 from xrayfast.data.images.limits import require_sensible_size
-from xrayfast.data.images.notes import describe_colours
+from xrayfast.data.images.notes import NO_RADIOGRAPH, describe_colours
 from xrayfast.data.images.radiograph import Pixels, Radiograph, apply_lut, scale_to_uint8
 from xrayfast.errors import ReadError
 
@@ -56,8 +56,15 @@ _SQUARE, _LONGEST_PIXEL = 0.01, 4  # ratio of height to width: how far from 1 a 
 
 _REPORT = re.compile(r"report|dose|screen.?(save|shot)|summary|document|worksheet|befund|informe", re.IGNORECASE)
 
-_DERIVED = re.compile(r"mask|segment(ation|ed)|overlay|label.?map|heat.?map|saliency", re.IGNORECASE)
-"""Words of a series' description or image type that is no radiograph itself."""
+_DERIVED = re.compile(
+    r"(?<!face.)(?<!oxygen.)(?<!with.)mask|segment(ation|ed)|overlay|label.?map|heat.?map|saliency", re.IGNORECASE
+)
+"""Words of a series' description or image type that is no radiograph itself, but may be of a patient with a mask."""
+
+_NO_IMAGES = frozenset(
+    {"SEG", "RTSTRUCT", "RTDOSE", "RTPLAN", "RTRECORD", "SR", "PR", "KO", "DOC", "REG", "FID", "PLAN", "M3D"}
+)
+"""Values of Modality of what is made from images, or written of them."""
 
 _SHOWN = 16  # letters of a value; the standard allows no more
 
@@ -93,14 +100,15 @@ def decode_dicom(path: Path, stream: BinaryIO, choice: WindowChoice) -> Radiogra
 def _describe_header(elements: Elements) -> list[str]:
     """Notes on what is no radiograph of a chest, or not made to be looked at, as the header says."""
     notes = []
-    if (modality := elements.text("Modality").upper()) not in _RADIOGRAPHS:
+    modality = elements.text("Modality").upper()
+    if modality in _NO_IMAGES or any(map(_DERIVED.search, map(elements.text, ("SeriesDescription", "ImageType")))):
+        notes.append(NO_RADIOGRAPH)
+    if modality not in _RADIOGRAPHS:
         notes.append(f"modality {modality[:_SHOWN]}")
     if (part := elements.text("BodyPartExamined").upper()) and not any(word in part for word in _CHEST):
         notes.append(f"body part {part[:_SHOWN]}")
     if any(_REPORT.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType", "DocumentTitle")):
         notes.append("a report or a screenshot, by its description")
-    if any(_DERIVED.search(elements.text(keyword)) for keyword in ("SeriesDescription", "ImageType")):
-        notes.append("a mask or an overlay, by its description")
     if elements.text("PresentationIntentType").upper() == "FOR PROCESSING":
         notes.append("values for processing, not for presentation")
     return notes

@@ -22,7 +22,7 @@ from xrayfast.data.sources.columns import is_column_name
 from xrayfast.data.sources.file_matching import top_level, walk
 from xrayfast.data.sources.records import ImageRecords
 from xrayfast.data.splits.folders import describe_nested_splits, parse_split_folder
-from xrayfast.data.splits.stratify import SPLITS, Split
+from xrayfast.data.splits.stratify import SPLITS, Split, note_split_words, parse_split_words
 from xrayfast.errors import ConfigError, DataError, plural, shorten
 
 _LAYOUTS = """Expected one of
@@ -81,6 +81,7 @@ def read_class_folders(root: Path, config: DataConfig, known: Collection[str] = 
     if any(parse_split_folder(folder.name) for folder in top):
         top = _leave_out_unlabeled(top, SPLITS, known, found)
     splits = _split_folders(config.source, top)
+    notes += note_split_words(folder.name for folder in splits.values())
     by_split: Mapping[Split, Path] | Mapping[None, Path] = splits or {None: root}
     parents = {split: list(_class_parents(folder, level, found, config)) for split, folder in by_split.items()}
     names_of_all = {folder.name for listed in parents.values() for _, classes, _ in listed for folder in classes}
@@ -208,8 +209,10 @@ def _require_no_table_options(config: DataConfig) -> None:
 def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
     """The folders that are splits; none in a flat layout."""
     found: dict[Split, Path] = {}
+    names = [folder.name for folder in folders if parse_split_folder(folder.name)]
+    meaning = parse_split_words(names, parse_split_folder)
     for folder in folders:
-        split = parse_split_folder(folder.name)
+        split = meaning.get(folder.name)
         if split in found:
             raise DataError(
                 f"{source}: found both {found[split].name}/ and {folder.name}/; expected one {split} folder. "
@@ -217,7 +220,7 @@ def _split_folders(source: Path, folders: Sequence[Path]) -> dict[Split, Path]:
             )
         if split:
             found[split] = folder
-    others = [folder.name for folder in folders if parse_split_folder(folder.name) is None]
+    others = [folder.name for folder in folders if folder.name not in meaning]
     if found and others:
         raise DataError(
             f"{source}: found {shorten(others)} beside {', '.join(f.name for f in found.values())}; expected "
