@@ -1,5 +1,5 @@
 """Words of other languages than English in cells and names of folders: for missing, normal, yes and no, splits, and
-findings, of which the English word is here too.
+labels, of which the English word is here too.
 """
 
 from __future__ import annotations
