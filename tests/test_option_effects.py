@@ -405,6 +405,7 @@ ON_RUNS = {
     "optimizer": {"optimizer": "sgd"},
     "momentum": {"momentum": 0.5},
     "wd": {"wd": 0.5},
+    "ema": {"ema": 0.9},
     "train_metrics": {"train_metrics": "final"},
     "seed": {"seed": 1},
     "loss": {"loss": "focal"},

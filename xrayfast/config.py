@@ -67,6 +67,9 @@ Monitor = Literal[
 DEFAULT_LOSS: dict[Task, LossName] = {"single": "ce", "multi": "bce"}
 """What `--loss auto` stands for."""
 
+EMA_DECAY = 0.999
+"""What `--ema` stands for."""
+
 LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
     "ce": ("label_smoothing",),
     "bce": ("label_smoothing",),
@@ -164,6 +167,11 @@ def _as_augmentation(value: Any) -> Any:
     return {True: "default", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
+def as_decay(value: Any) -> Any:
+    """True means the default decay, and False none."""
+    return {True: EMA_DECAY, False: None}.get(value, value) if isinstance(value, bool) else value
+
+
 def _or_own_code(value: Any, validate: Callable[[Any], Any]) -> Any:
     """The name of code of the user's own stands for a value."""
     return value if is_own(value) else validate(value)
@@ -189,6 +197,7 @@ def option(
     short: str | None = None,
     repeated: bool = False,
     python_only: bool = False,
+    bare: Any = None,
     **bounds: Any,
 ) -> Any:
     """A field, and the option that `xrayfast.cli.options` makes of it: `--` and the field's name with dashes.
@@ -202,10 +211,11 @@ def option(
         short: one-letter flag, such as "-e".
         repeated: whether a tuple is given by repeating the option; else its values are separated by commas.
         python_only: whether the command line has no such option, since it takes code of the user's own.
+        bare: what the option stands for without a value; None where it needs one.
         **bounds: pydantic's, such as `ge=1`.
     """
     extra = {"panel": panel, "metavar": metavar, "shown": shown, "short": short, "repeated": repeated}
-    extra["python_only"] = python_only
+    extra |= {"python_only": python_only, "bare": bare}
     return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **bounds)
 
 
@@ -442,6 +452,15 @@ class TrainConfig(_Section):
     beta2: float | None = option(None, "Adam's second beta.", shown="0.99", ge=0, lt=1)
     eps: float | None = option(None, "Added to the denominator of adam's step.", shown="1e-5", gt=0, le=1)
     wd: float = option(0.01, "Weight decay, decoupled.", ge=0, le=1000)
+    ema: Annotated[float | None, BeforeValidator(as_decay)] = option(
+        None,
+        f"Validate, keep and predict with the moving average of the weights, whose decay grows to this; {EMA_DECAY} "
+        "where none is given.",
+        metavar="[DECAY]",
+        bare=EMA_DECAY,
+        gt=0,
+        lt=1,
+    )
     early_stop: int | None = option(
         None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1, le=MAX_EPOCHS
     )
@@ -566,6 +585,14 @@ class TrainConfig(_Section):
         )
         return ", ".join((title, *given))
 
+    @property
+    def loop_options(self) -> dict[str, str]:
+        """What is added to the training loop, by its name in reports; empty by default."""
+        found: dict[str, str] = {}
+        if self.ema is not None:
+            found["Moving average of the weights"] = f"decay {self.ema:g}"
+        return found
+
     @model_validator(mode="after")
     def _check_sizes_grow(self) -> Self:
         if list(self.progressive) != sorted(set(self.progressive)):
@@ -671,6 +698,7 @@ class Options(ResultsOptions, total=False):
     beta2: float | None
     eps: float | None
     wd: float
+    ema: float | bool | None
     loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None

@@ -22,9 +22,9 @@ from xrayfast.errors import ConfigError
 from xrayfast.own_code import is_own, show_setting
 
 NOT_IN_RANGE_TEST = (
-    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "early_stop", "monitor", "train_metrics",
-    "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds", "target_sensitivity",
-    "target_specificity", "target_confidence", "positive", "calibrate", "prevalence", "resamples",
+    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "early_stop", "monitor",
+    "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds",
+    "target_sensitivity", "target_specificity", "target_confidence", "positive", "calibrate", "prevalence", "resamples",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
 
@@ -420,9 +420,9 @@ SELF_REPORTED = frozenset({"uncertain", "blank", "label_map"})
 ALWAYS = frozenset({
     "source", "labels", "path_col", "label_col", "imply", "task", "patient_col", "folds", "fold", "cache", "arch",
     "weights", "head", "head_width", "size", "unfreeze", "unfreeze_blocks", "unfreeze_layers", "gradual_unfreeze",
-    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "train_metrics", "seed", "loss", "device", "precision",
-    "mixup", "cutmix", "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate", "prevalence",
-    "resamples", "augment",
+    "epochs", "lr", "schedule", "optimizer", "momentum", "wd", "ema", "train_metrics", "seed", "loss", "device",
+    "precision", "mixup", "cutmix", "batch_size", "workers", "target_sensitivity", "target_specificity", "calibrate",
+    "prevalence", "resamples", "augment",
 })  # fmt: skip
 """Options that act in every combination that is no error."""
 

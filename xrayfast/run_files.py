@@ -236,11 +236,13 @@ class CheckpointState(_File):
     Attributes:
         rows: of `history.csv`, at least one.
         best_epoch: whose weights are the best so far, from 1.
+        averaged_steps: of the phase, where weights are averaged.
         optimizer: for each parameter the values of its state that are no tensors.
     """
 
     rows: list[Annotated[dict[str, Any], AfterValidator(_epoch_row)]] = Field(min_length=1)
     best_epoch: PositiveInt
+    averaged_steps: Annotated[int, Field(ge=0)] | None = None
     optimizer: list[dict[str, bool | int | FiniteFloat]]
 
     @model_validator(mode="after")

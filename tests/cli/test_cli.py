@@ -19,7 +19,7 @@ from tests.test_config import NUMBERS, numeric_kind
 from xrayfast.cli import app
 from xrayfast.cli.commands.fit import checking_settings
 from xrayfast.cli.loading import Commands
-from xrayfast.config import Config, DataConfig
+from xrayfast.config import EMA_DECAY, Config, DataConfig
 from xrayfast.data.manifest import open_manifest
 from xrayfast.errors import ConfigError
 from xrayfast.run import Run
@@ -498,6 +498,15 @@ def test_an_option_that_may_be_repeated_is(at, data_dir):
 @pytest.mark.parametrize("words", [["fit", "--resume", "run"], ["interpret", "run"], ["evaluate", "run"]])
 def test_the_folder_of_runs_beside_a_run_is_a_usage_error(words):
     assert "--runs" in call(*words, "--runs", "other", code=2).stderr or words[0] == "fit"
+
+
+def test_an_option_may_stand_for_a_number(at, monkeypatch):
+    found = []
+    monkeypatch.setattr("xrayfast.cli.commands.fit.read_settings", lambda config, given: found.append(given) or 1 / 0)
+    for words in (["--ema"], ["--ema", "0.9"], ["--ema=0.9"], ["--ema", "data"], ["data", "--ema", "--epochs", "3"]):
+        CliRunner().invoke(app, ["fit", *words], prog_name="xrayfast")
+    assert [given["ema"] for given in found] == [EMA_DECAY, 0.9, 0.9, EMA_DECAY, EMA_DECAY]
+    assert [given.get("epochs") for given in found] == [None] * 4 + [3]
 
 
 def test_options_that_contradict_others_stop_before_the_data_are_read(at):

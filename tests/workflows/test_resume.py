@@ -310,6 +310,31 @@ def test_a_checkpoint_needs_no_hard_links(data, interrupted, tmp_path, monkeypat
     assert Checkpoint.read(tmp_path / "r/checkpoint", checksums=True)
 
 
+OPTIONAL = SETTINGS | {
+    "head": "fastai",
+    "head_width": 8,
+    "freeze_epochs": 2,
+    "epochs": 2,
+    "reuse_frozen": "on",
+    "ema": 0.9,
+}
+"""Options that add to the training loop, in a phase on cached features and one of all layers."""
+
+
+def test_a_run_with_options_of_the_training_loop_resumes_to_the_same_numbers(data, tmp_path):
+    """Interrupted within either phase, and between the two."""
+    expected = xf.fit(data, runs=tmp_path, name="whole", **OPTIONAL)
+    assert list(expected.history["phase"]) == ["head"] * 2 + ["all"] * 2
+    # Three batches whose features are cached; in each epoch four, and one of validation.
+    with pytest.raises(Interrupted):
+        xf.fit(data, runs=tmp_path, name="r", interrupted=StopAfter(3 + 5 + 1), **OPTIONAL)
+    for epochs, batches in ((2, 3 + 5), (3, 5 + 1)):
+        with pytest.raises(Interrupted):
+            xf.resume(tmp_path / "r", interrupted=StopAfter(batches))
+        assert len(Run(tmp_path / "r").history) == epochs
+    assert_same(xf.resume(tmp_path / "r"), expected)
+
+
 @pytest.mark.slow
 def test_learners_of_earlier_runs_are_freed(interrupted, tmp_path):
     """Each was kept until Python's collector came by, after dozens of runs: 25 MB a run of resnet18 at the least."""

@@ -106,7 +106,7 @@ def parse(values: Mapping[str, Any]) -> dict[str, Any]:
             continue
         kinds = set(_kinds(FIELDS[name].annotation))
         words = [word.strip() for word in value.split(",")] if tuple in kinds else [value]
-        found = tuple(map(_as_number, words) if kinds & {int, float} else words)
+        found = tuple(map(as_number, words) if kinds & {int, float} else words)
         given[name] = found if len(found) > 1 else found[0]
     return given
 
@@ -119,7 +119,7 @@ def _kinds(annotation: Any) -> Iterator[Any]:
             yield from _kinds(inner)
 
 
-def _as_number(word: str) -> int | float | str:
+def as_number(word: str) -> int | float | str:
     """The number that a word is; else the word."""
     for kind in (int, float):
         with suppress(ValueError):

@@ -1,8 +1,9 @@
-"""A command that refuses an option without a value, and a repeated one instead of taking the last."""
+"""A command that refuses an empty value, and a repeated option instead of taking the last."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import typer
@@ -14,6 +15,7 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words of the command line, in which Typer itself lets the last value win."""
+        args = list(self._with_bare_values(ctx, args))
         if ctx.resilient_parsing:  # completing a line that is not finished
             return super().parse_args(ctx, args)
         given, _, order = self.make_parser(ctx).parse_args(args=list(args))
@@ -27,3 +29,20 @@ class Command(TyperCommand):
             if times > 1 and isinstance(option, TyperOption) and not option.multiple and not option.count:
                 raise typer.BadParameter(f"found {times} times; expected once.", ctx=ctx, param=option)
         return super().parse_args(ctx, args)
+
+    def _with_bare_values(self, ctx: Any, args: Sequence[str]) -> Iterator[str]:
+        """The words of the command line, with the number that an option stands for where none follows it."""
+        from xrayfast.cli.options import FIELDS, as_number  # the command is loaded by now
+
+        params = [param for param in self.get_params(ctx) if param.name in FIELDS]
+        shows: list[Any] = [FIELDS[str(param.name)].json_schema_extra for param in params]
+        bare = {
+            flag: show["bare"]
+            for param, show in zip(params, shows, strict=True)
+            if "bare" in show
+            for flag in param.opts
+        }
+        for word, following in zip(args, [*args[1:], "--"], strict=False):
+            yield word
+            if word in bare and following and isinstance(as_number(following), str):
+                yield str(bare[word])

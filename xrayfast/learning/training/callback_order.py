@@ -12,6 +12,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "MixImages": -15,  # images as the network gets them, all ranks' together
     "TrainEvalCallback": -10,  # fastai's: sets the mode of the whole network
     "FrozenInference": -9,  # then that of frozen layer groups
+    "AverageWeights": -8,  # averages what those modes let train
     "CastToTensor": 9,  # fastai's
     "SplitBatches": 9.5,  # after whatever else makes a batch; before fp16 steps, for which gradients must be summed
     "Autocast": 10,

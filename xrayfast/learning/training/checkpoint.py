@@ -29,13 +29,14 @@ from xrayfast.files import (
     write_checksums,
     write_json,
 )
-from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.model.weights import load_weights, save_tensors, save_weights
 from xrayfast.learning.training.callbacks import History
+from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.run import OLD_HISTORY_COLUMNS
 from xrayfast.run_files import CheckpointState, read_typed
 
 MODEL, BEST, OPTIMIZER = "model.safetensors", "best.safetensors", "optimizer.safetensors"
+AVERAGE = "average.safetensors"
 STATE, BATCHES = "state.json", "batches.csv"
 
 _FLAGS = frozenset({"do_wd", "force_train"})
@@ -70,10 +71,13 @@ class Checkpoint:
             needed += [CHECKSUMS, BATCHES, BEST]
         if missing := [name for name in needed if not (path / name).is_file()]:
             raise RunError(f"{path}: lacks {', '.join(missing)}; the checkpoint is damaged.")
-        for name in (STATE, MODEL, OPTIMIZER, BATCHES, BEST):
+        for name in (STATE, MODEL, OPTIMIZER, BATCHES, BEST, AVERAGE):
             if (path / name).is_file():
                 require_intact(path / name)
-        return cls(path, read_typed(path / STATE, CheckpointState))
+        state = read_typed(path / STATE, CheckpointState)
+        if state.averaged_steps is not None and not (path / AVERAGE).is_file():
+            raise RunError(f"{path}: lacks {AVERAGE}; the checkpoint is damaged.")
+        return cls(path, state)
 
     def read_history(self, size: int) -> History:
         """The finished epochs.
@@ -93,20 +97,22 @@ class Checkpoint:
             read_batches(batches) if batches.is_file() else None,
         )
 
-    def restore_weights(self, learn: Learner) -> None:
-        """Load the weights of the last finished epoch.
+    def restore_weights(self, learn: RadiographLearner) -> None:
+        """Load the weights of the last finished epoch, or their average where they are averaged.
 
         Raises:
             WeightsError: they are of another network.
         """
-        load_weights(learn.model, self.path / MODEL)
+        load_weights(learn.model, self.path / (MODEL if learn.average is None else AVERAGE))
 
-    def restore_optimizer(self, learn: Learner) -> None:
-        """Load the optimizer's state; needed only within a phase, since each phase resets it.
+    def restore_phase(self, learn: RadiographLearner) -> None:
+        """Load what each phase begins anew: the optimizer's state, and the weights beside their average.
 
         Raises:
-            RunError: it is not one of this network's parameters.
+            RunError: the state is not one of this network's parameters.
         """
+        if learn.average is not None:
+            learn.average.restore(safetensors.torch.load_file(self.path / MODEL), self.state.averaged_steps or 0)
         path, parameters = self.path / OPTIMIZER, [parameter for parameter, *_ in learn.opt.all_params()]
         entries: list[dict[str, Any]] = [dict(scalars) for scalars in self.state.optimizer]
         if len(entries) != len(parameters):
@@ -122,7 +128,7 @@ class Checkpoint:
         learn.opt.load_state_dict({"state": entries, "hypers": learn.opt.hypers})
 
 
-def save_checkpoint(folder: Path, learn: Learner, history: History, best: Path | None) -> None:
+def save_checkpoint(folder: Path, learn: RadiographLearner, history: History, best: Path | None) -> None:
     """Replace the checkpoint by a new one, and keep the one before; at any moment one of the two is complete.
 
     Args:
@@ -139,18 +145,23 @@ def save_checkpoint(folder: Path, learn: Learner, history: History, best: Path |
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)  # the disk has never more than two
     ensure_folder(fresh)
+    average, shown = learn.average, MODEL if learn.average is None else AVERAGE
+    state = {"rows": history.rows, "best_epoch": history.best_epoch}
     tensors, scalars = {}, []
     for i, entry in enumerate(learn.opt.state_dict()["state"]):
         scalars.append({key: value for key, value in entry.items() if not isinstance(value, Tensor)})
         tensors.update({f"{i}.{key}": value for key, value in entry.items() if isinstance(value, Tensor)})
     try:
-        save_weights(learn.model, fresh / MODEL)
+        save_weights(learn.model, fresh / shown)
+        if average is not None:
+            save_tensors(average.weights(), fresh / MODEL)
+            state["averaged_steps"] = average.steps
         save_tensors(tensors, fresh / OPTIMIZER)
         write_batches(fresh / BATCHES, history.batches)
-        write_json(fresh / STATE, {"rows": history.rows, "best_epoch": history.best_epoch, "optimizer": scalars})
-        link_or_copy(best or fresh / MODEL, fresh / BEST)
+        write_json(fresh / STATE, state | {"optimizer": scalars})
+        link_or_copy(best or fresh / shown, fresh / BEST)
         if best is None:
-            digests = dict.fromkeys((MODEL, BEST), file_digest(fresh / MODEL))
+            digests = dict.fromkeys((shown, BEST), file_digest(fresh / shown))
         else:
             digests = dict(zip([BEST], known_digests(best)[-1:], strict=False))
         write_checksums(fresh, digests)

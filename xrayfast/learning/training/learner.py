@@ -27,6 +27,7 @@ from xrayfast.config import (
     OptimizerName,
     Precision,
     TrainConfig,
+    as_decay,
     field_types,
 )
 from xrayfast.data.manifest import Manifest
@@ -68,6 +69,7 @@ from xrayfast.learning.training.loaders import (
 )
 from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics, try_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
+from xrayfast.learning.training.optional.averaging import AverageWeights
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
 from xrayfast.progress import show_progress
@@ -85,6 +87,7 @@ class RadiographLearner(Learner):
         start: the weights that it starts from, where they are of a file or a run.
         made_with: its `loss_func` and `opt_func` as `learner` made them.
         precision: the float type that it trains in; None as long as "auto" is undecided, see `training_precision`.
+        average: the average of the weights, where they are averaged.
         own_cbs: callbacks that the user gave.
         own_code: the names of callbacks ("cbs"), "metrics" and the transforms of "dls" that are the user's own, or
             those of the run.
@@ -107,6 +110,7 @@ class RadiographLearner(Learner):
         self.groups, self.settings, self.network_notes = tuple(groups), settings, tuple(network_notes)
         self.start = start
         self.precision: Precision | None = None
+        self.average: AverageWeights | None = None
         self.own_cbs: list[Callback] = []
         self.own_code: dict[str, str] = {}
         self.run_path: Path | None = None
@@ -147,6 +151,14 @@ class RadiographLearner(Learner):
                 f"metrics {', '.join(of_batches)}: masked cells of the validation split are NaN in the targets, which "
                 "most metrics do not leave out; fastai's accuracy_multi counts them as positives.",
             )
+
+    def fit(self, n_epoch: int, *arguments: Any, **options: Any) -> None:
+        """fastai's, after which the network has the average of its weights, where they are averaged."""
+        try:
+            super().fit(n_epoch, *arguments, **options)
+        finally:
+            if self.average is not None:
+                self.average.finish()
 
     def validation_context(self, cbs: Any = None, inner: bool = False) -> ContextManagers:
         """fastai's, in which `validate` and `get_preds` run; the recorder keeps what the last fit recorded."""
@@ -254,6 +266,7 @@ def learner(
     beta2: float | None = None,
     eps: float | None = None,
     wd: float = 0.01,
+    ema: float | bool | None = None,
     lr: float = 2e-3,
     precision: Precision = "auto",
     seed: int = 0,
@@ -298,6 +311,8 @@ def learner(
         beta2: Adam's second beta; None for fastai's 0.99.
         eps: added to the denominator of Adam's step; None for fastai's 1e-5.
         wd: weight decay, decoupled.
+        ema: decay of the moving average of the weights, which the network has after each epoch and fit, see
+            `AverageWeights`; True for 0.999.
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
         seed: of the random initial weights.
@@ -310,7 +325,8 @@ def learner(
         ConfigError: unknown names, or options that do not fit together or the data.
         WeightsError: weights that can't be had or don't fit.
     """
-    given = {name: value for name, value in locals().items() if name in _SETTINGS} | {"weights": os.fspath(weights)}
+    given = {name: value for name, value in locals().items() if name in _SETTINGS}
+    given |= {"weights": os.fspath(weights), "ema": as_decay(ema)}
     settings, code = separate_code(given)
     check_settings(Config().updated({name: value for name, value in settings.items() if value != _SETTINGS[name]}))
     dls = adopt_dataloaders(dls)
@@ -384,6 +400,9 @@ def _build_learner(
         learn.own_code["dls"] = f"DataLoaders with {', '.join(transform_names(dls))}"
     if dls.origin == "own transforms":
         learn.add_cb(RepeatChannel())
+    if train.ema is not None:
+        learn.average = AverageWeights(train.ema)
+        learn.add_cb(learn.average)
     set_precision(learn, train.precision)
     learn.freeze()
     return learn

@@ -150,6 +150,7 @@ def hyperparameters(facts: RunFacts) -> list[tuple[str, str]]:
             if value is not None
         ),
         ("Weight decay", f"{train.wd:g}"),
+        *train.loop_options.items(),
         ("Batch size", str(facts.global_batch)),
         ("Floating-point precision", info.precision or train.precision),
         ("Seed", str(train.seed)),

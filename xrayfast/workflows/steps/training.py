@@ -215,7 +215,7 @@ class Training:
             if start < epochs and not stopped:
                 unfreeze_phase(learn, phase)
                 if start and self.checkpoint:
-                    self.checkpoint.restore_optimizer(learn)
+                    self.checkpoint.restore_phase(learn)
                 if features and not (n_cached and features.key == cache_key(learn, n_cached, scheduled.views)):
                     features = None  # frees its memory before the next cache is filled
                 if n_cached and features is None:

@@ -149,6 +149,7 @@ def training_facts(run: Run) -> dict[str, str]:
         "Schedule": train.schedule,
         "Optimizer": train.optimizer,
         "Weight decay": str(train.wd),
+        **train.loop_options,
         "Loss": show_setting(info.loss or train.loss),
         "Class weights": train.class_weights,
         "Test-time augmentation": "yes" if train.tta else "no",
