@@ -20,7 +20,7 @@ def test_each_row_has_its_value_interval_and_guess_in_each_column():
         ForestRow("Edema", "12", [Estimate(0.8, 0.7, 0.9, 0.5), Estimate(0.3, 0.1, 0.6, 0.05)]),
         ForestRow("Hernia", "0", [Estimate(None, guess=0.5), Estimate(None, guess=0.0)]),
     ]
-    figure = forest_figure(rows, ("auroc", "ap"))
+    figure = forest_figure(rows, ("AUROC", "Average precision"))
     auroc, ap = figure.axes
     assert [axes.get_title("left") for axes in figure.axes] == ["AUROC", "Average precision"]
     assert [line.get_xydata().tolist() for line in lines(auroc, "interval")] == [[[0.7, 0], [0.9, 0]]]
@@ -51,15 +51,20 @@ def test_the_rows_of_labels_are_those_of_the_summary(summary):
 
 def test_the_rows_of_groups_are_theirs_and_names_are_not_read_as_tex(summary):
     bad = r"_$\frac{$ ^" + "\u202e\n"
+    of_two = {**summary, "value": "F", "positive": "Mass"}
+    (auroc, recall) = group_forest([of_two], ("auroc_macro", "recall_macro"))[0].estimates
+    row = summary["per_label"][MANY.index("Mass")]
+    assert (auroc.value, recall.value) == (row["auroc"], row["recall"])
+    assert auroc.low == summary["intervals"]["per_label"]["Mass"]["auroc"]["low"]
     rows = group_forest([{**summary, "value": bad}, {**summary, "value": "M"}], ("auroc_macro", "f1_macro"))
     assert [row.aside for row in rows] == ["60", "60"]
     assert rows[1].estimates[1].value == summary["overall"]["f1_macro"]
-    figure = forest_figure(rows, ("auroc_macro", "f1_macro"))
+    figure = forest_figure(rows, ("AUROC", "F1"))
     assert png_bytes(figure) and shows_all(figure)
 
 
 def test_rows_of_many_labels_do_not_run_into_each_other(summary):
-    figure = forest_figure(label_forest(summary, ("auroc", "ap")), ("auroc", "ap"))
+    figure = forest_figure(label_forest(summary, ("auroc", "ap")), ("AUROC", "AP"))
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.texts]
     boxes += [text.get_window_extent() for axes in figure.axes for text in axes.texts]

@@ -10,7 +10,7 @@ from xrayfast.config import DEFAULT_METRIC, Task
 from xrayfast.errors import format_cell, format_interval
 from xrayfast.metrics.operating_points.decision import MOST_LIKELY_STAYS, Decision
 from xrayfast.metrics.registry import headline_metrics, label_columns, metric_title, prevalence_metrics
-from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows
+from xrayfast.reporting.wording import gap_test, images_of_patients, interval_of, label_rows, of_positive
 
 if TYPE_CHECKING:
     from xrayfast.cross_validation import CrossValidation
@@ -127,13 +127,10 @@ def show_cross_validation(out: Output, cv: CrossValidation) -> None:
 
 
 def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:
-    """A metric with its interval; AUROC and average precision of the positive class where there is one."""
-    label, values = None, result["overall"]
-    if "positive" in result and name in ("auroc_macro", "ap_macro"):
-        label, name = result["positive"], name.removesuffix("_macro")
-        (values,) = label_rows(result)
-    title = metric_title(name) + (f" of {label}" if label else "")
-    return title, format_estimate(values[name], interval_of(result, name, label))
+    """A metric with its interval, as in `wording.of_positive`."""
+    title, name, row = of_positive(result, name)
+    values = result["overall"] if row is None else row
+    return title, format_estimate(values[name], interval_of(result, name, row["label"] if row else None))
 
 
 def _title(name: str) -> str:
@@ -182,17 +179,17 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
     labels = ["labels"] if task == "multi" else []  # those that have an AUROC, of which the macro mean is made
     out.table(
         f"By {grouping['by']}",
-        [grouping["by"], "images", "patients", *labels, *map(metric_title, names)],
+        [
+            *(grouping["by"], "images", "patients", *labels),
+            *(of_positive(grouping["groups"][0], name)[0] for name in names),
+        ],
         [
             (
                 group["value"],
                 group["images"],
                 group["patients"],
                 *(group["with_auroc"] for _ in labels),
-                *(
-                    format_estimate(group["overall"][name], group.get("intervals", {}).get("overall", {}).get(name))
-                    for name in names
-                ),
+                *(_headline_row(group, name)[1] for name in names),
             )
             for group in grouping["groups"]
         ],

@@ -186,7 +186,7 @@ def _at_prevalence(resamples: Resamples) -> tuple[Floats, Floats]:
 
 _quadratic_kappa = partial(agreement.kappa, weights="quadratic")
 _probability_error = partial(Metric, higher_is_better=False, depends_on="probability")
-_LABELS_MEAN = "then the mean over the labels"
+LABELS_MEAN = "then the mean over the labels"
 
 METRICS: tuple[Metric, ...] = (
     Metric(
@@ -223,7 +223,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "f1", "F1", from_counts(classification.f1),
         averages=("macro", "micro", "weighted"), headline=True, epochs=BOTH, train=BOTH, short="F1", hub_name="f1",
-        meaning=f"Harmonic mean of precision and recall of each label, {_LABELS_MEAN}.",
+        meaning=f"Harmonic mean of precision and recall of each label, {LABELS_MEAN}.",
     ),
     Metric("accuracy", "Accuracy", from_counts(agreement.accuracy), denominator="unmasked"),
     Metric("balanced_accuracy", "Balanced accuracy", from_counts(agreement.mean_of_recall_and_specificity)),
@@ -232,13 +232,13 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "auroc", "AUROC", lambda resamples: resamples.ranked[0],
         averages=("macro", "micro"), depends_on="order", headline=True, epochs=BOTH, short="AUROC", hub_name="roc_auc",
-        meaning=f"Chance that an image with the label scores above one without, {_LABELS_MEAN}; 0.5 is guessing.",
+        meaning=f"Chance that an image with the label scores above one without, {LABELS_MEAN}; 0.5 is guessing.",
     ),
     Metric(
         "ap", "Average precision", lambda resamples: resamples.ranked[1],
         averages=("macro", "micro"), depends_on="order", headline=True, epochs=MULTI, short="mean AP",
         hub_name="average_precision",
-        meaning=f"Area under each label's precision-recall curve, {_LABELS_MEAN}; guessing gives the label's share of "
+        meaning=f"Area under each label's precision-recall curve, {LABELS_MEAN}; guessing gives the label's share of "
         "the images.",
     ),
     Metric("kappa", "Cohen's kappa", from_confusion(agreement.kappa), "overall", SINGLE),
@@ -262,7 +262,7 @@ METRICS: tuple[Metric, ...] = (
     _probability_error(
         "ece", "Calibration error", _calibration_error(label_gaps, "width"), tasks=MULTI, averages=("macro",),
         headline=True,
-        meaning=f"Mean distance between a label's probability and how often it is there, {_LABELS_MEAN}; 0 is best.",
+        meaning=f"Mean distance between a label's probability and how often it is there, {LABELS_MEAN}; 0 is best.",
     ),
     _probability_error(
         "ece_mass", "Calibration error, equal mass", _calibration_error(top_label_gaps, "mass"), "overall", SINGLE

@@ -13,9 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from xrayfast.display.figure_style import BOUNDARY, GRID, INK, MUTED, SERIES, SMALL, TEXT, style_axes
 from xrayfast.display.notebook_figure import NotebookFigure
 from xrayfast.errors import format_interval, format_value
-from xrayfast.metrics.registry import metric_title
 from xrayfast.reporting.figures import axes_at, fitting
-from xrayfast.reporting.wording import interval_of, label_rows
+from xrayfast.reporting.wording import interval_of, label_rows, of_positive
 
 ROW, ABOVE, BELOW = 0.235, 0.36, 0.32
 NAMES, VALUES, GAP = 1.95, 1.22, 0.16
@@ -61,22 +60,24 @@ def label_forest(summary: Mapping[str, Any], metrics: Sequence[str]) -> list[For
 
 
 def group_forest(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> list[ForestRow]:
-    """One row per subgroup (`metrics.json`, "subgroups")."""
+    """One row per subgroup (`metrics.json`, "subgroups"); metrics as in `wording.of_positive`."""
+
+    def estimate(group: Mapping[str, Any], metric: str) -> Estimate:
+        _, name, row = of_positive(group, metric)
+        value = (group["overall"] if row is None else row).get(name)
+        return _estimate(value, interval_of(group, name, row["label"] if row else None), GUESS.get(metric))
+
     return [
-        ForestRow(
-            str(group["value"]),
-            f"{group['images']:,}",
-            [_estimate(group["overall"].get(name), interval_of(group, name), GUESS.get(name)) for name in metrics],
-        )
+        ForestRow(str(group["value"]), f"{group['images']:,}", [estimate(group, metric) for metric in metrics])
         for group in groups
     ]
 
 
-def forest_figure(rows: Sequence[ForestRow], metrics: Sequence[str], width: float = 9.2) -> Figure:
+def forest_figure(rows: Sequence[ForestRow], titles: Sequence[str], width: float = 9.2) -> Figure:
     """`draw_forest` in a figure of its own, so many inches wide."""
     height = forest_height(len(rows))
     figure: Figure = NotebookFigure(figsize=(width, height))
-    draw_forest(figure, rows, metrics, 0.0, height, width)
+    draw_forest(figure, rows, titles, 0.0, height, width)
     return figure
 
 
@@ -86,19 +87,19 @@ def forest_height(rows: int) -> float:
 
 
 def draw_forest(
-    figure: Figure, rows: Sequence[ForestRow], metrics: Sequence[str], left: float, top: float, width: float
+    figure: Figure, rows: Sequence[ForestRow], titles: Sequence[str], left: float, top: float, width: float
 ) -> None:
     """Draw rows of estimates, one panel per metric, with the numbers beside each.
 
     Args:
         figure: where to draw.
         rows: from top to bottom.
-        metrics: names of the metrics that the estimates are of.
+        titles: of the metrics that the estimates are of.
         left: of the names, in inches, as are `top` and `width`.
         top: of the titles.
         width: of all.
     """
-    room = (width - NAMES) / len(metrics)
+    room = (width - NAMES) / len(titles)
     height = len(rows) * ROW
     bottom = top - ABOVE - height
     across, up = figure.get_size_inches()
@@ -107,10 +108,10 @@ def draw_forest(
         style: dict[str, Any] = {"va": "center", "parse_math": False}
         figure.text(left / across, y, fitting(row.name, NAME_CHARACTERS), fontsize=TEXT, color=INK, **style)
         figure.text((left + NAMES - 0.1) / across, y, row.aside, ha="right", fontsize=SMALL - 1, color=MUTED, **style)
-    for j, metric in enumerate(metrics):
+    for j, title in enumerate(titles):
         axes = axes_at(figure, left + NAMES + j * room, bottom, room - VALUES - GAP, height)
         estimates = [row.estimates[j] for row in rows]
-        _draw_column(axes, estimates, metric_title(metric))
+        _draw_column(axes, estimates, title)
 
 
 def _draw_column(axes: Any, estimates: Sequence[Estimate], title: str) -> None:
@@ -122,7 +123,8 @@ def _draw_column(axes: Any, estimates: Sequence[Estimate], title: str) -> None:
     high = max((end for one in estimates for end in (one.high, one.value, one.guess) if end is not None), default=1.0)
     start, end = math.floor(10 * low - 0.2) / 10, math.ceil(10 * high + 0.2) / 10
     axes.set_xlim(max(start, -0.02) if low >= 0 else start, min(end, 1.02) if high <= 1 else end)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    inches = axes.get_position().width * axes.figure.get_figwidth()
+    axes.xaxis.set_major_locator(MaxNLocator(4 if inches > 1 else 2))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     guesses = {one.guess for one in estimates}

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from xrayfast.config import Task
 from xrayfast.display.figure_style import INK, MUTED, SMALL, TEXT
 from xrayfast.display.notebook_figure import NotebookFigure
+from xrayfast.metrics.registry import metric_title
 from xrayfast.metrics.reliability import reliability
 from xrayfast.metrics.summary import MOST_LIKELY
 from xrayfast.predictions import Predictions
@@ -56,7 +57,7 @@ def headline_figure(
         _draw_ranking(axes_at(figure, *places[0]), summary, task, predictions)
         _draw_decisions(axes_at(figure, *places[1]), summary)
     else:
-        draw_forest(figure, rows, FOREST_METRICS, 0.0, top, 2 * WIDTH / 3)
+        draw_forest(figure, rows, list(map(metric_title, FOREST_METRICS)), 0.0, top, 2 * WIDTH / 3)
     bins = summary["reliability"]
     label = summary.get("positive", MOST_LIKELY)
     if task == "single":

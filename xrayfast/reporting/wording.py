@@ -19,6 +19,9 @@ SPLIT_TITLES = {
 }
 """What people read for the splits of a data set, for an external test, and for the folds of a cross-validation."""
 
+FEW_LABELS = 6
+"""Tables by label of so many rows are open on a page, longer ones that are not needed first are folded."""
+
 ALPHA = 0.05
 """Below which a corrected p is called clear."""
 
@@ -32,6 +35,20 @@ def label_rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The rows by label of a summary to show: of two classes that of the positive one, which tells all of the other."""
     positive = summary.get("positive")
     return [row for row in summary["per_label"] if positive in (None, row["label"])]
+
+
+_MEANS = ("auroc_macro", "ap_macro", "f1_macro", "recall_macro", "specificity_macro")
+
+
+def of_positive(summary: Mapping[str, Any], name: str) -> tuple[str, str, Mapping[str, Any] | None]:
+    """The title and name of a metric over all labels, and None; of two classes, in place of a mean over both, which
+    says less, those of the metric of the positive one, and its row of `per_label`.
+    """
+    if "positive" not in summary or name not in _MEANS:
+        return metric_title(name), name, None
+    (row,) = label_rows(summary)
+    name = name.removesuffix("_macro")
+    return f"{metric_title(name)} of {row['label']}", name, row
 
 
 def hidden_layers(model: ModelConfig) -> str:
@@ -84,7 +101,13 @@ def external_tables(metrics: Mapping[str, Any]) -> list[tuple[str, list[str], li
         columns = ["Metric", f"Run's {own} split", "Here", "Difference", "Why not"]
         if not any(row[-1] for row in rows):
             columns, rows = columns[:-1], [row[:-1] for row in rows]
-        found.append((f"Beside the run's own {own} split", columns, rows))
+        title = f"Beside the run's own {own} split"
+        if len({row["label"] for row in internal["rows"]}) > FEW_LABELS:
+            decided = [row["label"] is not None and row["metric"] != "auroc" for row in internal["rows"]]
+            rest = [row for row, one in zip(rows, decided, strict=True) if one]
+            rows = [row for row, one in zip(rows, decided, strict=True) if not one]
+            found.append((f"{title}: recall and specificity of each label", columns, rest))
+        found.insert(0, (title, columns, rows))
     if prevalence := metrics.get("prevalence"):
         columns = ["Label", "Validation", "Here", "Estimated here", "Log loss", "Log loss, corrected"]
         rows = [

@@ -41,7 +41,7 @@ from xrayfast.reporting.html.results_tables import (
 from xrayfast.reporting.html.tables import Matrix, Table
 from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure
 from xrayfast.reporting.probabilities import histogram_figure
-from xrayfast.reporting.wording import split_images
+from xrayfast.reporting.wording import of_positive, split_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +157,13 @@ def subgroup_plot(name: str, attribute: Mapping[str, Any], task: Task) -> Plot:
     # How well groups are ranked, first; calibration errors of small groups say little.
     ranking = sorted(headline_metrics(task).items(), key=lambda one: one[1].depends_on != "order")
     groups, ranked = attribute["groups"], [name for name, metric in ranking if metric.depends_on != "probability"]
+    if any("positive" in group for group in groups):
+        ranked = ["auroc_macro", "recall_macro", "specificity_macro"]
     metrics = [name for name in ranked if all(name in group["overall"] for group in groups)][:3]
     alt = (
         f"Metrics with intervals of {plural(len(groups), 'group')} by {attribute['by']}; the numbers are in the table."
     )
-    figure = forest_figure(group_forest(groups, metrics), metrics, 12.6)
+    figure = forest_figure(group_forest(groups, metrics), [of_positive(groups[0], name)[0] for name in metrics], 12.6)
     return plot(figure, name, f"By {attribute['by']}", alt)
 
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from xrayfast.errors.escapes import escape_hidden
+from xrayfast.reporting.wording import FEW_LABELS
 
 TEMPLATES = Path(__file__).parent / "templates"
 IMAGE_SIDE = 160
@@ -56,6 +57,7 @@ def _environment() -> Environment:
     options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, finalize=_without_hidden, **options)
     environment.filters["whole_flags"] = whole_flags
+    environment.globals["few_labels"] = FEW_LABELS
     return environment
 
 

@@ -11,6 +11,7 @@ from xrayfast.metrics.operating_points import calibration_metrics, fixed_rates
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import (
     AT_THRESHOLD,
+    LABELS_MEAN,
     headline_metrics,
     label_columns,
     label_metrics,
@@ -18,7 +19,7 @@ from xrayfast.metrics.registry import (
     overall_metrics,
 )
 from xrayfast.reporting.html.tables import Cell, Column, Matrix, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import interval_of, label_rows, percent, split_images
+from xrayfast.reporting.wording import interval_of, label_rows, of_positive, percent, split_images
 
 CONFUSED_ROWS = 10
 
@@ -32,7 +33,11 @@ FORMS = {"support": ",d", "negatives": ",d", "threshold": "#.3g"}
 def headline_table(split: str, summary: Mapping[str, Any], task: Task) -> Table:
     """The headline metrics, with what they mean."""
     metrics = {name: metric for name, metric in headline_metrics(task).items() if name in summary["overall"]}
-    rows = [[Cell(metric.title, aside=metric.meaning), metric_cell(summary, name)] for name, metric in metrics.items()]
+    rows = []
+    for mean, metric in metrics.items():
+        title, name, row = of_positive(summary, mean)
+        meaning = metric.meaning if row is None else metric.meaning.replace(f", {LABELS_MEAN}", "")
+        rows.append([Cell(title, aside=meaning), metric_cell(summary, name, row)])
     caption = "Over all labels" if task == "multi" else "Over all classes"
     return Table(f"{split}-overall", caption, (Column("Metric", text=True), Column("Value")), rows, stacked=True)
 

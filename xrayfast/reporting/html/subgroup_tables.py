@@ -10,7 +10,7 @@ from xrayfast.metrics.registry import headline_metrics, metric_title
 from xrayfast.metrics.subgroups import GAP_METRICS
 from xrayfast.reporting.html.plots import subgroup_plot
 from xrayfast.reporting.html.tables import Cell, Column, Table, metric_cell, number_cell
-from xrayfast.reporting.wording import ALPHA, gap_test, label_rows
+from xrayfast.reporting.wording import ALPHA, gap_test, label_rows, of_positive
 
 GAPS_NAMED, GAPS_SHOWN = 3, 20
 
@@ -19,6 +19,8 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
     """The variables of the templates for each attribute that forms subgroups (`metrics.json`, "subgroups"); the name
     of the split begins the ids.
     """
+    notes = list(dict.fromkeys(note for attribute in subgroups for note in attribute.get("notes", ())))
+    first = {note: next(i for i, one in enumerate(subgroups) if note in one.get("notes", ())) for note in notes}
     return [
         {
             "by": attribute["by"],
@@ -27,7 +29,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
             "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in GAP_METRICS],
             "gaps_text": _gaps_text(attribute),
             "gaps": _gaps(f"{split}-by-{i}-gaps", attribute),
-            "notes": attribute.get("notes", []),
+            "notes": [note for note in notes if first[note] == i],  # the same ones once
             "group_notes": [f"{one['value']}: {note}" for one in attribute["groups"] for note in one.get("notes", ())],
         }
         for i, attribute in enumerate(subgroups)
@@ -44,13 +46,14 @@ def _overall(id: str, attribute: Mapping[str, Any], task: Task) -> Table:
             number_cell(group["images"], ",d"),
             number_cell(group.get("patients"), ",d"),
             *(number_cell(group[name], ",d") for name in counts),
-            *(metric_cell(group, name) for name in names),
+            *(metric_cell(group, *of_positive(group, name)[1:]) for name in names),
         ]
         for group in attribute["groups"]
     ]
     by = attribute["by"]
+    titles = [of_positive(attribute["groups"][0], name)[0] for name in names]
     columns = [Column(by[:1].upper() + by[1:], text=True), Column("Images"), Column("Patients")]
-    columns += [*(Column("Labels with AUROC") for _ in counts), *(Column(metric_title(name)) for name in names)]
+    columns += [*(Column("Labels with AUROC") for _ in counts), *map(Column, titles)]
     return Table(id, f"By {by}; a header sorts the table", columns, rows, sortable=True)
 
 

@@ -10,7 +10,14 @@ from xrayfast.config import Task
 from xrayfast.errors import format_interval, format_value, plural
 from xrayfast.metrics.registry import AT_THRESHOLD, headline_metrics, label_columns, metric_title, prevalence_metrics
 from xrayfast.reporting.markdown.markup import DASH, Markdown, markdown_table
-from xrayfast.reporting.wording import gap_test, interval_methods, interval_of, label_rows, resampled_units
+from xrayfast.reporting.wording import (
+    gap_test,
+    interval_methods,
+    interval_of,
+    label_rows,
+    of_positive,
+    resampled_units,
+)
 
 
 def format_number(value: Any, form: str = ".3f") -> str:
@@ -50,8 +57,8 @@ def interval_note(summary: Mapping[str, Any]) -> str:
 def headline_markdown(summary: Mapping[str, Any], task: Task) -> Markdown:
     """The headline metrics, those that the summary has, with their intervals."""
     names = [name for name in headline_metrics(task) if name in summary["overall"]]
-    rows = [(metric_title(name), estimate(summary, name)) for name in names]
-    return markdown_table(("Metric", "Value"), rows)
+    shown = [of_positive(summary, name) for name in names]
+    return markdown_table(("Metric", "Value"), [(title, estimate(summary, name, row)) for title, name, row in shown])
 
 
 def labels_markdown(summary: Mapping[str, Any]) -> Markdown:
@@ -89,10 +96,11 @@ def subgroup_blocks(summary: Mapping[str, Any], task: Task) -> list[str]:
         rows = []
         for group in by["groups"]:
             counts = (format_number(group.get(count), ",d") for count in ("images", "patients"))
-            rows.append((group["value"], *counts, *(estimate(group, key) for key in keys)))
+            rows.append((group["value"], *counts, *(estimate(group, *of_positive(group, key)[1:]) for key in keys)))
         missing = f" (unknown of {plural(by['missing'], 'image')})" if by.get("missing") else ""
         blocks.append(f"By {by['by']}{missing}:")
-        blocks.append(markdown_table((by["by"].capitalize(), "Images", "Patients", *map(metric_title, keys)), rows))
+        titles = [of_positive(by["groups"][0], key)[0] for key in keys]
+        blocks.append(markdown_table((by["by"].capitalize(), "Images", "Patients", *titles), rows))
         blocks += [_gap(gap) for gap in (by.get("gaps") or ())[:3]]
         blocks += [str(note) for note in by.get("notes") or ()]
     return blocks

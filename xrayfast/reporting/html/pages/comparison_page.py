@@ -87,7 +87,9 @@ def forest_plot(found: Comparison) -> Plot:
         )
         for row in records(found.table)
     ]
-    return plot(forest_figure(rows, [name]), "runs", title, f"{title}; the numbers are in the table below.")
+    return plot(
+        forest_figure(rows, [metric_title(name)]), "runs", title, f"{title}; the numbers are in the table below."
+    )
 
 
 def _difference_text(row: Mapping[str, Any]) -> str:
