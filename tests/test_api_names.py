@@ -48,7 +48,7 @@ NOT_SETTINGS = {
     "condition": "of a phantom",
     "patient": "of a phantom: its number",
     "image": "of a phantom: its number",
-    "folder": "to write synthetic data to",
+    "folder": "to write synthetic data to; in which an ensemble is made",
     "images_per_patient": "of synthetic data",
     "multi_label": "of synthetic data",
 }

@@ -37,6 +37,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
         "compare": {"runs": [tiny_run, tiny_run]},
         "cross_validate": {"data": data, "runs": tmp_path_factory.mktemp("runs"), **TINY},
         "dataloaders": {"data": data, "device": "cpu"},
+        "ensemble": {"runs": [tiny_run, tiny_run]},
         "evaluate": {"run": tiny_run},
         "explain": {"run": tiny_run, "files": image},
         "find_lr": {"data": data},

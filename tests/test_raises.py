@@ -39,6 +39,8 @@ CASES = {
     ("dataloaders", "ConfigError"): lambda p: xf.dataloaders(p.data, device="mps"),
     ("dataloaders", "DataError"): lambda p: xf.dataloaders(p.broken, size=32),
     ("dataloaders", "WriteError"): lambda p: xf.dataloaders(p.unwritable, size=32),
+    ("ensemble", "ConfigError"): lambda p: xf.ensemble([p.run]),
+    ("ensemble", "RunError"): lambda p: xf.ensemble([p.unfinished, p.run], folder=p.folder),
     ("evaluate", "DataError"): lambda p: xf.evaluate(p.run, p.folder / "none"),
     ("evaluate", "ConfigError"): lambda p: xf.evaluate(p.run, by="none"),
     ("evaluate", "RunError"): lambda p: xf.evaluate(p.unfinished),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.cross_validate import join_folds as join_folds
     from xrayfast.workflows.cross_validate import resume_cross_validation as resume_cross_validation
     from xrayfast.workflows.data import open_data as open_data
+    from xrayfast.workflows.ensemble import ensemble as ensemble
     from xrayfast.workflows.evaluate import evaluate as evaluate
     from xrayfast.workflows.explain import explain as explain
     from xrayfast.workflows.find_lr import find_lr as find_lr
@@ -60,6 +61,7 @@ _HOMES = {
     "compare": "xrayfast.workflows.compare:compare",
     "cross_validate": "xrayfast.workflows.cross_validate:cross_validate",
     "dataloaders": "xrayfast.learning.training.loaders:dataloaders",
+    "ensemble": "xrayfast.workflows.ensemble:ensemble",
     "evaluate": "xrayfast.workflows.evaluate:evaluate",
     "explain": "xrayfast.workflows.explain:explain",
     "find_lr": "xrayfast.workflows.find_lr:find_lr",
@@ -93,6 +95,7 @@ __all__ = [
     "compare",
     "cross_validate",
     "dataloaders",
+    "ensemble",
     "evaluate",
     "explain",
     "find_lr",

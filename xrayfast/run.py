@@ -354,11 +354,13 @@ class Run(HasOverview):
     @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: phase, size, losses and metrics of both splits (`train_`, `valid_`), learning rates,
-        seconds.
+        seconds. Without rows where the run has members.
 
         Raises:
             RunError: the file is missing or damaged.
         """
+        if self.info.members:
+            return pd.DataFrame(columns=_HISTORY_COLUMNS)
         path = self._existing_file(HISTORY_FILE)
         table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
         # A learner saved without training has no epochs, and so columns without a type.

@@ -13,7 +13,7 @@ from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import fit_decision
-from xrayfast.workflows.steps.folds import average_members, pool_folds, spread
+from xrayfast.workflows.steps.folds import pool_folds, spread
 
 SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")
 FOLDS = 2
@@ -205,8 +205,6 @@ def test_predictions_that_are_not_of_each_image_once_are_refused(crossed):
     for folds in ([first, first], [first], [first, second, second]):
         with pytest.raises(RunError, match="each once"):
             pool_folds(images, folds)
-    with pytest.raises(RunError, match="different images"):
-        average_members([first, second])
 
 
 def test_spread_leaves_out_folds_in_which_a_metric_is_not_defined():

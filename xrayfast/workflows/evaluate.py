@@ -317,7 +317,7 @@ def _predict_external(
 ) -> _EvaluatedData:
     """Decode the images, leave out those that can't be evaluated, and predict on the others."""
     # Torch takes seconds to import, and saved predictions do not need it.
-    from xrayfast.learning.inference.predictor import Predictor
+    from xrayfast.learning.inference.predictor import predictor_of_run
     from xrayfast.learning.inference.reading import CHUNK, reading
 
     if split is not None:
@@ -330,7 +330,7 @@ def _predict_external(
     unseen = exclude_seen(run, data, matched, images, progress)
     rows = unseen.rows
     paths = data.table["path"].to_numpy()[rows].tolist()
-    predictor = Predictor.from_run(run, device, arch)
+    predictor = predictor_of_run(run, device, arch)
     chunks = []
     with reading(paths, images.image) as lazy:
         for start in range(0, len(paths), CHUNK):

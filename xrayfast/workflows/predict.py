@@ -22,7 +22,7 @@ from xrayfast.errors import ConfigError, DataError, ReadError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import require_utf8
-from xrayfast.learning.inference.predictor import Predictor
+from xrayfast.learning.inference.predictor import EnsemblePredictor, Predictor, predictor_of_run
 from xrayfast.learning.inference.reading import CHUNK, reading
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.operating_points.thresholds import threshold_array
@@ -30,11 +30,16 @@ from xrayfast.option_effects import check_tta
 from xrayfast.predictions import PROBABILITY_PREFIX, join_row_labels
 from xrayfast.progress import show_progress
 from xrayfast.run import Run
+from xrayfast.workflows.steps.ensembles import average_splits, require_alike
+from xrayfast.workflows.steps.results import choose_decision
+
+SPREAD_PREFIX = "spread_"
+"""Of the columns of the standard deviation among an ensemble's networks."""
 
 
 @check_arguments(field_types)
 def predict(
-    run: Run | Path | str,
+    run: Run | Path | str | Sequence[Run | Path | str],
     sources: Sequence[Path | str] | Path | str,
     *,
     abstain_below: float | None = None,
@@ -48,7 +53,7 @@ def predict(
     """Predicted labels and calibrated probabilities of new images, by the thresholds chosen on the validation split.
 
     Args:
-        run: the run or its folder.
+        run: the run or its folder; of several the probabilities are averaged, and calibrated as `ensemble` does.
         sources: files, folders (searched for images) and glob patterns.
         abstain_below: abstain where the calibrated probability of the answer is below this: on single labels
             (multi-label) or on the image's class (single-label).
@@ -64,19 +69,24 @@ def predict(
     Returns:
         One row per file, in input order: `file`; `predicted` (labels joined by "|"); with `abstain_below`, `abstained`
         (the labels abstained on; single-label, the most likely class); where a run of three classes or more has
-        thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` per label; `notes`, what
+        thresholds, `above_threshold` (each class against the rest); one column `prob_LABEL` per label; of an ensemble
+        `spread_LABEL`, the standard deviation of its networks' own probabilities among them; `notes`, what
         was done or noted on reading, joined by "; "; and `error`, "" or why the file can't be read: such a row has no
         prediction.
 
     Raises:
         DataError: a source does not exist, or no images are found.
-        ConfigError: `abstain_below` is no probability.
+        ConfigError: `abstain_below` is no probability, or several runs differ in labels, task, size or window.
         RunError: the folder is not a whole run.
         WeightsError: the weights are not those of the network that the folder describes.
     """
     if abstain_below is not None and not 0 <= abstain_below <= 1:
         raise ConfigError(f"abstain_below is {abstain_below}; expected a probability between 0 and 1, such as 0.8.")
-    run = Run.of(run)
+    given = [run] if isinstance(run, (Run, Path, str)) else list(run)
+    members = [inner for one in map(Run.of, given) for inner in (one.members if len(given) > 1 else ()) or [one]]
+    if len(given) != 1:
+        require_alike(members)
+    run = members[0]
     files, left_out, repeated = find_images([sources] if isinstance(sources, (str, Path)) else sources)
     stages = (lambda stage, done, total: progress(done, total)) if callable(progress) else progress
     with show_progress(stages) as reporter:
@@ -86,7 +96,12 @@ def predict(
             note(f"{plural(len(left_out), 'file')} left out, being no image by name or content: {shorten(left_out)}.")
         for sentence in check_tta(tta, run.config.train):
             note(sentence)
-        predictor = Predictor.from_run(run, device, arch)
+        if len(members) > 1:
+            decision = choose_decision(average_splits(members)["valid"], run.task, run.config.results)
+            networks = [Predictor.from_run(member, device, arch) for member in members]
+            predictor: Predictor | EnsemblePredictor = EnsemblePredictor(networks, decision)
+        else:
+            predictor = predictor_of_run(run, device, arch)
         for sentence in _check_abstention(predictor.decision, abstain_below):
             note(sentence)
         window, size = run.config.data.window, predictor.size
@@ -97,8 +112,14 @@ def predict(
             for start in range(0, len(files), CHUNK):
                 chunk = contents[start : start + CHUNK]
                 images = [content.pixels for content in chunk if isinstance(content, Radiograph)]
-                probability = predictor.probabilities(images, tta=tta, batch_size=batch_size).calibrated
-                answers = _decide(probability, predictor.decision, abstain_below)
+                if isinstance(predictor, EnsemblePredictor):
+                    found, spread = predictor.probabilities_and_spread(images, tta=tta, batch_size=batch_size)
+                else:
+                    found, spread = predictor.probabilities(images, tta=tta, batch_size=batch_size), None
+                answers = _decide(found.calibrated, predictor.decision, abstain_below)
+                if spread is not None:
+                    columns = [f"{SPREAD_PREFIX}{label}" for label in predictor.decision.labels]
+                    answers[columns] = spread
                 tables.append(_with_files(answers, files[start : start + CHUNK], chunk))
                 notes += [content.notes if isinstance(content, Radiograph) else () for content in chunk]
                 reporter.preparing("predicting", min(start + CHUNK, len(files)), len(files))

@@ -16,8 +16,14 @@ from xrayfast.config import Device
 @o.takes("tta", "batch_size", "device", of_run=("tta",))
 def predict(
     given: dict[str, Any],
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    sources: Annotated[list[str], typer.Argument(metavar="FILES...", help="Image files, folders and patterns.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, an ensemble's or a cross-validation's.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN...] FILES...",
+            help="Further runs, whose probabilities are averaged; image files, folders and patterns.",
+        ),
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path(
         "predictions.csv"
     ),
@@ -41,15 +47,18 @@ def predict(
     """
     o.check_choice(given.get("device"), get_args(Device), "--device")
     from xrayfast.cli.results import show_uncalibrated
-    from xrayfast.files import write_csv
+    from xrayfast.files import INFO_FILE, write_csv
     from xrayfast.run import Run
 
     out = Output(as_json)
-    chosen = Run(run)
+    chosen = [Run(run)]
+    while sources and (Path(sources[0]) / INFO_FILE).is_file():
+        chosen.append(Run(sources.pop(0)))
     require_output(output)
     from xrayfast.workflows.predict import predict as work
 
-    table = work(chosen, sources, abstain_below=abstain_below, progress=False, note=out.note, **given)
+    runs: Any = chosen[0] if len(chosen) == 1 else chosen
+    table = work(runs, sources, abstain_below=abstain_below, progress=False, note=out.note, **given)
     write_csv(output, table, "%.9g")
     failed = table[table["error"] != ""]
     read = table[table["error"] == ""]
@@ -65,7 +74,8 @@ def predict(
             f"{int(abstained.sum()):,} of {len(read):,} images have no answer on one label or more, "
             f"below {abstain_below}."
         )
-    show_uncalibrated(out, chosen.decision)
+    if len(chosen) == 1:
+        show_uncalibrated(out, chosen[0].decision)
     for error in failed["error"]:
         out.note(error)
     out.done(f"{len(table) - len(failed):,} of {len(table):,} files predicted", output)

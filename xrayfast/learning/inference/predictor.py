@@ -176,6 +176,53 @@ class Predictor:
         return logits.softmax(dim=-1) if self.decision.task == "single" else logits.sigmoid()
 
 
+class EnsemblePredictor:
+    """Several networks whose probabilities are averaged, as a `Predictor` for other images.
+
+    Args:
+        members: of the same labels and size.
+        decision: calibration and thresholds of the average.
+
+    Attributes:
+        size: side of the square in pixels.
+        device: the networks'.
+        tta: whether the members average over views.
+    """
+
+    def __init__(self, members: Sequence[Predictor], decision: Decision) -> None:
+        self.members, self.decision = members, decision
+        self.size, self.device, self.tta = members[0].size, members[0].device, members[0].tta
+
+    def probabilities(
+        self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
+    ) -> Probabilities:
+        """As `Predictor.probabilities`."""
+        return self.probabilities_and_spread(images, tta=tta, batch_size=batch_size)[0]
+
+    def probabilities_and_spread(
+        self, images: Sequence[NDArray[np.uint8]], *, tta: bool | None = None, batch_size: int = 32
+    ) -> tuple[Probabilities, NDArray[np.float64]]:
+        """The same, and (N, L) the standard deviation of the members' raw probabilities among them."""
+        found = [member.probabilities(images, tta=tta, batch_size=batch_size).raw for member in self.members]
+        every = np.stack(found).astype(np.float64)
+        raw = every.mean(axis=0)
+        return Probabilities(raw.astype(np.float32), self.decision.calibrated(raw)), every.std(axis=0, ddof=1)
+
+
+def predictor_of_run(
+    run: Run, device: Device = "auto", arch: Callable[..., Any] | None = None
+) -> Predictor | EnsemblePredictor:
+    """The Predictor of a run, or of all its members.
+
+    Raises:
+        XrayfastError: as `Predictor.from_run`.
+    """
+    members = run.members
+    if not members:
+        return Predictor.from_run(run, device, arch)
+    return EnsemblePredictor([Predictor.from_run(member, device, arch) for member in members], run.decision)
+
+
 def predict_split(learn: Learner, split: Split, *, tta: bool = False) -> Predictions:
     """Predictions and losses of one split of the data of a learner on `xrayfast.dataloaders`, not calibrated.
 

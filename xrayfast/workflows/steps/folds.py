@@ -30,6 +30,7 @@ from xrayfast.run import Run
 from xrayfast.run_files import FoldRecord, SpreadRecord
 from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.interpret import read_interpretations
+from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages
 from xrayfast.workflows.steps.results import DECISION_SPLIT, finalize_results
 
@@ -172,9 +173,9 @@ def join(cv: CrossValidation) -> None:
     by_fold = [run.predictions(DECISION_SPLIT) for run in runs]
     images, numbers = _images_in_folds(cv)
     repeats = [pool_folds(images, by_fold[start : start + folds]) for start in range(0, len(runs), folds)]
-    found: dict[Split, Predictions] = {DECISION_SPLIT: average_members(repeats)}
+    found: dict[Split, Predictions] = {DECISION_SPLIT: average_by_image(repeats)[0]}
     if "test" in runs[0].predicted_splits:
-        found["test"] = average_members([run.predictions("test") for run in runs])
+        found["test"] = average_by_image([run.predictions("test") for run in runs])[0]
     infos = [run.info for run in runs]
     cv.update_info(
         **{name: value for name, value in infos[0].model_dump().items() if name in _OF_FIRST_FOLD},
@@ -277,34 +278,14 @@ def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictio
     Raises:
         RunError: an image is in several, or in none.
     """
-    first, *_ = folds
     found = [image for fold in folds for image in fold.images.tolist()]
     if sorted(found) != sorted(images):
         raise RunError(
             f"The folds predicted {plural(len(found), 'image')}, {len(set(found))} of them different; expected "
             f"{len(images)}, each once. A fold's predictions are of another cross-validation."
         )
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(one, name) for one in folds])
-        for name in ("images", "patients", "truth", "probability", "loss", "raw")
-    }
-    shared = [name for name in first.attributes if all(name in one.attributes for one in folds)]
-    attributes = {name: np.concatenate([one.attributes[name] for one in folds]) for name in shared}
     place = {image: row for row, image in enumerate(found)}
-    return replace(first, **columns, attributes=attributes).select(np.array([place[image] for image in images]))
-
-
-def average_members(members: Sequence[Predictions]) -> Predictions:
-    """Predictions of the same images in the same order, losses and the networks' own probabilities averaged.
-
-    Raises:
-        RunError: they are of other images.
-    """
-    first, *others = members
-    if any(not np.array_equal(first.images, one.images) for one in others):
-        raise RunError("The predictions to average are of different images, or in another order.")
-    raw = np.mean([one.raw for one in members], axis=0)
-    return replace(first, raw=raw, probability=raw, loss=np.mean([one.loss for one in members], axis=0))
+    return concatenate(folds).select(np.array([place[image] for image in images]))
 
 
 def _summarise(predictions: Predictions, decision: Decision) -> dict[str, Any]:

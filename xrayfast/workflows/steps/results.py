@@ -54,20 +54,8 @@ def finalize_results(
     Raises:
         ConfigError: a prevalence is no share, or is of an unknown label.
     """
-    chosen_on = predictions[DECISION_SPLIT]
-    rule, target = threshold_rule(settings, run.task)
-    decision = decision or fit_decision(
-        chosen_on.truth,
-        chosen_on.raw,
-        run.labels,
-        run.task,
-        rule=rule,
-        target=target,
-        confidence=settings.target_confidence,
-        positive=positive_class(run.task, run.labels, settings.positive),
-        groups=chosen_on.groups,
-        calibrate=settings.calibrate,
-    )
+    rule, _ = threshold_rule(settings, run.task)
+    decision = decision or choose_decision(predictions[DECISION_SPLIT], run.task, settings)
     prevalence = parse_prevalences(settings.prevalence, run.labels)
     calibrated = {split: raw.calibrated(decision) for split, raw in predictions.items()}
     metrics: dict[str, Any] = {}
@@ -84,6 +72,23 @@ def finalize_results(
     for split, found in calibrated.items():
         run.write_predictions(split, found)
     run.write_metrics({**metrics, "decision": decision.to_json(), **run_context(run)})
+
+
+def choose_decision(chosen_on: Predictions, task: Task, settings: ResultsConfig) -> Decision:
+    """Calibration and thresholds, chosen on predictions of which only the raw probabilities count."""
+    rule, target = threshold_rule(settings, task)
+    return fit_decision(
+        chosen_on.truth,
+        chosen_on.raw,
+        chosen_on.labels,
+        task,
+        rule=rule,
+        target=target,
+        confidence=settings.target_confidence,
+        positive=positive_class(task, chosen_on.labels, settings.positive),
+        groups=chosen_on.groups,
+        calibrate=settings.calibrate,
+    )
 
 
 def refit_decision(run: Run, options: Mapping[str, Any]) -> None:
@@ -404,11 +409,13 @@ def run_context(run: Run) -> dict[str, Any]:
 
 
 def write_cards(run: Run) -> None:
-    """Write `model_card.md` and `claim.md`.
+    """Write `model_card.md` and `claim.md`, but where the run has members, which have theirs.
 
     Raises:
         RunError: a file of the run is damaged.
         WriteError: the folder can't be written to.
     """
+    if run.info.members:
+        return
     write_text(run.model_card_path, render_model_card(run))
     write_text(run.claim_path, render_claim(run))

@@ -1,0 +1,137 @@
+"""Ensembles: averaged probabilities, calibrated on images that the members were not trained on."""
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import xrayfast as xf
+from tests.conftest import TINY, draw_one_pixel
+from xrayfast.cli import app
+from xrayfast.errors import ConfigError, RunError
+from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.workflows.steps.ensembles import average_by_image
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_figures():
+    """Figures of one pixel."""
+    with pytest.MonkeyPatch.context() as patch:
+        draw_one_pixel(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def pair(data_dir, tiny_run, tmp_path_factory):
+    """Two runs of the same split that differ in seed, and their ensemble."""
+    folder = tmp_path_factory.mktemp("pair")
+    first = xf.Run(shutil.copytree(tiny_run.path, folder / "first"))
+    second = xf.fit(config=first.config, runs=folder, name="second", seed=5)
+    return first, second, xf.ensemble([first, second], folder=folder, name="both")
+
+
+@pytest.fixture(scope="module")
+def images(data_dir):
+    return sorted(data_dir.glob("normal/*.png"))[:4]
+
+
+def test_probabilities_are_the_mean_of_the_members_and_calibrated_on_validation(pair, images):
+    first, second, both = pair
+    for split in ("valid", "test"):
+        raws = [run.predictions(split).raw for run in (first, second)]
+        assert np.allclose(both.predictions(split).raw, np.mean(raws, axis=0), atol=1e-8)
+    valid = both.predictions("valid")
+    decision = fit_decision(valid.truth, valid.raw, valid.labels, "single", rule=None, groups=valid.groups)
+    assert both.decision.calibration.temperature == pytest.approx(decision.calibration.temperature, rel=1e-6)
+    uncalibrated = [xf.predict(replaced(run), images) for run in (first, second)]
+    columns = [f"prob_{label}" for label in both.labels]
+    raw = [table[columns].to_numpy(float) for table in uncalibrated]
+    table = xf.predict(both, images)
+    assert np.allclose(table[columns].to_numpy(float), decision.calibrated(np.mean(raw, axis=0)), atol=1e-6)
+    spread = table[[f"spread_{label}" for label in both.labels]].to_numpy(float)
+    assert np.allclose(spread, np.std(raw, axis=0, ddof=1), atol=1e-6) and (spread > 0).all()
+
+
+def replaced(run):
+    """A copy of the run without calibration."""
+    copy = xf.Run(shutil.copytree(run.path, run.path.with_name(f"{run.path.name}-raw"), dirs_exist_ok=True))
+    copy.write_decision(replace(copy.decision, calibration=None))
+    return copy
+
+
+def test_several_runs_in_one_call_are_predicted_as_their_ensemble(pair, images, monkeypatch, tmp_path):
+    first, second, both = pair
+    expected = xf.predict(both, images)
+    pd.testing.assert_frame_equal(xf.predict([first, second], images), expected)
+    output = tmp_path / "answers.csv"
+    words = ["predict", first.path, second.path, *images, "-o", output, "--device", "cpu"]
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(output)
+    assert np.allclose(found[expected.columns[2:8]].to_numpy(float), expected[expected.columns[2:8]].to_numpy(float))
+
+
+def test_the_folder_holds_no_weights_and_loads_again_without_code(pair):
+    first, second, both = pair
+    again = xf.Run(both.path)
+    assert [run.path.resolve() for run in again.members] == [first.path.resolve(), second.path.resolve()]
+    kinds = {path.suffix for path in both.path.rglob("*") if path.is_file()}
+    assert kinds <= {".json", ".yaml", ".csv", ".txt"}
+    with pytest.raises(RunError, match="averages 2 runs and has no weights"):
+        xf.load(both)
+
+
+def test_it_is_evaluated_and_compared_like_a_run(pair, tmp_path):
+    first, _, both = pair
+    own = xf.evaluate(both)
+    assert own.metrics["result"]["overall"] == pytest.approx(both.metrics["test"]["overall"])
+    other = tmp_path / "other"
+    xf.synth(other, images=18, size=64, seed=99)
+    found = xf.evaluate(both, other, device="cpu").predictions
+    table = xf.predict(both, [other / image for image in found.images])
+    assert np.allclose(table[[f"prob_{label}" for label in both.labels]].to_numpy(float), found.probability, atol=1e-6)
+    compared = xf.compare([first, both], split="test", resamples=20)
+    assert set(compared.table["run"]) == {"first", "both"} and len(compared.differences)
+
+
+def test_images_that_a_member_was_trained_on_are_left_out_of_its_evaluation(pair):
+    first, _, both = pair
+    with pytest.raises(xf.XrayfastError, match="seen in training"):
+        xf.evaluate(both, xf.open_data(first.config.data.source, split_file=first.split_path).subset("train"))
+
+
+def test_runs_that_differ_or_are_too_few_are_refused(pair, tiny_multi_run):
+    first, *_ = pair
+    for runs, words in (([first], "two or more"), ([first, first], "named twice"), ([first, tiny_multi_run], "task")):
+        with pytest.raises(ConfigError, match=words):
+            xf.ensemble(runs)
+
+
+def test_of_each_image_those_are_averaged_that_have_it(pair):
+    found = pair[0].predictions("valid")
+    half, other = found.select(np.arange(3)), replace(found, raw=1 - found.raw)
+    averaged, counts = average_by_image([half, other])
+    assert averaged.images.tolist() == found.images.tolist() and counts.tolist() == [2] * 3 + [1] * (len(found) - 3)
+    assert np.allclose(averaged.raw[:3], 0.5) and np.allclose(averaged.raw[3:], other.raw[3:])
+    with pytest.raises(RunError, match="other labels"):
+        average_by_image([found, replace(found, truth=1 - found.truth)])
+
+
+@pytest.mark.slow
+def test_a_cross_validation_is_an_ensemble(data_dir, images, tmp_path):
+    data = xf.open_data(data_dir, labels=data_dir / "labels.csv")
+    cv = xf.cross_validate(data, folds=2, test_fraction=0.2, runs=tmp_path, epochs=1, **TINY)
+    assert xf.ensemble(cv) is cv
+    made = xf.ensemble(cv.runs, folder=tmp_path)
+    for split, own in (("valid", cv.out_of_fold), ("test", cv.predictions("test"))):
+        other = made.predictions(split)
+        place = {image: row for row, image in enumerate(other.images)}
+        assert np.allclose(other.raw[[place[image] for image in own.images]], own.raw, atol=1e-8)
+    columns = [f"prob_{label}" for label in cv.labels]
+    one, other = xf.predict(cv, images), xf.predict(made, images)
+    assert np.allclose(one[columns].to_numpy(float), other[columns].to_numpy(float), atol=1e-3)
+    with pytest.raises(xf.XrayfastError, match="seen in"):
+        xf.evaluate(cv, data.subset("train"))

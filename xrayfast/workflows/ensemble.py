@@ -1,0 +1,106 @@
+"""Several runs as one, whose probabilities are averaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xrayfast._version import __version__
+from xrayfast.data.splits.stratify import SPLITS
+from xrayfast.errors.arguments import check_arguments
+from xrayfast.files import read_csv
+from xrayfast.metrics.operating_points.decision import Decision
+from xrayfast.run import Run, now
+from xrayfast.workflows.steps.ensembles import average_splits, require_alike
+from xrayfast.workflows.steps.results import finalize_results
+
+
+@check_arguments()
+def ensemble(
+    runs: Sequence[Run | Path | str] | Run | Path | str,
+    *,
+    name: str | None = None,
+    folder: Path | str = "runs",
+    command: str = "",
+) -> Run:
+    """Make one run of several, whose probabilities are averaged.
+
+    Calibration and thresholds are chosen on the members' validation predictions, of each image those of networks that
+    were not trained on it. The new folder holds no weights and names its members, which must stay where they are.
+
+    Args:
+        runs: the members or their folders, of the same labels, image size and DICOM window; a cross-validation is an
+            ensemble as it is.
+        name: of the new folder; by default "ensemble" and a number that counts up.
+        folder: in which it is made.
+        command: the command line, for `run.json`.
+
+    Returns:
+        A Run for `predict`, `evaluate` and `compare`.
+
+    Raises:
+        ConfigError: fewer than two runs, one twice, or runs that differ in labels, task, size or window.
+        RunError: one is not complete, or the name is taken.
+    """
+    items = [runs] if isinstance(runs, (Run, Path, str)) else list(runs)
+    members = [Run.of(item) for item in items]
+    if len(members) == 1 and members[0].info.members:
+        members[0].predictions("valid")  # it is complete
+        return members[0]
+    members = [inner for run in members for inner in (run.members or [run])]
+    require_alike(members)
+    averaged = average_splits(members)
+    first, root = members[0], Path(folder)
+    config, labels, task = first.config, first.labels, first.task
+    place = root / (name or "ensemble")  # a sibling of the new folder, which gives the same relative paths
+    infos = [run.info for run in members]
+    same = all(_splits_of(run).equals(_splits_of(first)) for run in members)
+    counts = {
+        split: {
+            **{label: int((one.truth[:, i] == 1).sum()) for i, label in enumerate(labels)},
+            "images": len(one),
+            **({"patients": len(set(one.patients) - {""})} if one.groups is not None else {}),
+        }
+        for split, one in averaged.items()
+    }
+    info: dict[str, Any] = {
+        "status": "completed",
+        "started": now(),
+        "finished": now(),
+        "command": command,
+        "xrayfast": __version__,
+        "arch": infos[0].arch,
+        "parameters": sum(info.parameters or 0 for info in infos),
+        "loss": infos[0].loss,
+        "counts": counts,
+        "fingerprint": infos[0].fingerprint if same else "",
+        "shortcuts": infos[0].shortcuts,
+        "remarks": list(dict.fromkeys(remark for info in infos for remark in info.remarks)),
+        "members": [os.path.relpath(run.path.absolute(), place.absolute()) for run in members],
+        "seconds": round(sum(info.seconds or 0 for info in infos), 1),
+    }
+
+    def write(run: Run) -> None:
+        run.write_decision(Decision(task, labels))
+        run.write_split(read_csv(first.split_path, dtype=str, keep_default_na=False) if same else _join_splits(members))
+        finalize_results(run, dict(averaged), config.results, config.train.seed)
+
+    return Run(Run.create(root, name, "ensemble", config, info, write).path)
+
+
+def _splits_of(run: Run) -> pd.DataFrame:
+    table: pd.DataFrame = read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False)
+    return table[["image", "split"]]
+
+
+def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
+    """Of each image the first of train, valid and test in which a member has it."""
+    tables = [read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False) for run in members]
+    every = pd.concat(tables, ignore_index=True)
+    every["rank"] = every["split"].map(SPLITS.index)
+    first: pd.DataFrame = every.sort_values("rank", kind="stable").drop_duplicates("image").sort_index(kind="stable")
+    return first.drop(columns="rank")

@@ -1,0 +1,96 @@
+"""Predictions of several networks as one: averaged, and calibrated on images that they were not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xrayfast.config import PREDICTED_SPLITS, PredictedSplit
+from xrayfast.errors import ConfigError, RunError
+from xrayfast.predictions import Predictions
+from xrayfast.run import Run
+
+
+def require_alike(members: Sequence[Run]) -> None:
+    """Raise an error where runs can't be averaged.
+
+    Raises:
+        ConfigError: there are fewer than two, one is named twice, or they differ in labels, task, size or window.
+        RunError: a file of one is damaged.
+    """
+    if len(members) < 2:
+        raise ConfigError(f"found {len(members)} run for an ensemble; expected two or more.")
+    paths = [run.path.resolve() for run in members]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ConfigError(f"{path}: is named twice. Name each run once.")
+    first, *others = members
+    for other in others:
+        for name, ours, theirs in (
+            ("labels", first.labels, other.labels),
+            ("task", first.task, other.task),
+            ("size", first.config.model.size, other.config.model.size),
+            ("window", first.config.data.window, other.config.data.window),
+        ):
+            if ours != theirs:
+                raise ConfigError(
+                    f"{other.path}: its {name} is {theirs}, and of {first.path} {ours}; expected the same. Leave one "
+                    "out."
+                )
+
+
+def average_splits(members: Sequence[Run]) -> dict[PredictedSplit, Predictions]:
+    """The saved predictions of runs on valid and, where all have one, test.
+
+    Of each image of valid those networks are averaged that were not trained on it, as they have it in valid: of folds
+    one, of networks trained on the same split all. Of test there are the images that all have.
+
+    Raises:
+        RunError: a run is not complete, or an image has other labels in one than in another.
+    """
+    found: dict[PredictedSplit, Predictions] = {}
+    for split in PREDICTED_SPLITS:
+        if split != "valid" and any(split not in run.predicted_splits for run in members):
+            continue
+        averaged, counts = average_by_image([run.predictions(split) for run in members])
+        if split != "valid":
+            averaged = averaged.select(counts == len(members))
+        if len(averaged):
+            found[split] = averaged
+    return found
+
+
+def average_by_image(found: Sequence[Predictions]) -> tuple[Predictions, np.ndarray]:
+    """Each image's losses and the networks' own probabilities, averaged over the predictions that have it, and (N,) how
+    many of them have it.
+
+    Raises:
+        RunError: an image has other labels in one than in another.
+    """
+    every = concatenate(found)
+    places: dict[str, int] = {}
+    rows = np.array([places.setdefault(image, len(places)) for image in every.images.tolist()], np.intp)
+    first = every.select(np.unique(rows, return_index=True)[1])
+    if different := sorted(set(every.images[(first.truth[rows] != every.truth).any(axis=1)].tolist())):
+        raise RunError(f"'{different[0]}' has other labels in one run's predictions than in another's.")
+    counts = np.bincount(rows, minlength=len(first))
+    raw, loss = np.zeros_like(first.raw, np.float64), np.zeros(len(first))
+    np.add.at(raw, rows, every.raw)
+    np.add.at(loss, rows, every.loss)
+    raw /= counts[:, None]
+    return replace(first, raw=raw, probability=raw, loss=loss / counts), counts
+
+
+def concatenate(found: Sequence[Predictions]) -> Predictions:
+    """Predictions one after the other, with the attributes that all have."""
+    first, *_ = found
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(one, name) for one in found])
+        for name in ("images", "patients", "truth", "probability", "loss", "raw")
+    }
+    shared = [name for name in first.attributes if all(name in one.attributes for one in found)]
+    attributes = {name: np.concatenate([one.attributes[name] for one in found]) for name in shared}
+    return replace(first, **columns, attributes=attributes)
