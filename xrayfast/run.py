@@ -360,7 +360,8 @@ class Run(HasOverview):
             RunError: the file is missing or damaged.
         """
         if self.info.members:
-            return pd.DataFrame(columns=_HISTORY_COLUMNS)
+            empty: pd.DataFrame = pd.DataFrame(columns=_HISTORY_COLUMNS)
+            return empty
         path = self._existing_file(HISTORY_FILE)
         table: pd.DataFrame = read_csv(path, _HISTORY_COLUMNS).rename(columns=OLD_HISTORY_COLUMNS)
         # A learner saved without training has no epochs, and so columns without a type.

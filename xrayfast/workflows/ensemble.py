@@ -87,14 +87,15 @@ def ensemble(
     def write(run: Run) -> None:
         run.write_decision(Decision(task, labels))
         run.write_split(read_csv(first.split_path, dtype=str, keep_default_na=False) if same else _join_splits(members))
-        finalize_results(run, dict(averaged), config.results, config.train.seed)
+        finalize_results(run, averaged, config.results, config.train.seed)
 
     return Run(Run.create(root, name, "ensemble", config, info, write).path)
 
 
 def _splits_of(run: Run) -> pd.DataFrame:
     table: pd.DataFrame = read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False)
-    return table[["image", "split"]]
+    splits: pd.DataFrame = table[["image", "split"]]
+    return splits
 
 
 def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
@@ -102,5 +103,6 @@ def _join_splits(members: Sequence[Run]) -> pd.DataFrame:
     tables = [read_csv(run.split_path, ["image", "split"], dtype=str, keep_default_na=False) for run in members]
     every = pd.concat(tables, ignore_index=True)
     every["rank"] = every["split"].map(SPLITS.index)
-    first: pd.DataFrame = every.sort_values("rank", kind="stable").drop_duplicates("image").sort_index(kind="stable")
-    return first.drop(columns="rank")
+    first = every.sort_values("rank", kind="stable").drop_duplicates("image").sort_index(kind="stable")
+    joined: pd.DataFrame = first.drop(columns="rank")
+    return joined

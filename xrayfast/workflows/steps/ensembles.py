@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xrayfast.config import PREDICTED_SPLITS, PredictedSplit
+from xrayfast.config import PREDICTED_SPLITS
+from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.predictions import Predictions
 from xrayfast.run import Run
@@ -42,7 +44,7 @@ def require_alike(members: Sequence[Run]) -> None:
                 )
 
 
-def average_splits(members: Sequence[Run]) -> dict[PredictedSplit, Predictions]:
+def average_splits(members: Sequence[Run]) -> dict[Split, Predictions]:
     """The saved predictions of runs on valid and, where all have one, test.
 
     Of each image of valid those networks are averaged that were not trained on it, as they have it in valid: of folds
@@ -51,7 +53,7 @@ def average_splits(members: Sequence[Run]) -> dict[PredictedSplit, Predictions]:
     Raises:
         RunError: a run is not complete, or an image has other labels in one than in another.
     """
-    found: dict[PredictedSplit, Predictions] = {}
+    found: dict[Split, Predictions] = {}
     for split in PREDICTED_SPLITS:
         if split != "valid" and any(split not in run.predicted_splits for run in members):
             continue
@@ -63,7 +65,7 @@ def average_splits(members: Sequence[Run]) -> dict[PredictedSplit, Predictions]:
     return found
 
 
-def average_by_image(found: Sequence[Predictions]) -> tuple[Predictions, np.ndarray]:
+def average_by_image(found: Sequence[Predictions]) -> tuple[Predictions, NDArray[np.int64]]:
     """Each image's losses and the networks' own probabilities, averaged over the predictions that have it, and (N,) how
     many of them have it.
 
