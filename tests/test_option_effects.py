@@ -65,6 +65,9 @@ BY_SETTINGS = [
     ),
     ("frozen_views", {"frozen_views": 3}, {"frozen_views": 3, "reuse_frozen": "off"}, "no features are cached"),
     ("gamma", {"gamma": 3, "loss": "focal"}, {"gamma": 3}, "takes none. Use --loss focal"),
+    ("gamma_neg", {"gamma_neg": 3, "loss": "asl"}, {"gamma_neg": 3}, "takes none. Use --loss asl"),
+    ("gamma_pos", {"gamma_pos": 1, "loss": "asl"}, {"gamma_pos": 1, "loss": "bce"}, "takes none. Use --loss asl"),
+    ("margin", {"margin": 0.1, "loss": "asl"}, {"margin": 0.1, "loss": "focal"}, "takes none. Use --loss asl"),
     ("alpha", {"alpha": 0.3, "loss": "focal"}, {"alpha": 0.3, "loss": "bce"}, "takes none. Use --loss focal"),
     (
         "reuse_frozen",

@@ -43,9 +43,10 @@ LossName = Literal[
     "auto",
     "ce",
     "bce",
+    "asl",
     "focal",
 ]
-ClassWeights = Literal["none", "auto"]
+ClassWeights = Literal["none", "auto", "effective"]
 AugmentationName = Literal["mild", "default", "strong", "off"]
 DataLoadersOrigin = Literal["xrayfast", "own", "own transforms"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -73,6 +74,7 @@ EMA_DECAY = 0.999
 LOSS_SETTINGS: dict[LossName, tuple[str, ...]] = {
     "ce": ("label_smoothing",),
     "bce": ("label_smoothing",),
+    "asl": ("gamma_neg", "gamma_pos", "margin"),
     "focal": ("gamma", "alpha"),
 }
 """The settings that a loss takes besides class weights; one that is not here takes none."""
@@ -532,6 +534,19 @@ class TrainConfig(_Section):
         panel=LOSS,
         metavar="A[,...]",
     )
+    gamma_neg: float = option(
+        4.0, f"Focusing strength of negatives ({losses_with('gamma_neg')}).", panel=LOSS, ge=0, le=100
+    )
+    gamma_pos: float = option(
+        0.0, f"Focusing strength of positives ({losses_with('gamma_pos')}).", panel=LOSS, ge=0, le=100
+    )
+    margin: float = option(
+        0.05,
+        f"Probability up to which a negative has no loss ({losses_with('margin')}).",
+        panel=LOSS,
+        ge=0,
+        lt=1,
+    )
     label_smoothing: float = option(
         0.0,
         f"Share of each target that is spread over all classes, or over 1 and 0, such as 0.1 "
@@ -540,7 +555,12 @@ class TrainConfig(_Section):
         ge=0,
         lt=1,
     )
-    class_weights: ClassWeights = option("none", "auto weighs labels by inverse frequency.", panel=LOSS)
+    class_weights: ClassWeights = option(
+        "none",
+        "auto weighs labels by inverse frequency, effective by inverse effective numbers of images (beta 0.999), which "
+        "differ less between rare and common ones.",
+        panel=LOSS,
+    )
     device: Device = option("auto", "Where to compute.", panel=MACHINE)
     precision: Precision = option(
         "auto",
@@ -702,6 +722,9 @@ class Options(ResultsOptions, total=False):
     loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None
+    gamma_neg: float
+    gamma_pos: float
+    margin: float
     label_smoothing: float
     class_weights: ClassWeights
     precision: Precision

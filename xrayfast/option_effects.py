@@ -396,7 +396,6 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             facts=DecisionFacts,
         ),
     ),
-    "gamma": (Effect(_takes("gamma"), "the loss takes none", f"Use {losses_with('gamma')}"),),
     "alpha": (
         Effect(
             lambda train, facts: train.alpha is None or _takes("alpha")(train, facts),
@@ -404,6 +403,10 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             f"Use {losses_with('alpha')}",
         ),
     ),
+    **{
+        name: (Effect(_takes(name), "the loss takes none", f"Use {losses_with(name)}"),)
+        for name in ("gamma", "gamma_neg", "gamma_pos", "margin")
+    },
     "label_smoothing": (
         Effect(
             lambda train, facts: not train.label_smoothing or _takes("label_smoothing")(train, facts),

@@ -21,7 +21,7 @@ SETTINGS = TINY | {
     "mixup": 0.4,
     "cutmix": 1.0,
     "label_smoothing": 0.1,
-    "class_weights": "auto",
+    "class_weights": "effective",
 }
 
 
@@ -90,7 +90,8 @@ def test_a_mixed_run_has_no_metrics_of_training_and_no_cached_features(whole):
     assert whole.info["frozen_feature_groups"] == [0, 0]
     assert (whole.config.train.mixup, whole.config.train.cutmix) == (0.4, 1.0)
     xf.interpret(whole)
-    assert whole.report_path.is_file()
+    card = whole.model_card_path.read_text()
+    assert "mixed with another of its batch (mixup 0.4, cutmix 1)" in card and "label_smoothing 0.1" in card
 
 
 def test_a_loss_that_gives_none_per_image_can_not_be_mixed(masked):

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,9 @@ from torchvision.ops import sigmoid_focal_loss
 from xrayfast.config import DEFAULT_LOSS, LOSS_SETTINGS, LossName
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.losses import (
+    EFFECTIVE_BETA,
     LOSSES,
+    AsymmetricLoss,
     CrossEntropyLoss,
     FocalLoss,
     Loss,
@@ -152,6 +155,22 @@ def test_class_weights_balance():
     torch.testing.assert_close(balanced_weights([20, 0], [100, 100], "multi"), torch.tensor([4.0, 1.0]))
 
 
+def test_effective_weights_are_those_of_the_paper():
+    counts = np.array([5000, 500, 20])
+    inverse = (1 - EFFECTIVE_BETA) / (1 - EFFECTIVE_BETA**counts)
+    weight = balanced_weights(counts, [5520] * 3, "single", effective=True)
+    np.testing.assert_allclose(weight, inverse * 3 / inverse.sum(), rtol=1e-5)
+    # Few images count fully, as by inverse frequency; of many the number hardly matters.
+    few = balanced_weights([4, 2], [6, 6], "single", effective=True)
+    torch.testing.assert_close(few[0] / few[1], torch.tensor(0.5), rtol=2e-3, atol=0)
+    many = balanced_weights([10**6, 10**5, 0], [10**6 + 10**5] * 3, "single", effective=True)
+    torch.testing.assert_close(many, torch.tensor([1.5, 1.5, 1.0]))
+    # Multi-label: of positives against negatives, in unmasked cells.
+    weight = balanced_weights([20, 0, 500], [520, 100, 600], "multi", effective=True)
+    expected = (1 - EFFECTIVE_BETA ** np.array([500, 100])) / (1 - EFFECTIVE_BETA ** np.array([20, 500]))
+    np.testing.assert_allclose(weight, [expected[0], 1.0, expected[1]], rtol=1e-5)
+
+
 def test_class_weights_count_only_unmasked_cells():
     torch.testing.assert_close(balanced_weights([20, 20], [100, 40], "multi"), torch.tensor([4.0, 1.0]))
 
@@ -176,6 +195,7 @@ MULTI_LOSSES = {
     "bce": lambda: make_loss("bce", "multi"),
     "weighted": lambda: make_loss("bce", "multi", class_weights="auto", positives=[1, 3, 4], unmasked=[8, 7, 5]),
     "focal": lambda: make_loss("focal", "multi"),
+    "asl": lambda: make_loss("asl", "multi", gamma_pos=1.0),
     "alpha": lambda: make_loss("focal", "multi", gamma=1.5, alpha=[0.2, 0.5, 0.9]),
 }
 
@@ -236,6 +256,48 @@ def test_label_smoothing_of_multi_label_equals_that_of_two_classes_and_leaves_ma
         strict=True,
     ):
         torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize(("gammas", "margin"), [((4.0, 0.0), 0.05), ((2.0, 1.0), 0.2), ((0.5, 0.5), 0.0)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_asymmetric_loss_is_the_paper_s(gammas, margin, weighted):
+    weight = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64) if weighted else None
+
+    def theirs(x, y):
+        p = 1 / (1 + torch.exp(-x))
+        q = torch.maximum(p - margin, torch.zeros_like(p))
+        positive = (1 - p) ** gammas[1] * torch.log(p) * (1 if weight is None else weight)
+        negative = q ** gammas[0] * torch.log(1 - q)
+        return -torch.where(y == 1, positive, negative).mean()
+
+    x, ours = LOGITS / 10, AsymmetricLoss(*gammas, margin, weight)
+    for got, expected in zip(value_and_gradient(ours, x, TRUTH), value_and_gradient(theirs, x, TRUTH), strict=True):
+        torch.testing.assert_close(got, expected)
+    assert torch.autograd.gradcheck(lambda logits: ours(logits, TRUTH), x.clone().requires_grad_())
+    half = torch.full((4, 3), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(ours(x, half), (ours(x, half.ceil()) + ours(x, half.floor())) / 2)
+
+
+def test_the_asymmetric_loss_without_focus_and_margin_is_binary_cross_entropy_and_finite_anywhere():
+    torch.testing.assert_close(
+        AsymmetricLoss(0.0, 0.0, 0.0)(LOGITS, TRUTH), F.binary_cross_entropy_with_logits(LOGITS, TRUTH)
+    )
+    for margin in (0.0, 0.05):
+        x = torch.tensor([[500.0, -500.0, 50.0], [-500.0, 500.0, -50.0]])
+        for y in (torch.ones(2, 3), torch.zeros(2, 3)):
+            value, gradient = value_and_gradient(AsymmetricLoss(0.5, 0.5, margin), x, y)
+            assert value.isfinite() and gradient.isfinite().all()
+
+
+def test_the_asymmetric_loss_has_the_paper_s_defaults_and_equals_timm_s():
+    timm = pytest.importorskip("timm.loss", reason="timm is not installed")
+    theirs = timm.AsymmetricLossMultiLabel(gamma_neg=4, gamma_pos=0, clip=0.05)
+    x, y = LOGITS.float() / 10, TRUTH.float()
+    value, gradient = value_and_gradient(make_loss("asl", "multi"), x, y)
+    expected, expected_gradient = value_and_gradient(theirs, x, y)
+    ratio = expected / value  # means over other numbers
+    torch.testing.assert_close(gradient * ratio, expected_gradient)
+    assert any(torch.isclose(ratio, torch.tensor(number)) for number in (3.0, 12.0))
 
 
 SHARE = torch.tensor([0.3, 1.0, 0.0, 0.8], dtype=torch.float64)

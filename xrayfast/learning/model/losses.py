@@ -214,6 +214,48 @@ class BinaryCrossEntropyLoss(FocalLoss):
         return super().terms(logits, target)
 
 
+class AsymmetricLoss(Loss):
+    """Binary cross entropy in which easy negatives count less than easy positives, and the easiest not at all.
+
+    A positive's loss is -(1 - p)^gamma_pos log(p), a negative's -q^gamma_neg log(1 - q) with q = max(p - margin, 0)
+    (Ridnik et al. 2021, "Asymmetric Loss For Multi-Label Classification", ICCV, whose values are the defaults). A
+    target between 0 and 1 is the mean of both. The paper sums over labels; here the mean is over cells, as in all
+    losses, so that learning rates are alike.
+
+    Args:
+        gamma_neg: focusing strength of negatives, at least 0.
+        gamma_pos: that of positives.
+        margin: probability up to which a negative has no loss, in [0, 1).
+        weight: (L,) weights of positives.
+        reduction: "mean", "sum" or "none"; "none" gives (N, L), 0 where masked.
+    """
+
+    def __init__(
+        self,
+        gamma_neg: float = 4.0,
+        gamma_pos: float = 0.0,
+        margin: float = 0.05,
+        weight: Tensor | None = None,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__("multi", weight, reduction)
+        self.gamma_neg, self.gamma_pos, self.margin = gamma_neg, gamma_pos, margin
+
+    def terms(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The losses, 0 where masked, and their weights."""
+        target, unmasked = fill_masked(target.to(logits.dtype))
+        log_p, log_miss = F.logsigmoid(logits), F.logsigmoid(-logits)
+        positive = -(self.gamma_pos * log_miss).exp() * log_p
+        if self.weight is not None:
+            positive = positive * self.weight
+        # In log space, so that without a margin value and gradient stay finite; above 0, so that they do at a gamma_neg
+        # below 1.
+        shifted = (log_p.exp() - self.margin).clamp(min=1e-8)
+        log_margin = torch.full_like(logits, self.margin).log()
+        negative = -(shifted**self.gamma_neg) * torch.logaddexp(log_miss, log_margin).clamp(max=0)
+        return torch.lerp(negative, positive, target) * unmasked, unmasked
+
+
 def fill_masked(target: Tensor) -> tuple[Tensor, Tensor]:
     """(N, L) multi-label targets with 0 for NaN, and a mask of their type: 0 where they were NaN, else 1."""
     return target.nan_to_num(nan=0.0), (~target.isnan()).to(target.dtype)
@@ -260,6 +302,7 @@ class LossRow:
 LOSSES: dict[LossName, LossRow] = {
     "ce": LossRow(("single",), lambda task, weight, **settings: CrossEntropyLoss(weight, **settings)),
     "bce": LossRow(("multi",), lambda task, weight, **settings: BinaryCrossEntropyLoss(weight, **settings)),
+    "asl": LossRow(("multi",), lambda task, weight, **settings: AsymmetricLoss(weight=weight, **settings)),
     "focal": LossRow(("single", "multi"), lambda task, weight, **settings: FocalLoss(task, weight=weight, **settings)),
 }
 """The losses by name."""
@@ -279,7 +322,8 @@ def make_loss(
     Args:
         name: a name of `LOSSES`, or "auto" for `config.DEFAULT_LOSS`.
         task: "single" or "multi".
-        class_weights: "auto" weights classes by their inverse frequency in the training split.
+        class_weights: "auto" weights classes by their inverse frequency in the training split, "effective" by that of
+            their effective number of images, see `balanced_weights`.
         positives: training images with each label; needed for class weights.
         unmasked: training images whose cell of each label is not masked; needed for class weights.
         **settings: of all losses, of which it takes its own; where one is missing it has the default of its class.
@@ -298,29 +342,46 @@ def make_loss(
             f"{instead}."
         )
     weight = None
-    if class_weights == "auto":
+    if class_weights != "none":
         if settings.get("alpha") is not None:
             raise ConfigError("alpha and class weights both balance the classes; use one of them.")
         if positives is None or unmasked is None:
             raise ConfigError("class weights need the counts of the training split.")
-        weight = balanced_weights(positives, unmasked, task)
+        weight = balanced_weights(positives, unmasked, task, effective=class_weights == "effective")
     own = {key: settings[key] for key in LOSS_SETTINGS.get(name, ()) if key in settings}
     return LOSSES[name].build(task, weight, **own)
 
 
-def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Task) -> Tensor:
-    """Inverse-frequency weights.
+EFFECTIVE_BETA = 0.999
+"""Of the effective number of images: beyond some 1,000 further images of a class count for little. With 0.9999, which
+Cui et al. try too, classes of up to some 1,000 images get nearly their inverse frequencies.
+"""
+
+
+def balanced_weights(positives: Sequence[int], unmasked: Sequence[int], task: Task, effective: bool = False) -> Tensor:
+    """Inverse-frequency weights, or those of effective numbers.
 
     Args:
         positives: training images with each of the L labels.
         unmasked: training images whose cell of that label is not masked.
         task: "single": unmasked / (L x positives), scikit-learn's "balanced". "multi": negatives / positives, the
             `pos_weight` that gives both sides the same sum.
+        effective: whether an effective number (1 - beta^n) / (1 - beta) stands for a number n of images, with beta
+            `EFFECTIVE_BETA` (Cui et al. 2019, "Class-Balanced Loss Based on Effective Number of Samples", CVPR);
+            "single": as there, the weights of the L labels sum to L.
 
     Returns:
         (L,) float32. A label without a positive gets 1: there is nothing to weight.
     """
     counts = torch.as_tensor(positives, dtype=torch.float32)
     images = torch.as_tensor(unmasked, dtype=torch.float32)
-    raw = images / (len(counts) * counts) if task == "single" else (images - counts) / counts
+    if effective:
+        positive, negative = (
+            -torch.expm1(n.double() * math.log(EFFECTIVE_BETA)) / (1 - EFFECTIVE_BETA)
+            for n in (counts, images - counts)
+        )
+        inverse = torch.where(counts > 0, 1 / positive, 0)
+        raw = (len(counts) * inverse / inverse.sum() if task == "single" else negative / positive).float()
+    else:
+        raw = images / (len(counts) * counts) if task == "single" else (images - counts) / counts
     return torch.where(counts > 0, raw, torch.ones_like(raw)).clamp(min=1e-6)

@@ -256,6 +256,9 @@ def learner(
     loss: LossName | Callable[..., Any] = "auto",
     gamma: float = 2.0,
     alpha: float | Sequence[float] | None = None,
+    gamma_neg: float = 4.0,
+    gamma_pos: float = 0.0,
+    margin: float = 0.05,
     label_smoothing: float = 0.0,
     augment: Annotated[Augment, "code"] | None = None,
     mixup: float = 0.0,
@@ -301,11 +304,15 @@ def learner(
             losses; see `OwnLoss` for the targets of masked cells.
         gamma: focusing strength, of losses that take one.
         alpha: balance of the classes, one value or one per label, of losses that take one.
+        gamma_neg: focusing strength of negatives, of losses that take one.
+        gamma_pos: that of positives.
+        margin: probability up to which a negative has no loss, of losses that take one.
         label_smoothing: share of each target that is spread over all classes, of losses that take it.
         augment: as for `xrayfast.dataloaders`, in place of what `dls` has; None for that of `dls`.
         mixup: A of mixup, whose shares are drawn from Beta(A, A); 0 for none.
         cutmix: that of CutMix; with both, one of them per batch.
-        class_weights: "auto" weights labels by inverse frequency in the training split.
+        class_weights: "auto" weights labels by inverse frequency in the training split, "effective" by the effective
+            number of its images.
         optimizer: "adam" or "sgd".
         momentum: of SGD, or Adam's first beta.
         beta2: Adam's second beta; None for fastai's 0.99.

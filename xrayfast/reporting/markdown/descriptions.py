@@ -128,6 +128,9 @@ def augmentation(facts: RunFacts) -> str:
         text = "Training images are not augmented."
     else:
         text = f"Training images are augmented by {show_setting(train.augment)}."
+    mixing = [f"{name} {value:g}" for name in ("mixup", "cutmix") if (value := getattr(train, name))]
+    if mixing:
+        text += f" In training each one is mixed with another of its batch ({', '.join(mixing)})."
     views = facts.info.frozen_feature_views
     if views:
         text += f" Where frozen layers were run once, it was for {plural(views, 'view')} of each training image, " + (
