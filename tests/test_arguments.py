@@ -84,7 +84,7 @@ def passes(check, arguments):
     [
         (
             lambda g: xf.learner(g["dls"], loss="nonsense"),
-            "loss is 'nonsense'; expected 'auto', 'ce', 'bce' or 'focal'",
+            "loss is 'nonsense'; expected 'auto', 'ce', 'bce', 'asl' or 'focal'",
         ),
         (lambda g: xf.learner(g["dls"], loss="foacl"), "Did you mean 'focal'"),
         (lambda g: xf.learner(g["dls"], loss=3), "loss is 3; expected 'auto'"),
