@@ -1,5 +1,7 @@
 """A run's folder: exactly its files, no code in it, nothing overwritten."""
 
+import base64
+import io
 import json
 import os
 import pickle
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 import xrayfast as xf
 from tests.conftest import UNCHECKED
@@ -31,6 +34,7 @@ FILES = {
     "history.csv",
     "batches.csv",
     "metrics.json",
+    "training_images.json",
     "model_card.md",
     "claim.md",
     "predictions/checksums.txt",
@@ -51,6 +55,25 @@ def copy(tiny_run, tmp_path):
 def test_a_completed_run_has_exactly_these_files(tiny_run):
     written_by_interpret = {name for name in files(tiny_run.path) if name.startswith(("figures/", "tables/", "report"))}
     assert files(tiny_run.path) - written_by_interpret == FILES
+
+
+def test_the_report_shows_training_images_as_the_network_saw_them(copy):
+    shown, split = copy.training_images, pd.read_csv(copy.path / "split.csv", dtype=str).set_index("image")
+    assert len(shown) == 8 and len({one["labels"] for one in shown}) == 3
+    data = xf.open_data(copy.config.data.source).table.set_index("image")
+    for one in shown:
+        assert (split.loc[one["image"], "split"], split.loc[one["image"], "labels"]) == ("train", one["labels"])
+        seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(one["data"]))).convert("L")).astype(float)
+        assert seen.shape == (one["height"], one["width"]) == (copy.config.model.size,) * 2
+        plain = Image.open(data.loc[one["image"], "path"]).convert("L").resize(seen.shape, Image.Resampling.BOX)
+        # Of the same image, if brighter, turned or smaller by a little.
+        assert np.corrcoef(seen.ravel(), np.asarray(plain, float).ravel())[0, 1] > 0.5
+    xf.interpret(copy)
+    page = copy.report_path.read_text("utf-8")
+    assert "as the network sees them" in page and all(one["data"] in page for one in shown)
+    (copy.path / "training_images.json").write_text('{"images": [{"image": "a", "labels": "b", "data": "<"}]}')
+    with pytest.raises(RunError, match=r"training_images\.json: images\.0\.data is '<'"):
+        _ = copy.training_images
 
 
 def test_what_the_files_say(tiny_run, data_dir):

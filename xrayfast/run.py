@@ -49,7 +49,15 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import epoch_metrics, history_column
 from xrayfast.own_code import require_code
 from xrayfast.predictions import Predictions
-from xrayfast.run_files import LabelsFile, MetricsFile, RunInfo, read_json, read_typed
+from xrayfast.run_files import (
+    LabelsFile,
+    MetricsFile,
+    RunInfo,
+    ShownImage,
+    TrainingImages,
+    read_json,
+    read_typed,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +70,7 @@ LEFT_OUT = "left_out.csv"
 HISTORY_FILE = "history.csv"
 BATCHES_FILE = "batches.csv"
 METRICS_FILE = "metrics.json"
+TRAINING_IMAGES_FILE = "training_images.json"
 CHECKPOINT = "checkpoint"
 EVALUATIONS = "evaluations"
 
@@ -464,6 +473,20 @@ class Run(HasOverview):
     def write_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Write `metrics.json`."""
         write_json(self.path / METRICS_FILE, dict(metrics))
+
+    @property
+    def training_images(self) -> list[ShownImage]:
+        """A few training images as the network saw them; none of older versions and of DataLoaders of the user's own.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path / TRAINING_IMAGES_FILE
+        return read_typed(path, TrainingImages)["images"] if path.is_file() else []
+
+    def write_training_images(self, images: Sequence[ShownImage]) -> None:
+        """Write `training_images.json`."""
+        write_json(self.path / TRAINING_IMAGES_FILE, {"images": list(images)})
 
     @property
     def predicted_splits(self) -> tuple[PredictedSplit, ...]:

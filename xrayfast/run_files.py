@@ -421,6 +421,22 @@ class SplitSummary(_Record):
     subgroups: NotRequired[list[Subgroups]]
 
 
+class ShownImage(_Record):
+    """A training image as the network saw it: a JPEG in base64, and its size in pixels."""
+
+    image: str
+    labels: str
+    data: Annotated[str, Field(pattern="^[A-Za-z0-9+/]+=*$")]
+    width: _Count
+    height: _Count
+
+
+class TrainingImages(_Record):
+    """`training_images.json`: what the report shows of the training split."""
+
+    images: list[ShownImage]
+
+
 class Saliency(_Record):
     """The images that were explained, and what was found."""
 

@@ -69,7 +69,7 @@ def test_an_interrupted_run_resumes_to_the_same_numbers(data, whole, tmp_path, b
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv",
         "batches.csv", "metrics.json", "checksums.txt",
-        "predictions", "model_card.md", "claim.md",
+        "predictions", "model_card.md", "claim.md", "training_images.json",
     }  # fmt: skip
     assert_same_numbers(whole, run)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from typing_extensions import Unpack
 
@@ -56,8 +57,9 @@ from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import labels_lacking
 from xrayfast.option_effects import check_effects
 from xrayfast.own_code import OWN, describe_code, names_of_code, require_code, separate_code
-from xrayfast.predictions import Predictions
+from xrayfast.predictions import Predictions, join_row_labels
 from xrayfast.progress import NullReporter, Reporter, in_notebook, show_progress
+from xrayfast.reporting.html.render import image_view
 from xrayfast.run import CONFIG_FILE, Run, now
 from xrayfast.workflows.data import (
     changed_images,
@@ -538,6 +540,9 @@ def _train(training: Training) -> None:
         raise
 
 
+SHOWN_IMAGES = 8
+"""Training images that the report shows: a row."""
+
 UNSTABLE = 10.0
 """An epoch's mean training loss, as a multiple of the first batch's, above which training is called unstable."""
 
@@ -592,6 +597,7 @@ def finish(
             "are of other pixels than those after, and than the predictions. Train again on data at rest.",
             reporter.note,
         )
+    _write_training_images(run, learn, train.seed)
     run.update_info(
         finished=now(),
         seconds=run.total_seconds(seconds + time.perf_counter() - began),
@@ -603,6 +609,24 @@ def finish(
     write_cards(run)
     run.update_info(status="completed")
     run.remove_leftovers()
+
+
+def _write_training_images(run: Run, learn: RadiographLearner, seed: int) -> None:
+    """Keep a few training images, from all over the split, as the network sees them: the report shows them."""
+    data = learn.dls.manifest.subset("train")
+    rows = np.unique(np.linspace(0, len(data.table) - 1, SHOWN_IMAGES).astype(int)).tolist()
+    with isolated_rng(seed, "training images"):
+        seen = learn.dls.training_views(rows)
+    if seen is None:
+        return
+    names, truth = data.table["image"].tolist(), data.truth
+    shown = [(names[row], join_row_labels(truth[row], data.labels, ", ")) for row in rows]
+    run.write_training_images(
+        [
+            {"image": image, "labels": labels, **image_view(pixels)}
+            for (image, labels), pixels in zip(shown, seen, strict=True)
+        ]
+    )
 
 
 def own_code_remarks(config: Config, learn: RadiographLearner) -> list[str]:

@@ -293,6 +293,7 @@ def _report_data(run: Run, splits: tuple[SplitReport, ...]) -> ReportData:
         curves=history_plot(history, info.best_epoch),
         batches=batches_plot(run.batches) if run.has_batches else None,
         methods=describe_methods(run),
+        training_images=run.training_images,
         overfitting=(
             of_final_metrics(run.metrics, info.best_epoch, run.task, run.config.train.tta)
             if run.has_train_predictions and info.best_epoch is not None

@@ -309,6 +309,22 @@ class RadiographDataLoaders(DataLoaders):
             return f"{OWN}DataLoaders"
         return next((t.setting for t in self.train.after_batch.fs if isinstance(t, _AUGMENTATIONS)), "off")
 
+    def training_views(self, rows: Sequence[int]) -> NDArray[np.uint8] | None:
+        """Images of the training split as the network gets them, augmented, and normalised back: (n, side, side).
+
+        Args:
+            rows: which, of the training split.
+
+        Returns:
+            None where the DataLoaders are the user's own.
+        """
+        if self.origin != "xrayfast":
+            return None
+        paths = self.manifest.subset("train").table["path"].iloc[list(rows)].tolist()
+        images = TensorImageBW(torch.from_numpy(self.images.batch(paths)).unsqueeze(1))
+        seen = denormalize(self.train.after_batch(images).as_subclass(Tensor).float())[:, 0]
+        return (seen * 255).round().to(torch.uint8).cpu().numpy()
+
     def new_empty(self) -> DataLoaders:
         """Fastai's own DataLoaders without data, which is what `Learner.export` writes."""
         return DataLoaders(*(dl.new(dl.dataset.new_empty()) for dl in self.loaders), path=self.path, device=self.device)

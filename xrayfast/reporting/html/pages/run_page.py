@@ -19,7 +19,7 @@ from xrayfast.reporting.html.tables import counts_table, epochs_table, flow_step
 from xrayfast.reporting.overfitting import TrainAndValid
 from xrayfast.reporting.wording import SPLIT_TITLES, hidden_layers, other_remarks
 from xrayfast.run import Run
-from xrayfast.run_files import RunInfo
+from xrayfast.run_files import RunInfo, ShownImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +41,7 @@ class ReportData:
         curves: `plots.history_plot` of the history.
         batches: `plots.batches_plot`; None where the run has recorded none.
         methods: a paragraph for a paper.
+        training_images: a few, as the network saw them.
         overfitting: training beside validation; None where the run has no metrics of the training split.
     """
 
@@ -58,6 +59,7 @@ class ReportData:
     batches: Plot | None = None
     overfitting: TrainAndValid | None = None
     methods: str = ""
+    training_images: Sequence[ShownImage] = ()
 
 
 def render_run_page(data: ReportData) -> str:
@@ -93,6 +95,7 @@ def render_run_page(data: ReportData) -> str:
         "decision": decision_section(data.decision),
         "splits": splits,
         "methods": data.methods,
+        "training_images": data.training_images,
         "has_patients": bool(patients),
         "has_intervals": any(split["intervals_text"] for split in splits),
     }
