@@ -484,7 +484,7 @@ class Run(HasOverview):
         path = self.path / TRAINING_IMAGES_FILE
         return read_typed(path, TrainingImages)["images"] if path.is_file() else []
 
-    def write_training_images(self, images: Sequence[ShownImage]) -> None:
+    def write_training_images(self, images: Sequence[Mapping[str, Any]]) -> None:
         """Write `training_images.json`."""
         write_json(self.path / TRAINING_IMAGES_FILE, {"images": list(images)})
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xrayfast.metrics.inputs import column, sampling_units, table
+from xrayfast.metrics.inputs import column, count_patients, sampling_units, table
 
 
 def test_a_column_is_its_known_cells():
@@ -28,3 +28,8 @@ def test_what_is_no_truth_is_refused():
         column([1], [np.inf])
     with pytest.raises(ValueError, match="two equal tables"):
         table(np.empty((3, 0)), np.empty((3, 0)))
+
+
+def test_patients_are_counted_once_per_label_and_cell_and_masked_cells_not_at_all():
+    truth = np.array([[1, 0], [1, -1], [0, 1], [1, 1]])
+    assert count_patients(truth, np.array([5, 5, 5, 7])).tolist() == [[2, 1], [2, 1]]

@@ -18,8 +18,8 @@ import pandas as pd
 from xrayfast.audit.features import Features
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import k_folds
-from xrayfast.metrics.claims.headline import count_patients
 from xrayfast.metrics.classification import auroc
+from xrayfast.metrics.inputs import count_patients
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Groups: TypeAlias = npt.NDArray[np.integer]

@@ -1,4 +1,4 @@
-"""Checks of what the metrics are given."""
+"""Checks of what the metrics are given, and its patients."""
 
 from __future__ import annotations
 
@@ -87,6 +87,12 @@ def sampling_units(groups: ArrayLike | None, n: int) -> tuple[Indices, int]:
         raise ValueError(f"groups holds {numbers.dtype}; expected integer patient numbers")
     names, unit = np.unique(numbers, return_inverse=True)
     return unit.astype(np.int64), len(names)
+
+
+def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]:
+    """(L, 2) the number of different units, patients or images, with and without each label of (N, L) truth."""
+    columns = [[len(np.unique(unit[column == cell])) for cell in (1, 0)] for column in truth.T]
+    return np.array(columns, dtype=np.int64).reshape(-1, 2)
 
 
 def check_level(level: float) -> None:

@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from xrayfast.config import Task
 from xrayfast.errors import plural, shorten
 from xrayfast.metrics.claims.gap_test import permutation_p, permuted_metrics
-from xrayfast.metrics.claims.headline import FEW_PATIENTS, count_patients
+from xrayfast.metrics.claims.headline import FEW_PATIENTS
 from xrayfast.metrics.classification import Floats, nan_to_none
-from xrayfast.metrics.inputs import Bools, Indices
+from xrayfast.metrics.inputs import Bools, Indices, count_patients
 from xrayfast.metrics.intervals.bootstrap import MAX_UNDEFINED, MIN_FOR_MEAN_PRECISION, MIN_UNITS
 from xrayfast.metrics.intervals.comparison import holm
 from xrayfast.metrics.intervals.confidence_limits import bca

@@ -168,11 +168,7 @@ class Interpretation(HasOverview):
         Raises:
             ConfigError: an unknown label, or too many for `ax`.
         """
-        roc, _ = self._curves(labels, ax)
-        if ax is None:
-            return _displayed(curves.roc_figure(roc), figsize)
-        curves.draw_roc(ax, roc)
-        return ax
+        return self._plot_curves(0, labels, figsize, ax)
 
     @check_arguments()
     def plot_pr(
@@ -186,11 +182,7 @@ class Interpretation(HasOverview):
 
         Arguments and errors are those of `plot_roc`.
         """
-        _, precision_recall = self._curves(labels, ax)
-        if ax is None:
-            return _displayed(curves.precision_recall_figure(precision_recall), figsize)
-        curves.draw_precision_recall(ax, precision_recall)
-        return ax
+        return self._plot_curves(1, labels, figsize, ax)
 
     @check_arguments()
     def plot_calibration(
@@ -223,13 +215,18 @@ class Interpretation(HasOverview):
         """The co-occurrence matrix as a Figure."""
         return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
-    def _curves(
-        self, labels: Sequence[str] | str | None, ax: Axes | None
-    ) -> tuple[list[curves.Curve], list[curves.Curve]]:
+    def _plot_curves(
+        self, kind: int, labels: Sequence[str] | str | None, figsize: FigureSize, ax: Axes | None
+    ) -> Figure | Axes:
+        """The curves of `curves.label_curves`, of its first or second kind."""
         if labels is None:
             labels = [row["label"] for row in label_rows(self.summary)]
         chosen = _choose(labels, self.vocab, curves.TOGETHER if ax else None)
-        return curves.label_curves(self.summary, self.task, self.predictions, chosen)
+        drawn = curves.label_curves(self.summary, self.task, self.predictions, chosen)[kind]
+        if ax is None:
+            return _displayed((curves.roc_figure, curves.precision_recall_figure)[kind](drawn), figsize)
+        (curves.draw_roc, curves.draw_precision_recall)[kind](ax, drawn)
+        return ax
 
     def most_confused(self, min_val: int = 1) -> list[tuple[str, str, int]]:
         """Actual label, label predicted in its place, and images, most first."""

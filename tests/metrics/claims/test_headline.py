@@ -1,6 +1,5 @@
 """Which warnings stand beside a headline, condition by condition."""
 
-import numpy as np
 import pytest
 
 from xrayfast.metrics.claims.headline import (
@@ -8,7 +7,6 @@ from xrayfast.metrics.claims.headline import (
     OPTIMISTIC,
     HeadlineFacts,
     HeadlineWarning,
-    count_patients,
     headline_warnings,
 )
 
@@ -103,8 +101,3 @@ def test_accuracy_of_one_label_is_compared_with_a_constant_answer(support, negat
 def test_patients_of_a_table_are_not_told_by_file_names():
     advice = [headline_warnings(facts(patients=None, of_table=table))[0]["advice"] for table in (True, False)]
     assert ["name:REGEX" in one for one in advice] == [False, True]
-
-
-def test_patients_are_counted_once_per_label_and_cell_and_masked_cells_not_at_all():
-    truth = np.array([[1, 0], [1, -1], [0, 1], [1, 1]])
-    assert count_patients(truth, np.array([5, 5, 5, 7])).tolist() == [[2, 1], [2, 1]]

@@ -7,9 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from xrayfast.config import Task
 from xrayfast.errors import format_interval, plural, shorten
 from xrayfast.metrics.registry import EXACT_MATCH
@@ -91,12 +88,6 @@ class HeadlineFacts:
     external: bool = False
     of_table: bool = False
     further: Sequence[HeadlineWarning] = ()
-
-
-def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]:
-    """(L, 2) the number of different units, patients or images, with and without each label of (N, L) truth."""
-    columns = [[len(np.unique(unit[column == cell])) for cell in (1, 0)] for column in truth.T]
-    return np.array(columns, dtype=np.int64).reshape(-1, 2)
 
 
 def headline_warnings(facts: HeadlineFacts) -> list[dict[str, str]]:

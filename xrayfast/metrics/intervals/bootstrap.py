@@ -15,7 +15,7 @@ from xrayfast.metrics.classification import Floats
 from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
 from xrayfast.metrics.intervals.estimates import SplitEstimates
-from xrayfast.metrics.intervals.formulas import FEW_PATIENTS, Estimate, difference_of
+from xrayfast.metrics.intervals.formulas import FEW_FOR_BOOTSTRAP, Estimate, difference_of
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics, Resamples
 from xrayfast.metrics.intervals.resampling import block_size, compute_blocks, difference, draws, left_out
 from xrayfast.metrics.registry import AbsoluteSum, Metric, metric_title
@@ -94,12 +94,12 @@ class Intervals:
         few = [
             f"{label} ({count})"
             for label, count in zip(labels, self.rarer, strict=bool(self.rarer))
-            if 0 < count < FEW_PATIENTS
+            if 0 < count < FEW_FOR_BOOTSTRAP
         ]
         if few:
             notes.append(
-                f"Fewer than {FEW_PATIENTS} {self.by}s in the rarer class of {shorten(few, 10)}: intervals are wide "
-                "there, and those of F1, kappa and Matthews' correlation may still be too narrow."
+                f"Fewer than {FEW_FOR_BOOTSTRAP} {self.by}s in the rarer class of {shorten(few, 10)}: intervals are "
+                "wide there, and those of F1, kappa and Matthews' correlation may still be too narrow."
             )
         if self.n_units < FEW_FOR_CALIBRATION:
             notes.append(
@@ -145,10 +145,10 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
 
     - A proportion, and balanced accuracy and macro averages of recall and specificity: `formulas.estimate_proportion`
       and `formulas.mean_of`.
-    - An AUROC with fewer than `formulas.FEW_PATIENTS` patients in the rarer class or hardly any error: Newcombe's,
+    - An AUROC with fewer than `formulas.FEW_FOR_BOOTSTRAP` patients in the rarer class or hardly any error: Newcombe's,
       `formulas.estimate_auroc`; the macro average if one label is so: `formulas.mean_of`.
-    - The average precision of a label that fewer than `formulas.FEW_PATIENTS` patients have: that of its logit; the
-      mean over labels has none if fewer than `MIN_FOR_MEAN_PRECISION` have one.
+    - The average precision of a label that fewer than `formulas.FEW_FOR_BOOTSTRAP` patients have: that of its logit;
+      the mean over labels has none if fewer than `MIN_FOR_MEAN_PRECISION` have one.
     - A calibration error, which noise only makes larger: `confidence_limits.norm_limits`.
     - All others: `confidence_limits.bca` of a bootstrap over patients, expanded for few patients in the rarer class.
 

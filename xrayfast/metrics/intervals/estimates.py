@@ -6,8 +6,9 @@ import math
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xrayfast.metrics.inputs import Bools, Indices
+from xrayfast.metrics.inputs import Bools, Indices, count_patients
 from xrayfast.metrics.intervals.formulas import (
     Estimate,
     estimate_auroc,
@@ -67,16 +68,18 @@ class SplitEstimates:
         return mean_of(there, self._level) if there and len(there) == len(found) else None
 
     @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        return count_patients(self._split.truth, self._split.unit)
+
+    @property
     def rarer(self) -> tuple[int, ...]:
         """(L,) patients (or images) of each label's rarer class."""
-        split = self._split
-        sides = ([len(np.unique(split.unit[cells])) for cells in (split.truth == side).T] for side in (0, 1))
-        return tuple(map(min, *sides))
+        return tuple(self._counts.min(axis=1).tolist())
 
-    @cached_property
+    @property
     def positive(self) -> tuple[int, ...]:
         """(L,) patients (or images) with each label."""
-        return tuple(len(np.unique(self._split.unit[cells])) for cells in (self._split.truth == 1).T)
+        return tuple(self._counts[:, 0].tolist())
 
     def _estimate_label(self, metric: Metric, label: int) -> Estimate | None:
         split = self._split

@@ -16,7 +16,7 @@ from xrayfast.metrics.inputs import Bools, Indices, check_level
 from xrayfast.metrics.intervals.delong import auroc_components
 from xrayfast.metrics.proportions import clopper_pearson, wilson
 
-FEW_PATIENTS = 20
+FEW_FOR_BOOTSTRAP = 20
 """With fewer patients (or images) in the rarer class the AUROC's interval is Newcombe's."""
 
 FEW_ERRORS = 3.0
@@ -125,7 +125,7 @@ def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int, 
         m, n = float(patients[0]), float(patients[1])
     low, high = newcombe_auroc(found.value, m, n, level)
     errors = min(patients) * min(found.value, 1 - found.value)
-    few = min(patients) < FEW_PATIENTS or errors < FEW_ERRORS
+    few = min(patients) < FEW_FOR_BOOTSTRAP or errors < FEW_ERRORS
     return Estimate(found.value, low, high, found.influence, "newcombe", few)
 
 
@@ -170,7 +170,7 @@ def estimate_average_precision(value: float, patients: int, n_units: int, level:
         low, high = logit_limits(value, math.sqrt(value * (1 - value) / patients), level)
     else:
         low, high = map(float, clopper_pearson(value * patients, patients, level))
-    return Estimate(value, low, high, nothing, "logit", patients < FEW_PATIENTS or not 0 < value < 1)
+    return Estimate(value, low, high, nothing, "logit", patients < FEW_FOR_BOOTSTRAP or not 0 < value < 1)
 
 
 def mean_of(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:

@@ -15,8 +15,9 @@ from xrayfast.data.splits.stratify import Split
 from xrayfast.errors import ConfigError, did_you_mean, plural, shorten
 from xrayfast.errors.escapes import warn
 from xrayfast.files import write_text
-from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, count_patients, headline_warnings
+from xrayfast.metrics.claims.headline import HeadlineFacts, HeadlineWarning, headline_warnings
 from xrayfast.metrics.claims.optimism import f1_optimism
+from xrayfast.metrics.inputs import count_patients
 from xrayfast.metrics.operating_points.calibration_metrics import calibration_rows
 from xrayfast.metrics.operating_points.decision import Decision, fit_decision
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
