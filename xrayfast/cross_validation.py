@@ -113,6 +113,17 @@ class CrossValidation(Run):
         except ValueError as error:
             raise RunError(f"{self.split_path}: expected whole numbers in {', '.join(names)} ({error}).") from error
 
+    def images_in_folds(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The images that are in folds, in the order of `split.csv`, and (N, R) their folds.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        numbers = self.read_fold_numbers()
+        used = numbers[:, 0] > 0
+        table = read_csv(self.split_path, ["image"], dtype=str, keep_default_na=False)
+        return table["image"].to_numpy(dtype=object)[used].tolist(), numbers[used]
+
     def write_out_of_fold(self, repeats: Sequence[tuple[npt.NDArray[np.integer], Predictions]]) -> None:
         """Write `out_of_fold.csv`: for each repeat the fold of each image and its prediction, columns as in
         `predictions/`.

@@ -101,6 +101,7 @@ class RunInfo(_File):
         ended_phases: epochs of the phases that a callback of the user's own ended, by name.
         dataloaders: whose they were, see `RadiographDataLoaders.origin`.
         own_code: the names of callbacks ("cbs") and "metrics" of the user's own.
+        chosen_inside: whether epoch, calibration and thresholds were chosen on other predictions than those of "valid".
         members: the folders of the runs whose probabilities are averaged, from this one; empty for a run with a network
             of its own.
         seconds: wall-clock time of training.
@@ -141,6 +142,7 @@ class RunInfo(_File):
     ended_phases: dict[str, PositiveInt] = {}
     own_code: dict[str, str] = {}
     dataloaders: DataLoadersOrigin = "xrayfast"
+    chosen_inside: bool = False
     members: list[str] = []
     seconds: _NonNegativeFloat | None = None
     best_epoch: _Count | None = None
@@ -153,11 +155,13 @@ class CrossValidationInfo(_File):
         folds: number of folds.
         repeats: how often the images were dealt.
         by_image: whether they were dealt one by one, not by patient.
+        inner_valid: fraction of each network's images that was held back to choose on; 0 where the fold itself was.
     """
 
     folds: PositiveInt
     repeats: PositiveInt = 1
     by_image: bool = False
+    inner_valid: Annotated[FiniteFloat, Field(ge=0, lt=1)] = 0.0
 
 
 class FoldRecord(TypedDict):

@@ -42,6 +42,7 @@ ACTS = {
     ("cross-validate", "name"): (CROSS, "--name mine"),
     ("cross-validate", "repeats"): (CROSS, "--repeats 2"),
     ("cross-validate", "random_folds"): (CROSS, "--random-folds"),
+    ("cross-validate", "inner_valid"): (CROSS, "--inner-valid 0.3"),
     ("cross-validate", "resume"): (CROSS, "cross-validate --resume runs/part"),
     ("cross-validate", "join"): (CROSS, "cross-validate --join runs/part"),
     ("cross-validate", "as_json"): (CROSS, JSON),

@@ -12,7 +12,9 @@ from tests.conftest import TINY, StopAfter, draw_one_pixel
 from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
+from xrayfast.metrics.intervals.comparison import resampled_t_test
 from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.workflows.steps.ensembles import average_by_image
 from xrayfast.workflows.steps.folds import pool_folds, spread
 
 SAME = ("model.safetensors", "split.csv", "labels.json", "predictions/valid.csv", "predictions/test.csv")
@@ -184,6 +186,46 @@ def test_random_folds_divide_patients_and_say_so(data, crossed):
     assert cv.metrics["valid"]["warnings"][0]["code"] == "leaks"
     assert cv.metrics["by_patient"] == {"name": "whole", "overall": crossed.metrics["valid"]["overall"]}
     assert "By patient (whole)" in cv.report_path.read_text()
+
+
+@pytest.mark.slow
+def test_with_an_inner_validation_split_nothing_is_chosen_on_the_fold(data, crossed, tmp_path):
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "epochs": 1, **TINY}
+    cv = xf.cross_validate(data, inner_valid=0.3, **options)
+    split = pd.read_csv(crossed.path / "split.csv", dtype=str, keep_default_na=False).set_index("image")
+    found, tested = cv.out_of_fold, cv.predictions("test")
+    assert found.images.tolist() == crossed.out_of_fold.images.tolist()
+    assert sorted(tested.images) == sorted(crossed.predictions("test").images)
+    for fold, run in enumerate(cv.runs, 1):
+        own = pd.read_csv(run.split_path, dtype=str, keep_default_na=False).set_index("image")
+        inside = split["fold"] == str(fold)
+        assert (own.loc[inside.index, "split"] == "test").equals((inside | (split["fold"] == "")).rename("split"))
+        inner = own[own["split"] != "test"]
+        assert 0.15 < (inner["split"] == "valid").mean() < 0.45
+        assert (inner.groupby("patient")["split"].nunique() == 1).all()
+        theirs = run.predictions("test")
+        rows = np.isin(found.images, theirs.images)
+        place = {image: row for row, image in enumerate(theirs.images)}
+        assert np.array_equal(found.raw[rows], theirs.raw[[place[image] for image in found.images[rows]]])
+    inner = average_by_image([run.predictions("valid") for run in cv.runs])[0]
+    decision = fit_decision(inner.truth, inner.raw, inner.labels, "single", rule=None, groups=inner.groups)
+    assert cv.decision.calibration.temperature == pytest.approx(decision.calibration.temperature, rel=1e-6)
+    assert "chosen here" not in [warning["code"] for warning in cv.metrics["valid"]["warnings"]]
+    page = re.sub(r"\s+", " ", cv.report_path.read_text())
+    assert "on 30.0% of the images of the other folds" in page and "fitted on the inner validation predictions" in page
+
+
+@pytest.mark.slow
+def test_two_cross_validations_are_compared_over_their_folds(data, crossed):
+    other = xf.cross_validate(data, folds=FOLDS, test_fraction=0.2, runs=crossed.path.parent, epochs=2, **TINY)
+    found = xf.compare([crossed, other], split="valid", reference=crossed, resamples=20)
+    rows = found.differences.set_index(["metric", "label"])
+    row = rows.loc[("f1_macro", "")]
+    one, two = (np.array([fold["overall"]["f1_macro"] for fold in cv.metrics["folds"]]) for cv in (other, crossed))
+    assert row["test"] == "resampled t"
+    assert row["p"] == pytest.approx(resampled_t_test(one - two, 1 / (FOLDS - 1)))
+    assert rows.loc[("accuracy", ""), "test"] == "McNemar"
+    assert any("Nadeau and Bengio" in note for note in found.notes)
 
 
 def test_a_given_validation_split_is_refused(tmp_path):

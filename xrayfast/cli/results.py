@@ -123,7 +123,8 @@ def show_cross_validation(out: Output, cv: CrossValidation) -> None:
             ],
         )
     out.line()
-    show_decision(out, cv.decision, "the out-of-fold predictions")
+    inner = cv.folds.inner_valid
+    show_decision(out, cv.decision, f"{'the inner validation' if inner else 'the out-of-fold'} predictions")
 
 
 def _headline_row(result: Mapping[str, Any], name: str) -> tuple[str, str]:

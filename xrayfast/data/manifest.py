@@ -178,19 +178,17 @@ class Manifest(HasOverview):
         positives = (self.targets == 1).astype(np.uint8)
         return assign_folds(self._given_splits(), positives, groups, self.config, repeats, by_image=by_image)
 
-    def with_fold(self, folds: npt.NDArray[np.integer], fold: int, note: str) -> Manifest:
-        """The same images with a fold as validation split, given and not drawn.
+    def with_splits(self, splits: Sequence[Split], note: str) -> Manifest:
+        """The same images in other splits, given and not drawn.
 
         Args:
-            folds: (N,) as `deal_folds` gives them.
-            fold: from 1.
+            splits: N of them.
             note: takes the place of that on the drawn split.
 
         Raises:
             DataError: a class has no images to train on.
         """
         before: list[Split] = self.table["split"].tolist()
-        splits = np.where(folds == 0, "test", np.where(folds == fold, "valid", "train")).tolist()
         outdated = _require_splits(self.truth, self.labels, before, self.task)
         notes = [one for one in self.notes if one not in outdated and not one.startswith((DRAWN, _REDRAWN))]
         notes += [note, *_require_splits(self.truth, self.labels, splits, self.task)]

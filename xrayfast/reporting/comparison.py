@@ -25,7 +25,7 @@ class Comparison(HasOverview):
             metric of `registry.overall_metrics`: NAME, NAME_low and NAME_high (95 % interval).
         differences: one row per run, metric and label, compared with the reference on the same images: `run`,
             `reference`, `images`, `patients`, `metric`, `label` ("" for all), `difference` (run minus reference),
-            `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar" or ""), `p`, `p_corrected`
+            `low`, `high` (95 %, not corrected), `test` ("DeLong", "McNemar", "resampled t" or ""), `p`, `p_corrected`
             (see `compare`) and `significant` (p_corrected below 0.05, and 0 outside the interval; None
             without a test).
         notes: on what was compared and how, as sentences.

@@ -26,7 +26,7 @@ from xrayfast.reporting.comparison import Comparison
 from xrayfast.reporting.html.pages.comparison_page import render_comparison_page
 from xrayfast.reporting.wording import warning_sentences
 from xrayfast.run import SPLIT_FILE, Run, now
-from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_pair, correct_p_values
+from xrayfast.workflows.steps.paired import LEVEL, RunPredictions, compare_folds, compare_pair, correct_p_values
 
 
 @check_arguments(field_types)
@@ -45,8 +45,9 @@ def compare(
 
     Differences are paired: both runs are evaluated on the same drawn patients. The accuracy (or subset accuracy) is
     tested by McNemar's exact test and the AUROC of each label by DeLong's, both clustered by patient where patients are
-    known; all p-values are corrected together by Holm's method; of three runs or more without a `reference` by
-    Bonferroni's, for the tests of every pair of runs, since the best one is chosen on these images.
+    known; of two cross-validations with the same folds, other metrics by the corrected resampled t-test over folds
+    (Nadeau and Bengio 2003). All p-values are corrected together by Holm's method; of three runs or more without a
+    `reference` by Bonferroni's, for the tests of every pair of runs, since the best one is chosen on these images.
 
     Args:
         runs: runs, their folders, or folders of runs.
@@ -94,6 +95,8 @@ def compare(
             if name != reference_name:
                 one, other = (_run_predictions(found[side], predictions[side]) for side in (name, reference_name))
                 compared, lines = compare_pair(one, other, metrics, resamples, seed)
+                if chosen == "valid":
+                    lines += compare_folds(found[name], found[reference_name], compared)
                 remarks[name] = [line.replace("{reference}", reference_name) for line in lines]
                 pairs += [{"run": name, "reference": reference_name, **row} for row in compared]
             done += len(predictions[name])

@@ -71,6 +71,7 @@ def cross_validate(
     test_fraction: float | None = None,
     fold: int | None = None,
     random_folds: bool = False,
+    inner_valid: Annotated[float, Field(ge=0, lt=1)] = 0.0,
     config: Config | None = None,
     name: str | None = None,
     runs: Path | str = "runs",
@@ -97,6 +98,8 @@ def cross_validate(
             may be there already. `join_folds` follows.
         random_folds: deal images and not patients into folds, as some papers do, for a comparison with them: networks
             then know the patients that they are tested on.
+        inner_valid: fraction of the images of the other folds on which each network's epoch, calibration and thresholds
+            are chosen, instead of on the fold that it predicts.
         config: settings; `options` override them.
         name: of the folder; by default the arch and a number that counts up.
         runs: the folder of runs.
@@ -141,7 +144,7 @@ def cross_validate(
         reporter = FoldReporter(shown)
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
         compared = compare_all_images(manifest, images, reporter.preparing)
-        dealt = DealtImages.deal(manifest, images, compared, repeats, by_image=random_folds)
+        dealt = DealtImages.deal(manifest, images, compared, repeats, by_image=random_folds, inner_valid=inner_valid)
         for note in [*dealt.data.notes, *dealt.remarks, *idle]:
             if note not in shown_notes:
                 reporter.note(note)
@@ -149,7 +152,7 @@ def cross_validate(
         allowed = config.train.allow_leaks or random_folds
         # Each error before anything is trained.
         checked = [require_leak_free(dealt.with_fold(*number), compared, allow_leaks=allowed) for number in numbers]
-        facts = {"folds": count, "repeats": repeats, "by_image": random_folds}
+        facts = {"folds": count, "repeats": repeats, "by_image": random_folds, "inner_valid": inner_valid}
         info = {
             "status": "created",
             "started": now(),
@@ -229,9 +232,10 @@ def resume_cross_validation(
             data, images = decode(reopen_data(cv), config.model.size, reporter.preparing, may_leave_out=False)
             require_same_images(cv, data, images, reporter.note)
             compared = compare_all_images(data, images, reporter.preparing)
-            by_image, groups = cv.folds.by_image, link_images(data, compared)
+            folds, groups = cv.folds, link_images(data, compared)
             data = replace(data, config=config.data, notes=tuple(cv.info.data_notes))
-            return DealtImages(data, images, compared, cv.read_fold_numbers(), groups, by_image)
+            numbers = cv.read_fold_numbers()
+            return DealtImages(data, images, compared, numbers, groups, folds.by_image, folds.inner_valid)
 
         work = _Work(cv, config, deal_again, reporter, interrupted, cv.info.command, code, cbs, metrics)
         return _train(work)

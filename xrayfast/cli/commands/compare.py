@@ -139,9 +139,10 @@ def _show_differences(out: Output, found: Comparison, rows: list[dict[str, Any]]
     )
     tested = [row for row in rows if row["test"]]
     too_many = len(tested) > MOST_TESTS
+    by_fold = "; others: resampled t, over folds" if any(row["test"] == "resampled t" for row in tested) else ""
     out.table(
-        f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong), p also corrected for {found.tests} tests"
-        + (f"; the {MOST_TESTS} smallest p" if too_many else ""),
+        f"Tests against {found.reference} (accuracy: McNemar, AUROC: DeLong{by_fold}), p also corrected for "
+        f"{found.tests} tests" + (f"; the {MOST_TESTS} smallest p" if too_many else ""),
         ["run", "metric", "difference", "p", "p, corrected", "significant"],
         [
             (

@@ -52,6 +52,17 @@ def cross_validate(
             show_default=False,
         ),
     ] = False,
+    inner_valid: Annotated[
+        float | None,
+        _option(
+            "--inner-valid",
+            "Choose each network's epoch, calibration and thresholds on this fraction of the images of the other "
+            "folds, and not on the fold that it predicts.",
+            metavar="F",
+            min=0,
+            max=0.9,
+        ),
+    ] = None,
     fold: Annotated[
         int | None,
         _option(
@@ -86,7 +97,7 @@ def cross_validate(
 
     No patient is in two folds. Each fold is a run in the new folder.
     """
-    others = bool(given or config or name or runs or folds or repeats or fold or random_folds)
+    others = bool(given or config or name or runs or folds or repeats or fold or random_folds or inner_valid)
     for flag, folder in (("--resume", resume), ("--join", join)):
         if folder is not None and (others or (resume and join)):
             raise typer.BadParameter(f"The folder has its own settings; give {flag} alone.", param_hint=flag)
@@ -119,6 +130,7 @@ def cross_validate(
             repeats=repeats or 1,
             fold=fold,
             random_folds=random_folds,
+            inner_valid=inner_valid or 0.0,
             name=name,
             runs=runs or RUNS,
             reporter=reporter,

@@ -53,6 +53,34 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
     return McNemar(only_a, only_b, min(1.0, 2 * upper))
 
 
+def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
+    """The two-sided p-value of the corrected resampled t-test of differences between two ways of training, one per fold,
+    which are 0 on average under the null hypothesis.
+
+    The folds' training sets overlap, so that the variance of the mean is larger than s²/J: it is taken as
+    (1/J + n_test/n_train) s².
+
+    Args:
+        differences: (J,) of a metric on the same folds.
+        test_share: images that a fold predicts over those that it is trained on: 1 / (K - 1) with K folds.
+
+    Returns:
+        NaN where there are fewer than two differences; 1 where all are 0, and 0 where all are alike otherwise.
+
+    Nadeau and Bengio 2003; for repeated folds Bouckaert and Frank 2004.
+    """
+    from scipy.stats import t
+
+    found = np.asarray(differences, dtype=np.float64)
+    if len(found) < 2:
+        return float("nan")
+    mean, deviation = found.mean(), found.std(ddof=1)
+    if deviation == 0:
+        return float(mean == 0)
+    statistic = mean / (deviation * np.sqrt(1 / len(found) + test_share))
+    return float(2 * t.sf(abs(statistic), len(found) - 1))
+
+
 def holm(p: ArrayLike) -> Floats:
     """P-values corrected for multiple testing: the family-wise error rate stays below the level.
 

@@ -16,9 +16,9 @@ from xrayfast.audit.leaks import group_linked_images, leaks_between_splits
 from xrayfast.cross_validation import CrossValidation, fold_columns
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.manifest import Manifest
-from xrayfast.data.splits.stratify import Split
+from xrayfast.data.splits.stratify import Split, stratified_split
 from xrayfast.errors import RunError, XrayfastError, plural, shorten
-from xrayfast.files import read_csv, write_text
+from xrayfast.files import write_text
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.summary import summarise
@@ -32,7 +32,7 @@ from xrayfast.workflows.data import image_infos, split_table
 from xrayfast.workflows.interpret import read_interpretations
 from xrayfast.workflows.steps.ensembles import average_by_image, concatenate
 from xrayfast.workflows.steps.leaks import ComparedImages
-from xrayfast.workflows.steps.results import DECISION_SPLIT, finalize_results
+from xrayfast.workflows.steps.results import DECISION_SPLIT, choose_decision, finalize_results
 
 _OF_FIRST_FOLD = (
     "versions", "platform", "device", "device_name", "precision", "threads", "arch", "parameters", "loss",
@@ -55,6 +55,8 @@ class DealtImages:
         numbers: (N, R) the fold of each image in each repeat, from 1; 0 for test images.
         groups: (N,) equal for patients and duplicates, which stay together; None where none are known.
         by_image: whether they do not.
+        inner_valid: fraction of the images of all folds but one that is the validation split of that fold's network,
+            which then has the fold as test split; 0 where the fold itself is the validation split.
     """
 
     data: Manifest
@@ -63,10 +65,18 @@ class DealtImages:
     numbers: npt.NDArray[np.int64]
     groups: npt.NDArray[np.integer] | None
     by_image: bool
+    inner_valid: float = 0.0
 
     @classmethod
     def deal(
-        cls, data: Manifest, images: DecodedImages, compared: ComparedImages, repeats: int = 1, *, by_image: bool
+        cls,
+        data: Manifest,
+        images: DecodedImages,
+        compared: ComparedImages,
+        repeats: int = 1,
+        *,
+        by_image: bool,
+        inner_valid: float,
     ) -> DealtImages:
         """Deal them by the folds and the seed in the data's settings.
 
@@ -80,14 +90,14 @@ class DealtImages:
         times = f"{repeats} times, each time with the next seed, " if repeats > 1 else ""
         rest = f" {plural(tested, 'image')} of test, in none." if tested else ""
         note = f"{plural(len(data) - tested, 'image')} dealt {times}into {numbers.max()} folds.{rest}"
-        dealt = cls(data, images, compared, numbers, groups, by_image)
+        dealt = cls(data, images, compared, numbers, groups, by_image, inner_valid)
         note = f"{note} {dealt._how(1)}"
-        data = data.with_fold(numbers[:, 0], 1, note)
+        data = data.with_splits(replace(dealt, inner_valid=0.0)._splits(1, 1), note)
         notes = data.notes[: data.notes.index(note) + 1]  # what the first fold lacks is said of it
         return replace(dealt, data=replace(data, notes=notes))
 
     def with_fold(self, repeat: int, fold: int) -> Manifest:
-        """The data set with a fold, both from 1, as validation split.
+        """The data set as the network of a fold sees it; both from 1.
 
         Raises:
             DataError: a class has no images to train on.
@@ -95,7 +105,27 @@ class DealtImages:
         repeats = self.numbers.shape[1]
         of = f" of repeat {repeat} of {repeats}" if repeats > 1 else ""
         note = f"Fold {fold} of {self.numbers.max()}{of} is the validation split."
-        return self.data.with_fold(self.numbers[:, repeat - 1], fold, note)
+        if self.inner_valid:
+            note = (
+                note.replace("validation", "test") + f" Of the others {self.inner_valid:.0%} are the validation split."
+            )
+        return self.data.with_splits(self._splits(repeat, fold), note)
+
+    def _splits(self, repeat: int, fold: int) -> list[Split]:
+        """The split of each image for the network of a fold."""
+        numbers = self.numbers[:, repeat - 1]
+        if not self.inner_valid:
+            found: list[Split] = np.where(numbers == 0, "test", np.where(numbers == fold, "valid", "train")).tolist()
+            return found
+        names = np.full(len(numbers), "test", "<U5")
+        others = np.flatnonzero((numbers != 0) & (numbers != fold))
+        positives = (self.data.targets[others] == 1).astype(np.uint8)
+        groups = None if self.groups is None or self.by_image else self.groups[others]
+        shares = {"train": 1 - self.inner_valid, "valid": self.inner_valid}
+        seed = self.data.config.split_seed + repeat - 1
+        names[others] = stratified_split(positives, groups, shares, seed)
+        inner: list[Split] = names.tolist()
+        return inner
 
     def has_leaks(self, repeat: int, fold: int) -> bool:
         """Whether patients or duplicates are in more than one split of a fold."""
@@ -163,27 +193,37 @@ def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.inte
 def join(cv: CrossValidation) -> None:
     """Write the results of a cross-validation, all of whose folds are complete, and complete it.
 
-    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats; predictions of the test
-    split are averaged over all networks.
+    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on those of the inner
+    validation splits; predictions of the test split are averaged over all networks.
 
     Raises:
         RunError: the folds' predictions are not those of its images.
     """
     runs, folds, config = cv.runs, cv.folds.folds, cv.config
-    by_fold = [run.predictions(DECISION_SPLIT) for run in runs]
-    images, numbers = _images_in_folds(cv)
+    images, numbers = cv.images_in_folds()
+    inner = bool(cv.folds.inner_valid)
+    by_fold = [run.predictions("test" if inner else DECISION_SPLIT) for run in runs]
+    tested = [run.predictions("test") for run in runs if "test" in run.predicted_splits]
+    chosen = None
+    if inner:
+        in_folds = set(images)
+        tested = [one.select(np.array([image not in in_folds for image in one.images])) for one in by_fold]
+        by_fold = [one.select(np.array([image in in_folds for image in one.images])) for one in by_fold]
+        chosen_on, _ = average_by_image([run.predictions(DECISION_SPLIT) for run in runs])
+        chosen = choose_decision(chosen_on, cv.task, config.results)
     repeats = [pool_folds(images, by_fold[start : start + folds]) for start in range(0, len(runs), folds)]
     found: dict[Split, Predictions] = {DECISION_SPLIT: average_by_image(repeats)[0]}
-    if "test" in runs[0].predicted_splits:
-        found["test"] = average_by_image([run.predictions("test") for run in runs])[0]
+    if tested and len(tested[0]):
+        found["test"], _ = average_by_image(tested)
     infos = [run.info for run in runs]
     cv.update_info(
         **{name: value for name, value in infos[0].model_dump().items() if name in _OF_FIRST_FOLD},
         remarks=_join_remarks(cv, runs),
         finished=max(info.finished for info in infos),
         seconds=round(sum(info.seconds or 0 for info in infos), 1),
+        chosen_inside=inner,
     )
-    finalize_results(cv, found, config.results, config.train.seed)
+    finalize_results(cv, found, config.results, config.train.seed, chosen)
     decision = cv.decision
     calibrated = [one.calibrated(decision) for one in repeats]
     cv.write_out_of_fold(list(zip(numbers.T, calibrated, strict=True)))
@@ -262,14 +302,6 @@ def _join_remarks(cv: CrossValidation, runs: Sequence[Run]) -> list[str]:
         for remark, names in names_of.items()
     ]
     return [*(remark for remark in cv.info.remarks if remark not in joined), *joined]
-
-
-def _images_in_folds(cv: CrossValidation) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """The images that are in folds, as in `split.csv`, and (N, R) their folds."""
-    numbers = cv.read_fold_numbers()
-    used = numbers[:, 0] > 0
-    images = read_csv(cv.split_path, ["image"], dtype=str, keep_default_na=False)["image"].to_numpy(dtype=object)
-    return images[used].tolist(), numbers[used]
 
 
 def pool_folds(images: Sequence[str], folds: Sequence[Predictions]) -> Predictions:

@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from xrayfast.cross_validation import CrossValidation
 from xrayfast.errors import shorten
 from xrayfast.metrics.intervals.bootstrap import Interval, paired_differences
-from xrayfast.metrics.intervals.comparison import holm, mcnemar
+from xrayfast.metrics.intervals.comparison import holm, mcnemar, resampled_t_test
 from xrayfast.metrics.intervals.delong import delong_test
 from xrayfast.metrics.intervals.resampled_metrics import ResampledMetrics
 from xrayfast.metrics.operating_points.decision import Decision
 from xrayfast.metrics.registry import EXACT_MATCH
 from xrayfast.predictions import Predictions
+from xrayfast.run import Run
 
 LEVEL = 0.05
 """A difference is significant where its corrected p-value is below and its 95 % interval excludes 0."""
@@ -98,6 +100,39 @@ def compare_pair(
     shown = replace(found, overall=overall, per_label={"auroc": found.per_label["auroc"]})
     remarks = shown.notes(a.labels) + _few_patients_note(a, groups)
     return rows, notes + [f"difference from {{reference}}: {remark}" for remark in remarks]
+
+
+def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Give the paired differences of two cross-validations that have no test the corrected resampled t-test over folds.
+
+    Args:
+        one: a run.
+        other: the reference.
+        rows: of `paired.compare_pair`; "test" and "p" of those without a test are set.
+
+    Returns:
+        Notes, as ends of sentences; none where one is no cross-validation.
+
+    Raises:
+        RunError: a file of one is damaged.
+    """
+    if not (CrossValidation.is_there(one.path) and CrossValidation.is_there(other.path)):
+        return []
+    pair = CrossValidation(one.path), CrossValidation(other.path)
+    (images, numbers), (others, other_numbers) = (cv.images_in_folds() for cv in pair)
+    if images != others or not np.array_equal(numbers, other_numbers):
+        return ["has other folds than {reference}: no test over folds was made."]
+    folds = pair[0].folds
+    tables = [[row["overall"] for row in cv.metrics["folds"]] for cv in pair]
+    for row in rows:
+        values = [[fold.get(row["metric"]) for fold in table] for table in tables]
+        if not row["test"] and not row["label"] and all(value is not None for table in values for value in table):
+            differences = np.subtract(*np.array(values, np.float64))
+            row |= {"test": "resampled t", "p": resampled_t_test(differences, 1 / (folds.folds - 1))}
+    return [
+        f"differences from {{reference}} of metrics without another test are tested over {len(tables[0])} folds, by the "
+        "corrected resampled t-test (Nadeau and Bengio 2003)."
+    ]
 
 
 def correct_p_values(rows: Sequence[Mapping[str, Any]], chosen_from: int = 2) -> tuple[pd.DataFrame, int]:

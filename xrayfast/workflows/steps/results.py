@@ -64,7 +64,7 @@ def finalize_results(
         resamples = 0 if split == "train" else settings.resamples
         metrics[split] = compute_metrics(found, decision, prevalence=prevalence, resamples=resamples, seed=seed)
         if split != "train":
-            if split == DECISION_SPLIT and rule == "f1" and resamples:
+            if split == DECISION_SPLIT and rule == "f1" and resamples and not run.info.chosen_inside:
                 metrics[split]["notes"] += _f1_notes(found, decision, seed)
             metrics[split]["warnings"] = warn_of_run(run, metrics[split], found, split)
     if "train" in calibrated:
@@ -262,7 +262,7 @@ def warn_of_run(
             patients_by_label(predictions),
             notes if split is None else info.remarks,
             info.shortcuts,
-            chosen_here=split == DECISION_SPLIT,
+            chosen_here=split == DECISION_SPLIT and not info.chosen_inside,
             external=split is None,
             further=further,
         )

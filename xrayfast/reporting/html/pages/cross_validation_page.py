@@ -18,10 +18,15 @@ from xrayfast.reporting.html.render import render_template
 from xrayfast.reporting.html.results_tables import by_patient_table, fold_table
 from xrayfast.reporting.html.split_section import SplitReport, split_section
 from xrayfast.reporting.html.tables import counts_table, flow_steps
-from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, other_remarks
+from xrayfast.reporting.wording import SPLIT_TITLES, interval_of, other_remarks, percent
 from xrayfast.run_files import MetricsFile
 
-CHOSEN_ON = "the out-of-fold predictions"
+
+def chosen_on(cv: CrossValidation) -> str:
+    """On what calibration and thresholds were chosen, in words."""
+    if cv.folds.inner_valid:
+        return "the inner validation predictions"
+    return "the out-of-fold predictions"
 
 
 def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitReport]) -> str:
@@ -62,6 +67,7 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
             "folds_plot": folds_plot(metrics),
             "folds_text": spread_sentence(metrics),
             "repeats": folds.repeats,
+            "inner_valid": percent(folds.inner_valid) if folds.inner_valid else "",
             "by_patient": by_patient_table(metrics, task),
             "remarks": remarks,
             "source": str(cv.config.data.source),
@@ -70,7 +76,7 @@ def render_cross_validation_page(cv: CrossValidation, splits: Sequence[SplitRepo
             "audit": info.audit,
             "data_notes": info.data_notes,
             "model_facts": training_facts(cv).items(),
-            "decision": decision_section(cv.decision, CHOSEN_ON),
+            "decision": decision_section(cv.decision, chosen_on(cv)),
             "has_patients": bool(patients),
             "has_intervals": any(section["intervals_text"] for section in sections),
             "tested": len(splits) > 1,
