@@ -54,8 +54,9 @@ def mcnemar(right_a: ArrayLike, right_b: ArrayLike, groups: ArrayLike | None = N
 
 
 def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
-    """The two-sided p-value of the corrected resampled t-test of differences between two ways of training, one per fold,
-    which are 0 on average under the null hypothesis.
+    """The p-value of the corrected resampled t-test of differences between two ways of training, one per fold.
+
+    It is two-sided; under the null hypothesis they are 0 on average.
 
     The folds' training sets overlap, so that the variance of the mean is larger than s²/J: it is taken as
     (1/J + n_test/n_train) s².

@@ -106,9 +106,8 @@ class DealtImages:
         of = f" of repeat {repeat} of {repeats}" if repeats > 1 else ""
         note = f"Fold {fold} of {self.numbers.max()}{of} is the validation split."
         if self.inner_valid:
-            note = (
-                note.replace("validation", "test") + f" Of the others {self.inner_valid:.0%} are the validation split."
-            )
+            rest = f"of the others {self.inner_valid:.0%} are the validation split."
+            note = f"{note.replace('validation', 'test').removesuffix('.')}; {rest}"
         return self.data.with_splits(self._splits(repeat, fold), note)
 
     def _splits(self, repeat: int, fold: int) -> list[Split]:
@@ -193,8 +192,8 @@ def link_images(data: Manifest, compared: ComparedImages) -> npt.NDArray[np.inte
 def join(cv: CrossValidation) -> None:
     """Write the results of a cross-validation, all of whose folds are complete, and complete it.
 
-    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on those of the inner
-    validation splits; predictions of the test split are averaged over all networks.
+    Calibration and thresholds are chosen on the out-of-fold predictions, averaged over repeats, or on those of the
+    inner validation splits; predictions of the test split are averaged over all networks.
 
     Raises:
         RunError: the folds' predictions are not those of its images.

@@ -130,8 +130,8 @@ def compare_folds(one: Run, other: Run, rows: Sequence[dict[str, Any]]) -> list[
             differences = np.subtract(*np.array(values, np.float64))
             row |= {"test": "resampled t", "p": resampled_t_test(differences, 1 / (folds.folds - 1))}
     return [
-        f"differences from {{reference}} of metrics without another test are tested over {len(tables[0])} folds, by the "
-        "corrected resampled t-test (Nadeau and Bengio 2003)."
+        f"differences from {{reference}} of metrics without another test are tested over {len(tables[0])} folds, by "
+        "the corrected resampled t-test (Nadeau and Bengio 2003)."
     ]
 
 
