@@ -58,8 +58,8 @@ def resampled_t_test(differences: ArrayLike, test_share: float) -> float:
 
     It is two-sided; under the null hypothesis they are 0 on average.
 
-    The networks of the folds share training images, so that the variance of the mean is larger than s²/J: it is taken as
-    (1/J + n_test/n_train) s².
+    The networks of the folds share training images, so that the variance of the mean is larger than s²/J: it is taken
+    as (1/J + n_test/n_train) s².
 
     Args:
         differences: (J,) of a metric on the same folds.
