@@ -272,6 +272,18 @@ class Run(HasOverview):
         """
         return [Run(self.path / member) for member in self.info.members]
 
+    def require_network(self, advice: str = "Name one of them.") -> None:
+        """Raise an error where the run has members, and no network of its own.
+
+        Args:
+            advice: what to do instead.
+
+        Raises:
+            RunError: it has, or `run.json` is damaged.
+        """
+        if members := self.info.members:
+            raise RunError(f"{self.path}: averages {plural(len(members), 'run')} and has no network. {advice}")
+
     @property
     def global_batch(self) -> int:
         """Images per training batch over all ranks."""
@@ -315,10 +327,9 @@ class Run(HasOverview):
         """The weights of the best epoch.
 
         Raises:
-            RunError: there are none yet, or those of several members.
+            RunError: there are none yet, or the run has members.
         """
-        if members := self.info.members:
-            raise RunError(f"{self.path}: averages {plural(len(members), 'run')} and has no weights. Name one of them.")
+        self.require_network()
         return self._existing_file(MODEL_FILE, "No epoch was completed, or the file was removed.")
 
     @property

@@ -74,14 +74,15 @@ def test_several_runs_in_one_call_are_predicted_as_their_ensemble(pair, images, 
     assert np.allclose(found[expected.columns[2:8]].to_numpy(float), expected[expected.columns[2:8]].to_numpy(float))
 
 
-def test_the_folder_holds_no_weights_and_loads_again_without_code(pair):
+def test_the_folder_holds_no_weights_and_loads_again_without_code(pair, images):
     first, second, both = pair
     again = xf.Run(both.path)
     assert [run.path.resolve() for run in again.members] == [first.path.resolve(), second.path.resolve()]
     kinds = {path.suffix for path in both.path.rglob("*") if path.is_file()}
     assert kinds <= {".json", ".yaml", ".csv", ".txt"}
-    with pytest.raises(RunError, match="averages 2 runs and has no weights"):
-        xf.load(both)
+    for use in (xf.load, xf.interpret, xf.resume, lambda run: xf.explain(run, images[0])):
+        with pytest.raises(RunError, match="averages 2 runs and has no network"):
+            use(both)
 
 
 def test_it_is_evaluated_and_compared_like_a_run(pair, tmp_path):

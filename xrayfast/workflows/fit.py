@@ -297,6 +297,7 @@ def resume(
         Interrupted: it was stopped again.
     """
     run = Run.of(run)
+    run.require_network(f"'xrayfast cross-validate --resume {run.path}' goes on with a cross-validation.")
     config = run.config
     joined, shown = join_process_group(config.train.device), show_progress(progress, reporter)
     note = warn if reporter is None else reporter.note

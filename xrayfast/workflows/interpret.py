@@ -101,6 +101,7 @@ def write_report(
 
     Arguments and errors are those of `interpret`, but for the lock, which the caller holds.
     """
+    run.require_network(f"The {run.report_path.name} of a cross-validation is written with it. Name a fold or member.")
     formats = figures.parse_formats(figure_format)
     if by or options or not _has_current_metrics(run):
         splits = _require_splits(run)

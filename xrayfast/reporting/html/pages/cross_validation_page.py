@@ -114,4 +114,4 @@ def folds_plot(metrics: MetricsFile) -> Plot:
         for row in metrics["folds"]
     ]
     alt = f"{metric_title(DEFAULT_METRIC)} of all images with its interval, and of each fold; the numbers are below."
-    return plot(forest_figure(rows, [DEFAULT_METRIC], width=6.4), "folds", "Folds", alt)
+    return plot(forest_figure(rows, [metric_title(DEFAULT_METRIC)], width=6.4), "folds", "Folds", alt)
