@@ -16,6 +16,7 @@ NOT_SETTINGS = {
     "repeats": "of a cross-validation",
     "random_folds": "of a cross-validation",
     "inner_valid": "of a cross-validation",
+    "jobs": "of a cross-validation",
     "runs": "the folder of runs, or the runs to compare",
     "name": "of a run's or an evaluation's folder",
     "output": "a file or folder to write",

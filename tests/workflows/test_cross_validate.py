@@ -14,6 +14,7 @@ from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
 from xrayfast.metrics.intervals.comparison import resampled_t_test
 from xrayfast.metrics.operating_points.decision import fit_decision
+from xrayfast.progress import NullReporter
 from xrayfast.workflows.steps.ensembles import average_by_image
 from xrayfast.workflows.steps.folds import pool_folds, spread
 
@@ -148,6 +149,21 @@ def test_folds_trained_one_by_one_are_joined_to_the_same_bytes(data, crossed, tm
             with pytest.raises(ConfigError, match="other settings: epochs"):
                 xf.cross_validate(data, fold=1, **options | {"epochs": 2})
     assert bytes_of(xf.join_folds(cv)) == bytes_of(crossed)
+
+
+@pytest.mark.slow
+def test_folds_trained_at_once_give_the_same_bytes(data, crossed, tmp_path):
+    options = {"folds": FOLDS, "test_fraction": 0.2, "runs": tmp_path, "name": "whole", "epochs": 1, **TINY}
+    for wrong in ({"fold": 1}, {"cbs": [lambda: None]}):
+        with pytest.raises(ConfigError):
+            xf.cross_validate(data, jobs=2, **options | wrong)
+    stages = []
+    cv = xf.cross_validate(data, jobs=2, reporter=NullReporter(lambda *stage: stages.append(stage)), **options)
+    assert bytes_of(cv) == bytes_of(crossed) and cv.is_finished
+    assert ("training folds", 29, 29) in stages
+    with pytest.raises(Interrupted, match="0 finished folds of 2"):
+        xf.cross_validate(data, jobs=2, interrupted=StopAfter(3), **options | {"name": "stopped"})
+    assert bytes_of(xf.resume_cross_validation(tmp_path / "stopped", jobs=2)) == bytes_of(crossed)
 
 
 @pytest.mark.slow

@@ -5,17 +5,23 @@ from __future__ import annotations
 import copy
 import os
 import shlex
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
+import torch
 from pydantic import Field
 from typing_extensions import Unpack
 
 from xrayfast._version import __version__
 from xrayfast.config import DEFAULT_FOLDS, MAX_FOLDS, Config, DataConfig, Options, field_types
+from xrayfast.cpus import cpu_count
 from xrayfast.cross_validation import CrossValidation, fold_name
 from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
@@ -72,6 +78,7 @@ def cross_validate(
     fold: int | None = None,
     random_folds: bool = False,
     inner_valid: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    jobs: Annotated[int, Field(ge=1, le=MAX_FOLDS)] = 1,
     config: Config | None = None,
     name: str | None = None,
     runs: Path | str = "runs",
@@ -100,6 +107,7 @@ def cross_validate(
             then know the patients that they are tested on.
         inner_valid: fraction of the images of the other folds on which each network's epoch, calibration and thresholds
             are chosen, instead of on the fold that it predicts.
+        jobs: folds that are trained at once, each in a process of its own, on several GPUs one each.
         config: settings; `options` override them.
         name: of the folder; by default the arch and a number that counts up.
         runs: the folder of runs.
@@ -140,6 +148,7 @@ def cross_validate(
         Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)
     own = require_own(manifest.task, manifest.labels, config, cbs, metrics)[1]
+    _check_jobs(jobs, fold, code | given)
     with show_progress(progress, reporter) as shown:
         reporter = FoldReporter(shown)
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
@@ -179,6 +188,8 @@ def cross_validate(
                 raise
             cv = CrossValidation(folder)  # of another job
             _require_same(cv, config, facts, info["fingerprint"])
+        if jobs > 1:
+            return _train_at_once(cv, jobs, reporter, interrupted)
         return _train(_Work(cv, config, lambda: dealt, reporter, interrupted, command, code, cbs, metrics), only=fold)
 
 
@@ -187,6 +198,8 @@ def cross_validate(
 def resume_cross_validation(
     cv: CrossValidation | Path | str,
     *,
+    fold: int | None = None,
+    jobs: Annotated[int, Field(ge=1, le=MAX_FOLDS)] = 1,
     arch: Callable[..., Any] | None = None,
     splitter: Callable[..., Any] | None = None,
     loss: Callable[..., Any] | None = None,
@@ -203,6 +216,8 @@ def resume_cross_validation(
 
     Args:
         cv: the cross-validation or its folder.
+        fold: go on with this fold alone, as in `cross_validate`, like the next one.
+        jobs: likewise.
         arch: that of `cross_validate`, where it is code of your own; likewise the next five.
         splitter: likewise.
         loss: likewise.
@@ -214,7 +229,7 @@ def resume_cross_validation(
         interrupted: called after each batch; training stops if it returns True.
 
     Raises:
-        ConfigError: it was begun with code of your own, which is not given.
+        ConfigError: it was begun with code of your own, which is not given, or which `jobs` can't take.
         RunError: it is complete, another process writes to it, or its data have changed.
         Interrupted: it was stopped again.
     """
@@ -225,8 +240,11 @@ def resume_cross_validation(
     _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
     given = {name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}
     Run.require_code_of(config, code | given)
+    _check_jobs(jobs, fold, code | given)
     with show_progress(progress, reporter) as shown:
         reporter = FoldReporter(shown)
+        if jobs > 1:
+            return _train_at_once(cv, jobs, reporter, interrupted)
 
         def deal_again() -> DealtImages:
             data, images = decode(reopen_data(cv), config.model.size, reporter.preparing, may_leave_out=False)
@@ -238,7 +256,7 @@ def resume_cross_validation(
             return DealtImages(data, images, compared, numbers, groups, folds.by_image, folds.inner_valid)
 
         work = _Work(cv, config, deal_again, reporter, interrupted, cv.info.command, code, cbs, metrics)
-        return _train(work)
+        return _train(work, only=fold)
 
 
 @check_arguments()
@@ -330,6 +348,87 @@ def _train(work: _Work, only: int | None = None) -> CrossValidation:
         if only is None:
             join(cv)
     return CrossValidation(cv.path)
+
+
+def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
+    """Raise an error where folds can't be trained at once.
+
+    Raises:
+        ConfigError: they can't.
+    """
+    if jobs > 1 and fold is not None:
+        raise ConfigError(f"found jobs {jobs} with one fold; expected all folds. Leave out one of the two.")
+    if jobs > 1 and code:
+        raise ConfigError(
+            f"found jobs {jobs} with code of your own ({', '.join(code)}), which other processes can't get; expected "
+            "none. Leave out jobs."
+        )
+
+
+def _train_at_once(
+    cv: CrossValidation, jobs: int, reporter: Reporter, interrupted: Callable[[], bool]
+) -> CrossValidation:
+    """Train the folds that are not complete in processes of their own, so many at once, and compute the results.
+
+    Each resumes the cross-validation with `--fold`. Where there are several GPUs it sees one; the CPUs are shared.
+
+    Raises:
+        RunError: one failed; the message has what it printed last.
+        Interrupted: training was stopped.
+    """
+    facts, gpus = cv.folds, torch.cuda.device_count()
+    total = sum(images for step, images in cv.info.flow if step == "Split folds") * facts.repeats
+    waiting = [
+        fold
+        for fold in range(1, facts.folds + 1)
+        if not all(_is_complete(cv.path / fold_name(r, fold, facts.repeats)) for r in range(1, facts.repeats + 1))
+    ]
+    free, running = list(range(jobs)), dict[int, tuple[int, subprocess.Popen[bytes], IO[bytes]]]()
+    with cv.lock(reporter.note), _stopping(cv, None):
+        cv.update_info(status="running")
+        try:
+            while waiting or running:
+                while waiting and free:
+                    fold, place = waiting.pop(0), free.pop(0)
+                    given = {"CUDA_VISIBLE_DEVICES": _visible_gpus(gpus)[place % gpus]} if gpus > 1 else {}
+                    threads = str(max(1, cpu_count() // jobs))
+                    given |= {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
+                    words = [sys.executable, "-m", "xrayfast", "cross-validate", "--resume", str(cv.path)]
+                    output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+                    process = subprocess.Popen(
+                        [*words, "--fold", str(fold)], stdout=output, stderr=output, env={**os.environ, **given}
+                    )
+                    running[fold] = place, process, output
+                time.sleep(0.2)
+                if interrupted():
+                    raise KeyboardInterrupt
+                for fold, (place, process, output) in list(running.items()):
+                    if process.poll() is None:
+                        continue
+                    del running[fold]
+                    free.append(place)
+                    output.seek(0)
+                    if process.returncode:
+                        last = output.read().decode(errors="replace").strip()[-2000:]
+                        raise RunError(f"{cv.path}: fold {fold} ended with exit code {process.returncode}. {last}")
+                    output.close()
+                done = [len(run.predictions("valid")) for run in cv.runs if run.is_finished and not facts.inner_valid]
+                reporter.preparing("training folds", min(sum(done), total - 1), total)
+        finally:
+            for _, process, _ in running.values():
+                process.terminate()
+            for _, process, output in running.values():
+                process.wait()
+                output.close()
+        reporter.preparing("training folds", total, total)
+        join(cv)
+    return CrossValidation(cv.path)
+
+
+def _visible_gpus(count: int) -> list[str]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",")[:count] if named else [str(i) for i in range(count)]
 
 
 def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: Path) -> None:

@@ -73,6 +73,17 @@ def cross_validate(
             max=MAX_FOLDS,
         ),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        _option(
+            "--jobs",
+            "Train so many folds at once, each in a process of its own, on several GPUs one each.",
+            metavar="N",
+            show_default="1",
+            min=1,
+            max=MAX_FOLDS,
+        ),
+    ] = None,
     config: o.ConfigFile = None,
     runs: o.Runs = None,
     name: Annotated[
@@ -97,10 +108,12 @@ def cross_validate(
 
     No patient is in two folds. Each fold is a run in the new folder.
     """
-    others = bool(given or config or name or runs or folds or repeats or fold or random_folds or inner_valid)
+    others = bool(given or config or name or runs or folds or repeats or random_folds or inner_valid)
     for flag, folder in (("--resume", resume), ("--join", join)):
-        if folder is not None and (others or (resume and join)):
-            raise typer.BadParameter(f"The folder has its own settings; give {flag} alone.", param_hint=flag)
+        if folder is not None and (others or (resume and join) or (join and (fold or jobs))):
+            also = ", or with --fold or --jobs" if resume else ""
+            text = f"The folder has its own settings; give {flag} alone{also}."
+            raise typer.BadParameter(text, param_hint=flag)
     out = Output(as_json)
     if resume is not None or join is not None:
         with reporting(out) as reporter:
@@ -109,7 +122,7 @@ def cross_validate(
             if join is not None:
                 cv = join_folds(join, reporter=reporter)
             elif resume is not None:
-                cv = resume_cross_validation(resume, reporter=reporter)
+                cv = resume_cross_validation(resume, fold=fold, jobs=jobs or 1, reporter=reporter)
         _show(out, cv)
         return
     from xrayfast.run import Run
@@ -131,6 +144,7 @@ def cross_validate(
             fold=fold,
             random_folds=random_folds,
             inner_valid=inner_valid or 0.0,
+            jobs=jobs or 1,
             name=name,
             runs=runs or RUNS,
             reporter=reporter,
