@@ -394,7 +394,7 @@ def _train_at_once(
                     threads = str(max(1, cpu_count() // jobs))
                     given |= {} if "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads}
                     words = [sys.executable, "-m", "xrayfast", "cross-validate", "--resume", str(cv.path)]
-                    output = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
+                    output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
                     process = subprocess.Popen(
                         [*words, "--fold", str(fold)], stdout=output, stderr=output, env={**os.environ, **given}
                     )
