@@ -360,8 +360,8 @@ def _check_jobs(jobs: int, fold: int | None, code: Mapping[str, Any]) -> None:
         raise ConfigError(f"found jobs {jobs} with one fold; expected all folds. Leave out one of the two.")
     if jobs > 1 and code:
         raise ConfigError(
-            f"found jobs {jobs} with code of your own ({', '.join(code)}), which the processes of the folds can't get; expected "
-            "none. Leave out jobs."
+            f"found jobs {jobs} with code of your own ({', '.join(code)}), which the processes of the folds can't get; "
+            "expected none. Leave out jobs."
         )
 
 
