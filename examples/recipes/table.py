@@ -1,0 +1,84 @@
+"""The table of recipes from the lines of `run.py`, with differences paired by fold and seed.
+
+    python examples/recipes/table.py recipes.jsonl --reference default --fold 1,2,3
+
+Means are over runs. An interval is of 95 % and by image: images are drawn with replacement, and the same ones for both
+recipes; where a recipe has several seeds, an image counts by the mean over them. It holds for these training runs: what
+another seed would give is in the spread of the runs, not in the interval.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Rows = list[dict[str, Any]]
+
+
+def main(words: list[str] | None = None) -> None:
+    args = options(words)
+    rows: dict[str, Rows] = defaultdict(list)
+    for line in args.results.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if (not args.fold or row["fold"] in args.fold) and (not args.size or row["size"] == args.size):
+            rows[row["recipe"]].append(row)
+    if args.reference not in rows:
+        raise SystemExit(f"{args.results} has no runs of {args.reference}; it has {', '.join(rows) or 'none'}.")
+    print(table(rows, args.reference, args.split))
+
+
+def table(rows: dict[str, Rows], reference: str, split: str) -> str:
+    """Markdown, the best mean accuracy first."""
+    head = "| recipe | runs | accuracy by fold | mean | AUROC | less {} | after unfreezing less head | seconds |"
+    lines = [head.format(reference), "|---|---|---|---|---|---|---|---|"]
+    for name in sorted(rows, key=lambda name: -mean(rows[name], split, "accuracy")):
+        of_recipe = rows[name]
+        by_fold = defaultdict(list)
+        for row in sorted(of_recipe, key=lambda row: row["fold"]):
+            by_fold[row["fold"]].append(row[split]["accuracy"])
+        folds = " ".join(f"{np.mean(values):.3f}" for values in by_fold.values())
+        falls = [row["first_unfrozen"] - row["last_head"] for row in of_recipe if row["last_head"] is not None]
+        lines.append(
+            f"| {name} | {len(of_recipe)} | {folds} | {mean(of_recipe, split, 'accuracy'):.3f} "
+            f"| {mean(of_recipe, split, 'auroc'):.3f} | {difference(of_recipe, rows[reference], split)} "
+            f"| {f'{min(falls):+.3f} to {max(falls):+.3f}' if falls else ''} "
+            f"| {np.mean([row['seconds'] for row in of_recipe]):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def mean(rows: Rows, split: str, metric: str) -> float:
+    return float(np.mean([row[split][metric] for row in rows]))
+
+
+def difference(rows: Rows, reference: Rows, split: str, resamples: int = 2000) -> str:
+    """Mean difference of accuracy over the folds and seeds that both have, with its interval."""
+    ours, theirs = ({(row["fold"], row["seed"]): row[split]["right"] for row in side} for side in (rows, reference))
+    pairs = sorted(ours.keys() & theirs.keys())
+    if rows is reference or not pairs:
+        return ""
+    by_fold = defaultdict(list)
+    for pair in pairs:
+        by_fold[pair[0]].append(np.subtract(ours[pair], theirs[pair]))
+    images = np.concatenate([np.mean(seeds, axis=0) for seeds in by_fold.values()])
+    rng = np.random.default_rng(0)
+    drawn = images[rng.integers(len(images), size=(resamples, len(images)))].mean(1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return f"{images.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def options(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="?", default=Path("recipes.jsonl"), metavar="FILE")
+    parser.add_argument("--reference", default="default", help="recipe that the others are compared with (default)")
+    parser.add_argument("--fold", type=lambda text: [int(fold) for fold in text.split(",")], help="of these folds only")
+    parser.add_argument("--size", type=int, help="of this size only")
+    parser.add_argument("--split", choices=["valid", "test"], default="valid")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    main()
