@@ -75,8 +75,7 @@ def test_the_table_pairs_runs_by_fold_and_seed(script, tmp_path, capsys):
     main = script("table")["main"]
     main([str(out)])
     table = capsys.readouterr().out.splitlines()
-    # Fold 3 is in the mean, and in no pair. Images 2 and 5 of the 8 in pairs differ, each by one, so that what resamples
-    # differ by is binomial.
+    # Fold 3 is in the mean, and in no pair. Two of the 8 images in pairs differ, by one: resamples are binomial.
     low, high = binom.ppf([0.025, 0.975], 8, 2 / 8) / 8
     pairs = f"+0.250 ({low:+.3f} to {high:+.3f}) | -0.100 to +0.200"
     assert table[3].startswith(f"| a | 3 | 0.750 0.750 0.000 | 0.500 | 0.900 | {pairs} |")
