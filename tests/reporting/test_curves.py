@@ -18,6 +18,7 @@ from xrayfast.reporting.curves import (
     roc_points,
 )
 from xrayfast.reporting.figures import png_bytes
+from xrayfast.reporting.html.plots import _drawn_labels
 
 
 @pytest.fixture(params=["ties", "distinct", "masked"])
@@ -175,3 +176,11 @@ def test_a_decision_curve_is_drawn_against_treating_all_and_none():
     axes = Figure().add_subplot()
     draw_decision_curve(axes, "a", found)
     assert lines(axes, "curve")[0].get_ydata().tolist() == found["labels"]["a"]["model"]
+
+
+def test_of_many_labels_the_best_and_the_worst_ranked_are_drawn():
+    labels = tuple(f"label {i}" for i in range(30))
+    rows = [{"label": label, "auroc": None if i == 3 else i / 30} for i, label in enumerate(labels)]
+    drawn, said = _drawn_labels({"per_label": rows})
+    assert drawn == [*labels[:12], *labels[18:]] and "Of 30 labels, the 12" in said
+    assert _drawn_labels({"per_label": rows[:24]}) == (list(labels[:24]), "")

@@ -19,6 +19,7 @@ from xrayfast.config import Task
 from xrayfast.errors import plural
 from xrayfast.files import write_bytes
 from xrayfast.metrics.registry import headline_metrics
+from xrayfast.metrics.summary import MOST_LIKELY
 from xrayfast.predictions import Predictions
 from xrayfast.reporting.curves import (
     FEW_IMAGES,
@@ -41,7 +42,7 @@ from xrayfast.reporting.html.results_tables import (
 from xrayfast.reporting.html.tables import Matrix, Table
 from xrayfast.reporting.matrices import binary_figure, confusion_figure, cooccurrence_figure
 from xrayfast.reporting.probabilities import histogram_figure
-from xrayfast.reporting.wording import of_positive, split_images
+from xrayfast.reporting.wording import label_rows, of_positive, split_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,10 +182,30 @@ def figure_blocks(
     return [*blocks, *_multi_blocks(split, summary, labels)]
 
 
+PANELS = 24
+"""Of more labels, figures with a panel each show so many; the tables have all."""
+
+
+def _drawn_labels(summary: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The labels that figures show, in their order: of more than `PANELS` those with the highest and lowest AUROC; and
+    that in words, or "".
+    """
+    rows = label_rows(summary)
+    labels = [row["label"] for row in rows]
+    if len(labels) <= PANELS:
+        return labels, ""
+    ranked = sorted(rows, key=lambda row: -1.0 if row["auroc"] is None else row["auroc"])
+    half = PANELS // 2
+    chosen = {row["label"] for row in (*ranked[:half], *ranked[-half:])}
+    said = f" Of {len(labels)} labels, the {half} with the highest and the {half} with the lowest AUROC."
+    return [label for label in labels if label in chosen], said
+
+
 def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, predictions: Predictions) -> list[FigureBlock]:
     """ROC alone; precision and recall, probabilities and net benefit. Of many labels all are folded."""
     kind = split_images(split, summary["images"])
-    roc, precision_recall = label_curves(summary, task, predictions)
+    drawn, said = _drawn_labels(summary)
+    roc, precision_recall = label_curves(summary, task, predictions, drawn)
     dots = " A dot is at the threshold." if any(curve.mark for curve in roc) else ""
     areas = "; ".join(": ".join(filter(None, (curve.label, curve.area or "not defined"))) for curve in roc)
     precisions = "; ".join(f"{curve.label}: {curve.area or 'not defined'}" for curve in precision_recall)
@@ -206,13 +227,13 @@ def _curve_blocks(split: str, summary: Mapping[str, Any], task: Task, prediction
             "images with the label and without. Net benefit: what deciding at a threshold is worth, in true positives "
             "per image, where a false positive at a threshold of p counts p / (1 - p) of a true one (Vickers and Elkin "
             "2006); where another line is higher, the network is of no use. Its band is the 95% interval by patient at "
-            f"each threshold.{dots}",
+            f"each threshold.{dots}{said}",
             (first, second, *third),
             folded=not shown,
         ),
         FigureBlock(
             "ROC curves" if len(roc) > 1 else "ROC curve",
-            f"Each label against the rest, at every threshold; guessing gives the dotted diagonal.{band}{dots}",
+            f"Each label against the rest, at every threshold; guessing gives the dotted diagonal.{band}{dots}{said}",
             (roc_plot,),
             folded=True,
         ),
@@ -232,8 +253,12 @@ def _decision_curve_plot(images: str, summary: Mapping[str, Any], labels: Collec
 
 def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
     """Whether probabilities mean what they say."""
-    bins = summary["reliability"]
-    before, after = bins.get("before"), bins["after"]
+    bins, (labels, said) = summary["reliability"], _drawn_labels(summary)
+    shown = {*labels, MOST_LIKELY}
+    before, after = (
+        one and {label: rows for label, rows in one.items() if label in shown}
+        for one in (bins.get("before"), bins["after"])
+    )
     compared = " Squares are the network's own probabilities, dots the calibrated ones." if before else ""
     images = split_images(split, summary["images"])
     alt = f"Reliability diagrams of {images}, {len(after)} panels; the numbers are in the table below."
@@ -242,7 +267,7 @@ def _reliability_block(split: str, summary: Mapping[str, Any]) -> FigureBlock:
         "Of the images that are given a probability near 0.7, seven in ten should have the label: the closer a dot is "
         f"to the diagonal, the more a probability means what it says.{compared} A larger dot stands for more images, "
         "its line is Wilson's 95% interval, and the bars below count the images in each bin. Small rings are bins of "
-        f"fewer than {FEW_IMAGES} images, which say little.",
+        f"fewer than {FEW_IMAGES} images, which say little.{said}",
         (plot(reliability_figure(after, before), "reliability", "Reliability diagrams", alt),),
         reliability_table(split, bins),
         folded=True,
@@ -269,14 +294,18 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
     below = f"of {split_images(split, summary['images'])}; the numbers are in the table below."
     alt = f"{len(counts)} two-by-two matrices, one per label, {below}"
-    by_label = plot(binary_figure(counts), "confusion", "One matrix per label", alt)
+    drawn, said = _drawn_labels(summary)
+    shown = {label: counts[label] for label in drawn}
+    by_label = plot(binary_figure(shown), "confusion", "One matrix per label", alt)
     title, alt = "Predicted labels by actual label", f"Matrix of actual by predicted labels {below}"
-    predicted = plot(cooccurrence_figure(together, labels), "cooccurrence", title, alt)
+    places = [labels.index(label) for label in drawn]
+    matrix = [[together[i][j] for j in places] for i in places]
+    predicted = plot(cooccurrence_figure(matrix, drawn), "cooccurrence", title, alt)
     return [
         FigureBlock(
             "Right and wrong by label",
             "For each label the images that carry it (yes) and those that don't (no), by what was predicted "
-            "at its threshold. Per cent and shade are shares of the row.",
+            f"at its threshold. Per cent and shade are shares of the row.{said}",
             (by_label,),
             binary_table(split, counts),
             folded=True,
@@ -284,7 +313,7 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
         FigureBlock(
             "Which labels are predicted together",
             "How often the label of the column was predicted on images that carry the label of the row. An "
-            "image may carry several labels, so a cell beside the diagonal is not always a mistake.",
+            f"image may carry several labels, so a cell beside the diagonal is not always a mistake.{said}",
             (predicted,),
             cooccurrence_display(split, summary, labels),
             folded=True,
