@@ -293,8 +293,8 @@ def _multi_blocks(split: str, summary: Mapping[str, Any], labels: Sequence[str])
     """Multi-label: one matrix per label, and which labels are predicted together."""
     counts, together = summary["confusion_per_label"], summary["cooccurrence"]
     below = f"of {split_images(split, summary['images'])}; the numbers are in the table below."
-    alt = f"{len(counts)} two-by-two matrices, one per label, {below}"
     drawn, said = _drawn_labels(summary)
+    alt = f"{len(drawn)} two-by-two matrices, one per label, {below}"
     shown = {label: counts[label] for label in drawn}
     by_label = plot(binary_figure(shown), "confusion", "One matrix per label", alt)
     title, alt = "Predicted labels by actual label", f"Matrix of actual by predicted labels {below}"
