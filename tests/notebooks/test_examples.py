@@ -15,7 +15,7 @@ NAMES = ("from_a_folder_to_a_report", "with_fastais_own_hands")
 SHOWN = {
     "from_a_folder_to_a_report": {
         "data": ("text/html", "labels.csv", "covid-19", "pneumonia", "test"),
-        "xf.check(data)": ("text/html", "240"),
+        "xf.check(data)": ("text/html", "180"),
         "curve.plot()": ("image/png",),
         "run = xf.fit(": ("text/html", "valid loss", "AUROC", "polyline"),
         "run": ("text/html", "all-layers", "model_card.md", "Accuracy"),
