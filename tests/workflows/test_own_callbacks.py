@@ -198,6 +198,7 @@ def fit(data, folder, **options):
         (ParamScheduler({"lr": lambda pos: 0.1}), {}, "schedule='constant'"),
         (ReduceLROnPlateau(), {}, "schedule='constant'"),
         (MixUp, {"reuse_frozen": "on"}, "MixUp mixes images"),
+        (MixUp, {"cutmix": 1.0}, "MixUp mixes images, and so do mixup and cutmix"),
         (EarlyStoppingCallback("auroc_macr"), {}, "'auroc_macr'; expected one of: .* Did you mean 'auroc_macro'"),
         (3, {}, "cbs is 3; expected"),
     ],

@@ -40,7 +40,11 @@ _IGNORE_IMAGES = (
 
 
 def check_callbacks(
-    cbs: Callbacks, schedule: Schedule | None, reuse_frozen: ReuseFrozen, metrics: Collection[str]
+    cbs: Callbacks,
+    schedule: Schedule | None,
+    reuse_frozen: ReuseFrozen,
+    metrics: Collection[str],
+    mixes_images: bool = False,
 ) -> list[Callback]:
     """The callbacks, made where a class is given.
 
@@ -49,6 +53,7 @@ def check_callbacks(
         schedule: of the learning rate; None in a range test.
         reuse_frozen: the setting.
         metrics: names of all metrics.
+        mixes_images: whether mixup or cutmix is set.
 
     Raises:
         ConfigError: one that can't work, or would have no effect.
@@ -65,6 +70,8 @@ def check_callbacks(
                 f"cbs: {name} sets the learning rate or the momentum, which are set again before each batch. It acts "
                 "with schedule='constant' in fit."
             )
+        if "MixHandler" in bases and mixes_images:
+            raise ConfigError(f"cbs: {name} mixes images, and so do mixup and cutmix. Leave out one of the two.")
         if "MixHandler" in bases and reuse_frozen == "on":
             raise ConfigError(
                 f"cbs: {name} mixes images, and reuse_frozen 'on' trains on cached features in their place. Leave out "

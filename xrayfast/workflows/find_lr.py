@@ -67,7 +67,7 @@ def find_lr(
     Run.require_code_of((config or Config()).updated(settings), code | {"cbs": cbs, "metrics": ()})
     manifest, config, idle = resolve_inputs(data, config, settings)
     require_settings(manifest, config, code)
-    cbs = check_callbacks(cbs, None, "off", history_metrics(manifest.task))
+    cbs = check_callbacks(cbs, None, "off", history_metrics(manifest.task), config.train.mixes_images)
     with show_progress(progress) as reporter:
         for text in check_range_test(options) + idle:
             note(text)

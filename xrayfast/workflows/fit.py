@@ -466,7 +466,8 @@ def require_own(
         ConfigError: one can't work, or has no name of its own.
     """
     every = build_epoch_metrics(task, len(labels), metrics)
-    made = check_callbacks(cbs, config.train.schedule, config.train.reuse_frozen, [metric.name for metric in every])
+    train, names = config.train, [metric.name for metric in every]
+    made = check_callbacks(cbs, train.schedule, train.reuse_frozen, names, train.mixes_images)
     return made, own_names(made, every)
 
 
