@@ -243,7 +243,7 @@ def test_the_run_records_the_world_size_and_is_written_once(two):
     assert run.config.train.batch_size == SETTINGS["batch_size"] // WORLD_SIZE
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "run.json", "labels.json", "model.safetensors", "split.csv", "history.csv",
-        "batches.csv", "metrics.json", "checksums.txt",
+        "batches.csv", "metrics.json", "checksums.txt", "training_images.json",
         "predictions", "model_card.md", "claim.md",
     }  # fmt: skip
 
