@@ -589,7 +589,7 @@ PATHS = [
 @pytest.mark.parametrize(("words", "name"), PATHS)
 def test_no_path_that_is_a_pipe_is_waited_for(words, name, at, tiny_run, data_dir):
     os.mkfifo(at / "fifo")
-    needed = [] if name in ("--runs", "--resume") else arguments_of(words, tiny_run.path, data_dir)
+    needed = [] if name in ("--runs", "--resume", "--join") else arguments_of(words, tiny_run.path, data_dir)
     if name.startswith("-"):
         given = [*needed, name, "fifo"]
     else:
