@@ -138,18 +138,3 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(WriteError, match="No space left on device"):
         write_shard(tmp_path, SIDE, entries(1))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_removed_in_the_middle_of_writing_is_made_again(tmp_path, monkeypatch):
-    folder, attempts = tmp_path / "cache", []
-
-    def write(path, head, written, real=shards._write):
-        real(path, head, written)
-        attempts.append(path)
-        if len(attempts) == 1:
-            path.unlink()
-            folder.rmdir()
-
-    monkeypatch.setattr(shards, "_write", write)
-    assert count_images(write_shard(folder, SIDE, entries(3))) == 3
-    assert len(attempts) == 2

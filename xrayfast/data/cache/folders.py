@@ -32,6 +32,7 @@ _IMAGES_FOLDER = "pictures"  # an older word: it stays, so that existing caches 
 _FOLDER = re.compile(r"v\d+-\d+px-[0-9a-f]{8}")
 _FILE = re.compile(rf"[0-9a-f]{{16}}(?:{re.escape(SHARD_SUFFIX)}|{re.escape(LOCK_SUFFIX)})|\..+\.tmp")
 _ABANDONED = 3600.0  # seconds after which a temporary file or lock has no owner any more; they live for seconds
+_BEING_WRITTEN = 60.0  # seconds since the last change of a temporary file during which it may be a shard to be
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ def holds_cache(root: Path) -> bool:
 
 
 def cache_info(root: Path | None = None) -> list[CacheFolder]:
-    """The cache's folders, the most recently used first."""
+    """The cache's folders that hold files, the most recently used first."""
     found = []
     for folder in _folders(root):
-        files = list(_files(folder))
+        if not (files := list(_files(folder))):
+            continue
         images = sum(count_images(path) for path, _, _ in files if path.suffix == SHARD_SUFFIX)
         side = int(folder.name.split("-")[1].removesuffix("px"))
         with contextlib.suppress(FileNotFoundError):  # another process may have removed it
@@ -83,7 +85,8 @@ def cache_info(root: Path | None = None) -> list[CacheFolder]:
 def clear_cache(root: Path | None = None) -> int:
     """Remove all cached images and nothing else: no file by another name, nothing behind a link.
 
-    Runs that use them then decode the files.
+    Runs that use them then decode the files. The folders stay, and so does what a run is writing at this moment: it may
+    go on.
 
     Returns:
         The bytes freed.
@@ -93,7 +96,9 @@ def clear_cache(root: Path | None = None) -> int:
     """
     freed = 0
     for folder in _folders(root):
-        for path, size, _ in _files(folder):
+        for path, size, changed in _files(folder):
+            if path.suffix == ".tmp" and time.time() - changed < _BEING_WRITTEN:
+                continue
             try:
                 path.unlink()
                 freed += size
@@ -102,10 +107,6 @@ def clear_cache(root: Path | None = None) -> int:
             except OSError as error:
                 problem = f"can't be removed ({error.strerror})"
                 raise WriteError(f"{path}: {problem}. Check who owns the cache's folder.") from error
-        with contextlib.suppress(OSError):  # something else is in it, or was put there just now
-            folder.rmdir()
-    with contextlib.suppress(OSError):
-        (cache_root(root) / _IMAGES_FOLDER).rmdir()
     return freed
 
 

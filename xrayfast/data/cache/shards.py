@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xrayfast.data.images.reader import Pixels
-from xrayfast.errors import WriteError
 from xrayfast.files import replace_atomically
 
 SHARD_SUFFIX = ".pictures"
@@ -141,17 +140,10 @@ def write_shard(folder: Path, side: int, entries: Sequence[Entry]) -> Path:
     """
     path = folder / (secrets.token_hex(8) + SHARD_SUFFIX)
     head = _make_head(side, entries)
-    for attempts_left in (2, 1, 0):
-        try:
-            with replace_atomically(path) as temporary:
-                folder.mkdir(parents=True, exist_ok=True)
-                _write(temporary, head, entries)
-            return path
-        except WriteError as error:
-            # Another process may clear the cache, folder and all, at any moment.
-            if not (attempts_left and isinstance(error.__cause__, FileNotFoundError)):
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    with replace_atomically(path) as temporary:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(temporary, head, entries)
+    return path
 
 
 def _write(path: Path, head: bytes, entries: Sequence[Entry]) -> None:
