@@ -68,6 +68,11 @@ def test_comments_and_titles_above_the_header_are_skipped(data_dir, above, shown
     assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
 
 
+def test_html_entities_are_their_characters(data_dir):
+    table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Mass &amp; Edema"))
+    assert opened(data_dir).labels == ("b", "Mass & Edema")
+
+
 @pytest.mark.parametrize("header", ["# image,label", "#image,label", "#,image,label"])
 def test_a_header_may_begin_with_a_number_sign(data_dir, header):
     row = "images/{i}.png,{ab}" if not header.startswith("#,") else "{i},images/{i}.png,{ab}"

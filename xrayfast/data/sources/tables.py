@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import html
 import io
 import re
 import zlib
@@ -91,7 +92,7 @@ def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table
     rows alike; blank lines, comments and titles above the header are skipped, the latter with a note; line ends may be
     any, also in quotes. The file may be packed
     with gzip, or in one of the formats without a header. The apostrophe before what a spreadsheet would take for a
-    formula is no part of a cell: see `files.quote_cell`.
+    formula is no part of a cell: see `files.quote_cell`. HTML entities are the characters that they stand for.
 
     Raises:
         DataError: not a file of text, no rows, a column twice, or rows longer or shorter than the header.
@@ -198,8 +199,9 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
         for column, known, cells in zip(columns, seen, zip(*batch, strict=True), strict=True):
             column.extend(map(known.setdefault, cells, cells))
     for column, known in zip(columns, seen, strict=True):
-        if quoted := {cell: unquote_cell(cell) for cell in known if cell.startswith("'")}:
-            column[:] = [quoted.get(cell, cell) for cell in column]
+        # An HTML entity's semicolon, as in "Mass &amp; Edema", would part labels.
+        if written := {cell: html.unescape(unquote_cell(cell)) for cell in known if cell[:1] == "'" or "&" in cell}:
+            column[:] = [written.get(cell, cell) for cell in column]
     named = {name: column for name, column in zip(names, columns, strict=True) if name}
     return Table(file, named, lambda i: f"{file.name} row {numbers[i]}")
 
