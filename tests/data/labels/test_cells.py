@@ -251,6 +251,8 @@ def test_lists_that_are_damaged_or_hold_values_are_errors(cell):
         (["0", "1"], False),
         (["-5", "55.5"], False),
         (["0", "120.5"], False),
+        (["-5", "-1.5", "0.2", "2.75", "3.5", "-0.1"], True),
+        ([*map(str, range(-5, 5))], False),
     ],
 )
 def test_scores_up_to_100(cells, are_scores):

@@ -68,6 +68,13 @@ def test_comments_and_titles_above_the_header_are_skipped(data_dir, above, shown
     assert f"labels.csv row {row}: found a blank label" in message(DataError, data_dir)
 
 
+def test_a_label_read_in_another_encoding_joins_the_right_one(data_dir):
+    text = lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Neumon\u00eda")
+    table(data_dir, text.replace("2.png,Neumon\u00eda", "2.png,Neumon\u00c3\u00ada"))
+    data = opened(data_dir)
+    assert data.labels == ("b", "Neumon\u00eda") and noted(data, "Spellings of one label are joined")
+
+
 def test_html_entities_are_their_characters(data_dir):
     table(data_dir, lines("image,label", "images/{i}.png,{ab}").replace(",a", ",Mass &amp; Edema"))
     assert opened(data_dir).labels == ("b", "Mass & Edema")
