@@ -84,6 +84,10 @@ def is_table(name: str) -> bool:
     return name.lower().endswith((".csv", ".csv.gz", ".tsv", ".txt"))
 
 
+_ENTITY = re.compile(r"&(?:#\d+|#x[\da-f]+|[a-z]+\d*);", re.IGNORECASE)
+"""An HTML entity; `html.unescape` alone takes "Mass&notch" for one too."""
+
+
 def read_table(file: Path, headerless: Sequence[HeaderlessFormat] = ()) -> Table:
     """Read all cells as text; blank rows are left out, but keep their numbers.
 
@@ -200,7 +204,10 @@ def build_table(file: Path, names: Sequence[str], rows: Iterable[Sequence[str]],
             column.extend(map(known.setdefault, cells, cells))
     for column, known in zip(columns, seen, strict=True):
         # An HTML entity's semicolon, as in "Mass &amp; Edema", would part labels.
-        if written := {cell: html.unescape(unquote_cell(cell)) for cell in known if cell[:1] == "'" or "&" in cell}:
+        changed = (cell for cell in known if cell[:1] == "'" or "&" in cell)
+        if written := {
+            cell: _ENTITY.sub(lambda found: html.unescape(found[0]), unquote_cell(cell)) for cell in changed
+        }:
             column[:] = [written.get(cell, cell) for cell in column]
     named = {name: column for name, column in zip(names, columns, strict=True) if name}
     return Table(file, named, lambda i: f"{file.name} row {numbers[i]}")
