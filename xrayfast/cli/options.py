@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from xrayfast.config import FIELD_SECTIONS, SECTIONS
+from xrayfast.config import FIELD_SECTIONS, MAX_SEED, SECTIONS
 
 PANELS = {"data": "Data", "model": "Network", "train": "Training", "results": "Results"}
 """Heading of each section's options in the help."""
@@ -138,30 +138,30 @@ def split_columns(value: str | None) -> list[str]:
     return [column.strip() for column in value.split(",")] if value else []
 
 
+def out_option(*flags: str, **shown: Any) -> Any:
+    """An option under the heading Output, of what `typer.Option` takes."""
+    return typer.Option(*flags, rich_help_panel=OUT, **shown)
+
+
+def new_name(of: str) -> Any:
+    """`--name` of a command that makes a folder under `--runs`."""
+    return out_option("--name", metavar="NAME", help=f"Name of {of}; default the arch and a number.")
+
+
 ConfigFile = Annotated[
     Path | None,
-    typer.Option(
+    out_option(
         "--config",
         "-c",
-        rich_help_panel=OUT,
         metavar="FILE",
-        show_default=False,
         help="YAML file of settings, such as a run's config.yaml; options override it.",
     ),
 ]
-Runs = Annotated[
-    Path | None,
-    typer.Option("--runs", rich_help_panel=OUT, show_default="runs", metavar="DIR", help="Folder of the runs."),
-]
+Runs = Annotated[Path | None, out_option("--runs", show_default="runs", metavar="DIR", help="Folder of the runs.")]
 Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        rich_help_panel=OUT,
-        show_default=False,
-        help="Print one JSON object to standard output, all else to standard error.",
-    ),
+    bool, out_option("--json", help="Print one JSON object to standard output, all else to standard error.")
 ]
 RunFolder = Annotated[
     Path | None, typer.Argument(metavar="RUN", show_default="the newest under runs/", help="A run's folder.")
 ]
+DrawSeed = Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")]

@@ -22,10 +22,7 @@ def check(
     given: dict[str, Any],
     config: o.ConfigFile = None,
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", rich_help_panel=o.OUT, help="Folder for check.json and check.html."
-        ),
+        Path, o.out_option("--output", "-o", metavar="DIR", help="Folder for check.json and check.html.")
     ] = Path("check"),
     as_json: o.Json = False,
 ) -> None:

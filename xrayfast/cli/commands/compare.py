@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xrayfast.cli.common import require_output
-from xrayfast.cli.options import OUT, Json, check_choice
+from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option
 from xrayfast.cli.output import Output
-from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, MAX_SEED, PREDICTED_SPLITS
+from xrayfast.config import DEFAULT_METRIC, MAX_RESAMPLES, PREDICTED_SPLITS
 from xrayfast.errors import format_cell, format_interval, format_value
 from xrayfast.progress.terminal import reporting
 
@@ -43,26 +43,19 @@ def compare(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(
+        out_option(
             metavar="FILE",
-            show_default=False,
-            rich_help_panel=OUT,
             help="Write the table, all metrics included, and the differences beside it: all.csv, all-differences.csv.",
         ),
     ] = None,
-    page: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", show_default=False, rich_help_panel=OUT, help="Write the comparison as one HTML page."
-        ),
-    ] = None,
+    page: Annotated[Path | None, out_option(metavar="FILE", help="Write the comparison as one HTML page.")] = None,
     resamples: Annotated[
         int,
         typer.Option(
             metavar="N", min=1, max=MAX_RESAMPLES, help="How often patients are drawn for the 95 % intervals."
         ),
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")] = 0,
+    seed: DrawSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Compare runs: one table with intervals, and paired differences and tests on the same images."""

@@ -21,16 +21,11 @@ def _option(flag: str, help: str, **shown: Any) -> Any:
     return typer.Option(flag, rich_help_panel="Folds", help=help, **shown)
 
 
-def _folder(flag: str, help: str) -> Any:
-    return typer.Option(flag, metavar="CV", rich_help_panel=o.OUT, help=help)
-
-
 @o.takes("data", "model", "train", "results", without=("valid_fraction", "folds", "fold"))
 def cross_validate(
     given: dict[str, Any],
     folds: Annotated[
-        int | None,
-        _option("--folds", "How many.", metavar="K", show_default=f"{DEFAULT_FOLDS}", min=2, max=MAX_FOLDS),
+        int | None, _option("--folds", "How many.", metavar="K", show_default=f"{DEFAULT_FOLDS}", min=2, max=MAX_FOLDS)
     ] = None,
     repeats: Annotated[
         int | None,
@@ -49,7 +44,6 @@ def cross_validate(
             "--random-folds",
             "Deal images and not patients into folds, as some papers do: results are optimistic, and shown beside "
             "those by patient where they are under --runs.",
-            show_default=False,
         ),
     ] = False,
     inner_valid: Annotated[
@@ -86,21 +80,18 @@ def cross_validate(
     ] = None,
     config: o.ConfigFile = None,
     runs: o.Runs = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            rich_help_panel=o.OUT,
-            show_default=False,
-            help="Name of the folder; default the arch and a number.",
+    name: Annotated[str | None, o.new_name("the folder")] = None,
+    resume: Annotated[
+        Path | None,
+        o.out_option(
+            "--resume", metavar="CV", help="Go on with a cross-validation that was interrupted, with its own settings."
         ),
     ] = None,
-    resume: Annotated[
-        Path | None, _folder("--resume", "Go on with a cross-validation that was interrupted, with its own settings.")
-    ] = None,
     join: Annotated[
-        Path | None, _folder("--join", "Compute the results of folds that were trained one by one, with --fold.")
+        Path | None,
+        o.out_option(
+            "--join", metavar="CV", help="Compute the results of folds that were trained one by one, with --fold."
+        ),
     ] = None,
     as_json: o.Json = False,
 ) -> None:

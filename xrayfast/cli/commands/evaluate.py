@@ -42,7 +42,6 @@ def evaluate(
         typer.Option(
             "--by",
             metavar="COLUMN[,...]",
-            show_default=False,
             help="Tables by subgroup, and the largest gaps: by sex, age, view, or any column of the table of labels.",
         ),
     ] = None,
@@ -56,12 +55,7 @@ def evaluate(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=o.OUT,
-            show_default="that of the data",
-            help="Name of the evaluation's folder.",
-        ),
+        o.out_option(metavar="NAME", show_default="that of the data", help="Name of the evaluation's folder."),
     ] = None,
     correct_prior: Annotated[
         bool,

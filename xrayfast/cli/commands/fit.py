@@ -32,24 +32,10 @@ def fit(
     given: dict[str, Any],
     config: o.ConfigFile = None,
     runs: o.Runs = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="NAME",
-            rich_help_panel=o.OUT,
-            show_default=False,
-            help="Name of the run; default the arch and a number.",
-        ),
-    ] = None,
+    name: Annotated[str | None, o.new_name("the run")] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(
-            "--resume",
-            metavar="RUN",
-            rich_help_panel=o.OUT,
-            help="Resume a run that was interrupted, with its own settings.",
-        ),
+        o.out_option("--resume", metavar="RUN", help="Resume a run that was interrupted, with its own settings."),
     ] = None,
     as_json: o.Json = False,
 ) -> None:
@@ -91,14 +77,7 @@ def _fit(
             from xrayfast.workflows.fit import fit as work
 
             note_threads(config, reporter.note)
-            run = work(
-                manifest,
-                config=settings,
-                name=name,
-                runs=runs,
-                reporter=reporter,
-                command=command_line(),
-            )
+            run = work(manifest, config=settings, name=name, runs=runs, reporter=reporter, command=command_line())
     show_run(out, run)
 
 

@@ -43,7 +43,6 @@ def interpret(
         typer.Option(
             "--explain",
             metavar="FILE",
-            show_default=False,
             help="Show where the network looks on a file of your choice, in figures/. May be repeated.",
         ),
     ] = None,
@@ -52,7 +51,6 @@ def interpret(
         typer.Option(
             "--by",
             metavar="COLUMN[,...]",
-            show_default=False,
             help="Tables by subgroup, of columns of the table of labels with at most 20 values; saved with the run.",
         ),
     ] = None,

@@ -24,8 +24,7 @@ def lr_find(
         int, typer.Option(min=20, max=MAX_EPOCHS, rich_help_panel=o.PANELS["train"], help="Batches to train on.")
     ] = 100,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="STEM", rich_help_panel=o.OUT, help="Writes STEM.png and STEM.csv."),
+        Path, o.out_option("--output", "-o", metavar="STEM", help="Writes STEM.png and STEM.csv.")
     ] = Path("lr-find"),
     as_json: o.Json = False,
 ) -> None:

@@ -12,8 +12,7 @@ from xrayfast.cli.output import Output
 
 def models(
     layers: Annotated[
-        str | None,
-        typer.Option("--layers", metavar="ARCH", show_default=False, help="List the layers of this network instead."),
+        str | None, typer.Option("--layers", metavar="ARCH", help="List the layers of this network instead.")
     ] = None,
     size: Annotated[
         int | None,
@@ -31,7 +30,6 @@ def models(
         typer.Option(
             "--head",
             metavar="classifier",
-            show_default=False,
             help="With --layers: list the hidden layers of the network's own classifier too.",
         ),
     ] = None,

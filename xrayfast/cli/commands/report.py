@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from xrayfast.cli.common import command_line
-from xrayfast.cli.options import OUT, Json, check_choice, split_columns
+from xrayfast.cli.options import DrawSeed, Json, check_choice, out_option, split_columns
 from xrayfast.cli.output import Output
-from xrayfast.config import MAX_RESAMPLES, MAX_SEED
+from xrayfast.config import MAX_RESAMPLES
 from xrayfast.errors import format_cell, format_interval
 
 TASKS = ("single", "multi")
@@ -21,10 +21,7 @@ def report(
         list[Path], typer.Argument(metavar="CSV...", help="Predictions; further files are compared with the first.")
     ],
     output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", rich_help_panel=OUT, help="Folder for report.html and metrics.json."
-        ),
+        Path, out_option("--output", "-o", metavar="DIR", help="Folder for report.html and metrics.json.")
     ] = Path("report"),
     task: Annotated[
         str | None,
@@ -45,19 +42,15 @@ def report(
         str | None, typer.Option(metavar="COLUMN", show_default="by its name", help="Column of patients.")
     ] = None,
     by: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN[,...]", show_default=False, help="Tables by subgroup, of columns of the file."),
+        str | None, typer.Option(metavar="COLUMN[,...]", help="Tables by subgroup, of columns of the file.")
     ] = None,
     prevalence: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[LABEL=]SHARE", show_default=False, help="Give predictive values at it. May be repeated."
-        ),
+        list[str] | None, typer.Option(metavar="[LABEL=]SHARE", help="Give predictive values at it. May be repeated.")
     ] = None,
     resamples: Annotated[
         int, typer.Option(metavar="N", min=0, max=MAX_RESAMPLES, help="How often patients are drawn for intervals.")
     ] = 1000,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, max=MAX_SEED, help="Seed of the draws.")] = 0,
+    seed: DrawSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Report on predictions of any tool: metrics with intervals, figures and a page, from a CSV file.

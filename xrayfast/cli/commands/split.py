@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from xrayfast.cli import options as o
 from xrayfast.cli.common import read_settings
 from xrayfast.cli.output import Output
@@ -17,9 +15,9 @@ from xrayfast.progress.terminal import reporting
 def split(
     given: dict[str, Any],
     config: o.ConfigFile = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", rich_help_panel=o.OUT, help="CSV file to write.")
-    ] = Path("split.csv"),
+    output: Annotated[Path, o.out_option("--output", "-o", metavar="FILE", help="CSV file to write.")] = Path(
+        "split.csv"
+    ),
     as_json: o.Json = False,
 ) -> None:
     """Split a data set as fit would, and write the split of each image; --split-file replays it.

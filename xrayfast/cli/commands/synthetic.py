@@ -67,13 +67,7 @@ def demo(
     from xrayfast.workflows.interpret import interpret
 
     with reporting(out) as reporter:
-        run = fit(
-            manifest,
-            config=settings,
-            runs=folder / "runs",
-            reporter=reporter,
-            command="xrayfast demo",
-        )
+        run = fit(manifest, config=settings, runs=folder / "runs", reporter=reporter, command="xrayfast demo")
     interpret(run)
     show_run(out, run)
     out.done("Report", run.report_path)
