@@ -95,6 +95,10 @@ def count_patients(truth: NDArray[Any], unit: NDArray[Any]) -> NDArray[np.int64]
     return np.array(columns, dtype=np.int64).reshape(-1, 2)
 
 
+LEVEL = 0.95
+"""Confidence level of the intervals that are shown."""
+
+
 def check_level(level: float) -> None:
     """Raise a ValueError for a confidence level outside (0, 1)."""
     if not 0 < level < 1:

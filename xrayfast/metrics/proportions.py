@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.inputs import check_level
+from xrayfast.metrics.inputs import LEVEL, check_level
 
 
-def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+def wilson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats]:
     """Wilson's score interval: coverage near the level on average, and not degenerate at 0 and 1.
 
     Args:
@@ -41,7 +41,7 @@ def wilson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tupl
     return low, high
 
 
-def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = 0.95) -> tuple[Floats, Floats]:
+def clopper_pearson(successes: ArrayLike, trials: ArrayLike, level: float = LEVEL) -> tuple[Floats, Floats]:
     """The exact interval: coverage at least the level for every proportion, at the price of width.
 
     Arguments, shapes and errors are those of `wilson`.

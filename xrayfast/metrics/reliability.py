@@ -90,7 +90,6 @@ def reliability(
     probability: ArrayLike,
     bins: int = RELIABILITY_BINS,
     binning: Binning = "width",
-    level: float = 0.95,
 ) -> list[Bin]:
     """The bins of the reliability diagram of one label (or of `top_label`).
 
@@ -99,10 +98,9 @@ def reliability(
         probability: (N,) in [0, 1].
         bins: how many.
         binning: "width" or "mass", as in `inner_edges`.
-        level: of confidence of the interval, which treats images as independent.
 
     Returns:
-        Every bin from 0 to 1, empty ones too.
+        Every bin from 0 to 1, empty ones too; their intervals treat images as independent.
 
     Raises:
         ValueError: As in `metrics.inputs.column` and `inner_edges`.
@@ -115,7 +113,7 @@ def reliability(
     count = np.bincount(which, minlength=len(edges) + 1)
     hits = np.bincount(which, weights=positive, minlength=len(edges) + 1)
     predicted = ratio(np.bincount(which, weights=values, minlength=len(edges) + 1), count)
-    low, high = wilson(hits, count, level)
+    low, high = wilson(hits, count)
     ends = np.concatenate([[0.0], edges, [1.0]])
     columns = (ends[:-1], ends[1:], count, predicted, ratio(hits, count), low, high)
     return [Bin(*row) for row in zip(*(values.tolist() for values in columns), strict=True)]

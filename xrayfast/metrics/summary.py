@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xrayfast.config import Task
 from xrayfast.metrics.classification import binary_counts, confusion_matrix, cooccurrence, nan_to_none
+from xrayfast.metrics.inputs import LEVEL
 from xrayfast.metrics.intervals.bootstrap import Interval, Intervals, intervals
 from xrayfast.metrics.intervals.delong import delong
 from xrayfast.metrics.intervals.formulas import logit_limits
@@ -232,7 +233,7 @@ def _intervals_json(found: Intervals, labels: Sequence[str]) -> dict[str, Any]:
         return {**ends, "method": interval.method, "undefined": interval.undefined}
 
     return {
-        "level": found.level,
+        "level": LEVEL,
         "resamples": found.resamples,
         "seed": found.seed,
         "by": found.by,

@@ -68,15 +68,6 @@ def test_patients_are_left_out_once_each():
     assert set((1 - shares).sum(axis=1)) == {5, 6}
 
 
-def test_a_wider_level_contains_a_narrower():
-    truth, probability = one_class()
-    narrow, wide = (
-        intervals(ResampledMetrics(truth, probability, "single"), resamples=200, level=level) for level in (0.8, 0.99)
-    )
-    for (name, inner), (_, outer) in zip(every(narrow), every(wide), strict=True):
-        assert outer.low <= inner.low <= inner.high <= outer.high, name
-
-
 def test_a_label_that_is_often_not_drawn_is_counted_and_said():
     truth, probability = many_labels(n=60)
     truth[:, 1] = 0
@@ -192,8 +183,6 @@ def test_what_cannot_be_resampled_is_refused():
     truth, probability = one_class(n=10)
     with pytest.raises(ValueError, match="resamples is 0"):
         intervals(ResampledMetrics(truth, probability, "single"), resamples=0)
-    with pytest.raises(ValueError, match="level is 1"):
-        intervals(ResampledMetrics(truth, probability, "single"), level=1)
     with pytest.raises(ValueError, match="shape"):
         ResampledMetrics(truth, probability[:, :2], "single")
 

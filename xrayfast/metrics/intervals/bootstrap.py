@@ -12,7 +12,6 @@ import numpy as np
 
 from xrayfast.errors import shorten
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.inputs import check_level
 from xrayfast.metrics.intervals.confidence_limits import bca, norm_limits
 from xrayfast.metrics.intervals.estimates import SplitEstimates
 from xrayfast.metrics.intervals.formulas import FEW_FOR_BOOTSTRAP, Estimate, difference_of
@@ -70,7 +69,6 @@ class Intervals:
         per_label: L intervals by the names of `registry.label_metrics`.
         n_units: how many patients (or images) are drawn from.
         by: "patient" or "image".
-        level: of confidence.
         resamples: how often they were drawn.
         seed: of the draws.
         rarer: (L,) patients (or images) in the rarer class of each label.
@@ -80,7 +78,6 @@ class Intervals:
     per_label: dict[str, tuple[Interval, ...]]
     n_units: int
     by: str
-    level: float
     resamples: int
     seed: int
     rarer: tuple[int, ...] = ()
@@ -137,7 +134,7 @@ class Intervals:
         return shorten([f"{where} ({shorten(names, 4)})" for where, names in listed], 10)
 
 
-def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.95, seed: int = 0) -> Intervals:
+def intervals(split: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> Intervals:
     """Every metric with its interval, which accounts for several images of a patient.
 
     Images of one patient, and the network's errors on them, are correlated: drawing images would make intervals too
@@ -155,16 +152,15 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
     Args:
         split: whose patients (or images) are drawn.
         resamples: how often.
-        level: of confidence.
         seed: of the draws.
 
     Raises:
-        ValueError: Fewer than one resample; a level outside (0, 1).
+        ValueError: Fewer than one resample.
 
     Efron 1979 and 1987; of clusters Field and Welsh 2007.
     """
-    estimates = SplitEstimates(split, level)
-    found = _bca([split], estimates, resamples, level, seed)
+    estimates = SplitEstimates(split)
+    found = _bca([split], estimates, resamples, seed)
     if split.n_units < MIN_UNITS:
         return found
     metrics = [*split.overall_metrics.values(), *split.label_metrics.values()]
@@ -179,7 +175,7 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
     def chosen(interval: Interval, metric: Metric, estimate: Estimate | None, label: int | None = None) -> Interval:
         if isinstance(metric.compute, AbsoluteSum):
             cell = (...,) if label is None else (..., label, slice(None))
-            low, high = norm_limits(metric.compute.terms(split.whole)[0][cell], drawn[metric.compute][cell], level)
+            low, high = norm_limits(metric.compute.terms(split.whole)[0][cell], drawn[metric.compute][cell])
             return replace(interval, low=low, high=high, method="inversion", fixed=False)
         if metric.name == "ap_macro" and rare and not math.isnan(interval.value):
             return replace(interval, low=math.nan, high=math.nan, undefined=0.0, fixed=False, biased=True)
@@ -198,9 +194,7 @@ def intervals(split: ResampledMetrics, resamples: int = 1000, level: float = 0.9
     return replace(found, overall=overall, per_label=per_label)
 
 
-def paired_differences(
-    a: ResampledMetrics, b: ResampledMetrics, resamples: int = 1000, level: float = 0.95, seed: int = 0
-) -> Intervals:
+def paired_differences(a: ResampledMetrics, b: ResampledMetrics, resamples: int = 1000, seed: int = 0) -> Intervals:
     """How much higher each metric of one model is than another's on the same images, with intervals.
 
     Both models are evaluated on the same drawn patients, so that what is hard for both cancels. A metric whose interval
@@ -211,7 +205,6 @@ def paired_differences(
         a: the split with the first model's probabilities.
         b: the same images, labels and patients with the second's.
         resamples: how often patients are drawn.
-        level: of confidence.
         seed: of the draws.
 
     Returns:
@@ -222,8 +215,8 @@ def paired_differences(
     Raises:
         ValueError: As `intervals`.
     """
-    sides = [SplitEstimates(split, level) for split in (a, b)]
-    found = _bca([a, b], sides[0], resamples, level, seed)
+    sides = [SplitEstimates(split) for split in (a, b)]
+    found = _bca([a, b], sides[0], resamples, seed)
     if a.n_units < MIN_UNITS:
         return found
 
@@ -245,11 +238,8 @@ def paired_differences(
     return replace(found, overall=overall, per_label=per_label)
 
 
-def _bca(
-    splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, level: float, seed: int
-) -> Intervals:
+def _bca(splits: Sequence[ResampledMetrics], estimates: SplitEstimates, resamples: int, seed: int) -> Intervals:
     """Every metric of one split, or of the first minus the second of two, with its BCa interval; none of zero width."""
-    check_level(level)
     if resamples < 1:
         raise ValueError(f"resamples is {resamples}; expected at least 1")
     values, n_units, resampled = difference([split.whole.values for split in splits]), splits[0].n_units, []
@@ -263,7 +253,7 @@ def _bca(
         if not of_resamples or undefined > MAX_UNDEFINED:
             return Interval(value, math.nan, math.nan, undefined)
         drawn, without = of_resamples
-        low, high = bca(drawn, value, without, level, patients)
+        low, high = bca(drawn, value, without, patients=patients)
         return Interval(value, *((math.nan, math.nan) if low == high else (low, high)), undefined, fixed=low == high)
 
     overall = {
@@ -282,7 +272,7 @@ def _bca(
         )
         for name, row in values.per_label.items()
     }
-    return Intervals(overall, per_label, n_units, splits[0].by, level, resamples, seed, estimates.rarer)
+    return Intervals(overall, per_label, n_units, splits[0].by, resamples, seed, estimates.rarer)
 
 
 def _by_formula(found: Interval, estimate: Estimate | None) -> Interval:

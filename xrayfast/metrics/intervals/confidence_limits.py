@@ -9,13 +9,14 @@ from statistics import NormalDist
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
+from xrayfast.metrics.inputs import LEVEL
 
 _NORMAL = NormalDist()
 _ROUNDING = 1e-12
 
 
 def bca(
-    values: Floats, value: float, left_out: Floats, level: float = 0.95, patients: int | None = None
+    values: Floats, value: float, left_out: Floats, level: float = LEVEL, patients: int | None = None
 ) -> tuple[float, float]:
     """The bias-corrected and accelerated (BCa) interval.
 
@@ -69,7 +70,7 @@ def _expanded(level: float, patients: int | None) -> float:
     return math.sqrt(n / (n - 1)) * float(t.ppf(0.5 + level / 2, n - 1))
 
 
-def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float, float]:
+def norm_limits(gaps: Floats, drawn: Floats) -> tuple[float, float]:
     """An interval for a sum of absolute values, such as a calibration error.
 
     Noise makes such a sum larger and never smaller, so that a resample has more of it than the sample, which has more
@@ -80,7 +81,6 @@ def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float
     Args:
         gaps: (K,) each bin's gap, of the split itself; the metric is the sum of their absolute values.
         drawn: (R, K) the same of the resamples; a row with NaN is left out.
-        level: of confidence.
 
     Returns:
         Low and high, at least 0, the value between them (it can be the high end, since it is itself too large); NaN
@@ -96,8 +96,8 @@ def norm_limits(gaps: Floats, drawn: Floats, level: float = 0.95) -> tuple[float
     def sum_at(error: float, share: float) -> float:
         return float(np.quantile(np.abs(error * direction + noise).sum(axis=1), share))
 
-    low = _smallest(lambda error: sum_at(error, 0.5 + level / 2) >= value, top)
-    high = _smallest(lambda error: sum_at(error, 0.5 - level / 2) > value, top)
+    low = _smallest(lambda error: sum_at(error, 0.5 + LEVEL / 2) >= value, top)
+    high = _smallest(lambda error: sum_at(error, 0.5 - LEVEL / 2) > value, top)
     return min(low, value), max(high, value)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from xrayfast.metrics.classification import Floats, midranks
-from xrayfast.metrics.inputs import Bools, Indices, check_level, column, sampling_units
+from xrayfast.metrics.inputs import LEVEL, Bools, Indices, column, sampling_units
 
-_NORMAL = NormalDist()
+_REACH = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
 @dataclass(frozen=True)
@@ -40,38 +40,34 @@ class AurocTest:
     p: float
 
 
-def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95) -> AurocInterval:
+def delong(truth: ArrayLike, score: ArrayLike, groups: ArrayLike | None = None) -> AurocInterval:
     """AUROC with DeLong's interval, which is symmetric and clipped to [0, 1].
 
     Args:
         truth: (N,) of 1, 0, and -1 where masked, which is left out.
         score: (N,) finite; only the order counts.
         groups: (N,) patient numbers, to account for several images of one; None where images are independent.
-        level: of confidence.
 
     Returns:
         NaN throughout where a class is absent; no error and interval where only one patient has it. A perfect AUROC
         has error 0 and an interval of zero width, which does not mean that it is certain.
 
     Raises:
-        ValueError: As in `metrics.inputs.column` and `sampling_units`; a level outside (0, 1).
+        ValueError: As in `metrics.inputs.column` and `sampling_units`.
 
     DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
     """
-    check_level(level)
     (auroc,), covariance = _aurocs(truth, [score], groups)
     error = float(np.sqrt(covariance[0, 0]))
-    half = _NORMAL.inv_cdf(0.5 + level / 2) * error
+    half = _REACH * error
     low, high = np.clip([auroc - half, auroc + half], 0.0, 1.0).tolist()
     return AurocInterval(float(auroc), error, low, high)
 
 
-def delong_test(
-    truth: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, groups: ArrayLike | None = None, level: float = 0.95
-) -> AurocTest:
+def delong_test(truth: ArrayLike, score_a: ArrayLike, score_b: ArrayLike, groups: ArrayLike | None = None) -> AurocTest:
     """Whether two scores of the same images differ in AUROC.
 
-    Truth, scores, groups and level are those of `delong`, as are the errors raised.
+    Truth, scores and groups are those of `delong`, as are the errors raised.
 
     Returns:
         NaN as in `delong`. Scores that order the images alike have difference 0, z 0 and p 1; where the error is 0 and
@@ -79,10 +75,9 @@ def delong_test(
 
     DeLong, DeLong and Clarke-Pearson 1988; for clustered images Obuchowski 1997.
     """
-    check_level(level)
     (a, b), covariance = _aurocs(truth, [score_a, score_b], groups, contrast=True)
     difference, error = float(a - b), float(np.sqrt(covariance[2, 2]))
-    half = _NORMAL.inv_cdf(0.5 + level / 2) * error
+    half = _REACH * error
     at_limit = 0.0 if difference == 0 else math.nan
     z = difference / error if error != 0 else at_limit
     p = math.erfc(abs(z) / math.sqrt(2))

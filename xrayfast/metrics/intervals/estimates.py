@@ -34,11 +34,10 @@ class SplitEstimates:
 
     Args:
         split: of which.
-        level: of confidence.
     """
 
-    def __init__(self, split: ResampledMetrics, level: float = 0.95) -> None:
-        self._split, self._level = split, level
+    def __init__(self, split: ResampledMetrics) -> None:
+        self._split = split
         self._labels: dict[tuple[str, int], Estimate | None] = {}
 
     def label(self, metric: Metric, label: int) -> Estimate | None:
@@ -65,7 +64,7 @@ class SplitEstimates:
         defined = [i for i in range(cells.shape[1]) if not any(math.isnan(split.per_label[name][i]) for name in names)]
         found = [self.label(split.label_metrics[name], i) for i in defined for name in names]
         there = [one for one in found if one is not None]
-        return mean_of(there, self._level) if there and len(there) == len(found) else None
+        return mean_of(there) if there and len(there) == len(found) else None
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -91,10 +90,10 @@ class SplitEstimates:
         if metric.name == "balanced_accuracy":
             parts = [self.label(split.label_metrics[name], label) for name in ("recall", "specificity")]
             there = [one for one in parts if one is not None]
-            return mean_of(there, self._level) if len(there) == len(parts) else None
+            return mean_of(there) if len(there) == len(parts) else None
         if metric.name == "ap":
             value = float(split.per_label["ap"][label])
-            return _defined(estimate_average_precision(value, self.positive[label], split.n_units, self._level))
+            return _defined(estimate_average_precision(value, self.positive[label], split.n_units))
         return None
 
     def _estimate_proportion(self, metric: Metric, labels: Bools) -> Estimate | None:
@@ -111,11 +110,11 @@ class SplitEstimates:
         return self._proportion((split.predicted == split.truth)[cells], unit)
 
     def _proportion(self, success: Bools, unit: Indices) -> Estimate | None:
-        return _defined(estimate_proportion(success, unit, self._split.n_units, self._level))
+        return _defined(estimate_proportion(success, unit, self._split.n_units))
 
     def _auroc(self, cells: Bools) -> Estimate | None:
         truth, probability, unit = self._split.take(cells)
-        return _defined(estimate_auroc(truth == 1, probability, unit, self._split.n_units, self._level))
+        return _defined(estimate_auroc(truth == 1, probability, unit, self._split.n_units))
 
 
 def _defined(found: Estimate) -> Estimate | None:

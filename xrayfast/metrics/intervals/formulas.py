@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from xrayfast.metrics.classification import Floats
-from xrayfast.metrics.inputs import Bools, Indices, check_level
+from xrayfast.metrics.inputs import LEVEL, Bools, Indices, check_level
 from xrayfast.metrics.intervals.delong import auroc_components
 from xrayfast.metrics.proportions import clopper_pearson, wilson
 
@@ -64,7 +64,7 @@ class Estimate:
     spread: tuple[float, float] | None = None
 
 
-def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: float = 0.95) -> Estimate:
+def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: float = LEVEL) -> Estimate:
     """A proportion with Wilson's interval, or Korn and Graubard's where patients have several images.
 
     The latter is that of Clopper and Pearson on the effective number of images: images of one patient are alike, and n
@@ -97,7 +97,7 @@ def estimate_proportion(success: Bools, unit: Indices, n_units: int, level: floa
     return Estimate(value, float(low), float(high), influence, method, spread=(spread, size))
 
 
-def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int, level: float = 0.95) -> Estimate:
+def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int) -> Estimate:
     """An AUROC with Newcombe's interval, for which the images of each class count as many as are independent.
 
     They are divided by the design effect, the variance between patients (Obuchowski 1997) over DeLong's, which takes
@@ -108,7 +108,6 @@ def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int, 
         score: (K,) finite.
         unit: (K,) the patients (or images).
         n_units: U.
-        level: of confidence.
 
     Newcombe 2006, method 5.
     """
@@ -123,13 +122,13 @@ def estimate_auroc(positive: Bools, score: Floats, unit: Indices, n_units: int, 
         m, n = max(m / effect, 1.0), max(n / effect, 1.0)
     else:
         m, n = float(patients[0]), float(patients[1])
-    low, high = newcombe_auroc(found.value, m, n, level)
+    low, high = newcombe_auroc(found.value, m, n)
     errors = min(patients) * min(found.value, 1 - found.value)
     few = min(patients) < FEW_FOR_BOOTSTRAP or errors < FEW_ERRORS
     return Estimate(found.value, low, high, found.influence, "newcombe", few)
 
 
-def newcombe_auroc(auroc: float, positives: float, negatives: float, level: float = 0.95) -> tuple[float, float]:
+def newcombe_auroc(auroc: float, positives: float, negatives: float, level: float = LEVEL) -> tuple[float, float]:
     """The interval of an AUROC by Newcombe's method 5: the AUROCs from which the one found is not too far.
 
     How far is too far follows from Hanley and McNeil's variance at each AUROC, in which the mean of both counts stands
@@ -155,7 +154,7 @@ def newcombe_auroc(auroc: float, positives: float, negatives: float, level: floa
     return low, high
 
 
-def estimate_average_precision(value: float, patients: int, n_units: int, level: float = 0.95) -> Estimate:
+def estimate_average_precision(value: float, patients: int, n_units: int) -> Estimate:
     """An average precision with the interval of its logit, in which each patient with the label is one trial.
 
     With few of them the average precision is itself too high: of 5 among 200 images, 0.29 in place of 0.21. The
@@ -167,13 +166,13 @@ def estimate_average_precision(value: float, patients: int, n_units: int, level:
     if math.isnan(value) or not patients:
         return Estimate(math.nan, math.nan, math.nan, nothing, "logit")
     if 0 < value < 1:
-        low, high = logit_limits(value, math.sqrt(value * (1 - value) / patients), level)
+        low, high = logit_limits(value, math.sqrt(value * (1 - value) / patients))
     else:
-        low, high = map(float, clopper_pearson(value * patients, patients, level))
+        low, high = map(float, clopper_pearson(value * patients, patients))
     return Estimate(value, low, high, nothing, "logit", patients < FEW_FOR_BOOTSTRAP or not 0 < value < 1)
 
 
-def mean_of(estimates: Sequence[Estimate], level: float = 0.95) -> Estimate:
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
     """The mean of estimates, such as of the AUROCs of several labels, with an interval from theirs.
 
     Half the widths are added like standard deviations, with the correlation that the patients' influences give. The
@@ -215,11 +214,11 @@ def difference_of(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value, low, high, a.influence - b.influence, "paired", a.few or b.few)
 
 
-def logit_limits(value: float, error: float, level: float = 0.95) -> tuple[float, float]:
+def logit_limits(value: float, error: float) -> tuple[float, float]:
     """The interval of a value in (0, 1) from its standard error, symmetric in its logit; NaN at 0 and 1."""
     if not 0 < value < 1 or math.isnan(error):
         return math.nan, math.nan
-    centre, half = math.log(value / (1 - value)), _NORMAL.inv_cdf(0.5 + level / 2) * error / (value * (1 - value))
+    centre, half = math.log(value / (1 - value)), _NORMAL.inv_cdf(0.5 + LEVEL / 2) * error / (value * (1 - value))
     low, high = (1 / (1 + math.exp(-min(max(end, -700.0), 700.0))) for end in (centre - half, centre + half))
     return low, high
 
