@@ -43,6 +43,16 @@ class StopAfter:
         return self.left < 0
 
 
+class Payload:
+    """An object whose pickle, when it is loaded, writes a file at this path."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
 UNCHECKED = shutil.ignore_patterns("checksums.txt")
 """For shutil.copytree: a run whose files a test changes, read as those of versions before 0.4."""
 

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 import xrayfast as xf
-from tests.conftest import UNCHECKED
+from tests.conftest import UNCHECKED, Payload
 from xrayfast.errors import ConfigError, RunError, WeightsError
 from xrayfast.learning.training.checkpoint import save_checkpoint
 from xrayfast.metrics.registry import history_metrics
@@ -168,14 +168,6 @@ def test_a_folder_that_lacks_a_file_is_a_named_error(copy, missing, use):
         use(copy)
     assert missing in str(caught.value)
     assert str(copy.path) in str(caught.value)
-
-
-class Payload:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
 
 
 @pytest.mark.parametrize(

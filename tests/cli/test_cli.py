@@ -27,13 +27,6 @@ from xrayfast.run import Run
 TINY = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cpu"]
 
 
-@pytest.fixture
-def at(tmp_path, monkeypatch):
-    """A new working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def call(*words, code=0):
     """Run a command in this process; its standard output and error."""
     monkey = pytest.MonkeyPatch()

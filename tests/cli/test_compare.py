@@ -14,13 +14,6 @@ from xrayfast.metrics.registry import overall_metrics
 
 
 @pytest.fixture
-def at(tmp_path, monkeypatch):
-    """A new working folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def runs(at):
     """Three runs under runs/, c the best."""
     truth, probability = one_class(n=60)

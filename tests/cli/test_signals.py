@@ -15,12 +15,6 @@ FIT = ["--weights", "none", "--size", "32", "--batch-size", "8", "--device", "cp
 FIT += ["--epochs", "60", "--name", "r"]
 
 
-@pytest.fixture
-def at(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def start(*words, before="", **options):
     script = ["sh", "-c", f'{before} exec "$@"', "sh", *COMMAND, *map(str, words)]
     return subprocess.Popen(script, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)

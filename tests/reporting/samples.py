@@ -225,3 +225,13 @@ def numbers(content):
 def shows_all(figure):
     """Whether all of a figure's texts are free of hidden characters but for its own line breaks."""
     return not any(map(is_hidden, "".join(text.get_text() for text in figure.findobj(Text)).replace("\n", "")))
+
+
+def texts(drawn):
+    """What is written in Axes, or in those of a Figure."""
+    every = drawn.axes if isinstance(drawn.axes, list) else [drawn]
+    return [text.get_text() for axes in every for text in axes.texts]
+
+
+def lines(axes, gid):
+    return [line for line in axes.lines if line.get_gid() == gid]

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from tests.reporting.samples import MANY, predictions, shows_all
+from tests.reporting.samples import MANY, lines, predictions, shows_all
 from xrayfast.metrics.operating_points.decision_curve import net_benefits
 from xrayfast.metrics.reliability import reliability
 from xrayfast.reporting.curves import (
@@ -77,10 +77,6 @@ def curves(labels=("a", "b", "c"), n=60):
 def texts(figure):
     found = [text.get_text() for axes in figure.axes for text in axes.texts]
     return [*found, *(text.get_text() for legend in figure.legends for text in legend.get_texts())]
-
-
-def lines(axes, gid):
-    return [line for line in axes.lines if line.get_gid() == gid]
 
 
 @pytest.mark.parametrize("draw", [roc_figure, precision_recall_figure])

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tests.reporting.samples import shows_all
+from tests.reporting.samples import lines, shows_all, texts
 from xrayfast.errors import ConfigError, WriteError
 from xrayfast.reporting import figures
 from xrayfast.reporting.figures import Case
@@ -22,14 +22,6 @@ def history(epochs=4, metrics=("accuracy", "f1_macro", "auroc_macro")):
 
 def legend(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.get_legend().get_texts()]
-
-
-def texts(axes: Axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
-
-
-def lines(axes: Axes, gid: str):
-    return [line for line in axes.lines if line.get_gid() == gid]
 
 
 def test_curves_show_losses_metrics_phases_and_the_best_epoch():

@@ -1,14 +1,10 @@
 import numpy as np
 import pytest
 
-from tests.reporting.samples import MANY, predictions, shows_all
+from tests.reporting.samples import MANY, lines, predictions, shows_all
 from xrayfast.metrics.summary import summarise
 from xrayfast.reporting.figures import png_bytes
 from xrayfast.reporting.forest import Estimate, ForestRow, forest_figure, group_forest, label_forest
-
-
-def lines(axes, gid):
-    return [line for line in axes.lines if line.get_gid() == gid]
 
 
 def texts(figure):

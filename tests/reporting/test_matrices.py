@@ -2,15 +2,10 @@ import itertools
 
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
 
-from tests.reporting.samples import shows_all
+from tests.reporting.samples import shows_all, texts
 from xrayfast.reporting import matrices
 from xrayfast.reporting.figures import LABEL_CHARACTERS, png_bytes
-
-
-def texts(axes: Axes) -> list[str]:
-    return [text.get_text() for text in axes.texts]
 
 
 def test_confusion_shows_counts_with_the_share_of_the_row():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from tests.reporting.samples import shows_all
+from tests.reporting.samples import shows_all, texts
 from xrayfast.reporting import overlays
 from xrayfast.reporting.figures import png_bytes
 from xrayfast.reporting.overlays import SaliencyCase, overlay, overlays_figure
@@ -16,10 +16,6 @@ def case(**changed):
         "pixels": FILM, "heat": np.eye(4), "outside": 0.345, "thorax": (0.1, 0.2, 0.9, 0.8),
     }  # fmt: skip
     return SaliencyCase(**(shown | changed))
-
-
-def texts(figure):
-    return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 def test_where_there_is_no_heat_the_radiograph_is_untouched():

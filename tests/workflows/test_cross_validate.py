@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter, draw_one_pixel
+from tests.conftest import TINY, StopAfter
 from tests.data.builders import table as write_table
 from xrayfast.errors import ConfigError, Interrupted, RunError
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
@@ -25,14 +25,6 @@ FOLDS = 2
 @pytest.fixture(scope="module")
 def data(data_dir):
     return xf.open_data(data_dir, labels=data_dir / "labels.csv")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_figures():
-    """Figures of one pixel."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw_one_pixel(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

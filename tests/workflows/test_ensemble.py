@@ -9,19 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import TINY, draw_one_pixel
+from tests.conftest import TINY
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, RunError
 from xrayfast.metrics.operating_points.decision import fit_decision
 from xrayfast.workflows.steps.ensembles import average_by_image
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_figures():
-    """Figures of one pixel."""
-    with pytest.MonkeyPatch.context() as patch:
-        draw_one_pixel(patch)
-        yield
 
 
 @pytest.fixture(scope="module")

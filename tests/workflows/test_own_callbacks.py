@@ -25,9 +25,11 @@ from matplotlib.figure import Figure
 from sklearn import metrics as skm
 
 import xrayfast as xf
-from tests.conftest import TINY, StopAfter, add_tiny_vgg
+from tests.conftest import TINY, StopAfter
 from xrayfast.errors import ConfigError, Interrupted, TrainingError
 from xrayfast.learning.fastai_api import Callback, CancelFitException
+
+pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
 SETTINGS = TINY | {"arch": "tiny_vgg"}
 macro_f1 = partial(skm.f1_score, average="macro", zero_division=0)
@@ -43,12 +45,6 @@ def own_accuracy(outputs, targets):
 
 
 own_accuracy.__name__ = "accuracy"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def arch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield add_tiny_vgg(patch)
 
 
 class Watch(Callback):

@@ -15,20 +15,15 @@ from sklearn.metrics import accuracy_score
 from typer.testing import CliRunner
 
 import xrayfast as xf
-from tests.conftest import add_tiny_vgg
 from xrayfast.cli import app
 from xrayfast.errors import ConfigError, DataError, RunError
 from xrayfast.learning.fastai_api import Callback
 from xrayfast.workflows.explain import explain
 
+pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
+
 SIZE = {"bs": 8, "num_workers": 0, "seed": 1, "device": torch.device("cpu")}
 NORMALIZED = {"item_tfms": Resize(32), "batch_tfms": Normalize.from_stats([0.1] * 3, [0.01] * 3)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def arch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield add_tiny_vgg(patch)
 
 
 @pytest.fixture(scope="module")

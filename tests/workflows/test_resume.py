@@ -15,13 +15,15 @@ import safetensors.torch
 import torch
 
 import xrayfast as xf
-from tests.conftest import TINY, UNCHECKED, StopAfter, add_tiny_vgg
+from tests.conftest import TINY, UNCHECKED, StopAfter
 from xrayfast.errors import Interrupted, RunError, WeightsError, XrayfastError
 from xrayfast.learning.fastai_api import Learner
 from xrayfast.learning.training.checkpoint import Checkpoint, find_checkpoint
 from xrayfast.run import Run
 from xrayfast.workflows import fit
 from xrayfast.workflows.steps import training
+
+pytestmark = pytest.mark.usefixtures("tiny_vgg_arch")
 
 SETTINGS = TINY | {
     "arch": "tiny_vgg",
@@ -44,12 +46,6 @@ READERS = {
     "predictions/valid.csv": lambda run: run.predictions("valid"),
 }
 CHECKPOINT = ("state.json", "model.safetensors", "optimizer.safetensors", "batches.csv", "best.safetensors")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def arch():
-    with pytest.MonkeyPatch.context() as patch:
-        yield add_tiny_vgg(patch)
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,9 @@ IMAGE_SIZE = 256
 FigureSize: TypeAlias = tuple[float, float] | list[float] | None
 """Width and height in inches."""
 
+Labels: TypeAlias = Sequence[str] | str | None
+"""Labels to draw, one or several; None for all."""
+
 RIGHT_SHOWN = 8
 """Images that were predicted right, on a page: one row."""
 
@@ -116,12 +119,7 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def plot_confusion_matrix(
-        self,
-        normalize: bool = False,
-        *,
-        labels: Sequence[str] | str | None = None,
-        figsize: FigureSize = None,
-        ax: Axes | None = None,
+        self, normalize: bool = False, *, labels: Labels = None, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
         """The confusion matrix of all classes (single), or one matrix per label (multi).
 
@@ -151,13 +149,7 @@ class Interpretation(HasOverview):
         return ax
 
     @check_arguments()
-    def plot_roc(
-        self,
-        labels: Sequence[str] | str | None = None,
-        *,
-        figsize: FigureSize = None,
-        ax: Axes | None = None,
-    ) -> Figure | Axes:
+    def plot_roc(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
         """The ROC curve of each label against the rest, with its area and interval.
 
         Args:
@@ -171,13 +163,7 @@ class Interpretation(HasOverview):
         return self._plot_curves(0, labels, figsize, ax)
 
     @check_arguments()
-    def plot_pr(
-        self,
-        labels: Sequence[str] | str | None = None,
-        *,
-        figsize: FigureSize = None,
-        ax: Axes | None = None,
-    ) -> Figure | Axes:
+    def plot_pr(self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None) -> Figure | Axes:
         """The precision-recall curve of each label, with its average precision and interval.
 
         Arguments and errors are those of `plot_roc`.
@@ -186,11 +172,7 @@ class Interpretation(HasOverview):
 
     @check_arguments()
     def plot_calibration(
-        self,
-        labels: Sequence[str] | str | None = None,
-        *,
-        figsize: FigureSize = None,
-        ax: Axes | None = None,
+        self, labels: Labels = None, *, figsize: FigureSize = None, ax: Axes | None = None
     ) -> Figure | Axes:
         """The reliability diagram of each label and, in a single-label task, of the "most likely class".
 
@@ -215,9 +197,7 @@ class Interpretation(HasOverview):
         """The co-occurrence matrix as a Figure."""
         return _displayed(matrices.cooccurrence_figure(self.cooccurrence(), self.vocab))
 
-    def _plot_curves(
-        self, kind: int, labels: Sequence[str] | str | None, figsize: FigureSize, ax: Axes | None
-    ) -> Figure | Axes:
+    def _plot_curves(self, kind: int, labels: Labels, figsize: FigureSize, ax: Axes | None) -> Figure | Axes:
         """The curves of `curves.label_curves`, of its first or second kind."""
         if labels is None:
             labels = [row["label"] for row in label_rows(self.summary)]
@@ -332,7 +312,7 @@ def _displayed(figure: Figure, figsize: FigureSize = None) -> Figure:
     return display_after_cell(figures.zoom(figure, figsize))
 
 
-def _choose(labels: Sequence[str] | str | None, known: Iterable[str], most: int | None) -> list[str]:
+def _choose(labels: Labels, known: Iterable[str], most: int | None) -> list[str]:
     """The labels to draw, at most so many.
 
     Raises:

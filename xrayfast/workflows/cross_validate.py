@@ -27,7 +27,7 @@ from xrayfast.data.manifest import Manifest, open_manifest
 from xrayfast.errors import ConfigError, Interrupted, RunError, plural, shorten
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.signals import INTERRUPTED, handling_signals
-from xrayfast.learning.fastai_api import Callbacks, L, Metrics
+from xrayfast.learning.fastai_api import Callbacks, Metrics
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.distributed import join_process_group
 from xrayfast.metrics.operating_points.decision import Decision
@@ -35,36 +35,34 @@ from xrayfast.own_code import OWN, separate_code
 from xrayfast.progress import FoldReporter, Reporter, in_notebook, show_progress
 from xrayfast.run import SPLIT_FILE, Run, now
 from xrayfast.workflows.data import decode, reopen_data, resolve_inputs
-from xrayfast.workflows.fit import never, require_own, require_same_images, require_settings, resume, train_new
+from xrayfast.workflows.fit import (
+    Request,
+    all_own,
+    never,
+    require_own,
+    require_same_images,
+    require_settings,
+    resume,
+    train_new,
+)
 from xrayfast.workflows.steps.folds import DealtImages, join, link_images
 from xrayfast.workflows.steps.leaks import compare_all_images, require_leak_free
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
+class _Work(Request):
     """What trains the folds of a cross-validation that are not complete.
 
     Attributes:
         cv: its folder.
         config: its settings.
         dealt: gives its images; called where a fold has not begun.
-        reporter: receives progress.
-        interrupted: called after each batch.
-        command: the command line.
-        code: the user's own, by setting.
-        cbs: the user's callbacks.
-        metrics: the user's metrics.
     """
 
+    reporter: FoldReporter
     cv: CrossValidation
     config: Config
     dealt: Callable[[], DealtImages]
-    reporter: FoldReporter
-    interrupted: Callable[[], bool]
-    command: str
-    code: Mapping[str, Any]
-    cbs: Callbacks
-    metrics: Metrics
 
 
 @handling_signals()
@@ -135,8 +133,8 @@ def cross_validate(
     if fold is not None and name is None:
         raise ConfigError(f"fold is {fold} without a name: the folds of several jobs are in one folder. Give --name.")
     settings, code = separate_code(options)
-    given = {name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}
-    Run.require_code_of((config or Config()).updated(settings), code | given)
+    given = all_own(code, cbs, metrics)
+    Run.require_code_of((config or Config()).updated(settings), given)
     shown_notes = data.notes if isinstance(data, Manifest) else ()
     data, config = _with_folds(data, config or Config(), folds, test_fraction)
     manifest, config, idle = resolve_inputs(data, config, settings)
@@ -148,7 +146,7 @@ def cross_validate(
         Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)
     own = require_own(manifest.task, manifest.labels, config, cbs, metrics)[1]
-    _check_jobs(jobs, fold, code | given)
+    _check_jobs(jobs, fold, given)
     with show_progress(progress, reporter) as shown:
         reporter = FoldReporter(shown)
         manifest, images = decode(manifest, config.model.size, reporter.preparing)
@@ -190,7 +188,7 @@ def cross_validate(
             _require_same(cv, config, facts, info["fingerprint"])
         if jobs > 1:
             return _train_at_once(cv, jobs, reporter, interrupted)
-        return _train(_Work(cv, config, lambda: dealt, reporter, interrupted, command, code, cbs, metrics), only=fold)
+        return _train(_Work(reporter, interrupted, command, code, cbs, metrics, cv, config, lambda: dealt), only=fold)
 
 
 @handling_signals()
@@ -238,9 +236,9 @@ def resume_cross_validation(
         raise RunError(f"{cv.path} is complete: there is nothing to resume.")
     config = cv.config
     _, code = separate_code({"arch": arch, "splitter": splitter, "loss": loss, "augment": augment})
-    given = {name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}
-    Run.require_code_of(config, code | given)
-    _check_jobs(jobs, fold, code | given)
+    given = all_own(code, cbs, metrics)
+    Run.require_code_of(config, given)
+    _check_jobs(jobs, fold, given)
     with show_progress(progress, reporter) as shown:
         reporter = FoldReporter(shown)
         if jobs > 1:
@@ -255,7 +253,7 @@ def resume_cross_validation(
             numbers = cv.read_fold_numbers()
             return DealtImages(data, images, compared, numbers, groups, folds.by_image, folds.inner_valid)
 
-        work = _Work(cv, config, deal_again, reporter, interrupted, cv.info.command, code, cbs, metrics)
+        work = _Work(reporter, interrupted, cv.info.command, code, cbs, metrics, cv, config, deal_again)
         return _train(work, only=fold)
 
 
@@ -448,18 +446,13 @@ def _train_fold(work: _Work, dealt: DealtImages, repeat: int, fold: int, path: P
             config,
             dealt.images,
             dealt.compared,
+            replace(work, cbs=cbs, metrics=metrics),
             world=world,
             threads=threads,
             shown_notes=data.notes,
             idle=(),
             name=path.name,
             runs=path.parent,
-            reporter=work.reporter,
-            interrupted=work.interrupted,
-            command=work.command,
-            code=work.code,
-            cbs=cbs,
-            metrics=metrics,
         )
 
 

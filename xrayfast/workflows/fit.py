@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -88,6 +88,27 @@ def never() -> bool:
     return False
 
 
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What `fit` or `cross_validate` was given beside data, settings and the name of the folder.
+
+    Attributes:
+        reporter: receives progress.
+        interrupted: called after each batch.
+        command: the command line.
+        code: the user's own, by setting.
+        cbs: the user's callbacks.
+        metrics: the user's metrics.
+    """
+
+    reporter: Reporter
+    interrupted: Callable[[], bool]
+    command: str
+    code: Mapping[str, Any]
+    cbs: Callbacks
+    metrics: Metrics
+
+
 @handling_signals()
 @check_arguments(field_types)
 def fit(
@@ -136,8 +157,7 @@ def fit(
         Interrupted: training was stopped; the message says how to resume, and `exit_code` is for the process.
     """
     settings, code = separate_code(options)
-    given = {name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}
-    Run.require_code_of((config or Config()).updated(settings), code | given)
+    Run.require_code_of((config or Config()).updated(settings), all_own(code, cbs, metrics))
     manifest, config, idle = resolve_inputs(data, config, settings)
     Run.require_creatable(Path(runs), name)
     require_settings(manifest, config, code)
@@ -154,18 +174,13 @@ def fit(
             config,
             images,
             compared,
+            Request(reporter, interrupted, command, code, cbs, metrics),
             world=world,
             threads=threads,
             shown_notes=shown_notes,
             idle=idle,
             name=name,
             runs=Path(runs),
-            reporter=reporter,
-            interrupted=interrupted,
-            command=command,
-            code=code,
-            cbs=cbs,
-            metrics=metrics,
         )
     return run
 
@@ -175,6 +190,7 @@ def train_new(
     config: Config,
     images: DecodedImages,
     compared: ComparedImages,
+    request: Request,
     *,
     world: World,
     threads: FreeThreads,
@@ -182,12 +198,6 @@ def train_new(
     idle: Sequence[str],
     name: str | None,
     runs: Path,
-    reporter: Reporter,
-    interrupted: Callable[[], bool],
-    command: str,
-    code: Mapping[str, Any],
-    cbs: Sequence[Callback],
-    metrics: Metrics,
 ) -> Run:
     """Train a network on decoded images, which were compared with each other, in a new run's folder.
 
@@ -196,30 +206,26 @@ def train_new(
         config: the settings, checked by `require_settings`.
         images: decoded.
         compared: of the images.
+        request: with callbacks as `require_own` makes them.
         world: of the ranks.
         threads: of torch, within their block.
         shown_notes: notes of the data set that are displayed already.
         idle: notes on options without effect.
-        name: as in `fit`, like the next five.
+        name: as in `fit`.
         runs: likewise.
-        reporter: likewise.
-        interrupted: likewise.
-        command: likewise.
-        metrics: likewise.
-        code: the user's own, by setting.
-        cbs: as `require_own` makes them.
 
     Raises:
         XrayfastError: as in `fit`.
     """
+    reporter = request.reporter
     checked = require_leak_free(manifest, compared, allow_leaks=config.train.allow_leaks)
     manifest, remarks = checked.data, list(checked.warnings)
     for note in manifest.notes:
         if note not in shown_notes:
             reporter.note(note)
     global_batch = config.train.batch_size * world.world_size
-    learn = prepare(manifest, config, images, global_batch, code)
-    learn.add_own(cbs, metrics)
+    learn = prepare(manifest, config, images, global_batch, request.code)
+    learn.add_own(request.cbs, request.metrics)
     config = config.model_copy(update={"model": config.model.model_copy(update=learn.network_settings)})
     phases = plan_phases(config.train, len(learn.groups), 1.0, pretrained=config.model.weights != "none")
     group_counts, no_space = choose_cached_groups(learn, phases, config, world)
@@ -237,7 +243,7 @@ def train_new(
         reporter.note(remark)
     if positive := positive_class(manifest.task, manifest.labels, config.results.positive):
         reporter.note(describe_positive_class(manifest.labels, positive, config.results.positive))
-    info = collect_provenance(learn, command, remarks, checked.looked) | {
+    info = collect_provenance(learn, request.command, remarks, checked.looked) | {
         "shortcuts": checked.shortcuts,
         "world_size": world.world_size,
         "global_batch": global_batch,
@@ -254,7 +260,7 @@ def train_new(
         run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)
         with run.lock():
             path = world.broadcast_text(str(run.path))
-            _train(Training(run, learn, config, History(), reporter, interrupted, world, threads))
+            _train(Training(run, learn, config, History(), reporter, request.interrupted, world, threads))
     return Run(path)
 
 
@@ -424,6 +430,11 @@ def require_same_code(run: Run, given: Mapping[str, str]) -> None:
         if trained.get(name) != text:
             found = f"its {name} is {trained.get(name) or 'none of your own'}"
             raise ConfigError(f"{run.path}: {name} is {text}, and the run began otherwise: {found}. Give that one.")
+
+
+def all_own(code: Mapping[str, Any], cbs: Callbacks, metrics: Metrics) -> dict[str, Any]:
+    """The user's own code by setting, and callbacks and metrics where there are any."""
+    return {**code, **{name: own for name, own in (("cbs", cbs), ("metrics", metrics)) if L(own)}}
 
 
 def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = MappingProxyType({})) -> None:

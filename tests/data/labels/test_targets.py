@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.data.labels.test_cells import NAN, matrix, same
 from xrayfast.data.labels.targets import (
     encode_labels,
     infer_task,
@@ -14,17 +15,6 @@ from xrayfast.data.labels.targets import (
     to_truth,
 )
 from xrayfast.errors import DataError
-
-NAN = np.nan
-
-
-def matrix(rows):
-    return np.array(rows, np.float32)
-
-
-def same(found, wanted):
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, matrix(wanted))
 
 
 def test_targets():

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from tests.conftest import Payload
 from xrayfast.errors import ConfigError, WeightsError
 from xrayfast.learning.model import backbones
 from xrayfast.learning.model.backbones import BACKBONES, describe_backbones, find_backbone
@@ -154,14 +155,6 @@ def test_a_classifier_of_another_shape_is_refused_with_both_shapes(vgg_state, tm
     torch.save(vgg_state | {"classifier.3.weight": torch.zeros(500, 16)}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"classifier\.3\.weight is 500x16, expected 16x16"):
         load_backbone("tiny_vgg", str(tmp_path / "w.pth"), with_classifier=True)
-
-
-class Payload:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (self.path, "w"))
 
 
 def test_a_hostile_pickle_is_refused_and_does_not_run(tmp_path):
