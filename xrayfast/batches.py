@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_ROWS = 20_000
-"""Of a table, unless each epoch is down to its two rows."""
+"""Most rows of a table, unless each epoch has two already."""
 
 _TYPES: dict[Any, Any] = {
     "epoch": "int64",
@@ -33,7 +33,7 @@ _TYPES: dict[Any, Any] = {
 }
 
 _MOST_MARKED_EPOCHS = 40
-"""Runs of more epochs have no line between two epochs in the figure."""
+"""Most epochs of a run whose figure has a line between two epochs."""
 
 
 def empty_batches() -> pd.DataFrame:

@@ -134,10 +134,10 @@ NAMED_WEIGHTS = ("imagenet", "none", OWN_WEIGHTS)
 """The `weights` that are neither a file nor the folder of a run."""
 
 MAX_SEED = 2**63 - 1
-"""Of 64 bits, as torch's generators have it."""
+"""The largest seed of torch's generators: 64 bits."""
 
 DEFAULT_FOLDS = 5
-"""Of a cross-validation."""
+"""Folds of a cross-validation where no number is given."""
 
 MAX_EPOCHS, MAX_BATCH_SIZE, MAX_RESAMPLES, MAX_FOLDS = 100_000, 65_536, 1_000_000, 1000
 MAX_WIDTH, MAX_LAYERS, MAX_LABELS, MAX_IMPLICATIONS = 65_536, 1000, 5000, 200

@@ -8,7 +8,7 @@ import time
 import psutil
 
 SHORTEST, LONGEST = 0.3, 60.0
-"""Seconds that a measurement may cover: in fewer the system's clock ticks are too coarse, more are no news."""
+"""Seconds that a measurement may cover: for fewer the system's clock ticks are too coarse, and more are out of date."""
 
 _NOT_BUSY = ("idle", "iowait", "guest", "guest_nice", "interrupt", "dpc")
 """Times in psutil's tuple without work, or contained in others of it."""

@@ -685,7 +685,7 @@ def _taken(folder: Path) -> RunError:
     if (folder / INFO_FILE).is_file() and not (folder / SPLIT_FILE).is_file():
         text += " It is of a run that ended before it was trained; where it holds nothing of yours, remove it."
     elif (folder / INFO_FILE).is_file():
-        with contextlib.suppress(RunError):  # damaged
+        with contextlib.suppress(RunError):  # `run.json` is damaged
             if read_typed(folder / INFO_FILE, RunInfo).status != "completed":
                 text += f" It holds a run that is not complete: 'xrayfast fit --resume {folder}' goes on with it."
     elif folder.parent.name == EVALUATIONS and not Evaluation.is_finished(folder):

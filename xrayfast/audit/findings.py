@@ -21,7 +21,8 @@ from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors import plural, shorten
 
 Severity: TypeAlias = Literal["leak", "warning", "note"]
-"""Validation or test is not independent of training; results may mislead or fail to come; worth knowing."""
+"""A leak: validation or test is not independent of training. A warning: training may fail, or results may mislead. A
+note: worth knowing."""
 
 SEVERITIES: tuple[Severity, ...] = ("leak", "warning", "note")
 """The most severe first."""

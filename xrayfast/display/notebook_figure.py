@@ -16,7 +16,7 @@ from xrayfast.errors.arguments import show
 F = TypeVar("F", bound=Figure)
 
 _pending: list[NotebookFigure] = []
-"""What `display_after_cell` displays after the cell of a notebook that runs now."""
+"""What `display_after_cell` displays at the end of the cell that is running."""
 
 
 class NotebookFigure(Figure):

@@ -89,7 +89,7 @@ _NAMES_ELSEWHERE = {
     "valid_pct": "valid_fraction",
     "weight_decay": "wd",
 }
-"""Words of fastai and other tools, and ours."""
+"""Our names for those of fastai and other tools."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -177,7 +177,7 @@ _WORDS = {
     "String should have at least 1 character": "some text",
     "callable": "code (a function, a class or a module)",
 }
-"""Pydantic's words, and those of our messages."""
+"""What our messages say in place of pydantic's words."""
 
 
 def _hint(value: Any, error: ValidationError) -> str:

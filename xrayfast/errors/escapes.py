@@ -65,7 +65,7 @@ _NEVER_THE_CALLER = ("xrayfast", "contextlib", "fastai", "fastcore")
 """Packages whose frames lie between a note and the line of the user's own that led to it."""
 
 _RECEIVERS: list[Callable[[str], object]] = []
-"""Of each block of `passing_warnings` that runs."""
+"""The receivers of the blocks of `passing_warnings` that are running."""
 
 
 def warn(text: str) -> None:

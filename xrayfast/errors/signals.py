@@ -35,7 +35,7 @@ class Stopped(KeyboardInterrupt, SystemExit):
 
 
 _BLOCKS: list[object] = []
-"""One object for each block of `handling_signals` that runs."""
+"""One object for each block of `handling_signals` that is running."""
 
 
 def _send_again(number: int, block: object) -> None:

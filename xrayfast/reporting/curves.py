@@ -31,7 +31,7 @@ from xrayfast.reporting.panels import Panels, name_lines, style_square
 from xrayfast.reporting.wording import interval_of, label_rows
 
 TOGETHER = 5
-"""So many labels share a panel."""
+"""Most labels that share a panel."""
 
 FEW_IMAGES = 10
 """Bins of a reliability diagram with fewer say too little to draw as bars."""

@@ -20,7 +20,7 @@ SPLIT_TITLES = {
 """What people read for the splits of a data set, for an external test, and for the folds of a cross-validation."""
 
 FEW_LABELS = 6
-"""Tables by label of so many rows are open on a page, longer ones that are not needed first are folded."""
+"""Most rows of a table by label that is open on a page; longer ones that are not needed first are folded."""
 
 ALPHA = 0.05
 """Below which a corrected p is called clear."""

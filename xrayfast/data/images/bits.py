@@ -14,13 +14,13 @@ _NOISE = 1.2
 """Mean squared step between neighbours, in units of the variance: 2 in white noise, below 0.7 in radiographs."""
 
 _LEVELS_AT_WRAP = 4
-"""Different values on both sides of a wrap round, of an image with the other sign; masks have one."""
+"""An image read with the wrong sign has at least so many different values on each side of the wrap; masks have one."""
 
 _SURROUND_SHARE, _FEWEST_LEVELS = 0.05, 16
-"""Of the pixels, those that a surround has at least; and different values of an image that has one."""
+"""Smallest share of the pixels that is a surround, and fewest different values of an image that has one."""
 
 _WRAPS = 10
-"""Of an image of the whole range, the other sign makes so many times as many steps of half of it or more."""
+"""Where values of the whole range occur, the wrong sign makes so many times as many steps of half the range or more."""
 
 
 def has_other_sign(codes: Codes, counts: npt.NDArray[np.int64], bits: int, signed: bool) -> bool:
@@ -66,7 +66,7 @@ def find_surround(values: npt.NDArray[np.generic], counts: npt.NDArray[np.int64]
 
 
 def to_integers(codes: Codes, bits: int, signed: bool) -> Integers:
-    """The numbers that codes of so many bits stand for, with or without a sign."""
+    """The numbers that codes of `bits` bits stand for, with or without a sign."""
     sign = 1 << (bits - 1) if signed else 0
     values: Integers = (codes.astype(np.int32) ^ sign) - sign
     return values

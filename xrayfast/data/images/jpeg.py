@@ -37,7 +37,7 @@ def lacks_last_rows(image: Image.Image) -> bool:
 
 def _ends_in_gray(image: Image.Image, block: int) -> bool:
     corner = image.getpixel((image.width - 1, image.height - 1))
-    if corner not in (_MISSING, (_MISSING,) * 3):  # nearly always
+    if corner not in (_MISSING, (_MISSING,) * 3):  # the usual case
         return False
     # The block in which the data end may be anything, and those after it are gray.
     bottom = image.crop((image.width // 2, (image.height - 1) // block * block, image.width, image.height))

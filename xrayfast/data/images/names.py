@@ -8,7 +8,7 @@ from collections.abc import Sequence
 IMAGE_WORD = re.compile(
     r"(image|img|film|picture|photo|radiograph|xray|cxr|png|jpe?g|tiff?|bmp|dicom|dcm|file|fold|batch|chunk)s?"
 )
-"""Of a word: that the folder it names holds images."""
+"""Words for images in the name of a folder."""
 
 _NOT_RADIOGRAPHS = re.compile(
     r"(.*masks?|msks?|.*segmentations?|segs?|segmented|.*overlays?|.*thumbnails?|thumbs?|.*heatmaps?|gradcams?|saliency"
@@ -24,7 +24,7 @@ _MADE_FROM = re.compile(
 """Of a file's name without its suffix: that it is a smaller copy or a map of the image called like the first group."""
 
 AUGMENTED = re.compile(r"aug(mented|mentations?)?|synthetic|generated|gans?|flipped|mirrored|rotated|noisy")
-"""Of a word in a folder's name: that the folder holds copies of images, or images that were made up."""
+"""Words in the name of a folder of augmented or generated images."""
 
 ORIGINAL = re.compile(r"originals?|orig|raw")
 """Of the name of a folder beside one of those."""

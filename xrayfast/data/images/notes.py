@@ -115,7 +115,7 @@ def _is_inverted(pixels: Pixels) -> bool:
     columns = [int(share * width) for share in (0.26, 0.5, 0.73, 0.01, 0.99)]
     sums = [sum(pixels.item(height * row // 10, column) for row in (3, 4, 5, 6)) for column in columns]
     if sums[0] + sums[2] <= 2 * sums[1] or max(sums[3:]) <= 2 * _BRIGHT_BORDER:
-        return False  # nearly always
+        return False  # the usual case
     places = (np.linspace(0, side - 1, _SAMPLED).round().astype(np.intp) for side in pixels.shape)
     sample = pixels[np.ix_(*places)].astype(np.float64)
     lungs = (sample[16:44, 10:24].mean() + sample[16:44, 40:54].mean()) / 2
@@ -129,7 +129,7 @@ def describe_colours(rgb: bytes) -> list[str]:
     What JPEG makes of gray, and a slight tint, need none.
     """
     red, green, blue = rgb[::3], rgb[1::3], rgb[2::3]
-    if red == green == blue:  # nearly always
+    if red == green == blue:  # the usual case
         return []
     channels = np.frombuffer(rgb, np.uint8).reshape(-1, 3).astype(np.float64)
     coloured = channels[np.ptp(channels, axis=1) > _CHROMA]
@@ -200,9 +200,9 @@ def _is_noise(pixels: Pixels, spread: int) -> bool:
     run = pixels[height // 2, width // 2 : width // 2 + _RUN].tobytes()
     down = pixels[height // 2 : height // 2 + _RUN, width // 2].tobytes()
     if 2 * max(max(run) - min(run), max(down) - min(down)) < spread:
-        return False  # mostly; of noise, 16 pixels have nearly the whole spread
+        return False  # the usual case: 16 pixels of noise have nearly the whole spread
     if 5 * max(sum(map(abs, map(sub, run, run[1:]))), sum(map(abs, map(sub, down, down[1:])))) < _RUN * spread:
-        return False  # nearly always; of noise these steps are a third of the spread
+        return False  # the usual case: in noise these steps are a third of the spread
     rows, columns = pixels[:: -(-height // _SAMPLED)], pixels[:, :: -(-width // _SAMPLED)]
     return min(height, width) >= _RUN and any(
         float(np.square(np.diff(values.astype(np.float32), axis=axis)).mean()) > 2 * _NOISE * rows.var()

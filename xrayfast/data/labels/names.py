@@ -25,7 +25,7 @@ _SEPARATORS = r"[\s_\-\u2010-\u2015\u2212]+"
 
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)(e[-+]?\d{1,2})?", re.IGNORECASE)
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
-"""Of a number: that its commas may part thousands, or be that of a decimal."""
+"""Numbers whose commas may separate thousands, or be a decimal comma."""
 
 
 def clean_label(text: str) -> str:

@@ -20,26 +20,26 @@ _UNLABELED = re.compile(
     r"tbd|tba|tobe(determined|label(l?ed)|done|confirmed|reviewed)|tolabel|todo|(pending|awaiting)(report|review)?|missing|"
     r"maybe|(for|to|needs?)?review|illegible|see(comments?|notes?|report)"
 )
-"""Of a cell or a folder: that nobody has given a label yet."""
+"""Cells and folders whose images have no label yet."""
 
 _EMPTY = re.compile(
     r"|na|nan|-nan|nat|null|none|n[/.]a|n[/.]k|unk|undefined|undef|blank|empty|"
     r"#?(ref|value|div/0|name|null|num|spill|calc|field|blocked|unknown|connect|busy|error|n/a|na|gettingdata)[!?]|"
     r"#n/a|#na|#gettingdata|err:\d{3}|n/a\(.*\)|x{2,}|[-\u2010-\u2015\u2212._~*?/\\\u2026]+"
 )
-"""Of a cell: that it is empty, as pandas.read_csv, spreadsheets and people write it."""
+"""Cells that stand for an empty one, as pandas.read_csv, spreadsheets and people write it."""
 
 _LEFT_OUT = re.compile(
     r"(to)?(exclude[d]?|discard(ed)?|delete[d]?|reject(ed)?|ignore[d]?|skip(ped)?|trash)|junk|unsorted"
 )
-"""Of a folder: that its images are not to be used."""
+"""Folders whose images are not to be used."""
 
 _DOUBTFUL = re.compile(
     r"misc(ellaneous)?|back-?ups?|old|new(folder)?|te?mp|temporary|samples?|examples?|inbox|downloads?|archived?|bad|"
     r"duplicates?|copies|blurry|corrupt(ed)?|broken|(low|poor|bad)-?quality|small|montages?|figures?|plots?|results?|"
     r"reports?|pycache|rois?|crops?|patch(es)?|tiles?"
 )
-"""Of a folder: that its images may be of any class."""
+"""Folders whose images may be of any class."""
 
 _SURENESS = (
     r"(?:is )?(?:poss(?:ibl[ey]|\.)?|prob(?:abl[ey]|\.)?)|likely|presumed|suspect(?:ed)?|susp\.?|questionable|"
@@ -61,7 +61,7 @@ _UNCERTAIN = (
         re.IGNORECASE,
     ),
 )
-"""Of a label: that it is not certain, as in "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
+"""Labels that are not certain, such as "pneumonia?", "r/o pneumonia" and "pneumonia (possible)"."""
 
 _COPY = r"(?:copy|kopie|copie|copia)"
 
@@ -71,13 +71,13 @@ _COPIES = (
     re.compile(rf"(?P<label>.+?)\s*\((?:\d+|(?:another |\d+(?:st|nd|rd|th) )?{_COPY}(?: \d+)?)\)", re.IGNORECASE),
     re.compile(r"(?P<label>.*[^\W\d])\.\d{1,2}"),
 )
-"""Of a name: that it is that of a copy, as file managers and pandas make it: "Copy of mass", "mass (1)", "mass.1"."""
+"""Names of copies, as file managers and pandas make them: "Copy of mass", "mass (1)", "mass.1"."""
 
 _OF_COLUMNS = (
     re.compile(r"(?:has|is|y|label)[\s_-]+(?P<label>.+)", re.IGNORECASE),
     re.compile(r"(?P<label>.+?)[\s_-]+(?:present|label|flag|yn|binary|gt|truth|true)", re.IGNORECASE),
 )
-"""Of a column's name: that it is that of a label with a word that says nothing more, as in "has_mass", "mass_gt"."""
+"""Names of columns that are a label and a word that says nothing more, such as "has_mass" and "mass_gt"."""
 
 _NORMAL = re.compile(
     r"(looks|appears|within)?(normal|healthy|clear|unremarkable)(limits?|study|exam(ination)?|film|image|scan|appearance|"
@@ -86,7 +86,7 @@ _NORMAL = re.compile(
     r"(no|without)(acute|active|significant|focal|obvious|evidenceof|other)*(cardiopulmonary|pulmonary|cardiac|lung|chest|"
     r"thoracic)*(findings?|abnormalit(y|ies)|abnormal|disease|patholog(y|ies)|process|lesions?|change)(found|seen|detected)?"
 )
-"""Of a label: that it says "No Finding" in some words."""
+"""Labels that say "No Finding" in other words."""
 
 
 @lru_cache(maxsize=1 << 14)

@@ -32,7 +32,7 @@ _PLACEHOLDER_WORD = re.compile(
     re.IGNORECASE,
 )
 _PLACEHOLDER_NUMBER = re.compile(r"0+(\.0+)?|-1|-9+|9{3,}")
-"""Of an identifier: that it is of no patient where it is on more images than any other."""
+"""Identifiers that are no patient's where they are on more images than any other."""
 
 
 def normalize_identifier(text: str) -> str:

@@ -23,7 +23,7 @@ from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import require_utf8
 
 _FOLD = re.compile(r"(cv|k)?[-_ ]?(folds?|split|run|rep(eat)?|cv)[-_ ]?\d+", re.IGNORECASE)
-"""Of a folder: that it is that of one fold of cross-validation."""
+"""Names of the folder of one fold of a cross-validation."""
 
 
 def read_source(

@@ -25,7 +25,7 @@ _TRIED = 20
 """Groups of each split that are tried for a swap with each other split."""
 
 _GAIN = 1e-5
-"""Least gain in chi-squared for a move: that of less than one image too many where 100,000 are due."""
+"""Least gain in chi-squared for a move; less than that of one image too many where 100,000 are due."""
 
 _WORDS: Mapping[Split, tuple[str, ...]] = {
     "train": ("train", "training", "trn", "trainval", "trainvalid", "trainvalidation", "traindev"),

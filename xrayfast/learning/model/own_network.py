@@ -206,7 +206,7 @@ Call = tuple[str, nn.Module, Any]
 
 
 def _calls(net: nn.Module, modules: Iterable[tuple[str, nn.Module]], probe: Tensor) -> list[Call]:
-    """The calls of some of its modules, in order, while a network computes."""
+    """The calls of these modules in one forward pass, in order."""
     calls: list[Call] = []
 
     def record(name: str, module: nn.Module, inputs: Any, output: Any) -> None:

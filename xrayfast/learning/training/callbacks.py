@@ -293,7 +293,7 @@ class EpochCheckpoint(Callback):
         )
 
     def _number(self, name: str, value: Any) -> float:
-        """A value as a number; where it is none, that is the failure."""
+        """A metric's value as a float; where it is no number, NaN, and `failure` says so."""
         try:
             return math.nan if value is None else float(value)
         except (TypeError, ValueError):

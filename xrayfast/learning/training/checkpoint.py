@@ -40,7 +40,7 @@ AVERAGE = "average.safetensors"
 STATE, BATCHES = "state.json", "batches.csv"
 
 _FLAGS = frozenset({"do_wd", "force_train"})
-"""What fastai's optimizers keep of a parameter besides the state that its steps change."""
+"""What fastai's optimizers keep per parameter besides the state that their steps change."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ LEAKS_ALLOWED = "Trained with leaks allowed"
 """How the remark of a run with leaks begins."""
 
 SEEN_BEFORE = "The weights that training started from have seen these data"
-"""How the remark of a run begins that started from another, whose training saw images or patients of its splits."""
+"""How the remark of a run begins whose starting weights were trained on images or patients of its splits."""
 
 PATIENTS_UNKNOWN = (
     "Patients are not known: one of them may be in several splits, which makes results optimistic and intervals too "

@@ -183,7 +183,7 @@ def figure_blocks(
 
 
 PANELS = 24
-"""Of more labels, figures with a panel each show so many; the tables have all."""
+"""Most labels in figures with a panel per label; the tables have all."""
 
 
 def _drawn_labels(summary: Mapping[str, Any]) -> tuple[list[str], str]:

@@ -29,7 +29,7 @@ def subgroup_sections(split: str, subgroups: Sequence[Mapping[str, Any]], task: 
             "by_label": [_by_label(f"{split}-by-{i}-{name}", attribute, name) for name in GAP_METRICS],
             "gaps_text": _gaps_text(attribute),
             "gaps": _gaps(f"{split}-by-{i}-gaps", attribute),
-            "notes": [note for note in notes if first[note] == i],  # the same ones once
+            "notes": [note for note in notes if first[note] == i],  # each once
             "group_notes": [f"{one['value']}: {note}" for one in attribute["groups"] for note in one.get("notes", ())],
         }
         for i, attribute in enumerate(subgroups)

@@ -32,7 +32,7 @@ REASONS = {"train": "seen in training", "valid": "seen in validation"}
 """Why images of a run's own split are left out; on valid, the best epoch and the thresholds were chosen."""
 
 WAYS = ("", ", but for coding, scale or a crop", ", in other images of the patient", ", in other images of the study")
-"""How images were seen: as equal images, near duplicates, or by an identifier."""
+"""How an image was recognised: as an equal image, a near duplicate, or by an identifier."""
 
 NUMBERED_ALIKE = "--patient-col none ignores identifiers, where two sources only number alike."
 

@@ -94,7 +94,7 @@ class AverageWeights(Callback):
         return {**self.model.state_dict(), **(self.others if self.swapped else {})}
 
     def _swap(self) -> None:
-        """Exchange what the network has and the other."""
+        """Exchange the network's values with those in `others`."""
         tensors = averaged_tensors(self.model)
         with torch.no_grad():
             for name, other in self.others.items():
