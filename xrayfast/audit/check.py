@@ -20,7 +20,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.display.overview import HasOverview
 from xrayfast.errors import plural
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -114,7 +114,7 @@ class Audit(HasOverview):
         return {"image": cells["image"], "split": cells["split"], "labels": cells["labels"], "patient": patient}
 
 
-def audit(data: Manifest, images: DecodedImages, progress: StageProgress | None = None, seed: int = 0) -> Audit:
+def audit(data: Manifest, images: DecodedImages, progress: StageProgress = no_progress, seed: int = 0) -> Audit:
     """Audit a data set.
 
     Drawn splits are those that `fit` would use, with duplicates kept together.
@@ -129,11 +129,9 @@ def audit(data: Manifest, images: DecodedImages, progress: StageProgress | None 
     data, shared = redraw_leaky_splits(data, leaks)
     duplicates, files = leaks.duplicates, zip(data.table["image"], data.table["path"], strict=True)
     unreadable = {name: leaks.unreadable[path] for name, path in files if path in leaks.unreadable}
-    if progress is not None:
-        progress("probing", 0, len(features))
+    progress("probing", 0, len(features))
     shortcuts = probe(data, features, group_linked_images(data, duplicates), seed)
-    if progress is not None:
-        progress("probing", len(features), len(features))
+    progress("probing", len(features), len(features))
     findings = list_findings(data, features, shared, unreadable, shortcuts)
     notes = Counter(note for info in features.image_infos for note in set(map(generalize_note, info.notes)))
     classes, reading_notes = class_facts(data, features), dict(notes.most_common())

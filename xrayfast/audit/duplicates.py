@@ -15,7 +15,7 @@ from xrayfast.audit.features import Features
 from xrayfast.audit.neighbours import Pairs, candidates
 from xrayfast.data.manifest import Manifest
 from xrayfast.data.sources.patients import group_patients
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 
 Kind: TypeAlias = Literal["exact", "near"]
 Groups: TypeAlias = npt.NDArray[np.integer]
@@ -41,7 +41,7 @@ class Duplicates:
 
 
 def find_duplicates(
-    data: Manifest, features: Features, progress: StageProgress | None = None
+    data: Manifest, features: Features, progress: StageProgress = no_progress
 ) -> tuple[Duplicates, ...]:
     """All groups of duplicates: exact, then near, by their first row; whatever the order of the images.
 
@@ -71,7 +71,7 @@ def distinct_groups(duplicates: Sequence[Duplicates]) -> list[Duplicates]:
 def near_pairs(
     thumbs: npt.NDArray[np.uint8],
     patients: npt.NDArray[np.integer] | None = None,
-    progress: StageProgress | None = None,
+    progress: StageProgress = no_progress,
 ) -> tuple[Pairs, npt.NDArray[np.float32]]:
     """Pairs of thumbnails of nearly equal images.
 
@@ -86,8 +86,7 @@ def near_pairs(
     count = len(thumbs)
 
     def report(share: float) -> None:
-        if progress is not None:
-            progress("comparing", round(share * count), count)
+        progress("comparing", round(share * count), count)
 
     pairs = candidates(thumbs, report=lambda share: report(share / 3))
     alike = np.zeros(len(pairs), np.float32)

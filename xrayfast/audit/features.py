@@ -13,7 +13,7 @@ from xrayfast.audit.alignment import Floats32
 from xrayfast.data.cache.image_cache import DecodedImages
 from xrayfast.data.cache.shards import ImageInfo
 from xrayfast.data.images.reader import Pixels, filled_area
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 
 THUMB = 40
 """The side of a thumbnail. 40, 48 and 64 separate pairs of one patient's images from re-encoded, scaled and cropped
@@ -53,7 +53,7 @@ class Features:
 
 
 def compute_features(
-    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress | None = None
+    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress = no_progress
 ) -> Features:
     """Compute the features of images, each of which is loaded once.
 
@@ -79,7 +79,7 @@ def compute_features(
         border[i] = _border(image)
         brightness[i], histogram[i] = _brightness(image)
         infos.append(info)
-        if progress is not None and ((i + 1) % _EVERY == 0 or i + 1 == count):
+        if (i + 1) % _EVERY == 0 or i + 1 == count:
             progress("looking", i + 1, count)
     return Features(rows, tuple(infos), thumbs, border, brightness, histogram)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from xrayfast.data.sources.patients import studies_without_patient
 from xrayfast.data.splits.assign import connect_groups
 from xrayfast.data.splits.stratify import SPLITS, Split
 from xrayfast.errors import DataError, plural, shorten
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Leaks:
 
 
 def compare_images(
-    data: Manifest, images: DecodedImages, progress: StageProgress | None = None
+    data: Manifest, images: DecodedImages, progress: StageProgress = no_progress
 ) -> tuple[Features, Leaks]:
     """The features of all images, and the patients and duplicates in more than one split.
 
@@ -92,8 +93,7 @@ def compare_images(
         progress: called at the stages "decoding", "looking" and "comparing".
     """
     paths = data.table["path"].tolist()
-    decoding = None if progress is None else lambda done, total: progress("decoding", done, total)
-    unreadable = images.build(paths, decoding)
+    unreadable = images.build(paths, partial(progress, "decoding"))
     rows = np.array([row for row, path in enumerate(paths) if path not in unreadable], np.intp)
     features = compute_features(paths, rows, images, progress)
     return features, leaks_between_splits(data, find_duplicates(data, features, progress), unreadable)

@@ -33,7 +33,9 @@ _CROPPED = 4000  # pairs of crops; fewer overfit the scatter of 400 numbers
 _RIDGE = 0.01  # of the mean variance, added to it so that no direction seems to be free of change
 
 
-def candidates(thumbs: npt.NDArray[np.uint8], seed: int = 0, report: Callable[[float], None] | None = None) -> Pairs:
+def candidates(
+    thumbs: npt.NDArray[np.uint8], seed: int = 0, report: Callable[[float], None] = lambda share: None
+) -> Pairs:
     """Pairs of images that could be copies of each other.
 
     Args:
@@ -90,7 +92,7 @@ def _crop(thumbs: npt.NDArray[np.uint8], rng: np.random.Generator) -> Floats32:
     return warp(thumbs.astype(np.float32), place)
 
 
-def _nearest(points: Floats32, rng: np.random.Generator, report: Callable[[float], None] | None) -> Pairs:
+def _nearest(points: Floats32, rng: np.random.Generator, report: Callable[[float], None]) -> Pairs:
     """(N, k) the nearest of all leaves that an image is in, unordered; -1 where there are fewer."""
     count = len(points)
     keep = min(NEIGHBOURS, count - 1)
@@ -108,8 +110,7 @@ def _nearest(points: Floats32, rng: np.random.Generator, report: Callable[[float
                 np.concatenate([far[leaf], np.take_along_axis(distance, nearest, 1)], 1),
                 keep,
             )
-        if report is not None:
-            report((tree + 1) / trees)
+        report((tree + 1) / trees)
     return near
 
 

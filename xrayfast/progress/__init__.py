@@ -16,6 +16,10 @@ StageProgress: TypeAlias = Callable[[str, int, int], None]
 """Called with the stage, the images done and the total."""
 
 
+def no_progress(stage: str, done: int, total: int) -> None:
+    """A StageProgress that does nothing."""
+
+
 class DisplayedPhase(Protocol):
     """A phase of training, `learning.training.phases.Phase`, as a display sees it."""
 

@@ -23,7 +23,7 @@ from xrayfast.errors.arguments import check_arguments
 from xrayfast.errors.escapes import warn
 from xrayfast.files import read_csv
 from xrayfast.option_effects import check_settings
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 from xrayfast.run import Run
 
 
@@ -171,11 +171,10 @@ def unused_data_settings(data: Manifest | Path | str | None, config: Config) -> 
 
 
 def decode(
-    data: Manifest, size: int, progress: StageProgress | None = None, *, may_leave_out: bool = True
+    data: Manifest, size: int, progress: StageProgress = no_progress, *, may_leave_out: bool = True
 ) -> tuple[Manifest, DecodedImages]:
     """`decode_manifest`, with the stage "decoding" of the progress."""
-    report = None if progress is None else partial(progress, "decoding")
-    return decode_manifest(data, size, report, may_leave_out=may_leave_out)
+    return decode_manifest(data, size, partial(progress, "decoding"), may_leave_out=may_leave_out)
 
 
 def image_infos(data: Manifest, images: DecodedImages) -> list[ImageInfo]:

@@ -20,7 +20,7 @@ from xrayfast.data.cache.image_cache import DecodedImages, open_images
 from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.metrics.claims.headline import LEAKS_ALLOWED
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class ComparedImages:
     shortcuts: dict[str, float]
 
 
-def compare_all_images(data: Manifest, images: DecodedImages, progress: StageProgress | None = None) -> ComparedImages:
+def compare_all_images(data: Manifest, images: DecodedImages, progress: StageProgress = no_progress) -> ComparedImages:
     """Compare all images with each other; those below 64 px at 64 px."""
     if images.side < LEAST_SIDE:
         images = open_images(data.config, LEAST_SIDE)

@@ -23,7 +23,7 @@ from xrayfast.data.manifest import Manifest
 from xrayfast.errors import DataError, plural, shorten
 from xrayfast.files import read_csv
 from xrayfast.metrics.claims.headline import SEEN_BEFORE
-from xrayfast.progress import StageProgress
+from xrayfast.progress import StageProgress, no_progress
 from xrayfast.run import Run
 from xrayfast.workflows.data import find_data
 from xrayfast.workflows.steps.label_match import LabelMatch
@@ -65,7 +65,7 @@ class UnseenImages:
 
 
 def exclude_seen(
-    run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress | None = None
+    run: Run, data: Manifest, matched: LabelMatch, images: DecodedImages, progress: StageProgress = no_progress
 ) -> UnseenImages:
     """Leave out images without a label known to the run, unreadable ones, those that are no radiographs, and those seen
     in training or validation: by their pixels, as near duplicates, by patient, and by study.
@@ -78,7 +78,7 @@ def exclude_seen(
     paths, names = data.table["path"].tolist(), data.table["image"].tolist()
     rows = np.flatnonzero(matched.usable)
     left_out, warnings = list(matched.left_out), list[str]()
-    problems = images.build([paths[row] for row in rows], None if progress is None else partial(progress, "decoding"))
+    problems = images.build([paths[row] for row in rows], partial(progress, "decoding"))
     unreadable = {names[row]: problems[paths[row]] for row in rows if paths[row] in problems}
     notes = {names[row]: images.info(paths[row]).notes for row in rows if paths[row] not in problems}
     others = {} if data.config.keep_masks else find_other_images(notes, unreadable)
@@ -123,7 +123,7 @@ def exclude_seen(
     return UnseenImages(rows, tuple(left_out), tuple(warnings), unreadable, own_test, tuple(looked))
 
 
-def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: StageProgress | None = None) -> list[str]:
+def describe_seen(run: Run, data: Manifest, images: DecodedImages, progress: StageProgress = no_progress) -> list[str]:
     """Warnings where a run, whose weights start another one, was trained on images or patients of the new validation or
     test split, or selected on those of the new test split: results on these splits are then optimistic.
 
@@ -176,7 +176,7 @@ def _find_in_run(
     rows: npt.NDArray[np.intp],
     equal: npt.NDArray[np.object_],
     images: DecodedImages,
-    progress: StageProgress | None,
+    progress: StageProgress,
 ) -> tuple[list[npt.NDArray[np.object_]], list[str], list[str]]:
     """The splits of the run that some rows are in, by each of `WAYS`, the first of which is `equal`.
 
@@ -196,7 +196,7 @@ def _find_alike(
     data: Manifest,
     rows: npt.NDArray[np.intp],
     images: DecodedImages,
-    progress: StageProgress | None,
+    progress: StageProgress,
 ) -> npt.NDArray[np.object_]:
     """The split of the run's image that each of some rows is a near duplicate of, "" where of none."""
     found = np.full(len(rows), "", object)
@@ -204,7 +204,7 @@ def _find_alike(
         return found
     own_images = open_images(own.config, max(images.side, LEAST_SIDE))
     own_paths, own_splits = own.table["path"].tolist(), own.table["split"].to_numpy()
-    problems = own_images.build(own_paths, None if progress is None else partial(progress, "decoding"))
+    problems = own_images.build(own_paths, partial(progress, "decoding"))
     own_rows = np.array([row for row, path in enumerate(own_paths) if path not in problems], np.intp)
     own_thumbs, own_places = _distinct_thumbs(own_paths, own_rows, own_images, progress)
     if images.side < LEAST_SIDE:
@@ -221,7 +221,7 @@ def _find_alike(
 
 
 def _distinct_thumbs(
-    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress | None
+    paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress
 ) -> tuple[Pixels, list[list[int]]]:
     """A thumbnail of each distinct image of some rows, and the places among them of its copies."""
     features = compute_features(paths, rows, images, progress)
