@@ -109,7 +109,7 @@ def texts():
     for path in sorted(PACKAGE.rglob("*.py")):
         strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         yield path.relative_to(PACKAGE).as_posix(), "\n".join(text for text in strings if isinstance(text, str))
-    for path in sorted((PACKAGE / "report").glob("*/templates/*")):
+    for path in sorted((PACKAGE / "reporting").glob("*/templates/*")):
         yield path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")
     for page in PAGES:
         yield page.name, re.sub(r"^```.*?^```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)

@@ -1,4 +1,4 @@
-"""Runs are reported here many times over; how figures look is tested in tests/report."""
+"""Runs are reported here many times over; how figures look is tested in tests/reporting."""
 
 import pytest
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from xrayfast.display.overview import notebook_shell
 from xrayfast.errors import ConfigError
 from xrayfast.errors.arguments import show
 
@@ -33,7 +34,7 @@ class NotebookFigure(Figure):
         Raises:
             NotImplementedError: there is no notebook; IPython takes another format then.
         """
-        shell = _notebook_shell()
+        shell = notebook_shell()
         if shell is None:
             raise NotImplementedError
         if self in _pending:
@@ -53,7 +54,7 @@ def display_after_cell(figure: F) -> F:
     So each call that draws shows one image, in the middle of a cell and before a semicolon too. Until then it is
     pyplot's current figure, on which `plt.title` acts.
     """
-    shell = _notebook_shell()
+    shell = notebook_shell()
     if shell is not None and isinstance(figure, NotebookFigure):
         if _display_pending not in shell.events.callbacks["post_execute"]:
             shell.events.register("post_execute", _display_pending)
@@ -67,13 +68,6 @@ def display_after_cell(figure: F) -> F:
 def _display_pending() -> None:
     for figure in tuple(_pending):
         figure._ipython_display_()
-
-
-def _notebook_shell() -> Any:
-    """IPython's shell where it is that of a notebook's kernel; else None."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython and ipython.get_ipython()
-    return shell if getattr(shell, "kernel", None) is not None else None
 
 
 def require_axes(ax: object) -> None:

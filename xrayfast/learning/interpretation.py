@@ -41,7 +41,7 @@ class RadiographInterpretation(Interpretation, ClassificationInterpretation):
         summary: all metrics, where they were computed before.
 
     Attributes:
-        losses: (N,) tensor. The other attributes are those of `report.interpretation.Interpretation`.
+        losses: (N,) tensor. The other attributes are those of `reporting.interpretation.Interpretation`.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from xrayfast.display.overview import notebook_shell
 from xrayfast.errors import ConfigError, Interrupted
 from xrayfast.errors.escapes import name_arguments, passing_warnings, warn
 
@@ -134,11 +135,7 @@ class FoldReporter(NullReporter):
 
 def in_notebook() -> bool:
     """Whether this is the kernel of a notebook, which displays HTML."""
-    if "IPython" not in sys.modules:
-        return False
-    from IPython.core.getipython import get_ipython
-
-    return getattr(get_ipython(), "kernel", None) is not None
+    return notebook_shell() is not None
 
 
 @contextmanager
