@@ -185,8 +185,6 @@ def _common_task(found: dict[str, Run]) -> Task:
 
 def _choose_split(found: dict[str, Run], split: PredictedSplit | None) -> tuple[PredictedSplit, list[str]]:
     """The split to compare on, and warnings of it."""
-    if split not in (None, "valid", "test"):
-        raise ConfigError(f"split is '{split}'; expected valid or test.")
     for run in found.values():
         if not run.predicted_splits:
             raise RunError(
