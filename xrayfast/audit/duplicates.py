@@ -47,11 +47,8 @@ def find_duplicates(
 
     `features` are of those images that can be read; `progress` is called at the stage "comparing".
     """
-    copies: dict[str, list[int]] = {}
-    for place, info in enumerate(features.image_infos):
-        copies.setdefault(info.digest, []).append(place)
     # Sorted by content, so that random choices do not depend on the order of the table.
-    distinct = [copies[digest] for digest in sorted(copies)]
+    distinct = [places for _, places in sorted(features.copies().items())]
     exact = [_group(features, [places], "exact", 1.0) for places in distinct if len(places) > 1]
     firsts = np.array([places[0] for places in distinct], np.int64)
     patients = group_patients(data.table["patient"].tolist())

@@ -51,6 +51,13 @@ class Features:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def copies(self) -> dict[str, list[int]]:
+        """The places of the images that decode to equal pixels, by their digest."""
+        found: dict[str, list[int]] = {}
+        for place, info in enumerate(self.image_infos):
+            found.setdefault(info.digest, []).append(place)
+        return found
+
 
 def compute_features(
     paths: Sequence[str], rows: npt.NDArray[np.intp], images: DecodedImages, progress: StageProgress = no_progress

@@ -1,7 +1,7 @@
 """What a notebook shows of a result, found by name when a person looks at it.
 
-Data, runs and audits stand below `reporting` in the import layers, and their figures and HTML are made there. This module
-alone reaches up, at run time, so that no module imports one that imports it.
+Data, runs and audits stand below `reporting` in the import layers, and their figures and HTML are made there. This
+module alone reaches up, at run time, so that no module imports one that imports it.
 """
 
 from __future__ import annotations

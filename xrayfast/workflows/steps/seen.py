@@ -225,10 +225,8 @@ def _distinct_thumbs(
 ) -> tuple[Pixels, list[list[int]]]:
     """A thumbnail of each distinct image of some rows, and the places among them of its copies."""
     features = compute_features(paths, rows, images, progress)
-    copies: dict[str, list[int]] = {}
-    for place, info in enumerate(features.image_infos):
-        copies.setdefault(info.digest, []).append(place)
-    return features.thumbs[[places[0] for places in copies.values()]], list(copies.values())
+    distinct = list(features.copies().values())
+    return features.thumbs[[places[0] for places in distinct]], distinct
 
 
 def _find_by_identifier(
