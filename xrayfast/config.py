@@ -354,7 +354,11 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """The network, and the size of the images it sees."""
 
-    arch: str = option("resnet18", "Network; 'xrayfast models' lists them.", metavar="NAME")
+    arch: str = option(
+        "resnet18",
+        "Network; 'xrayfast models' lists them. timm:NAME is one of timm (pip install 'xrayfast[timm]').",
+        metavar="NAME",
+    )
     weights: Annotated[str, BeforeValidator(_as_text)] = option(
         "imagenet",
         "Weights to start from. RUN, another run's folder, gives its backbone and, for labels that both have, its "

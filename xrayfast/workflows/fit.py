@@ -35,6 +35,7 @@ from xrayfast.learning.model.layers import Grouping
 from xrayfast.learning.model.own_network import network_of_run
 from xrayfast.learning.model.precision import resolve_precision
 from xrayfast.learning.model.pretrained.run_weights import find_starting_run, require_same_network
+from xrayfast.learning.model.pretrained.timm_networks import inspect_timm, is_timm
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.threads import FreeThreads
@@ -458,6 +459,11 @@ def require_settings(data: Manifest, config: Config, code: Mapping[str, Any] = M
     with isolated_rng("init"), torch.device("cpu" if "arch" in code else "meta"):
         for size in sorted({model.size, *train.progressive} if "arch" in code else {model.size}):
             network = build_layers(options | {"size": size}, data.labels, grouping, code)
+    if is_timm(model.arch) and len(set(train.progressive)) > 1 and inspect_timm(model.arch, model.size).fixed:
+        raise ConfigError(
+            f"progressive is {', '.join(map(str, train.progressive))}, and {model.arch} takes images of the one size "
+            "alone that it is built for. Leave it out, or use a network of convolutions."
+        )
     plan_phases(train, len(network.groups), 1.0, pretrained=True)
     training_loss(data, train, torch_device(train.device), code)
     resolve_monitor(train, data.task)

@@ -238,7 +238,7 @@ def _require_own_network(learn: RadiographLearner, model: ModelConfig) -> None:
     if learn.is_own:
         return
     with torch.device("meta"):
-        own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head)
+        own = build_network(model.arch, len(learn.dls.manifest.labels), model.head_width, model.head, model.size)
     mine, theirs = ({name: t.shape for name, t in m.state_dict().items()} for m in (own, learn.model))
     if mine != theirs:
         changed = [name for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)]

@@ -23,6 +23,7 @@ from xrayfast.learning.memory import keep_freed_memory
 from xrayfast.learning.model.fusion import fuse_batch_norm, to_channels_last
 from xrayfast.learning.model.losses import make_loss
 from xrayfast.learning.model.own_network import network_of_run
+from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_weights
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.metrics.operating_points.decision import Decision
@@ -55,8 +56,8 @@ class Predictor:
     """Preprocessing, network and decision of a classifier.
 
     It computes in float32, whatever precision the network was trained in, with batch norm fused into the convolutions
-    but for code of the user's own, so that probabilities are the same on every machine to float32's rounding. It loads
-    torch, not fastai.
+    but for code of the user's own and of timm, so that probabilities are the same on every machine to float32's
+    rounding. It loads torch, not fastai.
 
     Attributes:
         network: backbone and head in sequence, or the user's own, not fused, put into evaluation mode: (N, 3, size,
@@ -101,7 +102,7 @@ class Predictor:
         keep_freed_memory()
         decision, target, model, train = run.decision, torch_device(device), run.config.model, run.config.train
         network = network_of_run(model, len(decision.labels), run.model_path, arch)
-        if arch is None:
+        if next(network.parameters()).is_meta:
             network.to_empty(device=target)
         network.to(target)
         to_channels_last(network, target)
@@ -113,7 +114,7 @@ class Predictor:
             train.seed,
             tta=train.tta,
             augmentation=train.augmentation,
-            is_own=arch is not None,
+            is_own=arch is not None or is_timm(model.arch),
         )
 
     @classmethod
@@ -121,7 +122,7 @@ class Predictor:
         """The network of a learner on `xrayfast.dataloaders`, as it is now; without calibration and thresholds."""
         dls = learn.dls
         # A learner that fastai's `Learner` made has no settings.
-        seed, is_own = (learn.settings["seed"], learn.is_own) if hasattr(learn, "settings") else (0, True)
+        seed, is_own = (learn.settings["seed"], not learn.is_torchvision) if hasattr(learn, "settings") else (0, True)
         ranges = AUGMENTATIONS.get(dls.augment)
         decision = Decision(dls.manifest.task, dls.manifest.labels)
         return cls(learn.model, decision, dls.size, seed, augmentation=ranges, is_own=is_own)

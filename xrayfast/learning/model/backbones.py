@@ -1,4 +1,4 @@
-"""The table of backbones. To add one, add a row to `BACKBONES`; nothing else names them.
+"""The table of backbones. To add one, add a row to `BACKBONES`; nothing else names them. "timm:NAME" makes a row.
 
 A row divides a torchvision network into named blocks: all of it in order, without the last pooling and the classifier.
 Each block is a layer group, so that training can freeze and unfreeze a network block by block. The hidden layers of a
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import nn
 from torchvision import models
 
 from xrayfast.errors import ConfigError, did_you_mean
+from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, build_timm, inspect_timm, is_timm
 
 Blocks = OrderedDict[str, nn.Module]
 
@@ -28,7 +30,7 @@ class Backbone:
     Attributes:
         name: the `arch` that selects it; torchvision's name.
         build: builds the whole torchvision network, randomly initialised with `weights=None`.
-        weights: torchvision's ImageNet weights.
+        weights: torchvision's ImageNet weights; None for a network of timm, whose `build` loads them.
         blocks: divides that network into the backbone's named blocks.
         pooled_side: side of the map that the network's own average pooling gives, whatever the size of the image.
         classifier: of a network whose classifier has hidden layers, that pooling and those layers, with their
@@ -139,17 +141,29 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
-def find_backbone(name: str) -> Backbone:
-    """The row of that name.
+def find_backbone(name: str, size: int = 224) -> Backbone:
+    """The row of that name; one is made for a network of timm.
+
+    Args:
+        name: in `BACKBONES`, or "timm:NAME".
+        size: side of the images in pixels, on which networks of timm may depend.
 
     Raises:
         ConfigError: there is none; the message suggests and lists the names.
     """
+    if is_timm(name):
+        form = inspect_timm(name, size)
+        build = partial(_build_timm, name, size)
+        return Backbone(name, build, None, lambda net: OrderedDict(timm=TimmBackbone(net, form)))
     try:
         return BACKBONES[name]
     except KeyError:
         hint = did_you_mean(name, BACKBONES)
-        raise ConfigError(f"arch is '{name}'.{hint} Expected one of: {', '.join(BACKBONES)}.") from None
+        raise ConfigError(f"arch is '{name}'.{hint} Expected one of: {', '.join(BACKBONES)}; or timm:NAME.") from None
+
+
+def _build_timm(name: str, size: int, weights: str | None) -> nn.Module:
+    return build_timm(name, size, pretrained=weights is not None)
 
 
 def describe_backbones() -> list[dict[str, Any]]:

@@ -14,7 +14,11 @@ def to_channels_last(model: nn.Module, device: torch.device) -> nn.Module:
     that takes contiguous images alone.
     """
     contiguous = make_contiguous in model._forward_pre_hooks.values()
-    return model if device.type == "mps" or contiguous else model.to(memory_format=torch.channels_last)
+    if device.type != "mps" and not contiguous:
+        for module in model.modules():  # torch's own `to` refuses buffers of five dimensions, such as Swin's
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
+    return model
 
 
 def make_contiguous(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -6,7 +6,7 @@ A layer begins with a convolution, or a linear layer of the block `classifier`. 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from torchvision.ops.misc import SqueezeExcitation
 
 from xrayfast.errors import ConfigError
 from xrayfast.learning.model.backbones import Blocks, find_backbone
+from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone, is_timm
 
 Grouping = Literal["blocks", "layers"]
 
@@ -51,13 +52,34 @@ def layer_groups(blocks: Blocks, head: nn.Module, grouping: Grouping) -> tuple[L
     """The layer groups of a network, from the input to the head, which is one group.
 
     Raises:
-        ConfigError: a network that torch.fx can't trace is to be divided into layers.
+        ConfigError: a network that torch.fx can't trace, or one of timm, is to be divided into layers.
     """
+    if isinstance(of_timm := blocks.get("timm"), TimmBackbone):
+        if grouping == "layers":
+            raise ConfigError("A network of timm can't be divided into layers. Use --unfreeze-blocks.")
+        return (*group_parameters(of_timm, of_timm.parameter_groups()), LayerGroup(HEAD, (head,)))
     if grouping == "blocks":
         backbone = [LayerGroup(name, (block,)) for name, block in blocks.items()]
     else:
         backbone = divide_into_layers(blocks)
     return (*backbone, LayerGroup(HEAD, (head,)))
+
+
+def group_parameters(model: nn.Module, lists: Mapping[str, Sequence[nn.Parameter]]) -> list[LayerGroup]:
+    """One group per list of parameters, with the modules that are wholly in it."""
+    number_of = {id(parameter): number for number, found in enumerate(lists.values()) for parameter in found}
+    modules: list[list[nn.Module]] = [[] for _ in lists]
+    covered: set[int] = set()
+    for module in model.modules():  # parents come before their children
+        numbers = {number_of.get(id(parameter)) for parameter in module.parameters()}
+        if len(numbers) == 1 and id(module) not in covered and (number := numbers.pop()) is not None:
+            modules[number].append(module)
+            covered |= {id(m) for m in module.modules()}
+    groups = []
+    for (name, parameters), found in zip(lists.items(), modules, strict=True):
+        there = {id(p) for module in found for p in module.parameters()}
+        groups.append(LayerGroup(name, tuple(found), tuple(p for p in parameters if id(p) not in there)))
+    return groups
 
 
 def divide_into_layers(blocks: Blocks) -> list[LayerGroup]:
@@ -179,6 +201,8 @@ def describe_layers(arch: str, size: int = 224, *, with_classifier: bool = False
     Raises:
         ConfigError: no such backbone, or it has no classifier of its own.
     """
+    if is_timm(arch):
+        raise ConfigError(f"{arch}: a network of timm can't be divided into layers. Use --unfreeze-blocks.")
     row = find_backbone(arch)
     shapes: dict[nn.Module, tuple[int, ...]] = {}
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from xrayfast.config import HeadName, ModelConfig, hidden_units
 from xrayfast.errors import ConfigError, RunError, shorten
 from xrayfast.learning.model.layers import LayerGroup
+from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import LoadedBackbone, load_backbone, require_weights_of
 
 MAX_HEAD_WEIGHTS = 2**28
@@ -78,7 +79,7 @@ class ConcatPool(nn.Module):
 
 
 def build_network(
-    arch: str, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai"
+    arch: str, n_out: int, head_width: int | Sequence[int] = (), head: HeadName = "fastai", size: int = 224
 ) -> nn.Sequential:
     """A randomly initialised network, from images (N, 3, H, W) to logits (N, n_out).
 
@@ -86,15 +87,17 @@ def build_network(
     `load_state_dict(..., assign=True)`.
 
     Args:
-        arch: a name in `BACKBONES`.
+        arch: a name in `BACKBONES`, or "timm:NAME".
         n_out: number of labels.
         head_width: hidden units of each hidden layer of the head; () for the head's default, see `hidden_units`.
         head: see `add_head`.
+        size: side of the images in pixels, on which networks of timm may depend.
 
     Raises:
         ConfigError: no such backbone, or it does not go with the head.
     """
-    return add_head(load_backbone(arch, with_classifier=head == "classifier"), n_out, head_width, head)
+    backbone = load_backbone(arch, with_classifier=head == "classifier", size=size)
+    return add_head(backbone, n_out, head_width, head, size if is_timm(arch) else 32)
 
 
 def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequential:
@@ -107,7 +110,7 @@ def describe_network(model: ModelConfig, n_out: int, weights: Path) -> nn.Sequen
     """
     try:
         with torch.device("meta"):
-            network = build_network(model.arch, n_out, model.head_width, model.head)
+            network = build_network(model.arch, n_out, model.head_width, model.head, model.size)
     except ConfigError as error:
         raise RunError(
             f"{weights.parent}: config.yaml and labels.json describe no network that can be built: {error}"

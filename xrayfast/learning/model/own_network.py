@@ -24,8 +24,9 @@ from xrayfast.config import NAMED_WEIGHTS, OWN_WEIGHTS, HeadName, ModelConfig
 from xrayfast.errors import ConfigError, plural, shorten
 from xrayfast.learning.model.backbones import Blocks
 from xrayfast.learning.model.fusion import make_contiguous
-from xrayfast.learning.model.layers import HEAD, NORMS, Grouping, LayerGroup, layer_groups
-from xrayfast.learning.model.network import LayeredNetwork, add_head, describe_network, unused_note
+from xrayfast.learning.model.layers import HEAD, NORMS, Grouping, LayerGroup, group_parameters, layer_groups
+from xrayfast.learning.model.network import LayeredNetwork, add_head, build_network, describe_network, unused_note
+from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import LoadedBackbone, copy_weights, read_weights, require_weights_of
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.own_code import is_own, name_of, names_of_code, require_code
@@ -127,7 +128,11 @@ def network_of_run(model: ModelConfig, n_out: int, weights: Path, arch: Callable
     """
     if arch is None:
         require_code(names_of_code({"arch": model.arch}), {}, str(weights.parent / "config.yaml"))
-        return describe_network(model, n_out, weights)
+        described = describe_network(model, n_out, weights)
+        if not is_timm(model.arch):
+            return described
+        with isolated_rng("init"):  # it may have buffers that its weights lack
+            return build_network(model.arch, n_out, model.head_width, model.head, model.size)
     if not is_own(model.arch):
         raise ConfigError(f"{weights.parent}: arch is {model.arch}, no code of your own. Leave out arch.")
     source = model.weights if model.weights == OWN_WEIGHTS else "none"
@@ -345,16 +350,5 @@ def _split_groups(splitter: Callable[[nn.Module], Any], model: nn.Module, name: 
         raise ConfigError(
             f"splitter {name_of(splitter)} {problem}; expected each parameter of {name} in one list, the head's last."
         )
-    modules: list[list[nn.Module]] = [[] for _ in lists]
-    covered: set[int] = set()
-    for module in model.modules():  # parents come before their children
-        numbers = {group_of[id(p)] for p in module.parameters()}
-        if len(numbers) == 1 and id(module) not in covered:
-            modules[numbers.pop()].append(module)
-            covered |= {id(m) for m in module.modules()}
-    groups = []
-    for number, parameters in enumerate(lists):
-        there = {id(p) for module in modules[number] for p in module.parameters()}
-        own = tuple(p for p in parameters if id(p) not in there)
-        groups.append(LayerGroup(f"group {number + 1}", tuple(modules[number]), own))
+    groups = group_parameters(model, {f"group {number}": found for number, found in enumerate(lists, 1)})
     return (*groups[:-1], LayerGroup(HEAD, groups[-1].modules, groups[-1].own))

@@ -9,6 +9,7 @@ from torchvision.ops import StochasticDepth
 
 from xrayfast.learning.model.fusion import make_contiguous
 from xrayfast.learning.model.layers import LayerGroup, attribute, trace
+from xrayfast.learning.model.pretrained.timm_networks import TimmBackbone
 
 
 def split_network(
@@ -29,7 +30,10 @@ def split_network(
         groups: its layer groups, the last of which is the head.
         n_frozen: how many of the first groups are frozen.
     """
-    graph = trace(model, [module for group in groups[:-1] for module in group.modules])
+    leaves = [module for group in groups[:-1] for module in group.modules]
+    if n_frozen == len(groups) - 1:
+        leaves += [module for module in model.modules() if isinstance(module, TimmBackbone)]
+    graph = trace(model, leaves)
     image, output = next(iter(graph.nodes)), next(iter(reversed(graph.nodes)))
     unfrozen = _unfrozen_nodes(model, graph, groups[n_frozen:])
     read = {source for node in unfrozen for source in node.all_input_nodes} - unfrozen

@@ -54,28 +54,32 @@ class LoadedBackbone:
     unused: tuple[str, ...] = ()
 
 
-def load_backbone(arch: str, weights: str = "none", *, with_classifier: bool = False) -> LoadedBackbone:
+def load_backbone(
+    arch: str, weights: str = "none", *, with_classifier: bool = False, size: int = 224
+) -> LoadedBackbone:
     """Build a backbone and load its weights.
 
     Args:
-        arch: a name in `BACKBONES`.
+        arch: a name in `BACKBONES`, or "timm:NAME".
         weights: "imagenet", "none" (random, from torch's global generator), or the path of a state dict (`.pth`, read
             with `weights_only=True`) or safetensors file: of the whole torchvision network, of its backbone, or of a
             run of xrayfast with the same arch, with or without the prefixes of wrappers; any float type. A head in it
             is not used.
         with_classifier: keep the hidden layers of its own classifier as the last block.
+        size: side of the images in pixels, on which networks of timm may depend.
 
     Raises:
         ConfigError: no such backbone, or it has no such classifier.
         WeightsError: weights that can't be downloaded or read, or don't fit; the message names the tensors.
     """
-    row = find_backbone(arch)
+    row = find_backbone(arch, size)
     unused: tuple[str, ...] = ()
-    network = row.build(weights=None)
+    own_loader = weights == "imagenet" and row.weights is None
+    network = row.build(weights=weights if own_loader else None)
     blocks = row.divide(network, with_classifier=with_classifier)
-    if weights == "imagenet":
+    if weights == "imagenet" and not own_loader:
         network.load_state_dict(_imagenet(row))
-    elif weights != "none":
+    elif weights not in ("none", "imagenet"):
         unused = copy_weights(network, blocks, read_weights(Path(weights)), weights, arch)
     return LoadedBackbone(blocks, row.pooled_side, unused)
 

@@ -120,7 +120,11 @@ def cache_features(
         WriteError: there is neither memory nor disk for it.
     """
     network, _ = split_network(learn.model.eval(), learn.groups, n_frozen)
-    frozen = network if learn.is_own else to_channels_last(fuse_batch_norm(nn.Sequential(network)), learn.dls.device)
+    frozen = (
+        network
+        if not learn.is_torchvision
+        else to_channels_last(fuse_batch_norm(nn.Sequential(network)), learn.dls.device)
+    )
     done, total = 0, views * len(learn.dls.train_ds) + len(learn.dls.valid_ds)
 
     def after_batch(images: int) -> None:
@@ -151,10 +155,10 @@ def _shapes(learn: RadiographLearner, n_frozen: int) -> tuple[torch.Size, ...]:
 
 
 def caching_problem(learn: RadiographLearner, n_frozen: int) -> str:
-    """Why the features of a network of the user's own can't be cached, "" where they can: where torch.fx traces what it
-    computes.
+    """Why the features of a network of the user's own, or of timm, can't be cached; "" where they can: where torch.fx
+    traces what it computes.
     """
-    if not (learn.is_own and n_frozen):
+    if learn.is_torchvision or not n_frozen:
         return ""
     try:
         frozen, later = split_network(learn.model.eval(), learn.groups, n_frozen)

@@ -56,6 +56,7 @@ from xrayfast.learning.model.own_loss import OwnLoss
 from xrayfast.learning.model.own_network import build_own_network
 from xrayfast.learning.model.precision import first_conv_in_fp32
 from xrayfast.learning.model.pretrained.run_weights import copy_run_weights, find_starting_run
+from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.model.weights import load_backbone
 from xrayfast.learning.randomness import isolated_rng
 from xrayfast.learning.training.callbacks import FrozenInference, MixImages, RepeatChannel
@@ -217,6 +218,11 @@ class RadiographLearner(Learner):
     def is_own(self) -> bool:
         """Whether its network is code of the user's own."""
         return is_own(self.arch)
+
+    @property
+    def is_torchvision(self) -> bool:
+        """Whether its network is one of torchvision, which torch.fx traces as it computes."""
+        return not (self.is_own or is_timm(self.arch))
 
     @property
     def arch(self) -> str:
@@ -440,8 +446,9 @@ def build_layers(
         given = {name: options[name] for name in ("head", "head_width", "size")}
         network = build_own_network(code, n_out, weights=of_file, grouping=grouping, **given)
     else:
-        backbone = load_backbone(options["arch"], of_file, with_classifier=head == "classifier")
-        model = add_head(backbone, n_out, options["head_width"], head)
+        arch, size = options["arch"], options["size"]
+        backbone = load_backbone(arch, of_file, with_classifier=head == "classifier", size=size)
+        model = add_head(backbone, n_out, options["head_width"], head, size if is_timm(arch) else 32)
         groups = layer_groups(backbone.blocks, model[1], grouping)
         network = LayeredNetwork(model, groups, head, weights, unused_note(backbone.unused, weights))
     if run:

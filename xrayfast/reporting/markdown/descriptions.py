@@ -85,7 +85,8 @@ def network(facts: RunFacts) -> str:
 
 
 def _maker(facts: RunFacts) -> str:
-    return "the user's own" if is_own(facts.config.model.arch) else "torchvision's"
+    arch = facts.config.model.arch
+    return "the user's own" if is_own(arch) else "timm's" if arch.startswith("timm:") else "torchvision's"
 
 
 def initial_weights(facts: RunFacts) -> str:
@@ -107,11 +108,12 @@ def initial_weights(facts: RunFacts) -> str:
 
 def preparation(facts: RunFacts) -> str:
     """How a file becomes the network's input."""
+    whose = "its weights' own" if facts.config.model.arch.startswith("timm:") else "ImageNet's"
     window = facts.config.data.window
     return (
         f"Each file is read as one gray 8-bit image (16-bit values scaled to the bit depth that they use, DICOM "
         f"through its modality and VOI transformations with the window '{window}', MONOCHROME1 inverted), fitted whole "
-        f"into a square of {facts.config.model.size} px, padded with black, and normalised by ImageNet's mean and "
+        f"into a square of {facts.config.model.size} px, padded with black, and normalised by {whose} mean and "
         "standard deviation."
     )
 

@@ -12,6 +12,7 @@ import torch
 
 from xrayfast._version import __version__
 from xrayfast.errors import plural
+from xrayfast.learning.model.pretrained.timm_networks import is_timm
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.mixed_precision import training_precision
 from xrayfast.run import now
@@ -33,12 +34,13 @@ def collect_provenance(
     """
     data = learn.dls.manifest
     device = learn.dls.device
+    libraries = (*_LIBRARIES, *(["timm"] if is_timm(learn.arch) else []))
     return {
         "status": "created",
         "started": now(),
         "command": command,
         "xrayfast": __version__,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in libraries}},
         "platform": platform.platform(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{os.cpu_count()} cores",

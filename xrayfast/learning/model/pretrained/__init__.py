@@ -1,1 +1,1 @@
-"""What networks start from besides torchvision's weights and files: other runs."""
+"""What networks start from besides torchvision: other runs, and networks of timm."""
