@@ -79,13 +79,13 @@ class Predictor:
         *,
         tta: bool = False,
         augmentation: Augmentation | None = DEFAULT,
-        is_own: bool = False,
+        fuse: bool = True,
     ) -> None:
         self.network, self.decision, self.size, self.seed, self.tta = network.eval(), decision, size, seed, tta
         self.device = next(network.parameters()).device
         self.augmentation = augmentation
         # What torch.fx would trace of code that it does not know may be another branch of it.
-        fused = copy.deepcopy(network) if is_own or not isinstance(network, nn.Sequential) else fuse_batch_norm(network)
+        fused = fuse_batch_norm(network) if fuse and isinstance(network, nn.Sequential) else copy.deepcopy(network)
         self._fused = to_channels_last(fused, self.device)
 
     @classmethod
@@ -114,7 +114,7 @@ class Predictor:
             train.seed,
             tta=train.tta,
             augmentation=train.augmentation,
-            is_own=arch is not None or is_timm(model.arch),
+            fuse=arch is None and not is_timm(model.arch),
         )
 
     @classmethod
@@ -122,10 +122,10 @@ class Predictor:
         """The network of a learner on `xrayfast.dataloaders`, as it is now; without calibration and thresholds."""
         dls = learn.dls
         # A learner that fastai's `Learner` made has no settings.
-        seed, is_own = (learn.settings["seed"], not learn.is_torchvision) if hasattr(learn, "settings") else (0, True)
+        seed, fuse = (learn.settings["seed"], learn.is_torchvision) if hasattr(learn, "settings") else (0, False)
         ranges = AUGMENTATIONS.get(dls.augment)
         decision = Decision(dls.manifest.task, dls.manifest.labels)
-        return cls(learn.model, decision, dls.size, seed, augmentation=ranges, is_own=is_own)
+        return cls(learn.model, decision, dls.size, seed, augmentation=ranges, fuse=fuse)
 
     def inputs(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
         """N arrays (H, W) uint8 as the network takes them: (N, 3, size, size) float32 on the device, normalised."""
