@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -140,10 +141,6 @@ def _takes(setting: str) -> Callable[[Any, Any], bool]:
     return lambda train, facts: setting in loss_settings(train.loss)
 
 
-def _in_table(data: Any, facts: DataFacts) -> bool:
-    return facts.table
-
-
 _NO_FOLDERS = "the labels are in a table"
 _FOLDERS = "the labels are class folders"
 _TABLE = "Give a table with --labels"
@@ -164,9 +161,14 @@ _OF_UNFREEZING = Effect(
 )
 _OF_ADAM = Effect(lambda train, facts: train.optimizer == "adam", "it belongs to adam", "Use --optimizer adam")
 
+_data_note = partial(Effect, facts=DataFacts, harmless=True)
+_image_note = partial(Effect, facts=DecodedFacts, harmless=True)
+_plan_note = partial(Effect, facts=PlanFacts, harmless=True)
+"""Effects that depend on these facts, of which an option that does not act is noted."""
+
 EFFECTS: dict[str, tuple[Effect, ...]] = {
     "label_delim": (
-        Effect(_in_table, _FOLDERS, _TABLE, DataFacts),
+        Effect(lambda data, facts: facts.table, _FOLDERS, _TABLE, DataFacts),
         Effect(
             lambda data, facts: not (facts.table and facts.flags) or data.label_delim == "auto",
             "the labels are columns of 0 and 1",
@@ -175,11 +177,9 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     ),
     "class_level": (Effect(lambda data, facts: not facts.table, _NO_FOLDERS, facts=DataFacts),),
     "exact_labels": (
-        Effect(
+        _data_note(
             lambda data, facts: not data.exact_labels or facts.spellings(),
             "no two labels differ in their spelling alone",
-            facts=DataFacts,
-            harmless=True,
         ),
     ),
     "keep_no_finding": (
@@ -191,34 +191,21 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     ),
     "valid_fraction": (
         Effect(lambda data, facts: data.folds is None, "one of the folds is the validation split"),
-        Effect(lambda data, facts: "valid" not in facts.given, _GIVEN_SPLIT, facts=DataFacts, harmless=True),
+        _data_note(lambda data, facts: "valid" not in facts.given, _GIVEN_SPLIT),
     ),
     "test_fraction": (
-        Effect(
-            lambda data, facts: not data.test_fraction or "test" not in facts.given,
-            _GIVEN_SPLIT,
-            facts=DataFacts,
-            harmless=True,
-        ),
+        _data_note(lambda data, facts: not data.test_fraction or "test" not in facts.given, _GIVEN_SPLIT),
     ),
-    "split_seed": (Effect(lambda data, facts: facts.drawn, "no split is drawn", facts=DataFacts, harmless=True),),
+    "split_seed": (_data_note(lambda data, facts: facts.drawn, "no split is drawn"),),
     "ignore_split": (
-        Effect(
-            lambda data, facts: not data.ignore_split or facts.own_split,
-            "the data set has no split of its own",
-            facts=DataFacts,
-            harmless=True,
+        _data_note(
+            lambda data, facts: not data.ignore_split or facts.own_split, "the data set has no split of its own"
         ),
     ),
     "split_col": (_OF_ONE_SPLIT,),
     "split_file": (_OF_ONE_SPLIT,),
     "unreadable": (
-        Effect(
-            lambda data, facts: data.unreadable == "error" or facts.unreadable,
-            "each image can be read",
-            facts=DecodedFacts,
-            harmless=True,
-        ),
+        _image_note(lambda data, facts: data.unreadable == "error" or facts.unreadable, "each image can be read"),
         Effect(
             lambda data, facts: False,
             "files that can't be read are left out of an evaluation and counted",
@@ -227,30 +214,19 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         ),
     ),
     "keep_masks": (
-        Effect(
+        _image_note(
             lambda data, facts: not data.keep_masks or facts.others,
             "no image is a mask, an overlay, a map or a thumbnail by its name or content",
-            facts=DecodedFacts,
-            harmless=True,
         ),
     ),
     "missing": (
         Effect(lambda data, facts: facts.table or data.missing == "error", _FOLDERS, _TABLE, DataFacts),
-        Effect(
+        _data_note(
             lambda data, facts: data.missing == "error" or not facts.table or facts.missing,
             "each row of the table has its image",
-            facts=DataFacts,
-            harmless=True,
         ),
     ),
-    "window": (
-        Effect(
-            lambda data, facts: data.window == "auto" or facts.dicom(),
-            "no image is a DICOM file",
-            facts=DataFacts,
-            harmless=True,
-        ),
-    ),
+    "window": (_data_note(lambda data, facts: data.window == "auto" or facts.dicom(), "no image is a DICOM file"),),
     "cache_dir": (Effect(lambda data, facts: data.cache, "nothing is cached with --no-cache"),),
     "freeze_epochs": (_OF_UNFREEZING,),
     "lr_div": (_OF_UNFREEZING,),
@@ -262,29 +238,22 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             "the last phase has no more epochs than that",
             "Train for more --epochs",
         ),
-        Effect(
+        _plan_note(
             lambda train, facts: (
                 train.early_stop is None or train.early_stop >= train.epochs or train.early_stop <= facts.stoppable
             ),
             "the last phase ends before so many epochs can follow its best one",
-            facts=PlanFacts,
-            harmless=True,
         ),
     ),
     "monitor": (
-        Effect(
-            lambda train, facts: train.monitor == "auto" or facts.epochs > 1,
-            "there is one epoch, which is the best",
-            facts=PlanFacts,
-            harmless=True,
+        _plan_note(
+            lambda train, facts: train.monitor == "auto" or facts.epochs > 1, "there is one epoch, which is the best"
         ),
     ),
     "allow_leaks": (
-        Effect(
+        _plan_note(
             lambda train, facts: not train.allow_leaks or facts.leaks,
             "no patient and no image is in more than one split",
-            facts=PlanFacts,
-            harmless=True,
         ),
     ),
     "progressive": (
@@ -296,18 +265,14 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             "it has more sizes than there are epochs",
             "Name fewer sizes, or train for more --epochs",
         ),
-        Effect(
+        _plan_note(
             lambda train, facts: len(train.progressive) < 2 or bool(facts.sizes),
             "all epochs train on cached features, computed at the last size",
             "--reuse-frozen off runs frozen layers in each epoch, on growing images",
-            PlanFacts,
-            harmless=True,
         ),
-        Effect(
+        _plan_note(
             lambda train, facts: not facts.sizes or set(train.progressive) <= facts.sizes,
             "there are too few epochs without cached features",
-            facts=PlanFacts,
-            harmless=True,
             verb="does not come to all sizes",
         ),
     ),
@@ -328,32 +293,26 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
             lambda train, facts: train.reuse_frozen != "on" or not _trains_all_at_once(train),
             "all layers are trained from the first epoch on",
         ),
-        Effect(
+        _plan_note(
             lambda train, facts: (
                 train.reuse_frozen == "auto"
                 or _trains_all_at_once(train)
                 or (facts.frozen if train.reuse_frozen == "on" else facts.cached_by_auto)
             ),
             "there is nothing whose features would be cached",
-            facts=PlanFacts,
-            harmless=True,
         ),
     ),
     "frozen_views": (
         Effect(lambda train, facts: train.augment != "off", "with --augment off all views are the same"),
         Effect(lambda train, facts: train.reuse_frozen != "off", "no features are cached with --reuse-frozen off"),
-        Effect(
+        _plan_note(
             lambda train, facts: train.reuse_frozen == "off" or facts.cached,
             "no phase trains on cached features",
             "--reuse-frozen on caches them whatever the number of epochs",
-            PlanFacts,
-            harmless=True,
         ),
-        Effect(
+        _plan_note(
             lambda train, facts: not facts.cached or train.frozen_views == facts.views,
             "with so many epochs --reuse-frozen auto caches more views",
-            facts=PlanFacts,
-            harmless=True,
         ),
     ),
     "splitter": (
