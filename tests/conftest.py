@@ -136,6 +136,7 @@ def tiny_multi_run(multi_dir, tmp_path_factory):
         unfreeze=True,
         epochs=1,
         loss="focal",
+        precise_bn=False,  # from scratch some channels are nearly constant, by which rounding would be magnified
         **TINY,
     )
 

@@ -99,6 +99,7 @@ def test_lr_find_takes_the_fields_that_have_an_effect_in_a_range_test():
         "lr",
         "lr_div",
         "schedule",
+        "precise_bn",
         "early_stop",
         "monitor",
         "train_metrics",
@@ -313,3 +314,34 @@ def test_what_a_file_says_as_people_write_it_is_read(tmp_path):
     for text in ("1e3", "1.0", "on", "0x1f", "~"):  # a column may be called so
         (tmp_path / "c.yaml").write_text(Config().updated({"label_col": text}).to_yaml())
         assert Config.read(tmp_path / "c.yaml").data.label_col == (text,)
+
+
+def test_a_run_of_an_older_version_means_what_it_did():
+    old = Path(__file__).parent / "old_runs" / "single" / "config.yaml"
+    assert "precise_bn" not in old.read_text()
+    assert Config.read(old).train.precise_bn is False
+    assert Config().train.precise_bn is True
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"unfreeze": True}, 100.0),
+        ({"unfreeze_blocks": 2}, 100.0),
+        ({"unfreeze": True, "lr_div": 7.0}, 7.0),
+        ({"unfreeze": True, "precise_bn": True}, None),  # of this version
+        ({}, None),  # nothing is unfrozen
+        ({"unfreeze": True, "weights": "none"}, None),  # 1, then and now
+    ],
+)
+def test_the_first_layers_rate_of_an_older_run_is_what_it_was(tmp_path, change, expected):
+    content = Config().updated(change).model_dump(mode="json")
+    if "precise_bn" not in change:
+        del content["train"]["precise_bn"]
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(content))
+    assert Config.read(tmp_path / "c.yaml").train.lr_div == expected
+
+
+def test_a_file_of_a_few_settings_leaves_the_others_as_they_are_now(tmp_path):
+    (tmp_path / "c.yaml").write_text("train:\n  epochs: 3\n  lr: 0.1\n")
+    assert Config.read(tmp_path / "c.yaml").train.precise_bn is True

@@ -148,6 +148,7 @@ PLAN = PlanFacts(
     cached_by_auto=True,
     views=2,
     leaks=True,
+    norms=True,
 )
 """A run in which every option acts."""
 
@@ -181,6 +182,7 @@ BY_FACTS = [
     ("early_stop", 4, {"stoppable": 3}),
     ("monitor", "accuracy", {"epochs": 1}),
     ("allow_leaks", True, {"leaks": False}),
+    ("precise_bn", False, {"norms": False}),
     ("progressive", (32, 224), {"sizes": frozenset()}),
     ("progressive", (32, 224), {"sizes": frozenset({224})}),
     ("reuse_frozen", "on", {"frozen": False}),
@@ -362,6 +364,25 @@ def test_a_run_says_which_options_changed_nothing(tiny_run, tmp_path):
     assert "Not used: 1." in said
 
 
+def test_precise_statistics_act_where_the_backbone_trains_batch_norm():
+    from torch import nn
+
+    from xrayfast.learning.model.layers import LayerGroup
+    from xrayfast.learning.training.phases import Phase
+    from xrayfast.workflows.steps.training import ScheduledPhase, plan_facts
+
+    modules = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm1d(3)
+    groups = [LayerGroup("", (module,)) for module in modules]
+
+    def norms(*frozen):
+        scheduled = [ScheduledPhase(Phase("", 1, count, ()), 0, 0, (64,)) for count in frozen]
+        return plan_facts(scheduled, Config().train, groups, leaks=False).norms
+
+    assert norms(2, 0)
+    assert not norms(2, 1)
+    assert not norms(2)
+
+
 def test_when_early_stopping_can_act():
     """By the phases: the first epoch of all is always the best so far."""
     from xrayfast.learning.training.phases import Phase
@@ -369,7 +390,7 @@ def test_when_early_stopping_can_act():
 
     def stoppable(*phases):
         scheduled = [ScheduledPhase(Phase("", len(s), 0, ()), 0, 0, s) for s in phases]
-        return plan_facts(scheduled, Config().train, leaks=False).stoppable
+        return plan_facts(scheduled, Config().train, groups=(), leaks=False).stoppable
 
     assert stoppable((64,) * 6) == 4  # best after 1, 4 more without improvement, the 6th is left out
     assert stoppable((64,), (64,) * 6) == 5  # the best may be of the first phase

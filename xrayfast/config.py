@@ -446,7 +446,7 @@ class TrainConfig(_Section):
         None,
         "The first layers train at 1/X of the head's rate.",
         metavar="X",
-        shown="100, or 1 without pretrained weights",
+        shown="10, or 1 without pretrained weights",
         ge=1,
         le=1e6,
     )
@@ -466,6 +466,11 @@ class TrainConfig(_Section):
         bare=EMA_DECAY,
         gt=0,
         lt=1,
+    )
+    precise_bn: bool = option(
+        True,
+        "Compute the statistics of unfrozen batch norm anew after each epoch, from its last 256 images; the running "
+        "ones lag behind the weights.",
     )
     early_stop: int | None = option(
         None, "Stop the last phase after N epochs without improvement.", metavar="N", ge=1, le=MAX_EPOCHS
@@ -723,6 +728,7 @@ class Options(ResultsOptions, total=False):
     eps: float | None
     wd: float
     ema: float | bool | None
+    precise_bn: bool
     loss: LossName | Callable[..., Any]
     gamma: float
     alpha: float | tuple[float, ...] | None
@@ -826,6 +832,7 @@ class Config(_Section):
         """
         content = read_yaml(Path(path), "settings in the sections data, model, train and results", ConfigFileError)
         folder = Path(path).absolute().parent
+        content = _fill_as_before(content)
         if content is None:
             return cls()._of(folder)
         if not isinstance(content, dict):
@@ -849,6 +856,25 @@ SECTIONS: dict[str, type[BaseModel]] = {
 }
 FIELD_SECTIONS = {name: section for section, model in SECTIONS.items() for name in model.model_fields}
 """The section of each field; names are unique over all sections."""
+
+
+FIELDS_OF_FIRST_VERSION = frozenset({"unfreeze", "freeze_epochs", "epochs", "lr", "lr_div", "schedule", "wd"})
+"""Of the section `train`, some that every version writes into a run's `config.yaml`."""
+
+
+def _fill_as_before(content: Any) -> Any:
+    """The content of a file; where it is the `config.yaml` of a run that a version before 0.8 trained, with what the
+    run did and the file does not say, since the defaults were others.
+    """
+    train = content.get("train") if isinstance(content, dict) else None
+    if not isinstance(train, dict) or "precise_bn" in train or not train.keys() >= FIELDS_OF_FIRST_VERSION:
+        return content
+    before: dict[str, Any] = {"precise_bn": False}
+    pretrained = not isinstance(content.get("model"), dict) or content["model"].get("weights") != "none"
+    unfreezes = any(train.get(name) for name in ("unfreeze", "unfreeze_blocks", "unfreeze_layers"))
+    if train["lr_div"] is None and pretrained and unfreezes:
+        before["lr_div"] = 100.0
+    return {**content, "train": train | before}
 
 
 @cache

@@ -23,8 +23,8 @@ from xrayfast.errors import ConfigError
 from xrayfast.own_code import is_own, show_setting
 
 NOT_IN_RANGE_TEST = (
-    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "early_stop", "monitor",
-    "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds",
+    "freeze_epochs", "gradual_unfreeze", "epochs", "lr", "lr_div", "schedule", "ema", "precise_bn", "early_stop",
+    "monitor", "train_metrics", "tta", "allow_leaks", "progressive", "reuse_frozen", "frozen_views", "thresholds",
     "target_sensitivity", "target_specificity", "target_confidence", "positive", "calibrate", "prevalence", "resamples",
 )  # fmt: skip
 """Options without effect in `find_lr`."""
@@ -90,6 +90,7 @@ class PlanFacts:
         cached_by_auto: whether one would, with `reuse_frozen` auto.
         views: cached views per training image, 0 where none are cached.
         leaks: whether there are leaks.
+        norms: whether a batch norm of the backbone is trained.
     """
 
     epochs: int
@@ -100,6 +101,7 @@ class PlanFacts:
     cached_by_auto: bool
     views: int
     leaks: bool
+    norms: bool
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
     "lr_div": (_OF_UNFREEZING,),
     "beta2": (_OF_ADAM,),
     "eps": (_OF_ADAM,),
+    "precise_bn": (_plan_note(lambda train, facts: facts.norms, "the backbone trains no batch norm"),),
     "early_stop": (
         Effect(
             lambda train, facts: train.early_stop is None or train.early_stop < train.epochs,

@@ -24,35 +24,27 @@ class InferenceBatchNorm(Callback):
                 module.eval()
 
 
-class SlowBatchNorm(Callback):
-    """Running statistics of batch norm move by a hundredth per batch, not by a tenth."""
-
-    order = -8
-
-    def before_train(self):
-        for module in self.model[0].modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.momentum = 0.01
-
-
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {},
-    # Why accuracy falls in the first unfrozen epoch.
-    "bn inference": {"cbs": InferenceBatchNorm},
-    "bn slow": {"cbs": SlowBatchNorm},
-    "lr_div 10": {"lr_div": 10.0},
-    "lr_div 10 + bn inference": {"lr_div": 10.0, "cbs": InferenceBatchNorm},
+    # Before version 0.7.
+    "0.6": {"precise_bn": False, "lr_div": 100.0},
+    # Why accuracy fell in the first unfrozen epoch.
+    "running bn": {"precise_bn": False},
+    "lr_div 100": {"lr_div": 100.0},
     "lr_div 3": {"lr_div": 3.0},
+    "0.6 + bn inference": {"precise_bn": False, "lr_div": 100.0, "cbs": InferenceBatchNorm},
     "no head phase": {"freeze_epochs": 0, "epochs": 6},
     "flat-cos": {"schedule": "flat-cos"},
     # Steps.
     "batch 16": {"batch_size": 16},
-    "lr_div 10 + batch 16": {"lr_div": 10.0, "batch_size": 16},
     "10 epochs": {"epochs": 10},
-    "lr_div 10 + 10 epochs": {"lr_div": 10.0, "epochs": 10},
+    "ema": {"ema": 0.99},
+    "10 epochs + batch 16 + ema": {"epochs": 10, "batch_size": 16, "ema": 0.99},
     # Regularisation and images.
     "strong augmentation": {"augment": "strong"},
     "mild augmentation": {"augment": "mild"},
+    "label smoothing": {"label_smoothing": 0.1},
+    "mixup": {"mixup": 0.4},
     "linear head": {"head": "linear"},
     "wd 0.1": {"wd": 0.1},
     "tta": {"tta": True},

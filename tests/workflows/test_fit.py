@@ -327,7 +327,8 @@ QUICK_TO_TRAIN = ["resnet18"]
 
 @pytest.mark.parametrize("arch", QUICK_TO_TRAIN)
 def test_every_arch_trains_saves_loads_and_predicts_the_same(arch, data, data_dir, tmp_path):
-    small = TINY | {"arch": arch, "batch_size": 16}
+    # One epoch from scratch leaves some channels nearly constant: precise statistics would magnify rounding.
+    small = TINY | {"arch": arch, "batch_size": 16, "precise_bn": False}
     run = xf.fit(data, runs=tmp_path, unfreeze=True, freeze_epochs=0, epochs=1, **small)
     valid = run.predictions("valid")
     assert np.isfinite(valid.probability).all()

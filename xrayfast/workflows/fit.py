@@ -238,7 +238,7 @@ def train_new(
     if start := find_starting_run(config.model.weights):
         remarks += describe_seen(start, manifest, images, reporter.preparing)
     leaks = any(remark.startswith(LEAKS_ALLOWED) for remark in remarks)
-    remarks += [*idle, *check_effects(config.train, plan_facts(scheduled, config.train, leaks))]
+    remarks += [*idle, *check_effects(config.train, plan_facts(scheduled, config.train, learn.groups, leaks))]
     remarks += check_results(config.results, manifest.task, manifest.labels)
     for remark in remarks:
         reporter.note(remark)

@@ -56,7 +56,7 @@ def test_learning_rates_are_discriminative():
     head, everything = plan_phases(TrainConfig(unfreeze=True, lr_div=16), groups=5, lr=1e-2, pretrained=True)
     assert head.lrs == (1e-2,) * 5
     assert everything.lrs == pytest.approx([5e-3 / 16, 5e-3 / 8, 5e-3 / 4, 5e-3 / 2, 5e-3])
-    assert plan_phases(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=True)[1].lrs[0] == pytest.approx(5e-5)
+    assert plan_phases(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=True)[1].lrs[0] == pytest.approx(5e-4)
     assert plan_phases(TrainConfig(unfreeze=True), 5, 1e-2, pretrained=False)[1].lrs == pytest.approx([5e-3] * 5)
 
 

@@ -14,6 +14,7 @@ CALLBACK_ORDER: dict[str, float] = {
     "FrozenInference": -9,  # then that of frozen layer groups
     "AverageWeights": -8,  # averages what those modes let train
     "CastToTensor": 9,  # fastai's
+    "PreciseBatchNorm": 9.2,  # keeps the batch as the network gets it, but whole
     "SplitBatches": 9.5,  # after whatever else makes a batch; before fp16 steps, for which gradients must be summed
     "Autocast": 10,
     "Float16": 10,

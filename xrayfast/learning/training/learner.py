@@ -71,6 +71,7 @@ from xrayfast.learning.training.loaders import (
 from xrayfast.learning.training.metrics import EpochMetric, EpochRecorder, build_epoch_metrics, try_metrics
 from xrayfast.learning.training.mixed_precision import set_precision
 from xrayfast.learning.training.optional.averaging import AverageWeights
+from xrayfast.learning.training.optional.batch_norm import PreciseBatchNorm
 from xrayfast.option_effects import check_settings
 from xrayfast.own_code import is_own, name_of, separate_code
 from xrayfast.progress import show_progress
@@ -276,6 +277,7 @@ def learner(
     eps: float | None = None,
     wd: float = 0.01,
     ema: float | bool | None = None,
+    precise_bn: bool = True,
     lr: float = 2e-3,
     precision: Precision = "auto",
     seed: int = 0,
@@ -326,6 +328,7 @@ def learner(
         wd: weight decay, decoupled.
         ema: decay of the moving average of the weights, which the network has after each epoch and fit, see
             `AverageWeights`; True for 0.999.
+        precise_bn: whether the statistics of batch norm are computed anew after each epoch, see `PreciseBatchNorm`.
         lr: the learner's default learning rate.
         precision: "auto", "fp32", "bf16" or "fp16".
         seed: of the random initial weights.
@@ -416,6 +419,8 @@ def _build_learner(
     if train.ema is not None:
         learn.average = AverageWeights(train.ema)
         learn.add_cb(learn.average)
+    if train.precise_bn:
+        learn.add_cb(PreciseBatchNorm(network.groups))
     set_precision(learn, train.precision)
     learn.freeze()
     return learn

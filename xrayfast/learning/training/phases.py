@@ -15,6 +15,9 @@ from xrayfast.learning.fastai_api import Learner, ParamScheduler, combined_cos
 from xrayfast.learning.training.mixed_precision import leave_autocast
 from xrayfast.metrics.registry import epoch_metrics, history_column
 
+LR_DIV = 10.0
+"""Default `lr_div` with pretrained weights; 100 before version 0.8."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -39,7 +42,7 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
     Without unfreezing, the head is trained alone for `epochs`. With it, the head comes first for `freeze_epochs`, then
     everything, or the last `unfreeze_blocks` blocks or `unfreeze_layers` layers, for `epochs`. As in fastai's
     `fine_tune`, the second phase has half the learning rate. It is spread geometrically, from lr / lr_div to lr at the
-    head: over all blocks, or over the unfrozen layers. The default lr_div is 100 for pretrained weights and 1 for a
+    head: over all blocks, or over the unfrozen layers. The default lr_div is 10 for pretrained weights and 1 for a
     network from scratch.
 
     With `gradual_unfreeze` there are phases of that many epochs in between: the first unfreezes one block or layer, and
@@ -66,7 +69,7 @@ def plan_phases(train: TrainConfig, groups: int, lr: float, pretrained: bool) ->
         return Phase(name, epochs, frozen, _discriminative_rates(peak, div, groups, frozen * (kind == "layer")))
 
     kind = "block" if train.unfreeze_layers is None else "layer"
-    div = train.lr_div if train.lr_div is not None else (100.0 if pretrained else 1.0)
+    div = train.lr_div if train.lr_div is not None else (LR_DIV if pretrained else 1.0)
     peak = lr / 2 if train.freeze_epochs else lr
     head = [Phase("head", train.freeze_epochs, backbone, (lr,) * groups)] if train.freeze_epochs else []
     steps = [unfreezing(count, train.gradual_unfreeze) for count in range(1, unfrozen) if train.gradual_unfreeze]

@@ -14,6 +14,7 @@ from xrayfast.data.cache.folders import cache_root
 from xrayfast.errors import ConfigError, RunError, TrainingError, shorten
 from xrayfast.files import known_digests, link_or_copy, replace_atomically
 from xrayfast.learning.callback_rules import names_using_images
+from xrayfast.learning.model.layers import LayerGroup
 from xrayfast.learning.threads import FreeThreads
 from xrayfast.learning.training.callbacks import (
     AdaptThreads,
@@ -39,6 +40,7 @@ from xrayfast.learning.training.frozen_features import (
 from xrayfast.learning.training.learner import RadiographLearner
 from xrayfast.learning.training.lr_find import range_test
 from xrayfast.learning.training.metrics import TrainRecorder
+from xrayfast.learning.training.optional.batch_norm import backbone_norms
 from xrayfast.learning.training.phases import Phase, plan_phases, resolve_monitor, run_phase, unfreeze_phase
 from xrayfast.learning.training.progressive import resize_progressively, sizes_by_epoch
 from xrayfast.option_effects import PlanFacts
@@ -125,7 +127,9 @@ def schedule_phases(
     ]
 
 
-def plan_facts(scheduled: Sequence[ScheduledPhase], train: TrainConfig, leaks: bool) -> PlanFacts:
+def plan_facts(
+    scheduled: Sequence[ScheduledPhase], train: TrainConfig, groups: Sequence[LayerGroup], leaks: bool
+) -> PlanFacts:
     """What options depend on, of a run whose phases are scheduled so; `leaks` says whether the data have some."""
     phases = [s.phase for s in scheduled]
     *before, last = [s.sizes for s in scheduled]
@@ -142,6 +146,7 @@ def plan_facts(scheduled: Sequence[ScheduledPhase], train: TrainConfig, leaks: b
         cached_by_auto=not train.mixes_images and any(frozen_group_counts(phases, "auto", train.views)),
         views=scheduled[0].views if cached else 0,
         leaks=leaks,
+        norms=bool(backbone_norms(groups[min(phase.frozen_groups for phase in phases) :])),
     )
 
 

@@ -1,0 +1,109 @@
+"""`--precise-bn`: the statistics of batch norm, computed from the weights as they are."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from xrayfast.learning.fastai_api import Callback
+from xrayfast.learning.model.layers import LayerGroup
+from xrayfast.learning.training.callback_order import CALLBACK_ORDER
+from xrayfast.learning.training.mixed_precision import autocast
+
+IMAGES = 256
+"""Training images from which statistics are computed, at least, where an epoch has as many."""
+
+
+class PreciseBatchNorm(Callback):
+    """After the batches of each epoch, computes the statistics of the batch norms that train, from the last batches.
+
+    The running statistics of training are an average over batches during which the weights moved, and lag behind them:
+    the more so, the higher the learning rate and the fewer the batches. In the first epoch after unfreezing, the
+    network that is validated is then another than the one that was trained (Wu and Johnson 2021, "Rethinking 'Batch'
+    in BatchNorm", arXiv 2105.07576). Training itself, which normalises by batch, stays the same.
+
+    While the backbone has no batch norm that trains, as with a frozen backbone or vgg16, nothing is computed.
+
+    Args:
+        groups: the layer groups of the network, from the input to the head.
+    """
+
+    order = CALLBACK_ORDER["PreciseBatchNorm"]
+    norms: list[_BatchNorm]
+    batches: deque[tuple[Any, ...]]
+
+    def __init__(self, groups: Sequence[LayerGroup]) -> None:
+        self.groups = groups
+        self.clear()
+
+    def before_train(self) -> None:
+        """Find the batch norms that train; frozen layers are in inference mode by now."""
+        self.clear()  # of an epoch that was interrupted
+        if not hasattr(self.learn, "lr_finder") and any(norm.training for norm in backbone_norms(self.groups)):
+            self.norms = [norm for norm in batch_norms(self.model) if norm.training]
+
+    def before_batch(self) -> None:
+        """Keep the last batches that have `IMAGES` images together."""
+        if self.training and self.norms:
+            self.batches.append(self.xb)
+            while sum(len(batch[0]) for batch in self.batches) - len(self.batches[0][0]) >= IMAGES:
+                self.batches.popleft()
+
+    def after_train(self) -> None:
+        """Compute the statistics."""
+        if self.batches:
+            with autocast(self.learn):
+                estimate_statistics(self.model, self.norms, self.batches)
+        self.clear()
+
+    def clear(self) -> None:
+        """Free the batches."""
+        self.norms, self.batches = [], deque()
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """The batch norms of a network or a module of it that have running statistics."""
+    return [norm for norm in module.modules() if isinstance(norm, _BatchNorm) and norm.track_running_stats]
+
+
+def backbone_norms(groups: Sequence[LayerGroup]) -> list[_BatchNorm]:
+    """Those of all layer groups but the head, which is the last one."""
+    return [norm for group in groups[:-1] for module in group.modules for norm in batch_norms(module)]
+
+
+def estimate_statistics(model: nn.Module, norms: Sequence[_BatchNorm], batches: Iterable[tuple[Any, ...]]) -> None:
+    """Set the running statistics of batch norms to the averages over batches of the mean and the unbiased variance,
+    weighted by size, where each batch is normalised by its own.
+
+    All other modules are in inference mode meanwhile, so that nothing random is drawn.
+
+    Args:
+        model: the network.
+        norms: those of its modules whose statistics are computed.
+        batches: arguments of the network, the first of them images (N, ...). In distributed training every rank
+            computes with whole batches, and all get the same.
+    """
+    modes, images = {module: module.training for module in model.modules()}, 0
+    kept = [(norm.momentum, vars(norm).pop("forward", None)) for norm in norms]
+    try:
+        model.eval()
+        for norm in norms:
+            norm.train()
+        for batch in batches:
+            images += len(batch[0])
+            for norm in norms:
+                norm.momentum = len(batch[0]) / images
+            with torch.no_grad():
+                model(*batch)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for norm, (momentum, forward) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            if forward is not None:  # of distributed training, which divides batches among ranks
+                norm.forward = forward  # type: ignore[method-assign]
