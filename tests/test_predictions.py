@@ -75,23 +75,19 @@ def test_selected_rows_keep_all_columns_aligned():
     assert len(some) == len(some.raw) == len(some.loss) == 3
 
 
-@pytest.mark.parametrize("value", ["2", "-0.1", "", "x", "nan"])
-def test_a_probability_out_of_range_is_an_error(value, tmp_path):
+@pytest.mark.parametrize(
+    ("column", "value", "found"),
+    [
+        *(("prob_a", value, "") for value in ("2", "-0.1", "", "x", "nan")),
+        *((column, "inf", r" \(a loss or an age is infinite") for column in ("loss", "age")),
+    ],
+)
+def test_a_value_out_of_range_is_an_error(column, value, found, tmp_path):
     example().write(tmp_path / "p.csv")
     table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
-    table.loc[2, "prob_a"] = value
+    table.loc[2, column] = value
     table.to_csv(tmp_path / "p.csv", index=False)
-    with pytest.raises(RunError, match=r"p\.csv: can't be read as predictions"):
-        Predictions.read(tmp_path / "p.csv", LABELS)
-
-
-@pytest.mark.parametrize("column", ["loss", "age"])
-def test_an_infinite_value_is_an_error(column, tmp_path):
-    example().write(tmp_path / "p.csv")
-    table = pd.read_csv(tmp_path / "p.csv", dtype=str, keep_default_na=False)
-    table.loc[2, column] = "inf"
-    table.to_csv(tmp_path / "p.csv", index=False)
-    with pytest.raises(RunError, match=r"p\.csv: can't be read as predictions \(a loss or an age is infinite"):
+    with pytest.raises(RunError, match=rf"p\.csv: can't be read as predictions{found}"):
         Predictions.read(tmp_path / "p.csv", LABELS)
 
 

@@ -270,12 +270,6 @@ class EndWithin(Callback):
             raise self.kind
 
 
-@pytest.mark.parametrize("kind", [CancelFitException, CancelTrainException])
-def test_an_epoch_that_is_cut_short_is_an_error(data_dir, tmp_path, kind):
-    with pytest.raises(TrainingError, match="A callback ended epoch 1 before it was trained and validated"):
-        fit(data_dir, tmp_path, cbs=EndWithin(kind))
-
-
 class EndEarly(Callback):
     """Ends training in one event."""
 
@@ -286,10 +280,19 @@ class EndEarly(Callback):
         raise CancelFitException
 
 
-@pytest.mark.parametrize("event", ["before_fit", "before_train", "before_batch"])
-def test_training_that_ends_before_its_first_batch_is_an_error(data_dir, tmp_path, event):
+@pytest.mark.parametrize(
+    ("end", "when"),
+    [
+        (EndWithin, CancelFitException),
+        (EndWithin, CancelTrainException),
+        (EndEarly, "before_fit"),
+        (EndEarly, "before_train"),
+        (EndEarly, "before_batch"),
+    ],
+)
+def test_an_epoch_that_is_cut_short_is_an_error(data_dir, tmp_path, end, when):
     with pytest.raises(TrainingError, match="A callback ended epoch 1 before it was trained and validated"):
-        fit(data_dir, tmp_path, cbs=EndEarly(event))
+        fit(data_dir, tmp_path, cbs=end(when))
 
 
 class SkipBatches(Callback):

@@ -66,13 +66,13 @@ class Shortcuts:
         return dict(sorted(found, key=lambda item: -item[1]))
 
 
-def predictable_labels(data: Manifest, features: Features, groups: Groups, seed: int = 0) -> dict[str, float]:
+def predictable_labels(data: Manifest, features: Features, groups: Groups) -> dict[str, float]:
     """The AUROC by all properties of the labels that they predict better than by chance, at 1 %.
 
     Instead of shuffles, which take most of the time of `probe`, the chance AUROC has the variance of the Mann-Whitney
     test (1947), with patients as trials. The arguments are those of `probe`.
     """
-    values = probe(data, features, groups, seed, only_all=True).auroc[ALL]
+    values = probe(data, features, groups, only_all=True).auroc[ALL]
     truth, own = data.truth[features.rows], groups[features.rows]
     found = {}
     for (label, value), (with_it, without) in zip(values.items(), count_patients(truth, own).tolist(), strict=True):

@@ -166,14 +166,13 @@ def show_uncalibrated(out: Output, decision: Decision) -> None:
         out.note(f"Labels that could not be calibrated in full: {reasons}.")
 
 
-def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: int = 3) -> None:
-    """Print a table of subgroups, and their largest gaps in words.
+def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task) -> None:
+    """Print a table of subgroups, and their three largest gaps in words.
 
     Args:
         out: prints them.
         grouping: as `metrics.subgroups.subgroups` gives it.
         task: "single" or "multi".
-        gaps: how many to print.
     """
     names = list(headline_metrics(task))
     names = names[:3] if out.console.width >= WIDE else list(dict.fromkeys((names[0], DEFAULT_METRIC, *names)))[:2]
@@ -195,7 +194,7 @@ def show_subgroups(out: Output, grouping: Mapping[str, Any], task: Task, gaps: i
             for group in grouping["groups"]
         ],
     )
-    for gap in grouping["gaps"][:gaps]:
+    for gap in grouping["gaps"][:3]:
         of = f" of {gap['label']}" if gap["label"] else f" over {gap['labels']} labels" if "labels" in gap else ""
         test = f"; {gap_test(gap)}" if gap_test(gap) else ""
         between = "" if gap["low"] is None else f" ({format_interval(gap['low'], gap['high'])})"

@@ -78,16 +78,13 @@ def overlay(pixels: NDArray[np.uint8], heat: NDArray[Any]) -> NDArray[np.uint8]:
     return mixed
 
 
-def overlays_figure(cases: Sequence[SaliencyCase], columns: int = 2) -> Figure:
-    """A grid of radiographs, each beside itself with its heat map, with file name, labels and share outside.
-
-    Args:
-        cases: what to show, in this order.
-        columns: pairs in a row.
+def overlays_figure(cases: Sequence[SaliencyCase]) -> Figure:
+    """A grid of radiographs, two in a row, each beside itself with its heat map, with file name, labels and share
+    outside.
     """
     if not cases:
         return figures.message_figure("No images to explain")
-    figure, places = figures.grid_figure(len(cases), columns, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
+    figure, places = figures.grid_figure(len(cases), 2, 2 * SIDE + 2 * GAP, SIDE + CAPTION, GAP, LEGEND)
     for case, (left, top) in zip(cases, places, strict=True):
         _pair(figure, case, left, top)
     _legend(figure)

@@ -296,22 +296,21 @@ def test_a_column_that_only_has_such_a_name_needs_no_note(tmp_path, name, cells)
 PEOPLE = [f"{i // 2 * 37 + 1000}" for i in range(24)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["Case", "case_id", "pat_no", "PatientName", "mrn", "subject", "person", "Hospital No Patient", "pt", "record_id",
-     "anon_patient_id", "SUBJECT_KEY"],
-)  # fmt: skip
-def test_columns_of_patients_by_their_names(tmp_path, name):
-    data = with_cells(tmp_path, name, PEOPLE)
-    assert data.table["patient"].nunique() == 12 and noted(data, f"patients from '{name}'")
-    assert (data.table.groupby("patient")["split"].nunique() == 1).all()
+KEYS = {
+    "patient": (
+        *("Case", "case_id", "pat_no", "PatientName", "mrn", "subject", "person", "Hospital No Patient", "pt"),
+        *("record_id", "anon_patient_id", "SUBJECT_KEY"),
+    ),
+    "study": ("visit_id", "series", "accession", "exam_id", "Session", "encounter_no", "scan_id"),
+}
 
 
-@pytest.mark.parametrize("name", ["visit_id", "series", "accession", "exam_id", "Session", "encounter_no", "scan_id"])
-def test_columns_of_studies_by_their_names(tmp_path, name):
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key, names in KEYS.items() for name in names])
+def test_columns_of_patients_and_studies_by_their_names(tmp_path, key, name):
     data = with_cells(tmp_path, name, PEOPLE)
-    assert data.table["study"].nunique() == 12 and noted(data, f"studies from '{name}'")
-    assert (data.table.groupby("study")["split"].nunique() == 1).all()
+    assert data.table[key].nunique() == 12
+    assert noted(data, f"{'patients' if key == 'patient' else 'studies'} from '{name}'")
+    assert (data.table.groupby(key)["split"].nunique() == 1).all()
 
 
 @pytest.mark.parametrize(

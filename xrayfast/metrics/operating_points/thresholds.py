@@ -189,9 +189,9 @@ def choose_threshold(
     return OperatingPoint(_between(levels, step), short, sensitivity, specificity, *counts)
 
 
-def threshold_array(points: Sequence[OperatingPoint], fallback: float = 0.5) -> Floats:
-    """The thresholds as an (L,) array for `decide`, with a fallback where none could be chosen."""
-    return np.array([fallback if point.threshold is None else point.threshold for point in points])
+def threshold_array(points: Sequence[OperatingPoint]) -> Floats:
+    """The thresholds as an (L,) array for `decide`, 0.5 where none could be chosen."""
+    return np.array([0.5 if point.threshold is None else point.threshold for point in points])
 
 
 def decide(probability: NDArray[Any], task: Task, threshold: float | NDArray[Any] = 0.5) -> NDArray[np.int64]:
