@@ -53,6 +53,7 @@ def good(data_dir, tiny_run, tmp_path_factory):
         "report": {"predictions": tiny_run.path / "predictions" / "valid.csv"},
         "resume": {"run": tiny_run},
         "resume_cross_validation": {"cv": cv},
+        "review": {"cv": cv},
         "save": {"learn": xf.learner(dls, weights="none")},
         "split": {"data": data},
         "synth": {"folder": tmp_path_factory.mktemp("synth")},

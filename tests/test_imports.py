@@ -33,7 +33,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # The same for the rooms inside two of them; what is not named is used by all.
 ROOMS = {
-    "data": [["decoding"], ["manifest"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
+    "data": [["decoding"], ["manifest"], ["corrections"], ["sources"], ["labels", "splits"], ["cache"], ["images"]],
     "learning": [["interpretation"], ["training", "inference"], ["model"]],
 }
 MOST_MODULES = 12

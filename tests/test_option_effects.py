@@ -49,6 +49,12 @@ UNFREEZE = {"unfreeze": True}
 # For each effect that the settings alone decide: options with which it acts, and options with which it does not.
 BY_SETTINGS = [
     ("valid_fraction", {"valid_fraction": 0.3}, {"valid_fraction": 0.3, "folds": 3}, "one of the folds"),
+    (
+        "corrections_sha256",
+        {"corrections_sha256": "x", "corrections": "x.csv"},
+        {"corrections_sha256": "x"},
+        "no corrections",
+    ),
     ("cache_dir", {"cache_dir": "x"}, {"cache_dir": "x", "cache": False}, "--no-cache"),
     ("freeze_epochs", {"freeze_epochs": 2, **UNFREEZE}, {"freeze_epochs": 2}, "nothing is unfrozen"),
     ("lr_div", {"lr_div": 5, "unfreeze_blocks": 1}, {"lr_div": 5}, "nothing is unfrozen"),

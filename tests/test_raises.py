@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,9 @@ CASES = {
     ("resume_cross_validation", "Interrupted"): lambda p: xf.resume_cross_validation(
         p.stopped_cv, interrupted=StopAfter(0)
     ),
+    ("review", "ConfigError"): lambda p: p.without_cleanlab(),
+    ("review", "RunError"): lambda p: xf.review(p.stopped_cv),
+    ("review", "WriteError"): lambda p: xf.review(p.cv, output=p.file / "x"),
     ("save", "ConfigError"): lambda p: xf.save(Learner(p.dls, p.learn.model), runs=p.folder),
     ("save", "DataError"): lambda p: xf.save(xf.load(p.gone, device="cpu"), runs=p.folder),
     ("save", "RunError"): lambda p: xf.save(p.learn, runs=p.file / "x"),
@@ -130,9 +134,16 @@ class Places:
         with pytest.raises(errors.Interrupted):
             xf.cross_validate(self.data, folds=2, runs=folder, name="cv", interrupted=StopAfter(0), **TINY)
         self.stopped_cv = folder / "cv"
+        self.cv = shutil.copytree(run.path, folder / "whole-cv")
+        (self.cv / "cross_validation.json").write_text('{"folds": 2}')
         self.own_cv = shutil.copytree(self.stopped_cv, folder / "own-cv", ignore=UNCHECKED)
         settings = (self.own_cv / "config.yaml").read_text().replace("loss: auto", "loss: own:mine")
         (self.own_cv / "config.yaml").write_text(settings)
+
+    def without_cleanlab(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "cleanlab.filter", None)
+            xf.review(self.cv)
 
     def changed(self, name, old, new):
         """A copy of the run with other settings."""

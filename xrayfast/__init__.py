@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from xrayfast.workflows.load import save as save
     from xrayfast.workflows.predict import predict as predict
     from xrayfast.workflows.report import report as report
+    from xrayfast.workflows.review import review as review
     from xrayfast.workflows.split import split as split
 
 _HOMES = {
@@ -76,6 +77,7 @@ _HOMES = {
     "report": "xrayfast.workflows.report:report",
     "resume": "xrayfast.workflows.fit:resume",
     "resume_cross_validation": "xrayfast.workflows.cross_validate:resume_cross_validation",
+    "review": "xrayfast.workflows.review:review",
     "save": "xrayfast.workflows.load:save",
     "split": "xrayfast.workflows.split:split",
     "synth": "xrayfast.synthetic:write_dataset",
@@ -110,6 +112,7 @@ __all__ = [
     "report",
     "resume",
     "resume_cross_validation",
+    "review",
     "save",
     "split",
     "synth",

@@ -212,7 +212,7 @@ def option(
         shown: shown as the default instead, such as "0 on a CPU, else up to 8".
         short: one-letter flag, such as "-e".
         repeated: whether a tuple is given by repeating the option; else its values are separated by commas.
-        python_only: whether the command line has no such option, since it takes code of the user's own.
+        python_only: whether the command line has no such option, as of code of the user's own.
         bare: what the option stands for without a value; None where it needs one.
         **bounds: pydantic's, such as `ge=1`.
     """
@@ -275,6 +275,15 @@ class DataConfig(_Section):
         "Lines such as 'Cardiomegaly = Enlarged heart', which merge synonyms; 'unknown = unknown' makes a label of a "
         "word.",
         metavar="FILE",
+    )
+    corrections: Path | None = option(
+        None,
+        "Labels to correct: CSV of image, label, given, proposed and accept, as 'xrayfast review' writes it, of which "
+        "accepted rows are applied.",
+        metavar="FILE",
+    )
+    corrections_sha256: str | None = option(
+        None, "SHA-256 of that file; another is an error.", metavar="HASH", python_only=True
     )
     exact_labels: bool = option(
         False, "Keep labels apart that differ only in case, spaces, '_', '-', quotes or the format of a number."

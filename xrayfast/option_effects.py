@@ -229,6 +229,12 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
         ),
     ),
     "window": (_data_note(lambda data, facts: data.window == "auto" or facts.dicom(), "no image is a DICOM file"),),
+    "corrections_sha256": (
+        Effect(
+            lambda data, facts: data.corrections_sha256 is None or data.corrections is not None,
+            "no corrections are given",
+        ),
+    ),
     "cache_dir": (Effect(lambda data, facts: data.cache, "nothing is cached with --no-cache"),),
     "freeze_epochs": (_OF_UNFREEZING,),
     "lr_div": (_OF_UNFREEZING,),
@@ -379,7 +385,7 @@ EFFECTS: dict[str, tuple[Effect, ...]] = {
 }
 """The options that act in some combinations only; one is mentioned where one of its effects does not act."""
 
-SELF_REPORTED = frozenset({"uncertain", "blank", "label_map"})
+SELF_REPORTED = frozenset({"uncertain", "blank", "label_map", "corrections"})
 """Options whose note says on how many cells or labels they acted, none included."""
 
 ALWAYS = frozenset({

@@ -25,6 +25,7 @@ import pandas as pd
 
 from xrayfast.batches import batches_figure, draw_losses, read_batches
 from xrayfast.config import PREDICTED_SPLITS, Config, PredictedSplit, Task
+from xrayfast.data.corrections import Correction
 from xrayfast.data.labels.positive_class import positive_class
 from xrayfast.display.overview import HasOverview, report_module
 from xrayfast.errors import ConfigError, RunError, plural, shorten
@@ -67,6 +68,7 @@ LABELS_FILE = "labels.json"
 MODEL_FILE = "model.safetensors"
 SPLIT_FILE = "split.csv"
 LEFT_OUT = "left_out.csv"
+CORRECTIONS = "corrections.csv"
 HISTORY_FILE = "history.csv"
 BATCHES_FILE = "batches.csv"
 METRICS_FILE = "metrics.json"
@@ -359,6 +361,20 @@ class Run(HasOverview):
         """Write `left_out.csv`, where images were left out: each with the reason, as in `Manifest.left_out`."""
         if rows := [(image, reason) for reason, images in left_out for image in images]:
             write_csv(self.path / LEFT_OUT, pd.DataFrame(rows, columns=["image", "reason"]))
+
+    @property
+    def corrections_path(self) -> Path | None:
+        """`corrections.csv`: the labels that a reader corrected; None where there are none.
+
+        Raises:
+            RunError: the file is gone or damaged.
+        """
+        return None if self.config.data.corrections is None else self._existing_file(CORRECTIONS)
+
+    def write_corrections(self, corrections: Iterable[Correction]) -> None:
+        """Write `corrections.csv`, where labels were corrected."""
+        if rows := [one.row() for one in corrections]:
+            write_csv(self.path / CORRECTIONS, pd.DataFrame(rows))
 
     def read_left_out(self) -> dict[str, str]:
         """The reasons of `left_out.csv`, by image; empty where there is none.

@@ -29,6 +29,7 @@ COMPARE = "compare runs/a runs/b --resamples 10"
 LAYERS = "models --layers tiny_vgg"
 TEST, VALID = "runs/a/predictions/test.csv", "runs/a/predictions/valid.csv"
 REPORT = f"report {TEST} --resamples 0"
+REVIEW = "review runs/whole"
 JSON = "--json"
 
 ACTS = {
@@ -115,6 +116,10 @@ ACTS = {
     ("report", "resamples"): (REPORT, f"report {TEST} --resamples 30"),
     ("report", "seed"): (f"report {TEST} --resamples 30", "--seed 3"),
     ("report", "as_json"): (REPORT, JSON),
+    ("review", "cv"): (REVIEW, "review runs/other-cv"),
+    ("review", "output"): (REVIEW, "-o labels"),
+    ("review", "top"): (REVIEW, "--top 0"),
+    ("review", "as_json"): (REVIEW, JSON),
     ("models", "layers"): ("models", "--layers tiny_vgg"),
     ("models", "size"): (LAYERS, "--size 64"),
     ("models", "head"): (LAYERS, "--head classifier"),
@@ -202,6 +207,8 @@ def place(tmp_path_factory):
         for words in ("--name a", "--name b --lr 0.02", "--name c --runs elsewhere --seed 2"):
             assert run(f"{fit} {words}").exit_code == 0
         assert run(f"{CROSS} --name part --fold 1").exit_code == 0
+        for words in ("--name whole", "--name other-cv --seed 2"):
+            assert run(f"{CROSS} {words}").exit_code == 0
         assert run("check other --cache-dir cached").exit_code == 0
         (folder / "two.csv").write_text("truth,prob_normal,prob_tb\nnormal,0.75,0.25\ntb,0.375,0.625\n")
         settings = folder / "elsewhere/c/config.yaml"
@@ -232,7 +239,8 @@ def outcome(place):
             text = re.sub(r"\d+ s\b|\d\d:\d\d", "", SECONDS.sub("", done.output))
             kinds = (".csv", ".png", ".yaml", ".html", ".json")
             files = {path.relative_to(copy): path for path in copy.rglob("*") if path.suffix in kinds}
-            timed = ("history.csv", "run.json", "evaluation.json", "report.html", "evaluation.html", "check.html")
+            pages = ("report.html", "evaluation.html", "check.html", "review.html")
+            timed = ("history.csv", "run.json", "evaluation.json", *pages)
             caches = sorted(str(path.relative_to(copy)) for path in copy.rglob("*px-*"))
             content = {name: path.read_bytes() for name, path in files.items() if name.name not in timed}
             content |= {n: SECONDS.sub("", c.decode()) for n, c in content.items() if n.suffix == ".json"}

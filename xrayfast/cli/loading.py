@@ -24,6 +24,7 @@ SUMMARIES = {
     "evaluate": "Test a run on its own test split, or on other data, with its own calibration and thresholds.",
     "interpret": "Report on a run: tables, figures, model card and report.html, from its saved predictions.",
     "report": "Report on predictions of any tool: metrics with intervals, figures and a page, from a CSV file.",
+    "review": "Rank labels that a cross-validation's networks contradict, for a reader: a page and a CSV of proposals.",
     "predict": "Predict on new images: a CSV with one row per file, in input order.",
     "compare": "Compare runs: one table with intervals, and paired differences and tests on the same images.",
     "models": "List the networks, with their blocks and numbers of parameters, or the layers of one of them.",

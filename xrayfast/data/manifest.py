@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from xrayfast.config import DataConfig, Task
+from xrayfast.data.corrections import Correction, apply_corrections, describe_corrections, read_corrections
 from xrayfast.data.images.dicom.parse import is_dicom_file
 from xrayfast.data.labels.names import is_no_finding
 from xrayfast.data.labels.resolve import ResolvedLabels, resolve_labels
@@ -66,6 +67,7 @@ class Manifest(HasOverview):
         notes: what was inferred, drawn or ignored, in sentences.
         drawn: (N,) bool, whether the split of an image was drawn, and not given.
         left_out: why images of the source are no rows, and their names.
+        corrections: those of a reader, applied to the targets.
         identities: (N, 2) hashes of patient and study, as `hash_identifiers` makes them; never written.
     """
 
@@ -77,6 +79,7 @@ class Manifest(HasOverview):
     notes: tuple[str, ...]
     drawn: npt.NDArray[np.bool_]
     left_out: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    corrections: tuple[Correction, ...] = ()
     identities: npt.NDArray[np.uint64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
@@ -233,7 +236,7 @@ def open_manifest(
     nothing to say on its options.
 
     Raises:
-        DataError: the images, labels or splits can't be used; the message says where and what to do.
+        DataError: the images, labels, corrections or splits can't be used; the message says where and what to do.
         ConfigError: options that contradict each other or the layout.
     """
     if config.split_file and config.split_col:
@@ -245,6 +248,13 @@ def open_manifest(
     records, config = read_source(config, known_labels, leave_out)
     labels = resolve_labels(records.labels, config, records.where, keep_absent=not to_train, known=known_labels)
     notes = records.notes + labels.notes
+    corrections: list[Correction] = []
+    if (file := config.corrections) is not None:
+        accepted, sha256 = read_corrections(file, config.corrections_sha256)
+        config = config.model_copy(update={"corrections_sha256": sha256})
+        out = {name for _, left in records.left_out for name in left}
+        labels, corrections = apply_corrections(labels, records.names, accepted, out, config.imply)
+        notes += describe_corrections(file, sha256, corrections, len(accepted))
     truth = to_truth(labels.targets)
     if to_train:
         _require_learnable(truth, labels.names, labels.task, records.labels.matrix)
@@ -278,6 +288,7 @@ def open_manifest(
         tuple(map(truncate, notes)),
         splits.drawn,
         tuple((why, tuple(names)) for why, names in records.left_out),
+        tuple(corrections),
         np.column_stack([hash_identifiers(ids, len(truth)) for ids in (records.patients, records.studies)]),
     )
 

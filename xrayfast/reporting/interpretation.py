@@ -298,10 +298,11 @@ class Interpretation(HasOverview):
             # Multi-label: each label has its own, beside its name.
             probability=float(probability.max()) if single else float("nan"),
             loss=float(self.predictions.loss[i]),
-            pixels=self._image(image),
+            pixels=self.image(image),
         )
 
-    def _image(self, image: str) -> NDArray[np.uint8] | None:
+    def image(self, image: str) -> NDArray[np.uint8] | None:
+        """The pixels of an image, (H, W) uint8; None where its file can no longer be read."""
         try:
             return self.images.image(str(self.paths[image])) if image in self.paths else None
         except ReadError:

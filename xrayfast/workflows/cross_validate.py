@@ -177,6 +177,7 @@ def cross_validate(
             run.write_decision(Decision(manifest.task, manifest.labels))
             run.write_split(dealt.table())
             run.write_left_out(manifest.left_out)
+            run.write_corrections(manifest.corrections)
 
         try:
             stem = f"{config.model.arch.removeprefix(OWN)}-cv"

@@ -36,6 +36,8 @@ def open_data(
     label_col: str | Sequence[str] = (),
     label_delim: str = "auto",
     label_map: Path | str | None = None,
+    corrections: Path | str | None = None,
+    corrections_sha256: str | None = None,
     exact_labels: bool = False,
     uncertain: str | Sequence[str] = (),
     blank: str | Sequence[str] = (),
@@ -68,6 +70,9 @@ def open_data(
         label_col: column of label names, or several columns of 0 and 1.
         label_delim: what separates labels in one cell; "auto" infers it from the cells.
         label_map: a file of lines such as "Cardiomegaly = Enlarged heart", which maps synonyms to one label.
+        corrections: a CSV file with the columns image, label, given, proposed and accept, as `review` writes it; rows
+            that a reader accepted are applied.
+        corrections_sha256: of that file, as a run's `config.yaml` has it; another file is an error.
         exact_labels: keep labels apart that differ only in case, spaces, "_", "-", quotes or the format of a number.
         uncertain: the target of cells that are -1: "ignore" (default), "zeros", "ones" or "smooth:0.7", for all labels
             or for one, as in "Edema=ones".
@@ -218,7 +223,10 @@ def _digest(images: DecodedImages, path: str) -> str | None:
 
 def with_absolute_paths(config: DataConfig) -> DataConfig:
     """The same settings with absolute paths, so that a run finds its data from any working folder."""
-    files = {name: getattr(config, name) for name in ("source", "labels", "label_map", "split_file", "cache_dir")}
+    files = {
+        name: getattr(config, name)
+        for name in ("source", "labels", "label_map", "corrections", "split_file", "cache_dir")
+    }
     return config.model_copy(update={name: path.absolute() for name, path in files.items() if path is not None})
 
 
@@ -267,6 +275,7 @@ def _reopen(run: Run) -> Manifest:
     # Masks are left out where the run left them out: those of older versions did not.
     replayed = {"split_file": run.split_path, "split_col": None, "ignore_split": False, "keep_masks": True}
     replayed |= {"folds": None, "fold": None}
+    replayed |= {"corrections": run.corrections_path, "corrections_sha256": None}
     found = open_manifest(config.model_copy(update=replayed), known_labels=run.labels, leave_out=run.read_left_out())
     data = replace(found, config=with_known_cache(config))
     if data.fingerprint() != fingerprint:

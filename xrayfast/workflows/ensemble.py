@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xrayfast._version import __version__
+from xrayfast.data.corrections import read_corrections
 from xrayfast.data.splits.stratify import SPLITS
 from xrayfast.errors.arguments import check_arguments
 from xrayfast.files import read_csv
@@ -87,6 +88,8 @@ def ensemble(
     def write(run: Run) -> None:
         run.write_decision(Decision(task, labels))
         run.write_split(read_csv(first.split_path, dtype=str, keep_default_na=False) if same else _join_splits(members))
+        if (corrections := first.corrections_path) is not None:
+            run.write_corrections(read_corrections(corrections)[0])
         finalize_results(run, averaged, config.results, config.train.seed)
 
     return Run(Run.create(root, name, "ensemble", config, info, write).path)

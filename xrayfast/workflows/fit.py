@@ -256,6 +256,7 @@ def train_new(
         run.write_decision(Decision(manifest.task, manifest.labels, positive=positive))
         run.write_split(split_table(manifest, infos))
         run.write_left_out(manifest.left_out)
+        run.write_corrections(manifest.corrections)
 
     with world.output_folder(Path(runs)) as folder:
         run = Run.create(folder, name, config.model.arch.removeprefix(OWN), config, info, write_data)

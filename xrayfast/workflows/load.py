@@ -222,6 +222,7 @@ def save(learn: Learner, *, name: str | None = None, runs: Path | str = "runs") 
             run.write_split(split_table(manifest, image_infos(manifest, images)))
         else:
             run.write_split(manifest.split_table())
+        run.write_corrections(manifest.corrections)
         run.write_history(history.rows)
         if len(history.batches):
             write_batches(run.new_batches_path, history.batches)

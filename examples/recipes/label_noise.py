@@ -1,0 +1,84 @@
+"""How many of the labels that `review` ranks first are wrong, where some were made wrong on purpose.
+
+    python examples/recipes/label_noise.py DATA --arch vgg16 --weights vgg16.pth --size 64 --seed 0,1,2
+
+Of DATA, whose images have one class each, a share of the labels is replaced by another class, drawn evenly. A
+cross-validation by patient is trained on them and reviewed. Labels that were wrong before count as right here, so that
+the precision is a lower bound.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import xrayfast as xf
+
+
+def main() -> None:
+    args = options()
+    rows = [measure(args, seed) for seed in args.seed]
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="%.3f"))
+    if len(rows) > 1:
+        print("mean:", *(f"{name} {value:.3f}" for name, value in table.mean().items() if name != "seed"))
+
+
+def measure(args: argparse.Namespace, seed: int) -> dict[str, float]:
+    """Flip labels, train, review, and compare."""
+    data = xf.open_data(args.data, labels=args.labels, patient_col=args.patient_col)
+    rng, table = np.random.default_rng(seed), data.table[["image", "patient", "labels"]].copy()
+    if args.classes:
+        table = table[table["labels"].isin(args.classes)].reset_index(drop=True)
+    classes = sorted(set(table["labels"]))
+    wrong = rng.choice(len(table), round(args.share * len(table)), replace=False)
+    for row in wrong:
+        table.loc[row, "labels"] = rng.choice([name for name in classes if name != table.loc[row, "labels"]])
+    args.runs.mkdir(parents=True, exist_ok=True)
+    file = args.runs / f"flipped{seed}.csv"
+    table.rename(columns={"labels": "label"}).to_csv(file, index=False)
+    flipped = xf.open_data(
+        args.data.absolute(), labels=file.absolute(), label_col="label",
+        patient_col="patient" if table["patient"].notna().any() else "none",
+    )  # fmt: skip
+    settings = {"arch": args.arch, "weights": args.weights, "size": args.size, "epochs": args.epochs}
+    settings |= {"augment": args.augment, "unfreeze": args.unfreeze, "resamples": 0, "seed": seed}
+    cv = xf.cross_validate(flipped, folds=args.folds, repeats=args.repeats, runs=args.runs, **settings)
+    found = xf.review(cv)
+    is_wrong = found.ranked["image"].isin(set(table["image"].iloc[wrong]))
+    first, proposed = math.ceil(args.share * len(table)), found.ranked["is_proposed"]
+    return {
+        "seed": seed,
+        "accuracy": cv.metrics["valid"]["overall"]["accuracy"],
+        "first": first,
+        "precision of the first": is_wrong[:first].mean(),
+        "proposals": proposed.sum(),
+        "precision of proposals": is_wrong[proposed].mean(),
+        "recall of proposals": proposed[is_wrong].mean(),
+    }
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, metavar="DATA")
+    parser.add_argument("--labels", type=Path, help="table (CSV) of image paths and labels")
+    parser.add_argument("--patient-col", metavar="COLUMN", help="of patients in the table")
+    parser.add_argument("--classes", type=lambda text: text.split(","), help="use images of these classes alone")
+    parser.add_argument("--share", type=float, default=0.05, help="of the labels that are made wrong (0.05)")
+    parser.add_argument("--seed", type=lambda text: list(map(int, text.split(","))), default=[0], help="(0)")
+    parser.add_argument("--folds", type=int, default=5, help="(5)")
+    parser.add_argument("--repeats", type=int, default=1, help="(1)")
+    parser.add_argument("--arch", default="resnet18", help="(resnet18)")
+    parser.add_argument("--weights", default="imagenet", help="(imagenet)")
+    parser.add_argument("--size", type=int, default=64, help="(64)")
+    parser.add_argument("--epochs", type=int, default=10, help="(10)")
+    parser.add_argument("--augment", default="off", help="(off)")
+    parser.add_argument("--unfreeze", action="store_true")
+    parser.add_argument("--runs", type=Path, default=Path("runs/label_noise"), help="folder of the runs")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

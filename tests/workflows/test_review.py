@@ -1,0 +1,125 @@
+"""Review of labels, from proposals to a run that is trained with those a reader accepts."""
+
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import xrayfast as xf
+from tests.conftest import TINY, UNCHECKED
+from xrayfast.cli import app
+from xrayfast.errors import DataError, RunError
+from xrayfast.workflows.data import find_data
+
+
+def as_cross_validation(run, path, probability=None):
+    """A copy of a run that stands for a cross-validation, its validation split for all images."""
+    shutil.copytree(run.path, path, ignore=UNCHECKED)
+    (path / "cross_validation.json").write_text('{"folds": 2}')
+    cv = xf.CrossValidation(path)
+    if probability is not None:
+        found = cv.predictions("valid")
+        columns = {
+            f"{kind}_{label}": probability[:, i] for i, label in enumerate(cv.labels) for kind in ("prob", "raw")
+        }
+        pd.DataFrame(found.table()).assign(**columns).to_csv(path / "predictions" / "valid.csv", index=False)
+    return cv
+
+
+@pytest.fixture(scope="module")
+def crossed(tiny_run, tmp_path_factory):
+    """All images predicted as they are labelled but for the first, which the networks are sure is of the next class."""
+    truth = tiny_run.predictions("valid").truth
+    p = np.where(truth == 1, 0.9, 0.1 / (truth.shape[1] - 1))
+    p[0] = np.roll(p[0], 1)
+    return as_cross_validation(tiny_run, tmp_path_factory.mktemp("review") / "cv", p)
+
+
+def test_proposals_are_ranked_and_written_for_a_reader(crossed, tmp_path):
+    found = xf.review(crossed, tmp_path / "review")
+    predictions = crossed.out_of_fold
+    (proposal,) = found.proposals.to_dict("records")
+    given = predictions.truth[0].argmax()
+    assert proposal["image"] == predictions.images[0] == found.ranked["image"][0]
+    assert (proposal["given"], proposal["proposed"]) == (
+        crossed.labels[given], crossed.labels[(given + 1) % len(crossed.labels)],
+    )  # fmt: skip
+    assert proposal["accept"] == "" and proposal["probability"] == pytest.approx(0.9)
+    assert repr(found) == f"LabelReview(1 proposal on {len(predictions)} labels)"
+    table = pd.read_csv(tmp_path / "review" / "corrections.csv", dtype=str, keep_default_na=False)
+    assert table.columns.tolist() == ["image", "label", "given", "proposed", "accept", "quality", "probability"]
+    page = re.sub(r"\s+", " ", found.path.read_text())
+    assert "Proposals need a reader." in page and proposal["image"] in page and "p = 0.90" in page
+    assert page.count("data:image/jpeg") == 1 and "prefers-color-scheme: dark" in page
+    with pytest.raises(RunError, match="may hold a reader's answers"):
+        xf.review(crossed, tmp_path / "review")
+
+
+def test_the_command_prints_and_writes_them(crossed, tmp_path):
+    done = CliRunner().invoke(app, ["review", str(crossed.path), "-o", str(tmp_path / "out"), "--top", "0"])
+    assert done.exit_code == 0 and "Proposals need a reader" in done.output and "1 proposal on" in done.output
+    assert "data:image/jpeg" not in (tmp_path / "out" / "review.html").read_text()
+    assert "Shown are 0 of 1" in (tmp_path / "out" / "review.html").read_text()
+
+
+def test_a_run_that_is_no_cross_validation_is_refused(tiny_run):
+    with pytest.raises(RunError, match="is not a cross-validation's folder"):
+        xf.review(tiny_run.path)
+
+
+def test_labels_of_a_multi_label_task_are_reviewed_without_masked_ones(tiny_multi_run, tmp_path):
+    truth = tiny_multi_run.predictions("valid").truth
+    p = np.where(truth == 1, 0.9, 0.1)
+    row, column = np.argwhere(truth == 1)[0]
+    p[row, column] = 0.05
+    cv = as_cross_validation(tiny_multi_run, tmp_path / "cv", p)
+    found = xf.review(cv, tmp_path / "review")
+    assert len(found.ranked) == sum(len(set(column[column >= 0])) == 2 and (column >= 0).sum() for column in truth.T)
+    first = found.ranked.iloc[0]
+    assert (first["image"], first["label"]) == (cv.out_of_fold.images[row], cv.labels[column])
+    assert (first["given"], first["proposed"]) == ("1", "0") and first["probability"] == pytest.approx(0.95)
+    if first["is_proposed"]:
+        assert f"no {cv.labels[column]}" in (tmp_path / "review" / "review.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def corrected(crossed, data_dir, tmp_path_factory):
+    """A run trained with the proposal, accepted, and the file of corrections."""
+    folder = tmp_path_factory.mktemp("corrected")
+    xf.review(crossed, folder / "review")
+    file = folder / "review" / "corrections.csv"
+    pd.read_csv(file, dtype=str, keep_default_na=False).assign(accept="yes").to_csv(file, index=False)
+    data = xf.open_data(data_dir, labels=data_dir / "labels.csv", corrections=file)
+    return xf.fit(data, runs=folder, epochs=1, **TINY), file
+
+
+def test_a_run_records_what_was_corrected_and_finds_its_data_again(corrected):
+    run, file = corrected
+    proposal = pd.read_csv(file).iloc[0]
+    split = pd.read_csv(run.split_path).set_index("image")
+    assert split.loc[proposal["image"], "labels"] == proposal["proposed"]
+    assert run.config.data.corrections == file and len(run.config.data.corrections_sha256) == 64
+    assert any("corrects 1 label of 1 image" in note for note in run.info.data_notes)
+    again = find_data(run)
+    assert again.fingerprint() == run.info.fingerprint and len(again.corrections) == 1
+    text = file.read_text()
+    try:
+        file.write_text(text.replace("yes", "no"))  # the run has its own copy
+        assert find_data(run).fingerprint() == run.info.fingerprint
+        with pytest.raises(DataError, match="which corrections_sha256 records"):
+            xf.fit(config=run.config)
+    finally:
+        file.write_text(text)
+
+
+def test_what_a_reader_corrected_is_not_proposed_again(corrected, crossed, tmp_path):
+    run, file = corrected
+    cv = shutil.copytree(crossed.path, tmp_path / "again")
+    shutil.copy(run.path / "corrections.csv", cv)
+    settings = (cv / "config.yaml").read_text()
+    (cv / "config.yaml").write_text(settings.replace("corrections: null", f"corrections: {file}"))
+    found = xf.review(cv)
+    assert found.proposals["accept"].tolist() == ["yes"] and not found.ranked["is_proposed"].any()

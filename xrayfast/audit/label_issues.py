@@ -1,0 +1,67 @@
+"""Labels that out-of-fold predictions contradict, by confident learning (Northcutt et al. 2021, in cleanlab)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from xrayfast.config import Task
+from xrayfast.errors import ConfigError
+
+QUALITY = "normalized_margin"
+"""By which cells are ranked: the probability of what is given less that of the likeliest other, from 0 to 1."""
+
+
+def rank_labels(truth: npt.NDArray[np.integer], probability: npt.NDArray[np.floating], task: Task) -> pd.DataFrame:
+    """All label cells that are not masked, the least credible first.
+
+    A class of a single-label task is one cell; each label of a multi-label task is a problem of its own.
+
+    Args:
+        truth: (N, L) of 1, 0, and -1 where masked.
+        probability: (N, L) in [0, 1], calibrated, by networks that were not trained on the image.
+        task: "single" or "multi".
+
+    Returns:
+        Columns `row` and `column` of the cell, `given` (1 or 0; the class of a single-label task), `proposed`
+        (likewise, the likeliest), `quality` in [0, 1], and `is_issue`, whether confident learning takes the cell for
+        wrong.
+
+    Raises:
+        ConfigError: cleanlab is not installed.
+    """
+    if task == "single":
+        given = truth.argmax(axis=1)
+        found = _rank(given, probability, probability.argmax(axis=1))
+        tables = [found.assign(row=np.arange(len(given)), column=given)]
+    else:
+        tables = []
+        for column in range(truth.shape[1]):
+            rows = np.flatnonzero(truth[:, column] >= 0)
+            given, p = truth[rows, column], probability[rows, column]
+            if len(np.unique(given)) == 2:  # else there is nothing to contradict it
+                found = _rank(given, np.column_stack([1 - p, p]), 1 - given)
+                tables.append(found.assign(row=rows, column=column))
+    columns = ["row", "column", "given", "proposed", "quality", "is_issue"]
+    every: pd.DataFrame = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+    ranked: pd.DataFrame = every.sort_values("quality", kind="stable", ignore_index=True).reindex(columns=columns)
+    return ranked
+
+
+def _rank(given: npt.NDArray[Any], probability: npt.NDArray[Any], proposed: npt.NDArray[Any]) -> pd.DataFrame:
+    """Given and proposed classes of one problem, and what cleanlab says of them."""
+    try:
+        from cleanlab.filter import find_label_issues
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError as error:
+        raise ConfigError(
+            f"review needs cleanlab, which can't be imported ({error}). Install it: pip install 'xrayfast[review]'."
+        ) from error
+    probability = probability / probability.sum(axis=1, keepdims=True)
+    issue = find_label_issues(given, probability, n_jobs=1) & (given != proposed)
+    quality = get_label_quality_scores(given, probability, method=QUALITY)
+    found: pd.DataFrame = pd.DataFrame({"given": given, "proposed": proposed, "quality": quality, "is_issue": issue})
+    return found

@@ -1,0 +1,57 @@
+"""`xrayfast review`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xrayfast.cli.options import OUT, Json
+from xrayfast.cli.output import Output
+
+_LISTED = 10
+
+
+def review(
+    cv: Annotated[Path, typer.Argument(metavar="CV", help="A cross-validation's folder.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", rich_help_panel=OUT, help="Folder for corrections.csv and review.html."
+        ),
+    ] = Path("review"),
+    top: Annotated[int, typer.Option(metavar="N", min=0, max=1000, help="Proposals to show with their image.")] = 60,
+    as_json: Json = False,
+) -> None:
+    """Rank labels that a cross-validation's networks contradict, for a reader: a page and a CSV of proposals.
+
+    Rows that a reader accepts in corrections.csv are applied by --corrections. Needs pip install 'xrayfast[review]'.
+    """
+    out = Output(as_json)
+    from xrayfast.errors import plural
+    from xrayfast.workflows.review import CORRECTIONS
+    from xrayfast.workflows.review import review as work
+
+    found = work(cv, output, top=top)
+    rows = found.proposals[found.proposals["accept"] == ""]
+    out.table(
+        f"{plural(len(rows), 'proposal')} on {plural(len(found.ranked), 'label')}, the least credible label first",
+        ["image", "label", "given", "proposed", "probability"],
+        [
+            tuple(row[name] for name in ("image", "label", "given", "proposed", "probability"))
+            for row in rows.head(min(top, _LISTED)).to_dict("records")
+        ],
+    )
+    out.line()
+    out.note("Proposals need a reader: in corrections.csv write yes in the column accept where one agrees.")
+    out.done("Proposals", output / CORRECTIONS)
+    out.done("With images", output / "review.html")
+    out.json(
+        {
+            "corrections": str(output / CORRECTIONS),
+            "page": str(found.path),
+            "labels": len(found.ranked),
+            "proposals": rows.to_dict("records"),
+        }
+    )

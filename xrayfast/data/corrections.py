@@ -1,0 +1,185 @@
+"""Corrections of labels, as `review` proposes them and a reader accepts them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from xrayfast.data.labels.cells import parse_flag
+from xrayfast.data.labels.implications import apply_implications, parse_implications
+from xrayfast.data.labels.resolve import ResolvedLabels
+from xrayfast.data.labels.targets import Targets, to_truth
+from xrayfast.data.sources.tables import read_table
+from xrayfast.errors import DataError, did_you_mean, plural, shorten
+from xrayfast.files import file_digest
+
+COLUMNS = ("image", "label", "given", "proposed", "accept")
+
+_CELLS = {1: "1", 0: "0", -1: "masked"}
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A label of an image that a reader corrected.
+
+    Attributes:
+        image: as in the manifest.
+        label: of a multi-label task; "" where exactly one class applies.
+        given: the class, or "1" or "0", that the data have.
+        proposed: what it is corrected to.
+        where: names it in a message.
+    """
+
+    image: str
+    label: str
+    given: str
+    proposed: str
+    where: str = ""
+
+    def row(self) -> dict[str, str]:
+        """Its row of a file, accepted."""
+        cells = asdict(self) | {"accept": "yes"}
+        return {name: cells[name] for name in COLUMNS}
+
+
+def read_corrections(file: Path, sha256: str | None = None) -> tuple[list[Correction], str]:
+    """The accepted rows of a file with the columns image, label, given, proposed and accept, and the file's SHA-256.
+
+    Args:
+        file: CSV.
+        sha256: that it had before; None for any.
+
+    Raises:
+        DataError: the file can't be read, is another, or no row is accepted.
+    """
+    table = read_table(file)
+    if missing := [name for name in COLUMNS if name not in table.columns]:
+        raise DataError(
+            f"{file}: found the columns {shorten(table.columns)}; expected {', '.join(COLUMNS)}, as 'xrayfast review' "
+            f"writes them. It lacks {', '.join(missing)}."
+        )
+    found = file_digest(file)
+    if sha256 not in (None, found):
+        raise DataError(
+            f"{file}: its SHA-256 is {found}; expected {sha256}, which corrections_sha256 records. Leave that out to "
+            "take the file as it is now."
+        )
+    corrections, places = list[Correction](), dict[tuple[str, str], str]()
+    for i, cells in enumerate(zip(*(table.columns[name] for name in COLUMNS), strict=True)):
+        image, label, given, proposed, accept = map(str.strip, cells)
+        answer = parse_flag(accept)
+        if answer is None or answer < 0:
+            raise DataError(f"{table.where(i)}: accept is '{accept}'; expected yes, no, or blank for no.")
+        if answer != 1:
+            continue
+        one = Correction(image, label, given, proposed, table.where(i))
+        if (one.image, one.label) in places:
+            other = places[one.image, one.label]
+            raise DataError(f"{one.where}: '{one.image}' is corrected in {other} already; expected one accepted row.")
+        places[one.image, one.label] = one.where
+        corrections.append(one)
+    if not corrections:
+        raise DataError(
+            f"{file}: no row is accepted. Write yes in the column accept of those to apply, or leave it out."
+        )
+    return corrections, found
+
+
+def apply_corrections(
+    labels: ResolvedLabels,
+    names: Sequence[str],
+    corrections: Iterable[Correction],
+    left_out: Collection[str] = (),
+    imply: Sequence[str] = (),
+) -> tuple[ResolvedLabels, list[Correction]]:
+    """The labels with their targets corrected, and the corrections but for those of images that are left out.
+
+    Args:
+        labels: of N images.
+        names: (N,) of the images.
+        corrections: to apply.
+        left_out: names of images that are no rows.
+        imply: rules between labels, which the corrected targets have to keep.
+
+    Raises:
+        DataError: an image is not there, a label unknown, or a cell another than the correction says.
+    """
+    rows = {name: i for i, name in enumerate(names)}
+    columns = {label: j for j, label in enumerate(labels.names)}
+    targets, truth = labels.targets.copy(), to_truth(labels.targets)
+    used = [one for one in corrections if one.image not in left_out]
+    for one in used:
+        if one.image not in rows:
+            near = did_you_mean(one.image, rows)
+            raise DataError(f"{one.where}: '{one.image}' is not among the images.{near} Remove the row.")
+        row = rows[one.image]
+        if labels.task == "single":
+            if one.label:
+                raise DataError(
+                    f"{one.where}: label is '{one.label}'; expected none where exactly one class applies: given and "
+                    "proposed are classes."
+                )
+            found = labels.names[int(truth[row].argmax())]
+            _require_given(one, found, columns)
+            targets[row] = 0
+            targets[row, columns[one.proposed]] = 1
+        else:
+            _require_label(one, one.label, columns)
+            column = columns[one.label]
+            _require_given(one, _CELLS[int(truth[row, column])], {"0": 0, "1": 1})
+            targets[row, column] = float(one.proposed)
+    _require_implied(labels.names, targets, used, rows, imply)
+    return replace(labels, targets=targets), used
+
+
+def describe_corrections(file: Path, sha256: str, applied: Sequence[Correction], accepted: int) -> list[str]:
+    """What was corrected, in sentences."""
+    images = len({one.image for one in applied})
+    notes = [
+        f"{file.name} (SHA-256 {sha256[:12]}) corrects {plural(len(applied), 'label')} of {plural(images, 'image')}. "
+        "Metrics are of the corrected labels: where a network proposed the corrections, they are optimistic."
+    ]
+    if accepted > len(applied):
+        notes.append(f"{file.name}: {plural(accepted - len(applied), 'row')} not used, of images that are left out.")
+    return notes
+
+
+def _require_label(one: Correction, label: str, known: Mapping[str, int]) -> None:
+    if label not in known:
+        raise DataError(
+            f"{one.where}: found the label '{label}'; expected one of {shorten(known, 20)}.{did_you_mean(label, known)}"
+        )
+
+
+def _require_given(one: Correction, found: str, known: Mapping[str, int]) -> None:
+    """Raise an error where the data have another value than the correction says, or already the proposed one."""
+    _require_label(one, one.proposed, known)
+    if one.given != found:
+        raise DataError(
+            f"{one.where}: given is '{one.given}', but the data say '{found}' of '{one.image}'. Remove the row, or "
+            "review again."
+        )
+    if one.proposed == found:
+        raise DataError(f"{one.where}: proposed is '{found}', as the data say. Write no in accept.")
+
+
+def _require_implied(
+    names: Sequence[str],
+    targets: Targets,
+    corrections: Sequence[Correction],
+    rows: Mapping[str, int],
+    imply: Sequence[str],
+) -> None:
+    """Raise an error where a correction contradicts a rule such as covid-19=pneumonia."""
+    closure = parse_implications(imply, names)
+    _, implied = apply_implications(targets, names, closure)
+    for one in corrections:
+        row = rows[one.image]
+        if (wrong := np.flatnonzero(implied[row] != targets[row])).size:
+            label = names[int(wrong[0])]
+            raise DataError(
+                f"{one.where}: contradicts --imply, by which '{one.image}' has '{label}' too. Correct both labels."
+            )
