@@ -586,7 +586,7 @@ def test_no_path_that_is_a_pipe_is_waited_for(words, name, at, tiny_run, data_di
     if name.startswith("-"):
         given = [*needed, name, "fifo"]
     else:
-        names = {"run": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0, "predictions": 0}
+        names = {"run": 0, "cv": 0, "runs": 1, "source": 0, "sources": 1, "data": 1, "folder": 0, "predictions": 0}
         given = [*needed[: names[name]], "fifo", *needed[names[name] + 1 :]]
     signal.signal(signal.SIGALRM, lambda *_: pytest.fail("waits for a pipe"))
     signal.alarm(60)
