@@ -70,8 +70,8 @@ def review(
         RunError: it is not complete, or the folder holds a review.
         WriteError: the output can't be written.
     """
+    folder = None if output is None else make_output_folder(Path(output))
     cv = cv if isinstance(cv, CrossValidation) else CrossValidation(cv)
-    folder = None if output is None else Path(output)
     for name in (CORRECTIONS, PAGE) if folder else ():
         if folder and (folder / name).exists():
             raise RunError(
@@ -103,7 +103,6 @@ def review(
     accepted = pd.DataFrame([one.row() for one in corrections], columns=list(proposals.columns))
     table = pd.concat([accepted, proposals], ignore_index=True) if len(accepted) else proposals
     if folder is not None:
-        make_output_folder(folder)
         write_csv(folder / CORRECTIONS, table, "%.6g")
         images = {image: interpretation.image(image) for image in proposals["image"].head(top)}
         created = now()[:16].replace("T", " ") + " UTC"
